@@ -1,0 +1,1 @@
+"""stoker: an async, event-driven coordinator for reinforcement-learning training."""

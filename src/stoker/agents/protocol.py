@@ -1,0 +1,134 @@
+"""What learns and what acts, as a session sees them.
+
+A session owns its agent: it calls ``observe`` and ``learn`` from one thread, in the order in which
+transitions were accepted, and acts on copies made by ``policy``. Neither side knows of queues or disks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from stoker.types import ActMode, ActorId, Experience
+
+__all__ = ["ChecksInput", "HasReplay", "LearningAgent", "Policy", "ReplayState"]
+
+
+class Policy(Protocol):
+    """The acting side: one forward pass for all who wait.
+
+    Never called from two threads at once, nor while ``LearningAgent.publish`` writes to it.
+    """
+
+    def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[Sequence[Any], Sequence[Any] | None]:
+        """Choose one action per observation, in the same order.
+
+        Returns:
+            The actions, and what to remember about each (log-probability, value, ...) or None. What is
+            remembered comes back as ``Experience.memory`` of that actor's next transition.
+        """
+        ...
+
+
+class LearningAgent(Protocol):
+    """A policy and its learner. Called by the session only, never from two threads at once.
+
+    The loop that it serves::
+
+        for experience in accepted_order:
+            agent.observe([experience])             # or longer slices, cut at learning steps
+            if session.total_steps % opt_interval == 0:
+                metrics = agent.learn()
+        agent.publish(policy)
+    """
+
+    total_steps: int
+    """Transitions observed, ever; also those from before a resume."""
+
+    def policy(self) -> Policy:
+        """A new, independent acting copy; an agent without parameters may return itself."""
+        ...
+
+    def publish(self, policy: Policy) -> None:
+        """Bring a copy that ``policy()`` made up to date."""
+        ...
+
+    def observe(self, experiences: Sequence[Experience]) -> None:
+        """Take transitions in, in order, and add their number to ``total_steps``."""
+        ...
+
+    def learn(self) -> Mapping[str, float] | None:
+        """Do one optimisation step and return its metrics; None when skipped (warm-up, rollout not full)."""
+        ...
+
+    def episode_extras(self, actor_id: ActorId) -> Mapping[str, float]:
+        """What to log about the episode that this actor has just ended, such as its mean loss."""
+        ...
+
+    def on_episode_start(self, actor_id: ActorId) -> None:
+        """An actor begins an episode; an unfinished one of that actor, if any, is given up."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizer, generators and counters: all that a resume needs, in types that
+        ``torch.load(weights_only=True)`` accepts. What ``HasReplay.replay`` holds is left out.
+        """  # noqa: D205, D209
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what ``state_dict`` described.
+
+        Raises:
+            ConfigError: The state is of another kind of agent or of other shapes.
+        """
+        ...
+
+
+class ReplayState(Protocol):
+    """What a session needs of a replay memory: to save it and to bring it back."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The transitions it holds and where it stands."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what ``state_dict`` described."""
+        ...
+
+
+@runtime_checkable
+class HasReplay(Protocol):
+    """An agent whose replay is saved apart from its weights.
+
+    Step checkpoints hold both. ``best`` holds the weights alone, so that pinning a candidate costs a
+    copy of the weights and not one of the replay.
+    """
+
+    @property
+    def replay(self) -> ReplayState:
+        """The replay memory."""
+        ...
+
+
+@runtime_checkable
+class ChecksInput(Protocol):
+    """An agent that brings its own input check, called where the caller can still be told.
+
+    Both are on the hot path: a microsecond or two, no copies.
+    """
+
+    def check_experience(self, experience: Experience) -> None:
+        """Refuse a transition that ``observe`` could not take.
+
+        Raises:
+            InvalidExperience: A shape, dtype or range is wrong; the message names the value.
+        """
+        ...
+
+    def check_observation(self, observation: Any) -> None:
+        """Refuse an observation that the policy could not act on.
+
+        Raises:
+            InvalidExperience: A shape or dtype is wrong, or a value is not finite.
+        """
+        ...

@@ -1,0 +1,216 @@
+"""Every error that stoker raises on purpose, as one tree.
+
+    StokerError
+    ├── ConfigError (ValueError)            a setting, name or flag that cannot be used
+    ├── InvalidExperience (ValueError)      what a caller handed in cannot be taken; the session stays usable
+    ├── InvalidAgentState (TypeError)       a state_dict that would not load with weights_only=True
+    ├── SessionError (RuntimeError)
+    │   ├── SessionClosed                   the caller used a session before entering or after leaving it
+    │   ├── SessionFailed                   a part of the session died; __cause__ is why
+    │   └── ActorConflict                   two actors under one actor_id at the same time
+    ├── ActorFailed (RuntimeError)          an actor's environment failed too often; __cause__ is the last failure
+    ├── RunDirectoryError (OSError)         the runs directory cannot be used
+    │   ├── RunNotFound                     nothing to resume or read there
+    │   └── RunBroken                       a run whose metadata or config cannot be read
+    ├── CheckpointNotFound (LookupError)
+    ├── CheckpointCorrupt (ValueError)
+    ├── WriteFailed (OSError)               the disk refused a write; __cause__ is the operating system's error
+    └── MissingDependency (ImportError)     an optional package is absent; the message names the extra
+
+Who is at fault decides the class. A message names the value and what to do about it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from stoker.types import ActorId, AnyPath
+
+__all__ = [
+    "ActorConflict",
+    "ActorFailed",
+    "CheckpointCorrupt",
+    "CheckpointNotFound",
+    "ConfigError",
+    "InvalidAgentState",
+    "InvalidExperience",
+    "MissingDependency",
+    "RunBroken",
+    "RunDirectoryError",
+    "RunNotFound",
+    "SessionClosed",
+    "SessionError",
+    "SessionFailed",
+    "StokerError",
+    "WriteFailed",
+]
+
+
+class StokerError(Exception):
+    """The root of the tree: catch this to catch whatever stoker raises on purpose."""
+
+
+class ConfigError(StokerError, ValueError):
+    """A setting, a name or a flag cannot be used; nothing was started."""
+
+
+class InvalidExperience(StokerError, ValueError):
+    """An experience, observation, action, record or extra cannot be taken.
+
+    It was refused where it was handed in: nothing of it was counted, learned or written,
+    and the session goes on as if the call had not been made.
+    """
+
+
+class InvalidAgentState(StokerError, TypeError):
+    """An agent's state holds something that ``torch.load(weights_only=True)`` would refuse.
+
+    Args:
+        where: the path to the value inside the state, such as ``agent['optimizer']['lr']``.
+        value: the value itself.
+    """
+
+    def __init__(self, where: str, value: Any) -> None:
+        self.where = where
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        super().__init__(
+            f"{where} is a {kind}, which a checkpoint cannot hold: give a tensor, number, string, bytes, "
+            "None, or a list, tuple or dict of these (for a numpy array: torch.from_numpy)"
+        )
+
+
+class SessionError(StokerError, RuntimeError):
+    """A session cannot do what was asked of it."""
+
+
+class SessionClosed(SessionError):
+    """The session was used before it was entered or after it was left.
+
+    Args:
+        what: the call that was made.
+        entered: whether the session had been entered before.
+    """
+
+    def __init__(self, what: str, *, entered: bool) -> None:
+        state = "has been left" if entered else "has not been entered"
+        super().__init__(f"{what}: the session {state}; call it inside `async with session:`")
+
+
+class SessionFailed(SessionError):
+    """A part of the session died and took the rest down; ``__cause__`` says why.
+
+    Args:
+        part: what died: ``"agent"``, ``"writer"``, ``"actor 3"``, ...
+        cause: the exception it died of.
+    """
+
+    def __init__(self, part: str, cause: BaseException) -> None:
+        self.part = part
+        super().__init__(f"the {part} failed: {type(cause).__name__}: {cause}")
+        self.__cause__ = cause
+
+
+class ActorConflict(SessionError):
+    """Two actors used one ``actor_id`` at the same time.
+
+    Args:
+        actor_id: the id they share.
+        what: what the first of them is still waiting in.
+    """
+
+    def __init__(self, actor_id: ActorId, what: str) -> None:
+        self.actor_id = actor_id
+        super().__init__(
+            f"actor {actor_id!r} is already waiting in {what}: an actor_id names one stream of episodes, "
+            "so give each concurrent actor an actor_id of its own"
+        )
+
+
+class ActorFailed(StokerError, RuntimeError):
+    """An actor's environment failed more often than the limit allows.
+
+    Args:
+        actor_id: the actor that gave up.
+        failures: how many failures it had within ``window_s``.
+        window_s: the time, in seconds, over which failures are counted.
+        cause: the last failure.
+    """
+
+    def __init__(self, actor_id: ActorId, failures: int, window_s: float, cause: BaseException) -> None:
+        self.actor_id = actor_id
+        self.failures = failures
+        super().__init__(
+            f"actor {actor_id!r}: its environment failed {failures} times within {window_s:g} s, "
+            f"at last with {type(cause).__name__}: {cause}"
+        )
+        self.__cause__ = cause
+
+
+class RunDirectoryError(StokerError, OSError):
+    """A runs directory cannot be used.
+
+    Args:
+        path: the directory or file concerned.
+        problem: what is wrong with it and what to do.
+    """
+
+    def __init__(self, path: AnyPath, problem: str) -> None:
+        self.path = os.fspath(path)
+        super().__init__(f"{self.path}: {problem}")
+
+
+class RunNotFound(RunDirectoryError):
+    """There is no run at that path."""
+
+
+class RunBroken(RunDirectoryError):
+    """There is a run, but its metadata or config cannot be read."""
+
+
+class CheckpointNotFound(StokerError, LookupError):
+    """A run has no such checkpoint."""
+
+
+class CheckpointCorrupt(StokerError, ValueError):
+    """A checkpoint file cannot be loaded.
+
+    Args:
+        path: the file.
+        problem: what is wrong with it.
+    """
+
+    def __init__(self, path: AnyPath, problem: str) -> None:
+        self.path = os.fspath(path)
+        super().__init__(f"{self.path}: not a whole checkpoint ({problem}); load an older one, or `best.pt`")
+
+
+class WriteFailed(StokerError, OSError):
+    """The operating system refused a write.
+
+    Args:
+        path: the file that was to be written.
+        cause: the operating system's error.
+    """
+
+    def __init__(self, path: AnyPath, cause: OSError) -> None:
+        self.path = os.fspath(path)
+        reason = cause.strerror or str(cause)
+        super().__init__(
+            f"cannot write {self.path}: {reason}; free the disk or check its rights, then resume"
+        )
+        self.__cause__ = cause
+
+
+class MissingDependency(StokerError, ImportError):
+    """An optional package is not installed.
+
+    Args:
+        package: the package that could not be imported.
+        extra: the extra of stoker that installs it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        self.package = package
+        self.extra = extra
+        super().__init__(f"{package} is not installed: run `pip install 'stoker[{extra}]'`")

@@ -1,0 +1,96 @@
+"""One dedicated thread whose calls are awaited.
+
+Why not a thread pool: torch keeps per-thread pools and modes, and simulators (OpenGL, SQLite, many C++
+engines) want every call from the thread that made them. Why daemonic: a call that never comes back must
+not keep the process from exiting.
+
+Used by the learner, by the writer's encoding and by environments that block.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar, TypeVarTuple
+
+import anyio
+from anyio import from_thread
+from anyio.lowlevel import EventLoopToken, current_token
+
+__all__ = ["DedicatedThread"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class _Call:
+    """One call on its way through the thread and back."""
+
+    __slots__ = ("abandoned", "args", "done", "error", "function", "result", "token")
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], token: EventLoopToken) -> None:
+        self.function = function
+        self.args = args
+        self.token = token
+        self.done = anyio.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.abandoned = False
+
+
+class DedicatedThread:
+    """Runs functions one after the other, in the order asked for, always on the same thread.
+
+    The thread starts with the first call and ends with ``close``. Use it from one event loop.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def run(self, function: Callable[[*Ts], T], *args: *Ts, abandon_on_cancel: bool = False) -> T:
+        """Call the function there and return what it returns, or raise what it raises.
+
+        Cancellation waits for the call to come back, and then a finished result is dropped. With
+        ``abandon_on_cancel`` it does not wait: a call that has not begun is skipped, a running one goes on
+        unseen and later calls queue up behind it.
+        """
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+            self._thread.start()
+        call = _Call(function, args, current_token())
+        self._calls.put(call)
+        try:
+            with anyio.CancelScope(shield=not abandon_on_cancel):
+                await call.done.wait()
+        finally:
+            call.abandoned = not call.done.is_set()
+        if call.error is not None:
+            try:
+                raise call.error
+            finally:
+                call.error = None  # the traceback would keep this frame, and it the call
+        return call.result
+
+    def close(self) -> None:
+        """Let the thread end after the calls it has; it is not waited for."""
+        if self._thread is not None:
+            self._calls.put(None)
+            self._thread = None
+
+    def _serve(self) -> None:
+        calls = self._calls
+        while (call := calls.get()) is not None:
+            if call.abandoned:
+                continue
+            try:
+                call.result = call.function(*call.args)
+            except BaseException as error:  # noqa: BLE001 - raised again where the call is awaited
+                call.error = error
+            try:
+                from_thread.run_sync(call.done.set, token=call.token)
+            except anyio.RunFinishedError:
+                return  # nobody is left to hear of it
+            del call

@@ -1,0 +1,92 @@
+"""The vocabulary that every part shares: one transition, how an episode stands, how to act.
+
+Words are Gymnasium's. Nothing here knows of shapes, agents or disks.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from typing import Any
+
+import msgspec
+
+__all__ = ["ActMode", "ActorId", "AnyPath", "EpisodeStatus", "Experience"]
+
+ActorId = int | str
+"""Names one stream of episodes: one episode at a time, in order."""
+
+AnyPath = str | os.PathLike[str]
+
+
+class EpisodeStatus(enum.Enum):
+    """How an episode stands after a transition.
+
+    Terminated and truncated are never merged: only a terminated episode has no future to bootstrap
+    from (Sutton & Barto 2018, section 3.4; Pardo et al. 2018, "Time Limits in Reinforcement Learning").
+    """
+
+    CONTINUING = "Continuing"
+    TERMINATED = "Terminated"
+    TRUNCATED = "Truncated"
+
+    @classmethod
+    def of(cls, terminated: bool, truncated: bool) -> EpisodeStatus:
+        """The status for the two flags of Gymnasium's ``step``; terminated wins when both are set."""
+        if terminated:
+            return cls.TERMINATED
+        return cls.TRUNCATED if truncated else cls.CONTINUING
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the episode is over, for either reason."""
+        return self is not EpisodeStatus.CONTINUING
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the episode reached a terminal state of the environment."""
+        return self is EpisodeStatus.TERMINATED
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the episode was cut off, by a time limit or from outside."""
+        return self is EpisodeStatus.TRUNCATED
+
+    @property
+    def bootstrap_mask(self) -> float:
+        """What the value of the next observation is multiplied with: 0.0 only for Terminated, else 1.0."""
+        return 0.0 if self is EpisodeStatus.TERMINATED else 1.0
+
+
+class ActMode(enum.Enum):
+    """Whether an action is chosen to learn from or to score with."""
+
+    EXPLORE = "Explore"
+    EXPLOIT = "Exploit"
+
+
+class Experience(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """One transition: what was seen, done and got, and what was seen next.
+
+    Compared by identity, because observations are arrays. The struct is not tracked by the garbage
+    collector: an observation must not refer back to its experience.
+
+    Attributes:
+        observation: what the action was chosen on, shape ``[*observation_shape]``.
+        action: what was done.
+        reward: what it gave, finite.
+        next_observation: what was seen after it; at an episode's end the last observation of that
+            episode, never the first of the next one.
+        status: how the episode stands after this transition.
+        actor_id: the stream of episodes that this transition continues.
+        memory: what the policy remembered about the action (log-probability, value, ...). Left None by
+            callers: the session joins what ``act`` kept for this actor.
+    """
+
+    observation: Any
+    action: Any
+    reward: float
+    next_observation: Any
+    status: EpisodeStatus
+    actor_id: ActorId = 0
+    memory: Any = None

@@ -8,13 +8,13 @@
     │   ├── SessionClosed                   the caller used a session before entering or after leaving it
     │   ├── SessionFailed                   a part of the session died; __cause__ is why
     │   └── ActorConflict                   two actors under one actor_id at the same time
-    ├── ActorFailed (RuntimeError)          an actor's environment failed too often; __cause__ is the last failure
+    ├── ActorFailed (RuntimeError)          its environment failed too often; __cause__ is the last failure
     ├── RunDirectoryError (OSError)         the runs directory cannot be used
     │   ├── RunNotFound                     nothing to resume or read there
     │   └── RunBroken                       a run whose metadata or config cannot be read
     ├── CheckpointNotFound (LookupError)
     ├── CheckpointCorrupt (ValueError)
-    ├── WriteFailed (OSError)               the disk refused a write; __cause__ is the operating system's error
+    ├── WriteFailed (OSError)               the disk refused a write; __cause__ is the system's error
     └── MissingDependency (ImportError)     an optional package is absent; the message names the extra
 
 Who is at fault decides the class. A message names the value and what to do about it.

@@ -72,7 +72,7 @@ class LearningAgent(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer, generators and counters: all that a resume needs, in types that
         ``torch.load(weights_only=True)`` accepts. What ``HasReplay.replay`` holds is left out.
-        """  # noqa: D205, D209
+        """  # noqa: D205
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,0 +1,17 @@
+"""What every test shares: the event loops that stoker promises to run on."""
+
+from __future__ import annotations
+
+import pytest
+
+BACKENDS = [
+    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+    pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
+    pytest.param(("trio", {}), id="trio"),
+]
+
+
+@pytest.fixture(params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
+    """Each test marked ``anyio`` runs on asyncio, on asyncio with uvloop, and on trio."""
+    return request.param

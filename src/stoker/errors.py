@@ -23,7 +23,7 @@ Who is at fault decides the class. A message names the value and what to do abou
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, cast
 
 from stoker.types import ActorId, AnyPath
 
@@ -44,6 +44,7 @@ __all__ = [
     "SessionFailed",
     "StokerError",
     "WriteFailed",
+    "first_error",
 ]
 
 
@@ -214,3 +215,10 @@ class MissingDependency(StokerError, ImportError):
         self.package = package
         self.extra = extra
         super().__init__(f"{package} is not installed: run `pip install 'stoker[{extra}]'`")
+
+
+def first_error(error: BaseException) -> BaseException:
+    """The error itself; of a group, however nested, its first member that is not a group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error

@@ -1,0 +1,41 @@
+"""JSON documents of a run: read with their type checked, written whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from stoker.errors import ConfigError, RunBroken
+from stoker.writer import files
+
+__all__ = ["read_json", "write_json"]
+
+
+def read_json(path: Path, expected: Any) -> Any:
+    """The document, decoded as the expected type. Blocks.
+
+    Raises:
+        RunBroken: It is missing, unreadable or of another type.
+    """
+    try:
+        return msgspec.json.decode(files.read_bytes(path), type=expected)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise RunBroken(path, f"cannot be read ({reason})") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Publish any value that msgspec can encode as indented JSON. Blocks.
+
+    Raises:
+        ConfigError: The value has no JSON form.
+        WriteFailed: The disk refused.
+    """
+    try:
+        encoded = msgspec.json.encode(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path.name}: cannot be written as JSON: {error}") from error
+    pretty = msgspec.json.format(encoded, indent=2) + b"\n"
+    files.write_atomically(path, lambda file: file.write(pretty))

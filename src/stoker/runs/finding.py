@@ -1,0 +1,39 @@
+"""Which directories are runs, in which order they stand, and what their metadata says. Reads only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stoker.runs import naming
+from stoker.runs.documents import read_json
+from stoker.runs.metadata import RunMetadata
+from stoker.writer import files
+
+__all__ = ["METADATA", "is_run", "read_metadata", "runs_below"]
+
+METADATA = "metadata.json"
+
+
+def is_run(directory: Path) -> bool:
+    """Whether the directory is a run, whole or broken, by the files that it holds."""
+    return METADATA in files.files_in(directory) or "checkpoints" in files.directories_in(directory)
+
+
+def runs_below(path: Path, levels: int = 3) -> list[Path]:
+    """The runs of a version, of a name or of a whole runs directory, ordered naturally at each level."""
+    found: list[Path] = []
+    for name in sorted(files.directories_in(path), key=naming.natural_key):
+        if is_run(path / name):
+            found.append(path / name)
+        elif levels > 1:
+            found += runs_below(path / name, levels - 1)
+    return found
+
+
+def read_metadata(directory: Path) -> RunMetadata:
+    """What the run says of itself.
+
+    Raises:
+        RunBroken: It cannot be read.
+    """
+    return read_json(directory / METADATA, RunMetadata)

@@ -1,0 +1,129 @@
+"""What a run says of itself, and one row per episode.
+
+Rows are tied to attempts: a run that was killed and resumed goes back to its last checkpoint, and the rows
+that the killed attempt wrote after it belong to an abandoned future. ``effective`` tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import msgspec
+
+from stoker.types import ActorId, EpisodeStatus
+
+__all__ = ["Attempt", "EvalEpisodeRow", "RunMetadata", "TrainEpisodeRow", "effective", "now"]
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One process's part of a run.
+
+    Attributes:
+        number: 1 for the first, one more for each resume.
+        started_at: when it began.
+        from_steps: ``total_steps`` of the checkpoint that it began from.
+        from_episodes: ``total_episodes`` of that checkpoint.
+    """
+
+    number: int
+    started_at: datetime
+    from_steps: int = 0
+    from_episodes: int = 0
+
+
+class RunMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of ``metadata.json``.
+
+    Attributes:
+        name, version, run_id: the run's place below the runs directory.
+        total_steps: environment steps, ever.
+        total_episodes: finished training episodes, ever.
+        started_at, last_updated: RFC 3339, UTC.
+        best_value: the highest mean reward that was evaluated, if any.
+        best_step: ``total_steps`` of the policy that reached it.
+        attempts: one entry for each process that worked on the run.
+    """
+
+    name: str
+    version: str
+    run_id: str
+    total_steps: int = 0
+    total_episodes: int = 0
+    started_at: datetime
+    last_updated: datetime
+    best_value: float | None = None
+    best_step: int | None = None
+    attempts: tuple[Attempt, ...]
+
+
+class TrainEpisodeRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``train_episodes.jsonl``.
+
+    Attributes:
+        total_reward: undiscounted sum over the episode.
+        length: environment steps in the episode.
+        status: Terminated or Truncated.
+        extras: what the environment and the agent had to say about it.
+        total_steps: environment steps consumed in the run when the episode ended.
+        episode: its number in the run, from 1.
+        actor_id: who played it.
+        time: when it ended, RFC 3339, UTC.
+        attempt: which attempt of the run it belongs to.
+    """
+
+    total_reward: float
+    length: int
+    status: EpisodeStatus
+    extras: dict[str, float]
+    total_steps: int
+    episode: int
+    actor_id: ActorId
+    time: datetime
+    attempt: int = 1
+
+
+class EvalEpisodeRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``eval_episodes.jsonl``.
+
+    Attributes:
+        total_steps_at_eval: ``total_steps`` of the policy that was evaluated.
+        total_reward, length, status, extras, time, attempt: as in a training row.
+    """
+
+    total_steps_at_eval: int
+    total_reward: float
+    length: int
+    status: EpisodeStatus
+    extras: dict[str, float]
+    time: datetime
+    attempt: int = 1
+
+
+Row = TypeVar("Row", TrainEpisodeRow, EvalEpisodeRow)
+
+
+def now() -> datetime:
+    """The present, in UTC."""
+    return datetime.now(UTC)
+
+
+def effective(rows: Iterable[Row], attempts: Sequence[Attempt]) -> list[Row]:
+    """The rows that count: without those that an attempt wrote beyond where the next one began."""
+    # The lowest point that any later attempt went back to, for each attempt.
+    steps: dict[int, int] = {}
+    episodes: dict[int, int] = {}
+    lowest_steps = lowest_episodes = 1 << 62
+    for attempt in sorted(attempts, key=lambda attempt: attempt.number, reverse=True):
+        steps[attempt.number] = lowest_steps
+        episodes[attempt.number] = lowest_episodes
+        lowest_steps = min(lowest_steps, attempt.from_steps)
+        lowest_episodes = min(lowest_episodes, attempt.from_episodes)
+
+    def counts(row: Row) -> bool:
+        if isinstance(row, TrainEpisodeRow):
+            return row.episode <= episodes.get(row.attempt, lowest_episodes)
+        return row.total_steps_at_eval <= steps.get(row.attempt, lowest_steps)
+
+    return [row for row in rows if counts(row)]

@@ -1,0 +1,68 @@
+"""Names on disk: which ones are allowed, how they are ordered, what checkpoints are called. No I/O.
+
+runs/<name>/<version>/<YYYYMMDD_HHMMSS>/checkpoints/step_<N>.pt
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from stoker.errors import ConfigError
+
+__all__ = [
+    "checked_name",
+    "checkpoint_name",
+    "doomed_steps",
+    "natural_key",
+    "run_id_for",
+    "steps_of",
+]
+
+_NAME = re.compile(r"[^\W_][\w.+=@ -]{0,99}")
+_STEP = re.compile(r"step_(\d+)\.pt")
+_DIGITS = re.compile(r"(\d+)")
+
+
+def checked_name(what: str, name: str) -> str:
+    """The name, if it stays inside the runs directory on any file system.
+
+    Raises:
+        ConfigError: It is empty, too long, or could leave the directory.
+    """
+    if not _NAME.fullmatch(name) or name.endswith((".", " ")):
+        raise ConfigError(
+            f"{what} {name!r} cannot name a directory: begin with a letter or digit, go on with letters, "
+            "digits, '.', '_', '-', '+', '=', '@' or spaces, at most 100, and no '/'"
+        )
+    return name
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A sort key that takes runs of digits as numbers, so that v10 comes after v9."""
+    return tuple(
+        (0, int(part), part) if part.isdecimal() else (1, 0, part) for part in _DIGITS.split(name) if part
+    )
+
+
+def run_id_for(started_at: datetime, attempt: int) -> str:
+    """The directory name of a run that starts then: ``YYYYMMDD_HHMMSS``, from the second on with a number."""
+    stamp = started_at.strftime("%Y%m%d_%H%M%S")
+    return stamp if attempt == 1 else f"{stamp}_{attempt}"
+
+
+def checkpoint_name(step: int) -> str:
+    """The file name of the checkpoint at that step."""
+    return f"step_{step}.pt"
+
+
+def steps_of(file_names: Iterable[str]) -> list[int]:
+    """The steps of the checkpoint files among these names, ascending."""
+    return sorted(int(match[1]) for name in file_names if (match := _STEP.fullmatch(name)))
+
+
+def doomed_steps(steps: Sequence[int], keep: int) -> list[int]:
+    """Which of these checkpoints a retention of the newest ``keep`` gives up, oldest first."""
+    ordered = sorted(steps)
+    return ordered[: max(0, len(ordered) - keep)]

@@ -1,0 +1,156 @@
+"""Gymnasium environments by name, with errors that say what to do.
+
+Used wherever a name comes from a config or a command line; everywhere else hand in your own
+environment. Guarantee: what cannot be made is one ``ConfigError`` of one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Iterable
+from typing import Any, cast
+
+import gymnasium
+import gymnasium.error
+from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
+from gymnasium.wrappers import FlattenObservation
+
+from stoker.errors import ConfigError
+
+__all__ = ["make_gym"]
+
+_MAKE_ARGUMENTS = ("max_episode_steps", "disable_env_checker")
+_ARGUMENT_ERROR = re.compile(r"unexpected keyword argument|missing \d+ required")
+
+
+def make_gym(env_name: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env[Any, Any]:
+    """Make a registered Gymnasium environment whose observations are arrays.
+
+    Box observations stay as they are. Other observation spaces (Discrete, MultiDiscrete, Tuple, Dict, ...)
+    are flattened to one vector with ``gymnasium.wrappers.FlattenObservation``: a Discrete(n) becomes a
+    one-hot vector of n. Action spaces are left alone. Gymnasium's own checker is off unless
+    ``disable_env_checker=False`` is given, because it costs more than many a step.
+
+    Args:
+        env_name: an id such as ``"CartPole-v1"``, or ``"module:Id-v0"`` to import what registers it.
+        render_mode: as in ``gymnasium.make``.
+        **kwargs: for the environment's constructor, or ``max_episode_steps``.
+
+    Raises:
+        ConfigError: The name, its module, version or an argument is unknown, a package that the
+            environment needs is not installed, or its observations cannot be flattened.
+    """
+    env_id = _imported(env_name)
+    _check_known(env_id, env_name)
+    if render_mode is not None:
+        kwargs["render_mode"] = render_mode
+    try:
+        _check_render_mode(env_id, render_mode)
+        env: gymnasium.Env[Any, Any] = gymnasium.make(env_id, **{"disable_env_checker": True, **kwargs})
+    except (gymnasium.error.Error, ImportError) as error:
+        way_out = "; install the package it needs" if isinstance(error, ModuleNotFoundError) else ""
+        raise ConfigError(f"env_name={env_name!r} cannot be made: {_one_line(error)}{way_out}") from error
+    except TypeError as error:
+        if not _ARGUMENT_ERROR.search(str(error)):
+            raise
+        raise ConfigError(f"env_name={env_name!r} {_argument_problem(env_id, kwargs, error)}") from error
+    return _with_array_observations(env, env_name)
+
+
+def _imported(env_name: str) -> str:
+    """Import the module of ``"module:Id-v0"`` and return the id alone."""
+    module, colon, env_id = env_name.rpartition(":")
+    if not colon:
+        return env_name
+    if not module or module.startswith("."):
+        raise ConfigError(f"env_name={env_name!r} names no module: write 'module:Id-v0'")
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"env_name={env_name!r}: the module {module!r} cannot be imported ({_one_line(error)}); "
+            "install it, or set PYTHONPATH to where it is"
+        ) from error
+    return env_id
+
+
+def _check_known(env_id: str, env_name: str) -> None:
+    known = list(gymnasium.registry)
+    versions = [name for name in known if _stem(name) == _stem(env_id)]
+    if env_id in known or (versions and env_id == _stem(env_id)):
+        return  # without a version Gymnasium takes the newest
+    if versions:
+        way_out = f"there is {_listed(versions)}"
+    elif close := difflib.get_close_matches(env_id, known, n=1):
+        way_out = f"did you mean {close[0]!r}?"
+    elif env_id != env_name:
+        way_out = f"importing the module registers no {env_id!r}"
+    else:
+        way_out = f"if a package registers it, install that and name its module, as in 'module:{env_id}'"
+    raise ConfigError(f"env_name={env_name!r} is unknown: {way_out}")
+
+
+def _creator(env_id: str) -> Any:
+    """What constructs the environment; None where only ``gymnasium.make`` can tell."""
+    spec = gymnasium.registry.get(env_id)
+    creator = None if spec is None else spec.entry_point
+    return load_env_creator(creator) if isinstance(creator, str) else creator
+
+
+def _check_render_mode(env_id: str, mode: str | None) -> None:
+    if mode is None:
+        return
+    metadata: Any = getattr(_creator(env_id), "metadata", None)
+    if not isinstance(metadata, dict):
+        return  # of a wrapper class it is a property: Gymnasium looks at it later
+    modes: list[str] | None = cast("dict[str, Any]", metadata).get("render_modes")
+    if modes is not None and mode not in _possible_modes(modes):
+        raise ConfigError(f"render_mode={mode!r} is not one that {env_id} has: choose {_listed(modes)}")
+
+
+def _possible_modes(modes: list[str]) -> set[str]:
+    """The modes, with those that ``gymnasium.make`` adds by wrapping."""
+    added = {f"{mode}_list" for mode in modes if not mode.endswith("_list")}
+    if {"rgb_array", "rgb_array_list"}.intersection(modes):
+        added.add("human")
+    return added.union(modes)
+
+
+def _with_array_observations(env: gymnasium.Env[Any, Any], env_name: str) -> gymnasium.Env[Any, Any]:
+    space = env.observation_space
+    if isinstance(space, spaces.Box):
+        return env
+    if not space.is_np_flattenable:
+        env.close()
+        raise ConfigError(
+            f"env_name={env_name!r} has observations {space}, which cannot be flattened to a vector: "
+            "wrap the environment so that its observations are a Box"
+        )
+    return FlattenObservation(env)
+
+
+def _argument_problem(env_id: str, kwargs: dict[str, Any], error: TypeError) -> str:
+    creator = _creator(env_id)
+    if creator is not None:
+        parameters = inspect.signature(creator).parameters
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        unknown = [name for name in kwargs if name not in parameters and name not in _MAKE_ARGUMENTS]
+        if unknown and not takes_any:
+            return f"does not take {_listed(unknown)}: it takes {_listed([*parameters, 'max_episode_steps'])}"
+    return f"does not take these arguments: {_one_line(error)}"
+
+
+def _stem(env_id: str) -> str:
+    return re.sub(r"-v\d+$", "", env_id)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names)) or "nothing"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,190 @@
+"""The kinds of played environment: awaited, stepped on the event loop, or kept on a thread.
+
+They differ only in where a call into the environment is made (``call``). ``stoker.envs.stepping``
+chooses among them; ``PlayedEnv`` states what all of them promise.
+"""
+
+from __future__ import annotations
+
+import abc
+import logging
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+from typing import Any, TypeVarTuple
+
+import anyio
+from gymnasium.error import ClosedEnvironmentError
+
+from stoker.envs.affinity import CLOSE_GRACE_S, EnvThread
+from stoker.envs.protocol import ResetResult, StepResult
+from stoker.envs.results import checked_extras, checked_reset, checked_step, close_of, extras_of, settled
+
+__all__ = ["AutoEnv", "AwaitedEnv", "EnvBase", "InlineEnv", "SlowSteps", "ThreadedEnv"]
+
+Ts = TypeVarTuple("Ts")
+
+_log = logging.getLogger(__name__)
+
+SLOW_STEP_S = 2e-3
+"""A step that blocks the event loop for longer than this, in seconds, is slow."""
+
+SLOW_STEPS = 3
+"""So many slow steps out of ``SLOW_WINDOW`` move an environment to a thread."""
+
+SLOW_WINDOW = 100
+
+
+class EnvBase(abc.ABC):
+    """What all kinds share: checked results, counted time, closing once.
+
+    Args:
+        env: a ``gymnasium.Env``, an ``AsyncEnv`` or anything with their ``reset`` and ``step``.
+        name: names it in messages, and its thread.
+    """
+
+    def __init__(self, env: Any, name: str) -> None:
+        self.observation_space: Any = getattr(env, "observation_space", None)
+        self.action_space: Any = getattr(env, "action_space", None)
+        self.busy_s: float = 0.0
+        self._env = env
+        self._name = name
+        self._closed = False
+
+    @abc.abstractmethod
+    async def call(self, function: Callable[[*Ts], Any], *args: *Ts) -> Any:
+        """Call a function where the environment's calls belong, and await what it returns if need be."""
+
+    async def reset(self, seed: int | None = None) -> ResetResult:
+        """See ``PlayedEnv``."""
+        self._check_open()
+        begin = perf_counter()
+        try:
+            result = await self.call(self._reset, seed)
+        finally:
+            self.busy_s += perf_counter() - begin
+        return checked_reset(result, self._name)
+
+    async def step(self, action: Any) -> StepResult:
+        """See ``PlayedEnv``."""
+        self._check_open()
+        begin = perf_counter()
+        try:
+            result = await self.call(self._env.step, action)
+        finally:
+            self.busy_s += perf_counter() - begin
+        return checked_step(result, self._name)
+
+    async def episode_extras(self) -> dict[str, float]:
+        """See ``PlayedEnv``."""
+        self._check_open()
+        return checked_extras(await self.call(extras_of, self._env), self._name)
+
+    async def close(self) -> None:
+        """See ``PlayedEnv``."""
+        if self._closed:
+            return
+        self._closed = True
+        result = await self._close()
+        with anyio.move_on_after(CLOSE_GRACE_S, shield=True) as grace:
+            await settled(result)
+        if grace.cancelled_caught:
+            _log.warning("%s: closing it took over %g s; it is left behind", self._name, CLOSE_GRACE_S)
+
+    async def _close(self) -> Any:
+        return close_of(self._env)
+
+    def _reset(self, seed: int | None) -> Any:
+        return self._env.reset(seed=seed)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedEnvironmentError(f"{self._name}: the environment was closed")
+
+
+class InlineEnv(EnvBase):
+    """A plain environment, stepped on the event loop: no thread hop, and nothing else runs meanwhile."""
+
+    async def call(self, function: Callable[[*Ts], Any], *args: *Ts) -> Any:
+        """Call the function here."""
+        return await settled(function(*args))
+
+
+class AwaitedEnv(InlineEnv):
+    """An environment written as async: whatever it returns that can be awaited is awaited here."""
+
+
+class ThreadedEnv(EnvBase):
+    """A plain environment on a thread of its own.
+
+    Args:
+        env: the environment.
+        name: names it in messages.
+        thread: the thread that it was constructed on; this is then called there, too. None: a new one.
+    """
+
+    def __init__(self, env: Any, name: str, thread: EnvThread | None = None) -> None:
+        super().__init__(env, name)
+        on_close = partial(close_of, env)
+        if thread is None:
+            thread = EnvThread(name, on_close)
+        else:
+            thread.closes_with(on_close)
+        self._thread = thread
+
+    async def call(self, function: Callable[[*Ts], Any], *args: *Ts) -> Any:
+        """Call the function on the thread; a result that can be awaited is awaited on the event loop."""
+        return await settled(await self._thread.run(function, *args))
+
+    async def _close(self) -> Any:
+        return await self._thread.close()
+
+
+class SlowSteps:
+    """Decides from step times alone whether an environment is too slow for the event loop.
+
+    It is when ``SLOW_STEPS`` of its last ``SLOW_WINDOW`` steps took over ``SLOW_STEP_S``. The first step
+    is a warm-up and does not count. Why a window: over a million steps a busy machine makes some of them
+    slow, and a thread hop costs a fast environment more than all of these together.
+    """
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._slow: list[int] = []
+
+    def note(self, step_s: float) -> bool:
+        """Take in the next step's time, in seconds; return whether the environment is too slow by now."""
+        self._steps += 1
+        if step_s <= SLOW_STEP_S or self._steps == 1:
+            return False
+        self._slow = [*(step for step in self._slow if step > self._steps - SLOW_WINDOW), self._steps]
+        return len(self._slow) >= SLOW_STEPS
+
+
+class AutoEnv(EnvBase):
+    """Inline until its steps prove slow (see ``SlowSteps``), then on a thread of its own for good."""
+
+    def __init__(self, env: Any, name: str) -> None:
+        super().__init__(env, name)
+        self._slow_steps = SlowSteps()
+        self._blocked_s = 0.0
+        self._thread: EnvThread | None = None
+
+    async def call(self, function: Callable[[*Ts], Any], *args: *Ts) -> Any:
+        """Call the function here, or on the thread once there is one."""
+        if self._thread is not None:
+            return await settled(await self._thread.run(function, *args))
+        begin = perf_counter()
+        result = function(*args)
+        self._blocked_s = perf_counter() - begin  # without the await: only that holds the event loop up
+        return await settled(result)
+
+    async def step(self, action: Any) -> StepResult:
+        """See ``PlayedEnv``; may move the environment when the step is over."""
+        result = await super().step(action)
+        if self._thread is None and self._slow_steps.note(self._blocked_s):
+            self._thread = EnvThread(self._name, partial(close_of, self._env))
+        return result
+
+    async def _close(self) -> Any:
+        return await super()._close() if self._thread is None else await self._thread.close()

@@ -1,0 +1,105 @@
+"""The two faces of an environment: what users write as async, and what actors await.
+
+Actors know only ``PlayedEnv``. Whether the environment behind it is awaited, stepped on the event loop
+or kept on a thread of its own is decided in ``stoker.envs.stepping``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, TypeAlias
+
+__all__ = ["AsyncEnv", "PlayedEnv", "ResetResult", "StepResult", "Stepping"]
+
+Stepping: TypeAlias = Literal["auto", "inline", "thread"]
+"""Where a plain environment is stepped; an async one is awaited on the event loop in any case.
+
+- ``"inline"``: on the event loop. Right for steps of microseconds; nothing else runs meanwhile.
+- ``"thread"``: construction and every call on one thread of its own. Right for simulators, and needed
+  for environments that are bound to their thread (OpenGL and the like).
+- ``"auto"``: inline, until the environment proves slow; then on a thread of its own for good. It changes
+  threads while it lives, so an environment that is bound to its thread must say ``"thread"``.
+"""
+
+ResetResult: TypeAlias = tuple[Any, Mapping[str, Any]]
+"""``observation, info``."""
+
+StepResult: TypeAlias = tuple[Any, float, bool, bool, Mapping[str, Any]]
+"""``observation, reward, terminated, truncated, info``."""
+
+
+class AsyncEnv(Protocol):
+    """An environment written as async: Gymnasium's calls and meanings, awaited on the event loop.
+
+    It may also have ``observation_space`` and ``action_space``, ``close()`` (plain or async), and
+    ``episode_extras() -> Mapping[str, float]`` (plain or async): what to log about the episode so far.
+    """
+
+    async def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, Any]:
+        """Begin an episode: ``observation, info``. Without a seed the generator goes on where it is."""
+        ...
+
+    async def step(self, action: Any) -> tuple[Any, Any, Any, Any, Any]:
+        """Do one action: ``observation, reward, terminated, truncated, info``."""
+        ...
+
+
+class PlayedEnv(Protocol):
+    """One environment as an actor plays it, whatever its kind. One call at a time.
+
+    A cancelled ``reset`` or ``step`` comes back at once, also when the environment is stuck on its
+    thread; only an environment that blocks the event loop itself cannot be left. Begin a new episode
+    after a cancelled call.
+    """
+
+    @property
+    def observation_space(self) -> Any:
+        """The environment's, as it was when it was taken in; None if it has none."""
+        ...
+
+    @property
+    def action_space(self) -> Any:
+        """The environment's, as it was when it was taken in; None if it has none."""
+        ...
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds spent in ``reset`` and ``step`` so far, as the actor saw it."""
+        ...
+
+    async def reset(self, seed: int | None = None) -> ResetResult:
+        """Begin an episode: ``observation, info``. Without a seed the generator goes on where it is.
+
+        Raises:
+            ConfigError: The environment gave something else back.
+            gymnasium.error.ClosedEnvironmentError: The environment was closed.
+        """
+        ...
+
+    async def step(self, action: Any) -> StepResult:
+        """Do one action: ``observation, reward, terminated, truncated, info``.
+
+        Raises:
+            ConfigError: The environment gave something else back, such as old Gym's four values.
+            gymnasium.error.ClosedEnvironmentError: The environment was closed.
+        """
+        ...
+
+    async def episode_extras(self) -> dict[str, float]:
+        """What the environment, or one below its wrappers, says of the episode; empty if it says nothing.
+
+        Raises:
+            ConfigError: It is not a mapping.
+            gymnasium.error.ClosedEnvironmentError: The environment was closed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the environment where its calls belong; a second call does nothing.
+
+        It is carried out also when cancelled, for at most ``CLOSE_GRACE_S`` seconds. An environment that
+        is stuck in an abandoned call is not waited for: it is closed when that call comes back.
+        """
+        ...

@@ -1,0 +1,50 @@
+"""Which seed an episode is played with, from what identifies the episode.
+
+Pure: no generator is drawn from, so that the seeds do not depend on which actor happens to be faster,
+and a resumed run goes on with the seeds that the first one would have used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from stoker.errors import ConfigError
+from stoker.types import ActorId
+
+__all__ = ["episode_seed"]
+
+
+def episode_seed(seed: int, actor_id: ActorId, episode: int, *, stream: str = "actors") -> int:
+    """The same seed for the same arguments on every machine and in every process, and else another.
+
+    Each combination is a ``numpy.random.SeedSequence`` of its own (its ``spawn_key``), so that neighbours
+    such as seed 0 and seed 1 are not correlated. As the results have 32 bits, two of n of them agree by
+    chance with a probability of about n² / 2³³.
+
+    Args:
+        seed: the run's seed, not negative.
+        actor_id: the actor; 5 and "5" are two actors.
+        episode: the number of the episode within that actor, from 0 on.
+        stream: what the episodes are for: ``"actors"`` or ``"evaluation"``.
+
+    Returns:
+        A number in [0, 2**32), which both ``gymnasium.Env.reset`` and ``torch.manual_seed`` take.
+
+    Raises:
+        ConfigError: The seed or the episode is negative.
+    """
+    for name, value in (("seed", seed), ("episode", episode)):
+        if value < 0:
+            raise ConfigError(f"{name}={value} is negative: give 0 or more")
+    actor = f"str:{actor_id}" if isinstance(actor_id, str) else f"int:{int(actor_id)}"
+    # Always the same number of words: a spawn key is flattened, so with fewer or more two keys could meet.
+    key = (*_words(stream), *_words(actor), episode >> 32, episode & 0xFFFFFFFF)
+    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint32)[0])
+
+
+def _words(text: str) -> tuple[int, ...]:
+    # Python's hash() of a string differs from process to process.
+    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    return tuple(int.from_bytes(digest[at : at + 4], "little") for at in range(0, 16, 4))

@@ -1,0 +1,70 @@
+"""How a session is set up; checked once, before anything starts."""
+
+from __future__ import annotations
+
+import msgspec
+
+from stoker.errors import ConfigError
+
+__all__ = ["SessionConfig"]
+
+
+class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings of a session.
+
+    Attributes:
+        max_steps: environment steps after which nothing more is accepted, exactly; counted over all
+            attempts of a run. None: no limit.
+        checkpoint_freq: environment steps between checkpoints, at exact multiples; 0: only the final one.
+        keep_checkpoints: how many step checkpoints are kept; None: all. 0: only ``latest`` and ``best``.
+        opt_interval: environment steps per call of ``agent.learn``.
+        eval_freq: environment steps between the snapshots that ``next_evaluation`` gives out; 0: never.
+        queue_capacity: events that may wait for the learner before ``observe`` makes its caller wait. It
+            bounds how old a policy can be, in steps, when its transitions are learned.
+        publish_interval: optimisation steps after which actors get the new weights, within one batch.
+        inference: where forward passes run. ``"inline"``: on the event loop, best for small networks;
+            ``"thread"``: in a thread of their own; ``"auto"``: inline until one takes longer than 2 ms.
+        metadata_interval_s: ``metadata.json`` is rewritten at most this often, and at every flush.
+        flush_interval_s: rows are made durable at the latest this long after they were written.
+        stall_timeout_s: leaving the session gives up on a learner or disk that does not move for so long.
+    """
+
+    max_steps: int | None = None
+    checkpoint_freq: int = 10_000
+    keep_checkpoints: int | None = 3
+    opt_interval: int = 1
+    eval_freq: int = 0
+    queue_capacity: int = 1024
+    publish_interval: int = 16
+    inference: str = "auto"
+    metadata_interval_s: float = 1.0
+    flush_interval_s: float = 0.5
+    stall_timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be used.
+
+        Raises:
+            ConfigError: A value is out of range; the message names it and the range.
+        """
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float) and value >= least):
+                raise ConfigError(f"{name}={value!r}: give a number of at least {least}")
+        if self.inference not in _INFERENCE:
+            raise ConfigError(f"inference={self.inference!r}: choose one of {', '.join(_INFERENCE)}")
+
+
+_INFERENCE = ("auto", "inline", "thread")
+_LEAST = {
+    "max_steps": 0,
+    "checkpoint_freq": 0,
+    "keep_checkpoints": 0,
+    "opt_interval": 1,
+    "eval_freq": 0,
+    "queue_capacity": 1,
+    "publish_interval": 1,
+    "metadata_interval_s": 0,
+    "flush_interval_s": 0,
+    "stall_timeout_s": 0.001,
+}

@@ -1,0 +1,122 @@
+"""What goes into the session task, and what comes out of the learner.
+
+An ``Experience`` is an event by itself: wrapping each one would cost more than accepting it. Everything
+else that must keep its place among the experiences is a struct here. What the learner hands back is in the
+order in which it came about; the session task passes it on to the writer and to those who wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from stoker.replies import Reply
+from stoker.runs import EvalEpisodeRow, TrainEpisodeRow
+from stoker.session.snapshot import PolicySnapshot
+from stoker.stats import EpisodeRecord
+from stoker.types import ActorId, Experience
+from stoker.writer import RowLog
+
+__all__ = [
+    "CheckpointRequested",
+    "CheckpointStaged",
+    "Effect",
+    "EpisodeEnded",
+    "EpisodeStarted",
+    "EvalEpisodeEnded",
+    "EvaluationDue",
+    "Event",
+    "FlushReached",
+    "FlushRequested",
+    "RowReady",
+    "SnapshotRequested",
+    "SnapshotTaken",
+]
+
+
+class EpisodeStarted(msgspec.Struct, frozen=True):
+    """An actor begins an episode."""
+
+    actor_id: ActorId
+
+
+class EpisodeEnded(msgspec.Struct, frozen=True):
+    """An actor's episode is over; the record carries what the environment had to say."""
+
+    record: EpisodeRecord
+    actor_id: ActorId
+
+
+class EvalEpisodeEnded(msgspec.Struct, frozen=True):
+    """An episode of the policy as it was at ``total_steps``; the present one, if None."""
+
+    record: EpisodeRecord
+    total_steps: int | None
+
+
+class FlushRequested(msgspec.Struct, frozen=True):
+    """Everything before this is to be consumed and durable before the reply."""
+
+    reply: Reply[None]
+
+
+class CheckpointRequested(msgspec.Struct, frozen=True):
+    """A checkpoint of this very point is to be published before the reply."""
+
+    reply: Reply[None]
+
+
+class SnapshotRequested(msgspec.Struct, frozen=True):
+    """The policy of this very point is wanted."""
+
+    reply: Reply[PolicySnapshot]
+
+
+Event = (
+    Experience
+    | EpisodeStarted
+    | EpisodeEnded
+    | EvalEpisodeEnded
+    | FlushRequested
+    | CheckpointRequested
+    | SnapshotRequested
+)
+
+
+class RowReady(msgspec.Struct, frozen=True):
+    """A row for one of the run's logs."""
+
+    log: RowLog
+    row: TrainEpisodeRow | EvalEpisodeRow
+
+
+class CheckpointStaged(msgspec.Struct, frozen=True):
+    """A copy of everything that a resume needs, as of ``step``."""
+
+    staged: Mapping[str, Any]
+    step: int
+    reply: Reply[None] | None
+
+
+class EvaluationDue(msgspec.Struct, frozen=True):
+    """A multiple of ``eval_freq`` was reached; this is the policy of that step."""
+
+    snapshot: PolicySnapshot
+
+
+class SnapshotTaken(msgspec.Struct, frozen=True):
+    """The answer to ``SnapshotRequested``."""
+
+    snapshot: PolicySnapshot
+    reply: Reply[PolicySnapshot]
+
+
+class FlushReached(msgspec.Struct, frozen=True):
+    """Everything before a flush request has been consumed."""
+
+    reply: Reply[None]
+
+
+Effect = RowReady | CheckpointStaged | EvaluationDue | SnapshotTaken | FlushReached

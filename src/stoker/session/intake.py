@@ -1,0 +1,217 @@
+"""What a session takes in, and from whom: checked where the caller can still be told.
+
+Everything here is plain code on the caller's side of the queue; what is refused has changed nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from stoker.agents.protocol import ChecksInput, LearningAgent
+from stoker.errors import ActorConflict, InvalidExperience
+from stoker.stats import EpisodeRecord, check_record
+from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
+
+__all__ = ["Intake", "checked_batch"]
+
+
+class Intake:
+    """The checks, the limit on steps, and what policies remember between an action and its outcome.
+
+    Args:
+        agent: brings checks of its own, if it is ``ChecksInput``.
+        accepted_steps: experiences accepted before, in other attempts.
+        max_steps: how many may ever be accepted; None: no limit.
+    """
+
+    def __init__(self, agent: LearningAgent, accepted_steps: int, max_steps: int | None) -> None:
+        checks = agent if isinstance(agent, ChecksInput) else None
+        self._check_experience: Callable[[Experience], None] | None = checks and checks.check_experience
+        self._check_observation: Callable[[Any], None] | None = checks and checks.check_observation
+        self._limit = math.inf if max_steps is None else max_steps
+        self.accepted_steps = accepted_steps
+        self.n_refused = 0
+        """Experiences that came after the limit or after ``stop``: neither learned nor counted."""
+        self._memory: dict[ActorId, Any] = {}
+        self._acting: set[ActorId] = set()
+        self._observing: set[ActorId] = set()
+        self._cut: set[ActorId] = set()  # actors whose episode lost a transition to the limit
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more experiences will be accepted."""
+        return self.accepted_steps >= self._limit
+
+    def stop(self) -> None:
+        """Accept no more experiences."""
+        self._limit = min(self._limit, self.accepted_steps)
+
+    # Experiences ----------------------------------------------------------------------------------
+
+    def check(self, experience: Experience) -> None:
+        """Refuse what cannot be consumed.
+
+        Raises:
+            InvalidExperience: The message names the field and its value.
+        """
+        if type(experience) is not Experience:
+            raise InvalidExperience(
+                f"observe takes an Experience, not {_shown(experience)}; for several use observe_many"
+            )
+        if type(experience.status) is not EpisodeStatus:
+            choices = ", ".join(str(status) for status in EpisodeStatus)
+            raise InvalidExperience(f"status={_shown(experience.status)} is none of {choices}")
+        reward = experience.reward
+        if type(reward) is not float or reward - reward != 0.0:
+            _check_number("reward", reward)
+        if type(experience.actor_id) is not int:
+            _check_actor(experience.actor_id)
+        if self._check_experience is not None:
+            self._check_experience(experience)
+
+    def reserve(self, actor_id: ActorId) -> bool:
+        """Count one experience as accepted, unless the limit is reached."""
+        if self.accepted_steps >= self._limit:
+            self.n_refused += 1
+            self._cut.add(actor_id)
+            return False
+        self.accepted_steps += 1
+        return True
+
+    def give_back(self, n_steps: int) -> None:
+        """Take back reservations of experiences that did not get in."""
+        self.accepted_steps -= n_steps
+
+    def joined(self, experience: Experience) -> Experience:
+        """The experience with what the policy remembered about its action."""
+        if not self._memory or experience.actor_id not in self._memory:
+            return experience
+        memory = self._memory.pop(experience.actor_id)
+        return Experience(
+            experience.observation,
+            experience.action,
+            experience.reward,
+            experience.next_observation,
+            experience.status,
+            experience.actor_id,
+            memory,
+        )
+
+    def begin_observing(self, actor_id: ActorId) -> None:
+        """Note that this actor waits for room in the queue.
+
+        Raises:
+            ActorConflict: It already does.
+        """
+        if actor_id in self._observing:
+            raise ActorConflict(actor_id, "observe()")
+        self._observing.add(actor_id)
+
+    def end_observing(self, actor_id: ActorId) -> None:
+        """The wait is over."""
+        self._observing.discard(actor_id)
+
+    # Actions --------------------------------------------------------------------------------------
+
+    def begin_acting(self, observation: Any, mode: ActMode, actor_id: ActorId) -> None:
+        """Check what is to be acted on, and note that this actor waits for its action.
+
+        Raises:
+            InvalidExperience: The observation, mode or actor_id cannot be used.
+            ActorConflict: Another task waits for an exploring action under this id: what the policy
+                remembers could not be told apart. Exploiting leaves nothing behind and may overlap.
+        """
+        if type(mode) is not ActMode:
+            raise InvalidExperience(f"mode={_shown(mode)}: use ActMode.EXPLORE or ActMode.EXPLOIT")
+        _check_actor(actor_id)
+        if self._check_observation is not None:
+            self._check_observation(observation)
+        if mode is ActMode.EXPLORE:
+            if actor_id in self._acting:
+                raise ActorConflict(actor_id, "act()")
+            self._acting.add(actor_id)
+
+    def end_acting(self, mode: ActMode, actor_id: ActorId) -> None:
+        """The wait is over, one way or the other."""
+        if mode is ActMode.EXPLORE:
+            self._acting.discard(actor_id)
+
+    def remember(self, mode: ActMode, actor_id: ActorId, memory: Any) -> None:
+        """Keep what the policy wants to remember until this actor's next experience."""
+        if mode is ActMode.EXPLORE and memory is not None:
+            self._memory[actor_id] = memory
+
+    # Episodes -------------------------------------------------------------------------------------
+
+    def begin_episode(self, actor_id: ActorId) -> None:
+        """Drop what is left of an unfinished episode.
+
+        Raises:
+            InvalidExperience: The actor_id cannot be used.
+        """
+        _check_actor(actor_id)
+        self._memory.pop(actor_id, None)
+        self._cut.discard(actor_id)
+
+    def end_episode(
+        self,
+        total_reward: float,
+        steps: int,
+        status: EpisodeStatus,
+        env_extras: Mapping[str, float] | None,
+        actor_id: ActorId,
+    ) -> EpisodeRecord | None:
+        """The record of an episode; None where the limit took some of its transitions.
+
+        Raises:
+            InvalidExperience: A value in it cannot be used.
+        """
+        _check_actor(actor_id)
+        extras: Any = {} if env_extras is None else env_extras
+        record = check_record(EpisodeRecord(total_reward, steps, status, extras))
+        self._memory.pop(actor_id, None)
+        if actor_id in self._cut:
+            self._cut.discard(actor_id)
+            return None
+        return record
+
+
+def checked_batch(intake: Intake, experiences: Sequence[Experience]) -> Sequence[Experience]:
+    """The experiences, all of which can be taken.
+
+    Raises:
+        InvalidExperience: One of them cannot; the message says which.
+    """
+    for i, experience in enumerate(experiences):
+        try:
+            intake.check(experience)
+        except InvalidExperience as error:
+            raise InvalidExperience(
+                f"experience {i} of {len(experiences)}: {error}; none was taken"
+            ) from error
+    return experiences
+
+
+def _check_actor(actor_id: Any) -> None:
+    if type(actor_id) is not int and type(actor_id) is not str:
+        raise InvalidExperience(f"actor_id={_shown(actor_id)}: use an int or a str")
+
+
+def _check_number(name: str, value: Any) -> None:
+    try:
+        finite = math.isfinite(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidExperience(f"{name}={_shown(value)} is not a number") from None
+    if not finite:
+        raise InvalidExperience(
+            f"{name}={value} is not finite: mend the environment, or clip what it returns"
+        )
+
+
+def _shown(value: Any) -> str:
+    """A value and its type, short enough for one line."""
+    text = repr(value)
+    text = text if len(text) <= 80 else text[:77] + "..."
+    return f"{text} ({type(value).__name__})"

@@ -1,0 +1,234 @@
+"""SyncTrainingSession: the same session for a plain ``for`` loop in a thread without an event loop.
+
+The session runs on an event loop in a thread of its own. A hop between threads for each step would cost
+more than the step, so events are handed over in batches, and actions are chosen right here, on the last
+published policy.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from anyio.from_thread import start_blocking_portal
+
+from stoker.agents.protocol import LearningAgent
+from stoker.errors import ConfigError
+from stoker.runs import TrainingRun
+from stoker.session.events import EpisodeEnded, EpisodeStarted, Event
+from stoker.session.intake import checked_batch
+from stoker.session.snapshot import PolicySnapshot
+from stoker.session.training import TrainingSession
+from stoker.stats import EpisodeRecord, EvalReport, StatsTracker
+from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
+
+__all__ = ["SyncTrainingSession"]
+
+
+class SyncTrainingSession:
+    """A ``TrainingSession`` whose methods block instead of being awaited; a plain context manager.
+
+    May be called from several threads, each under an ``actor_id`` of its own. What ``observe`` accepted is
+    handed to the learner at the latest with the ``batch_size``-th event, with the first call that comes
+    later than ``max_delay_s`` after it, and with ``flush``, ``checkpoint`` and the exit.
+
+    Args:
+        agent, run, stats, settings: as for ``TrainingSession``.
+        batch_size: how many events are handed over at once, at most.
+        max_delay_s: how long an event may wait for others, while calls come in.
+    """
+
+    def __init__(
+        self,
+        agent: LearningAgent,
+        run: TrainingRun | None = None,
+        *,
+        stats: StatsTracker | None = None,
+        batch_size: int = 64,
+        max_delay_s: float = 0.05,
+        **settings: Any,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size}: give a number of at least 1")
+        self._session = TrainingSession(agent, run, stats=stats, **settings)
+        self._batch_size = batch_size
+        self._max_delay_s = max_delay_s
+        self._events: list[Event] = []
+        self._handed_over_at = 0.0
+        # Reentrant: handing over happens inside observe. Acting has a lock of its own, so that a thread
+        # that waits for room in the queue does not keep others from acting.
+        self._turn = threading.RLock()
+        self._acting = threading.Lock()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._portal = stack.enter_context(start_blocking_portal())
+            stack.enter_context(self._portal.wrap_async_context_manager(self._session))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        try:
+            if self._session.engine.failure is None:
+                self._hand_over()
+        finally:
+            handled = self._stack.__exit__(kind, error, traceback)
+        return handled
+
+    # Actors ---------------------------------------------------------------------------------------
+
+    def act(self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0) -> Any:
+        """Choose an action with the last published policy, in the calling thread."""
+        self._session.require_open("act")
+        intake, policies = self._session.intake, self._session.engine.policies
+        with self._acting:
+            intake.begin_acting(observation, mode, actor_id)
+            policy, ticket = policies.acquire()
+            try:
+                actions, memories = policy.act([observation], mode)
+            finally:
+                policies.release(ticket)
+                intake.end_acting(mode, actor_id)
+            if memories is not None:
+                intake.remember(mode, actor_id, memories[0])
+            return actions[0]
+
+    def observe(self, experience: Experience) -> None:
+        """Accept one transition, as ``TrainingSession.observe`` does."""
+        self._session.require_open("observe")
+        intake = self._session.intake
+        intake.check(experience)
+        with self._turn:
+            if intake.reserve(experience.actor_id):
+                self._add(intake.joined(experience))
+
+    def observe_many(self, experiences: Sequence[Experience]) -> None:
+        """Accept several transitions in order, as ``TrainingSession.observe_many`` does."""
+        self._session.require_open("observe_many")
+        intake = self._session.intake
+        with self._turn:
+            for experience in checked_batch(intake, experiences):
+                if intake.reserve(experience.actor_id):
+                    self._add(intake.joined(experience))
+
+    def on_episode_start(self, actor_id: ActorId = 0) -> None:
+        """Say that an actor begins an episode."""
+        self._session.require_open("on_episode_start")
+        with self._turn:
+            self._session.intake.begin_episode(actor_id)
+            self._add(EpisodeStarted(actor_id))
+
+    def on_episode(
+        self,
+        total_reward: float,
+        steps: int,
+        status: EpisodeStatus,
+        env_extras: Mapping[str, float] | None = None,
+        actor_id: ActorId = 0,
+    ) -> None:
+        """Say that an actor's episode has ended, as ``TrainingSession.on_episode`` does."""
+        self._session.require_open("on_episode")
+        with self._turn:
+            record = self._session.intake.end_episode(total_reward, steps, status, env_extras, actor_id)
+            if record is not None:
+                self._add(EpisodeEnded(record, actor_id))
+
+    # Evaluation -----------------------------------------------------------------------------------
+
+    def snapshot(self) -> PolicySnapshot:
+        """Pin the policy as it is when everything accepted so far is consumed."""
+        self._hand_over()
+        return self._portal.call(self._session.snapshot)
+
+    def on_eval_episode(self, record: EpisodeRecord, snapshot: PolicySnapshot | None = None) -> None:
+        """Log one evaluation episode."""
+        self._hand_over()
+        self._portal.call(self._session.on_eval_episode, record, snapshot)
+
+    def maybe_save_best(self, mean_reward: float, snapshot: PolicySnapshot | None = None) -> bool:
+        """Keep the policy as ``best`` if its mean reward is above the best so far."""
+        self._hand_over()
+        return self._portal.call(self._session.maybe_save_best, mean_reward, snapshot)
+
+    def eval_report(self, n_episodes: int) -> EvalReport:
+        """The stats over the last evaluation episodes."""
+        return self._session.eval_report(n_episodes)
+
+    # Control --------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Return when everything accepted so far is consumed and durable."""
+        self._hand_over()
+        self._portal.call(self._session.flush)
+
+    def checkpoint(self) -> None:
+        """Write a checkpoint of this point and return when it is durable."""
+        self._hand_over()
+        self._portal.call(self._session.checkpoint)
+
+    def stop(self) -> None:
+        """Accept no more experiences."""
+        self._session.stop()
+
+    # What it says of itself -----------------------------------------------------------------------
+
+    @property
+    def session(self) -> TrainingSession:
+        """The session underneath, for its counters: reading them from here is safe."""
+        return self._session
+
+    @property
+    def agent(self) -> LearningAgent:
+        """The agent; read it when the session has ended."""
+        return self._session.agent
+
+    @property
+    def run(self) -> TrainingRun | None:
+        """Where it writes."""
+        return self._session.run
+
+    @property
+    def total_steps(self) -> int:
+        """Environment steps consumed, over all attempts."""
+        return self._session.total_steps
+
+    @property
+    def total_episodes(self) -> int:
+        """Training episodes consumed, over all attempts."""
+        return self._session.total_episodes
+
+    @property
+    def steps_per_sec(self) -> float:
+        """Environment steps per second that this process consumed."""
+        return self._session.steps_per_sec
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no more experiences are accepted."""
+        return self._session.is_done
+
+    def stats_summary(self, actor_id: ActorId | None = None) -> dict[str, float]:
+        """The stats over all training episodes, or over those of one actor."""
+        return self._session.stats_summary(actor_id)
+
+    # Parts ----------------------------------------------------------------------------------------
+
+    def _add(self, event: Event) -> None:
+        now = time.monotonic()
+        if not self._events:
+            self._handed_over_at = now
+        self._events.append(event)
+        if len(self._events) >= self._batch_size or now - self._handed_over_at >= self._max_delay_s:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        with self._turn:
+            if self._events:
+                events, self._events = self._events, []
+                self._portal.call(self._session.engine.queue.put_many, events)

@@ -1,0 +1,427 @@
+"""TrainingSession: experiences in, a trained agent and a run directory out.
+
+    actors --> event queue --> session task --> writer queue --> writer task --> run directory
+       ^                        (learner in its own thread)
+       +--- policy snapshot <------+
+
+Data goes one way; what comes back is the policy, and back-pressure: a full queue makes ``observe`` wait.
+A part that dies takes the session down with its cause, in everybody who waits on it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from stoker.agents.protocol import LearningAgent
+from stoker.errors import ConfigError, InvalidExperience, SessionClosed, SessionError, SessionFailed
+from stoker.runs import TrainingRun
+from stoker.session import saving
+from stoker.session.config import SessionConfig
+from stoker.session.engine import Engine
+from stoker.session.events import (
+    CheckpointRequested,
+    EpisodeEnded,
+    EpisodeStarted,
+    EvalEpisodeEnded,
+    FlushRequested,
+    SnapshotRequested,
+)
+from stoker.session.intake import Intake, checked_batch
+from stoker.session.snapshot import PolicySnapshot
+from stoker.stats import EpisodeRecord, EvalReport, StatsTracker, check_record
+from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
+
+__all__ = ["TrainingSession"]
+
+T = TypeVar("T")
+
+
+class TrainingSession:
+    """One training in progress; an async context manager, entered once.
+
+    Any number of tasks may call it concurrently, each under an ``actor_id`` of its own. Leaving it drains
+    what was accepted, makes it durable, writes a final checkpoint and raises what went wrong.
+
+    Given a resumed run, it goes on from the newest checkpoint that loads: weights, optimizer, replay,
+    generators, counters, stats and best value.
+
+    Args:
+        agent: what learns. The session owns it while it runs.
+        run: where episodes and checkpoints go; None: nowhere.
+        stats: what to keep over training episodes; None: mean reward and length.
+        settings: the fields of ``SessionConfig``, by name: ``max_steps``, ``checkpoint_freq``, ...
+
+    Raises:
+        ConfigError: A setting cannot be used.
+    """
+
+    def __init__(
+        self,
+        agent: LearningAgent,
+        run: TrainingRun | None = None,
+        *,
+        stats: StatsTracker | None = None,
+        **settings: Any,
+    ) -> None:
+        self.config = _config_of(settings)
+        self._agent = agent
+        self.engine = Engine(agent, run, stats if stats is not None else StatsTracker(), self.config)
+        """The running parts; for the faces of a session, not for its users."""
+        self._state = _State.NEW
+
+    async def __aenter__(self) -> Self:
+        if self._state != _State.NEW:
+            raise SessionError("a session is entered once: make a new one, with the same agent and run")
+        await self.engine.start()
+        self.intake = Intake(self._agent, self.engine.learner.total_steps, self.config.max_steps)
+        self._queue = self.engine.queue
+        self._best_turn = anyio.Lock()
+        self._state = _State.OPEN
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self._state = _State.LEFT
+        return await self.engine.stop(kind, error, traceback)
+
+    # Actors ---------------------------------------------------------------------------------------
+
+    async def act(self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0) -> Any:
+        """Choose an action with the last published policy; calls that wait together share one pass.
+
+        Args:
+            observation: shape ``[*observation_shape]``, without a batch axis.
+            mode: whether the action is to learn from or to score with.
+            actor_id: who acts; what the policy remembers is joined to this actor's next experience.
+
+        Raises:
+            InvalidExperience: The agent cannot act on this observation.
+            ActorConflict: Another task waits for an exploring action under this ``actor_id``.
+            SessionClosed, SessionFailed: The session does not run.
+        """
+        self.require_open("act")
+        intake = self.intake
+        intake.begin_acting(observation, mode, actor_id)
+        try:
+            action, memory = await self.engine.inference.act(observation, mode)
+        finally:
+            intake.end_acting(mode, actor_id)
+        intake.remember(mode, actor_id, memory)
+        return action
+
+    async def observe(self, experience: Experience) -> None:
+        """Accept one transition. Once this returns it will be consumed, in order, unless the process dies.
+
+        Waits while the queue is full. Cancelled: the transition is out. After ``max_steps`` or ``stop`` it
+        is dropped quietly: not learned, not counted, but for ``refused_steps``.
+
+        Raises:
+            InvalidExperience: It cannot be consumed; the session goes on without it.
+            ActorConflict: Another task waits in ``observe`` under this ``actor_id``.
+            SessionClosed, SessionFailed: The session does not run.
+        """
+        if self._state != _State.OPEN:
+            self.require_open("observe")
+        intake = self.intake
+        intake.check(experience)
+        if not intake.reserve(experience.actor_id):
+            await checkpoint()  # a loop around observe must not hold the event loop
+            return
+        if not self._queue.offer(experience := intake.joined(experience)):
+            await self._wait_for_room(experience)
+
+    async def observe_many(self, experiences: Sequence[Experience]) -> None:
+        """Accept several transitions in order, of one or of many actors.
+
+        Cancelled: some of the first are in, the rest is out.
+
+        Raises:
+            InvalidExperience: One of them cannot be consumed; none was accepted.
+            ActorConflict, SessionClosed, SessionFailed: As for ``observe``.
+        """
+        self.require_open("observe_many")
+        checked_batch(self.intake, experiences)
+        await self._accept(experiences)
+
+    async def on_episode_start(self, actor_id: ActorId = 0) -> None:
+        """Say that an actor begins an episode; an unfinished one of that actor is given up."""
+        self.require_open("on_episode_start")
+        self.intake.begin_episode(actor_id)
+        await self._queue.put(EpisodeStarted(actor_id))
+
+    async def on_episode(
+        self,
+        total_reward: float,
+        steps: int,
+        status: EpisodeStatus,
+        env_extras: Mapping[str, float] | None = None,
+        actor_id: ActorId = 0,
+    ) -> None:
+        """Say that an actor's episode has ended; it is counted, enters the stats and becomes a row.
+
+        The agent adds its own extras and wins where a key is given by both. The actor's next episode
+        begins with that. An episode of which ``max_steps`` or ``stop`` cut transitions is dropped quietly.
+
+        Args:
+            total_reward: undiscounted sum of its rewards.
+            steps: how many transitions it had.
+            status: Terminated or Truncated.
+            env_extras: numbers that the environment has to say about it.
+            actor_id: who played it.
+
+        Raises:
+            InvalidExperience: A number is not finite, or the status is not that of an ended episode.
+        """
+        self.require_open("on_episode")
+        record = self.intake.end_episode(total_reward, steps, status, env_extras, actor_id)
+        if record is None:
+            await checkpoint()
+            return
+        event = EpisodeEnded(record, actor_id)
+        if not self._queue.offer(event):
+            await self._queue.put(event)
+
+    # Evaluation -----------------------------------------------------------------------------------
+
+    async def snapshot(self) -> PolicySnapshot:
+        """Pin the policy as it is when everything accepted so far is consumed."""
+        self.require_open("snapshot")
+        return await self.engine.request(SnapshotRequested)
+
+    async def next_evaluation(self) -> PolicySnapshot:
+        """Wait for the policy of the next multiple of ``eval_freq``.
+
+        One is kept. If it has not been fetched when the next comes, the newer replaces it: evaluating
+        never slows training down.
+        """
+        self.require_open("next_evaluation")
+        return await self.engine.next_evaluation()
+
+    async def on_eval_episode(self, record: EpisodeRecord, snapshot: PolicySnapshot | None = None) -> None:
+        """Log one evaluation episode: of the snapshot's policy, or else of the present one.
+
+        Raises:
+            InvalidExperience: A number in the record is not finite.
+        """
+        self.require_open("on_eval_episode")
+        steps = None if snapshot is None else snapshot.total_steps
+        await self._queue.put(EvalEpisodeEnded(check_record(record), steps))
+
+    async def maybe_save_best(self, mean_reward: float, snapshot: PolicySnapshot | None = None) -> bool:
+        """Keep the policy as ``best`` if its mean reward is strictly above the best so far, ever.
+
+        Args:
+            mean_reward: over the evaluation episodes.
+            snapshot: the policy that was evaluated; None: the agent as it is now.
+
+        Returns:
+            Whether it was; then the file is durable.
+
+        Raises:
+            InvalidExperience: The mean is not finite.
+        """
+        self.require_open("maybe_save_best")
+        if not _is_finite(mean_reward):
+            raise InvalidExperience(f"mean_reward={mean_reward!r} is not a finite number: evaluate again")
+        engine = self.engine
+        async with self._best_turn:
+            if engine.best is not None and mean_reward <= engine.best[0]:
+                return False
+            snapshot = await self.snapshot() if snapshot is None else snapshot
+            best = (float(mean_reward), snapshot.total_steps)
+            if engine.run is not None:
+                staged = saving.best_state(snapshot.state, *best)
+                await engine.write(partial(engine.run.publish_best, staged))
+            engine.best = best
+            return True
+
+    def eval_report(self, n_episodes: int) -> EvalReport:
+        """The stats over the last ``n_episodes`` evaluation episodes that were consumed, at most 1,000."""
+        stats = self.engine.learner.stats.fresh()
+        records = self.engine.learner.eval_records[-n_episodes:] if n_episodes > 0 else []
+        for record in records:
+            stats.update(record)
+        return EvalReport(total_steps=self.total_steps, n_episodes=len(records), stats=stats.summary())
+
+    # Control --------------------------------------------------------------------------------------
+
+    async def flush(self) -> None:
+        """Return when everything accepted so far is consumed and durable."""
+        self.require_open("flush")
+        await self.engine.request(FlushRequested)
+
+    async def checkpoint(self) -> None:
+        """Write a checkpoint of this point, whatever the period, and return when it is durable."""
+        self.require_open("checkpoint")
+        if self.engine.run is None:
+            raise ConfigError("checkpoint: this session has no run to write to; give TrainingSession a run")
+        await self.engine.request(CheckpointRequested)
+
+    def stop(self) -> None:
+        """Accept no more experiences, as if ``max_steps`` were reached: ``is_done`` becomes true."""
+        self.require_open("stop")
+        self.intake.stop()
+
+    # What it says of itself -----------------------------------------------------------------------
+
+    @property
+    def agent(self) -> LearningAgent:
+        """The agent; read it when the session has ended, while it runs the session owns it."""
+        return self._agent
+
+    @property
+    def run(self) -> TrainingRun | None:
+        """Where it writes."""
+        return self.engine.run
+
+    @property
+    def stats(self) -> StatsTracker:
+        """The stats over training episodes, for reading."""
+        return self.engine.learner.stats
+
+    @property
+    def total_steps(self) -> int:
+        """Environment steps consumed, over all attempts."""
+        return self.engine.learner.total_steps
+
+    @property
+    def total_episodes(self) -> int:
+        """Training episodes consumed, over all attempts."""
+        return self.engine.learner.total_episodes
+
+    @property
+    def opt_steps(self) -> int:
+        """Optimisation steps done, over all attempts."""
+        return self.engine.learner.opt_steps
+
+    @property
+    def policy_version(self) -> int:
+        """How often weights were published in this process."""
+        return self.engine.learner.policies.version if self._state != _State.NEW else 0
+
+    @property
+    def refused_steps(self) -> int:
+        """Experiences that came after the limit: neither learned nor counted."""
+        return self.intake.n_refused if self._state != _State.NEW else 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no more experiences are accepted: ``max_steps`` reached, stopped, left or failed."""
+        return self._state == _State.LEFT or (
+            self._state == _State.OPEN and (self.engine.failure is not None or self.intake.is_full)
+        )
+
+    @property
+    def steps_per_sec(self) -> float:
+        """Environment steps per second that this process consumed; those from before a resume don't count."""
+        engine = self.engine
+        elapsed_s = (engine.ended_at or time.monotonic()) - engine.started_at
+        return (
+            (self.total_steps - engine.first_step) / elapsed_s if engine.started_at and elapsed_s > 0 else 0.0
+        )
+
+    @property
+    def best_value(self) -> float | None:
+        """The highest mean reward that ``maybe_save_best`` was given, over all attempts."""
+        return None if self.engine.best is None else self.engine.best[0]
+
+    @property
+    def queue_fill(self) -> float:
+        """How full the event queue is, 0.0 to 1.0."""
+        return len(self._queue) / self._queue.capacity if self._state != _State.NEW else 0.0
+
+    @property
+    def learn_metrics(self) -> Mapping[str, float]:
+        """What the last optimisation step had to say."""
+        return self.engine.learner.metrics
+
+    def busy_s(self) -> dict[str, float]:
+        """Seconds that this process has spent acting, learning and writing."""
+        if self._state == _State.NEW:
+            return {"act": 0.0, "learn": 0.0, "write": 0.0}
+        return {
+            "act": self.engine.inference.busy_s,
+            "learn": self.engine.learner.busy_s,
+            "write": self.engine.writer.busy_s,
+        }
+
+    @property
+    def n_forward_passes(self) -> int:
+        """Forward passes that answered ``act`` in this process."""
+        return self.engine.inference.n_passes if self._state != _State.NEW else 0
+
+    def actor_episodes(self, actor_id: ActorId) -> int:
+        """How many episodes of this actor were consumed, over all attempts."""
+        return self.engine.learner.actor_episodes.get(actor_id, 0)
+
+    def stats_summary(self, actor_id: ActorId | None = None) -> dict[str, float]:
+        """The stats over all training episodes, or over those of one actor."""
+        return self.engine.learner.stats.summary(actor_id)
+
+    # Parts ----------------------------------------------------------------------------------------
+
+    async def _accept(self, experiences: Sequence[Experience]) -> None:
+        """Take in experiences that were checked."""
+        intake, queue = self.intake, self._queue
+        for experience in experiences:
+            if not intake.reserve(experience.actor_id):
+                continue
+            if not queue.offer(experience := intake.joined(experience)):
+                await self._wait_for_room(experience)
+        if intake.is_full:
+            await checkpoint()
+
+    async def _wait_for_room(self, experience: Experience) -> None:
+        intake, actor_id = self.intake, experience.actor_id
+        try:
+            intake.begin_observing(actor_id)
+        except SessionError:
+            intake.give_back(1)
+            raise
+        try:
+            await self._queue.put(experience)
+        except BaseException:
+            intake.give_back(1)
+            raise
+        finally:
+            intake.end_observing(actor_id)
+
+    def require_open(self, what: str) -> None:
+        """Refuse a call that needs a running session.
+
+        Raises:
+            SessionClosed, SessionFailed: It does not run.
+        """
+        if self.engine.failure is not None:
+            raise SessionFailed(*self.engine.failure)
+        if self._state != _State.OPEN:
+            raise SessionClosed(what, entered=self._state == _State.LEFT)
+
+
+class _State:
+    NEW, OPEN, LEFT = range(3)
+
+
+def _config_of(settings: Mapping[str, Any]) -> SessionConfig:
+    """The settings as a config.
+
+    Raises:
+        ConfigError: A name or a value cannot be used.
+    """
+    known = SessionConfig.__struct_fields__
+    for name in settings:
+        if name not in known:
+            raise ConfigError(f"TrainingSession has no setting {name!r}; it has {', '.join(known)}")
+    return SessionConfig(**settings)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and value - value == 0

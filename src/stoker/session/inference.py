@@ -15,7 +15,7 @@ import anyio
 
 from stoker.errors import ConfigError
 from stoker.replies import Reply
-from stoker.session.policies import PolicyBuffer
+from stoker.session.policies import PolicySource
 from stoker.threads import DedicatedThread
 from stoker.types import ActMode
 
@@ -29,11 +29,11 @@ class Inference:
     """Collects observations and answers them with actions.
 
     Args:
-        policies: where the newest policy comes from.
+        policies: where the policy to act with comes from, such as a ``PolicyBuffer``.
         place: ``"inline"``, ``"thread"`` or ``"auto"``.
     """
 
-    def __init__(self, policies: PolicyBuffer, place: str) -> None:
+    def __init__(self, policies: PolicySource, place: str) -> None:
         self._policies = policies
         self._in_thread = place == "thread"
         self._adaptive = place == "auto"

@@ -7,10 +7,37 @@ for learning and never sees half-written weights. Safe for any number of acting 
 from __future__ import annotations
 
 import threading
+from typing import Protocol
 
 from stoker.agents.protocol import LearningAgent, Policy
 
-__all__ = ["PolicyBuffer"]
+__all__ = ["PinnedPolicy", "PolicyBuffer", "PolicySource"]
+
+
+class PolicySource(Protocol):
+    """Where a forward pass gets its policy from."""
+
+    def acquire(self) -> tuple[Policy, int]:
+        """The policy to act with, and the ticket to give back with ``release``."""
+        ...
+
+    def release(self, ticket: int) -> None:
+        """Say that the policy is no longer used."""
+        ...
+
+
+class PinnedPolicy:
+    """Always the same policy; for evaluation."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def acquire(self) -> tuple[Policy, int]:
+        """The policy; the ticket means nothing."""
+        return self._policy, 0
+
+    def release(self, ticket: int) -> None:
+        """Nothing to give back."""
 
 
 class PolicyBuffer:

@@ -88,7 +88,7 @@ class TrainingSession:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    ) -> bool | None:
         self._state = _State.LEFT
         return await self.engine.stop(kind, error, traceback)
 

@@ -114,7 +114,8 @@ class Writer:
                 await self._settle()
                 self._jobs.close()
         except BaseExceptionGroup as group:
-            raise first_error(group) from None
+            error = first_error(group)
+            raise error from error.__cause__
         finally:
             self._jobs.close()
             self._thread.close()
@@ -199,7 +200,7 @@ class Writer:
                 match operation:
                     case _Job(work, reply):
                         started = time.perf_counter()
-                        await self._thread.run(work)
+                        await self._thread.run(work, abandon_on_cancel=True)
                         self.busy_s += time.perf_counter() - started
                     case _Flush(reply):
                         pass

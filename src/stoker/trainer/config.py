@@ -1,0 +1,127 @@
+"""All that is needed to run a training again. Free of torch, so that help and errors come at once."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import msgspec
+
+from stoker.agents.presets import preset
+from stoker.agents.registry import config_type
+from stoker.envs.protocol import Stepping
+from stoker.errors import ConfigError
+
+__all__ = ["TrainConfig", "config_from", "read_toml"]
+
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+_Period = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A training of one agent on one Gymnasium environment; the content of ``config.json``."""
+
+    env: str
+    """Gymnasium's name of the environment, such as CartPole-v1."""
+
+    agent: str = "dqn"
+    """What learns."""
+
+    num_envs: _Count = 8
+    """How many environments are played at the same time."""
+
+    total_timesteps: _Count = 100_000
+    """Environment steps to train for, over all environments and resumes."""
+
+    seed: int = 42
+    """Seed of the agent and of the environments; evaluation has its own."""
+
+    checkpoint_freq: _Period = 10_000
+    """Environment steps between checkpoints; 0: only the final one."""
+
+    keep_checkpoints: _Period | None = 3
+    """How many step checkpoints to keep; none: all of them."""
+
+    eval_freq: _Period = 5_000
+    """Environment steps between evaluations; 0: never."""
+
+    eval_episodes: _Count = 20
+    """Episodes in an evaluation."""
+
+    stop_at_reward: float | None = None
+    """End the training when an evaluation reaches this mean reward."""
+
+    device: str = "cpu"
+    """Where to learn: cpu, cuda, cuda:1, mps."""
+
+    opt_interval: _Count = 1
+    """Environment steps for each optimisation step."""
+
+    queue_capacity: _Count = 64
+    """Steps that may wait for the learner; fewer keep the acting policy fresher."""
+
+    stepping: Stepping = "auto"
+    """Where environments are stepped: inline on the event loop, each in a thread, or auto."""
+
+    torch_threads: _Count = 1
+    """Threads that torch computes with; small networks are fastest with one."""
+
+    agent_settings: Any = None
+    """The agent's own settings, such as a DQNConfig."""
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as plain values.
+
+    Raises:
+        ConfigError: It is missing or not TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path}: not TOML: {error}") from error
+
+
+def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig:
+    """A config from plain values: training and agent settings side by side, or those in ``agent_settings``.
+
+    Settings that are left out come from the agent's preset for the environment, then from its defaults.
+
+    Args:
+        values: names as in ``TrainConfig`` and in the agent's config; dashes may stand for underscores.
+        where: what to call them in errors.
+
+    Raises:
+        ConfigError: An unknown name, a value of a wrong type or out of range; the message names it.
+    """
+    flat = {key.replace("-", "_"): value for key, value in values.items()}
+    nested: Any = flat.pop("agent_settings", None) or {}
+    if not isinstance(nested, Mapping):
+        raise ConfigError(f"{where}: agent_settings={nested!r} is not a table of settings")
+    settings = dict(cast("Mapping[str, Any]", nested))
+    env, agent = flat.get("env"), flat.get("agent", "dqn")
+    if not isinstance(env, str):
+        raise ConfigError(f'{where}: name the environment, such as env = "CartPole-v1"')
+    if not isinstance(agent, str):
+        raise ConfigError(f"{where}: agent={agent!r} is not a name")
+    agent_config = config_type(agent)
+    common = set(TrainConfig.__struct_fields__)
+    own = set(agent_config.__struct_fields__)
+    settings |= {key: flat.pop(key) for key in list(flat) if key not in common and key in own}
+    for key in [*flat, *settings]:
+        if key not in (common if key in flat else own):
+            close = difflib.get_close_matches(key, common | own, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
+    base = msgspec.to_builtins(preset(agent, env))
+    try:
+        decoded = msgspec.convert({**base, **settings}, agent_config)
+        return msgspec.structs.replace(msgspec.convert(flat, TrainConfig), agent_settings=decoded)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {error}") from error

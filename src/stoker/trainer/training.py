@@ -1,0 +1,139 @@
+"""A whole training from a config: agent, session, actors and evaluator put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import anyio
+import msgspec
+
+from stoker.actors import Crew, EnvFactory
+from stoker.agents.protocol import LearningAgent
+from stoker.agents.registry import make_agent
+from stoker.envs import make_gym
+from stoker.errors import first_error
+from stoker.runs import TrainingRun
+from stoker.session import TrainingSession
+from stoker.trainer.config import TrainConfig
+from stoker.trainer.evaluator import Evaluator
+
+__all__ = ["Progress", "TrainResult", "agent_for", "train"]
+
+
+class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a training came to.
+
+    Attributes:
+        run: its directory.
+        total_steps, total_episodes: over all attempts.
+        steps_per_sec: environment steps per second of this process.
+        best_eval_reward: the highest mean reward that was evaluated, over all attempts; None: never.
+        last_eval_reward: the last one of this process.
+        restarts: how many environments failed and were made again.
+    """
+
+    run: str
+    total_steps: int
+    total_episodes: int
+    steps_per_sec: float
+    best_eval_reward: float | None
+    last_eval_reward: float | None
+    restarts: int
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What there is to watch while a training goes on; ``session.stop()`` ends it in good order."""
+
+    config: TrainConfig
+    session: TrainingSession
+    crew: Crew
+    evaluator: Evaluator
+
+
+def agent_for(config: TrainConfig) -> LearningAgent:
+    """Make the agent that a config describes, for the spaces of its environment.
+
+    Raises:
+        ConfigError: The environment or the agent is unknown, or they do not fit.
+    """
+    env = make_gym(config.env)
+    try:
+        return make_agent(
+            config.agent,
+            env.observation_space,
+            env.action_space,
+            config.agent_settings,
+            config.seed,
+            config.device,
+        )
+    finally:
+        env.close()
+
+
+async def train(
+    config: TrainConfig,
+    run: TrainingRun,
+    *,
+    agent: LearningAgent | None = None,
+    factory: EnvFactory | None = None,
+    watch: Callable[[Progress], Coroutine[Any, Any, None]] | None = None,
+) -> TrainResult:
+    """Train until ``total_timesteps``, until the reward to stop at, or until somebody stops the session.
+
+    Args:
+        config: what to train on what.
+        run: a new run, or a resumed one, which goes on from its newest checkpoint.
+        agent: made by ``agent_for(config)``; left out, that is done here.
+        factory: makes environments other than the config's Gymnasium one.
+        watch: runs beside the training and is cancelled when it ends.
+
+    Raises:
+        ConfigError: The environment or the agent cannot be made, or the run is of another agent.
+        ActorFailed: An environment failed too often.
+        SessionFailed: The agent or the writer died.
+    """
+    agent = agent_for(config) if agent is None else agent
+    factory = partial(make_gym, config.env) if factory is None else factory
+    session = TrainingSession(
+        agent,
+        run,
+        max_steps=config.total_timesteps,
+        checkpoint_freq=config.checkpoint_freq,
+        keep_checkpoints=config.keep_checkpoints,
+        opt_interval=config.opt_interval,
+        eval_freq=config.eval_freq,
+        queue_capacity=config.queue_capacity,
+    )
+    async with session:
+        crew = Crew(session, factory, config.num_envs, stepping=config.stepping, seed=config.seed)
+        evaluator = Evaluator(
+            session,
+            factory,
+            config.eval_episodes,
+            seed=config.seed,
+            stepping=config.stepping,
+            stop_at_reward=config.stop_at_reward,
+        )
+        try:
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(evaluator.run)
+                if watch is not None:
+                    beside.start_soon(watch, Progress(config, session, crew, evaluator))
+                await crew.run()
+                if config.eval_freq:
+                    await evaluator.finish()
+                beside.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            error = first_error(group)
+            raise error from error.__cause__
+    return TrainResult(
+        run=str(run.directory),
+        total_steps=session.total_steps,
+        total_episodes=session.total_episodes,
+        steps_per_sec=session.steps_per_sec,
+        best_eval_reward=session.best_value,
+        last_eval_reward=evaluator.last and evaluator.last.mean_reward,
+        restarts=crew.restarts,
+    )

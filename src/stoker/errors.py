@@ -4,6 +4,7 @@
     ├── ConfigError (ValueError)            a setting, name or flag that cannot be used
     ├── InvalidExperience (ValueError)      what a caller handed in cannot be taken; the session stays usable
     ├── InvalidAgentState (TypeError)       a state_dict that would not load with weights_only=True
+    ├── TrainingDiverged (ArithmeticError)  a loss is no longer finite; the weights are as before it
     ├── SessionError (RuntimeError)
     │   ├── SessionClosed                   the caller used a session before entering or after leaving it
     │   ├── SessionFailed                   a part of the session died; __cause__ is why
@@ -43,6 +44,7 @@ __all__ = [
     "SessionError",
     "SessionFailed",
     "StokerError",
+    "TrainingDiverged",
     "WriteFailed",
     "first_error",
 ]
@@ -79,6 +81,10 @@ class InvalidAgentState(StokerError, TypeError):
             f"{where} is a {kind}, which a checkpoint cannot hold: give a tensor, number, string, bytes, "
             "None, or a list, tuple or dict of these (for a numpy array: torch.from_numpy)"
         )
+
+
+class TrainingDiverged(StokerError, ArithmeticError):
+    """A loss is not finite any more. The update was not made: the weights are those from before it."""
 
 
 class SessionError(StokerError, RuntimeError):
@@ -198,7 +204,7 @@ class WriteFailed(StokerError, OSError):
         self.path = os.fspath(path)
         reason = cause.strerror or str(cause)
         super().__init__(
-            f"cannot write {self.path}: {reason}; free the disk or check its rights, then resume"
+            f"cannot write {self.path}: {reason}; free space or mend its rights, then resume"
         )
         self.__cause__ = cause
 

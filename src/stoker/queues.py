@@ -25,7 +25,8 @@ T = TypeVar("T")
 class BatchQueue(Generic[T]):
     """First in, first out, at most ``capacity`` items; lives on one event loop.
 
-    A full queue makes ``put`` wait, first come, first served. A producer that never suspends by itself is
+    A full queue makes ``put`` wait; places go to those who have waited longest, and nobody overtakes them
+    (those who get a place at the same moment enter in any order). A producer that never suspends by itself is
     made to yield to the event loop once per ``turn`` items.
     """
 

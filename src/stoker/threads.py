@@ -74,6 +74,15 @@ class DedicatedThread:
                 call.error = None  # the traceback would keep this frame, and it the call
         return call.result
 
+    async def settle(self, timeout_s: float) -> bool:
+        """Wait until the calls it has have come back, but no longer than that; say whether they have."""
+        if self._thread is None:
+            return True
+        with anyio.move_on_after(timeout_s):
+            await self.run(_nothing, abandon_on_cancel=True)
+            return True
+        return False
+
     def close(self) -> None:
         """Let the thread end after the calls it has; it is not waited for."""
         if self._thread is not None:
@@ -94,3 +103,7 @@ class DedicatedThread:
             except anyio.RunFinishedError:
                 return  # nobody is left to hear of it
             del call
+
+
+def _nothing() -> None:
+    """Reached when everything asked for earlier is done."""

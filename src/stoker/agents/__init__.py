@@ -1,1 +1,49 @@
-"""agents"""
+"""What learns: the protocols that a session works with, and the agents that come with stoker.
+
+Names are imported at their first use, so that configs can be read without torch.
+"""
+
+from typing import TYPE_CHECKING
+
+from stoker._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from stoker.agents.dqn.agent import DQN
+    from stoker.agents.dqn.config import DQNConfig
+    from stoker.agents.dqn.policy import DQNPolicy
+    from stoker.agents.presets import preset
+    from stoker.agents.protocol import ChecksInput, HasReplay, LearningAgent, Policy, ReplayState
+    from stoker.agents.registry import AGENTS, config_type, make_agent
+else:
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "AGENTS": "stoker.agents.registry",
+            "ChecksInput": "stoker.agents.protocol",
+            "DQN": "stoker.agents.dqn.agent",
+            "DQNConfig": "stoker.agents.dqn.config",
+            "DQNPolicy": "stoker.agents.dqn.policy",
+            "HasReplay": "stoker.agents.protocol",
+            "LearningAgent": "stoker.agents.protocol",
+            "Policy": "stoker.agents.protocol",
+            "ReplayState": "stoker.agents.protocol",
+            "config_type": "stoker.agents.registry",
+            "make_agent": "stoker.agents.registry",
+            "preset": "stoker.agents.presets",
+        },
+    )
+
+__all__ = [
+    "AGENTS",
+    "DQN",
+    "ChecksInput",
+    "DQNConfig",
+    "DQNPolicy",
+    "HasReplay",
+    "LearningAgent",
+    "Policy",
+    "ReplayState",
+    "config_type",
+    "make_agent",
+    "preset",
+]

@@ -257,7 +257,9 @@ class AppendFile:
                 while written < len(data):
                     written += await self._file.write(data[written:] if written else data)
             except OSError:
-                os.ftruncate(self._file.fileno(), self._size)
+                # Where even this is refused, the torn tail is cut off when the file is next opened.
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file.fileno(), self._size)
                 raise
             self._size += written
 

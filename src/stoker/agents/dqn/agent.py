@@ -1,0 +1,247 @@
+"""DQN (Mnih et al. 2015), with double targets (van Hasselt et al. 2016) when asked for.
+
+It learns off-policy from a uniform replay. Called by a session as ``LearningAgent`` describes; the replay
+is saved apart (``HasReplay``). The same seed and the same order of calls give the same weights: its
+generators are its own, for the first weights, for sampling and for exploring.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import msgspec
+import numpy as np
+import torch
+
+from stoker.agents.devices import resolve_device
+from stoker.agents.dqn.config import DQNConfig
+from stoker.agents.dqn.losses import EpisodeLosses
+from stoker.agents.dqn.network import QNetwork, blend_weights, copy_weights, frozen_copy
+from stoker.agents.dqn.policy import DQNPolicy
+from stoker.agents.dqn.spaces import DQNSpaces
+from stoker.agents.dqn.state import check_state, detached_copy
+from stoker.agents.dqn.targets import td_loss, td_targets
+from stoker.agents.protocol import Policy
+from stoker.errors import ConfigError, TrainingDiverged
+from stoker.replay.uniform import UniformReplay
+from stoker.types import ActorId, Experience
+
+__all__ = ["DQN"]
+
+
+class DQN:
+    """A Q-network, its target network, Adam and a replay.
+
+    The target network starts as an equal copy. Learning begins when the replay holds ``learning_starts``
+    transitions and at least one batch. Epsilon is a function of ``total_steps`` alone.
+
+    Args:
+        observation_space: a Box of any shape.
+        action_space: a Discrete space, of any ``start``.
+        config: the settings; the defaults when left out.
+        seed: at least 0; all generators of the agent derive from it.
+        device: where to compute and to keep the replay, as torch names it: ``"cpu"``, ``"cuda:1"``, ...
+
+    Attributes:
+        config: the settings.
+        total_steps: transitions observed, ever.
+        opt_steps: optimisation steps done, ever.
+
+    Raises:
+        ConfigError: A space, the seed or the device cannot be used.
+    """
+
+    def __init__(
+        self,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        config: DQNConfig | None = None,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.config = config = DQNConfig() if config is None else config
+        self.total_steps = 0
+        self.opt_steps = 0
+        self._spaces = spaces = DQNSpaces(observation_space, action_space)
+        self._device = resolve_device(device)
+        for_weights, for_replay, for_exploring = _spawn_seeds(seed, 3)
+        self._explore = torch.Generator().manual_seed(for_exploring)
+        self._online = QNetwork(
+            spaces.observation_shape,
+            spaces.observation_dtype,
+            spaces.n_actions,
+            config.hidden_sizes,
+            torch.Generator().manual_seed(for_weights),
+        ).to(self._device)
+        self._target = frozen_copy(self._online)
+        self._parameters = list(self._online.parameters())
+        self._optimizer = torch.optim.Adam(self._parameters, lr=config.learning_rate, fused=True)
+        self._replay = UniformReplay(
+            config.buffer_size, spaces.observation_shape, spaces.observation_dtype, self._device, for_replay
+        )
+        self._learning_from = max(config.learning_starts, config.batch_size)
+        self._losses = EpisodeLosses()
+        self._last_actor: ActorId | None = None
+
+    @property
+    def replay(self) -> UniformReplay:
+        """The replay memory, which ``state_dict`` leaves out."""
+        return self._replay
+
+    @property
+    def epsilon(self) -> float:
+        """The share of random actions when exploring, as of ``total_steps``."""
+        return self.config.epsilon_at(self.total_steps)
+
+    def policy(self) -> DQNPolicy:
+        """A new acting copy with weights of its own.
+
+        All policies of one agent share its exploring generator, so that checkpoints hold it: let one
+        thread at a time act with any of them.
+        """
+        return DQNPolicy(frozen_copy(self._online), self._spaces, self._explore, self.epsilon, self._device)
+
+    def publish(self, policy: Policy) -> None:
+        """Copy the weights and the present epsilon into a policy that this agent made.
+
+        Raises:
+            ConfigError: It is not a DQN policy.
+        """
+        if not isinstance(policy, DQNPolicy):
+            raise ConfigError(
+                f"a DQN agent publishes to the policies it made, not to a {type(policy).__name__}"
+            )
+        copy_weights(self._online, policy.network)
+        policy.epsilon = self.epsilon
+
+    def check_experience(self, experience: Experience) -> None:
+        """Refuse a transition that ``observe`` could not take.
+
+        Raises:
+            InvalidExperience: An observation, the action or the reward is unfit; the message names it.
+        """
+        self._spaces.check_experience(experience)
+
+    def check_observation(self, observation: Any) -> None:
+        """Refuse an observation that the policy could not act on.
+
+        Raises:
+            InvalidExperience: Its shape, dtype or a value is unfit; the message names it.
+        """
+        self._spaces.check_observation(observation)
+
+    def observe(self, experiences: Sequence[Experience]) -> None:
+        """Copy transitions into the replay, in order. They are taken as checked by ``check_experience``."""
+        if experiences:
+            self._replay.extend(experiences)
+            self.total_steps += len(experiences)
+            self._last_actor = experiences[-1].actor_id
+
+    def learn(self) -> dict[str, float] | None:
+        """Do one optimisation step.
+
+        The loss counts towards the running episode of the actor whose transition was observed last.
+
+        Returns:
+            ``loss`` (Huber, mean over the batch) and ``q_mean`` (mean value of the actions in the batch);
+            None before learning starts.
+
+        Raises:
+            TrainingDiverged: The loss is not finite: learning diverged. The weights stay as they were.
+        """
+        if len(self._replay) < self._learning_from:
+            return None
+        config = self.config
+        batch = self._replay.sample(config.batch_size)
+        actions = batch.actions - self._spaces.first_action if self._spaces.first_action else batch.actions
+        targets = td_targets(self._online, self._target, batch, config.gamma, double=config.double)
+        loss, values = td_loss(self._online, batch, actions, targets)
+        loss_value = loss.item()
+        if not math.isfinite(loss_value):
+            raise TrainingDiverged(
+                f"DQN diverged: the loss of optimisation step {self.opt_steps + 1} is {loss_value}; "
+                f"lower learning_rate ({config.learning_rate:g}), set max_grad_norm "
+                f"({config.max_grad_norm}) or scale the rewards, and resume from an earlier checkpoint"
+            )
+        self._optimizer.zero_grad()
+        loss.backward()  # pyright: ignore[reportUnknownMemberType]
+        if config.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters, config.max_grad_norm)
+        self._optimizer.step()  # pyright: ignore[reportUnknownMemberType]
+        self.opt_steps += 1
+        self._follow()
+        if self._last_actor is not None:
+            self._losses.add(self._last_actor, loss_value)
+        return {"loss": loss_value, "q_mean": values.detach().mean().item()}
+
+    def episode_extras(self, actor_id: ActorId) -> dict[str, float]:
+        """``epsilon``, and ``loss_mean``, ``loss_std``, ``loss_max`` over that actor's episode.
+
+        Reading them clears the actor's losses, so that nothing is kept for actors that do not come back:
+        a second call gives epsilon alone. Without a loss in the episode the loss keys are absent, and
+        ``loss_std`` is so below two.
+        """
+        return {"epsilon": self.epsilon, **self._losses.take(actor_id)}
+
+    def on_episode_start(self, actor_id: ActorId) -> None:
+        """Forget the losses of that actor's episode before, if it was given up; of no other actor."""
+        self._losses.drop(actor_id)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizer, exploring generator, counters, settings and spaces, as copies in host memory.
+
+        The replay, with its generator, is left out. So are the losses of running episodes: an episode does
+        not survive a resume.
+        """
+        return {
+            "agent": "dqn",
+            "config": msgspec.to_builtins(self.config),
+            **self._spaces.describe(),
+            "online": detached_copy(dict(self._online.state_dict())),
+            "target": detached_copy(dict(self._target.state_dict())),
+            "optimizer": detached_copy(self._optimizer.state_dict()),
+            "explore_generator": self._explore.get_state(),
+            "total_steps": self.total_steps,
+            "opt_steps": self.opt_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what ``state_dict`` described; publish to policies afterwards.
+
+        The settings stay those that this agent was made with, so that a resume may change, say, the
+        learning rate; the sizes of the network may not differ.
+
+        Raises:
+            ConfigError: The state is of another kind of agent, of other spaces or sizes; nothing was changed.
+        """
+        check_state(state, self.state_dict())
+        self._online.load_state_dict(state["online"])
+        self._target.load_state_dict(state["target"])
+        # Copied, because the optimizer would go on to work in the very tensors that it is given.
+        moments = detached_copy(state["optimizer"]["state"])
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self._explore.set_state(state["explore_generator"].cpu())
+        self.total_steps = int(state["total_steps"])
+        self.opt_steps = int(state["opt_steps"])
+        self._losses.clear()
+        self._last_actor = None
+
+    def _follow(self) -> None:
+        """Bring the target network after the online network, as the settings say."""
+        if self.config.tau is not None:
+            blend_weights(self._online, self._target, self.config.tau)
+        elif self.opt_steps % self.config.target_update_interval == 0:
+            copy_weights(self._online, self._target)
+
+
+def _spawn_seeds(seed: int, count: int) -> list[int]:
+    """Independent seeds, 64 bits each, from one."""
+    try:
+        children = np.random.SeedSequence(seed).spawn(count)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"seed must be a whole number of at least 0, got {seed!r}") from error
+    return [int(child.generate_state(1, np.uint64)[0]) for child in children]

@@ -1,0 +1,100 @@
+"""The settings of DQN. Free of torch, so that they can be read, checked and printed without it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from stoker.agents.ranges import require, require_real, require_whole
+
+__all__ = ["DQNConfig"]
+
+
+class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a DQN agent learns and explores.
+
+    Raises:
+        ConfigError: A value is out of its range; the message names field, value and range.
+    """
+
+    learning_rate: float = 3e-4
+    """Step size of Adam."""
+
+    gamma: float = 0.99
+    """Discount per environment step, from 0 to 1."""
+
+    batch_size: int = 64
+    """Transitions per optimisation step."""
+
+    buffer_size: int = 100_000
+    """Transitions that the replay holds; the oldest makes way for a new one."""
+
+    learning_starts: int = 1_000
+    """Transitions in the replay before learning starts; never fewer than one batch."""
+
+    target_update_interval: int = 500
+    """Optimisation steps between two copies of the network to the target network. Unused when tau is set."""
+
+    tau: float | None = None
+    """Fraction by which the target network follows at each optimisation step, instead of whole copies."""
+
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Width of each hidden layer; without any, Q-values are linear in the observation."""
+
+    initial_epsilon: float = 1.0
+    """Share of random actions at the first environment step."""
+
+    final_epsilon: float = 0.01
+    """Share of random actions once epsilon has decayed."""
+
+    epsilon_decay_steps: int = 10_000
+    """Environment steps over which epsilon falls linearly from its initial to its final value."""
+
+    double: bool = False
+    """Choose the next action with the network, not with the target network that values it (double DQN)."""
+
+    max_grad_norm: float | None = 10.0
+    """Gradients of a larger norm are scaled down to it; none leaves them as they are."""
+
+    def __post_init__(self) -> None:
+        require_real("learning_rate", self.learning_rate, above=0.0)
+        require_real("gamma", self.gamma, low=0.0, high=1.0)
+        require_whole("batch_size", self.batch_size, at_least=1)
+        require_whole("buffer_size", self.buffer_size, at_least=1)
+        require_whole("learning_starts", self.learning_starts, at_least=0)
+        require_whole("target_update_interval", self.target_update_interval, at_least=1)
+        if self.tau is not None:
+            require_real("tau", self.tau, above=0.0, high=1.0)
+        require(
+            isinstance(self.hidden_sizes, tuple),  # pyright: ignore[reportUnnecessaryIsInstance] - not yet checked
+            "hidden_sizes",
+            self.hidden_sizes,
+            "a tuple of whole numbers, such as (64, 64)",
+        )
+        for index, size in enumerate(self.hidden_sizes):
+            require_whole(f"hidden_sizes[{index}]", size, at_least=1)
+        require_real("initial_epsilon", self.initial_epsilon, low=0.0, high=1.0)
+        require_real("final_epsilon", self.final_epsilon, low=0.0, high=1.0)
+        require(
+            self.final_epsilon <= self.initial_epsilon,
+            "final_epsilon",
+            self.final_epsilon,
+            f"at most initial_epsilon ({self.initial_epsilon})",
+        )
+        require_whole("epsilon_decay_steps", self.epsilon_decay_steps, at_least=1)
+        require(isinstance(self.double, bool), "double", self.double, "True or False")  # pyright: ignore[reportUnnecessaryIsInstance]
+        if self.max_grad_norm is not None:
+            require_real("max_grad_norm", self.max_grad_norm, above=0.0)
+        for field in ("batch_size", "learning_starts"):
+            require(
+                getattr(self, field) <= self.buffer_size,
+                field,
+                getattr(self, field),
+                f"at most buffer_size ({self.buffer_size}), or learning would never start",
+            )
+
+    def epsilon_at(self, total_steps: int) -> float:
+        """The share of random actions after that many environment steps, and nothing else decides it."""
+        progress = min(total_steps / self.epsilon_decay_steps, 1.0)
+        if progress == 1.0:
+            return self.final_epsilon
+        return self.initial_epsilon + progress * (self.final_epsilon - self.initial_epsilon)

@@ -1,0 +1,66 @@
+"""A saved DQN state: how it is copied out, and whether it fits the agent that is to load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+
+from stoker.errors import ConfigError
+
+__all__ = ["check_state", "detached_copy"]
+
+
+def detached_copy(value: Any) -> Any:
+    """The same tree of dicts, lists and tuples, with every tensor copied to host memory, without gradient."""
+    match value:
+        case torch.Tensor():
+            return value.detach().to("cpu", copy=True)
+        case dict():
+            tree = cast("dict[Any, Any]", value)
+            return {key: detached_copy(item) for key, item in tree.items()}
+        case list():
+            return [detached_copy(item) for item in cast("list[Any]", value)]
+        case tuple():
+            return tuple(detached_copy(item) for item in cast("tuple[Any, ...]", value))
+        case _:
+            return value
+
+
+def check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse a state that the agent with the state ``own`` cannot become.
+
+    The agent's kind, its spaces, the sizes of its hidden layers and the shapes of all weights must be
+    equal; other settings may differ.
+
+    Raises:
+        ConfigError: The message names both sides.
+    """
+    if state.get("agent") != own["agent"]:
+        raise ConfigError(f"a {own['agent']} agent cannot load the state of {_kind(state)}")
+    if missing := sorted({*own} - {*state}):
+        raise ConfigError(f"the saved {own['agent']} state is not whole: it lacks {', '.join(missing)}")
+    for part in ("observation_space", "action_space"):
+        _compare(part, state[part], own[part])
+    _compare("hidden_sizes", *(list(side["config"]["hidden_sizes"]) for side in (state, own)))
+    for network in ("online", "target"):
+        _compare(f"weights of the {network} network", _shapes(state[network]), _shapes(own[network]))
+
+
+def _compare(what: str, saved: object, own: object) -> None:
+    if saved != own:
+        raise ConfigError(
+            f"the saved agent's {what} does not fit: saved {saved}, here {own}; "
+            "make the agent with the saved spaces and hidden_sizes"
+        )
+
+
+def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in weights.items()}
+
+
+def _kind(state: Mapping[str, Any]) -> str:
+    if "agent" in state:
+        return f"a {state['agent']} agent"
+    return f"something that is no agent (its keys: {', '.join(map(str, state)) or 'none'})"

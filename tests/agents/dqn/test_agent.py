@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from stoker.agents import DQN, ChecksInput, DQNConfig, HasReplay, LearningAgent
+from stoker.errors import ConfigError, InvalidExperience, TrainingDiverged
+from stoker.types import EpisodeStatus, Experience
+
+MakeAgent = Callable[..., DQN]
+MakeExperiences = Callable[..., list[Experience]]
+
+
+def weights(network: nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+def train(agent: DQN, experiences: list[Experience]) -> list[float]:
+    losses = []
+    for experience in experiences:
+        agent.observe([experience])
+        if (metrics := agent.learn()) is not None:
+            losses.append(metrics["loss"])
+    return losses
+
+
+def test_it_keeps_the_protocols(make_agent: MakeAgent) -> None:
+    agent: LearningAgent = make_agent()
+    assert isinstance(agent, HasReplay)
+    assert isinstance(agent, ChecksInput)
+
+
+def test_the_target_starts_as_an_equal_copy(make_agent: MakeAgent) -> None:
+    agent = make_agent()
+    assert torch.equal(weights(agent._online), weights(agent._target))
+    assert not {p.data_ptr() for p in agent._online.parameters()} & {
+        p.data_ptr() for p in agent._target.parameters()
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "first"),
+    [
+        ({"learning_starts": 20}, 20),
+        ({"learning_starts": 3}, 8),
+        ({"learning_starts": 0, "batch_size": 5}, 5),
+    ],
+)
+def test_learning_starts_when_the_replay_holds_enough(
+    make_agent: MakeAgent, make_experiences: MakeExperiences, settings: dict[str, int], first: int
+) -> None:
+    agent = make_agent(**settings)
+    before = weights(agent._online)
+    for count, experience in enumerate(make_experiences(first), start=1):
+        assert agent.opt_steps == 0
+        agent.observe([experience])
+        assert agent.total_steps == count
+        assert (agent.learn() is not None) == (count == first)
+        assert torch.equal(weights(agent._online), before) == (count < first)
+    assert agent.opt_steps == 1
+
+
+def test_the_target_is_copied_at_every_500th_step_and_at_no_other(
+    make_agent: MakeAgent, make_experiences: MakeExperiences
+) -> None:
+    agent = make_agent(hidden_sizes=(4,))
+    assert agent.config.target_update_interval == 500
+    agent.observe(make_experiences(30))
+    held = weights(agent._target)
+    for step in range(1, 1_002):
+        agent.learn()
+        if step in (500, 1_000):
+            assert torch.equal(weights(agent._target), weights(agent._online))
+            assert not torch.equal(weights(agent._target), held)
+            held = weights(agent._target)
+        else:
+            assert torch.equal(weights(agent._target), held)
+
+
+def test_the_target_follows_softly_at_every_step(
+    make_agent: MakeAgent, make_experiences: MakeExperiences
+) -> None:
+    agent = make_agent(tau=0.1, target_update_interval=2)
+    agent.observe(make_experiences(30))
+    for _ in range(5):
+        before = weights(agent._target)
+        agent.learn()
+        expected = 0.1 * weights(agent._online) + 0.9 * before
+        assert torch.allclose(weights(agent._target), expected, atol=1e-7)
+        assert not torch.equal(weights(agent._target), before)
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("max_grad_norm", [None, 0.05])
+def test_a_step_equals_the_textbook(
+    make_agent: MakeAgent, make_experiences: MakeExperiences, double: bool, max_grad_norm: float | None
+) -> None:
+    """Two steps written out with a plain network, a loop over rows, and Adam by its formulas."""
+    settings = {"double": double, "max_grad_norm": max_grad_norm, "learning_rate": 0.01, "gamma": 0.9}
+    agent = make_agent(**settings)
+    with torch.no_grad():  # else the target would equal the online network and double change nothing
+        for parameter in agent._target.parameters():
+            parameter.neg_()
+    experiences = make_experiences(8)
+    agent.observe(experiences)
+
+    def plain(network: nn.Module) -> nn.Sequential:
+        copy = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+        copy.load_state_dict(dict(zip(copy.state_dict(), network.state_dict().values(), strict=True)))
+        return copy
+
+    torch_state = torch.get_rng_state()
+    online, target = plain(agent._online), plain(agent._target)
+    torch.set_rng_state(torch_state)
+    sampler = torch.Generator()
+    sampler.set_state(agent.replay.state_dict()["generator"])
+    moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in online.parameters()]
+    for step in (1, 2):
+        rows = torch.randint(8, (8,), generator=sampler).tolist()
+        losses, q_values = [], []
+        for row in rows:
+            e = experiences[row]
+            next_observation = torch.from_numpy(e.next_observation)
+            with torch.no_grad():
+                chosen = (online if double else target)(next_observation).argmax()
+                future = target(next_observation)[chosen]
+            value = torch.tensor(e.reward)
+            if e.status is not EpisodeStatus.TERMINATED:
+                value = value + 0.9 * future
+            q_value = online(torch.from_numpy(e.observation))[e.action + 1]
+            error = (q_value - value).abs()
+            losses.append(0.5 * error**2 if error < 1 else error - 0.5)
+            q_values.append(q_value.detach())
+        loss = torch.stack(losses).mean()
+        online.zero_grad()
+        loss.backward()
+        gradients = [p.grad.clone() for p in online.parameters()]
+        norm = torch.cat([g.flatten() for g in gradients]).norm()
+        if max_grad_norm is not None:
+            assert norm > max_grad_norm, "else clipping is not tested"
+            gradients = [g * max_grad_norm / norm for g in gradients]
+        with torch.no_grad():
+            for p, g, (m, v) in zip(online.parameters(), gradients, moments, strict=True):
+                m.mul_(0.9).add_(0.1 * g)
+                v.mul_(0.999).add_(0.001 * g**2)
+                p.sub_(0.01 * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8))
+        metrics = agent.learn()
+        assert metrics == pytest.approx(
+            {"loss": loss.item(), "q_mean": torch.stack(q_values).mean().item()}, rel=1e-5
+        )
+        assert torch.allclose(weights(agent._online), weights(online), atol=2e-5)
+
+
+def test_same_seed_and_order_same_weights(make_agent: MakeAgent, make_experiences: MakeExperiences) -> None:
+    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    agents = [make_agent(seed=seed) for seed in (1, 1, 2)]
+    initial = [weights(agent._online) for agent in agents]
+    losses = [train(agent, make_experiences(60)) for agent in agents]
+    assert torch.equal(initial[0], initial[1])
+    assert losses[0] == losses[1]
+    assert torch.equal(weights(agents[0]._online), weights(agents[1]._online))
+    assert not torch.equal(initial[0], initial[2])
+    assert losses[0] != losses[2]
+    assert torch.equal(torch_before, torch.get_rng_state())
+    assert np.array_equal(numpy_before, np.random.get_state()[1])
+
+
+def test_slices_of_transitions_count_like_single_ones(
+    make_agent: MakeAgent, make_experiences: MakeExperiences
+) -> None:
+    one_by_one, sliced = make_agent(), make_agent()
+    experiences = make_experiences(70)
+    for experience in experiences:
+        one_by_one.observe([experience])
+    sliced.observe(experiences[:0])
+    sliced.observe(experiences[:33])
+    sliced.observe(experiences[33:])
+    assert one_by_one.total_steps == sliced.total_steps == 70
+    assert len(one_by_one.replay) == len(sliced.replay) == 64
+    assert one_by_one.learn() == sliced.learn()
+
+
+def test_generators_do_not_share_a_stream() -> None:
+    box = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    agent = DQN(box, gymnasium.spaces.Discrete(2), DQNConfig(buffer_size=2_000))
+    state, replay_state = agent.state_dict(), agent.replay.state_dict()
+    assert not torch.equal(state["explore_generator"], replay_state["generator"])
+
+
+def test_extras_of_interleaved_actors_are_kept_apart(
+    make_agent: MakeAgent, make_experiences: MakeExperiences
+) -> None:
+    agent = make_agent()
+    agent.observe(make_experiences(8, actor_id="warm-up"))
+    own: dict[str, list[float]] = {"a": [], "b": []}
+    for number, experience in enumerate(make_experiences(40)):
+        actor_id = "a" if number % 3 else "b"
+        other = "b" if actor_id == "a" else "a"
+        agent.observe(
+            [
+                Experience(*[getattr(experience, f) for f in experience.__struct_fields__[:5]], who)
+                for who in (other, actor_id)  # the last of the slice is whose loss it is
+            ]
+        )
+        own[actor_id].append(agent.learn()["loss"])
+    for actor_id, losses in own.items():
+        assert agent.episode_extras(actor_id) == pytest.approx(
+            {
+                "epsilon": agent.epsilon,
+                "loss_mean": np.mean(losses),
+                "loss_std": np.std(losses),
+                "loss_max": max(losses),
+            }
+        )
+    assert agent.episode_extras("warm-up") == {"epsilon": agent.epsilon}
+
+
+def test_an_episode_start_clears_that_actor_only(
+    make_agent: MakeAgent, make_experiences: MakeExperiences
+) -> None:
+    agent = make_agent()
+    agent.observe(make_experiences(8))
+    for actor_id in ("a", "b"):
+        agent.observe(make_experiences(1, actor_id))
+        agent.learn()
+    agent.on_episode_start("a")
+    assert agent.episode_extras("a") == {"epsilon": agent.epsilon}
+    assert {*agent.episode_extras("b")} == {"epsilon", "loss_mean", "loss_max"}
+
+
+def test_reading_extras_clears_them_so_that_endless_actor_ids_cost_nothing(
+    make_agent: MakeAgent, make_experiences: MakeExperiences
+) -> None:
+    agent = make_agent()
+    agent.observe(make_experiences(8))
+    for number in range(100):
+        agent.on_episode_start(f"actor {number}")
+        agent.observe(make_experiences(1, f"actor {number}"))
+        agent.learn()
+        assert "loss_mean" in agent.episode_extras(f"actor {number}")
+        assert agent.episode_extras(f"actor {number}") == {"epsilon": agent.epsilon}
+    assert len(agent._losses) == 0
+
+
+def test_a_diverged_loss_is_raised_before_it_reaches_the_weights(
+    make_agent: MakeAgent, make_experiences: MakeExperiences
+) -> None:
+    agent = make_agent()
+    agent.observe(make_experiences(8))
+    with torch.no_grad():
+        agent._target.layers[-1].bias.fill_(torch.inf)
+    before = weights(agent._online)
+    with pytest.raises(TrainingDiverged, match=r"step 1 is (inf|nan); lower learning_rate \(0.0003\)"):
+        agent.learn()
+    assert torch.equal(weights(agent._online), before)
+    assert agent.opt_steps == 0
+
+
+def test_input_is_checked(make_agent: MakeAgent, make_experiences: MakeExperiences) -> None:
+    agent = make_agent()
+    (good,) = make_experiences(1)
+    agent.check_experience(good)
+    agent.check_observation(good.observation)
+    with pytest.raises(InvalidExperience, match=r"shape \[5\]"):
+        agent.check_observation(np.zeros(5))
+    with pytest.raises(InvalidExperience, match="action 2 is out of range: give an int from -1 to 1"):
+        agent.check_experience(Experience(good.observation, 2, 0.0, good.observation, good.status))
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "x"])
+def test_unfit_seeds_are_refused(make_agent: MakeAgent, seed: object) -> None:
+    with pytest.raises(ConfigError, match=f"seed must be a whole number of at least 0, got {seed!r}"):
+        make_agent(seed=seed)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64, np.int32])
+def test_images_and_other_dtypes_learn(dtype: type) -> None:
+    box = gymnasium.spaces.Box(0, 100, (3, 2), dtype)
+    agent = DQN(box, gymnasium.spaces.Discrete(2), DQNConfig(batch_size=4, buffer_size=10, learning_starts=4))
+    box.seed(0)
+    for _ in range(4):
+        experience = Experience(box.sample(), 1, 0.5, box.sample(), EpisodeStatus.CONTINUING)
+        agent.check_experience(experience)
+        agent.observe([experience])
+    before = weights(agent._online)
+    assert agent.learn() is not None
+    assert not torch.equal(weights(agent._online), before)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import pytest
+
+from stoker.agents import DQNConfig
+from stoker.errors import ConfigError
+
+REFUSED: list[tuple[str, Any, str]] = [
+    ("learning_rate", 0.0, "above 0"),
+    ("learning_rate", -1e-3, "above 0"),
+    ("learning_rate", math.nan, "finite"),
+    ("learning_rate", math.inf, "finite"),
+    ("learning_rate", "fast", "number"),
+    ("learning_rate", True, "number"),
+    ("gamma", -0.1, "at least 0 and at most 1"),
+    ("gamma", 1.01, "at least 0 and at most 1"),
+    ("gamma", 10**400, "at most 1"),
+    ("batch_size", 0, "at least 1"),
+    ("batch_size", 1.5, "whole number"),
+    ("batch_size", True, "whole number"),
+    ("batch_size", 100_001, r"at most buffer_size \(100000\)"),
+    ("buffer_size", 0, "at least 1"),
+    ("learning_starts", -1, "at least 0"),
+    ("learning_starts", 100_001, r"at most buffer_size \(100000\)"),
+    ("target_update_interval", 0, "at least 1"),
+    ("tau", 0.0, "above 0 and at most 1"),
+    ("tau", 1.5, "above 0 and at most 1"),
+    ("hidden_sizes", (64, 0), "at least 1"),
+    ("hidden_sizes", [64, 64], "tuple"),
+    ("hidden_sizes", 64, "tuple"),
+    ("initial_epsilon", 1.5, "at most 1"),
+    ("final_epsilon", -0.1, "at least 0"),
+    ("final_epsilon", math.nan, "finite"),
+    ("epsilon_decay_steps", 0, "at least 1"),
+    ("double", 1, "True or False"),
+    ("max_grad_norm", 0.0, "above 0"),
+    ("max_grad_norm", math.inf, "finite"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "allowed"), REFUSED, ids=[f"{f}={v!s:.9}" for f, v, _ in REFUSED])
+def test_values_out_of_range_are_refused(field: str, value: Any, allowed: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{field}.*must be.*{allowed}.*got ") as refusal:
+        DQNConfig(**{field: value})
+    assert repr(value) in str(refusal.value) or field == "hidden_sizes"
+
+
+def test_final_epsilon_does_not_exceed_the_initial_one() -> None:
+    with pytest.raises(ConfigError, match=r"final_epsilon must be at most initial_epsilon \(0.1\), got 0.2"):
+        DQNConfig(initial_epsilon=0.1, final_epsilon=0.2)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"gamma": 0.0}, {"gamma": 1}, {"tau": 1.0}, {"hidden_sizes": ()}, {"learning_starts": 0},
+        {"max_grad_norm": None}, {"initial_epsilon": 0.0, "final_epsilon": 0.0},
+        {"buffer_size": 64, "batch_size": 64, "learning_starts": 64},
+    ],
+)  # fmt: skip
+def test_the_ends_of_the_ranges_are_taken(settings: dict[str, Any]) -> None:
+    DQNConfig(**settings)
+
+
+def test_unknown_fields_are_refused_when_read() -> None:
+    with pytest.raises(msgspec.ValidationError, match="gama"):
+        msgspec.convert({"gama": 0.9}, DQNConfig)
+
+
+def test_values_are_checked_when_read() -> None:
+    with pytest.raises(msgspec.ValidationError, match="gamma must be"):
+        msgspec.convert({"gamma": 2.0}, DQNConfig)
+
+
+def test_settings_survive_json() -> None:
+    config = DQNConfig(tau=0.005, hidden_sizes=(32,), double=True, max_grad_norm=None)
+    assert msgspec.json.decode(msgspec.json.encode(config), type=DQNConfig) == config
+
+
+@pytest.mark.parametrize(
+    ("total_steps", "epsilon"),
+    [
+        (0, 1.0), (1, 1.0 - 0.99 / 10_000), (2_500, 0.7525), (5_000, 0.505), (9_999, 0.010099),
+        (10_000, 0.01), (10_001, 0.01), (10**9, 0.01),
+    ],
+)  # fmt: skip
+def test_epsilon_falls_linearly_then_stays(total_steps: int, epsilon: float) -> None:
+    assert DQNConfig().epsilon_at(total_steps) == pytest.approx(epsilon, rel=1e-12)
+    assert DQNConfig().epsilon_at(10**9) == 0.01

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from stoker.agents.dqn.network import QNetwork, blend_weights, copy_weights, frozen_copy
+
+
+def network(seed: int = 0, hidden: tuple[int, ...] = (16, 8), dtype: torch.dtype = torch.float32) -> QNetwork:
+    return QNetwork((2, 3), dtype, 4, hidden, torch.Generator().manual_seed(seed))
+
+
+def weights(of: QNetwork) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in of.parameters()])
+
+
+def test_it_is_a_perceptron_with_relu_between_layers() -> None:
+    net = network()
+    observations = torch.randn((5, 2, 3), generator=torch.Generator().manual_seed(1))
+    (w0, b0), (w1, b1), (w2, b2) = ((layer.weight, layer.bias) for layer in net.layers)
+    hidden = torch.relu(torch.relu(observations.flatten(1) @ w0.T + b0) @ w1.T + b1)
+    assert torch.allclose(net(observations), hidden @ w2.T + b2, atol=1e-6)
+
+
+def test_without_hidden_layers_it_is_linear() -> None:
+    net = network(hidden=())
+    observations = torch.ones((1, 2, 3))
+    assert torch.allclose(
+        net(2 * observations) - net(observations), net(observations) - net(0 * observations)
+    )
+
+
+def test_bytes_are_scaled_and_other_integers_are_not() -> None:
+    values = torch.full((1, 2, 3), 51)
+    floats = network()
+    assert torch.allclose(network(dtype=torch.uint8)(values.to(torch.uint8)), floats(values / 255))
+    assert torch.equal(network(dtype=torch.int64)(values), floats(values.float()))
+
+
+def test_the_seed_decides_the_weights() -> None:
+    assert torch.equal(weights(network(3)), weights(network(3)))
+    assert not torch.equal(weights(network(3)), weights(network(4)))
+
+
+def test_global_generators_are_not_touched() -> None:
+    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    network()
+    assert torch.equal(torch_before, torch.get_rng_state())
+    assert np.array_equal(numpy_before, np.random.get_state()[1])
+
+
+def test_weights_are_distributed_as_those_of_linear_layers() -> None:
+    net = QNetwork((100,), torch.float32, 2, (1_000,), torch.Generator().manual_seed(0))
+    first = net.layers[0].weight.detach()
+    assert first.abs().max().item() == pytest.approx(1 / math.sqrt(100), rel=1e-3)
+    assert first.mean().item() == pytest.approx(0.0, abs=1e-3)
+    assert first.std().item() == pytest.approx(0.1 / math.sqrt(3), rel=1e-2)
+
+
+def test_a_frozen_copy_has_memory_of_its_own_and_no_gradients() -> None:
+    net = network()
+    copy = frozen_copy(net)
+    assert torch.equal(weights(net), weights(copy))
+    assert not any(parameter.requires_grad for parameter in copy.parameters())
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    with torch.no_grad():
+        net.layers[0].bias.add_(1)
+    assert not torch.equal(weights(net), weights(copy))
+
+
+def test_weights_are_copied_and_blended() -> None:
+    source, destination = network(1), network(2)
+    expected = 0.25 * weights(source) + 0.75 * weights(destination)
+    blend_weights(source, destination, 0.25)
+    assert torch.allclose(weights(destination), expected, atol=1e-7)
+    copy_weights(source, destination)
+    assert torch.equal(weights(destination), weights(source))

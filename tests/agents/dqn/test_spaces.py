@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces as gym_spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from stoker.agents.dqn.spaces import DQNSpaces
+from stoker.errors import ConfigError, InvalidExperience
+from stoker.replay import UniformReplay
+from stoker.types import EpisodeStatus, Experience
+
+F32_MAX = float(np.finfo(np.float32).max)
+GOOD = np.zeros(3, np.float32)
+
+FLOATS = DQNSpaces(gym_spaces.Box(-1, 1, (3,), np.float32), gym_spaces.Discrete(4, start=-1))
+HALVES = DQNSpaces(gym_spaces.Box(-1, 1, (3,), np.float16), gym_spaces.Discrete(4))
+BYTES = DQNSpaces(gym_spaces.Box(0, 255, (3,), np.uint8), gym_spaces.Discrete(4))
+SCALAR = DQNSpaces(gym_spaces.Box(-1, 1, (), np.float64), gym_spaces.Discrete(4))
+BOOLS = DQNSpaces(gym_spaces.Box(0, 1, (3,), bool), gym_spaces.Discrete(4))
+
+
+def experience(
+    observation: Any = GOOD, action: Any = 0, reward: Any = 1.0, next_observation: Any = GOOD
+) -> Experience:
+    return Experience(observation, action, reward, next_observation, EpisodeStatus.CONTINUING)
+
+
+TAKEN: list[tuple[DQNSpaces, Any]] = [
+    (FLOATS, np.array([1, 2, 3], np.float32)),
+    (FLOATS, np.array([1, 2, 3], np.float64)),
+    (FLOATS, np.array([1, 2, 3], np.float16)),
+    (FLOATS, np.array([6e4, -6e4, 6e4], np.float16)),
+    (FLOATS, np.array([1, 2, 3])),
+    (FLOATS, np.array([True, False, True])),
+    (FLOATS, [0.5, 1, 2]),
+    (FLOATS, (0.5, 1, 2)),
+    (FLOATS, torch.tensor([1.0, 2.0, 3.0])),
+    (FLOATS, np.array([F32_MAX, -F32_MAX, 0], np.float32)),
+    (FLOATS, np.array([F32_MAX, -1e30, 0])),
+    (FLOATS, np.arange(6, dtype=np.float32)[::2]),
+    (HALVES, np.array([6e4, -6e4, 6e4], np.float16)),
+    (BYTES, np.array([0, 1, 255], np.uint8)),
+    (BYTES, [0, 1, 255]),
+    (BYTES, np.array([0, 1, 255], np.int64)),
+    (SCALAR, 0.5),
+    (SCALAR, np.float32(0.5)),
+    (SCALAR, np.array(0.5)),
+    (BOOLS, np.array([True, False, True])),
+    (BOOLS, [0, 1, 0]),
+]
+
+REFUSED: list[tuple[DQNSpaces, Any, str]] = [
+    (FLOATS, np.zeros(4, np.float32), r"shape \[4\].*give float32 \[3\]"),
+    (FLOATS, np.zeros((1, 3), np.float32), r"shape \[1, 3\]"),
+    (FLOATS, np.float32(0), r"shape \[\]"),
+    (FLOATS, 0.5, r"observation 0.5 has shape \[\]"),
+    (FLOATS, [], r"shape \[0\]"),
+    (FLOATS, None, "None has dtype object"),
+    (FLOATS, "left", "'left' has dtype <U4"),
+    (FLOATS, ["a", "b", "c"], "dtype <U1"),
+    (FLOATS, {"x": 1}, "dtype object"),
+    (FLOATS, np.array([1, None, 2]), "dtype object"),
+    (FLOATS, np.zeros(3, np.complex64), "dtype complex64"),
+    (FLOATS, [[1, 2], 3, 4], "not an array"),
+    (FLOATS, torch.zeros(3, requires_grad=True), "not an array"),
+    (FLOATS, np.array([0, np.nan, 1], np.float32), r"observation\[1\] is nan"),
+    (FLOATS, np.array([0, 1, np.inf], np.float32), r"observation\[2\] is inf"),
+    (FLOATS, np.array([-np.inf, 1, 0], np.float64), r"observation\[0\] is -inf"),
+    (FLOATS, np.array([np.inf, -np.inf, 0], np.float16), r"observation\[0\] is inf"),
+    (FLOATS, np.array([np.inf, np.nan, 0], np.float32), r"observation\[0\] is inf"),
+    (FLOATS, np.array([0, 1e39, 0]), r"observation\[1\] is 1e\+39.*3.4\d*e\+38"),
+    (FLOATS, [0, float("nan"), 0], r"observation\[1\] is nan"),
+    (FLOATS, torch.tensor([0, torch.nan, 0]), r"observation\[1\] is nan"),
+    (HALVES, np.array([0, np.inf, 0], np.float16), r"observation\[1\] is inf"),
+    (BYTES, np.array([0.0, 1.0, 2.0]), "dtype float64"),
+    (BYTES, [0, 256, 1], r"observation\[1\] is 256: give uint8 \[3\].*from 0 to 255"),
+    (BYTES, [0, 1, -1], r"observation\[2\] is -1"),
+    (BYTES, np.zeros(2, np.uint8), r"shape \[2\]"),
+    (SCALAR, np.nan, "observation is nan"),
+    (SCALAR, [0.5], r"shape \[1\]"),
+    (BOOLS, [0, 2, 0], r"observation\[1\] is 2.*from 0 to 1"),
+]
+
+
+@pytest.mark.parametrize(("spaces", "observation"), TAKEN)
+def test_observations_that_fit_are_taken_and_stored_as_they_are(spaces: DQNSpaces, observation: Any) -> None:
+    spaces.check_observation(observation)
+    spaces.check_experience(experience(observation, next_observation=observation))
+    replay = UniformReplay(1, spaces.observation_shape, spaces.observation_dtype)
+    replay.add(experience(observation, next_observation=observation))
+    expected = np.asarray(observation, dtype=np.float64)
+    for stored in (replay.sample(1).observations, spaces.stack([observation])):
+        assert stored.dtype == spaces.observation_dtype
+        np.testing.assert_allclose(stored[0].numpy().astype(np.float64), expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize(("spaces", "observation", "named"), REFUSED)
+def test_observations_that_do_not_fit_are_refused(spaces: DQNSpaces, observation: Any, named: str) -> None:
+    good = np.zeros(spaces.observation_shape, np.bool_ if spaces is BOOLS else np.uint8)
+    with pytest.raises(InvalidExperience, match=named):
+        spaces.check_observation(observation)
+    with pytest.raises(InvalidExperience, match=named):
+        spaces.check_experience(experience(observation, next_observation=good))
+    with pytest.raises(
+        InvalidExperience, match=f"next_{named}" if named.startswith("observation") else named
+    ):
+        spaces.check_experience(experience(good, next_observation=observation))
+
+
+@given(
+    hnp.arrays(
+        st.sampled_from([np.float16, np.float32, np.float64]), 3, elements=st.floats(width=16, allow_nan=True)
+    ),
+    st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_floats_are_taken_if_and_only_if_all_are_finite(array: np.ndarray, largest: bool) -> None:
+    if largest and array.dtype != np.float16:
+        array[0] = F32_MAX
+    try:
+        FLOATS.check_observation(array)
+        taken = True
+    except InvalidExperience:
+        taken = False
+    assert taken == bool(np.isfinite(array).all())
+
+
+@pytest.mark.parametrize(
+    "action", [-1, 0, 2, np.int64(2), np.int8(-1), np.uint8(0), np.array(1), np.array(2, np.uint16)]
+)
+def test_actions_in_range_are_taken(action: Any) -> None:
+    FLOATS.check_experience(experience(action=action))
+
+
+@pytest.mark.parametrize(
+    ("action", "named"),
+    [
+        (-2, "action -2 is out of range: give an int from -1 to 2"),
+        (3, "action 3 is out of range"),
+        (np.int64(3), "action 3 is out of range"),
+        (np.array(3), "action 3 is out of range"),
+        (10**30, "out of range"),
+        (1.0, "action 1.0 is a float, not an integer: give an int from -1 to 2"),
+        (np.float32(1), "is a float32, not an integer"),
+        (True, "action True is a bool, not an integer"),
+        (np.bool_(1), "is a bool, not an integer"),
+        (np.array(1, np.bool_), "is a ndarray, not an integer"),
+        (np.array([1]), r"action array\(\[1\]\) is a ndarray, not an integer"),
+        (np.array(1.0), "not an integer"),
+        ("1", "action '1' is a str, not an integer"),
+        (None, "action None is a NoneType, not an integer"),
+        ([1], "is a list, not an integer"),
+    ],
+)
+def test_unfit_actions_are_refused(action: Any, named: str) -> None:
+    with pytest.raises(InvalidExperience, match=named):
+        FLOATS.check_experience(experience(action=action))
+
+
+@pytest.mark.parametrize("reward", [0.0, -3, True, np.float32(1), np.float64(1), np.int64(-2), F32_MAX])
+def test_finite_rewards_are_taken(reward: Any) -> None:
+    FLOATS.check_experience(experience(reward=reward))
+
+
+@pytest.mark.parametrize(
+    ("reward", "named"),
+    [
+        (float("nan"), "reward nan is not finite"),
+        (float("inf"), "reward inf is not finite"),
+        (np.float32("-inf"), "not finite"),
+        (1e39, r"reward 1e\+39 is not finite as float32"),
+        (10**400, "not finite as float32"),
+        ("1", "reward '1' is a str"),
+        (None, "reward None is a NoneType"),
+        (np.array([1.0]), "is a ndarray"),
+    ],
+)
+def test_unfit_rewards_are_refused(reward: Any, named: str) -> None:
+    with pytest.raises(InvalidExperience, match=named):
+        FLOATS.check_experience(experience(reward=reward))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored"),
+    [
+        (np.float16, torch.float32), (np.float32, torch.float32), (np.float64, torch.float32),
+        (np.uint8, torch.uint8), (np.int16, torch.int16), (np.int64, torch.int64), (bool, torch.bool),
+    ],
+)  # fmt: skip
+def test_floats_are_stored_in_single_precision_and_integers_as_they_are(
+    dtype: Any, stored: torch.dtype
+) -> None:
+    box = gym_spaces.Box(0, 1, (2, 3), dtype)
+    spaces = DQNSpaces(box, gym_spaces.Discrete(2))
+    assert (spaces.observation_shape, spaces.observation_dtype) == ((2, 3), stored)
+
+
+@pytest.mark.parametrize(
+    ("observation_space", "action_space", "named"),
+    [
+        (gym_spaces.Discrete(3), gym_spaces.Discrete(2), r"observe Discrete\(3\): it takes a Box"),
+        (gym_spaces.Dict({}), gym_spaces.Discrete(2), r"observe Dict\(\): it takes a Box"),
+        (gym_spaces.Box(0, 1, (0,)), gym_spaces.Discrete(2), "at least one number"),
+        (gym_spaces.Box(0, 1, (1,)), gym_spaces.Box(0, 1, (1,)), r"act in Box\(.*takes a Discrete"),
+        (gym_spaces.Box(0, 1, (1,)), gym_spaces.MultiDiscrete([2]), "act in MultiDiscrete"),
+    ],
+)
+def test_other_spaces_are_refused(
+    observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any], named: str
+) -> None:
+    with pytest.raises(ConfigError, match=named):
+        DQNSpaces(observation_space, action_space)

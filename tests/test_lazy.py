@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+
+import pytest
+
+from stoker._lazy import lazy_exports
+
+TORCH_FREE = [
+    "stoker.agents",
+    "stoker.agents.dqn",
+    "stoker.agents.dqn.config",
+    "stoker.agents.presets",
+    "stoker.agents.protocol",
+    "stoker.agents.registry",
+]
+
+
+@pytest.fixture
+def package() -> types.ModuleType:
+    """An importable package that hands on ``Fraction``, and a name that its module lacks."""
+    module = types.ModuleType("lazy_package_of_this_test")
+    sys.modules[module.__name__] = module
+    table = {"Fraction": "fractions", "Missing": "fractions"}
+    module.__getattr__, module.__dir__ = lazy_exports(module.__name__, table)
+    yield module
+    del sys.modules[module.__name__]
+
+
+def test_a_name_is_imported_at_its_first_use_and_kept(package: types.ModuleType) -> None:
+    import fractions
+
+    assert "Fraction" not in vars(package)
+    assert package.Fraction is fractions.Fraction
+    assert vars(package)["Fraction"] is fractions.Fraction
+
+
+def test_dir_lists_names_before_they_are_imported(package: types.ModuleType) -> None:
+    assert {"Fraction", "Missing", "__name__"} <= set(dir(package))
+    assert "Fraction" not in vars(package)
+
+
+@pytest.mark.parametrize("name", ["Fractoin", "__path__", "Missing"])
+def test_unknown_names_are_attribute_errors(package: types.ModuleType, name: str) -> None:
+    with pytest.raises(AttributeError, match=name):
+        getattr(package, name)
+
+
+def test_configs_and_presets_are_read_without_torch() -> None:
+    """One process imports them all, uses them, and only then, as a control, an agent."""
+    program = f"""
+import importlib, sys
+for name in {TORCH_FREE}:
+    importlib.import_module(name)
+from stoker.agents import DQNConfig, LearningAgent, config_type, preset
+assert config_type("dqn") is DQNConfig and preset("dqn", "CartPole-v1").gamma == 0.99
+assert "torch" not in sys.modules, "torch was imported"
+from stoker.agents import DQN
+assert "torch" in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["stoker.agents", "stoker.agents.dqn", "stoker.replay"])
+def test_every_name_a_package_promises_is_there(name: str) -> None:
+    package = __import__(name, fromlist=["__all__"])
+    for exported in package.__all__:
+        assert getattr(package, exported).__name__ == exported if exported != "AGENTS" else package.AGENTS

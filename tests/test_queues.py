@@ -1,0 +1,206 @@
+"""The batch queue: order, bound, exactness under cancellation, fairness."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+import pytest
+from anyio import wait_all_tasks_blocked
+from anyio.lowlevel import checkpoint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stoker.queues import BatchQueue
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_takes_everything_there_in_one_go_in_order() -> None:
+    queue = BatchQueue[int](8)
+    for i in range(5):
+        assert queue.offer(i)
+    assert await queue.take() == [0, 1, 2, 3, 4]
+    assert len(queue) == 0
+
+
+async def test_take_waits_for_the_first_item() -> None:
+    queue = BatchQueue[int](8)
+    taken: list[list[int]] = []
+
+    async def consume() -> None:
+        taken.append(await queue.take())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(consume)
+        await wait_all_tasks_blocked()
+        assert taken == []
+        await queue.put(7)
+    assert taken == [[7]]
+
+
+async def test_places_in_a_full_queue_go_to_those_who_waited_longest() -> None:
+    queue = BatchQueue[int](2)
+    done: list[int] = []
+
+    async def produce(item: int) -> None:
+        await queue.put(item)
+        done.append(item)
+
+    async with anyio.create_task_group() as tasks:
+        for i in range(5):
+            tasks.start_soon(produce, i)
+            await wait_all_tasks_blocked()
+        assert done == [0, 1]
+        assert queue.n_waiting == 3
+        assert not queue.offer(99), "whoever comes later must not overtake"
+        assert await queue.take() == [0, 1]
+        await wait_all_tasks_blocked()
+        assert sorted(done) == [0, 1, 2, 3]
+        assert sorted(await queue.take()) == [2, 3], "woken together, they enter in any order"
+        assert await queue.take() == [4]
+
+
+async def test_a_producer_that_never_suspends_lets_others_run() -> None:
+    queue = BatchQueue[int](10_000, turn=16)
+    turns = 0
+    finished = False
+
+    async def other() -> None:
+        nonlocal turns
+        while not finished:
+            turns += 1
+            await checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(other)
+        await checkpoint()
+        before = turns
+        for i in range(1600):
+            await queue.put(i)
+        finished = True
+    assert turns - before >= 1600 / 16 - 1
+
+
+async def test_a_cancelled_producer_is_wholly_out_and_its_place_goes_on() -> None:
+    queue = BatchQueue[str](1)
+    await queue.put("first")
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope() as scope:
+            tasks.start_soon(queue.put, "second")
+            await wait_all_tasks_blocked()
+            async with anyio.create_task_group() as inner:
+                inner.start_soon(queue.put, "third")
+                await wait_all_tasks_blocked()
+                scope.cancel()
+        assert await queue.take() == ["first"]
+        assert await queue.take() == ["second"]
+    assert len(queue) == 0
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_producer_cancelled_after_it_was_woken_hands_its_place_on() -> None:
+    """asyncio's own cancellation can hit between being woken and running; then the item is out."""
+    queue = BatchQueue[str](1)
+    await queue.put("first")
+    victim = asyncio.create_task(queue.put("cancelled"))
+    heir = asyncio.create_task(queue.put("next"))
+    await wait_all_tasks_blocked()
+    assert await queue.take() == ["first"]  # wakes the victim ...
+    victim.cancel()  # ... which is cancelled before it runs
+    with pytest.raises(asyncio.CancelledError):
+        await victim
+    with anyio.fail_after(5):
+        assert await queue.take() == ["next"]
+        await heir
+
+
+async def test_close_refuses_new_items_and_gives_out_the_old() -> None:
+    queue = BatchQueue[int](1)
+    await queue.put(1)
+    errors: list[Exception] = []
+
+    async def wait_for_room() -> None:
+        try:
+            await queue.put(2)
+        except LookupError as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait_for_room)
+        tasks.start_soon(wait_for_room)
+        await wait_all_tasks_blocked()
+        queue.close(lambda: LookupError("gone"))
+    assert len(errors) == 2
+    assert errors[0] is not errors[1], "each waiter gets an exception of its own"
+    with pytest.raises(LookupError, match="gone"):
+        await queue.put(3)
+    assert await queue.take() == [1]
+    assert await queue.take() == []
+
+
+async def test_close_ends_a_waiting_consumer() -> None:
+    queue = BatchQueue[int](1)
+    ended = False
+
+    async def consume() -> None:
+        nonlocal ended
+        assert await queue.take() == []
+        ended = True
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(consume)
+        await wait_all_tasks_blocked()
+        queue.close()
+    assert ended
+
+
+@given(
+    n_producers=st.integers(1, 12),
+    n_items=st.integers(1, 30),
+    capacity=st.integers(1, 8),
+    turn=st.integers(1, 5),
+    cancel=st.sets(st.integers(0, 11)),
+    pauses=st.lists(st.booleans(), min_size=1, max_size=20),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_item_is_in_exactly_if_put_returned(
+    n_producers: int, n_items: int, capacity: int, turn: int, cancel: set[int], pauses: list[bool]
+) -> None:
+    """Any mix of producers, cancelled at any point: what put returned for is taken, once, in order."""
+
+    async def main() -> None:
+        queue = BatchQueue[tuple[int, int]](capacity, turn=turn)
+        accepted: dict[int, list[int]] = {i: [] for i in range(n_producers)}
+        taken: dict[int, list[int]] = {i: [] for i in range(n_producers)}
+        scopes = [anyio.CancelScope() for _ in range(n_producers)]
+
+        async def produce(producer: int) -> None:
+            with scopes[producer]:
+                for item in range(n_items):
+                    await queue.put((producer, item))
+                    accepted[producer].append(item)
+                    if pauses[item % len(pauses)]:
+                        await checkpoint()
+
+        async def consume() -> None:
+            rounds = 0
+            while batch := await queue.take():
+                assert len(batch) <= capacity
+                for producer, item in batch:
+                    taken[producer].append(item)
+                rounds += 1
+                for victim in cancel:
+                    if victim < n_producers and rounds == 1 + victim % 3:
+                        scopes[victim].cancel()
+
+        async with anyio.create_task_group() as consumer:
+            consumer.start_soon(consume)
+            async with anyio.create_task_group() as producers:
+                for i in range(n_producers):
+                    producers.start_soon(produce, i)
+            queue.close()
+        assert taken == accepted
+
+    anyio.run(main, backend="asyncio")
+    anyio.run(main, backend="trio")

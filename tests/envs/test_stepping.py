@@ -191,7 +191,7 @@ async def test_an_inline_environment_stays_on_the_event_loop():
 
 
 async def test_auto_moves_a_slow_environment_for_good():
-    plain = Threads(delay_s=0.003)
+    plain = Threads(delay_s=0.02)
     env = await make_played(lambda: plain, "auto")
     await env.reset(0)
     threads = [(await env.step(0))[4]["thread"] for _ in range(1 + SLOW_STEPS)]
@@ -216,7 +216,8 @@ async def test_auto_does_not_take_waiting_for_blocking():
     await env.close()
 
 
-SLOW, FAST = SLOW_STEP_S * 2, SLOW_STEP_S / 2
+SLOW, FAST = SLOW_STEP_S * SLOW_WINDOW / 2, SLOW_STEP_S / 2
+WAITED = 5e-3  # what a step of microseconds may wait for the interpreter lock
 JUDGED = [
     ("never", [FAST] * 1000, None),
     ("warm-up does not count", [SLOW, SLOW, SLOW], None),
@@ -225,6 +226,8 @@ JUDGED = [
     ("now and then", [FAST, SLOW, FAST, FAST, SLOW, FAST, SLOW], 6),
     ("rarely", ([FAST] * SLOW_WINDOW + [SLOW]) * 10, None),
     ("at both ends of the window", [FAST, SLOW, SLOW, *[FAST] * (SLOW_WINDOW - 3), SLOW], SLOW_WINDOW),
+    ("a little, but always", [FAST, *[SLOW_STEP_S * 1.5] * 20], 14),
+    ("a busy process", ([FAST] * 5 + [WAITED]) * 50, None),
     ("just outside", [FAST, SLOW, SLOW, *[FAST] * (SLOW_WINDOW - 2), SLOW], None),
 ]
 

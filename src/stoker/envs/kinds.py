@@ -30,9 +30,9 @@ SLOW_STEP_S = 2e-3
 """A step that blocks the event loop for longer than this, in seconds, is slow."""
 
 SLOW_STEPS = 3
-"""So many slow steps out of ``SLOW_WINDOW`` move an environment to a thread."""
+"""So many slow steps, at least, out of ``SLOW_WINDOW`` move an environment to a thread."""
 
-SLOW_WINDOW = 100
+SLOW_WINDOW = 20
 
 
 class EnvBase(abc.ABC):
@@ -143,22 +143,27 @@ class ThreadedEnv(EnvBase):
 class SlowSteps:
     """Decides from step times alone whether an environment is too slow for the event loop.
 
-    It is when ``SLOW_STEPS`` of its last ``SLOW_WINDOW`` steps took over ``SLOW_STEP_S``. The first step
-    is a warm-up and does not count. Why a window: over a million steps a busy machine makes some of them
-    slow, and a thread hop costs a fast environment more than all of these together.
+    It is when, among its last ``SLOW_WINDOW`` steps, at least ``SLOW_STEPS`` took over ``SLOW_STEP_S`` each
+    and these together over ``SLOW_WINDOW * SLOW_STEP_S``. The first step is a warm-up and does not count.
+
+    Why not fewer: in a busy process a step of microseconds now and then waits milliseconds for the
+    interpreter lock or for a processor, and a thread hop at every step costs a fast environment more than
+    all of these together.
     """
 
     def __init__(self) -> None:
         self._steps = 0
-        self._slow: list[int] = []
+        self._slow: list[tuple[int, float]] = []  # the number and the time of each slow step in the window
 
     def note(self, step_s: float) -> bool:
         """Take in the next step's time, in seconds; return whether the environment is too slow by now."""
         self._steps += 1
         if step_s <= SLOW_STEP_S or self._steps == 1:
             return False
-        self._slow = [*(step for step in self._slow if step > self._steps - SLOW_WINDOW), self._steps]
-        return len(self._slow) >= SLOW_STEPS
+        first = self._steps - SLOW_WINDOW
+        self._slow = [*(slow for slow in self._slow if slow[0] > first), (self._steps, step_s)]
+        together_s = sum(slow[1] for slow in self._slow)
+        return len(self._slow) >= SLOW_STEPS and together_s > SLOW_WINDOW * SLOW_STEP_S
 
 
 class AutoEnv(EnvBase):

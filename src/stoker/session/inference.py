@@ -22,7 +22,10 @@ from stoker.types import ActMode
 __all__ = ["Inference"]
 
 SLOW_PASS_S = 2e-3
-"""A forward pass longer than this holds the event loop too long."""
+"""A forward pass that computes longer than this holds the event loop too long."""
+
+SLOW_PASSES = 3
+"""So many of them move inference to its thread; the first pass alone pays for lazy initialisation."""
 
 
 class Inference:
@@ -37,6 +40,7 @@ class Inference:
         self._policies = policies
         self._in_thread = place == "thread"
         self._adaptive = place == "auto"
+        self._n_slow = 0
         self._thread = DedicatedThread("stoker-inference")
         self._waiting: dict[ActMode, list[tuple[Any, Reply[tuple[Any, Any]]]]] = {
             mode: [] for mode in ActMode
@@ -98,19 +102,19 @@ class Inference:
             reply.set((action, memory))
 
     def _act(self, observations: Sequence[Any], mode: ActMode) -> tuple[Sequence[Any], Sequence[Any]]:
-        started = time.perf_counter()
+        # Processor time decides: a short pass may wait long for the interpreter lock, in a thread, too.
+        started, cpu_started = time.perf_counter(), time.thread_time()
         policy, ticket = self._policies.acquire()
         try:
             actions, memories = policy.act(observations, mode)
         finally:
             self._policies.release(ticket)
-        took_s = time.perf_counter() - started
-        # The first pass pays for lazy initialisation and says nothing about the next.
-        if self._adaptive and self.n_passes > 0 and took_s > SLOW_PASS_S:
-            self._in_thread = True
+        if self._adaptive and time.thread_time() - cpu_started > SLOW_PASS_S:
+            self._n_slow += 1
+            self._in_thread = self._n_slow >= SLOW_PASSES
         self.n_passes += 1
         self.n_actions += len(observations)
-        self.busy_s += took_s
+        self.busy_s += time.perf_counter() - started
         if len(actions) != len(observations) or (memories is not None and len(memories) != len(actions)):
             raise ConfigError(
                 f"the policy answered {len(observations)} observations with {len(actions)} actions"

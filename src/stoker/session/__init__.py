@@ -1,8 +1,26 @@
-"""One training in progress: what takes experiences in, learns from them, acts, and keeps the run."""
+"""One training in progress: what takes experiences in, learns from them, acts, and keeps the run.
 
-from stoker.session.config import SessionConfig
-from stoker.session.snapshot import PolicySnapshot
-from stoker.session.sync import SyncTrainingSession
-from stoker.session.training import TrainingSession
+Names are imported at their first use, so that a run can be looked at without torch.
+"""
+
+from typing import TYPE_CHECKING
+
+from stoker._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from stoker.session.config import SessionConfig
+    from stoker.session.snapshot import PolicySnapshot
+    from stoker.session.sync import SyncTrainingSession
+    from stoker.session.training import TrainingSession
+else:
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "PolicySnapshot": "stoker.session.snapshot",
+            "SessionConfig": "stoker.session.config",
+            "SyncTrainingSession": "stoker.session.sync",
+            "TrainingSession": "stoker.session.training",
+        },
+    )
 
 __all__ = ["PolicySnapshot", "SessionConfig", "SyncTrainingSession", "TrainingSession"]

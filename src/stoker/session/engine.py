@@ -144,6 +144,8 @@ class Engine:
     async def next_evaluation(self) -> PolicySnapshot:
         """Wait for the next snapshot that is due; the newest, if several were."""
         while self._due is None:
+            if self._drained.is_set():
+                raise SessionClosed("next_evaluation", entered=True)
             await self._due_changed.wait()
             if self.failure is not None:
                 raise SessionFailed(*self.failure)
@@ -248,6 +250,7 @@ class Engine:
         """Drain the queue into the learner, the learner into the writer, the writer onto the disk."""
         self.queue.close(lambda: SessionClosed("observe", entered=True))
         await self._await_progress("agent", self._drained)
+        self._due_changed.set()
         self.writer.close(lambda: SessionClosed("write", entered=True))
         await self._await_progress("writer", self._written)
         self.inference.close(lambda: SessionClosed("act", entered=True))

@@ -87,7 +87,13 @@ class Learner:
     def begin(self) -> PolicyBuffer:
         """Make the acting copies; from here on events may come."""
         self.policies = PolicyBuffer(self.agent)
-        self._set_boundaries()
+        self._published_at = self.total_steps
+        # Where feeding stops next: the first multiple of each period beyond the present step.
+        config = self._config
+        self._next_learn = _next_multiple(self.total_steps, config.opt_interval)
+        self._next_checkpoint = _next_multiple(self.total_steps, config.checkpoint_freq if self._run else 0)
+        self._next_eval = _next_multiple(self.total_steps, config.eval_freq)
+        self._next_boundary = min(self._next_learn, self._next_checkpoint, self._next_eval)
         return self.policies
 
     # Events ---------------------------------------------------------------------------------------
@@ -105,8 +111,8 @@ class Learner:
             self._handle(event)
         if run_start < len(batch):
             self._feed(batch[run_start:])  # type: ignore[arg-type]
-        self.policies.publish()
-        self._unpublished = 0
+        if self._published_at != self.total_steps:
+            self._publish()
         effects, self._effects = self._effects, []
         self.busy_s += time.perf_counter() - started
         return effects
@@ -129,27 +135,29 @@ class Learner:
             start = stop
             if self.total_steps < self._next_boundary:
                 return
+            # All three may fall on one step; a checkpoint then holds what was learned at it.
             if self.total_steps == self._next_learn:
+                self._next_learn += config.opt_interval
                 metrics = agent.learn()
                 if metrics is not None:
                     self.metrics = metrics
                     self.opt_steps += 1
                     self._unpublished += 1
-                    if self._unpublished >= config.publish_interval and self.policies.publish():
-                        self._unpublished = 0
+                    if self._unpublished >= config.publish_interval:
+                        self._publish()
             if self.total_steps == self._next_checkpoint:
+                self._next_checkpoint += config.checkpoint_freq
                 self._stage(None)
             if self.total_steps == self._next_eval:
+                self._next_eval += config.eval_freq
                 self._effects.append(EvaluationDue(self._snapshot()))
-            self._set_boundaries()
+            self._next_boundary = min(self._next_learn, self._next_checkpoint, self._next_eval)
 
-    def _set_boundaries(self) -> None:
-        """Where to stop feeding next: the first multiple of each period beyond the present step."""
-        config = self._config
-        self._next_learn = _next_multiple(self.total_steps, config.opt_interval)
-        self._next_checkpoint = _next_multiple(self.total_steps, config.checkpoint_freq if self._run else 0)
-        self._next_eval = _next_multiple(self.total_steps, config.eval_freq)
-        self._next_boundary = min(self._next_learn, self._next_checkpoint, self._next_eval)
+    def _publish(self) -> None:
+        """Hand the weights and the exploration of this point to those who act."""
+        if self.policies.publish():
+            self._unpublished = 0
+            self._published_at = self.total_steps
 
     def _handle(self, event: Event) -> None:
         match event:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, TypeVarTuple
 
 from anyio.from_thread import start_blocking_portal
 
@@ -27,6 +27,9 @@ from stoker.stats import EpisodeRecord, EvalReport, StatsTracker
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
 __all__ = ["SyncTrainingSession"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class SyncTrainingSession:
@@ -143,18 +146,15 @@ class SyncTrainingSession:
 
     def snapshot(self) -> PolicySnapshot:
         """Pin the policy as it is when everything accepted so far is consumed."""
-        self._hand_over()
-        return self._portal.call(self._session.snapshot)
+        return self._ask("snapshot", self._session.snapshot)
 
     def on_eval_episode(self, record: EpisodeRecord, snapshot: PolicySnapshot | None = None) -> None:
         """Log one evaluation episode."""
-        self._hand_over()
-        self._portal.call(self._session.on_eval_episode, record, snapshot)
+        self._ask("on_eval_episode", self._session.on_eval_episode, record, snapshot)
 
     def maybe_save_best(self, mean_reward: float, snapshot: PolicySnapshot | None = None) -> bool:
         """Keep the policy as ``best`` if its mean reward is above the best so far."""
-        self._hand_over()
-        return self._portal.call(self._session.maybe_save_best, mean_reward, snapshot)
+        return self._ask("maybe_save_best", self._session.maybe_save_best, mean_reward, snapshot)
 
     def eval_report(self, n_episodes: int) -> EvalReport:
         """The stats over the last evaluation episodes."""
@@ -164,13 +164,11 @@ class SyncTrainingSession:
 
     def flush(self) -> None:
         """Return when everything accepted so far is consumed and durable."""
-        self._hand_over()
-        self._portal.call(self._session.flush)
+        self._ask("flush", self._session.flush)
 
     def checkpoint(self) -> None:
         """Write a checkpoint of this point and return when it is durable."""
-        self._hand_over()
-        self._portal.call(self._session.checkpoint)
+        self._ask("checkpoint", self._session.checkpoint)
 
     def stop(self) -> None:
         """Accept no more experiences."""
@@ -226,6 +224,12 @@ class SyncTrainingSession:
         self._events.append(event)
         if len(self._events) >= self._batch_size or now - self._handed_over_at >= self._max_delay_s:
             self._hand_over()
+
+    def _ask(self, what: str, call: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+        """Await a call of the session on its event loop, behind everything accepted so far."""
+        self._session.require_open(what)
+        self._hand_over()
+        return self._portal.call(call, *args)
 
     def _hand_over(self) -> None:
         with self._turn:

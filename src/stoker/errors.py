@@ -204,7 +204,7 @@ class WriteFailed(StokerError, OSError):
         self.path = os.fspath(path)
         reason = cause.strerror or str(cause)
         super().__init__(
-            f"cannot write {self.path}: {reason}; free space or mend its rights, then resume"
+            f"cannot write {self.path}: {reason}; free space or mend what is in the way, and try again"
         )
         self.__cause__ = cause
 

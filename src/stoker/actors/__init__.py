@@ -2,7 +2,7 @@
 
 from stoker.actors.crew import Crew, run_actors
 from stoker.actors.failures import EnvironmentFailed, FailureCount, FailureLimit
-from stoker.actors.playing import Actor, EnvFactory, play_episode
+from stoker.actors.playing import Actor, EnvFactory, close_played, open_played, play_episode
 from stoker.actors.report import ActorReport
 
 __all__ = [
@@ -13,6 +13,8 @@ __all__ = [
     "EnvironmentFailed",
     "FailureCount",
     "FailureLimit",
+    "close_played",
+    "open_played",
     "play_episode",
     "run_actors",
 ]

@@ -17,10 +17,10 @@ from stoker.actors.report import ActorReport
 from stoker.envs import PlayedEnv, Stepping, episode_seed, make_played
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.session import TrainingSession
-from stoker.stats import EpisodeRecord
+from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActorId, EpisodeStatus, Experience
 
-__all__ = ["Actor", "EnvFactory", "play_episode"]
+__all__ = ["Actor", "EnvFactory", "close_played", "open_played", "play_episode"]
 
 logger = logging.getLogger("stoker.actors")
 T = TypeVar("T")
@@ -66,17 +66,42 @@ async def play_episode(
         try:
             action = await listener.act(observation)
             next_observation, reward, terminated, truncated, _ = await _of_env(env.step(action))
-            status = EpisodeStatus.of(terminated, truncated)
-            reward = float(reward)
+            reward, status = _outcome(reward, terminated, truncated)
             await listener.observe(observation, action, reward, next_observation, status)
-        except InvalidExperience as error:  # a NaN reward, an observation of another shape
+            total_reward += reward
+            steps += 1
+            observation = next_observation
+            if status.is_done:
+                extras = await _of_env(env.episode_extras())
+                return check_record(EpisodeRecord(total_reward, steps, status, extras))
+        except InvalidExperience as error:  # a NaN reward or extra, an observation of another shape
             raise EnvironmentFailed from error
-        total_reward += reward
-        steps += 1
-        observation = next_observation
-        if status.is_done:
-            return EpisodeRecord(total_reward, steps, status, await _of_env(env.episode_extras()))
     return None
+
+
+def _outcome(reward: Any, terminated: Any, truncated: Any) -> tuple[float, EpisodeStatus]:
+    try:
+        return float(reward), EpisodeStatus.of(terminated, truncated)
+    except (TypeError, ValueError) as error:  # a reward that is no number, a flag that is an array
+        raise EnvironmentFailed from error
+
+
+async def open_played(factory: EnvFactory, stepping: Stepping, name: str) -> PlayedEnv:
+    """Make an environment.
+
+    Raises:
+        EnvironmentFailed: The factory raised.
+        ConfigError: What it made cannot be played.
+    """
+    return await _of_env(make_played(factory, stepping, name))
+
+
+async def close_played(env: PlayedEnv, name: str) -> None:
+    """Close an environment. What it raises is told and no more: no episode is left that it could cost."""
+    try:
+        await env.close()
+    except Exception:
+        logger.warning("%s: closing it failed", name, exc_info=True)
 
 
 async def _of_env(call: Awaitable[T]) -> T:
@@ -128,18 +153,17 @@ class Actor:
             SessionError: The session does not run.
         """
         self._episode = self._session.actor_episodes(self._actor_id)
+        name = f"env of actor {self._actor_id}"
         while not self._session.is_done:
             env: PlayedEnv | None = None
             try:
-                env = await _of_env(
-                    make_played(self._factory, self._stepping, f"env of actor {self._actor_id}")
-                )
+                env = await open_played(self._factory, self._stepping, name)
                 await self._play(env)
             except EnvironmentFailed as failure:
                 await self._recover(failure.__cause__ or failure)
             finally:
                 if env is not None:
-                    await env.close()
+                    await close_played(env, name)
 
     async def act(self, observation: Any, /) -> Any:
         """Ask the session."""

@@ -17,7 +17,8 @@ class Batch(NamedTuple):
         actions: int64 ``[B]``, as the environment took them.
         rewards: float32 ``[B]``.
         next_observations: dtype of the replay ``[B, *observation_shape]``.
-        bootstrap_masks: float32 ``[B]``: 0.0 where the episode terminated, else 1.0 (truncated ones too).
+        bootstrap_masks: float32 ``[B]``: 0.0 where the episode terminated, else 1.0 (truncated ones too);
+            for a transition over k steps ``gamma**(k-1)``.
     """
 
     observations: torch.Tensor

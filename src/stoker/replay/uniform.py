@@ -76,13 +76,19 @@ class UniformReplay:
     def __len__(self) -> int:
         return self._size
 
-    def add(self, experience: Experience) -> None:
-        """Copy one transition in; when numpy refuses a value, it raises and nothing has been added."""
+    def add(self, experience: Experience, bootstrap_mask: float | None = None) -> None:
+        """Copy one transition in; when numpy refuses a value, it raises and nothing has been added.
+
+        Args:
+            experience: the transition.
+            bootstrap_mask: what the next observation's value is multiplied with, beside the discount of
+                one step; None: what the status says.
+        """
         if self._views is None:
-            self._extend_staged((experience,))
+            self._extend_staged((experience,), bootstrap_mask)
             return
         position = self._position
-        _write(self._views, position, experience)
+        _write(self._views, position, experience, bootstrap_mask)
         position += 1
         if self._size < position:
             self._size = position
@@ -156,7 +162,7 @@ class UniformReplay:
             bootstrap_masks=torch.empty(rows, dtype=torch.float32, device=device),
         )
 
-    def _extend_staged(self, experiences: Sequence[Experience]) -> None:
+    def _extend_staged(self, experiences: Sequence[Experience], bootstrap_mask: float | None = None) -> None:
         """Write rows in host memory, then copy them over in at most two slices per column."""
         overrun = max(len(experiences) - self._capacity, 0)
         start = (self._position + overrun) % self._capacity
@@ -164,7 +170,7 @@ class UniformReplay:
         staged = self._allocate(count, torch.device("cpu"))
         views = _views(staged)
         for row, experience in enumerate(experiences[overrun:]):
-            _write(views, row, experience)
+            _write(views, row, experience, bootstrap_mask)
         head = min(count, self._capacity - start)
         for column, new in zip(self._columns, staged, strict=True):
             column[start : start + head].copy_(new[:head])
@@ -191,9 +197,10 @@ def _views(columns: Batch) -> _Views:
     return _Views(*(column.numpy() for column in columns))
 
 
-def _write(views: _Views, row: int, experience: Experience) -> None:
+def _write(views: _Views, row: int, experience: Experience, bootstrap_mask: float | None) -> None:
     views.observations[row] = experience.observation
     views.actions[row] = experience.action
     views.rewards[row] = experience.reward
     views.next_observations[row] = experience.next_observation
-    views.bootstrap_masks[row] = experience.status.bootstrap_mask
+    mask = experience.status.bootstrap_mask if bootstrap_mask is None else bootstrap_mask
+    views.bootstrap_masks[row] = mask

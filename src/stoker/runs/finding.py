@@ -16,7 +16,7 @@ METADATA = "metadata.json"
 
 def is_run(directory: Path) -> bool:
     """Whether the directory is a run, whole or broken, by the files that it holds."""
-    return METADATA in files.files_in(directory) or "checkpoints" in files.directories_in(directory)
+    return METADATA in files.files_in(directory) or naming.CHECKPOINTS in files.directories_in(directory)
 
 
 def runs_below(path: Path, levels: int = 3) -> list[Path]:

@@ -12,6 +12,7 @@ from datetime import datetime
 from stoker.errors import ConfigError
 
 __all__ = [
+    "CHECKPOINTS",
     "checked_name",
     "checkpoint_name",
     "doomed_steps",
@@ -19,6 +20,9 @@ __all__ = [
     "run_id_for",
     "steps_of",
 ]
+
+CHECKPOINTS = "checkpoints"
+"""The directory of a run's checkpoints."""
 
 _NAME = re.compile(r"[^\W_][\w.+=@ -]{0,99}")
 _STEP = re.compile(r"step_(\d+)\.pt")
@@ -29,8 +33,11 @@ def checked_name(what: str, name: str) -> str:
     """The name, if it stays inside the runs directory on any file system.
 
     Raises:
-        ConfigError: It is empty, too long, or could leave the directory.
+        ConfigError: It is empty, too long, or could leave the directory, or would make the directory above
+            it look like a run.
     """
+    if name == CHECKPOINTS:
+        raise ConfigError(f"{what} {name!r} is what a run calls a directory of its own: choose another")
     if not _NAME.fullmatch(name) or name.endswith((".", " ")):
         raise ConfigError(
             f"{what} {name!r} cannot name a directory: begin with a letter or digit, go on with letters, "

@@ -80,7 +80,7 @@ class TrainingRun:
             if files.make_directory(directory, exclusive=True):
                 break
             number += 1
-        files.make_directory(directory / "checkpoints")
+        files.make_directory(directory / naming.CHECKPOINTS)
         metadata = RunMetadata(
             name=name,
             version=version,
@@ -145,7 +145,7 @@ class TrainingRun:
     @property
     def checkpoints_directory(self) -> Path:
         """Where checkpoints lie."""
-        return self.directory / "checkpoints"
+        return self.directory / naming.CHECKPOINTS
 
     def checkpoint_path(self, step: int) -> Path:
         """Where the checkpoint at that step lies, or would."""

@@ -32,6 +32,8 @@ class Intake:
         self._check_observation: Callable[[Any], None] | None = checks and checks.check_observation
         self._limit = math.inf if max_steps is None else max_steps
         self.accepted_steps = accepted_steps
+        self.is_stopped = False
+        """Whether ``stop`` was called."""
         self.n_refused = 0
         """Experiences that came after the limit or after ``stop``: neither learned nor counted."""
         self._memory: dict[ActorId, Any] = {}
@@ -46,6 +48,7 @@ class Intake:
 
     def stop(self) -> None:
         """Accept no more experiences."""
+        self.is_stopped = True
         self._limit = min(self._limit, self.accepted_steps)
 
     # Experiences ----------------------------------------------------------------------------------

@@ -320,6 +320,11 @@ class TrainingSession:
         )
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether ``stop`` was called."""
+        return self._state != _State.NEW and self.intake.is_stopped
+
+    @property
     def steps_per_sec(self) -> float:
         """Environment steps per second that this process consumed; those from before a resume don't count."""
         engine = self.engine

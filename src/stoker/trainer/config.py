@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -124,4 +125,10 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
         decoded = msgspec.convert({**base, **settings}, agent_config)
         return msgspec.structs.replace(msgspec.convert(flat, TrainConfig), agent_settings=decoded)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(f"{where}: {_named(error, {**flat, **settings})}") from error
+
+
+def _named(error: msgspec.ValidationError, values: Mapping[str, Any]) -> str:
+    """The message with the setting and its value in front, where msgspec has only its path."""
+    found = re.fullmatch(r"(.*) - at `\$\.(\w+).*`", str(error))
+    return f"{found[2]}={values.get(found[2])!r}: {found[1]}" if found else str(error)

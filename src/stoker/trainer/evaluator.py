@@ -13,8 +13,16 @@ from typing import Any
 import anyio
 import msgspec
 
-from stoker.actors import EnvFactory, EnvironmentFailed, FailureCount, FailureLimit, play_episode
-from stoker.envs import PlayedEnv, Stepping, episode_seed, make_played
+from stoker.actors import (
+    EnvFactory,
+    EnvironmentFailed,
+    FailureCount,
+    FailureLimit,
+    close_played,
+    open_played,
+    play_episode,
+)
+from stoker.envs import PlayedEnv, Stepping, episode_seed
 from stoker.errors import ConfigError, first_error
 from stoker.session import PolicySnapshot, TrainingSession
 from stoker.session.inference import Inference
@@ -72,11 +80,12 @@ async def evaluate(
     records: list[EpisodeRecord | None] = [None] * n_episodes
 
     async def play(index: int) -> None:
+        name = f"evaluation env {index}"
         failures = FailureCount(f"evaluation {index}", limit or FailureLimit())
         while records[index] is None:
             env: PlayedEnv | None = None
             try:
-                env = await make_played(factory, stepping, f"evaluation env {index}")
+                env = await open_played(factory, stepping, name)
                 episode = episode_seed(seed, index, 0, stream="evaluation")
                 records[index] = await play_episode(env, _Greedy(inference), episode, lambda: True)
             except EnvironmentFailed as failure:
@@ -85,7 +94,7 @@ async def evaluate(
                 await anyio.sleep(failures.add(cause))
             finally:
                 if env is not None:
-                    await env.close()
+                    await close_played(env, name)
 
     try:
         async with anyio.create_task_group() as tasks:
@@ -163,9 +172,12 @@ class Evaluator:
                 await self._evaluate(snapshot)
 
     async def finish(self) -> None:
-        """Wait for the evaluation under way, and evaluate what the training ended with, if that is new."""
+        """Wait for the evaluation under way, and evaluate what the training ended with, if that is new.
+
+        Not when the session was stopped: whoever stopped it wants it to end.
+        """
         async with self._turn:
-            if self.reached_goal:
+            if self._session.is_stopped:
                 return
             snapshot = await self._session.snapshot()
             if self.last is None or self.last.total_steps < snapshot.total_steps:

@@ -8,18 +8,19 @@ from typing import Any
 
 import anyio
 import msgspec
+from anyio import to_thread
 
 from stoker.actors import Crew, EnvFactory
 from stoker.agents.protocol import LearningAgent
-from stoker.agents.registry import make_agent
 from stoker.envs import make_gym
 from stoker.errors import first_error
 from stoker.runs import TrainingRun
 from stoker.session import TrainingSession
 from stoker.trainer.config import TrainConfig
 from stoker.trainer.evaluator import Evaluator
+from stoker.trainer.making import agent_for
 
-__all__ = ["Progress", "TrainResult", "agent_for", "train"]
+__all__ = ["Progress", "TrainResult", "train"]
 
 
 class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,26 +53,6 @@ class Progress(msgspec.Struct, frozen=True):
     evaluator: Evaluator
 
 
-def agent_for(config: TrainConfig) -> LearningAgent:
-    """Make the agent that a config describes, for the spaces of its environment.
-
-    Raises:
-        ConfigError: The environment or the agent is unknown, or they do not fit.
-    """
-    env = make_gym(config.env)
-    try:
-        return make_agent(
-            config.agent,
-            env.observation_space,
-            env.action_space,
-            config.agent_settings,
-            config.seed,
-            config.device,
-        )
-    finally:
-        env.close()
-
-
 async def train(
     config: TrainConfig,
     run: TrainingRun,
@@ -94,7 +75,8 @@ async def train(
         ActorFailed: An environment failed too often.
         SessionFailed: The agent or the writer died.
     """
-    agent = agent_for(config) if agent is None else agent
+    if agent is None:  # in a thread: it imports torch and builds networks, and a service may run on this loop
+        agent = await to_thread.run_sync(agent_for, config)
     factory = partial(make_gym, config.env) if factory is None else factory
     session = TrainingSession(
         agent,

@@ -3,17 +3,14 @@
 ``stage`` runs in the learner's thread, between two updates, and costs one copy. Everything after it works
 on that copy, so that learning goes on while the file is written. Files load with
 ``torch.load(weights_only=True)``: nothing from a checkpoint is ever unpickled into arbitrary objects.
+torch is imported late, so that a run's rows and metadata can be read without it.
 """
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
-
-import torch
 
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, InvalidAgentState
 from stoker.writer import files
@@ -27,6 +24,8 @@ def stage(state: Any, where: str = "state") -> Any:
     Raises:
         InvalidAgentState: It holds something that a checkpoint cannot, named by its path in the state.
     """
+    import torch
+
     match state:
         case torch.Tensor():
             # clone, not .cpu(): a CPU tensor must be copied too, and a view must not carry its whole storage
@@ -55,6 +54,8 @@ def publish_checkpoint(staged: Mapping[str, Any], path: Path) -> None:
     Raises:
         WriteFailed: The disk refused; what was there before still is.
     """
+    import torch
+
     files.write_atomically(path, lambda file: torch.save(staged, file))
 
 
@@ -65,19 +66,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointNotFound: There is no such file.
         CheckpointCorrupt: It is not a whole checkpoint.
     """
+    import torch
+
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointNotFound(f"{path}: no such checkpoint") from error
-    except (
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        OSError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-    ) as error:
+    except Exception as error:  # on a damaged file torch's reader raises all kinds
         reason = str(error).partition("\n")[0]
         raise CheckpointCorrupt(path, f"{type(error).__name__}: {reason}") from error
     if not isinstance(state, dict):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
@@ -34,6 +35,7 @@ __all__ = [
     "read_bytes",
     "remove",
     "remove_leftovers",
+    "sizes_in",
     "write_atomically",
 ]
 
@@ -79,6 +81,15 @@ def directories_in(directory: Path) -> list[str]:
         return []
 
 
+def sizes_in(directory: Path) -> dict[str, int]:
+    """The plain files there by name, in no order, with their sizes in bytes; none where nothing is there."""
+    try:
+        with os.scandir(directory) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+
+
 def modified_at(path: Path) -> float:
     """When the file last changed, in seconds since the epoch; 0.0 where there is none."""
     try:
@@ -93,9 +104,9 @@ def make_directory(path: Path, *, exclusive: bool = False) -> bool:
     Returns:
         False where ``exclusive`` was asked for and somebody else has made it, else True.
     """
-    missing = [path, *path.parents]
-    missing = missing[: next((i for i, parent in enumerate(missing) if parent.is_dir()), len(missing))]
     with _refusals_of(path):
+        missing = [path, *path.parents]
+        missing = missing[: next((i for i, parent in enumerate(missing) if parent.is_dir()), len(missing))]
         if exclusive and not missing:
             return False
         for directory in reversed(missing):
@@ -116,7 +127,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     Whoever opens ``path`` meanwhile, or after a crash at any point, finds the old file or the new one.
     Two writers of one path do not disturb each other's half: the last rename wins.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = _beside(path)
     with _refusals_of(path):
         try:
             with beside.open("wb") as file:
@@ -132,7 +143,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 def link_atomically(source: Path, target: Path) -> None:
     """Give the file a second final name, replacing what had it; a copy where links are not to be had."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    beside = _beside(target)
     with _refusals_of(target):
         beside.unlink(missing_ok=True)
         try:
@@ -200,6 +211,11 @@ def cut_torn_tail(path: Path) -> int:
             file.truncate(whole)
             os.fsync(file.fileno())
             return len(torn)
+
+
+def _beside(path: Path) -> Path:
+    """A name of its own for each writer, as ``remove_leftovers`` knows them."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
 
 
 def _copy(source: Path, file: IO[bytes]) -> None:

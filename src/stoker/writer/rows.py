@@ -24,6 +24,7 @@ logger = logging.getLogger("stoker.writer")
 Row = TypeVar("Row", bound=msgspec.Struct)
 
 _encoder = msgspec.json.Encoder()
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 class RowLog:
@@ -68,11 +69,14 @@ class RowLog:
 
     async def aclose(self) -> None:
         """Make all rows durable and close the file."""
-        await self.sync()
-        async with self._turn:
-            if self._file is not None:
-                file, self._file = self._file, None
-                await file.aclose()
+        try:
+            await self.sync()
+        finally:
+            async with self._turn:
+                if self._file is not None:
+                    file, self._file = self._file, None
+                    self._unsynced = False
+                    await file.aclose()
 
 
 def decode_rows(path: Path, row_type: type[Row]) -> list[Row]:
@@ -89,11 +93,12 @@ def decode_rows(path: Path, row_type: type[Row]) -> list[Row]:
     decoder = msgspec.json.Decoder(row_type)
     try:
         return decoder.decode_lines(data)
-    except msgspec.DecodeError:
-        for number, line in enumerate(data.splitlines(), 1):
+    except _UNREADABLE:
+        for number, line in enumerate(data.split(b"\n"), 1):
             try:
-                decoder.decode(line)
-            except msgspec.DecodeError as error:
+                if line.strip():
+                    decoder.decode(line)
+            except _UNREADABLE as error:
                 raise RunBroken(
                     path, f"line {number} is not a row ({error}); mend or remove that line"
                 ) from error

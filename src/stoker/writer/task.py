@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import IO, Any, assert_never
 
@@ -120,8 +121,9 @@ class Writer:
             self._jobs.close()
             self._thread.close()
             with anyio.CancelScope(shield=True):
-                for log in self._logs:
-                    await log.aclose()
+                async with AsyncExitStack() as closing:  # one that cannot be closed keeps no other from it
+                    for log in self._logs:
+                        closing.push_async_callback(log.aclose)
 
     async def _take(self) -> list[_Row | _Replace | _Job | _Flush]:
         """The next batch; meanwhile what is due is made durable."""

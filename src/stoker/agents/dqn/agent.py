@@ -19,6 +19,7 @@ import torch
 from stoker.agents.devices import resolve_device
 from stoker.agents.dqn.config import DQNConfig
 from stoker.agents.dqn.losses import EpisodeLosses
+from stoker.agents.dqn.n_step import NStepWindows
 from stoker.agents.dqn.network import QNetwork, blend_weights, copy_weights, frozen_copy
 from stoker.agents.dqn.policy import DQNPolicy
 from stoker.agents.dqn.spaces import DQNSpaces
@@ -83,6 +84,7 @@ class DQN:
             config.buffer_size, spaces.observation_shape, spaces.observation_dtype, self._device, for_replay
         )
         self._learning_from = max(config.learning_starts, config.batch_size)
+        self._windows = NStepWindows(config.n_step, config.gamma)
         self._losses = EpisodeLosses()
         self._last_actor: ActorId | None = None
 
@@ -136,7 +138,12 @@ class DQN:
     def observe(self, experiences: Sequence[Experience]) -> None:
         """Copy transitions into the replay, in order. They are taken as checked by ``check_experience``."""
         if experiences:
-            self._replay.extend(experiences)
+            if self.config.n_step == 1:
+                self._replay.extend(experiences)
+            else:
+                for experience in experiences:
+                    for transition, mask in self._windows.add(experience):
+                        self._replay.add(transition, mask)
             self.total_steps += len(experiences)
             self._last_actor = experiences[-1].actor_id
 
@@ -187,8 +194,10 @@ class DQN:
         return {"epsilon": self.epsilon, **self._losses.take(actor_id)}
 
     def on_episode_start(self, actor_id: ActorId) -> None:
-        """Forget the losses of that actor's episode before, if it was given up; of no other actor."""
+        """End that actor's episode before, if it was given up: what it did still counts, its losses don't."""
         self._losses.drop(actor_id)
+        for transition, mask in self._windows.give_up(actor_id):
+            self._replay.add(transition, mask)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer, exploring generator, counters, settings and spaces, as copies in host memory.
@@ -206,6 +215,7 @@ class DQN:
             "explore_generator": self._explore.get_state(),
             "total_steps": self.total_steps,
             "opt_steps": self.opt_steps,
+            "windows": self._windows.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -227,6 +237,7 @@ class DQN:
         self._explore.set_state(state["explore_generator"].cpu())
         self.total_steps = int(state["total_steps"])
         self.opt_steps = int(state["opt_steps"])
+        self._windows.load_state_dict(state["windows"])
         self._losses.clear()
         self._last_actor = None
 

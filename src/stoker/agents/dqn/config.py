@@ -49,6 +49,9 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     epsilon_decay_steps: int = 10_000
     """Environment steps over which epsilon falls linearly from its initial to its final value."""
 
+    n_step: int = 1
+    """Steps whose rewards are summed before the value of where they led is taken."""
+
     double: bool = False
     """Choose the next action with the network, not with the target network that values it (double DQN)."""
 
@@ -81,6 +84,7 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             f"at most initial_epsilon ({self.initial_epsilon})",
         )
         require_whole("epsilon_decay_steps", self.epsilon_decay_steps, at_least=1)
+        require_whole("n_step", self.n_step, at_least=1)
         require(isinstance(self.double, bool), "double", self.double, "True or False")  # pyright: ignore[reportUnnecessaryIsInstance]
         if self.max_grad_norm is not None:
             require_real("max_grad_norm", self.max_grad_norm, above=0.0)

@@ -1,0 +1,12 @@
+"""``python -m stoker``: the command line."""
+
+from __future__ import annotations
+
+import sys
+
+from stoker.cli.main import main
+
+__all__: list[str] = []
+
+if __name__ == "__main__":
+    sys.exit(main())

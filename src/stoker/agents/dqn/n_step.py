@@ -1,0 +1,93 @@
+"""n-step transitions: the rewards of several steps, then the value of where they led.
+
+A reward then travels back n steps at each target instead of one, which matters most when the target network
+is copied seldom. The actions between are those that were taken: no correction for exploration (Hessel et
+al. 2018, "Rainbow", section 3, eq. for n-step targets; Sutton & Barto 2018, section 7.1).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from stoker.types import ActorId, EpisodeStatus, Experience
+
+__all__ = ["NStepWindows"]
+
+Transition = tuple[Experience, float]
+"""From an observation to the one k steps later, with the sum of the discounted rewards between, and what
+``gamma`` times the value of the latter is multiplied with: ``gamma**(k-1)``, or 0 where it was terminal."""
+
+
+class NStepWindows:
+    """One window of the last transitions per actor, so that interleaved actors never mix.
+
+    Args:
+        n_step: steps per transition, at least 1; fewer at an episode's end.
+        gamma: the discount per step.
+    """
+
+    def __init__(self, n_step: int, gamma: float) -> None:
+        self._n_step = n_step
+        self._gamma = gamma
+        self._windows: dict[ActorId, deque[Experience]] = {}
+
+    def add(self, experience: Experience) -> list[Transition]:
+        """Take one transition in; return those that are now complete, oldest first."""
+        actor_id = experience.actor_id
+        window = self._windows.setdefault(actor_id, deque())
+        window.append(experience)
+        if experience.status.is_done:
+            return self.give_up(actor_id)
+        return [self._next(window) for _ in range(len(window) - self._n_step + 1)]
+
+    def give_up(self, actor_id: ActorId) -> list[Transition]:
+        """Return what is left of an actor's episode, ending with its last transition, oldest first."""
+        window = self._windows.pop(actor_id, deque())
+        return [self._next(window) for _ in range(len(window))]
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """The open windows, as tensors and plain values."""
+        return [
+            {
+                "observation": torch.as_tensor(np.asarray(step.observation)),
+                "action": int(step.action),
+                "reward": float(step.reward),
+                "next_observation": torch.as_tensor(np.asarray(step.next_observation)),
+                "actor_id": step.actor_id,
+            }
+            for window in self._windows.values()
+            for step in window
+        ]
+
+    def load_state_dict(self, state: list[Mapping[str, Any]]) -> None:
+        """Become what ``state_dict`` described."""
+        self._windows.clear()
+        for step in state:
+            experience = Experience(
+                step["observation"].numpy(),
+                step["action"],
+                step["reward"],
+                step["next_observation"].numpy(),
+                EpisodeStatus.CONTINUING,  # an ended episode has no open window
+                step["actor_id"],
+            )
+            self._windows.setdefault(experience.actor_id, deque()).append(experience)
+
+    def _next(self, window: deque[Experience]) -> Transition:
+        """The transition from the window's first observation to its last; the first one leaves it."""
+        last = window[-1]
+        total, discount = 0.0, 1.0
+        for step in window:
+            total += discount * step.reward
+            discount *= self._gamma
+        first = window.popleft()
+        n_more = len(window)
+        transition = Experience(
+            first.observation, first.action, total, last.next_observation, last.status, first.actor_id
+        )
+        return transition, last.status.bootstrap_mask * self._gamma**n_more

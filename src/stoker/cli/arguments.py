@@ -1,0 +1,185 @@
+"""What ``stoker train`` is asked for: flags over TOML over the preset over defaults.
+
+The flags are those of ``TrainConfig``, the settings of the chosen agent, and where the run goes. The words
+are parsed twice: first to learn agent, environment and config file, then on top of what these bring, so
+that ``--help`` shows the values that would be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import msgspec
+import tyro
+
+from stoker.agents.registry import config_type
+from stoker.cli.parsing import parse, required, without_help
+from stoker.errors import ConfigError
+from stoker.trainer.config import TrainConfig, config_from, read_toml
+
+__all__ = ["TrainArguments", "parse_train", "safe_name"]
+
+_DESCRIPTION = """Train an agent on an environment, into a new run directory.
+
+A setting comes from its flag, else from the TOML file, else from the agent's preset for the environment,
+else from the defaults; the values below are what would be used. Ctrl-C finishes, saves and says how to go on.
+"""
+
+
+class RunPlace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the run goes and what is shown; not part of what makes its outcome."""
+
+    name: Annotated[str, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the environment's)")] = (
+        ""
+    )
+    """Name of the run."""
+
+    run_version: Annotated[str, tyro.conf.arg(metavar="VERSION")] = "v1"
+    """Version of the run: runs go to RUNS-DIR/NAME/VERSION."""
+
+    runs_dir: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs"
+    """The directory of all runs."""
+
+    progress: bool = True
+    """Show how it goes: a live view on a terminal, else a line every few seconds."""
+
+
+class TrainArguments(TrainConfig, frozen=True, kw_only=True):
+    """What a command line of ``stoker train`` says, besides the agent's settings."""
+
+    env: Annotated[
+        str,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="ENV", help_behavior_hint="(required, here or in the TOML file)"),
+    ] = ""
+    """Gymnasium's name of the environment, such as CartPole-v1."""
+
+    total_timesteps: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 0
+    """Environment steps to train for, over all environments and resumes."""
+
+    place: Annotated[RunPlace, tyro.conf.arg(name="")] = RunPlace()
+
+    config: Annotated[
+        str | None, tyro.conf.arg(metavar="FILE.toml", help_behavior_hint="(default: none)")
+    ] = None
+    """Settings by the names of these flags; those of the agent also in a table [agent_settings]."""
+
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """End standard output with one line of JSON, for scripts; all else goes to standard error."""
+
+
+def parse_train(args: Sequence[str]) -> tuple[TrainConfig, TrainArguments]:
+    """Read the command line of ``stoker train``.
+
+    Returns:
+        The checked config, and the arguments for all that is not in it; their ``place.name`` is filled in.
+
+    Raises:
+        ConfigError: A flag, a key of the TOML file, a name or a value cannot be used.
+    """
+    named = _peek(args)
+    where = f"--config {named.config}"
+    from_file = _underscored(read_toml(Path(named.config))) if named.config else {}
+    place = _place_from(from_file, where)
+    agent = named.agent or from_file.get("agent", "dqn")
+    if not isinstance(agent, str):
+        raise ConfigError(f"{where}: agent={agent!r} is not a name")
+    kind, settings = _types_for(agent)
+
+    def parsed(words: Sequence[str], base: TrainConfig | None) -> TrainArguments:
+        default = kind() if base is None else _as_arguments(base, kind, settings, place)
+        return parse("train", kind, words, _DESCRIPTION, default)
+
+    env = _env_in(args, parsed) or from_file.get("env", "")
+    base = config_from({**from_file, "env": env, "agent": agent}, where)
+    arguments = parsed(args, base)
+    required(arguments.env, "train", "an environment", "CartPole-v1")
+    values = {name: getattr(arguments, name) for name in TrainConfig.__struct_fields__}
+    values["agent_settings"] = msgspec.to_builtins(arguments.agent_settings)
+    config = config_from(values, "train")
+    place = arguments.place
+    place = msgspec.structs.replace(place, name=place.name or safe_name(config.env))
+    return config, msgspec.structs.replace(arguments, place=place)
+
+
+def safe_name(env: str) -> str:
+    """A directory name for runs on an environment: ``"ALE/Pong-v5"`` -> ``"ALE-Pong-v5"``."""
+    name = re.sub(r"[^\w.+=@-]+", "-", env)
+    return re.sub(r"^[\W_]+", "", name)[:100].rstrip(". ") or "run"
+
+
+def _peek(args: Sequence[str]) -> argparse.Namespace:
+    """The agent and the config file, wherever they stand."""
+    peeking = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    peeking.add_argument("--agent", nargs="?")
+    peeking.add_argument("--config", nargs="?")
+    try:
+        return peeking.parse_known_args(args)[0]
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{error} (see `stoker train --help`)") from None
+
+
+def _env_in(args: Sequence[str], parsed: Any) -> str:
+    """The environment that the words name, if they do."""
+    words = without_help(args)
+    try:
+        return cast("TrainArguments", parsed(words, None)).env
+    except ConfigError:
+        if len(words) < len(args):
+            return ""  # help was asked for: it comes first
+        raise
+
+
+def _types_for(agent: str) -> tuple[type[TrainArguments], type[Any]]:
+    """The arguments' type with the agent's settings as flags, and the type of these settings."""
+    # The settings are checked when flags, file and preset are put together, not while they are parsed.
+    settings = msgspec.defstruct(
+        "Settings",
+        [],
+        bases=(config_type(agent),),
+        namespace={"__post_init__": lambda self: None},  # pyright: ignore[reportUnknownLambdaType]
+        frozen=True,
+        kw_only=True,
+    )
+    flat = Annotated[settings, tyro.conf.arg(name="")]
+    kind = msgspec.defstruct(
+        "Arguments",
+        [("agent_settings", flat, settings())],
+        bases=(TrainArguments,),
+        frozen=True,
+        kw_only=True,
+    )
+    return cast("type[TrainArguments]", kind), settings
+
+
+def _as_arguments(
+    base: TrainConfig, kind: type[TrainArguments], settings: type[Any], place: RunPlace
+) -> TrainArguments:
+    values = {name: getattr(base, name) for name in TrainConfig.__struct_fields__}
+    values["agent_settings"] = settings(**msgspec.structs.asdict(base.agent_settings))
+    return kind(**values, place=place)
+
+
+def _underscored(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The file's values by the names of fields; ``"none"`` says what TOML has no word for."""
+    plain: dict[str, Any] = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if isinstance(value, Mapping):
+            plain[name] = _underscored(cast("Mapping[str, Any]", value))
+        else:
+            plain[name] = None if isinstance(value, str) and value.lower() == "none" else value
+    return plain
+
+
+def _place_from(values: dict[str, Any], where: str) -> RunPlace:
+    """Take out of the file's values those that say where the run goes."""
+    own = {key: values.pop(key) for key in RunPlace.__struct_fields__ if key in values}
+    try:
+        return msgspec.convert(own, RunPlace)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {error}") from error

@@ -1,0 +1,149 @@
+"""``stoker eval``: score the policy of a checkpoint. Reads the run, writes nothing."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import tyro
+
+from stoker.cli.driving import run_async
+from stoker.cli.parsing import parse, required
+from stoker.errors import CheckpointNotFound, ConfigError
+
+if TYPE_CHECKING:
+    from stoker.runs import TrainingRun
+
+__all__ = ["EvalArguments", "evaluate_run"]
+
+_DESCRIPTION = """Score a run's policy, greedily, over whole episodes. Nothing is written to the run."""
+
+
+class EvalArguments(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command line of ``stoker eval`` says."""
+
+    run: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="(required)")
+    ] = ""
+    """The run's directory, or that of a version or name: then its newest run."""
+
+    episodes: int = 20
+    """How many episodes."""
+
+    checkpoint: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="best|latest|STEP", help_behavior_hint="(default: best, else latest)"),
+    ] = None
+    """Whose policy: that of the best evaluation, the newest, or of a step."""
+
+    seed: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the run's)")] = (
+        None
+    )
+    """Seed of the episodes; the run's own gives those that its training was evaluated on."""
+
+    device: Annotated[str | None, tyro.conf.arg(metavar="STR", help_behavior_hint="(default: the run's)")] = (
+        None
+    )
+    """Where to compute: cpu, cuda, cuda:1, mps."""
+
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print one line of JSON instead of the report."""
+
+
+def evaluate_run(args: Sequence[str]) -> int:
+    """Run ``stoker eval`` and return its exit code.
+
+    Raises:
+        StokerError: There is no such run or checkpoint, or it cannot be played.
+    """
+    arguments = parse("eval", EvalArguments, args, _DESCRIPTION)
+    required(arguments.run, "eval", "a run", "runs/CartPole-v1")
+    if arguments.episodes < 1:
+        raise ConfigError(f"--episodes {arguments.episodes}: evaluate at least 1")
+    return run_async(_evaluate, arguments)
+
+
+async def _evaluate(arguments: EvalArguments) -> int:
+    from stoker.cli.stored import read_train_config
+    from stoker.runs import TrainingRun
+
+    run = await TrainingRun.open(arguments.run)
+    config = await read_train_config(run)
+    path = _checkpoint_path(run, arguments.checkpoint)
+
+    from stoker.envs import make_gym
+    from stoker.session import PolicySnapshot
+    from stoker.stats import EvalReport
+    from stoker.trainer import agent_for, evaluate
+    from stoker.writer import load_checkpoint
+
+    if arguments.device is not None:
+        config = msgspec.structs.replace(config, device=arguments.device)
+    agent = agent_for(config)
+    state = load_checkpoint(path)
+    if state.get("agent_type") != type(agent).__name__:
+        raise ConfigError(
+            f"{path}: trained by {state.get('agent_type')}, the run's config says {config.agent}"
+        )
+    agent.load_state_dict(state["agent"])
+    steps = int(state["session"]["total_steps"])
+    snapshot = PolicySnapshot(agent.policy(), total_steps=steps, policy_version=0, state={})
+    found = await evaluate(
+        snapshot,
+        partial(make_gym, config.env),
+        arguments.episodes,
+        seed=config.seed if arguments.seed is None else arguments.seed,
+        stepping=config.stepping,
+    )
+    stats = _stats([record.total_reward for record in found.records], [r.length for r in found.records])
+    if arguments.json:
+        head: dict[str, Any] = {"run": str(run.directory), "checkpoint": path.name, "total_steps": steps}
+        print(json.dumps({**head, "n_episodes": arguments.episodes, **stats}))
+    else:
+        if arguments.checkpoint is None and path != run.best_checkpoint_path:
+            print("there is no best checkpoint: this is the latest", file=sys.stderr)
+        print(EvalReport(total_steps=steps, n_episodes=arguments.episodes, stats=stats))
+    return 0
+
+
+def _checkpoint_path(run: TrainingRun, wanted: str | None) -> Path:
+    """The checkpoint file that was asked for.
+
+    Raises:
+        ConfigError: It is neither ``best``, ``latest`` nor a step.
+        CheckpointNotFound: The run does not have it; the message says what there is.
+    """
+    from stoker.writer import files
+
+    there = files.files_in(run.checkpoints_directory)
+    if wanted is None or wanted in ("best", "latest"):
+        paths = {"best": run.best_checkpoint_path, "latest": run.latest_checkpoint_path}
+        for path in paths.values() if wanted is None else [paths[wanted]]:
+            if path.name in there:
+                return path
+    elif wanted.isdecimal():
+        if (path := run.checkpoint_path(int(wanted))).name in there:
+            return path
+    else:
+        raise ConfigError(f"--checkpoint {wanted!r}: give best, latest or a step")
+    names = [name for name in ("best", "latest") if f"{name}.pt" in there]
+    has = ", ".join([*names, *map(str, run.checkpoint_steps())]) or "none"
+    raise CheckpointNotFound(
+        f"{run.directory} has no checkpoint {wanted or ''}: it has {has}".replace(" :", ":")
+    )
+
+
+def _stats(rewards: Sequence[float], lengths: Sequence[int]) -> dict[str, float]:
+    return {
+        "mean_reward": statistics.fmean(rewards),
+        "std_reward": statistics.pstdev(rewards),
+        "min_reward": min(rewards),
+        "max_reward": max(rewards),
+        "mean_length": statistics.fmean(lengths),
+    }

@@ -1,0 +1,91 @@
+"""``stoker COMMAND ...``: which command, and how what it raises becomes one line and an exit code.
+
+    0    done, or stopped in good order          2    a usage error: nothing was started
+    1    a failure                               130  interrupted before there was anything to save
+
+Commands are imported when they are called, so that help and usage errors come at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from stoker import __version__
+from stoker.errors import ConfigError, StokerError
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "train": ("stoker.cli.train", "train", "Train an agent on an environment, into a new run directory."),
+    "resume": ("stoker.cli.train", "resume", "Go on with a run from its newest checkpoint."),
+    "eval": ("stoker.cli.evaluate", "evaluate_run", "Score a run's policy over whole episodes."),
+    "ls": ("stoker.cli.listing", "list_command", "List the runs of a runs directory."),
+    "show": ("stoker.cli.showing", "show", "Show a run: counters, checkpoints, evaluations, its curve."),
+    "plot": ("stoker.cli.plotting", "plot", "Draw the learning curves of runs to a PNG, SVG or PDF file."),
+}
+"""Command -> module, function and what it does."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(args)
+        sys.stdout.flush()
+    except StokerError as error:
+        print(f"stoker: error: {_one_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except BrokenPipeError:  # `stoker ls | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("stoker: interrupted", file=sys.stderr)
+        return 130
+    else:
+        return code
+
+
+def _dispatch(args: list[str]) -> int:
+    if not args:
+        print(_help(), file=sys.stderr)
+        return 2
+    name, rest = args[0], args[1:]
+    if name in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if name in ("-V", "--version"):
+        print(f"stoker {__version__}")
+        return 0
+    if name not in COMMANDS:
+        what = "flag" if name.startswith("-") else "command"
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else f": there is {', '.join(COMMANDS)}"
+        raise ConfigError(f"unknown {what} {name!r}{hint} (see `stoker --help`)")
+    module, function, _ = COMMANDS[name]
+    return getattr(import_module(module), function)(rest)
+
+
+def _help() -> str:
+    commands = "\n".join(f"  {name:<8} {text}" for name, (_, _, text) in COMMANDS.items())
+    return f"""\
+usage: stoker COMMAND ...
+
+Trains reinforcement-learning agents from many concurrent environments, and keeps each run safe on disk.
+
+commands:
+{commands}
+
+  stoker train CartPole-v1            learn, with a live view; Ctrl-C saves and says how to go on
+  stoker plot runs/CartPole-v1 -o curve.png
+  stoker COMMAND --help               the flags of a command
+  stoker --version"""
+
+
+def _one_line(error: StokerError) -> str:
+    """The message, and what was noted about it on the way, on one line."""
+    parts = [str(error), *getattr(error, "__notes__", [])]
+    return "; ".join(" ".join(part.split()) for part in parts)

@@ -1,0 +1,147 @@
+"""The table of the live view: rollout, time, train, eval, as users of Stable-Baselines3 know them.
+
+A pure function from a reading to something rich can draw. It gives up its last column, then the chart,
+where the terminal is small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from stoker.cli.curves import chart, sparkline
+from stoker.cli.formats import duration, number, short
+from stoker.cli.readings import Reading
+
+__all__ = ["draw"]
+
+_WIDEST = 92
+_CHART_LINES = 7
+_METRICS = 4
+"""So many numbers of the last optimisation step are shown; one where the terminal is narrow."""
+_NARROW = 40
+"""The columns that labels and values take; the last column needs about as much again."""
+
+_Row = tuple[str, RenderableType, RenderableType]
+
+
+def draw(
+    reading: Reading, title: str, *, width: int, height: int, ascii_only: bool = False
+) -> RenderableType:
+    """The table for a terminal of that many columns and lines.
+
+    Args:
+        reading: what to show.
+        title: stands in the upper edge.
+        width: columns of the terminal.
+        height: lines of the terminal.
+        ascii_only: draw curves without characters beyond ASCII.
+    """
+    width = min(width, _WIDEST)
+    room = width - _NARROW if width >= 2 * _NARROW - 2 else 0
+    sections = list(_sections(reading, room, ascii_only))
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, min_width=18)
+    table.add_column(no_wrap=True, justify="right", min_width=12)
+    if room:
+        table.add_column(no_wrap=True, width=room)
+    n_lines = 0
+    for name, rows in sections:
+        table.add_row(Text(name, style="bold cyan"))
+        for label, value, aside in rows:
+            cells = [Text(f"  {label}"), value, aside]
+            table.add_row(*cells[: 3 if room else 2])
+        n_lines += 1 + len(rows)
+    body: RenderableType = table
+    if height >= n_lines + _CHART_LINES + 7 and len(reading.curve) > 1 and room:
+        lines = chart(
+            range(len(reading.curve)), reading.curve, width - 6, _CHART_LINES, ascii_only=ascii_only
+        )[:-1]
+        plot = Text("\n".join(lines), style="green", no_wrap=True)
+        body = Group(table, Text("reward so far", style="bold cyan"), plot)
+    return Panel(
+        body,
+        title=Text(title, style="bold"),
+        title_align="left",
+        box=box.ROUNDED,
+        border_style="bright_black",
+        width=width,
+        padding=(0, 1),
+    )
+
+
+def _sections(reading: Reading, room: int, ascii_only: bool) -> Iterator[tuple[str, list[_Row]]]:
+    spark = sparkline(reading.curve, room - 2, ascii_only=ascii_only)
+    rollout: list[_Row] = [
+        ("ep_rew_mean", Text(number(reading.mean_reward), style="bold green"), Text(spark, style="green")),
+        ("ep_len_mean", Text(number(reading.mean_length)), _aside("last 100 episodes")),
+        ("episodes", Text(number(reading.total_episodes)), _restarts(reading)),
+    ]
+    if reading.epsilon is not None:
+        bar = ProgressBar(1.0, reading.epsilon, width=max(1, room - 2), complete_style="yellow")
+        rollout.append(("exploration_rate", Text(f"{reading.epsilon:.3f}"), bar))
+    yield "rollout", rollout
+
+    done = min(1.0, reading.total_steps / reading.limit) if reading.limit else 1.0
+    eta = duration(reading.eta_s)
+    busiest = max(reading.shares, key=lambda name: reading.shares[name], default="-")
+    times: list[_Row] = [
+        ("total_timesteps", Text(number(reading.total_steps), style="bold"), _progress(reading, done, room)),
+        ("fps", Text(number(reading.steps_per_s, 0)), _aside("steps per second")),
+        ("time_elapsed", Text(duration(reading.elapsed_s)), Text.assemble(("ETA ", "dim"), eta)),
+    ]
+    if room:
+        times.append(("busiest", Text(busiest), _shares(reading)))
+    else:
+        times += [("progress", Text(f"{done:.0%}"), Text()), ("eta", Text(eta), Text())]
+        times += [(name, Text(f"{share:.0%}"), Text()) for name, share in reading.shares.items()]
+    yield "time", times
+
+    train: list[_Row] = [
+        (name, Text(short(value)), Text())
+        for name, value in list(reading.metrics.items())[: _METRICS if room else 1]
+    ]
+    train.append(("n_updates", Text(number(reading.opt_steps)), Text()))
+    queue = ProgressBar(1.0, reading.queue, width=max(1, room - 2), complete_style="magenta")
+    train.append(("queue", Text(f"{reading.queue:.0%}"), queue))
+    yield "train", train
+
+    at = "" if reading.eval_step is None else f"@ {reading.eval_step:,} steps"
+    best_at = "" if reading.best_step is None else f"@ {reading.best_step:,} steps"
+    yield (
+        "eval",
+        [
+            ("mean_reward", Text(number(reading.eval_reward)), _aside(at)),
+            ("best", Text(number(reading.best_reward), style="bold green"), _aside(best_at)),
+        ],
+    )
+
+
+def _progress(reading: Reading, done: float, room: int) -> RenderableType:
+    """The bar, and how much that is of what."""
+    text = f"{done:.0%} of {reading.limit:,}"
+    line = Table.grid(padding=(0, 1, 0, 0))
+    line.add_row(ProgressBar(1.0, done, width=max(1, room - len(text) - 3), complete_style="cyan"), text)
+    return line
+
+
+def _aside(text: str) -> Text:
+    return Text(text, style="dim")
+
+
+def _restarts(reading: Reading) -> Text:
+    return Text(f"{reading.restarts} environments restarted" if reading.restarts else "", style="yellow")
+
+
+def _shares(reading: Reading) -> Text:
+    """The share of the wall clock that each part has used."""
+    text = Text()
+    for name, share in reading.shares.items():
+        text.append(f"{name} ", style="dim").append(f"{share:.0%}  ")
+    return text

@@ -1,0 +1,126 @@
+"""What there is to show of a training at one moment, read off its session without disturbing it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from stoker.trainer import Progress
+
+__all__ = ["Gauges", "Reading"]
+
+_RATE_S = 10.0
+"""Speeds and shares are over this many seconds."""
+_CURVE = 512
+"""A curve of more points than this loses every other one."""
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """One moment of a training. A number is None, or NaN, where there is nothing yet.
+
+    Attributes:
+        total_steps, limit, total_episodes: over all attempts.
+        steps_per_s: of late.
+        elapsed_s: since this process began to train.
+        eta_s: until the limit, at the present speed.
+        mean_reward, mean_length: over the last 100 episodes.
+        curve: the mean reward so far, from the beginning of this process.
+        epsilon: the share of random actions, for agents that have one.
+        metrics: what the last optimisation step had to say.
+        opt_steps: optimisation steps.
+        queue: how full the event queue is, 0 to 1.
+        shares: part of the wall clock spent on env, act, learn and write; env sums over all actors.
+        eval_reward, eval_step: the last evaluation of this process.
+        best_reward, best_step: the best evaluation, ever.
+        restarts: environments that failed and were made again.
+    """
+
+    total_steps: int
+    limit: int
+    total_episodes: int
+    steps_per_s: float
+    elapsed_s: float
+    eta_s: float | None
+    mean_reward: float
+    mean_length: float
+    curve: tuple[float, ...]
+    epsilon: float | None
+    metrics: Mapping[str, float]
+    opt_steps: int
+    queue: float
+    shares: Mapping[str, float]
+    eval_reward: float | None
+    eval_step: int | None
+    best_reward: float | None
+    best_step: int | None
+    restarts: int
+
+
+class Gauges:
+    """Takes readings of one training.
+
+    Args:
+        progress: the training.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._began_s = time.monotonic()
+        self._samples: deque[tuple[float, int, dict[str, float]]] = deque()
+        self._curve: list[float] = []
+        self._stride = self._until_next = 1
+
+    def read(self) -> Reading:
+        """Take one reading; meant to be called a few times a second."""
+        session, crew, config = self._progress.session, self._progress.crew, self._progress.config
+        now = time.monotonic()
+        steps = session.total_steps
+        self._samples.append((now, steps, {"env": crew.env_s, **session.busy_s()}))
+        while len(self._samples) > 2 and now - self._samples[0][0] > _RATE_S:
+            self._samples.popleft()
+        then, steps_then, busy_then = self._samples[0]
+        window_s = now - then
+        rate = (steps - steps_then) / window_s if window_s > 0 else 0.0
+        busy = self._samples[-1][2]
+        stats = session.stats.window()
+        self._follow(stats.mean_reward)
+        last, best = self._progress.evaluator.last, session.engine.best
+        return Reading(
+            total_steps=steps,
+            limit=config.total_timesteps,
+            total_episodes=session.total_episodes,
+            steps_per_s=rate,
+            elapsed_s=now - self._began_s,
+            eta_s=(config.total_timesteps - steps) / rate if rate > 0 else None,
+            mean_reward=stats.mean_reward,
+            mean_length=stats.mean_length,
+            curve=tuple(self._curve),
+            epsilon=getattr(session.agent, "epsilon", None),
+            metrics=session.learn_metrics,
+            opt_steps=session.opt_steps,
+            queue=session.queue_fill,
+            shares={k: (busy[k] - busy_then[k]) / window_s if window_s > 0 else 0.0 for k in busy},
+            eval_reward=None if last is None else last.mean_reward,
+            eval_step=None if last is None else last.total_steps,
+            best_reward=None if best is None else best[0],
+            best_step=None if best is None else best[1],
+            restarts=crew.restarts,
+        )
+
+    def _follow(self, reward: float) -> None:
+        """Add to the curve; when it is long, thin it out and add less often."""
+        if reward != reward:  # NaN: no episode has ended
+            return
+        self._until_next -= 1
+        if self._until_next:
+            return
+        self._curve.append(reward)
+        if len(self._curve) > _CURVE:
+            del self._curve[1::2]
+            self._stride *= 2
+        self._until_next = self._stride

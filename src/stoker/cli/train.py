@@ -1,0 +1,150 @@
+"""``stoker train`` and ``stoker resume``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import tyro
+
+from stoker.cli.arguments import TrainArguments, parse_train
+from stoker.cli.driving import Driver, Shown, run_async
+from stoker.cli.formats import command
+from stoker.cli.parsing import parse, required
+from stoker.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stoker.runs import TrainingRun
+    from stoker.trainer import TrainConfig
+
+__all__ = ["ResumeArguments", "resume", "train"]
+
+
+def train(args: Sequence[str]) -> int:
+    """Run ``stoker train`` and return its exit code.
+
+    Raises:
+        StokerError: A usage error before anything was made, or what ended the training.
+    """
+    config, arguments = parse_train(args)
+    return run_async(_train, config, arguments)
+
+
+async def _train(config: TrainConfig, arguments: TrainArguments) -> int:
+    from stoker.runs import TrainingRun
+    from stoker.trainer import agent_for
+
+    agent = agent_for(config)  # a wrong name leaves no directory behind
+    _set_threads(config)
+    place = arguments.place
+    run = await TrainingRun.create(place.name, place.run_version, root=place.runs_dir)
+    await run.write_config(config)
+    driver = Driver(config, run, agent, Shown(progress=place.progress, json=arguments.json))
+    driver.say(f"training {config.agent} on {config.env}; run: {run.directory}")
+    return await driver.drive()
+
+
+class ResumeArguments(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command line of ``stoker resume`` says."""
+
+    run: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="(required)")
+    ] = ""
+    """The run's directory, or that of a version or name: then its newest run."""
+
+    total_timesteps: Annotated[
+        int | None, tyro.conf.arg(aliases=["-n"], metavar="INT", help_behavior_hint="(default: the run's)")
+    ] = None
+    """Environment steps to train for, with those that the run has."""
+
+    device: Annotated[str | None, tyro.conf.arg(metavar="STR", help_behavior_hint="(default: the run's)")] = (
+        None
+    )
+    """Where to learn: cpu, cuda, cuda:1, mps."""
+
+    torch_threads: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the run's)")
+    ] = None
+    """Threads that torch computes with."""
+
+    progress: bool = True
+    """Show how it goes: a live view on a terminal, else a line every few seconds."""
+
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """End standard output with one line of JSON, for scripts; all else goes to standard error."""
+
+
+_RESUME = """Go on with a run from its newest checkpoint.
+
+Weights, optimizer, replay, generators, counters and the best evaluation are those of the checkpoint. With -n
+a run that has reached its total goes on to a larger one.
+"""
+
+
+def resume(args: Sequence[str]) -> int:
+    """Run ``stoker resume`` and return its exit code.
+
+    Raises:
+        StokerError: There is no such run, or what ended the training.
+    """
+    arguments = parse("resume", ResumeArguments, args, _RESUME)
+    required(arguments.run, "resume", "a run", "runs/CartPole-v1")
+    return run_async(_resume, arguments)
+
+
+async def _resume(arguments: ResumeArguments) -> int:
+    from stoker.cli.stored import read_train_config
+    from stoker.runs import TrainingRun
+    from stoker.trainer import agent_for
+
+    run = await TrainingRun.open(arguments.run)
+    before = await read_train_config(run)
+    config = _with_changes(before, arguments)
+    reached = _checkpoint_step(run)
+    if reached >= config.total_timesteps:
+        if arguments.total_timesteps is not None:
+            raise ConfigError(
+                f"-n {arguments.total_timesteps}: the run has {reached} steps; give more than that"
+            )
+        again = command(["stoker", "resume", str(run.directory), "-n", str(2 * reached)])
+        print(f"{run.directory} has all its {reached:,} steps; to go on: {again}")
+        return 0
+    run = await TrainingRun.resume(run.directory)
+    agent = agent_for(config)
+    _set_threads(config)
+    if config != before:
+        await run.write_config(config)
+    driver = Driver(config, run, agent, Shown(progress=arguments.progress, json=arguments.json))
+    driver.say(f"resuming {config.agent} on {config.env}; run: {run.directory}")
+    if not reached:
+        driver.say("there is no checkpoint: it starts from the beginning")
+    return await driver.drive()
+
+
+def _with_changes(config: TrainConfig, arguments: ResumeArguments) -> TrainConfig:
+    from stoker.trainer import config_from
+
+    changes: dict[str, Any] = {
+        name: value
+        for name in ("total_timesteps", "device", "torch_threads")
+        if (value := getattr(arguments, name)) is not None
+    }
+    return config_from({**msgspec.to_builtins(config), **changes}, "resume") if changes else config
+
+
+def _checkpoint_step(run: TrainingRun) -> int:
+    """The step of the newest checkpoint, by its name where it has one; 0 where there is none."""
+    if steps := run.checkpoint_steps():
+        return steps[-1]
+    from stoker.writer import files, load_checkpoint
+
+    if run.latest_checkpoint_path.name not in files.files_in(run.checkpoints_directory):
+        return 0
+    return int(load_checkpoint(run.latest_checkpoint_path)["session"]["total_steps"])
+
+
+def _set_threads(config: TrainConfig) -> None:
+    import torch
+
+    torch.set_num_threads(config.torch_threads)

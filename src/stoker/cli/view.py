@@ -1,0 +1,151 @@
+"""How a training looks while it goes on: a table that stays in place, or plain lines where none can.
+
+Both are shown on standard error, so that standard output holds results alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Protocol
+
+from rich.console import Console
+from rich.live import Live
+
+from stoker.cli.formats import duration, number, short
+from stoker.cli.panel import draw
+from stoker.cli.readings import Reading
+
+__all__ = ["LiveView", "NoView", "PlainView", "View", "view_for", "warnings_to"]
+
+_LINE_S = 5.0
+"""Seconds between two plain lines."""
+
+
+class View(Protocol):
+    """Shows readings, one after the other, until it is closed."""
+
+    def show(self, reading: Reading, *, last: bool = False) -> None:
+        """Show a reading, or pass it over; the last one is not passed over. From one thread at a time."""
+        ...
+
+    def close(self) -> None:
+        """Leave the terminal as it was, with what was shown last still on it. Twice does no harm."""
+        ...
+
+
+class NoView:
+    """Shows nothing."""
+
+    def show(self, reading: Reading, *, last: bool = False) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class LiveView:
+    """The table, redrawn in place.
+
+    Args:
+        console: a terminal.
+        title: what is trained on what.
+    """
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._console = console
+        self._title = title
+        self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
+
+    def show(self, reading: Reading, *, last: bool = False) -> None:
+        """Redraw."""
+        if not self._live.is_started:
+            self._live.start()
+        width, height = self._console.size
+        ascii_only = self._console.options.ascii_only
+        self._live.update(
+            draw(reading, self._title, width=width, height=height, ascii_only=ascii_only), refresh=True
+        )
+
+    def close(self) -> None:
+        """Leave the last table where it is and give the cursor back."""
+        self._live.stop()
+
+
+class PlainView:
+    """One line every few seconds and at each evaluation.
+
+    Args:
+        console: where to; need not be a terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown_at = time.monotonic()
+        self._shown: tuple[int, int | None] = (-1, None)
+
+    def show(self, reading: Reading, *, last: bool = False) -> None:
+        """Print a line when one is due."""
+        now = time.monotonic()
+        state = (reading.total_steps, reading.eval_step)
+        due = now - self._shown_at >= _LINE_S or reading.eval_step != self._shown[1]
+        if (due or last) and state != self._shown:
+            self._shown_at, self._shown = now, state
+            self._console.print(
+                progress_line(reading), soft_wrap=True, markup=False, highlight=False, emoji=False
+            )
+
+    def close(self) -> None:
+        """Nothing to put back."""
+
+
+def progress_line(reading: Reading) -> str:
+    """A reading in one line; what is not known yet is left out."""
+    parts = [
+        f"{reading.total_steps:,}/{reading.limit:,} steps",
+        f"{reading.steps_per_s:,.0f}/s",
+    ]
+    if reading.eta_s is not None and reading.total_steps < reading.limit:
+        parts.append(f"ETA {duration(reading.eta_s)}")
+    if reading.curve:
+        parts.append(f"reward {number(reading.mean_reward)}")
+        parts.append(f"length {number(reading.mean_length)}")
+    if reading.eval_reward is not None:
+        parts.append(f"eval {number(reading.eval_reward)} (best {number(reading.best_reward)})")
+    if reading.epsilon is not None:
+        parts.append(f"epsilon {reading.epsilon:.3f}")
+    parts += [f"{name} {short(value)}" for name, value in reading.metrics.items() if name == "loss"]
+    if reading.restarts:
+        parts.append(f"env restarts {reading.restarts}")
+    return "  " + "  ".join(parts)
+
+
+def view_for(console: Console, title: str, *, progress: bool) -> View:
+    """The view that fits where the console goes."""
+    if not progress:
+        return NoView()
+    return (
+        LiveView(console, title)
+        if console.is_terminal and not console.is_dumb_terminal
+        else PlainView(console)
+    )
+
+
+class _Warnings(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"stoker: {record.levelname.lower()}: {record.getMessage()}"
+        # Through the console, which puts it above the table.
+        self._console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
+        if record.exc_info:
+            self._console.print(logging.Formatter().formatException(record.exc_info), markup=False)
+
+
+def warnings_to(console: Console) -> None:
+    """Let what stoker has to say, from warnings up, appear on the console."""
+    logger = logging.getLogger("stoker")
+    logger.handlers = [handler for handler in logger.handlers if not isinstance(handler, _Warnings)]
+    logger.addHandler(_Warnings(console))

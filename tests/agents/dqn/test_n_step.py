@@ -1,0 +1,121 @@
+"""n-step transitions against tables worked out by hand, at both kinds of end and with interleaved actors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stoker.agents.dqn.agent import DQN
+from stoker.agents.dqn.config import DQNConfig
+from stoker.agents.dqn.n_step import NStepWindows
+from stoker.types import EpisodeStatus, Experience
+
+C, TERMINATED, TRUNCATED = EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED
+
+
+def step(at: int, reward: float, status: EpisodeStatus = C, actor_id: int | str = 0) -> Experience:
+    return Experience(at, at * 10, reward, at + 1, status, actor_id)
+
+
+def shown(transitions: list[tuple[Experience, float]]) -> list[tuple[int, int, float, int, float]]:
+    return [(t.observation, t.action, t.reward, t.next_observation, mask) for t, mask in transitions]
+
+
+# gamma = 0.5, n = 3, rewards 1, 2, 4, 8: observation, action, sum of rewards, next observation, mask
+TABLES = [
+    (
+        C,
+        [[], [], [(0, 0, 3.0, 3, 0.25)], [(1, 10, 6.0, 4, 0.25)]],
+    ),
+    (
+        TERMINATED,
+        [[], [], [(0, 0, 3.0, 3, 0.25)], [(1, 10, 6.0, 4, 0.0), (2, 20, 8.0, 4, 0.0), (3, 30, 8.0, 4, 0.0)]],
+    ),
+    (
+        TRUNCATED,
+        [[], [], [(0, 0, 3.0, 3, 0.25)], [(1, 10, 6.0, 4, 0.25), (2, 20, 8.0, 4, 0.5), (3, 30, 8.0, 4, 1.0)]],
+    ),
+]
+
+
+@pytest.mark.parametrize(("end", "expected"), TABLES, ids=["goes on", "terminated", "truncated"])
+def test_three_steps(end: EpisodeStatus, expected: list[list[tuple[int, int, float, int, float]]]) -> None:
+    windows = NStepWindows(3, 0.5)
+    steps = [step(0, 1.0), step(1, 2.0), step(2, 4.0), step(3, 8.0, end)]
+    assert [shown(windows.add(each)) for each in steps] == expected
+
+
+def test_an_episode_shorter_than_n() -> None:
+    windows = NStepWindows(5, 0.5)
+    assert windows.add(step(0, 1.0)) == []
+    assert shown(windows.add(step(1, 1.0, TRUNCATED))) == [(0, 0, 1.5, 2, 0.5), (1, 10, 1.0, 2, 1.0)]
+
+
+def test_a_given_up_episode_bootstraps_from_where_it_was_left() -> None:
+    windows = NStepWindows(3, 0.5)
+    windows.add(step(0, 1.0, actor_id="a"))
+    windows.add(step(1, 1.0, actor_id="a"))
+    windows.add(step(7, 1.0, actor_id="b"))
+    assert shown(windows.give_up("a")) == [(0, 0, 1.5, 2, 0.5), (1, 10, 1.0, 2, 1.0)]
+    assert windows.give_up("a") == []
+    assert len(windows.state_dict()) == 1, "the other actor's window is untouched"
+
+
+@given(
+    n_step=st.integers(1, 5),
+    script=st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from([C, C, C, TERMINATED, TRUNCATED])), max_size=60
+    ),
+)
+def test_interleaved_actors_get_what_each_would_get_alone(
+    n_step: int, script: list[tuple[int, EpisodeStatus]]
+) -> None:
+    together = NStepWindows(n_step, 0.9)
+    alone = {actor: NStepWindows(n_step, 0.9) for actor in range(3)}
+    count = 0
+    for at, (actor, status) in enumerate(script):
+        experience = step(at, float(at % 7), status, actor)
+        mixed, single = together.add(experience), alone[actor].add(experience)
+        assert shown(mixed) == shown(single)
+        count += len(mixed)
+    count += sum(len(together.give_up(actor)) for actor in range(3))
+    assert count == len(script), "each transition starts exactly one"
+
+
+def test_the_replay_holds_the_targets_of_the_table() -> None:
+    config = DQNConfig(n_step=3, gamma=0.5, learning_starts=0, batch_size=1)
+    agent = DQN(Box(-9, 9, (1,), np.float32), Discrete(100), config)
+    end = [(0, 1.0, C), (1, 2.0, C), (2, 4.0, C), (3, 8.0, TRUNCATED)]
+    for at, reward, status in end:
+        here, there = np.array([at], np.float32), np.array([at + 1], np.float32)
+        agent.observe([Experience(here, at, reward, there, status)])
+    saved = agent.replay.state_dict()
+    assert saved["rewards"].tolist() == [3.0, 6.0, 8.0, 8.0]
+    assert saved["bootstrap_masks"].tolist() == [0.25, 0.25, 0.5, 1.0]
+    assert saved["next_observations"].squeeze(1).tolist() == [3.0, 4.0, 4.0, 4.0]
+    assert agent.total_steps == 4
+
+
+def test_open_windows_survive_a_checkpoint() -> None:
+    config = DQNConfig(n_step=4, learning_starts=0, batch_size=2)
+
+    def agent() -> DQN:
+        return DQN(Box(-1, 1, (2,), np.float32), Discrete(2), config, seed=1)
+
+    def experience(k: int) -> Experience:
+        here, there = np.random.default_rng(k).uniform(-1, 1, (2, 2)).astype(np.float32)
+        return Experience(here, k % 2, float(k), there, TERMINATED if k % 9 == 8 else C, k % 3)
+
+    whole, first, second = agent(), agent(), agent()
+    whole.observe([experience(k) for k in range(40)])
+    first.observe([experience(k) for k in range(20)])
+    second.load_state_dict(first.state_dict())
+    second.replay.load_state_dict(first.replay.state_dict())
+    second.observe([experience(k) for k in range(20, 40)])
+    ours, theirs = second.replay.state_dict(), whole.replay.state_dict()
+    for column in ("observations", "rewards", "next_observations", "bootstrap_masks"):
+        assert torch.equal(ours[column], theirs[column]), column

@@ -1,0 +1,88 @@
+"""``stoker resume`` where there is nothing to do, nothing to go on from, or nothing it understands."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stoker.cli.main import main
+
+
+@pytest.fixture
+def run(trained: Any, tmp_path: Path) -> Path:
+    """A copy of the trained run."""
+    return Path(shutil.copytree(trained.run, tmp_path / "runs/CartPole-v1/v1" / trained.run.name))
+
+
+def change_config(run: Path, **changes: Any) -> None:
+    path = run / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **changes}))
+
+
+def test_a_run_at_its_total_says_so_and_how_to_go_on(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resume", str(run)]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{run} has all its 1,200 steps; to go on: stoker resume {run} -n 2400\n"
+    assert said.err == ""
+
+
+def test_a_total_that_is_reached_is_a_usage_error(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resume", str(run), "-n", "700"]) == 2
+    assert capsys.readouterr().err == ("stoker: error: -n 700: the run has 1200 steps; give more than that\n")
+
+
+def test_a_larger_total_goes_on(run: Path, stoker: Any) -> None:
+    done = stoker("resume", "runs", "-n", "1300", "--json")
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout)
+    assert line["total_steps"] == 1300
+    rows = (run / "train_episodes.jsonl").read_bytes().splitlines()
+    assert line["total_episodes"] == len(rows)
+    assert "going on from step 1,200 of 1,300" in done.stderr
+
+
+def test_without_a_checkpoint_it_starts_from_the_beginning(run: Path, stoker: Any) -> None:
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").mkdir()
+    change_config(run, total_timesteps=150, eval_freq=0)
+    done = stoker("resume", str(run), "--json")
+    assert done.returncode == 0, done.stderr
+    assert "there is no checkpoint: it starts from the beginning" in done.stderr
+    assert json.loads(done.stdout)["total_steps"] == 150
+
+
+def test_a_checkpoint_of_another_agent_is_refused(run: Path, stoker: Any) -> None:
+    change_config(run, agent_settings={"hidden_sizes": [7]})
+    done = stoker("resume", str(run), "-n", "1300")
+    assert done.returncode == 2
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("stoker: error: ")]
+    assert "hidden_sizes" in line
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"env": "CartPole-v1", "agent": "sarsa"}', "unknown agent 'sarsa'"),
+        ('{"env": "CartPole-v1", "warp": 9}', "unknown key 'warp'"),
+        ("[]", "it holds no settings"),
+        ("{", "config.json: cannot be read"),
+        (None, "config.json: cannot be read"),
+    ],
+)
+def test_a_config_that_cannot_be_trained_is_one_line(
+    run: Path, content: str | None, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "config.json").unlink()
+    if content is not None:
+        (run / "config.json").write_text(content)
+    for command in ("resume", "eval"):
+        assert main([command, str(run)]) == 1
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith("stoker: error: ")
+        assert said in line
+        assert str(run) in line

@@ -1,0 +1,114 @@
+"""Every bad input is one line that names it; nothing is started, nothing is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stoker.cli.arguments import safe_name
+from stoker.cli.main import main
+
+CASES: list[tuple[str, int, list[str]]] = [
+    ("trian CartPole-v1", 2, ["unknown command 'trian'", "did you mean 'train'?"]),
+    ("--verbose", 2, ["unknown flag '--verbose'"]),
+    ("train", 2, ["name an environment", "stoker train CartPole-v1"]),
+    ("train Cartpole-v1", 2, ["'Cartpole-v1'", "did you mean 'CartPole-v1'?"]),
+    ("train nowhere_to_be_found:Env-v0", 2, ["'nowhere_to_be_found'"]),
+    ("train Pendulum-v1", 2, ["DQN cannot act in Box"]),
+    ("train CartPole-v1 extra", 2, ["unexpected 'extra'", "stoker train --help"]),
+    ("train CartPole-v1 --agent dqnn", 2, ["unknown agent 'dqnn'", "did you mean 'dqn'?"]),
+    ("train CartPole-v1 --agent", 2, ["--agent"]),
+    (
+        "train CartPole-v1 --learnin-rate 1",
+        2,
+        ["unknown flag --learnin-rate", "did you mean --learning-rate?"],
+    ),
+    ("train CartPole-v1 --lr 1", 2, ["unknown flag --lr", "did you mean --learning-rate?"]),
+    ("train CartPole-v1 --total 1", 2, ["unknown flag --total", "did you mean --total-timesteps?"]),
+    ("train CartPole-v1 -x", 2, ["unknown flag -x"]),
+    ("train CartPole-v1 -n many", 2, ["-n/--total-timesteps", "'many'"]),
+    ("train CartPole-v1 -n 0", 2, ["total_timesteps=0", ">= 1"]),
+    ("train CartPole-v1 --num-envs -3", 2, ["num_envs=-3", ">= 1"]),
+    ("train CartPole-v1 --seed", 2, ["--seed"]),
+    ("train CartPole-v1 --seed -1", 2, ["seed", "-1"]),
+    ("train CartPole-v1 --stepping sideways", 2, ["'sideways'", "'auto', 'inline', 'thread'"]),
+    ("train CartPole-v1 --tau soft", 2, ["--tau", "'soft'"]),
+    ("train CartPole-v1 --learning-rate -1", 2, ["learning_rate", "-1.0"]),
+    ("train CartPole-v1 --initial-epsilon 0.001", 2, ["final_epsilon", "initial_epsilon (0.001)"]),
+    ("train CartPole-v1 --device warp:9", 2, ["'warp:9'", "available: cpu"]),
+    ("train CartPole-v1 --name ../up", 2, ["run name '../up'"]),
+    ("train CartPole-v1 --run-version .", 2, ["run version '.'"]),
+    ("train CartPole-v1 --config missing.toml", 2, ["--config missing.toml: No such file"]),
+    ("train CartPole-v1 --config broken.toml", 2, ["--config broken.toml: not TOML"]),
+    ("train CartPole-v1 --config unknown.toml", 2, ["unknown key 'gama'", "did you mean 'gamma'?"]),
+    ("train CartPole-v1 --config nested.toml", 2, ["unknown key 'env_name'"]),
+    ("train CartPole-v1 --config typed.toml", 2, ["num_envs='eight'", "Expected `int`"]),
+    ("train CartPole-v1 --config place.toml", 2, ["run_version", "Expected `str`"]),
+    ("train --config agent.toml", 2, ["unknown agent 'sarsa'"]),
+    ("resume", 2, ["name a run", "stoker resume runs/CartPole-v1"]),
+    ("resume nowhere", 1, ["nowhere: no run there", "stoker ls"]),
+    ("eval nowhere", 1, ["nowhere: no run there"]),
+    ("eval nowhere --episodes 0", 2, ["--episodes 0"]),
+    ("show", 2, ["name a run"]),
+    ("show nowhere", 1, ["nowhere: no run there"]),
+    ("ls nowhere", 1, ["nowhere: no such runs directory"]),
+    ("ls --jsn", 2, ["unknown flag --jsn", "did you mean --json?"]),
+    ("plot", 2, ["name the runs to plot"]),
+    ("plot nowhere", 2, ["name the file to draw to"]),
+    ("plot nowhere -o curve.gif", 2, ["curve.gif", ".png, .svg, .pdf"]),
+    ("plot nowhere -o curve.png", 1, ["nowhere: no run there"]),
+]
+
+FILES = {
+    "broken.toml": "seed = = 1",
+    "unknown.toml": "gama = 0.9",
+    "nested.toml": "[agent_settings]\nenv_name = 'CartPole-v1'",
+    "typed.toml": "num_envs = 'eight'",
+    "place.toml": "run_version = 1",
+    "agent.toml": "env = 'CartPole-v1'\nagent = 'sarsa'",
+}
+
+
+@pytest.mark.parametrize(("line", "code", "said"), CASES, ids=[case[0] or "nothing" for case in CASES])
+def test_a_mistake_is_one_line(
+    line: str,
+    code: int,
+    said: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in FILES.items():
+        Path(name).write_text(content)
+    assert main(line.split()) == code
+    printed = capsys.readouterr()
+    [message] = printed.err.splitlines()
+    assert message.startswith("stoker: error: ")
+    for part in said:
+        assert part in message
+    assert printed.out == ""
+    assert {path.name for path in tmp_path.iterdir()} == set(FILES)
+
+
+def test_without_a_command_the_help_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "usage: stoker COMMAND" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("env", "name"),
+    [
+        ("CartPole-v1", "CartPole-v1"),
+        ("ALE/Pong-v5", "ALE-Pong-v5"),
+        ("my_envs:own/Pole-v0", "my_envs-own-Pole-v0"),
+        ("../../etc", "etc"),
+        ("_.", "run"),
+        ("x" * 200, "x" * 100),
+    ],
+)
+def test_a_run_is_named_after_its_environment(env: str, name: str) -> None:
+    assert safe_name(env) == name

@@ -1,0 +1,165 @@
+"""What the documents say is so: their code runs, their names exist, their links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import stoker
+from stoker.cli import main as command_line
+from stoker.runs import Attempt, EvalEpisodeRow, TrainEpisodeRow
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LONG, SHORT = "20_000", "400"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [code for tag, code in FENCE.findall(page.read_text()) if tag == language]
+
+
+def section(page: Path, heading: str) -> str:
+    return page.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def names_in_tables(text: str) -> list[str]:
+    """What stands in backticks in the first column."""
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+
+
+PYTHON = [
+    pytest.param(page, number, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number in range(len(blocks(page, "python")))
+]
+
+
+@pytest.mark.parametrize(("page", "number"), PYTHON)
+def test_its_code_runs_as_it_stands(page: Path, number: int, run_python: Callable[..., str]) -> None:
+    run_python(blocks(page, "python")[number].replace(LONG, SHORT))
+
+
+def test_the_readme_has_a_short_example_first_and_each_of_the_ways_in() -> None:
+    codes = blocks(ROOT / "README.md", "python")
+    assert len(codes[0].splitlines()) <= 15
+    assert all(LONG in code for code in codes)
+    for code, way_in in zip(
+        codes, ["run_actors(", "await session.observe(", "SyncTrainingSession("], strict=True
+    ):
+        assert way_in in code
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="the README's one-liners use jq")
+def test_the_one_liners_read_the_run_that_the_example_made(
+    tmp_path: Path, run_python: Callable[..., str]
+) -> None:
+    run_python(blocks(ROOT / "README.md", "python")[0].replace(LONG, SHORT))
+    script = next(code for code in blocks(ROOT / "README.md", "sh") if "jq" in code)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env={"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert '"total_steps": 400' in done.stdout
+    assert done.stdout.splitlines()[-1] == "400"
+    assert done.stderr == ""
+
+
+def test_the_tree_in_the_documents_is_the_one_on_disk(
+    tmp_path: Path, run_python: Callable[..., str], run_on_disk: Callable[[], Any]
+) -> None:
+    run_python(blocks(ROOT / "README.md", "python")[0].replace(LONG, SHORT))
+    directory = run_on_disk().directory
+    tree = section(ROOT / "README.md", "The run directory")
+    written = {path.name for path in directory.rglob("*") if path.is_file()}
+    assert written == {"metadata.json", "train_episodes.jsonl", "step_400.pt", "latest.pt"}
+    for name in written:
+        assert name.replace("_400", "_<N>") in tree
+    # tmp_path is where the README's relative "runs" lies
+    assert directory.relative_to(tmp_path).parts[:3] == ("runs", "cartpole", "v1")
+
+
+def test_every_public_name_is_in_the_api_page_once() -> None:
+    text = (ROOT / "docs" / "api.md").read_text()
+    listed = [name for name in names_in_tables(text) if name in stoker.__all__]
+    assert sorted([*listed, "__version__"]) == sorted(stoker.__all__)
+    assert "`__version__`" in text
+
+
+def test_the_session_table_lists_what_a_session_has() -> None:
+    text = section(ROOT / "docs" / "api.md", "A training in progress").split("Settings:")[0]
+    listed = {name.split("(")[0] for name in names_in_tables(text)} - set(stoker.__all__)
+    public = {name for name in vars(stoker.TrainingSession) if not name.startswith("_")}
+    assert listed == public - {"require_open"}  # for the faces of a session, not for its users
+
+
+def test_the_settings_table_lists_every_setting_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    config = stoker.SessionConfig()
+    assert dict(rows) == {name: repr(getattr(config, name)) for name in config.__struct_fields__}
+
+
+def test_the_failure_table_lists_every_limit_with_its_default() -> None:
+    text = section(ROOT / "docs" / "environments.md", "Failures")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", text, re.MULTILINE)
+    limit = stoker.FailureLimit()
+    assert dict(rows) == {name: str(getattr(limit, name)) for name in limit.__struct_fields__}
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind"),
+    [
+        ("metadata.json", stoker.RunMetadata),
+        ("metadata.json", Attempt),
+        ("train_episodes.jsonl", TrainEpisodeRow),
+        ("eval_episodes.jsonl", EvalEpisodeRow),
+    ],
+)
+def test_every_field_on_disk_is_described(heading: str, kind: type[msgspec.Struct]) -> None:
+    described = set(names_in_tables(section(ROOT / "docs" / "runs.md", heading)))
+    assert set(kind.__struct_fields__) <= described
+
+
+def test_every_method_of_an_agent_is_described() -> None:
+    page = ROOT / "docs" / "agents.md"
+    called = names_in_tables(section(page, "What is called when, and in which thread"))
+    methods = {name for name in vars(stoker.LearningAgent) if not name.startswith("_")}
+    assert set(called) == methods
+
+
+def test_the_readme_knows_every_command() -> None:
+    text = section(ROOT / "README.md", "The command line")
+    assert re.findall(r"^\| `stoker (\w+)", text, re.MULTILINE) == list(command_line.COMMANDS)
+
+
+def test_the_flags_in_the_readme_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = set(re.findall(r"`(--?[a-z-]+)", section(ROOT / "README.md", "The command line")))
+    with pytest.raises(SystemExit):
+        command_line.main(["train", "--help"])
+    known = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", capsys.readouterr().out))
+    assert flags - known <= {"--help"}
+    assert len(flags) > 15
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_its_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        if not target.startswith("https://"):
+            assert (page.parent / target).exists(), target

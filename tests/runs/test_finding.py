@@ -1,0 +1,155 @@
+"""Finding runs again: exact, by version, by name; natural order; broken ones passed over and told."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from stoker import RunBroken, RunDirectoryError, RunNotFound, StokerError, TrainingRun, list_runs
+from stoker.runs import naming
+from stoker.runs.documents import write_json
+from stoker.runs.metadata import Attempt, RunMetadata, now
+
+pytestmark = pytest.mark.anyio
+
+
+def make_run(root: Path, name: str, version: str, run_id: str) -> Path:
+    """A run as a program of another day has left it."""
+    directory = root / name / version / run_id
+    (directory / "checkpoints").mkdir(parents=True)
+    metadata = RunMetadata(
+        name=name, version=version, run_id=run_id, started_at=now(), last_updated=now(),
+        attempts=(Attempt(number=1, started_at=now()),),
+    )  # fmt: skip
+    write_json(directory / "metadata.json", metadata)
+    return directory
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    for version, run_id in [
+        ("v1", "20250101_000000"),
+        ("v2", "20250101_000000"),
+        ("v9", "20250301_000000"),
+        ("v10", "20250201_000000"),
+        ("v10", "20250201_000000_2"),
+        ("v10", "20250201_000000_9"),
+        ("v10", "20250201_000000_10"),
+        ("v10", "20241231_235959_99"),
+    ]:
+        make_run(tmp_path, "cartpole", version, run_id)
+    make_run(tmp_path, "acrobot", "v1", "20260101_000000")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("cartpole/v1/20250101_000000", "cartpole/v1/20250101_000000"),
+        ("cartpole/v10/20250201_000000_2", "cartpole/v10/20250201_000000_2"),
+        ("cartpole/v9", "cartpole/v9/20250301_000000"),
+        ("cartpole/v10", "cartpole/v10/20250201_000000_10"),
+        ("cartpole", "cartpole/v10/20250201_000000_10"),
+        ("cartpole/", "cartpole/v10/20250201_000000_10"),
+        ("acrobot", "acrobot/v1/20260101_000000"),
+    ],
+)
+async def test_an_exact_run_a_version_or_a_name(runs: Path, path: str, found: str) -> None:
+    for find in (TrainingRun.resume, TrainingRun.open):
+        run = await find(os.path.join(runs, path))  # noqa: PTH118 - a trailing slash is kept
+        assert run.directory == runs / found
+        assert run.metadata.run_id == run.directory.name
+        assert not run.is_new
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["v1", "v2", "v9", "v10", "v99", "v100"],
+        ["20241231_235959_99", "20250101_000000", "20250101_000000_2", "20250101_000000_10"],
+        ["1", "2", "10", "a", "a2", "a10", "b"],
+        ["v1.2", "v1.10", "v1.10b", "v2"],
+    ],
+)
+def test_natural_order(names: list[str]) -> None:
+    assert sorted(sorted(names, reverse=True), key=naming.natural_key) == names
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"name":"x"}', b"\xff\xfe", b"null", b"\x00" * 100, None])
+async def test_a_broken_newest_run_is_passed_over_with_a_warning(
+    runs: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    newest = runs / "cartpole/v10/20250201_000000_10"
+    if content is None:
+        (newest / "metadata.json").unlink()
+    else:
+        (newest / "metadata.json").write_bytes(content)
+    run = await TrainingRun.resume(runs / "cartpole")
+    assert run.directory.name == "20250201_000000_9"
+    (warning,) = caplog.records
+    assert warning.levelname == "WARNING"
+    assert str(newest / "metadata.json") in warning.message
+    with pytest.raises(RunBroken, match=r"20250201_000000_10.metadata\.json: cannot be read"):
+        await TrainingRun.resume(newest)
+
+
+async def test_when_all_are_broken_it_says_so(runs: Path) -> None:
+    for path in (runs / "cartpole" / "v10").glob("*/metadata.json"):
+        path.write_text("{")
+    with pytest.raises(RunBroken, match="none of the 5 runs there can be read"):
+        await TrainingRun.resume(runs / "cartpole" / "v10")
+    run = await TrainingRun.resume(runs / "cartpole")
+    assert run.directory == runs / "cartpole/v9/20250301_000000", "the newest of the version before"
+
+
+async def test_where_there_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    for path in ("missing", "empty", "file", "file/below"):
+        with pytest.raises(RunNotFound, match=f"{path}: no run there"):
+            await TrainingRun.resume(tmp_path / path)
+    assert issubclass(RunNotFound, RunDirectoryError)
+    assert issubclass(RunNotFound, StokerError)
+    assert issubclass(RunNotFound, OSError)
+
+
+async def test_leftovers_are_removed_by_resume_and_not_by_open(runs: Path) -> None:
+    run = await TrainingRun.open(runs / "acrobot")
+    left = [run.directory / ".metadata.json.7.8.tmp", run.checkpoints_directory / ".step_5.pt.7.8.tmp"]
+    kept = [run.checkpoints_directory / "step_5.pt", run.directory / "train_episodes.jsonl.torn"]
+    for path in [*left, *kept]:
+        path.write_bytes(b"half")
+    await TrainingRun.open(run.directory)
+    assert all(path.exists() for path in [*left, *kept])
+    await TrainingRun.resume(run.directory)
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in kept)
+
+
+async def test_all_runs_are_listed_broken_ones_as_their_error(runs: Path) -> None:
+    (runs / "cartpole/v2/20250101_000000/metadata.json").write_text("{")
+    (runs / "notes").mkdir()
+    (runs / "notes" / "readme.txt").write_text("no run")
+    found = await list_runs(runs)
+    assert [
+        str(run.directory.relative_to(runs)) if isinstance(run, TrainingRun) else type(run).__name__
+        for run in found
+    ] == [
+        "acrobot/v1/20260101_000000",
+        "cartpole/v1/20250101_000000",
+        "RunBroken",
+        "cartpole/v9/20250301_000000",
+        "cartpole/v10/20241231_235959_99",
+        "cartpole/v10/20250201_000000",
+        "cartpole/v10/20250201_000000_2",
+        "cartpole/v10/20250201_000000_9",
+        "cartpole/v10/20250201_000000_10",
+    ]
+
+
+async def test_a_missing_runs_directory_is_told_from_an_empty_one(tmp_path: Path) -> None:
+    assert await list_runs(tmp_path) == []
+    with pytest.raises(RunNotFound, match="no such runs directory"):
+        await list_runs(tmp_path / "missing")

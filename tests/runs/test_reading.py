@@ -1,0 +1,229 @@
+"""What is written comes back: config, rows as columns, and the history that counts."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from stoker import ConfigError, EpisodeRecord, EpisodeStatus, InvalidExperience, RunBroken, TrainingRun
+from stoker.runs import Attempt, EvalEpisodeRow, TrainEpisodeRow
+from stoker.runs.metadata import effective, now
+
+pytestmark = pytest.mark.anyio
+TERMINATED = EpisodeStatus.TERMINATED
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True):
+    rate: float
+    sizes: tuple[int, ...] = ()
+
+
+async def test_config_round_trip(tmp_path: Path) -> None:
+    run = await TrainingRun.create("x", root=tmp_path)
+    await run.write_config(Settings(0.5, (64, 64)))
+    assert await run.read_config(Settings) == Settings(0.5, (64, 64))
+    assert await run.read_config() == {"rate": 0.5, "sizes": [64, 64]}
+    await run.write_config({"env": "CartPole-v1", "nested": {"a": [1, None]}})
+    again = await TrainingRun.open(run.directory)
+    assert await again.read_config() == {"env": "CartPole-v1", "nested": {"a": [1, None]}}
+    assert (run.directory / "config.json").read_text().startswith('{\n  "env": "CartPole-v1",\n'), (
+        "for people"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "No such file"),
+        (b"", "truncated"),
+        (b'{"rate":', "truncated"),
+        (b'{"rate":"fast"}', "Expected `float`"),
+        (b'{"rate":1.0,"rat":2}', "unknown field `rat`"),
+        (b'{"rate":1.0,"\xff":2}', "can't decode"),
+    ],
+)
+async def test_a_config_that_cannot_be_read_is_a_typed_error(
+    tmp_path: Path, content: bytes | None, problem: str
+) -> None:
+    run = await TrainingRun.create("x", root=tmp_path)
+    if content is not None:
+        (run.directory / "config.json").write_bytes(content)
+    with pytest.raises(RunBroken, match=rf"config\.json: cannot be read \(.*{problem}"):
+        await run.read_config(Settings)
+
+
+async def test_rows_logged_without_a_session(tmp_path: Path) -> None:
+    run = await TrainingRun.create("x", root=tmp_path)
+    await run.log_train_episode(EpisodeRecord(23.0, 23, TERMINATED, {"epsilon": 0.97}))
+    await run.log_train_episode(
+        EpisodeRecord(5.0, 7, EpisodeStatus.TRUNCATED, {"loss": 0.5}), total_steps=40, actor_id="a"
+    )
+    await run.log_eval_episode(EpisodeRecord(100.0, 99, TERMINATED), 100_000)
+    await run.update_metadata(run.metadata.total_steps, run.metadata.total_episodes)
+    await run.aclose()
+    train = [json.loads(line) for line in (run.directory / "train_episodes.jsonl").read_text().splitlines()]
+    assert all(datetime.fromisoformat(row.pop("time")).utcoffset() is not None for row in train)
+    assert train == [
+        {"total_reward": 23.0, "length": 23, "status": "Terminated", "extras": {"epsilon": 0.97},
+         "total_steps": 23, "episode": 1, "actor_id": 0, "attempt": 1},
+        {"total_reward": 5.0, "length": 7, "status": "Truncated", "extras": {"loss": 0.5},
+         "total_steps": 40, "episode": 2, "actor_id": "a", "attempt": 1},
+    ]  # fmt: skip
+    (line,) = (run.directory / "eval_episodes.jsonl").read_text().splitlines()
+    assert list(json.loads(line))[:5] == ["total_steps_at_eval", "total_reward", "length", "status", "extras"]
+    metadata = json.loads((run.directory / "metadata.json").read_text())
+    assert (metadata["total_steps"], metadata["total_episodes"]) == (40, 2)
+
+
+async def test_columns_have_nan_where_an_extra_is_absent(tmp_path: Path) -> None:
+    run = await TrainingRun.create("x", root=tmp_path)
+    for k, extras in enumerate([{"a": 1.0}, {}, {"b": 2.0, "a": 3.0}]):
+        await run.log_train_episode(EpisodeRecord(float(k), k, TERMINATED, extras), actor_id=f"actor {k}")
+    columns = await run.read_train_episodes()
+    assert {len(column) for column in columns.values()} == {3}
+    assert columns["total_reward"].dtype == np.float64
+    assert columns["length"].dtype == columns["episode"].dtype == np.int64
+    assert columns["status"].tolist() == ["Terminated"] * 3
+    assert columns["actor_id"].tolist() == ["actor 0", "actor 1", "actor 2"]
+    assert all(time.utcoffset() is not None for time in columns["time"])
+    np.testing.assert_array_equal(columns["extras.a"], [1.0, math.nan, 3.0])
+    np.testing.assert_array_equal(columns["extras.b"], [math.nan, math.nan, 2.0])
+    await run.aclose()
+
+
+async def test_without_rows_the_columns_are_empty(tmp_path: Path) -> None:
+    run = await TrainingRun.create("x", root=tmp_path)
+    columns = await run.read_train_episodes()
+    assert columns["total_reward"].shape == columns["status"].shape == (0,)
+    assert (await run.read_eval_episodes())["total_steps_at_eval"].shape == (0,)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+async def test_numbers_that_json_has_not_are_refused(tmp_path: Path, value: float) -> None:
+    run = await TrainingRun.create("x", root=tmp_path)
+    for record in (EpisodeRecord(value, 1, TERMINATED), EpisodeRecord(1.0, 1, TERMINATED, {"x": value})):
+        with pytest.raises(InvalidExperience, match="not finite"):
+            await run.log_train_episode(record)
+        with pytest.raises(InvalidExperience, match="not finite"):
+            await run.log_eval_episode(record, 5)
+    assert run.metadata.total_episodes == 0
+    assert not (run.directory / "train_episodes.jsonl").exists()
+
+
+async def test_a_damaged_row_is_named(tmp_path: Path) -> None:
+    run = await TrainingRun.create("x", root=tmp_path)
+    for _ in range(3):
+        await run.log_train_episode(EpisodeRecord(1.0, 1, TERMINATED))
+    await run.aclose()
+    path = run.directory / "train_episodes.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"#" + lines[1] + lines[2])
+    with pytest.raises(RunBroken, match=r"train_episodes\.jsonl: line 2 is not a row"):
+        await run.read_train_episodes()
+
+
+def attempts(*starts: tuple[int, int]) -> list[Attempt]:
+    """Attempts by where they began: steps and episodes."""
+    return [
+        Attempt(number=i, started_at=now(), from_steps=steps, from_episodes=episodes)
+        for i, (steps, episodes) in enumerate(starts, 1)
+    ]
+
+
+def train_row(attempt: int, episode: int) -> TrainEpisodeRow:
+    return TrainEpisodeRow(
+        total_reward=0.0, length=1, status=TERMINATED, extras={}, total_steps=10 * episode, episode=episode,
+        actor_id=0, time=now(), attempt=attempt,
+    )  # fmt: skip
+
+
+def eval_row(attempt: int, steps: int) -> EvalEpisodeRow:
+    return EvalEpisodeRow(
+        total_steps_at_eval=steps, total_reward=0.0, length=1, status=TERMINATED, extras={}, time=now(),
+        attempt=attempt,
+    )  # fmt: skip
+
+
+# name, where each attempt began (steps, episodes), the episodes that each wrote, those that count
+HISTORIES: list[tuple[str, list[tuple[int, int]], list[range], list[tuple[int, int]]]] = [
+    ("one attempt", [(0, 0)], [range(1, 4)], [(1, 1), (1, 2), (1, 3)]),
+    (
+        "a clean resume",
+        [(0, 0), (30, 3)],
+        [range(1, 4), range(4, 6)],
+        [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5)],
+    ),
+    ("killed", [(0, 0), (20, 2)], [range(1, 6), range(3, 5)], [(1, 1), (1, 2), (2, 3), (2, 4)]),
+    ("killed before a checkpoint", [(0, 0), (0, 0)], [range(1, 6), range(1, 3)], [(2, 1), (2, 2)]),
+    (
+        "killed twice, further each time",
+        [(0, 0), (20, 2), (40, 4)],
+        [range(1, 4), range(3, 7), range(5, 7)],
+        [(1, 1), (1, 2), (2, 3), (2, 4), (3, 5), (3, 6)],
+    ),
+    (
+        "the second back before the first's checkpoint",
+        [(0, 0), (40, 4), (20, 2)],
+        [range(1, 6), range(5, 8), range(3, 4)],
+        [(1, 1), (1, 2), (3, 3)],
+    ),
+    (
+        "killed again at once",
+        [(0, 0), (20, 2), (20, 2), (20, 2)],
+        [range(1, 6), range(0), range(3, 6), range(3, 4)],
+        [(1, 1), (1, 2), (4, 3)],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("starts", "written", "counting"), [h[1:] for h in HISTORIES], ids=[h[0] for h in HISTORIES]
+)
+def test_the_history_that_counts(
+    starts: list[tuple[int, int]], written: list[range], counting: list[tuple[int, int]]
+) -> None:
+    rows = [train_row(i, episode) for i, episodes in enumerate(written, 1) for episode in episodes]
+    kept = effective(rows, attempts(*starts))
+    assert [(row.attempt, row.episode) for row in kept] == counting
+    assert [row.episode for row in kept] == list(range(1, len(kept) + 1)), "without gaps"
+
+
+def test_evaluations_of_an_abandoned_future_do_not_count() -> None:
+    rows = [
+        eval_row(1, 10),
+        eval_row(1, 20),
+        eval_row(1, 30),
+        eval_row(2, 25),
+        eval_row(2, 35),
+        eval_row(3, 40),
+    ]
+    kept = effective(rows, attempts((0, 0), (20, 2), (30, 3)))
+    assert [(row.attempt, row.total_steps_at_eval) for row in kept] == [(1, 10), (1, 20), (2, 25), (3, 40)]
+
+
+async def test_attempts_are_noted_and_rows_carry_their_number(tmp_path: Path) -> None:
+    run = await TrainingRun.create("x", root=tmp_path)
+    for _ in range(4):
+        await run.log_train_episode(EpisodeRecord(1.0, 10, TERMINATED))
+    await run.aclose()
+    resumed = await TrainingRun.resume(run.directory)
+    assert await resumed.begin_attempt(20, 2) == 2
+    assert (resumed.metadata.total_steps, resumed.metadata.total_episodes) == (20, 2)
+    await resumed.log_train_episode(EpisodeRecord(9.0, 10, TERMINATED))
+    await resumed.aclose()
+    assert (await resumed.read_train_episodes())["total_reward"].tolist() == [1.0, 1.0, 9.0]
+    everything: Any = await resumed.read_train_episodes(all_attempts=True)
+    assert everything["attempt"].tolist() == [1, 1, 1, 1, 2]
+
+
+async def test_a_negative_keep_is_refused(tmp_path: Path) -> None:
+    run = await TrainingRun.create("x", root=tmp_path)
+    with pytest.raises(ConfigError, match="keep=-1"):
+        await run.prune_checkpoints(-1)

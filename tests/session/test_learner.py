@@ -1,0 +1,236 @@
+"""The learner is a function of the order of events: cut into batches in any way, it does the same."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import anyio
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stoker import (
+    DQN,
+    DQNConfig,
+    EpisodeRecord,
+    EpisodeStatus,
+    Experience,
+    SessionConfig,
+    StatsTracker,
+    TrainingRun,
+)
+from stoker.replies import Reply
+from stoker.session.events import (
+    CheckpointStaged,
+    EpisodeEnded,
+    EpisodeStarted,
+    EvalEpisodeEnded,
+    EvaluationDue,
+    Event,
+    FlushReached,
+    FlushRequested,
+    RowReady,
+    SnapshotRequested,
+    SnapshotTaken,
+)
+from stoker.session.learner import Learner
+from stoker.testing import FakeAgent
+
+TERMINATED = EpisodeStatus.TERMINATED
+BOX = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+CONFIG = DQNConfig(
+    hidden_sizes=(4,), batch_size=4, learning_starts=8, buffer_size=64, target_update_interval=5
+)
+
+
+def transition(k: int) -> Experience:
+    rng = np.random.default_rng(k)
+    first, second = rng.uniform(-1, 1, (2, 2)).astype(np.float32)
+    status = TERMINATED if k % 7 == 6 else EpisodeStatus.CONTINUING
+    return Experience(first, int(rng.integers(2)), float(rng.normal()), second, status, k % 3)
+
+
+def script(n_steps: int = 60) -> list[Event]:
+    events: list[Event] = []
+    for k in range(n_steps):
+        if k % 7 == 0:
+            events.append(EpisodeStarted(k % 3))
+        events.append(transition(k))
+        if k % 7 == 6:
+            events.append(EpisodeEnded(EpisodeRecord(float(k), 7, TERMINATED), k % 3))
+    return events
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
+    root: Path = tmp_path_factory.mktemp("runs")
+
+    async def create() -> TrainingRun:
+        return await TrainingRun.create("x", root=root)
+
+    return anyio.run(create)
+
+
+def learner_with(agent: Any, run: TrainingRun | None, **config: Any) -> Learner:
+    learner = Learner(agent, SessionConfig(**config), StatsTracker(), run)
+    learner.begin()
+    return learner
+
+
+def described(effect: Any) -> Any:
+    """An effect without its clock times, with tensors as lists."""
+
+    def plain(value: Any) -> Any:
+        match value:
+            case torch.Tensor():
+                return value.tolist()
+            case dict():
+                return {key: plain(item) for key, item in value.items()}
+            case list() | tuple():
+                return [plain(item) for item in value]
+            case _:
+                return value
+
+    match effect:
+        case RowReady(_, row):
+            return (row.episode, row.total_steps, row.total_reward, row.extras, row.actor_id)
+        case CheckpointStaged(staged, step, _):
+            return ("checkpoint", step, plain(staged))
+        case EvaluationDue(snapshot):
+            return ("evaluation", snapshot.total_steps, plain(snapshot.state))
+        case _:
+            raise AssertionError(effect)
+
+
+def outcome(run: TrainingRun, events: list[Event], cuts: list[int]) -> list[Any]:
+    learner = learner_with(
+        DQN(BOX, gymnasium.spaces.Discrete(2), CONFIG, seed=5),
+        run,
+        checkpoint_freq=25,
+        eval_freq=20,
+        opt_interval=3,
+    )
+    effects: list[Any] = []
+    bounds = [0, *sorted(cuts), len(events)]
+    for start, end in itertools.pairwise(bounds):
+        if start < end:
+            effects += learner.process(events[start:end])
+    return [described(effect) for effect in effects + learner.finish()]
+
+
+@settings(max_examples=15)
+@given(cuts=st.lists(st.integers(0, len(script())), max_size=30))
+def test_the_same_order_of_events_has_the_same_effects_however_it_is_cut(
+    run: TrainingRun, cuts: list[int]
+) -> None:
+    events = script()
+    assert outcome(run, events, cuts) == outcome(run, events, [])
+
+
+def test_effects_come_in_the_order_of_what_caused_them(run: TrainingRun) -> None:
+    kinds = [effect if isinstance(effect[0], int) else effect[:2] for effect in outcome(run, script(), [])]
+    assert [kind[:2] for kind in kinds] == [
+        (1, 7), (2, 14), ("evaluation", 20), (3, 21), ("checkpoint", 25), (4, 28), (5, 35),
+        ("evaluation", 40), (6, 42), (7, 49), ("checkpoint", 50), (8, 56),
+        ("evaluation", 60), ("checkpoint", 60),
+    ]  # fmt: skip
+
+
+async def no_reply() -> tuple[Reply[None], Reply[Any]]:
+    return Reply(), Reply()
+
+
+def test_requests_are_answered_in_their_place(run: TrainingRun) -> None:
+    flushed, snapped = anyio.run(no_reply)
+    learner = learner_with(FakeAgent(), run)
+    steps: list[Event] = [transition(k) for k in range(4)]
+    record = EpisodeRecord(1.0, 2, TERMINATED)
+    effects = learner.process([
+        steps[0], FlushRequested(flushed), steps[1], SnapshotRequested(snapped), steps[2],
+        EvalEpisodeEnded(record, None), EvalEpisodeEnded(record, 1), steps[3],
+    ])  # fmt: skip
+    flush, snapshot, now, pinned = effects
+    assert isinstance(flush, FlushReached)
+    assert flush.reply is flushed
+    assert isinstance(snapshot, SnapshotTaken)
+    assert snapshot.snapshot.total_steps == 2
+    assert isinstance(now, RowReady)
+    assert isinstance(pinned, RowReady)
+    assert [row.row.total_steps_at_eval for row in (now, pinned)] == [3, 1]  # type: ignore[union-attr]
+    assert learner.total_steps == 4
+
+
+@pytest.mark.parametrize(
+    ("opt_interval", "checkpoint_freq", "eval_freq"),
+    [(1, 0, 0), (3, 7, 5), (10, 10, 10), (4, 1, 0), (50, 50, 49)],
+)
+def test_each_period_fires_at_exactly_its_multiples(
+    run: TrainingRun, opt_interval: int, checkpoint_freq: int, eval_freq: int
+) -> None:
+    agent = FakeAgent()
+    learner = learner_with(
+        agent, run, opt_interval=opt_interval, checkpoint_freq=checkpoint_freq, eval_freq=eval_freq
+    )
+    effects: list[Any] = learner.process([transition(k) for k in range(100)])
+    saved = [effect.step for effect in effects if isinstance(effect, CheckpointStaged)]
+    due = [effect.snapshot.total_steps for effect in effects if isinstance(effect, EvaluationDue)]
+    assert agent.learned_at == list(range(opt_interval, 101, opt_interval))
+    assert saved == (list(range(checkpoint_freq, 101, checkpoint_freq)) if checkpoint_freq else [])
+    assert due == (list(range(eval_freq, 101, eval_freq)) if eval_freq else [])
+
+
+def test_the_final_checkpoint_is_not_written_twice(run: TrainingRun) -> None:
+    learner = learner_with(FakeAgent(), run, checkpoint_freq=10)
+    learner.process([transition(k) for k in range(10)])
+    assert learner.finish() == []
+    learner.process([EpisodeEnded(EpisodeRecord(1.0, 1, TERMINATED), 0)])
+    assert [type(effect) for effect in learner.finish()] == [CheckpointStaged], (
+        "an episode more is something new"
+    )
+
+
+def test_without_a_run_nothing_is_staged() -> None:
+    learner = learner_with(FakeAgent(), None, checkpoint_freq=1)
+    assert learner.process(script()) == []
+    assert learner.finish() == []
+
+
+def test_a_checkpoint_is_a_copy_of_its_moment(run: TrainingRun) -> None:
+    agent = DQN(BOX, gymnasium.spaces.Discrete(2), CONFIG, seed=5)
+    learner = learner_with(agent, run, checkpoint_freq=30)
+    staged = [
+        e for e in learner.process([transition(k) for k in range(60)]) if isinstance(e, CheckpointStaged)
+    ]
+    early, late = (effect.staged["agent"]["online"] for effect in staged)
+    assert any(not torch.equal(early[name], late[name]) for name in early)
+
+
+def test_a_restored_learner_goes_on_as_the_first_would_have(run: TrainingRun) -> None:
+    events = script()
+    learner = learner_with(DQN(BOX, gymnasium.spaces.Discrete(2), CONFIG, seed=5), run, checkpoint_freq=25)
+    effects = learner.process(events)
+    first = next(effect for effect in effects if isinstance(effect, CheckpointStaged))
+    at = next(
+        i for i, event in enumerate(events) if i and sum(type(e) is Experience for e in events[:i]) == 25
+    )
+    other = Learner(
+        DQN(BOX, gymnasium.spaces.Discrete(2), CONFIG, seed=99),
+        SessionConfig(checkpoint_freq=25),
+        StatsTracker(),
+        run,
+    )
+    other.restore(first.staged)
+    other.begin()
+    assert (other.total_steps, other.total_episodes, other.opt_steps) == (25, 3, learner_opt_steps(25))
+    assert other.finish() == [], "it begins where it was saved"
+    other.process(events[at:])
+    assert [described(e) for e in other.finish()] == [described(e) for e in learner.finish()]
+
+
+def learner_opt_steps(total_steps: int) -> int:
+    return max(0, total_steps - CONFIG.learning_starts + 1)

@@ -1,0 +1,39 @@
+"""A reply is set once, told to its asker, and silent when nobody asks any more."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from stoker.replies import Reply
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_first_answer_stands() -> None:
+    reply: Reply[int] = Reply()
+    assert not reply.is_set
+    reply.set(1)
+    reply.set(2)
+    reply.fail(KeyError())
+    assert reply.is_set
+    assert await reply.wait() == await reply.wait() == 1
+
+
+async def test_an_error_is_raised_where_it_is_awaited() -> None:
+    reply: Reply[int] = Reply()
+    reply.fail(KeyError("gone"))
+    reply.set(1)
+    with pytest.raises(KeyError, match="gone"):
+        await reply.wait()
+
+
+async def test_who_gives_up_is_noted() -> None:
+    reply: Reply[int] = Reply()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(reply.wait)
+        await anyio.wait_all_tasks_blocked()
+        assert not reply.abandoned
+        tasks.cancel_scope.cancel()
+    assert reply.abandoned
+    reply.set(1)

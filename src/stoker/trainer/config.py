@@ -105,7 +105,7 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
     nested: Any = flat.pop("agent_settings", None) or {}
     if not isinstance(nested, Mapping):
         raise ConfigError(f"{where}: agent_settings={nested!r} is not a table of settings")
-    settings = dict(cast("Mapping[str, Any]", nested))
+    settings = {key.replace("-", "_"): value for key, value in cast("Mapping[str, Any]", nested).items()}
     env, agent = flat.get("env"), flat.get("agent", "dqn")
     if not isinstance(env, str):
         raise ConfigError(f'{where}: name the environment, such as env = "CartPole-v1"')

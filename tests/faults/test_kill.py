@@ -1,0 +1,204 @@
+"""``kill -9`` in the middle of ``stoker train``: the run goes on from its last checkpoint, nothing is torn.
+
+The short form runs with all the tests; the long one is marked ``faults`` (``make faults``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from stoker import DQNConfig, TrainingRun, preset
+from stoker.trainer import config_from
+from stoker.writer import load_checkpoint
+
+FREQ = 200
+STARTS = 64
+TRAIN = [
+    "train", "CartPole-v1", "-n", "1000000", "--checkpoint-freq", str(FREQ), "--learning-starts", str(STARTS),
+    "--n-step", "1",
+    "--hidden-sizes", "16", "--eval-freq", "500", "--eval-episodes", "5", "--num-envs", "4", "--json",
+    "--no-progress",
+]  # fmt: skip
+
+
+def stoker(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    """A command in a process group of its own, so that a kill reaches whatever it has started."""
+    log = (cwd / "stderr.txt").open("a")
+    with log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "stoker", *arguments],
+            cwd=cwd, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
+        )  # fmt: skip
+
+
+def wait_for_steps(process: subprocess.Popen[str], root: Path, more_than: int) -> Path:
+    """Wait until the run has checkpoints beyond a step; return its directory."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, (root / "stderr.txt").read_text()
+        for directory in root.glob("runs/*/*/*"):
+            run = TrainingRun(directory, None)  # type: ignore[arg-type]  # only its paths are used
+            if any(step > more_than for step in run.checkpoint_steps()):
+                return directory
+        time.sleep(0.01)  # a process cannot be awaited: this looks whether it has got there
+    raise AssertionError(f"no checkpoint beyond {more_than}: {(root / 'stderr.txt').read_text()}")
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows; only the last may be torn, and only where nobody has opened the file since the kill."""
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def check_after_kill(directory: Path) -> dict[str, Any]:
+    """All that is on disk under final names is whole; the newest checkpoint."""
+    json.loads((directory / "metadata.json").read_text())
+    json.loads((directory / "config.json").read_text())
+    rows = whole_rows(directory / "train_episodes.jsonl")
+    assert all(row["status"] in ("Terminated", "Truncated") for row in rows)
+    whole_rows(directory / "eval_episodes.jsonl")
+    states = {path.name: load_checkpoint(path) for path in (directory / "checkpoints").glob("*.pt")}
+    steps = {int(name[5:-3]): state for name, state in states.items() if name.startswith("step_")}
+    for step, state in steps.items():
+        assert state["session"]["total_steps"] == state["agent"]["total_steps"] == step
+        assert state["replay"]["size"] == min(step, preset("dqn", "CartPole-v1").buffer_size)
+        assert step % FREQ == 0
+    assert "latest.pt" in states or len(steps) == 1, "killed between the two names, at the worst"
+    assert set(states) <= {"latest.pt", "best.pt", *(f"step_{step}.pt" for step in steps)}
+    newest = steps[max(steps)]
+    newest["best"] = states["best.pt"]["best"] if "best.pt" in states else None
+    return newest
+
+
+def check_history(directory: Path) -> None:
+    """The episodes that count are 1 to total_episodes, and every line parses."""
+
+    async def read() -> None:
+        run = await TrainingRun.open(directory)
+        columns = await run.read_train_episodes()
+        assert columns["episode"].tolist() == list(range(1, run.metadata.total_episodes + 1))
+        steps = columns["total_steps"].tolist()
+        assert steps == sorted(steps)
+        assert steps[-1] <= run.metadata.total_steps
+        assert (columns["extras.epsilon"] <= 1.0).all()
+        at_eval = (await run.read_eval_episodes())["total_steps_at_eval"]
+        assert sorted(at_eval.tolist()) == at_eval.tolist()
+
+    anyio.run(read)
+    for name in ("train_episodes.jsonl", "eval_episodes.jsonl"):
+        for line in (directory / name).read_text().splitlines():
+            json.loads(line)
+
+
+def finish(directory: Path, root: Path, before: dict[str, Any]) -> None:
+    """Resume to the end, and look whether it went on from where the newest checkpoint was."""
+    step = before["session"]["total_steps"]
+    total = step + 3 * FREQ + 50
+    done = stoker("resume", str(directory), "-n", str(total), "--json", "--no-progress", cwd=root)
+    out, _ = done.communicate(timeout=100)
+    said = (root / "stderr.txt").read_text()
+    assert done.returncode == 0, said
+    assert f"going on from step {step:,} of {total:,}" in said
+    line = json.loads(out.splitlines()[-1])
+    assert line["total_steps"] == total
+    assert Path(root / line["run"]) == directory
+    if before["best"] is not None:
+        assert line["best_eval_reward"] >= before["best"]["value"], "the best value is not forgotten"
+    metadata = json.loads((directory / "metadata.json").read_text())
+    assert metadata["attempts"][-1]["from_steps"] == step
+    assert metadata["attempts"][-1]["from_episodes"] == before["session"]["total_episodes"]
+    assert (metadata["total_steps"], metadata["total_episodes"]) == (total, line["total_episodes"])
+    after = load_checkpoint(directory / "checkpoints" / f"step_{total}.pt")
+    assert after["agent"]["total_steps"] == total
+    assert after["replay"]["size"] == total
+    assert after["agent"]["opt_steps"] == total - STARTS + 1, "one update per step, over all attempts"
+    config: DQNConfig = config_from(json.loads((directory / "config.json").read_text())).agent_settings
+    rows = whole_rows(directory / "train_episodes.jsonl")
+    mine = [row for row in rows if row["attempt"] == metadata["attempts"][-1]["number"]]
+    for row in mine:
+        assert row["total_steps"] >= step
+        assert row["extras"]["epsilon"] == pytest.approx(config.epsilon_at(row["total_steps"]), abs=0.05)
+    assert not [path.name for path in directory.rglob(".*.tmp")], "leftovers are cleared away"
+    check_history(directory)
+
+
+def kill_and_resume(root: Path, n_kills: int, seed: int) -> None:
+    """Train, be killed, resume, be killed, and so on; at last resume to the end."""
+    rng = random.Random(seed)
+    process = stoker(*TRAIN, "--seed", str(seed), cwd=root)
+    reached = 0
+    try:
+        for k in range(n_kills):
+            directory = wait_for_steps(process, root, reached)
+            time.sleep(rng.uniform(0.0, 0.7))  # a random moment; nothing is waited for
+            kill(process)
+            newest = check_after_kill(directory)
+            assert newest["session"]["total_steps"] > reached, "it went on from the checkpoint"
+            reached = newest["session"]["total_steps"]
+            if k + 1 < n_kills:
+                process = stoker("resume", str(directory), "--json", "--no-progress", cwd=root)
+    finally:
+        if process.poll() is None:
+            kill(process)
+    finish(directory, root, newest)
+    attempts = json.loads((directory / "metadata.json").read_text())["attempts"]
+    starts = [attempt["from_steps"] for attempt in attempts]
+    assert len(starts) == n_kills + 1
+    assert starts == sorted(starts)
+    assert all(start % FREQ == 0 for start in starts)
+
+
+def test_three_kills(tmp_path: Path) -> None:
+    kill_and_resume(tmp_path, 3, seed=0)
+
+
+def test_a_kill_before_the_first_checkpoint(tmp_path: Path) -> None:
+    never = ["--checkpoint-freq", "0", "--eval-freq", "0"]
+    process = stoker(*TRAIN, *never, cwd=tmp_path)
+    try:
+        deadline = time.monotonic() + 60
+        while not (logs := list(tmp_path.glob("runs/*/*/*/train_episodes.jsonl"))):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)  # a process cannot be awaited: this looks whether it has got there
+    finally:
+        kill(process)
+    directory = logs[0].parent
+    done = stoker("resume", str(directory), "-n", "300", "--json", "--no-progress", cwd=tmp_path)
+    out, _ = done.communicate(timeout=100)
+    assert done.returncode == 0, (tmp_path / "stderr.txt").read_text()
+    assert json.loads(out.splitlines()[-1])["total_steps"] == 300
+    assert "there is no checkpoint: it starts from the beginning" in (tmp_path / "stderr.txt").read_text()
+    assert {row["attempt"] for row in whole_rows(directory / "train_episodes.jsonl")} == {1, 2}
+
+    async def history() -> list[int]:
+        run = await TrainingRun.open(directory)
+        return (await run.read_train_episodes())["episode"].tolist()
+
+    episodes = anyio.run(history)
+    assert episodes == list(
+        range(1, json.loads((directory / "metadata.json").read_text())["total_episodes"] + 1)
+    )
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_thirty_kills(tmp_path: Path, seed: int) -> None:
+    kill_and_resume(tmp_path, 10, seed)

@@ -1,0 +1,127 @@
+"""Names that packages hand on: there, documented, and written down the same in every place."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stoker
+
+SRC = Path(stoker.__file__).parent
+
+
+def package_name(path: Path) -> str:
+    return ".".join(path.parent.relative_to(SRC.parent).parts)
+
+
+PACKAGES = sorted(package_name(path) for path in SRC.rglob("__init__.py"))
+LAZY = sorted(
+    package_name(path)
+    for path in SRC.rglob("__init__.py")
+    if "lazy_exports(" in path.read_text(encoding="utf-8")
+)
+MODULES = sorted(
+    ".".join(path.relative_to(SRC.parent).with_suffix("").parts)
+    for path in SRC.rglob("*.py")
+    if path.name not in ("__init__.py", "__main__.py")
+)
+
+
+def lists_of(package: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Name -> module, as type checkers see them and as they are loaded."""
+    (branch,) = (
+        node
+        for node in ast.parse((SRC.parent / package.replace(".", "/") / "__init__.py").read_text()).body
+        if isinstance(node, ast.If)
+    )
+    checked = {
+        alias.asname or alias.name: str(node.module)
+        for node in branch.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    (assignment,) = branch.orelse
+    assert isinstance(assignment, ast.Assign)
+    assert isinstance(assignment.value, ast.Call)
+    return checked, ast.literal_eval(assignment.value.args[1])
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_name_in_all_is_there_once_and_dir_knows_it(package: str) -> None:
+    module = importlib.import_module(package)
+    assert len(set(module.__all__)) == len(module.__all__)
+    for name in module.__all__:
+        assert hasattr(module, name), name
+        assert name in dir(module)
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_what_type_checkers_see_is_what_is_loaded_and_what_all_says(package: str) -> None:
+    checked, loaded = lists_of(package)
+    assert checked == loaded
+    module = importlib.import_module(package)
+    assert set(loaded) == set(module.__all__) - {"__version__"}
+    for name, home in loaded.items():
+        there: Any = importlib.import_module(home)
+        assert getattr(module, name) is getattr(there, name)
+        assert name in there.__all__, f"{home} does not give {name} out"
+
+
+def test_the_root_is_lazy() -> None:
+    assert "stoker" in LAZY
+    assert len(LAZY) >= 3
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_says_what_it_gives_out(module: str) -> None:
+    there = importlib.import_module(module)
+    assert there.__doc__
+    assert len(there.__doc__.splitlines()) <= 15 or there.__name__ == "stoker.errors", "which draws the tree"
+    for name in there.__all__:
+        assert hasattr(there, name), name
+
+
+def undocumented(value: Any, name: str) -> list[str]:
+    """The value, and its public methods and properties of its own, that have no docstring."""
+    if not isinstance(value, type | types.FunctionType):
+        return []  # an alias, documented where it is defined
+    missing = [] if inspect.getdoc(value) else [name]
+    if isinstance(value, type):
+        for attribute, member in vars(value).items():
+            if attribute.startswith("_"):
+                continue
+            function = getattr(member, "__func__", getattr(member, "fget", member))
+            if isinstance(function, types.FunctionType) and not inspect.getdoc(function):
+                missing.append(f"{name}.{attribute}")
+    return missing
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_name_handed_on_is_documented(package: str) -> None:
+    module = importlib.import_module(package)
+    assert [gap for name in module.__all__ for gap in undocumented(getattr(module, name), name)] == []
+
+
+def test_a_gap_is_found() -> None:
+    class Documented:
+        """It is."""
+
+        def method(self) -> None:
+            pass
+
+        @property
+        def value(self) -> int:
+            return 1
+
+        @classmethod
+        def make(cls) -> None:
+            """Make."""
+
+    assert undocumented(Documented, "D") == ["D.method", "D.value"]
+    assert undocumented(lambda: None, "f") == ["f"]

@@ -1,0 +1,129 @@
+"""A config from plain values: where settings come from, what is refused, and how it survives a file."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from stoker import ConfigError, DQNConfig, TrainConfig, preset
+from stoker.trainer import config_from
+from stoker.trainer.config import read_toml
+
+CARTPOLE = {"env": "CartPole-v1"}
+
+
+def test_only_the_environment_is_needed() -> None:
+    config = config_from(CARTPOLE)
+    assert config == TrainConfig(env="CartPole-v1", agent_settings=preset("dqn", "CartPole-v1"))
+    assert config_from({"env": "Acrobot-v1"}).agent_settings == DQNConfig()
+
+
+def test_values_win_over_the_preset_and_the_preset_over_defaults() -> None:
+    base = preset("dqn", "CartPole-v1")
+    config = config_from({**CARTPOLE, "gamma": 0.5, "seed": 7, "num_envs": 3})
+    assert config.agent_settings == msgspec.structs.replace(base, gamma=0.5)
+    assert (config.seed, config.num_envs, config.total_timesteps) == (
+        7,
+        3,
+        TrainConfig(env="x").total_timesteps,
+    )
+
+
+def test_dashes_stand_for_underscores_everywhere() -> None:
+    dashed = {
+        "env": "CartPole-v1", "num-envs": 2, "batch-size": 8,
+        "agent-settings": {"hidden-sizes": [16], "learning_starts": 8},
+    }  # fmt: skip
+    config = config_from(dashed)
+    assert config.num_envs == 2
+    assert config.agent_settings.batch_size == config.agent_settings.learning_starts == 8
+    assert config.agent_settings.hidden_sizes == (16,)
+
+
+def test_settings_of_the_agent_are_taken_flat_or_nested() -> None:
+    flat = config_from({**CARTPOLE, "gamma": 0.5, "double": True})
+    nested = config_from({**CARTPOLE, "agent_settings": {"gamma": 0.5, "double": True}})
+    mixed = config_from({**CARTPOLE, "double": True, "agent_settings": {"gamma": 0.5}})
+    assert flat == nested == mixed
+    both = config_from({**CARTPOLE, "gamma": 0.25, "agent_settings": {"gamma": 0.5}})
+    assert both.agent_settings.gamma == 0.25, "flat is nearer to the one who asks"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        CARTPOLE,
+        {"env": "Acrobot-v1", "stop_at_reward": -80.5, "keep_checkpoints": None, "eval_freq": 0},
+        {**CARTPOLE, "tau": 0.005, "hidden_sizes": [], "stepping": "thread", "max_grad_norm": None},
+    ],
+)
+def test_it_survives_json(values: dict[str, Any]) -> None:
+    config = config_from(values)
+    plain = msgspec.json.decode(msgspec.json.encode(config))
+    assert config_from(plain) == config
+    assert set(plain) == set(TrainConfig.__struct_fields__), "config.json holds all of it"
+    assert set(plain["agent_settings"]) == set(DQNConfig.__struct_fields__)
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({}, "name the environment"),
+    ({"env": 5}, "name the environment"),
+    ({**CARTPOLE, "agent": "dnq"}, "unknown agent 'dnq'.*did you mean 'dqn'"),
+    ({**CARTPOLE, "agent": 3}, "agent=3 is not a name"),
+    ({**CARTPOLE, "num_env": 3}, "unknown key 'num_env'; did you mean 'num_envs'"),
+    ({**CARTPOLE, "gama": 0.9}, "unknown key 'gama'; did you mean 'gamma'"),
+    ({**CARTPOLE, "zzz": 1}, "unknown key 'zzz'$"),
+    ({**CARTPOLE, "agent_settings": {"num_envs": 3}}, "unknown key 'num_envs'"),
+    (
+        {**CARTPOLE, "agent_settings": {"lerning_rate": 1}},
+        "unknown key 'lerning_rate'; did you mean 'learning_rate'",
+    ),
+    ({**CARTPOLE, "agent_settings": 5}, "agent_settings=5 is not a table"),
+    ({**CARTPOLE, "agent_settings": [1]}, r"agent_settings=\[1\] is not a table"),
+    ({**CARTPOLE, "num_envs": 0}, "num_envs=0.*>= 1"),
+    ({**CARTPOLE, "num_envs": "many"}, "num_envs='many'"),
+    ({**CARTPOLE, "num_envs": 2.5}, "num_envs=2.5"),
+    ({**CARTPOLE, "num_envs": True}, "num_envs=True"),
+    ({**CARTPOLE, "total_timesteps": -1}, "total_timesteps=-1"),
+    ({**CARTPOLE, "checkpoint_freq": -1}, "checkpoint_freq=-1"),
+    ({**CARTPOLE, "eval_freq": None}, "eval_freq=None"),
+    ({**CARTPOLE, "stepping": "fast"}, "stepping='fast'"),
+    ({**CARTPOLE, "stop_at_reward": "high"}, "stop_at_reward='high'"),
+    ({**CARTPOLE, "gamma": 1.5}, "gamma must be"),
+    ({**CARTPOLE, "gamma": math.nan}, "gamma must be"),
+    ({**CARTPOLE, "gamma": "high"}, "gamma='high'"),
+    ({**CARTPOLE, "hidden_sizes": [64, 0]}, r"hidden_sizes\[1\] must be"),
+    ({**CARTPOLE, "hidden_sizes": 64}, "hidden_sizes=64"),
+    ({**CARTPOLE, "batch_size": 100, "buffer_size": 10}, "batch_size must be at most buffer_size"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), BAD, ids=[message for _, message in BAD])
+def test_what_cannot_be_used_is_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"(?s)^(my\.toml: )?.*{message}"):
+        config_from(values, "my.toml")
+
+
+def test_a_toml_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text('env = "CartPole-v1"\nnum-envs = 2\n[agent_settings]\ngamma = 0.5\n')
+    config = config_from(read_toml(path), str(path))
+    assert (config.num_envs, config.agent_settings.gamma) == (2, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(None, "No such file"), (b"env = ", "not TOML"), (b"\xff", "not TOML"), (b"a = 1\na = 2\n", "not TOML")],
+)
+def test_a_toml_file_that_cannot_be_read_is_a_typed_error(
+    tmp_path: Path, content: bytes | None, problem: str
+) -> None:
+    path = tmp_path / "x.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"--config .*x\.toml: {problem}"):
+        read_toml(path)

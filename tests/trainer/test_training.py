@@ -1,0 +1,184 @@
+"""A whole training from a config, on tiny environments; and going on with it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import gymnasium
+import pytest
+import torch
+
+from stoker import (
+    ActorFailed,
+    ConfigError,
+    SessionFailed,
+    TrainingRun,
+    train,
+)
+from stoker.testing import AsyncChainEnv, ChainEnv, CrashingEnv, FakeAgent
+from stoker.trainer import agent_for, config_from
+from stoker.trainer.training import Progress
+
+pytestmark = pytest.mark.anyio
+
+TINY: dict[str, Any] = {
+    "env": "StokerChain-v0", "num_envs": 3, "total_timesteps": 300, "seed": 1, "checkpoint_freq": 100,
+    "eval_freq": 100, "eval_episodes": 3, "learning_starts": 16, "batch_size": 8, "buffer_size": 1000,
+    "hidden_sizes": [8], "epsilon_decay_steps": 300, "learning_rate": 0.01,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    gymnasium.register("StokerChain-v0", lambda: ChainEnv(3))
+    yield
+    del gymnasium.registry["StokerChain-v0"]
+
+
+def rows(run: TrainingRun, name: str = "train_episodes.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run.directory / name).read_text().splitlines()]
+
+
+async def test_from_a_config_to_a_complete_run(tmp_path: Path) -> None:
+    run = await TrainingRun.create("chain", root=tmp_path)
+    config = config_from(TINY)
+    result = await train(config, run)
+    assert (result.run, result.total_steps) == (str(run.directory), 300)
+    assert result.steps_per_sec > 0
+    assert result.restarts == 0
+    written = rows(run)
+    assert [row["episode"] for row in written] == list(range(1, result.total_episodes + 1))
+    assert {row["actor_id"] for row in written} == {0, 1, 2}
+    evaluated = rows(run, "eval_episodes.jsonl")
+    assert {row["total_steps_at_eval"] for row in evaluated} <= {100, 200, 300}
+    assert [row["total_steps_at_eval"] for row in evaluated][-3:] == [300] * 3, "the end is always evaluated"
+    assert run.checkpoint_steps() == [100, 200, 300]
+    assert result.best_eval_reward == run.metadata.best_value
+    metadata = json.loads((run.directory / "metadata.json").read_text())
+    assert (metadata["total_steps"], metadata["total_episodes"]) == (300, result.total_episodes)
+    state = torch.load(run.checkpoint_path(300), weights_only=True)
+    assert state["agent"]["opt_steps"] == 300 - 16 + 1
+
+
+async def test_a_chain_is_learnt_from_a_factory(tmp_path: Path) -> None:
+    run = await TrainingRun.create("chain", root=tmp_path)
+    config = config_from({**TINY, "total_timesteps": 3000, "stop_at_reward": 1.0, "eval_freq": 250})
+    result = await train(config, run, factory=lambda: AsyncChainEnv(3))
+    assert result.best_eval_reward == 1.0
+    assert result.last_eval_reward == 1.0
+
+
+async def test_a_resumed_run_goes_on(tmp_path: Path) -> None:
+    run = await TrainingRun.create("chain", root=tmp_path)
+    first = await train(config_from(TINY), run)
+    resumed = await TrainingRun.resume(tmp_path / "chain")
+    second = await train(config_from({**TINY, "total_timesteps": 450}), resumed)
+    assert second.run == first.run
+    assert second.total_steps == 450
+    assert second.total_episodes > first.total_episodes
+    assert second.best_eval_reward is not None
+    assert first.best_eval_reward is not None
+    assert second.best_eval_reward >= first.best_eval_reward
+    assert [row["episode"] for row in rows(resumed)] == list(range(1, second.total_episodes + 1))
+    assert [attempt.from_steps for attempt in resumed.metadata.attempts] == [0, 300]
+    assert torch.load(resumed.checkpoint_path(450), weights_only=True)["replay"]["size"] == 450
+
+
+async def test_a_run_that_has_its_steps_only_evaluates(tmp_path: Path) -> None:
+    run = await TrainingRun.create("chain", root=tmp_path)
+    await train(config_from(TINY), run)
+    result = await train(config_from(TINY), await TrainingRun.resume(run.directory))
+    assert result.total_steps == 300
+    assert result.last_eval_reward is not None
+
+
+async def test_never_is_never(tmp_path: Path) -> None:
+    run = await TrainingRun.create("chain", root=tmp_path)
+    result = await train(
+        config_from({**TINY, "eval_freq": 0, "checkpoint_freq": 0, "total_timesteps": 60}), run
+    )
+    assert result.best_eval_reward is None
+    assert result.last_eval_reward is None
+    assert not (run.directory / "eval_episodes.jsonl").exists()
+    assert run.checkpoint_steps() == [60]
+
+
+async def test_the_watcher_sees_it_and_can_stop_it(tmp_path: Path) -> None:
+    run = await TrainingRun.create("chain", root=tmp_path)
+    ended: list[str] = []
+
+    async def watch(progress: Progress) -> None:
+        try:
+            while progress.session.total_steps < 50:
+                await anyio.lowlevel.checkpoint()
+            progress.session.stop()
+            await anyio.sleep_forever()
+        finally:
+            ended.append(progress.config.env)
+
+    result = await train(config_from({**TINY, "total_timesteps": 1_000_000}), run, watch=watch)
+    assert 50 <= result.total_steps < 1_000_000
+    assert ended == ["StokerChain-v0"], "it is cancelled when the training ends"
+    assert run.checkpoint_steps()[-1] == result.total_steps
+
+
+async def test_a_watcher_that_raises_ends_it_and_what_there_is_is_saved(tmp_path: Path) -> None:
+    run = await TrainingRun.create("chain", root=tmp_path)
+
+    async def watch(progress: Progress) -> None:
+        while progress.session.total_steps < 50:
+            await anyio.lowlevel.checkpoint()
+        raise LookupError("no terminal")
+
+    with pytest.raises(LookupError, match="no terminal"):
+        await train(config_from({**TINY, "total_timesteps": 1_000_000}), run, watch=watch)
+    assert run.checkpoint_steps()
+
+
+async def test_environments_that_fail_are_counted_or_end_it_alone(tmp_path: Path) -> None:
+    run = await TrainingRun.create("chain", root=tmp_path)
+    numbers = itertools.count(1)
+    config = config_from({**TINY, "eval_freq": 0, "num_envs": 2})
+    result = await train(config, run, factory=lambda: CrashingEnv(ChainEnv(3), {40, 90}, steps=numbers))
+    assert (result.total_steps, result.restarts) == (300, 2)
+
+    def no_env() -> Any:
+        raise ConnectionRefusedError("no simulator")
+
+    with pytest.raises(ActorFailed) as caught:
+        await train(config, await TrainingRun.create("other", root=tmp_path), factory=no_env)
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+
+
+async def test_an_agent_that_dies_comes_out_alone(tmp_path: Path) -> None:
+    run = await TrainingRun.create("chain", root=tmp_path)
+    with pytest.raises(SessionFailed, match="the agent failed: RuntimeError") as caught:
+        await train(config_from(TINY), run, agent=FakeAgent(action=1, fail_at=100))
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"env": "CartPole-v9"}, "CartPole-v9"),
+        ({"env": "NoSuchEnv-v0"}, "NoSuchEnv"),
+        ({"env": "Pendulum-v1"}, "action"),
+        ({"device": "gpu"}, "gpu"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_an_agent_that_cannot_be_made_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        agent_for(config_from({**TINY, **changes}))
+
+
+async def test_a_run_of_another_agent_is_refused(tmp_path: Path) -> None:
+    run = await TrainingRun.create("chain", root=tmp_path)
+    await train(config_from({**TINY, "eval_freq": 0}), run, agent=FakeAgent(action=1))
+    with pytest.raises(ConfigError, match="trained by the agent FakeAgent, this is DQN"):
+        await train(config_from(TINY), await TrainingRun.resume(run.directory))

@@ -13,7 +13,8 @@ SPACES = (gymnasium.spaces.Box(-1, 1, (4,), np.float32), gymnasium.spaces.Discre
 
 def test_cartpole_has_the_references_settings() -> None:
     settings = msgspec.to_builtins(preset("dqn", "CartPole-v1"))
-    assert settings.pop("n_step") > 1, "the reference says nothing about it"
+    beyond_the_reference = {"n_step": 5, "normalize_observations": True}
+    assert {name: settings.pop(name) for name in beyond_the_reference} == beyond_the_reference
     assert settings == {
         "learning_rate": 3e-4,
         "gamma": 0.99,

@@ -33,5 +33,8 @@ def test_nine_of_ten_seeds_are_solved_in_60000_steps(tmp_path: Path) -> None:
     for seed in range(10):
         result = trained(tmp_path, "-n", "60000", "--seed", str(seed))
         best.append(result["best_eval_reward"])
-        print(f"seed {seed}: best evaluated mean {best[-1]:.1f}, {result['steps_per_sec']:.0f} steps/s", flush=True)
+        print(
+            f"seed {seed}: best evaluated mean {best[-1]:.1f}, {result['steps_per_sec']:.0f} steps/s",
+            flush=True,
+        )
     assert sum(reward >= 475 for reward in best) >= 9, best

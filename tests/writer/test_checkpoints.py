@@ -184,6 +184,36 @@ def test_two_publishers_of_one_path_do_not_disturb_each_other(tmp_path: Path) ->
     assert [entry.name for entry in tmp_path.iterdir()] == ["latest.pt"]
 
 
+def test_whoever_reads_meanwhile_finds_a_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / "latest.pt"
+    publish_checkpoint({"k": 0, "x": torch.zeros(500_000)}, path)
+    done = threading.Event()
+    seen: list[int] = []
+    problems: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            while not done.is_set():
+                state = load_checkpoint(path)
+                assert bool((state["x"] == state["k"]).all())
+                seen.append(state["k"])
+        except BaseException as problem:  # noqa: BLE001 - shown below
+            problems.append(problem)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    deadline = time.monotonic() + 20
+    k = 0
+    while len(set(seen)) < 25 and not problems and time.monotonic() < deadline:
+        k += 1
+        publish_checkpoint({"k": k, "x": torch.full((500_000,), float(k))}, path)
+    done.set()
+    reader.join()
+    assert problems == []
+    assert len(set(seen)) >= 25
+    assert seen == sorted(seen)
+
+
 def test_a_missing_checkpoint_is_a_typed_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointNotFound, match=r"step_5\.pt"):
         load_checkpoint(tmp_path / "step_5.pt")

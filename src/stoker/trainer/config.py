@@ -46,7 +46,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     keep_checkpoints: _Period | None = 3
     """How many step checkpoints to keep; none: all of them."""
 
-    eval_freq: _Period = 5_000
+    eval_freq: _Period = 2_500
     """Environment steps between evaluations; 0: never."""
 
     eval_episodes: _Count = 20
@@ -61,7 +61,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     opt_interval: _Count = 1
     """Environment steps for each optimisation step."""
 
-    queue_capacity: _Count = 64
+    queue_capacity: _Count = 16
     """Steps that may wait for the learner; fewer keep the acting policy fresher."""
 
     stepping: Stepping = "auto"

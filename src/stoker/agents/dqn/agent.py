@@ -21,6 +21,7 @@ from stoker.agents.dqn.config import DQNConfig
 from stoker.agents.dqn.losses import EpisodeLosses
 from stoker.agents.dqn.n_step import NStepWindows
 from stoker.agents.dqn.network import QNetwork, blend_weights, copy_weights, frozen_copy
+from stoker.agents.dqn.normalizing import RunningMoments
 from stoker.agents.dqn.policy import DQNPolicy
 from stoker.agents.dqn.spaces import DQNSpaces
 from stoker.agents.dqn.state import check_state, detached_copy
@@ -76,7 +77,9 @@ class DQN:
             spaces.n_actions,
             config.hidden_sizes,
             torch.Generator().manual_seed(for_weights),
+            normalizes=config.normalize_observations,
         ).to(self._device)
+        self._moments = RunningMoments(math.prod(spaces.observation_shape))
         self._target = frozen_copy(self._online)
         self._parameters = list(self._online.parameters())
         self._optimizer = torch.optim.Adam(self._parameters, lr=config.learning_rate, fused=True)
@@ -138,6 +141,8 @@ class DQN:
     def observe(self, experiences: Sequence[Experience]) -> None:
         """Copy transitions into the replay, in order. They are taken as checked by ``check_experience``."""
         if experiences:
+            if self.config.normalize_observations:
+                self._normalize(experiences)
             if self.config.n_step == 1:
                 self._replay.extend(experiences)
             else:
@@ -216,6 +221,7 @@ class DQN:
             "total_steps": self.total_steps,
             "opt_steps": self.opt_steps,
             "windows": self._windows.state_dict(),
+            "moments": self._moments.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -238,8 +244,15 @@ class DQN:
         self.total_steps = int(state["total_steps"])
         self.opt_steps = int(state["opt_steps"])
         self._windows.load_state_dict(state["windows"])
+        self._moments.load_state_dict(state["moments"])
         self._losses.clear()
         self._last_actor = None
+
+    def _normalize(self, experiences: Sequence[Experience]) -> None:
+        """Take the observations into the statistics; the target network gets them with its next weights."""
+        for experience in experiences:
+            if self._moments.add(experience.observation):
+                self._online.set_moments(self._moments.mean(), self._moments.scale())
 
     def _follow(self) -> None:
         """Bring the target network after the online network, as the settings say."""

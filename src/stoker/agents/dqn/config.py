@@ -49,6 +49,9 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     epsilon_decay_steps: int = 10_000
     """Environment steps over which epsilon falls linearly from its initial to its final value."""
 
+    normalize_observations: bool = False
+    """Bring observations to mean 0 and variance 1 by their running statistics."""
+
     n_step: int = 1
     """Steps whose rewards are summed before the value of where they led is taken."""
 
@@ -85,7 +88,8 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         )
         require_whole("epsilon_decay_steps", self.epsilon_decay_steps, at_least=1)
         require_whole("n_step", self.n_step, at_least=1)
-        require(isinstance(self.double, bool), "double", self.double, "True or False")  # pyright: ignore[reportUnnecessaryIsInstance]
+        for field in ("double", "normalize_observations"):
+            require(isinstance(getattr(self, field), bool), field, getattr(self, field), "True or False")
         if self.max_grad_norm is not None:
             require_real("max_grad_norm", self.max_grad_norm, above=0.0)
         for field in ("batch_size", "learning_starts"):

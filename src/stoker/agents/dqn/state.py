@@ -31,8 +31,8 @@ def detached_copy(value: Any) -> Any:
 def check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Refuse a state that the agent with the state ``own`` cannot become.
 
-    The agent's kind, its spaces, the sizes of its hidden layers and the shapes of all weights must be
-    equal; other settings may differ.
+    The agent's kind, its spaces, the sizes of its hidden layers, whether it normalises, and the shapes of
+    all weights must be equal; other settings may differ.
 
     Raises:
         ConfigError: The message names both sides.
@@ -44,6 +44,7 @@ def check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     for part in ("observation_space", "action_space"):
         _compare(part, state[part], own[part])
     _compare("hidden_sizes", *(list(side["config"]["hidden_sizes"]) for side in (state, own)))
+    _compare("normalize_observations", *(side["config"]["normalize_observations"] for side in (state, own)))
     for network in ("online", "target"):
         _compare(f"weights of the {network} network", _shapes(state[network]), _shapes(own[network]))
 
@@ -52,7 +53,7 @@ def _compare(what: str, saved: object, own: object) -> None:
     if saved != own:
         raise ConfigError(
             f"the saved agent's {what} does not fit: saved {saved}, here {own}; "
-            "make the agent with the saved spaces and hidden_sizes"
+            "make the agent with the saved spaces and settings"
         )
 
 

@@ -16,8 +16,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-train: $(STAMP) ## Learn CartPole-v1 with DQN from eight concurrent environments
-	$(BIN)/stoker train CartPole-v1
+train: $(STAMP) ## Learn CartPole-v1 with DQN from eight concurrent environments, until it is solved
+	$(BIN)/stoker train CartPole-v1 --stop-at-reward 475
 
 test: $(STAMP) ## Run the tests, with a short form of the long suites
 	$(BIN)/python -m pytest -m 'not learning and not faults'

@@ -189,7 +189,7 @@ class CheckpointCorrupt(StokerError, ValueError):
 
     def __init__(self, path: AnyPath, problem: str) -> None:
         self.path = os.fspath(path)
-        super().__init__(f"{self.path}: not a whole checkpoint ({problem}); load an older one, or `best.pt`")
+        super().__init__(f"{self.path}: not a whole checkpoint ({problem}); use another one")
 
 
 class WriteFailed(StokerError, OSError):

@@ -404,3 +404,23 @@ async def test_a_session_that_is_done_plays_nothing() -> None:
         reports = await run_actors(session, lambda: made.append(1), 3)
     assert made == []
     assert [report.steps for report in reports] == [0, 0, 0]
+
+
+async def test_an_environment_that_reuses_its_observation_array_is_learned_from_rightly():
+    class InPlace(gymnasium.Env[Any, Any]):
+        observation_space = gymnasium.spaces.Box(0, 100, (1,), np.float32)
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            self.position = np.zeros(1, np.float32)
+            return self.position, {}
+
+        def step(self, action):
+            self.position += 1
+            return self.position, 1.0, bool(self.position[0] == 10), False, {}
+
+    agent = FakeAgent()
+    async with TrainingSession(agent, max_steps=40) as session:
+        await run_actors(session, InPlace, 2)
+    pairs = [(float(e.observation[0]), float(e.next_observation[0])) for e in agent.experiences]
+    assert all(after == before + 1 for before, after in pairs)

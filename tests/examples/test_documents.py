@@ -157,6 +157,25 @@ def test_the_flags_in_the_readme_exist(capsys: pytest.CaptureFixture[str]) -> No
     assert len(flags) > 15
 
 
+def test_the_defaults_in_the_readme_are_those_of_the_config() -> None:
+    rows = re.findall(
+        r"^\| (`--.*?|`-n.*?) \| .*? \| (.*?) \|$",
+        section(ROOT / "README.md", "The command line"),
+        re.MULTILINE,
+    )
+    said = {
+        flag.replace("-", "_"): default
+        for flags, defaults in rows
+        for flag, default in zip(re.findall(r"`--([a-z-]+)`", flags), defaults.split(", "), strict=False)
+    }
+    config = stoker.TrainConfig(env="CartPole-v1")
+    shared = said.keys() & set(config.__struct_fields__) - {"learning_rate"}
+    assert len(shared) == 10
+    for name in shared:
+        value = getattr(config, name)
+        assert said[name] == ("none" if value is None else str(value)), name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_its_links_lead_somewhere(page: Path) -> None:
     text = page.read_text()

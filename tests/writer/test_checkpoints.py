@@ -341,3 +341,23 @@ def test_a_killed_publisher_leaves_nothing_torn_under_a_final_name(tmp_path: Pat
     assert any(tmp_path.glob(".*.tmp")), "some were killed in the middle"
     files.remove_leftovers(tmp_path)
     assert not any(tmp_path.glob(".*.tmp"))
+
+
+def test_a_full_disk_is_told_as_such_and_not_in_torchs_words(tmp_path: Path) -> None:
+    """A real small file system, where root may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode().strip()}")
+    try:
+        publish_checkpoint({"small": torch.zeros(10)}, disk / "best.pt")
+        with pytest.raises(WriteFailed, match=r"best\.pt: No space left on device") as caught:
+            publish_checkpoint({"large": torch.zeros(100_000)}, disk / "best.pt")
+        assert isinstance(caught.value.__cause__, OSError)
+        assert load_checkpoint(disk / "best.pt")["small"].shape == (10,), "what was there still is"
+        assert [path.name for path in disk.iterdir()] == ["best.pt"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import anyio
+import numpy as np
 
 from stoker.actors.failures import EnvironmentFailed, FailureCount, FailureLimit
 from stoker.actors.report import ActorReport
@@ -60,12 +61,14 @@ async def play_episode(
     Raises:
         EnvironmentFailed: The environment raised, or gave what the agent cannot take.
     """
-    observation, _ = await _of_env(env.reset(seed))
+    first, _ = await _of_env(env.reset(seed))
+    observation = _own(first)
     total_reward, steps = 0.0, 0
     while goes_on():
         try:
             action = await listener.act(observation)
-            next_observation, reward, terminated, truncated, _ = await _of_env(env.step(action))
+            seen, reward, terminated, truncated, _ = await _of_env(env.step(action))
+            next_observation = _own(seen)
             reward, status = _outcome(reward, terminated, truncated)
             await listener.observe(observation, action, reward, next_observation, status)
             total_reward += reward
@@ -77,6 +80,19 @@ async def play_episode(
         except InvalidExperience as error:  # a NaN reward or extra, an observation of another shape
             raise EnvironmentFailed from error
     return None
+
+
+def _own(observation: Any) -> Any:
+    """The observation in memory of its own: an environment may write its next one into the same array."""
+    match observation:
+        case np.ndarray():
+            return cast("Any", observation).copy()
+        case dict():
+            return {key: _own(part) for key, part in cast("dict[Any, Any]", observation).items()}
+        case tuple():
+            return tuple(_own(part) for part in cast("tuple[Any, ...]", observation))
+        case _:
+            return observation
 
 
 def _outcome(reward: Any, terminated: Any, truncated: Any) -> tuple[float, EpisodeStatus]:

@@ -25,10 +25,23 @@ if TYPE_CHECKING:
     from stoker.runs import TrainingRun
     from stoker.trainer import Progress, TrainConfig, TrainResult
 
-__all__ = ["Driver", "Shown", "run_async"]
+__all__ = ["Driver", "Shown", "json_line", "run_async"]
 
 T = TypeVar("T")
 _REFRESH_S = 0.25
+
+
+def json_line(result: TrainResult) -> str:
+    """What a script reads of a training."""
+    return json.dumps(
+        {
+            "run": result.run,
+            "total_steps": result.total_steps,
+            "total_episodes": result.total_episodes,
+            "steps_per_sec": result.steps_per_sec,
+            "best_eval_reward": result.best_eval_reward,
+        }
+    )
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -131,15 +144,8 @@ class Driver:
         out = sys.stderr if self._shown.json else sys.stdout
         print("\n".join(self._summary(result)), file=out)
         if self._shown.json:
-            line = {
-                "run": result.run,
-                "total_steps": result.total_steps,
-                "total_episodes": result.total_episodes,
-                "steps_per_sec": result.steps_per_sec,
-                "best_eval_reward": result.best_eval_reward,
-            }
             sys.stderr.flush()
-            print(json.dumps(line))
+            print(json_line(result))
 
     def _summary(self, result: TrainResult) -> list[str]:
         config, reading = self._config, self._reading

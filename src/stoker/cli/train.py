@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,14 +10,14 @@ import msgspec
 import tyro
 
 from stoker.cli.arguments import TrainArguments, parse_train
-from stoker.cli.driving import Driver, Shown, run_async
+from stoker.cli.driving import Driver, Shown, json_line, run_async
 from stoker.cli.formats import command
 from stoker.cli.parsing import parse, required
 from stoker.errors import ConfigError
 
 if TYPE_CHECKING:
     from stoker.runs import TrainingRun
-    from stoker.trainer import TrainConfig
+    from stoker.trainer import TrainConfig, TrainResult
 
 __all__ = ["ResumeArguments", "resume", "train"]
 
@@ -108,7 +109,10 @@ async def _resume(arguments: ResumeArguments) -> int:
                 f"-n {arguments.total_timesteps}: the run has {reached} steps; give more than that"
             )
         again = command(["stoker", "resume", str(run.directory), "-n", str(2 * reached)])
-        print(f"{run.directory} has all its {reached:,} steps; to go on: {again}")
+        said = f"{run.directory} has all its {reached:,} steps; to go on: {again}"
+        print(said, file=sys.stderr if arguments.json else sys.stdout)
+        if arguments.json:
+            print(json_line(_nothing_done(run)))
         return 0
     run = await TrainingRun.resume(run.directory)
     agent = agent_for(config)
@@ -120,6 +124,21 @@ async def _resume(arguments: ResumeArguments) -> int:
     if not reached:
         driver.say("there is no checkpoint: it starts from the beginning")
     return await driver.drive()
+
+
+def _nothing_done(run: TrainingRun) -> TrainResult:
+    """The result of a run that was complete before."""
+    from stoker.trainer import TrainResult
+
+    return TrainResult(
+        run=str(run.directory),
+        total_steps=run.metadata.total_steps,
+        total_episodes=run.metadata.total_episodes,
+        steps_per_sec=0.0,
+        best_eval_reward=run.metadata.best_value,
+        last_eval_reward=None,
+        restarts=0,
+    )
 
 
 def _with_changes(config: TrainConfig, arguments: ResumeArguments) -> TrainConfig:

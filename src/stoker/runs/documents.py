@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -34,8 +35,24 @@ def write_json(path: Path, value: Any) -> None:
         WriteFailed: The disk refused.
     """
     try:
+        _check_finite(msgspec.to_builtins(value), path.stem)
         encoded = msgspec.json.encode(value)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path.name}: cannot be written as JSON: {error}") from error
     pretty = msgspec.json.format(encoded, indent=2) + b"\n"
     files.write_atomically(path, lambda file: file.write(pretty))
+
+
+def _check_finite(value: Any, where: str) -> None:
+    """JSON has no number for NaN or infinity, and msgspec writes null for them without a word."""
+    match value:
+        case float() if not math.isfinite(value):
+            raise ValueError(f"{where}={value} is not finite")
+        case dict():
+            for key, part in cast("dict[Any, Any]", value).items():
+                _check_finite(part, f"{where}[{key!r}]")
+        case list() | tuple():
+            for i, part in enumerate(cast("list[Any]", value)):
+                _check_finite(part, f"{where}[{i}]")
+        case _:
+            pass

@@ -36,6 +36,8 @@ def checked_name(what: str, name: str) -> str:
         ConfigError: It is empty, too long, or could leave the directory, or would make the directory above
             it look like a run.
     """
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - may come from a caller
+        raise ConfigError(f"{what} {name!r} is a {type(name).__name__}: give a str")
     if name == CHECKPOINTS:
         raise ConfigError(f"{what} {name!r} is what a run calls a directory of its own: choose another")
     if not _NAME.fullmatch(name) or name.endswith((".", " ")):

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 from anyio import to_thread
 
-from stoker.errors import ConfigError, RunBroken, RunNotFound, StokerError, WriteFailed
+from stoker.errors import CheckpointCorrupt, ConfigError, RunBroken, RunNotFound, StokerError, WriteFailed
 from stoker.runs import naming
 from stoker.runs.documents import read_json, write_json
 from stoker.runs.finding import METADATA, is_run, read_metadata, runs_below
@@ -148,7 +148,13 @@ class TrainingRun:
         return self.directory / naming.CHECKPOINTS
 
     def checkpoint_path(self, step: int) -> Path:
-        """Where the checkpoint at that step lies, or would."""
+        """Where the checkpoint at that step lies, or would.
+
+        Raises:
+            ConfigError: The step is negative.
+        """
+        if step < 0:
+            raise ConfigError(f"step={step}: a checkpoint is of step 0 or later")
         return self.checkpoints_directory / naming.checkpoint_name(step)
 
     @property
@@ -184,7 +190,12 @@ class TrainingRun:
         return await to_thread.run_sync(read_json, self.directory / CONFIG, config_type)
 
     async def update_metadata(self, total_steps: int, total_episodes: int) -> None:
-        """Rewrite the metadata with these counters."""
+        """Rewrite the metadata with these counters.
+
+        Raises:
+            ConfigError: One of them is negative or no integer.
+        """
+        _check_counts(total_steps=total_steps, total_episodes=total_episodes)
         self.metadata = self.counted(total_steps, total_episodes)
         await to_thread.run_sync(write_json, self.metadata_path, self.metadata)
 
@@ -255,7 +266,9 @@ class TrainingRun:
 
         Raises:
             InvalidExperience: A number in the record is not finite.
+            ConfigError: ``total_steps`` is negative or no integer.
         """
+        _check_counts(total_steps=total_steps)
         await self.eval_log.append([self.eval_row(check_record(record), total_steps)])
 
     def eval_row(self, record: EpisodeRecord, total_steps: int) -> EvalEpisodeRow:
@@ -356,12 +369,26 @@ class TrainingRun:
             raise problem
         return None
 
-    def load_best(self) -> dict[str, Any] | None:
-        """The best checkpoint, or None where there is none. Blocks.
+    def load_best_score(self) -> tuple[float, int] | None:
+        """The value of ``best`` and the steps behind it, or None where there is none. Blocks.
 
-        Raises:
-            CheckpointCorrupt: There is one, but it does not load.
+        They are read from the file itself, which a crash cannot leave out of step with its weights. One
+        that does not load is renamed to ``best.pt.broken`` and told; then the metadata says what to beat.
         """
-        if self.best_checkpoint_path.name not in files.files_in(self.checkpoints_directory):
+        path = self.best_checkpoint_path
+        if path.name not in files.files_in(self.checkpoints_directory):
             return None
-        return load_checkpoint(self.best_checkpoint_path)
+        try:
+            best = load_checkpoint(path)["best"]
+        except CheckpointCorrupt as error:
+            aside = files.move_aside(path, ".broken")
+            logger.warning("%s; set aside as %s, its value is taken from the metadata", error, aside.name)
+            value, step = self.metadata.best_value, self.metadata.best_step
+            return None if value is None or step is None else (value, step)
+        return best["value"], best["total_steps"]
+
+
+def _check_counts(**counts: Any) -> None:
+    for name, count in counts.items():
+        if type(count) is not int or count < 0:
+            raise ConfigError(f"{name}={count!r}: give an int of at least 0")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from stoker.errors import ConfigError
@@ -49,8 +51,14 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, int | float) and value >= least):
-                raise ConfigError(f"{name}={value!r}: give a number of at least {least}")
+            if value is None and name in _MAY_BE_NONE:
+                continue
+            if type(value) is not int or value < least:
+                raise ConfigError(f"{name}={value!r}: give an int of at least {least}")
+        for name in _SECONDS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ConfigError(f"{name}={value!r}: give a number of seconds, 0 or more")
         if self.inference not in _INFERENCE:
             raise ConfigError(f"inference={self.inference!r}: choose one of {', '.join(_INFERENCE)}")
 
@@ -64,7 +72,6 @@ _LEAST = {
     "eval_freq": 0,
     "queue_capacity": 1,
     "publish_interval": 1,
-    "metadata_interval_s": 0,
-    "flush_interval_s": 0,
-    "stall_timeout_s": 0.001,
 }
+_MAY_BE_NONE = ("max_steps", "keep_checkpoints")
+_SECONDS = ("metadata_interval_s", "flush_interval_s", "stall_timeout_s")

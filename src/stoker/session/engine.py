@@ -160,8 +160,7 @@ class Engine:
             return
         if (state := run.load_newest()) is not None:
             self.learner.restore(state)
-        if (best := run.load_best()) is not None:
-            self.best = (best["best"]["value"], best["best"]["total_steps"])
+        self.best = run.load_best_score()
 
     async def _begin_attempt(self, run: TrainingRun) -> None:
         if run.is_new:

@@ -50,10 +50,10 @@ class EpisodeEnded(msgspec.Struct, frozen=True):
 
 
 class EvalEpisodeEnded(msgspec.Struct, frozen=True):
-    """An episode of the policy as it was at ``total_steps``; the present one, if None."""
+    """An episode of the policy as it was at ``total_steps``."""
 
     record: EpisodeRecord
-    total_steps: int | None
+    total_steps: int
 
 
 class FlushRequested(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ Everything here is plain code on the caller's side of the queue; what is refused
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from stoker.agents.protocol import ChecksInput, LearningAgent
@@ -14,7 +14,7 @@ from stoker.errors import ActorConflict, InvalidExperience
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
-__all__ = ["Intake", "checked_batch"]
+__all__ = ["Intake", "checked_batch", "checked_number"]
 
 
 class Intake:
@@ -44,12 +44,11 @@ class Intake:
     @property
     def is_full(self) -> bool:
         """Whether no more experiences will be accepted."""
-        return self.accepted_steps >= self._limit
+        return self.is_stopped or self.accepted_steps >= self._limit
 
     def stop(self) -> None:
         """Accept no more experiences."""
         self.is_stopped = True
-        self._limit = min(self._limit, self.accepted_steps)
 
     # Experiences ----------------------------------------------------------------------------------
 
@@ -68,7 +67,7 @@ class Intake:
             raise InvalidExperience(f"status={_shown(experience.status)} is none of {choices}")
         reward = experience.reward
         if type(reward) is not float or reward - reward != 0.0:
-            _check_number("reward", reward)
+            checked_number("reward", reward)
         if type(experience.actor_id) is not int:
             _check_actor(experience.actor_id)
         if self._check_experience is not None:
@@ -76,7 +75,7 @@ class Intake:
 
     def reserve(self, actor_id: ActorId) -> bool:
         """Count one experience as accepted, unless the limit is reached."""
-        if self.accepted_steps >= self._limit:
+        if self.is_full:
             self.n_refused += 1
             self._cut.add(actor_id)
             return False
@@ -181,20 +180,22 @@ class Intake:
         return record
 
 
-def checked_batch(intake: Intake, experiences: Sequence[Experience]) -> Sequence[Experience]:
-    """The experiences, all of which can be taken.
+def checked_batch(intake: Intake, experiences: Iterable[Experience]) -> Sequence[Experience]:
+    """The experiences as a list, all of which can be taken.
 
     Raises:
         InvalidExperience: One of them cannot; the message says which.
     """
-    for i, experience in enumerate(experiences):
+    try:
+        batch = list(experiences)
+    except TypeError:
+        raise InvalidExperience(f"observe_many takes Experiences, not {_shown(experiences)}") from None
+    for i, experience in enumerate(batch):
         try:
             intake.check(experience)
         except InvalidExperience as error:
-            raise InvalidExperience(
-                f"experience {i} of {len(experiences)}: {error}; none was taken"
-            ) from error
-    return experiences
+            raise InvalidExperience(f"experience {i} of {len(batch)}: {error}; none was taken") from error
+    return batch
 
 
 def _check_actor(actor_id: Any) -> None:
@@ -202,19 +203,23 @@ def _check_actor(actor_id: Any) -> None:
         raise InvalidExperience(f"actor_id={_shown(actor_id)}: use an int or a str")
 
 
-def _check_number(name: str, value: Any) -> None:
+def checked_number(name: str, value: Any) -> float:
+    """The value as a float.
+
+    Raises:
+        InvalidExperience: It is not a finite number.
+    """
     try:
         finite = math.isfinite(value)
     except (TypeError, ValueError, OverflowError):
         raise InvalidExperience(f"{name}={_shown(value)} is not a number") from None
     if not finite:
-        raise InvalidExperience(
-            f"{name}={value} is not finite: mend the environment, or clip what it returns"
-        )
+        raise InvalidExperience(f"{name}={value} is not finite: mend or clip what computes it")
+    return float(value)
 
 
 def _shown(value: Any) -> str:
     """A value and its type, short enough for one line."""
-    text = repr(value)
+    text = " ".join(repr(value).split())
     text = text if len(text) <= 80 else text[:77] + "..."
     return f"{text} ({type(value).__name__})"

@@ -34,7 +34,7 @@ from stoker.session.events import (
 )
 from stoker.session.policies import PolicyBuffer
 from stoker.session.snapshot import PolicySnapshot
-from stoker.stats import EpisodeRecord, StatsTracker
+from stoker.stats import StatsTracker
 from stoker.types import Experience
 
 __all__ = ["Learner"]
@@ -60,8 +60,6 @@ class Learner:
     ) -> None:
         self.agent = agent
         self.stats = stats
-        self.eval_stats = stats.fresh()
-        self.eval_records: list[EpisodeRecord] = []
         self.total_steps = agent.total_steps
         self.total_episodes = 0
         self.opt_steps = 0
@@ -166,7 +164,9 @@ class Learner:
             case EpisodeEnded():
                 self._end_episode(event)
             case EvalEpisodeEnded(record, total_steps):
-                self._end_eval_episode(record, self.total_steps if total_steps is None else total_steps)
+                if self._run is not None:
+                    row = self._run.eval_row(record, total_steps)
+                    self._effects.append(RowReady(self._run.eval_log, row))
             case FlushRequested(reply):
                 self._effects.append(FlushReached(reply))
             case CheckpointRequested(reply):
@@ -188,14 +188,6 @@ class Learner:
             row = self._run.train_row(record, self.total_steps, self.total_episodes, event.actor_id)
             self._effects.append(RowReady(self._run.train_log, row))
         self.agent.on_episode_start(event.actor_id)
-
-    def _end_eval_episode(self, record: EpisodeRecord, total_steps: int) -> None:
-        self.eval_stats.update(record)
-        self.eval_records.append(record)
-        del self.eval_records[:-_EVAL_RECORDS]
-        if self._run is not None:
-            row = self._run.eval_row(record, total_steps)
-            self._effects.append(RowReady(self._run.eval_log, row))
 
     def _count_episode(self, actor_id: Any) -> None:
         # The most recent last; ids without end (one per connection, say) must not fill the memory.
@@ -230,8 +222,6 @@ class Learner:
         )
 
 
-_EVAL_RECORDS = 1000
-"""How many evaluation episodes ``eval_report`` can look back on."""
 _ACTORS = 10_000
 """How many actors' episode counts are kept."""
 

@@ -34,7 +34,6 @@ def step_state(learner: Learner) -> dict[str, Any]:
     state: dict[str, Any] = {**weights_state(learner), "kind": "step"}
     state["session"] |= {
         "stats": stage(learner.stats.state_dict(), "stats"),
-        "eval_stats": stage(learner.eval_stats.state_dict(), "eval_stats"),
         "actor_episodes": dict(learner.actor_episodes),
     }
     if isinstance(agent, HasReplay):
@@ -83,4 +82,3 @@ def restore(learner: Learner, state: Mapping[str, Any]) -> None:
     learner.opt_steps = session["opt_steps"]
     learner.actor_episodes = dict(session["actor_episodes"])
     learner.stats.load_state_dict(session["stats"])
-    learner.eval_stats.load_state_dict(session["eval_stats"])

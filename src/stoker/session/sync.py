@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple
@@ -111,7 +111,7 @@ class SyncTrainingSession:
             if intake.reserve(experience.actor_id):
                 self._add(intake.joined(experience))
 
-    def observe_many(self, experiences: Sequence[Experience]) -> None:
+    def observe_many(self, experiences: Iterable[Experience]) -> None:
         """Accept several transitions in order, as ``TrainingSession.observe_many`` does."""
         self._session.require_open("observe_many")
         intake = self._session.intake
@@ -210,6 +210,54 @@ class SyncTrainingSession:
     def is_done(self) -> bool:
         """Whether no more experiences are accepted."""
         return self._session.is_done
+
+    @property
+    def stats(self) -> StatsTracker:
+        """The stats over training episodes, for reading."""
+        return self._session.stats
+
+    @property
+    def opt_steps(self) -> int:
+        """Optimisation steps done, over all attempts."""
+        return self._session.opt_steps
+
+    @property
+    def policy_version(self) -> int:
+        """How often weights were published in this process."""
+        return self._session.policy_version
+
+    @property
+    def refused_steps(self) -> int:
+        """Experiences that came after the limit: neither learned nor counted."""
+        return self._session.refused_steps
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether ``stop`` was called."""
+        return self._session.is_stopped
+
+    @property
+    def best_value(self) -> float | None:
+        """The highest mean reward that ``maybe_save_best`` was given, over all attempts."""
+        return self._session.best_value
+
+    @property
+    def queue_fill(self) -> float:
+        """How full the event queue is, 0.0 to 1.0."""
+        return self._session.queue_fill
+
+    @property
+    def learn_metrics(self) -> Mapping[str, float]:
+        """What the last optimisation step had to say."""
+        return self._session.learn_metrics
+
+    def busy_s(self) -> dict[str, float]:
+        """Seconds that this process has spent learning and writing; actions are chosen in the callers."""
+        return self._session.busy_s()
+
+    def actor_episodes(self, actor_id: ActorId) -> int:
+        """How many episodes of this actor were consumed, over all attempts."""
+        return self._session.actor_episodes(actor_id)
 
     def stats_summary(self, actor_id: ActorId | None = None) -> dict[str, float]:
         """The stats over all training episodes, or over those of one actor."""

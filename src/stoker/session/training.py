@@ -11,7 +11,8 @@ A part that dies takes the session down with its cause, in everybody who waits o
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -20,7 +21,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from stoker.agents.protocol import LearningAgent
-from stoker.errors import ConfigError, InvalidExperience, SessionClosed, SessionError, SessionFailed
+from stoker.errors import ConfigError, SessionClosed, SessionError, SessionFailed
 from stoker.runs import TrainingRun
 from stoker.session import saving
 from stoker.session.config import SessionConfig
@@ -33,7 +34,7 @@ from stoker.session.events import (
     FlushRequested,
     SnapshotRequested,
 )
-from stoker.session.intake import Intake, checked_batch
+from stoker.session.intake import Intake, checked_batch, checked_number
 from stoker.session.snapshot import PolicySnapshot
 from stoker.stats import EpisodeRecord, EvalReport, StatsTracker, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
@@ -71,9 +72,11 @@ class TrainingSession:
         **settings: Any,
     ) -> None:
         self.config = _config_of(settings)
+        _check_parts(agent, run)
         self._agent = agent
         self.engine = Engine(agent, run, stats if stats is not None else StatsTracker(), self.config)
         """The running parts; for the faces of a session, not for its users."""
+        self._eval_records: deque[tuple[int, EpisodeRecord]] = deque(maxlen=1000)
         self._state = _State.NEW
 
     async def __aenter__(self) -> Self:
@@ -138,7 +141,7 @@ class TrainingSession:
         if not self._queue.offer(experience := intake.joined(experience)):
             await self._wait_for_room(experience)
 
-    async def observe_many(self, experiences: Sequence[Experience]) -> None:
+    async def observe_many(self, experiences: Iterable[Experience]) -> None:
         """Accept several transitions in order, of one or of many actors.
 
         Cancelled: some of the first are in, the rest is out.
@@ -148,8 +151,7 @@ class TrainingSession:
             ActorConflict, SessionClosed, SessionFailed: As for ``observe``.
         """
         self.require_open("observe_many")
-        checked_batch(self.intake, experiences)
-        await self._accept(experiences)
+        await self._accept(checked_batch(self.intake, experiences))
 
     async def on_episode_start(self, actor_id: ActorId = 0) -> None:
         """Say that an actor begins an episode; an unfinished one of that actor is given up."""
@@ -212,8 +214,10 @@ class TrainingSession:
             InvalidExperience: A number in the record is not finite.
         """
         self.require_open("on_eval_episode")
-        steps = None if snapshot is None else snapshot.total_steps
-        await self._queue.put(EvalEpisodeEnded(check_record(record), steps))
+        steps = self.total_steps if snapshot is None else snapshot.total_steps
+        record = check_record(record)
+        await self._queue.put(EvalEpisodeEnded(record, steps))
+        self._eval_records.append((steps, record))
 
     async def maybe_save_best(self, mean_reward: float, snapshot: PolicySnapshot | None = None) -> bool:
         """Keep the policy as ``best`` if its mean reward is strictly above the best so far, ever.
@@ -229,14 +233,13 @@ class TrainingSession:
             InvalidExperience: The mean is not finite.
         """
         self.require_open("maybe_save_best")
-        if not _is_finite(mean_reward):
-            raise InvalidExperience(f"mean_reward={mean_reward!r} is not a finite number: evaluate again")
+        mean = checked_number("mean_reward", mean_reward)
         engine = self.engine
         async with self._best_turn:
-            if engine.best is not None and mean_reward <= engine.best[0]:
+            if engine.best is not None and mean <= engine.best[0]:
                 return False
             snapshot = await self.snapshot() if snapshot is None else snapshot
-            best = (float(mean_reward), snapshot.total_steps)
+            best = (mean, snapshot.total_steps)
             if engine.run is not None:
                 staged = saving.best_state(snapshot.state, *best)
                 await engine.write(partial(engine.run.publish_best, staged))
@@ -244,12 +247,21 @@ class TrainingSession:
             return True
 
     def eval_report(self, n_episodes: int) -> EvalReport:
-        """The stats over the last ``n_episodes`` evaluation episodes that were consumed, at most 1,000."""
+        """The stats over the last ``n_episodes`` evaluation episodes of this process, at most 1,000.
+
+        Its ``total_steps`` is that of the policy evaluated last.
+
+        Raises:
+            ConfigError: ``n_episodes`` is below 1.
+        """
+        if type(n_episodes) is not int or n_episodes < 1:
+            raise ConfigError(f"n_episodes={n_episodes!r}: give an int of at least 1")
         stats = self.engine.learner.stats.fresh()
-        records = self.engine.learner.eval_records[-n_episodes:] if n_episodes > 0 else []
-        for record in records:
+        last = list(self._eval_records)[-n_episodes:]
+        for _, record in last:
             stats.update(record)
-        return EvalReport(total_steps=self.total_steps, n_episodes=len(records), stats=stats.summary())
+        total_steps = last[-1][0] if last else self.total_steps
+        return EvalReport(total_steps=total_steps, n_episodes=len(last), stats=stats.summary())
 
     # Control --------------------------------------------------------------------------------------
 
@@ -428,5 +440,15 @@ def _config_of(settings: Mapping[str, Any]) -> SessionConfig:
     return SessionConfig(**settings)
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and value - value == 0
+def _check_parts(agent: Any, run: Any) -> None:
+    missing = [name for name in _AGENT_HAS if not hasattr(agent, name)]
+    if missing:
+        raise ConfigError(f"{type(agent).__name__} is not a LearningAgent: it lacks {', '.join(missing)}")
+    if run is not None and not isinstance(run, TrainingRun):
+        raise ConfigError(f'run={run!r}: give a TrainingRun, such as `await TrainingRun.create("name")`')
+
+
+_AGENT_HAS = (
+    "total_steps", "policy", "publish", "observe", "learn", "episode_extras", "on_episode_start",
+    "state_dict", "load_state_dict",
+)  # fmt: skip

@@ -53,6 +53,8 @@ def check_record(record: EpisodeRecord) -> EpisodeRecord:
         InvalidExperience: A reward or an extra is not a finite number, the length is not an int of at
             least 0, the status is not that of an ended episode, or an extra's key is not text.
     """
+    if not isinstance(record, EpisodeRecord):  # pyright: ignore[reportUnnecessaryIsInstance] - a caller's
+        raise InvalidExperience(f"{record!r} is a {type(record).__qualname__}: give an EpisodeRecord")
     extras: Any = record.extras
     if not isinstance(extras, Mapping):
         raise InvalidExperience(

@@ -136,12 +136,11 @@ class StatsTracker:
     def update(self, record: EpisodeRecord, actor_id: ActorId = 0) -> None:
         """Count one ended episode, globally and for its actor.
 
-        If a source raises, its error comes out here and nothing has been counted.
-
         Raises:
-            ConfigError: A source returned what is neither a number nor None.
+            ConfigError: A source raised, or returned what is neither a number nor None; the message names
+                its stat, and nothing has been counted.
         """
-        values = [(name, _finite(name, stat.source(record))) for name, stat in self._stats.items()]
+        values = [(name, _finite(name, _of(name, stat, record))) for name, stat in self._stats.items()]
         reward = _finite("total_reward", record.total_reward)
         steps = _finite("length", record.length)
         for view in (self._overall, self._view_of(actor_id)):
@@ -236,3 +235,10 @@ def _finite(name: str, value: float | None) -> float | None:
         raise ConfigError(
             f"stat {name!r}: its source returned {value!r}; return a finite number or None"
         ) from error
+
+
+def _of(name: str, stat: _Stat, record: EpisodeRecord) -> float | None:
+    try:
+        return stat.source(record)
+    except Exception as error:
+        raise ConfigError(f"stat {name!r}: its source raised {type(error).__name__}: {error}") from error

@@ -114,7 +114,10 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
     agent_config = config_type(agent)
     common = set(TrainConfig.__struct_fields__)
     own = set(agent_config.__struct_fields__)
-    settings |= {key: flat.pop(key) for key in list(flat) if key not in common and key in own}
+    beside = {key: flat.pop(key) for key in list(flat) if key not in common and key in own}
+    if twice := sorted(set(beside) & set(settings)):
+        raise ConfigError(f"{where}: {twice[0]!r} is given twice, beside and inside agent_settings")
+    settings |= beside
     for key in [*flat, *settings]:
         if key not in (common if key in flat else own):
             close = difflib.get_close_matches(key, common | own, n=1)

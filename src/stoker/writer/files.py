@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import threading
 from collections.abc import Callable, Generator
@@ -130,10 +131,15 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     beside = _beside(path)
     with _refusals_of(path):
         try:
-            with beside.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
+            with beside.open("wb", buffering=0) as raw:
+                file = _HonestFile(raw)
+                try:
+                    write(cast("IO[bytes]", file))
+                except Exception:
+                    if file.refusal is not None:
+                        raise file.refusal from None
+                    raise
+                os.fsync(raw.fileno())
             beside.replace(path)
         except BaseException:
             beside.unlink(missing_ok=True)
@@ -230,6 +236,31 @@ def _sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class _HonestFile:
+    """An unbuffered file that writes all or raises, and remembers what the system refused.
+
+    torch answers a full disk with an error about its own position in the file.
+    """
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+        self.refusal: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        rest = memoryview(data).cast("B")
+        size = rest.nbytes
+        try:
+            while rest.nbytes:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self.refusal = error
+            raise
+        return size
+
+    def flush(self) -> None:
+        """Nothing is held back."""
 
 
 class _AwaitedFile(Protocol):

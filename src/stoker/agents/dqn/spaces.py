@@ -21,7 +21,15 @@ __all__ = ["DQNSpaces"]
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
-_shown = reprlib.Repr()
+
+class _OneLine(reprlib.Repr):
+    """Short texts of values, arrays of several rows too on one line."""
+
+    def repr(self, x: Any) -> str:
+        return " ".join(super().repr(x).split())
+
+
+_shown = _OneLine()
 _shown.maxother = 120  # an array is "other", and 30 characters would hide its values
 
 

@@ -24,6 +24,7 @@ Who is at fault decides the class. A message names the value and what to do abou
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any, cast
 
 from stoker.types import ActorId, AnyPath
@@ -224,7 +225,21 @@ class MissingDependency(StokerError, ImportError):
 
 
 def first_error(error: BaseException) -> BaseException:
-    """The error itself; of a group, however nested, its first member that is not a group."""
-    while isinstance(error, BaseExceptionGroup):
-        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    return error
+    """The error itself; of a group, however nested, the member that says most.
+
+    A wish to end the process comes first, then an error; a cancellation, which trio mixes in, comes last.
+    """
+    leaves = list(_leaves(error))
+    for kinds in ((KeyboardInterrupt, SystemExit), (Exception,)):
+        for leaf in leaves:
+            if isinstance(leaf, kinds):
+                return leaf
+    return leaves[0]
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for member in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from _leaves(member)
+    else:
+        yield error

@@ -38,6 +38,10 @@ class _Call:
         self.error: BaseException | None = None
         self.abandoned = False
 
+    def forget(self) -> None:
+        """Let go of what it was asked to do."""
+        self.function, self.args = _nothing, ()
+
 
 class DedicatedThread:
     """Runs functions one after the other, in the order asked for, always on the same thread.
@@ -98,6 +102,9 @@ class DedicatedThread:
                 call.result = call.function(*call.args)
             except BaseException as error:  # noqa: BLE001 - raised again where the call is awaited
                 call.error = error
+            # Freed before anybody hears of the end: tensors that a thread frees while the interpreter is
+            # shutting down abort the process.
+            call.forget()
             try:
                 from_thread.run_sync(call.done.set, token=call.token)
             except anyio.RunFinishedError:

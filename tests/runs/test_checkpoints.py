@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stoker import CheckpointCorrupt, TrainingRun, WriteFailed
-from stoker.writer import publish_checkpoint
+from stoker.writer import load_checkpoint, publish_checkpoint
 
 pytestmark = pytest.mark.anyio
 STEPS = [5, 9, 10, 100, 99, 1000]
@@ -39,7 +39,7 @@ async def test_prune_keeps_the_newest_by_number_and_never_touches_latest_or_best
     assert await run.prune_checkpoints(keep) == [step for step in sorted(STEPS) if step not in left]
     assert run.checkpoint_steps() == left
     assert names(run) == {f"step_{step}.pt" for step in left} | {"latest.pt", "best.pt", *stray}
-    assert run.load_best() == {"step": 9}
+    assert load_checkpoint(run.best_checkpoint_path) == {"step": 9}
 
 
 async def test_one_that_cannot_be_removed_does_not_keep_the_others(run: TrainingRun) -> None:
@@ -89,15 +89,15 @@ async def test_when_none_loads_that_is_an_error_and_latest_stays(run: TrainingRu
     with pytest.raises(CheckpointCorrupt, match="latest"):
         run.load_newest()
     assert run.latest_checkpoint_path.exists()
-    with pytest.raises(CheckpointCorrupt, match="best"):
-        run.load_best()
+    assert run.load_best_score() is None
+    assert "best.pt.broken" in names(run)
 
 
 async def test_a_run_without_checkpoints_has_none(tmp_path: Path) -> None:
     run = await TrainingRun.create("new", root=tmp_path)
     assert run.checkpoint_steps() == []
     assert run.load_newest() is None
-    assert run.load_best() is None
+    assert run.load_best_score() is None
     assert await run.prune_checkpoints(3) == []
 
 

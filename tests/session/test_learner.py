@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,19 @@ def described(effect: Any) -> Any:
             raise AssertionError(effect)
 
 
+def processed(learner: Learner, events: Sequence[Event]) -> list[Any]:
+    """Everything that comes of the events, however often the learner stops behind a checkpoint."""
+    while events:
+        before, events = len(events), learner.process(events)
+        assert len(events) < before
+    return learner.take_effects()
+
+
+def finished(learner: Learner) -> list[Any]:
+    learner.finish()
+    return learner.take_effects()
+
+
 def outcome(run: TrainingRun, events: list[Event], cuts: list[int]) -> list[Any]:
     learner = learner_with(
         DQN(BOX, gymnasium.spaces.Discrete(2), CONFIG, seed=5),
@@ -119,8 +133,8 @@ def outcome(run: TrainingRun, events: list[Event], cuts: list[int]) -> list[Any]
     bounds = [0, *sorted(cuts), len(events)]
     for start, end in itertools.pairwise(bounds):
         if start < end:
-            effects += learner.process(events[start:end])
-    return [described(effect) for effect in effects + learner.finish()]
+            effects += processed(learner, events[start:end])
+    return [described(effect) for effect in effects + finished(learner)]
 
 
 @settings(max_examples=15)
@@ -150,7 +164,7 @@ def test_requests_are_answered_in_their_place(run: TrainingRun) -> None:
     learner = learner_with(FakeAgent(), run)
     steps: list[Event] = [transition(k) for k in range(4)]
     record = EpisodeRecord(1.0, 2, TERMINATED)
-    effects = learner.process([
+    effects = processed(learner, [
         steps[0], FlushRequested(flushed), steps[1], SnapshotRequested(snapped), steps[2],
         EvalEpisodeEnded(record, None), EvalEpisodeEnded(record, 1), steps[3],
     ])  # fmt: skip
@@ -176,7 +190,7 @@ def test_each_period_fires_at_exactly_its_multiples(
     learner = learner_with(
         agent, run, opt_interval=opt_interval, checkpoint_freq=checkpoint_freq, eval_freq=eval_freq
     )
-    effects: list[Any] = learner.process([transition(k) for k in range(100)])
+    effects: list[Any] = processed(learner, [transition(k) for k in range(100)])
     saved = [effect.step for effect in effects if isinstance(effect, CheckpointStaged)]
     due = [effect.snapshot.total_steps for effect in effects if isinstance(effect, EvaluationDue)]
     assert agent.learned_at == list(range(opt_interval, 101, opt_interval))
@@ -186,25 +200,25 @@ def test_each_period_fires_at_exactly_its_multiples(
 
 def test_the_final_checkpoint_is_not_written_twice(run: TrainingRun) -> None:
     learner = learner_with(FakeAgent(), run, checkpoint_freq=10)
-    learner.process([transition(k) for k in range(10)])
-    assert learner.finish() == []
-    learner.process([EpisodeEnded(EpisodeRecord(1.0, 1, TERMINATED), 0)])
-    assert [type(effect) for effect in learner.finish()] == [CheckpointStaged], (
+    processed(learner, [transition(k) for k in range(10)])
+    assert finished(learner) == []
+    processed(learner, [EpisodeEnded(EpisodeRecord(1.0, 1, TERMINATED), 0)])
+    assert [type(effect) for effect in finished(learner)] == [CheckpointStaged], (
         "an episode more is something new"
     )
 
 
 def test_without_a_run_nothing_is_staged() -> None:
     learner = learner_with(FakeAgent(), None, checkpoint_freq=1)
-    assert learner.process(script()) == []
-    assert learner.finish() == []
+    assert processed(learner, script()) == []
+    assert finished(learner) == []
 
 
 def test_a_checkpoint_is_a_copy_of_its_moment(run: TrainingRun) -> None:
     agent = DQN(BOX, gymnasium.spaces.Discrete(2), CONFIG, seed=5)
     learner = learner_with(agent, run, checkpoint_freq=30)
     staged = [
-        e for e in learner.process([transition(k) for k in range(60)]) if isinstance(e, CheckpointStaged)
+        e for e in processed(learner, [transition(k) for k in range(60)]) if isinstance(e, CheckpointStaged)
     ]
     early, late = (effect.staged["agent"]["online"] for effect in staged)
     assert any(not torch.equal(early[name], late[name]) for name in early)
@@ -213,7 +227,7 @@ def test_a_checkpoint_is_a_copy_of_its_moment(run: TrainingRun) -> None:
 def test_a_restored_learner_goes_on_as_the_first_would_have(run: TrainingRun) -> None:
     events = script()
     learner = learner_with(DQN(BOX, gymnasium.spaces.Discrete(2), CONFIG, seed=5), run, checkpoint_freq=25)
-    effects = learner.process(events)
+    effects = processed(learner, events)
     first = next(effect for effect in effects if isinstance(effect, CheckpointStaged))
     at = next(
         i for i, event in enumerate(events) if i and sum(type(e) is Experience for e in events[:i]) == 25
@@ -227,9 +241,9 @@ def test_a_restored_learner_goes_on_as_the_first_would_have(run: TrainingRun) ->
     other.restore(first.staged)
     other.begin()
     assert (other.total_steps, other.total_episodes, other.opt_steps) == (25, 3, learner_opt_steps(25))
-    assert other.finish() == [], "it begins where it was saved"
-    other.process(events[at:])
-    assert [described(e) for e in other.finish()] == [described(e) for e in learner.finish()]
+    assert finished(other) == [], "it begins where it was saved"
+    processed(other, events[at:])
+    assert [described(e) for e in finished(other)] == [described(e) for e in finished(learner)]
 
 
 def learner_opt_steps(total_steps: int) -> int:

@@ -6,6 +6,7 @@ raises is not the environment's fault and ends the actor.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar, cast
@@ -126,8 +127,19 @@ async def _of_env(call: Awaitable[T]) -> T:
         return await call
     except ConfigError:  # not an environment as stoker understands it: trying again will not help
         raise
+    except asyncio.CancelledError as error:  # its own, unless somebody cancelled this very task
+        if (task := _current_task()) is not None and task.cancelling():
+            raise
+        raise EnvironmentFailed from error
     except Exception as error:
         raise EnvironmentFailed from error
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # trio
+        return None
 
 
 class Actor:

@@ -14,7 +14,7 @@ class ActorReport(msgspec.Struct):
 
     Attributes:
         actor_id: whose they are.
-        steps: environment steps.
+        steps: environment steps that it played, also those that came after the session's limit.
         episodes: finished episodes.
         restarts: how often its environment failed and was made again.
         env_s: seconds spent in its environments' ``reset`` and ``step``.

@@ -380,7 +380,7 @@ class TrainingRun:
             return None
         try:
             best = load_checkpoint(path)["best"]
-        except CheckpointCorrupt as error:
+        except (CheckpointCorrupt, KeyError) as error:
             aside = files.move_aside(path, ".broken")
             logger.warning("%s; set aside as %s, its value is taken from the metadata", error, aside.name)
             value, step = self.metadata.best_value, self.metadata.best_step

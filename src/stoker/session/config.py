@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from stoker.errors import ConfigError
+from stoker.runs import TrainingRun
 
-__all__ = ["SessionConfig"]
+__all__ = ["SessionConfig", "check_parts", "session_config"]
 
 
 class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,3 +78,35 @@ _LEAST = {
 }
 _MAY_BE_NONE = ("max_steps", "keep_checkpoints")
 _SECONDS = ("metadata_interval_s", "flush_interval_s", "stall_timeout_s")
+
+
+def session_config(settings: Mapping[str, Any]) -> SessionConfig:
+    """The settings as a config.
+
+    Raises:
+        ConfigError: A name or a value cannot be used.
+    """
+    known = SessionConfig.__struct_fields__
+    for name in settings:
+        if name not in known:
+            raise ConfigError(f"TrainingSession has no setting {name!r}; it has {', '.join(known)}")
+    return SessionConfig(**settings)
+
+
+def check_parts(agent: Any, run: Any) -> None:
+    """Refuse what is no agent or no run, by name rather than at its first use.
+
+    Raises:
+        ConfigError: The message says what is missing.
+    """
+    missing = [name for name in _AGENT_HAS if not hasattr(agent, name)]
+    if missing:
+        raise ConfigError(f"{type(agent).__name__} is not a LearningAgent: it lacks {', '.join(missing)}")
+    if run is not None and not isinstance(run, TrainingRun):
+        raise ConfigError(f'run={run!r}: give a TrainingRun, such as `await TrainingRun.create("name")`')
+
+
+_AGENT_HAS = (
+    "total_steps", "policy", "publish", "observe", "learn", "episode_extras", "on_episode_start",
+    "state_dict", "load_state_dict",
+)  # fmt: skip

@@ -9,6 +9,7 @@ on the session is told the cause.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -61,7 +62,7 @@ class Engine:
         self.run = run
         self.config = config
         self.learner = Learner(agent, config, stats, run)
-        self.failure: tuple[str, Exception] | None = None
+        self.failure: tuple[str, BaseException] | None = None
         """The part that died first, and of what."""
         self.best: tuple[float, int] | None = None
         """The highest mean reward that was evaluated, and the steps of the policy that reached it."""
@@ -88,6 +89,7 @@ class Engine:
         self._due_changed = anyio.Event()
         self._drained, self._written = anyio.Event(), anyio.Event()
         self._replies: set[Reply[Any]] = set()
+        self._publishing: Reply[None] | None = None
         self._shields: dict[str, anyio.CancelScope] = {}
         self.first_step = self.learner.total_steps
         self.started_at = time.monotonic()
@@ -105,18 +107,17 @@ class Engine:
         Raises:
             SessionFailed: A part of the session died.
         """
-        with anyio.CancelScope(shield=True):
-            await self._wind_down()
-        self.ended_at = time.monotonic()
-        # An error of the body goes on as it is. A cancellation must pass through the task group, which
-        # alone can tell whose it is.
-        if isinstance(error, get_cancelled_exc_class()) or type(error) is BaseExceptionGroup:
-            handled = await self._tasks.__aexit__(kind, error, traceback)
-        else:
-            await self._tasks.__aexit__(None, None, None)
-            handled = False
-        if self.failure is not None:
-            raise SessionFailed(*self.failure)
+        # Winding down is a task of the group: a native cancellation of this task (asyncio.timeout, say) goes
+        # through a shield, but the group waits for its tasks whatever comes.
+        self._tasks.start_soon(self._wind_down)
+        passes = isinstance(error, get_cancelled_exc_class()) or type(error) is BaseExceptionGroup
+        given = (kind, error, traceback) if passes else (None, None, None)
+        try:
+            handled = await self._tasks.__aexit__(*given) and passes
+        finally:
+            self.ended_at = time.monotonic()
+            if self.failure is not None:  # says more than the group or the cancellation that it led to
+                raise SessionFailed(*self.failure)
         return bool(handled)
 
     # Asking and being answered --------------------------------------------------------------------
@@ -131,15 +132,25 @@ class Engine:
         finally:
             self._replies.discard(reply)
 
-    async def write(self, work: Callable[[], None]) -> None:
-        """Let the writer's thread do something, and wait until it is done."""
+    async def write(self, work: Callable[[], None], handed_in: Callable[[], None]) -> None:
+        """Let the writer's thread do something, and wait until it is done.
+
+        Args:
+            work: what to do.
+            handed_in: called when nothing can keep it from being done but a dying disk.
+        """
         reply: Reply[None] = Reply()
         self._replies.add(reply)
         try:
             await self.writer.submit(work, reply)
+            handed_in()
             await reply.wait()
         finally:
             self._replies.discard(reply)
+
+    def remember_best(self, best: tuple[float, int]) -> None:
+        """Take note of a new best value and the steps behind it."""
+        self.best = best
 
     async def next_evaluation(self) -> PolicySnapshot:
         """Wait for the next snapshot that is due; the newest, if several were."""
@@ -176,15 +187,30 @@ class Engine:
             self._shields[part] = shield
             try:
                 await run()
-            except Exception as error:  # noqa: BLE001 - raised where the session is left
+            except BaseException as error:
+                # Inside the shield only its own cancel() may cancel; any other CancelledError is the part's
+                # own, or a native one (asyncio.run cancels every task at its end): the part is dead.
+                is_cancelled = isinstance(error, (get_cancelled_exc_class(), asyncio.CancelledError))
+                if is_cancelled and shield.cancel_called:
+                    raise
                 self._fail(part, error)
-        done.set()
+                if not is_cancelled and not isinstance(error, Exception):
+                    raise
+            finally:
+                done.set()
 
     async def _consume(self) -> None:
         """The session task: events into the learner, what comes of them to the writer and the waiting."""
         while batch := await self.queue.take():
-            await self._deliver(await self._thread.run(self.learner.process, batch, abandon_on_cancel=True))
-        await self._deliver(await self._thread.run(self.learner.finish, abandon_on_cancel=True))
+            while batch:
+                try:
+                    batch = await self._thread.run(self.learner.process, batch, abandon_on_cancel=True)
+                except Exception:
+                    await self._deliver(self.learner.take_effects())  # what came before the failure is whole
+                    raise
+                await self._deliver(self.learner.take_effects())
+        await self._thread.run(self.learner.finish, abandon_on_cancel=True)
+        await self._deliver(self.learner.take_effects())
         await self._write_counters()
 
     async def _deliver(self, effects: Sequence[Effect]) -> None:
@@ -199,7 +225,10 @@ class Engine:
                     if run is not None:
                         await self._write_counters()
                         keep = self.config.keep_checkpoints
-                        await writer.submit(partial(run.publish_step, staged, step, keep), reply)
+                        # One at a time: copies of the state must not pile up before a slow disk.
+                        await self._published()
+                        self._publishing = Reply() if reply is None else reply
+                        await writer.submit(partial(run.publish_step, staged, step, keep), self._publishing)
                 case FlushReached(reply):
                     await self._write_counters()
                     await writer.flush(reply)
@@ -214,6 +243,15 @@ class Engine:
         if has_rows:
             await self._write_counters()
 
+    async def _published(self) -> None:
+        """Wait until the checkpoint that is being written has been."""
+        if self._publishing is not None:
+            self._replies.add(self._publishing)  # told, like all who wait, when a part dies
+            try:
+                await self._publishing.wait()
+            finally:
+                self._replies.discard(self._publishing)
+
     async def _write_counters(self) -> None:
         if (run := self.run) is not None:
             learner = self.learner
@@ -222,7 +260,7 @@ class Engine:
 
     # Ending ---------------------------------------------------------------------------------------
 
-    def _fail(self, part: str, error: Exception) -> None:
+    def _fail(self, part: str, error: BaseException) -> None:
         """End the session with this cause, the first one if there are several.
 
         The writer, unless it is the one that died, still makes durable what it was handed.
@@ -247,19 +285,20 @@ class Engine:
 
     async def _wind_down(self) -> None:
         """Drain the queue into the learner, the learner into the writer, the writer onto the disk."""
-        self.queue.close(lambda: SessionClosed("observe", entered=True))
-        await self._await_progress("agent", self._drained)
-        self._due_changed.set()
-        self.writer.close(lambda: SessionClosed("write", entered=True))
-        await self._await_progress("writer", self._written)
-        self.inference.close(lambda: SessionClosed("act", entered=True))
-        for reply in self._replies:
-            reply.fail(SessionClosed("wait", entered=True))
-        for shield in self._shields.values():
-            shield.cancel()
-        if self.failure is not None:  # an update may still be running, on an agent that is read next
-            await self._thread.settle(self.config.stall_timeout_s)
-        self._thread.close()
+        with anyio.CancelScope(shield=True):
+            self.queue.close(lambda: SessionClosed("observe", entered=True))
+            await self._await_progress("agent", self._drained)
+            self._due_changed.set()
+            self.writer.close(lambda: SessionClosed("write", entered=True))
+            await self._await_progress("writer", self._written)
+            self.inference.close(lambda: SessionClosed("act", entered=True))
+            for reply in self._replies:
+                reply.fail(SessionClosed("wait", entered=True))
+            for shield in self._shields.values():
+                shield.cancel()
+            if self.failure is not None:  # an update may still be running, on an agent that is read next
+                await self._thread.settle(self.config.stall_timeout_s)
+            self._thread.close()
 
     async def _await_progress(self, part: str, done: anyio.Event) -> None:
         """Wait for a part to finish, for as long as something moves."""

@@ -92,11 +92,15 @@ class Inference:
         observations = [observation for observation, _ in batch]
         try:
             if self._in_thread:
-                actions, memories = await self._thread.run(self._act, observations, mode)
+                actions, memories = await self._thread.run(
+                    self._act, observations, mode, abandon_on_cancel=True
+                )
             else:
                 actions, memories = self._act(observations, mode)
         except BaseException:
             self._waiting[mode][:0] = batch  # to be told why when the session closes
+            if self._closed is not None:
+                self.close(self._closed)
             raise
         for (_, reply), action, memory in zip(batch, actions, memories, strict=True):
             reply.set((action, memory))

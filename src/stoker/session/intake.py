@@ -77,14 +77,17 @@ class Intake:
         """Count one experience as accepted, unless the limit is reached."""
         if self.is_full:
             self.n_refused += 1
-            self._cut.add(actor_id)
+            if len(self._cut) < _ACTORS:
+                self._cut.add(actor_id)
             return False
         self.accepted_steps += 1
         return True
 
-    def give_back(self, n_steps: int) -> None:
-        """Take back reservations of experiences that did not get in."""
-        self.accepted_steps -= n_steps
+    def take_back(self, experience: Experience) -> None:
+        """Undo ``reserve`` and ``joined`` for an experience that did not get in."""
+        self.accepted_steps -= 1
+        if experience.memory is not None:
+            self._memory.setdefault(experience.actor_id, experience.memory)
 
     def joined(self, experience: Experience) -> Experience:
         """The experience with what the policy remembered about its action."""
@@ -143,7 +146,10 @@ class Intake:
     def remember(self, mode: ActMode, actor_id: ActorId, memory: Any) -> None:
         """Keep what the policy wants to remember until this actor's next experience."""
         if mode is ActMode.EXPLORE and memory is not None:
+            self._memory.pop(actor_id, None)
             self._memory[actor_id] = memory
+            if len(self._memory) > _ACTORS:  # actors that went away without a word
+                del self._memory[next(iter(self._memory))]
 
     # Episodes -------------------------------------------------------------------------------------
 
@@ -178,6 +184,10 @@ class Intake:
             self._cut.discard(actor_id)
             return None
         return record
+
+
+_ACTORS = 10_000
+"""How many absent actors are kept in mind: ids without end must not fill the memory."""
 
 
 def checked_batch(intake: Intake, experiences: Iterable[Experience]) -> Sequence[Experience]:

@@ -72,6 +72,7 @@ class Learner:
         self._run = run
         self._effects: list[Effect] = []
         self._saved_at: tuple[int, int] | None = None  # steps and episodes of the last staged checkpoint
+        self._has_staged = False  # whether a checkpoint was staged in the present call of process
         self._unpublished = 0  # optimisation steps since the weights were last published
         self._complaints: set[str] = set()
 
@@ -96,43 +97,57 @@ class Learner:
 
     # Events ---------------------------------------------------------------------------------------
 
-    def process(self, batch: Sequence[Event]) -> list[Effect]:
-        """Take a batch of events in and return what came of it, in order."""
+    def process(self, batch: Sequence[Event]) -> Sequence[Event]:
+        """Take a batch of events in; what comes of them, in order, is for ``take_effects``.
+
+        Returns:
+            The events that are left over: it stops behind a staged checkpoint, so that only one copy of the
+            state is under way.
+        """
         started = time.perf_counter()
-        run_start = 0
-        for i, event in enumerate(batch):
+        self._has_staged = False
+        done = 0
+        while done < len(batch) and not self._has_staged:
+            event = batch[done]
             if type(event) is Experience:
-                continue
-            if run_start < i:
-                self._feed(batch[run_start:i])  # type: ignore[arg-type]  # nothing but experiences between
-            run_start = i + 1
-            self._handle(event)
-        if run_start < len(batch):
-            self._feed(batch[run_start:])  # type: ignore[arg-type]
+                done = self._feed(batch, done)
+            else:
+                self._handle(event)
+                done += 1
         if self._published_at != self.total_steps:
             self._publish()
-        effects, self._effects = self._effects, []
         self.busy_s += time.perf_counter() - started
+        return batch[done:]
+
+    def take_effects(self) -> list[Effect]:
+        """What has come of the events since the last call, in order."""
+        effects, self._effects = self._effects, []
         return effects
 
-    def finish(self) -> list[Effect]:
-        """The final checkpoint, unless the last one was taken at this very point."""
+    def finish(self) -> None:
+        """Stage the final checkpoint, unless the last one was taken at this very point."""
         if self._run is not None and self._saved_at != (self.total_steps, self.total_episodes):
             self._stage(None)
-        effects, self._effects = self._effects, []
-        return effects
 
-    def _feed(self, experiences: Sequence[Experience]) -> None:
-        """Let the agent observe, cut where it learns, where a checkpoint is due, where a snapshot is."""
+    def _feed(self, batch: Sequence[Event], start: int) -> int:
+        """Feed the experiences that begin at ``start``, as far as the next other event or checkpoint.
+
+        The agent observes them in slices, cut where it learns and where a checkpoint or a snapshot is due.
+
+        Returns:
+            Where it stopped.
+        """
         agent, config = self.agent, self._config
-        start, end = 0, len(experiences)
-        while start < end:
+        end = start
+        while end < len(batch) and type(batch[end]) is Experience:
+            end += 1
+        while start < end and not self._has_staged:
             stop = min(end, start + self._next_boundary - self.total_steps)
-            agent.observe(experiences if stop - start == end else experiences[start:stop])
+            agent.observe(batch[start:stop])  # type: ignore[arg-type]  # nothing but experiences between
             self.total_steps += stop - start
             start = stop
             if self.total_steps < self._next_boundary:
-                return
+                break
             # All three may fall on one step; a checkpoint then holds what was learned at it.
             if self.total_steps == self._next_learn:
                 self._next_learn += config.opt_interval
@@ -150,6 +165,7 @@ class Learner:
                 self._next_eval += config.eval_freq
                 self._effects.append(EvaluationDue(self._snapshot()))
             self._next_boundary = min(self._next_learn, self._next_checkpoint, self._next_eval)
+        return start
 
     def _publish(self) -> None:
         """Hand the weights and the exploration of this point to those who act."""
@@ -174,7 +190,7 @@ class Learner:
             case SnapshotRequested(reply):
                 self._effects.append(SnapshotTaken(self._snapshot(), reply))
             case Experience():
-                self._feed([event])
+                self._feed([event], 0)
             case _:
                 assert_never(event)
 
@@ -210,6 +226,7 @@ class Learner:
     # What leaves the thread -----------------------------------------------------------------------
 
     def _stage(self, reply: Any) -> None:
+        self._has_staged = True
         self._effects.append(CheckpointStaged(saving.step_state(self), self.total_steps, reply))
         self._saved_at = (self.total_steps, self.total_episodes)
 

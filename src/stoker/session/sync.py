@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple
@@ -17,7 +18,7 @@ from typing import Any, Self, TypeVar, TypeVarTuple
 from anyio.from_thread import start_blocking_portal
 
 from stoker.agents.protocol import LearningAgent
-from stoker.errors import ConfigError
+from stoker.errors import ConfigError, SessionClosed
 from stoker.runs import TrainingRun
 from stoker.session.events import EpisodeEnded, EpisodeStarted, Event
 from stoker.session.intake import checked_batch
@@ -62,6 +63,8 @@ class SyncTrainingSession:
         self._max_delay_s = max_delay_s
         self._events: list[Event] = []
         self._handed_over_at = 0.0
+        self._in_flight: Future[None] | None = None
+        self._leaving = False
         # Reentrant: handing over happens inside observe. Acting has a lock of its own, so that a thread
         # that waits for room in the queue does not keep others from acting.
         self._turn = threading.RLock()
@@ -78,8 +81,10 @@ class SyncTrainingSession:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         try:
-            if self._session.engine.failure is None:
-                self._hand_over()
+            with self._turn:  # whoever comes later is refused: nobody would take it
+                self._leaving = True
+                if self._session.engine.failure is None:
+                    self._hand_over()
         finally:
             handled = self._stack.__exit__(kind, error, traceback)
         return handled
@@ -108,6 +113,7 @@ class SyncTrainingSession:
         intake = self._session.intake
         intake.check(experience)
         with self._turn:
+            self._refuse_if_leaving()
             if intake.reserve(experience.actor_id):
                 self._add(intake.joined(experience))
 
@@ -116,6 +122,7 @@ class SyncTrainingSession:
         self._session.require_open("observe_many")
         intake = self._session.intake
         with self._turn:
+            self._refuse_if_leaving()
             for experience in checked_batch(intake, experiences):
                 if intake.reserve(experience.actor_id):
                     self._add(intake.joined(experience))
@@ -266,6 +273,7 @@ class SyncTrainingSession:
     # Parts ----------------------------------------------------------------------------------------
 
     def _add(self, event: Event) -> None:
+        self._refuse_if_leaving()
         now = time.monotonic()
         if not self._events:
             self._handed_over_at = now
@@ -279,8 +287,17 @@ class SyncTrainingSession:
         self._hand_over()
         return self._portal.call(call, *args)
 
+    def _refuse_if_leaving(self) -> None:
+        if self._leaving:
+            raise SessionClosed("observe", entered=True)
+
     def _hand_over(self) -> None:
         with self._turn:
+            # A put goes on when its caller is interrupted (Ctrl-C): nothing may overtake it.
+            if self._in_flight is not None:
+                self._in_flight.result()
             if self._events:
                 events, self._events = self._events, []
-                self._portal.call(self._session.engine.queue.put_many, events)
+                self._in_flight = self._portal.start_task_soon(self._session.engine.queue.put_many, events)
+                self._in_flight.result()
+            self._in_flight = None

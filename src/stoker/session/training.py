@@ -24,7 +24,7 @@ from stoker.agents.protocol import LearningAgent
 from stoker.errors import ConfigError, SessionClosed, SessionError, SessionFailed
 from stoker.runs import TrainingRun
 from stoker.session import saving
-from stoker.session.config import SessionConfig
+from stoker.session.config import check_parts, session_config
 from stoker.session.engine import Engine
 from stoker.session.events import (
     CheckpointRequested,
@@ -71,8 +71,8 @@ class TrainingSession:
         stats: StatsTracker | None = None,
         **settings: Any,
     ) -> None:
-        self.config = _config_of(settings)
-        _check_parts(agent, run)
+        self.config = session_config(settings)
+        check_parts(agent, run)
         self._agent = agent
         self.engine = Engine(agent, run, stats if stats is not None else StatsTracker(), self.config)
         """The running parts; for the faces of a session, not for its users."""
@@ -138,8 +138,8 @@ class TrainingSession:
         if not intake.reserve(experience.actor_id):
             await checkpoint()  # a loop around observe must not hold the event loop
             return
-        if not self._queue.offer(experience := intake.joined(experience)):
-            await self._wait_for_room(experience)
+        if not self._queue.offer(joined := intake.joined(experience)):
+            await self._wait_for_room(joined)
 
     async def observe_many(self, experiences: Iterable[Experience]) -> None:
         """Accept several transitions in order, of one or of many actors.
@@ -242,8 +242,12 @@ class TrainingSession:
             best = (mean, snapshot.total_steps)
             if engine.run is not None:
                 staged = saving.best_state(snapshot.state, *best)
-                await engine.write(partial(engine.run.publish_best, staged))
-            engine.best = best
+                # Once it is handed in it will be published, whatever becomes of this task.
+                await engine.write(
+                    partial(engine.run.publish_best, staged), lambda: engine.remember_best(best)
+                )
+            else:
+                engine.remember_best(best)
             return True
 
     def eval_report(self, n_episodes: int) -> EvalReport:
@@ -401,12 +405,12 @@ class TrainingSession:
         try:
             intake.begin_observing(actor_id)
         except SessionError:
-            intake.give_back(1)
+            intake.take_back(experience)
             raise
         try:
             await self._queue.put(experience)
         except BaseException:
-            intake.give_back(1)
+            intake.take_back(experience)
             raise
         finally:
             intake.end_observing(actor_id)
@@ -425,30 +429,3 @@ class TrainingSession:
 
 class _State:
     NEW, OPEN, LEFT = range(3)
-
-
-def _config_of(settings: Mapping[str, Any]) -> SessionConfig:
-    """The settings as a config.
-
-    Raises:
-        ConfigError: A name or a value cannot be used.
-    """
-    known = SessionConfig.__struct_fields__
-    for name in settings:
-        if name not in known:
-            raise ConfigError(f"TrainingSession has no setting {name!r}; it has {', '.join(known)}")
-    return SessionConfig(**settings)
-
-
-def _check_parts(agent: Any, run: Any) -> None:
-    missing = [name for name in _AGENT_HAS if not hasattr(agent, name)]
-    if missing:
-        raise ConfigError(f"{type(agent).__name__} is not a LearningAgent: it lacks {', '.join(missing)}")
-    if run is not None and not isinstance(run, TrainingRun):
-        raise ConfigError(f'run={run!r}: give a TrainingRun, such as `await TrainingRun.create("name")`')
-
-
-_AGENT_HAS = (
-    "total_steps", "policy", "publish", "observe", "learn", "episode_extras", "on_episode_start",
-    "state_dict", "load_state_dict",
-)  # fmt: skip

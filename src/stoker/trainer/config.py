@@ -115,8 +115,6 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
     common = set(TrainConfig.__struct_fields__)
     own = set(agent_config.__struct_fields__)
     beside = {key: flat.pop(key) for key in list(flat) if key not in common and key in own}
-    if twice := sorted(set(beside) & set(settings)):
-        raise ConfigError(f"{where}: {twice[0]!r} is given twice, beside and inside agent_settings")
     settings |= beside
     for key in [*flat, *settings]:
         if key not in (common if key in flat else own):

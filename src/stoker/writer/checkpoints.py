@@ -8,6 +8,7 @@ torch is imported late, so that a run's rows and metadata can be read without it
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -72,6 +73,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointNotFound(f"{path}: no such checkpoint") from error
+    except (PermissionError, MemoryError):
+        raise  # says nothing of the file
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL, errno.EIO, errno.EISDIR):
+            raise  # too many open files, say
+        raise CheckpointCorrupt(path, str(error)) from error
     except Exception as error:  # on a damaged file torch's reader raises all kinds
         reason = str(error).partition("\n")[0]
         raise CheckpointCorrupt(path, f"{type(error).__name__}: {reason}") from error

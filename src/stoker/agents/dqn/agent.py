@@ -88,6 +88,7 @@ class DQN:
         )
         self._learning_from = max(config.learning_starts, config.batch_size)
         self._windows = NStepWindows(config.n_step, config.gamma)
+        self._is_resumed = False
         self._losses = EpisodeLosses()
         self._last_actor: ActorId | None = None
 
@@ -141,6 +142,8 @@ class DQN:
     def observe(self, experiences: Sequence[Experience]) -> None:
         """Copy transitions into the replay, in order. They are taken as checked by ``check_experience``."""
         if experiences:
+            if self._is_resumed:
+                self._end_resumed_episodes()
             if self.config.normalize_observations:
                 self._normalize(experiences)
             if self.config.n_step == 1:
@@ -244,9 +247,16 @@ class DQN:
         self.total_steps = int(state["total_steps"])
         self.opt_steps = int(state["opt_steps"])
         self._windows.load_state_dict(state["windows"])
+        self._is_resumed = True
         self._moments.load_state_dict(state["moments"])
         self._losses.clear()
         self._last_actor = None
+
+    def _end_resumed_episodes(self) -> None:
+        """No episode survives a resume: what was open then ends where it was left."""
+        self._is_resumed = False
+        for transition, mask in self._windows.give_up_all():
+            self._replay.add(transition, mask)
 
     def _normalize(self, experiences: Sequence[Experience]) -> None:
         """Take the observations into the statistics; the target network gets them with its next weights."""

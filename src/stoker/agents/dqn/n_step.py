@@ -50,6 +50,10 @@ class NStepWindows:
         window = self._windows.pop(actor_id, deque())
         return [self._next(window) for _ in range(len(window))]
 
+    def give_up_all(self) -> list[Transition]:
+        """The same for every actor."""
+        return [transition for actor_id in list(self._windows) for transition in self.give_up(actor_id)]
+
     def state_dict(self) -> list[dict[str, Any]]:
         """The open windows, as tensors and plain values."""
         return [

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import settings
 
+settings.register_profile("stoker", deadline=None)  # no test measures time
+settings.load_profile("stoker")
 torch.set_num_threads(1)  # tiny networks: threads only get into each other's way
 
 BACKENDS = [

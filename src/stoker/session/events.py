@@ -50,10 +50,10 @@ class EpisodeEnded(msgspec.Struct, frozen=True):
 
 
 class EvalEpisodeEnded(msgspec.Struct, frozen=True):
-    """An episode of the policy as it was at ``total_steps``."""
+    """An episode of the policy as it was at ``total_steps``; as it is in this place, if None."""
 
     record: EpisodeRecord
-    total_steps: int
+    total_steps: int | None
 
 
 class FlushRequested(msgspec.Struct, frozen=True):

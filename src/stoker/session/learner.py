@@ -181,7 +181,8 @@ class Learner:
                 self._end_episode(event)
             case EvalEpisodeEnded(record, total_steps):
                 if self._run is not None:
-                    row = self._run.eval_row(record, total_steps)
+                    steps = self.total_steps if total_steps is None else total_steps
+                    row = self._run.eval_row(record, steps)
                     self._effects.append(RowReady(self._run.eval_log, row))
             case FlushRequested(reply):
                 self._effects.append(FlushReached(reply))

@@ -76,7 +76,7 @@ class TrainingSession:
         self._agent = agent
         self.engine = Engine(agent, run, stats if stats is not None else StatsTracker(), self.config)
         """The running parts; for the faces of a session, not for its users."""
-        self._eval_records: deque[tuple[int, EpisodeRecord]] = deque(maxlen=1000)
+        self._eval_records: deque[tuple[int | None, EpisodeRecord]] = deque(maxlen=1000)
         self._state = _State.NEW
 
     async def __aenter__(self) -> Self:
@@ -214,7 +214,7 @@ class TrainingSession:
             InvalidExperience: A number in the record is not finite.
         """
         self.require_open("on_eval_episode")
-        steps = self.total_steps if snapshot is None else snapshot.total_steps
+        steps = None if snapshot is None else snapshot.total_steps
         record = check_record(record)
         await self._queue.put(EvalEpisodeEnded(record, steps))
         self._eval_records.append((steps, record))
@@ -264,7 +264,8 @@ class TrainingSession:
         last = list(self._eval_records)[-n_episodes:]
         for _, record in last:
             stats.update(record)
-        total_steps = last[-1][0] if last else self.total_steps
+        pinned_at = last[-1][0] if last else None
+        total_steps = self.total_steps if pinned_at is None else pinned_at
         return EvalReport(total_steps=total_steps, n_episodes=len(last), stats=stats.summary())
 
     # Control --------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from stoker.trainer import agent_for, config_from
 
 N_STEPS = 3_000 if QUICK else 15_000
 SLEEP_S = 1e-3
+SETTLE_S = 0.05  # the sleep that making the agent held up must be over before counting begins
 
 
 async def overshoots_ms(until: Callable[[Callable[[], None]], Awaitable[None]]) -> list[float]:
@@ -46,6 +47,7 @@ async def training(begin: Callable[[], None]) -> None:
     with tempfile.TemporaryDirectory() as root:
         run = await TrainingRun.create("bench", root=root)
         agent = agent_for(config)
+        await anyio.sleep(SETTLE_S)
         begin()
         await train(config, run, agent=agent)
 
@@ -62,6 +64,7 @@ async def sb3_in_a_thread(begin: Callable[[], None]) -> None:
         "MlpPolicy", "CartPole-v1", learning_rate=3e-4, learning_starts=1000, batch_size=64, train_freq=1,
         gradient_steps=1, policy_kwargs={"net_arch": [64, 64]}, device="cpu", seed=0,
     )  # fmt: skip
+    await anyio.sleep(SETTLE_S)
     begin()
     thread = threading.Thread(target=model.learn, args=(N_STEPS,))
     thread.start()

@@ -123,7 +123,8 @@ class TrainingSession:
     async def observe(self, experience: Experience) -> None:
         """Accept one transition. Once this returns it will be consumed, in order, unless the process dies.
 
-        Waits while the queue is full. Cancelled: the transition is out. After ``max_steps`` or ``stop`` it
+        Its arrays are the session's from then on: hand over copies if the environment writes its next
+        observation into the same memory. Waits while the queue is full. Cancelled: the transition is out. After ``max_steps`` or ``stop`` it
         is dropped quietly: not learned, not counted, but for ``refused_steps``.
 
         Raises:

@@ -124,8 +124,9 @@ class TrainingSession:
         """Accept one transition. Once this returns it will be consumed, in order, unless the process dies.
 
         Its arrays are the session's from then on: hand over copies if the environment writes its next
-        observation into the same memory. Waits while the queue is full. Cancelled: the transition is out. After ``max_steps`` or ``stop`` it
-        is dropped quietly: not learned, not counted, but for ``refused_steps``.
+        observation into the same memory. Waits while the queue is full. Cancelled: the transition is out.
+        After ``max_steps`` or ``stop`` it is dropped quietly: not learned, not counted, but for
+        ``refused_steps``.
 
         Raises:
             InvalidExperience: It cannot be consumed; the session goes on without it.

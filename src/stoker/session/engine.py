@@ -10,8 +10,9 @@ on the session is told the cause.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, assert_never
@@ -125,12 +126,9 @@ class Engine:
     async def request(self, request: Callable[[Reply[T]], Event]) -> T:
         """Send an event that asks for an answer, in its place among the others, and wait for it."""
         reply: Reply[T] = Reply()
-        self._replies.add(reply)
-        try:
+        with self._told_of_the_end(reply):
             await self.queue.put(request(reply))
             return await reply.wait()
-        finally:
-            self._replies.discard(reply)
 
     async def write(self, work: Callable[[], None], handed_in: Callable[[], None]) -> None:
         """Let the writer's thread do something, and wait until it is done.
@@ -140,11 +138,17 @@ class Engine:
             handed_in: called when nothing can keep it from being done but a dying disk.
         """
         reply: Reply[None] = Reply()
-        self._replies.add(reply)
-        try:
+        with self._told_of_the_end(reply):
             await self.writer.submit(work, reply)
             handed_in()
             await reply.wait()
+
+    @contextlib.contextmanager
+    def _told_of_the_end(self, reply: Reply[Any]) -> Generator[None]:
+        """Whoever waits for this reply is told when a part dies or the session ends."""
+        self._replies.add(reply)
+        try:
+            yield
         finally:
             self._replies.discard(reply)
 
@@ -246,11 +250,8 @@ class Engine:
     async def _published(self) -> None:
         """Wait until the checkpoint that is being written has been."""
         if self._publishing is not None:
-            self._replies.add(self._publishing)  # told, like all who wait, when a part dies
-            try:
+            with self._told_of_the_end(self._publishing):
                 await self._publishing.wait()
-            finally:
-                self._replies.discard(self._publishing)
 
     async def _write_counters(self) -> None:
         if (run := self.run) is not None:

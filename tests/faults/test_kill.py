@@ -22,6 +22,7 @@ from stoker import DQNConfig, TrainingRun, preset
 from stoker.trainer import config_from
 from stoker.writer import load_checkpoint
 
+LOG = "runs/*/*/*/train_episodes.jsonl"
 FREQ = 200
 STARTS = 64
 TRAIN = [
@@ -174,13 +175,15 @@ def test_a_kill_before_the_first_checkpoint(tmp_path: Path) -> None:
     process = stoker(*TRAIN, *never, cwd=tmp_path)
     try:
         deadline = time.monotonic() + 60
-        while not (logs := list(tmp_path.glob("runs/*/*/*/train_episodes.jsonl"))):
+        # The file is made a moment before its first row is in it.
+        while not (logs := [log for log in tmp_path.glob(LOG) if log.stat().st_size]):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)  # a process cannot be awaited: this looks whether it has got there
     finally:
         kill(process)
     directory = logs[0].parent
+    assert b"\n" in logs[0].read_bytes(), "a batch is one write"
     done = stoker("resume", str(directory), "-n", "300", "--json", "--no-progress", cwd=tmp_path)
     out, _ = done.communicate(timeout=100)
     assert done.returncode == 0, (tmp_path / "stderr.txt").read_text()

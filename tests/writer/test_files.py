@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 import pytest
@@ -35,28 +34,51 @@ def test_link_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"a"
 
 
+def test_a_link_to_what_has_the_name_already_leaves_nothing_beside(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    for _ in range(2):
+        files.link_atomically(tmp_path / "a", tmp_path / "latest")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a", "latest"]
+
+
 @pytest.mark.parametrize(
-    ("content", "kept", "torn"),
+    ("content", "offset", "n_cut"),
     [
-        (b"", b"", b""),
-        (b"one\n", b"one\n", b""),
-        (b"one\ntw", b"one\n", b"tw"),
-        (b"half", b"", b"half"),
-        (b"one\n\x00\x00\x00", b"one\n", b"\x00\x00\x00"),
-        (b"x" * 3_000_000 + b"\n" + b"y" * 2_500_000, b"x" * 3_000_000 + b"\n", b"y" * 2_500_000),
+        (b"", 0, 0),
+        (b"one", 3, 0),
+        (b"one", 9, 0),
+        (b"one", 0, 3),
+        (b"onetwo", 3, 3),
+        (b"x" * 5_000_000, 7, 4_999_993),
     ],
 )
-def test_torn_tails_are_cut_and_kept_aside(tmp_path: Path, content: bytes, kept: bytes, torn: bytes) -> None:
-    path = tmp_path / "rows.jsonl"
+def test_what_is_cut_is_kept_aside(tmp_path: Path, content: bytes, offset: int, n_cut: int) -> None:
+    path = tmp_path / "log"
     path.write_bytes(content)
-    assert files.cut_torn_tail(path) == len(torn)
-    assert path.read_bytes() == kept
-    side = tmp_path / "rows.jsonl.torn"
-    assert (side.read_bytes() if side.exists() else b"") == (torn + b"\n" if torn else b"")
+    assert files.cut_at(path, offset) == n_cut
+    assert path.read_bytes() == content[:offset]
+    side = tmp_path / "log.torn"
+    assert (side.read_bytes() if side.exists() else b"") == content[offset:]
 
 
-def test_no_file_has_no_torn_tail(tmp_path: Path) -> None:
-    assert files.cut_torn_tail(tmp_path / "none") == 0
+def test_what_is_cut_comes_behind_what_was_cut_before(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    for tail in (b"first", b"second"):
+        path.write_bytes(b"x" + tail)
+        files.cut_at(path, 1, separator=b"\n")
+    assert (tmp_path / "log.torn").read_bytes() == b"first\nsecond\n"
+
+
+@pytest.mark.parametrize(
+    ("most_bytes", "start", "tail"),
+    [(3, 7, b"789"), (10, 0, b"0123456789"), (99, 0, b"0123456789"), (0, 10, b"")],
+)
+def test_the_tail_of_a_file_and_where_it_begins(
+    tmp_path: Path, most_bytes: int, start: int, tail: bytes
+) -> None:
+    (tmp_path / "x").write_bytes(b"0123456789")
+    assert files.read_tail(tmp_path / "x", most_bytes) == (start, tail)
+    assert files.read_tail(tmp_path / "none", most_bytes) == (0, b"")
 
 
 def test_exclusive_directories_are_made_once(tmp_path: Path) -> None:
@@ -87,28 +109,3 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
         (tmp_path / name).write_text("")
     files.remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "latest.pt", "x.tmp"]
-
-
-@pytest.mark.anyio
-async def test_append_file_appends_behind_what_is_there(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    path.write_bytes(b"a\n")
-    file = await files.AppendFile.open(path)
-    await file.append(b"b\n")
-    await file.append(b"c\n")
-    await file.sync()
-    await file.aclose()
-    assert path.read_bytes() == b"a\nb\nc\n"
-
-
-@pytest.mark.anyio
-async def test_append_to_a_full_device_is_a_typed_error() -> None:
-    file = await files.AppendFile.open(Path("/dev/full"))
-    try:
-        with pytest.raises(WriteFailed, match=r"/dev/full: No space left") as caught:
-            await file.append(b"row\n")
-        assert isinstance(caught.value.__cause__, OSError)
-        assert caught.value.__cause__.errno == errno.ENOSPC
-        assert isinstance(caught.value, OSError), "catchable as the OSError it is"
-    finally:
-        await file.aclose()

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import msgspec
 import pytest
+from anyio.lowlevel import checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker.errors import RunBroken, WriteFailed
-from stoker.writer import RowLog, decode_rows, files
+from stoker.writer import RowLog, RowsReport, check_rows, cut_rows, decode_rows, encode_row_lines, files
+
+
+class Empty(msgspec.Struct):
+    pass
 
 
 class Row(msgspec.Struct):
@@ -29,9 +36,9 @@ def lines(path: Path) -> list[Any]:
 async def test_rows_are_appended_in_order_and_parse_line_by_line(tmp_path: Path) -> None:
     log = RowLog(tmp_path / "rows.jsonl")
     await log.append([Row(0), Row(1, "a\nb \u2028 ü")])
-    assert log.unsynced
+    assert log.unsynced_bytes == log.path.stat().st_size
     await log.sync()
-    assert not log.unsynced
+    assert log.unsynced_bytes == 0
     await log.append([Row(2)])
     await log.aclose()
     await log.append([Row(3)])  # it opens again
@@ -61,90 +68,227 @@ async def test_batches_of_several_tasks_stay_whole(tmp_path: Path) -> None:
         assert mine == sorted(mine), "batches of one task keep their order"
 
 
-class Taking:
-    """A raw file that takes a limited number of bytes per call and notes the calls."""
-
-    def __init__(self, at_most: int) -> None:
-        self.at_most = at_most
-        self.pieces: list[bytes] = []
-
-    def fileno(self) -> int:
-        raise AssertionError("not needed")
-
-    async def write(self, data: bytes, /) -> int:
-        self.pieces.append(data[: self.at_most])
-        return len(self.pieces[-1])
+def damaged(data: bytes, number: int, change: Callable[[bytes], bytes]) -> bytes:
+    """The data with one of its lines, counted from 1, changed."""
+    several = data.split(b"\n")
+    several[number - 1] = change(several[number - 1])
+    return b"\n".join(several)
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize(("at_most", "calls"), [(100, 1), (4, 3), (1, 10)])
-async def test_a_batch_is_one_write_unless_the_system_takes_a_part(
-    tmp_path: Path, at_most: int, calls: int
-) -> None:
-    raw = Taking(at_most)
-    file = files.AppendFile(tmp_path / "x", raw, lambda: None, 0)
-    await file.append(b"0123456789")
-    assert b"".join(raw.pieces) == b"0123456789"
-    assert len(raw.pieces) == calls
+ROWS = [Row(0), Row(1, "one"), Row(2, "two"), Row(3)]
+WHOLE = encode_row_lines(ROWS)
+LINES = WHOLE.splitlines(keepends=True)
+
+
+def test_a_line_is_plain_json_with_the_checksum_of_what_is_before_it() -> None:
+    for row, line in zip(ROWS, LINES, strict=True):
+        assert json.loads(line) == {"k": row.k, "text": row.text, "crc": line[-11:-3].decode()}
+        body, _, end = line.rpartition(b',"crc":"')
+        assert end == b'%08x"}\n' % zlib.crc32(body)
+
+
+@pytest.mark.parametrize("row", [1, "x", None, [1], {}, Empty()])
+def test_what_has_no_field_is_no_row(row: Any) -> None:
+    with pytest.raises(TypeError, match="is no row"):
+        encode_row_lines([row])
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("tail", [b'{"k":2,"te', b"\x00" * 4096, b'{"k":2}', b"{", b"\xff"])
-async def test_a_torn_tail_is_cut_when_the_log_is_opened_again(
+async def test_a_large_batch_lets_others_have_their_turns_and_is_one_piece(tmp_path: Path) -> None:
+    log = RowLog(tmp_path / "rows.jsonl")
+    turns: list[int] = []
+
+    async def count() -> None:
+        while True:
+            turns.append(len(log.path.read_bytes()) if log.path.exists() else 0)
+            await checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(count)
+        await checkpoint()
+        before = len(turns)
+        await log.append([Row(k, "x" * 1000) for k in range(2000)])
+        tasks.cancel_scope.cancel()
+    await log.aclose()
+    assert len(turns) - before >= 7, "2 MB are eight times 256 KiB"
+    assert [row.k for row in decode_rows(log.path, Row)] == list(range(2000))
+
+
+TAILS = [
+    LINES[3][:1], LINES[3][:10], LINES[3][:-2], LINES[3][:-1],  # torn anywhere, at last before the newline
+    b"\x00" * 4096, b"\x00" * 100_000, b"\n\x00\x00", b"\x00\n\x00\n",
+    LINES[3][:7] + b"\x00" * 512, LINES[3][:7] + b"\x00" * 512 + b"\n",
+    b"{", b"\xff", b"garbage\n", b'{"k":3,"text":""}\n', LINES[3].replace(b"3", b"4", 1),
+    b"x" * 70_000, b"x\n" * 70_000,
+]  # fmt: skip
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("tail", TAILS, ids=[f"{tail[:16]!r}-{len(tail)}" for tail in TAILS])
+async def test_a_torn_tail_is_set_aside_when_the_log_is_opened_again(
     tmp_path: Path, tail: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_bytes(b'{"k":0}\n{"k":1}\n' + tail)
-    assert [row.k for row in decode_rows(path, Row)] == [0, 1], "reading passes it over"
+    path.write_bytes(b"".join(LINES[:3]) + tail)
+    assert decode_rows(path, Row) == ROWS[:3], "reading passes it over"
+    assert check_rows(path) == RowsReport(3, len(tail), ())
     log = RowLog(path)
     await log.append([Row(9)])
     await log.aclose()
-    assert [row["k"] for row in lines(path)] == [0, 1, 9]
+    assert [row.k for row in decode_rows(path, Row)] == [0, 1, 2, 9]
+    assert path.read_bytes().startswith(b"".join(LINES[:3]))
     assert (tmp_path / "rows.jsonl.torn").read_bytes() == tail + b"\n", "kept, aside"
     assert f"{len(tail)} bytes of a torn last row" in caplog.text
 
 
-@given(st.lists(st.integers(0, 10**6), max_size=20), st.integers(min_value=0))
-def test_wherever_a_kill_cuts_whole_rows_are_left(
-    tmp_path_factory: pytest.TempPathFactory, ks: list[int], at: int
+@pytest.mark.anyio
+async def test_where_the_first_row_is_torn_nothing_is_left_and_it_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    for tail in (LINES[0][:9], b"\x00" * 20_000):
+        path.write_bytes(tail)
+        assert decode_rows(path, Row) == []
+        log = RowLog(path)
+        await log.append([Row(7)])
+        await log.aclose()
+        assert decode_rows(path, Row) == [Row(7)]
+
+
+@pytest.mark.anyio
+async def test_a_whole_log_is_not_touched_when_it_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(WHOLE)
+    log = RowLog(path)
+    await log.append([Row(4, "x" * 100_000)])  # longer than what is looked at first
+    await log.aclose()
+    again = RowLog(path)
+    await again.append([Row(5)])
+    await again.aclose()
+    assert path.read_bytes().startswith(WHOLE)
+    assert [row.k for row in decode_rows(path, Row)] == [0, 1, 2, 3, 4, 5]
+    assert files.files_in(tmp_path) == ["rows.jsonl"], "nothing was set aside"
+
+
+@given(st.lists(st.integers(0, 10**6), max_size=20), st.integers(min_value=0), st.integers(0, 3))
+def test_wherever_a_crash_cuts_whole_rows_are_left(
+    tmp_path_factory: pytest.TempPathFactory, ks: list[int], at: int, n_nulls: int
 ) -> None:
     path = tmp_path_factory.mktemp("cut") / "rows.jsonl"
-    whole = msgspec.json.Encoder().encode_lines([Row(k) for k in ks])
-    path.write_bytes(whole[: at % (len(whole) + 1)])
+    whole = encode_row_lines([Row(k) for k in ks])
+    kept = whole[: at % (len(whole) + 1)]
+    path.write_bytes(kept + b"\x00" * (n_nulls * 512))
     before = [row.k for row in decode_rows(path, Row)]
-    assert before == ks[: len(before)]
-    files.cut_torn_tail(path)
-    assert [row["k"] for row in lines(path)] == before
+    assert before == ks[: kept.count(b"\n")]
+    report = check_rows(path)
+    assert (report.n_rows, report.problems) == (len(before), ())
+    anyio.run(append_one, path)
+    assert [row.k for row in decode_rows(path, Row)] == [*before, -1]
+    assert check_rows(path) == RowsReport(len(before) + 1, 0, ())
 
 
-@pytest.mark.parametrize(
-    ("content", "line"),
-    [
-        (b'{"k":0}\n{"k":\n{"k":2}\n', 2),
-        (b'garbage\n{"k":2}\n', 1),
-        (b'{"k":0}\n{"k":1}\n{"k":"two"}\n', 3),
-        (b'{"k":0}\n\x00\x00\x00\n{"k":2}\n', 2),
-        (b'{"k":0,"text":"a\rb"}\n', 1),
-        (b'{"k":0,"text":"a\\r"}\n{"k":0\r}\n{}\n', 3),
-        (b'{"k":0}\n\n{"k":1}\n{"k":null}\n', 4),
-        (b'{"k":0}\n{"k":1,"text":"\xff\xfe"}\n{"k":2}\n', 2),
-        (b'{"k":0}\n[1]\n', 2),
-    ],
-)
-def test_damage_before_the_tail_is_reported_with_its_line(tmp_path: Path, content: bytes, line: int) -> None:
+async def append_one(path: Path) -> None:
+    log = RowLog(path)
+    await log.append([Row(-1)])
+    await log.aclose()
+
+
+DAMAGES: list[tuple[int, Callable[[bytes], bytes]]] = [
+    (1, lambda line: line.replace(b"0", b"5", 1)),
+    (2, lambda line: line.replace(b"one", b"two")),
+    (2, lambda line: line[:-1]),
+    (3, lambda line: b"\x00" * len(line)),
+    (3, lambda line: line[: line.rindex(b",")] + b"}"),
+    (3, lambda line: line.upper()),
+    (1, lambda line: line + b" "),
+    (2, lambda _: b"garbage"),
+    (2, lambda line: line.replace(b"one", b"\xff\xfe")),
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("number", "change"), DAMAGES)
+async def test_damage_with_whole_rows_behind_it_is_reported_with_its_line_and_never_cut(
+    tmp_path: Path, number: int, change: Callable[[bytes], bytes]
+) -> None:
     path = tmp_path / "rows.jsonl"
+    content = damaged(WHOLE, number, change)
     path.write_bytes(content)
-    with pytest.raises(RunBroken, match=rf"rows\.jsonl: line {line} is not a row"):
+    with pytest.raises(RunBroken, match=rf"rows\.jsonl: line {number} is not a row"):
         decode_rows(path, Row)
+    problem = f"rows.jsonl: line {number}: its checksum is missing or does not match"
+    assert check_rows(path) == RowsReport(3, 0, (problem,))
+    await append_one(path)
+    assert path.read_bytes() == content + encode_row_lines([Row(-1)])
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.integers(0, 7))
+def test_no_flipped_bit_goes_unnoticed(tmp_path_factory: pytest.TempPathFactory, at: int, bit: int) -> None:
+    path = tmp_path_factory.mktemp("flip") / "rows.jsonl"
+    content = bytearray(WHOLE)
+    content[at] ^= 1 << bit
+    path.write_bytes(content)
+    report = check_rows(path)
+    assert report.problems or report.torn_bytes
+    assert report.n_rows < len(ROWS)
+
+
+def test_a_row_of_another_kind_is_told_from_damage(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(encode_row_lines([Row(0), {"k": "two"}, Row(2)]))
+    with pytest.raises(RunBroken, match=r"rows\.jsonl: line 2 is not a row \(Expected `int`"):
+        decode_rows(path, Row)
+    assert check_rows(path) == RowsReport(3, 0, ())
+
+
+@pytest.mark.anyio
+async def test_a_log_without_any_checksum_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"k":0}\n{"k":1}\n')
+    with pytest.raises(RunBroken, match=r"rows\.jsonl: line 1 is not a row .*move that file away"):
+        decode_rows(path, Row)
+    assert [problem[:18] for problem in check_rows(path).problems] == ["rows.jsonl: line 1"]
+    log = RowLog(path)
+    with pytest.raises(RunBroken, match="line 1"):
+        await log.append([Row(2)])
+    assert path.read_bytes() == b'{"k":0}\n{"k":1}\n'
+
+
+def test_much_damage_is_told_in_few_words(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"x\n" * 50 + WHOLE)
+    report = check_rows(path)
+    assert report.n_rows == 4
+    assert len(report.problems) == 21
+    assert report.problems[-1] == "rows.jsonl: 30 more damaged lines"
+
+
+def test_what_cannot_be_read_is_a_problem_too(tmp_path: Path) -> None:
+    assert check_rows(tmp_path) == RowsReport(0, 0, (f"{tmp_path.name}: cannot be read (Is a directory)",))
 
 
 def test_blank_lines_are_no_damage(tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_bytes(b'\n{"k":1}\n\n{"k":2}\n')
+    (tmp_path / "rows.jsonl").write_bytes(b"\n" + LINES[1] + b"\n\n" + LINES[2])
     assert [row.k for row in decode_rows(tmp_path / "rows.jsonl", Row)] == [1, 2]
+    assert check_rows(tmp_path / "rows.jsonl") == RowsReport(2, 0, ())
 
 
 def test_no_file_has_no_rows(tmp_path: Path) -> None:
     assert decode_rows(tmp_path / "none.jsonl", Row) == []
+    assert check_rows(tmp_path / "none.jsonl") == RowsReport(0, 0, ())
+    assert cut_rows(tmp_path / "none.jsonl", tmp_path / "cut.jsonl", lambda _: True, Row) == 0
+    assert not (tmp_path / "cut.jsonl").exists()
+
+
+def test_rows_are_copied_as_they_are(tmp_path: Path) -> None:
+    source, target = tmp_path / "rows.jsonl", tmp_path / "cut.jsonl"
+    source.write_bytes(LINES[0] + encode_row_lines([{"k": 1, "more": [1, 2]}]) + LINES[2] + b'{"torn')
+    assert cut_rows(source, target, lambda row: row.k < 2, Row) == 2
+    assert target.read_bytes() == LINES[0] + encode_row_lines([{"k": 1, "more": [1, 2]}])
+    assert cut_rows(source, target, lambda _: False, Row) == 0
+    assert target.read_bytes() == b""
+    source.write_bytes(damaged(WHOLE, 2, bytes.upper))
+    with pytest.raises(RunBroken, match="line 2"):
+        cut_rows(source, target, lambda _: True, Row)
+    assert target.read_bytes() == b""
 
 
 @pytest.mark.anyio
@@ -154,3 +298,5 @@ async def test_a_log_whose_rows_cannot_be_made_durable_says_so_and_is_closed_all
     with pytest.raises(WriteFailed, match="/dev/null: Invalid argument"):
         await log.aclose()
     await log.aclose()
+    with pytest.raises(WriteFailed, match="/dev/null: Invalid argument"):
+        await log.append([Row(1)])

@@ -5,18 +5,20 @@ from __future__ import annotations
 import errno
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
+import psutil
 import pytest
 from anyio.lowlevel import checkpoint
 
 from stoker.errors import StokerError, WriteFailed
 from stoker.replies import Reply
-from stoker.writer import RowLog, Writer
+from stoker.writer import AppendLog, RowLog, Writer
 
 pytestmark = pytest.mark.anyio
 NEVER_S = 1000.0
@@ -37,10 +39,31 @@ class ToldLog(RowLog):
         self.written.set()
 
     async def sync(self) -> None:
-        worth_it = self.unsynced
+        worth_it = self.unsynced_bytes > 0
         await super().sync()
         if worth_it:
             self.synced.set()
+
+
+class ToldData(AppendLog):
+    """The same for a log of bytes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.pieces: list[bytes] = []
+        self.n_syncs = 0
+        self.written = anyio.Event()
+        self.synced = anyio.Event()
+
+    async def append(self, data: bytes) -> None:
+        await super().append(data)
+        self.pieces.append(data)
+        self.written.set()
+
+    async def sync(self) -> None:
+        self.n_syncs += 1
+        await super().sync()
+        self.synced.set()
 
 
 @asynccontextmanager
@@ -61,14 +84,14 @@ async def flush(writer: Writer) -> None:
 
 
 def rows_in(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line)["k"] for line in path.read_text().splitlines()]
 
 
 async def test_rows_of_each_log_keep_their_order_and_a_batch_is_one_write(tmp_path: Path) -> None:
     logs = [ToldLog(tmp_path / f"{i}.jsonl") for i in range(2)]
     async with running() as writer:
         for k in range(100):  # all of them are there when the writer has its turn
-            await writer.append(logs[k % 2], k)
+            await writer.append(logs[k % 2], {"k": k})
         await flush(writer)
     assert [rows_in(log.path) for log in logs] == [list(range(0, 100, 2)), list(range(1, 100, 2))]
     assert [len(log.batches) for log in logs] == [1, 1]
@@ -78,7 +101,7 @@ async def test_a_small_queue_makes_callers_wait_and_loses_nothing(tmp_path: Path
     log = RowLog(tmp_path / "rows.jsonl")
     async with running(capacity=1) as writer:
         for k in range(50):
-            await writer.append(log, k)
+            await writer.append(log, {"k": k})
     assert rows_in(log.path) == list(range(50))
 
 
@@ -88,7 +111,7 @@ async def test_a_replaced_file_waits_for_its_interval_or_a_flush_or_the_close(tm
     async with running() as writer:
         for value in range(10):
             await writer.replace(path, {"value": value})
-        await writer.append(log, 0)
+        await writer.append(log, {"k": 0})
         await log.written.wait()  # the batch with the values is done
         assert not path.exists(), "the interval is not over"
         await flush(writer)
@@ -96,7 +119,7 @@ async def test_a_replaced_file_waits_for_its_interval_or_a_flush_or_the_close(tm
         written = path.stat().st_ino
         await writer.replace(path, {"value": 10})
         log.written = anyio.Event()
-        await writer.append(log, 1)
+        await writer.append(log, {"k": 1})
         await log.written.wait()
         assert path.stat().st_ino == written
     assert json.loads(path.read_text()) == {"value": 10}
@@ -118,9 +141,9 @@ async def test_with_an_interval_of_zero_every_batch_replaces(tmp_path: Path) -> 
 async def test_rows_become_durable_by_themselves(tmp_path: Path) -> None:
     log = ToldLog(tmp_path / "rows.jsonl")
     async with running(sync_interval_s=0.001) as writer:
-        await writer.append(log, 1)
+        await writer.append(log, {"k": 1})
         await log.synced.wait()
-        assert not log.unsynced
+        assert log.unsynced_bytes == 0
         assert rows_in(log.path) == [1]
 
 
@@ -130,12 +153,12 @@ async def test_a_job_starts_when_earlier_rows_are_durable(tmp_path: Path) -> Non
 
     def look() -> None:
         meta = json.loads((tmp_path / "m.json").read_text())
-        seen.append((rows_in(log.path), log.unsynced, meta, threading.current_thread().name))
+        seen.append((rows_in(log.path), log.unsynced_bytes > 0, meta, threading.current_thread().name))
 
     async with running() as writer:
         for k in range(3):
-            await writer.append(log, 2 * k)
-            await writer.append(log, 2 * k + 1)
+            await writer.append(log, {"k": 2 * k})
+            await writer.append(log, {"k": 2 * k + 1})
             await writer.replace(tmp_path / "m.json", {"k": k})
             done: Reply[None] = Reply()
             await writer.submit(look, done)
@@ -180,7 +203,7 @@ async def test_rows_go_on_while_a_long_job_runs_and_flush_waits_for_it(tmp_path:
         done: Reply[None] = Reply()
         await writer.submit(work, done)
         await anyio.to_thread.run_sync(entered.wait, 20)
-        await writer.append(log, 1)
+        await writer.append(log, {"k": 1})
         await log.written.wait()
         assert rows_in(log.path) == [1]
         tasks.start_soon(flush_and_tell, writer)
@@ -197,21 +220,21 @@ async def test_close_drains_everything(tmp_path: Path) -> None:
     ran: list[int] = []
     async with running() as writer:
         for k in range(10):
-            await writer.append(log, k)
+            await writer.append(log, {"k": k})
             await writer.replace(tmp_path / "m.json", k)
             await writer.submit(lambda k=k: ran.append(k))
     assert rows_in(log.path) == ran == list(range(10))
     assert json.loads((tmp_path / "m.json").read_text()) == 9
-    assert not log.unsynced
+    assert log.unsynced_bytes == 0
     with pytest.raises(anyio.ClosedResourceError):
-        await writer.append(log, 11)
+        await writer.append(log, {"k": 11})
 
 
 async def test_closed_with_an_error_it_says_that_error_to_those_who_come(tmp_path: Path) -> None:
     async with running() as writer:
         writer.close(lambda: StokerError("over"))
         with pytest.raises(StokerError, match="over"):
-            await writer.append(RowLog(tmp_path / "x"), 1)
+            await writer.append(RowLog(tmp_path / "x"), {"k": 1})
 
 
 async def failing(writer: Writer, *calls: Callable[[], Any]) -> BaseException:
@@ -230,7 +253,7 @@ def refuse(path: Path) -> None:
 
 async def test_a_row_on_a_full_disk_ends_it_with_the_cause() -> None:
     writer = Writer()
-    error = await failing(writer, lambda: writer.append(RowLog(Path("/dev/full")), 1))
+    error = await failing(writer, lambda: writer.append(RowLog(Path("/dev/full")), {"k": 1}))
     assert type(error) is WriteFailed
     assert isinstance(error.__cause__, OSError)
     assert error.__cause__.errno == errno.ENOSPC
@@ -265,13 +288,13 @@ async def test_rows_before_a_failing_job_are_on_disk_and_the_logs_closed(tmp_pat
     writer = Writer(sync_interval_s=NEVER_S)
     await failing(
         writer,
-        lambda: writer.append(unsyncable, 1),
-        lambda: writer.append(good, 1),
-        lambda: writer.append(good, 2),
+        lambda: writer.append(unsyncable, {"k": 1}),
+        lambda: writer.append(good, {"k": 1}),
+        lambda: writer.append(good, {"k": 2}),
         lambda: writer.submit(lambda: refuse(tmp_path / "x")),
     )
     assert rows_in(good.path) == [1, 2]
-    assert not good.unsynced, "a log that cannot be synced keeps no other from it"
+    assert good.unsynced_bytes == 0, "a log that cannot be synced keeps no other from it"
 
 
 async def test_a_cancelled_writer_still_syncs_and_closes_its_logs(tmp_path: Path) -> None:
@@ -279,9 +302,206 @@ async def test_a_cancelled_writer_still_syncs_and_closes_its_logs(tmp_path: Path
     writer = Writer(sync_interval_s=NEVER_S)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(writer.run)
-        await writer.append(log, 1)
+        await writer.append(log, {"k": 1})
         await log.written.wait()
-        assert log.unsynced
+        assert log.unsynced_bytes > 0
         tasks.cancel_scope.cancel()
     assert rows_in(log.path) == [1]
-    assert not log.unsynced
+    assert log.unsynced_bytes == 0
+
+
+async def test_bytes_keep_their_order_and_a_batch_is_one_write(tmp_path: Path) -> None:
+    data, log = ToldData(tmp_path / "journal"), ToldLog(tmp_path / "rows.jsonl")
+    async with running() as writer:
+        for k in range(50):
+            await writer.append_data(data, b"%d," % k)
+            await writer.append(log, {"k": k})
+        await flush(writer)
+        assert data.unsynced_bytes == log.unsynced_bytes == 0
+    assert data.path.read_bytes() == b"".join(b"%d," % k for k in range(50))
+    assert (len(data.pieces), len(log.batches)) == (1, 1)
+    assert rows_in(log.path) == list(range(50))
+
+
+async def test_large_pieces_are_not_put_together(tmp_path: Path) -> None:
+    data = ToldData(tmp_path / "journal")
+    sizes = [10, 20, 3_000_000, 5, 600_000, 600_000, 1]
+    async with running() as writer:
+        for k, size in enumerate(sizes):
+            await writer.append_data(data, bytes([k]) * size)
+    assert [len(piece) for piece in data.pieces] == [30, 3_000_000, 600_005, 600_001]
+    assert data.path.read_bytes() == b"".join(bytes([k]) * size for k, size in enumerate(sizes))
+
+
+async def test_many_bytes_make_the_caller_wait_until_they_are_written(tmp_path: Path) -> None:
+    data = AppendLog(tmp_path / "journal")
+    writer = Writer(sync_interval_s=NEVER_S)
+    put: list[int] = []
+
+    async def hand_in() -> None:
+        for k in range(3):
+            await writer.append_data(data, bytes([k]) * (40 << 20))
+            put.append(k)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hand_in)
+            await anyio.wait_all_tasks_blocked()
+            assert put == [0, 1], "80 MiB wait already"
+            tasks.start_soon(writer.run)
+            while len(put) < 3:
+                await checkpoint()
+            writer.close()
+    assert data.path.stat().st_size == 120 << 20
+
+
+async def test_who_waits_for_room_is_told_when_the_writer_ends(tmp_path: Path) -> None:
+    data = AppendLog(Path("/dev/full"))
+    writer = Writer()
+    piece = b"x" * (40 << 20)
+    told: list[str] = []
+
+    async def hand_in() -> None:
+        with pytest.raises(StokerError, match="over"):
+            while True:
+                await writer.append_data(data, piece)
+        told.append("told")
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hand_in)
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(WriteFailed):
+                await writer.run()
+            await anyio.wait_all_tasks_blocked()
+            assert told == [], "it waits for room again"
+            writer.close(lambda: StokerError("over"))
+    assert told == ["told"]
+
+
+async def test_a_retired_log_is_durable_and_closed_and_opens_again_if_it_must(tmp_path: Path) -> None:
+    first, second = ToldData(tmp_path / "0"), ToldData(tmp_path / "1")
+    async with running() as writer:
+        await writer.append_data(first, b"a")
+        await writer.append_data(second, b"b")
+        await writer.retire(first)
+        await flush(writer)
+        assert first.n_syncs == 1
+        n_descriptors = len(open_files(tmp_path))
+        assert n_descriptors == 1, "only the second is open"
+        await writer.append_data(first, b"c")
+        await flush(writer)
+    assert (first.path.read_bytes(), second.path.read_bytes()) == (b"ac", b"b")
+    assert open_files(tmp_path) == []
+
+
+def open_files(directory: Path) -> list[str]:
+    """The files below a directory that this process has open."""
+    return [file.path for file in psutil.Process().open_files() if Path(file.path).is_relative_to(directory)]
+
+
+async def test_a_log_that_was_never_written_can_be_retired(tmp_path: Path) -> None:
+    log = AppendLog(tmp_path / "none")
+    async with running() as writer:
+        await writer.retire(log)
+    assert not log.path.exists()
+
+
+async def test_enough_bytes_are_made_durable_at_once(tmp_path: Path) -> None:
+    data = ToldData(tmp_path / "journal")
+    async with running(sync_bytes=1000) as writer:
+        await writer.append_data(data, b"x" * 999)
+        await data.written.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert data.unsynced_bytes == 999
+        await writer.append_data(data, b"x")
+        await data.synced.wait()
+        assert data.unsynced_bytes == 0
+
+
+async def test_bytes_of_several_logs_count_together(tmp_path: Path) -> None:
+    logs = [ToldData(tmp_path / str(k)) for k in range(4)]
+    async with running(sync_bytes=1000) as writer:
+        for log in logs:
+            await writer.append_data(log, b"x" * 250)
+        for log in logs:
+            await log.synced.wait()
+        assert [log.unsynced_bytes for log in logs] == [0] * 4
+
+
+async def test_many_flushes_cost_one_sync(tmp_path: Path) -> None:
+    data = ToldData(tmp_path / "journal")
+    replies: list[Reply[None]] = [Reply() for _ in range(50)]
+    async with running() as writer:
+        for reply in replies:
+            await writer.append_data(data, b"x")
+            await writer.flush(reply)
+        for reply in replies:
+            await reply.wait()
+        assert data.unsynced_bytes == 0
+        assert data.n_syncs == 1
+    assert data.path.read_bytes() == b"x" * 50
+
+
+class MeetingLog(AppendLog):
+    """A log whose sync waits until the other one's has begun."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.begun = anyio.Event()
+        self.other = self
+
+    async def sync(self) -> None:
+        self.begun.set()
+        await self.other.begun.wait()
+        await super().sync()
+
+
+async def test_all_logs_are_synced_at_the_same_time(tmp_path: Path) -> None:
+    one, two = MeetingLog(tmp_path / "1"), MeetingLog(tmp_path / "2")
+    one.other, two.other = two, one
+    async with running() as writer:
+        await writer.append_data(one, b"1")
+        await writer.append_data(two, b"2")
+        await flush(writer)
+        assert one.unsynced_bytes == two.unsynced_bytes == 0
+
+
+async def test_a_failed_sync_of_one_log_ends_it_with_the_cause(tmp_path: Path) -> None:
+    writer = Writer(sync_interval_s=0.0)
+    good = AppendLog(tmp_path / "good")
+    error = await failing(
+        writer,
+        lambda: writer.append_data(good, b"x"),
+        lambda: writer.append_data(AppendLog(Path("/dev/null")), b"x"),
+    )
+    assert type(error) is WriteFailed
+    assert "/dev/null" in str(error)
+    assert open_files(tmp_path) == []
+
+
+async def test_it_says_what_it_is_doing_and_since_when(tmp_path: Path) -> None:
+    gate = threading.Event()
+    one = MeetingLog(tmp_path / "train_episodes.jsonl")
+    one.other = MeetingLog(tmp_path / "never")
+    before = time.monotonic()
+    async with running() as writer:
+        assert writer.doing is None
+        await writer.submit(lambda: gate.wait(20) and None, name="writing step_4000.pt")
+        while writer.doing is None:
+            await checkpoint()
+        words, since = writer.doing
+        assert words == "writing step_4000.pt"
+        assert before <= since <= time.monotonic()
+        await writer.append_data(one, b"x")
+        flushed: Reply[None] = Reply()
+        await writer.flush(flushed)
+        await one.begun.wait()
+        assert writer.doing == (words, since), "what takes longest"
+        gate.set()
+        while writer.doing[0] == words:
+            await checkpoint()
+        assert writer.doing[0] == "syncing train_episodes.jsonl"
+        one.other.begun.set()
+        await flushed.wait()
+        assert writer.doing is None

@@ -1,7 +1,24 @@
-"""The disk and the task that owns it: rows, replaced files, checkpoints."""
+"""The disk and the task that owns it: logs, replaced files, checkpoints."""
 
-from stoker.writer.checkpoints import load_checkpoint, publish_checkpoint, stage
-from stoker.writer.rows import RowLog, decode_rows
+from stoker.writer.checkpoints import load_checkpoint, publish_checkpoint, verify_checkpoint
+from stoker.writer.logs import AppendLog, Log
+from stoker.writer.rows import RowLog, RowsReport, check_rows, cut_rows, decode_rows, encode_row_lines
+from stoker.writer.staging import StagingArea, stage
 from stoker.writer.task import Writer
 
-__all__ = ["RowLog", "Writer", "decode_rows", "load_checkpoint", "publish_checkpoint", "stage"]
+__all__ = [
+    "AppendLog",
+    "Log",
+    "RowLog",
+    "RowsReport",
+    "StagingArea",
+    "Writer",
+    "check_rows",
+    "cut_rows",
+    "decode_rows",
+    "encode_row_lines",
+    "load_checkpoint",
+    "publish_checkpoint",
+    "stage",
+    "verify_checkpoint",
+]

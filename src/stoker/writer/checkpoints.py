@@ -1,52 +1,33 @@
-"""Checkpoints as bytes: staged where the state lives, encoded and published where the disk is.
+"""Checkpoints as files: a staged state goes in, whole or not at all; what comes out is what went in.
 
-``stage`` runs in the learner's thread, between two updates, and costs one copy. Everything after it works
-on that copy, so that learning goes on while the file is written. Files load with
+``publish_checkpoint`` works on a staged copy, in the writer's thread, so that learning goes on meanwhile. The
+file is what ``torch.save`` writes, a zip, with a comment at its end: a SHA-256 over every byte before it.
+Loading checks it first, since torch checks none. Any other program may load the file with
 ``torch.load(weights_only=True)``: nothing from a checkpoint is ever unpickled into arbitrary objects.
 torch is imported late, so that a run's rows and metadata can be read without it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Mapping
+import hashlib
+import os
+from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
-from stoker.errors import CheckpointCorrupt, CheckpointNotFound, InvalidAgentState
+from stoker.errors import CheckpointCorrupt, CheckpointNotFound
 from stoker.writer import files
 
-__all__ = ["load_checkpoint", "publish_checkpoint", "stage"]
+__all__ = ["load_checkpoint", "publish_checkpoint", "verify_checkpoint"]
 
-
-def stage(state: Any, where: str = "state") -> Any:
-    """Copy a state to memory of its own: tensors to the CPU, containers to plain ones.
-
-    Raises:
-        InvalidAgentState: It holds something that a checkpoint cannot, named by its path in the state.
-    """
-    import torch
-
-    match state:
-        case torch.Tensor():
-            # clone, not .cpu(): a CPU tensor must be copied too, and a view must not carry its whole storage
-            return state.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        case None | bool() | int() | float() | str() | bytes() if type(state) in _PLAIN:
-            return state
-        case Mapping():
-            items = cast("Mapping[Any, Any]", state).items()
-            return {stage(key, f"{where} (key)"): stage(value, f"{where}[{key!r}]") for key, value in items}
-        case tuple():
-            return tuple(
-                stage(value, f"{where}[{i}]") for i, value in enumerate(cast("tuple[Any, ...]", state))
-            )
-        case list():
-            return [stage(value, f"{where}[{i}]") for i, value in enumerate(cast("list[Any]", state))]
-        case _:
-            raise InvalidAgentState(where, state)
-
-
-_PLAIN = (type(None), bool, int, float, str, bytes)
+_CHUNK_BYTES = 1 << 20
+_MARK = b"stoker sha256 "
+_DIGEST_BYTES = 64  # hexadecimal digits
+_SEAL_BYTES = len(_MARK) + _DIGEST_BYTES
+_ZIP_END_BYTES = 22
+_ZIP_END = b"PK\x05\x06"
 
 
 def publish_checkpoint(staged: Mapping[str, Any], path: Path) -> None:
@@ -57,11 +38,16 @@ def publish_checkpoint(staged: Mapping[str, Any], path: Path) -> None:
     """
     import torch
 
-    files.write_atomically(path, lambda file: torch.save(staged, file))
+    def write(file: IO[bytes]) -> None:
+        sealing = _SealingFile(file)
+        torch.save(staged, cast("IO[bytes]", sealing))
+        sealing.seal()
+
+    files.write_atomically(path, write)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint into CPU memory.
+    """Check every byte of a checkpoint and read it into CPU memory.
 
     Raises:
         CheckpointNotFound: There is no such file.
@@ -69,8 +55,31 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     import torch
 
+    with _damage_told(path), files.open_to_read(path) as file:
+        _verify(file, path)
+        file.seek(0)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict):
+        raise CheckpointCorrupt(path, f"it holds a {type(state).__name__}, not a dict")
+    return cast("dict[str, Any]", state)
+
+
+def verify_checkpoint(path: Path) -> None:
+    """Check every byte of a checkpoint against its checksum, without loading it or torch.
+
+    Raises:
+        CheckpointNotFound, CheckpointCorrupt: As for ``load_checkpoint``.
+    """
+    with _damage_told(path), files.open_to_read(path) as file:
+        _verify(file, path)
+
+
+@contextlib.contextmanager
+def _damage_told(path: Path) -> Generator[None]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        yield
+    except CheckpointCorrupt:
+        raise
     except FileNotFoundError as error:
         raise CheckpointNotFound(f"{path}: no such checkpoint") from error
     except (PermissionError, MemoryError):
@@ -79,9 +88,66 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         if error.errno not in (None, errno.EINVAL, errno.EIO, errno.EISDIR):
             raise  # too many open files, say
         raise CheckpointCorrupt(path, str(error)) from error
-    except Exception as error:  # on a damaged file torch's reader raises all kinds
+    except Exception as error:  # what torch's reader cannot read it raises all kinds for
         reason = str(error).partition("\n")[0]
         raise CheckpointCorrupt(path, f"{type(error).__name__}: {reason}") from error
-    if not isinstance(state, dict):
-        raise CheckpointCorrupt(path, f"it holds a {type(state).__name__}, not a dict")
-    return cast("dict[str, Any]", state)
+
+
+def _verify(file: IO[bytes], path: Path) -> None:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _SEAL_BYTES))
+    seal = file.read()
+    if not (len(seal) == _SEAL_BYTES and seal.startswith(_MARK)):
+        raise CheckpointCorrupt(path, "it does not end with a checksum: cut short, or not written by stoker")
+    file.seek(0)
+    digest = hashlib.sha256()
+    rest = size - _DIGEST_BYTES
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    reading = cast("Any", file)
+    while rest > 0 and (n_read := reading.readinto(buffer[: min(rest, _CHUNK_BYTES)])):
+        digest.update(buffer[:n_read])
+        rest -= n_read
+    if digest.hexdigest().encode() != seal[len(_MARK) :]:
+        raise CheckpointCorrupt(path, "its checksum does not match")
+
+
+class _SealingFile:
+    """Passes on what a zip writer writes, in pieces, hashing it; the zip's last record is held back.
+
+    That record tells the length of the comment that follows it, which the writer thinks is none. In pieces:
+    both the hashing and the writing of each let other threads run.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self._held = b""
+
+    def write(self, data: Any, /) -> int:
+        view = memoryview(data).cast("B")
+        if view.nbytes >= _ZIP_END_BYTES:
+            self._pass_on(memoryview(self._held))
+            self._pass_on(view[:-_ZIP_END_BYTES])
+            self._held = bytes(view[-_ZIP_END_BYTES:])
+        else:
+            held = self._held + bytes(view)
+            self._pass_on(memoryview(held)[:-_ZIP_END_BYTES])
+            self._held = held[-_ZIP_END_BYTES:]
+        return view.nbytes
+
+    def flush(self) -> None:
+        """Nothing is held back but the end."""
+
+    def seal(self) -> None:
+        if self._held[:4] != _ZIP_END or self._held[-2:] != b"\0\0":
+            raise RuntimeError(
+                "torch.save wrote no zip that can take a comment; use another release of torch"
+            )
+        self._pass_on(memoryview(self._held[:-2] + _SEAL_BYTES.to_bytes(2, "little") + _MARK))
+        self._file.write(self._digest.hexdigest().encode())
+
+    def _pass_on(self, view: memoryview) -> None:
+        for start in range(0, view.nbytes, _CHUNK_BYTES):
+            piece = view[start : start + _CHUNK_BYTES]
+            self._digest.update(piece)
+            self._file.write(piece)

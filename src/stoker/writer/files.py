@@ -1,7 +1,8 @@
 """The disk: the only module that touches it.
 
 Everything above speaks of rows, checkpoints and runs; here are bytes. Plain functions block and are
-called in threads; ``AppendFile`` is awaited, through aiofiles on asyncio and through anyio on trio.
+called in threads; ``AppendFile`` is awaited, through aiofiles on asyncio and through anyio on trio, and has
+threads of its own.
 
 A file under a final name is whole: it is written beside, flushed, fsynced and renamed, and its directory
 is fsynced. Any refusal of the operating system comes out as ``WriteFailed`` with the path and the cause.
@@ -13,27 +14,30 @@ import asyncio
 import contextlib
 import io
 import os
+import shutil
+import stat
 import threading
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
-import aiofiles
-import anyio
-from anyio import to_thread
+import aiofiles.threadpool
+from anyio import CapacityLimiter, to_thread
 
-from stoker.errors import WriteFailed
+from stoker.errors import RunDirectoryError, WriteFailed
 
 __all__ = [
     "AppendFile",
-    "cut_torn_tail",
+    "cut_at",
     "directories_in",
     "files_in",
     "link_atomically",
     "make_directory",
-    "modified_at",
     "move_aside",
+    "open_to_read",
     "read_bytes",
+    "read_tail",
     "remove",
     "remove_leftovers",
     "sizes_in",
@@ -64,39 +68,65 @@ def read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def read_tail(path: Path, most_bytes: int) -> tuple[int, bytes]:
+    """The last bytes of a file, at most that many, and the offset where they begin; none where no file is.
+
+    Raises:
+        WriteFailed: It cannot be read, which whoever wants to write it must know.
+    """
+    with _refusals_of(path):
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            return 0, b""
+        with file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return 0, b""  # a device has no end
+            start = file.seek(max(0, file.seek(0, os.SEEK_END) - most_bytes))
+            return start, file.read()
+
+
+def open_to_read(path: Path) -> IO[bytes]:
+    """The file, open at its start: one file until it is closed, whatever takes its name meanwhile.
+
+    Raises:
+        OSError: It is missing or cannot be read.
+    """
+    return path.open("rb")
+
+
 def files_in(directory: Path) -> list[str]:
-    """The names of the plain files there, in no order; none where there is no such directory."""
-    try:
-        with os.scandir(directory) as entries:
-            return [entry.name for entry in entries if entry.is_file()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    """The names of the plain files there, in no order; none where there is no such directory.
+
+    Raises:
+        RunDirectoryError: It cannot be read; so also for the other two.
+    """
+    return [entry.name for entry in _entries_of(directory) if entry.is_file()]
 
 
 def directories_in(directory: Path) -> list[str]:
     """The names of the directories there, in no order; none where there is no such directory."""
-    try:
-        with os.scandir(directory) as entries:
-            return [entry.name for entry in entries if entry.is_dir()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    return [entry.name for entry in _entries_of(directory) if entry.is_dir()]
 
 
 def sizes_in(directory: Path) -> dict[str, int]:
     """The plain files there by name, in no order, with their sizes in bytes; none where nothing is there."""
+    sizes: dict[str, int] = {}
+    for entry in _entries_of(directory):
+        with contextlib.suppress(FileNotFoundError):  # removed since
+            if entry.is_file():
+                sizes[entry.name] = entry.stat().st_size
+    return sizes
+
+
+def _entries_of(directory: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(directory) as entries:
-            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+            return list(entries)
     except (FileNotFoundError, NotADirectoryError):
-        return {}
-
-
-def modified_at(path: Path) -> float:
-    """When the file last changed, in seconds since the epoch; 0.0 where there is none."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+        return []
+    except OSError as error:
+        raise RunDirectoryError(directory, f"cannot be read: {error.strerror or error}") from error
 
 
 def make_directory(path: Path, *, exclusive: bool = False) -> bool:
@@ -108,8 +138,10 @@ def make_directory(path: Path, *, exclusive: bool = False) -> bool:
     with _refusals_of(path):
         missing = [path, *path.parents]
         missing = missing[: next((i for i, parent in enumerate(missing) if parent.is_dir()), len(missing))]
-        if exclusive and not missing:
-            return False
+        if not missing:
+            if not exclusive:
+                _sync_directory(path.parent)  # whoever made it may have been killed before this
+            return not exclusive
         for directory in reversed(missing):
             try:
                 directory.mkdir()
@@ -148,21 +180,27 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def link_atomically(source: Path, target: Path) -> None:
-    """Give the file a second final name, replacing what had it; a copy where links are not to be had."""
+    """Give the file a second final name, durably, replacing what had it; a copy where links cannot be had.
+
+    Only for files that never change: both names stand for the same bytes.
+    """
     beside = _beside(target)
     with _refusals_of(target):
         beside.unlink(missing_ok=True)
         try:
             beside.hardlink_to(source)
-        except OSError:  # no hard links on this file system
+        except OSError:  # no hard links on this file system, or none across two
             write_atomically(target, lambda file: _copy(source, file))
             return
-        beside.replace(target)
+        try:
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)  # a rename onto another name of the same file does nothing
         _sync_directory(target.parent)
 
 
 def remove(path: Path) -> None:
-    """Remove a file; it may be gone already."""
+    """Remove a file; it may be gone already. After a power cut it may be there again."""
     with _refusals_of(path):
         path.unlink(missing_ok=True)
 
@@ -187,36 +225,32 @@ def move_aside(path: Path, suffix: str) -> Path:
     return aside
 
 
-def cut_torn_tail(path: Path) -> int:
-    """Cut a row file back to its last whole line; what is cut goes to ``<name>.torn``.
+def cut_at(path: Path, offset: int, *, separator: bytes = b"") -> int:
+    """Cut a file back to its first ``offset`` bytes; what is cut goes to ``<name>.torn`` first, both durably.
+
+    Args:
+        path: the file.
+        offset: where to cut.
+        separator: what is put behind the cut bytes in ``<name>.torn``, where others may follow.
 
     Returns:
         How many bytes were cut.
     """
-    with _refusals_of(path):
-        try:
-            file = path.open("r+b")
-        except FileNotFoundError:
+    aside = path.with_name(path.name + ".torn")
+    with _refusals_of(path), path.open("r+b") as file:
+        n_torn = file.seek(0, os.SEEK_END) - offset
+        if n_torn <= 0:
             return 0
-        with file:
-            end = file.seek(0, os.SEEK_END)
-            tail = b""
-            start = end
-            while start > 0 and b"\n" not in tail:
-                step = min(_COPY_BYTES, start)
-                start = file.seek(start - step)
-                tail = file.read(step) + tail
-            whole = start + tail.rfind(b"\n") + 1
-            torn = tail[tail.rfind(b"\n") + 1 :]
-            if not torn:
-                return 0
-            with path.with_name(path.name + ".torn").open("ab") as side:
-                side.write(torn + b"\n")
-                side.flush()
-                os.fsync(side.fileno())
-            file.truncate(whole)
-            os.fsync(file.fileno())
-            return len(torn)
+        file.seek(offset)
+        with aside.open("ab") as side:
+            shutil.copyfileobj(file, side, _COPY_BYTES)
+            side.write(separator)
+            side.flush()
+            os.fsync(side.fileno())
+        _sync_directory(path.parent)  # before the cut: afterwards these bytes are nowhere else
+        file.truncate(offset)
+        os.fsync(file.fileno())
+        return n_torn
 
 
 def _beside(path: Path) -> Path:
@@ -226,8 +260,7 @@ def _beside(path: Path) -> Path:
 
 def _copy(source: Path, file: IO[bytes]) -> None:
     with source.open("rb") as original:
-        while chunk := original.read(_COPY_BYTES):
-            file.write(chunk)
+        shutil.copyfileobj(original, file, _COPY_BYTES)
 
 
 def _sync_directory(path: Path) -> None:
@@ -263,74 +296,139 @@ class _HonestFile:
         """Nothing is held back."""
 
 
-class _AwaitedFile(Protocol):
-    """What aiofiles' and anyio's raw files have in common."""
+class _PieceFile(io.FileIO):
+    """A raw file that grows by whole pieces, whichever threads call.
 
-    def fileno(self) -> int: ...
+    A call runs to its end in its thread even where nobody awaits it any more (its task was cancelled), so
+    what it found out is noted here and not by the awaiting side.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "ab")
+        self._path = path
+        self._turn = threading.Lock()
+        self._end = self._durable = os.fstat(self.fileno()).st_size
+        self.refusal: OSError | None = None
+        _sync_directory(path.parent)  # a file made just now, or by a process that was killed before it could
+
+    @property
+    def unsynced_bytes(self) -> int:
+        return self._end - self._durable
+
+    def write(self, data: Any, /) -> int:
+        with self._turn:
+            self._raise_if_refused()
+            rest = memoryview(data).cast("B")
+            size = rest.nbytes
+            try:
+                while rest.nbytes:
+                    rest = rest[super().write(rest) :]
+            except OSError as error:
+                try:
+                    os.ftruncate(self.fileno(), self._end)
+                except OSError:
+                    self.refusal = error  # a piece behind the torn one would never be read
+                raise
+            self._end += size
+            return size
+
+    def sync(self) -> None:
+        with self._turn:
+            self._raise_if_refused()
+            try:
+                _fdatasync(self.fileno())
+            except OSError as error:
+                self.refusal = error
+                raise
+            self._durable = self._end
+
+    def close(self) -> None:
+        with self._turn:
+            super().close()
+
+    def _raise_if_refused(self) -> None:
+        if self.refusal is not None:
+            raise WriteFailed(self._path, self.refusal)
+
+
+class _AwaitedFile(Protocol):
+    """What aiofiles offers of a raw file."""
 
     async def write(self, data: bytes, /) -> int: ...
 
+    async def close(self) -> None: ...
+
 
 class AppendFile:
-    """A file that only grows, by whole pieces.
+    """A file that only grows, by whole pieces. Its calls have threads of their own to wait in.
 
-    One task at a time. A piece that cannot be written whole (a full disk) is taken back, so that the file
-    ends with the last whole piece, and ``WriteFailed`` is raised.
+    A piece that cannot be written whole (a full disk) is taken back, so that the file ends with the last
+    whole piece, and ``WriteFailed`` is raised. When a sync fails, the system may have dropped what it could
+    not write, and would call the next sync a success: from then on every call raises that ``WriteFailed``.
     """
 
-    def __init__(self, path: Path, file: _AwaitedFile, close: Callable[[], Any], size: int) -> None:
+    def __init__(self, path: Path, file: _PieceFile, limiter: CapacityLimiter) -> None:
         self._path = path
         self._file = file
-        self._close = close
-        self._size = size
+        # Of its own: threads that the user has filled with calls that wait for this file must not stop it.
+        self._limiter = limiter
+        self._executor = ThreadPoolExecutor(1, "stoker-log") if _on_asyncio() else None
+        self._awaited = cast(
+            "_AwaitedFile",
+            aiofiles.threadpool.wrap(cast("Any", file), executor=self._executor)
+            if self._executor is not None
+            else _ThreadedFile(file, limiter),
+        )
 
     @classmethod
     async def open(cls, path: Path) -> AppendFile:
-        """Open the file for appending; make it if it is missing."""
+        """Open the file for appending; make it, durably, if it is missing."""
+        limiter = CapacityLimiter(1)
         with _refusals_of(path):
-            if _on_asyncio():
-                raw = await aiofiles.open(path, "ab", buffering=0)
-                file, close = cast("_AwaitedFile", raw), raw.close
-            else:
-                other = await anyio.open_file(path, "ab", buffering=0)
-                file, close = cast("_AwaitedFile", _TrioFile(other)), other.aclose
-            return cls(path, file, close, os.fstat(file.fileno()).st_size)
+            return cls(path, await to_thread.run_sync(_PieceFile, path, limiter=limiter), limiter)
+
+    @property
+    def unsynced_bytes(self) -> int:
+        """How much was appended since the last ``sync``."""
+        return self._file.unsynced_bytes
+
+    @property
+    def refusal(self) -> OSError | None:
+        """Why nothing more can be done with this file, or None while all is well."""
+        return self._file.refusal
 
     async def append(self, data: bytes) -> None:
         """Write the bytes behind what is there, in one call unless the system takes only a part."""
         with _refusals_of(self._path):
-            written = 0
-            try:
-                while written < len(data):
-                    written += await self._file.write(data[written:] if written else data)
-            except OSError:
-                # Where even this is refused, the torn tail is cut off when the file is next opened.
-                with contextlib.suppress(OSError):
-                    os.ftruncate(self._file.fileno(), self._size)
-                raise
-            self._size += written
+            await self._awaited.write(data)
 
     async def sync(self) -> None:
         """Return when all that was appended is durable."""
         with _refusals_of(self._path):
-            await to_thread.run_sync(_fdatasync, self._file.fileno())
+            await to_thread.run_sync(self._file.sync, limiter=self._limiter)
 
     async def aclose(self) -> None:
         """Close the file; what was appended is not made durable by that."""
-        await self._close()
+        try:
+            with _refusals_of(self._path):
+                await self._awaited.close()
+        finally:
+            if self._executor is not None:
+                self._executor.shutdown(wait=False)
 
 
-class _TrioFile:
-    """anyio's file with ``fileno`` as a plain call, as aiofiles has it."""
+class _ThreadedFile:
+    """What aiofiles is on asyncio, on trio."""
 
-    def __init__(self, file: anyio.AsyncFile[bytes]) -> None:
+    def __init__(self, file: _PieceFile, limiter: CapacityLimiter) -> None:
         self._file = file
-
-    def fileno(self) -> int:
-        return self._file.wrapped.fileno()
+        self._limiter = limiter
 
     async def write(self, data: bytes, /) -> int:
-        return await self._file.write(data)
+        return await to_thread.run_sync(self._file.write, data, limiter=self._limiter)
+
+    async def close(self) -> None:
+        await to_thread.run_sync(self._file.close, limiter=self._limiter)
 
 
 def _on_asyncio() -> bool:

@@ -1,105 +1,202 @@
-"""JSONL: rows of one kind in one file, appended by whole rows and read back by whole rows.
+"""JSONL: rows of one kind in one file, each with a checksum, appended and read back by whole rows.
 
-A kill can tear only the last row. Opening a log for appending cuts a torn tail off (and keeps it aside),
-so that every line parses; reading passes a torn tail over and reports damage in the middle.
+A line is JSON and ends with ``,"crc":"xxxxxxxx"}``: the CRC-32 of all bytes of the line before that, as eight
+hexadecimal digits. A kill or a power cut tears only what lies behind the last whole row. Opening a log for
+appending sets such a tail aside in ``<name>.torn``; reading passes it over. Damage with a whole row behind it
+is never cut: reading names it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from zlib import crc32
 
-import anyio
 import msgspec
 from anyio import to_thread
+from anyio.lowlevel import checkpoint
 
 from stoker.errors import RunBroken
 from stoker.writer import files
+from stoker.writer.logs import Log
 
-__all__ = ["RowLog", "decode_rows"]
+__all__ = ["RowLog", "RowsReport", "check_rows", "cut_rows", "decode_rows", "encode_row_lines"]
 
 logger = logging.getLogger("stoker.writer")
 Row = TypeVar("Row", bound=msgspec.Struct)
 
 _encoder = msgspec.json.Encoder()
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
+_CRC_BYTES = len(b',"crc":"xxxxxxxx"}')
+_TURN_BYTES = 256 * 1024
+_TAIL_BYTES = 64 * 1024
+_MOST_PROBLEMS = 20
 
 
-class RowLog:
+class RowLog(Log):
     """One JSONL file. Safe for several tasks; opened at the first row, and again after ``aclose``."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: files.AppendFile | None = None
-        self._turn = anyio.Lock()
-        self._unsynced = False
-
     async def append(self, rows: Sequence[Any]) -> None:
-        """Write the rows in order, encoded together, with one write.
+        """Write the rows in order, with one write.
 
-        Rows must hold finite numbers only: JSON has no others.
+        A row is a struct or dict with at least one field. It must hold finite numbers only: JSON has no
+        others. Encoding many rows lets the event loop have its turn after each 256 KiB.
 
         Raises:
             WriteFailed: The disk refused; none of these rows is in the file.
         """
-        async with self._turn:
-            if self._file is None:
-                cut = await to_thread.run_sync(files.cut_torn_tail, self.path)
-                if cut:
-                    logger.warning(
-                        "%s: %d bytes of a torn last row set aside in %s.torn", self.path, cut, self.path.name
-                    )
-                self._file = await files.AppendFile.open(self.path)
-            await self._file.append(_encoder.encode_lines(rows))
-            self._unsynced = True
+        lines: list[bytes] = []
+        n_bytes = 0
+        for row in rows:
+            line = _line_of(row)
+            lines.append(line)
+            n_bytes += len(line)
+            if n_bytes >= _TURN_BYTES:
+                n_bytes = 0
+                await checkpoint()
+        await self._append(lines[0] if len(lines) == 1 else b"".join(lines))
 
-    @property
-    def unsynced(self) -> bool:
-        """Whether rows were appended since the last ``sync``."""
-        return self._unsynced
+    async def _prepare(self) -> None:
+        n_torn = await to_thread.run_sync(_set_torn_tail_aside, self.path)
+        if n_torn:
+            logger.warning(
+                "%s: %d bytes of a torn last row set aside in %s.torn", self.path, n_torn, self.path.name
+            )
 
-    async def sync(self) -> None:
-        """Return when every appended row is durable."""
-        async with self._turn:
-            if self._file is not None and self._unsynced:
-                await self._file.sync()
-                self._unsynced = False
 
-    async def aclose(self) -> None:
-        """Make all rows durable and close the file."""
-        try:
-            await self.sync()
-        finally:
-            async with self._turn:
-                if self._file is not None:
-                    file, self._file = self._file, None
-                    self._unsynced = False
-                    await file.aclose()
+class RowsReport(msgspec.Struct, frozen=True):
+    """What a look at every line of a row file found."""
+
+    n_rows: int
+    """Whole rows."""
+    torn_bytes: int
+    """Bytes behind the last whole row; they are set aside when the log is next appended to."""
+    problems: tuple[str, ...]
+    """Damage that no crash explains, in words; empty where all is well."""
+
+
+def encode_row_lines(rows: Sequence[Any]) -> bytes:
+    """The rows as a log holds them: one line each, with its checksum."""
+    return b"".join(map(_line_of, rows))
 
 
 def decode_rows(path: Path, row_type: type[Row]) -> list[Row]:
-    """The whole rows of a log, in file order; none where there is no file.
+    """The whole rows of a log, in file order; none where there is no file. A torn tail is passed over.
 
     Raises:
-        RunBroken: A line before the last cannot be read; the message names it.
+        RunBroken: A line before the tail is damaged or no such row; the message names it.
     """
+    return [row for _, row in _rows_of(path, row_type)]
+
+
+def cut_rows(source: Path, target: Path, keep: Callable[[Row], bool], row_type: type[Row]) -> int:
+    """Copy the lines of those rows that are to be kept, as they are, to a new file, whole and durable.
+
+    Returns:
+        How many were kept. Where there is no source, no target is made.
+
+    Raises:
+        RunBroken: As for ``decode_rows``.
+        WriteFailed: The disk refused; what the target was before it still is.
+    """
+    kept = [line for line, row in _rows_of(source, row_type) if keep(row)]
+    if kept or source.name in files.files_in(source.parent):
+        files.write_atomically(target, lambda file: file.write(b"".join(line + b"\n" for line in kept)))
+    return len(kept)
+
+
+def check_rows(path: Path) -> RowsReport:
+    """Look at every line of a log. Damage is told, not raised; where there is no file all is well."""
     try:
         data = files.read_bytes(path)
     except FileNotFoundError:
-        return []
-    data = data[: data.rfind(b"\n") + 1]
-    decoder = msgspec.json.Decoder(row_type)
+        return RowsReport(0, 0, ())
+    except OSError as error:
+        return RowsReport(0, 0, (f"{path.name}: cannot be read ({error.strerror or error})",))
+    end = _end_of_whole(data)
+    if end == 0 and _is_foreign(data):
+        return RowsReport(0, 0, (f"{path.name}: {_FOREIGN}",))
+    n_rows = 0
+    damaged: list[int] = []
+    for number, line in enumerate(data[:end].split(b"\n"), 1):
+        if _is_whole(line):
+            n_rows += 1
+        elif line.strip():
+            damaged.append(number)
+    problems = [f"{path.name}: line {number}: {_DAMAGED}" for number in damaged[:_MOST_PROBLEMS]]
+    if len(damaged) > _MOST_PROBLEMS:
+        problems.append(f"{path.name}: {len(damaged) - _MOST_PROBLEMS} more damaged lines")
+    return RowsReport(n_rows, len(data) - end, tuple(problems))
+
+
+_DAMAGED = "its checksum is missing or does not match"
+_FOREIGN = f"line 1 is not a row ({_DAMAGED}, nor that of any other line); move that file away"
+
+
+def _line_of(row: Any) -> bytes:
+    line = _encoder.encode(row)
+    body = line[:-1]
+    if line[-1:] != b"}" or body == b"{":
+        raise TypeError(f"{row!r} is no row: give a struct or dict with at least one field")
+    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
+
+
+def _is_whole(line: bytes) -> bool:
+    return line[-_CRC_BYTES:] == b',"crc":"%08x"}' % crc32(line[:-_CRC_BYTES])
+
+
+def _is_foreign(data: bytes) -> bool:
+    """Whether the first line is JSON all the same: written by something else, and not torn by a crash."""
+    first, newline, _ = data.partition(b"\n")
     try:
-        return decoder.decode_lines(data)
+        return bool(newline) and isinstance(msgspec.json.decode(first), dict)
     except _UNREADABLE:
-        for number, line in enumerate(data.split(b"\n"), 1):
-            try:
-                if line.strip():
-                    decoder.decode(line)
-            except _UNREADABLE as error:
-                raise RunBroken(
-                    path, f"line {number} is not a row ({error}); mend or remove that line"
-                ) from error
-        raise
+        return False
+
+
+def _end_of_whole(data: bytes) -> int:
+    """Where the last whole row ends; 0 where there is none."""
+    end = data.rfind(b"\n") + 1
+    while end > 0:
+        start = data.rfind(b"\n", 0, end - 1) + 1
+        if _is_whole(data[start : end - 1]):
+            return end
+        end = start
+    return 0
+
+
+def _rows_of(path: Path, row_type: type[Row]) -> Iterator[tuple[bytes, Row]]:
+    """Line and row, for each whole row."""
+    try:
+        data = files.read_bytes(path)
+    except FileNotFoundError:
+        return
+    end = _end_of_whole(data)
+    if end == 0 and _is_foreign(data):
+        raise RunBroken(path, _FOREIGN)
+    decoder = msgspec.json.Decoder(row_type)
+    for number, line in enumerate(data[:end].split(b"\n"), 1):
+        if not line.strip():
+            continue
+        if not _is_whole(line):
+            raise RunBroken(path, f"line {number} is not a row ({_DAMAGED}); remove that line")
+        try:
+            row = decoder.decode(line)
+        except _UNREADABLE as error:
+            raise RunBroken(path, f"line {number} is not a row ({error}); remove that line") from error
+        yield line, row
+
+
+def _set_torn_tail_aside(path: Path) -> int:
+    start, data = files.read_tail(path, _TAIL_BYTES)
+    end = _end_of_whole(data)
+    if end == 0 and start > 0:  # a long row, or much damage: look at all of it
+        start, data = files.read_tail(path, 1 << 62)
+        end = _end_of_whole(data)
+    if end == len(data):
+        return 0
+    if start + end == 0 and _is_foreign(data):
+        raise RunBroken(path, _FOREIGN)
+    return files.cut_at(path, start + end, separator=b"\n")

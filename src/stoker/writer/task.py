@@ -1,18 +1,19 @@
 """The writer task: owns the disk while a session runs.
 
-The session task hands it rows, replacements (files that always hold the latest value, such as the
-metadata) and jobs (functions that publish something, such as a checkpoint). Rows of one batch are encoded
-together and written with one call; replacements are written at most every so often; jobs run in the
-writer's own thread, one after the other, while rows go on. A job starts when all rows handed in before it
-are durable.
+The session task hands it rows, bytes for logs, replacements (files that always hold the latest value, such
+as the metadata) and jobs (functions that publish something, such as a checkpoint). What one batch has for a
+log is written with one call, and all logs are made durable together; replacements are written at most every
+so often; jobs run in the writer's own thread, one after the other, while rows go on. Within a log order is
+kept; a job starts when everything handed in before it is durable.
 
 An error ends the task and comes out of ``run``: nothing is retried, nothing is dropped in silence.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import IO, Any, assert_never
@@ -26,14 +27,27 @@ from stoker.queues import BatchQueue
 from stoker.replies import Reply
 from stoker.threads import DedicatedThread
 from stoker.writer import files
+from stoker.writer.logs import AppendLog, Log
 from stoker.writer.rows import RowLog
 
 __all__ = ["Writer"]
+
+_PIECE_BYTES = 1 << 20
+_WAITING_BYTES = 64 << 20
 
 
 class _Row(msgspec.Struct, frozen=True, gc=False):
     log: RowLog
     row: Any
+
+
+class _Data(msgspec.Struct, frozen=True, gc=False):
+    log: AppendLog
+    data: bytes
+
+
+class _Retire(msgspec.Struct, frozen=True):
+    log: Log
 
 
 class _Replace(msgspec.Struct, frozen=True):
@@ -44,10 +58,14 @@ class _Replace(msgspec.Struct, frozen=True):
 class _Job(msgspec.Struct, frozen=True):
     work: Callable[[], None]
     reply: Reply[None] | None
+    name: str
 
 
 class _Flush(msgspec.Struct, frozen=True):
-    reply: Reply[None]
+    replies: list[Reply[None]]
+
+
+_Operation = _Row | _Data | _Retire | _Replace | _Job | _Flush
 
 
 class Writer:
@@ -55,22 +73,36 @@ class Writer:
 
     Args:
         capacity: how many operations may wait; more makes the callers wait.
-        sync_interval_s: rows are made durable at the latest this long after they were written.
+        sync_interval_s: what a log took is made durable at the latest this long after it was written.
+        sync_bytes: and as soon as the logs together have taken this much, in bytes.
         replace_interval_s: a replaced file is rewritten at most this often, and at every flush.
     """
 
     def __init__(
-        self, *, capacity: int = 1024, sync_interval_s: float = 0.5, replace_interval_s: float = 1.0
+        self,
+        *,
+        capacity: int = 1024,
+        sync_interval_s: float = 0.5,
+        sync_bytes: int = 4 << 20,
+        replace_interval_s: float = 1.0,
     ) -> None:
-        self._queue: BatchQueue[_Row | _Replace | _Job | _Flush] = BatchQueue(capacity)
+        self._queue: BatchQueue[_Operation] = BatchQueue(capacity)
         self._jobs: BatchQueue[_Job | _Flush] = BatchQueue(1)
         self._thread = DedicatedThread("stoker-writer")
+        # Of its own: threads that the user has filled with calls that wait for the writer must not stop it.
+        self._limiter = anyio.CapacityLimiter(1)
         self._sync_interval_s = sync_interval_s
+        self._sync_bytes = sync_bytes
         self._replace_interval_s = replace_interval_s
-        self._pending: dict[RowLog, list[Any]] = {}
-        self._logs: set[RowLog] = set()
+        self._rows: dict[RowLog, list[Any]] = {}
+        self._data: dict[AppendLog, list[bytes]] = {}
+        self._data_bytes = 0  # handed in and not yet written
+        self._room = anyio.Event()
+        self._closed = False
+        self._logs: set[Log] = set()
         self._latest: dict[Path, Any] = {}
         self._synced_at = self._replaced_at = time.monotonic()
+        self._doing: dict[object, tuple[str, float]] = {}
         self.busy_s = 0.0
         """Seconds spent writing, over all of the disk's work."""
         self.n_done = 0
@@ -79,27 +111,60 @@ class Writer:
     def __len__(self) -> int:
         return len(self._queue)
 
+    @property
+    def doing(self) -> tuple[str, float] | None:
+        """What it is at for longest, such as ``syncing train_episodes.jsonl``, and since when.
+
+        The time is that of ``time.monotonic``. None while nothing is done.
+        """
+        return min(self._doing.values(), key=lambda doing: doing[1], default=None)
+
     async def append(self, log: RowLog, row: Any) -> None:
         """Hand in one row. Rows of one log keep their order."""
         operation = _Row(log, row)
         if not self._queue.offer(operation):
             await self._queue.put(operation)
 
+    async def append_data(self, log: AppendLog, data: bytes) -> None:
+        """Hand in bytes. The bytes of one log keep their order; waits while 64 MiB wait to be written."""
+        while self._data_bytes >= _WAITING_BYTES and not self._closed:
+            await self._room.wait()
+        self._data_bytes += len(data)
+        try:
+            await self._queue.put(_Data(log, data))
+        except BaseException:
+            self._take_off(len(data))
+            raise
+
+    async def retire(self, log: Log) -> None:
+        """Let a log that is complete be made durable and closed, after all that was handed in before."""
+        await self._queue.put(_Retire(log))
+
     async def replace(self, path: Path, value: Any) -> None:
         """Let the file hold this value as JSON, soon; a later value may overtake it."""
         await self._queue.put(_Replace(path, value))
 
-    async def submit(self, work: Callable[[], None], reply: Reply[None] | None = None) -> None:
-        """Hand in a function for the writer's thread; the reply is set when it has returned."""
-        await self._queue.put(_Job(work, reply))
+    async def submit(
+        self, work: Callable[[], None], reply: Reply[None] | None = None, *, name: str = "running a job"
+    ) -> None:
+        """Hand in a function for the writer's thread; the reply is set when it has returned.
+
+        Args:
+            work: what to run.
+            reply: who waits for it.
+            name: what ``doing`` says meanwhile, such as ``writing step_4000.pt``.
+        """
+        await self._queue.put(_Job(work, reply, name))
 
     async def flush(self, reply: Reply[None]) -> None:
         """Set the reply when everything handed in before is durable."""
-        await self._queue.put(_Flush(reply))
+        await self._queue.put(_Flush([reply]))
 
     def close(self, error: Callable[[], Exception] = anyio.ClosedResourceError) -> None:
         """Accept nothing more. ``run`` returns when what was accepted is durable."""
         self._queue.close(error)
+        self._closed = True
+        self._take_off(0)
 
     async def run(self) -> None:
         """Write until closed and drained.
@@ -120,12 +185,13 @@ class Writer:
         finally:
             self._jobs.close()
             self._thread.close()
+            self._take_off(self._data_bytes)
             with anyio.CancelScope(shield=True):
                 async with AsyncExitStack() as closing:  # one that cannot be closed keeps no other from it
                     for log in self._logs:
                         closing.push_async_callback(log.aclose)
 
-    async def _take(self) -> list[_Row | _Replace | _Job | _Flush]:
+    async def _take(self) -> list[_Operation]:
         """The next batch; meanwhile what is due is made durable."""
         while True:
             due_s = self._due_s()
@@ -136,41 +202,70 @@ class Writer:
     def _due_s(self) -> float | None:
         """Seconds until something must be made durable, or None."""
         due: list[float] = []
-        if any(log.unsynced for log in self._logs):
+        if unsynced_bytes := sum(log.unsynced_bytes for log in self._logs):
+            if unsynced_bytes >= self._sync_bytes:
+                return 0.0
             due.append(self._synced_at + self._sync_interval_s)
         if self._latest:
             due.append(self._replaced_at + self._replace_interval_s)
         return max(0.0, min(due) - time.monotonic()) if due else None
 
-    async def _write(self, batch: list[_Row | _Replace | _Job | _Flush]) -> None:
+    async def _write(self, batch: Sequence[_Operation]) -> None:
+        """Take all rows and bytes of a batch first, so that one sync serves all who wait for one."""
+        others: list[_Retire | _Job | _Flush] = []
         for operation in batch:
             match operation:
                 case _Row(log, row):
-                    self._pending.setdefault(log, []).append(row)
+                    self._rows.setdefault(log, []).append(row)
+                case _Data(log, data):
+                    self._data.setdefault(log, []).append(data)
                 case _Replace(path, value):
                     self._latest[path] = value
-                case _Job() | _Flush():
-                    await self._settle()
-                    await self._jobs.put(operation)
+                case _Flush(replies) if others and isinstance(others[-1], _Flush):
+                    others[-1].replies.extend(replies)
+                case _Retire() | _Job() | _Flush():
+                    others.append(operation)
                 case _:
                     assert_never(operation)
         await self._append_pending()
+        if others:
+            await self._settle()
+        for operation in others:
+            if isinstance(operation, _Retire):
+                self._logs.discard(operation.log)
+                with self._at(f"closing {operation.log.path.name}"):
+                    await operation.log.aclose()
+            else:
+                await self._jobs.put(operation)
         self.n_done += len(batch)
         if self._due_s() == 0.0:
             await self._tend()
 
     async def _append_pending(self) -> None:
-        pending, self._pending = self._pending, {}
-        started = time.perf_counter()
-        for log, rows in pending.items():
+        rows, self._rows = self._rows, {}
+        data, self._data = self._data, {}
+        for log, pieces in data.items():  # the journal before the rows that follow from it
             self._logs.add(log)
-            await log.append(rows)
-        self.busy_s += time.perf_counter() - started
+            with self._at(f"writing {log.path.name}"):
+                for joined in _joined(pieces):
+                    await log.append(joined)
+                    self._take_off(len(joined))
+        for log, several in rows.items():
+            self._logs.add(log)
+            with self._at(f"writing {log.path.name}"):
+                await log.append(several)
+
+    def _take_off(self, n_bytes: int) -> None:
+        """Let those in who wait for room, now that there are so many bytes less."""
+        self._data_bytes -= n_bytes
+        room, self._room = self._room, anyio.Event()
+        room.set()
 
     async def _tend(self) -> None:
         """Do what is due by now."""
         now = time.monotonic()
-        if now >= self._synced_at + self._sync_interval_s:
+        unsynced_bytes = sum(log.unsynced_bytes for log in self._logs)
+        if now >= self._synced_at + self._sync_interval_s or unsynced_bytes >= self._sync_bytes:
             await self._sync()
         if now >= self._replaced_at + self._replace_interval_s:
             await self._replace_latest()
@@ -182,35 +277,64 @@ class Writer:
         await self._replace_latest()
 
     async def _sync(self) -> None:
-        started = time.perf_counter()
-        for log in self._logs:
-            await log.sync()
+        """Make all logs durable at once: the disk takes hardly longer for several than for one."""
+        due = sorted((log for log in self._logs if log.unsynced_bytes), key=lambda log: log.path)
+        if due:
+            with self._at("syncing " + ", ".join(log.path.name for log in due)):
+                async with anyio.create_task_group() as tasks:
+                    for log in due:
+                        tasks.start_soon(log.sync)
         self._synced_at = time.monotonic()
-        self.busy_s += time.perf_counter() - started
 
     async def _replace_latest(self) -> None:
         latest, self._latest = self._latest, {}
-        started = time.perf_counter()
         for path, value in latest.items():
-            await to_thread.run_sync(files.write_atomically, path, _json_writer(value))
+            with self._at(f"writing {path.name}"):
+                write = _json_writer(value)
+                await to_thread.run_sync(files.write_atomically, path, write, limiter=self._limiter)
         self._replaced_at = time.monotonic()
-        self.busy_s += time.perf_counter() - started
 
     async def _run_jobs(self) -> None:
         while operations := await self._jobs.take():
             for operation in operations:
                 match operation:
-                    case _Job(work, reply):
-                        started = time.perf_counter()
-                        await self._thread.run(work, abandon_on_cancel=True)
-                        self.busy_s += time.perf_counter() - started
-                    case _Flush(reply):
+                    case _Job(work, reply, name):
+                        with self._at(name):
+                            await self._thread.run(work, abandon_on_cancel=True)
+                        replies = [] if reply is None else [reply]
+                    case _Flush(replies):
                         pass
                     case _:
                         assert_never(operation)
                 self.n_done += 1
-                if reply is not None:
+                for reply in replies:
                     reply.set(None)
+
+    @contextlib.contextmanager
+    def _at(self, words: str) -> Generator[None]:
+        """Say what is being done, for as long as it is, and count the time."""
+        started = time.monotonic()
+        key = object()
+        self._doing[key] = (words, started)
+        try:
+            yield
+        finally:
+            del self._doing[key]
+            self.busy_s += time.monotonic() - started
+
+
+def _joined(pieces: Sequence[bytes]) -> Generator[bytes]:
+    """The pieces in order, small ones put together."""
+    together: list[bytes] = []
+    n_bytes = 0
+    for piece in pieces:
+        if together and n_bytes + len(piece) > _PIECE_BYTES:
+            yield b"".join(together)
+            together, n_bytes = [], 0
+        together.append(piece)
+        n_bytes += len(piece)
+    if together:
+        yield together[0] if len(together) == 1 else b"".join(together)
 
 
 def _json_writer(value: Any) -> Callable[[IO[bytes]], int]:

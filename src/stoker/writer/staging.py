@@ -1,0 +1,119 @@
+"""Staging: a state copied to memory of its own, where the learner is, between two of its updates.
+
+Learning goes on while the copy is written. ``stage`` makes a fresh copy; a ``StagingArea`` makes every copy
+in the same memory, which keeps the process from growing and spares the system handing out new pages (most
+of what a fresh copy of a large state costs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from stoker.errors import InvalidAgentState
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["StagingArea", "stage"]
+
+_PLAIN = (type(None), bool, int, float, str, bytes)
+
+
+def stage(state: Any, where: str = "state") -> Any:
+    """Copy a state to memory of its own: tensors to the CPU, containers to plain ones.
+
+    Raises:
+        InvalidAgentState: It holds something that a checkpoint cannot, named by its path in the state.
+    """
+    return _copied(state, where, _fresh)
+
+
+class StagingArea:
+    """Memory for one staged state at a time, kept from one staging to the next.
+
+    Whoever stages promises that the state staged before is no longer in use: its tensors are written over.
+    A buffer whose tensor has another shape or type by now, or is gone, is freed before anything is copied, so
+    that no more than one copy is ever held. From one thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, torch.Tensor] = {}
+
+    @property
+    def held_bytes(self) -> int:
+        """The memory it keeps, in bytes."""
+        return sum(buffer.nbytes for buffer in self._buffers.values())
+
+    def stage(self, state: Any, where: str = "state") -> Any:
+        """Copy a state as ``stage`` does, over the one staged before.
+
+        Raises:
+            InvalidAgentState: As for ``stage``; the state staged before is whole then.
+        """
+        wanted: dict[str, torch.Tensor] = {}
+
+        def want(tensor: torch.Tensor, at: str) -> torch.Tensor:
+            wanted[at] = tensor
+            return tensor
+
+        _copied(state, where, want)
+        self._buffers = {
+            at: buffer
+            for at, buffer in self._buffers.items()
+            if (tensor := wanted.get(at)) is not None and _fits(buffer, tensor)
+        }
+        return _copied(state, where, self._copy)
+
+    def free(self) -> None:
+        """Let go of the memory; the state staged last may go on being used."""
+        self._buffers = {}
+
+    def _copy(self, tensor: torch.Tensor, at: str) -> torch.Tensor:
+        import torch
+
+        if tensor.layout != torch.strided or tensor.is_quantized:
+            return _fresh(tensor, at)
+        buffer = self._buffers.get(at)
+        if buffer is None:
+            self._buffers[at] = buffer = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+        return buffer.copy_(tensor.detach())
+
+
+def _fits(buffer: torch.Tensor, tensor: torch.Tensor) -> bool:
+    return buffer.shape == tensor.shape and buffer.dtype == tensor.dtype
+
+
+def _fresh(tensor: torch.Tensor, _at: str) -> torch.Tensor:
+    import torch
+
+    # copy=True, not .cpu(): a CPU tensor must be copied too, and a view must not carry its whole storage
+    is_dense = tensor.layout == torch.strided
+    memory_format = torch.contiguous_format if is_dense else torch.preserve_format
+    return tensor.detach().to("cpu", copy=True, memory_format=memory_format)
+
+
+def _copied(state: Any, where: str, copy: Callable[[torch.Tensor, str], torch.Tensor]) -> Any:
+    """The state with each tensor replaced by what ``copy`` makes of it and its path."""
+    import torch
+
+    match state:
+        case torch.Tensor():
+            return copy(state, where)
+        case None | bool() | int() | float() | str() | bytes() if type(state) in _PLAIN:
+            return state
+        case Mapping():
+            items = cast("Mapping[Any, Any]", state).items()
+            return {
+                # two tensors that are keys may read alike: no buffers for them
+                _copied(key, f"{where} (key)", _fresh): _copied(value, f"{where}[{key!r}]", copy)
+                for key, value in items
+            }
+        case tuple():
+            values = cast("tuple[Any, ...]", state)
+            return tuple(_copied(value, f"{where}[{i}]", copy) for i, value in enumerate(values))
+        case list():
+            values = cast("list[Any]", state)
+            return [_copied(value, f"{where}[{i}]", copy) for i, value in enumerate(values)]
+        case _:
+            raise InvalidAgentState(where, state)

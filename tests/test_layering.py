@@ -18,6 +18,7 @@ LAYERS: list[set[str]] = [
     {"replay", "envs"},
     {"agents"},
     {"writer"},
+    {"journal"},
     {"runs"},
     {"session"},
     {"actors"},

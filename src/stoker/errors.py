@@ -12,10 +12,13 @@
     ├── ActorFailed (RuntimeError)          its environment failed too often; __cause__ is the last failure
     ├── RunDirectoryError (OSError)         the runs directory cannot be used
     │   ├── RunNotFound                     nothing to resume or read there
-    │   └── RunBroken                       a run whose metadata or config cannot be read
+    │   ├── RunBroken                       a run with a file that cannot be read
+    │   ├── RunLocked                       another process writes it
+    │   └── JournalBroken                   its journal cannot give the events that are needed
     ├── CheckpointNotFound (LookupError)
     ├── CheckpointCorrupt (ValueError)
     ├── WriteFailed (OSError)               the disk refused a write; __cause__ is the system's error
+    ├── Stalled (TimeoutError)              a part has not moved for longer than it may
     └── MissingDependency (ImportError)     an optional package is absent; the message names the extra
 
 Who is at fault decides the class. A message names the value and what to do about it.
@@ -37,13 +40,16 @@ __all__ = [
     "ConfigError",
     "InvalidAgentState",
     "InvalidExperience",
+    "JournalBroken",
     "MissingDependency",
     "RunBroken",
     "RunDirectoryError",
+    "RunLocked",
     "RunNotFound",
     "SessionClosed",
     "SessionError",
     "SessionFailed",
+    "Stalled",
     "StokerError",
     "TrainingDiverged",
     "WriteFailed",
@@ -173,7 +179,24 @@ class RunNotFound(RunDirectoryError):
 
 
 class RunBroken(RunDirectoryError):
-    """There is a run, but its metadata or config cannot be read."""
+    """There is a run, but one of its files cannot be read."""
+
+
+class RunLocked(RunDirectoryError):
+    """Another process writes this run.
+
+    Args:
+        path: the run's directory.
+        holder: who does, such as ``process 4711 on host-a, since 2026-01-02 03:04:05 UTC``.
+    """
+
+    def __init__(self, path: AnyPath, holder: str) -> None:
+        self.holder = holder
+        super().__init__(path, f"is being written by {holder}; wait for it to end or stop it first")
+
+
+class JournalBroken(RunDirectoryError):
+    """A run's journal cannot give the events that are needed of it: they are damaged or gone."""
 
 
 class CheckpointNotFound(StokerError, LookupError):
@@ -208,6 +231,19 @@ class WriteFailed(StokerError, OSError):
             f"cannot write {self.path}: {reason}; free space or mend what is in the way, and try again"
         )
         self.__cause__ = cause
+
+
+class Stalled(StokerError, TimeoutError):
+    """A part has not moved for longer than it may.
+
+    Args:
+        what: which part, and what it was doing, such as ``the writer (syncing metadata.json)``.
+        seconds: for how long.
+        way_out: what to do about it.
+    """
+
+    def __init__(self, what: str, seconds: float, way_out: str) -> None:
+        super().__init__(f"{what} has not moved for {seconds:.3g} s; {way_out}")
 
 
 class MissingDependency(StokerError, ImportError):

@@ -1,0 +1,311 @@
+"""Values as bytes and back: what an observation, an action, a memory or a small state may hold.
+
+What comes back has the same types and the same bits. A message is one flat msgpack array; arrays, tensors,
+bytes and containers are extension values, a container's being such a message again. So neither direction
+nests deeper than is counted here, whatever a file holds, and nothing is ever unpickled. torch is imported
+only where a tensor turns up.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+from msgspec.msgpack import Ext
+from numpy.typing import NDArray
+
+from stoker.errors import ConfigError
+
+__all__ = ["DEEPEST", "Form", "decode", "encode", "form", "pack", "restore", "unpack"]
+
+Form = None | bool | int | float | str | Ext
+"""What a message holds: plain values as they are, all else as an extension value."""
+
+DEEPEST = 32
+"""How deep containers may nest."""
+
+_BYTES, _INT, _LIST, _TUPLE, _DICT, _ARRAY, _SCALAR, _TENSOR = range(8)
+_PLAIN = frozenset({type(None), bool, float, str})
+_ARRAY_KINDS = frozenset("?biufcmMSU")
+_LAYOUTS = 4096  # pairs of dtype and shape that are remembered: lengths that vary must not fill the memory
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Form])
+_prefixes: dict[tuple[Any, Any], bytes] = {}
+
+
+def encode(value: Any, where: str = "value") -> bytes:
+    """One value as bytes.
+
+    Raises:
+        ConfigError: It holds something that a journal cannot; the message says what and where.
+    """
+    return pack([form(value, where)])
+
+
+def decode(data: bytes) -> Any:
+    """The value that ``encode`` was given; its arrays and tensors have memory of their own.
+
+    Raises:
+        msgspec.DecodeError: These are no such bytes.
+    """
+    forms = unpack(data)
+    if len(forms) != 1:
+        raise msgspec.DecodeError(f"{len(forms)} values where one was expected")
+    return restore(forms[0])
+
+
+def pack(forms: Sequence[Form]) -> bytes:
+    """A message of these forms.
+
+    Raises:
+        ConfigError: A text among them is not valid Unicode, or a value is beyond 4 GiB.
+    """
+    try:
+        return _encoder.encode(forms)
+    except ValueError as error:  # UnicodeEncodeError too
+        raise ConfigError(
+            f"the journal cannot hold a value: {error}; pass journal=False to train without a journal"
+        ) from error
+
+
+def unpack(data: bytes) -> list[Form]:
+    """The forms of a message; each is to go through ``restore``.
+
+    Raises:
+        msgspec.DecodeError: These are no such bytes.
+    """
+    try:
+        return _decoder.decode(data)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(str(error)) from error
+
+
+# One way ------------------------------------------------------------------------------------------
+
+
+def form(value: Any, where: str) -> Form:
+    """The form of a value that ``pack`` takes.
+
+    Args:
+        value: None, a bool, int, float, str or bytes; a list, tuple or dict of such; a numpy array or
+            scalar; a tensor on any device. Of exactly these types: a subclass would come back as another.
+        where: what to call it in an error, such as ``observation``.
+
+    Raises:
+        ConfigError: It holds something else, or nests deeper than ``DEEPEST``.
+    """
+    kind = cast("Any", type(value))
+    if kind in _PLAIN:
+        return value
+    if kind is np.ndarray:
+        data = _array_bytes(value)
+        if data is not None:
+            return Ext(_ARRAY, data)
+    elif kind is int:
+        return _int_form(value)
+    try:
+        return _form(value, 0)
+    except _Refused as refused:
+        path = where + "".join(reversed(refused.path))
+        raise ConfigError(
+            f"{path} {refused.problem}, which the journal cannot hold: give arrays, tensors, numbers, text, "
+            "bytes, None, or lists, tuples and dicts of these; or pass journal=False to train without "
+            "a journal"
+        ) from refused.__cause__
+
+
+class _Refused(Exception):
+    """A value has no form; on its way up each container adds where in itself it was."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        self.path: list[str] = []
+
+
+def _form(value: Any, depth: int) -> Form:
+    kind = cast("Any", type(value))
+    if kind in _PLAIN:
+        return value
+    if kind is int:
+        return _int_form(value)
+    if kind is np.ndarray:
+        data = _array_bytes(value)
+        if data is None:
+            raise _Refused(f"is an array of dtype {value.dtype}")
+        return Ext(_ARRAY, data)
+    if isinstance(value, np.generic):
+        array: NDArray[Any] = np.asarray(cast("Any", value))
+        data = _array_bytes(array)
+        # A subclass of a scalar's type, or a record, is not told by its dtype.
+        if data is None or type(array[()]) is not kind:
+            raise _Refused(f"is a {kind.__module__}.{kind.__qualname__} of dtype {array.dtype}")
+        return Ext(_SCALAR, data)
+    if kind is bytes:
+        return Ext(_BYTES, value)
+    if kind is list or kind is tuple or kind is dict:
+        if depth == DEEPEST:
+            raise _Refused(f"is a {kind.__name__} at depth {depth + 1}")
+        return _container_form(value, kind, depth + 1)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        return Ext(_TENSOR, _tensor_bytes(torch, value))
+    raise _Refused(f"is a {kind.__module__}.{kind.__qualname__}")
+
+
+def _container_form(value: Any, kind: Any, depth: int) -> Ext:
+    forms: list[Form] = []
+    if kind is dict:
+        for key, part in value.items():
+            forms.append(_part(key, " (key)", depth))
+            forms.append(_part(part, f"[{key!r}]", depth))
+        return Ext(_DICT, pack(forms))
+    forms.extend(_part(part, f"[{i}]", depth) for i, part in enumerate(value))
+    return Ext(_LIST if kind is list else _TUPLE, pack(forms))
+
+
+def _part(value: Any, at: str, depth: int) -> Form:
+    try:
+        return _form(value, depth)
+    except _Refused as refused:
+        refused.path.append(at)
+        raise
+
+
+def _int_form(value: int) -> Form:
+    # A generator's state has integers of 128 bits.
+    if -(1 << 63) <= value < 1 << 64:
+        return value
+    return Ext(_INT, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
+
+
+def _array_bytes(array: NDArray[Any]) -> bytes | None:
+    """Dtype, shape and elements, row by row; None where the dtype has no such bytes."""
+    layout = (array.dtype, array.shape)
+    prefix = _prefixes.get(layout)
+    if prefix is None:
+        if array.dtype.kind not in _ARRAY_KINDS:
+            return None
+        prefix = _remember(layout, array.dtype.str)
+    return prefix + array.tobytes()
+
+
+def _remember(layout: tuple[Any, Any], name: str) -> bytes:
+    """The prefix for a dtype of that name and a shape: its own length, the shape, the name."""
+    if len(_prefixes) >= _LAYOUTS:
+        _prefixes.clear()
+    shape = layout[1]
+    rest = struct.pack(f"<B{len(shape)}Q", len(shape), *shape) + name.encode()
+    prefix = _prefixes[layout] = struct.pack("<H", len(rest) + 2) + rest
+    return prefix
+
+
+def _tensor_bytes(torch: Any, tensor: Any) -> bytes:
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type == "meta":
+        raise _Refused(f"is a tensor of {tensor.layout} and {tensor.dtype} on {tensor.device}")
+    layout = (tensor.dtype, tuple(tensor.shape))
+    prefix = _prefixes.get(layout)
+    if prefix is None:
+        prefix = _remember(layout, str(tensor.dtype).removeprefix("torch."))
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().flatten()
+    try:
+        return prefix + plain.view(torch.uint8).numpy().tobytes()
+    except RuntimeError as error:  # types narrower than a byte
+        refused = _Refused(f"is a tensor of {tensor.dtype}")
+        raise refused from error
+
+
+# And back -----------------------------------------------------------------------------------------
+
+
+def restore(value: Form) -> Any:
+    """The value of that form.
+
+    Raises:
+        msgspec.DecodeError: It is none that ``form`` makes.
+    """
+    if type(value) is not Ext:
+        return value
+    try:
+        return _value(value, 0)
+    except (IndexError, OverflowError, TypeError, ValueError, struct.error) as error:
+        if isinstance(error, msgspec.DecodeError):
+            raise
+        raise msgspec.DecodeError(f"{type(error).__name__}: {error}") from error
+
+
+def _value(value: Form, depth: int) -> Any:
+    if type(value) is not Ext:
+        return value
+    data = cast("bytes", value.data)
+    match value.code:
+        case 5:  # _ARRAY, the one that counts
+            return _array(data)
+        case 6:  # _SCALAR
+            return _array(data)[()]
+        case 7:  # _TENSOR
+            return _tensor(data)
+        case 0:  # _BYTES
+            return data
+        case 1:  # _INT
+            return int.from_bytes(data, "little", signed=True)
+        case 2 | 3 | 4 if depth < DEEPEST:
+            parts = [_value(part, depth + 1) for part in unpack(data)]
+            if value.code == _LIST:
+                return parts
+            if value.code == _TUPLE:
+                return tuple(parts)
+            return dict(zip(parts[::2], parts[1::2], strict=True))
+        case _:
+            raise msgspec.DecodeError(f"no value has the form {value.code} at depth {depth}")
+
+
+def _array(data: bytes) -> NDArray[Any]:
+    size = data[0] | data[1] << 8
+    dtype, shape = _array_layout(data[:size])
+    if len(data) != size + _n_elements(shape) * dtype.itemsize:
+        raise msgspec.DecodeError(f"{len(data)} bytes for an array of {dtype} {list(shape)}")
+    return np.ndarray(shape, dtype, data, size).copy()
+
+
+def _layout_of(prefix: bytes) -> tuple[str, tuple[int, ...]]:
+    n_axes = prefix[2]
+    shape = struct.unpack_from(f"<{n_axes}Q", prefix, 3)
+    return prefix[3 + 8 * n_axes :].decode(), shape
+
+
+@functools.lru_cache(_LAYOUTS)
+def _array_layout(prefix: bytes) -> tuple[Any, tuple[int, ...]]:
+    name, shape = _layout_of(prefix)
+    dtype: Any = np.dtype(name)
+    if dtype.kind not in _ARRAY_KINDS:
+        raise msgspec.DecodeError(f"no array here has the dtype {name!r}")
+    return dtype, shape
+
+
+def _n_elements(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def _tensor(data: bytes) -> Any:
+    import torch
+
+    size = data[0] | data[1] << 8
+    name, shape = _layout_of(data[:size])
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise msgspec.DecodeError(f"no tensor has the dtype {name!r}")
+    if len(data) != size + _n_elements(shape) * dtype.itemsize:
+        raise msgspec.DecodeError(f"{len(data)} bytes for a tensor of {dtype} {list(shape)}")
+    if len(data) == size:
+        return torch.empty(shape, dtype=dtype)
+    frombuffer: Callable[..., Any] = torch.frombuffer
+    return frombuffer(bytearray(data), dtype=torch.uint8)[size:].clone().view(dtype).reshape(shape)

@@ -1,0 +1,332 @@
+"""Segments: events come back as they were; a cut gives a prefix, and no flipped bit goes unnoticed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stoker.errors import ConfigError, JournalBroken
+from stoker.journal import (
+    EpisodeEnded,
+    EpisodeStarted,
+    JournalEvent,
+    SegmentEncoder,
+    SegmentHeader,
+    codec,
+    frames,
+    parse_segment_name,
+    read_header,
+    read_segment,
+    segment_name,
+    segments,
+    set_torn_aside,
+)
+from stoker.stats import EpisodeRecord
+from stoker.types import EpisodeStatus, Experience
+
+CONTINUING, TERMINATED = EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED
+HEADER = SegmentHeader(attempt=1, first_event=0, total_steps=0, opt_interval=1)
+
+
+def as_bytes(event: Any) -> bytes:
+    """All that an event holds, types too, so that events can be compared."""
+    return codec.encode(_plain(event))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        return [type(value).__name__, *(_plain(getattr(value, name)) for name in value.__struct_fields__)]
+    return value.value if isinstance(value, EpisodeStatus) else value
+
+
+def encoded(events: list[JournalEvent], header: SegmentHeader = HEADER) -> bytes:
+    encoder = SegmentEncoder()
+    return encoder.begin(header) + encoder.encode_all(events)
+
+
+def write(directory: Path, data: bytes, attempt: int = 1, first_event: int = 0) -> Path:
+    path = directory / segment_name(attempt, first_event)
+    path.write_bytes(data)
+    return path
+
+
+def events_in(path: Path) -> list[bytes]:
+    return [as_bytes(event) for event in read_segment(path)]
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[JournalEvent]:
+    """What a session may consume: interleaved actors that go on from, repeat or jump between observations."""
+    observations = [
+        *(np.full(2, i, np.float32) for i in range(3)),
+        np.full(2, 0, np.float32),
+        np.zeros((2, 1), np.float32),
+        np.zeros(2, np.int32),
+        0,
+        False,
+        (np.zeros(2),),
+        {"a": 1.0},
+        None,
+    ]
+    actors: Any = st.sampled_from([0, 1, "0", "other"])
+    seen: dict[Any, Any] = {}
+    events: list[JournalEvent] = []
+    for _ in range(draw(st.integers(0, 12))):
+        actor = draw(actors)
+        match draw(st.integers(0, 9)):
+            case 0:
+                events.append(EpisodeStarted(actor, draw(st.none() | st.integers(0, 9))))
+            case 1:
+                extras = {"epsilon": 0.5} if draw(st.booleans()) else {}
+                events.append(EpisodeEnded(EpisodeRecord(1.0, 3, TERMINATED, extras), actor))
+            case _:
+                goes_on = actor in seen and draw(st.integers(0, 3)) > 0
+                observation = seen[actor] if goes_on else draw(st.sampled_from(observations))
+                following = draw(st.sampled_from(observations))
+                seen[actor] = following
+                events.append(
+                    Experience(
+                        observation,
+                        draw(st.sampled_from([0, np.int64(1), np.zeros(1)])),
+                        draw(st.floats(allow_nan=False)),
+                        following,
+                        draw(st.sampled_from(EpisodeStatus)),
+                        actor,
+                        draw(st.sampled_from([None, (0.5, 3), {"log_prob": np.float32(-1)}])),
+                    )
+                )
+    return events
+
+
+@given(histories(), st.integers(1, 3))
+def test_events_come_back_as_they_were(
+    tmp_path_factory: pytest.TempPathFactory, history: list[JournalEvent], most_actors: int
+) -> None:
+    path = tmp_path_factory.mktemp("journal") / segment_name(1, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "MOST_ACTORS", most_actors)  # a bound like any other, reached sooner
+        path.write_bytes(encoded(history))
+        assert events_in(path) == [as_bytes(event) for event in history]
+
+
+def test_events_may_be_encoded_one_by_one_or_together() -> None:
+    events = episode(0, 5) + episode("b", 3)
+    encoder = SegmentEncoder()
+    assert encoder.begin(HEADER) + b"".join(map(encoder.encode, events)) == encoded(events)
+
+
+def episode(actor: Any, steps: int, offset: float = 0.0) -> list[JournalEvent]:
+    observations = [np.array([offset, i, 0.5], np.float32) for i in range(steps + 1)]
+    transitions: list[JournalEvent] = [
+        Experience(before, 1, 1.0, after, TERMINATED if i == steps - 1 else CONTINUING, actor)
+        for i, (before, after) in enumerate(pairwise(observations))
+    ]
+    return [
+        EpisodeStarted(actor, 7),
+        *transitions,
+        EpisodeEnded(EpisodeRecord(float(steps), steps, TERMINATED), actor),
+    ]
+
+
+def test_an_observation_that_goes_on_is_stored_once() -> None:
+    size = 10_000
+    observations = [np.full(size, i, np.uint8) for i in range(5)]
+    same = [Experience(observations[i], 0, 0.0, observations[i + 1], CONTINUING) for i in range(4)]
+    equal = [Experience(observations[i].copy(), 0, 0.0, observations[i + 1], CONTINUING) for i in range(4)]
+    for events in (same, equal):
+        assert 5 * size < len(encoded(list(events))) < 5 * size + 1000
+
+
+def test_an_array_that_is_written_to_again_is_no_mistake(tmp_path: Path) -> None:
+    buffer = np.zeros(3)
+    encoder = SegmentEncoder()
+    data = encoder.begin(HEADER)
+    expected: list[bytes] = []
+    for step in range(4):
+        event = Experience(buffer, 0, 0.0, buffer, CONTINUING)
+        buffer += step
+        expected.append(as_bytes(event))
+        data += encoder.encode(event)
+    assert events_in(write(tmp_path, data)) == expected
+
+
+def test_the_reader_gives_an_observation_that_goes_on_as_one_object(tmp_path: Path) -> None:
+    events = list(read_segment(write(tmp_path, encoded(episode(0, 3)))))
+    first, second = events[1], events[2]
+    assert isinstance(first, Experience)
+    assert isinstance(second, Experience)
+    assert second.observation is first.next_observation
+
+
+def test_the_memory_of_the_encoder_is_bounded() -> None:
+    encoder = SegmentEncoder()
+    encoder.begin(HEADER)
+    for actor in range(segments.MOST_ACTORS + 50):
+        encoder.encode(Experience(np.zeros(1), 0, 0.0, np.ones(1), CONTINUING, actor))
+    assert encoder._recent is not None
+    assert len(encoder._recent) == segments.MOST_ACTORS
+    for actor in range(segments.MOST_ACTORS + 50):
+        encoder.encode(EpisodeStarted(actor))
+    assert not encoder._recent
+
+
+def test_a_header_comes_back_with_its_rebuild_point(tmp_path: Path) -> None:
+    rebuild = {"sums": torch.ones(2), "counts": np.arange(3), "n": 2**100, "pairs": [(1, 2.0)]}
+    header = SegmentHeader(attempt=2, first_event=70, total_steps=60, opt_interval=4, rebuild=rebuild)
+    again = read_header(write(tmp_path, encoded([], header), 2, 70))
+    assert again is not None
+    assert as_bytes(again) == as_bytes(header)
+
+
+def test_a_new_segment_needs_no_other_one(tmp_path: Path) -> None:
+    events = episode(0, 6)
+    encoder = SegmentEncoder()
+    encoder.begin(HEADER)
+    encoder.encode_all(events[:4])
+    header = SegmentHeader(attempt=1, first_event=4, total_steps=3, opt_interval=1)
+    data = encoder.begin(header) + encoder.encode_all(events[4:])
+    assert events_in(write(tmp_path, data, 1, 4)) == [as_bytes(event) for event in events[4:]]
+
+
+@pytest.mark.parametrize(
+    ("event", "where"),
+    [
+        (Experience(object(), 0, 0.0, 0, CONTINUING), "observation is a builtins.object"),
+        (Experience(0, 0, 0.0, {"a": {1}}, CONTINUING), r"next_observation\['a'\] is a builtins.set"),
+        (Experience(0, 0, 0.0, 0, CONTINUING, 0, [{1}]), r"memory\[0\] is a builtins.set"),
+    ],
+)
+def test_an_event_that_cannot_be_held_is_refused_and_ends_the_segment(
+    event: JournalEvent, where: str
+) -> None:
+    encoder = SegmentEncoder()
+    with pytest.raises(RuntimeError, match="begin"):
+        encoder.encode(EpisodeStarted(0))
+    encoder.begin(HEADER)
+    with pytest.raises(ConfigError, match=where):
+        encoder.encode_all([*episode(0, 3), event])
+    with pytest.raises(RuntimeError, match="begin"):
+        encoder.encode(EpisodeStarted(0))
+    encoder.begin(HEADER)
+    assert encoder.encode(EpisodeStarted(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "parsed"),
+    [
+        ("0001-000000000000.journal", (1, 0)),
+        ("0012-000000345678.journal", (12, 345678)),
+        ("12345-1234567890123.journal", (12345, 1234567890123)),
+        ("00001-000000000000.journal", None),
+        ("0001-000000000000.journal.torn", None),
+        (".0001-000000000000.journal.1.tmp", None),
+        ("0001-0.journal", None),
+        ("\u0660\u0660\u0660\u0661-000000000000.journal", None),
+    ],
+)
+def test_names_say_attempt_and_first_event(name: str, parsed: tuple[int, int] | None) -> None:
+    assert parse_segment_name(name) == parsed
+    if parsed is not None:
+        assert segment_name(*parsed) == name
+
+
+# Damage -------------------------------------------------------------------------------------------
+
+EVENTS = episode(0, 3)
+WHOLE = encoded(EVENTS)
+EXPECTED = [as_bytes(event) for event in EVENTS]
+ENDS = [offset + frames.HEADER_BYTES + len(payload) for offset, payload in frames.scan(WHOLE)]
+"""Where the header ends, then each event."""
+
+
+@pytest.mark.parametrize("filler", [b"", b"\0" * 50, b"\0" * 3_000_000])
+def test_each_cut_gives_a_prefix_whatever_fills_the_rest(tmp_path: Path, filler: bytes) -> None:
+    step = 1 if len(filler) < 100 else 40
+    for cut in range(0, len(WHOLE) + 1, step):
+        path = write(tmp_path, WHOLE[:cut] + filler)
+        n_whole = sum(end <= cut for end in ENDS[1:])
+        assert events_in(path) == EXPECTED[:n_whole]
+        assert (read_header(path) is None) == (cut < ENDS[0])
+
+
+def test_each_cut_is_set_aside_and_the_rest_reads_on(tmp_path: Path) -> None:
+    for cut in range(len(WHOLE) + 1):
+        path = write(tmp_path, WHOLE[:cut])
+        kept = max([end for end in ENDS if end <= cut], default=0)
+        assert set_torn_aside(path) == cut - kept
+        assert path.read_bytes() == WHOLE[:kept]
+        torn = path.with_name(path.name + ".torn")
+        if cut > kept:
+            assert torn.read_bytes() == WHOLE[kept:cut]
+            torn.unlink()
+        assert not torn.exists()
+        assert set_torn_aside(path) == 0
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
+    last = ENDS[-2]
+    for bit in range(8 * len(WHOLE)):
+        data = bytearray(WHOLE)
+        data[bit // 8] ^= 1 << bit % 8
+        path = write(tmp_path, bytes(data))
+        n_before = sum(end <= bit // 8 for end in ENDS[1:])
+        found: list[bytes] = []
+        if bit // 8 >= last:  # nothing follows: it cannot be told from a torn tail
+            assert events_in(path) == EXPECTED[:-1]
+            continue
+        with pytest.raises(JournalBroken, match="damaged, records follow"):
+            for event in read_segment(path):
+                found.append(as_bytes(event))
+        assert found == EXPECTED[:n_before]
+
+
+def test_damage_is_not_cut_off(tmp_path: Path) -> None:
+    data = bytearray(WHOLE)
+    data[ENDS[1] + 12] ^= 1
+    path = write(tmp_path, bytes(data))
+    with pytest.raises(JournalBroken, match=f"bytes {ENDS[1]} to .* left as it is"):
+        set_torn_aside(path)
+    assert path.read_bytes() == bytes(data)
+
+
+def test_records_longer_than_a_chunk_are_read(tmp_path: Path) -> None:
+    big = np.arange(900_000, dtype=np.int32)
+    events: list[JournalEvent] = [
+        Experience(big + i, 0, 0.0, big - i, CONTINUING, i, {"i": i}) for i in range(3)
+    ]
+    data = encoded(events)
+    assert events_in(write(tmp_path, data)) == [as_bytes(event) for event in events]
+    assert len(events_in(write(tmp_path, data[:-1]))) == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (encoded([])[: ENDS[0]] + encoded([])[: ENDS[0]], "a header among the events"),
+        (WHOLE[ENDS[0] :], "first record is no header"),
+        (encoded([], msgspec.structs.replace(HEADER, first_event=5)), "the file was renamed"),
+        (encoded([], msgspec.structs.replace(HEADER, attempt=5)), "the file was renamed"),
+        (encoded([], msgspec.structs.replace(HEADER, version=2)), "update stoker"),
+        (WHOLE[: ENDS[0]] + WHOLE[ENDS[2] :], "cannot be read"),
+        (WHOLE + frames.frame(b"\x90"), "no record"),
+        (WHOLE + frames.frame(b"not msgpack"), "cannot be read"),
+    ],
+)
+def test_records_that_make_no_sense_are_named(tmp_path: Path, data: bytes, problem: str) -> None:
+    path = write(tmp_path, data)
+    with pytest.raises(JournalBroken, match=problem) as caught:
+        list(read_segment(path))
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(JournalBroken, match="0001-000000000000.journal: cannot be read"):
+        list(read_segment(tmp_path / segment_name(1, 0)))

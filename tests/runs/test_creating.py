@@ -17,6 +17,7 @@ from stoker import ConfigError, EpisodeRecord, EpisodeStatus, RunMetadata, Train
 from stoker.runs import naming
 
 pytestmark = pytest.mark.anyio
+LOCKS = {".lock", ".lock.guard"}
 RFC_3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
@@ -41,9 +42,11 @@ async def test_the_layout_is_as_documented(tmp_path: Path) -> None:
     await run.log_eval_episode(EpisodeRecord(1.0, 1, EpisodeStatus.TRUNCATED), 1)
     await run.aclose()
     assert {path.name for path in run.directory.iterdir()} == {
-        "metadata.json", "config.json", "checkpoints", "train_episodes.jsonl", "eval_episodes.jsonl",
+        "metadata.json", "config.json", "checkpoints", "train_episodes.jsonl", "eval_episodes.jsonl", *LOCKS,
     }  # fmt: skip
     names = (run.checkpoint_path(7).name, run.latest_checkpoint_path.name, run.best_checkpoint_path.name)
+    assert run.journal_directory == run.journal.directory == run.directory / "journal"
+    assert run.open_segment(64).path == run.directory / "journal" / "0001-000000000064.journal"
     assert names == ("step_7.pt", "latest.pt", "best.pt")
     assert {run.checkpoint_path(7).parent, run.best_checkpoint_path.parent} == {run.directory / "checkpoints"}
     assert str(run.directory) in repr(run)
@@ -59,8 +62,11 @@ async def test_metadata_says_when_in_rfc_3339(tmp_path: Path) -> None:
     assert content == {
         "name": "cartpole", "version": "v1", "run_id": run.directory.name, "total_steps": 0,
         "total_episodes": 0, "started_at": content["started_at"], "last_updated": content["started_at"],
-        "best_value": None, "best_step": None,
-        "attempts": [{"number": 1, "started_at": content["started_at"], "from_steps": 0, "from_episodes": 0}],
+        "best_value": None, "best_step": None, "forked_from": None, "forked_at_step": None,
+        "attempts": [{
+            "number": 1, "started_at": content["started_at"], "from_steps": 0, "from_episodes": 0,
+            "from_events": 0,
+        }],
     }  # fmt: skip
 
 
@@ -83,7 +89,7 @@ async def test_updates_at_the_same_time_do_not_disturb_each_other(tmp_path: Path
             tasks.start_soon(run.update_metadata, k, k)
     metadata = (await TrainingRun.open(run.directory)).metadata
     assert metadata.total_steps == metadata.total_episodes
-    assert {path.name for path in run.directory.iterdir()} == {"metadata.json", "checkpoints"}
+    assert {path.name for path in run.directory.iterdir()} == {"metadata.json", "checkpoints", *LOCKS}
 
 
 async def test_creates_in_one_second_give_a_directory_each(tmp_path: Path) -> None:

@@ -115,15 +115,16 @@ async def test_where_there_is_no_run(tmp_path: Path) -> None:
     assert issubclass(RunNotFound, OSError)
 
 
-async def test_leftovers_are_removed_by_resume_and_not_by_open(runs: Path) -> None:
+async def test_leftovers_are_removed_under_the_lock_and_by_no_reader(runs: Path) -> None:
     run = await TrainingRun.open(runs / "acrobot")
     left = [run.directory / ".metadata.json.7.8.tmp", run.checkpoints_directory / ".step_5.pt.7.8.tmp"]
     kept = [run.checkpoints_directory / "step_5.pt", run.directory / "train_episodes.jsonl.torn"]
     for path in [*left, *kept]:
         path.write_bytes(b"half")
     await TrainingRun.open(run.directory)
-    assert all(path.exists() for path in [*left, *kept])
-    await TrainingRun.resume(run.directory)
+    resumed = await TrainingRun.resume(run.directory)
+    assert all(path.exists() for path in [*left, *kept]), "they may be those of one who is writing"
+    resumed.acquire()
     assert not any(path.exists() for path in left)
     assert all(path.exists() for path in kept)
 

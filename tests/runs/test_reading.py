@@ -70,6 +70,7 @@ async def test_rows_logged_without_a_session(tmp_path: Path) -> None:
     await run.aclose()
     train = [json.loads(line) for line in (run.directory / "train_episodes.jsonl").read_text().splitlines()]
     assert all(datetime.fromisoformat(row.pop("time")).utcoffset() is not None for row in train)
+    assert all(len(row.pop("crc")) == 8 for row in train)
     assert train == [
         {"total_reward": 23.0, "length": 23, "status": "Terminated", "extras": {"epsilon": 0.97},
          "total_steps": 23, "episode": 1, "actor_id": 0, "attempt": 1},

@@ -9,14 +9,20 @@ from stoker.runs.documents import read_json
 from stoker.runs.metadata import RunMetadata
 from stoker.writer import files
 
-__all__ = ["METADATA", "is_run", "read_metadata", "runs_below"]
+__all__ = ["FORKING", "METADATA", "is_run", "read_metadata", "runs_below"]
 
 METADATA = "metadata.json"
+
+FORKING = ".forking"
+"""A file with this name stands in a directory that is about to become a run."""
 
 
 def is_run(directory: Path) -> bool:
     """Whether the directory is a run, whole or broken, by the files that it holds."""
-    return METADATA in files.files_in(directory) or naming.CHECKPOINTS in files.directories_in(directory)
+    names = files.files_in(directory)
+    return METADATA in names or (
+        FORKING not in names and naming.CHECKPOINTS in files.directories_in(directory)
+    )
 
 
 def runs_below(path: Path, levels: int = 3) -> list[Path]:

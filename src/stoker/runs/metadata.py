@@ -6,7 +6,7 @@ that the killed attempt wrote after it belong to an abandoned future. ``effectiv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ import msgspec
 
 from stoker.types import ActorId, EpisodeStatus
 
-__all__ = ["Attempt", "EvalEpisodeRow", "RunMetadata", "TrainEpisodeRow", "effective", "now"]
+__all__ = ["Attempt", "EvalEpisodeRow", "RunMetadata", "TrainEpisodeRow", "counting", "effective", "now"]
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,12 +25,14 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
         started_at: when it began.
         from_steps: ``total_steps`` of the checkpoint that it began from.
         from_episodes: ``total_episodes`` of that checkpoint.
+        from_events: how many events of the journal were consumed before that checkpoint.
     """
 
     number: int
     started_at: datetime
     from_steps: int = 0
     from_episodes: int = 0
+    from_events: int = 0
 
 
 class RunMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +46,8 @@ class RunMetadata(msgspec.Struct, frozen=True, kw_only=True):
         best_value: the highest mean reward that was evaluated, if any.
         best_step: ``total_steps`` of the policy that reached it.
         attempts: one entry for each process that worked on the run.
+        forked_from: the directory of the run that this one was forked from, if any.
+        forked_at_step: ``total_steps`` of the checkpoint that it began with.
     """
 
     name: str
@@ -56,6 +60,8 @@ class RunMetadata(msgspec.Struct, frozen=True, kw_only=True):
     best_value: float | None = None
     best_step: int | None = None
     attempts: tuple[Attempt, ...]
+    forked_from: str | None = None
+    forked_at_step: int | None = None
 
 
 class TrainEpisodeRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +117,11 @@ def now() -> datetime:
 
 def effective(rows: Iterable[Row], attempts: Sequence[Attempt]) -> list[Row]:
     """The rows that count: without those that an attempt wrote beyond where the next one began."""
+    return list(filter(counting(attempts), rows))
+
+
+def counting(attempts: Sequence[Attempt]) -> Callable[[TrainEpisodeRow | EvalEpisodeRow], bool]:
+    """Tells of a row whether it counts, in the history of these attempts."""
     # The lowest point that any later attempt went back to, for each attempt.
     steps: dict[int, int] = {}
     episodes: dict[int, int] = {}
@@ -121,9 +132,9 @@ def effective(rows: Iterable[Row], attempts: Sequence[Attempt]) -> list[Row]:
         lowest_steps = min(lowest_steps, attempt.from_steps)
         lowest_episodes = min(lowest_episodes, attempt.from_episodes)
 
-    def counts(row: Row) -> bool:
+    def counts(row: TrainEpisodeRow | EvalEpisodeRow) -> bool:
         if isinstance(row, TrainEpisodeRow):
             return row.episode <= episodes.get(row.attempt, lowest_episodes)
         return row.total_steps_at_eval <= steps.get(row.attempt, lowest_steps)
 
-    return [row for row in rows if counts(row)]
+    return counts

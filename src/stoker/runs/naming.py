@@ -6,16 +6,19 @@ runs/<name>/<version>/<YYYYMMDD_HHMMSS>/checkpoints/step_<N>.pt
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 
 from stoker.errors import ConfigError
 
 __all__ = [
+    "BEST",
     "CHECKPOINTS",
+    "LATEST",
+    "best_name",
+    "best_steps_of",
     "checked_name",
     "checkpoint_name",
-    "doomed_steps",
     "natural_key",
     "run_id_for",
     "steps_of",
@@ -24,8 +27,15 @@ __all__ = [
 CHECKPOINTS = "checkpoints"
 """The directory of a run's checkpoints."""
 
+LATEST = "latest.pt"
+"""A second name of the newest step checkpoint."""
+
+BEST = "best.pt"
+"""The policy with the highest evaluated mean reward."""
+
 _NAME = re.compile(r"[^\W_][\w.+=@ -]{0,99}")
 _STEP = re.compile(r"step_(\d+)\.pt")
+_BEST = re.compile(r"best_(\d+)\.pt")
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -71,7 +81,11 @@ def steps_of(file_names: Iterable[str]) -> list[int]:
     return sorted(int(match[1]) for name in file_names if (match := _STEP.fullmatch(name)))
 
 
-def doomed_steps(steps: Sequence[int], keep: int) -> list[int]:
-    """Which of these checkpoints a retention of the newest ``keep`` gives up, oldest first."""
-    ordered = sorted(steps)
-    return ordered[: max(0, len(ordered) - keep)]
+def best_name(step: int) -> str:
+    """The file name of one of the best policies, as it was at that step."""
+    return f"best_{step}.pt"
+
+
+def best_steps_of(file_names: Iterable[str]) -> list[int]:
+    """The steps of the best policies among these names, ascending."""
+    return sorted(int(match[1]) for name in file_names if (match := _BEST.fullmatch(name)))

@@ -1,0 +1,132 @@
+"""The best evaluated policies of a run, by what their own files say.
+
+    checkpoints/best.pt           the very best
+                best_<step>.pt    with more than one kept: each of them; best.pt is a second name of the first
+
+The value of a policy is read from its file, which a crash cannot leave out of step with its weights.
+Everything here blocks: it is for threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stoker.errors import CheckpointCorrupt, CheckpointNotFound
+from stoker.runs import naming
+from stoker.runs.checkpoints import remove_all
+from stoker.writer import files, load_checkpoint, publish_checkpoint
+
+__all__ = ["Bests", "Score", "best_of"]
+
+logger = logging.getLogger("stoker.runs")
+Score = tuple[float, int]
+
+
+class Bests:
+    """The files of the best policies in one directory.
+
+    Args:
+        directory: where they lie; it need not be there.
+        may_write: whether this process has the run locked; a reader sets nothing aside.
+    """
+
+    def __init__(self, directory: Path, may_write: Callable[[], bool]) -> None:
+        self.directory = directory
+        self._may_write = may_write
+        self._values: dict[int, float] | None = None  # by step, once they have been read
+        self._first: int | None = None  # the step of what is best.pt
+
+    @property
+    def path(self) -> Path:
+        """``best.pt``."""
+        return self.directory / naming.BEST
+
+    def scores(self) -> list[Score]:
+        """Value and step of each, the best first; of equal ones the earlier first."""
+        return _ranked(self._read())
+
+    def publish(self, staged: Mapping[str, Any], keep: int) -> None:
+        """Write the staged weights of an evaluated policy, if it is one of the best ``keep``.
+
+        Raises:
+            WriteFailed: The disk refused; if it refused the weights, nothing was removed.
+        """
+        value, step = best_of(staged)
+        values = self._read()
+        kept = {step: value for value, step in _ranked({**values, step: value})[:keep]}
+        if step not in kept or values.get(step, -math.inf) >= value:
+            return
+        first = next(iter(kept))
+        if keep == 1:
+            publish_checkpoint(staged, self.path)
+        else:
+            if self._first in kept:
+                self._give_own_name(self._first)
+            publish_checkpoint(staged, self._named(step))
+            files.link_atomically(self._named(first), self.path)
+        self._values, self._first = kept, first
+        there = naming.best_steps_of(files.files_in(self.directory))
+        remove_all(self._named(other) for other in there if keep == 1 or other not in kept)
+
+    def mend(self) -> None:
+        """Let ``best.pt`` be the best again, where a kill has left it one behind; forget what was read."""
+        self._values = None
+        scores = self.scores()
+        if scores and scores[0][1] != self._first:
+            files.link_atomically(self._named(scores[0][1]), self.path)
+            self._first = scores[0][1]
+
+    def _named(self, step: int) -> Path:
+        return self.directory / naming.best_name(step)
+
+    def _give_own_name(self, first: int) -> None:
+        """Let what is ``best.pt`` and nothing else have a second name, before another takes that one."""
+        if naming.best_name(first) not in files.files_in(self.directory):
+            files.link_atomically(self.path, self._named(first))
+
+    def _read(self) -> dict[int, float]:
+        """The values by step; a file that does not load is told, and set aside under the run's lock."""
+        if self._values is None:
+            names = files.files_in(self.directory)
+            wanted = [naming.best_name(step) for step in naming.best_steps_of(names)]
+            wanted += [naming.BEST] if naming.BEST in names else []
+            values: dict[int, float] = {}
+            self._first = None
+            for name in wanted:
+                try:
+                    value, step = best_of(load_checkpoint(self.directory / name))
+                except CheckpointNotFound:  # replaced since
+                    continue
+                except (CheckpointCorrupt, KeyError) as error:
+                    self._set_aside(self.directory / name, error)
+                    continue
+                values[step] = value
+                if name == naming.BEST:
+                    self._first = step
+            self._values = values
+        return self._values
+
+    def _set_aside(self, path: Path, error: Exception) -> None:
+        if not self._may_write():
+            logger.warning("%s: %s; passed over", path.name, error)
+            return
+        aside = files.move_aside(path, ".broken")
+        logger.warning("%s; set aside as %s", error, aside.name)
+
+
+def best_of(state: Mapping[str, Any]) -> Score:
+    """The value of a best checkpoint's policy, and its step.
+
+    Raises:
+        KeyError: It is another kind of checkpoint.
+    """
+    best = state["best"]
+    return float(best["value"]), int(best["total_steps"])
+
+
+def _ranked(values: Mapping[int, float]) -> list[Score]:
+    return sorted(((value, step) for step, value in values.items()), key=lambda score: (-score[0], score[1]))

@@ -1,0 +1,226 @@
+"""The step checkpoints of a run: published, pruned, and found again by what verifies.
+
+    checkpoints/step_<N>.pt   the training at exactly N steps
+                latest.pt     a second name of the newest one, for people and ``torch.load``
+
+``latest.pt`` is for convenience only: a kill may leave it one behind. Which one is the newest is told by the
+numbers in the names and the checksums in the files. Everything here blocks: it is for threads.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from stoker.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError, StokerError, WriteFailed
+from stoker.runs import naming
+from stoker.runs.retention import Retention
+from stoker.writer import files, load_checkpoint, publish_checkpoint, verify_checkpoint
+
+__all__ = ["Checkpoints", "remove_all"]
+
+logger = logging.getLogger("stoker.runs")
+Candidate = tuple[Path, dict[str, Any]]
+
+
+class Checkpoints:
+    """The step checkpoints in one directory.
+
+    Args:
+        directory: where they lie; it need not be there.
+        may_write: whether this process has the run locked; a reader sets nothing aside.
+    """
+
+    def __init__(self, directory: Path, may_write: Callable[[], bool]) -> None:
+        self.directory = directory
+        self._may_write = may_write
+        self._needs: dict[int, int | None] = {}  # step -> first event of the journal that a resume reads
+        self._verified: dict[str, tuple[int, int]] = {}  # name -> size and time of what was verified
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint at that step lies, or would.
+
+        Raises:
+            ConfigError: The step is negative.
+        """
+        if step < 0:
+            raise ConfigError(f"step={step}: a checkpoint is of step 0 or later")
+        return self.directory / naming.checkpoint_name(step)
+
+    @property
+    def latest_name(self) -> Path:
+        """``latest.pt``."""
+        return self.directory / naming.LATEST
+
+    @property
+    def latest(self) -> Path:
+        """The newest step checkpoint whose checksum is right; ``latest.pt`` where there is none."""
+        for step in reversed(self.steps()):
+            path = self.path(step)
+            try:
+                self._verify(path)
+            except (CheckpointCorrupt, CheckpointNotFound):
+                continue
+            return path
+        return self.latest_name
+
+    def steps(self) -> list[int]:
+        """The steps that there are checkpoints of, ascending."""
+        return naming.steps_of(files.files_in(self.directory))
+
+    def publish(self, staged: Mapping[str, Any], step: int, retention: Retention) -> None:
+        """Write a staged checkpoint, name it ``latest`` too, and remove those that are no longer kept.
+
+        Raises:
+            WriteFailed: The disk refused; if it refused the checkpoint, nothing was removed.
+        """
+        path = self.path(step)
+        publish_checkpoint(staged, path)
+        self._needs[step] = _needs_from(staged)
+        self._note_verified(path)
+        files.link_atomically(path, self.latest_name)
+        remove_all(map(self.path, retention.doomed(self.steps())))
+
+    def prune(self, retention: Retention) -> list[int]:
+        """Remove the step checkpoints that are not kept; never ``latest``.
+
+        Returns:
+            The steps that were removed.
+
+        Raises:
+            WriteFailed: Some could not be removed; raised when all have been tried.
+        """
+        doomed = retention.doomed(self.steps())
+        remove_all(map(self.path, doomed))
+        return doomed
+
+    def candidates(self) -> Iterator[Candidate]:
+        """The checkpoints that a resume may begin from, with their contents, the newest first.
+
+        Those that do not load are told; under the run's lock they are renamed to ``<name>.broken``, so that
+        they neither are tried again nor count as the newest.
+
+        Raises:
+            CheckpointCorrupt: There are checkpoints, but none loads.
+        """
+        problem: StokerError | None = None
+        found = False
+        for path in self._newest_first():
+            try:
+                state = load_checkpoint(path)
+            except CheckpointNotFound:  # pruned since
+                continue
+            except CheckpointCorrupt as error:
+                problem = error
+                self._set_aside(path, error)
+                continue
+            if path != self.latest_name:
+                self._needs[naming.steps_of([path.name])[0]] = _needs_from(state)
+                self._note_verified(path)
+            found = True
+            yield path, state
+        if problem is not None and not found:
+            raise problem
+
+    def load_newest(self) -> dict[str, Any] | None:
+        """The newest checkpoint that loads, or None where there is none.
+
+        Raises:
+            CheckpointCorrupt: There are checkpoints, but none loads.
+        """
+        return next((state for _, state in self.candidates()), None)
+
+    def begin_from(self, step: int) -> None:
+        """Note that the training goes on from that step: what lies beyond it belongs to an abandoned future.
+
+        Checkpoints beyond it are renamed to ``<name>.abandoned``, so that they do not count as the newest,
+        and ``latest`` becomes a name of the one at that step, if there is one.
+        """
+        steps = self.steps()
+        for beyond in (other for other in steps if other > step):
+            aside = files.move_aside(self.path(beyond), ".abandoned")
+            logger.warning("the training goes on from step %d: set aside %s", step, aside.name)
+        if step in steps and not self._is_latest(self.path(step)):
+            files.link_atomically(self.path(step), self.latest_name)
+
+    def needed_from(self, retention: Retention, *, load: bool) -> int | None:
+        """The first event of the journal that a resume from one of the newest checkpoints reads.
+
+        Args:
+            retention: says which are kept for being the newest; others do not count.
+            load: read those that this process has neither written nor read.
+
+        Returns:
+            None where that is not known, or none of them reads the journal.
+        """
+        needs: list[int] = []
+        newest = retention.newest(self.steps())
+        if not newest and not self._needs and load and self.latest_name.exists():
+            return _needs_from(load_checkpoint(self.latest_name))
+        for step in newest or sorted(self._needs)[-1:]:
+            if step not in self._needs:
+                if not load:
+                    return None
+                self._needs[step] = _needs_from(load_checkpoint(self.path(step)))
+            if (need := self._needs[step]) is not None:
+                needs.append(need)
+        return min(needs, default=None)
+
+    def _newest_first(self) -> list[Path]:
+        paths = [self.path(step) for step in reversed(self.steps())]
+        if naming.LATEST in files.files_in(self.directory) and not any(map(self._is_latest, paths)):
+            paths.append(self.latest_name)
+        return paths
+
+    def _is_latest(self, path: Path) -> bool:
+        try:
+            return self.latest_name.samefile(path)
+        except FileNotFoundError:
+            return False
+
+    def _set_aside(self, path: Path, error: CheckpointCorrupt) -> None:
+        if path == self.latest_name or not self._may_write():
+            logger.warning("%s; passed over", error)
+            return
+        aside = files.move_aside(path, ".broken")
+        logger.warning("%s; set aside as %s, trying the one before", error, aside.name)
+
+    def _verify(self, path: Path) -> None:
+        if self._verified.get(path.name) != _signature(path):
+            verify_checkpoint(path)
+            self._note_verified(path)
+
+    def _note_verified(self, path: Path) -> None:
+        if (signature := _signature(path)) is not None:
+            self._verified[path.name] = signature
+
+
+def remove_all(paths: Iterable[Path]) -> None:
+    """Remove files; one that cannot be removed does not keep the others from being removed.
+
+    Raises:
+        WriteFailed: Some could not be removed; raised when all have been tried.
+    """
+    refusals: list[WriteFailed] = []
+    for path in paths:
+        try:
+            files.remove(path)
+        except WriteFailed as refusal:
+            refusals.append(refusal)
+    if refusals:
+        raise refusals[0]
+
+
+def _signature(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _needs_from(state: Mapping[str, Any]) -> int | None:
+    position = cast("Mapping[str, Any] | None", state.get("journal"))
+    return None if position is None else int(position["needs_from"])

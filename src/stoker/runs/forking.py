@@ -1,0 +1,242 @@
+"""A new run that begins with a checkpoint of another one, and with the history up to it.
+
+Everything is copied, never linked: both runs go on. The source may be training meanwhile; it is only read,
+and what was copied is checked. Until its metadata is there, the directory does not count as a run.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from anyio import to_thread
+
+from stoker.errors import CheckpointCorrupt, CheckpointNotFound, JournalBroken, RunBroken, StokerError
+from stoker.journal import JOURNAL, Journal
+from stoker.runs import naming
+from stoker.runs.bests import Score, best_of
+from stoker.runs.checkpoints import remove_all
+from stoker.runs.documents import write_json
+from stoker.runs.finding import FORKING, METADATA, read_metadata
+from stoker.runs.metadata import Attempt, EvalEpisodeRow, RunMetadata, TrainEpisodeRow, counting, now
+from stoker.runs.run import CONFIG, EVAL_ROWS, TRAIN_ROWS, TrainingRun
+from stoker.types import AnyPath
+from stoker.writer import cut_rows, decode_rows, files, load_checkpoint, publish_checkpoint, verify_checkpoint
+
+__all__ = ["fork"]
+
+logger = logging.getLogger("stoker.runs")
+_COPY_BYTES = 1 << 20
+
+
+async def fork(
+    run: TrainingRun,
+    step: int,
+    name: str,
+    version: str = "v1",
+    *,
+    root: AnyPath = "runs",
+    with_replay: bool = True,
+) -> TrainingRun:
+    """Make a new run that begins with that checkpoint, as if it had been trained up to there.
+
+    Args:
+        run: the source; it is only read, and may be training.
+        step: which checkpoint.
+        name: of the new run.
+        version: of the new run.
+        root: the runs directory that it goes to.
+        with_replay: whether a resume of the new run gets the replay back; without, it starts with none.
+
+    Returns:
+        The new run, which a session goes on with as it does with one that was resumed.
+
+    Raises:
+        ConfigError: The name or version would leave ``root``.
+        CheckpointNotFound: There is no such checkpoint; the message lists those that there are.
+        CheckpointCorrupt, RunBroken: The source's checkpoint or rows are damaged.
+        JournalBroken: The source's journal cannot give the replay back.
+        WriteFailed: The disk refused.
+    """
+    naming.checked_name("run name", name)
+    naming.checked_name("run version", version)
+    return await to_thread.run_sync(_fork, run, step, (name, version, Path(root)), with_replay)
+
+
+def _fork(run: TrainingRun, step: int, place: tuple[str, str, Path], with_replay: bool) -> TrainingRun:
+    name, version, root = place
+    source = TrainingRun(run.directory, read_metadata(run.directory))
+    steps = source.checkpoint_steps()
+    if step not in steps:
+        has = ", ".join(map(str, steps)) or "none"
+        raise CheckpointNotFound(f"{source.directory} has no checkpoint of step {step}: it has {has}")
+    state = load_checkpoint(source.checkpoint_path(step))
+    attempts = _attempts_up_to(source.metadata.attempts, state)
+    started_at = now()
+    directory = _new_directory(root / name / version)
+    fork = TrainingRun(
+        directory,
+        RunMetadata(
+            name=name,
+            version=version,
+            run_id=directory.name,
+            total_steps=step,
+            total_episodes=int(state["session"]["total_episodes"]),
+            started_at=started_at,
+            last_updated=started_at,
+            attempts=attempts,
+            forked_from=str(source.directory),
+            forked_at_step=step,
+        ),
+    )
+    try:
+        best = _copy_parts(source, fork, state, with_replay=with_replay)
+    except StokerError as error:
+        _empty(directory)
+        error.add_note(f"{directory} is left empty; it does not count as a run and can be removed")
+        raise
+    if best is not None:
+        fork.metadata = msgspec.structs.replace(fork.metadata, best_value=best[0], best_step=best[1])
+    fork.on_disk = fork.metadata
+    write_json(directory / METADATA, fork.metadata)
+    files.remove(directory / FORKING)
+    return fork
+
+
+def _new_directory(parent: Path) -> Path:
+    """A directory of its own that does not count as a run yet."""
+    started_at, number = now(), 1
+    while not files.make_directory(parent / naming.run_id_for(started_at, number), exclusive=True):
+        number += 1
+    directory = parent / naming.run_id_for(started_at, number)
+    files.write_atomically(directory / FORKING, lambda file: file.write(b""))
+    return directory
+
+
+def _empty(directory: Path) -> None:
+    """Take back what was copied, all but the mark that this is no run."""
+    parts = [directory / part for part in ("", naming.CHECKPOINTS, JOURNAL)]
+    remove_all(part / name for part in parts for name in files.files_in(part) if name != FORKING)
+
+
+def _attempts_up_to(attempts: Sequence[Attempt], state: Mapping[str, Any]) -> tuple[Attempt, ...]:
+    """Those that the checkpoint's history is made of: later ones went another way."""
+    session = state["session"]
+    reached = [attempt.number for attempt in attempts if attempt.from_steps <= session["total_steps"]]
+    last = session.get("attempt", reached[-1])
+    return tuple(attempt for attempt in attempts if attempt.number <= last)
+
+
+def _copy_parts(
+    source: TrainingRun, fork: TrainingRun, state: Mapping[str, Any], *, with_replay: bool
+) -> Score | None:
+    """Copy all but the metadata, and check it.
+
+    Returns:
+        Value and step of the best policy, if there is one.
+    """
+    step = fork.metadata.total_steps
+    if CONFIG in files.files_in(source.directory):
+        _copy(source.directory / CONFIG, fork.directory / CONFIG)
+    _copy_rows(source, fork)
+    files.make_directory(fork.checkpoints_directory)
+    position = state.get("journal")
+    if not with_replay:
+        state = {key: value for key, value in state.items() if key != "replay"} | {"journal": None}
+    elif position is not None:
+        _copy_journal(source, fork, int(position["needs_from"]), int(position["events"]))
+    # What was read is written: a source that is training may have removed the file since.
+    publish_checkpoint(state, fork.checkpoint_path(step))
+    verify_checkpoint(fork.checkpoint_path(step))
+    files.link_atomically(fork.checkpoint_path(step), fork.checkpoints_directory / naming.LATEST)
+    return _copy_best(source, fork)
+
+
+def _copy_rows(source: TrainingRun, fork: TrainingRun) -> None:
+    """Copy the rows that count, up to the checkpoint.
+
+    Raises:
+        RunBroken: Some are missing or damaged.
+    """
+    counts = counting(fork.metadata.attempts)
+    steps, episodes = fork.metadata.total_steps, fork.metadata.total_episodes
+    train = source.directory / TRAIN_ROWS
+    cut_rows(
+        train,
+        fork.directory / TRAIN_ROWS,
+        lambda row: counts(row) and row.episode <= episodes,
+        TrainEpisodeRow,
+    )
+    cut_rows(
+        source.directory / EVAL_ROWS,
+        fork.directory / EVAL_ROWS,
+        lambda row: counts(row) and row.total_steps_at_eval <= steps,
+        EvalEpisodeRow,
+    )
+    n_copied = len(decode_rows(fork.directory / TRAIN_ROWS, TrainEpisodeRow))
+    if n_copied != episodes:
+        raise RunBroken(train, f"{n_copied} of the {episodes} episodes before step {steps} are in it")
+
+
+def _copy_journal(source: TrainingRun, fork: TrainingRun, first: int, last: int) -> None:
+    """Copy the segments that give the events ``first <= n < last``, and read these once.
+
+    Raises:
+        JournalBroken: They cannot be had.
+    """
+    starts = [(attempt.number, attempt.from_events) for attempt in fork.metadata.attempts]
+    journal = Journal(source.journal_directory, starts)
+    doomed = set(journal.doomed(first))
+    numbers = {number for number, _ in starts}
+    directory = fork.directory / JOURNAL
+    files.make_directory(directory)
+    try:
+        for segment in journal.segments():
+            if segment.attempt in numbers and segment.first_event < last and segment.path not in doomed:
+                _copy(segment.path, directory / segment.path.name)
+        for _ in Journal(directory, starts).read(first, last):
+            pass
+    except (JournalBroken, FileNotFoundError) as error:
+        raise JournalBroken(
+            source.journal_directory,
+            f"the replay of step {fork.metadata.total_steps} cannot be had ({error}); fork a newer step, or "
+            "add --without-replay",
+        ) from error
+
+
+def _copy_best(source: TrainingRun, fork: TrainingRun) -> Score | None:
+    """Copy the best policy that was evaluated up to the checkpoint, if it is still there."""
+    names = files.files_in(source.checkpoints_directory)
+    candidates = [naming.BEST] if naming.BEST in names else []
+    candidates += [naming.best_name(step) for step in naming.best_steps_of(names)]
+    best: tuple[Score, dict[str, Any]] | None = None
+    for name in candidates:
+        try:
+            state = load_checkpoint(source.checkpoints_directory / name)
+            score = best_of(state)
+        except CheckpointNotFound:  # replaced since
+            continue
+        except (CheckpointCorrupt, KeyError) as error:
+            logger.warning("%s: %s; the fork goes without it", name, error)
+            continue
+        if score[1] <= fork.metadata.total_steps and (best is None or score[0] > best[0][0]):
+            best = score, state
+    if best is None:
+        return None
+    publish_checkpoint(best[1], fork.best_checkpoint_path)
+    return best[0]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file durably; it is one and the same file that is read, whatever takes its name meanwhile.
+
+    Raises:
+        FileNotFoundError: It is gone.
+        WriteFailed: The disk refused.
+    """
+    with files.open_to_read(source) as original:
+        files.write_atomically(target, lambda file: shutil.copyfileobj(original, file, _COPY_BYTES))

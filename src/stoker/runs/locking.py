@@ -1,0 +1,229 @@
+"""One writer per run: the lock that whoever writes a run directory holds.
+
+The lock is an ``flock`` on ``.lock``, which the system gives back when its holder dies, however it dies; the
+file says who that is. A forked child keeps its parent's lock alive: when the parent is known to be dead, the
+file is replaced by a fresh one. The lock file is no data of the run: it is not written through
+``stoker.writer``, because the lock is on this very file and not on its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Generator
+from pathlib import Path
+
+import msgspec
+
+from stoker.errors import RunLocked, WriteFailed
+from stoker.runs.processes import Holder, this_process
+
+__all__ = ["LOCK", "RunLock", "holder_of"]
+
+logger = logging.getLogger("stoker.runs")
+
+LOCK = ".lock"
+_GUARD = ".lock.guard"
+_UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
+_TAKEN = {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK}
+_MOST_BYTES = 4096
+_PATIENCE_S = 0.5
+"""For how long a lock is tried whose holder cannot be checked: it may be somebody who only looks."""
+_GUARD_S = 10.0
+"""For how long others are waited for who lock or are refused in the same moment."""
+_PAUSE_S = 0.01
+_in_this_process = threading.Lock()
+
+
+class RunLock:
+    """A lock that is held. Get it from ``acquire``; it is also given back when nobody has it any more.
+
+    Attributes:
+        directory: what is locked.
+    """
+
+    def __init__(self, directory: Path, descriptor: int) -> None:
+        self.directory = directory
+        self._pid = os.getpid()
+        self._give_back = weakref.finalize(self, _give_back, descriptor, self._pid)
+
+    @classmethod
+    def acquire(cls, directory: Path) -> RunLock:
+        """Lock a run directory, or be refused at once. Blocks only while somebody else is just locking it.
+
+        A file system that has no locks is used without, with a warning.
+
+        Raises:
+            RunLocked: Somebody else holds it, in this process or another; the message names the holder.
+            WriteFailed: Nothing can be written there.
+        """
+        path = directory / LOCK
+        try:
+            with _guarded(directory):
+                descriptor = _take(path)
+        except OSError as error:
+            if isinstance(error, RunLocked):
+                raise
+            raise WriteFailed(path, error) from error
+        return cls(directory, descriptor)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is held by this process; a child that was forked does not hold its parent's."""
+        return self._give_back.alive and self._pid == os.getpid()
+
+    def release(self) -> None:
+        """Give it back; nothing happens the second time."""
+        self._give_back()
+
+
+def holder_of(directory: Path) -> Holder | str | None:
+    """Who holds the lock of a run directory now; None: nobody. Writes nothing.
+
+    Returns:
+        What it says of itself; a plain ``"an unknown process"`` where it could not.
+    """
+    try:
+        descriptor = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        holder = _read(descriptor)
+        if holder is not None and holder.is_comparable:
+            return None if holder.is_dead else holder
+        # It says nothing, or nothing that could be checked here: only the lock itself tells.
+        if _is_locked(descriptor, fcntl.LOCK_SH) is not False:
+            return None
+        return "an unknown process" if holder is None else holder
+    finally:
+        os.close(descriptor)
+
+
+def _take(path: Path) -> int:
+    """The descriptor of the locked file; called by one process at a time.
+
+    Raises:
+        RunLocked: Somebody holds it.
+        OSError: The system refused.
+    """
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        with contextlib.ExitStack() as closing:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            closing.callback(os.close, descriptor)
+            locked = _is_locked(descriptor, fcntl.LOCK_EX)
+            holder = None if locked else _read(descriptor)
+            if locked is None and (holder is None or not holder.is_comparable or holder.is_dead):
+                logger.warning("%s: this file system has no locks: write it from one process only", path)
+                locked = True
+            if locked:
+                _describe(descriptor)
+                closing.pop_all()
+                return descriptor
+            if holder is not None and holder.is_dead:
+                return _replace(path)
+        if (holder is not None and holder.is_comparable) or time.monotonic() >= deadline:
+            raise RunLocked(path.parent, "an unknown process" if holder is None else str(holder))
+        time.sleep(_PAUSE_S)
+
+
+def _replace(path: Path) -> int:
+    """Put a fresh file that is locked in place of one that a dead process's child still locks."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _describe(descriptor)
+        os.replace(beside, path)  # noqa: PTH105 - as everything here, the system's own call
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _is_locked(descriptor: int, kind: int) -> bool | None:
+    """Try to lock: True when that went, False when somebody else has it, None where there are no locks."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            return False
+        if error.errno in _UNSUPPORTED:
+            return None
+        raise
+    return True
+
+
+def _describe(descriptor: int) -> None:
+    """Write down who holds it. On a full disk it stays empty: `stoker prune` must be able to lock."""
+    os.ftruncate(descriptor, 0)
+    described = msgspec.json.encode(this_process()) + b"\n"
+    problem = "there is no room"
+    try:
+        if os.pwrite(descriptor, described, 0) == len(described):
+            return
+    except OSError as error:
+        problem = str(error)
+    os.ftruncate(descriptor, 0)
+    logger.warning("who holds the lock could not be written down (%s)", problem)
+
+
+def _read(descriptor: int) -> Holder | None:
+    try:
+        return msgspec.json.decode(os.pread(descriptor, _MOST_BYTES, 0), type=Holder)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _give_back(descriptor: int, pid: int) -> None:
+    # In a forked child the description and the lock are still the parent's.
+    if os.getpid() == pid:
+        with contextlib.suppress(OSError):  # closing gives it back as well
+            os.ftruncate(descriptor, 0)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _guarded(directory: Path) -> Generator[None]:
+    """Let one process at a time look at the lock and change it.
+
+    By a record lock, which no child inherits; these do not tell threads apart, so a thread lock as well.
+
+    Raises:
+        RunLocked: Somebody else has been at it for longer than that takes.
+        OSError: The system refused.
+    """
+    busy = RunLocked(directory, "somebody who is just locking it")
+    deadline = time.monotonic() + _GUARD_S
+    if not _in_this_process.acquire(timeout=_GUARD_S):
+        raise busy
+    try:
+        descriptor = os.open(directory / _GUARD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            while not _has_guard(descriptor):
+                if time.monotonic() >= deadline:
+                    raise busy
+                time.sleep(_PAUSE_S)
+            yield
+        finally:
+            os.close(descriptor)
+    finally:
+        _in_this_process.release()
+
+
+def _has_guard(descriptor: int) -> bool:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            return False
+        if error.errno not in _UNSUPPORTED:
+            raise
+    return True

@@ -1,0 +1,286 @@
+"""What a training can go on from: a run's lock, its checkpoints and its journal.
+
+``TrainingRun`` adds what people read: config, metadata and rows. Calls that are not awaited block: they are
+for the threads of the session and its writer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from anyio import to_thread
+
+from stoker.errors import ConfigError
+from stoker.journal import JOURNAL, Journal, segment_name
+from stoker.runs import naming
+from stoker.runs.bests import Bests
+from stoker.runs.checkpoints import Checkpoints, remove_all
+from stoker.runs.finding import METADATA, read_metadata
+from stoker.runs.locking import RunLock, holder_of
+from stoker.runs.metadata import RunMetadata
+from stoker.runs.processes import Holder
+from stoker.runs.retention import Retention
+from stoker.writer import AppendLog, files
+
+__all__ = ["SavedTraining"]
+
+_ALL = Retention(last=None, all_journal=True)
+
+
+class SavedTraining:
+    """The part of a run that a training goes on from.
+
+    Args:
+        directory: the run's.
+        metadata: as it was read.
+    """
+
+    def __init__(self, directory: Path, metadata: RunMetadata) -> None:
+        self.directory = directory
+        self.metadata = metadata
+        """As of the last read or write."""
+        self.is_new = False
+        """Whether it was created here and nobody has begun to train on it: nothing to go on from."""
+        self.on_disk = metadata
+        """The metadata that is on disk, as far as this object knows."""
+        self._checkpoints = Checkpoints(self.checkpoints_directory, lambda: self.is_acquired)
+        self._bests = Bests(self.checkpoints_directory, lambda: self.is_acquired)
+        self._lock: RunLock | None = None
+        self._turn = threading.Lock()
+
+    # Who writes -----------------------------------------------------------------------------------
+
+    def acquire(self) -> None:
+        """Lock the run for this object; nothing happens if it has. Blocks.
+
+        Then the metadata is what it is on disk now, since somebody else may have gone on meanwhile, and what
+        a crash left half written is cleared away.
+
+        Raises:
+            RunLocked: Somebody else writes it, in this process or another; the message names who.
+            RunBroken: Its metadata cannot be read.
+            WriteFailed: Nothing can be written there.
+        """
+        with self._turn:
+            if self.is_acquired:
+                return
+            lock = RunLock.acquire(self.directory)
+            try:
+                there = read_metadata(self.directory)
+                files.make_directory(self.checkpoints_directory)
+                for directory in (self.directory, self.checkpoints_directory, self.journal_directory):
+                    files.remove_leftovers(directory)
+            except BaseException:
+                lock.release()
+                raise
+            if there != self.on_disk:
+                self.metadata = self.on_disk = there
+                self.is_new = False
+            self._lock = lock
+
+    def release(self) -> None:
+        """Unlock the run; nothing happens if it is not locked."""
+        with self._turn:
+            lock, self._lock = self._lock, None
+            if lock is not None:
+                lock.release()
+
+    @property
+    def is_acquired(self) -> bool:
+        """Whether this object has the run locked."""
+        return self._lock is not None and self._lock.is_held
+
+    def holder(self) -> Holder | str | None:
+        """Who has the run locked now, in words or as what it says of itself; None: nobody. Blocks."""
+        return holder_of(self.directory)
+
+    @property
+    def attempt(self) -> int:
+        """The number of the present attempt."""
+        return self.metadata.attempts[-1].number
+
+    async def acquire_if_needed(self) -> None:
+        """``acquire`` off the event loop, where it has not happened yet."""
+        if not self.is_acquired:
+            await to_thread.run_sync(self.acquire)
+
+    # Places ---------------------------------------------------------------------------------------
+
+    @property
+    def metadata_path(self) -> Path:
+        """``metadata.json``."""
+        return self.directory / METADATA
+
+    @property
+    def checkpoints_directory(self) -> Path:
+        """Where checkpoints lie."""
+        return self.directory / naming.CHECKPOINTS
+
+    @property
+    def journal_directory(self) -> Path:
+        """Where the journal lies."""
+        return self.directory / JOURNAL
+
+    def checkpoint_path(self, step: int) -> Path:
+        """Where the checkpoint at that step lies, or would.
+
+        Raises:
+            ConfigError: The step is negative.
+        """
+        return self._checkpoints.path(step)
+
+    @property
+    def latest_checkpoint_path(self) -> Path:
+        """The newest step checkpoint whose checksum is right, read if need be; ``latest.pt`` if none is."""
+        return self._checkpoints.latest
+
+    @property
+    def best_checkpoint_path(self) -> Path:
+        """The policy with the highest evaluated mean reward."""
+        return self._bests.path
+
+    def checkpoint_steps(self) -> list[int]:
+        """The steps that there are checkpoints of, ascending."""
+        return self._checkpoints.steps()
+
+    # Checkpoints ----------------------------------------------------------------------------------
+
+    def publish_step(self, staged: Mapping[str, Any], step: int, retention: Retention | None = None) -> None:
+        """Write a staged checkpoint, name it ``latest`` too, and remove what is no longer kept.
+
+        That goes for step checkpoints, and for the parts of the journal that none of the newest ones needs.
+        Left out, ``retention`` keeps all.
+        """
+        retention = _ALL if retention is None else retention
+        self._checkpoints.publish(staged, step, retention)
+        self.prune_journal(retention)
+
+    def publish_best(self, staged: Mapping[str, Any], retention: Retention | None = None) -> None:
+        """Write the staged weights of an evaluated policy, if it is one of the best that are kept."""
+        self._bests.publish(staged, 1 if retention is None else retention.best)
+
+    def bests(self) -> list[tuple[float, int]]:
+        """Value and step of the best policies that there are, the best first."""
+        return self._bests.scores()
+
+    def load_best_score(self) -> tuple[float, int] | None:
+        """The value of ``best`` and the steps behind it, or None where there is none.
+
+        It is read from the file itself. One that does not load is told; then the metadata says what to beat.
+        """
+        names = files.files_in(self.checkpoints_directory)
+        if scores := self.bests():
+            return scores[0]
+        if not any(name.startswith(naming.BEST) or naming.best_steps_of([name]) for name in names):
+            return None
+        value, step = self.metadata.best_value, self.metadata.best_step
+        return None if value is None or step is None else (value, step)
+
+    def candidates(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """The checkpoints that a resume may begin from, with their contents, the newest first.
+
+        Those that do not load are told; if this object has the run locked they are renamed to
+        ``<name>.broken``.
+
+        Raises:
+            CheckpointCorrupt: There are checkpoints, but none loads.
+        """
+        return self._checkpoints.candidates()
+
+    def load_newest(self) -> dict[str, Any] | None:
+        """The first of the ``candidates``, or None where there is none."""
+        return self._checkpoints.load_newest()
+
+    def begin_from(self, step: int) -> None:
+        """Let that step be where the run stands; rename checkpoints beyond it to ``<name>.abandoned``."""
+        self._checkpoints.begin_from(step)
+        self._bests.mend()
+
+    async def prune_checkpoints(self, keep: int, every: int = 0) -> list[int]:
+        """Remove all step checkpoints but the newest ``keep``; never ``latest`` or ``best``.
+
+        Args:
+            keep: how many.
+            every: those at multiples of so many steps stay as well; 0: none.
+
+        Returns:
+            The steps that were removed.
+
+        Raises:
+            ConfigError: A number is negative.
+            WriteFailed: Some could not be removed; raised when all have been tried.
+        """
+        if keep < 0:
+            raise ConfigError(f"keep={keep}: keep 0 or more checkpoints")
+        retention = Retention(last=keep, every=every)
+        await self.acquire_if_needed()
+        return await to_thread.run_sync(self._checkpoints.prune, retention)
+
+    # Journal --------------------------------------------------------------------------------------
+
+    @property
+    def journal(self) -> Journal:
+        """What the run's journal holds, without the abandoned futures of its attempts."""
+        starts = [(attempt.number, attempt.from_events) for attempt in self.metadata.attempts]
+        return Journal(self.journal_directory, starts)
+
+    def begin_journal(self) -> None:
+        """Make room for the present attempt's segments. Blocks.
+
+        Segments of this attempt or later ones come from a process whose metadata was lost: they are renamed
+        to ``<name>.abandoned``.
+        """
+        files.make_directory(self.journal_directory)
+        for segment in self.journal.segments():
+            if segment.attempt >= self.attempt:
+                files.move_aside(segment.path, ".abandoned")
+
+    def open_segment(self, first_event: int) -> AppendLog:
+        """The file for the journal's events from that number on, in the present attempt."""
+        return AppendLog(self.journal_directory / segment_name(self.attempt, first_event))
+
+    def prune_journal(self, retention: Retention) -> list[Path]:
+        """Remove the segments that none of the newest checkpoints needs. Blocks.
+
+        Checkpoints that are kept for their number or as ``best`` do not count. As long as one of the newest
+        was neither written nor read by this object, nothing is removed.
+
+        Returns:
+            What was removed.
+        """
+        doomed = self.doomed_segments(retention, load=False)
+        remove_all(doomed)
+        return doomed
+
+    def doomed_segments(self, retention: Retention, *, load: bool) -> list[Path]:
+        """The segments that ``prune_journal`` would remove; with ``load``, checkpoints are read for it."""
+        if retention.all_journal:
+            return []
+        needed = self._checkpoints.needed_from(retention, load=load)
+        return [] if needed is None else self.journal.doomed(needed)
+
+    def doomed(self, retention: Retention) -> list[Path]:
+        """What ``prune`` would remove: step checkpoints, then segments. Blocks."""
+        steps = retention.doomed(self.checkpoint_steps())
+        return [*map(self.checkpoint_path, steps), *self.doomed_segments(retention, load=True)]
+
+    def prune(self, retention: Retention) -> list[Path]:
+        """Remove step checkpoints that are not kept, and segments that none of the newest needs. Blocks.
+
+        Checkpoints are read where it is not known what they need of the journal.
+
+        Returns:
+            What was removed.
+
+        Raises:
+            RunLocked: Somebody else writes the run.
+            CheckpointCorrupt: One of the newest does not load; nothing was removed.
+            WriteFailed: Some could not be removed; raised when all have been tried.
+        """
+        self.acquire()
+        doomed = self.doomed(retention)
+        remove_all(doomed)
+        return doomed

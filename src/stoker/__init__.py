@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stoker.agents.dqn.agent import DQN
     from stoker.agents.dqn.config import DQNConfig
     from stoker.agents.presets import preset
-    from stoker.agents.protocol import ChecksInput, HasReplay, LearningAgent, Policy
+    from stoker.agents.protocol import ChecksInput, HasReplay, LearningAgent, Policy, RebuildsReplay
     from stoker.envs.gym import make_gym
     from stoker.errors import (
         ActorConflict,
@@ -24,21 +24,27 @@ if TYPE_CHECKING:
         ConfigError,
         InvalidAgentState,
         InvalidExperience,
+        JournalBroken,
         MissingDependency,
         RunBroken,
         RunDirectoryError,
+        RunLocked,
         RunNotFound,
         SessionClosed,
         SessionError,
         SessionFailed,
+        Stalled,
         StokerError,
         TrainingDiverged,
         WriteFailed,
     )
+    from stoker.runs.forking import fork
     from stoker.runs.listing import list_runs
     from stoker.runs.metadata import RunMetadata
     from stoker.runs.run import TrainingRun
     from stoker.session.config import SessionConfig
+    from stoker.session.health import Health
+    from stoker.session.replaying import Replayed, replay_run
     from stoker.session.snapshot import PolicySnapshot
     from stoker.session.sync import SyncTrainingSession
     from stoker.session.training import TrainingSession
@@ -73,20 +79,26 @@ else:
             "Experience": "stoker.types",
             "FailureLimit": "stoker.actors.failures",
             "HasReplay": "stoker.agents.protocol",
+            "Health": "stoker.session.health",
             "InvalidAgentState": "stoker.errors",
             "InvalidExperience": "stoker.errors",
+            "JournalBroken": "stoker.errors",
             "LearningAgent": "stoker.agents.protocol",
             "MissingDependency": "stoker.errors",
             "Policy": "stoker.agents.protocol",
             "PolicySnapshot": "stoker.session.snapshot",
+            "RebuildsReplay": "stoker.agents.protocol",
+            "Replayed": "stoker.session.replaying",
             "RunBroken": "stoker.errors",
             "RunDirectoryError": "stoker.errors",
+            "RunLocked": "stoker.errors",
             "RunMetadata": "stoker.runs.metadata",
             "RunNotFound": "stoker.errors",
             "SessionClosed": "stoker.errors",
             "SessionConfig": "stoker.session.config",
             "SessionError": "stoker.errors",
             "SessionFailed": "stoker.errors",
+            "Stalled": "stoker.errors",
             "StatsTracker": "stoker.stats.tracker",
             "StokerError": "stoker.errors",
             "SyncTrainingSession": "stoker.session.sync",
@@ -97,9 +109,11 @@ else:
             "TrainingSession": "stoker.session.training",
             "WriteFailed": "stoker.errors",
             "evaluate": "stoker.trainer.evaluator",
+            "fork": "stoker.runs.forking",
             "list_runs": "stoker.runs.listing",
             "make_gym": "stoker.envs.gym",
             "preset": "stoker.agents.presets",
+            "replay_run": "stoker.session.replaying",
             "run_actors": "stoker.actors.crew",
             "train": "stoker.trainer.training",
         },
@@ -128,20 +142,26 @@ __all__ = [
     "Experience",
     "FailureLimit",
     "HasReplay",
+    "Health",
     "InvalidAgentState",
     "InvalidExperience",
+    "JournalBroken",
     "LearningAgent",
     "MissingDependency",
     "Policy",
     "PolicySnapshot",
+    "RebuildsReplay",
+    "Replayed",
     "RunBroken",
     "RunDirectoryError",
+    "RunLocked",
     "RunMetadata",
     "RunNotFound",
     "SessionClosed",
     "SessionConfig",
     "SessionError",
     "SessionFailed",
+    "Stalled",
     "StatsTracker",
     "StokerError",
     "SyncTrainingSession",
@@ -153,9 +173,11 @@ __all__ = [
     "WriteFailed",
     "__version__",
     "evaluate",
+    "fork",
     "list_runs",
     "make_gym",
     "preset",
+    "replay_run",
     "run_actors",
     "train",
 ]

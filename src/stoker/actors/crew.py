@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +13,15 @@ import anyio
 from stoker.actors.failures import FailureLimit
 from stoker.actors.playing import Actor, EnvFactory
 from stoker.actors.report import ActorReport
+from stoker.actors.turns import Turns, first_place
 from stoker.envs import Stepping
-from stoker.errors import ConfigError, first_error
+from stoker.errors import ConfigError, Stalled, first_error
 from stoker.session import TrainingSession
 from stoker.types import ActorId
 
 __all__ = ["Crew", "run_actors"]
+
+logger = logging.getLogger("stoker.actors")
 
 
 class Crew:
@@ -46,13 +52,24 @@ class Crew:
         ids: Sequence[ActorId] = range(actors) if isinstance(actors, int) else actors
         if not ids:
             raise ConfigError(f"actors={actors!r}: give at least one")
-        twice = sorted({str(actor_id) for actor_id in ids if list(ids).count(actor_id) > 1})
+        twice = sorted(str(actor_id) for actor_id, count in Counter(ids).items() if count > 1)
         if twice:
             raise ConfigError(f"actor ids {', '.join(twice)} are given twice: one id, one stream of episodes")
         self._session = session
+        turn = session.turn
         self._actors = [
-            Actor(session, factory, actor_id, stepping=stepping, seed=seed, limit=limit) for actor_id in ids
+            Actor(
+                session,
+                factory,
+                actor_id,
+                stepping=stepping,
+                seed=seed,
+                limit=limit,
+                running=turn.episodes.get(actor_id),
+            )
+            for actor_id in ids
         ]
+        self._turns = Turns(len(ids), first_place(ids, turn)) if session.config.lockstep else None
 
     @property
     def reports(self) -> list[ActorReport]:
@@ -72,18 +89,64 @@ class Crew:
     async def run(self) -> None:
         """Play until the session is done. The first actor that fails takes the others along.
 
+        With the session's ``lockstep`` they take turns, and after a resume go on with the episodes that were
+        running.
+
         Raises:
             ActorFailed: An environment failed too often.
+            Stalled: One is stuck, and the session's ``on_silent_actor`` is ``"fail"``.
             ConfigError: The factory does not make environments that can be played.
             SessionError: The session does not run.
         """
+        ids = {actor.report.actor_id for actor in self._actors}
+        supervised = self._session.engine.watch.supervised
+        supervised |= ids
         try:
-            async with anyio.create_task_group() as tasks:
-                for actor in self._actors:
-                    tasks.start_soon(actor.run, name=f"actor {actor.report.actor_id}")
+            async with anyio.create_task_group() as watched:
+                watched.start_soon(self._watch)
+                async with anyio.create_task_group() as tasks:
+                    for place, actor in enumerate(self._actors):
+                        tasks.start_soon(actor.run, self._turns, place, name=f"actor {actor.report.actor_id}")
+                watched.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             error = first_error(group)
             raise error from error.__cause__
+        finally:
+            supervised -= ids
+
+    async def _watch(self) -> None:
+        """Look for environments that do not come back, and do with them what the session's settings say.
+
+        Raises:
+            Stalled: One is stuck, and that is to end the session.
+        """
+        config = self._session.config
+        limit_s = config.actor_timeout_s
+        warned: set[tuple[ActorId, float]] = set()
+        while True:
+            await anyio.sleep(min(5.0, limit_s / 10))
+            now = time.monotonic()
+            for actor in self._actors:
+                since, actor_id = actor.in_env_since, actor.report.actor_id
+                if since is None or now - since < limit_s or (actor_id, since) in warned:
+                    continue
+                last = (
+                    f"its last event was step {actor.report.steps} of its life"
+                    if actor.report.steps
+                    else ("it has not done a step yet")
+                )
+                stalled = Stalled(
+                    f"actor {actor_id!r} (in its environment; {last})",
+                    now - since,
+                    "look at the environment, or raise actor_timeout_s",
+                )
+                if config.on_silent_actor == "fail":
+                    raise stalled
+                warned.add((actor_id, since))
+                if config.on_silent_actor == "restart":
+                    actor.restart(stalled)
+                else:
+                    logger.warning("%s", stalled)
 
 
 async def run_actors(

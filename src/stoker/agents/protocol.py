@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from stoker.types import ActMode, ActorId, Experience
 
-__all__ = ["ChecksInput", "HasReplay", "LearningAgent", "Policy", "ReplayState"]
+__all__ = ["ChecksInput", "HasReplay", "LearningAgent", "Policy", "RebuildsReplay", "ReplayState"]
 
 
 class Policy(Protocol):
@@ -72,6 +72,7 @@ class LearningAgent(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer, generators and counters: all that a resume needs, in types that
         ``torch.load(weights_only=True)`` accepts. What ``HasReplay.replay`` holds is left out.
+        Tensors may share the agent's memory, as torch's do: the session copies them at once.
         """  # noqa: D205
         ...
 
@@ -107,6 +108,45 @@ class HasReplay(Protocol):
     @property
     def replay(self) -> ReplayState:
         """The replay memory."""
+        ...
+
+
+@runtime_checkable
+class RebuildsReplay(HasReplay, LearningAgent, Protocol):
+    """An agent whose replay can be filled again by observing what it once observed.
+
+    Checkpoints of a run with a journal then hold no copy of the replay, only where the journal stood. The
+    rebuild that it serves, on an agent just made::
+
+        agent.begin_rebuild(point, reference)
+        for event in journal[point : checkpoint]:
+            agent.observe([experience])  # or agent.on_episode_start(actor_id); learn is not called
+        agent.load_state_dict(checkpoint["agent"])
+        agent.end_rebuild(reference)
+    """
+
+    def rebuild_point(self) -> dict[str, Any]:
+        """Where a rebuild may begin: what is under way between transitions, in few bytes.
+
+        Holds tensors, arrays, numbers, strings and containers of these; ``n_added`` among them is the number
+        of transitions that were ever added to the replay.
+        """
+        ...
+
+    def replay_reference(self) -> dict[str, Any]:
+        """Where the replay stands, without its transitions; ``n_added`` and ``size`` are among it."""
+        ...
+
+    def begin_rebuild(self, point: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
+        """Be at that point, with a replay that expects what comes behind it."""
+        ...
+
+    def end_rebuild(self, reference: Mapping[str, Any]) -> None:
+        """Say that everything up to where ``reference`` stands was observed again.
+
+        Raises:
+            ConfigError: It does not fit.
+        """
         ...
 
 

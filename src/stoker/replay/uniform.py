@@ -66,12 +66,18 @@ class UniformReplay:
         self._views = _views(self._columns) if self._device.type == "cpu" else None
         self._position = 0  # the row written next: the oldest one once the ring is full
         self._size = 0
+        self._n_added = 0
         self._generator = torch.Generator().manual_seed(seed)
 
     @property
     def capacity(self) -> int:
         """How many transitions it can hold."""
         return self._capacity
+
+    @property
+    def n_added(self) -> int:
+        """How many transitions were ever added, also those that have made way since."""
+        return self._n_added
 
     def __len__(self) -> int:
         return self._size
@@ -93,6 +99,7 @@ class UniformReplay:
         if self._size < position:
             self._size = position
         self._position = 0 if position == self._capacity else position
+        self._n_added += 1
 
     def extend(self, experiences: Sequence[Experience]) -> None:
         """Copy transitions in, in their order."""
@@ -117,18 +124,50 @@ class UniformReplay:
         return Batch(*(column.index_select(0, rows) for column in self._columns))
 
     def state_dict(self) -> dict[str, Any]:
-        """The filled rows as copies in host memory, and the numbers and generator state that go with them."""
-        columns = {
-            name: column[: self._size].to("cpu", copy=True)
-            for name, column in self._columns._asdict().items()
-        }
+        """The filled rows, and the numbers and generator state that go with them.
+
+        The rows share the replay's memory where that is in the host: keep a copy, not these.
+        """
+        columns = {name: column[: self._size] for name, column in self._columns._asdict().items()}
+        return {**columns, **self.reference()}
+
+    def reference(self) -> dict[str, Any]:
+        """All of ``state_dict`` but the rows: with it and the transitions the replay can be built again."""
         return {
-            **columns,
             "position": self._position,
             "size": self._size,
+            "n_added": self._n_added,
             "capacity": self._capacity,
             "generator": self._generator.get_state(),
         }
+
+    def begin_rebuild(self, reference: Mapping[str, Any], n_added: int) -> None:
+        """Expect the transitions behind the first ``n_added`` ones, up to where ``reference`` stands.
+
+        Each then lands in the row that it had, so that after ``end_rebuild`` the next samples are the same.
+        """
+        self._n_added = n_added
+        if reference["capacity"] == self._capacity:
+            missing = int(reference["n_added"]) - n_added
+            self._position = (int(reference["position"]) - missing) % self._capacity
+            self._size = self._capacity  # rows behind the position are not written in order
+        else:
+            self._position = self._size = 0
+
+    def end_rebuild(self, reference: Mapping[str, Any]) -> None:
+        """Say that all transitions up to where ``reference`` stands were added again.
+
+        Raises:
+            ConfigError: They are not so many.
+        """
+        if self._n_added != reference["n_added"]:
+            raise ConfigError(
+                f"the replay was rebuilt from {self._n_added} transitions where {reference['n_added']} had "
+                "been added: the agent's settings for what it remembers (n_step, say) have changed"
+            )
+        if reference["capacity"] == self._capacity:
+            self._size = int(reference["size"])
+        self._generator.set_state(reference["generator"].cpu())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Become what ``state_dict`` described: the next samples are the same.
@@ -150,6 +189,7 @@ class UniformReplay:
         for column, rows in zip(self._columns, saved, strict=True):
             column[:size].copy_(rows)
         self._size, self._position = size, position
+        self._n_added = int(state["n_added"])
         self._generator.set_state(state["generator"].cpu())
 
     def _allocate(self, rows: int, device: torch.device) -> Batch:
@@ -177,9 +217,10 @@ class UniformReplay:
             column[: count - head].copy_(new[head:])
         self._position = (start + count) % self._capacity
         self._size = min(self._size + len(experiences), self._capacity)
+        self._n_added += len(experiences)
 
     def _saved_columns(self, state: Mapping[str, Any]) -> Batch:
-        expected = {*Batch._fields, "position", "size", "capacity", "generator"}
+        expected = {*Batch._fields, *self.reference()}
         if missing := sorted(expected - {*state}):
             raise ConfigError(f"not the state of a UniformReplay: it lacks {', '.join(missing)}")
         saved = Batch(*(state[name] for name in Batch._fields))

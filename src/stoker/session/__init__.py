@@ -12,15 +12,25 @@ if TYPE_CHECKING:
     from stoker.session.snapshot import PolicySnapshot
     from stoker.session.sync import SyncTrainingSession
     from stoker.session.training import TrainingSession
+    from stoker.session.turns import RunningEpisode, Turn
 else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
             "PolicySnapshot": "stoker.session.snapshot",
+            "RunningEpisode": "stoker.session.turns",
             "SessionConfig": "stoker.session.config",
             "SyncTrainingSession": "stoker.session.sync",
             "TrainingSession": "stoker.session.training",
+            "Turn": "stoker.session.turns",
         },
     )
 
-__all__ = ["PolicySnapshot", "SessionConfig", "SyncTrainingSession", "TrainingSession"]
+__all__ = [
+    "PolicySnapshot",
+    "RunningEpisode",
+    "SessionConfig",
+    "SyncTrainingSession",
+    "TrainingSession",
+    "Turn",
+]

@@ -22,6 +22,14 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             attempts of a run. None: no limit.
         checkpoint_freq: environment steps between checkpoints, at exact multiples; 0: only the final one.
         keep_checkpoints: how many step checkpoints are kept; None: all. 0: only ``latest`` and ``best``.
+        keep_every: checkpoints at multiples of so many steps are kept for good; 0: none.
+        keep_best: how many of the best evaluated policies are kept.
+        journal: whether every transition is written to the run's journal. Checkpoints are then small and
+            the training can be replayed; without it they hold a copy of the replay.
+        keep_journal: ``"needed"``: what the newest checkpoints need of it; ``"all"``: from the first step.
+        journal_segment_bytes: a file of the journal is closed when it has so many.
+        lockstep: ``observe`` waits until the transition is learned and the policy published. With actors that
+            take turns (``run_actors`` does) a training is then repeatable, and a resume is exact.
         opt_interval: environment steps per call of ``agent.learn``.
         eval_freq: environment steps between the snapshots that ``next_evaluation`` gives out; 0: never.
         queue_capacity: events that may wait for the learner before ``observe`` makes its caller wait. It
@@ -31,12 +39,23 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             ``"thread"``: in a thread of their own; ``"auto"``: inline until one takes longer than 2 ms.
         metadata_interval_s: ``metadata.json`` is rewritten at most this often, and at every flush.
         flush_interval_s: rows are made durable at the latest this long after they were written.
-        stall_timeout_s: leaving the session gives up on a learner or disk that does not move for so long.
+        flush_bytes: rows and journal are made durable earlier when so many bytes wait for it.
+        stall_timeout_s: a learner, disk or forward pass that does not move for so long is stuck.
+        on_stall: what comes of that: ``"fail"`` ends the session, ``"warn"`` says so and waits on.
+        actor_timeout_s: an actor in an episode that is not heard of for so long is silent.
+        on_silent_actor: what comes of that: ``"warn"``; ``"restart"`` makes the environment of an actor of
+            ``run_actors`` anew, and warns of others; ``"fail"`` ends the session.
     """
 
     max_steps: int | None = None
     checkpoint_freq: int = 10_000
     keep_checkpoints: int | None = 3
+    keep_every: int = 0
+    keep_best: int = 1
+    journal: bool = True
+    keep_journal: str = "needed"
+    journal_segment_bytes: int = 16 << 20
+    lockstep: bool = False
     opt_interval: int = 1
     eval_freq: int = 0
     queue_capacity: int = 1024
@@ -44,7 +63,11 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     inference: str = "auto"
     metadata_interval_s: float = 1.0
     flush_interval_s: float = 0.5
+    flush_bytes: int = 4 << 20
     stall_timeout_s: float = 120.0
+    on_stall: str = "fail"
+    actor_timeout_s: float = 60.0
+    on_silent_actor: str = "warn"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be used.
@@ -58,26 +81,48 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 continue
             if type(value) is not int or value < least:
                 raise ConfigError(f"{name}={value!r}: give an int of at least {least}")
-        for name in _SECONDS:
+        for name in (*_SECONDS, *_TIMEOUTS):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not 0 <= value < math.inf:
                 raise ConfigError(f"{name}={value!r}: give a number of seconds, 0 or more")
-        if self.inference not in _INFERENCE:
-            raise ConfigError(f"inference={self.inference!r}: choose one of {', '.join(_INFERENCE)}")
+            if name in _TIMEOUTS and value == 0:
+                raise ConfigError(f"{name}={value!r}: nothing can move in no time; give seconds above 0")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(choices)}")
+        for name in _FLAGS:
+            if type(getattr(self, name)) is not bool:
+                raise ConfigError(f"{name}={getattr(self, name)!r}: give True or False")
+        if self.lockstep and not self.journal:
+            raise ConfigError(
+                "lockstep=True needs journal=True: a resume brings episodes back from the journal"
+            )
 
 
-_INFERENCE = ("auto", "inline", "thread")
+_CHOICES = {
+    "inference": ("auto", "inline", "thread"),
+    "keep_journal": ("needed", "all"),
+    "on_stall": ("fail", "warn"),
+    "on_silent_actor": ("warn", "restart", "fail"),
+}
+_FLAGS = ("journal", "lockstep")
 _LEAST = {
     "max_steps": 0,
     "checkpoint_freq": 0,
     "keep_checkpoints": 0,
+    "keep_every": 0,
+    "keep_best": 1,
+    "journal_segment_bytes": 1,
+    "flush_bytes": 1,
     "opt_interval": 1,
     "eval_freq": 0,
     "queue_capacity": 1,
     "publish_interval": 1,
 }
 _MAY_BE_NONE = ("max_steps", "keep_checkpoints")
-_SECONDS = ("metadata_interval_s", "flush_interval_s", "stall_timeout_s")
+_SECONDS = ("metadata_interval_s", "flush_interval_s")
+_TIMEOUTS = ("stall_timeout_s", "actor_timeout_s")
 
 
 def session_config(settings: Mapping[str, Any]) -> SessionConfig:

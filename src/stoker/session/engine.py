@@ -12,32 +12,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
-from typing import Any, TypeVar, assert_never
+from typing import Any, TypeVar
 
 import anyio
-from anyio import get_cancelled_exc_class
+from anyio import get_cancelled_exc_class, to_thread
 
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import SessionClosed, SessionFailed
 from stoker.queues import BatchQueue
 from stoker.replies import Reply
-from stoker.runs import TrainingRun
+from stoker.runs import Retention, TrainingRun
 from stoker.session.config import SessionConfig
-from stoker.session.events import (
-    CheckpointStaged,
-    Effect,
-    EvaluationDue,
-    Event,
-    FlushReached,
-    RowReady,
-    SnapshotTaken,
-)
+from stoker.session.consuming import Consumer
+from stoker.session.events import Event
 from stoker.session.inference import Inference
+from stoker.session.intake import Intake
 from stoker.session.learner import Learner
+from stoker.session.opening import begin_learning, restore_newest
+from stoker.session.policies import PolicyBuffer
 from stoker.session.snapshot import PolicySnapshot
+from stoker.session.turns import Turn
+from stoker.session.watching import Watch
 from stoker.stats import StatsTracker
 from stoker.threads import DedicatedThread
 from stoker.writer import Writer
@@ -62,43 +59,75 @@ class Engine:
     ) -> None:
         self.run = run
         self.config = config
+        self.retention = Retention(
+            last=config.keep_checkpoints,
+            every=config.keep_every,
+            best=config.keep_best,
+            all_journal=config.keep_journal == "all",
+        )
         self.learner = Learner(agent, config, stats, run)
         self.failure: tuple[str, BaseException] | None = None
         """The part that died first, and of what."""
         self.best: tuple[float, int] | None = None
         """The highest mean reward that was evaluated, and the steps of the policy that reached it."""
+        self.turn = Turn()
+        """With lockstep, after a resume: the running episodes, and who was the last to step."""
         self.first_step = 0
+        self._is_settled = True
         self.started_at = self.ended_at = 0.0
 
     async def start(self) -> None:
-        """Restore the run's newest checkpoint, if it has one, and set the tasks going."""
+        """Lock the run, restore its newest checkpoint, if it has one, and set the tasks going.
+
+        Raises:
+            RunLocked: Somebody else writes the run.
+            ConfigError, CheckpointCorrupt, JournalBroken: The run cannot be gone on with.
+            WriteFailed: Nothing can be written there.
+        """
+        config = self.config
         self._thread = DedicatedThread("stoker-learner")
         try:
-            await self._thread.run(self._restore)
-            self.policies = await self._thread.run(self.learner.begin)
-            if self.run is not None:
-                await self._begin_attempt(self.run)
+            self.policies = await self._open()
         except BaseException:
             self._thread.close()
+            if self.run is not None:
+                self.run.release()
             raise
-        self.queue: BatchQueue[Event] = BatchQueue(self.config.queue_capacity)
-        self.inference = Inference(self.policies, self.config.inference)
-        self.writer = Writer(
-            sync_interval_s=self.config.flush_interval_s, replace_interval_s=self.config.metadata_interval_s
+        self.queue: BatchQueue[Event] = BatchQueue(config.queue_capacity)
+        self.inference = Inference(self.policies, config.inference)
+        self.intake = Intake(
+            self.learner.agent, self.learner.total_steps, config.max_steps, lockstep=config.lockstep
         )
-        self._due: PolicySnapshot | None = None
-        self._due_changed = anyio.Event()
+        self.writer = Writer(
+            sync_interval_s=config.flush_interval_s,
+            sync_bytes=config.flush_bytes,
+            replace_interval_s=config.metadata_interval_s,
+        )
+        self.consumer = Consumer(self, self._thread)
+        self.watch = Watch(self)
         self._drained, self._written = anyio.Event(), anyio.Event()
         self._replies: set[Reply[Any]] = set()
-        self._publishing: Reply[None] | None = None
         self._shields: dict[str, anyio.CancelScope] = {}
         self.first_step = self.learner.total_steps
         self.started_at = time.monotonic()
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        self._tasks.start_soon(self._guarded, "agent", self._consume, self._drained)
+        self._tasks.start_soon(self._guarded, "agent", self.consumer.run, self._drained)
         self._tasks.start_soon(self._guarded, "writer", self.writer.run, self._written)
         self._tasks.start_soon(self._guarded, "policy", self.inference.run, anyio.Event())
+        self._tasks.start_soon(self._guarded, "watch", self.watch.run, anyio.Event())
+
+    async def _open(self) -> PolicyBuffer:
+        run, learner, thread = self.run, self.learner, self._thread
+        if run is not None:
+            await to_thread.run_sync(run.acquire)
+            self.turn = await thread.run(restore_newest, learner, run)
+            if run.is_new:
+                run.is_new = False
+            else:
+                self.best = await thread.run(run.load_best_score)
+                await run.begin_attempt(learner.total_steps, learner.total_episodes, learner.n_events)
+        return await thread.run(begin_learning, learner, self.config, run, self.turn)
 
     async def stop(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -117,6 +146,9 @@ class Engine:
             handled = await self._tasks.__aexit__(*given) and passes
         finally:
             self.ended_at = time.monotonic()
+            # While a call that was given up still runs, this process is not done with the run.
+            if self.run is not None and self._is_settled:
+                self.run.release()
             if self.failure is not None:  # says more than the group or the cancellation that it led to
                 raise SessionFailed(*self.failure)
         return bool(handled)
@@ -126,25 +158,36 @@ class Engine:
     async def request(self, request: Callable[[Reply[T]], Event]) -> T:
         """Send an event that asks for an answer, in its place among the others, and wait for it."""
         reply: Reply[T] = Reply()
-        with self._told_of_the_end(reply):
+        with self.told_of_the_end(reply):
             await self.queue.put(request(reply))
             return await reply.wait()
 
-    async def write(self, work: Callable[[], None], handed_in: Callable[[], None]) -> None:
+    async def write(self, work: Callable[[], None], handed_in: Callable[[], None], name: str) -> None:
         """Let the writer's thread do something, and wait until it is done.
 
         Args:
             work: what to do.
+            name: what that is, such as ``"writing best.pt"``.
             handed_in: called when nothing can keep it from being done but a dying disk.
         """
         reply: Reply[None] = Reply()
-        with self._told_of_the_end(reply):
-            await self.writer.submit(work, reply)
+        with self.told_of_the_end(reply):
+            await self.writer.submit(work, reply, name=name)
             handed_in()
             await reply.wait()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether everything that was accepted has been written."""
+        return self._written.is_set()
+
+    @property
+    def n_asking(self) -> int:
+        """How many callers wait for an answer of the learner or the writer."""
+        return len(self._replies)
+
     @contextlib.contextmanager
-    def _told_of_the_end(self, reply: Reply[Any]) -> Generator[None]:
+    def told_of_the_end(self, reply: Reply[Any]) -> Generator[None]:
         """Whoever waits for this reply is told when a part dies or the session ends."""
         self._replies.add(reply)
         try:
@@ -152,36 +195,17 @@ class Engine:
         finally:
             self._replies.discard(reply)
 
-    def remember_best(self, best: tuple[float, int]) -> None:
-        """Take note of a new best value and the steps behind it."""
-        self.best = best
-
     async def next_evaluation(self) -> PolicySnapshot:
         """Wait for the next snapshot that is due; the newest, if several were."""
-        while self._due is None:
+        consumer = self.consumer
+        while consumer.due is None:
             if self._drained.is_set():
                 raise SessionClosed("next_evaluation", entered=True)
-            await self._due_changed.wait()
+            await consumer.due_changed.wait()
             if self.failure is not None:
                 raise SessionFailed(*self.failure)
-        snapshot, self._due = self._due, None
+        snapshot, consumer.due = consumer.due, None
         return snapshot
-
-    # Beginning ------------------------------------------------------------------------------------
-
-    def _restore(self) -> None:
-        run = self.run
-        if run is None or run.is_new:
-            return
-        if (state := run.load_newest()) is not None:
-            self.learner.restore(state)
-        self.best = run.load_best_score()
-
-    async def _begin_attempt(self, run: TrainingRun) -> None:
-        if run.is_new:
-            run.is_new = False
-        else:
-            await run.begin_attempt(self.learner.total_steps, self.learner.total_episodes)
 
     # Running --------------------------------------------------------------------------------------
 
@@ -197,71 +221,15 @@ class Engine:
                 is_cancelled = isinstance(error, (get_cancelled_exc_class(), asyncio.CancelledError))
                 if is_cancelled and shield.cancel_called:
                     raise
-                self._fail(part, error)
+                self.fail(part, error)
                 if not is_cancelled and not isinstance(error, Exception):
                     raise
             finally:
                 done.set()
 
-    async def _consume(self) -> None:
-        """The session task: events into the learner, what comes of them to the writer and the waiting."""
-        while batch := await self.queue.take():
-            while batch:
-                try:
-                    batch = await self._thread.run(self.learner.process, batch, abandon_on_cancel=True)
-                except Exception:
-                    await self._deliver(self.learner.take_effects())  # what came before the failure is whole
-                    raise
-                await self._deliver(self.learner.take_effects())
-        await self._thread.run(self.learner.finish, abandon_on_cancel=True)
-        await self._deliver(self.learner.take_effects())
-        await self._write_counters()
-
-    async def _deliver(self, effects: Sequence[Effect]) -> None:
-        run, writer = self.run, self.writer
-        has_rows = False
-        for effect in effects:
-            match effect:
-                case RowReady(log, row):
-                    await writer.append(log, row)
-                    has_rows = True
-                case CheckpointStaged(staged, step, reply):
-                    if run is not None:
-                        await self._write_counters()
-                        keep = self.config.keep_checkpoints
-                        # One at a time: copies of the state must not pile up before a slow disk.
-                        await self._published()
-                        self._publishing = Reply() if reply is None else reply
-                        await writer.submit(partial(run.publish_step, staged, step, keep), self._publishing)
-                case FlushReached(reply):
-                    await self._write_counters()
-                    await writer.flush(reply)
-                case SnapshotTaken(snapshot, reply):
-                    reply.set(snapshot)
-                case EvaluationDue(snapshot):
-                    self._due = snapshot
-                    self._due_changed.set()
-                    self._due_changed = anyio.Event()
-                case _:
-                    assert_never(effect)
-        if has_rows:
-            await self._write_counters()
-
-    async def _published(self) -> None:
-        """Wait until the checkpoint that is being written has been."""
-        if self._publishing is not None:
-            with self._told_of_the_end(self._publishing):
-                await self._publishing.wait()
-
-    async def _write_counters(self) -> None:
-        if (run := self.run) is not None:
-            learner = self.learner
-            run.metadata = run.counted(learner.total_steps, learner.total_episodes, self.best)
-            await self.writer.replace(run.metadata_path, run.metadata)
-
     # Ending ---------------------------------------------------------------------------------------
 
-    def _fail(self, part: str, error: BaseException) -> None:
+    def fail(self, part: str, error: BaseException) -> None:
         """End the session with this cause, the first one if there are several.
 
         The writer, unless it is the one that died, still makes durable what it was handed.
@@ -278,7 +246,7 @@ class Engine:
         self.writer.close(failed)
         for reply in self._replies:
             reply.fail(failed())
-        self._due_changed.set()
+        self.consumer.due_changed.set()
         for name, shield in self._shields.items():
             if name != "writer" or part == "writer":
                 shield.cancel()
@@ -288,30 +256,15 @@ class Engine:
         """Drain the queue into the learner, the learner into the writer, the writer onto the disk."""
         with anyio.CancelScope(shield=True):
             self.queue.close(lambda: SessionClosed("observe", entered=True))
-            await self._await_progress("agent", self._drained)
-            self._due_changed.set()
+            await self._drained.wait()  # the watch ends it, should nothing move
+            self.consumer.due_changed.set()
             self.writer.close(lambda: SessionClosed("write", entered=True))
-            await self._await_progress("writer", self._written)
+            await self._written.wait()
             self.inference.close(lambda: SessionClosed("act", entered=True))
             for reply in self._replies:
                 reply.fail(SessionClosed("wait", entered=True))
             for shield in self._shields.values():
                 shield.cancel()
             if self.failure is not None:  # an update may still be running, on an agent that is read next
-                await self._thread.settle(self.config.stall_timeout_s)
+                self._is_settled = await self._thread.settle(self.config.stall_timeout_s)
             self._thread.close()
-
-    async def _await_progress(self, part: str, done: anyio.Event) -> None:
-        """Wait for a part to finish, for as long as something moves."""
-        stall_s = self.config.stall_timeout_s
-        while not done.is_set():
-            before = (self.learner.total_steps, self.learner.opt_steps, self.writer.n_done)
-            with anyio.move_on_after(stall_s):
-                await done.wait()
-            if not done.is_set() and before == (
-                self.learner.total_steps,
-                self.learner.opt_steps,
-                self.writer.n_done,
-            ):
-                self._fail(part, TimeoutError(f"it has not moved for {stall_s:g} s; what it holds is lost"))
-                return

@@ -12,14 +12,17 @@ from typing import Any
 
 import msgspec
 
+from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.replies import Reply
 from stoker.runs import EvalEpisodeRow, TrainEpisodeRow
 from stoker.session.snapshot import PolicySnapshot
 from stoker.stats import EpisodeRecord
-from stoker.types import ActorId, Experience
-from stoker.writer import RowLog
+from stoker.types import Experience
+from stoker.writer import AppendLog, RowLog
 
 __all__ = [
+    "BarrierReached",
+    "BarrierRequested",
     "CheckpointRequested",
     "CheckpointStaged",
     "Effect",
@@ -30,23 +33,11 @@ __all__ = [
     "Event",
     "FlushReached",
     "FlushRequested",
+    "JournalWritten",
     "RowReady",
     "SnapshotRequested",
     "SnapshotTaken",
 ]
-
-
-class EpisodeStarted(msgspec.Struct, frozen=True):
-    """An actor begins an episode."""
-
-    actor_id: ActorId
-
-
-class EpisodeEnded(msgspec.Struct, frozen=True):
-    """An actor's episode is over; the record carries what the environment had to say."""
-
-    record: EpisodeRecord
-    actor_id: ActorId
 
 
 class EvalEpisodeEnded(msgspec.Struct, frozen=True):
@@ -58,6 +49,12 @@ class EvalEpisodeEnded(msgspec.Struct, frozen=True):
 
 class FlushRequested(msgspec.Struct, frozen=True):
     """Everything before this is to be consumed and durable before the reply."""
+
+    reply: Reply[None]
+
+
+class BarrierRequested(msgspec.Struct, frozen=True):
+    """Everything before this is to be consumed, and its policy published, before the reply."""
 
     reply: Reply[None]
 
@@ -80,6 +77,7 @@ Event = (
     | EpisodeEnded
     | EvalEpisodeEnded
     | FlushRequested
+    | BarrierRequested
     | CheckpointRequested
     | SnapshotRequested
 )
@@ -90,6 +88,13 @@ class RowReady(msgspec.Struct, frozen=True):
 
     log: RowLog
     row: TrainEpisodeRow | EvalEpisodeRow
+
+
+class JournalWritten(msgspec.Struct, frozen=True):
+    """Bytes for a segment of the journal; None: the segment is complete."""
+
+    log: AppendLog
+    data: bytes | None
 
 
 class CheckpointStaged(msgspec.Struct, frozen=True):
@@ -119,4 +124,18 @@ class FlushReached(msgspec.Struct, frozen=True):
     reply: Reply[None]
 
 
-Effect = RowReady | CheckpointStaged | EvaluationDue | SnapshotTaken | FlushReached
+class BarrierReached(msgspec.Struct, frozen=True):
+    """Everything before a barrier has been consumed."""
+
+    reply: Reply[None]
+
+
+Effect = (
+    RowReady
+    | JournalWritten
+    | CheckpointStaged
+    | EvaluationDue
+    | SnapshotTaken
+    | FlushReached
+    | BarrierReached
+)

@@ -47,12 +47,19 @@ class Inference:
         }
         self._wake = anyio.Event()
         self._closed: Callable[[], Exception] | None = None
+        self.since: float | None = None
+        """When the pass that its thread is computing began, in monotonic seconds; None: there is none."""
         self.n_passes = 0
         """Forward passes so far."""
         self.n_actions = 0
         """Actions that they gave."""
         self.busy_s = 0.0
         """Seconds spent in them."""
+
+    @property
+    def n_waiting(self) -> int:
+        """Callers that wait for a pass to begin."""
+        return sum(map(len, self._waiting.values()))
 
     async def act(self, observation: Any, mode: ActMode) -> tuple[Any, Any]:
         """The action for one observation, and what the policy wants to remember about it, or None."""
@@ -92,9 +99,11 @@ class Inference:
         observations = [observation for observation, _ in batch]
         try:
             if self._in_thread:
+                self.since = time.monotonic()
                 actions, memories = await self._thread.run(
                     self._act, observations, mode, abandon_on_cancel=True
                 )
+                self.since = None
             else:
                 actions, memories = self._act(observations, mode)
         except BaseException:

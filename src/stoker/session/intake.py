@@ -24,9 +24,13 @@ class Intake:
         agent: brings checks of its own, if it is ``ChecksInput``.
         accepted_steps: experiences accepted before, in other attempts.
         max_steps: how many may ever be accepted; None: no limit.
+        lockstep: ``stop`` lets those who have their action observe its outcome: what was drawn for the
+            action is spent, and a resume could not do the step again.
     """
 
-    def __init__(self, agent: LearningAgent, accepted_steps: int, max_steps: int | None) -> None:
+    def __init__(
+        self, agent: LearningAgent, accepted_steps: int, max_steps: int | None, *, lockstep: bool = False
+    ) -> None:
         checks = agent if isinstance(agent, ChecksInput) else None
         self._check_experience: Callable[[Experience], None] | None = checks and checks.check_experience
         self._check_observation: Callable[[Any], None] | None = checks and checks.check_observation
@@ -39,6 +43,7 @@ class Intake:
         self._memory: dict[ActorId, Any] = {}
         self._acting: set[ActorId] = set()
         self._observing: set[ActorId] = set()
+        self._in_step: set[ActorId] | None = set() if lockstep else None  # actors that have their action
         self._cut: set[ActorId] = set()  # actors whose episode lost a transition to the limit
 
     @property
@@ -74,14 +79,19 @@ class Intake:
             self._check_experience(experience)
 
     def reserve(self, actor_id: ActorId) -> bool:
-        """Count one experience as accepted, unless the limit is reached."""
-        if self.is_full:
-            self.n_refused += 1
+        """Count one experience as accepted, unless the limit is reached; whoever drops it counts that."""
+        if self.is_full and not self._may_finish(actor_id):
             if len(self._cut) < _ACTORS:
                 self._cut.add(actor_id)
             return False
         self.accepted_steps += 1
+        if self._in_step is not None:
+            self._in_step.discard(actor_id)
         return True
+
+    def _may_finish(self, actor_id: ActorId) -> bool:
+        """Whether an actor is in the middle of a step that began before ``stop``."""
+        return self._in_step is not None and actor_id in self._in_step and self.accepted_steps < self._limit
 
     def take_back(self, experience: Experience) -> None:
         """Undo ``reserve`` and ``joined`` for an experience that did not get in."""
@@ -118,6 +128,10 @@ class Intake:
         """The wait is over."""
         self._observing.discard(actor_id)
 
+    def is_waiting(self, actor_id: ActorId) -> bool:
+        """Whether this actor waits for the session, in ``act`` or in ``observe``."""
+        return actor_id in self._acting or actor_id in self._observing
+
     # Actions --------------------------------------------------------------------------------------
 
     def begin_acting(self, observation: Any, mode: ActMode, actor_id: ActorId) -> None:
@@ -145,6 +159,8 @@ class Intake:
 
     def remember(self, mode: ActMode, actor_id: ActorId, memory: Any) -> None:
         """Keep what the policy wants to remember until this actor's next experience."""
+        if self._in_step is not None and mode is ActMode.EXPLORE:
+            self._in_step.add(actor_id)
         if mode is ActMode.EXPLORE and memory is not None:
             self._memory.pop(actor_id, None)
             self._memory[actor_id] = memory
@@ -154,14 +170,12 @@ class Intake:
     # Episodes -------------------------------------------------------------------------------------
 
     def begin_episode(self, actor_id: ActorId) -> None:
-        """Drop what is left of an unfinished episode.
+        """Check that an actor may begin an episode; ``forget`` what is left of the one before once it has.
 
         Raises:
             InvalidExperience: The actor_id cannot be used.
         """
         _check_actor(actor_id)
-        self._memory.pop(actor_id, None)
-        self._cut.discard(actor_id)
 
     def end_episode(
         self,
@@ -173,17 +187,20 @@ class Intake:
     ) -> EpisodeRecord | None:
         """The record of an episode; None where the limit took some of its transitions.
 
+        Once that is in, or dropped, ``forget`` the episode: a call that was cancelled may be made again.
+
         Raises:
             InvalidExperience: A value in it cannot be used.
         """
         _check_actor(actor_id)
         extras: Any = {} if env_extras is None else env_extras
         record = check_record(EpisodeRecord(total_reward, steps, status, extras))
+        return None if actor_id in self._cut else record
+
+    def forget(self, actor_id: ActorId) -> None:
+        """An actor's episode is over: nothing of it is kept."""
         self._memory.pop(actor_id, None)
-        if actor_id in self._cut:
-            self._cut.discard(actor_id)
-            return None
-        return record
+        self._cut.discard(actor_id)
 
 
 _ACTORS = 10_000

@@ -11,13 +11,18 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, assert_never
+from typing import Any, assert_never, cast
+
+import msgspec
 
 from stoker.agents.protocol import LearningAgent
+from stoker.replies import Reply
 from stoker.runs import TrainingRun
 from stoker.session import saving
 from stoker.session.config import SessionConfig
 from stoker.session.events import (
+    BarrierReached,
+    BarrierRequested,
     CheckpointRequested,
     CheckpointStaged,
     Effect,
@@ -28,14 +33,17 @@ from stoker.session.events import (
     Event,
     FlushReached,
     FlushRequested,
+    JournalWritten,
     RowReady,
     SnapshotRequested,
     SnapshotTaken,
 )
+from stoker.session.journaling import EventJournal
 from stoker.session.policies import PolicyBuffer
 from stoker.session.snapshot import PolicySnapshot
 from stoker.stats import StatsTracker
-from stoker.types import Experience
+from stoker.types import ActorId, Experience
+from stoker.writer import StagingArea
 
 __all__ = ["Learner"]
 
@@ -63,7 +71,19 @@ class Learner:
         self.total_steps = agent.total_steps
         self.total_episodes = 0
         self.opt_steps = 0
-        self.actor_episodes: dict[Any, int] = {}
+        self.n_events = 0
+        """Steps, episode starts and episode ends consumed, over all attempts: what a journal counts."""
+        self.eval_episodes = 0
+        """Rows of evaluation episodes, over all attempts."""
+        self.actor_episodes: dict[ActorId, int] = {}
+        self.open_episodes: dict[ActorId, int] = {}
+        """The actors with a running episode, and the event that it began with."""
+        self.seen_at: dict[ActorId, float] = {}
+        """When each actor's last event was consumed, in monotonic seconds."""
+        self.journal: EventJournal | None = None
+        self.is_lockstep = config.lockstep
+        self.is_checkpoint_due = False
+        """Whether ``stage_checkpoint`` is to be called before any further event."""
         self.metrics: Mapping[str, float] = {}
         """What the last optimisation step had to say."""
         self.busy_s = 0.0
@@ -71,20 +91,22 @@ class Learner:
         self._config = config
         self._run = run
         self._effects: list[Effect] = []
-        self._saved_at: tuple[int, int] | None = None  # steps and episodes of the last staged checkpoint
-        self._has_staged = False  # whether a checkpoint was staged in the present call of process
+        self._area = StagingArea()
+        self._saved_at: tuple[int, ...] | None = None  # what the last staged checkpoint had counted
+        self._checkpoint_reply: Reply[None] | None = None
+        self._now = 0.0  # when the present batch was taken up
+        self._next_learn: int = 0
+        self._next_checkpoint: int = 0
+        self._next_eval: int = 0
+        self._next_boundary: int = 0
         self._unpublished = 0  # optimisation steps since the weights were last published
         self._complaints: set[str] = set()
 
     # Before the first event -----------------------------------------------------------------------
 
-    def restore(self, checkpoint: Mapping[str, Any]) -> None:
-        """Become what a step checkpoint holds."""
-        saving.restore(self, checkpoint)
-        self._saved_at = (self.total_steps, self.total_episodes)
-
-    def begin(self) -> PolicyBuffer:
-        """Make the acting copies; from here on events may come."""
+    def begin(self, journal: EventJournal | None) -> PolicyBuffer:
+        """Make the acting copies; from here on events may come, and go to the journal."""
+        self.journal = journal
         self.policies = PolicyBuffer(self.agent)
         self._published_at = self.total_steps
         # Where feeding stops next: the first multiple of each period beyond the present step.
@@ -95,19 +117,51 @@ class Learner:
         self._next_boundary = min(self._next_learn, self._next_checkpoint, self._next_eval)
         return self.policies
 
+    def note_saved(self) -> None:
+        """Take the present point as saved: it came from a checkpoint."""
+        self._saved_at = self._counts()
+
+    @property
+    def attempt(self) -> int:
+        """The number of the run's present attempt; 0 without a run."""
+        return 0 if self._run is None else self._run.attempt
+
+    @property
+    def opt_interval(self) -> int:
+        """Environment steps per optimisation step."""
+        return self._config.opt_interval
+
+    def with_opt_interval(self, opt_interval: int) -> Learner:
+        """A learner that goes on from here, with the same agent, at another interval."""
+        config = msgspec.structs.replace(self._config, opt_interval=opt_interval)
+        other = Learner(self.agent, config, self.stats, self._run)
+        for name in ("total_episodes", "opt_steps", "n_events", "eval_episodes"):
+            setattr(other, name, getattr(self, name))
+        other.actor_episodes, other.open_episodes = self.actor_episodes, self.open_episodes
+        other.begin(None)
+        return other
+
     # Events ---------------------------------------------------------------------------------------
+
+    def give_up_episodes(self) -> None:
+        """End the running episodes: after a resume their actors begin new ones.
+
+        An event like others, so that whoever replays the journal does the same at the same place.
+        """
+        for actor_id in list(self.open_episodes):
+            self._start_episode(EpisodeStarted(actor_id))
+            del self.open_episodes[actor_id]
 
     def process(self, batch: Sequence[Event]) -> Sequence[Event]:
         """Take a batch of events in; what comes of them, in order, is for ``take_effects``.
 
         Returns:
-            The events that are left over: it stops behind a staged checkpoint, so that only one copy of the
-            state is under way.
+            The events that are left over: it stops where a checkpoint is due.
         """
         started = time.perf_counter()
-        self._has_staged = False
+        self._now = time.monotonic()
         done = 0
-        while done < len(batch) and not self._has_staged:
+        while done < len(batch) and not self.is_checkpoint_due:
             event = batch[done]
             if type(event) is Experience:
                 done = self._feed(batch, done)
@@ -119,15 +173,35 @@ class Learner:
         self.busy_s += time.perf_counter() - started
         return batch[done:]
 
+    def forget_vanished(self) -> None:
+        """Give up the episodes of those who have been away longest, where there are too many to keep."""
+        if len(self.seen_at) > 2 * _ACTORS:
+            for actor_id in sorted(self.seen_at, key=self.seen_at.__getitem__)[:-_ACTORS]:
+                if actor_id in self.open_episodes:
+                    self._start_episode(EpisodeStarted(actor_id))
+                    del self.open_episodes[actor_id]
+                del self.seen_at[actor_id]
+
     def take_effects(self) -> list[Effect]:
         """What has come of the events since the last call, in order."""
+        self._write_journal()
         effects, self._effects = self._effects, []
         return effects
 
     def finish(self) -> None:
-        """Stage the final checkpoint, unless the last one was taken at this very point."""
-        if self._run is not None and self._saved_at != (self.total_steps, self.total_episodes):
-            self._stage(None)
+        """Let a final checkpoint be due, unless the last one was taken at this very point."""
+        if self._run is not None and self._saved_at != self._counts():
+            self.is_checkpoint_due = True
+
+    def stage_checkpoint(self) -> None:
+        """Copy the state of this point; the copy made last must be on disk by now."""
+        started = time.perf_counter()
+        self._write_journal()
+        staged = saving.step_state(self, self._area)
+        self._effects.append(CheckpointStaged(staged, self.total_steps, self._checkpoint_reply))
+        self.is_checkpoint_due, self._checkpoint_reply = False, None
+        self._saved_at = self._counts()
+        self.busy_s += time.perf_counter() - started
 
     def _feed(self, batch: Sequence[Event], start: int) -> int:
         """Feed the experiences that begin at ``start``, as far as the next other event or checkpoint.
@@ -141,9 +215,11 @@ class Learner:
         end = start
         while end < len(batch) and type(batch[end]) is Experience:
             end += 1
-        while start < end and not self._has_staged:
+        while start < end and not self.is_checkpoint_due:
             stop = min(end, start + self._next_boundary - self.total_steps)
-            agent.observe(batch[start:stop])  # type: ignore[arg-type]  # nothing but experiences between
+            experiences = cast("Sequence[Experience]", batch[start:stop])  # nothing else between
+            self._note_steps(experiences)
+            agent.observe(experiences)
             self.total_steps += stop - start
             start = stop
             if self.total_steps < self._next_boundary:
@@ -158,12 +234,12 @@ class Learner:
                     self._unpublished += 1
                     if self._unpublished >= config.publish_interval:
                         self._publish()
-            if self.total_steps == self._next_checkpoint:
-                self._next_checkpoint += config.checkpoint_freq
-                self._stage(None)
             if self.total_steps == self._next_eval:
                 self._next_eval += config.eval_freq
                 self._effects.append(EvaluationDue(self._snapshot()))
+            if self.total_steps == self._next_checkpoint:
+                self._next_checkpoint += config.checkpoint_freq
+                self.is_checkpoint_due = True
             self._next_boundary = min(self._next_learn, self._next_checkpoint, self._next_eval)
         return start
 
@@ -175,19 +251,23 @@ class Learner:
 
     def _handle(self, event: Event) -> None:
         match event:
-            case EpisodeStarted(actor_id):
-                self.agent.on_episode_start(actor_id)
+            case EpisodeStarted():
+                self._start_episode(event)
             case EpisodeEnded():
                 self._end_episode(event)
             case EvalEpisodeEnded(record, total_steps):
+                self.eval_episodes += 1
                 if self._run is not None:
                     steps = self.total_steps if total_steps is None else total_steps
                     row = self._run.eval_row(record, steps)
                     self._effects.append(RowReady(self._run.eval_log, row))
             case FlushRequested(reply):
+                self._write_journal()
                 self._effects.append(FlushReached(reply))
+            case BarrierRequested(reply):
+                self._effects.append(BarrierReached(reply))
             case CheckpointRequested(reply):
-                self._stage(reply)
+                self.is_checkpoint_due, self._checkpoint_reply = True, reply
             case SnapshotRequested(reply):
                 self._effects.append(SnapshotTaken(self._snapshot(), reply))
             case Experience():
@@ -195,7 +275,34 @@ class Learner:
             case _:
                 assert_never(event)
 
+    def _note_steps(self, experiences: Sequence[Experience]) -> None:
+        """Journal and count transitions, before the agent gets them."""
+        if self.journal is not None:
+            self.journal.note(experiences, self.n_events, self.total_steps)
+        number, now, seen_at, running = self.n_events, self._now, self.seen_at, self.open_episodes
+        for experience in experiences:
+            actor_id = experience.actor_id
+            seen_at[actor_id] = now
+            if actor_id not in running:
+                running[actor_id] = number
+            number += 1
+        self.n_events = number
+
+    def _note(self, event: EpisodeStarted | EpisodeEnded) -> None:
+        if self.journal is not None:
+            self.journal.note((event,), self.n_events, self.total_steps)
+        self.n_events += 1
+        self.seen_at[event.actor_id] = self._now
+
+    def _start_episode(self, event: EpisodeStarted) -> None:
+        self._note(event)
+        self.open_episodes.pop(event.actor_id, None)  # the oldest first
+        self.open_episodes[event.actor_id] = self.n_events - 1
+        self.agent.on_episode_start(event.actor_id)
+
     def _end_episode(self, event: EpisodeEnded) -> None:
+        self._note(event)
+        self.open_episodes.pop(event.actor_id, None)
         extras = self._finite(self.agent.episode_extras(event.actor_id))
         record = event.record.with_extras(extras) if extras else event.record
         self.total_episodes += 1
@@ -226,10 +333,12 @@ class Learner:
 
     # What leaves the thread -----------------------------------------------------------------------
 
-    def _stage(self, reply: Any) -> None:
-        self._has_staged = True
-        self._effects.append(CheckpointStaged(saving.step_state(self), self.total_steps, reply))
-        self._saved_at = (self.total_steps, self.total_episodes)
+    def _write_journal(self) -> None:
+        if self.journal is not None:
+            self._effects += (JournalWritten(log, data) for log, data in self.journal.take())
+
+    def _counts(self) -> tuple[int, ...]:
+        return self.n_events, self.eval_episodes
 
     def _snapshot(self) -> PolicySnapshot:
         return PolicySnapshot(
@@ -241,7 +350,7 @@ class Learner:
 
 
 _ACTORS = 10_000
-"""How many actors' episode counts are kept."""
+"""How many actors are kept in mind."""
 
 
 def _next_multiple(step: int, period: int) -> int:

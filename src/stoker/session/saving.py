@@ -1,9 +1,11 @@
-"""What a checkpoint holds, and how a session becomes it again.
+"""What a checkpoint holds: the state of a training at one point between two events.
 
-    step_<N>.pt, latest.pt   format, kind="step", agent_type, agent, replay (if the agent has one), session
+    step_<N>.pt, latest.pt   format, kind="step", agent_type, agent, session, journal, replay
     best.pt                  format, kind="best", agent_type, agent, session, best (value, total_steps)
 
-Everything in one file comes from one point between two events.
+``journal`` says where the journal of events stood, from where a resume must read it, and all of the replay
+but its transitions; it is None without a journal. ``replay`` holds the transitions where the journal cannot
+give them back. ``stoker.session.restoring`` is the way back.
 """
 
 from __future__ import annotations
@@ -11,16 +13,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from stoker.agents.protocol import HasReplay
-from stoker.errors import ConfigError
-from stoker.writer import stage
+from stoker.agents.protocol import HasReplay, LearningAgent, RebuildsReplay
+from stoker.writer import StagingArea, stage
 
 if TYPE_CHECKING:
     from stoker.session.learner import Learner
 
-__all__ = ["agent_type", "best_state", "restore", "step_state", "weights_state"]
+__all__ = ["FORMAT", "agent_state", "agent_type", "best_state", "step_state", "weights_state"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 def agent_type(agent: Any) -> str:
@@ -28,30 +29,62 @@ def agent_type(agent: Any) -> str:
     return type(agent).__name__
 
 
-def step_state(learner: Learner) -> dict[str, Any]:
-    """Stage all that a resume needs."""
+def step_state(learner: Learner, area: StagingArea) -> dict[str, Any]:
+    """Copy all that a resume needs into the staging area, whose last content is given up."""
     agent = learner.agent
-    state: dict[str, Any] = {**weights_state(learner), "kind": "step"}
-    state["session"] |= {
-        "stats": stage(learner.stats.state_dict(), "stats"),
-        "actor_episodes": dict(learner.actor_episodes),
+    state: dict[str, Any] = {
+        **_header(learner, "step"),
+        "agent": agent.state_dict(),
+        "journal": _journal_position(learner),
     }
-    if isinstance(agent, HasReplay):
-        state["replay"] = stage(agent.replay.state_dict(), "replay")
-    return state
+    state["session"] |= {
+        "stats": learner.stats.state_dict(),
+        "actor_episodes": learner.actor_episodes,
+        "open_episodes": learner.open_episodes,
+        "lockstep": learner.is_lockstep,
+        "attempt": learner.attempt,
+    }
+    if isinstance(agent, HasReplay) and (state["journal"] is None or state["journal"]["replay"] is None):
+        state["replay"] = agent.replay.state_dict()
+    return area.stage(state)
+
+
+def _journal_position(learner: Learner) -> dict[str, Any] | None:
+    """Where the journal stands, and from where it is needed; None without a journal."""
+    agent, journal = learner.agent, learner.journal
+    if journal is None:
+        return None
+    needs_from, reference, rebuild_from = learner.n_events, None, None
+    if isinstance(agent, RebuildsReplay):
+        standing = agent.replay_reference()
+        rebuild_from = journal.rebuild_from(int(standing["n_added"]) - int(standing["size"]))
+        if rebuild_from is not None:
+            needs_from, reference = rebuild_from, standing
+    if (
+        learner.is_lockstep
+    ):  # running episodes are brought back; at least the last event says whose turn it was
+        needs_from = min([needs_from, max(learner.n_events - 1, 0), *learner.open_episodes.values()])
+    return {
+        "events": learner.n_events,
+        "needs_from": needs_from,
+        "rebuild_from": rebuild_from,
+        "replay": reference,
+    }
 
 
 def weights_state(learner: Learner) -> dict[str, Any]:
     """Stage the agent without its replay: what ``best`` needs."""
+    return {**_header(learner, "weights"), "agent": stage(learner.agent.state_dict(), "agent")}
+
+
+def agent_state(agent: LearningAgent) -> dict[str, Any]:
+    """Stage an agent that no session has: what ``torch.load`` finds in the file of a replay."""
     return {
         "format": FORMAT,
-        "agent_type": agent_type(learner.agent),
-        "agent": stage(learner.agent.state_dict(), "agent"),
-        "session": {
-            "total_steps": learner.total_steps,
-            "total_episodes": learner.total_episodes,
-            "opt_steps": learner.opt_steps,
-        },
+        "kind": "weights",
+        "agent_type": agent_type(agent),
+        "agent": stage(agent.state_dict(), "agent"),
+        "session": {"total_steps": agent.total_steps},
     }
 
 
@@ -60,25 +93,16 @@ def best_state(weights: Mapping[str, Any], value: float, total_steps: int) -> di
     return {**weights, "kind": "best", "best": {"value": value, "total_steps": total_steps}}
 
 
-def restore(learner: Learner, state: Mapping[str, Any]) -> None:
-    """Let the learner and its agent become what a step checkpoint holds.
-
-    Raises:
-        ConfigError: It is of another format, kind or agent.
-    """
-    if state.get("format") != FORMAT:
-        raise ConfigError(f"the checkpoint has format {state.get('format')!r}, this stoker reads {FORMAT}")
-    if state["agent_type"] != agent_type(learner.agent):
-        raise ConfigError(
-            f"the run was trained by the agent {state['agent_type']}, this is {agent_type(learner.agent)}: "
-            f"resume it with {state['agent_type']}, or create a new run"
-        )
-    learner.agent.load_state_dict(state["agent"])
-    if isinstance(learner.agent, HasReplay) and "replay" in state:
-        learner.agent.replay.load_state_dict(state["replay"])
-    session = state["session"]
-    learner.total_steps = session["total_steps"]
-    learner.total_episodes = session["total_episodes"]
-    learner.opt_steps = session["opt_steps"]
-    learner.actor_episodes = dict(session["actor_episodes"])
-    learner.stats.load_state_dict(session["stats"])
+def _header(learner: Learner, kind: str) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "kind": kind,
+        "agent_type": agent_type(learner.agent),
+        "session": {
+            "total_steps": learner.total_steps,
+            "total_episodes": learner.total_episodes,
+            "opt_steps": learner.opt_steps,
+            "events": learner.n_events,
+            "eval_episodes": learner.eval_episodes,
+        },
+    }

@@ -20,7 +20,7 @@ from anyio.from_thread import start_blocking_portal
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import ConfigError, SessionClosed
 from stoker.runs import TrainingRun
-from stoker.session.events import EpisodeEnded, EpisodeStarted, Event
+from stoker.session.events import BarrierRequested, EpisodeEnded, EpisodeStarted, Event
 from stoker.session.intake import checked_batch
 from stoker.session.snapshot import PolicySnapshot
 from stoker.session.training import TrainingSession
@@ -114,8 +114,8 @@ class SyncTrainingSession:
         intake.check(experience)
         with self._turn:
             self._refuse_if_leaving()
-            if intake.reserve(experience.actor_id):
-                self._add(intake.joined(experience))
+            self._take(experience)
+        self._keep_step()
 
     def observe_many(self, experiences: Iterable[Experience]) -> None:
         """Accept several transitions in order, as ``TrainingSession.observe_many`` does."""
@@ -124,15 +124,16 @@ class SyncTrainingSession:
         with self._turn:
             self._refuse_if_leaving()
             for experience in checked_batch(intake, experiences):
-                if intake.reserve(experience.actor_id):
-                    self._add(intake.joined(experience))
+                self._take(experience)
+        self._keep_step()
 
-    def on_episode_start(self, actor_id: ActorId = 0) -> None:
-        """Say that an actor begins an episode."""
+    def on_episode_start(self, actor_id: ActorId = 0, seed: int | None = None) -> None:
+        """Say that an actor begins an episode; the journal keeps the seed of its environment."""
         self._session.require_open("on_episode_start")
         with self._turn:
             self._session.intake.begin_episode(actor_id)
-            self._add(EpisodeStarted(actor_id))
+            self._add(EpisodeStarted(actor_id, seed))
+            self._session.intake.forget(actor_id)
 
     def on_episode(
         self,
@@ -148,6 +149,7 @@ class SyncTrainingSession:
             record = self._session.intake.end_episode(total_reward, steps, status, env_extras, actor_id)
             if record is not None:
                 self._add(EpisodeEnded(record, actor_id))
+            self._session.intake.forget(actor_id)
 
     # Evaluation -----------------------------------------------------------------------------------
 
@@ -272,6 +274,13 @@ class SyncTrainingSession:
 
     # Parts ----------------------------------------------------------------------------------------
 
+    def _take(self, experience: Experience) -> None:
+        intake = self._session.intake
+        if intake.reserve(experience.actor_id):
+            self._add(intake.joined(experience))
+        else:
+            intake.n_refused += 1
+
     def _add(self, event: Event) -> None:
         self._refuse_if_leaving()
         now = time.monotonic()
@@ -280,6 +289,11 @@ class SyncTrainingSession:
         self._events.append(event)
         if len(self._events) >= self._batch_size or now - self._handed_over_at >= self._max_delay_s:
             self._hand_over()
+
+    def _keep_step(self) -> None:
+        """With lockstep: wait until what was accepted is learned and the policy published."""
+        if self._session.config.lockstep:
+            self._ask("observe", self._session.engine.request, BarrierRequested)
 
     def _ask(self, what: str, call: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """Await a call of the session on its event loop, behind everything accepted so far."""

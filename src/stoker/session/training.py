@@ -11,31 +11,30 @@ A part that dies takes the session down with its cause, in everybody who waits o
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import anyio
 from anyio.lowlevel import checkpoint
 
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import ConfigError, SessionClosed, SessionError, SessionFailed
 from stoker.runs import TrainingRun
-from stoker.session import saving
 from stoker.session.config import check_parts, session_config
 from stoker.session.engine import Engine
+from stoker.session.evaluations import Evaluations
 from stoker.session.events import (
+    BarrierRequested,
     CheckpointRequested,
     EpisodeEnded,
     EpisodeStarted,
-    EvalEpisodeEnded,
     FlushRequested,
     SnapshotRequested,
 )
-from stoker.session.intake import Intake, checked_batch, checked_number
+from stoker.session.health import Health, health_of
+from stoker.session.intake import checked_batch, checked_number
 from stoker.session.snapshot import PolicySnapshot
+from stoker.session.turns import Turn
 from stoker.stats import EpisodeRecord, EvalReport, StatsTracker, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
@@ -76,16 +75,16 @@ class TrainingSession:
         self._agent = agent
         self.engine = Engine(agent, run, stats if stats is not None else StatsTracker(), self.config)
         """The running parts; for the faces of a session, not for its users."""
-        self._eval_records: deque[tuple[int | None, EpisodeRecord]] = deque(maxlen=1000)
+        self._evaluations = Evaluations(self.engine)
         self._state = _State.NEW
 
     async def __aenter__(self) -> Self:
         if self._state != _State.NEW:
             raise SessionError("a session is entered once: make a new one, with the same agent and run")
         await self.engine.start()
-        self.intake = Intake(self._agent, self.engine.learner.total_steps, self.config.max_steps)
+        self.intake = self.engine.intake
+        self._is_lockstep = self.config.lockstep
         self._queue = self.engine.queue
-        self._best_turn = anyio.Lock()
         self._state = _State.OPEN
         return self
 
@@ -124,7 +123,8 @@ class TrainingSession:
         """Accept one transition. Once this returns it will be consumed, in order, unless the process dies.
 
         Its arrays are the session's from then on: hand over copies if the environment writes its next
-        observation into the same memory. Waits while the queue is full. Cancelled: the transition is out.
+        observation into the same memory. Waits while the queue is full. Cancelled: the transition is out;
+        with ``lockstep``, which also waits until it is learned, it may be in.
         After ``max_steps`` or ``stop`` it is dropped quietly: not learned, not counted, but for
         ``refused_steps``.
 
@@ -139,9 +139,12 @@ class TrainingSession:
         intake.check(experience)
         if not intake.reserve(experience.actor_id):
             await checkpoint()  # a loop around observe must not hold the event loop
+            intake.n_refused += 1
             return
         if not self._queue.offer(joined := intake.joined(experience)):
             await self._wait_for_room(joined)
+        if self._is_lockstep:
+            await self.engine.request(BarrierRequested)
 
     async def observe_many(self, experiences: Iterable[Experience]) -> None:
         """Accept several transitions in order, of one or of many actors.
@@ -154,12 +157,20 @@ class TrainingSession:
         """
         self.require_open("observe_many")
         await self._accept(checked_batch(self.intake, experiences))
+        if self._is_lockstep:
+            await self.engine.request(BarrierRequested)
 
-    async def on_episode_start(self, actor_id: ActorId = 0) -> None:
-        """Say that an actor begins an episode; an unfinished one of that actor is given up."""
+    async def on_episode_start(self, actor_id: ActorId = 0, seed: int | None = None) -> None:
+        """Say that an actor begins an episode; an unfinished one of that actor is given up.
+
+        Args:
+            actor_id: who begins.
+            seed: what its environment was reset with; the journal keeps it.
+        """
         self.require_open("on_episode_start")
         self.intake.begin_episode(actor_id)
-        await self._queue.put(EpisodeStarted(actor_id))
+        await self._queue.put(EpisodeStarted(actor_id, seed))
+        self.intake.forget(actor_id)
 
     async def on_episode(
         self,
@@ -188,10 +199,11 @@ class TrainingSession:
         record = self.intake.end_episode(total_reward, steps, status, env_extras, actor_id)
         if record is None:
             await checkpoint()
-            return
-        event = EpisodeEnded(record, actor_id)
-        if not self._queue.offer(event):
-            await self._queue.put(event)
+        else:
+            event = EpisodeEnded(record, actor_id)
+            if not self._queue.offer(event):
+                await self._queue.put(event)
+        self.intake.forget(actor_id)
 
     # Evaluation -----------------------------------------------------------------------------------
 
@@ -216,13 +228,12 @@ class TrainingSession:
             InvalidExperience: A number in the record is not finite.
         """
         self.require_open("on_eval_episode")
-        steps = None if snapshot is None else snapshot.total_steps
-        record = check_record(record)
-        await self._queue.put(EvalEpisodeEnded(record, steps))
-        self._eval_records.append((steps, record))
+        await self._evaluations.add(check_record(record), snapshot)
 
     async def maybe_save_best(self, mean_reward: float, snapshot: PolicySnapshot | None = None) -> bool:
         """Keep the policy as ``best`` if its mean reward is strictly above the best so far, ever.
+
+        With ``keep_best`` above 1 also those below it are kept, as ``best_<step>.pt``.
 
         Args:
             mean_reward: over the evaluation episodes.
@@ -236,21 +247,7 @@ class TrainingSession:
         """
         self.require_open("maybe_save_best")
         mean = checked_number("mean_reward", mean_reward)
-        engine = self.engine
-        async with self._best_turn:
-            if engine.best is not None and mean <= engine.best[0]:
-                return False
-            snapshot = await self.snapshot() if snapshot is None else snapshot
-            best = (mean, snapshot.total_steps)
-            if engine.run is not None:
-                staged = saving.best_state(snapshot.state, *best)
-                # Once it is handed in it will be published, whatever becomes of this task.
-                await engine.write(
-                    partial(engine.run.publish_best, staged), lambda: engine.remember_best(best)
-                )
-            else:
-                engine.remember_best(best)
-            return True
+        return await self._evaluations.save_best(mean, snapshot, self.snapshot)
 
     def eval_report(self, n_episodes: int) -> EvalReport:
         """The stats over the last ``n_episodes`` evaluation episodes of this process, at most 1,000.
@@ -260,15 +257,7 @@ class TrainingSession:
         Raises:
             ConfigError: ``n_episodes`` is below 1.
         """
-        if type(n_episodes) is not int or n_episodes < 1:
-            raise ConfigError(f"n_episodes={n_episodes!r}: give an int of at least 1")
-        stats = self.engine.learner.stats.fresh()
-        last = list(self._eval_records)[-n_episodes:]
-        for _, record in last:
-            stats.update(record)
-        pinned_at = last[-1][0] if last else None
-        total_steps = self.total_steps if pinned_at is None else pinned_at
-        return EvalReport(total_steps=total_steps, n_episodes=len(last), stats=stats.summary())
+        return self._evaluations.report(n_episodes, self.total_steps)
 
     # Control --------------------------------------------------------------------------------------
 
@@ -386,6 +375,21 @@ class TrainingSession:
         """How many episodes of this actor were consumed, over all attempts."""
         return self.engine.learner.actor_episodes.get(actor_id, 0)
 
+    def health(self) -> Health:
+        """Who waits for whom at this moment, and what has not been heard of.
+
+        Raises:
+            SessionClosed: The session was not entered.
+        """
+        if self._state == _State.NEW:
+            raise SessionClosed("health", entered=False)
+        return health_of(self.engine, time.monotonic())
+
+    @property
+    def turn(self) -> Turn:
+        """With ``lockstep``, after a resume: the running episodes, and who was the last to step."""
+        return self.engine.turn
+
     def stats_summary(self, actor_id: ActorId | None = None) -> dict[str, float]:
         """The stats over all training episodes, or over those of one actor."""
         return self.engine.learner.stats.summary(actor_id)
@@ -397,6 +401,7 @@ class TrainingSession:
         intake, queue = self.intake, self._queue
         for experience in experiences:
             if not intake.reserve(experience.actor_id):
+                intake.n_refused += 1
                 continue
             if not queue.offer(experience := intake.joined(experience)):
                 await self._wait_for_room(experience)

@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
@@ -45,6 +45,21 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     keep_checkpoints: _Period | None = 3
     """How many step checkpoints to keep; none: all of them."""
+
+    keep_every: _Period = 0
+    """Keep checkpoints at multiples of so many steps for good; 0: none."""
+
+    keep_best: _Count = 1
+    """How many of the best evaluated policies to keep."""
+
+    journal: bool = True
+    """Write every transition to the run's journal: small checkpoints, and the training can be replayed."""
+
+    keep_journal: Literal["needed", "all"] = "needed"
+    """How much of the journal to keep: what the newest checkpoints need, or all."""
+
+    lockstep: bool = False
+    """Environments take turns with the learner: slower, but repeatable, and a resume is exact to the bit."""
 
     eval_freq: _Period = 2_500
     """Environment steps between evaluations; 0: never."""

@@ -87,7 +87,7 @@ async def evaluate(
             try:
                 env = await open_played(factory, stepping, name)
                 episode = episode_seed(seed, index, 0, stream="evaluation")
-                records[index] = await play_episode(env, _Greedy(inference), episode, lambda: True)
+                records[index] = await play_episode(env, _Greedy(inference), episode)
             except EnvironmentFailed as failure:
                 cause = failure.__cause__ or failure
                 logger.warning("evaluation %d: its environment failed (%s); played again", index, cause)
@@ -117,6 +117,9 @@ class _Greedy:
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
+
+    async def goes_on(self) -> bool:
+        return True
 
     async def act(self, observation: Any, /) -> Any:
         action, _ = await self._inference.act(observation, ActMode.EXPLOIT)

@@ -8,7 +8,7 @@ generators are its own, for the first weights, for sampling and for exploring.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -48,6 +48,7 @@ class DQN:
         device: where to compute and to keep the replay, as torch names it: ``"cpu"``, ``"cuda:1"``, ...
 
     Attributes:
+        acting_state: the entries of ``state_dict`` that acting changes and learning does not.
         config: the settings.
         total_steps: transitions observed, ever.
         opt_steps: optimisation steps done, ever.
@@ -55,6 +56,8 @@ class DQN:
     Raises:
         ConfigError: A space, the seed or the device cannot be used.
     """
+
+    acting_state = frozenset({"explore_generator"})
 
     def __init__(
         self,
@@ -88,7 +91,6 @@ class DQN:
         )
         self._learning_from = max(config.learning_starts, config.batch_size)
         self._windows = NStepWindows(config.n_step, config.gamma)
-        self._is_resumed = False
         self._losses = EpisodeLosses()
         self._last_actor: ActorId | None = None
 
@@ -123,6 +125,27 @@ class DQN:
         copy_weights(self._online, policy.network)
         policy.epsilon = self.epsilon
 
+    def rebuild_point(self) -> dict[str, Any]:
+        """The open n-step windows and the number of transitions added so far."""
+        return {"n_added": self._replay.n_added, "windows": self._windows.state_dict()}
+
+    def replay_reference(self) -> dict[str, Any]:
+        """Where the replay stands, without its transitions."""
+        return self._replay.reference()
+
+    def begin_rebuild(self, point: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
+        """Be at that point, with a replay that expects what comes behind it."""
+        self._windows.load_state_dict(point["windows"])
+        self._replay.begin_rebuild(reference, int(point["n_added"]))
+
+    def end_rebuild(self, reference: Mapping[str, Any]) -> None:
+        """Say that everything up to where ``reference`` stands was observed again.
+
+        Raises:
+            ConfigError: ``n_step`` is another one.
+        """
+        self._replay.end_rebuild(reference)
+
     def check_experience(self, experience: Experience) -> None:
         """Refuse a transition that ``observe`` could not take.
 
@@ -142,8 +165,6 @@ class DQN:
     def observe(self, experiences: Sequence[Experience]) -> None:
         """Copy transitions into the replay, in order. They are taken as checked by ``check_experience``."""
         if experiences:
-            if self._is_resumed:
-                self._end_resumed_episodes()
             if self.config.normalize_observations:
                 self._normalize(experiences)
             if self.config.n_step == 1:
@@ -208,23 +229,24 @@ class DQN:
             self._replay.add(transition, mask)
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer, exploring generator, counters, settings and spaces, as copies in host memory.
+        """Weights, optimizer, exploring generator, counters, settings, spaces, and running episodes.
 
-        The replay, with its generator, is left out. So are the losses of running episodes: an episode does
-        not survive a resume.
+        The replay, with its generator, is left out. Weights and moments share the agent's memory.
         """
         return {
             "agent": "dqn",
             "config": msgspec.to_builtins(self.config),
             **self._spaces.describe(),
-            "online": detached_copy(dict(self._online.state_dict())),
-            "target": detached_copy(dict(self._target.state_dict())),
-            "optimizer": detached_copy(self._optimizer.state_dict()),
+            "online": dict(self._online.state_dict()),
+            "target": dict(self._target.state_dict()),
+            "optimizer": self._optimizer.state_dict(),
             "explore_generator": self._explore.get_state(),
             "total_steps": self.total_steps,
             "opt_steps": self.opt_steps,
             "windows": self._windows.state_dict(),
             "moments": self._moments.state_dict(),
+            "losses": self._losses.state_dict(),
+            "last_actor": self._last_actor,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -247,16 +269,9 @@ class DQN:
         self.total_steps = int(state["total_steps"])
         self.opt_steps = int(state["opt_steps"])
         self._windows.load_state_dict(state["windows"])
-        self._is_resumed = True
         self._moments.load_state_dict(state["moments"])
-        self._losses.clear()
-        self._last_actor = None
-
-    def _end_resumed_episodes(self) -> None:
-        """No episode survives a resume: what was open then ends where it was left."""
-        self._is_resumed = False
-        for transition, mask in self._windows.give_up_all():
-            self._replay.add(transition, mask)
+        self._losses.load_state_dict(state["losses"])
+        self._last_actor = state["last_actor"]
 
     def _normalize(self, experiences: Sequence[Experience]) -> None:
         """Take the observations into the statistics; the target network gets them with its next weights."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 from stoker.types import ActorId
 
@@ -65,6 +66,16 @@ class EpisodeLosses:
         """Forget that actor's losses."""
         self._running.pop(actor_id, None)
 
-    def clear(self) -> None:
-        """Forget everyone's."""
+    def state_dict(self) -> dict[ActorId, list[float]]:
+        """Count, mean, sum of squared deviations and maximum per actor."""
+        return {
+            actor_id: [summary.count, summary.mean, summary.squares, summary.largest]
+            for actor_id, summary in self._running.items()
+        }
+
+    def load_state_dict(self, state: Mapping[ActorId, Sequence[float]]) -> None:
+        """Become what ``state_dict`` described."""
         self._running.clear()
+        for actor_id, (count, mean, squares, largest) in state.items():
+            summary = self._running[actor_id] = _Summary()
+            summary.count, summary.mean, summary.squares, summary.largest = int(count), mean, squares, largest

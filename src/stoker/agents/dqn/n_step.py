@@ -8,7 +8,7 @@ al. 2018, "Rainbow", section 3, eq. for n-step targets; Sutton & Barto 2018, sec
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,37 +50,39 @@ class NStepWindows:
         window = self._windows.pop(actor_id, deque())
         return [self._next(window) for _ in range(len(window))]
 
-    def give_up_all(self) -> list[Transition]:
-        """The same for every actor."""
-        return [transition for actor_id in list(self._windows) for transition in self.give_up(actor_id)]
+    def state_dict(self) -> dict[str, Any]:
+        """The open windows, step by step: stacked tensors, and plain lists of the same length."""
+        steps = [step for window in self._windows.values() for step in window]
+        return {
+            "observations": _stacked([step.observation for step in steps]),
+            "actions": [int(step.action) for step in steps],
+            "rewards": [float(step.reward) for step in steps],
+            "next_observations": _stacked([step.next_observation for step in steps]),
+            "actor_ids": [step.actor_id for step in steps],
+        }
 
-    def state_dict(self) -> list[dict[str, Any]]:
-        """The open windows, as tensors and plain values."""
-        return [
-            {
-                "observation": torch.as_tensor(np.asarray(step.observation)),
-                "action": int(step.action),
-                "reward": float(step.reward),
-                "next_observation": torch.as_tensor(np.asarray(step.next_observation)),
-                "actor_id": step.actor_id,
-            }
-            for window in self._windows.values()
-            for step in window
-        ]
-
-    def load_state_dict(self, state: list[Mapping[str, Any]]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Become what ``state_dict`` described."""
         self._windows.clear()
-        for step in state:
+        # An array of its own for each: a view would keep all of them in memory.
+        steps = zip(
+            [row.numpy().copy() for row in state["observations"]],
+            state["actions"],
+            state["rewards"],
+            [row.numpy().copy() for row in state["next_observations"]],
+            state["actor_ids"],
+            strict=True,
+        )
+        for observation, action, reward, next_observation, actor_id in steps:
             experience = Experience(
-                step["observation"].numpy(),
-                step["action"],
-                step["reward"],
-                step["next_observation"].numpy(),
+                observation,
+                action,
+                reward,
+                next_observation,
                 EpisodeStatus.CONTINUING,  # an ended episode has no open window
-                step["actor_id"],
+                actor_id,
             )
-            self._windows.setdefault(experience.actor_id, deque()).append(experience)
+            self._windows.setdefault(actor_id, deque()).append(experience)
 
     def _next(self, window: deque[Experience]) -> Transition:
         """The transition from the window's first observation to its last; the first one leaves it."""
@@ -95,3 +97,7 @@ class NStepWindows:
             first.observation, first.action, total, last.next_observation, last.status, first.actor_id
         )
         return transition, last.status.bootstrap_mask * self._gamma**n_more
+
+
+def _stacked(observations: Sequence[Any]) -> torch.Tensor:
+    return torch.as_tensor(np.stack(observations)) if observations else torch.empty(0)

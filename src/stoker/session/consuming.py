@@ -1,0 +1,144 @@
+"""The session task: takes events out of the queue, has them learned, and hands on what comes of them.
+
+event queue --> learner (in its own thread) --> rows, journal, checkpoints --> writer
+                                            --> answers, evaluations --------> who waits for them
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, assert_never
+
+import anyio
+
+from stoker.replies import Reply
+from stoker.session.events import (
+    BarrierReached,
+    CheckpointStaged,
+    Effect,
+    EvaluationDue,
+    Event,
+    FlushReached,
+    JournalWritten,
+    RowReady,
+    SnapshotTaken,
+)
+from stoker.session.learner import Learner
+from stoker.session.snapshot import PolicySnapshot
+from stoker.threads import DedicatedThread
+
+if TYPE_CHECKING:
+    from stoker.session.engine import Engine
+
+__all__ = ["Consumer"]
+
+
+class Consumer:
+    """Empties the event queue into the learner, and the learner into the writer.
+
+    Args:
+        engine: whose; its queue, learner, writer and run are used.
+        thread: where the learner works.
+    """
+
+    def __init__(self, engine: Engine, thread: DedicatedThread) -> None:
+        self.since: float | None = None
+        """When the learner's present call began, in monotonic seconds; None: it has none."""
+        self.due: PolicySnapshot | None = None
+        """The newest snapshot that is to be evaluated."""
+        self.due_changed = anyio.Event()
+        self._engine = engine
+        self._learner = engine.learner
+        self._writer = engine.writer
+        self._run = engine.run
+        self._thread = thread
+        self._publishing: Reply[None] | None = None
+
+    async def run(self) -> None:
+        """Consume until the queue is closed and empty; then save, unless that is done already.
+
+        Raises:
+            Exception: What the agent raised; everything before is handed on.
+        """
+        learner = self._learner
+        await self._deliver()
+        while batch := await self._engine.queue.take():
+            while batch or learner.is_checkpoint_due:
+                if learner.is_checkpoint_due:
+                    await self._save()
+                else:
+                    batch = await self._learn(batch)
+        learner.finish()
+        if learner.is_checkpoint_due:
+            await self._save()
+        await self._write_counters()
+
+    async def _learn(self, batch: Sequence[Event]) -> Sequence[Event]:
+        """Let the learner take events in; return those that it has left over."""
+        self.since = time.monotonic()
+        try:
+            rest = await self._thread.run(_process, self._learner, batch, abandon_on_cancel=True)
+        except Exception:
+            await self._deliver()  # what came before the failure is whole
+            raise
+        self.since = None
+        await self._deliver()
+        return rest
+
+    async def _save(self) -> None:
+        """Copy the state, once the copy before is on disk: there is room for one, however slow the disk."""
+        if self._publishing is not None:
+            with self._engine.told_of_the_end(self._publishing):
+                await self._publishing.wait()
+        self.since = time.monotonic()
+        await self._thread.run(self._learner.stage_checkpoint, abandon_on_cancel=True)
+        self.since = None
+        await self._deliver()
+
+    async def _deliver(self) -> None:
+        """Hand on what has come of the events."""
+        run, writer = self._run, self._writer
+        has_rows = False
+        effect: Effect
+        for effect in self._learner.take_effects():
+            match effect:
+                case RowReady(log, row):
+                    await writer.append(log, row)
+                    has_rows = True
+                case JournalWritten(log, data):
+                    await (writer.retire(log) if data is None else writer.append_data(log, data))
+                case CheckpointStaged(staged, step, reply):
+                    if run is not None:
+                        await self._write_counters()
+                        self._publishing = Reply() if reply is None else reply
+                        work = partial(run.publish_step, staged, step, self._engine.retention)
+                        await writer.submit(work, self._publishing, name=f"writing step_{step}.pt")
+                case BarrierReached(reply):
+                    reply.set(None)
+                case FlushReached(reply):
+                    await self._write_counters()
+                    await writer.flush(reply)
+                case SnapshotTaken(snapshot, reply):
+                    reply.set(snapshot)
+                case EvaluationDue(snapshot):
+                    self.due = snapshot
+                    self.due_changed.set()
+                    self.due_changed = anyio.Event()
+                case _:
+                    assert_never(effect)
+        if has_rows:
+            await self._write_counters()
+
+    async def _write_counters(self) -> None:
+        if (run := self._run) is not None:
+            learner = self._learner
+            run.metadata = run.counted(learner.total_steps, learner.total_episodes, self._engine.best)
+            await self._writer.replace(run.metadata_path, run.metadata)
+
+
+def _process(learner: Learner, batch: Sequence[Event]) -> Sequence[Event]:
+    rest = learner.process(batch)
+    learner.forget_vanished()
+    return rest

@@ -1,0 +1,136 @@
+"""Who waits for whom in a session, at one moment, in numbers and in sentences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from stoker.types import ActorId
+
+if TYPE_CHECKING:
+    from stoker.session.engine import Engine
+
+__all__ = ["Health", "SilentActor", "health_of", "silent_actors"]
+
+_SHOWN = 100
+_LEAST_S = 1.0
+"""Shorter silences are not worth a word."""
+
+
+class SilentActor(msgspec.Struct, frozen=True):
+    """An actor in the middle of an episode that waits for nothing of the session.
+
+    Attributes:
+        actor_id: who.
+        silent_s: seconds since its last event was consumed.
+        last_event: what that was, in words.
+    """
+
+    actor_id: ActorId
+    silent_s: float
+    last_event: str
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """What each part of a session is doing, and for how long.
+
+    Attributes:
+        is_running: whether the session takes events.
+        failure: what it died of; None: it lives.
+        learner_s: seconds that the learner's present call lasts; None: it waits for events.
+        writer: what the writer is doing, in words; None: it waits for something to write.
+        writer_s: for how many seconds.
+        n_events_waiting: events in the queue, before the learner.
+        n_writes_waiting: rows, files and flushes in the writer's queue.
+        n_observing: callers that wait for room in the queue.
+        n_acting: callers that wait for an action.
+        n_asking: callers that wait in ``flush``, ``checkpoint``, ``snapshot`` or ``maybe_save_best``.
+        silent: actors in an episode that are not heard of, the longest silent first; at most 100.
+        waits: the same in sentences, one for each part that keeps somebody waiting.
+    """
+
+    is_running: bool
+    failure: str | None
+    learner_s: float | None
+    writer: str | None
+    writer_s: float
+    n_events_waiting: int
+    n_writes_waiting: int
+    n_observing: int
+    n_acting: int
+    n_asking: int
+    silent: tuple[SilentActor, ...]
+    waits: tuple[str, ...]
+
+
+def health_of(engine: Engine, now: float) -> Health:
+    """Look at a session that was started.
+
+    Args:
+        engine: its running parts.
+        now: in monotonic seconds.
+    """
+    since = engine.consumer.since
+    learner_s = None if since is None else now - since
+    doing = engine.writer.doing
+    writer, writer_s = (None, 0.0) if doing is None else (doing[0], now - doing[1])
+    n_observing, n_acting = engine.queue.n_waiting, engine.inference.n_waiting
+    silent = silent_actors(engine, now)
+    waits: list[str] = []
+    learning = "" if learner_s is None else f", which has been in one call for {learner_s:.1f} s"
+    writing = "" if writer is None else f", which has been {writer} for {writer_s:.1f} s"
+    if n_observing:
+        waits.append(f"{_callers(n_observing)} in observe: the queue is full, before the learner{learning}")
+    if n_acting:
+        waits.append(f"{_callers(n_acting)} in act for the next forward pass")
+    if engine.n_asking:
+        behind = (
+            f"behind the learner{learning}" if len(engine.queue) or learning else f"for the writer{writing}"
+        )
+        waits.append(f"{_callers(engine.n_asking)} for an answer {behind}")
+    if len(engine.writer) and learner_s is None and len(engine.queue):
+        waits.append(f"the learner waits for the writer{writing}")
+    waits += [
+        f"actor {one.actor_id!r} has not stepped for {one.silent_s:.0f} s; {one.last_event}" for one in silent
+    ]
+    return Health(
+        is_running=engine.failure is None and not engine.is_over,
+        failure=None if engine.failure is None else f"{engine.failure[0]}: {engine.failure[1]}",
+        learner_s=learner_s,
+        writer=writer,
+        writer_s=writer_s,
+        n_events_waiting=len(engine.queue),
+        n_writes_waiting=len(engine.writer),
+        n_observing=n_observing,
+        n_acting=n_acting,
+        n_asking=engine.n_asking,
+        silent=silent,
+        waits=tuple(waits),
+    )
+
+
+def silent_actors(engine: Engine, now: float, at_least_s: float = _LEAST_S) -> tuple[SilentActor, ...]:
+    """Actors in an episode that wait for nothing of the session, the longest silent first; at most 100."""
+    learner = engine.learner
+    found = [
+        (learner.seen_at.get(actor_id, now), actor_id)
+        for actor_id in list(learner.open_episodes)
+        if not engine.intake.is_waiting(actor_id)
+    ]
+    found = sorted((pair for pair in found if now - pair[0] >= at_least_s), key=lambda pair: pair[0])
+    return tuple(
+        SilentActor(actor_id, now - seen_at, _last_event(engine, actor_id))
+        for seen_at, actor_id in found[:_SHOWN]
+    )
+
+
+def _last_event(engine: Engine, actor_id: ActorId) -> str:
+    number = engine.learner.actor_episodes.get(actor_id, 0) + 1
+    return (
+        f"its last event was in its episode {number}, before event {engine.learner.n_events} of the session"
+    )
+
+
+def _callers(count: int) -> str:
+    return "1 caller waits" if count == 1 else f"{count} callers wait"

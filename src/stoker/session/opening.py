@@ -1,0 +1,77 @@
+"""How a session comes upon its run: locked, restored from what is whole, a new attempt begun.
+
+Everything here blocks, and runs in the learner's thread before the first event.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from stoker.agents.protocol import RebuildsReplay
+from stoker.errors import JournalBroken
+from stoker.runs import TrainingRun
+from stoker.session.config import SessionConfig
+from stoker.session.journaling import EventJournal
+from stoker.session.learner import Learner
+from stoker.session.policies import PolicyBuffer
+from stoker.session.restoring import restore
+from stoker.session.turns import Turn, read_turn
+
+__all__ = ["begin_learning", "restore_newest"]
+
+logger = logging.getLogger("stoker.session")
+
+
+def restore_newest(learner: Learner, run: TrainingRun) -> Turn:
+    """Become what the newest checkpoint holds that can be given back whole; older ones are tried, and told.
+
+    Returns:
+        Where running episodes stood, if both then and now are in lockstep.
+
+    Raises:
+        CheckpointCorrupt, JournalBroken: There are checkpoints, and none can be given back.
+        ConfigError: The run is of another agent.
+    """
+    if run.is_new:
+        return Turn()
+    problem: JournalBroken | None = None
+    for path, state in run.candidates():
+        try:
+            restore(learner, state, run.journal)
+            is_exact = learner.is_lockstep and state["session"]["lockstep"]
+            return read_turn(learner, run.journal) if is_exact else Turn()
+        except JournalBroken as error:
+            problem = error
+            logger.warning("%s cannot be resumed: %s; trying the one before", path.name, error)
+    if problem is not None:
+        raise problem
+    return Turn()
+
+
+def begin_learning(
+    learner: Learner, config: SessionConfig, run: TrainingRun | None, turn: Turn
+) -> PolicyBuffer:
+    """Open the journal, make the acting copies, and give up the episodes that nobody goes on with."""
+    journal = None if run is None or not config.journal else _journal(learner, config, run)
+    policies = learner.begin(journal)
+    if not turn.episodes:
+        learner.give_up_episodes()
+    return policies
+
+
+def _journal(learner: Learner, config: SessionConfig, run: TrainingRun) -> EventJournal:
+    run.begin_journal()
+    agent = learner.agent
+    points = [
+        (header.first_event, int(header.rebuild["n_added"]))
+        for _, header in run.journal.headers()
+        if header.rebuild is not None and header.first_event <= learner.n_events
+    ]
+    return EventJournal(
+        run.open_segment,
+        attempt=run.attempt,
+        opt_interval=config.opt_interval,
+        segment_bytes=config.journal_segment_bytes,
+        rebuild_point=agent.rebuild_point if isinstance(agent, RebuildsReplay) else None,
+        points=points,
+    )

@@ -1,0 +1,217 @@
+"""Training again from the journal: the same events in the same order give the same weights, to the bit.
+
+No environment and no actor takes part, and nothing is written: a learner is fed what the journal holds.
+Where the live run saved a checkpoint, the two can be held side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+import msgspec
+import torch
+
+from stoker.agents.protocol import LearningAgent, RebuildsReplay
+from stoker.errors import CheckpointCorrupt, ConfigError, JournalBroken
+from stoker.journal import JournalEvent
+from stoker.runs import TrainingRun
+from stoker.session.config import SessionConfig
+from stoker.session.learner import Learner
+from stoker.session.restoring import restore
+from stoker.stats import StatsTracker
+from stoker.types import Experience
+from stoker.writer import load_checkpoint
+
+__all__ = ["Comparison", "Replayed", "replay_run"]
+
+_CHUNK = 1024
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """A checkpoint of the live run beside the same point of the replay.
+
+    Attributes:
+        step: ``total_steps`` of the checkpoint.
+        differences: where the two are not equal to the bit, as paths into the state; empty: nowhere.
+    """
+
+    step: int
+    differences: tuple[str, ...]
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """What a replay came to.
+
+    Attributes:
+        from_steps: where it began; 0: at the beginning, else at a checkpoint.
+        total_steps, total_episodes, opt_steps: the counters where it ended.
+        comparisons: one for each checkpoint on the way, in their order.
+    """
+
+    from_steps: int
+    total_steps: int
+    total_episodes: int
+    opt_steps: int
+    comparisons: tuple[Comparison, ...]
+
+
+def replay_run(
+    run: TrainingRun,
+    agent: LearningAgent,
+    *,
+    to_step: int | None = None,
+    from_step: int | None = None,
+    watch: Callable[[int], None] | None = None,
+) -> Replayed:
+    """Let a new agent learn what the run's agent learned. Blocks; may be called on a run that is training.
+
+    It begins with the first event if the journal still has it, else at the oldest checkpoint from which the
+    journal leads on. Agents whose ``state_dict`` is also changed by acting name those entries in
+    ``acting_state``; they are not compared, because nobody acts.
+
+    Args:
+        run: where the journal and the checkpoints are.
+        agent: made as the run's was: the same settings and seed. It ends as the run's agent was.
+        to_step: how far to go; None: to the journal's end.
+        from_step: the checkpoint to begin at; None: as far back as can be.
+        watch: called now and then with ``total_steps``.
+
+    Raises:
+        ConfigError: ``to_step`` or ``from_step`` cannot be reached.
+        JournalBroken: The journal is damaged or gone where it is needed.
+    """
+    journal = run.journal
+    last = journal.n_events()
+    learner = _starting_point(run, agent, from_step)
+    began_at = learner.total_steps
+    marks = _marks(run, learner.n_events, last)
+    if to_step is not None and to_step < began_at:
+        raise ConfigError(f"to_step={to_step}: the journal can be replayed from step {began_at} on")
+    intervals = {header.first_event: header.opt_interval for _, header in journal.headers()}
+    comparisons: list[Comparison] = []
+    chunk: list[JournalEvent] = []
+    position, steps = learner.n_events, learner.total_steps
+
+    def feed() -> None:
+        rest = learner.process(chunk)
+        learner.take_effects()
+        chunk.clear()
+        if rest:  # nothing that is due can stop a learner without a run
+            raise AssertionError(rest)
+        if watch is not None:
+            watch(learner.total_steps)
+
+    def compare() -> None:
+        if (step := marks.get(position)) is not None:
+            feed()
+            comparisons.append(Comparison(step, tuple(_differences(run, step, learner))))
+
+    compare()
+    for _, event in journal.read(position, last):
+        if to_step is not None and steps == to_step and isinstance(event, Experience):
+            break
+        if intervals.get(position, learner.opt_interval) != learner.opt_interval:
+            feed()
+            learner = learner.with_opt_interval(intervals[position])
+        chunk.append(event)
+        position += 1
+        steps += isinstance(event, Experience)
+        if len(chunk) == _CHUNK:
+            feed()
+        compare()
+    feed()
+    if to_step is not None and learner.total_steps < to_step:
+        raise ConfigError(f"to_step={to_step}: the journal ends at step {learner.total_steps}")
+    return Replayed(
+        began_at, learner.total_steps, learner.total_episodes, learner.opt_steps, tuple(comparisons)
+    )
+
+
+def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | None) -> Learner:
+    journal = run.journal
+    headers = [header for _, header in journal.headers()]
+    if not headers:
+        raise JournalBroken(journal.directory, "there is no journal: the run was trained with journal=False")
+    learner = _learner(agent, headers[0].opt_interval)
+    if from_step is None and journal.first_event() == 0:
+        learner.begin(None)
+        return learner
+    problem: Exception | None = None
+    for step in [from_step] if from_step is not None else run.checkpoint_steps():
+        try:
+            state = load_checkpoint(run.checkpoint_path(step))
+            restore(learner, state, journal)
+        except (JournalBroken, CheckpointCorrupt) as error:
+            problem = error
+            continue
+        before = [header for header in headers if header.first_event <= learner.n_events]
+        return learner.with_opt_interval((before or headers)[-1 if before else 0].opt_interval)
+    if problem is not None:
+        raise problem
+    raise JournalBroken(
+        journal.directory,
+        f"it begins at event {journal.first_event()}, and there is no checkpoint to begin at; "
+        "keep_journal='all' keeps it whole",
+    )
+
+
+def _learner(agent: LearningAgent, opt_interval: int) -> Learner:
+    config = SessionConfig(opt_interval=opt_interval, publish_interval=1 << 62)  # nobody acts
+    return Learner(agent, config, StatsTracker.empty(), None)
+
+
+def _marks(run: TrainingRun, first: int, last: int) -> dict[int, int]:
+    """The checkpoints of the run by the number of events before them."""
+    marks: dict[int, int] = {}
+    for step in run.checkpoint_steps():
+        events = int(load_checkpoint(run.checkpoint_path(step))["session"]["events"])
+        if first <= events <= last:
+            marks[events] = step
+    return marks
+
+
+def _differences(run: TrainingRun, step: int, learner: Learner) -> Iterator[str]:
+    saved = load_checkpoint(run.checkpoint_path(step))
+    agent = learner.agent
+    left_out: frozenset[str] = getattr(agent, "acting_state", frozenset[str]())
+    for key, value in agent.state_dict().items():
+        if key not in left_out:
+            yield from _unequal(saved["agent"].get(key), value, f"agent[{key!r}]")
+    for name in ("total_steps", "total_episodes", "opt_steps"):
+        yield from _unequal(saved["session"][name], getattr(learner, name), f"session[{name!r}]")
+    position = saved["journal"]
+    if isinstance(agent, RebuildsReplay) and position is not None and position["replay"] is not None:
+        yield from _unequal(position["replay"], agent.replay_reference(), "replay")
+
+
+def _unequal(saved: Any, replayed: Any, where: str) -> Iterator[str]:
+    match replayed:
+        case torch.Tensor():
+            if not (isinstance(saved, torch.Tensor) and _same_bits(saved, replayed.detach().cpu())):
+                yield where
+        case Mapping():
+            tree = cast("Mapping[Any, Any]", replayed)
+            if not isinstance(saved, Mapping) or {*cast("Mapping[Any, Any]", saved)} != {*tree}:
+                yield where
+                return
+            for key, value in tree.items():
+                yield from _unequal(saved[key], value, f"{where}[{key!r}]")
+        case list() | tuple():
+            parts = cast("list[Any]", replayed)
+            if not isinstance(saved, list | tuple) or len(cast("list[Any]", saved)) != len(parts):
+                yield where
+                return
+            for i, value in enumerate(parts):
+                yield from _unequal(saved[i], value, f"{where}[{i}]")
+        case _:
+            if saved != replayed:
+                yield where
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(
+        one.contiguous().reshape(-1).view(torch.uint8), other.contiguous().reshape(-1).view(torch.uint8)
+    )

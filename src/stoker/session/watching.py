@@ -1,0 +1,169 @@
+"""The watch over a session: whatever stops moving is named, and then warned of or ended, as set.
+
+Every wait in a session is for the learner, for the writer, for a forward pass or for an actor. The watch
+looks at these four, so that no wait is without end. A second look comes from outside the event loop: one
+that something holds cannot watch itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+
+from stoker.errors import Stalled
+from stoker.session.health import SilentActor, silent_actors
+from stoker.types import ActorId
+
+if TYPE_CHECKING:
+    from stoker.session.engine import Engine
+
+__all__ = ["Watch"]
+
+logger = logging.getLogger("stoker.session")
+
+
+class _Busy(msgspec.Struct, frozen=True):
+    """A part in the middle of something."""
+
+    part: str
+    doing: str
+    since: float
+    progress: object
+    way_out: str
+
+
+class Watch:
+    """Looks at a session's parts every so often, from the event loop and at the event loop.
+
+    Args:
+        engine: what it watches.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        config = engine.config
+        self._stall_s, self._actor_s = config.stall_timeout_s, config.actor_timeout_s
+        self._interval_s = max(0.01, min(5.0, self._stall_s / 10, self._actor_s / 10))
+        self.supervised: set[ActorId] = set()
+        """Actors that somebody else watches."""
+        self._known: dict[
+            str, tuple[object, float]
+        ] = {}  # the progress of each part, and since when it is that
+        self._warned: set[str] = set()
+        self._warned_of: set[ActorId] = set()
+        self._turned_at = time.monotonic()
+        self._ended = threading.Event()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        loop_thread = threading.get_ident()
+        threading.Thread(
+            target=self._watch_loop, args=(loop_thread,), name="stoker-watch", daemon=True
+        ).start()
+        try:
+            while True:
+                await anyio.sleep(self._interval_s)
+                now = self._turned_at = time.monotonic()
+                self._look_at_parts(now)
+                self._look_at_actors(now)
+        finally:
+            self._ended.set()
+
+    def _look_at_parts(self, now: float) -> None:
+        for busy in self._busy():
+            progress, since = self._known.get(busy.part, (None, 0.0))
+            if progress != busy.progress:
+                self._known[busy.part] = (busy.progress, now)
+                self._warned.discard(busy.part)
+                continue
+            still_s = now - max(since, busy.since)
+            if still_s < self._stall_s:
+                continue
+            stalled = Stalled(busy.doing, still_s, busy.way_out)
+            if self._engine.config.on_stall == "fail":
+                self._engine.fail(busy.part, stalled)
+            elif busy.part not in self._warned:
+                self._warned.add(busy.part)
+                logger.warning("%s", stalled)
+
+    def _busy(self) -> Iterator[_Busy]:
+        engine = self._engine
+        learner = engine.learner
+        if (since := engine.consumer.since) is not None:
+            yield _Busy(
+                "agent",
+                f"the learner (in one call, at step {learner.total_steps})",
+                since,
+                (since, learner.n_events, learner.opt_steps),
+                "look at the agent's learn and observe, or raise stall_timeout_s",
+            )
+        if (doing := engine.writer.doing) is not None:
+            words, since = doing
+            yield _Busy(
+                "writer",
+                f"the writer ({words})",
+                since,
+                (doing, engine.writer.n_done),
+                "look at the disk, or raise stall_timeout_s",
+            )
+        if (since := engine.inference.since) is not None:
+            yield _Busy(
+                "policy",
+                "a forward pass",
+                since,
+                (since, engine.inference.n_passes),
+                "look at the policy's act, or raise stall_timeout_s",
+            )
+
+    def _look_at_actors(self, now: float) -> None:
+        engine = self._engine
+        if engine.consumer.since is not None or len(engine.queue):
+            return  # their last events may be waiting to be consumed
+        silent = [
+            one for one in silent_actors(engine, now, self._actor_s) if one.actor_id not in self.supervised
+        ]
+        self._warned_of &= {one.actor_id for one in silent}
+        fresh = [one for one in silent if one.actor_id not in self._warned_of]
+        if not fresh:
+            return
+        if engine.config.on_silent_actor == "fail":
+            engine.fail(f"actor {fresh[0].actor_id!r}", _stalled(fresh[0]))
+            return
+        self._warned_of |= {one.actor_id for one in fresh}
+        others = "" if len(fresh) == 1 else f" (and {len(fresh) - 1} more actors)"
+        logger.warning("%s%s", _stalled(fresh[0]), others)
+
+    def _watch_loop(self, loop_thread: int) -> None:
+        """Tell what holds the event loop, should it not turn for long; in a thread of its own."""
+        told_at = 0.0
+        while not self._ended.wait(self._interval_s):
+            turned_at = self._turned_at
+            held_s = time.monotonic() - turned_at
+            if held_s < self._actor_s + self._interval_s or turned_at == told_at:
+                continue
+            told_at = turned_at
+            # Documented, and the only way to see another thread.
+            frame = sys._current_frames().get(loop_thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            where = traceback.extract_stack(frame)[-1] if frame is not None else None
+            logger.warning(
+                "the event loop has not turned for %.0f s: it is held%s; what blocks belongs in a thread "
+                "(for environments: stepping='thread')",
+                held_s,
+                f" in {where.name}, {where.filename}:{where.lineno}" if where is not None else "",
+            )
+
+
+def _stalled(one: SilentActor) -> Stalled:
+    return Stalled(
+        f"actor {one.actor_id!r} ({one.last_event})",
+        one.silent_s,
+        "look at its environment; if it is gone for good, on_episode_start gives its episode up",
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from stoker.cli.main import main
+from stoker.runs import RunLock
 
 Capture = pytest.CaptureFixture[str]
 
@@ -25,8 +25,6 @@ def runs(trained: Any, tmp_path: Path) -> Path:
     metadata = json.loads((stopped / "metadata.json").read_bytes())
     metadata |= {"run_id": stopped.name, "total_steps": 800, "started_at": "2020-01-01T00:00:00Z"}
     (stopped / "metadata.json").write_text(json.dumps(metadata))
-    for name in ("metadata.json", "train_episodes.jsonl"):
-        os.utime(stopped / name, (0, 0))
     broken = root / "Other/v1/20210101_000000"
     broken.mkdir(parents=True)
     (broken / "metadata.json").write_text("{")
@@ -44,9 +42,12 @@ def test_ls_has_the_newest_first_and_says_what_is_broken(runs: Path, trained: An
     assert "Other/v1/20210101_000000" in rows[3]
 
 
-def test_a_run_whose_files_change_is_live(runs: Path, capsys: Capture) -> None:
-    os.utime(runs / "CartPole-v1/v1/20200101_000000/train_episodes.jsonl")
-    assert main(["ls", str(runs), "--json"]) == 0
+def test_a_run_that_somebody_writes_is_live(runs: Path, capsys: Capture) -> None:
+    lock = RunLock.acquire(runs / "CartPole-v1/v1/20200101_000000")
+    try:
+        assert main(["ls", str(runs), "--json"]) == 0
+    finally:
+        lock.release()
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["status"] for line in lines] == ["done", "live", "broken"]
     assert lines[0]["total_steps"] == 1200

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +21,9 @@ SMALL = ("--learning-starts", "64", "--hidden-sizes", "16", "--num-envs", "4")
 ENDLESS = ("train", "CartPole-v1", "-n", "100000000", *SMALL, "--eval-freq", "0", "--json")
 DEADLINE_S = 40.0
 
-# After a hundred steps it blocks for longer than any test lasts.
+# After so many steps it blocks for longer than any test lasts, somewhere that lets Python go on.
 STUCK_ENV = """
+import os
 import threading
 import gymnasium as gym
 from gymnasium.envs.classic_control import CartPoleEnv
@@ -28,21 +34,67 @@ class Stuck(CartPoleEnv):
     def step(self, action):
         self.steps += 1
         if self.steps == 100:
+            open("stuck", "w").close()
             threading.Event().wait(600)
         return super().step(action)
 
 gym.register("Stuck-v0", Stuck)
 """
+# Never comes to be: whoever imports it waits.
+STUCK_IMPORT = """
+import threading
+open("importing", "w").close()
+threading.Event().wait(600)
+"""
 
 
-def wait_for_checkpoint(root: Path, process: subprocess.Popen[str]) -> int:
-    """The step of a checkpoint, once there is one."""
+def wait_for(found: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
+    """What it finds, once it does."""
     deadline = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline and process.poll() is None:
-        if found := [int(path.stem.removeprefix("step_")) for path in root.rglob("step_*.pt")]:
-            return max(found)
+        if value := found():
+            return value
         time.sleep(0.02)
-    raise AssertionError(f"no checkpoint: {process.communicate() if process.poll() is not None else root}")
+    raise AssertionError(
+        f"nothing came: {process.communicate() if process.poll() is not None else process.pid}"
+    )
+
+
+def newest_step(root: Path) -> int:
+    """The step of the newest checkpoint, 0 where there is none."""
+    return max((int(path.stem.removeprefix("step_")) for path in root.rglob("step_*.pt")), default=0)
+
+
+def wait_for_checkpoint(root: Path, process: subprocess.Popen[str], beyond: int = 0) -> int:
+    """The step of a checkpoint beyond that one, once there is one."""
+    return wait_for(lambda: max(0, newest_step(root) - beyond), process) + beyond
+
+
+def stuck_train(started: Any, root: Path, *flags: str) -> subprocess.Popen[str]:
+    """A training whose only environment stands still, after a checkpoint at step 50."""
+    (root / "stuck_envs.py").write_text(STUCK_ENV)
+    process = started(
+        *("train", "stuck_envs:Stuck-v0", *SMALL[:-2], "--num-envs", "1", "--checkpoint-freq", "50"),
+        *("--eval-freq", "0", *flags),
+        PYTHONPATH=module_path(root),
+    )
+    wait_for((root / "stuck").exists, process)
+    wait_for_checkpoint(root / "runs", process)
+    return process
+
+
+def module_path(root: Path) -> str:
+    return os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def insist(process: subprocess.Popen[str], number: int = signal.SIGINT) -> None:
+    """Send a signal again and again, as a hurried user does, until it has ended."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.2)
 
 
 def wait_for_line(process: subprocess.Popen[str], text: str) -> str:
@@ -53,7 +105,7 @@ def wait_for_line(process: subprocess.Popen[str], text: str) -> str:
     raise AssertionError(f"it ended without {text!r}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_signal_saves_and_says_how_to_go_on(
     started: Any, stoker: Any, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -77,18 +129,121 @@ def test_one_signal_saves_and_says_how_to_go_on(
 
 
 def test_a_second_signal_leaves_at_once(started: Any, tmp_path: Path) -> None:
-    (tmp_path / "stuck_envs.py").write_text(STUCK_ENV)
-    process = started(
-        "train", "stuck_envs:Stuck-v0", *SMALL[:-2], "--num-envs", "1", "--stepping", "thread",
-        "--checkpoint-freq", "50", "--eval-freq", "0", PYTHONPATH=str(tmp_path),
-    )  # fmt: skip
-    wait_for_checkpoint(tmp_path / "runs", process)
+    process = stuck_train(started, tmp_path, "--stepping", "thread")
     process.send_signal(signal.SIGINT)
     wait_for_line(process, "finishing")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130
     assert not list((tmp_path / "runs").rglob("*.tmp"))
+
+
+def test_a_second_signal_leaves_an_event_loop_that_stands_still(started: Any, tmp_path: Path) -> None:
+    process = stuck_train(started, tmp_path, "--stepping", "inline")
+    insist(process)
+    assert process.returncode == 130
+
+
+def test_the_same_signal_by_two_ways_is_one_wish(started: Any, tmp_path: Path) -> None:
+    process = started(*ENDLESS, "--checkpoint-freq", "150")
+    wait_for_checkpoint(tmp_path / "runs", process)
+    process.send_signal(signal.SIGSTOP)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    _, stderr = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, stderr
+    assert stderr.count("finishing:") == 1
+
+
+def test_an_environment_that_does_not_come_back_is_given_up_and_the_rest_saved(
+    started: Any, tmp_path: Path
+) -> None:
+    process = stuck_train(started, tmp_path, "--stepping", "thread", "--grace", "4", "--json")
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, stderr
+    assert "Interrupted: 99 of 100,000 steps" in stderr
+    assert json.loads(stdout)["total_steps"] == 99
+    assert newest_step(tmp_path / "runs") == 99
+
+
+def test_when_the_grace_is_over_it_says_what_is_busy_and_leaves(started: Any, tmp_path: Path) -> None:
+    process = stuck_train(started, tmp_path, "--stepping", "inline", "--grace", "1s")
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 1
+    [said] = [line for line in stderr.splitlines() if line.startswith("stoker: error: ")]
+    assert said.startswith("stoker: error: --grace of 1 s is over: ")
+    assert "`stoker resume runs/stuck_envs-Stuck-v0/v1/" in said
+    assert newest_step(tmp_path / "runs") == 50
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_before_there_is_anything_to_finish_one_signal_leaves(
+    started: Any, tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "stuck_import.py").write_text(STUCK_IMPORT)
+    process = started("train", "stuck_import:Any-v0", PYTHONPATH=module_path(tmp_path))
+    wait_for((tmp_path / "importing").exists, process)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 130
+    assert stderr == "stoker: interrupted\n"
+
+
+def test_a_closed_terminal_ends_a_training_in_good_order(tmp_path: Path) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.environ["TERM"] = "xterm"
+        os.execv(
+            sys.executable,
+            [sys.executable, "-m", "stoker", *ENDLESS, "--checkpoint-freq", "150", "--json"],
+        )
+    try:
+        os.set_blocking(terminal, False)
+        deadline = time.monotonic() + DEADLINE_S
+        while not newest_step(tmp_path / "runs"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+            with contextlib.suppress(BlockingIOError):
+                os.read(terminal, 1 << 16)
+    finally:
+        os.close(terminal)
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    assert os.waitstatus_to_exitcode(ended[1]) == 0
+    [metadata] = (tmp_path / "runs").rglob("metadata.json")
+    steps = json.loads(metadata.read_bytes())["total_steps"]
+    assert steps == newest_step(tmp_path / "runs")
+    assert steps % 150
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored(started: Any, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup; children inherit it
+    try:
+        process = started(*ENDLESS, "--checkpoint-freq", "150")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    step = wait_for_checkpoint(tmp_path / "runs", process)
+    process.send_signal(signal.SIGHUP)
+    wait_for_checkpoint(tmp_path / "runs", process, beyond=step + 600)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, stderr
+
+
+def test_a_reader_that_leaves_does_not_end_the_training(started: Any, tmp_path: Path) -> None:
+    process = started(
+        *("train", "CartPole-v1", "-n", "900", *SMALL, "--eval-freq", "300", "--eval-episodes", "2", "--json")
+    )
+    process.stderr.close()
+    stdout = process.stdout.read()
+    assert process.wait(DEADLINE_S) == 0
+    assert json.loads(stdout)["total_steps"] == 900
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(started: Any, stoker: Any, tmp_path: Path) -> None:

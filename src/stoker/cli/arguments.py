@@ -26,7 +26,8 @@ __all__ = ["TrainArguments", "parse_train", "safe_name"]
 _DESCRIPTION = """Train an agent on an environment, into a new run directory.
 
 A setting comes from its flag, else from the TOML file, else from the agent's preset for the environment,
-else from the defaults; the values below are what would be used. Ctrl-C finishes, saves and says how to go on.
+else from the defaults; the values below are what would be used. Ctrl-C or SIGTERM finishes, saves and says
+how to go on; a second one leaves at once.
 """
 
 
@@ -43,6 +44,14 @@ class RunPlace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     runs_dir: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs"
     """The directory of all runs."""
+
+    max_time: Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="(default: none)")] = (
+        None
+    )
+    """End this process, saved, when it is as old as that: 3600, 90s, 30m, 1h30m, 01:30:00."""
+
+    grace: Annotated[str, tyro.conf.arg(metavar="TIME")] = "30s"
+    """How long finishing may take after Ctrl-C or SIGTERM; then the process leaves with exit code 1."""
 
     progress: bool = True
     """Show how it goes: a live view on a terminal, else a line every few seconds."""
@@ -179,6 +188,9 @@ def _underscored(values: Mapping[str, Any]) -> dict[str, Any]:
 def _place_from(values: dict[str, Any], where: str) -> RunPlace:
     """Take out of the file's values those that say where the run goes."""
     own = {key: values.pop(key) for key in RunPlace.__struct_fields__ if key in values}
+    for key in ("max_time", "grace"):
+        if type(own.get(key)) in (int, float):  # seconds need no quotes
+            own[key] = str(own[key])
     try:
         return msgspec.convert(own, RunPlace)
     except msgspec.ValidationError as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import math
+import os
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from importlib.util import find_spec
@@ -11,37 +13,35 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import msgspec
-from anyio import to_thread
 from rich.console import Console
 
-from stoker.cli.formats import command, duration, number
+from stoker.cli.formats import command
+from stoker.cli.limits import Pace
 from stoker.cli.readings import Gauges, Reading
-from stoker.cli.signals import heed_signals
-from stoker.cli.view import View, view_for, warnings_to
+from stoker.cli.signals import Guard
+from stoker.cli.summary import json_line, result_of, summary
+from stoker.cli.view import NoView, View, view_for, warnings_to
 from stoker.errors import StokerError, first_error
+from stoker.threads import DedicatedThread
 
 if TYPE_CHECKING:
     from stoker.agents.protocol import LearningAgent
     from stoker.runs import TrainingRun
+    from stoker.session import TrainingSession
     from stoker.trainer import Progress, TrainConfig, TrainResult
 
-__all__ = ["Driver", "Shown", "json_line", "run_async"]
+__all__ = ["Driver", "Shown", "run_async", "stuck_line"]
 
 T = TypeVar("T")
 _REFRESH_S = 0.25
+_CLOSING_S = 2.0
+"""So long may a terminal that takes nothing keep a training from ending."""
 
-
-def json_line(result: TrainResult) -> str:
-    """What a script reads of a training."""
-    return json.dumps(
-        {
-            "run": result.run,
-            "total_steps": result.total_steps,
-            "total_episodes": result.total_episodes,
-            "steps_per_sec": result.steps_per_sec,
-            "best_eval_reward": result.best_eval_reward,
-        }
-    )
+_INTERRUPTED, _OUT_OF_TIME = "Interrupted", "Out of time"
+_TOLD = {
+    _INTERRUPTED: "finishing: saving what there is; press Ctrl-C again to leave at once",
+    _OUT_OF_TIME: "finishing: the time is nearly over, saving what there is",
+}
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -64,23 +64,32 @@ class Driver:
         run: where to.
         agent: made for the config.
         shown: what to tell.
+        guard: hears of signals and keeps the deadlines.
     """
 
-    def __init__(self, config: TrainConfig, run: TrainingRun, agent: LearningAgent, shown: Shown) -> None:
+    def __init__(
+        self, config: TrainConfig, run: TrainingRun, agent: LearningAgent, shown: Shown, guard: Guard
+    ) -> None:
         self._config = config
         self._run = run
         self._agent = agent
         self._shown = shown
-        self._console = Console(stderr=True)
+        self._guard = guard
+        self._console = _SteadyConsole(stderr=True)
         title = f"{config.agent} · {config.env} · {config.num_envs} environments"
         self._view: View = view_for(self._console, title, progress=shown.progress)
-        self._progress: Progress | None = None
+        # Drawing takes milliseconds, which actors on the event loop would feel, and where the terminal takes
+        # nothing it does not come back.
+        self._drawing = DedicatedThread("stoker-view")
         self._reading: Reading | None = None
-        self._interrupted = False
+        self._progress: Progress | None = None
+        self._began, self._stopping = anyio.Event(), anyio.Event()
+        self._stopped: str | None = None
+        self._training = anyio.CancelScope()
         self._result: TrainResult | None = None
 
     async def drive(self) -> int:
-        """Train to the end, or to where the user stops it, and print what came of it.
+        """Train to the end, or to where the user or the time limit stops it, and print what came of it.
 
         Returns:
             The exit code.
@@ -93,17 +102,20 @@ class Driver:
         warnings_to(self._console)
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(heed_signals, self._finish, self._view.close)
-                self._result = await train(self._config, self._run, agent=self._agent, watch=self._watch)
+                tasks.start_soon(self._end_in_time)
+                with self._training:
+                    self._result = await train(self._config, self._run, agent=self._agent, watch=self._watch)
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             error = first_error(group)
             if isinstance(error, StokerError) and self._progress is not None:
-                saved = command(["stoker", "resume", str(self._run.directory)])
-                error.add_note(f"what was saved so far goes on with `{saved}`")
+                error.add_note(f"what was saved so far goes on with `{self._go_on}`")
             raise error from error.__cause__
         finally:
-            self._view.close()
+            await self._draw(self._view.close)
+            self._drawing.close()
+        if self._result is None and self._progress is not None:  # cut short, and saved
+            self._result = result_of(self._progress, str(self._run.directory))
         if self._result is not None:
             self._tell(self._result)
         return 0
@@ -115,8 +127,10 @@ class Driver:
     async def _watch(self, progress: Progress) -> None:
         """Show the training until cancelled."""
         self._progress = progress
-        if self._interrupted:
-            progress.session.stop()
+        self._guard.attend(
+            partial(self._finish, _INTERRUPTED), partial(self._last_words, progress), self._close
+        )
+        self._began.set()
         if progress.session.total_steps:
             self.say(
                 f"going on from step {progress.session.total_steps:,} of {progress.config.total_timesteps:,}"
@@ -125,56 +139,101 @@ class Driver:
         try:
             while True:
                 self._reading = gauges.read()
-                # In a thread: drawing takes milliseconds, which actors on the event loop would feel.
-                await to_thread.run_sync(self._view.show, self._reading)
+                await self._drawing.run(self._show, self._reading, abandon_on_cancel=True)
                 await anyio.sleep(_REFRESH_S)
         finally:
             self._reading = gauges.read()
-            self._view.show(self._reading, last=True)
+            await self._draw(partial(self._show, self._reading, last=True))
 
-    def _finish(self) -> None:
-        """The first signal."""
-        self._interrupted = True
-        self.say("finishing: saving what there is; press Ctrl-C again to leave at once")
+    # Drawing --------------------------------------------------------------------------------------
+
+    def _show(self, reading: Reading, *, last: bool = False) -> None:
+        try:
+            self._view.show(reading, last=last)
+        except OSError:  # nobody can see it any more; the training goes on
+            self._view = NoView()
+
+    def _close(self) -> None:
+        self._view.close()
+
+    async def _draw(self, work: Callable[[], None]) -> None:
+        """Let the view's thread do something, in its turn, for as long as that may take."""
+        with anyio.move_on_after(_CLOSING_S, shield=True):
+            await self._drawing.run(work, abandon_on_cancel=True)
+
+    # Ending ---------------------------------------------------------------------------------------
+
+    def _finish(self, why: str) -> None:
+        """Stop taking experiences; the first reason is the one that is told."""
+        if self._stopped is None:
+            self._stopped = why
+            self._stopping.set()
         if self._progress is not None and not self._progress.session.is_done:
             self._progress.session.stop()
 
+    async def _end_in_time(self) -> None:
+        """Stop the training before its time is over, and see to it that a stopped one is saved."""
+        await self._began.wait()
+        if self._progress is not None:
+            await self._until_stopped(self._progress)
+        text = _TOLD[self._stopped or _INTERRUPTED]
+        self._guard.told()
+        await self._draw(partial(self.say, text))
+        # What actors and evaluator have not done in half of the time they do not get to do: the rest is
+        # for saving. Giving them up loses nothing that was accepted.
+        await anyio.sleep(max(0.0, self._guard.leaves_at - time.monotonic()) / 2)
+        self._training.cancel()
+
+    async def _until_stopped(self, progress: Progress) -> None:
+        """Return when the training was stopped; stop it when it is time to."""
+        limits, session, pace = self._guard.limits, progress.session, Pace(self._config.eval_freq)
+        while not self._stopping.is_set():
+            last = progress.evaluator.last
+            pace.note(
+                time.monotonic(), session.total_steps, last and last.total_steps, session.busy_s()["write"]
+            )
+            left_s = limits.finishes_at(pace.margin_s) - time.monotonic()
+            if left_s <= 0:
+                self._finish(_OUT_OF_TIME)
+            with anyio.move_on_after(min(left_s, _REFRESH_S) if left_s < math.inf else None):
+                await self._stopping.wait()
+
+    @property
+    def _go_on(self) -> str:
+        return command(["stoker", "resume", str(self._run.directory)])
+
+    def _last_words(self, progress: Progress) -> str:
+        """Why the process could not end in time, and what becomes of the run."""
+        return f"{stuck_line(progress.session)}; what was saved so far goes on with `{self._go_on}`"
+
     def _tell(self, result: TrainResult) -> None:
         """Print the summary and, if asked for, the line for scripts."""
-        out = sys.stderr if self._shown.json else sys.stdout
-        print("\n".join(self._summary(result)), file=out)
+        lines = "\n".join(summary(result, self._config, self._reading, self._stopped))
         if self._shown.json:
-            sys.stderr.flush()
+            self.say(lines)
             print(json_line(result))
+        else:
+            print(lines)
 
-    def _summary(self, result: TrainResult) -> list[str]:
-        config, reading = self._config, self._reading
-        is_short = result.total_steps < config.total_timesteps
-        goal, last = config.stop_at_reward, result.last_eval_reward
-        reached = goal is not None and last is not None and last >= goal
-        interrupted = self._interrupted and is_short
-        head = "Interrupted" if interrupted else f"Reached {goal:g}" if reached else "Done"
-        of_total = f" of {config.total_timesteps:,}" if is_short else ""
-        elapsed = "" if reading is None else f" in {duration(reading.elapsed_s)}"
-        lines = [
-            f"{head}: {result.total_steps:,}{of_total} steps, {result.total_episodes:,} episodes{elapsed} "
-            f"({result.steps_per_sec:,.0f} steps/s)"
-        ]
-        rows: list[tuple[str, str]] = []
-        if result.best_eval_reward is not None:
-            at = "" if reading is None or reading.best_step is None else f" @ step {reading.best_step:,}"
-            rows.append(("best evaluation", f"{number(result.best_eval_reward)}{at}"))
-        if last is not None:
-            rows.append(("last evaluation", number(last)))
-        if reading is not None and reading.curve:
-            rows.append(("last 100 episodes", number(reading.mean_reward)))
-        if result.restarts:
-            rows.append(("env restarts", number(result.restarts)))
-        rows.append(("run", result.run))
-        rows.append(("see the curve", command(["stoker", "plot", result.run, "-o", "curve.png"])))
-        if interrupted:
-            rows.append(("go on", command(["stoker", "resume", result.run])))
-        return lines + [f"  {label:<18} {value}" for label, value in rows]
+
+def stuck_line(session: TrainingSession) -> str:
+    """Which part of a session that does not end is still busy, in a few words. From any thread."""
+    health = session.health()
+    busy = list(health.waits)
+    if health.learner_s is not None:
+        busy.append(f"the learner has been in one call for {health.learner_s:.1f} s")
+    if health.writer is not None:
+        busy.append(f"the writer has been {health.writer} for {health.writer_s:.1f} s")
+    return "; ".join(busy) or "an environment or an evaluation has not come back"
+
+
+class _SteadyConsole(Console):
+    """Standard error whose reader may leave: the rest is said to nobody, and the training goes on."""
+
+    def on_broken_pipe(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
 
 
 def run_async(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any, cast
 
 import msgspec
 import tyro
+from anyio import to_thread
 from rich.table import Table
 from rich.text import Text
 
@@ -20,12 +20,9 @@ from stoker.cli.parsing import parse
 from stoker.cli.tables import say
 from stoker.errors import RunBroken, RunDirectoryError
 from stoker.runs import TrainingRun, list_runs
-from stoker.writer import files
 
 __all__ = ["LsArguments", "list_command", "status_of"]
 
-_LIVE_S = 30.0
-"""A run whose files changed within so many seconds is taken to be training."""
 _STYLES = {"live": "bold green", "done": "", "stopped": "yellow", "broken": "bold red"}
 
 
@@ -73,18 +70,15 @@ async def _list(arguments: LsArguments) -> int:
 
 
 async def status_of(run: TrainingRun) -> str:
-    """``live``, ``done`` (all its steps), or ``stopped``."""
+    """``live`` (somebody writes it now), ``done`` (all its steps), or ``stopped``."""
+    if await to_thread.run_sync(run.holder) is not None:
+        return "live"
     try:
         config = await run.read_config()
         total = cast("dict[str, Any]", config).get("total_timesteps") if isinstance(config, dict) else None
     except RunBroken:  # a session without the command line need not write one
         total = None
-    if isinstance(total, int) and run.metadata.total_steps >= total:
-        return "done"
-    changed = max(
-        files.modified_at(run.metadata_path), files.modified_at(run.directory / "train_episodes.jsonl")
-    )
-    return "live" if time.time() - changed < _LIVE_S else "stopped"
+    return "done" if isinstance(total, int) and run.metadata.total_steps >= total else "stopped"
 
 
 def _as_json(run: TrainingRun, status: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from stoker import __version__
+from stoker.cli.limits import start_clock
 from stoker.errors import ConfigError, StokerError
 
 __all__ = ["main"]
@@ -25,6 +26,22 @@ COMMANDS = {
     "eval": ("stoker.cli.evaluate", "evaluate_run", "Score a run's policy over whole episodes."),
     "ls": ("stoker.cli.listing", "list_command", "List the runs of a runs directory."),
     "show": ("stoker.cli.showing", "show", "Show a run: counters, checkpoints, evaluations, its curve."),
+    "verify": (
+        "stoker.cli.verifying",
+        "verify",
+        "Check every file of a run: checksums, rows, journal, agreement of counters.",
+    ),
+    "replay": (
+        "stoker.cli.replaying",
+        "replay_command",
+        "Train again from a run's journal, and compare with what it saved.",
+    ),
+    "fork": (
+        "stoker.cli.forking",
+        "fork_command",
+        "Make a new run that begins with a checkpoint of another one.",
+    ),
+    "prune": ("stoker.cli.pruning", "prune_command", "Remove checkpoints and journal that nobody needs."),
     "plot": ("stoker.cli.plotting", "plot", "Draw the learning curves of runs to a PNG, SVG or PDF file."),
 }
 """Command -> module, function and what it does."""
@@ -33,6 +50,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
+    start_clock(with_process=argv is None)
     try:
         code = _dispatch(args)
         sys.stdout.flush()

@@ -10,9 +10,12 @@ import msgspec
 import tyro
 
 from stoker.cli.arguments import TrainArguments, parse_train
-from stoker.cli.driving import Driver, Shown, json_line, run_async
+from stoker.cli.driving import Driver, Shown, run_async
 from stoker.cli.formats import command
+from stoker.cli.limits import limits_from
 from stoker.cli.parsing import parse, required
+from stoker.cli.signals import Guard
+from stoker.cli.summary import json_line
 from stoker.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,10 +32,16 @@ def train(args: Sequence[str]) -> int:
         StokerError: A usage error before anything was made, or what ended the training.
     """
     config, arguments = parse_train(args)
-    return run_async(_train, config, arguments)
+    with Guard(limits_from(arguments.place.max_time, arguments.place.grace)) as guard:
+        return run_async(_train, config, arguments, guard)
 
 
-async def _train(config: TrainConfig, arguments: TrainArguments) -> int:
+async def _train(config: TrainConfig, arguments: TrainArguments, guard: Guard) -> int:
+    with guard.in_loop():
+        return await _train_guarded(config, arguments, guard)
+
+
+async def _train_guarded(config: TrainConfig, arguments: TrainArguments, guard: Guard) -> int:
     from stoker.runs import TrainingRun
     from stoker.trainer import agent_for
 
@@ -41,7 +50,7 @@ async def _train(config: TrainConfig, arguments: TrainArguments) -> int:
     place = arguments.place
     run = await TrainingRun.create(place.name, place.run_version, root=place.runs_dir)
     await run.write_config(config)
-    driver = Driver(config, run, agent, Shown(progress=place.progress, json=arguments.json))
+    driver = Driver(config, run, agent, Shown(progress=place.progress, json=arguments.json), guard)
     driver.say(f"training {config.agent} on {config.env}; run: {run.directory}")
     return await driver.drive()
 
@@ -69,6 +78,14 @@ class ResumeArguments(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     """Threads that torch computes with."""
 
+    max_time: Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="(default: none)")] = (
+        None
+    )
+    """End this process, saved, when it is as old as that: 3600, 90s, 30m, 1h30m, 01:30:00."""
+
+    grace: Annotated[str, tyro.conf.arg(metavar="TIME")] = "30s"
+    """How long finishing may take after Ctrl-C or SIGTERM; then the process leaves with exit code 1."""
+
     progress: bool = True
     """Show how it goes: a live view on a terminal, else a line every few seconds."""
 
@@ -91,10 +108,16 @@ def resume(args: Sequence[str]) -> int:
     """
     arguments = parse("resume", ResumeArguments, args, _RESUME)
     required(arguments.run, "resume", "a run", "runs/CartPole-v1")
-    return run_async(_resume, arguments)
+    with Guard(limits_from(arguments.max_time, arguments.grace)) as guard:
+        return run_async(_resume, arguments, guard)
 
 
-async def _resume(arguments: ResumeArguments) -> int:
+async def _resume(arguments: ResumeArguments, guard: Guard) -> int:
+    with guard.in_loop():
+        return await _resume_guarded(arguments, guard)
+
+
+async def _resume_guarded(arguments: ResumeArguments, guard: Guard) -> int:
     from stoker.cli.stored import read_train_config
     from stoker.runs import TrainingRun
     from stoker.trainer import agent_for
@@ -119,7 +142,7 @@ async def _resume(arguments: ResumeArguments) -> int:
     _set_threads(config)
     if config != before:
         await run.write_config(config)
-    driver = Driver(config, run, agent, Shown(progress=arguments.progress, json=arguments.json))
+    driver = Driver(config, run, agent, Shown(progress=arguments.progress, json=arguments.json), guard)
     driver.say(f"resuming {config.agent} on {config.env}; run: {run.directory}")
     if not reached:
         driver.say("there is no checkpoint: it starts from the beginning")

@@ -1,0 +1,160 @@
+"""How long a process may train: durations as people write them, and when to begin to finish.
+
+Free of torch, and read before anything is made, so that a mistake comes at once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+from pathlib import Path
+
+import msgspec
+
+from stoker.errors import ConfigError
+
+__all__ = ["Limits", "Pace", "limits_from", "seconds", "start_clock"]
+
+_PARTS = re.compile(
+    r"(?:(?P<d>[0-9]+)d)?(?:(?P<h>[0-9]+)h)?(?:(?P<m>[0-9]+)m)?(?:(?P<s>[0-9]+(?:\.[0-9]+)?)s)?"
+)
+_CLOCK = re.compile(r"(?P<h>[0-9]+):(?P<m>[0-5][0-9]):(?P<s>[0-5][0-9])")
+_PLAIN = re.compile(r"(?P<s>[0-9]+(?:\.[0-9]+)?)")
+_UNIT_S = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
+_MOST_S = 10 * 366 * 86_400.0
+"""Ten years: beyond what the timers of all systems take."""
+
+_LEAST_MARGIN_S = 2.0
+_LAST_S = 0.5
+"""So long before the limit a process that has not ended is made to."""
+
+
+class _Clock:
+    started_at = time.monotonic()
+
+
+_clock = _Clock()
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What bounds a training process.
+
+    Attributes:
+        grace_s: seconds from the first signal to the end, at most.
+        max_s: seconds that the process may live, or None.
+        ends_at: when these are over, on the clock of ``time.monotonic``; infinity without a limit.
+    """
+
+    grace_s: float
+    max_s: float | None = None
+    ends_at: float = math.inf
+
+    @property
+    def leaves_at(self) -> float:
+        """When a process that has not ended is made to, so that it is out at ``ends_at``."""
+        return self.ends_at if self.max_s is None else self.ends_at - min(_LAST_S, self.max_s / 10)
+
+    def finishes_at(self, margin_s: float) -> float:
+        """When to begin to finish, if that may take so many seconds; at half of the limit at the earliest."""
+        if self.max_s is None:
+            return math.inf
+        return self.ends_at - min(self.max_s / 2, max(_LEAST_MARGIN_S, margin_s))
+
+
+def limits_from(max_time: str | None, grace: str) -> Limits:
+    """The limits of this process from what its flags say.
+
+    Raises:
+        ConfigError: One of them is no duration.
+    """
+    grace_s = seconds("--grace", grace)
+    if max_time is None:
+        return Limits(grace_s)
+    max_s = seconds("--max-time", max_time)
+    return Limits(grace_s, max_s, _clock.started_at + max_s)
+
+
+def seconds(flag: str, text: str) -> float:
+    """A duration above 0: ``3600``, ``90s``, ``30m``, ``1h30m``, ``2d``, ``01:30:00``.
+
+    Raises:
+        ConfigError: It is none of these; the message names the flag.
+    """
+    plain = text.strip().lower()
+    found = next((match for form in (_PLAIN, _CLOCK, _PARTS) if (match := form.fullmatch(plain))), None)
+    parts = {} if found is None else {unit: part for unit, part in found.groupdict().items() if part}
+    if not parts:
+        raise ConfigError(
+            f"{flag} {text!r} is no duration: give seconds, or such as 90s, 30m, 1h30m, 01:30:00"
+        )
+    total_s = sum(_UNIT_S[unit] * float(part) for unit, part in parts.items())
+    if not 0 < total_s <= _MOST_S:
+        raise ConfigError(f"{flag} {text!r} is out of range: give more than 0 s, at most ten years")
+    return total_s
+
+
+def start_clock(*, with_process: bool) -> None:
+    """Let limits count from now, or from when this process began."""
+    _clock.started_at = time.monotonic() - (_age_s() if with_process else 0.0)
+
+
+def _age_s() -> float:
+    """Seconds since this process began, where the system tells; else 0."""
+    try:
+        # The 22nd field, in ticks since the system started; the second one, a name, may hold spaces.
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        return 0.0
+
+
+class Pace:
+    """How long saves and evaluations take, from readings taken a few times a second.
+
+    Args:
+        eval_freq: environment steps between evaluations; 0: never.
+    """
+
+    def __init__(self, eval_freq: int) -> None:
+        self._eval_freq = eval_freq
+        self._write_s: float | None = None
+        self._due_step = 0
+        self._due_at: float | None = None
+        self._eval_step: int | None = None
+        self.save_s = 0.0
+        """The longest save."""
+        self.eval_s = 0.0
+        """The last evaluation."""
+
+    @property
+    def margin_s(self) -> float:
+        """What to leave for finishing: twice a save and an evaluation."""
+        return 2 * (self.save_s + self.eval_s)
+
+    def note(self, now_s: float, total_steps: int, eval_step: int | None, write_s: float) -> None:
+        """Take one reading.
+
+        Args:
+            now_s: when.
+            total_steps: environment steps so far.
+            eval_step: the steps behind the last evaluation that has ended, if one has.
+            write_s: seconds spent writing so far; a save is added when it is done, all at once.
+        """
+        if self._write_s is not None:
+            self.save_s = max(self.save_s, write_s - self._write_s)
+        self._write_s = write_s
+        if not self._eval_freq:
+            return
+        due_step = total_steps - total_steps % self._eval_freq
+        if due_step != self._due_step:
+            self._due_step = due_step
+            if self._due_at is None:
+                self._due_at = now_s
+        if eval_step is not None and eval_step != self._eval_step:
+            self._eval_step = eval_step
+            if self._due_at is not None:
+                self.eval_s = now_s - self._due_at
+            # One that became due while the last was under way begins at the last one's end.
+            self._due_at = now_s if due_step > eval_step else None

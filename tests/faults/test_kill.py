@@ -1,6 +1,8 @@
 """``kill -9`` in the middle of ``stoker train``: the run goes on from its last checkpoint, nothing is torn.
 
-The short form runs with all the tests; the long one is marked ``faults`` (``make faults``).
+The same in chains of workers that confirm what is durable (``worker.py``): that is never lost. The short
+forms run with all the tests; the long ones are marked ``faults`` (``make faults``).
+STOKER_FAULTS_KILLS sets how many workers are killed.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from typing import Any
 
 import anyio
 import pytest
+from breaking import Breaker, amount, check
+from worker import Confirmed, Order
 
 from stoker import DQNConfig, TrainingRun, preset
 from stoker.trainer import config_from
@@ -205,3 +209,54 @@ def test_a_kill_before_the_first_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_thirty_kills(tmp_path: Path, seed: int) -> None:
     kill_and_resume(tmp_path, 10, seed)
+
+
+def chains(directory: Path, n_kills: int, seed: int, links: int = 25) -> str:
+    """Kill workers at random moments, each of them resuming what the one before has left.
+
+    After each kill everything is held against what was confirmed; each chain ends with a worker that is
+    left to finish.
+
+    Returns:
+        What came of it, in one line.
+    """
+    rng = random.Random(seed)
+    resumed = rows = confirmed = early = 0
+    with Breaker(directory) as breaker:
+        for first in range(0, n_kills, links):
+            root = directory / f"runs_{first}"
+            agent = ("fake", "dqn")[first // links % 2]
+            said: list[Confirmed] = []
+            found = check(root, said)
+            for k in range(first, min(first + links, n_kills)):
+                worker = breaker.start(Order(root=str(root), agent=agent, seed=seed + k))
+                if rng.random() < 0.8:  # else from its first instruction on
+                    worker.listen_until_begun()
+                worker.listen(rng.uniform(0.0, 0.5))  # a random moment
+                assert worker.kill() == -signal.SIGKILL, worker.log()
+                said.append(worker.said)
+                if worker.said.attempt:
+                    assert worker.said.from_steps == found.steps, "it goes on from the newest checkpoint"
+                    resumed += worker.said.from_steps > 0
+                else:
+                    early += 1
+                confirmed += sum(worker.said.episodes) + worker.said.evals
+                found = check(root, said)
+            last = breaker.start(Order(root=str(root), agent=agent, cycles=2))
+            assert last.end(60) == 0, last.log()
+            assert last.said.has_ended
+            assert last.said.from_steps == found.steps
+            rows += check(root, [*said, last.said]).n_rows
+    return (
+        f"{n_kills} kills: 0 of {confirmed} confirmed rows lost, 0 torn files, {resumed} resumed from a "
+        f"checkpoint, {early} killed before they had begun, 0 doubles in {rows} rows"
+    )
+
+
+def test_a_chain_of_kills(tmp_path: Path) -> None:
+    print("\n" + chains(tmp_path, 10, seed=0))
+
+
+@pytest.mark.faults
+def test_kills_in_chains(tmp_path: Path) -> None:
+    print("\n" + chains(tmp_path, amount("KILLS", 500), seed=1))

@@ -1,0 +1,8 @@
+"""Lets the rigs import what they share (``breaking``, ``worker``) from beside them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

@@ -1,0 +1,77 @@
+"""A disk that fills up in the middle of training: the error is typed, and with room again the run goes on.
+
+STOKER_FAULTS_FULL_DISKS sets how often each file system is filled.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from breaking import Breaker, amount, check, mounted, no_mounts
+from worker import Confirmed, Order
+
+pytestmark = pytest.mark.skipif(bool(no_mounts()), reason=no_mounts())
+
+MEGABYTES = {"ext4": 24, "xfs": 300, "tmpfs": 24}
+
+
+def fill(path: Path, room: int) -> None:
+    """Take up what is free but for ``room`` bytes."""
+    block = bytes(1 << 12)
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(block)
+        except OSError:
+            pass
+        file.truncate(max(0, file.tell() - room))
+
+
+def fill_up(directory: Path, kind: str, n_times: int, seed: int) -> str:
+    """Let workers run against a full disk, each time with another rest of it; make room and go on."""
+    rng = random.Random(seed)
+    confirmed = 0
+    told: dict[str, int] = {}
+    with mounted(kind, MEGABYTES[kind], directory) as place, Breaker(directory) as breaker:
+        for k in range(n_times):
+            root = place / f"runs_{k}"
+            # By turns the rows fill the disk, and the checkpoints of either agent.
+            often = {} if k % 3 else {"save_every": 1 << 30, "checkpoint_freq": 0}
+            order = Order(root=str(root), agent=("fake", "dqn")[k % 2], seed=seed + k, **often)
+            first = breaker.start(order)
+            first.listen_until_begun()
+            while not first.said.steps and not first.listen(0.005):
+                pass
+            fill(place / "ballast", 1 << rng.randrange(12, 19))
+            assert first.end(60) == 1, f"the disk is full, and it ended well\n{first.log()}"
+            assert first.said.error in ("SessionFailed", "WriteFailed"), first.said
+            assert "No space left on device" in first.said.text, first.said.text
+            assert "\n" not in first.said.text
+            path = first.said.text.partition("cannot write ")[2].partition(":")[0]
+            told[Path(path).suffix] = told.get(Path(path).suffix, 0) + 1
+            check(root, [first.said])
+            (place / "ballast").unlink()
+            said: list[Confirmed] = [first.said]
+            second = breaker.start(Order(root=str(root), agent=order.agent, cycles=3))
+            assert second.end(60) == 0, second.log()
+            assert second.said.from_steps >= first.said.steps
+            check(root, [*said, second.said])
+            confirmed += sum(first.said.episodes) + first.said.evals
+    kinds = ", ".join(f"{number} at a {suffix[1:]} file" for suffix, number in sorted(told.items()))
+    return (
+        f"{n_times} times a full {kind}: {n_times} typed errors ({kinds}), "
+        f"0 of {confirmed} confirmed rows lost, 0 torn files, {n_times} resumed"
+    )
+
+
+@pytest.mark.parametrize("kind", ["ext4", "tmpfs"])
+def test_a_full_disk(tmp_path: Path, kind: str) -> None:
+    print("\n" + fill_up(tmp_path, kind, 2, seed=0))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "tmpfs"])
+def test_full_disks(tmp_path: Path, kind: str) -> None:
+    print("\n" + fill_up(tmp_path, kind, amount("FULL_DISKS", 50), seed=1))

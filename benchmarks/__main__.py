@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-QUESTIONS = ("observe", "act", "dqn", "calm_loop")
+QUESTIONS = ("observe", "act", "dqn", "calm_loop", "journal", "saving")
 
 
 def main() -> int:

@@ -87,10 +87,11 @@ def test_the_tree_in_the_documents_is_the_one_on_disk(
     run_python(blocks(ROOT / "README.md", "python")[0].replace(LONG, SHORT))
     directory = run_on_disk().directory
     tree = section(ROOT / "README.md", "The run directory")
-    written = {path.name for path in directory.rglob("*") if path.is_file()}
-    assert written == {"metadata.json", "train_episodes.jsonl", "step_400.pt", "latest.pt"}
+    written = {path.name for path in directory.rglob("*") if path.is_file() and path.name[0] != "."}
+    journal = "0001-000000000000.journal"
+    assert written == {"metadata.json", "train_episodes.jsonl", "step_400.pt", "latest.pt", journal}
     for name in written:
-        assert name.replace("_400", "_<N>") in tree
+        assert name.replace("_400", "_<N>").replace("0001-000000000000", "<attempt>-<first event>") in tree
     # tmp_path is where the README's relative "runs" lies
     assert directory.relative_to(tmp_path).parts[:3] == ("runs", "cartpole", "v1")
 

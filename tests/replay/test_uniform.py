@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stoker.errors import ConfigError
 from stoker.replay import Batch, UniformReplay
 from stoker.types import EpisodeStatus, Experience
+from stoker.writer import stage
 
 STATUSES = [EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED]
 
@@ -121,15 +122,19 @@ def test_samples_after_a_load_are_those_of_the_uninterrupted_replay(count: int) 
         resumed.add(transition(number))
 
 
-def test_a_state_is_a_copy_of_the_filled_rows_only() -> None:
+def test_a_state_is_the_filled_rows_only_in_the_replays_own_memory() -> None:
     replay = UniformReplay(100, (2,))
     replay.extend([transition(number) for number in range(4)])
     state = replay.state_dict()
     assert state["observations"].shape == (4, 2)
-    assert state["observations"].untyped_storage().nbytes() == 4 * 2 * 4
-    replay.load_state_dict({**UniformReplay(100, (2,)).state_dict()})
-    replay.extend([transition(number) for number in range(50, 60)])
     assert state["actions"].tolist() == [0, 1, 2, 3]
+    assert state["actions"].data_ptr() == replay.state_dict()["actions"].data_ptr(), "not a copy"
+    kept = stage(state)
+    assert kept["observations"].untyped_storage().nbytes() == 4 * 2 * 4, "nor is the empty rest copied"
+    replay.load_state_dict(UniformReplay(100, (2,)).state_dict())
+    replay.extend([transition(number) for number in range(50, 60)])
+    assert kept["actions"].tolist() == [0, 1, 2, 3]
+    assert state["actions"].tolist() == [50, 51, 52, 53]
 
 
 def test_sampling_is_uniform_seeded_and_leaves_global_generators_alone() -> None:

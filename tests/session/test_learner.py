@@ -27,6 +27,7 @@ from stoker import (
 )
 from stoker.replies import Reply
 from stoker.session.events import (
+    CheckpointRequested,
     CheckpointStaged,
     EpisodeEnded,
     EpisodeStarted,
@@ -40,6 +41,7 @@ from stoker.session.events import (
     SnapshotTaken,
 )
 from stoker.session.learner import Learner
+from stoker.session.restoring import restore
 from stoker.testing import FakeAgent
 
 TERMINATED = EpisodeStatus.TERMINATED
@@ -79,7 +81,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
 
 def learner_with(agent: Any, run: TrainingRun | None, **config: Any) -> Learner:
     learner = Learner(agent, SessionConfig(**config), StatsTracker(), run)
-    learner.begin()
+    learner.begin(None)
     return learner
 
 
@@ -105,20 +107,28 @@ def described(effect: Any) -> Any:
         case EvaluationDue(snapshot):
             return ("evaluation", snapshot.total_steps, plain(snapshot.state))
         case _:
-            raise AssertionError(effect)
+            return effect
 
 
 def processed(learner: Learner, events: Sequence[Event]) -> list[Any]:
-    """Everything that comes of the events, however often the learner stops behind a checkpoint."""
-    while events:
-        before, events = len(events), learner.process(events)
-        assert len(events) < before
-    return learner.take_effects()
+    """Everything that comes of the events, however often the learner stops to have a checkpoint staged.
+
+    Effects are described as they come: a staged copy is good until the next one is staged.
+    """
+    effects: list[Any] = []
+    while events or learner.is_checkpoint_due:
+        if learner.is_checkpoint_due:
+            learner.stage_checkpoint()
+        else:
+            before, events = len(events), learner.process(events)
+            assert len(events) < before
+        effects += map(described, learner.take_effects())
+    return effects
 
 
 def finished(learner: Learner) -> list[Any]:
     learner.finish()
-    return learner.take_effects()
+    return processed(learner, [])
 
 
 def outcome(run: TrainingRun, events: list[Event], cuts: list[int]) -> list[Any]:
@@ -134,7 +144,7 @@ def outcome(run: TrainingRun, events: list[Event], cuts: list[int]) -> list[Any]
     for start, end in itertools.pairwise(bounds):
         if start < end:
             effects += processed(learner, events[start:end])
-    return [described(effect) for effect in effects + finished(learner)]
+    return effects + finished(learner)
 
 
 @settings(max_examples=15)
@@ -164,11 +174,12 @@ def test_requests_are_answered_in_their_place(run: TrainingRun) -> None:
     learner = learner_with(FakeAgent(), run)
     steps: list[Event] = [transition(k) for k in range(4)]
     record = EpisodeRecord(1.0, 2, TERMINATED)
-    effects = processed(learner, [
+    rest = learner.process([
         steps[0], FlushRequested(flushed), steps[1], SnapshotRequested(snapped), steps[2],
         EvalEpisodeEnded(record, None), EvalEpisodeEnded(record, 1), steps[3],
     ])  # fmt: skip
-    flush, snapshot, now, pinned = effects
+    assert rest == []
+    flush, snapshot, now, pinned = learner.take_effects()
     assert isinstance(flush, FlushReached)
     assert flush.reply is flushed
     assert isinstance(snapshot, SnapshotTaken)
@@ -177,6 +188,26 @@ def test_requests_are_answered_in_their_place(run: TrainingRun) -> None:
     assert isinstance(pinned, RowReady)
     assert [row.row.total_steps_at_eval for row in (now, pinned)] == [3, 1]  # type: ignore[union-attr]
     assert learner.total_steps == 4
+
+
+def test_it_stops_where_a_checkpoint_is_due_and_goes_on_behind_it(run: TrainingRun) -> None:
+    (asked, _) = anyio.run(no_reply)
+    learner = learner_with(FakeAgent(), run, checkpoint_freq=3)
+    events: list[Event] = [transition(k) for k in range(5)]
+    rest = learner.process(events)
+    assert (learner.is_checkpoint_due, len(rest), learner.total_steps) == (True, 2, 3)
+    assert learner.process(rest) == rest, "nothing is taken in before the copy is made"
+    learner.stage_checkpoint()
+    (staged,) = learner.take_effects()
+    assert isinstance(staged, CheckpointStaged)
+    assert (staged.step, staged.reply) == (3, None)
+    rest = learner.process([rest[0], CheckpointRequested(asked), rest[1]])
+    assert (learner.is_checkpoint_due, len(rest), learner.total_steps) == (True, 1, 4)
+    learner.stage_checkpoint()
+    (staged,) = learner.take_effects()
+    assert isinstance(staged, CheckpointStaged)
+    assert (staged.step, staged.reply) == (4, asked)
+    assert learner.process(rest) == []
 
 
 @pytest.mark.parametrize(
@@ -190,9 +221,9 @@ def test_each_period_fires_at_exactly_its_multiples(
     learner = learner_with(
         agent, run, opt_interval=opt_interval, checkpoint_freq=checkpoint_freq, eval_freq=eval_freq
     )
-    effects: list[Any] = processed(learner, [transition(k) for k in range(100)])
-    saved = [effect.step for effect in effects if isinstance(effect, CheckpointStaged)]
-    due = [effect.snapshot.total_steps for effect in effects if isinstance(effect, EvaluationDue)]
+    effects = processed(learner, [transition(k) for k in range(100)])
+    saved = [step for kind, step, _ in effects if kind == "checkpoint"]
+    due = [step for kind, step, _ in effects if kind == "evaluation"]
     assert agent.learned_at == list(range(opt_interval, 101, opt_interval))
     assert saved == (list(range(checkpoint_freq, 101, checkpoint_freq)) if checkpoint_freq else [])
     assert due == (list(range(eval_freq, 101, eval_freq)) if eval_freq else [])
@@ -203,9 +234,14 @@ def test_the_final_checkpoint_is_not_written_twice(run: TrainingRun) -> None:
     processed(learner, [transition(k) for k in range(10)])
     assert finished(learner) == []
     processed(learner, [EpisodeEnded(EpisodeRecord(1.0, 1, TERMINATED), 0)])
-    assert [type(effect) for effect in finished(learner)] == [CheckpointStaged], (
+    assert [effect[:2] for effect in finished(learner)] == [("checkpoint", 10)], (
         "an episode more is something new"
     )
+    processed(learner, [EpisodeStarted(0)])
+    assert [effect[:2] for effect in finished(learner)] == [("checkpoint", 10)], "and so is its beginning"
+    learner.process([EvalEpisodeEnded(EpisodeRecord(1.0, 1, TERMINATED), None)])
+    learner.take_effects()
+    assert [effect[:2] for effect in finished(learner)] == [("checkpoint", 10)], "and an evaluation"
 
 
 def test_without_a_run_nothing_is_staged() -> None:
@@ -214,36 +250,46 @@ def test_without_a_run_nothing_is_staged() -> None:
     assert finished(learner) == []
 
 
-def test_a_checkpoint_is_a_copy_of_its_moment(run: TrainingRun) -> None:
+def test_a_checkpoint_is_a_copy_of_its_moment_in_the_one_place_there_is(run: TrainingRun) -> None:
     agent = DQN(BOX, gymnasium.spaces.Discrete(2), CONFIG, seed=5)
     learner = learner_with(agent, run, checkpoint_freq=30)
-    staged = [
-        e for e in processed(learner, [transition(k) for k in range(60)]) if isinstance(e, CheckpointStaged)
-    ]
-    early, late = (effect.staged["agent"]["online"] for effect in staged)
-    assert any(not torch.equal(early[name], late[name]) for name in early)
+    assert len(learner.process([transition(k) for k in range(60)])) == 30
+    learner.stage_checkpoint()
+    (first,) = learner.take_effects()
+    assert isinstance(first, CheckpointStaged)
+    weights = first.staged["agent"]["online"]
+    early = {name: weight.clone() for name, weight in weights.items()}
+    assert all(torch.equal(early[name], weight) for name, weight in agent.state_dict()["online"].items())
+    learner.process([transition(k) for k in range(30, 60)])
+    assert all(torch.equal(early[name], weight) for name, weight in weights.items()), "learning leaves it be"
+    assert any(not torch.equal(early[name], late) for name, late in agent.state_dict()["online"].items())
+    learner.stage_checkpoint()
+    (second,) = learner.take_effects()
+    assert isinstance(second, CheckpointStaged)
+    for name, weight in second.staged["agent"]["online"].items():
+        assert weight.data_ptr() == weights[name].data_ptr(), "the same memory, again"
 
 
 def test_a_restored_learner_goes_on_as_the_first_would_have(run: TrainingRun) -> None:
     events = script()
     learner = learner_with(DQN(BOX, gymnasium.spaces.Discrete(2), CONFIG, seed=5), run, checkpoint_freq=25)
-    effects = processed(learner, events)
-    first = next(effect for effect in effects if isinstance(effect, CheckpointStaged))
-    at = next(
-        i for i, event in enumerate(events) if i and sum(type(e) is Experience for e in events[:i]) == 25
-    )
+    rest = learner.process(events)
+    learner.stage_checkpoint()
+    (*_, first) = learner.take_effects()
+    assert isinstance(first, CheckpointStaged)
     other = Learner(
         DQN(BOX, gymnasium.spaces.Discrete(2), CONFIG, seed=99),
         SessionConfig(checkpoint_freq=25),
         StatsTracker(),
         run,
     )
-    other.restore(first.staged)
-    other.begin()
+    restore(other, first.staged, run.journal)
+    other.begin(None)
     assert (other.total_steps, other.total_episodes, other.opt_steps) == (25, 3, learner_opt_steps(25))
+    assert other.n_events == len(events) - len(rest)
     assert finished(other) == [], "it begins where it was saved"
-    processed(other, events[at:])
-    assert [described(e) for e in finished(other)] == [described(e) for e in finished(learner)]
+    ours, theirs = processed(other, rest), processed(learner, rest)
+    assert ours + finished(other) == theirs + finished(learner)
 
 
 def learner_opt_steps(total_steps: int) -> int:

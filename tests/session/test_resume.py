@@ -86,7 +86,7 @@ async def test_rows_of_an_abandoned_future_are_told_apart(tmp_path: Path) -> Non
             if k % 10 == 9:
                 await session.on_episode(float(k), 10, EpisodeStatus.TERMINATED)
     run.checkpoint_path(150).unlink()  # as if it had been killed before the final one
-    run.latest_checkpoint_path.unlink()
+    (run.checkpoints_directory / "latest.pt").unlink()
     resumed = await TrainingRun.resume(run.directory)
     async with TrainingSession(FakeAgent(), resumed) as session:
         # The checkpoint at step 100 lies before the tenth episode's end, which came after it.

@@ -160,6 +160,7 @@ async def test_episode_row_env_extras_then_agent_extras(tmp_path: Path) -> None:
     (line,) = (run.directory / "train_episodes.jsonl").read_text().splitlines()
     row = json.loads(line)
     assert row.pop("time").endswith("Z")
+    assert len(row.pop("crc")) == 8
     assert row == {
         "total_reward": 23.0,
         "length": 23,

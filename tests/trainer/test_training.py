@@ -86,7 +86,7 @@ async def test_a_resumed_run_goes_on(tmp_path: Path) -> None:
     assert second.best_eval_reward >= first.best_eval_reward
     assert [row["episode"] for row in rows(resumed)] == list(range(1, second.total_episodes + 1))
     assert [attempt.from_steps for attempt in resumed.metadata.attempts] == [0, 300]
-    assert torch.load(resumed.checkpoint_path(450), weights_only=True)["replay"]["size"] == 450
+    assert torch.load(resumed.checkpoint_path(450), weights_only=True)["journal"]["replay"]["size"] == 450
 
 
 async def test_a_run_that_has_its_steps_only_evaluates(tmp_path: Path) -> None:

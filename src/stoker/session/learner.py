@@ -204,9 +204,9 @@ class Learner:
         self.busy_s += time.perf_counter() - started
 
     def _feed(self, batch: Sequence[Event], start: int) -> int:
-        """Feed the experiences that begin at ``start``, as far as the next other event or checkpoint.
+        """Feed the experiences that begin at ``start``, as far as another event, checkpoint or snapshot.
 
-        The agent observes them in slices, cut where it learns and where a checkpoint or a snapshot is due.
+        The agent observes them in slices, cut where it learns.
 
         Returns:
             Where it stopped.
@@ -215,11 +215,12 @@ class Learner:
         end = start
         while end < len(batch) and type(batch[end]) is Experience:
             end += 1
-        while start < end and not self.is_checkpoint_due:
+        # What is saved at a point must not count what lies behind it.
+        end = min(end, start + min(self._next_checkpoint, self._next_eval) - self.total_steps)
+        self._note_steps(cast("Sequence[Experience]", batch[start:end]))  # nothing else between
+        while start < end:
             stop = min(end, start + self._next_boundary - self.total_steps)
-            experiences = cast("Sequence[Experience]", batch[start:stop])  # nothing else between
-            self._note_steps(experiences)
-            agent.observe(experiences)
+            agent.observe(cast("Sequence[Experience]", batch[start:stop]))
             self.total_steps += stop - start
             start = stop
             if self.total_steps < self._next_boundary:

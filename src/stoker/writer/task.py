@@ -34,6 +34,11 @@ __all__ = ["Writer"]
 
 _PIECE_BYTES = 1 << 20
 _WAITING_BYTES = 64 << 20
+_LINGER_S = 0.05
+"""Rows and bytes wait this long for others, to be written with one call; a flush does not wait."""
+_LINGER_BYTES = 64 << 10
+_LINGER_ROWS = 1024
+"""So many of them wait no longer."""
 
 
 class _Row(msgspec.Struct, frozen=True, gc=False):
@@ -98,6 +103,8 @@ class Writer:
         self._data: dict[AppendLog, list[bytes]] = {}
         self._data_bytes = 0  # handed in and not yet written
         self._room = anyio.Event()
+        self._pending_since: float | None = None  # since when rows or bytes wait to be written
+        self._is_lingering = False  # whether the task sleeps until they are to be
         self._closed = False
         self._logs: set[Log] = set()
         self._latest: dict[Path, Any] = {}
@@ -130,6 +137,9 @@ class Writer:
         while self._data_bytes >= _WAITING_BYTES and not self._closed:
             await self._room.wait()
         self._data_bytes += len(data)
+        if self._is_lingering and self._data_bytes < _LINGER_BYTES and not self._closed:
+            self._data.setdefault(log, []).append(data)  # it will be looked at soon: no need to wake anybody
+            return
         try:
             await self._queue.put(_Data(log, data))
         except BaseException:
@@ -195,8 +205,12 @@ class Writer:
         """The next batch; meanwhile what is due is made durable."""
         while True:
             due_s = self._due_s()
-            with anyio.move_on_after(due_s):
-                return await self._queue.take()
+            self._is_lingering = self._pending_since is not None and not len(self._queue)
+            try:
+                with anyio.move_on_after(due_s):
+                    return await self._queue.take()
+            finally:
+                self._is_lingering = False
             await self._tend()
 
     def _due_s(self) -> float | None:
@@ -206,6 +220,8 @@ class Writer:
             if unsynced_bytes >= self._sync_bytes:
                 return 0.0
             due.append(self._synced_at + self._sync_interval_s)
+        if self._pending_since is not None:
+            due.append(self._pending_since + _LINGER_S)
         if self._latest:
             due.append(self._replaced_at + self._replace_interval_s)
         return max(0.0, min(due) - time.monotonic()) if due else None
@@ -227,9 +243,12 @@ class Writer:
                     others.append(operation)
                 case _:
                     assert_never(operation)
-        await self._append_pending()
+        if self._pending_since is None and (self._rows or self._data):
+            self._pending_since = time.monotonic()
         if others:
             await self._settle()
+        elif self._data_bytes >= _LINGER_BYTES or sum(map(len, self._rows.values())) >= _LINGER_ROWS:
+            await self._append_pending()
         for operation in others:
             if isinstance(operation, _Retire):
                 self._logs.discard(operation.log)
@@ -242,6 +261,7 @@ class Writer:
             await self._tend()
 
     async def _append_pending(self) -> None:
+        self._pending_since = None
         rows, self._rows = self._rows, {}
         data, self._data = self._data, {}
         for log, pieces in data.items():  # the journal before the rows that follow from it
@@ -264,6 +284,8 @@ class Writer:
     async def _tend(self) -> None:
         """Do what is due by now."""
         now = time.monotonic()
+        if self._pending_since is not None and now >= self._pending_since + _LINGER_S:
+            await self._append_pending()
         unsynced_bytes = sum(log.unsynced_bytes for log in self._logs)
         if now >= self._synced_at + self._sync_interval_s or unsynced_bytes >= self._sync_bytes:
             await self._sync()

@@ -12,6 +12,7 @@ import torch
 from stoker.agents import DQN, DQNConfig
 from stoker.errors import ConfigError
 from stoker.types import ActMode, Experience
+from stoker.writer import stage
 
 MakeAgent = Callable[..., DQN]
 MakeExperiences = Callable[..., list[Experience]]
@@ -73,7 +74,7 @@ def test_a_state_neither_follows_the_agent_nor_leads_it(
     experiences = make_experiences(40)
     for experience in experiences[:20]:
         step(agent, experience)
-    state = agent.state_dict()
+    state = stage(agent.state_dict())  # as the session does: the state itself shares the agent's memory
     frozen = through_a_file(state)
     twin, other = make_agent(), make_agent()
     twin.load_state_dict(state)
@@ -107,14 +108,19 @@ def test_settings_are_those_it_was_made_with(
     assert [group["lr"] for group in agent.state_dict()["optimizer"]["param_groups"]] == [0.01]
 
 
-def test_losses_of_interrupted_episodes_are_forgotten(
+def test_losses_of_running_episodes_are_saved_and_those_of_given_up_ones_forgotten(
     make_agent: MakeAgent, make_experiences: MakeExperiences
 ) -> None:
-    agent = make_agent()
+    first, second, third = make_agent(seed=1), make_agent(seed=2), make_agent(seed=3)
     for experience in make_experiences(10, actor_id=3):
-        step(agent, experience)
-    agent.load_state_dict(agent.state_dict())
-    assert agent.episode_extras(3) == {"epsilon": agent.epsilon}
+        step(first, experience)
+    for other in (second, third):
+        other.load_state_dict(through_a_file(first.state_dict()))
+    third.on_episode_start(3)  # what a session does after a resume that does not go on with the episode
+    extras = first.episode_extras(3)
+    assert extras.keys() == {"epsilon", "loss_mean", "loss_max", "loss_std"}
+    assert second.episode_extras(3) == extras
+    assert third.episode_extras(3) == {"epsilon": first.epsilon}
 
 
 def other_agent(
@@ -139,7 +145,7 @@ def test_states_of_other_sizes_are_refused_and_change_nothing(
     make_agent: MakeAgent, other: Callable[[], DQN], named: str
 ) -> None:
     agent = make_agent()
-    before = agent.state_dict()
+    before = stage(agent.state_dict())
     with pytest.raises(ConfigError, match=named):
         agent.load_state_dict(through_a_file(other().state_dict()))
     assert equal_trees(agent.state_dict(), before)

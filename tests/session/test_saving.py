@@ -1,0 +1,148 @@
+"""Saving in bounded memory, and which checkpoints a session keeps."""
+
+from __future__ import annotations
+
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import torch
+from training_parts import dqn, feed, transition
+
+from stoker import ConfigError, SessionConfig, TrainingRun, TrainingSession
+from stoker.runs import Retention
+from stoker.testing import FakeAgent
+from stoker.writer import load_checkpoint
+
+
+class SlowRun(TrainingRun):
+    """A run whose checkpoints wait to be let through, one by one."""
+
+    def begin(self) -> None:
+        self.may_publish = threading.Semaphore(0)
+        self.begun: list[int] = []
+        self.pointers: list[int] = []
+
+    def publish_step(self, staged: Any, step: int, retention: Retention | None = None) -> None:
+        self.begun.append(step)
+        self.pointers.append(staged["agent"]["online"]["layers.0.weight"].data_ptr())
+        before = staged["agent"]["online"]["layers.0.weight"].clone()
+        self.may_publish.acquire(timeout=30)
+        assert torch.equal(before, staged["agent"]["online"]["layers.0.weight"]), "nobody writes over it"
+        assert staged["agent"]["total_steps"] == step
+        super().publish_step(staged, step, retention)
+
+
+@pytest.mark.anyio
+async def test_there_is_one_copy_however_slow_the_disk_is(tmp_path: Path) -> None:
+    """The next checkpoint waits for the one before, and with it the learner and then the actors."""
+    run = await SlowRun.create("slow", root=tmp_path)
+    assert isinstance(run, SlowRun)
+    run.begin()
+    agent = dqn()
+    async with TrainingSession(agent, run, checkpoint_freq=20, queue_capacity=4) as session:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(feed, session, 0, 100)
+            for number in range(1, 6):
+                with anyio.fail_after(20):
+                    while len(run.begun) < number:  # noqa: ASYNC110 - in another thread
+                        await anyio.sleep(0.002)
+                for _ in range(30):  # all that can move has moved
+                    await anyio.sleep(0.002)
+                assert run.begun == [20 * k for k in range(1, number + 1)]
+                assert session.total_steps == min(20 * (number + 1), 100), "it learned on, up to the next one"
+                held = session.engine.learner._area.held_bytes
+                run.may_publish.release()
+        run.may_publish.release()
+        run.may_publish.release()
+    assert len(set(run.pointers)) == 1, "always the same memory"
+    assert held == sum(t.nbytes for t in tensors(load_checkpoint(run.checkpoint_path(100))))
+
+
+def tensors(tree: Any) -> list[torch.Tensor]:
+    match tree:
+        case torch.Tensor():
+            return [tree]
+        case dict():
+            return [tensor for part in tree.values() for tensor in tensors(part)]
+        case list() | tuple():
+            return [tensor for part in tree for tensor in tensors(part)]
+        case _:
+            return []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("last", "every", "kept"),
+    [
+        (2, 0, [90, 95]),
+        (2, 30, [30, 60, 90, 95]),
+        (1, 40, [40, 80, 95]),
+        (0, 0, []),
+        (None, 0, [*range(10, 91, 10), 95]),
+    ],
+)
+async def test_checkpoints_of_round_numbers_are_kept_for_good(
+    tmp_path: Path, last: int | None, every: int, kept: list[int]
+) -> None:
+    run = await TrainingRun.create("kept", root=tmp_path)
+    async with TrainingSession(
+        FakeAgent(), run, checkpoint_freq=10, keep_checkpoints=last, keep_every=every
+    ) as session:
+        await session.observe_many([transition(k) for k in range(95)])
+    assert run.checkpoint_steps() == kept
+    assert load_checkpoint(run.checkpoints_directory / "latest.pt")["session"]["total_steps"] == 95
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("keep_best", [1, 2, 3])
+async def test_the_best_few_are_kept_and_known_again_after_a_resume(tmp_path: Path, keep_best: int) -> None:
+    run = await TrainingRun.create("best", root=tmp_path)
+    values = [1.0, 5.0, 3.0, 4.0, 0.0, 5.0]
+    saved: list[bool] = []
+    for part in (values[:3], values[3:]):
+        async with TrainingSession(FakeAgent(), run, keep_best=keep_best) as session:
+            for value in part:
+                await session.observe(transition(session.total_steps))
+                await session.flush()
+                saved.append(await session.maybe_save_best(value))
+        run = await TrainingRun.resume(run.directory)
+    assert saved == [True, True, False, False, False, False], "strictly above all before"
+    assert run.bests() == [(5.0, 2), (5.0, 6), (4.0, 4)][:keep_best]
+    best = load_checkpoint(run.best_checkpoint_path)
+    assert best["best"] == {"value": 5.0, "total_steps": 2}
+    assert best["agent"]["total_steps"] == 2
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"keep_every": -1}, "keep_every=-1: give an int of at least 0"),
+    ({"keep_best": 0}, "keep_best=0: give an int of at least 1"),
+    ({"keep_best": None}, "keep_best=None"),
+    ({"journal": 1}, "journal=1: give True or False"),
+    ({"lockstep": "yes"}, "lockstep='yes': give True or False"),
+    ({"lockstep": True, "journal": False}, "lockstep=True needs journal=True"),
+    ({"keep_journal": "some"}, "keep_journal='some': choose one of needed, all"),
+    ({"journal_segment_bytes": 0}, "journal_segment_bytes=0"),
+    ({"flush_bytes": 0}, "flush_bytes=0"),
+    ({"stall_timeout_s": 0}, "stall_timeout_s=0: nothing can move in no time"),
+    ({"stall_timeout_s": float("inf")}, "stall_timeout_s=inf"),
+    ({"actor_timeout_s": -1.0}, "actor_timeout_s=-1.0"),
+    ({"actor_timeout_s": True}, "actor_timeout_s=True"),
+    ({"on_stall": "restart"}, "on_stall='restart': choose one of fail, warn"),
+    ({"on_silent_actor": "ignore"}, "on_silent_actor='ignore': choose one of warn, restart, fail"),
+    ({"inference": "gpu"}, "inference='gpu'"),
+    ({"keep_checkpoints": -1}, "keep_checkpoints=-1"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), REFUSED, ids=[str(settings) for settings, _ in REFUSED])
+def test_a_setting_that_cannot_be_is_refused_by_name_and_value(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        SessionConfig(**settings)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        TrainingSession(FakeAgent(), **settings)

@@ -276,10 +276,11 @@ def sync_attempt(run: TrainingRun, agent: DQN, until: int, stop_at: int | None =
                 following, reward, terminated, truncated, _ = env.step(action)
                 status = EpisodeStatus.of(terminated, truncated)
                 if session.total_steps + 1 == stop_at:
-                    session.stop()  # from elsewhere, say: this step is under way
+                    session.stop()  # from elsewhere, say: this step is dropped, and done again after a resume
                 before = session.total_steps
                 session.observe(Experience(observation, action, reward, following, status))
-                assert session.total_steps == before + 1, "learned, though the batch is not full"
+                learned = 0 if session.is_stopped else 1
+                assert session.total_steps == before + learned, "learned, though the batch is not full"
                 observation, total_reward, length = following, total_reward + reward, length + 1
             if status.is_done:
                 session.on_episode(total_reward, length, status)

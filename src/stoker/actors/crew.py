@@ -22,6 +22,8 @@ from stoker.types import ActorId
 __all__ = ["Crew", "run_actors"]
 
 logger = logging.getLogger("stoker.actors")
+_LATE_S = 0.5
+"""A wake-up that is later than this, beyond two intervals, was kept from coming."""
 
 
 class Crew:
@@ -56,7 +58,7 @@ class Crew:
         if twice:
             raise ConfigError(f"actor ids {', '.join(twice)} are given twice: one id, one stream of episodes")
         self._session = session
-        turn = session.turn
+        turn = session.engine.take_turn()
         self._actors = [
             Actor(
                 session,
@@ -123,12 +125,17 @@ class Crew:
         config = self._session.config
         limit_s = config.actor_timeout_s
         warned: set[tuple[ActorId, float]] = set()
+        interval_s = min(5.0, limit_s / 10)
+        awake_since = 0.0
         while True:
-            await anyio.sleep(min(5.0, limit_s / 10))
+            due_at = time.monotonic() + interval_s
+            await anyio.sleep(interval_s)
             now = time.monotonic()
+            if now > due_at + _LATE_S + 2 * interval_s:  # this process did not run: nobody could move
+                awake_since = now
             for actor in self._actors:
                 since, actor_id = actor.in_env_since, actor.report.actor_id
-                if since is None or now - since < limit_s or (actor_id, since) in warned:
+                if since is None or now - max(since, awake_since) < limit_s or (actor_id, since) in warned:
                     continue
                 last = (
                     f"its last event was step {actor.report.steps} of its life"

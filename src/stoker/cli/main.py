@@ -16,7 +16,7 @@ from importlib import import_module
 
 from stoker import __version__
 from stoker.cli.limits import start_clock
-from stoker.errors import ConfigError, StokerError
+from stoker.errors import ConfigError, Stalled, StokerError
 
 __all__ = ["main"]
 
@@ -56,7 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except StokerError as error:
         print(f"stoker: error: {_one_line(error)}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        code = 2 if isinstance(error, ConfigError) else 1
+        if isinstance(error.__cause__, Stalled):
+            # A call was given up in the middle: torch would abort a process that is taken down around it.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        return code
     except BrokenPipeError:  # `stoker ls | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

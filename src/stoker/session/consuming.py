@@ -46,6 +46,8 @@ class Consumer:
     def __init__(self, engine: Engine, thread: DedicatedThread) -> None:
         self.since: float | None = None
         """When the learner's present call began, in monotonic seconds; None: it has none."""
+        self.is_idle = False
+        """Whether it waits for events and nothing else."""
         self.due: PolicySnapshot | None = None
         """The newest snapshot that is to be evaluated."""
         self.due_changed = anyio.Event()
@@ -64,7 +66,7 @@ class Consumer:
         """
         learner = self._learner
         await self._deliver()
-        while batch := await self._engine.queue.take():
+        while batch := await self._next_batch():
             while batch or learner.is_checkpoint_due:
                 if learner.is_checkpoint_due:
                     await self._save()
@@ -74,6 +76,13 @@ class Consumer:
         if learner.is_checkpoint_due:
             await self._save()
         await self._write_counters()
+
+    async def _next_batch(self) -> Sequence[Event]:
+        self.is_idle = True
+        try:
+            return await self._engine.queue.take()
+        finally:
+            self.is_idle = False
 
     async def _learn(self, batch: Sequence[Event]) -> Sequence[Event]:
         """Let the learner take events in; return those that it has left over."""

@@ -73,6 +73,7 @@ class Engine:
         self.turn = Turn()
         """With lockstep, after a resume: the running episodes, and who was the last to step."""
         self.first_step = 0
+        self._has_begun = False
         self._is_settled = True
         self.started_at = self.ended_at = 0.0
 
@@ -90,14 +91,12 @@ class Engine:
             self.policies = await self._open()
         except BaseException:
             self._thread.close()
-            if self.run is not None:
-                self.run.release()
+            if self._has_begun and self.run is not None:
+                self.run.end_session(settled=True)
             raise
         self.queue: BatchQueue[Event] = BatchQueue(config.queue_capacity)
         self.inference = Inference(self.policies, config.inference)
-        self.intake = Intake(
-            self.learner.agent, self.learner.total_steps, config.max_steps, lockstep=config.lockstep
-        )
+        self.intake = Intake(self.learner.agent, self.learner.total_steps, config.max_steps)
         self.writer = Writer(
             sync_interval_s=config.flush_interval_s,
             sync_bytes=config.flush_bytes,
@@ -120,7 +119,8 @@ class Engine:
     async def _open(self) -> PolicyBuffer:
         run, learner, thread = self.run, self.learner, self._thread
         if run is not None:
-            await to_thread.run_sync(run.acquire)
+            await to_thread.run_sync(run.begin_session)
+            self._has_begun = True
             self.turn = await thread.run(restore_newest, learner, run)
             if run.is_new:
                 run.is_new = False
@@ -147,8 +147,8 @@ class Engine:
         finally:
             self.ended_at = time.monotonic()
             # While a call that was given up still runs, this process is not done with the run.
-            if self.run is not None and self._is_settled:
-                self.run.release()
+            if self.run is not None:
+                self.run.end_session(settled=self._is_settled)
             if self.failure is not None:  # says more than the group or the cancellation that it led to
                 raise SessionFailed(*self.failure)
         return bool(handled)
@@ -175,6 +175,11 @@ class Engine:
             await self.writer.submit(work, reply, name=name)
             handed_in()
             await reply.wait()
+
+    def take_turn(self) -> Turn:
+        """The running episodes, for those who go on with them: once."""
+        turn, self.turn = self.turn, Turn()
+        return turn
 
     @property
     def is_over(self) -> bool:
@@ -235,6 +240,8 @@ class Engine:
         The writer, unless it is the one that died, still makes durable what it was handed.
         """
         if self.failure is not None:
+            if part == "writer":  # it was to finish, and cannot
+                self._shields["writer"].cancel()
             return
         self.failure = (part, error)
 
@@ -248,7 +255,7 @@ class Engine:
             reply.fail(failed())
         self.consumer.due_changed.set()
         for name, shield in self._shields.items():
-            if name != "writer" or part == "writer":
+            if name == part or name not in ("writer", "watch"):  # the writer finishes, under the watch
                 shield.cancel()
         self._tasks.cancel_scope.cancel()
 
@@ -266,5 +273,11 @@ class Engine:
             for shield in self._shields.values():
                 shield.cancel()
             if self.failure is not None:  # an update may still be running, on an agent that is read next
-                self._is_settled = await self._thread.settle(self.config.stall_timeout_s)
+                self._is_settled = await self._settle()
             self._thread.close()
+
+    async def _settle(self) -> bool:
+        """Wait, but not for ever, for calls that may still run; say whether none does any more."""
+        limit_s = self.config.stall_timeout_s
+        is_learner_settled = await self._thread.settle(limit_s)
+        return await self.writer.settle(limit_s) and is_learner_settled

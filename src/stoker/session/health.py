@@ -76,14 +76,16 @@ def health_of(engine: Engine, now: float) -> Health:
     doing = engine.writer.doing
     writer, writer_s = (None, 0.0) if doing is None else (doing[0], now - doing[1])
     n_observing, n_acting = engine.queue.n_waiting, engine.inference.n_waiting
-    silent = silent_actors(engine, now)
+    silent = () if engine.is_over else silent_actors(engine, now)
     waits: list[str] = []
     learning = "" if learner_s is None else f", which has been in one call for {learner_s:.1f} s"
     writing = "" if writer is None else f", which has been {writer} for {writer_s:.1f} s"
     if n_observing:
         waits.append(f"{_callers(n_observing)} in observe: the queue is full, before the learner{learning}")
     if n_acting:
-        waits.append(f"{_callers(n_acting)} in act for the next forward pass")
+        began = engine.inference.since
+        passing = "" if began is None else f", the present one has been computing for {now - began:.1f} s"
+        waits.append(f"{_callers(n_acting)} in act for a forward pass{passing}")
     if engine.n_asking:
         behind = (
             f"behind the learner{learning}" if len(engine.queue) or learning else f"for the writer{writing}"
@@ -113,10 +115,12 @@ def health_of(engine: Engine, now: float) -> Health:
 def silent_actors(engine: Engine, now: float, at_least_s: float = _LEAST_S) -> tuple[SilentActor, ...]:
     """Actors in an episode that wait for nothing of the session, the longest silent first; at most 100."""
     learner = engine.learner
+    # With lockstep those who take turns wait for each other.
+    in_turns = engine.watch.supervised if learner.is_lockstep else frozenset[ActorId]()
     found = [
         (learner.seen_at.get(actor_id, now), actor_id)
         for actor_id in list(learner.open_episodes)
-        if not engine.intake.is_waiting(actor_id)
+        if not engine.intake.is_waiting(actor_id) and actor_id not in in_turns
     ]
     found = sorted((pair for pair in found if now - pair[0] >= at_least_s), key=lambda pair: pair[0])
     return tuple(

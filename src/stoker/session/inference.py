@@ -47,6 +47,7 @@ class Inference:
         }
         self._wake = anyio.Event()
         self._closed: Callable[[], Exception] | None = None
+        self._n_in_pass = 0
         self.since: float | None = None
         """When the pass that its thread is computing began, in monotonic seconds; None: there is none."""
         self.n_passes = 0
@@ -58,8 +59,8 @@ class Inference:
 
     @property
     def n_waiting(self) -> int:
-        """Callers that wait for a pass to begin."""
-        return sum(map(len, self._waiting.values()))
+        """Callers that wait for a pass, or for the present one to end."""
+        return sum(map(len, self._waiting.values())) + self._n_in_pass
 
     async def act(self, observation: Any, mode: ActMode) -> tuple[Any, Any]:
         """The action for one observation, and what the policy wants to remember about it, or None."""
@@ -99,11 +100,11 @@ class Inference:
         observations = [observation for observation, _ in batch]
         try:
             if self._in_thread:
-                self.since = time.monotonic()
+                self.since, self._n_in_pass = time.monotonic(), len(batch)
                 actions, memories = await self._thread.run(
                     self._act, observations, mode, abandon_on_cancel=True
                 )
-                self.since = None
+                self.since, self._n_in_pass = None, 0
             else:
                 actions, memories = self._act(observations, mode)
         except BaseException:

@@ -24,13 +24,9 @@ class Intake:
         agent: brings checks of its own, if it is ``ChecksInput``.
         accepted_steps: experiences accepted before, in other attempts.
         max_steps: how many may ever be accepted; None: no limit.
-        lockstep: ``stop`` lets those who have their action observe its outcome: what was drawn for the
-            action is spent, and a resume could not do the step again.
     """
 
-    def __init__(
-        self, agent: LearningAgent, accepted_steps: int, max_steps: int | None, *, lockstep: bool = False
-    ) -> None:
+    def __init__(self, agent: LearningAgent, accepted_steps: int, max_steps: int | None) -> None:
         checks = agent if isinstance(agent, ChecksInput) else None
         self._check_experience: Callable[[Experience], None] | None = checks and checks.check_experience
         self._check_observation: Callable[[Any], None] | None = checks and checks.check_observation
@@ -43,7 +39,6 @@ class Intake:
         self._memory: dict[ActorId, Any] = {}
         self._acting: set[ActorId] = set()
         self._observing: set[ActorId] = set()
-        self._in_step: set[ActorId] | None = set() if lockstep else None  # actors that have their action
         self._cut: set[ActorId] = set()  # actors whose episode lost a transition to the limit
 
     @property
@@ -80,18 +75,12 @@ class Intake:
 
     def reserve(self, actor_id: ActorId) -> bool:
         """Count one experience as accepted, unless the limit is reached; whoever drops it counts that."""
-        if self.is_full and not self._may_finish(actor_id):
+        if self.is_full:
             if len(self._cut) < _ACTORS:
                 self._cut.add(actor_id)
             return False
         self.accepted_steps += 1
-        if self._in_step is not None:
-            self._in_step.discard(actor_id)
         return True
-
-    def _may_finish(self, actor_id: ActorId) -> bool:
-        """Whether an actor is in the middle of a step that began before ``stop``."""
-        return self._in_step is not None and actor_id in self._in_step and self.accepted_steps < self._limit
 
     def take_back(self, experience: Experience) -> None:
         """Undo ``reserve`` and ``joined`` for an experience that did not get in."""
@@ -159,8 +148,6 @@ class Intake:
 
     def remember(self, mode: ActMode, actor_id: ActorId, memory: Any) -> None:
         """Keep what the policy wants to remember until this actor's next experience."""
-        if self._in_step is not None and mode is ActMode.EXPLORE:
-            self._in_step.add(actor_id)
         if mode is ActMode.EXPLORE and memory is not None:
             self._memory.pop(actor_id, None)
             self._memory[actor_id] = memory

@@ -42,7 +42,7 @@ from stoker.session.journaling import EventJournal
 from stoker.session.policies import PolicyBuffer
 from stoker.session.snapshot import PolicySnapshot
 from stoker.stats import StatsTracker
-from stoker.types import ActorId, Experience
+from stoker.types import ActorId, EpisodeStatus, Experience
 from stoker.writer import StagingArea
 
 __all__ = ["Learner"]
@@ -94,7 +94,9 @@ class Learner:
         self._area = StagingArea()
         self._saved_at: tuple[int, ...] | None = None  # what the last staged checkpoint had counted
         self._checkpoint_reply: Reply[None] | None = None
-        self._now = 0.0  # when the present batch was taken up
+        self._heard: set[ActorId] = set()  # the actors of the present batch
+        self._ended: set[ActorId] = set()  # actors whose last transition ended an episode that is not closed
+        self._acting: dict[str, Any] = {}  # with lockstep: what acting changes, as it was at the last barrier
         self._next_learn: int = 0
         self._next_checkpoint: int = 0
         self._next_eval: int = 0
@@ -108,6 +110,7 @@ class Learner:
         """Make the acting copies; from here on events may come, and go to the journal."""
         self.journal = journal
         self.policies = PolicyBuffer(self.agent)
+        self.seen_at = dict.fromkeys(self.open_episodes, time.monotonic())
         self._published_at = self.total_steps
         # Where feeding stops next: the first multiple of each period beyond the present step.
         config = self._config
@@ -151,6 +154,7 @@ class Learner:
         for actor_id in list(self.open_episodes):
             self._start_episode(EpisodeStarted(actor_id))
             del self.open_episodes[actor_id]
+        self._heard.clear()
 
     def process(self, batch: Sequence[Event]) -> Sequence[Event]:
         """Take a batch of events in; what comes of them, in order, is for ``take_effects``.
@@ -159,7 +163,6 @@ class Learner:
             The events that are left over: it stops where a checkpoint is due.
         """
         started = time.perf_counter()
-        self._now = time.monotonic()
         done = 0
         while done < len(batch) and not self.is_checkpoint_due:
             event = batch[done]
@@ -170,6 +173,10 @@ class Learner:
                 done += 1
         if self._published_at != self.total_steps:
             self._publish()
+        now = time.monotonic()
+        for actor_id in self._heard:
+            self.seen_at[actor_id] = now
+        self._heard.clear()
         self.busy_s += time.perf_counter() - started
         return batch[done:]
 
@@ -181,6 +188,8 @@ class Learner:
                     self._start_episode(EpisodeStarted(actor_id))
                     del self.open_episodes[actor_id]
                 del self.seen_at[actor_id]
+            self._heard.clear()
+            self._ended &= self.seen_at.keys()
 
     def take_effects(self) -> list[Effect]:
         """What has come of the events since the last call, in order."""
@@ -197,7 +206,7 @@ class Learner:
         """Copy the state of this point; the copy made last must be on disk by now."""
         started = time.perf_counter()
         self._write_journal()
-        staged = saving.step_state(self, self._area)
+        staged = saving.step_state(self, self._area, self._acting)
         self._effects.append(CheckpointStaged(staged, self.total_steps, self._checkpoint_reply))
         self.is_checkpoint_due, self._checkpoint_reply = False, None
         self._saved_at = self._counts()
@@ -266,6 +275,7 @@ class Learner:
                 self._write_journal()
                 self._effects.append(FlushReached(reply))
             case BarrierRequested(reply):
+                self._acting = saving.acting_state(self.agent)
                 self._effects.append(BarrierReached(reply))
             case CheckpointRequested(reply):
                 self.is_checkpoint_due, self._checkpoint_reply = True, reply
@@ -280,20 +290,25 @@ class Learner:
         """Journal and count transitions, before the agent gets them."""
         if self.journal is not None:
             self.journal.note(experiences, self.n_events, self.total_steps)
-        number, now, seen_at, running = self.n_events, self._now, self.seen_at, self.open_episodes
+        number, heard, running, ended = self.n_events, self._heard, self.open_episodes, self._ended
         for experience in experiences:
             actor_id = experience.actor_id
-            seen_at[actor_id] = now
-            if actor_id not in running:
+            heard.add(actor_id)
+            if actor_id not in running or actor_id in ended:
                 running[actor_id] = number
+                ended.discard(actor_id)
+            if experience.status is not EpisodeStatus.CONTINUING:
+                ended.add(actor_id)
             number += 1
         self.n_events = number
+        self._acting = {}
 
     def _note(self, event: EpisodeStarted | EpisodeEnded) -> None:
         if self.journal is not None:
             self.journal.note((event,), self.n_events, self.total_steps)
         self.n_events += 1
-        self.seen_at[event.actor_id] = self._now
+        self._heard.add(event.actor_id)
+        self._ended.discard(event.actor_id)
 
     def _start_episode(self, event: EpisodeStarted) -> None:
         self._note(event)

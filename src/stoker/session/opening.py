@@ -62,10 +62,14 @@ def begin_learning(
 def _journal(learner: Learner, config: SessionConfig, run: TrainingRun) -> EventJournal:
     run.begin_journal()
     agent = learner.agent
+    # A point is of use only if nothing is missing behind it: an attempt may have been without a journal.
+    first = run.journal.leads_from(learner.n_events)
     points = [
         (header.first_event, int(header.rebuild["n_added"]))
         for _, header in run.journal.headers()
-        if header.rebuild is not None and header.first_event <= learner.n_events
+        if header.rebuild is not None
+        and first is not None
+        and first <= header.first_event <= learner.n_events
     ]
     return EventJournal(
         run.open_segment,

@@ -6,6 +6,8 @@ Where the live run saved a checkpoint, the two can be held side by side.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -13,7 +15,7 @@ import msgspec
 import torch
 
 from stoker.agents.protocol import LearningAgent, RebuildsReplay
-from stoker.errors import CheckpointCorrupt, ConfigError, JournalBroken
+from stoker.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError, JournalBroken
 from stoker.journal import JournalEvent
 from stoker.runs import TrainingRun
 from stoker.session.config import SessionConfig
@@ -25,6 +27,7 @@ from stoker.writer import load_checkpoint
 
 __all__ = ["Comparison", "Replayed", "replay_run"]
 
+logger = logging.getLogger("stoker.session")
 _CHUNK = 1024
 
 
@@ -78,12 +81,13 @@ def replay_run(
         watch: called now and then with ``total_steps``.
 
     Raises:
-        ConfigError: ``to_step`` or ``from_step`` cannot be reached.
+        ConfigError: ``to_step`` cannot be reached.
+        CheckpointNotFound: There is no checkpoint at ``from_step``.
         JournalBroken: The journal is damaged or gone where it is needed.
     """
     journal = run.journal
     last = journal.n_events()
-    learner = _starting_point(run, agent, from_step)
+    learner = _starting_point(run, agent, from_step, last)
     began_at = learner.total_steps
     marks = _marks(run, learner.n_events, last)
     if to_step is not None and to_step < began_at:
@@ -105,7 +109,8 @@ def replay_run(
     def compare() -> None:
         if (step := marks.get(position)) is not None:
             feed()
-            comparisons.append(Comparison(step, tuple(_differences(run, step, learner))))
+            with contextlib.suppress(CheckpointNotFound):  # pruned since
+                comparisons.append(Comparison(step, tuple(_differences(run, step, learner))))
 
     compare()
     for _, event in journal.read(position, last):
@@ -128,13 +133,14 @@ def replay_run(
     )
 
 
-def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | None) -> Learner:
+def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | None, last: int) -> Learner:
     journal = run.journal
     headers = [header for _, header in journal.headers()]
     if not headers:
         raise JournalBroken(journal.directory, "there is no journal: the run was trained with journal=False")
     learner = _learner(agent, headers[0].opt_interval)
-    if from_step is None and journal.first_event() == 0:
+    leads_from = journal.leads_from(last)
+    if from_step is None and leads_from == 0:
         learner.begin(None)
         return learner
     problem: Exception | None = None
@@ -145,13 +151,15 @@ def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | Non
         except (JournalBroken, CheckpointCorrupt) as error:
             problem = error
             continue
+        if from_step is None and (leads_from is None or learner.n_events < leads_from):
+            continue
         before = [header for header in headers if header.first_event <= learner.n_events]
         return learner.with_opt_interval((before or headers)[-1 if before else 0].opt_interval)
     if problem is not None:
         raise problem
     raise JournalBroken(
         journal.directory,
-        f"it begins at event {journal.first_event()}, and there is no checkpoint to begin at; "
+        f"it leads to its end only from event {leads_from} on, and there is no checkpoint to begin at; "
         "keep_journal='all' keeps it whole",
     )
 
@@ -165,7 +173,13 @@ def _marks(run: TrainingRun, first: int, last: int) -> dict[int, int]:
     """The checkpoints of the run by the number of events before them."""
     marks: dict[int, int] = {}
     for step in run.checkpoint_steps():
-        events = int(load_checkpoint(run.checkpoint_path(step))["session"]["events"])
+        try:
+            events = int(load_checkpoint(run.checkpoint_path(step))["session"]["events"])
+        except CheckpointNotFound:  # pruned since
+            continue
+        except CheckpointCorrupt as error:
+            logger.warning("%s; it is not compared", error)
+            continue
         if first <= events <= last:
             marks[events] = step
     return marks

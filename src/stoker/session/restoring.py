@@ -67,7 +67,12 @@ def _restore_agent(agent: LearningAgent, state: Mapping[str, Any], journal: Jour
             f"the checkpoint's replay is in the journal, which {type(agent).__name__} cannot read: it lacks "
             "the methods of RebuildsReplay"
         )
-    _observe_again(agent, journal, position)
+    before = agent.replay.state_dict()
+    try:
+        _observe_again(agent, journal, position)
+    except JournalBroken:
+        agent.replay.load_state_dict(before)  # an older checkpoint may bring no replay
+        raise
     agent.load_state_dict(state["agent"])
     agent.end_rebuild(position["replay"])
 

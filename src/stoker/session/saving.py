@@ -19,7 +19,7 @@ from stoker.writer import StagingArea, stage
 if TYPE_CHECKING:
     from stoker.session.learner import Learner
 
-__all__ = ["FORMAT", "agent_state", "agent_type", "best_state", "step_state", "weights_state"]
+__all__ = ["FORMAT", "acting_state", "agent_state", "agent_type", "best_state", "step_state", "weights_state"]
 
 FORMAT = 2
 
@@ -29,12 +29,27 @@ def agent_type(agent: Any) -> str:
     return type(agent).__name__
 
 
-def step_state(learner: Learner, area: StagingArea) -> dict[str, Any]:
-    """Copy all that a resume needs into the staging area, whose last content is given up."""
+def acting_state(agent: LearningAgent) -> dict[str, Any]:
+    """Stage the entries of an agent's state that acting changes."""
+    names: frozenset[str] = getattr(agent, "acting_state", frozenset[str]())
+    if not names:
+        return {}
+    state = agent.state_dict()
+    return {name: stage(state[name], f"agent[{name!r}]") for name in names}
+
+
+def step_state(learner: Learner, area: StagingArea, acting: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy all that a resume needs into the staging area, whose last content is given up.
+
+    Args:
+        learner: between two events.
+        area: where to.
+        acting: what acting changes, where somebody may have drawn for a step that is not learned yet.
+    """
     agent = learner.agent
     state: dict[str, Any] = {
         **_header(learner, "step"),
-        "agent": agent.state_dict(),
+        "agent": {**agent.state_dict(), **acting},
         "journal": _journal_position(learner),
     }
     state["session"] |= {

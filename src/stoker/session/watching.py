@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Watch"]
 
 logger = logging.getLogger("stoker.session")
+_LATE_S = 0.5
+"""A wake-up that is later than this, beyond two intervals, was kept from coming."""
 
 
 class _Busy(msgspec.Struct, frozen=True):
@@ -60,6 +62,7 @@ class Watch:
         self._warned: set[str] = set()
         self._warned_of: set[ActorId] = set()
         self._turned_at = time.monotonic()
+        self._awake_since = 0.0  # when this process last came back from not running at all
         self._ended = threading.Event()
 
     async def run(self) -> None:
@@ -70,8 +73,12 @@ class Watch:
         ).start()
         try:
             while True:
+                due_at = time.monotonic() + self._interval_s
                 await anyio.sleep(self._interval_s)
                 now = self._turned_at = time.monotonic()
+                # Stopped (Ctrl-Z, a paused container) or held up: nobody could move meanwhile.
+                if now > due_at + _LATE_S + 2 * self._interval_s:
+                    self._awake_since = now
                 self._look_at_parts(now)
                 self._look_at_actors(now)
         finally:
@@ -84,7 +91,7 @@ class Watch:
                 self._known[busy.part] = (busy.progress, now)
                 self._warned.discard(busy.part)
                 continue
-            still_s = now - max(since, busy.since)
+            still_s = now - max(since, busy.since, self._awake_since)
             if still_s < self._stall_s:
                 continue
             stalled = Stalled(busy.doing, still_s, busy.way_out)
@@ -125,8 +132,9 @@ class Watch:
 
     def _look_at_actors(self, now: float) -> None:
         engine = self._engine
-        if engine.consumer.since is not None or len(engine.queue):
-            return  # their last events may be waiting to be consumed
+        could_be_heard = engine.consumer.is_idle and not len(engine.queue) and not engine.n_asking
+        if not could_be_heard or now - self._awake_since < self._actor_s:
+            return  # they may be waiting for an answer, their last events to be consumed, or could not come
         silent = [
             one for one in silent_actors(engine, now, self._actor_s) if one.actor_id not in self.supervised
         ]

@@ -131,10 +131,19 @@ class DQN:
 
     def replay_reference(self) -> dict[str, Any]:
         """Where the replay stands, without its transitions."""
-        return self._replay.reference()
+        return {**self._replay.reference(), "n_step": self.config.n_step}
 
     def begin_rebuild(self, point: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
-        """Be at that point, with a replay that expects what comes behind it."""
+        """Be at that point, with a replay that expects what comes behind it.
+
+        Raises:
+            ConfigError: ``n_step`` is another one: the replay would not be what it was.
+        """
+        if reference["n_step"] != self.config.n_step:
+            raise ConfigError(
+                f"n_step={self.config.n_step}: this run's replay was made with {reference['n_step']} and "
+                "is rebuilt from its journal: resume with that, or fork the run without its replay"
+            )
         self._windows.load_state_dict(point["windows"])
         self._replay.begin_rebuild(reference, int(point["n_added"]))
 
@@ -142,7 +151,7 @@ class DQN:
         """Say that everything up to where ``reference`` stands was observed again.
 
         Raises:
-            ConfigError: ``n_step`` is another one.
+            ConfigError: It was not so many transitions.
         """
         self._replay.end_rebuild(reference)
 

@@ -89,7 +89,7 @@ class NStepWindows:
         last = window[-1]
         total, discount = 0.0, 1.0
         for step in window:
-            total += discount * step.reward
+            total += discount * float(step.reward)  # a numpy number would be summed in its own precision
             discount *= self._gamma
         first = window.popleft()
         n_more = len(window)

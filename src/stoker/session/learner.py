@@ -96,7 +96,7 @@ class Learner:
         self._checkpoint_reply: Reply[None] | None = None
         self._heard: set[ActorId] = set()  # the actors of the present batch
         self._ended: set[ActorId] = set()  # actors whose last transition ended an episode that is not closed
-        self._acting: dict[str, Any] = {}  # with lockstep: what acting changes, as it was at the last barrier
+        self._acting: dict[str, Any] = {}  # with lockstep: what acting changes, behind the last step
         self._next_learn: int = 0
         self._next_checkpoint: int = 0
         self._next_eval: int = 0
@@ -110,6 +110,7 @@ class Learner:
         """Make the acting copies; from here on events may come, and go to the journal."""
         self.journal = journal
         self.policies = PolicyBuffer(self.agent)
+        self._note_acting()
         self.seen_at = dict.fromkeys(self.open_episodes, time.monotonic())
         self._published_at = self.total_steps
         # Where feeding stops next: the first multiple of each period beyond the present step.
@@ -275,7 +276,7 @@ class Learner:
                 self._write_journal()
                 self._effects.append(FlushReached(reply))
             case BarrierRequested(reply):
-                self._acting = saving.acting_state(self.agent)
+                self._note_acting()
                 self._effects.append(BarrierReached(reply))
             case CheckpointRequested(reply):
                 self.is_checkpoint_due, self._checkpoint_reply = True, reply
@@ -355,6 +356,11 @@ class Learner:
 
     def _counts(self) -> tuple[int, ...]:
         return self.n_events, self.eval_episodes
+
+    def _note_acting(self) -> None:
+        """With lockstep: keep what acting changes, as it is behind the last step and before the next one."""
+        if self.is_lockstep and not self._acting:
+            self._acting = saving.acting_state(self.agent)
 
     def _snapshot(self) -> PolicySnapshot:
         return PolicySnapshot(

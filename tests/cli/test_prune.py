@@ -22,6 +22,7 @@ def run(tmp_path: Path) -> TrainingRun:
     """Four checkpoints, each of which needs the journal's segment before it."""
     run = anyio.run(lambda: TrainingRun.create("x", root=tmp_path / "runs"))
     run.acquire()
+    run.begin_journal()
     for step in STEPS:
         header = SegmentHeader(attempt=1, first_event=step - 10, total_steps=step - 10, opt_interval=1)
         run.open_segment(step - 10).path.write_bytes(SegmentEncoder().begin(header))
@@ -93,6 +94,7 @@ def test_a_live_run_is_refused_with_its_holder(
     run: TrainingRun, stoker: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     run.acquire()
+    run.begin_journal()
     refused = stoker("prune", str(run.directory), "--keep", "1")
     holder = run.holder()
     assert refused.returncode == 1

@@ -144,6 +144,75 @@ def test_the_events_that_count_are_those_of_the_last_who_came_by(
     assert found.check().problems == ()
 
 
+@pytest.mark.parametrize(
+    ("files", "starts", "leads"),
+    [
+        # What leads to events 0, 1, 2, ...; "." where nothing does.
+        ([(1, 0, 6)], [(1, 0)], ".000000."),
+        ([(1, 0, 3), (1, 3, 3)], [(1, 0)], ".000000."),
+        ([(1, 0, 6), (2, 4, 3)], [(1, 0), (2, 4)], ".0000000."),
+        # The beginning was pruned.
+        ([(1, 2, 2), (1, 4, 2)], [(1, 0)], "...2222."),
+        # Attempt 2 had no journal, and went on from 3 to 5; then one that has one again.
+        ([(1, 0, 4)], [(1, 0), (2, 3), (3, 5)], ".000..."),
+        ([(1, 0, 4), (3, 5, 3)], [(1, 0), (2, 3), (3, 5)], ".000..555."),
+        ([(1, 0, 4), (3, 5, 2), (3, 7, 2)], [(1, 0), (2, 3), (3, 5)], ".000..5555."),
+        ([(1, 0, 4), (3, 5, 2), (4, 7, 1)], [(1, 0), (2, 3), (3, 5), (4, 7)], ".000..555."),
+        # It went back behind the hole.
+        ([(1, 0, 4), (3, 5, 2), (4, 2, 2)], [(1, 0), (2, 3), (3, 5), (4, 2)], ".0000."),
+        # The last segment of attempt 1 does not reach where attempt 2 begins.
+        ([(1, 0, 2), (1, 2, 1), (2, 5, 2)], [(1, 0), (2, 5)], ".000..55."),
+        # It does, before what was abandoned.
+        ([(1, 0, 3), (1, 3, 3), (2, 2, 2)], [(1, 0), (2, 2)], ".0000."),
+        # It says that it was followed, but its successor holds nothing.
+        ([(1, 0, 3), (1, 3, 0), (2, 3, 2)], [(1, 0), (2, 3)], ".00000."),
+        ([(1, 0, 3), (1, 3, 0), (2, 4, 2)], [(1, 0), (2, 4)], ".000.44."),
+        # From a checkpoint without a history.
+        ([(3, 4, 2)], [(1, 0), (2, 2), (3, 4)], ".....44."),
+        ([], [(1, 0), (2, 3)], "....."),
+    ],
+)
+def test_from_where_events_lead_gaplessly_to_one(
+    tmp_path: Path, files: Files, starts: Starts, leads: str
+) -> None:
+    found = journal(tmp_path, files, starts)
+    expected = [None if lead == "." else int(lead) for lead in leads]
+    assert [found.leads_from(event) for event in range(len(leads))] == expected
+    for event, first in enumerate(expected):
+        if first is not None:
+            attempts_of(found, first, event)
+
+
+def test_a_segment_that_cannot_be_read_leads_nowhere(tmp_path: Path) -> None:
+    found = journal(tmp_path, [(1, 0, 3), (1, 3, 3), (1, 6, 3)], [(1, 0)])
+    path = tmp_path / segment_name(1, 3)
+    data = bytearray(path.read_bytes())
+    data[15] ^= 1  # in its header
+    path.write_bytes(data)
+    assert [found.leads_from(event) for event in (2, 3, 4, 6, 7, 9)] == [0, 0, None, None, 6, 6]
+    (tmp_path / segment_name(1, 9)).write_bytes(b"")
+    assert [found.leads_from(event) for event in (9, 10)] == [6, None]
+    (tmp_path / segment_name(1, 6)).unlink()
+    assert [found.leads_from(event) for event in (3, 6, 9)] == [0, None, None]
+    assert Journal(tmp_path / "none", [(1, 0)]).leads_from(5) is None
+
+
+def test_the_parts_that_hold_a_stretch(tmp_path: Path) -> None:
+    # Attempt 2 left what it had from 7 on, attempt 1 what it had from 4 on.
+    files = [(1, 0, 3), (1, 3, 3), (2, 4, 5), (3, 7, 4)]
+    found = journal(tmp_path, files, [(1, 0), (2, 4), (3, 7)])
+    whole = {name: (tmp_path / segment_name(*name), None) for name in ((1, 0), (1, 3), (2, 4), (3, 7))}
+    assert found.parts(0, 7) == [whole[1, 0], whole[1, 3], whole[2, 4]]
+    assert found.parts(3, 4) == [whole[1, 3]]
+    for last in range(8, 11):
+        path, size = found.parts(5, last)[1]
+        assert path == tmp_path / segment_name(3, 7)
+        assert size is not None
+        assert path.read_bytes()[:size] == segment_bytes(3, 7, last - 7)
+    assert found.parts(5, 99) == [whole[2, 4], whole[3, 7]], "so many there are not"
+    assert found.parts(5, 5) == []
+
+
 def test_headers_are_those_of_segments_that_count(tmp_path: Path) -> None:
     files = [(1, 0, 3), (1, 3, 3), (1, 6, 3), (2, 4, 1)]
     found = journal(tmp_path, files, [(1, 0), (2, 4)])

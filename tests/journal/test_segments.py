@@ -29,6 +29,7 @@ from stoker.journal import (
     segments,
     set_torn_aside,
 )
+from stoker.journal.scanning import count_events, length_of
 from stoker.stats import EpisodeRecord
 from stoker.types import EpisodeStatus, Experience
 
@@ -176,6 +177,56 @@ def test_the_memory_of_the_encoder_is_bounded() -> None:
     for actor in range(segments.MOST_ACTORS + 50):
         encoder.encode(EpisodeStarted(actor))
     assert not encoder._recent
+
+
+FAR = [2**63 - 1, 2**63, 2**64 - 1, 2**64, 2**200, -(2**63), -(2**63) - 1, -(2**200)]
+
+
+@pytest.mark.parametrize("number", FAR)
+def test_integers_of_any_size_come_back_wherever_they_are(tmp_path: Path, number: int) -> None:
+    other = number + 1  # their low 64 bits must not be taken for each other's
+    observation, after = np.zeros(2), np.ones(2)
+    events: list[JournalEvent] = [
+        EpisodeStarted(number, number),
+        EpisodeStarted(other),
+        Experience(observation, number, number, after, CONTINUING, number, {number: [number]}),
+        Experience(number, 0, 0.0, other, CONTINUING, other),
+        Experience(after, 0, 0.0, observation, TERMINATED, number),
+        Experience(other, 0, 0.0, number, TERMINATED, other),
+        EpisodeEnded(EpisodeRecord(1.0, number, TERMINATED, {"seed": number}), number),
+    ]
+    path = write(tmp_path, encoded(events))
+    assert events_in(path) == [as_bytes(event) for event in events]
+    again = [event for event in read_segment(path) if isinstance(event, Experience)]
+    assert again[2].observation is again[0].next_observation, "stored once, for this very actor"
+
+
+@pytest.mark.skipif(not Path("/proc/thread-self/io").exists(), reason="nobody counts what is read")
+def test_a_header_is_read_without_what_follows(tmp_path: Path) -> None:
+    def n_read() -> int:
+        return int(Path("/proc/thread-self/io").read_text().split()[1])
+
+    events: list[JournalEvent] = [Experience(np.zeros(500_000), 0, 0.0, 0, CONTINUING)] * 2
+    small = write(tmp_path, encoded(events))
+    large_header = SegmentHeader(
+        attempt=1, first_event=9, total_steps=9, opt_interval=1, rebuild=np.arange(60_000, dtype=np.uint8)
+    )
+    large = write(tmp_path, encoded(events, large_header), 1, 9)
+    for path, most in ((small, 200_000), (large, 400_000)):
+        before = n_read()
+        header = read_header(path)
+        assert n_read() - before < most
+        assert header is not None
+    assert as_bytes(header) == as_bytes(large_header)
+
+
+def test_events_are_counted_and_measured_without_the_rest(tmp_path: Path) -> None:
+    for cut in range(len(WHOLE) + 1):
+        path = write(tmp_path, WHOLE[:cut])
+        n_whole = sum(end <= cut for end in ENDS[1:])
+        assert count_events(path) == n_whole
+        lengths = [length_of(path, n) for n in range(1, len(EVENTS) + 1)]
+        assert lengths == [*ENDS[1 : n_whole + 1], *[None] * (len(EVENTS) - n_whole)]
 
 
 def test_a_header_comes_back_with_its_rebuild_point(tmp_path: Path) -> None:

@@ -126,6 +126,28 @@ async def test_a_fork_goes_on_as_the_source_did(source: TrainingRun, tmp_path: P
     assert again.metadata.forked_from == str(forked.directory)
 
 
+async def test_the_journal_of_a_fork_ends_at_its_checkpoint(source: TrainingRun, tmp_path: Path) -> None:
+    for step in (30, 60, 90, 150):
+        forked = await fork(source, step, f"from-{step}", root=tmp_path)
+        session = load_checkpoint(forked.checkpoint_path(step))["session"]
+        assert forked.journal.n_events() == session["events"]
+        report = forked.journal.check()
+        assert (report.end_event, report.torn_bytes, report.problems) == (session["events"], 0, ())
+        again = await fork(forked, step, f"again-{step}", root=tmp_path)
+        assert again.journal.n_events() == session["events"]
+    assert source.journal.n_events() >= 150 + 15
+
+
+async def test_a_torn_tail_is_not_copied(source: TrainingRun, tmp_path: Path) -> None:
+    last = source.journal.segments()[-1].path
+    with last.open("ab") as file:
+        file.write(b"\xf5\x4a torn")
+    forked = await fork(source, 150, "variant", root=tmp_path)
+    report = forked.journal.check()
+    assert (report.torn_bytes, report.problems) == (0, ())
+    assert report.end_event == load_checkpoint(forked.checkpoint_path(150))["session"]["events"]
+
+
 async def test_without_replay_no_journal_is_needed(source: TrainingRun, tmp_path: Path) -> None:
     for path in source.journal_directory.iterdir():
         path.unlink()

@@ -96,6 +96,27 @@ async def test_what_is_not_known_is_not_removed_until_it_is_gone_or_read(run: Tr
     assert resumed.prune(retention) == []
 
 
+@pytest.mark.parametrize("back_to", [10, 30, 50])
+async def test_what_an_abandoned_checkpoint_needed_does_not_count(run: TrainingRun, back_to: int) -> None:
+    retention = Retention(last=0)
+    await run.begin_attempt(back_to, 0, back_to)
+    run.prune_journal(retention)
+    needed = max(0, back_to - 20)
+    assert [number for number, _ in run.journal.read(needed, back_to)] == list(range(needed, back_to))
+    write_segment(run, back_to, 3)
+    run.publish_step(checkpoint(back_to + 3, needed), back_to + 3, retention)
+    assert len(list(run.journal.read(needed, back_to + 3))) == back_to + 3 - needed
+
+
+async def test_what_is_known_of_checkpoints_that_are_gone_is_forgotten(run: TrainingRun) -> None:
+    checkpoints = run._checkpoints
+    for step in range(61, 81):
+        run.publish_step(checkpoint(step, 40), step, Retention(last=2))
+    assert run.latest_checkpoint_path == run.checkpoint_path(80)
+    assert len(checkpoints._needs) <= 3
+    assert len(checkpoints._verified) <= 3
+
+
 async def test_an_abandoned_future_is_not_needed(run: TrainingRun) -> None:
     run.release()
     resumed = await TrainingRun.resume(run.directory)

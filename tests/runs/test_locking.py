@@ -69,6 +69,31 @@ if os.fork() == 0:
 os.wait()
 print(lock.is_held, flush=True)
 """
+SESSION = """
+import anyio
+from stoker import TrainingRun
+
+async def create():
+    return await TrainingRun.create("x", root=directory)
+
+run = anyio.run(create)
+run.begin_session()
+reading, writing = os.pipe()
+if os.fork() == 0:
+    os.close(writing)
+    try:
+        run.begin_session()
+    except RunLocked as error:
+        print("another session" in str(error), flush=True)
+    os.read(reading, 1)  # until the parent is gone
+    run.begin_session()
+    run.end_session(True)
+    run.begin_session()
+    print(run.is_acquired, flush=True)
+    os._exit(0)
+os.close(reading)
+sys.stdin.read()
+"""
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -327,6 +352,58 @@ async def test_what_somebody_else_wrote_meanwhile_is_read_and_ones_own_count_is_
     assert run.attempt == 2
     assert not run.is_new
     run.release()
+
+
+async def test_one_session_at_a_time_on_one_object_too(tmp_path: Path) -> None:
+    run = await TrainingRun.create("x", root=tmp_path)
+    await run.log_train_episode(EpisodeRecord(1.0, 1, EpisodeStatus.TERMINATED))
+    run.begin_session()
+    for _ in range(2):
+        with pytest.raises(RunLocked, match=rf"process {os.getpid()} .*another session on this very run"):
+            run.begin_session()
+        with pytest.raises(RunLocked, match="this very process"):
+            (await TrainingRun.open(run.directory)).begin_session()
+    await run.log_train_episode(EpisodeRecord(1.0, 1, EpisodeStatus.TERMINATED))
+    run.acquire()
+    run.release()
+    await run.aclose()
+    assert run.holder() is not None, "whoever writes beside the session does not unlock it"
+    run.end_session(settled=True)
+    run.end_session(settled=True)
+    assert run.holder() is None
+    other = await TrainingRun.open(run.directory)
+    other.begin_session()
+    with pytest.raises(RunLocked, match="this very process"):
+        run.begin_session()
+    run.end_session(settled=True)
+    assert other.is_acquired
+    other.end_session(settled=True)
+    run.begin_session()
+    run.end_session(settled=True)
+    assert run.holder() is None
+
+
+async def test_a_session_that_was_given_up_leaves_its_run_locked(tmp_path: Path) -> None:
+    run = await TrainingRun.create("x", root=tmp_path)
+    run.begin_session()
+    run.end_session(settled=False)
+    with pytest.raises(RunLocked, match=rf"process {os.getpid()} .*given up while a thread of it may still"):
+        run.begin_session()
+    run.end_session(settled=True)
+    run.release()
+    await run.aclose()
+    path = run.directory
+    del run
+    gc.collect()
+    with pytest.raises(RunLocked, match="this very process"):
+        (await TrainingRun.open(path)).begin_session()
+
+
+def test_a_forked_child_has_no_part_in_its_parents_session(start: Start) -> None:
+    other = start(SESSION)
+    assert said(other) == "False"
+    other.kill()
+    assert said(other) == "True"
 
 
 async def test_a_run_whose_metadata_cannot_be_read_is_not_left_locked(tmp_path: Path) -> None:

@@ -27,11 +27,15 @@ class Segment(msgspec.Struct, frozen=True):
 
 
 class Span(msgspec.Struct, frozen=True):
-    """A segment and the events that are read from it: those numbered ``start <= n < stop``."""
+    """A segment and the events that are read from it: those numbered ``start <= n < stop``.
+
+    ``is_followed``: its attempt began another segment behind it, which it therefore reaches.
+    """
 
     segment: Segment
     start: int
     stop: int
+    is_followed: bool
 
 
 def effective_spans(segments: Iterable[Segment], starts: Sequence[tuple[int, int]]) -> list[Span]:
@@ -73,7 +77,8 @@ def _spans(segments: Iterable[Segment], starts: Sequence[tuple[int, int]]) -> li
     for attempt, from_event in reversed(starts):
         following = FOREVER
         for segment in sorted(by_attempt[attempt], key=lambda segment: segment.first_event, reverse=True):
-            spans.append(Span(segment, max(segment.first_event, from_event), min(following, cut)))
+            start, stop = max(segment.first_event, from_event), min(following, cut)
+            spans.append(Span(segment, start, stop, following < FOREVER))
             following = segment.first_event
         cut = min(cut, from_event)
     return spans[::-1]

@@ -12,7 +12,7 @@ from stoker.errors import JournalBroken
 from stoker.journal.checking import JournalReport, check_segments
 from stoker.journal.events import JournalEvent
 from stoker.journal.history import Segment, Span, doomed_segments, effective_spans
-from stoker.journal.scanning import SegmentReader, read_header
+from stoker.journal.scanning import SegmentReader, count_events, length_of, read_header
 from stoker.journal.segments import SegmentHeader, parse_segment_name
 from stoker.writer import files
 
@@ -95,6 +95,42 @@ class Journal:
                 break
         return first
 
+    def leads_from(self, event: int) -> int | None:
+        """The lowest event from which on the segments follow one another up to, not including, ``event``.
+
+        Judged by names and headers. Only where no segment of the same attempt tells where one ends, its
+        events are counted: a journal that was switched off for an attempt leaves such a hole. A file lost
+        from the middle of an attempt is found by ``read``.
+
+        Returns:
+            None where the event before ``event`` is in no segment.
+        """
+        first: int | None = None
+        reached = event
+        for span in reversed(effective_spans(self.segments(), self.starts)):
+            if span.start >= reached:
+                continue
+            if span.stop < reached or not _reaches(span, reached):
+                break
+            first = reached = span.start
+        return first
+
+    def parts(self, first: int, last: int) -> list[tuple[Path, int | None]]:
+        """The segments that the events ``first <= n < last`` are read from, and how much of each.
+
+        Returns:
+            Path, and length in bytes where the segment goes on behind ``last``; else None: all of it.
+
+        Raises:
+            JournalBroken: The file that must be cut is missing or cannot be read.
+        """
+        parts: list[tuple[Path, int | None]] = []
+        for span in effective_spans(self.segments(), self.starts):
+            if max(span.start, first) < min(span.stop, last):
+                path, goes_on = span.segment.path, span.stop > last
+                parts.append((path, length_of(path, last - span.segment.first_event) if goes_on else None))
+        return parts
+
     def n_events(self) -> int:
         """One past the highest event that counts and can be read; 0 without any."""
         for span in reversed(effective_spans(self.segments(), self.starts)):
@@ -126,6 +162,17 @@ class Journal:
             positions: event numbers to tell the environment steps before them of.
         """
         return check_segments(self.segments(), self.starts, positions)
+
+
+def _reaches(span: Span, event: int) -> bool:
+    """Whether a segment can be read and holds what is before that event, which is in its span."""
+    path = span.segment.path
+    try:
+        if read_header(path) is None:
+            return False
+        return span.is_followed or span.segment.first_event + count_events(path) >= event
+    except JournalBroken:
+        return False
 
 
 def _header_of(span: Span) -> SegmentHeader | None:

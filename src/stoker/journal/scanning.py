@@ -17,9 +17,11 @@ from stoker.journal.frames import HEADER_BYTES, find_frame, needed_bytes, scan
 from stoker.journal.segments import SegmentDecoder, SegmentHeader, is_message, parse_segment_name
 from stoker.writer import files
 
-__all__ = ["SegmentReader", "read_header", "read_segment", "set_torn_aside"]
+__all__ = ["SegmentReader", "count_events", "length_of", "read_header", "read_segment", "set_torn_aside"]
 
 _CHUNK_BYTES = 1 << 20
+_HEADER_CHUNK_BYTES = 1 << 12
+"""What is read first where only the header is wanted; more where it is longer."""
 
 
 class SegmentReader:
@@ -27,10 +29,12 @@ class SegmentReader:
 
     Args:
         path: the file, under the name that ``segment_name`` gave it.
+        first_chunk_bytes: how much is read at first; each further chunk is twice as long, up to 1 MiB.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, first_chunk_bytes: int = _CHUNK_BYTES) -> None:
         self.path = path
+        self._first_chunk_bytes = first_chunk_bytes
         self.header: SegmentHeader | None = None
         """What the segment begins with, once that has been read; None too where it cannot be."""
         self.whole_bytes = 0
@@ -47,17 +51,47 @@ class SegmentReader:
             JournalBroken: The file is missing or the system cannot read it.
         """
         decoder = SegmentDecoder()
-        for offset, payload in self._payloads():
+        for payload in self.records():
             try:
-                if self.header is None:
-                    self.header = self._checked(decoder.header(payload))
-                    continue
                 event = decoder.event(payload)
             except msgspec.DecodeError as error:
-                self.damage = f"the record at byte {offset} cannot be read ({error})"
-                self.whole_bytes = offset
+                self._note_unreadable(payload, error)
                 return
             yield event
+
+    def records(self) -> Iterator[bytes]:
+        """The events in their order as they are stored, not decoded; ``header`` is set before the first.
+
+        Raises:
+            JournalBroken: As for ``events``.
+        """
+        payloads = self._payloads()
+        if self._take_header(payloads):
+            yield from payloads
+
+    def read_header(self) -> None:
+        """Read no further than the header, if there is one.
+
+        Raises:
+            JournalBroken: As for ``events``.
+        """
+        self._take_header(self._payloads())
+
+    def _take_header(self, payloads: Iterator[bytes]) -> bool:
+        """Whether records can follow."""
+        payload = next(payloads, None)
+        if payload is None:
+            return False
+        try:
+            self.header = self._checked(SegmentDecoder().header(payload))
+        except msgspec.DecodeError as error:
+            self._note_unreadable(payload, error)
+            return False
+        return True
+
+    def _note_unreadable(self, payload: bytes, error: msgspec.DecodeError) -> None:
+        self.whole_bytes -= HEADER_BYTES + len(payload)
+        self.damage = f"the record at byte {self.whole_bytes} cannot be read ({error})"
 
     def _checked(self, header: SegmentHeader) -> SegmentHeader:
         named = parse_segment_name(self.path.name)
@@ -67,8 +101,8 @@ class SegmentReader:
             )
         return header
 
-    def _payloads(self) -> Iterator[tuple[int, bytes]]:
-        """Offset and payload of each whole frame; then the ending is told."""
+    def _payloads(self) -> Iterator[bytes]:
+        """The payload of each whole frame; then the ending is told."""
         buffer = bytearray()  # what was read behind the last whole frame
         needed = 0
         chunks = self._chunks()
@@ -80,7 +114,7 @@ class SegmentReader:
             for offset, payload in scan(buffer):
                 taken = offset + HEADER_BYTES + len(payload)
                 self.whole_bytes = base + taken
-                yield base + offset, payload
+                yield payload
             del buffer[:taken]
             needed = needed_bytes(buffer, 0)
             if len(buffer) >= needed:
@@ -98,9 +132,11 @@ class SegmentReader:
 
     def _chunks(self) -> Iterator[bytes]:
         try:
+            size = self._first_chunk_bytes
             with files.open_to_read(self.path) as file:
-                while chunk := file.read(_CHUNK_BYTES):
+                while chunk := file.read(size):
                     yield chunk
+                    size = min(2 * size, _CHUNK_BYTES)
         except OSError as error:
             raise JournalBroken(self.path, f"cannot be read ({error.strerror or error})") from error
 
@@ -111,11 +147,36 @@ def read_header(path: Path) -> SegmentHeader | None:
     Raises:
         JournalBroken: The header is damaged, or the file cannot be read.
     """
-    reader = SegmentReader(path)
-    next(reader.events(), None)
+    reader = SegmentReader(path, _HEADER_CHUNK_BYTES)
+    reader.read_header()
     if reader.header is None and reader.damage is not None:
         raise JournalBroken(path, reader.damage)
     return reader.header
+
+
+def count_events(path: Path) -> int:
+    """How many events can be read of a segment, by their frames: they are not decoded.
+
+    Raises:
+        JournalBroken: The file is missing or the system cannot read it.
+    """
+    return sum(1 for _ in SegmentReader(path).records())
+
+
+def length_of(path: Path, n_events: int) -> int | None:
+    """The length in bytes of a segment's header and first ``n_events`` events, at least one.
+
+    Returns:
+        None where so many cannot be read.
+
+    Raises:
+        JournalBroken: The file is missing or the system cannot read it.
+    """
+    reader = SegmentReader(path)
+    for number, _ in enumerate(reader.records(), 1):
+        if number == n_events:
+            return reader.whole_bytes
+    return None
 
 
 def read_segment(path: Path) -> Iterator[JournalEvent]:

@@ -166,7 +166,7 @@ def _experience_message(event: Experience, recent: _Recent) -> list[Form]:
         form(event.reward, "reward"),
         after,
         0 if status is EpisodeStatus.CONTINUING else _STATUS_CODES[status],
-        actor_id if type(actor_id) is int else form(actor_id, "actor_id"),
+        form(actor_id, "actor_id"),
         form(event.memory, "memory"),
     ]
     before = recent.get(actor_id)

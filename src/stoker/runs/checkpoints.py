@@ -10,7 +10,7 @@ numbers in the names and the checksums in the files. Everything here blocks: it 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -81,7 +81,9 @@ class Checkpoints:
         self._needs[step] = _needs_from(staged)
         self._note_verified(path)
         files.link_atomically(path, self.latest_name)
-        remove_all(map(self.path, retention.doomed(self.steps())))
+        steps = self.steps()
+        self._forget_all_but({*steps, step})
+        remove_all(map(self.path, retention.doomed(steps)))
 
     def prune(self, retention: Retention) -> list[int]:
         """Remove the step checkpoints that are not kept; never ``latest``.
@@ -142,6 +144,7 @@ class Checkpoints:
         for beyond in (other for other in steps if other > step):
             aside = files.move_aside(self.path(beyond), ".abandoned")
             logger.warning("the training goes on from step %d: set aside %s", step, aside.name)
+        self._forget_all_but({known for known in (*steps, *self._needs) if known <= step})
         if step in steps and not self._is_latest(self.path(step)):
             files.link_atomically(self.path(step), self.latest_name)
 
@@ -191,6 +194,12 @@ class Checkpoints:
         if self._verified.get(path.name) != _signature(path):
             verify_checkpoint(path)
             self._note_verified(path)
+
+    def _forget_all_but(self, steps: Collection[int]) -> None:
+        """What an abandoned or removed checkpoint needed must not count for those that there are."""
+        names = set(map(naming.checkpoint_name, steps))
+        self._needs = {step: need for step, need in self._needs.items() if step in steps}
+        self._verified = {name: what for name, what in self._verified.items() if name in names}
 
     def _note_verified(self, path: Path) -> None:
         if (signature := _signature(path)) is not None:

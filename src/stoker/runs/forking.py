@@ -7,10 +7,10 @@ and what was copied is checked. Until its metadata is there, the directory does 
 from __future__ import annotations
 
 import logging
-import shutil
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 from anyio import to_thread
@@ -183,21 +183,18 @@ def _copy_rows(source: TrainingRun, fork: TrainingRun) -> None:
 
 
 def _copy_journal(source: TrainingRun, fork: TrainingRun, first: int, last: int) -> None:
-    """Copy the segments that give the events ``first <= n < last``, and read these once.
+    """Copy the segments that give the events ``first <= n < last``, the last one cut there, and read them.
 
     Raises:
         JournalBroken: They cannot be had.
     """
     starts = [(attempt.number, attempt.from_events) for attempt in fork.metadata.attempts]
     journal = Journal(source.journal_directory, starts)
-    doomed = set(journal.doomed(first))
-    numbers = {number for number, _ in starts}
     directory = fork.directory / JOURNAL
     files.make_directory(directory)
     try:
-        for segment in journal.segments():
-            if segment.attempt in numbers and segment.first_event < last and segment.path not in doomed:
-                _copy(segment.path, directory / segment.path.name)
+        for path, n_bytes in journal.parts(first, last):
+            _copy(path, directory / path.name, n_bytes)
         for _ in Journal(directory, starts).read(first, last):
             pass
     except (JournalBroken, FileNotFoundError) as error:
@@ -231,12 +228,24 @@ def _copy_best(source: TrainingRun, fork: TrainingRun) -> Score | None:
     return best[0]
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, n_bytes: int | None = None) -> None:
     """Copy a file durably; it is one and the same file that is read, whatever takes its name meanwhile.
+
+    Args:
+        source: the file.
+        target: where to.
+        n_bytes: how much of it, from its start; None: all.
 
     Raises:
         FileNotFoundError: It is gone.
         WriteFailed: The disk refused.
     """
     with files.open_to_read(source) as original:
-        files.write_atomically(target, lambda file: shutil.copyfileobj(original, file, _COPY_BYTES))
+        files.write_atomically(target, lambda file: _pour(original, file, n_bytes))
+
+
+def _pour(source: IO[bytes], target: IO[bytes], n_bytes: int | None) -> None:
+    rest = math.inf if n_bytes is None else n_bytes
+    while piece := source.read(int(min(rest, _COPY_BYTES))):
+        target.write(piece)
+        rest -= len(piece)

@@ -13,7 +13,7 @@ from typing import Any
 
 from anyio import to_thread
 
-from stoker.errors import ConfigError
+from stoker.errors import ConfigError, RunLocked
 from stoker.journal import JOURNAL, Journal, segment_name
 from stoker.runs import naming
 from stoker.runs.bests import Bests
@@ -28,6 +28,9 @@ from stoker.writer import AppendLog, files
 __all__ = ["SavedTraining"]
 
 _ALL = Retention(last=None, all_journal=True)
+_RUNNING = "with another session on this very run object"
+_GIVEN_UP = "in which a session was given up while a thread of it may still write"
+_never_released: list[RunLock | None] = []  # a lock that nobody has any more would be given back
 
 
 class SavedTraining:
@@ -49,6 +52,7 @@ class SavedTraining:
         self._checkpoints = Checkpoints(self.checkpoints_directory, lambda: self.is_acquired)
         self._bests = Bests(self.checkpoints_directory, lambda: self.is_acquired)
         self._lock: RunLock | None = None
+        self._session: str | None = None  # what it is that has this object, in words
         self._turn = threading.Lock()
 
     # Who writes -----------------------------------------------------------------------------------
@@ -65,28 +69,68 @@ class SavedTraining:
             WriteFailed: Nothing can be written there.
         """
         with self._turn:
-            if self.is_acquired:
-                return
-            lock = RunLock.acquire(self.directory)
-            try:
-                there = read_metadata(self.directory)
-                files.make_directory(self.checkpoints_directory)
-                for directory in (self.directory, self.checkpoints_directory, self.journal_directory):
-                    files.remove_leftovers(directory)
-            except BaseException:
-                lock.release()
-                raise
-            if there != self.on_disk:
-                self.metadata = self.on_disk = there
-                self.is_new = False
-            self._lock = lock
+            self._acquire()
 
     def release(self) -> None:
-        """Unlock the run; nothing happens if it is not locked."""
+        """Unlock the run; nothing happens if it is not locked, or as long as a session has it."""
         with self._turn:
-            lock, self._lock = self._lock, None
-            if lock is not None:
-                lock.release()
+            if self._session is None:
+                self._release()
+
+    def begin_session(self) -> None:
+        """Lock the run for a session that writes it: one at a time, on this object too. Blocks.
+
+        Each that begins must end with ``end_session``; one that was refused must not.
+
+        Raises:
+            RunLocked: Another session has it, on this object or elsewhere; or one on this object was given
+                up with a thread that may still write.
+            RunBroken, WriteFailed: As for ``acquire``.
+        """
+        with self._turn:
+            if self._session is not None and self.is_acquired:
+                raise RunLocked(self.directory, f"{self.holder() or 'this process'}, {self._session}")
+            self._acquire()
+            self._session = _RUNNING
+
+    def end_session(self, settled: bool) -> None:
+        """Let go of the run; nothing happens if no session has it.
+
+        Args:
+            settled: whether nothing of the session can write any more. If not, the run stays locked for the
+                life of this process.
+        """
+        with self._turn:
+            if self._session != _RUNNING:
+                return
+            if settled:
+                self._session = None
+                self._release()
+            else:
+                self._session = _GIVEN_UP
+                _never_released.append(self._lock)
+
+    def _acquire(self) -> None:
+        if self.is_acquired:
+            return
+        lock = RunLock.acquire(self.directory)
+        try:
+            there = read_metadata(self.directory)
+            files.make_directory(self.checkpoints_directory)
+            for directory in (self.directory, self.checkpoints_directory, self.journal_directory):
+                files.remove_leftovers(directory)
+        except BaseException:
+            lock.release()
+            raise
+        if there != self.on_disk:
+            self.metadata = self.on_disk = there
+            self.is_new = False
+        self._lock, self._session = lock, None  # a forked child has its parent's mark
+
+    def _release(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
 
     @property
     def is_acquired(self) -> bool:

@@ -94,7 +94,6 @@ def test_a_live_run_is_refused_with_its_holder(
     run: TrainingRun, stoker: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     run.acquire()
-    run.begin_journal()
     refused = stoker("prune", str(run.directory), "--keep", "1")
     holder = run.holder()
     assert refused.returncode == 1

@@ -56,9 +56,8 @@ class Watch:
         self._interval_s = max(0.01, min(5.0, self._stall_s / 10, self._actor_s / 10))
         self.supervised: set[ActorId] = set()
         """Actors that somebody else watches."""
-        self._known: dict[
-            str, tuple[object, float]
-        ] = {}  # the progress of each part, and since when it is that
+        # How far each thing has got that is being done, and since when it is no further.
+        self._known: dict[tuple[str, float], tuple[object, float]] = {}
         self._warned: set[str] = set()
         self._warned_of: set[ActorId] = set()
         self._turned_at = time.monotonic()
@@ -85,12 +84,15 @@ class Watch:
             self._ended.set()
 
     def _look_at_parts(self, now: float) -> None:
+        before, self._known = self._known, {}
         for busy in self._busy():
-            progress, since = self._known.get(busy.part, (None, 0.0))
+            key = (busy.doing, busy.since)
+            progress, since = before.get(key, (None, now))
             if progress != busy.progress:
-                self._known[busy.part] = (busy.progress, now)
+                self._known[key] = (busy.progress, now)
                 self._warned.discard(busy.part)
                 continue
+            self._known[key] = (progress, since)
             still_s = now - max(since, busy.since, self._awake_since)
             if still_s < self._stall_s:
                 continue
@@ -112,13 +114,12 @@ class Watch:
                 (since, learner.n_events, learner.opt_steps),
                 "look at the agent's learn and observe, or raise stall_timeout_s",
             )
-        if (doing := engine.writer.doing) is not None:
-            words, since = doing
+        for activity in engine.writer.activities():
             yield _Busy(
                 "writer",
-                f"the writer ({words})",
-                since,
-                (doing, engine.writer.n_done),
+                f"the writer ({activity.words})",
+                activity.since,
+                activity.progress,
                 "look at the disk, or raise stall_timeout_s",
             )
         if (since := engine.inference.since) is not None:

@@ -424,3 +424,24 @@ async def test_an_environment_that_reuses_its_observation_array_is_learned_from_
         await run_actors(session, InPlace, 2)
     pairs = [(float(e.observation[0]), float(e.next_observation[0])) for e in agent.experiences]
     assert all(after == before + 1 for before, after in pairs)
+
+
+async def test_an_environment_that_hangs_does_not_keep_a_finished_training_from_ending(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Hangs(AsyncChainEnv):
+        async def step(self, action: Any) -> Any:
+            await anyio.sleep_forever()
+
+    made: list[Any] = []
+
+    def factory() -> Any:
+        made.append(None)
+        return Hangs(4) if len(made) == 1 else AsyncChainEnv(4)
+
+    with anyio.fail_after(30):
+        async with TrainingSession(FakeAgent(action=1), max_steps=200) as session:
+            reports = await run_actors(session, factory, 3)
+    assert session.total_steps == 200
+    assert sorted(report.steps > 0 for report in reports) == [False, True, True]
+    assert "has not come back" in caplog.text

@@ -22,6 +22,8 @@ from stoker.types import ActorId
 __all__ = ["Crew", "run_actors"]
 
 logger = logging.getLogger("stoker.actors")
+_DONE_S = 5.0
+"""An environment that is in a step when the session is done has so long to come back."""
 _LATE_S = 0.5
 """A wake-up that is later than this, beyond two intervals, was kept from coming."""
 
@@ -119,22 +121,29 @@ class Crew:
     async def _watch(self) -> None:
         """Look for environments that do not come back, and do with them what the session's settings say.
 
+        When the session is done, they are let go after a moment: a training must not wait for them.
+
         Raises:
             Stalled: One is stuck, and that is to end the session.
         """
         config = self._session.config
         limit_s = config.actor_timeout_s
         warned: set[tuple[ActorId, float]] = set()
-        interval_s = min(5.0, limit_s / 10)
-        awake_since = 0.0
+        interval_s = min(1.0, limit_s / 10)
+        awake_since = done_at = 0.0
         while True:
             due_at = time.monotonic() + interval_s
             await anyio.sleep(interval_s)
             now = time.monotonic()
             if now > due_at + _LATE_S + 2 * interval_s:  # this process did not run: nobody could move
                 awake_since = now
+            done_at = done_at or (now if self._session.is_done else 0.0)
             for actor in self._actors:
                 since, actor_id = actor.in_env_since, actor.report.actor_id
+                if since is not None and done_at and now - done_at >= _DONE_S:
+                    logger.warning("actor %r: its environment has not come back; it is let go", actor_id)
+                    actor.give_up()
+                    continue
                 if since is None or now - max(since, awake_since) < limit_s or (actor_id, since) in warned:
                     continue
                 last = (

@@ -235,6 +235,10 @@ class Actor:
             if turns is not None:
                 turns.leave(place)
 
+    def give_up(self) -> None:
+        """Let go of what it plays: nobody waits for it any more."""
+        self._life.cancel()
+
     def restart(self, stuck: Stalled) -> None:
         """Give up on the environment, which is stuck: it counts as a failure, and another one is made."""
         self._stuck = stuck

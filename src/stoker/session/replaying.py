@@ -6,7 +6,6 @@ Where the live run saved a checkpoint, the two can be held side by side.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
@@ -41,6 +40,11 @@ class Comparison(msgspec.Struct, frozen=True):
 
     step: int
     differences: tuple[str, ...]
+
+
+class _Mark(msgspec.Struct, frozen=True):
+    step: int
+    state: Mapping[str, Any] | None
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -89,7 +93,7 @@ def replay_run(
     last = journal.n_events()
     learner = _starting_point(run, agent, from_step, last)
     began_at = learner.total_steps
-    marks = _marks(run, learner.n_events, last)
+    marks = _marks(run, learner.n_events, last, to_step)
     if to_step is not None and to_step < began_at:
         raise ConfigError(f"to_step={to_step}: the journal can be replayed from step {began_at} on")
     intervals = {header.first_event: header.opt_interval for _, header in journal.headers()}
@@ -107,10 +111,10 @@ def replay_run(
             watch(learner.total_steps)
 
     def compare() -> None:
-        if (step := marks.get(position)) is not None:
+        if (mark := marks.get(position)) is not None:
             feed()
-            with contextlib.suppress(CheckpointNotFound):  # pruned since
-                comparisons.append(Comparison(step, tuple(_differences(run, step, learner))))
+            saved = load_checkpoint(run.checkpoint_path(mark.step)) if mark.state is None else mark.state
+            comparisons.append(Comparison(mark.step, tuple(_differences(saved, learner))))
 
     compare()
     for _, event in journal.read(position, last):
@@ -137,7 +141,9 @@ def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | Non
     journal = run.journal
     headers = [header for _, header in journal.headers()]
     if not headers:
-        raise JournalBroken(journal.directory, "there is no journal: the run was trained with journal=False")
+        raise JournalBroken(
+            journal.directory, "nothing can be read there: trained with journal=False, or the journal is lost"
+        )
     learner = _learner(agent, headers[0].opt_interval)
     leads_from = journal.leads_from(last)
     if from_step is None and leads_from == 0:
@@ -148,7 +154,7 @@ def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | Non
         try:
             state = load_checkpoint(run.checkpoint_path(step))
             restore(learner, state, journal)
-        except (JournalBroken, CheckpointCorrupt) as error:
+        except (JournalBroken, CheckpointCorrupt, CheckpointNotFound) as error:
             problem = error
             continue
         if from_step is None and (leads_from is None or learner.n_events < leads_from):
@@ -169,24 +175,29 @@ def _learner(agent: LearningAgent, opt_interval: int) -> Learner:
     return Learner(agent, config, StatsTracker.empty(), None)
 
 
-def _marks(run: TrainingRun, first: int, last: int) -> dict[int, int]:
-    """The checkpoints of the run by the number of events before them."""
-    marks: dict[int, int] = {}
+def _marks(run: TrainingRun, first: int, last: int, to_step: int | None) -> dict[int, _Mark]:
+    """The checkpoints on the way by the number of events before them.
+
+    Those of a run that is training are held in memory: they may be gone before they are needed.
+    """
+    is_live = run.holder() is not None
+    marks: dict[int, _Mark] = {}
     for step in run.checkpoint_steps():
+        if to_step is not None and step > to_step:
+            continue
         try:
-            events = int(load_checkpoint(run.checkpoint_path(step))["session"]["events"])
+            state = load_checkpoint(run.checkpoint_path(step))
         except CheckpointNotFound:  # pruned since
             continue
         except CheckpointCorrupt as error:
             logger.warning("%s; it is not compared", error)
             continue
-        if first <= events <= last:
-            marks[events] = step
+        if first <= (events := int(state["session"]["events"])) <= last:
+            marks[events] = _Mark(step, state if is_live else None)
     return marks
 
 
-def _differences(run: TrainingRun, step: int, learner: Learner) -> Iterator[str]:
-    saved = load_checkpoint(run.checkpoint_path(step))
+def _differences(saved: Mapping[str, Any], learner: Learner) -> Iterator[str]:
     agent = learner.agent
     left_out: frozenset[str] = getattr(agent, "acting_state", frozenset[str]())
     for key, value in agent.state_dict().items():

@@ -19,6 +19,7 @@ from stoker.errors import ConfigError
 __all__ = ["TrainConfig", "config_from", "read_toml"]
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
+_Seconds = Annotated[float, msgspec.Meta(gt=0)]
 _Period = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -60,6 +61,15 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     lockstep: bool = False
     """Environments take turns with the learner: slower, but repeatable, and a resume is exact to the bit."""
+
+    actor_timeout_s: _Seconds = 60.0
+    """An environment that does not come back for so many seconds is stuck."""
+
+    on_silent_actor: Literal["warn", "restart", "fail"] = "warn"
+    """What to do with a stuck environment: warn, restart it, or fail."""
+
+    stall_timeout_s: _Seconds = 120.0
+    """A learner or disk that does not move for so many seconds ends the training."""
 
     eval_freq: _Period = 2_500
     """Environment steps between evaluations; 0: never."""

@@ -15,12 +15,12 @@ from stoker.agents.protocol import LearningAgent
 from stoker.envs import make_gym
 from stoker.errors import first_error
 from stoker.runs import TrainingRun
-from stoker.session import TrainingSession
+from stoker.session import SessionConfig, TrainingSession
 from stoker.trainer.config import TrainConfig
 from stoker.trainer.evaluator import Evaluator
 from stoker.trainer.making import agent_for
 
-__all__ = ["Progress", "TrainResult", "train"]
+__all__ = ["Progress", "TrainResult", "session_settings", "train"]
 
 
 class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +53,12 @@ class Progress(msgspec.Struct, frozen=True):
     evaluator: Evaluator
 
 
+def session_settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings of the session that a config asks for, by the names of ``SessionConfig``."""
+    same = set(TrainConfig.__struct_fields__) & set(SessionConfig.__struct_fields__)
+    return {"max_steps": config.total_timesteps, **{name: getattr(config, name) for name in same}}
+
+
 async def train(
     config: TrainConfig,
     run: TrainingRun,
@@ -78,21 +84,7 @@ async def train(
     if agent is None:  # in a thread: it imports torch and builds networks, and a service may run on this loop
         agent = await to_thread.run_sync(agent_for, config)
     factory = partial(make_gym, config.env) if factory is None else factory
-    session = TrainingSession(
-        agent,
-        run,
-        max_steps=config.total_timesteps,
-        checkpoint_freq=config.checkpoint_freq,
-        keep_checkpoints=config.keep_checkpoints,
-        keep_every=config.keep_every,
-        keep_best=config.keep_best,
-        journal=config.journal,
-        keep_journal=config.keep_journal,
-        lockstep=config.lockstep,
-        opt_interval=config.opt_interval,
-        eval_freq=config.eval_freq,
-        queue_capacity=config.queue_capacity,
-    )
+    session = TrainingSession(agent, run, **session_settings(config))
     async with session:
         crew = Crew(session, factory, config.num_envs, stepping=config.stepping, seed=config.seed)
         evaluator = Evaluator(

@@ -139,9 +139,9 @@ class DQN:
         Raises:
             ConfigError: ``n_step`` is another one: the replay would not be what it was.
         """
-        if reference["n_step"] != self.config.n_step:
+        if reference.get("n_step") != self.config.n_step:
             raise ConfigError(
-                f"n_step={self.config.n_step}: this run's replay was made with {reference['n_step']} and "
+                f"n_step={self.config.n_step}: this run's replay was made with {reference.get('n_step')} and "
                 "is rebuilt from its journal: resume with that, or fork the run without its replay"
             )
         self._windows.load_state_dict(point["windows"])

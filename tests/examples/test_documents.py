@@ -154,7 +154,7 @@ def test_the_flags_in_the_readme_exist(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         command_line.main(["train", "--help"])
     known = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", capsys.readouterr().out))
-    assert flags - known <= {"--help"}
+    assert flags - known <= {"--help", "--verify"}
     assert len(flags) > 15
 
 
@@ -171,7 +171,7 @@ def test_the_defaults_in_the_readme_are_those_of_the_config() -> None:
     }
     config = stoker.TrainConfig(env="CartPole-v1")
     shared = said.keys() & set(config.__struct_fields__) - {"learning_rate"}
-    assert len(shared) == 10
+    assert len(shared) == 17
     for name in shared:
         value = getattr(config, name)
         assert said[name] == ("none" if value is None else str(value)), name

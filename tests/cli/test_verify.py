@@ -250,6 +250,48 @@ def test_latest_of_an_older_step_is_a_note(run: Path) -> None:
     assert not of_kind(run, "damaged")
 
 
+def test_a_latest_of_its_own_is_what_a_resume_begins_from_if_it_is_the_newest(run: Path) -> None:
+    latest, newest = run / "checkpoints/latest.pt", run / "checkpoints/step_1200.pt"
+    latest.unlink()
+    shutil.copy(newest, latest)
+    assert {one.text for one in look(run) if one.file.endswith("latest.pt")} == {"a copy of step_1200.pt"}
+    newest.write_bytes(b"torn")
+    said = of_kind(run, "note")["checkpoints/latest.pt"]
+    assert said == "of step 1,200: a resume begins from it, since step_800.pt is older"
+    assert list(of_kind(run, "damaged")) == ["checkpoints/step_1200.pt"]
+    newest.unlink()
+    assert "a resume begins from it" in of_kind(run, "note")["checkpoints/latest.pt"]
+    assert not of_kind(run, "damaged")
+    taken, _ = next(TrainingRun._open(run).candidates())
+    assert taken == latest
+
+
+def test_checkpoints_that_are_all_gone_are_damage(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (run / "checkpoints").glob("*.pt"):
+        path.unlink()
+    assert "there is no step checkpoint any more" in of_kind(run, "damaged")["checkpoints"]
+    assert main(["resume", str(run), "-n", "1300"]) == 1
+    assert "put one back" in capsys.readouterr().err
+    change_metadata(run, best_value=None, best_step=None)
+    (run / "checkpoints/.published").unlink()  # as if it had never had one
+    assert not of_kind(run, "damaged")
+    assert "a resume starts from the beginning" in of_kind(run, "note")["checkpoints"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", None])
+def test_metadata_that_is_damaged_names_the_way_out(
+    run: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run / "metadata.json"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["resume", str(run)]) == 1
+    assert "put a whole copy of it back; the checkpoints beside it can be read with torch.load" in (
+        capsys.readouterr().err
+    )
+
+
 # Many small segments, a replay of a few of them, and checkpoints that outlive their journal.
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker import CheckpointCorrupt, ConfigError, TrainingRun, WriteFailed
+from stoker import CheckpointCorrupt, CheckpointNotFound, ConfigError, TrainingRun, WriteFailed
 from stoker.runs import Retention
 from stoker.writer import files, load_checkpoint, publish_checkpoint
 
@@ -28,7 +28,12 @@ async def run(tmp_path: Path) -> TrainingRun:
 
 
 def names(run: TrainingRun) -> set[str]:
-    return {path.name for path in run.checkpoints_directory.iterdir()}
+    return {path.name for path in run.checkpoints_directory.iterdir() if not path.name.startswith(".")}
+
+
+def at(step: int) -> dict[str, Any]:
+    """What says of which step a checkpoint is."""
+    return {"session": {"total_steps": step}}
 
 
 def tear(path: Path) -> None:
@@ -131,18 +136,36 @@ async def test_the_latest_is_what_verifies_whatever_latest_pt_is(run: TrainingRu
     assert run.latest_checkpoint_path.name == "latest.pt"
 
 
-async def test_newer_ones_that_do_not_load_are_set_aside(
+async def test_newer_ones_that_do_not_load_are_set_aside_once_another_was_taken(
     run: TrainingRun, caplog: pytest.LogCaptureFixture
 ) -> None:
+    before = names(run)
     tear(run.checkpoint_path(1000))
     run.checkpoint_path(100).write_bytes(b"")
-    assert run.load_newest() == {"step": 99}
-    assert {"step_1000.pt.broken", "step_100.pt.broken"} <= names(run)
+    for _ in range(2):
+        assert run.load_newest() == {"step": 99}
+        assert names(run) == before, "nobody has gone on from it yet"
+    await run.begin_attempt(99, 0)
+    assert names(run) == before - {"step_1000.pt", "step_100.pt"} | {
+        "step_1000.pt.broken",
+        "step_100.pt.broken",
+    }
     assert run.checkpoint_steps() == [5, 9, 10, 99]
-    assert [record.message.split("; ")[-1] for record in caplog.records] == [
-        "set aside as step_1000.pt.broken, trying the one before",
-        "set aside as step_100.pt.broken, trying the one before",
+    assert (run.checkpoints_directory / "latest.pt").samefile(run.checkpoint_path(99))
+    told = [record.message for record in caplog.records]
+    assert [text.rpartition("; ")[2] for text in told[:2]] == ["passed over"] * 2
+    assert told[-2:] == [
+        "set aside step_100.pt.broken: it did not load",
+        "set aside step_1000.pt.broken: it did not load",
     ]
+
+
+async def test_a_broken_one_that_was_written_anew_is_not_set_aside(run: TrainingRun) -> None:
+    tear(run.checkpoint_path(1000))
+    assert run.load_newest() == {"step": 100}
+    run.publish_step({"step": "anew"}, 1000)
+    await run.begin_attempt(1000, 0)
+    assert run.load_newest() == {"step": "anew"}
 
 
 async def test_candidates_come_newest_first_and_end_with_latest_where_it_is_another_file(
@@ -169,13 +192,23 @@ async def test_a_reader_sets_nothing_aside(run: TrainingRun, caplog: pytest.LogC
     assert len(caplog.records) == 2
 
 
-async def test_when_none_loads_that_is_an_error_and_latest_stays(run: TrainingRun) -> None:
+async def test_when_none_loads_that_is_an_error_every_time(run: TrainingRun) -> None:
+    before = names(run)
     for path in run.checkpoints_directory.glob("*.pt"):
         path.unlink()
         path.write_bytes(b"torn")
-    with pytest.raises(CheckpointCorrupt, match="latest"):
-        run.load_newest()
-    assert (run.checkpoints_directory / "latest.pt").exists()
+    said = set()
+    for _ in range(3):
+        writer = await again(run)
+        with pytest.raises(CheckpointCorrupt, match="not a whole checkpoint") as caught:
+            writer.load_newest()
+        [note] = caught.value.__notes__
+        said.add((str(caught.value), note))
+        assert names(run) == before, "nothing was renamed"
+        writer.release()
+    [(_, note)] = said
+    assert "none of the 7 checkpoints" in note
+    assert "`stoker train`" in note
     writer = await again(run)
     assert writer.load_best_score() is None
     assert "best.pt.broken" in names(run)
@@ -211,6 +244,96 @@ async def test_a_run_without_checkpoints_has_none(tmp_path: Path) -> None:
     assert run.bests() == []
     assert await run.prune_checkpoints(3) == []
     await run.aclose()
+
+
+async def own_latest(run: TrainingRun, step: int) -> Path:
+    """Make ``latest.pt`` a file of its own that holds that step."""
+    latest = run.checkpoints_directory / "latest.pt"
+    publish_checkpoint({"step": "own", **at(step)}, latest)
+    return latest
+
+
+@pytest.mark.parametrize(("step", "place"), [(2000, 0), (1000, None), (500, 1), (10, None), (7, 5), (1, 6)])
+async def test_a_latest_of_its_own_is_tried_in_the_order_of_its_step(
+    run: TrainingRun, step: int, place: int | None
+) -> None:
+    latest = await own_latest(run, step)
+    expected = [run.checkpoint_path(one) for one in sorted(STEPS, reverse=True)]
+    if place is not None:  # else a step file of that step comes first, and it is not tried as well
+        expected.insert(place, latest)
+    assert [path for path, _ in run.candidates()] == expected
+    assert run.latest_checkpoint_path == expected[0]
+
+
+async def test_a_latest_of_its_own_stands_in_for_a_step_file_that_is_damaged(run: TrainingRun) -> None:
+    latest = await own_latest(run, 1000)
+    tear(run.checkpoint_path(1000))
+    path, state = next(run.candidates())
+    assert (path, state["step"]) == (latest, "own")
+    assert run.latest_checkpoint_path == latest
+    await run.begin_attempt(1000, 0)
+    assert "step_1000.pt.broken" in names(run)
+    assert load_checkpoint(latest)["step"] == "own", "it is all that is left of it"
+    assert next((await again(run)).candidates())[0] == latest
+
+
+async def test_a_latest_of_its_own_is_not_lost_where_an_older_step_is_taken(run: TrainingRun) -> None:
+    latest = await own_latest(run, 2000)
+    await run.begin_attempt(100, 0)
+    assert load_checkpoint(latest.with_name("latest.pt.abandoned"))["step"] == "own"
+    assert latest.samefile(run.checkpoint_path(100))
+    latest.unlink()
+    latest.write_bytes(b"torn")
+    resumed = await again(run)
+    assert resumed.load_newest() == {"step": 100}
+    await resumed.begin_attempt(100, 0)
+    assert latest.with_name("latest.pt.broken").read_bytes() == b"torn"
+    assert latest.samefile(run.checkpoint_path(100))
+
+
+def remove_step_checkpoints(run: TrainingRun) -> None:
+    for path in [*run.checkpoints_directory.glob("step_*"), *run.checkpoints_directory.glob("latest*")]:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("left", "sign"),
+    [
+        (".published", "some were written"),
+        ("step_7.pt.broken", "step_7.pt.broken is what was set aside"),
+        ("step_7.pt.abandoned2", "step_7.pt.abandoned2 is"),
+        ("latest.pt.broken", "latest.pt.broken is"),
+    ],
+)
+async def test_checkpoints_that_are_gone_are_no_beginning(run: TrainingRun, left: str, sign: str) -> None:
+    remove_step_checkpoints(run)
+    (run.checkpoints_directory / ".published").unlink()
+    (run.checkpoints_directory / left).write_bytes(b"")
+    for _ in range(2):
+        run = await again(run)
+        with pytest.raises(CheckpointNotFound, match="no step checkpoint any more") as caught:
+            list(run.candidates())
+        assert sign in str(caught.value)
+        assert "put one back" in str(caught.value)
+
+
+async def test_an_attempt_that_began_from_a_checkpoint_says_that_there_was_one(run: TrainingRun) -> None:
+    await run.begin_attempt(1000, 0)
+    remove_step_checkpoints(run)
+    (run.checkpoints_directory / ".published").unlink()
+    with pytest.raises(CheckpointNotFound, match="attempt 2 began with one of step 1000"):
+        run.load_newest()
+
+
+async def test_a_best_from_before_the_first_checkpoint_is_no_sign_of_one(tmp_path: Path) -> None:
+    run = await TrainingRun.create("killed", root=tmp_path)
+    run.publish_best(best(1.0, 3))
+    tear(run.best_checkpoint_path)
+    resumed = await again(run)
+    assert list(resumed.candidates()) == []
+    assert resumed.bests() == []
+    assert "best.pt.broken" in names(run)
+    assert list(resumed.candidates()) == []
 
 
 async def test_a_checkpoint_in_place_of_a_directory_is_refused_and_typed(run: TrainingRun) -> None:
@@ -283,3 +406,15 @@ async def test_a_best_that_does_not_load_is_set_aside_and_the_metadata_says_what
     assert resumed.load_best_score() == (1.0, 9)
     assert "best.pt.broken" in names(run)
     assert not run.best_checkpoint_path.exists()
+
+
+async def test_a_best_that_is_gone_is_told_and_still_to_be_beaten(
+    run: TrainingRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    run.metadata = run.counted(9, 1, (1.0, 9))
+    await run.update_metadata(9, 1)
+    run.best_checkpoint_path.unlink()
+    resumed = await again(run)
+    assert resumed.load_best_score() == (1.0, 9)
+    [text] = [record.getMessage() for record in caplog.records]
+    assert "best.pt is gone, the policy of step 9 with mean reward 1" in text

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 import torch
+from anyio import to_thread
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_parts import bits, dqn, feed, restore_into, transition, unequal
 
 from stoker import (
+    CheckpointCorrupt,
+    CheckpointNotFound,
     ConfigError,
+    EpisodeRecord,
     EpisodeStatus,
     JournalBroken,
     TrainingRun,
     TrainingSession,
 )
+from stoker.cli.main import main
 from stoker.journal import EpisodeStarted
+from stoker.runs import fork
 from stoker.writer import load_checkpoint, publish_checkpoint
 
 TERMINATED = EpisodeStatus.TERMINATED
@@ -174,9 +181,88 @@ async def test_where_the_journal_fails_them_all_that_is_said(tmp_path: Path) -> 
     for step in (60, 90, 120):
         damage(run, load_checkpoint(run.checkpoint_path(step))["session"]["events"] - 2)
     for _ in range(2):
-        with pytest.raises(JournalBroken, match=r"cannot be read"):
+        with pytest.raises(JournalBroken, match=r"cannot be read") as caught:
             await TrainingSession(dqn(), await TrainingRun.resume(run.directory)).__aenter__()
+        [note] = caught.value.__notes__
     assert run.checkpoint_steps() == [60, 90, 120], "nothing was set aside: the files are whole"
+    # The way out that it names is one.
+    words = shlex.split(note.partition("`")[2].removesuffix("`"))
+    assert words[:5] == ["stoker", "fork", str(run.directory), "--at-step", "120"]
+    assert await to_thread.run_sync(main, [*words[1:], "--runs-dir", str(tmp_path)]) == 0
+    async with TrainingSession(dqn(), await TrainingRun.resume(tmp_path / "NEW")) as session:
+        assert session.total_steps == 120
+        assert len(session.engine.learner.agent.replay) == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.anyio
+async def test_with_nothing_but_latest_the_way_out_is_one_as_well(tmp_path: Path) -> None:
+    run = await trained(tmp_path, keep_checkpoints=0)
+    assert run.checkpoint_steps() == []
+    damage(run, load_checkpoint(run.latest_checkpoint_path)["session"]["events"] - 2)
+    with pytest.raises(JournalBroken) as caught:
+        await TrainingSession(dqn(), await TrainingRun.resume(run.directory)).__aenter__()
+    assert "--at-step 120 " in caught.value.__notes__[0]
+    forked = await fork(run, 120, "NEW", root=tmp_path, with_replay=False)
+    async with TrainingSession(dqn(), await TrainingRun.resume(forked.directory)) as session:
+        assert session.total_steps == 120
+
+
+@pytest.mark.anyio
+async def test_a_resume_that_fails_fails_again_and_never_begins_anew(tmp_path: Path) -> None:
+    run = await trained(tmp_path)
+    whole = {path: path.read_bytes() for path in run.checkpoints_directory.glob("*.pt")}
+    for path in whole:
+        path.write_bytes(b"torn")
+    for _ in range(3):
+        with pytest.raises(CheckpointCorrupt, match="step_120"):
+            await TrainingSession(dqn(), await TrainingRun.resume(run.directory)).__aenter__()
+    for path in whole:
+        path.unlink()
+    for _ in range(2):
+        with pytest.raises(CheckpointNotFound, match="put one back"):
+            await TrainingSession(dqn(), await TrainingRun.resume(run.directory)).__aenter__()
+    run.checkpoint_path(90).write_bytes(whole[run.checkpoint_path(90)])
+    async with TrainingSession(dqn(), await TrainingRun.resume(run.directory)) as session:
+        assert session.total_steps == 90
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("file", "cut", "said"),
+    [
+        ("train_episodes.jsonl", slice(3, 4), "1 of 12 rows are missing, from line 4 on"),
+        ("train_episodes.jsonl", slice(10, 12), "2 of 12 rows are missing, from line 11 on"),
+        ("train_episodes.jsonl", slice(0, 12), "12 of 12 rows are missing, from line 1 on"),
+        ("eval_episodes.jsonl", slice(2, 3), "1 of 3 rows are missing, from line 3 on"),
+        ("train_episodes.jsonl", None, "line 4: its checksum"),
+        ("eval_episodes.jsonl", slice(3, 3), ""),
+        ("train_episodes.jsonl", slice(12, 12), ""),
+    ],
+)
+async def test_rows_that_are_lost_are_told_and_the_training_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str, cut: slice | None, said: str
+) -> None:
+    run = await TrainingRun.create("rows", root=tmp_path)
+    async with TrainingSession(dqn(), run) as session:
+        await feed(session, 0, 120)
+        for _ in range(3):
+            await session.on_eval_episode(EpisodeRecord(1.0, 5, TERMINATED))
+    path = run.directory / file
+    lines = path.read_bytes().splitlines(keepends=True)
+    if cut is None:
+        lines[3] = lines[3].replace(b"1", b"2", 1)
+    else:
+        del lines[cut]
+    path.write_bytes(b"".join(lines))
+    async with TrainingSession(dqn(), await TrainingRun.resume(run.directory)) as session:
+        assert session.total_steps == 120
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    if not said:
+        assert told == []
+        return
+    [text] = told
+    assert text.startswith(f"{path}: {said}")
+    assert f"`stoker verify {run.directory}`" in text
 
 
 @pytest.mark.anyio

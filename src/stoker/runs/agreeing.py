@@ -21,6 +21,7 @@ from stoker.runs.finding import METADATA
 from stoker.runs.findings import Finding
 from stoker.runs.metadata import EvalEpisodeRow, RunMetadata, TrainEpisodeRow
 from stoker.runs.run import EVAL_ROWS, TRAIN_ROWS, TrainingRun
+from stoker.writer import files
 
 __all__ = ["SavedPoint", "saved_point", "what_disagrees"]
 
@@ -111,7 +112,7 @@ def what_disagrees(
         is_live: whether somebody writes the run meanwhile.
     """
     newest = max(points, key=lambda point: point.total_steps, default=None)
-    yield from _of_metadata(metadata, newest, best, is_live=is_live)
+    yield from _of_metadata(run, metadata, newest, best, is_live=is_live)
     train, evaluations = rows
     if train is not None:
         yield from _of_train_rows(train, points)
@@ -125,13 +126,15 @@ def what_disagrees(
 
 
 def _of_metadata(
-    metadata: RunMetadata, newest: SavedPoint | None, best: Score | None, *, is_live: bool
+    run: TrainingRun, metadata: RunMetadata, newest: SavedPoint | None, best: Score | None, *, is_live: bool
 ) -> Iterator[Finding]:
     saved = 0 if newest is None else newest.total_steps
     if saved < (last := metadata.attempts[-1]).from_steps:
         began = f"attempt {last.number} began at step {last.from_steps:,}"
         yield _damaged(naming.CHECKPOINTS, f"{began}: the checkpoints from there on are gone")
-    elif newest is None and metadata.total_steps and not is_live:
+    elif newest is None and (sign := run.sign_of_lost_checkpoints()) is not None:
+        yield _damaged(naming.CHECKPOINTS, f"there is no step checkpoint any more: {sign}")
+    elif newest is None and metadata.total_steps and not is_live and not _has_step_files(run):
         yield _note(naming.CHECKPOINTS, "there is none yet: a resume starts from the beginning")
     if newest is None:
         return
@@ -147,6 +150,11 @@ def _of_metadata(
         # A kill may come between the file and the metadata, so the file may be ahead; never behind.
         is_ahead = metadata.best_value is None or best[0] > metadata.best_value
         yield (_damaged if is_settled and not is_ahead else _note)(METADATA, text)
+
+
+def _has_step_files(run: TrainingRun) -> bool:
+    names = files.files_in(run.checkpoints_directory)
+    return naming.LATEST in names or bool(naming.steps_of(names))
 
 
 def _of_train_rows(rows: Sequence[TrainEpisodeRow], points: Sequence[SavedPoint]) -> Iterator[Finding]:

@@ -4,22 +4,24 @@
                 latest.pt     a second name of the newest one, for people and ``torch.load``
 
 ``latest.pt`` is for convenience only: a kill may leave it one behind. Which one is the newest is told by the
-numbers in the names and the checksums in the files. Everything here blocks: it is for threads.
+numbers in the names and the checksums in the files. Where it is a file of its own, as in a copy of the run,
+it is one more checkpoint, of the step that it holds. Everything here blocks: it is for threads.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from stoker.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError, StokerError, WriteFailed
+from stoker.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError, WriteFailed
 from stoker.runs import naming
 from stoker.runs.retention import Retention
 from stoker.writer import files, load_checkpoint, publish_checkpoint, verify_checkpoint
 
-__all__ = ["Checkpoints", "remove_all"]
+__all__ = ["Checkpoints", "remove_all", "step_of"]
 
 logger = logging.getLogger("stoker.runs")
 Candidate = tuple[Path, dict[str, Any]]
@@ -30,14 +32,14 @@ class Checkpoints:
 
     Args:
         directory: where they lie; it need not be there.
-        may_write: whether this process has the run locked; a reader sets nothing aside.
     """
 
-    def __init__(self, directory: Path, may_write: Callable[[], bool]) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._may_write = may_write
         self._needs: dict[int, int | None] = {}  # step -> first event of the journal that a resume reads
         self._verified: dict[str, tuple[int, int]] = {}  # name -> size and time of what was verified
+        self._broken: set[Path] = set()  # what did not load, until a resume has taken another one
+        self._own: tuple[tuple[int, int], float] | None = None  # signature and step of a latest of its own
 
     def path(self, step: int) -> Path:
         """Where the checkpoint at that step lies, or would.
@@ -56,9 +58,8 @@ class Checkpoints:
 
     @property
     def latest(self) -> Path:
-        """The newest step checkpoint whose checksum is right; ``latest.pt`` where there is none."""
-        for step in reversed(self.steps()):
-            path = self.path(step)
+        """The newest checkpoint whose checksum is right; ``latest.pt`` where there is none."""
+        for path, _ in self._newest_first():
             try:
                 self._verify(path)
             except (CheckpointCorrupt, CheckpointNotFound):
@@ -78,8 +79,10 @@ class Checkpoints:
         """
         path = self.path(step)
         publish_checkpoint(staged, path)
+        self._broken.discard(path)
         self._needs[step] = _needs_from(staged)
         self._note_verified(path)
+        self._mark_published()
         files.link_atomically(path, self.latest_name)
         steps = self.steps()
         self._forget_all_but({*steps, step})
@@ -101,45 +104,53 @@ class Checkpoints:
     def candidates(self) -> Iterator[Candidate]:
         """The checkpoints that a resume may begin from, with their contents, the newest first.
 
-        Those that do not load are told; under the run's lock they are renamed to ``<name>.broken``, so that
-        they neither are tried again nor count as the newest.
+        Those that do not load are told, and stay where they are: ``begin_from`` sets them aside, once another
+        one was good. So a resume that fails can be tried again, with the same result.
 
         Raises:
-            CheckpointCorrupt: There are checkpoints, but none loads.
+            CheckpointCorrupt: There are checkpoints, but none loads. It is about the newest.
         """
-        problem: StokerError | None = None
-        found = False
-        for path in self._newest_first():
+        self._broken.clear()
+        problem: CheckpointCorrupt | None = None
+        given: set[float] = set()
+        for path, step in self._newest_first():
+            if step in given:  # a copy: it would fare no better
+                continue
             try:
                 state = load_checkpoint(path)
             except CheckpointNotFound:  # pruned since
                 continue
             except CheckpointCorrupt as error:
-                problem = error
-                self._set_aside(path, error)
+                problem = problem or error
+                self._broken.add(path)
+                logger.warning("%s; passed over", error)
                 continue
             if path != self.latest_name:
                 self._needs[naming.steps_of([path.name])[0]] = _needs_from(state)
                 self._note_verified(path)
-            found = True
+            given.add(step)
             yield path, state
-        if problem is not None and not found:
+        if problem is not None and not given:
+            problem.add_note(
+                f"none of the {len(self._broken)} checkpoints in {self.directory} loads, and all are left as "
+                "they are: put a whole copy of one back, or start a new run with `stoker train`"
+            )
             raise problem
-
-    def load_newest(self) -> dict[str, Any] | None:
-        """The newest checkpoint that loads, or None where there is none.
-
-        Raises:
-            CheckpointCorrupt: There are checkpoints, but none loads.
-        """
-        return next((state for _, state in self.candidates()), None)
 
     def begin_from(self, step: int) -> None:
         """Note that the training goes on from that step: what lies beyond it belongs to an abandoned future.
 
-        Checkpoints beyond it are renamed to ``<name>.abandoned``, so that they do not count as the newest,
-        and ``latest`` becomes a name of the one at that step, if there is one.
+        Of the last ``candidates``, those that did not load are renamed to ``<name>.broken``; checkpoints
+        beyond the step to ``<name>.abandoned``, so that they do not count as the newest. ``latest`` becomes a
+        name of the one at that step, if there is one.
         """
+        for path in sorted(path for path in self._broken if path.exists()):
+            logger.warning("set aside %s: it did not load", files.move_aside(path, ".broken").name)
+        self._broken.clear()
+        own = self._own_latest(self.steps())
+        if own is not None and step < own < math.inf:
+            aside = files.move_aside(self.latest_name, ".abandoned")
+            logger.warning("the training goes on from step %d: set aside %s", step, aside.name)
         steps = self.steps()
         for beyond in (other for other in steps if other > step):
             aside = files.move_aside(self.path(beyond), ".abandoned")
@@ -171,24 +182,41 @@ class Checkpoints:
                 needs.append(need)
         return min(needs, default=None)
 
-    def _newest_first(self) -> list[Path]:
-        paths = [self.path(step) for step in reversed(self.steps())]
-        if naming.LATEST in files.files_in(self.directory) and not any(map(self._is_latest, paths)):
-            paths.append(self.latest_name)
-        return paths
+    def _newest_first(self) -> list[tuple[Path, float]]:
+        """Files and their steps; a ``latest.pt`` of its own behind the step file of the same step."""
+        steps = self.steps()
+        ordered: list[tuple[Path, float]] = [(self.path(step), step) for step in steps]
+        if (own := self._own_latest(steps)) is not None:
+            ordered.append((self.latest_name, own))
+        return sorted(ordered, key=lambda one: one[1], reverse=True)
+
+    def _own_latest(self, steps: Collection[int]) -> float | None:
+        """The step of ``latest.pt`` where it is no second name; infinity: it does not load, so nobody knows.
+
+        One that is no step checkpoint comes before all others: -1.
+        """
+        signature = _signature(self.latest_name)
+        if signature is None or any(self._is_latest(self.path(step)) for step in steps):
+            return None
+        if self._own is None or self._own[0] != signature:
+            try:
+                step = step_of(load_checkpoint(self.latest_name))
+            except CheckpointNotFound:
+                return None
+            except CheckpointCorrupt:
+                return math.inf
+            self._own = signature, step
+        return self._own[1]
+
+    def _mark_published(self) -> None:
+        if naming.PUBLISHED not in files.files_in(self.directory):
+            files.write_atomically(self.directory / naming.PUBLISHED, lambda file: file.write(b""))
 
     def _is_latest(self, path: Path) -> bool:
         try:
             return self.latest_name.samefile(path)
         except FileNotFoundError:
             return False
-
-    def _set_aside(self, path: Path, error: CheckpointCorrupt) -> None:
-        if path == self.latest_name or not self._may_write():
-            logger.warning("%s; passed over", error)
-            return
-        aside = files.move_aside(path, ".broken")
-        logger.warning("%s; set aside as %s, trying the one before", error, aside.name)
 
     def _verify(self, path: Path) -> None:
         if self._verified.get(path.name) != _signature(path):
@@ -204,6 +232,13 @@ class Checkpoints:
     def _note_verified(self, path: Path) -> None:
         if (signature := _signature(path)) is not None:
             self._verified[path.name] = signature
+
+
+def step_of(state: Mapping[str, Any]) -> int:
+    """The step of a checkpoint by its content; -1: it is no step checkpoint."""
+    session = state.get("session")
+    step = cast("Mapping[str, Any]", session).get("total_steps") if isinstance(session, Mapping) else None
+    return step if isinstance(step, int) and state.get("kind", "step") == "step" else -1
 
 
 def remove_all(paths: Iterable[Path]) -> None:

@@ -14,8 +14,13 @@ from stoker.writer import files
 __all__ = ["read_json", "write_json"]
 
 
-def read_json(path: Path, expected: Any) -> Any:
+def read_json(path: Path, expected: Any, way_out: str = "") -> Any:
     """The document, decoded as the expected type. Blocks.
+
+    Args:
+        path: where it lies.
+        expected: its type.
+        way_out: what to do where it cannot be read.
 
     Raises:
         RunBroken: It is missing, unreadable or of another type.
@@ -24,7 +29,7 @@ def read_json(path: Path, expected: Any) -> Any:
         return msgspec.json.decode(files.read_bytes(path), type=expected)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise RunBroken(path, f"cannot be read ({reason})") from error
+        raise RunBroken(path, f"cannot be read ({reason}){way_out and '; '}{way_out}") from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -13,6 +13,8 @@ __all__ = ["FORKING", "METADATA", "is_run", "read_metadata", "runs_below"]
 
 METADATA = "metadata.json"
 
+_WAY_OUT = "put a whole copy of it back; the checkpoints beside it can be read with torch.load"
+
 FORKING = ".forking"
 """A file with this name stands in a directory that is about to become a run."""
 
@@ -42,4 +44,4 @@ def read_metadata(directory: Path) -> RunMetadata:
     Raises:
         RunBroken: It cannot be read.
     """
-    return read_json(directory / METADATA, RunMetadata)
+    return read_json(directory / METADATA, RunMetadata, _WAY_OUT)

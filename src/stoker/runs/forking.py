@@ -19,7 +19,7 @@ from stoker.errors import CheckpointCorrupt, CheckpointNotFound, JournalBroken, 
 from stoker.journal import JOURNAL, Journal
 from stoker.runs import naming
 from stoker.runs.bests import Score, best_of
-from stoker.runs.checkpoints import remove_all
+from stoker.runs.checkpoints import remove_all, step_of
 from stoker.runs.documents import write_json
 from stoker.runs.finding import FORKING, METADATA, read_metadata
 from stoker.runs.metadata import Attempt, EvalEpisodeRow, RunMetadata, TrainEpisodeRow, counting, now
@@ -70,11 +70,7 @@ async def fork(
 def _fork(run: TrainingRun, step: int, place: tuple[str, str, Path], with_replay: bool) -> TrainingRun:
     name, version, root = place
     source = TrainingRun(run.directory, read_metadata(run.directory))
-    steps = source.checkpoint_steps()
-    if step not in steps:
-        has = ", ".join(map(str, steps)) or "none"
-        raise CheckpointNotFound(f"{source.directory} has no checkpoint of step {step}: it has {has}")
-    state = load_checkpoint(source.checkpoint_path(step))
+    state = _state_at(source, step)
     attempts = _attempts_up_to(source.metadata.attempts, state)
     started_at = now()
     directory = _new_directory(root / name / version)
@@ -105,6 +101,21 @@ def _fork(run: TrainingRun, step: int, place: tuple[str, str, Path], with_replay
     write_json(directory / METADATA, fork.metadata)
     files.remove(directory / FORKING)
     return fork
+
+
+def _state_at(source: TrainingRun, step: int) -> dict[str, Any]:
+    """The checkpoint of that step, from ``latest.pt`` where no step file is kept or it holds a newer one."""
+    steps = source.checkpoint_steps()
+    if step in steps:
+        return load_checkpoint(source.checkpoint_path(step))
+    latest = source.checkpoints_directory / naming.LATEST
+    if latest.name in files.files_in(source.checkpoints_directory):
+        state = load_checkpoint(latest)
+        if step_of(state) == step:
+            return state
+        steps = sorted({*steps, step_of(state)})
+    has = ", ".join(map(str, steps)) or "none"
+    raise CheckpointNotFound(f"{source.directory} has no checkpoint of step {step}: it has {has}")
 
 
 def _new_directory(parent: Path) -> Path:

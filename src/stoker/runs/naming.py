@@ -15,12 +15,14 @@ __all__ = [
     "BEST",
     "CHECKPOINTS",
     "LATEST",
+    "PUBLISHED",
     "best_name",
     "best_steps_of",
     "checked_name",
     "checkpoint_name",
     "natural_key",
     "run_id_for",
+    "set_aside_of",
     "steps_of",
 ]
 
@@ -33,9 +35,13 @@ LATEST = "latest.pt"
 BEST = "best.pt"
 """The policy with the highest evaluated mean reward."""
 
+PUBLISHED = ".published"
+"""An empty file beside the checkpoints of a run that has written one, so that their loss is no beginning."""
+
 _NAME = re.compile(r"[^\W_][\w.+=@ -]{0,99}")
 _STEP = re.compile(r"step_(\d+)\.pt")
 _BEST = re.compile(r"best_(\d+)\.pt")
+_ASIDE = re.compile(r"(step_\d+|latest)\.pt\.(broken|abandoned)\d*")
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -79,6 +85,11 @@ def checkpoint_name(step: int) -> str:
 def steps_of(file_names: Iterable[str]) -> list[int]:
     """The steps of the checkpoint files among these names, ascending."""
     return sorted(int(match[1]) for name in file_names if (match := _STEP.fullmatch(name)))
+
+
+def set_aside_of(file_names: Iterable[str]) -> list[str]:
+    """The step checkpoints among these names that a resume has set aside, sorted."""
+    return sorted(name for name in file_names if _ASIDE.fullmatch(name))
 
 
 def best_name(step: int) -> str:

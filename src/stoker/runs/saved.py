@@ -6,6 +6,7 @@ for the threads of the session and its writer.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from anyio import to_thread
 
-from stoker.errors import ConfigError, RunLocked
+from stoker.errors import CheckpointNotFound, ConfigError, RunLocked
 from stoker.journal import JOURNAL, Journal, segment_name
 from stoker.runs import naming
 from stoker.runs.bests import Bests
@@ -27,6 +28,7 @@ from stoker.writer import AppendLog, files
 
 __all__ = ["SavedTraining"]
 
+logger = logging.getLogger("stoker.runs")
 _ALL = Retention(last=None, all_journal=True)
 _RUNNING = "with another session on this very run object"
 _GIVEN_UP = "in which a session was given up while a thread of it may still write"
@@ -49,7 +51,7 @@ class SavedTraining:
         """Whether it was created here and nobody has begun to train on it: nothing to go on from."""
         self.on_disk = metadata
         """The metadata that is on disk, as far as this object knows."""
-        self._checkpoints = Checkpoints(self.checkpoints_directory, lambda: self.is_acquired)
+        self._checkpoints = Checkpoints(self.checkpoints_directory)
         self._bests = Bests(self.checkpoints_directory, lambda: self.is_acquired)
         self._lock: RunLock | None = None
         self._session: str | None = None  # what it is that has this object, in words
@@ -213,33 +215,71 @@ class SavedTraining:
     def load_best_score(self) -> tuple[float, int] | None:
         """The value of ``best`` and the steps behind it, or None where there is none.
 
-        It is read from the file itself. One that does not load is told; then the metadata says what to beat.
+        It is read from the file itself. One that does not load or is gone is told; then the metadata says
+        what to beat.
         """
         names = files.files_in(self.checkpoints_directory)
         if scores := self.bests():
             return scores[0]
-        if not any(name.startswith(naming.BEST) or naming.best_steps_of([name]) for name in names):
-            return None
         value, step = self.metadata.best_value, self.metadata.best_step
-        return None if value is None or step is None else (value, step)
+        if value is None or step is None:
+            return None
+        if naming.BEST not in names and not naming.best_steps_of(names):
+            logger.warning(
+                "%s is gone, the policy of step %d with mean reward %g: only a higher one is saved as best; "
+                "put a copy back if there is one",
+                self.best_checkpoint_path,
+                step,
+                value,
+            )
+        return value, step
 
     def candidates(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """The checkpoints that a resume may begin from, with their contents, the newest first.
 
-        Those that do not load are told; if this object has the run locked they are renamed to
-        ``<name>.broken``.
+        Those that do not load are told. They stay as they are until ``begin_from`` says that another one was
+        taken. A run that never had a checkpoint gives none: it starts from the beginning.
 
         Raises:
             CheckpointCorrupt: There are checkpoints, but none loads.
+            CheckpointNotFound: There is none, and there was one.
         """
-        return self._checkpoints.candidates()
+        found = False
+        for candidate in self._checkpoints.candidates():
+            found = True
+            yield candidate
+        if not found and (sign := self.sign_of_lost_checkpoints()) is not None:
+            raise CheckpointNotFound(
+                f"{self.checkpoints_directory} has no step checkpoint any more: {sign}; put one back, or "
+                "start a new run with `stoker train`"
+            )
+
+    def sign_of_lost_checkpoints(self) -> str | None:
+        """What says that there were step checkpoints, where there is none now; None: nothing does. Blocks.
+
+        ``best.pt`` says nothing of it: an evaluation may come before the first checkpoint.
+        """
+        names = files.files_in(self.checkpoints_directory)
+        if naming.LATEST in names or naming.steps_of(names):
+            return None
+        for attempt in reversed(self.metadata.attempts):
+            if attempt.from_steps:
+                return f"attempt {attempt.number} began with one of step {attempt.from_steps}"
+        if self.metadata.forked_at_step is not None:
+            return f"it was forked with one of step {self.metadata.forked_at_step}"
+        if aside := naming.set_aside_of(names):
+            return f"{aside[-1]} is what was set aside"
+        return "some were written" if naming.PUBLISHED in names else None
 
     def load_newest(self) -> dict[str, Any] | None:
         """The first of the ``candidates``, or None where there is none."""
-        return self._checkpoints.load_newest()
+        return next((state for _, state in self.candidates()), None)
 
     def begin_from(self, step: int) -> None:
-        """Let that step be where the run stands; rename checkpoints beyond it to ``<name>.abandoned``."""
+        """Let that step be where the run stands, a checkpoint that was good.
+
+        Those that were not are renamed to ``<name>.broken``, those beyond it to ``<name>.abandoned``.
+        """
         self._checkpoints.begin_from(step)
         self._bests.mend()
 

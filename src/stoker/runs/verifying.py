@@ -132,7 +132,10 @@ class _Verification:
         return point
 
     def _check_latest(self, path: Path, size: int, steps: list[str]) -> None:
-        """``latest.pt`` is a second name of a step file, or, where none is kept, a checkpoint of its own."""
+        """``latest.pt`` is a second name of a step file, or a checkpoint of its own, as in a copy of the run.
+
+        A resume begins from it if it is newer than every step file that is whole.
+        """
         if not steps:
             self._check_checkpoint(path, size)
             return
@@ -141,18 +144,24 @@ class _Verification:
             if path.samefile(newest):
                 self._tell(_in_checkpoints(path), size, "ok", f"a second name of {newest.name}")
                 return
-            state = load_checkpoint(path)
-            found = saved_point(path, state)
+            found = saved_point(path, load_checkpoint(path))
         except (FileNotFoundError, CheckpointNotFound):
             return
         except (StokerError, OSError) as error:
             self._tell(_in_checkpoints(path), size, "damaged", _reason(error))
             return
-        last = next((point for point in self._points if point.name == newest.name), None)
-        if last is not None and last.total_steps == found.total_steps:
-            self._tell(_in_checkpoints(path), size, "ok", f"a copy of {newest.name}")
+        step = found.total_steps
+        last = max(self._points, key=lambda point: point.total_steps, default=None)
+        if last is None or last.total_steps < step:
+            self._points.append(found)
+            why = "no step file is whole" if last is None else f"{last.name} is older"
+            self._tell(
+                _in_checkpoints(path), size, "note", f"of step {step:,}: a resume begins from it, since {why}"
+            )
+        elif last.total_steps == step:
+            self._tell(_in_checkpoints(path), size, "ok", f"a copy of {last.name}")
         else:
-            text = f"of step {found.total_steps:,}, not of {newest.name}, which is what a resume begins from"
+            text = f"of step {step:,}, not of {last.name}, which is what a resume begins from"
             self._tell(_in_checkpoints(path), size, "note", text)
 
     def _check_best(self, path: Path, size: int) -> None:

@@ -6,10 +6,12 @@ Everything here blocks, and runs in the learner's thread before the first event.
 from __future__ import annotations
 
 import logging
+import shlex
 
 from stoker.agents.protocol import RebuildsReplay
 from stoker.errors import JournalBroken
 from stoker.runs import TrainingRun
+from stoker.runs.missing import lost_rows
 from stoker.session.config import SessionConfig
 from stoker.session.journaling import EventJournal
 from stoker.session.learner import Learner
@@ -29,7 +31,9 @@ def restore_newest(learner: Learner, run: TrainingRun) -> Turn:
         Where running episodes stood, if both then and now are in lockstep.
 
     Raises:
-        CheckpointCorrupt, JournalBroken: There are checkpoints, and none can be given back.
+        CheckpointCorrupt, JournalBroken: There are checkpoints, and none can be given back. Nothing is
+            changed: the next try finds what this one found.
+        CheckpointNotFound: There were checkpoints, and they are gone.
         ConfigError: The run is of another agent.
     """
     if run.is_new:
@@ -39,13 +43,39 @@ def restore_newest(learner: Learner, run: TrainingRun) -> Turn:
         try:
             restore(learner, state, run.journal)
             is_exact = learner.is_lockstep and state["session"]["lockstep"]
-            return read_turn(learner, run.journal) if is_exact else Turn()
+            turn = read_turn(learner, run.journal) if is_exact else Turn()
         except JournalBroken as error:
-            problem = error
+            if problem is None:
+                problem = error
+                error.add_note(_way_out(run, state["session"]["total_steps"]))
             logger.warning("%s cannot be resumed: %s; trying the one before", path.name, error)
+            continue
+        _tell_lost_rows(learner, run)
+        return turn
     if problem is not None:
         raise problem
     return Turn()
+
+
+def _way_out(run: TrainingRun, step: int) -> str:
+    words = [
+        "stoker",
+        "fork",
+        str(run.directory),
+        "--at-step",
+        str(step),
+        "--name",
+        "NEW",
+        "--without-replay",
+    ]
+    return f"to go on from step {step} with an empty replay, in a new run: `{shlex.join(words)}`"
+
+
+def _tell_lost_rows(learner: Learner, run: TrainingRun) -> None:
+    """Rows are for people: the training goes on without them, but not in silence."""
+    for lost in lost_rows(run, learner.total_episodes, learner.eval_episodes):
+        words = shlex.join(["stoker", "verify", str(run.directory)])
+        logger.warning("%s; the training goes on all the same; `%s` says more", lost, words)
 
 
 def begin_learning(

@@ -19,6 +19,7 @@ from stoker import ActMode, ActorId, Experience, TrainingRun, TrainingSession, m
 
 GAMMA = 0.99
 EPISODES_PER_UPDATE = 8
+Step = tuple[list[float], int, float]  # observation, action, reward: plain, as a checkpoint wants it
 
 
 class SoftmaxPolicy:
@@ -38,6 +39,8 @@ class SoftmaxPolicy:
 class Reinforce:
     """Makes actions likelier the more reward came after them."""
 
+    acting_state = frozenset({"generator"})  # acting draws from it, learning does not
+
     def __init__(self, seed: int = 0) -> None:
         self.generator = torch.Generator().manual_seed(seed)
         self.net = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 2))
@@ -45,8 +48,8 @@ class Reinforce:
             weight.data.uniform_(-0.2, 0.2, generator=self.generator)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-2)
         self.total_steps = 0
-        self.running: dict[ActorId, list[Experience]] = {}
-        self.ended: list[list[Experience]] = []
+        self.running: dict[ActorId, list[Step]] = {}
+        self.ended: list[list[Step]] = []
 
     def policy(self) -> SoftmaxPolicy:
         return SoftmaxPolicy(self.net, self.generator)
@@ -57,24 +60,26 @@ class Reinforce:
     def observe(self, experiences: Sequence[Experience]) -> None:
         self.total_steps += len(experiences)
         for experience in experiences:  # many actors' episodes, interleaved
-            self.running.setdefault(experience.actor_id, []).append(experience)
+            step = (experience.observation.tolist(), int(experience.action), float(experience.reward))
+            self.running.setdefault(experience.actor_id, []).append(step)
             if experience.status.is_done:
                 self.ended.append(self.running.pop(experience.actor_id))
 
     def learn(self) -> dict[str, float] | None:
         if len(self.ended) < EPISODES_PER_UPDATE:
             return None
-        steps, returns, rest = [], [], 0.0
-        for step in (step for episode in self.ended for step in reversed(episode)):
-            rest = step.reward + (0.0 if step.status.is_done else GAMMA * rest)
-            steps.append(step)
-            returns.append(rest)
+        observations, actions, returns = [], [], []
+        for episode in self.ended:
+            rest = 0.0
+            for observation, action, reward in reversed(episode):
+                rest = reward + GAMMA * rest
+                observations.append(observation)
+                actions.append(action)
+                returns.append(rest)
         self.ended = []
         gains = torch.tensor(returns)
-        logits = self.net(torch.as_tensor(np.stack([step.observation for step in steps])))
-        losses = nn.functional.cross_entropy(
-            logits, torch.tensor([step.action for step in steps]), reduction="none"
-        )
+        logits = self.net(torch.tensor(observations))
+        losses = nn.functional.cross_entropy(logits, torch.tensor(actions), reduction="none")
         loss = (losses * (gains - gains.mean()) / (gains.std() + 1e-8)).mean()
         self.optimizer.zero_grad()
         loss.backward()
@@ -88,15 +93,21 @@ class Reinforce:
         self.running.pop(actor_id, None)  # an episode that was given up
 
     def state_dict(self) -> dict[str, Any]:
-        net, optimizer = self.net.state_dict(), self.optimizer.state_dict()
-        generator, total_steps = self.generator.get_state(), self.total_steps
-        return {"net": net, "optimizer": optimizer, "generator": generator, "total_steps": total_steps}
+        return {
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "total_steps": self.total_steps,
+            "running": self.running,
+            "ended": self.ended,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.total_steps = state["total_steps"]
+        self.running, self.ended = copy.deepcopy((state["running"], state["ended"]))
 
 
 async def train(steps: int, runs_dir: str) -> None:

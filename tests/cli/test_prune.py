@@ -82,7 +82,12 @@ def test_what_it_says(run: TrainingRun, capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [("", "name a run"), ("x --keep -1", "last=-1"), ("x --every -1", "every=-1"), ("x --kep 1", "--keep")],
+    [
+        ("", "name a run"),
+        ("x --keep -1", "--keep -1"),
+        ("x --every -1", "--every -1"),
+        ("x --kep 1", "--keep"),
+    ],
 )
 def test_a_mistake_is_one_line(line: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prune", *line.split()]) == 2

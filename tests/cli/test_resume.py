@@ -64,6 +64,57 @@ def test_a_checkpoint_of_another_agent_is_refused(run: Path, stoker: Any) -> Non
     assert "Traceback" not in done.stderr
 
 
+def begin_and_die(run: Path, name: str) -> Path:
+    """What a process leaves that is killed right after it has made the run's directory."""
+    empty = run.parent / name
+    shutil.copytree(
+        run, empty, ignore=shutil.ignore_patterns("config.json", "*.pt", ".published", "*.jsonl", "*.journal")
+    )
+    return empty
+
+
+def test_a_newer_run_that_was_killed_before_it_began_is_passed_over(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = [begin_and_die(run, "29990101_000000"), begin_and_die(run, "29990102_000000")]
+    for command in ("resume", "eval"):
+        assert main([command, str(tmp_path / "runs/CartPole-v1")]) == 0
+        said = capsys.readouterr()
+        assert [line.partition(", which")[0] for line in said.err.splitlines()] == [
+            f"stoker: warning: passed over {directory}" for directory in reversed(empty)
+        ]
+        if command == "resume":
+            assert f"{run} has all its 1,200 steps" in said.out
+    # Named exactly, or without an older one that has begun, it is the one that is meant.
+    for directory in (empty[0], tmp_path / "runs/Other"):
+        if not directory.exists():
+            shutil.copytree(empty[1], directory / "v1/29990103_000000")
+        assert main(["resume", str(directory)]) == 1
+        [line] = capsys.readouterr().err.splitlines()
+        assert "there is no config.json" in line
+
+
+def test_a_newer_run_of_a_program_of_its_own_is_not_passed_over(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newer = Path(shutil.copytree(run, run.parent / "29990101_000000"))
+    (newer / "config.json").unlink()
+    assert main(["resume", str(tmp_path / "runs")]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{newer}: there is no config.json" in line
+    assert "TrainingRun.resume" in line
+
+
+def test_settings_that_exclude_each_other_change_nothing(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change_config(run, lockstep=True, journal=False)
+    before = (run / "config.json").read_bytes()
+    assert main(["resume", str(run), "-n", "1300"]) == 2
+    assert "lockstep=True needs journal=True" in capsys.readouterr().err
+    assert (run / "config.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -71,7 +122,7 @@ def test_a_checkpoint_of_another_agent_is_refused(run: Path, stoker: Any) -> Non
         ('{"env": "CartPole-v1", "warp": 9}', "unknown key 'warp'"),
         ("[]", "it holds no settings"),
         ("{", "config.json: cannot be read"),
-        (None, "config.json: cannot be read"),
+        (None, "there is no config.json: the run was trained by a program of its own, or was killed before"),
     ],
 )
 def test_a_config_that_cannot_be_trained_is_one_line(

@@ -21,10 +21,11 @@ SMALL = ("--learning-starts", "64", "--hidden-sizes", "16", "--num-envs", "4")
 ENDLESS = ("train", "CartPole-v1", "-n", "100000000", *SMALL, "--eval-freq", "0", "--json")
 DEADLINE_S = 40.0
 
-# After so many steps it blocks for longer than any test lasts, somewhere that lets Python go on.
+# After so many steps it blocks for longer than any test lasts, somewhere that lets Python go on. The steps
+# before leave time to save: on an event loop that stands still nothing new is written.
 STUCK_ENV = """
-import os
 import threading
+import time
 import gymnasium as gym
 from gymnasium.envs.classic_control import CartPoleEnv
 
@@ -33,6 +34,8 @@ class Stuck(CartPoleEnv):
 
     def step(self, action):
         self.steps += 1
+        if self.steps > 50:
+            time.sleep(0.02)
         if self.steps == 100:
             open("stuck", "w").close()
             threading.Event().wait(600)
@@ -87,6 +90,12 @@ def module_path(root: Path) -> str:
     return os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
+def run_of(root: Path) -> Path:
+    """The only run, as the command line names it."""
+    [metadata] = (root / "runs").rglob("metadata.json")
+    return metadata.parent.relative_to(root)
+
+
 def insist(process: subprocess.Popen[str], number: int = signal.SIGINT) -> None:
     """Send a signal again and again, as a hurried user does, until it has ended."""
     deadline = time.monotonic() + DEADLINE_S
@@ -133,15 +142,34 @@ def test_a_second_signal_leaves_at_once(started: Any, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     wait_for_line(process, "finishing")
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=DEADLINE_S)
+    _, stderr = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130
+    assert stderr.splitlines()[-1] == f"stoker: interrupted; go on: stoker resume {run_of(tmp_path)}"
     assert not list((tmp_path / "runs").rglob("*.tmp"))
 
 
 def test_a_second_signal_leaves_an_event_loop_that_stands_still(started: Any, tmp_path: Path) -> None:
     process = stuck_train(started, tmp_path, "--stepping", "inline")
     insist(process)
+    _, stderr = process.communicate()
     assert process.returncode == 130
+    assert f"go on: stoker resume {run_of(tmp_path)}" in stderr.splitlines()[-1]
+
+
+def test_leaving_without_a_checkpoint_says_so(started: Any, tmp_path: Path) -> None:
+    (tmp_path / "stuck_envs.py").write_text(STUCK_ENV)
+    process = started(
+        *("train", "stuck_envs:Stuck-v0", "--num-envs", "1", "--checkpoint-freq", "0", "--eval-freq", "0"),
+        *("--stepping", "thread"),
+        PYTHONPATH=module_path(tmp_path),
+    )
+    wait_for((tmp_path / "stuck").exists, process)
+    process.send_signal(signal.SIGINT)
+    wait_for_line(process, "finishing")
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 130
+    assert stderr.splitlines()[-1] == "stoker: interrupted; there is no checkpoint yet"
 
 
 def test_the_same_signal_by_two_ways_is_one_wish(started: Any, tmp_path: Path) -> None:
@@ -174,7 +202,8 @@ def test_when_the_grace_is_over_it_says_what_is_busy_and_leaves(started: Any, tm
     _, stderr = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 1
     [said] = [line for line in stderr.splitlines() if line.startswith("stoker: error: ")]
-    assert said.startswith("stoker: error: --grace of 1 s is over: ")
+    assert said.startswith("stoker: error: --grace of 1 s is over: the event loop does not turn: ")
+    assert "learner" not in said
     assert "`stoker resume runs/stuck_envs-Stuck-v0/v1/" in said
     assert newest_step(tmp_path / "runs") == 50
 

@@ -37,6 +37,7 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("train CartPole-v1 --learning-rate -1", 2, ["learning_rate", "-1.0"]),
     ("train CartPole-v1 --initial-epsilon 0.001", 2, ["final_epsilon", "initial_epsilon (0.001)"]),
     ("train CartPole-v1 --device warp:9", 2, ["'warp:9'", "available: cpu"]),
+    ("train CartPole-v1 --lockstep --no-journal", 2, ["lockstep=True needs journal=True"]),
     ("train CartPole-v1 --name ../up", 2, ["run name '../up'"]),
     ("train CartPole-v1 --run-version .", 2, ["run version '.'"]),
     ("train CartPole-v1 --config missing.toml", 2, ["--config missing.toml: No such file"]),
@@ -48,7 +49,10 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("train --config agent.toml", 2, ["unknown agent 'sarsa'"]),
     ("resume", 2, ["name a run", "stoker resume runs/CartPole-v1"]),
     ("resume nowhere", 1, ["nowhere: no run there", "stoker ls"]),
-    ("eval nowhere", 1, ["nowhere: no run there"]),
+    ("eval nowhere", 1, ["nowhere: no run there", "`stoker ls` lists"]),
+    ("show empty/pole/v7", 1, ["empty/pole/v7: no run there", "`stoker ls empty` lists"]),
+    ("prune empty/pole", 1, ["empty/pole: no run there", "`stoker ls empty` lists"]),
+    ("verify empty", 1, ["empty: no run there", "`stoker ls` lists"]),
     ("eval nowhere --episodes 0", 2, ["--episodes 0"]),
     ("show", 2, ["name a run"]),
     ("show nowhere", 1, ["nowhere: no run there"]),
@@ -82,6 +86,7 @@ def test_a_mistake_is_one_line(
     monkeypatch.chdir(tmp_path)
     for name, content in FILES.items():
         Path(name).write_text(content)
+    Path("empty").mkdir()
     assert main(line.split()) == code
     printed = capsys.readouterr()
     [message] = printed.err.splitlines()
@@ -89,7 +94,7 @@ def test_a_mistake_is_one_line(
     for part in said:
         assert part in message
     assert printed.out == ""
-    assert {path.name for path in tmp_path.iterdir()} == set(FILES)
+    assert {path.name for path in tmp_path.rglob("*")} == {*FILES, "empty"}
 
 
 def test_without_a_command_the_help_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,10 +17,12 @@ from rich.console import Console
 
 from stoker.cli.formats import command
 from stoker.cli.limits import Pace
+from stoker.cli.notices import notices_to
 from stoker.cli.readings import Gauges, Reading
 from stoker.cli.signals import Guard
+from stoker.cli.stored import has_checkpoint
 from stoker.cli.summary import json_line, result_of, summary
-from stoker.cli.view import NoView, View, view_for, warnings_to
+from stoker.cli.view import NoView, View, view_for
 from stoker.errors import StokerError, first_error
 from stoker.threads import DedicatedThread
 
@@ -99,7 +101,7 @@ class Driver:
         """
         from stoker.trainer import train
 
-        warnings_to(self._console)
+        notices_to(self.say)  # the console puts them above the table
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._end_in_time)
@@ -128,7 +130,10 @@ class Driver:
         """Show the training until cancelled."""
         self._progress = progress
         self._guard.attend(
-            partial(self._finish, _INTERRUPTED), partial(self._last_words, progress), self._close
+            finish=partial(self._finish, _INTERRUPTED),
+            busy=partial(self._last_words, progress),
+            left=self._left,
+            restore=self._close,
         )
         self._began.set()
         if progress.session.total_steps:
@@ -202,9 +207,14 @@ class Driver:
     def _go_on(self) -> str:
         return command(["stoker", "resume", str(self._run.directory)])
 
-    def _last_words(self, progress: Progress) -> str:
+    def _last_words(self, progress: Progress, loop_turns: bool) -> str:
         """Why the process could not end in time, and what becomes of the run."""
-        return f"{stuck_line(progress.session)}; what was saved so far goes on with `{self._go_on}`"
+        why = stuck_line(progress.session, loop_turns=loop_turns)
+        return f"{why}; what was saved so far goes on with `{self._go_on}`"
+
+    def _left(self) -> str:
+        """What becomes of a run that is left at once."""
+        return f"go on: {self._go_on}" if has_checkpoint(self._run) else "there is no checkpoint yet"
 
     def _tell(self, result: TrainResult) -> None:
         """Print the summary and, if asked for, the line for scripts."""
@@ -216,9 +226,22 @@ class Driver:
             print(lines)
 
 
-def stuck_line(session: TrainingSession) -> str:
-    """Which part of a session that does not end is still busy, in a few words. From any thread."""
-    health = session.health()
+def stuck_line(session: TrainingSession, *, loop_turns: bool = True) -> str:
+    """Which part of a session that does not end is still busy, in a few words. From any thread; never raises.
+
+    Args:
+        session: in whatever state.
+        loop_turns: whether its event loop answers; if not, all else only waits for that.
+    """
+    if not loop_turns:
+        return (
+            "the event loop does not turn: an environment that is stepped on it, or another call there, has "
+            "not come back (--stepping thread keeps environments off it)"
+        )
+    try:
+        health = session.health()
+    except Exception as error:  # noqa: BLE001 - looked at from outside its thread, it may change meanwhile
+        return f"which part is busy cannot be told ({type(error).__name__}: {error})"
     busy = list(health.waits)
     if health.learner_s is not None:
         busy.append(f"the learner has been in one call for {health.learner_s:.1f} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import tyro
+from anyio import to_thread
 
 from stoker.cli.driving import run_async
 from stoker.cli.parsing import parse, required
@@ -20,7 +22,10 @@ from stoker.errors import CheckpointNotFound, ConfigError
 if TYPE_CHECKING:
     from stoker.runs import TrainingRun
 
-__all__ = ["EvalArguments", "evaluate_run"]
+__all__ = ["EvalArguments", "evaluate_run", "load_wanted"]
+
+_LOOKS = 10
+"""So often is a checkpoint looked for that is gone when it is read."""
 
 _DESCRIPTION = """Score a run's policy, greedily, over whole episodes. Nothing is written to the run."""
 
@@ -70,23 +75,20 @@ def evaluate_run(args: Sequence[str]) -> int:
 
 
 async def _evaluate(arguments: EvalArguments) -> int:
-    from stoker.cli.stored import read_train_config
-    from stoker.runs import TrainingRun
+    from stoker.cli.stored import open_begun, read_train_config
 
-    run = await TrainingRun.open(arguments.run)
+    run = await open_begun(arguments.run)
     config = await read_train_config(run)
-    path = _checkpoint_path(run, arguments.checkpoint)
+    path, state = await to_thread.run_sync(load_wanted, run, arguments.checkpoint)
 
     from stoker.envs import make_gym
     from stoker.session import PolicySnapshot
     from stoker.stats import EvalReport
     from stoker.trainer import agent_for, evaluate
-    from stoker.writer import load_checkpoint
 
     if arguments.device is not None:
         config = msgspec.structs.replace(config, device=arguments.device)
     agent = agent_for(config)
-    state = load_checkpoint(path)
     if state.get("agent_type") != type(agent).__name__:
         raise ConfigError(
             f"{path}: trained by {state.get('agent_type')}, the run's config says {config.agent}"
@@ -112,31 +114,41 @@ async def _evaluate(arguments: EvalArguments) -> int:
     return 0
 
 
-def _checkpoint_path(run: TrainingRun, wanted: str | None) -> Path:
-    """The checkpoint file that was asked for.
+def load_wanted(run: TrainingRun, wanted: str | None) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint that was asked for, and its contents. Blocks.
+
+    A run that is training removes old checkpoints, maybe just before one is read: then it is looked again.
+
+    Args:
+        run: only read.
+        wanted: ``best``, ``latest``, a step, or None: ``best``, else ``latest``.
 
     Raises:
         ConfigError: It is neither ``best``, ``latest`` nor a step.
         CheckpointNotFound: The run does not have it; the message says what there is.
+        CheckpointCorrupt: It is damaged.
     """
-    from stoker.writer import files
+    from stoker.writer import files, load_checkpoint
 
-    there = files.files_in(run.checkpoints_directory)
-    if wanted is None or wanted in ("best", "latest"):
-        paths = {"best": run.best_checkpoint_path, "latest": run.latest_checkpoint_path}
-        for path in paths.values() if wanted is None else [paths[wanted]]:
-            if path.name in there:
-                return path
-    elif wanted.isdecimal():
-        if (path := run.checkpoint_path(int(wanted))).name in there:
-            return path
-    else:
+    if wanted is not None and wanted not in ("best", "latest") and not wanted.isdecimal():
         raise ConfigError(f"--checkpoint {wanted!r}: give best, latest or a step")
+    for _ in range(_LOOKS):
+        for name in ("best", "latest") if wanted is None else (wanted,):
+            path = _path_of(run, name)
+            with contextlib.suppress(CheckpointNotFound):
+                return path, load_checkpoint(path)
+    there = files.files_in(run.checkpoints_directory)
     names = [name for name in ("best", "latest") if f"{name}.pt" in there]
     has = ", ".join([*names, *map(str, run.checkpoint_steps())]) or "none"
     raise CheckpointNotFound(
         f"{run.directory} has no checkpoint {wanted or ''}: it has {has}".replace(" :", ":")
     )
+
+
+def _path_of(run: TrainingRun, name: str) -> Path:
+    if name == "best":
+        return run.best_checkpoint_path
+    return run.latest_checkpoint_path if name == "latest" else run.checkpoint_path(int(name))
 
 
 def _stats(rewards: Sequence[float], lengths: Sequence[int]) -> dict[str, float]:

@@ -66,9 +66,10 @@ def fork_command(args: Sequence[str]) -> int:
 
 
 async def _fork(arguments: ForkArguments) -> int:
-    from stoker.runs import TrainingRun, fork
+    from stoker.cli.stored import open_run
+    from stoker.runs import fork
 
-    source = await TrainingRun.open(arguments.run)
+    source = await open_run(arguments.run)
     forked = await fork(
         source,
         arguments.at_step or 0,

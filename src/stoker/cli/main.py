@@ -1,7 +1,7 @@
 """``stoker COMMAND ...``: which command, and how what it raises becomes one line and an exit code.
 
     0    done, or stopped in good order          2    a usage error: nothing was started
-    1    a failure                               130  interrupted before there was anything to save
+    1    a failure                               130  left at once: a second Ctrl-C, or one before it began
 
 Commands are imported when they are called, so that help and usage errors come at once.
 """
@@ -16,6 +16,7 @@ from importlib import import_module
 
 from stoker import __version__
 from stoker.cli.limits import start_clock
+from stoker.cli.notices import notices_on_stderr
 from stoker.errors import ConfigError, Stalled, StokerError
 
 __all__ = ["main"]
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     start_clock(with_process=argv is None)
     try:
-        code = _dispatch(args)
+        with notices_on_stderr():
+            code = _dispatch(args)
         sys.stdout.flush()
     except StokerError as error:
         print(f"stoker: error: {_one_line(error)}", file=sys.stderr)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from stoker.cli.driving import run_async
 from stoker.cli.parsing import parse, required
 from stoker.cli.showing import evaluations_of
+from stoker.cli.stored import open_run
 from stoker.errors import ConfigError, MissingDependency, RunDirectoryError, StokerError
-from stoker.runs import Columns, TrainingRun
+from stoker.runs import Columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,7 +86,7 @@ def plot(args: Sequence[str]) -> int:
 async def _read(paths: Sequence[str]) -> list[Curves]:
     found: list[Curves] = []
     for path in paths:
-        run = await TrainingRun.open(path)
+        run = await open_run(path)
         train, evaluation = await run.read_train_episodes(), await run.read_eval_episodes()
         if not len(train["total_reward"]) and not len(evaluation["total_reward"]):
             raise RunDirectoryError(run.directory, "no episode has ended yet: there is nothing to plot")

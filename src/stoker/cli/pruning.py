@@ -14,6 +14,7 @@ from anyio import to_thread
 from stoker.cli.driving import run_async
 from stoker.cli.formats import size
 from stoker.cli.parsing import parse, required
+from stoker.errors import ConfigError
 
 if TYPE_CHECKING:
     from stoker.runs import Retention, TrainingRun
@@ -66,14 +67,18 @@ def prune_command(args: Sequence[str]) -> int:
     """
     arguments = parse("prune", PruneArguments, args, _DESCRIPTION)
     required(arguments.run, "prune", "a run", "runs/CartPole-v1")
+    for flag, number in (("--keep", arguments.keep), ("--every", arguments.every)):
+        if number < 0:
+            raise ConfigError(f"{flag} {number}: give 0 or more (see `stoker prune --help`)")
     return run_async(_prune, arguments)
 
 
 async def _prune(arguments: PruneArguments) -> int:
-    from stoker.runs import Retention, TrainingRun
+    from stoker.cli.stored import open_run
+    from stoker.runs import Retention
 
     retention = Retention(last=arguments.keep, every=arguments.every, all_journal=arguments.all_journal)
-    run = await TrainingRun.open(arguments.run)
+    run = await open_run(arguments.run)
     if arguments.dry_run:
         _report(arguments, run, await to_thread.run_sync(_doomed, run, retention))
         return 0

@@ -75,10 +75,9 @@ def replay_command(args: Sequence[str]) -> int:
 
 
 async def _replay(arguments: ReplayArguments) -> int:
-    from stoker.cli.stored import read_train_config
-    from stoker.runs import TrainingRun
+    from stoker.cli.stored import open_begun, read_train_config
 
-    run = await TrainingRun.open(arguments.run)
+    run = await open_begun(arguments.run)
     config = await read_train_config(run)
 
     import torch

@@ -18,6 +18,7 @@ from stoker.cli.driving import run_async
 from stoker.cli.formats import ago, number, size
 from stoker.cli.listing import status_of
 from stoker.cli.parsing import parse, required
+from stoker.cli.stored import open_run
 from stoker.cli.tables import output, say
 from stoker.errors import RunBroken
 from stoker.runs import Columns, TrainingRun
@@ -97,7 +98,7 @@ def evaluations_of(rows: Columns) -> list[Evaluation]:
 
 
 async def _facts(path: str) -> Facts:
-    run = await TrainingRun.open(path)
+    run = await open_run(path)
     try:
         config = await run.read_config()
     except RunBroken:
@@ -107,7 +108,7 @@ async def _facts(path: str) -> Facts:
         run,
         await status_of(run),
         config,
-        {name: sizes[name] for name in sorted(sizes, key=natural_key)},
+        {name: sizes[name] for name in sorted(sizes, key=natural_key) if not name.startswith(".")},
         await run.read_train_episodes(),
         evaluations_of(await run.read_eval_episodes()),
     )

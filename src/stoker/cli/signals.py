@@ -30,6 +30,8 @@ __all__ = ["Guard"]
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _FAREWELL_S = 1.0
 """So long may a terminal that takes nothing hold up the end."""
+_ANSWER_S = 0.3
+"""An event loop that does not answer for so long is said to stand still."""
 _ONE_WISH_S = 1.0
 """Until the user was told, but no longer, a further signal says the same: wrappers pass on what a terminal
 has sent to all."""
@@ -39,9 +41,9 @@ class Guard:
     """Heeds signals and deadlines while a command runs; a context manager for the main thread.
 
     The first SIGINT, SIGTERM or SIGHUP asks the training to finish, for which it has ``grace_s``; the second
-    ends the process at once with exit code 130, as does the first one before there is anything to finish.
-    A process that is still there when the grace or its time is over says which part is busy and ends with
-    exit code 1. What lies on disk under a final name is whole at any moment.
+    ends the process at once with exit code 130, saying how to go on, as does the first one before there is
+    anything to finish. A process that is still there when the grace or its time is over says which part is
+    busy and ends with exit code 1. What lies on disk under a final name is whole at any moment.
 
     Args:
         limits: the grace, and the time that the process has.
@@ -52,7 +54,8 @@ class Guard:
         self.leaves_at = limits.leaves_at
         """When the process is made to end, on the clock of ``time.monotonic``; infinity: not at all."""
         self._finish: Callable[[], None] | None = None
-        self._busy: Callable[[], str] = _starting
+        self._busy: Callable[[bool], str] = _starting
+        self._left: Callable[[], str] | None = None
         self._restore: Callable[[], None] = _nothing
         self._token: EventLoopToken | None = None
         self._signalled_at: float | None = None
@@ -102,17 +105,24 @@ class Guard:
             signal.set_wakeup_fd(loops_own, warn_on_full_buffer=False)
 
     def attend(
-        self, finish: Callable[[], None], busy: Callable[[], str], restore: Callable[[], None]
+        self,
+        *,
+        finish: Callable[[], None],
+        busy: Callable[[bool], str],
+        left: Callable[[], str],
+        restore: Callable[[], None],
     ) -> None:
         """From now on there is something to finish; called on its event loop.
 
         Args:
             finish: asks the training to end; called on this event loop at the first signal.
-            busy: says which part still works and how to go on; called in a thread, before it is given up.
+            busy: says which part still works and how to go on; called in a thread, before it is given up, and
+                told whether the event loop still turns.
+            left: says what becomes of a training that is left at once; called in a thread.
             restore: leaves the terminal as it was; called in a thread, before the process is ended.
         """
         self._token = current_token()
-        self._busy, self._restore, self._finish = busy, restore, finish
+        self._busy, self._left, self._restore, self._finish = busy, left, restore, finish
 
     def told(self) -> None:
         """The user knows that it is finishing: the next signal is another wish."""
@@ -124,7 +134,7 @@ class Guard:
         while True:
             left_s = self.leaves_at - time.monotonic()
             if left_s <= 0:
-                self._leave(1, self._overdue())
+                self._leave(1, self._overdue)
             self._inbox.settimeout(left_s if left_s < math.inf else None)
             try:
                 numbers = self._inbox.recv(64)
@@ -141,7 +151,7 @@ class Guard:
             self._hung_up()
         now = time.monotonic()
         if self._finish is None:
-            self._leave(130, "stoker: interrupted")
+            self._leave(130, self._interrupted)
         elif self._signalled_at is None:
             self._signalled_at = now
             self.leaves_at = min(self.leaves_at, now + self.limits.grace_s)
@@ -149,7 +159,7 @@ class Guard:
             # Not here: an event loop that stands still would keep this thread from hearing any more.
             threading.Thread(target=self._ask, args=(self._finish,), daemon=True).start()
         elif self._told or now >= self._signalled_at + _ONE_WISH_S:
-            self._leave(130, "")
+            self._leave(130, self._interrupted)
 
     def _ask(self, finish: Callable[[], None]) -> None:
         # Without an event loop the training has ended by itself.
@@ -163,16 +173,27 @@ class Guard:
             if in_time
             else f"--grace of {self.limits.grace_s:g} s"
         )
-        return f"stoker: error: {over} is over: {self._busy()}"
+        return f"stoker: error: {over} is over: {self._busy(self._turns())}"
 
-    def _leave(self, code: int, line: str) -> None:
-        """End the process; threads that learn or write are not waited for."""
+    def _interrupted(self) -> str:
+        return "stoker: interrupted" if self._left is None else f"stoker: interrupted; {self._left()}"
+
+    def _turns(self) -> bool:
+        """Whether the event loop answers; one that is not known is taken to."""
+        if self._token is None:
+            return True
+        asking = threading.Thread(target=self._ask, args=(_nothing,), daemon=True)
+        asking.start()
+        asking.join(_ANSWER_S)
+        return not asking.is_alive()
+
+    def _leave(self, code: int, last_line: Callable[[], str]) -> None:
+        """End the process; threads that learn or write, and a disk that is looked at, are not waited for."""
 
         def farewell() -> None:
             with contextlib.suppress(OSError):  # the terminal is gone
                 self._restore()
-                if line:
-                    print(line, file=sys.stderr)
+                print(last_line(), file=sys.stderr)
                 sys.stdout.flush()
                 sys.stderr.flush()
 
@@ -200,10 +221,10 @@ def _heard(number: int, frame: FrameType | None) -> None:
 
 
 def _nothing() -> None:
-    """There is nothing to restore."""
+    """There is nothing to restore, or to do but to answer."""
 
 
-def _starting() -> str:
+def _starting(loop_turns: bool) -> str:
     return "the training has not begun; give it more"
 
 

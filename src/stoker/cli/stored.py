@@ -1,17 +1,93 @@
-"""What a run that is on disk was trained with."""
+"""A run that is on disk, as a command names it, and what it was trained with. Free of torch."""
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from stoker.errors import ConfigError, RunBroken
+from anyio import to_thread
+
+from stoker.cli.formats import command
+from stoker.errors import ConfigError, RunBroken, RunNotFound
 from stoker.runs import TrainingRun
+from stoker.runs.finding import is_run, runs_below
+from stoker.runs.naming import LATEST, steps_of
+from stoker.runs.run import CONFIG
+from stoker.writer import files
 
 if TYPE_CHECKING:
     from stoker.trainer import TrainConfig
 
-__all__ = ["read_train_config"]
+__all__ = ["has_checkpoint", "open_begun", "open_run", "read_train_config"]
+
+logger = logging.getLogger("stoker.cli")
+
+
+async def open_run(path: str) -> TrainingRun:
+    """Find a run to read, as ``TrainingRun.open`` does.
+
+    Raises:
+        RunNotFound: There is none; the message says how to list those of the directory that was named.
+        RunBroken: It cannot be read.
+    """
+    try:
+        return await TrainingRun.open(path)
+    except RunNotFound as error:
+        there = [parent for parent in Path(path).parents[:-1] if parent.is_dir()]
+        listing = command(["stoker", "ls", *map(str, there[:1])])
+        raise RunNotFound(error.path, f"no run there; `{listing}` lists the runs that there are") from error
+
+
+async def open_begun(path: str) -> TrainingRun:
+    """Find a run to go on with: as ``open_run``, but not one that was killed before it began.
+
+    Such a run, without a config and without a checkpoint, is passed over with a warning for the newest one
+    that has begun. Where there is none, or where it was named exactly, it is given nevertheless.
+
+    Raises:
+        RunNotFound, RunBroken: As for ``open_run``.
+    """
+    newest = await open_run(path)
+    if await to_thread.run_sync(_begun_or_named, newest, Path(path)):
+        return newest
+    passed = [newest.directory]
+    for directory in await to_thread.run_sync(_older, newest.directory, Path(path)):
+        try:
+            run = await TrainingRun.open(directory)
+        except RunBroken as error:
+            logger.warning("passed over a broken run: %s", error)
+            continue
+        if await to_thread.run_sync(_begun_or_named, run, Path(path)):
+            for empty in passed:
+                logger.warning(
+                    "passed over %s, which was killed before it began: it has no %s and no checkpoint",
+                    empty,
+                    CONFIG,
+                )
+            return run
+        passed.append(directory)
+    return newest
+
+
+def _begun_or_named(run: TrainingRun, path: Path) -> bool:
+    """Whether somebody began to train on it, is about to, or it was named exactly."""
+    has_files = CONFIG in files.files_in(run.directory) or bool(files.files_in(run.checkpoints_directory))
+    return has_files or is_run(path) or run.holder() is not None
+
+
+def _older(directory: Path, path: Path) -> list[Path]:
+    """The runs of the same name that stand before that one, the newest first."""
+    before = list(itertools.takewhile(lambda run: run != directory, runs_below(path)))
+    return [run for run in reversed(before) if run.parent.parent == directory.parent.parent]
+
+
+def has_checkpoint(run: TrainingRun) -> bool:
+    """Whether there is a checkpoint to go on from, by its name. Blocks."""
+    names = files.files_in(run.checkpoints_directory)
+    return LATEST in names or bool(steps_of(names))
 
 
 async def read_train_config(run: TrainingRun) -> TrainConfig:
@@ -22,8 +98,17 @@ async def read_train_config(run: TrainingRun) -> TrainConfig:
     """
     from stoker.trainer import config_from
 
-    path = run.directory / "config.json"
-    stored = await run.read_config()
+    path = run.directory / CONFIG
+    try:
+        stored = await run.read_config()
+    except RunBroken as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise RunBroken(
+                run.directory,
+                f"there is no {CONFIG}: the run was trained by a program of its own, or was killed before it "
+                "began; go on with TrainingRun.resume there",
+            ) from error
+        raise
     if not isinstance(stored, Mapping):
         raise RunBroken(path, "not the config of a training: it holds no settings by name")
     try:

@@ -46,6 +46,7 @@ async def _train_guarded(config: TrainConfig, arguments: TrainArguments, guard: 
     from stoker.trainer import agent_for
 
     agent = agent_for(config)  # a wrong name leaves no directory behind
+    _check_session(config)
     _set_threads(config)
     place = arguments.place
     run = await TrainingRun.create(place.name, place.run_version, root=place.runs_dir)
@@ -118,11 +119,11 @@ async def _resume(arguments: ResumeArguments, guard: Guard) -> int:
 
 
 async def _resume_guarded(arguments: ResumeArguments, guard: Guard) -> int:
-    from stoker.cli.stored import read_train_config
+    from stoker.cli.stored import open_begun, read_train_config
     from stoker.runs import TrainingRun
     from stoker.trainer import agent_for
 
-    run = await TrainingRun.open(arguments.run)
+    run = await open_begun(arguments.run)
     before = await read_train_config(run)
     config = _with_changes(before, arguments)
     reached = _checkpoint_step(run)
@@ -139,6 +140,7 @@ async def _resume_guarded(arguments: ResumeArguments, guard: Guard) -> int:
         return 0
     run = await TrainingRun.resume(run.directory)
     agent = agent_for(config)
+    _check_session(config)
     _set_threads(config)
     if config != before:
         await run.write_config(config)
@@ -184,6 +186,18 @@ def _checkpoint_step(run: TrainingRun) -> int:
     if run.latest_checkpoint_path.name not in files.files_in(run.checkpoints_directory):
         return 0
     return int(load_checkpoint(run.latest_checkpoint_path)["session"]["total_steps"])
+
+
+def _check_session(config: TrainConfig) -> None:
+    """Refuse settings that no session takes, before anything is written for them.
+
+    Raises:
+        ConfigError: They are out of range or exclude each other.
+    """
+    from stoker.session import SessionConfig
+    from stoker.trainer.training import session_settings
+
+    SessionConfig(**session_settings(config))
 
 
 def _set_threads(config: TrainConfig) -> None:

@@ -15,9 +15,9 @@ from rich.text import Text
 from stoker.cli.driving import run_async
 from stoker.cli.formats import size
 from stoker.cli.parsing import parse, required
+from stoker.cli.stored import open_run
 from stoker.cli.tables import say
 from stoker.errors import RunBroken
-from stoker.runs import TrainingRun
 from stoker.runs.findings import Finding
 from stoker.runs.verifying import verify_run
 
@@ -52,7 +52,7 @@ def verify(args: Sequence[str]) -> int:
     arguments = parse("verify", VerifyArguments, args, _DESCRIPTION)
     path = required(arguments.run, "verify", "a run", "runs/CartPole-v1")
     try:
-        run = run_async(TrainingRun.open, path)
+        run = run_async(open_run, path)
     except RunBroken as error:
         directory, findings = _of_broken(error)
     else:

@@ -5,7 +5,6 @@ Both are shown on standard error, so that standard output holds results alone.
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Protocol
 
@@ -16,7 +15,7 @@ from stoker.cli.formats import duration, number, short
 from stoker.cli.panel import draw
 from stoker.cli.readings import Reading
 
-__all__ = ["LiveView", "NoView", "PlainView", "View", "view_for", "warnings_to"]
+__all__ = ["LiveView", "NoView", "PlainView", "View", "view_for"]
 
 _LINE_S = 5.0
 """Seconds between two plain lines."""
@@ -129,23 +128,3 @@ def view_for(console: Console, title: str, *, progress: bool) -> View:
         if console.is_terminal and not console.is_dumb_terminal
         else PlainView(console)
     )
-
-
-class _Warnings(logging.Handler):
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._console = console
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = f"stoker: {record.levelname.lower()}: {record.getMessage()}"
-        # Through the console, which puts it above the table.
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
-        if record.exc_info:
-            self._console.print(logging.Formatter().formatException(record.exc_info), markup=False)
-
-
-def warnings_to(console: Console) -> None:
-    """Let what stoker has to say, from warnings up, appear on the console."""
-    logger = logging.getLogger("stoker")
-    logger.handlers = [handler for handler in logger.handlers if not isinstance(handler, _Warnings)]
-    logger.addHandler(_Warnings(console))

@@ -1,0 +1,62 @@
+"""What stoker logs is a line of its own on standard error, whatever the command."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stoker import TrainingSession
+from stoker.cli.driving import stuck_line
+from stoker.cli.main import main
+from stoker.cli.notices import notices_on_stderr, notices_to
+from stoker.testing import FakeAgent
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize("command", ["show", "verify", "eval", "prune --dry-run", "resume"])
+def test_a_warning_of_any_command_has_the_prefix(
+    command: str, trained: Any, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "v1" / trained.run.name).symlink_to(trained.run)
+    broken = tmp_path / "v1/29990101_000000"
+    broken.mkdir()
+    (broken / "metadata.json").write_text("{")
+    name, *flags = command.split()
+    assert main([name, str(tmp_path / "v1"), *flags]) == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"stoker: warning: passed over a broken run: {broken}")
+
+
+def test_only_what_is_worth_it_is_told_and_only_meanwhile(capsys: Capture) -> None:
+    logger, said = logging.getLogger("stoker.any"), list[str]()
+    before = list(logging.getLogger("stoker").handlers)
+    with notices_on_stderr():
+        logger.info("small talk")
+        logger.warning("mind the %s", "gap")
+        notices_to(said.append)  # a live view takes over
+        logger.error("that was it")
+    assert capsys.readouterr().err == "stoker: warning: mind the gap\n"
+    assert said == ["stoker: error: that was it"]
+    assert logging.getLogger("stoker").handlers == before
+
+
+def test_what_is_logged_with_an_error_comes_with_its_trace(capsys: Capture) -> None:
+    with notices_on_stderr():
+        try:
+            {}["gone"]
+        except KeyError:
+            logging.getLogger("stoker.any").exception("lost")
+    head, *rest = capsys.readouterr().err.splitlines()
+    assert head == "stoker: error: lost"
+    assert rest[-1] == "KeyError: 'gone'"
+
+
+def test_asking_a_session_what_is_stuck_never_raises() -> None:
+    session = TrainingSession(FakeAgent())
+    assert "cannot be told (SessionClosed: " in stuck_line(session)
+    assert stuck_line(session, loop_turns=False).startswith("the event loop does not turn: ")

@@ -1,8 +1,7 @@
 """The disk: the only module that touches it.
 
-Everything above speaks of rows, checkpoints and runs; here are bytes. Plain functions block and are
-called in threads; ``AppendFile`` is awaited, through aiofiles on asyncio and through anyio on trio, and has
-threads of its own.
+Everything above speaks of rows, checkpoints and runs; here are bytes. All of it blocks and is called in
+threads.
 
 A file under a final name is whole: it is written beside, flushed, fsynced and renamed, and its directory
 is fsynced. Any refusal of the operating system comes out as ``WriteFailed`` with the path and the cause.
@@ -10,7 +9,6 @@ is fsynced. Any refusal of the operating system comes out as ``WriteFailed`` wit
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 import os
@@ -18,22 +16,21 @@ import shutil
 import stat
 import threading
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from pathlib import Path
-from typing import IO, Any, Protocol, cast
-
-import aiofiles.threadpool
-from anyio import CapacityLimiter, to_thread
+from typing import IO, Any, cast
 
 from stoker.errors import RunDirectoryError, WriteFailed
 
 __all__ = [
-    "AppendFile",
+    "Meter",
+    "PieceFile",
     "cut_at",
     "directories_in",
     "files_in",
     "link_atomically",
     "make_directory",
+    "metered",
     "move_aside",
     "open_to_read",
     "read_bytes",
@@ -47,6 +44,28 @@ __all__ = [
 # Durable data needs fdatasync; macOS has only fsync.
 _fdatasync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 _COPY_BYTES = 1 << 20
+_SYNC_BYTES = 64 << 20
+"""A large file is made durable in parts of this size while it is written, for its meter to tell the truth."""
+
+
+class Meter:
+    """Counts bytes as they reach files; read from any thread."""
+
+    def __init__(self) -> None:
+        self.n_bytes = 0
+
+
+_meter: ContextVar[Meter | None] = ContextVar("stoker_meter", default=None)
+
+
+@contextlib.contextmanager
+def metered(meter: Meter) -> Generator[None]:
+    """Meanwhile, in this thread, count what ``write_atomically`` writes."""
+    token = _meter.set(meter)
+    try:
+        yield
+    finally:
+        _meter.reset(token)
 
 
 @contextlib.contextmanager
@@ -279,6 +298,8 @@ class _HonestFile:
 
     def __init__(self, file: io.FileIO) -> None:
         self._file = file
+        self._meter = _meter.get() or Meter()
+        self._n_unsynced = 0
         self.refusal: OSError | None = None
 
     def write(self, data: Any, /) -> int:
@@ -286,7 +307,13 @@ class _HonestFile:
         size = rest.nbytes
         try:
             while rest.nbytes:
-                rest = rest[self._file.write(rest) :]
+                n_taken = self._file.write(rest[:_COPY_BYTES])
+                rest = rest[n_taken:]
+                self._n_unsynced += n_taken
+                if self._n_unsynced >= _SYNC_BYTES:
+                    _fdatasync(self._file.fileno())
+                    self._n_unsynced = 0
+                self._meter.n_bytes += n_taken
         except OSError as error:
             self.refusal = error
             raise
@@ -296,144 +323,74 @@ class _HonestFile:
         """Nothing is held back."""
 
 
-class _PieceFile(io.FileIO):
-    """A raw file that grows by whole pieces, whichever threads call.
+class PieceFile(io.FileIO):
+    """A raw file that grows by whole pieces; opening it makes it, durably, if it is missing.
 
-    A call runs to its end in its thread even where nobody awaits it any more (its task was cancelled), so
-    what it found out is noted here and not by the awaiting side.
+    A piece that cannot be written whole (a full disk) is taken back, so that the file ends with the last
+    whole piece, and ``WriteFailed`` is raised. When a sync fails, the system may have dropped what it could
+    not write, and would call the next sync a success: from then on every call raises that ``WriteFailed``.
+
+    For one thread at a time. A call runs to its end in its thread even where nobody awaits it any more (its
+    task was cancelled), so what it found out is noted here and not by the awaiting side.
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, "ab")
-        self._path = path
-        self._turn = threading.Lock()
-        self._end = self._durable = os.fstat(self.fileno()).st_size
-        self.refusal: OSError | None = None
-        _sync_directory(path.parent)  # a file made just now, or by a process that was killed before it could
+        with _refusals_of(path):
+            super().__init__(path, "ab")
+            self._path = path
+            self._end = self._durable = os.fstat(self.fileno()).st_size
+            self.n_written = 0
+            """Bytes that have reached the file, also those of a piece that is not whole yet."""
+            self.refusal: OSError | None = None
+            """Why nothing more can be done with this file, or None while all is well."""
+            _sync_directory(path.parent)  # a file made just now, or by one that was killed before it could
 
     @property
     def unsynced_bytes(self) -> int:
+        """How much was appended since the last ``sync``."""
         return self._end - self._durable
 
     def write(self, data: Any, /) -> int:
-        with self._turn:
-            self._raise_if_refused()
-            rest = memoryview(data).cast("B")
-            size = rest.nbytes
+        """Write the piece behind what is there, and return its size in bytes."""
+        self._raise_if_refused()
+        rest = memoryview(data).cast("B")
+        size = rest.nbytes
+        with _refusals_of(self._path):
             try:
                 while rest.nbytes:
-                    rest = rest[super().write(rest) :]
+                    n_taken = super().write(rest[:_COPY_BYTES])
+                    self.n_written += n_taken
+                    rest = rest[n_taken:]
             except OSError as error:
                 try:
                     os.ftruncate(self.fileno(), self._end)
                 except OSError:
                     self.refusal = error  # a piece behind the torn one would never be read
                 raise
-            self._end += size
-            return size
+        self._end += size
+        return size
 
     def sync(self) -> None:
-        with self._turn:
-            self._raise_if_refused()
+        """Return when all that was appended is durable."""
+        self._raise_if_refused()
+        if not self.unsynced_bytes:
+            return
+        with _refusals_of(self._path):
             try:
                 _fdatasync(self.fileno())
             except OSError as error:
                 self.refusal = error
                 raise
-            self._durable = self._end
+        self._durable = self._end
 
-    def close(self) -> None:
-        with self._turn:
-            super().close()
+    def finish(self) -> None:
+        """Make durable and close; it is closed even where that is refused."""
+        try:
+            self.sync()
+        finally:
+            with _refusals_of(self._path):
+                self.close()
 
     def _raise_if_refused(self) -> None:
         if self.refusal is not None:
             raise WriteFailed(self._path, self.refusal)
-
-
-class _AwaitedFile(Protocol):
-    """What aiofiles offers of a raw file."""
-
-    async def write(self, data: bytes, /) -> int: ...
-
-    async def close(self) -> None: ...
-
-
-class AppendFile:
-    """A file that only grows, by whole pieces. Its calls have threads of their own to wait in.
-
-    A piece that cannot be written whole (a full disk) is taken back, so that the file ends with the last
-    whole piece, and ``WriteFailed`` is raised. When a sync fails, the system may have dropped what it could
-    not write, and would call the next sync a success: from then on every call raises that ``WriteFailed``.
-    """
-
-    def __init__(self, path: Path, file: _PieceFile, limiter: CapacityLimiter) -> None:
-        self._path = path
-        self._file = file
-        # Of its own: threads that the user has filled with calls that wait for this file must not stop it.
-        self._limiter = limiter
-        self._executor = ThreadPoolExecutor(1, "stoker-log") if _on_asyncio() else None
-        self._awaited = cast(
-            "_AwaitedFile",
-            aiofiles.threadpool.wrap(cast("Any", file), executor=self._executor)
-            if self._executor is not None
-            else _ThreadedFile(file, limiter),
-        )
-
-    @classmethod
-    async def open(cls, path: Path) -> AppendFile:
-        """Open the file for appending; make it, durably, if it is missing."""
-        limiter = CapacityLimiter(1)
-        with _refusals_of(path):
-            return cls(path, await to_thread.run_sync(_PieceFile, path, limiter=limiter), limiter)
-
-    @property
-    def unsynced_bytes(self) -> int:
-        """How much was appended since the last ``sync``."""
-        return self._file.unsynced_bytes
-
-    @property
-    def refusal(self) -> OSError | None:
-        """Why nothing more can be done with this file, or None while all is well."""
-        return self._file.refusal
-
-    async def append(self, data: bytes) -> None:
-        """Write the bytes behind what is there, in one call unless the system takes only a part."""
-        with _refusals_of(self._path):
-            await self._awaited.write(data)
-
-    async def sync(self) -> None:
-        """Return when all that was appended is durable."""
-        with _refusals_of(self._path):
-            await to_thread.run_sync(self._file.sync, limiter=self._limiter)
-
-    async def aclose(self) -> None:
-        """Close the file; what was appended is not made durable by that."""
-        try:
-            with _refusals_of(self._path):
-                await self._awaited.close()
-        finally:
-            if self._executor is not None:
-                self._executor.shutdown(wait=False)
-
-
-class _ThreadedFile:
-    """What aiofiles is on asyncio, on trio."""
-
-    def __init__(self, file: _PieceFile, limiter: CapacityLimiter) -> None:
-        self._file = file
-        self._limiter = limiter
-
-    async def write(self, data: bytes, /) -> int:
-        return await to_thread.run_sync(self._file.write, data, limiter=self._limiter)
-
-    async def close(self) -> None:
-        await to_thread.run_sync(self._file.close, limiter=self._limiter)
-
-
-def _on_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -8,12 +8,15 @@ What a kill or a power cut leaves is a prefix of the pieces, perhaps with one to
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any, Protocol, cast
 
+import aiofiles.threadpool
 import anyio
 
-from stoker.errors import WriteFailed
 from stoker.writer import files
+from stoker.writer.disk_threads import DiskThread
 
 __all__ = ["AppendLog", "Log"]
 
@@ -23,13 +26,19 @@ class Log:
 
     After a failed sync it is of no more use: the system may have dropped what it could not write, and a
     second try would call that a success. Every later call raises that ``WriteFailed``; nothing is retried.
+
+    Everything is done by one thread of the log's own, in order. Whoever is cancelled while the disk is at it
+    leaves at once: what was begun is done to its end all the same, before anything that comes later, and what
+    it finds out holds for all that comes later. So nothing is ever put behind half a piece.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: files.AppendFile | None = None
         self._turn = anyio.Lock()
-        self._refusal: OSError | None = None
+        self._thread = DiskThread("stoker-log")
+        # Both are set in the thread, whoever still waits for that.
+        self._file: files.PieceFile | None = None
+        self._former: files.PieceFile | None = None  # the last one that was closed
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"
@@ -37,7 +46,14 @@ class Log:
     @property
     def unsynced_bytes(self) -> int:
         """How much was appended since the last ``sync``, in bytes; 0 while it is closed."""
-        return 0 if self._file is None else self._file.unsynced_bytes
+        file = self._file
+        return 0 if file is None else file.unsynced_bytes
+
+    @property
+    def written_bytes(self) -> int:
+        """How much has reached the file since it was opened; grows also within a piece."""
+        file = self._file
+        return 0 if file is None else file.n_written
 
     async def sync(self) -> None:
         """Return when every appended piece is durable.
@@ -46,41 +62,64 @@ class Log:
             WriteFailed: The disk refused, now or earlier.
         """
         async with self._turn:
-            if self._refusal is not None:
-                raise WriteFailed(self.path, self._refusal)
-            if self._file is not None and (self._file.unsynced_bytes or self._file.refusal):
-                await self._file.sync()
+            file = self._file or self._former
+            if file is not None and (file.unsynced_bytes or file.refusal):
+                await self._thread.run(self._sync_it)
 
     async def aclose(self) -> None:
         """Make every piece durable and close the file; it is closed even where that is refused.
+
+        Cancelled while it waits for the disk: that is done all the same, when the disk comes back.
 
         Raises:
             WriteFailed: The disk refused, now or earlier.
         """
         async with self._turn:
-            if self._file is None:
+            if self._thread.is_idle and self._file is None:  # in this order: a call may be about to open it
                 return
-            file = self._file
             try:
-                if file.unsynced_bytes or file.refusal:
-                    await file.sync()
+                await self._thread.run(self._finish, is_kept=True)
             finally:
-                self._file = None
-                with anyio.CancelScope(shield=True):
-                    await file.aclose()
-                self._refusal = file.refusal
+                self._thread.shutdown()
+
+    async def settle(self, timeout_s: float) -> bool:
+        """Wait until nothing of it touches the disk, but no longer than that; say whether that is so."""
+        return await self._thread.settle(timeout_s)
 
     async def _append(self, data: bytes) -> None:
         async with self._turn:
-            if self._refusal is not None:
-                raise WriteFailed(self.path, self._refusal)
-            if self._file is None:
-                await self._prepare()
-                self._file = await files.AppendFile.open(self.path)
-            await self._file.append(data)
+            file = self._file if self._thread.is_idle else None  # in this order: a call may be closing it
+            if file is None:
+                file = await self._thread.run(self._open)
+            if _on_asyncio():
+                wrapped = cast("Any", aiofiles.threadpool.wrap)(file, executor=self._thread)
+                await cast("_AwaitedFile", wrapped).write(data)
+            else:
+                await self._thread.run(file.write, data)
 
-    async def _prepare(self) -> None:
-        """Called before the file is opened, each time."""
+    def _prepare(self) -> None:
+        """Called before the file is opened, each time, in the thread."""
+
+    # In the thread ----------------------------------------------------------------------------------
+
+    def _open(self) -> files.PieceFile:
+        if self._file is None:
+            if self._former is not None:
+                self._former.sync()  # raises if it was refused
+            self._prepare()
+            self._file = files.PieceFile(self.path)
+        return self._file
+
+    def _sync_it(self) -> None:
+        if (file := self._file or self._former) is not None:
+            file.sync()
+
+    def _finish(self) -> None:
+        if (file := self._file) is not None:
+            try:
+                file.finish()
+            finally:
+                self._file, self._former = None, file
 
 
 class AppendLog(Log):
@@ -93,3 +132,17 @@ class AppendLog(Log):
             WriteFailed: The disk refused; none of these bytes is in the file.
         """
         await self._append(data)
+
+
+class _AwaitedFile(Protocol):
+    """What aiofiles makes of a raw file."""
+
+    async def write(self, data: bytes, /) -> int: ...
+
+
+def _on_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

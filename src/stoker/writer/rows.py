@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 import msgspec
-from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
 from stoker.errors import RunBroken
@@ -58,8 +57,8 @@ class RowLog(Log):
                 await checkpoint()
         await self._append(lines[0] if len(lines) == 1 else b"".join(lines))
 
-    async def _prepare(self) -> None:
-        n_torn = await to_thread.run_sync(_set_torn_tail_aside, self.path)
+    def _prepare(self) -> None:
+        n_torn = _set_torn_tail_aside(self.path)
         if n_torn:
             logger.warning(
                 "%s: %d bytes of a torn last row set aside in %s.torn", self.path, n_torn, self.path.name

@@ -6,28 +6,31 @@ log is written with one call, and all logs are made durable together; replacemen
 so often; jobs run in the writer's own thread, one after the other, while rows go on. Within a log order is
 kept; a job starts when everything handed in before it is durable.
 
-An error ends the task and comes out of ``run``: nothing is retried, nothing is dropped in silence.
+An error ends the task and comes out of ``run``: nothing is retried, nothing is dropped in silence. A disk
+that hangs holds threads only: a task that is cancelled ends, and ``settle`` tells whether they came back.
 """
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, assert_never
 
 import anyio
 import msgspec
-from anyio import to_thread
+from anyio import get_cancelled_exc_class
 
 from stoker.errors import first_error
 from stoker.queues import BatchQueue
 from stoker.replies import Reply
-from stoker.threads import DedicatedThread
 from stoker.writer import files
+from stoker.writer.activities import Activities, Activity
+from stoker.writer.disk_threads import DiskThread
 from stoker.writer.logs import AppendLog, Log
+from stoker.writer.operations import Data, Flush, Job, Operation, Replace, Retire, Row
 from stoker.writer.rows import RowLog
 
 __all__ = ["Writer"]
@@ -39,38 +42,9 @@ _LINGER_S = 0.05
 _LINGER_BYTES = 64 << 10
 _LINGER_ROWS = 1024
 """So many of them wait no longer."""
-
-
-class _Row(msgspec.Struct, frozen=True, gc=False):
-    log: RowLog
-    row: Any
-
-
-class _Data(msgspec.Struct, frozen=True, gc=False):
-    log: AppendLog
-    data: bytes
-
-
-class _Retire(msgspec.Struct, frozen=True):
-    log: Log
-
-
-class _Replace(msgspec.Struct, frozen=True):
-    path: Path
-    value: Any
-
-
-class _Job(msgspec.Struct, frozen=True):
-    work: Callable[[], None]
-    reply: Reply[None] | None
-    name: str
-
-
-class _Flush(msgspec.Struct, frozen=True):
-    replies: list[Reply[None]]
-
-
-_Operation = _Row | _Data | _Retire | _Replace | _Job | _Flush
+_WAITING_JOBS = 32
+_CANCELLED_S, _LEAVE_S = 1.0, 10.0
+"""So long a task that was cancelled, or ends otherwise, waits for its logs; then their threads are left."""
 
 
 class Writer:
@@ -91,11 +65,12 @@ class Writer:
         sync_bytes: int = 4 << 20,
         replace_interval_s: float = 1.0,
     ) -> None:
-        self._queue: BatchQueue[_Operation] = BatchQueue(capacity)
-        self._jobs: BatchQueue[_Job | _Flush] = BatchQueue(1)
-        self._thread = DedicatedThread("stoker-writer")
-        # Of its own: threads that the user has filled with calls that wait for the writer must not stop it.
-        self._limiter = anyio.CapacityLimiter(1)
+        self._queue: BatchQueue[Operation] = BatchQueue(capacity)
+        # Without bound here, where rows would wait for room behind a long job; ``submit`` bounds the jobs.
+        self._jobs: BatchQueue[Job | Flush] = BatchQueue(1 << 30)
+        self._n_jobs = 0  # handed in and not yet done
+        self._job_thread = DiskThread("stoker-writer")
+        self._replace_thread = DiskThread("stoker-replace")
         self._sync_interval_s = sync_interval_s
         self._sync_bytes = sync_bytes
         self._replace_interval_s = replace_interval_s
@@ -105,30 +80,43 @@ class Writer:
         self._room = anyio.Event()
         self._pending_since: float | None = None  # since when rows or bytes wait to be written
         self._is_lingering = False  # whether the task sleeps until they are to be
+        self._is_appending = False  # stays so where that was broken off
         self._closed = False
         self._logs: set[Log] = set()
         self._latest: dict[Path, Any] = {}
         self._synced_at = self._replaced_at = time.monotonic()
-        self._doing: dict[object, tuple[str, float]] = {}
-        self.busy_s = 0.0
-        """Seconds spent writing, over all of the disk's work."""
+        self._activities = Activities()
         self.n_done = 0
-        """Operations that are finished; grows as long as the disk moves."""
+        """Operations that are finished."""
 
     def __len__(self) -> int:
         return len(self._queue)
 
     @property
+    def busy_s(self) -> float:
+        """Seconds spent writing, over all of the disk's work that has come back."""
+        return self._activities.busy_s
+
+    @property
     def doing(self) -> tuple[str, float] | None:
         """What it is at for longest, such as ``syncing train_episodes.jsonl``, and since when.
 
-        The time is that of ``time.monotonic``. None while nothing is done.
+        The time is that of ``time.monotonic``. None while nothing is done. From any thread, as the other two.
         """
-        return min(self._doing.values(), key=lambda doing: doing[1], default=None)
+        return next(((one.words, one.since) for one in self.activities()), None)
+
+    def activities(self) -> list[Activity]:
+        """All that it is at, the longest first: logs, replaced files and a job at the same time."""
+        return self._activities.now()
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Operations done and bytes written; changes as long as anything of it moves."""
+        return self.n_done, self._activities.n_bytes + sum(one.progress for one in self.activities())
 
     async def append(self, log: RowLog, row: Any) -> None:
         """Hand in one row. Rows of one log keep their order."""
-        operation = _Row(log, row)
+        operation = Row(log, row)
         if not self._queue.offer(operation):
             await self._queue.put(operation)
 
@@ -137,47 +125,58 @@ class Writer:
         while self._data_bytes >= _WAITING_BYTES and not self._closed:
             await self._room.wait()
         self._data_bytes += len(data)
-        if self._is_lingering and self._data_bytes < _LINGER_BYTES and not self._closed:
+        if self._is_lingering and not (len(self._queue) or self._closed or self._data_bytes >= _LINGER_BYTES):
             self._data.setdefault(log, []).append(data)  # it will be looked at soon: no need to wake anybody
             return
         try:
-            await self._queue.put(_Data(log, data))
+            await self._queue.put(Data(log, data))
         except BaseException:
-            self._take_off(len(data))
+            self._take_off(n_bytes=len(data))
             raise
 
     async def retire(self, log: Log) -> None:
         """Let a log that is complete be made durable and closed, after all that was handed in before."""
-        await self._queue.put(_Retire(log))
+        await self._queue.put(Retire(log))
 
     async def replace(self, path: Path, value: Any) -> None:
         """Let the file hold this value as JSON, soon; a later value may overtake it."""
-        await self._queue.put(_Replace(path, value))
+        await self._queue.put(Replace(path, value))
 
     async def submit(
         self, work: Callable[[], None], reply: Reply[None] | None = None, *, name: str = "running a job"
     ) -> None:
         """Hand in a function for the writer's thread; the reply is set when it has returned.
 
+        Waits while 32 of them wait to be run.
+
         Args:
             work: what to run.
             reply: who waits for it.
             name: what ``doing`` says meanwhile, such as ``writing step_4000.pt``.
         """
-        await self._queue.put(_Job(work, reply, name))
+        while self._n_jobs >= _WAITING_JOBS and not self._closed:
+            await self._room.wait()
+        self._n_jobs += 1
+        try:
+            await self._queue.put(Job(work, reply, name))
+        except BaseException:
+            self._take_off(n_jobs=1)
+            raise
 
     async def flush(self, reply: Reply[None]) -> None:
         """Set the reply when everything handed in before is durable."""
-        await self._queue.put(_Flush([reply]))
+        await self._queue.put(Flush([reply]))
 
     def close(self, error: Callable[[], Exception] = anyio.ClosedResourceError) -> None:
         """Accept nothing more. ``run`` returns when what was accepted is durable."""
         self._queue.close(error)
         self._closed = True
-        self._take_off(0)
+        self._take_off()
 
     async def run(self) -> None:
         """Write until closed and drained.
+
+        Cancelled, it ends at once, or within two seconds where the disk hangs: see ``settle``.
 
         Raises:
             WriteFailed: The disk refused; what was handed in and not yet flushed may not be durable.
@@ -189,19 +188,64 @@ class Writer:
                     await self._write(batch)
                 await self._settle()
                 self._jobs.close()
-        except BaseExceptionGroup as group:
-            error = first_error(group)
-            raise error from error.__cause__
-        finally:
-            self._jobs.close()
-            self._thread.close()
-            self._take_off(self._data_bytes)
-            with anyio.CancelScope(shield=True):
-                async with AsyncExitStack() as closing:  # one that cannot be closed keeps no other from it
-                    for log in self._logs:
-                        closing.push_async_callback(log.aclose)
+        except BaseException as error:
+            first = first_error(error)
+            refused = await self._end(_LEAVE_S if isinstance(first, Exception) else _CANCELLED_S)
+            if refused and isinstance(first, (get_cancelled_exc_class(), asyncio.CancelledError)):
+                raise refused[0] from refused[0].__cause__
+            if first is error:
+                raise
+            raise first from first.__cause__
+        for refusal in await self._end(_LEAVE_S):
+            raise refusal
 
-    async def _take(self) -> list[_Operation]:
+    async def settle(self, timeout_s: float) -> bool:
+        """Wait until no thread of it touches the disk, but no longer than that; say whether that is so.
+
+        After ``run`` has come back, however it did.
+        """
+        settling = [self._job_thread.settle, self._replace_thread.settle, *(log.settle for log in self._logs)]
+        settled: list[bool] = []
+
+        async def settle(one: Callable[[float], Any]) -> None:
+            settled.append(await one(timeout_s))
+
+        async with anyio.create_task_group() as tasks:
+            for one in settling:
+                tasks.start_soon(settle, one)
+        return all(settled)
+
+    async def _end(self, patience_s: float) -> list[Exception]:
+        """Write what still lingers and close the logs; for each wait no longer than that.
+
+        Returns:
+            What the disk refused. One log that cannot be closed keeps no other from it.
+        """
+        refused: list[Exception] = []
+        self._jobs.close()
+        with anyio.move_on_after(patience_s, shield=True):
+            if not self._is_appending:  # else it would be put behind a gap
+                try:
+                    await self._append_pending()
+                except Exception as error:  # noqa: BLE001 - raised by ``run``
+                    refused.append(error)
+        with anyio.move_on_after(patience_s, shield=True):
+            async with anyio.create_task_group() as tasks:
+                for log in self._logs:
+                    tasks.start_soon(self._close, log, refused)
+        self._take_off(n_bytes=self._data_bytes, n_jobs=self._n_jobs)
+        self._job_thread.shutdown()
+        self._replace_thread.shutdown()
+        return refused
+
+    async def _close(self, log: Log, refused: list[Exception]) -> None:
+        with self._activities.at(f"closing {log.path.name}"):
+            try:
+                await log.aclose()
+            except Exception as error:  # noqa: BLE001 - raised by ``run``
+                refused.append(error)
+
+    async def _take(self) -> list[Operation]:
         """The next batch; meanwhile what is due is made durable."""
         while True:
             due_s = self._due_s()
@@ -226,20 +270,20 @@ class Writer:
             due.append(self._replaced_at + self._replace_interval_s)
         return max(0.0, min(due) - time.monotonic()) if due else None
 
-    async def _write(self, batch: Sequence[_Operation]) -> None:
+    async def _write(self, batch: Sequence[Operation]) -> None:
         """Take all rows and bytes of a batch first, so that one sync serves all who wait for one."""
-        others: list[_Retire | _Job | _Flush] = []
+        others: list[Retire | Job | Flush] = []
         for operation in batch:
             match operation:
-                case _Row(log, row):
+                case Row(log, row):
                     self._rows.setdefault(log, []).append(row)
-                case _Data(log, data):
+                case Data(log, data):
                     self._data.setdefault(log, []).append(data)
-                case _Replace(path, value):
+                case Replace(path, value):
                     self._latest[path] = value
-                case _Flush(replies) if others and isinstance(others[-1], _Flush):
+                case Flush(replies) if others and isinstance(others[-1], Flush):
                     others[-1].replies.extend(replies)
-                case _Retire() | _Job() | _Flush():
+                case Retire() | Job() | Flush():
                     others.append(operation)
                 case _:
                     assert_never(operation)
@@ -250,10 +294,10 @@ class Writer:
         elif self._data_bytes >= _LINGER_BYTES or sum(map(len, self._rows.values())) >= _LINGER_ROWS:
             await self._append_pending()
         for operation in others:
-            if isinstance(operation, _Retire):
-                self._logs.discard(operation.log)
-                with self._at(f"closing {operation.log.path.name}"):
+            if isinstance(operation, Retire):
+                with self._activities.at(f"closing {operation.log.path.name}"):
                     await operation.log.aclose()
+                self._logs.discard(operation.log)
             else:
                 await self._jobs.put(operation)
         self.n_done += len(batch)
@@ -261,23 +305,26 @@ class Writer:
             await self._tend()
 
     async def _append_pending(self) -> None:
+        self._is_appending = True
         self._pending_since = None
         rows, self._rows = self._rows, {}
         data, self._data = self._data, {}
         for log, pieces in data.items():  # the journal before the rows that follow from it
             self._logs.add(log)
-            with self._at(f"writing {log.path.name}"):
+            with self._activities.at(f"writing {log.path.name}", partial(_written_bytes, log)):
                 for joined in _joined(pieces):
                     await log.append(joined)
-                    self._take_off(len(joined))
+                    self._take_off(n_bytes=len(joined))
         for log, several in rows.items():
             self._logs.add(log)
-            with self._at(f"writing {log.path.name}"):
+            with self._activities.at(f"writing {log.path.name}", partial(_written_bytes, log)):
                 await log.append(several)
+        self._is_appending = False
 
-    def _take_off(self, n_bytes: int) -> None:
-        """Let those in who wait for room, now that there are so many bytes less."""
+    def _take_off(self, *, n_bytes: int = 0, n_jobs: int = 0) -> None:
+        """Let those in who wait for room, now that there is so much less to do."""
         self._data_bytes -= n_bytes
+        self._n_jobs -= n_jobs
         room, self._room = self._room, anyio.Event()
         room.set()
 
@@ -302,7 +349,7 @@ class Writer:
         """Make all logs durable at once: the disk takes hardly longer for several than for one."""
         due = sorted((log for log in self._logs if log.unsynced_bytes), key=lambda log: log.path)
         if due:
-            with self._at("syncing " + ", ".join(log.path.name for log in due)):
+            with self._activities.at("syncing " + ", ".join(log.path.name for log in due)):
                 async with anyio.create_task_group() as tasks:
                     for log in due:
                         tasks.start_soon(log.sync)
@@ -311,20 +358,23 @@ class Writer:
     async def _replace_latest(self) -> None:
         latest, self._latest = self._latest, {}
         for path, value in latest.items():
-            with self._at(f"writing {path.name}"):
-                write = _json_writer(value)
-                await to_thread.run_sync(files.write_atomically, path, write, limiter=self._limiter)
+            meter = files.Meter()
+            with self._activities.at(f"writing {path.name}", partial(getattr, meter, "n_bytes")):
+                work = partial(files.write_atomically, path, _json_writer(value))
+                await self._replace_thread.run(_metered, meter, work)
         self._replaced_at = time.monotonic()
 
     async def _run_jobs(self) -> None:
         while operations := await self._jobs.take():
             for operation in operations:
                 match operation:
-                    case _Job(work, reply, name):
-                        with self._at(name):
-                            await self._thread.run(work, abandon_on_cancel=True)
+                    case Job(work, reply, name):
+                        meter = files.Meter()
+                        with self._activities.at(name, partial(getattr, meter, "n_bytes")):
+                            await self._job_thread.run(_metered, meter, work)
+                        self._take_off(n_jobs=1)
                         replies = [] if reply is None else [reply]
-                    case _Flush(replies):
+                    case Flush(replies):
                         pass
                     case _:
                         assert_never(operation)
@@ -332,17 +382,14 @@ class Writer:
                 for reply in replies:
                     reply.set(None)
 
-    @contextlib.contextmanager
-    def _at(self, words: str) -> Generator[None]:
-        """Say what is being done, for as long as it is, and count the time."""
-        started = time.monotonic()
-        key = object()
-        self._doing[key] = (words, started)
-        try:
-            yield
-        finally:
-            del self._doing[key]
-            self.busy_s += time.monotonic() - started
+
+def _written_bytes(log: Log) -> int:
+    return log.written_bytes
+
+
+def _metered(meter: files.Meter, work: Callable[[], None]) -> None:
+    with files.metered(meter):
+        work()
 
 
 def _joined(pieces: Sequence[bytes]) -> Generator[bytes]:

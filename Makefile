@@ -20,7 +20,7 @@ train: $(STAMP) ## Learn CartPole-v1 with DQN from eight concurrent environments
 	$(BIN)/stoker train CartPole-v1 --stop-at-reward 475
 
 test: $(STAMP) ## Run the tests, with a short form of the long suites
-	$(BIN)/python -m pytest -m 'not learning and not faults'
+	$(BIN)/python -m pytest -m 'not learning and not faults' -n 2 --dist worksteal
 
 lint: $(STAMP) ## Check format, style and types
 	$(BIN)/ruff format --check .

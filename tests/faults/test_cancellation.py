@@ -257,7 +257,7 @@ def check(callers: Callers, agent: HeldAgent, session: TrainingSession) -> None:
         for name, serials, returned in log:
             if name == "act" and returned:
                 memory = serials[0]
-            elif name == "on_episode":
+            elif name == "on_episode" and returned:
                 memory = None
             elif name in ("observe", "observe_many"):
                 for serial in serials:

@@ -83,7 +83,7 @@ def check_after_kill(directory: Path) -> dict[str, Any]:
     steps = {int(name[5:-3]): state for name, state in states.items() if name.startswith("step_")}
     for step, state in steps.items():
         assert state["session"]["total_steps"] == state["agent"]["total_steps"] == step
-        assert state["replay"]["size"] == min(step, preset("dqn", "CartPole-v1").buffer_size)
+        assert state["journal"]["replay"]["size"] == min(step, preset("dqn", "CartPole-v1").buffer_size)
         assert step % FREQ == 0
     assert "latest.pt" in states or len(steps) == 1, "killed between the two names, at the worst"
     assert set(states) <= {"latest.pt", "best.pt", *(f"step_{step}.pt" for step in steps)}
@@ -132,7 +132,7 @@ def finish(directory: Path, root: Path, before: dict[str, Any]) -> None:
     assert (metadata["total_steps"], metadata["total_episodes"]) == (total, line["total_episodes"])
     after = load_checkpoint(directory / "checkpoints" / f"step_{total}.pt")
     assert after["agent"]["total_steps"] == total
-    assert after["replay"]["size"] == total
+    assert after["journal"]["replay"]["size"] == total
     assert after["agent"]["opt_steps"] == total - STARTS + 1, "one update per step, over all attempts"
     config: DQNConfig = config_from(json.loads((directory / "config.json").read_text())).agent_settings
     rows = whole_rows(directory / "train_episodes.jsonl")

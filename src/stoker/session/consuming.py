@@ -143,7 +143,7 @@ class Consumer:
     async def _write_counters(self) -> None:
         if (run := self._run) is not None:
             learner = self._learner
-            run.metadata = run.counted(learner.total_steps, learner.total_episodes, self._engine.best)
+            run.metadata = run.counted(learner.total_steps, learner.total_episodes, self._engine.saved_best)
             await self._writer.replace(run.metadata_path, run.metadata)
 
 

@@ -70,6 +70,8 @@ class Engine:
         """The part that died first, and of what."""
         self.best: tuple[float, int] | None = None
         """The highest mean reward that was evaluated, and the steps of the policy that reached it."""
+        self.saved_best: tuple[float, int] | None = None
+        """The same, as far as its file is on disk: what the metadata may speak of."""
         self.turn = Turn()
         """With lockstep, after a resume: the running episodes, and who was the last to step."""
         self.first_step = 0
@@ -125,7 +127,7 @@ class Engine:
             if run.is_new:
                 run.is_new = False
             else:
-                self.best = await thread.run(run.load_best_score)
+                self.best = self.saved_best = await thread.run(run.load_best_score)
                 await run.begin_attempt(learner.total_steps, learner.total_episodes, learner.n_events)
         return await thread.run(begin_learning, learner, self.config, run, self.turn)
 

@@ -6,12 +6,14 @@ The best value is that of the run, over all attempts: what was saved as best is 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import Any
 
 import anyio
 
 from stoker.errors import ConfigError
+from stoker.runs import TrainingRun
 from stoker.session import saving
 from stoker.session.engine import Engine
 from stoker.session.events import EvalEpisodeEnded
@@ -21,6 +23,15 @@ from stoker.stats import EpisodeRecord, EvalReport
 __all__ = ["Evaluations"]
 
 _KEPT = 1000
+
+
+def _publish(
+    engine: Engine, run: TrainingRun, staged: Mapping[str, Any], best: tuple[float, int] | None
+) -> None:
+    """Write a policy, and only then let the metadata speak of it. In the writer's thread."""
+    run.publish_best(staged, engine.retention)
+    if best is not None:
+        engine.saved_best = best
 
 
 class Evaluations:
@@ -67,8 +78,8 @@ class Evaluations:
                 handed_in()
             else:
                 staged = saving.best_state(snapshot.state, *best)
+                work = partial(_publish, engine, engine.run, staged, best if is_best else None)
                 # Once it is handed in it will be published, whatever becomes of this task.
-                work = partial(engine.run.publish_best, staged, engine.retention)
                 await engine.write(work, handed_in, name="writing best.pt")
             return is_best
 

@@ -5,8 +5,9 @@ Everything here is plain code on the caller's side of the queue; what is refused
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 from stoker.agents.protocol import ChecksInput, LearningAgent
@@ -157,7 +158,7 @@ class Intake:
     # Episodes -------------------------------------------------------------------------------------
 
     def begin_episode(self, actor_id: ActorId) -> None:
-        """Check that an actor may begin an episode; ``forget`` what is left of the one before once it has.
+        """Check that an actor may begin an episode; ``forget`` the one before then.
 
         Raises:
             InvalidExperience: The actor_id cannot be used.
@@ -174,7 +175,7 @@ class Intake:
     ) -> EpisodeRecord | None:
         """The record of an episode; None where the limit took some of its transitions.
 
-        Once that is in, or dropped, ``forget`` the episode: a call that was cancelled may be made again.
+        ``forget`` the episode then.
 
         Raises:
             InvalidExperience: A value in it cannot be used.
@@ -184,10 +185,19 @@ class Intake:
         record = check_record(EpisodeRecord(total_reward, steps, status, extras))
         return None if actor_id in self._cut else record
 
-    def forget(self, actor_id: ActorId) -> None:
-        """An actor's episode is over: nothing of it is kept."""
-        self._memory.pop(actor_id, None)
+    @contextlib.contextmanager
+    def forget(self, actor_id: ActorId) -> Generator[None]:
+        """An actor's episode is over: nothing of it is kept, unless the block is cancelled: then all is."""
+        memory, is_cut = self._memory.pop(actor_id, None), actor_id in self._cut
         self._cut.discard(actor_id)
+        try:
+            yield
+        except BaseException:
+            if memory is not None:
+                self._memory.setdefault(actor_id, memory)
+            if is_cut:
+                self._cut.add(actor_id)
+            raise
 
 
 _ACTORS = 10_000

@@ -169,8 +169,8 @@ class TrainingSession:
         """
         self.require_open("on_episode_start")
         self.intake.begin_episode(actor_id)
-        await self._queue.put(EpisodeStarted(actor_id, seed))
-        self.intake.forget(actor_id)
+        with self.intake.forget(actor_id):
+            await self._queue.put(EpisodeStarted(actor_id, seed))
 
     async def on_episode(
         self,
@@ -197,13 +197,13 @@ class TrainingSession:
         """
         self.require_open("on_episode")
         record = self.intake.end_episode(total_reward, steps, status, env_extras, actor_id)
-        if record is None:
-            await checkpoint()
-        else:
+        with self.intake.forget(actor_id):
+            if record is None:
+                await checkpoint()
+                return
             event = EpisodeEnded(record, actor_id)
             if not self._queue.offer(event):
                 await self._queue.put(event)
-        self.intake.forget(actor_id)
 
     # Evaluation -----------------------------------------------------------------------------------
 

@@ -222,7 +222,11 @@ async def test_the_journal_may_be_switched_between_attempts(
     assert list(unequal(before, bits(again))) == []
 
 
-@pytest.mark.parametrize("bad", [{1, 2}, object(), np.array([None]), {"camera": [{3}]}], ids=["set", "object", "object array", "deep"])
+@pytest.mark.parametrize(
+    "bad",
+    [{1, 2}, object(), np.array([None]), {"camera": [{3}]}],
+    ids=["set", "object", "object array", "deep"],
+)
 async def test_what_it_cannot_hold_is_one_error_that_names_the_way_out(tmp_path: Path, bad: Any) -> None:
     run = await TrainingRun.create("bad", root=tmp_path)
     told: list[SessionFailed] = []

@@ -70,6 +70,7 @@ os.wait()
 print(lock.is_held, flush=True)
 """
 SESSION = """
+import time
 import anyio
 from stoker import TrainingRun
 
@@ -85,8 +86,13 @@ if os.fork() == 0:
         run.begin_session()
     except RunLocked as error:
         print("another session" in str(error), flush=True)
-    os.read(reading, 1)  # until the parent is gone
-    run.begin_session()
+    os.read(reading, 1)  # until the parent is going: its files close a moment before it is gone
+    for _ in range(500):
+        try:
+            run.begin_session()
+            break
+        except RunLocked:
+            time.sleep(0.01)
     run.end_session(True)
     run.begin_session()
     print(run.is_acquired, flush=True)

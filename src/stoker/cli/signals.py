@@ -33,8 +33,8 @@ _FAREWELL_S = 1.0
 _ANSWER_S = 0.3
 """An event loop that does not answer for so long is said to stand still."""
 _ONE_WISH_S = 1.0
-"""Until the user was told, but no longer, a further signal says the same: wrappers pass on what a terminal
-has sent to all."""
+"""Until the user was told, but no longer, a further signal says the same; one of another kind does so for
+this long in any case: wrappers pass on what a terminal has sent to all."""
 
 
 class Guard:
@@ -59,6 +59,7 @@ class Guard:
         self._restore: Callable[[], None] = _nothing
         self._token: EventLoopToken | None = None
         self._signalled_at: float | None = None
+        self._first = 0  # the number of the first signal
         self._told = False
         self._closed = False
         self._before: dict[int, Any] = {}
@@ -153,12 +154,12 @@ class Guard:
         if self._finish is None:
             self._leave(130, self._interrupted)
         elif self._signalled_at is None:
-            self._signalled_at = now
+            self._signalled_at, self._first = now, number
             self.leaves_at = min(self.leaves_at, now + self.limits.grace_s)
             self._arm()
             # Not here: an event loop that stands still would keep this thread from hearing any more.
             threading.Thread(target=self._ask, args=(self._finish,), daemon=True).start()
-        elif self._told or now >= self._signalled_at + _ONE_WISH_S:
+        elif now >= self._signalled_at + (_ONE_WISH_S if number != self._first or not self._told else 0.0):
             self._leave(130, self._interrupted)
 
     def _ask(self, finish: Callable[[], None]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from stoker.actors.turns import Turns, first_place
 from stoker.envs import Stepping
 from stoker.errors import ConfigError, Stalled, first_error
 from stoker.session import TrainingSession
+from stoker.session.watching import Rounds
 from stoker.types import ActorId
 
 __all__ = ["Crew", "run_actors"]
@@ -24,8 +24,6 @@ __all__ = ["Crew", "run_actors"]
 logger = logging.getLogger("stoker.actors")
 _DONE_S = 5.0
 """An environment that is in a step when the session is done has so long to come back."""
-_LATE_S = 0.5
-"""A wake-up that is later than this, beyond two intervals, was kept from coming."""
 
 
 class Crew:
@@ -129,14 +127,10 @@ class Crew:
         config = self._session.config
         limit_s = config.actor_timeout_s
         warned: set[tuple[ActorId, float]] = set()
-        interval_s = min(1.0, limit_s / 10)
-        awake_since = done_at = 0.0
+        rounds = Rounds(min(1.0, limit_s / 10))
+        done_at = 0.0
         while True:
-            due_at = time.monotonic() + interval_s
-            await anyio.sleep(interval_s)
-            now = time.monotonic()
-            if now > due_at + _LATE_S + 2 * interval_s:  # this process did not run: nobody could move
-                awake_since = now
+            now = await rounds.next()
             done_at = done_at or (now if self._session.is_done else 0.0)
             for actor in self._actors:
                 since, actor_id = actor.in_env_since, actor.report.actor_id
@@ -144,7 +138,11 @@ class Crew:
                     logger.warning("actor %r: its environment has not come back; it is let go", actor_id)
                     actor.give_up()
                     continue
-                if since is None or now - max(since, awake_since) < limit_s or (actor_id, since) in warned:
+                if (
+                    since is None
+                    or now - max(since, rounds.awake_since) < limit_s
+                    or (actor_id, since) in warned
+                ):
                     continue
                 last = (
                     f"its last event was step {actor.report.steps} of its life"

@@ -25,11 +25,34 @@ from stoker.types import ActorId
 if TYPE_CHECKING:
     from stoker.session.engine import Engine
 
-__all__ = ["Watch"]
+__all__ = ["Rounds", "Watch"]
 
 logger = logging.getLogger("stoker.session")
 _LATE_S = 0.5
 """A wake-up that is later than this, beyond two intervals, was kept from coming."""
+
+
+class Rounds:
+    """When to look again, and since when there was anything to see.
+
+    Args:
+        interval_s: how long to sleep between two looks.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        self.awake_since = 0.0
+        """When this process last came back from not running: nobody in it could move before."""
+        self._interval_s = interval_s
+
+    async def next(self) -> float:
+        """Sleep until the next look, and return the time, in monotonic seconds."""
+        due_at = time.monotonic() + self._interval_s
+        await anyio.sleep(self._interval_s)
+        now = time.monotonic()
+        # Stopped (Ctrl-Z, a paused container) or held up.
+        if now > due_at + _LATE_S + 2 * self._interval_s:
+            self.awake_since = now
+        return now
 
 
 class _Busy(msgspec.Struct, frozen=True):
@@ -61,7 +84,7 @@ class Watch:
         self._warned: set[str] = set()
         self._warned_of: set[ActorId] = set()
         self._turned_at = time.monotonic()
-        self._awake_since = 0.0  # when this process last came back from not running at all
+        self._rounds = Rounds(self._interval_s)
         self._ended = threading.Event()
 
     async def run(self) -> None:
@@ -72,12 +95,7 @@ class Watch:
         ).start()
         try:
             while True:
-                due_at = time.monotonic() + self._interval_s
-                await anyio.sleep(self._interval_s)
-                now = self._turned_at = time.monotonic()
-                # Stopped (Ctrl-Z, a paused container) or held up: nobody could move meanwhile.
-                if now > due_at + _LATE_S + 2 * self._interval_s:
-                    self._awake_since = now
+                now = self._turned_at = await self._rounds.next()
                 self._look_at_parts(now)
                 self._look_at_actors(now)
         finally:
@@ -93,7 +111,7 @@ class Watch:
                 self._warned.discard(busy.part)
                 continue
             self._known[key] = (progress, since)
-            still_s = now - max(since, busy.since, self._awake_since)
+            still_s = now - max(since, busy.since, self._rounds.awake_since)
             if still_s < self._stall_s:
                 continue
             stalled = Stalled(busy.doing, still_s, busy.way_out)
@@ -134,7 +152,7 @@ class Watch:
     def _look_at_actors(self, now: float) -> None:
         engine = self._engine
         could_be_heard = engine.consumer.is_idle and not len(engine.queue) and not engine.n_asking
-        if not could_be_heard or now - self._awake_since < self._actor_s:
+        if not could_be_heard or now - self._rounds.awake_since < self._actor_s:
             return  # they may be waiting for an answer, their last events to be consumed, or could not come
         silent = [
             one for one in silent_actors(engine, now, self._actor_s) if one.actor_id not in self.supervised

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import itertools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +13,9 @@ from hypothesis import strategies as st
 
 from stoker.errors import ConfigError
 from stoker.replay import Batch, UniformReplay
+from stoker.replay.storage import DeviceStorage
 from stoker.types import EpisodeStatus, Experience
-from stoker.writer import stage
+from stoker.writer import StagingArea, stage
 
 STATUSES = [EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED]
 
@@ -44,35 +48,108 @@ def held(replay: UniformReplay) -> list[int]:
     return rows[state["position"] :] + rows[: state["position"]]
 
 
+def add_each(replay: UniformReplay, experiences: list[Experience]) -> None:
+    for experience in experiences:
+        replay.add(experience)
+
+
+def extend_columns(replay: UniformReplay, experiences: list[Experience]) -> None:
+    replay.extend_columns(*columns_of(experiences))
+
+
+WAYS = [add_each, UniformReplay.extend, extend_columns]
+
+
+def columns_of(experiences: list[Experience]) -> list[np.ndarray]:
+    return [
+        np.array([e.observation for e in experiences], np.float32).reshape(-1, 2),
+        np.array([e.action for e in experiences], np.int64),
+        np.array([e.reward for e in experiences], np.float32),
+        np.array([e.next_observation for e in experiences], np.float32).reshape(-1, 2),
+        np.array([e.status.bootstrap_mask for e in experiences], np.float32),
+    ]
+
+
+class PlainReplay:
+    """What a replay does, column by column and without haste."""
+
+    def __init__(self, capacity: int, seed: int) -> None:
+        self.capacity, self.size, self.position = capacity, 0, 0
+        self.columns = Batch(
+            torch.zeros(capacity, 2),
+            torch.zeros(capacity, dtype=torch.int64),
+            torch.zeros(capacity),
+            torch.zeros(capacity, 2),
+            torch.zeros(capacity),
+        )
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def add(self, experience: Experience) -> None:
+        for column, value in zip(self.columns, columns_of([experience]), strict=True):
+            column[self.position] = torch.as_tensor(value[0])
+        self.position = (self.position + 1) % self.capacity
+        self.size = min(self.size + 1, self.capacity)
+
+    def sample(self, batch_size: int) -> Batch:
+        rows = torch.randint(self.size, (batch_size,), generator=self.generator)
+        return Batch(*(column[rows] for column in self.columns))
+
+
+def on_a_device(replay: UniformReplay) -> UniformReplay:
+    """The same replay, storing and sampling as it does on another device, which here is the CPU too."""
+    replay._storage = DeviceStorage(replay._layout, replay.capacity, torch.device("cpu"))
+    replay._put_one = replay._storage.put_one
+    return replay
+
+
+def assert_same(left: Batch, right: Batch) -> None:
+    for name, ours, theirs in zip(Batch._fields, left, right, strict=True):
+        assert ours.dtype == theirs.dtype, name
+        assert torch.equal(ours, theirs), name
+
+
 def batches_equal(left: Batch, right: Batch) -> bool:
     return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
 
-@given(capacity=st.integers(1, 12), slices=st.lists(st.integers(0, 15), max_size=8), staged=st.booleans())
-@settings(max_examples=80, deadline=None)
-def test_the_ring_holds_the_newest_in_order(capacity: int, slices: list[int], staged: bool) -> None:
+@given(
+    capacity=st.integers(1, 12), slices=st.lists(st.integers(0, 40), max_size=8), way=st.sampled_from(WAYS)
+)
+@settings(max_examples=120, deadline=None)
+def test_the_ring_holds_the_newest_in_order(
+    capacity: int, slices: list[int], way: Callable[[UniformReplay, list[Experience]], None]
+) -> None:
     replay = UniformReplay(capacity, (2,))
-    extend = replay._extend_staged if staged else replay.extend  # the way in on other devices than the CPU
     count = 0
     for length in slices:
-        extend([transition(number) for number in range(count, count + length)])
+        way(replay, [transition(number) for number in range(count, count + length)])
         count += length
         assert len(replay) == min(count, capacity)
+        assert replay.n_added == count
         assert held(replay) == list(range(max(0, count - capacity), count))
 
 
-@given(capacity=st.integers(1, 12), slices=st.lists(st.integers(0, 15), max_size=8))
-@settings(max_examples=40, deadline=None)
-def test_staged_rows_lie_where_rows_written_one_by_one_lie(capacity: int, slices: list[int]) -> None:
-    one_by_one, staged = UniformReplay(capacity, (2,), seed=3), UniformReplay(capacity, (2,), seed=3)
+@given(capacity=st.integers(1, 12), slices=st.lists(st.integers(0, 40), max_size=8), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_batches_are_those_of_a_plain_ring_whichever_way_transitions_came(
+    capacity: int, slices: list[int], seed: int
+) -> None:
+    plain = PlainReplay(capacity, seed)
+    replays = [UniformReplay(capacity, (2,), seed=seed) for _ in WAYS]
+    replays.append(on_a_device(UniformReplay(capacity, (2,), seed=seed)))
     count = 0
     for length in slices:
         experiences = [transition(number) for number in range(count, count + length)]
-        one_by_one.extend(experiences)
-        staged._extend_staged(experiences)
         count += length
-    if count:
-        assert batches_equal(one_by_one.sample(50), staged.sample(50))
+        for experience in experiences:
+            plain.add(experience)
+        for replay, way in zip(replays, [*WAYS, WAYS[1]], strict=True):
+            way(replay, experiences)
+        if count:
+            for batch_size in (1, 5, 5, 33):
+                expected = plain.sample(batch_size)
+                for replay in replays:
+                    assert_same(replay.sample(batch_size), expected)
 
 
 @given(capacity=st.integers(1, 12), count=st.integers(1, 30), batch_size=st.integers(1, 20))
@@ -167,24 +244,225 @@ def test_what_is_added_is_copied() -> None:
     assert replay.sample(1).observations.tolist() == [[1, 2]]
 
 
-def test_a_refused_transition_leaves_the_ring_as_it_was() -> None:
-    replay = UniformReplay(3, (2,))
-    replay.add(transition(0))
-    wrong = Experience(np.zeros(3, np.float32), 0, 0.0, np.zeros(3, np.float32), EpisodeStatus.CONTINUING)
-    with pytest.raises(ValueError, match="broadcast"):
-        replay.add(wrong)
-    replay.add(transition(1))
-    assert held(replay) == [0, 1]
+def refused(number: int, **wrong: Any) -> Experience:
+    good = transition(number)
+    values = {
+        "observation": good.observation,
+        "action": good.action,
+        "reward": good.reward,
+        "next_observation": good.next_observation,
+        **wrong,
+    }
+    return Experience(**values, status=good.status)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32])
-def test_observations_keep_their_dtype(dtype: torch.dtype) -> None:
-    replay = UniformReplay(2, (1, 2), dtype)
-    image = np.array([[3, 200]])
-    replay.add(Experience(image, 0, 0.0, image, EpisodeStatus.TRUNCATED))
-    batch = replay.sample(1)
+REFUSED = [
+    ({"observation": np.zeros(3, np.float32)}, ValueError, "broadcast"),
+    ({"next_observation": np.zeros(3, np.float32)}, ValueError, "broadcast"),
+    ({"next_observation": np.zeros((1, 2, 2), np.float32)}, ValueError, "broadcast"),
+    ({"observation": [1.0, "one"]}, ValueError, "could not convert string"),
+    ({"action": None}, TypeError, "NoneType"),
+    ({"action": 2**63}, OverflowError, "too large"),
+    ({"action": "left"}, ValueError, "left"),
+    ({"reward": "much"}, ValueError, "much"),
+    ({"reward": object()}, TypeError, "object"),
+]
+
+
+@pytest.mark.parametrize("device", [False, True], ids=["host", "device"])
+@pytest.mark.parametrize("n_before", [0, 1, 20], ids=["alone", "of two", "of many"])
+@pytest.mark.parametrize(("wrong", "error", "named"), REFUSED)
+def test_a_refused_transition_leaves_the_ring_as_it_was(
+    wrong: dict[str, Any], error: type[Exception], named: str, n_before: int, device: bool
+) -> None:
+    """Also where the ring is full, and the refused one would have taken the place of one that is held."""
+    replay = UniformReplay(30, (2,))
+    if device:
+        on_a_device(replay)
+    replay.extend([transition(number) for number in range(40)])
+    before = stage(replay.state_dict())
+    experiences = [*(transition(number) for number in range(40, 40 + n_before)), refused(7, **wrong)]
+    with pytest.raises(error, match=named):
+        replay.extend(experiences)
+    if not n_before:
+        with pytest.raises(error, match=named):
+            replay.add(experiences[0])
+    after = replay.state_dict()
+    assert all(
+        torch.equal(after[name], value) if isinstance(value, torch.Tensor) else after[name] == value
+        for name, value in before.items()
+    )
+    replay.add(transition(40))
+    assert held(replay) == list(range(11, 41))
+
+
+@pytest.mark.parametrize("n_more", [0, 20], ids=["alone", "of many"])
+@pytest.mark.parametrize(
+    ("given_values", "stored"),
+    [
+        ({"action": np.int32(3)}, ("actions", 3)),
+        ({"action": np.array(3)}, ("actions", 3)),
+        ({"action": torch.tensor(3)}, ("actions", 3)),
+        ({"action": True}, ("actions", 1)),
+        ({"action": 3.0}, ("actions", 3)),
+        ({"reward": np.float64(0.1)}, ("rewards", np.float32(0.1))),
+        ({"reward": 2}, ("rewards", 2.0)),
+        ({"reward": torch.tensor(0.5)}, ("rewards", 0.5)),
+        ({"observation": [1, 2]}, ("observations", [1, 2])),
+        ({"observation": torch.tensor([1, 2])}, ("observations", [1, 2])),
+        ({"observation": np.array([[1, 2]])}, ("observations", [1, 2])),
+        ({"observation": 5}, ("observations", [5, 5])),
+        ({"observation": np.arange(4.0)[::2]}, ("observations", [0, 2])),
+    ],
+)
+def test_what_numpy_can_take_is_taken(
+    given_values: dict[str, Any], stored: tuple[str, Any], n_more: int
+) -> None:
+    """Alone and among others, where transitions go in by columns: a number for an array is spread alike."""
+    replay = UniformReplay(50, (2,))
+    replay.extend([refused(7, **given_values), *(transition(number) for number in range(n_more))])
+    name, value = stored
+    assert replay.state_dict()[name][0].tolist() == value
+    assert replay.state_dict()["actions"][1:].tolist() == list(range(n_more))
+
+
+@pytest.mark.parametrize("device", [False, True], ids=["host", "device"])
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (1, 2), (84, 84, 4)], ids=str)
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.bool,
+        torch.uint8,
+        torch.int8,
+        torch.float16,
+        torch.int32,
+        torch.float32,
+        torch.int64,
+        torch.float64,
+    ],
+    ids=str,
+)
+def test_observations_keep_their_dtype_and_shape(
+    dtype: torch.dtype, shape: tuple[int, ...], device: bool
+) -> None:
+    replay = UniformReplay(3, shape, dtype)
+    if device:
+        on_a_device(replay)
+    items = torch.arange(int(np.prod(shape))).reshape(shape)
+    images = [(items % 7 + number).to(dtype).numpy() for number in range(4)]
+    for first, second in itertools.pairwise(images):
+        replay.add(Experience(first, 5, 0.25, second, EpisodeStatus.TERMINATED))
+    replay.extend_columns([images[3]], [9], [1.5], [images[0]], [1.0])
+    batch = replay.sample(20)
     assert batch.observations.dtype == batch.next_observations.dtype == dtype
-    assert batch.observations.tolist() == [[[3, 200]]]
+    assert batch.observations.shape == batch.next_observations.shape == (20, *shape)
+    for row in range(20):
+        before = [np.array_equal(batch.observations[row].numpy(), image) for image in images]
+        after = [np.array_equal(batch.next_observations[row].numpy(), image) for image in images]
+        assert any(a and b for a, b in zip(after, [before[-1], *before[:-1]], strict=True))
+    assert set(zip(batch.actions.tolist(), batch.rewards.tolist(), strict=True)) == {(5, 0.25), (9, 1.5)}
+
+
+def test_a_large_batch_is_the_same_on_several_threads() -> None:
+    """Where torch selects the rows, which it does with all its threads."""
+    few, many = (UniformReplay(40, (84, 84), torch.uint8, seed=1) for _ in range(2))
+    for replay in (few, many):
+        generator = np.random.default_rng(0)
+        for number in range(40):
+            image = generator.integers(0, 256, (84, 84), np.uint8)
+            replay.add(Experience(image, number, number / 2, image.T, EpisodeStatus.CONTINUING))
+    n_threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = few.sample(64)
+        torch.set_num_threads(2)
+        found = many.sample(64)
+    finally:
+        torch.set_num_threads(n_threads)
+    assert_same(found, expected)
+
+
+def test_columns_may_be_arrays_tensors_or_lists_of_any_fitting_dtype() -> None:
+    replay = UniformReplay(4, (2,))
+    replay.extend_columns(
+        torch.tensor([[1, 2], [3, 4]], requires_grad=False),
+        np.array([1, 2], np.uint8),
+        [1, 2],
+        np.array([[1.5, 2], [3, 4]], np.float64)[:, ::-1],
+        np.array([True, False]),
+    )
+    state = replay.state_dict()
+    assert state["observations"].tolist() == [[1, 2], [3, 4]]
+    assert state["actions"].tolist() == [1, 2]
+    assert state["rewards"].tolist() == [1, 2]
+    assert state["next_observations"].tolist() == [[2, 1.5], [4, 3]]
+    assert state["bootstrap_masks"].tolist() == [1, 0]
+
+
+def test_a_batch_goes_from_one_replay_to_another() -> None:
+    first, second = UniformReplay(20, (2,)), UniformReplay(50, (2,))
+    first.extend([transition(number) for number in range(20)])
+    batch = first.sample(50)
+    second.extend_columns(*batch)
+    held_rows = second.state_dict()
+    assert_same(Batch(*(held_rows[name] for name in Batch._fields)), batch)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "named"),
+    [
+        ("observations", np.zeros((3, 3)), r"observations have shape \[3, 3\].*here \[3, 2\] is taken"),
+        ("observations", np.zeros(()), r"observations have shape \[\].*here \[0, 2\] is taken"),
+        ("actions", np.zeros((3, 1), int), r"actions have shape \[3, 1\].*here \[3\] is taken"),
+        ("rewards", np.zeros(2), r"rewards have shape \[2\].*here \[3\] is taken"),
+        ("rewards", 1.0, r"rewards have shape \[\].*here \[3\] is taken"),
+        ("next_observations", np.zeros((4, 2)), r"next_observations have shape \[4, 2\].*here \[3, 2\]"),
+        (
+            "next_observations",
+            [[1, 2], [3], [4, 5]],
+            "next_observations cannot be read as an array of float32",
+        ),
+        ("actions", np.zeros(3), "actions are float64 and would not stay what they are as int64"),
+        ("bootstrap_masks", [1.0, None, 0.0], "bootstrap_masks are object"),
+    ],
+)
+def test_unfit_columns_are_refused_and_nothing_is_added(column: str, value: Any, named: str) -> None:
+    replay = UniformReplay(4, (2,))
+    replay.extend([transition(number) for number in range(6)])
+    good = columns_of([transition(number) for number in range(6, 9)])
+    columns = {**dict(zip(Batch._fields, good, strict=True)), column: value}
+    with pytest.raises(ConfigError, match=named):
+        replay.extend_columns(**columns)
+    assert held(replay) == [2, 3, 4, 5]
+    assert replay.n_added == 6
+
+
+def test_observations_that_numpy_lacks_a_dtype_for_are_refused() -> None:
+    with pytest.raises(ConfigError, match="observations cannot be stored as torch.bfloat16"):
+        UniformReplay(4, (2,), torch.bfloat16)
+
+
+@pytest.mark.parametrize("device", [False, True], ids=["host", "device"])
+def test_a_staged_state_is_dense_and_of_the_filled_rows_only(device: bool) -> None:
+    """The columns of a state are strided views; what is kept and written of them must not be."""
+    replay = UniformReplay(1_000, (2,), seed=1)
+    if device:
+        on_a_device(replay)
+    replay.extend([transition(number) for number in range(10)])
+    area = StagingArea()
+    for staged in (stage(replay.state_dict()), area.stage(replay.state_dict())):
+        for name in Batch._fields:
+            assert staged[name].is_contiguous()
+            assert staged[name].untyped_storage().nbytes() == staged[name].nbytes
+        file = io.BytesIO()
+        torch.save(staged, file)
+        assert file.tell() < 20_000, "10 rows of 32 bytes, a generator of 5 kB and names"
+        file.seek(0)
+        other = UniformReplay(1_000, (2,), seed=2)
+        other.load_state_dict(torch.load(file, weights_only=True))
+        replay._generator.set_state(staged["generator"])
+        assert_same(other.sample(50), replay.sample(50))
+    assert area.held_bytes == 10 * (8 + 4 + 4 + 8 + 8) + staged["generator"].nbytes
 
 
 @pytest.mark.parametrize(

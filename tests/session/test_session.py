@@ -372,7 +372,7 @@ async def test_before_entering_and_after_leaving() -> None:
     [
         ({"max_step": 5}, "max_step"),
         ({"max_steps": -1}, "max_steps=-1"),
-        ({"opt_interval": 0}, "opt_interval=0"),
+        ({"opt_interval": -1}, "opt_interval=-1"),
         ({"queue_capacity": 0}, "queue_capacity=0"),
         ({"checkpoint_freq": "often"}, "checkpoint_freq='often'"),
         ({"inference": "magic"}, "inline"),

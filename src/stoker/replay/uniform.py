@@ -1,41 +1,32 @@
 """A ring of the newest transitions, sampled uniformly with replacement.
 
-Memory is taken once, when it is made. On the CPU rows are written through numpy views of the tensors,
-because one indexed assignment to a tensor costs microseconds; on another device they are staged in host
-memory and copied over in slices. It has a random generator of its own: the same transitions in the same
-order, and the same seed, give the same batches.
+Memory is taken once, when it is made, as one row of bytes per transition (``stoker.replay.storage``): adding
+one writes one row, and drawing one reads one. It has a random generator of its own: the same transitions in
+the same order, and the same seed, give the same batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from stoker.errors import ConfigError
 from stoker.replay.batch import Batch
+from stoker.replay.columns import checked_columns
+from stoker.replay.storage import DeviceStorage, HostStorage, transition_layout
 from stoker.types import Experience
 
 __all__ = ["UniformReplay"]
 
 
-class _Views(NamedTuple):
-    """Numpy arrays over the memory of a Batch."""
-
-    observations: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    next_observations: np.ndarray
-    bootstrap_masks: np.ndarray
-
-
 class UniformReplay:
     """The newest ``capacity`` transitions; the oldest makes way for a new one.
 
-    What is added is copied, and taken as checked: a wrong shape that numpy can broadcast is not noticed
-    here. Use it from one thread at a time.
+    What is added is copied. Transitions are taken as checked: a wrong shape that numpy can broadcast is not
+    noticed here. What is refused leaves all as it was. Use it from one thread at a time.
 
     Args:
         capacity: how many transitions it holds, at least 1.
@@ -45,7 +36,7 @@ class UniformReplay:
         seed: of the generator that draws batches.
 
     Raises:
-        ConfigError: The capacity is below 1.
+        ConfigError: The capacity is below 1, or numpy lacks the dtype.
     """
 
     def __init__(
@@ -59,11 +50,14 @@ class UniformReplay:
         if capacity < 1:
             raise ConfigError(f"a replay's capacity must be at least 1, got {capacity}")
         self._capacity = capacity
-        self._shape = tuple(observation_shape)
-        self._dtype = observation_dtype
-        self._device = torch.device(device)
-        self._columns = self._allocate(capacity, self._device)
-        self._views = _views(self._columns) if self._device.type == "cpu" else None
+        self._layout = transition_layout(tuple(observation_shape), observation_dtype)
+        place = torch.device(device)
+        self._storage = (
+            HostStorage(self._layout, capacity)
+            if place.type == "cpu"
+            else DeviceStorage(self._layout, capacity, place)
+        )
+        self._put_one = self._storage.put_one
         self._position = 0  # the row written next: the oldest one once the ring is full
         self._size = 0
         self._n_added = 0
@@ -90,11 +84,8 @@ class UniformReplay:
             bootstrap_mask: what the next observation's value is multiplied with, beside the discount of
                 one step; None: what the status says.
         """
-        if self._views is None:
-            self._extend_staged((experience,), bootstrap_mask)
-            return
         position = self._position
-        _write(self._views, position, experience, bootstrap_mask)
+        self._put_one(position, experience, bootstrap_mask)
         position += 1
         if self._size < position:
             self._size = position
@@ -102,15 +93,51 @@ class UniformReplay:
         self._n_added += 1
 
     def extend(self, experiences: Sequence[Experience]) -> None:
-        """Copy transitions in, in their order."""
-        if self._views is None:
-            self._extend_staged(experiences)
+        """Copy transitions in, in their order; when numpy refuses a value, none of them has been added."""
+        count = len(experiences)
+        if count == 1:
+            self.add(experiences[0])
             return
-        for experience in experiences:
-            self.add(experience)
+        first = max(count - self._capacity, 0)  # those before it would be written over
+        row = (self._position + first) % self._capacity
+        self._storage.put(row, experiences[first:] if first else experiences)
+        self._advance(count)
+
+    def extend_columns(
+        self,
+        observations: ArrayLike,
+        actions: ArrayLike,
+        rewards: ArrayLike,
+        next_observations: ArrayLike,
+        bootstrap_masks: ArrayLike,
+    ) -> None:
+        """Copy B transitions in, in their order, given as the columns of a ``Batch``.
+
+        Each is an array, or a tensor on any device, of any dtype that numpy converts to the stored one
+        within its kind or to a wider kind: float64 to float32 and int to float, not float to int.
+
+        Args:
+            observations: ``[B, *observation_shape]``.
+            actions: ``[B]``.
+            rewards: ``[B]``.
+            next_observations: ``[B, *observation_shape]``.
+            bootstrap_masks: ``[B]``; 0.0 where the episode terminated, else 1.0.
+
+        Raises:
+            ConfigError: A column is of another shape or kind; nothing was added.
+        """
+        given = (observations, actions, rewards, next_observations, bootstrap_masks)
+        columns = checked_columns(self._layout, dict(zip(Batch._fields, given, strict=True)))
+        count = len(columns[0])
+        first = max(count - self._capacity, 0)
+        row = (self._position + first) % self._capacity
+        self._storage.put_columns(row, [column[first:] for column in columns] if first else columns)
+        self._advance(count)
 
     def sample(self, batch_size: int) -> Batch:
         """Draw transitions uniformly with replacement, as new tensors on the replay's device.
+
+        They may be views of one memory, in which a row holds all of a transition.
 
         Raises:
             ConfigError: The replay is empty or the batch size is below 1.
@@ -120,16 +147,15 @@ class UniformReplay:
                 f"cannot sample {batch_size} of {self._size} transitions: "
                 "the batch size and the number of transitions must both be at least 1"
             )
-        rows = torch.randint(self._size, (batch_size,), generator=self._generator).to(self._device)
-        return Batch(*(column.index_select(0, rows) for column in self._columns))
+        return self._storage.sample(self._size, batch_size, self._generator)
 
     def state_dict(self) -> dict[str, Any]:
-        """The filled rows, and the numbers and generator state that go with them.
+        """The filled rows by column, in host memory, and the numbers and generator state that go with them.
 
-        The rows share the replay's memory where that is in the host: keep a copy, not these.
+        The columns share the replay's memory where that is in the host, with the stride of its rows: keep a
+        copy, not these.
         """
-        columns = {name: column[: self._size] for name, column in self._columns._asdict().items()}
-        return {**columns, **self.reference()}
+        return {**self._storage.held(self._size)._asdict(), **self.reference()}
 
     def reference(self) -> dict[str, Any]:
         """All of ``state_dict`` but the rows: with it and the transitions the replay can be built again."""
@@ -186,62 +212,28 @@ class UniformReplay:
             rows = (torch.arange(size - kept, size) + oldest) % max(size, 1)
             saved = Batch(*(column.index_select(0, rows) for column in saved))
             size, position = kept, kept % self._capacity
-        for column, rows in zip(self._columns, saved, strict=True):
+        for column, rows in zip(self._storage.views(), saved, strict=True):
             column[:size].copy_(rows)
         self._size, self._position = size, position
         self._n_added = int(state["n_added"])
         self._generator.set_state(state["generator"].cpu())
 
-    def _allocate(self, rows: int, device: torch.device) -> Batch:
-        shape = (rows, *self._shape)
-        return Batch(
-            observations=torch.empty(shape, dtype=self._dtype, device=device),
-            actions=torch.empty(rows, dtype=torch.int64, device=device),
-            rewards=torch.empty(rows, dtype=torch.float32, device=device),
-            next_observations=torch.empty(shape, dtype=self._dtype, device=device),
-            bootstrap_masks=torch.empty(rows, dtype=torch.float32, device=device),
-        )
-
-    def _extend_staged(self, experiences: Sequence[Experience], bootstrap_mask: float | None = None) -> None:
-        """Write rows in host memory, then copy them over in at most two slices per column."""
-        overrun = max(len(experiences) - self._capacity, 0)
-        start = (self._position + overrun) % self._capacity
-        count = len(experiences) - overrun
-        staged = self._allocate(count, torch.device("cpu"))
-        views = _views(staged)
-        for row, experience in enumerate(experiences[overrun:]):
-            _write(views, row, experience, bootstrap_mask)
-        head = min(count, self._capacity - start)
-        for column, new in zip(self._columns, staged, strict=True):
-            column[start : start + head].copy_(new[:head])
-            column[: count - head].copy_(new[head:])
-        self._position = (start + count) % self._capacity
-        self._size = min(self._size + len(experiences), self._capacity)
-        self._n_added += len(experiences)
+    def _advance(self, count: int) -> None:
+        self._position = (self._position + count) % self._capacity
+        self._size = min(self._size + count, self._capacity)
+        self._n_added += count
 
     def _saved_columns(self, state: Mapping[str, Any]) -> Batch:
         expected = {*Batch._fields, *self.reference()}
         if missing := sorted(expected - {*state}):
             raise ConfigError(f"not the state of a UniformReplay: it lacks {', '.join(missing)}")
         saved = Batch(*(state[name] for name in Batch._fields))
-        for name, column, rows in zip(Batch._fields, self._columns, saved, strict=True):
-            ours, theirs = (state["size"], *column.shape[1:]), tuple(rows.shape)
-            if ours != theirs or column.dtype != rows.dtype:
+        for name, rows in zip(Batch._fields, saved, strict=True):
+            field = self._layout.fields[name]
+            ours, theirs = (state["size"], *field.shape), tuple(rows.shape)
+            if ours != theirs or field.dtype != rows.dtype:
                 raise ConfigError(
                     f"the saved replay's {name} are {rows.dtype} {list(theirs)}, but this replay takes "
-                    f"{column.dtype} {list(ours)}: load it into an agent made for the same spaces"
+                    f"{field.dtype} {list(ours)}: load it into an agent made for the same spaces"
                 )
         return saved
-
-
-def _views(columns: Batch) -> _Views:
-    return _Views(*(column.numpy() for column in columns))
-
-
-def _write(views: _Views, row: int, experience: Experience, bootstrap_mask: float | None) -> None:
-    views.observations[row] = experience.observation
-    views.actions[row] = experience.action
-    views.rewards[row] = experience.reward
-    views.next_observations[row] = experience.next_observation
-    mask = experience.status.bootstrap_mask if bootstrap_mask is None else bootstrap_mask
-    views.bootstrap_masks[row] = mask

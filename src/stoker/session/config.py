@@ -30,7 +30,8 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         journal_segment_bytes: a file of the journal is closed when it has so many.
         lockstep: ``observe`` waits until the transition is learned and the policy published. With actors that
             take turns (``run_actors`` does) a training is then repeatable, and a resume is exact.
-        opt_interval: environment steps per call of ``agent.learn``.
+        opt_interval: environment steps per call of ``agent.learn``; 0: it is never called, and what comes is
+            only kept.
         eval_freq: environment steps between the snapshots that ``next_evaluation`` gives out; 0: never.
         queue_capacity: events that may wait for the learner before ``observe`` makes its caller wait. It
             bounds how old a policy can be, in steps, when its transitions are learned.
@@ -115,7 +116,7 @@ _LEAST = {
     "keep_best": 1,
     "journal_segment_bytes": 1,
     "flush_bytes": 1,
-    "opt_interval": 1,
+    "opt_interval": 0,
     "eval_freq": 0,
     "queue_capacity": 1,
     "publish_interval": 1,

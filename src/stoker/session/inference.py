@@ -8,24 +8,65 @@ thread of its own when it is not, always on the last published weights.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
 
 from stoker.errors import ConfigError
-from stoker.replies import Reply
 from stoker.session.policies import PolicySource
 from stoker.threads import DedicatedThread
 from stoker.types import ActMode
 
 __all__ = ["Inference"]
 
+_Answer = tuple[Sequence[Any], Sequence[Any] | None]
+
 SLOW_PASS_S = 2e-3
 """A forward pass that computes longer than this holds the event loop too long."""
 
 SLOW_PASSES = 3
 """So many of them move inference to its thread; the first pass alone pays for lazy initialisation."""
+
+
+class _Round:
+    """Callers who are answered by one pass; all of them wait for one event."""
+
+    __slots__ = ("actions", "answered", "error", "gone", "memories", "observations", "places")
+
+    def __init__(self) -> None:
+        self.observations: list[Any] = []
+        self.places: Sequence[int] | None = None  # of those who are still there; None: of all
+        self.gone: set[int] = set()  # the places of those who gave up
+        self.answered = anyio.Event()
+        self.actions: Sequence[Any] | Mapping[int, Any] = ()  # by place
+        self.memories: Sequence[Any] | Mapping[int, Any] | None = None
+        self.error: Callable[[], Exception] | None = None
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+    def begin(self) -> Sequence[Any]:
+        """The observations of those who have not given up by now."""
+        if self.gone:
+            self.places = [place for place in range(len(self.observations)) if place not in self.gone]
+            self.observations = [self.observations[place] for place in self.places]
+        return self.observations
+
+    def answer(self, actions: Sequence[Any], memories: Sequence[Any] | None) -> None:
+        """Give them what the policy says, unless they were told something else."""
+        if not self.answered.is_set():
+            places = self.places
+            self.actions = actions if places is None else dict(zip(places, actions, strict=True))
+            if memories is not None:
+                self.memories = memories if places is None else dict(zip(places, memories, strict=True))
+            self.answered.set()
+
+    def fail(self, error: Callable[[], Exception]) -> None:
+        """Tell them an error, one each, unless they were answered."""
+        if not self.answered.is_set():
+            self.error = error
+            self.answered.set()
 
 
 class Inference:
@@ -42,12 +83,11 @@ class Inference:
         self._adaptive = place == "auto"
         self._n_slow = 0
         self._thread = DedicatedThread("stoker-inference")
-        self._waiting: dict[ActMode, list[tuple[Any, Reply[tuple[Any, Any]]]]] = {
-            mode: [] for mode in ActMode
-        }
+        self._exploring: _Round | None = None  # for a pass to begin
+        self._exploiting: _Round | None = None
+        self._taken: list[tuple[ActMode, _Round]] = []  # for the present ones to end
         self._wake = anyio.Event()
         self._closed: Callable[[], Exception] | None = None
-        self._n_in_pass = 0
         self.since: float | None = None
         """When the pass that its thread is computing began, in monotonic seconds; None: there is none."""
         self.n_passes = 0
@@ -60,62 +100,71 @@ class Inference:
     @property
     def n_waiting(self) -> int:
         """Callers that wait for a pass, or for the present one to end."""
-        return sum(map(len, self._waiting.values())) + self._n_in_pass
+        return sum(len(together) for _, together in [*self._taken, *self._waiting()])
 
     async def act(self, observation: Any, mode: ActMode) -> tuple[Any, Any]:
         """The action for one observation, and what the policy wants to remember about it, or None."""
         if self._closed is not None:
             raise self._closed()
-        reply: Reply[tuple[Any, Any]] = Reply()
-        self._waiting[mode].append((observation, reply))
-        self._wake.set()
-        return await reply.wait()
+        together = self._exploring if mode is ActMode.EXPLORE else self._exploiting
+        if together is None:
+            together = _Round()
+            if mode is ActMode.EXPLORE:
+                self._exploring = together
+            else:
+                self._exploiting = together
+            self._wake.set()
+        place = len(together.observations)
+        together.observations.append(observation)
+        try:
+            await together.answered.wait()
+        except BaseException:
+            together.gone.add(place)
+            raise
+        if together.error is not None:
+            raise together.error()
+        memories = together.memories
+        return together.actions[place], None if memories is None else memories[place]
 
     def close(self, error: Callable[[], Exception]) -> None:
         """Answer those who wait, and those who come, with this error."""
         self._closed = error
-        for waiting in self._waiting.values():
-            for _, reply in waiting:
-                reply.fail(error())
-            waiting.clear()
+        for _, together in [*self._taken, *self._waiting()]:
+            together.fail(error)
+        self._taken.clear()
+        self._exploring = self._exploiting = None
         self._thread.close()
 
     async def run(self) -> None:
         """Answer until cancelled.
 
         Raises:
-            Exception: Whatever the policy raised.
+            Exception: Whatever the policy raised; those it was asked for wait for ``close`` to tell them.
         """
         while True:
             await self._wake.wait()
             self._wake = anyio.Event()
-            for mode, waiting in self._waiting.items():
-                # Those who gave up while they waited are not acted for.
-                batch = [call for call in waiting if not call[1].abandoned]
-                waiting.clear()
-                if batch:
-                    await self._answer(mode, batch)
+            self._taken = self._waiting()
+            self._exploring = self._exploiting = None
+            while self._taken:
+                mode, together = self._taken[0]
+                if observations := together.begin():
+                    together.answer(*await self._pass(observations, mode))
+                del self._taken[:1]
 
-    async def _answer(self, mode: ActMode, batch: list[tuple[Any, Reply[tuple[Any, Any]]]]) -> None:
-        observations = [observation for observation, _ in batch]
-        try:
-            if self._in_thread:
-                self.since, self._n_in_pass = time.monotonic(), len(batch)
-                actions, memories = await self._thread.run(
-                    self._act, observations, mode, abandon_on_cancel=True
-                )
-                self.since, self._n_in_pass = None, 0
-            else:
-                actions, memories = self._act(observations, mode)
-        except BaseException:
-            self._waiting[mode][:0] = batch  # to be told why when the session closes
-            if self._closed is not None:
-                self.close(self._closed)
-            raise
-        for (_, reply), action, memory in zip(batch, actions, memories, strict=True):
-            reply.set((action, memory))
+    def _waiting(self) -> list[tuple[ActMode, _Round]]:
+        modes = ((ActMode.EXPLORE, self._exploring), (ActMode.EXPLOIT, self._exploiting))
+        return [(mode, together) for mode, together in modes if together is not None]
 
-    def _act(self, observations: Sequence[Any], mode: ActMode) -> tuple[Sequence[Any], Sequence[Any]]:
+    async def _pass(self, observations: Sequence[Any], mode: ActMode) -> _Answer:
+        if not self._in_thread:
+            return self._act(observations, mode)
+        self.since = time.monotonic()
+        answer = await self._thread.run(self._act, observations, mode, abandon_on_cancel=True)
+        self.since = None
+        return answer
+
+    def _act(self, observations: Sequence[Any], mode: ActMode) -> _Answer:
         # Processor time decides: a short pass may wait long for the interpreter lock, in a thread, too.
         started, cpu_started = time.perf_counter(), time.thread_time()
         policy, ticket = self._policies.acquire()
@@ -134,4 +183,4 @@ class Inference:
                 f"the policy answered {len(observations)} observations with {len(actions)} actions"
                 + ("" if memories is None else f" and {len(memories)} memories")
             )
-        return actions, [None] * len(actions) if memories is None else memories
+        return actions, memories

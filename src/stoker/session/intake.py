@@ -29,10 +29,14 @@ class Intake:
 
     def __init__(self, agent: LearningAgent, accepted_steps: int, max_steps: int | None) -> None:
         checks = agent if isinstance(agent, ChecksInput) else None
-        self._check_experience: Callable[[Experience], None] | None = checks and checks.check_experience
+        self.check_experience: Callable[[Experience], None] | None = checks and checks.check_experience
+        """The agent's own check, if it has one; raises what ``check`` does."""
         self._check_observation: Callable[[Any], None] | None = checks and checks.check_observation
-        self._limit = math.inf if max_steps is None else max_steps
+        self.limit = math.inf if max_steps is None else max_steps
+        """No experience is accepted once ``accepted_steps`` is there."""
         self.accepted_steps = accepted_steps
+        self.is_plain = True
+        """Whether all there is to do with an experience is to check it, to count it and to let it in."""
         self.is_stopped = False
         """Whether ``stop`` was called."""
         self.n_refused = 0
@@ -45,11 +49,12 @@ class Intake:
     @property
     def is_full(self) -> bool:
         """Whether no more experiences will be accepted."""
-        return self.is_stopped or self.accepted_steps >= self._limit
+        return self.accepted_steps >= self.limit
 
     def stop(self) -> None:
         """Accept no more experiences."""
         self.is_stopped = True
+        self.limit = -math.inf
 
     # Experiences ----------------------------------------------------------------------------------
 
@@ -71,8 +76,8 @@ class Intake:
             checked_number("reward", reward)
         if type(experience.actor_id) is not int:
             _check_actor(experience.actor_id)
-        if self._check_experience is not None:
-            self._check_experience(experience)
+        if self.check_experience is not None:
+            self.check_experience(experience)
 
     def reserve(self, actor_id: ActorId) -> bool:
         """Count one experience as accepted, unless the limit is reached; whoever drops it counts that."""
@@ -150,6 +155,7 @@ class Intake:
     def remember(self, mode: ActMode, actor_id: ActorId, memory: Any) -> None:
         """Keep what the policy wants to remember until this actor's next experience."""
         if mode is ActMode.EXPLORE and memory is not None:
+            self.is_plain = False  # from now on experiences are joined
             self._memory.pop(actor_id, None)
             self._memory[actor_id] = memory
             if len(self._memory) > _ACTORS:  # actors that went away without a word

@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, assert_never, cast
 
 import msgspec
@@ -100,7 +101,6 @@ class Learner:
         self._next_learn: int = 0
         self._next_checkpoint: int = 0
         self._next_eval: int = 0
-        self._next_boundary: int = 0
         self._unpublished = 0  # optimisation steps since the weights were last published
         self._complaints: set[str] = set()
 
@@ -118,7 +118,6 @@ class Learner:
         self._next_learn = _next_multiple(self.total_steps, config.opt_interval)
         self._next_checkpoint = _next_multiple(self.total_steps, config.checkpoint_freq if self._run else 0)
         self._next_eval = _next_multiple(self.total_steps, config.eval_freq)
-        self._next_boundary = min(self._next_learn, self._next_checkpoint, self._next_eval)
         return self.policies
 
     def note_saved(self) -> None:
@@ -174,9 +173,7 @@ class Learner:
                 done += 1
         if self._published_at != self.total_steps:
             self._publish()
-        now = time.monotonic()
-        for actor_id in self._heard:
-            self.seen_at[actor_id] = now
+        self.seen_at.update(dict.fromkeys(self._heard, time.monotonic()))
         self._heard.clear()
         self.busy_s += time.perf_counter() - started
         return batch[done:]
@@ -221,38 +218,41 @@ class Learner:
         Returns:
             Where it stopped.
         """
-        agent, config = self.agent, self._config
-        end = start
-        while end < len(batch) and type(batch[end]) is Experience:
-            end += 1
         # What is saved at a point must not count what lies behind it.
-        end = min(end, start + min(self._next_checkpoint, self._next_eval) - self.total_steps)
-        self._note_steps(cast("Sequence[Experience]", batch[start:end]))  # nothing else between
-        while start < end:
-            stop = min(end, start + self._next_boundary - self.total_steps)
-            agent.observe(cast("Sequence[Experience]", batch[start:stop]))
+        most = min(self._next_checkpoint, self._next_eval) - self.total_steps
+        found = cast("Sequence[Experience]", batch[start : start + most])
+        if {*map(type, found)} != {Experience}:
+            found = found[: next(i for i, event in enumerate(found) if type(event) is not Experience)]
+        self._note_steps(found)  # nothing else comes between
+        self._learn(found)
+        return start + len(found)
+
+    def _learn(self, experiences: Sequence[Experience]) -> None:
+        """Let the agent observe experiences and learn from them; what is due at the last one is done too."""
+        observe, learn, config = self.agent.observe, self.agent.learn, self._config
+        start, end = 0, len(experiences)
+        for stop in range(self._next_learn - self.total_steps, end + 1, config.opt_interval or _NEVER):
+            observe(experiences[start:stop])
             self.total_steps += stop - start
             start = stop
-            if self.total_steps < self._next_boundary:
-                break
-            # All three may fall on one step; a checkpoint then holds what was learned at it.
-            if self.total_steps == self._next_learn:
-                self._next_learn += config.opt_interval
-                metrics = agent.learn()
-                if metrics is not None:
-                    self.metrics = metrics
-                    self.opt_steps += 1
-                    self._unpublished += 1
-                    if self._unpublished >= config.publish_interval:
-                        self._publish()
-            if self.total_steps == self._next_eval:
-                self._next_eval += config.eval_freq
-                self._effects.append(EvaluationDue(self._snapshot()))
-            if self.total_steps == self._next_checkpoint:
-                self._next_checkpoint += config.checkpoint_freq
-                self.is_checkpoint_due = True
-            self._next_boundary = min(self._next_learn, self._next_checkpoint, self._next_eval)
-        return start
+            metrics = learn()
+            if metrics is not None:
+                self.metrics = metrics
+                self.opt_steps += 1
+                self._unpublished += 1
+                if self._unpublished >= config.publish_interval:
+                    self._publish()
+        if start < end:
+            observe(experiences[start:])
+            self.total_steps += end - start
+        self._next_learn = _next_multiple(self.total_steps, config.opt_interval)
+        # All three may fall on one step; a checkpoint then holds what was learned at it.
+        if self.total_steps == self._next_eval:
+            self._next_eval += config.eval_freq
+            self._effects.append(EvaluationDue(self._snapshot()))
+        if self.total_steps == self._next_checkpoint:
+            self._next_checkpoint += config.checkpoint_freq
+            self.is_checkpoint_due = True
 
     def _publish(self) -> None:
         """Hand the weights and the exploration of this point to those who act."""
@@ -291,18 +291,26 @@ class Learner:
         """Journal and count transitions, before the agent gets them."""
         if self.journal is not None:
             self.journal.note(experiences, self.n_events, self.total_steps)
-        number, heard, running, ended = self.n_events, self._heard, self.open_episodes, self._ended
+        actors = {*map(_ACTOR_OF, experiences)}
+        self._heard |= actors
+        number, running, ended = self.n_events, self.open_episodes, self._ended
+        self.n_events += len(experiences)
+        self._acting = {}
+        goes_on = EpisodeStatus.CONTINUING
+        if (
+            actors <= running.keys()
+            and ended.isdisjoint(actors)
+            and not [None for experience in experiences if experience.status is not goes_on]
+        ):
+            return  # nearly always: nothing begins or ends among them
         for experience in experiences:
             actor_id = experience.actor_id
-            heard.add(actor_id)
             if actor_id not in running or actor_id in ended:
                 running[actor_id] = number
                 ended.discard(actor_id)
-            if experience.status is not EpisodeStatus.CONTINUING:
+            if experience.status is not goes_on:
                 ended.add(actor_id)
             number += 1
-        self.n_events = number
-        self._acting = {}
 
     def _note(self, event: EpisodeStarted | EpisodeEnded) -> None:
         if self.journal is not None:
@@ -373,6 +381,8 @@ class Learner:
 
 _ACTORS = 10_000
 """How many actors are kept in mind."""
+
+_ACTOR_OF = attrgetter("actor_id")
 
 
 def _next_multiple(step: int, period: int) -> int:

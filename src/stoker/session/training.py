@@ -10,7 +10,6 @@ A part that dies takes the session down with its cause, in everybody who waits o
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -19,6 +18,7 @@ from anyio.lowlevel import checkpoint
 
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import ConfigError, SessionClosed, SessionError, SessionFailed
+from stoker.queues import BatchQueue
 from stoker.runs import TrainingRun
 from stoker.session.config import check_parts, session_config
 from stoker.session.engine import Engine
@@ -28,13 +28,13 @@ from stoker.session.events import (
     CheckpointRequested,
     EpisodeEnded,
     EpisodeStarted,
+    Event,
     FlushRequested,
     SnapshotRequested,
 )
-from stoker.session.health import Health, health_of
 from stoker.session.intake import checked_batch, checked_number
+from stoker.session.readings import Readings, State
 from stoker.session.snapshot import PolicySnapshot
-from stoker.session.turns import Turn
 from stoker.stats import EpisodeRecord, EvalReport, StatsTracker, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
@@ -43,7 +43,7 @@ __all__ = ["TrainingSession"]
 T = TypeVar("T")
 
 
-class TrainingSession:
+class TrainingSession(Readings):
     """One training in progress; an async context manager, entered once.
 
     Any number of tasks may call it concurrently, each under an ``actor_id`` of its own. Leaving it drains
@@ -72,26 +72,27 @@ class TrainingSession:
     ) -> None:
         self.config = session_config(settings)
         check_parts(agent, run)
-        self._agent = agent
-        self.engine = Engine(agent, run, stats if stats is not None else StatsTracker(), self.config)
-        """The running parts; for the faces of a session, not for its users."""
+        super().__init__(Engine(agent, run, stats if stats is not None else StatsTracker(), self.config))
         self._evaluations = Evaluations(self.engine)
-        self._state = _State.NEW
+        self._queue: BatchQueue[Event] = BatchQueue(1)
+        self._queue.close()  # until it is entered
 
     async def __aenter__(self) -> Self:
-        if self._state != _State.NEW:
+        if self._state != State.NEW:
             raise SessionError("a session is entered once: make a new one, with the same agent and run")
         await self.engine.start()
         self.intake = self.engine.intake
         self._is_lockstep = self.config.lockstep
+        self.intake.is_plain = not self._is_lockstep
         self._queue = self.engine.queue
-        self._state = _State.OPEN
+        self._state = State.OPEN
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        self._state = _State.LEFT
+        self._state = State.LEFT
+        self.intake.is_plain = False  # observe goes the long way now, and is refused there
         return await self.engine.stop(kind, error, traceback)
 
     # Actors ---------------------------------------------------------------------------------------
@@ -116,7 +117,8 @@ class TrainingSession:
             action, memory = await self.engine.inference.act(observation, mode)
         finally:
             intake.end_acting(mode, actor_id)
-        intake.remember(mode, actor_id, memory)
+        if memory is not None:
+            intake.remember(mode, actor_id, memory)
         return action
 
     async def observe(self, experience: Experience) -> None:
@@ -133,18 +135,25 @@ class TrainingSession:
             ActorConflict: Another task waits in ``observe`` under this ``actor_id``.
             SessionClosed, SessionFailed: The session does not run.
         """
-        if self._state != _State.OPEN:
-            self.require_open("observe")
-        intake = self.intake
-        intake.check(experience)
-        if not intake.reserve(experience.actor_id):
-            await checkpoint()  # a loop around observe must not hold the event loop
-            intake.n_refused += 1
-            return
-        if not self._queue.offer(joined := intake.joined(experience)):
-            await self._wait_for_room(joined)
-        if self._is_lockstep:
-            await self.engine.request(BarrierRequested)
+        queue = self._queue
+        # What nearly every call comes to, in one place and without a call: the checks of ``Intake.check`` and
+        # ``reserve``, and then ``BatchQueue.offer``. Whatever fails one of them goes the long way.
+        if (
+            queue.credit > 0
+            and (intake := self.intake).is_plain
+            and type(experience) is Experience
+            and type(experience.status) is EpisodeStatus
+            and type(reward := experience.reward) is float
+            and reward - reward == 0.0
+            and type(experience.actor_id) is int
+            and intake.accepted_steps < intake.limit
+            and (intake.check_experience is None or intake.check_experience(experience) is None)
+        ):
+            intake.accepted_steps += 1
+            queue.credit -= 1
+            queue.append(experience)
+        else:
+            await self._observe(experience)
 
     async def observe_many(self, experiences: Iterable[Experience]) -> None:
         """Accept several transitions in order, of one or of many actors.
@@ -278,123 +287,20 @@ class TrainingSession:
         self.require_open("stop")
         self.intake.stop()
 
-    # What it says of itself -----------------------------------------------------------------------
-
-    @property
-    def agent(self) -> LearningAgent:
-        """The agent; read it when the session has ended, while it runs the session owns it."""
-        return self._agent
-
-    @property
-    def run(self) -> TrainingRun | None:
-        """Where it writes."""
-        return self.engine.run
-
-    @property
-    def stats(self) -> StatsTracker:
-        """The stats over training episodes, for reading."""
-        return self.engine.learner.stats
-
-    @property
-    def total_steps(self) -> int:
-        """Environment steps consumed, over all attempts."""
-        return self.engine.learner.total_steps
-
-    @property
-    def total_episodes(self) -> int:
-        """Training episodes consumed, over all attempts."""
-        return self.engine.learner.total_episodes
-
-    @property
-    def opt_steps(self) -> int:
-        """Optimisation steps done, over all attempts."""
-        return self.engine.learner.opt_steps
-
-    @property
-    def policy_version(self) -> int:
-        """How often weights were published in this process."""
-        return self.engine.learner.policies.version if self._state != _State.NEW else 0
-
-    @property
-    def refused_steps(self) -> int:
-        """Experiences that came after the limit: neither learned nor counted."""
-        return self.intake.n_refused if self._state != _State.NEW else 0
-
-    @property
-    def is_done(self) -> bool:
-        """Whether no more experiences are accepted: ``max_steps`` reached, stopped, left or failed."""
-        return self._state == _State.LEFT or (
-            self._state == _State.OPEN and (self.engine.failure is not None or self.intake.is_full)
-        )
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether ``stop`` was called."""
-        return self._state != _State.NEW and self.intake.is_stopped
-
-    @property
-    def steps_per_sec(self) -> float:
-        """Environment steps per second that this process consumed; those from before a resume don't count."""
-        engine = self.engine
-        elapsed_s = (engine.ended_at or time.monotonic()) - engine.started_at
-        return (
-            (self.total_steps - engine.first_step) / elapsed_s if engine.started_at and elapsed_s > 0 else 0.0
-        )
-
-    @property
-    def best_value(self) -> float | None:
-        """The highest mean reward that ``maybe_save_best`` was given, over all attempts."""
-        return None if self.engine.best is None else self.engine.best[0]
-
-    @property
-    def queue_fill(self) -> float:
-        """How full the event queue is, 0.0 to 1.0."""
-        return len(self._queue) / self._queue.capacity if self._state != _State.NEW else 0.0
-
-    @property
-    def learn_metrics(self) -> Mapping[str, float]:
-        """What the last optimisation step had to say."""
-        return self.engine.learner.metrics
-
-    def busy_s(self) -> dict[str, float]:
-        """Seconds that this process has spent acting, learning and writing."""
-        if self._state == _State.NEW:
-            return {"act": 0.0, "learn": 0.0, "write": 0.0}
-        return {
-            "act": self.engine.inference.busy_s,
-            "learn": self.engine.learner.busy_s,
-            "write": self.engine.writer.busy_s,
-        }
-
-    @property
-    def n_forward_passes(self) -> int:
-        """Forward passes that answered ``act`` in this process."""
-        return self.engine.inference.n_passes if self._state != _State.NEW else 0
-
-    def actor_episodes(self, actor_id: ActorId) -> int:
-        """How many episodes of this actor were consumed, over all attempts."""
-        return self.engine.learner.actor_episodes.get(actor_id, 0)
-
-    def health(self) -> Health:
-        """Who waits for whom at this moment, and what has not been heard of.
-
-        Raises:
-            SessionClosed: The session was not entered.
-        """
-        if self._state == _State.NEW:
-            raise SessionClosed("health", entered=False)
-        return health_of(self.engine, time.monotonic())
-
-    @property
-    def turn(self) -> Turn:
-        """With ``lockstep``, after a resume: the running episodes, and who was the last to step."""
-        return self.engine.turn
-
-    def stats_summary(self, actor_id: ActorId | None = None) -> dict[str, float]:
-        """The stats over all training episodes, or over those of one actor."""
-        return self.engine.learner.stats.summary(actor_id)
-
     # Parts ----------------------------------------------------------------------------------------
+
+    async def _observe(self, experience: Experience) -> None:
+        self.require_open("observe")
+        intake = self.intake
+        intake.check(experience)
+        if not intake.reserve(experience.actor_id):
+            await checkpoint()  # a loop around observe must not hold the event loop
+            intake.n_refused += 1
+            return
+        if not self._queue.offer(joined := intake.joined(experience)):
+            await self._wait_for_room(joined)
+        if self._is_lockstep:
+            await self.engine.request(BarrierRequested)
 
     async def _accept(self, experiences: Sequence[Experience]) -> None:
         """Take in experiences that were checked."""
@@ -431,9 +337,5 @@ class TrainingSession:
         """
         if self.engine.failure is not None:
             raise SessionFailed(*self.engine.failure)
-        if self._state != _State.OPEN:
-            raise SessionClosed(what, entered=self._state == _State.LEFT)
-
-
-class _State:
-    NEW, OPEN, LEFT = range(3)
+        if self._state != State.OPEN:
+            raise SessionClosed(what, entered=self._state == State.LEFT)

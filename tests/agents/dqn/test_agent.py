@@ -185,13 +185,6 @@ def test_slices_of_transitions_count_like_single_ones(
     assert one_by_one.learn() == sliced.learn()
 
 
-def test_generators_do_not_share_a_stream() -> None:
-    box = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
-    agent = DQN(box, gymnasium.spaces.Discrete(2), DQNConfig(buffer_size=2_000))
-    state, replay_state = agent.state_dict(), agent.replay.state_dict()
-    assert not torch.equal(state["explore_generator"], replay_state["generator"])
-
-
 def test_extras_of_interleaved_actors_are_kept_apart(
     make_agent: MakeAgent, make_experiences: MakeExperiences
 ) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from stoker.agents.dqn.network import QNetwork, blend_weights, copy_weights, frozen_copy
+from stoker.agents.dqn.network import QNetwork, frozen_copy
+from stoker.agents.packing import PackedWeights
 
 
 def network(seed: int = 0, hidden: tuple[int, ...] = (16, 8), dtype: torch.dtype = torch.float32) -> QNetwork:
@@ -71,10 +72,20 @@ def test_a_frozen_copy_has_memory_of_its_own_and_no_gradients() -> None:
     assert not torch.equal(weights(net), weights(copy))
 
 
-def test_weights_are_copied_and_blended() -> None:
-    source, destination = network(1), network(2)
-    expected = 0.25 * weights(source) + 0.75 * weights(destination)
-    blend_weights(source, destination, 0.25)
-    assert torch.allclose(weights(destination), expected, atol=1e-7)
-    copy_weights(source, destination)
-    assert torch.equal(weights(destination), weights(source))
+@pytest.mark.parametrize("normalizes", [False, True])
+@pytest.mark.parametrize("hidden", [(), (5,), (16, 8), (7, 7, 7)])
+def test_its_gradient_is_that_of_autograd(hidden: tuple[int, ...], normalizes: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    net = QNetwork((2, 3), torch.float32, 4, hidden, generator, normalizes=normalizes)
+    if normalizes:
+        net.set_moments(torch.arange(6.0), torch.arange(1.0, 7.0))
+    observations = torch.randn((9, 2, 3), generator=generator)
+    slopes = torch.randn((9, 4), generator=generator)
+    net(observations).backward(slopes)
+    expected = [parameter.grad.clone() for parameter in net.parameters()]
+    packed = PackedWeights(net)
+    packed.allocate_gradients().fill_(torch.nan)  # what was there before does not count
+    with torch.no_grad():
+        net.backward(net.activations(observations), slopes)
+    for parameter, gradient in zip(net.parameters(), expected, strict=True):
+        assert torch.allclose(parameter.grad, gradient, rtol=1e-5, atol=1e-6)

@@ -31,7 +31,7 @@ def test_exploit_is_exactly_greedy_and_draws_nothing() -> None:
         actions, memories = policy.act(OBSERVATIONS, ActMode.EXPLOIT)
         assert actions == greedy_actions(policy)
         assert memories is None
-    assert torch.equal(dqn.state_dict()["explore_generator"], before)
+    assert dqn.state_dict()["explore_generator"] == before
     assert len(set(greedy_actions(policy))) > 1, "a constant policy would prove nothing"
 
 

@@ -96,7 +96,7 @@ def test_observations_that_fit_are_taken_and_stored_as_they_are(spaces: DQNSpace
     replay = UniformReplay(1, spaces.observation_shape, spaces.observation_dtype)
     replay.add(experience(observation, next_observation=observation))
     expected = np.asarray(observation, dtype=np.float64)
-    for stored in (replay.sample(1).observations, spaces.stack([observation])):
+    for stored in (replay.sample(1).observations, torch.as_tensor(spaces.stack([observation]))):
         assert stored.dtype == spaces.observation_dtype
         np.testing.assert_allclose(stored[0].numpy().astype(np.float64), expected, rtol=1e-7)
 

@@ -33,6 +33,10 @@ def equal_trees(left: Any, right: Any) -> bool:
     return left == right
 
 
+def weights(agent: DQN) -> torch.Tensor:
+    return torch.cat([tensor.flatten() for tensor in agent.state_dict()["online"].values()]).clone()
+
+
 def step(agent: DQN, experience: Experience) -> tuple[Any, ...]:
     agent.observe([experience])
     action = agent.policy().act([experience.observation], ActMode.EXPLORE)[0][0]
@@ -104,8 +108,11 @@ def test_settings_are_those_it_was_made_with(
         step(saved, experience)
     agent = make_agent(learning_rate=0.01)
     agent.load_state_dict(saved.state_dict())
+    agent.replay.load_state_dict(saved.replay.state_dict())
     assert agent.config.learning_rate == 0.01
-    assert [group["lr"] for group in agent.state_dict()["optimizer"]["param_groups"]] == [0.01]
+    before = weights(agent)
+    assert agent.learn() == saved.learn()
+    assert torch.allclose(weights(agent) - before, (weights(saved) - before) / 10, atol=1e-6)
 
 
 def test_losses_of_running_episodes_are_saved_and_those_of_given_up_ones_forgotten(

@@ -51,6 +51,10 @@ def test_targets_are_those_worked_out_by_hand(batch: Batch, double: bool, column
 def test_the_loss_is_hubers(batch: Batch) -> None:
     # Values of the taken actions: 1, 2, 3, -1. Errors: 0.5, 0, -4, 2 (delta 1: e^2 / 2, else |e| - 1/2).
     targets = torch.tensor([1.5, 2.0, -1.0, 1.0])
-    loss, values = td_loss(online, batch, batch.actions, targets)
-    assert values.tolist() == [1.0, 2.0, 3.0, -1.0]
+    values = online(batch.observations).requires_grad_()
+    loss, slopes, mean = td_loss(values.detach(), batch.actions, targets)
+    assert mean.item() == pytest.approx((1.0 + 2.0 + 3.0 - 1.0) / 4)
     assert loss.item() == pytest.approx((0.125 + 0.0 + 3.5 + 1.5) / 4)
+    taken = values.gather(1, batch.actions.unsqueeze(1)).squeeze(1)
+    torch.nn.functional.huber_loss(taken, targets).backward()
+    assert torch.equal(slopes, values.grad), "the gradient given is autograd's"

@@ -20,12 +20,13 @@ from stoker.agents.devices import resolve_device
 from stoker.agents.dqn.config import DQNConfig
 from stoker.agents.dqn.losses import EpisodeLosses
 from stoker.agents.dqn.n_step import NStepWindows
-from stoker.agents.dqn.network import QNetwork, blend_weights, copy_weights, frozen_copy
+from stoker.agents.dqn.network import QNetwork, frozen_copy
 from stoker.agents.dqn.normalizing import RunningMoments
 from stoker.agents.dqn.policy import DQNPolicy
 from stoker.agents.dqn.spaces import DQNSpaces
-from stoker.agents.dqn.state import check_state, detached_copy
+from stoker.agents.dqn.state import check_state
 from stoker.agents.dqn.targets import td_loss, td_targets
+from stoker.agents.packing import PackedAdam, PackedWeights
 from stoker.agents.protocol import Policy
 from stoker.errors import ConfigError, TrainingDiverged
 from stoker.replay.uniform import UniformReplay
@@ -73,7 +74,7 @@ class DQN:
         self._spaces = spaces = DQNSpaces(observation_space, action_space)
         self._device = resolve_device(device)
         for_weights, for_replay, for_exploring = _spawn_seeds(seed, 3)
-        self._explore = torch.Generator().manual_seed(for_exploring)
+        self._explore = np.random.Generator(np.random.PCG64(for_exploring))
         self._online = QNetwork(
             spaces.observation_shape,
             spaces.observation_dtype,
@@ -84,8 +85,10 @@ class DQN:
         ).to(self._device)
         self._moments = RunningMoments(math.prod(spaces.observation_shape))
         self._target = frozen_copy(self._online)
-        self._parameters = list(self._online.parameters())
-        self._optimizer = torch.optim.Adam(self._parameters, lr=config.learning_rate, fused=True)
+        self._weights = PackedWeights(self._online)
+        self._target_weights = PackedWeights(self._target)
+        self._gradients = self._weights.allocate_gradients()
+        self._optimizer = PackedAdam(self._weights, self._gradients, config.learning_rate)
         self._replay = UniformReplay(
             config.buffer_size, spaces.observation_shape, spaces.observation_dtype, self._device, for_replay
         )
@@ -122,7 +125,7 @@ class DQN:
             raise ConfigError(
                 f"a DQN agent publishes to the policies it made, not to a {type(policy).__name__}"
             )
-        copy_weights(self._online, policy.network)
+        policy.weights.copy_from(self._weights)
         policy.epsilon = self.epsilon
 
     def rebuild_point(self) -> dict[str, Any]:
@@ -202,25 +205,25 @@ class DQN:
         config = self.config
         batch = self._replay.sample(config.batch_size)
         actions = batch.actions - self._spaces.first_action if self._spaces.first_action else batch.actions
-        targets = td_targets(self._online, self._target, batch, config.gamma, double=config.double)
-        loss, values = td_loss(self._online, batch, actions, targets)
-        loss_value = loss.item()
-        if not math.isfinite(loss_value):
-            raise TrainingDiverged(
-                f"DQN diverged: the loss of optimisation step {self.opt_steps + 1} is {loss_value}; "
-                f"lower learning_rate ({config.learning_rate:g}), set max_grad_norm "
-                f"({config.max_grad_norm}) or scale the rewards, and resume from an earlier checkpoint"
-            )
-        self._optimizer.zero_grad()
-        loss.backward()  # pyright: ignore[reportUnknownMemberType]
-        if config.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self._parameters, config.max_grad_norm)
-        self._optimizer.step()  # pyright: ignore[reportUnknownMemberType]
-        self.opt_steps += 1
-        self._follow()
+        with torch.no_grad():
+            targets = td_targets(self._online, self._target, batch, config.gamma, double=config.double)
+            activations = self._online.activations(batch.observations)
+            loss, slopes, q_mean = td_loss(activations[-1], actions, targets)
+            loss_value = loss.item()
+            if not math.isfinite(loss_value):
+                raise TrainingDiverged(
+                    f"DQN diverged: the loss of optimisation step {self.opt_steps + 1} is {loss_value}; "
+                    f"lower learning_rate ({config.learning_rate:g}), set max_grad_norm "
+                    f"({config.max_grad_norm}) or scale the rewards, and resume from an earlier checkpoint"
+                )
+            self._online.backward(activations, slopes)
+            self._limit_gradients()
+            self._optimizer.step()
+            self.opt_steps += 1
+            self._follow()
         if self._last_actor is not None:
             self._losses.add(self._last_actor, loss_value)
-        return {"loss": loss_value, "q_mean": values.detach().mean().item()}
+        return {"loss": loss_value, "q_mean": q_mean.item()}
 
     def episode_extras(self, actor_id: ActorId) -> dict[str, float]:
         """``epsilon``, and ``loss_mean``, ``loss_std``, ``loss_max`` over that actor's episode.
@@ -249,7 +252,7 @@ class DQN:
             "online": dict(self._online.state_dict()),
             "target": dict(self._target.state_dict()),
             "optimizer": self._optimizer.state_dict(),
-            "explore_generator": self._explore.get_state(),
+            "explore_generator": self._explore.bit_generator.state,
             "total_steps": self.total_steps,
             "opt_steps": self.opt_steps,
             "windows": self._windows.state_dict(),
@@ -270,11 +273,8 @@ class DQN:
         check_state(state, self.state_dict())
         self._online.load_state_dict(state["online"])
         self._target.load_state_dict(state["target"])
-        # Copied, because the optimizer would go on to work in the very tensors that it is given.
-        moments = detached_copy(state["optimizer"]["state"])
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self._explore.set_state(state["explore_generator"].cpu())
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._explore.bit_generator.state = state["explore_generator"]
         self.total_steps = int(state["total_steps"])
         self.opt_steps = int(state["opt_steps"])
         self._windows.load_state_dict(state["windows"])
@@ -288,12 +288,20 @@ class DQN:
             if self._moments.add(experience.observation):
                 self._online.set_moments(self._moments.mean(), self._moments.scale())
 
+    def _limit_gradients(self) -> None:
+        """Scale the gradients down where their norm is beyond ``max_grad_norm``."""
+        most = self.config.max_grad_norm
+        if most is not None:
+            norm = float(torch.linalg.vector_norm(self._gradients))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            if norm > most:
+                self._gradients.mul_(most / norm)
+
     def _follow(self) -> None:
         """Bring the target network after the online network, as the settings say."""
         if self.config.tau is not None:
-            blend_weights(self._online, self._target, self.config.tau)
+            self._target_weights.blend_from(self._weights, self.config.tau)
         elif self.opt_steps % self.config.target_update_interval == 0:
-            copy_weights(self._online, self._target)
+            self._target_weights.copy_from(self._weights)
 
 
 def _spawn_seeds(seed: int, count: int) -> list[int]:

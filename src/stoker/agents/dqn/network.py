@@ -1,6 +1,7 @@
-"""The Q-network: a multi-layer perceptron from an observation to one value per action.
+"""The Q-network: a multi-layer perceptron from an observation to one value per action, and its gradient.
 
-Weights come from a generator given in, never from torch's global one.
+Weights come from a generator given in, never from torch's global one. The gradient is written out, in the
+fewest kernels: for networks of this size autograd's own work would take longer than the mathematics.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional
 
-__all__ = ["QNetwork", "blend_weights", "copy_weights", "frozen_copy"]
+__all__ = ["QNetwork", "frozen_copy"]
 
 
 class QNetwork(nn.Module):
@@ -30,6 +32,11 @@ class QNetwork(nn.Module):
         generator: a CPU generator that the weights are drawn from.
         normalizes: whether observations are shifted and scaled by ``set_moments`` first, and limited to
             ten standard deviations.
+
+    Attributes:
+        scale: what observations are multiplied with; None: nothing.
+        normalizes: whether they are normalised.
+        weights: weight and bias of each layer, in order.
     """
 
     input_mean: torch.Tensor
@@ -48,56 +55,62 @@ class QNetwork(nn.Module):
         super().__init__()
         sizes = [math.prod(observation_shape), *hidden_sizes, n_actions]
         self._inputs = sizes[0]
-        self._scale = 1 / 255 if observation_dtype is torch.uint8 else None
-        self._normalizes = normalizes
+        self.scale = 1 / 255 if observation_dtype is torch.uint8 else None
+        self.normalizes = normalizes
         if normalizes:  # buffers, so that each copy of the network has the moments that its weights go with
             self.register_buffer("input_mean", torch.zeros(self._inputs))
             self.register_buffer("input_scale", torch.ones(self._inputs))
-        self.layers = nn.ModuleList(
-            _seeded_linear(inputs, outputs, generator) for inputs, outputs in itertools.pairwise(sizes)
-        )
+        layers = [_seeded_linear(inputs, outputs, generator) for inputs, outputs in itertools.pairwise(sizes)]
+        self.layers = nn.ModuleList(layers)
+        self.weights = [(layer.weight, layer.bias) for layer in layers]  # without a search for each use
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Values float32 ``[B, n_actions]`` of observations ``[B, *observation_shape]``."""
-        values = observations.reshape(-1, self._inputs).float()
-        if self._scale is not None:
-            values = values * self._scale
-        if self._normalizes:
-            values = ((values - self.input_mean) * self.input_scale).clamp(-10.0, 10.0)
-        *hidden, head = self.layers
-        for layer in hidden:
-            values = torch.relu(layer(values))
-        return head(values)
+        return self.activations(observations)[-1]
+
+    def activations(self, observations: torch.Tensor) -> list[torch.Tensor]:
+        """What goes into each layer, float32 ``[B, width]``, and last the values that come out."""
+        found = [self._prepared(observations)]
+        *hidden, (weight, bias) = self.weights
+        for hidden_weight, hidden_bias in hidden:
+            found.append(functional.linear(found[-1], hidden_weight, hidden_bias).relu_())
+        found.append(functional.linear(found[-1], weight, bias))
+        return found
+
+    def backward(self, activations: Sequence[torch.Tensor], gradient: torch.Tensor) -> None:
+        """Write the gradient of all weights into their ``grad``, by the chain rule.
+
+        Args:
+            activations: as the method of that name gave them, without autograd.
+            gradient: of what is minimised, with respect to the values, float32 ``[B, n_actions]``.
+        """
+        for index in reversed(range(len(self.weights))):
+            weight, bias = self.weights[index]
+            inputs = activations[index]
+            torch.mm(gradient.t(), inputs, out=weight.grad)
+            torch.sum(gradient, 0, out=bias.grad)
+            if index:  # through the ReLU: no gradient where it gave zero
+                gradient = torch.ops.aten.threshold_backward(gradient.mm(weight), inputs, 0)
 
     def set_moments(self, mean: torch.Tensor, scale: torch.Tensor) -> None:
         """Normalise by this mean and this inverse standard deviation, each ``[inputs]``, from now on."""
         self.input_mean.copy_(mean)
         self.input_scale.copy_(scale)
 
+    def _prepared(self, observations: torch.Tensor) -> torch.Tensor:
+        values = observations if observations.dim() == 2 else observations.reshape(-1, self._inputs)
+        if values.dtype is not torch.float32:
+            values = values.float()
+        if self.scale is not None:
+            values = values * self.scale
+        if self.normalizes:
+            values = (values - self.input_mean).mul_(self.input_scale).clamp_(-10.0, 10.0)
+        return values
+
 
 def frozen_copy(network: QNetwork) -> QNetwork:
     """A copy with memory of its own that takes no gradients."""
     return copy.deepcopy(network).requires_grad_(requires_grad=False)
-
-
-def copy_weights(source: QNetwork, destination: QNetwork) -> None:
-    """Make the destination's weights equal to the source's, in place."""
-    with torch.no_grad():
-        for old, new in _pairs(source, destination):
-            old.copy_(new)
-
-
-def blend_weights(source: QNetwork, destination: QNetwork, tau: float) -> None:
-    """Move the destination's weights the fraction ``tau`` towards the source's (Lillicrap et al. 2016)."""
-    with torch.no_grad():
-        for old, new in _pairs(source, destination):
-            old.lerp_(new, tau)
-
-
-def _pairs(source: QNetwork, destination: QNetwork) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Destination and source tensor of each weight and each moment."""
-    yield from zip(destination.parameters(), source.parameters(), strict=True)
-    yield from zip(destination.buffers(), source.buffers(), strict=True)
 
 
 def _seeded_linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:

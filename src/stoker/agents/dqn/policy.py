@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
+from stoker.agents.dqn.acting import SmallPass
 from stoker.agents.dqn.network import QNetwork
 from stoker.agents.dqn.spaces import DQNSpaces
+from stoker.agents.packing import PackedWeights
 from stoker.types import ActMode
 
 __all__ = ["DQNPolicy"]
@@ -25,12 +28,13 @@ class DQNPolicy:
     Args:
         network: this policy's own, on the device to compute on.
         spaces: what observations and actions look like.
-        explore: the CPU generator that random actions are drawn from.
+        explore: the generator that random actions are drawn from.
         epsilon: the share of random actions.
         device: where the network is.
 
     Attributes:
-        network: the weights that it acts with.
+        network: what it acts with.
+        weights: the network's, in one tensor.
         epsilon: the share of random actions when exploring.
     """
 
@@ -38,11 +42,13 @@ class DQNPolicy:
         self,
         network: QNetwork,
         spaces: DQNSpaces,
-        explore: torch.Generator,
+        explore: np.random.Generator,
         epsilon: float,
         device: torch.device,
     ) -> None:
         self.network = network
+        self.weights = PackedWeights(network)
+        self._small = SmallPass(network) if device.type == "cpu" else None
         self.epsilon = epsilon
         self._spaces = spaces
         self._explore = explore
@@ -57,7 +63,7 @@ class DQNPolicy:
         """
         actions = self._greedy(observations)
         if mode is ActMode.EXPLORE:
-            draws = torch.rand((len(actions), 2), generator=self._explore, dtype=torch.float64).numpy()
+            draws = self._explore.random((len(actions), 2))
             for row, (chance, choice) in enumerate(draws.tolist()):
                 if chance < self.epsilon:
                     actions[row] = int(choice * self._spaces.n_actions)
@@ -66,6 +72,8 @@ class DQNPolicy:
         return actions, None
 
     def _greedy(self, observations: Sequence[Any]) -> list[int]:
+        rows = self._spaces.stack(observations)
+        if self._small is not None and len(rows) <= self._small.most_rows:
+            return self._small(rows).argmax(axis=1).tolist()
         with torch.inference_mode():
-            batch = self._spaces.stack(observations).to(self._device)
-            return self.network(batch).argmax(dim=1).tolist()
+            return self.network(torch.as_tensor(rows).to(self._device)).argmax(dim=1).tolist()

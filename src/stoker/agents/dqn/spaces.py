@@ -13,6 +13,7 @@ from typing import Any, cast
 import gymnasium
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.types import Experience
@@ -70,12 +71,12 @@ class DQNSpaces:
             "action_space": {"n": self.n_actions, "start": self.first_action},
         }
 
-    def stack(self, observations: Sequence[Any]) -> torch.Tensor:
-        """Checked observations as one CPU tensor ``[B, *observation_shape]`` of the stored dtype."""
+    def stack(self, observations: Sequence[Any]) -> NDArray[Any]:
+        """Checked observations as one array ``[B, *observation_shape]`` of the stored dtype."""
         rows = np.empty((len(observations), *self.observation_shape), self._dtype)
         for row, observation in enumerate(observations):
             rows[row] = observation
-        return torch.as_tensor(rows)
+        return rows
 
     def check_observation(self, observation: Any, name: str = "observation") -> None:
         """Refuse what is not an array of finite numbers of the right shape.

@@ -1,31 +1,15 @@
-"""A saved DQN state: how it is copied out, and whether it fits the agent that is to load it."""
+"""A saved DQN state: whether it fits the agent that is to load it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from stoker.errors import ConfigError
 
-__all__ = ["check_state", "detached_copy"]
-
-
-def detached_copy(value: Any) -> Any:
-    """The same tree of dicts, lists and tuples, with every tensor copied to host memory, without gradient."""
-    match value:
-        case torch.Tensor():
-            return value.detach().to("cpu", copy=True)
-        case dict():
-            tree = cast("dict[Any, Any]", value)
-            return {key: detached_copy(item) for key, item in tree.items()}
-        case list():
-            return [detached_copy(item) for item in cast("list[Any]", value)]
-        case tuple():
-            return tuple(detached_copy(item) for item in cast("tuple[Any, ...]", value))
-        case _:
-            return value
+__all__ = ["check_state"]
 
 
 def check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
@@ -41,6 +25,10 @@ def check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         raise ConfigError(f"a {own['agent']} agent cannot load the state of {_kind(state)}")
     if missing := sorted({*own} - {*state}):
         raise ConfigError(f"the saved {own['agent']} state is not whole: it lacks {', '.join(missing)}")
+    if not isinstance(state["explore_generator"], Mapping):
+        raise ConfigError(
+            "the saved agent is of an earlier version of stoker, whose exploring cannot be gone on with"
+        )
     for part in ("observation_space", "action_space"):
         _compare(part, state[part], own[part])
     _compare("hidden_sizes", *(list(side["config"]["hidden_sizes"]) for side in (state, own)))

@@ -1,11 +1,10 @@
-"""What DQN regresses to: the one-step temporal-difference target and the Huber loss against it."""
+"""What DQN regresses to: the temporal-difference target, and the Huber loss against it with its gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-from torch.nn import functional
 
 from stoker.replay.batch import Batch
 
@@ -34,22 +33,28 @@ def td_targets(
             best = next_values.gather(1, next_actions).squeeze(1)
         else:
             best = next_values.amax(dim=1)
-        return batch.rewards + gamma * batch.bootstrap_masks * best
+        return torch.addcmul(batch.rewards, batch.bootstrap_masks, best, value=gamma)
 
 
 def td_loss(
-    online: QFunction, batch: Batch, action_indices: torch.Tensor, targets: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The Huber loss (delta 1, mean over the batch) of the taken actions' values, and these values.
+    values: torch.Tensor, action_indices: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The Huber loss (delta 1, mean over the batch) of the taken actions' values.
 
     Args:
-        online: the network that learns.
-        batch: the transitions.
+        values: of all actions, float32 ``[B, n_actions]``, without gradient.
         action_indices: the actions taken, counted from zero, int64 ``[B]``.
         targets: what to regress to, float32 ``[B]``.
 
     Returns:
-        The loss ``[]`` with gradient, and the values float32 ``[B]``.
+        The loss ``[]``, its gradient with respect to ``values`` (float32 ``[B, n_actions]``), and the mean
+        ``[]`` of the values of the taken actions.
     """
-    values = online(batch.observations).gather(1, action_indices.unsqueeze(1)).squeeze(1)
-    return functional.smooth_l1_loss(values, targets), values
+    indices = action_indices.unsqueeze(1)
+    taken = values.gather(1, indices).squeeze(1)
+    errors = taken - targets
+    slopes = errors.clamp(-1.0, 1.0)
+    # Within delta e * (e - e/2) = e^2 / 2; beyond it 1 * (|e| - 1/2).
+    loss = slopes.dot(torch.sub(errors, slopes, alpha=0.5)) / len(slopes)
+    gradient = torch.zeros_like(values).scatter_(1, indices, slopes.div_(len(slopes)).unsqueeze(1))
+    return loss, gradient, taken.mean()

@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint format learning faults bench clean
+.PHONY: help train test lint format learning faults bench bench-quick clean
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,6 +40,9 @@ faults: $(STAMP) ## Kill and break things at full length (long)
 bench: $(STAMP) ## Measure stoker beside its peers and print the ratios
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks
+
+bench-quick: $(STAMP) ## Print the ratios that matter most, in a minute
+	@$(BIN)/python -m benchmarks observe act slow_envs calm_loop --quick
 
 clean: ## Remove what the other targets made, except runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist build

@@ -1,18 +1,25 @@
-"""All questions, one after the other: ``python -m benchmarks [--json] [--quick]``."""
+"""All questions, or those named, in turn: ``python -m benchmarks [NAME ...] [--json] [--quick]``."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-QUESTIONS = ("observe", "act", "dqn", "calm_loop", "journal", "saving")
+QUESTIONS = (
+    "observe", "act", "slow_envs", "dqn", "solve", "calm_loop", "rows", "journal", "saving", "growth",
+)  # fmt: skip
 
 
 def main() -> int:
     """Run each question in a process of its own, so that none warms the next one up."""
+    named = [word for word in sys.argv[1:] if not word.startswith("-")]
+    options = [word for word in sys.argv[1:] if word.startswith("-")]
+    if unknown := [name for name in named if name not in QUESTIONS]:
+        print(f"no such question: {', '.join(unknown)}; there are {', '.join(QUESTIONS)}", file=sys.stderr)
+        return 2
     worst = 0
-    for question in QUESTIONS:
-        command = [sys.executable, "-m", f"benchmarks.{question}", *sys.argv[1:]]
+    for question in named or QUESTIONS:
+        command = [sys.executable, "-m", f"benchmarks.{question}", *options]
         worst = max(worst, subprocess.run(command, check=False).returncode)
     return worst
 

@@ -1,11 +1,12 @@
 """What do actions cost when many actors ask at the same time?
 
-256 tasks in a loop of ``await session.act(observation)`` on a [64, 64] policy, against one forward pass
-per call, and against the bare batched forward pass.
+256 tasks in a loop of ``await session.act(observation)`` on a [64, 64] policy, against one forward pass per
+call: in torch, as one writes it first, and by stoker's own policy; and against the bare batched forward pass.
 """
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 
@@ -13,6 +14,7 @@ import anyio
 import gymnasium
 import numpy as np
 import torch
+from torch import nn
 
 from benchmarks.measure import QUICK, repeated, report
 from stoker import DQN, ActMode, TrainingSession
@@ -48,6 +50,27 @@ def together_us() -> float:
 
 
 def each_alone_us() -> float:
+    network = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+    generator = random.Random(0)
+    observation = np.zeros(4, np.float32)
+    calls = N_ACTORS * max(1, ROUNDS // 10)
+
+    async def act() -> int:
+        if generator.random() < 0.05:
+            return generator.randrange(2)
+        with torch.no_grad():
+            return int(network(torch.as_tensor(observation).unsqueeze(0)).argmax(dim=1).item())
+
+    async def main() -> float:
+        started = time.perf_counter()
+        for _ in range(calls):
+            await act()
+        return (time.perf_counter() - started) / calls * 1e6
+
+    return anyio.run(main)
+
+
+def each_alone_by_stoker_us() -> float:
     policy = agent().policy()
     observation = np.zeros(4, np.float32)
     calls = N_ACTORS * max(1, ROUNDS // 10)
@@ -78,7 +101,8 @@ def main() -> None:
     rows = repeated(
         {
             "session.act, 256 tasks": together_us,
-            "one forward pass per call": each_alone_us,
+            "one torch pass per call": each_alone_us,
+            "one pass of ours per call": each_alone_by_stoker_us,
             "bare batched forward pass": batched_us,
         },
         RUNS,
@@ -90,7 +114,8 @@ def main() -> None:
         "us per action",
         rows,
         {
-            "one per call / stoker": median["one forward pass per call"] / ours,
+            "one torch pass per call / stoker": median["one torch pass per call"] / ours,
+            "one pass of ours per call / stoker": median["one pass of ours per call"] / ours,
             "stoker / bare batch": ours / median["bare batched forward pass"],
         },
         [f"{passes[0]} forward passes for {N_ACTORS * ROUNDS:,} calls"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,27 @@ from pathlib import Path
 
 import torch
 
+from stoker import Experience
+from stoker.testing import FakeAgent
+from stoker.types import ActorId
+
 QUICK = "--quick" in sys.argv
+
+
+class Idle(FakeAgent):
+    """An agent that does nothing but count, not even remember."""
+
+    def observe(self, experiences: Sequence[Experience]) -> None:
+        self.total_steps += len(experiences)
+
+    def learn(self) -> None:
+        return None
+
+    def episode_extras(self, actor_id: ActorId) -> Mapping[str, float]:
+        return {}
+
+    def on_episode_start(self, actor_id: ActorId) -> None:
+        pass
 
 
 def machine() -> str:
@@ -29,6 +50,23 @@ def machine() -> str:
         f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"torch {torch.__version__} on {threads} thread{'s' if threads > 1 else ''}"
     )
+
+
+def file_system(path: Path) -> str:
+    """What holds the path, such as ``ext4 on /dev/sda1``; rates of durable writes depend on it."""
+    mounts = Path("/proc/mounts")
+    if not mounts.exists():
+        return "unknown file system"
+    held = path.resolve()
+    found = [line.split()[:3] for line in mounts.read_text().splitlines()]
+    holding = [one for one in found if held.is_relative_to(one[1])]
+    device, _, kind = max(holding, key=lambda one: len(one[1]))
+    return f"{kind} on {device}"
+
+
+def held_bytes() -> int:
+    """The memory that this process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def repeated(measure: Mapping[str, Callable[[], float]], runs: int) -> dict[str, list[float]]:

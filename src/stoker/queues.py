@@ -114,11 +114,23 @@ class BatchQueue(Generic[T]):
                 await reader.wait()
             finally:
                 self._reader = None
-        items = self._items.copy()
-        self._items.clear()
+        items = self.take_now()
+        self.refill()
+        return items
+
+    def take_now(self) -> list[T]:
+        """Take what is there, without waiting; then let ``refill`` be called on the loop.
+
+        For the consumer, and from any thread, while no ``take`` is going on.
+        """
+        items = self._items[:]
+        del self._items[: len(items)]  # what was put meanwhile, on the loop, lies behind them
+        return items
+
+    def refill(self) -> None:
+        """Let producers go on, after ``take_now``."""
         self._round = CALLED_FIRST
         self._refill()
-        return items
 
     def close(self, error: Callable[[], Exception] = anyio.ClosedResourceError) -> None:
         """Accept nothing more; what is in can still be taken.

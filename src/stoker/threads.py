@@ -9,16 +9,19 @@ Used by the learner, by the writer's encoding and by environments that block.
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, TypeVarTuple
 
 import anyio
-from anyio import from_thread
-from anyio.lowlevel import EventLoopToken, current_token
 
-__all__ = ["DedicatedThread"]
+__all__ = ["CallSoon", "DedicatedThread", "call_soon_here"]
+
+CallSoon = Callable[[Callable[[], object]], object]
+"""Has something called on an event loop, soon, from any thread and without waiting for it; raises a
+RuntimeError when that loop has ended."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -27,12 +30,12 @@ Ts = TypeVarTuple("Ts")
 class _Call:
     """One call on its way through the thread and back."""
 
-    __slots__ = ("abandoned", "args", "done", "error", "function", "result", "token")
+    __slots__ = ("abandoned", "args", "call_soon", "done", "error", "function", "result")
 
-    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], token: EventLoopToken) -> None:
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self.function = function
         self.args = args
-        self.token = token
+        self.call_soon = call_soon_here()
         self.done = anyio.Event()
         self.result: Any = None
         self.error: BaseException | None = None
@@ -64,7 +67,7 @@ class DedicatedThread:
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
             self._thread.start()
-        call = _Call(function, args, current_token())
+        call = _Call(function, args)
         self._calls.put(call)
         try:
             with anyio.CancelScope(shield=not abandon_on_cancel):
@@ -106,10 +109,20 @@ class DedicatedThread:
             # shutting down abort the process.
             call.forget()
             try:
-                from_thread.run_sync(call.done.set, token=call.token)
-            except anyio.RunFinishedError:
-                return  # nobody is left to hear of it
+                call.call_soon(call.done.set)
+            except RuntimeError:
+                return  # the loop has ended: nobody is left to hear of it
             del call
+
+
+def call_soon_here() -> CallSoon:
+    """What calls something on the present event loop."""
+    try:
+        return asyncio.get_running_loop().call_soon_threadsafe
+    except RuntimeError:
+        from trio.lowlevel import current_trio_token  # where it runs it is there
+
+        return current_trio_token().run_sync_soon
 
 
 def _nothing() -> None:

@@ -189,6 +189,11 @@ class Learner:
             self._heard.clear()
             self._ended &= self.seen_at.keys()
 
+    @property
+    def has_effects(self) -> bool:
+        """Whether something has come of the events that somebody may wait for: more than journal."""
+        return bool(self._effects)
+
     def take_effects(self) -> list[Effect]:
         """What has come of the events since the last call, in order."""
         self._write_journal()

@@ -206,7 +206,9 @@ class DQN:
         batch = self._replay.sample(config.batch_size)
         actions = batch.actions - self._spaces.first_action if self._spaces.first_action else batch.actions
         with torch.no_grad():
-            targets = td_targets(self._online, self._target, batch, config.gamma, double=config.double)
+            targets = td_targets(
+                self._online.forward, self._target.forward, batch, config.gamma, double=config.double
+            )
             activations = self._online.activations(batch.observations)
             loss, slopes, q_mean = td_loss(activations[-1], actions, targets)
             loss_value = loss.item()

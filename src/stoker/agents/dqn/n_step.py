@@ -36,16 +36,20 @@ class NStepWindows:
         self._gamma = gamma
         self._windows: dict[ActorId, deque[Experience]] = {}
 
-    def add(self, experience: Experience) -> list[Transition]:
+    def add(self, experience: Experience) -> Sequence[Transition]:
         """Take one transition in; return those that are now complete, oldest first."""
-        actor_id = experience.actor_id
-        window = self._windows.setdefault(actor_id, deque())
+        window = self._windows.get(experience.actor_id)
+        if window is None:
+            window = self._windows[experience.actor_id] = deque()
         window.append(experience)
-        if experience.status.is_done:
-            return self.give_up(actor_id)
+        if experience.status is not EpisodeStatus.CONTINUING:
+            return self.give_up(experience.actor_id)
+        if len(window) == self._n_step:
+            return (self._next(window),)
+        # Longer only after a load with another n_step.
         return [self._next(window) for _ in range(len(window) - self._n_step + 1)]
 
-    def give_up(self, actor_id: ActorId) -> list[Transition]:
+    def give_up(self, actor_id: ActorId) -> Sequence[Transition]:
         """Return what is left of an actor's episode, ending with its last transition, oldest first."""
         window = self._windows.pop(actor_id, deque())
         return [self._next(window) for _ in range(len(window))]

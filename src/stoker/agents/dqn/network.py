@@ -90,7 +90,7 @@ class QNetwork(nn.Module):
             torch.mm(gradient.t(), inputs, out=weight.grad)
             torch.sum(gradient, 0, out=bias.grad)
             if index:  # through the ReLU: no gradient where it gave zero
-                gradient = torch.ops.aten.threshold_backward(gradient.mm(weight), inputs, 0)
+                gradient = torch.ops.aten.threshold_backward.default(gradient.mm(weight), inputs, 0)
 
     def set_moments(self, mean: torch.Tensor, scale: torch.Tensor) -> None:
         """Normalise by this mean and this inverse standard deviation, each ``[inputs]``, from now on."""

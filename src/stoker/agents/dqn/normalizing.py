@@ -31,15 +31,15 @@ class RunningMoments:
         self._count = 0
         self._mean: NDArray[np.float64] = np.zeros(size)
         self._squares: NDArray[np.float64] = np.zeros(size)  # sums of squared deviations from the mean
-        self._pending: list[NDArray[np.float64]] = []
+        self._pending: list[Any] = []
 
     def add(self, observation: Any) -> bool:
         """Take one observation in; return whether the statistics have changed with it: once per batch."""
         # A copy, because environments may go on to write into the array that they gave.
-        self._pending.append(np.array(observation, dtype=np.float64).reshape(-1))
+        self._pending.append(np.array(observation))
         if len(self._pending) < _BATCH:
             return False
-        rows = np.stack(self._pending)
+        rows = self._rows()
         self._pending.clear()
         n_new, n_old = len(rows), self._count
         mean = rows.mean(axis=0)
@@ -63,12 +63,11 @@ class RunningMoments:
 
     def state_dict(self) -> dict[str, Any]:
         """The statistics, and what waits for its batch to be full."""
-        pending = np.stack(self._pending) if self._pending else np.empty((0, len(self._mean)))
         return {
             "count": self._count,
             "mean": torch.as_tensor(self._mean.copy()),
             "squares": torch.as_tensor(self._squares.copy()),
-            "pending": torch.as_tensor(pending),
+            "pending": torch.as_tensor(self._rows()),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -77,3 +76,7 @@ class RunningMoments:
         self._mean = state["mean"].numpy().copy()
         self._squares = state["squares"].numpy().copy()
         self._pending = list(state["pending"].numpy().copy())
+
+    def _rows(self) -> NDArray[np.float64]:
+        """What waits for its batch to be full, one vector per row."""
+        return np.array(self._pending, dtype=np.float64).reshape(-1, len(self._mean))

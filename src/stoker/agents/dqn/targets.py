@@ -55,6 +55,7 @@ def td_loss(
     errors = taken - targets
     slopes = errors.clamp(-1.0, 1.0)
     # Within delta e * (e - e/2) = e^2 / 2; beyond it 1 * (|e| - 1/2).
-    loss = slopes.dot(torch.sub(errors, slopes, alpha=0.5)) / len(slopes)
-    gradient = torch.zeros_like(values).scatter_(1, indices, slopes.div_(len(slopes)).unsqueeze(1))
+    n_rows = values.shape[0]
+    loss = slopes.dot(torch.sub(errors, slopes, alpha=0.5)) / n_rows
+    gradient = torch.zeros_like(values).scatter_(1, indices, slopes.div_(n_rows).unsqueeze(1))
     return loss, gradient, taken.mean()

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.queues import BatchQueue
+from stoker.threads import DedicatedThread, call_soon_here
 
 pytestmark = pytest.mark.anyio
 
@@ -155,8 +156,87 @@ async def test_close_ends_a_waiting_consumer() -> None:
     assert ended
 
 
+async def test_a_consumer_in_a_thread_takes_everything_once_and_in_order() -> None:
+    queue = BatchQueue[tuple[int, int]](32, turn=8)
+    call_soon = call_soon_here()
+    n_producers, n_items = 20, 500
+    taken: list[tuple[int, int]] = []
+    thread = DedicatedThread("stoker-test")
+
+    def drain() -> None:
+        while batch := queue.take_now():
+            taken.extend(batch)
+            call_soon(queue.refill)
+
+    async def consume() -> None:
+        while batch := await queue.take():
+            taken.extend(batch)
+            await thread.run(drain)
+
+    async def produce(producer: int) -> None:
+        for item in range(n_items):
+            await queue.put((producer, item))
+            assert len(queue) <= queue.capacity
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as consumer:
+            consumer.start_soon(consume)
+            async with anyio.create_task_group() as producers:
+                for i in range(n_producers):
+                    producers.start_soon(produce, i)
+            queue.close()
+    thread.close()
+    assert len(taken) == n_producers * n_items
+    for i in range(n_producers):
+        assert [item for producer, item in taken if producer == i] == list(range(n_items))
+
+
+async def test_a_crowd_is_called_in_turns_and_nobody_is_left_out() -> None:
+    """More producers than places, each with more items than its share: all come in at an even pace."""
+    queue = BatchQueue[int](64)
+    n_producers, n_items = 300, 40
+    done = [0] * n_producers
+
+    async def produce(producer: int) -> None:
+        for _ in range(n_items):
+            await queue.put(producer)
+            done[producer] += 1
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as producers:
+            for i in range(n_producers):
+                producers.start_soon(produce, i)
+            n_taken = 0
+            while n_taken < n_producers * n_items:
+                batch = await queue.take()
+                assert len(batch) <= queue.capacity
+                n_taken += len(batch)
+                if max(done) == n_items:
+                    continue
+                # Each round of calls gives everybody a share of at most a turn.
+                assert max(done) - min(done) <= 2 * queue.capacity
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_consumer_is_woken_after_one_who_was_called_is_cancelled() -> None:
+    queue = BatchQueue[str](1)
+    await queue.put("first")
+    victim = asyncio.create_task(queue.put("cancelled"))
+    await wait_all_tasks_blocked()
+    assert queue.take_now() == ["first"]
+    queue.refill()  # calls the victim ...
+    victim.cancel()  # ... which is cancelled before it runs
+    consumer = asyncio.create_task(queue.take())
+    with pytest.raises(asyncio.CancelledError):
+        await victim
+    await wait_all_tasks_blocked()
+    with anyio.fail_after(5):
+        await queue.put("next")
+        assert await consumer == ["next"]
+
+
 @given(
-    n_producers=st.integers(1, 12),
+    n_producers=st.integers(1, 40),
     n_items=st.integers(1, 30),
     capacity=st.integers(1, 8),
     turn=st.integers(1, 5),

@@ -1,7 +1,8 @@
 """How long is the event loop held up while DQN learns flat out?
 
-The overshoot of a 1 ms sleep in a service's loop, while a session trains on it with rows and checkpoints;
-against Stable-Baselines3's ``learn`` in a thread of the same process, and against an idle loop.
+The overshoot of a 1 ms sleep in a service's loop, while a session trains on it with rows, journal and
+checkpoints: from eight environments, and from tasks that never suspend by themselves. Against SB3, whose
+``learn`` runs in a thread of the same process, and against an idle loop.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import time
 from collections.abc import Awaitable, Callable
 
 import anyio
+import gymnasium
+import numpy as np
 import torch
 
 from benchmarks.measure import QUICK, report
-from stoker import TrainingRun, train
+from stoker import DQN, DQNConfig, EpisodeStatus, Experience, TrainingRun, TrainingSession, train
 from stoker.trainer import agent_for, config_from
 
 N_STEPS = 3_000 if QUICK else 15_000
@@ -52,6 +55,33 @@ async def training(begin: Callable[[], None]) -> None:
         await train(config, run, agent=agent)
 
 
+async def training_from_the_unresting(begin: Callable[[], None]) -> None:
+    """Eight tasks that have their transitions ready and only ever await ``observe``."""
+    env = gymnasium.make("CartPole-v1")
+    agent = DQN(env.observation_space, env.action_space, DQNConfig(learning_starts=100), seed=0)
+    observations = np.random.default_rng(0).standard_normal((101, 4), np.float32)
+
+    async def push(session: TrainingSession, actor_id: int) -> None:
+        while not session.is_done:
+            for i in range(100):
+                status = EpisodeStatus.CONTINUING if i < 99 else EpisodeStatus.TERMINATED
+                await session.observe(
+                    Experience(observations[i], i % 2, 1.0, observations[i + 1], status, actor_id)
+                )
+            await session.on_episode(100.0, 100, EpisodeStatus.TERMINATED, actor_id=actor_id)
+
+    with tempfile.TemporaryDirectory() as root:
+        run = await TrainingRun.create("bench", root=root)
+        await anyio.sleep(SETTLE_S)
+        begin()
+        async with (
+            TrainingSession(agent, run, max_steps=N_STEPS, checkpoint_freq=1000) as session,
+            anyio.create_task_group() as tasks,
+        ):
+            for actor_id in range(8):
+                tasks.start_soon(push, session, actor_id)
+
+
 async def idle(begin: Callable[[], None]) -> None:
     begin()
     await anyio.sleep(2.0)
@@ -79,7 +109,11 @@ def percentile(values: list[float], share: float) -> float:
 
 def main() -> None:
     torch.set_num_threads(1)
-    contenders = {"stoker": training, "idle loop": idle}
+    contenders = {
+        "stoker": training,
+        "stoker, unresting tasks": training_from_the_unresting,
+        "idle loop": idle,
+    }
     notes: list[str] = []
     try:
         import stable_baselines3  # noqa: F401

@@ -108,6 +108,7 @@ class BatchQueue(Generic[T]):
         while not self._items:
             if self._closed:
                 return []
+            self.refill()  # for those who found it full just before a ``take_now``
             self._reader = reader = anyio.Event()
             self.credit = 0  # so that whoever comes next looks, and wakes it
             try:
@@ -119,7 +120,7 @@ class BatchQueue(Generic[T]):
         return items
 
     def take_now(self) -> list[T]:
-        """Take what is there, without waiting; then let ``refill`` be called on the loop.
+        """Take what is there, without waiting; then let ``refill`` be called on the loop if ``n_waiting``.
 
         For the consumer, and from any thread, while no ``take`` is going on.
         """

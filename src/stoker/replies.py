@@ -18,38 +18,38 @@ T = TypeVar("T")
 class Reply(Generic[T]):
     """One value or one error, for one asker."""
 
-    __slots__ = ("_error", "_event", "_value", "abandoned")
+    __slots__ = ("_error", "_event", "_value", "is_set")
 
     def __init__(self) -> None:
-        self._event = anyio.Event()
+        self._event: anyio.Event | None = None  # once somebody waits
         self._value: T | None = None
         self._error: BaseException | None = None
-        self.abandoned = False
-
-    @property
-    def is_set(self) -> bool:
+        self.is_set = False
         """Whether there is an answer."""
-        return self._event.is_set()
 
     def set(self, value: T) -> None:
         """Answer, unless answered already."""
-        if not self._event.is_set():
+        if not self.is_set:
             self._value = value
-            self._event.set()
+            self._answered()
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error, unless answered already."""
-        if not self._event.is_set():
+        if not self.is_set:
             self._error = error
-            self._event.set()
+            self._answered()
 
     async def wait(self) -> T:
         """Return the answer or raise the error. Cancelled: the request stands, its answer is dropped."""
-        try:
+        if not self.is_set:
+            if self._event is None:
+                self._event = anyio.Event()
             await self._event.wait()
-        except BaseException:
-            self.abandoned = True
-            raise
         if self._error is not None:
             raise self._error
         return cast("T", self._value)
+
+    def _answered(self) -> None:
+        self.is_set = True
+        if self._event is not None:
+            self._event.set()

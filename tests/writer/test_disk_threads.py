@@ -86,3 +86,34 @@ async def test_it_ends_when_told_and_begins_again_behind_what_hangs() -> None:
     assert ran == [True], "not beside it, in a thread of its own"
     assert all(one.daemon for one in threading.enumerate() if one.name == name)
     thread.shutdown()
+
+
+async def test_a_prepared_call_takes_its_turn_when_another_thread_hands_it_in() -> None:
+    first, second, gate = DiskThread("stoker-first"), DiskThread("stoker-second"), Gate()
+    ran: list[str] = []
+    call = second.prepare(ran.append, "prepared")
+    held = first.prepare(gate)
+    first.hand_in(held)
+    first.hand_in(first.prepare(second.hand_in, call))
+    await second.run(ran.append, "earlier")
+    gate.release.set()
+    with anyio.fail_after(20):
+        await call.wait()
+        await held.wait()
+    assert ran == ["earlier", "prepared"]
+    first.shutdown()
+    second.shutdown()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+def test_a_call_that_comes_back_when_its_loop_is_gone_is_no_error(anyio_backend: str) -> None:
+    thread, gate = DiskThread("stoker-test"), Gate()
+
+    async def leave_it() -> None:
+        thread.hand_in(thread.prepare(gate))
+        assert gate.reached.wait(20)
+
+    anyio.run(leave_it, backend=anyio_backend)
+    gate.release.set()
+    assert thread.submit(int, "3").result(20) == 3
+    thread.shutdown()

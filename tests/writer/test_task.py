@@ -6,7 +6,7 @@ import errno
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,52 +18,45 @@ from anyio.lowlevel import checkpoint
 
 from stoker.errors import StokerError, WriteFailed
 from stoker.replies import Reply
-from stoker.writer import AppendLog, RowLog, Writer
+from stoker.writer import AppendLog, Log, RowLog, Writer
 
 pytestmark = pytest.mark.anyio
 NEVER_S = 1000.0
 
 
-class ToldLog(RowLog):
-    """A log that says what was written in which batches."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.batches: list[list[Any]] = []
-        self.written = anyio.Event()
-        self.synced = anyio.Event()
-
-    async def append(self, rows: Sequence[Any]) -> None:
-        await super().append(rows)
-        self.batches.append(list(rows))
-        self.written.set()
-
-    async def sync(self) -> None:
-        worth_it = self.unsynced_bytes > 0
-        await super().sync()
-        if worth_it:
-            self.synced.set()
-
-
-class ToldData(AppendLog):
-    """The same for a log of bytes."""
+class Told(Log):
+    """A log that says what was written with which calls, and how often it was synced."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.pieces: list[bytes] = []
         self.n_syncs = 0
-        self.written = anyio.Event()
-        self.synced = anyio.Event()
 
-    async def append(self, data: bytes) -> None:
-        await super().append(data)
+    async def append_bytes(self, data: bytes) -> None:
+        await super().append_bytes(data)
         self.pieces.append(data)
-        self.written.set()
 
-    async def sync(self) -> None:
+    def _commit_it(self, data: bytes, written: Callable[[], None]) -> None:
+        if data:
+            self.pieces.append(data)
+        super()._commit_it(data, written)
+
+    def _sync_it(self) -> None:
+        super()._sync_it()
         self.n_syncs += 1
-        await super().sync()
-        self.synced.set()
+
+
+class ToldLog(Told, RowLog):
+    """One of rows."""
+
+
+class ToldData(Told, AppendLog):
+    """One of bytes."""
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    while not condition():  # noqa: ASYNC110 - of other people's state
+        await anyio.sleep(0.001)
 
 
 @asynccontextmanager
@@ -94,7 +87,7 @@ async def test_rows_of_each_log_keep_their_order_and_a_batch_is_one_write(tmp_pa
             await writer.append(logs[k % 2], {"k": k})
         await flush(writer)
     assert [rows_in(log.path) for log in logs] == [list(range(0, 100, 2)), list(range(1, 100, 2))]
-    assert [len(log.batches) for log in logs] == [1, 1]
+    assert [len(log.pieces) for log in logs] == [1, 1]
 
 
 async def test_a_small_queue_makes_callers_wait_and_loses_nothing(tmp_path: Path) -> None:
@@ -112,15 +105,14 @@ async def test_a_replaced_file_waits_for_its_interval_or_a_flush_or_the_close(tm
         for value in range(10):
             await writer.replace(path, {"value": value})
         await writer.append(log, {"k": 0})
-        await log.written.wait()  # the batch with the values is done
+        await until(lambda: log.pieces)  # the batch with the values is done
         assert not path.exists(), "the interval is not over"
         await flush(writer)
         assert json.loads(path.read_text()) == {"value": 9}
         written = path.stat().st_ino
         await writer.replace(path, {"value": 10})
-        log.written = anyio.Event()
         await writer.append(log, {"k": 1})
-        await log.written.wait()
+        await until(lambda: len(log.pieces) == 2)
         assert path.stat().st_ino == written
     assert json.loads(path.read_text()) == {"value": 10}
     assert path.read_text() == '{\n  "value": 10\n}\n'
@@ -142,7 +134,7 @@ async def test_rows_become_durable_by_themselves(tmp_path: Path) -> None:
     log = ToldLog(tmp_path / "rows.jsonl")
     async with running(sync_interval_s=0.001) as writer:
         await writer.append(log, {"k": 1})
-        await log.synced.wait()
+        await until(lambda: log.n_syncs)
         assert log.unsynced_bytes == 0
         assert rows_in(log.path) == [1]
 
@@ -204,7 +196,7 @@ async def test_rows_go_on_while_a_long_job_runs_and_flush_waits_for_it(tmp_path:
         await writer.submit(work, done)
         await anyio.to_thread.run_sync(entered.wait, 20)
         await writer.append(log, {"k": 1})
-        await log.written.wait()
+        await until(lambda: log.pieces)
         assert rows_in(log.path) == [1]
         tasks.start_soon(flush_and_tell, writer)
         await anyio.wait_all_tasks_blocked()
@@ -303,7 +295,7 @@ async def test_a_cancelled_writer_still_syncs_and_closes_its_logs(tmp_path: Path
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(writer.run)
         await writer.append(log, {"k": 1})
-        await log.written.wait()
+        await until(lambda: log.pieces)
         assert log.unsynced_bytes > 0
         tasks.cancel_scope.cancel()
     assert rows_in(log.path) == [1]
@@ -319,7 +311,7 @@ async def test_bytes_keep_their_order_and_a_batch_is_one_write(tmp_path: Path) -
         await flush(writer)
         assert data.unsynced_bytes == log.unsynced_bytes == 0
     assert data.path.read_bytes() == b"".join(b"%d," % k for k in range(50))
-    assert (len(data.pieces), len(log.batches)) == (1, 1)
+    assert (len(data.pieces), len(log.pieces)) == (1, 1)
     assert rows_in(log.path) == list(range(50))
 
 
@@ -411,11 +403,11 @@ async def test_enough_bytes_are_made_durable_at_once(tmp_path: Path) -> None:
     data = ToldData(tmp_path / "journal")
     async with running(sync_bytes=1000) as writer:
         await writer.append_data(data, b"x" * 999)
-        await data.written.wait()
+        await until(lambda: data.pieces)
         await anyio.wait_all_tasks_blocked()
         assert data.unsynced_bytes == 999
         await writer.append_data(data, b"x")
-        await data.synced.wait()
+        await until(lambda: data.n_syncs)
         assert data.unsynced_bytes == 0
 
 
@@ -425,7 +417,7 @@ async def test_bytes_of_several_logs_count_together(tmp_path: Path) -> None:
         for log in logs:
             await writer.append_data(log, b"x" * 250)
         for log in logs:
-            await log.synced.wait()
+            await until(lambda log=log: log.n_syncs)
         assert [log.unsynced_bytes for log in logs] == [0] * 4
 
 
@@ -448,13 +440,13 @@ class MeetingLog(AppendLog):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.begun = anyio.Event()
+        self.begun = threading.Event()
         self.other = self
 
-    async def sync(self) -> None:
+    def _sync_it(self) -> None:
         self.begun.set()
-        await self.other.begun.wait()
-        await super().sync()
+        assert self.other.begun.wait(20)
+        super()._sync_it()
 
 
 async def test_all_logs_are_synced_at_the_same_time(tmp_path: Path) -> None:
@@ -496,7 +488,7 @@ async def test_it_says_what_it_is_doing_and_since_when(tmp_path: Path) -> None:
         await writer.append_data(one, b"x")
         flushed: Reply[None] = Reply()
         await writer.flush(flushed)
-        await one.begun.wait()
+        await until(one.begun.is_set)
         assert writer.doing == (words, since), "what takes longest"
         gate.set()
         while writer.doing[0] == words:

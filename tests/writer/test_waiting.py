@@ -195,9 +195,10 @@ async def test_many_bytes_wait_no_longer_and_keep_their_order(tmp_path: Path, si
 async def test_many_rows_wait_no_longer(tmp_path: Path) -> None:
     log = RowLog(tmp_path / "rows.jsonl")
     async with running() as writer:
-        for k in range(1024):
-            await writer.append(log, {"k": k})
-        await until(lambda: len(rows_in(log.path)) == 1024)
+        for k in range(700):
+            await writer.append(log, {"k": k, "filled": "x" * 100})
+        await until(lambda: len(rows_in(log.path)) >= 500)
+    assert rows_in(log.path) == list(range(700))
 
 
 @pytest.mark.usefixtures("lingering")
@@ -242,3 +243,66 @@ async def test_a_writer_that_is_cancelled_or_fails_writes_what_lingers(tmp_path:
     gate.release.set()
     assert await writer.settle(20)
     assert (rows_in(log.path), data.path.read_bytes()) == ([1], b"x")
+
+
+async def test_many_rows_at_once_keep_their_place_among_others(tmp_path: Path) -> None:
+    log = RowLog(tmp_path / "rows.jsonl")
+    async with running() as writer:
+        await writer.append(log, {"k": 0})
+        await writer.append_rows(log, [{"k": k} for k in range(1, 100)])
+        await writer.append(log, {"k": 100})
+    assert rows_in(log.path) == list(range(101))
+
+
+# Files that hold the latest value ---------------------------------------------------------------------
+
+
+def value_in(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+async def test_who_waits_alone_for_a_flush_finds_the_latest_value_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    async with running() as writer:
+        for value in range(20):
+            await writer.replace(path, value)
+            reply: Reply[None] = Reply()
+            await writer.flush(reply)
+            await reply.wait()
+            assert value_in(path) == value
+
+
+async def test_flushes_that_several_wait_for_find_the_latest_value_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, log = tmp_path / "m.json", RowLog(tmp_path / "rows.jsonl")
+
+    async def flush_together(writer: Writer, value: int) -> None:
+        await writer.append(log, {"k": value})
+        await writer.replace(path, value)
+        replies: list[Reply[None]] = [Reply() for _ in range(3)]
+        await writer.flush(*replies)
+        for reply in replies:
+            await reply.wait()
+        assert rows_in(log.path)[-1] == value
+        assert log.unsynced_bytes == 0
+
+    monkeypatch.setattr(task, "_LAG_S", 0.0)
+    async with running() as writer:
+        await flush_together(writer, 1)
+        assert value_in(path) == 1, "it was not rewritten just now"
+        monkeypatch.setattr(task, "_LAG_S", NEVER_S)
+        await flush_together(writer, 2)
+        assert value_in(path) == 1
+        monkeypatch.setattr(task, "_LAG_S", 0.01)
+        await flush_together(writer, 3)
+        await until(lambda: value_in(path) == 3)
+        monkeypatch.setattr(task, "_LAG_S", NEVER_S)
+        await flush_together(writer, 4)
+        done: Reply[None] = Reply()
+        found: list[int] = []
+        await writer.submit(lambda: found.append(value_in(path)), done)
+        await done.wait()
+        assert found == [4], "a job knows of the latest"
+        await flush_together(writer, 5)
+    assert value_in(path) == 5, "closing leaves nothing behind"

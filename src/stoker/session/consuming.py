@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import anyio
 
@@ -25,14 +25,17 @@ from stoker.session.events import (
     RowReady,
     SnapshotTaken,
 )
-from stoker.session.learner import Learner
 from stoker.session.snapshot import PolicySnapshot
-from stoker.threads import DedicatedThread
+from stoker.threads import CallSoon, DedicatedThread, call_soon_here
+from stoker.writer import AppendLog, RowLog
 
 if TYPE_CHECKING:
     from stoker.session.engine import Engine
 
 __all__ = ["Consumer"]
+
+AWAY_S = 5e-3
+"""So long the learner takes what comes by itself, before the event loop is told what has come of it."""
 
 
 class Consumer:
@@ -88,12 +91,31 @@ class Consumer:
         """Let the learner take events in; return those that it has left over."""
         self.since = time.monotonic()
         try:
-            rest = await self._thread.run(_process, self._learner, batch, abandon_on_cancel=True)
+            rest = await self._thread.run(self._process, batch, call_soon_here(), abandon_on_cancel=True)
         except Exception:
             await self._deliver()  # what came before the failure is whole
             raise
         self.since = None
         await self._deliver()
+        return rest
+
+    def _process(self, batch: Sequence[Event], call_soon: CallSoon) -> Sequence[Event]:
+        """In the learner's thread: have a batch learned, and what has come meanwhile, for a while.
+
+        So the learner does not stand still while the event loop finds the time to give it more.
+        """
+        learner, queue = self._learner, self._engine.queue
+        until = time.monotonic() + AWAY_S
+        while True:
+            rest = learner.process(batch)
+            if rest or learner.is_checkpoint_due or learner.has_effects or time.monotonic() >= until:
+                break
+            batch = queue.take_now()
+            if not batch:
+                break
+            if queue.n_waiting:
+                call_soon(queue.refill)
+        learner.forget_vanished()
         return rest
 
     async def _save(self) -> None:
@@ -107,28 +129,33 @@ class Consumer:
         await self._deliver()
 
     async def _deliver(self) -> None:
-        """Hand on what has come of the events."""
+        """Hand on what has come of the events.
+
+        Rows and journal go to the writer together, and who waits for a flush waits for all of them.
+        """
         run, writer = self._run, self._writer
-        has_rows = False
+        some = _Together()
         effect: Effect
         for effect in self._learner.take_effects():
             match effect:
                 case RowReady(log, row):
-                    await writer.append(log, row)
-                    has_rows = True
-                case JournalWritten(log, data):
-                    await (writer.retire(log) if data is None else writer.append_data(log, data))
+                    some.rows.setdefault(log, []).append(row)
+                case JournalWritten(log, data) if data is not None:
+                    some.journal.setdefault(log, []).append(data)
+                case FlushReached(reply):
+                    some.flushes.append(reply)
+                case JournalWritten(log, _):
+                    some = await self._hand_over(some)
+                    await writer.retire(log)
                 case CheckpointStaged(staged, step, reply):
                     if run is not None:
+                        some = await self._hand_over(some)
                         await self._write_counters()
                         self._publishing = Reply() if reply is None else reply
                         work = partial(run.publish_step, staged, step, self._engine.retention)
                         await writer.submit(work, self._publishing, name=f"writing step_{step}.pt")
                 case BarrierReached(reply):
                     reply.set(None)
-                case FlushReached(reply):
-                    await self._write_counters()
-                    await writer.flush(reply)
                 case SnapshotTaken(snapshot, reply):
                     reply.set(snapshot)
                 case EvaluationDue(snapshot):
@@ -137,8 +164,20 @@ class Consumer:
                     self.due_changed = anyio.Event()
                 case _:
                     assert_never(effect)
-        if has_rows:
+        await self._hand_over(some)
+
+    async def _hand_over(self, some: _Together) -> _Together:
+        """Give the writer what has come together, the journal before the rows; return an empty one."""
+        writer = self._writer
+        for log, pieces in some.journal.items():
+            await writer.append_data(log, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        for log, rows in some.rows.items():
+            await writer.append_rows(log, rows)
+        if some.rows or some.flushes:
             await self._write_counters()
+        if some.flushes:
+            await writer.flush(*some.flushes)
+        return _Together()
 
     async def _write_counters(self) -> None:
         if (run := self._run) is not None:
@@ -147,7 +186,10 @@ class Consumer:
             await self._writer.replace(run.metadata_path, run.metadata)
 
 
-def _process(learner: Learner, batch: Sequence[Event]) -> Sequence[Event]:
-    rest = learner.process(batch)
-    learner.forget_vanished()
-    return rest
+class _Together:
+    """What the writer is given at once."""
+
+    def __init__(self) -> None:
+        self.journal: dict[AppendLog, list[bytes]] = {}
+        self.rows: dict[RowLog, list[Any]] = {}
+        self.flushes: list[Reply[None]] = []

@@ -191,11 +191,16 @@ class Intake:
         record = check_record(EpisodeRecord(total_reward, steps, status, extras))
         return None if actor_id in self._cut else record
 
-    @contextlib.contextmanager
-    def forget(self, actor_id: ActorId) -> Generator[None]:
-        """An actor's episode is over: nothing of it is kept, unless the block is cancelled: then all is."""
-        memory, is_cut = self._memory.pop(actor_id, None), actor_id in self._cut
+    def forget(self, actor_id: ActorId) -> None:
+        """An actor's episode is over: nothing of it is kept."""
+        self._memory.pop(actor_id, None)
         self._cut.discard(actor_id)
+
+    @contextlib.contextmanager
+    def forgetting(self, actor_id: ActorId) -> Generator[None]:
+        """The same for what takes a while: if the block is cancelled, all is kept."""
+        memory, is_cut = self._memory.get(actor_id), actor_id in self._cut
+        self.forget(actor_id)
         try:
             yield
         except BaseException:

@@ -278,7 +278,6 @@ class Learner:
                     row = self._run.eval_row(record, steps)
                     self._effects.append(RowReady(self._run.eval_log, row))
             case FlushRequested(reply):
-                self._write_journal()
                 self._effects.append(FlushReached(reply))
             case BarrierRequested(reply):
                 self._note_acting()

@@ -132,7 +132,7 @@ class SyncTrainingSession:
         self._session.require_open("on_episode_start")
         with self._turn:
             self._session.intake.begin_episode(actor_id)
-            with self._session.intake.forget(actor_id):
+            with self._session.intake.forgetting(actor_id):
                 self._add(EpisodeStarted(actor_id, seed))
 
     def on_episode(
@@ -147,7 +147,7 @@ class SyncTrainingSession:
         self._session.require_open("on_episode")
         with self._turn:
             record = self._session.intake.end_episode(total_reward, steps, status, env_extras, actor_id)
-            with self._session.intake.forget(actor_id):
+            with self._session.intake.forgetting(actor_id):
                 if record is not None:
                     self._add(EpisodeEnded(record, actor_id))
 

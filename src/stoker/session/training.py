@@ -178,7 +178,7 @@ class TrainingSession(Readings):
         """
         self.require_open("on_episode_start")
         self.intake.begin_episode(actor_id)
-        with self.intake.forget(actor_id):
+        with self.intake.forgetting(actor_id):
             await self._queue.put(EpisodeStarted(actor_id, seed))
 
     async def on_episode(
@@ -205,14 +205,13 @@ class TrainingSession(Readings):
             InvalidExperience: A number is not finite, or the status is not that of an ended episode.
         """
         self.require_open("on_episode")
-        record = self.intake.end_episode(total_reward, steps, status, env_extras, actor_id)
-        with self.intake.forget(actor_id):
-            if record is None:
-                await checkpoint()
-                return
-            event = EpisodeEnded(record, actor_id)
-            if not self._queue.offer(event):
-                await self._queue.put(event)
+        intake = self.intake
+        record = intake.end_episode(total_reward, steps, status, env_extras, actor_id)
+        if record is not None and self._queue.offer(EpisodeEnded(record, actor_id)):
+            intake.forget(actor_id)
+            return
+        with intake.forgetting(actor_id):
+            await (checkpoint() if record is None else self._queue.put(EpisodeEnded(record, actor_id)))
 
     # Evaluation -----------------------------------------------------------------------------------
 

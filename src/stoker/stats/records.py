@@ -56,7 +56,7 @@ def check_record(record: EpisodeRecord) -> EpisodeRecord:
     if not isinstance(record, EpisodeRecord):  # pyright: ignore[reportUnnecessaryIsInstance] - a caller's
         raise InvalidExperience(f"{record!r} is a {type(record).__qualname__}: give an EpisodeRecord")
     extras: Any = record.extras
-    if not isinstance(extras, Mapping):
+    if type(extras) is not dict and not isinstance(extras, Mapping):
         raise InvalidExperience(
             f"extras={extras!r}: give a dict of numbers by name, such as {{'epsilon': 0.97}}"
         )

@@ -32,11 +32,15 @@ class Activity(msgspec.Struct, frozen=True):
 class _Running:
     """An activity and where its progress is read."""
 
-    def __init__(self, words: str, n_bytes: Callable[[], int]) -> None:
-        self.words = words
+    def __init__(self, words: str | Callable[[], str], n_bytes: Callable[[], int]) -> None:
+        self._words = words
         self.since = time.monotonic()
         self._n_bytes = n_bytes
         self._before = n_bytes()
+
+    @property
+    def words(self) -> str:
+        return self._words if isinstance(self._words, str) else self._words()
 
     @property
     def progress(self) -> int:
@@ -61,11 +65,11 @@ class Activities:
         return [Activity(one.words, one.since, one.progress) for one in running]
 
     @contextlib.contextmanager
-    def at(self, words: str, n_bytes: Callable[[], int] = lambda: 0) -> Generator[None]:
+    def at(self, words: str | Callable[[], str], n_bytes: Callable[[], int] = lambda: 0) -> Generator[None]:
         """Say what is being done, for as long as it is, and count the time.
 
         Args:
-            words: what.
+            words: what, or a function that says it, from any thread.
             n_bytes: says how many bytes have been written by now; only what is added counts.
         """
         self._n_begun += 1

@@ -3,8 +3,9 @@
 A disk that hangs holds the thread that called it, and nothing can take it back. So each file that is
 written has a thread of its own; whoever waits for it can be cancelled and leaves at once, what comes
 later queues up behind, and a thread that still hangs does not keep the process from exiting.
-``stoker.threads`` has the thread for everything else; this one is an ``Executor`` too, for aiofiles, and can
-be asked to end and be used again.
+A call can be handed in by another thread, so that one file's turn comes behind another's without the event
+loop between them. ``stoker.threads`` has the thread for everything else; this one is an ``Executor`` too, for
+aiofiles, and can be asked to end and be used again.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from functools import partial
-from typing import Any, ParamSpec, TypeVar, TypeVarTuple
+from typing import Any, Generic, ParamSpec, TypeVar, TypeVarTuple, cast
 
 import anyio
-from anyio import from_thread
 from anyio.lowlevel import current_token
 
-__all__ = ["DiskThread"]
+__all__ = ["DiskCall", "DiskThread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,23 +46,41 @@ class _Call:
         """Say that it is done."""
 
 
-class _Awaited(_Call):
-    """One that a task waits for."""
+class DiskCall(_Call, Generic[T]):
+    """One that a task waits for, or has given up."""
 
-    def __init__(self, function: Callable[[], Any], *, is_kept: bool) -> None:
+    def __init__(self, function: Callable[[], T], *, is_kept: bool) -> None:
         super().__init__(function)
-        self.done = anyio.Event()
-        self.is_abandoned = False
+        self._done = anyio.Event()
+        self._is_abandoned = False
         self._is_kept = is_kept
-        self._token = current_token()
+        # What both kinds of event loop have, each under its own name. It is far cheaper than to let the
+        # thread wait for an answer.
+        loop = cast("Any", current_token().native_token)
+        self._call_soon = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
+
+    async def wait(self) -> T:
+        """Return what it returned, or raise what it raised. Cancelled, it is abandoned."""
+        try:
+            await self._done.wait()
+        finally:
+            self._is_abandoned = not self._done.is_set()
+        if self.error is not None:
+            try:
+                raise self.error
+            finally:
+                self.error = None  # the traceback would keep this frame, and it the call
+        return self.result
 
     def begin(self) -> bool:
-        return self._is_kept or not self.is_abandoned
+        """Whether it is still to be made."""
+        return self._is_kept or not self._is_abandoned
 
     def tell(self) -> None:
-        if not self.is_abandoned:
-            with suppress(anyio.RunFinishedError):  # nobody is left to hear of it
-                from_thread.run_sync(self.done.set, token=self._token)
+        """Wake whoever waits."""
+        if not self._is_abandoned:
+            with suppress(RuntimeError):  # the loop has ended: nobody is left to hear of it
+                self._call_soon(self._done.set)
 
 
 class _Promised(_Call):
@@ -110,18 +128,17 @@ class DiskThread(Executor):
         Cancelled, it does not wait: a running call goes on unseen; one that has not begun is skipped,
         unless it ``is_kept``.
         """
-        call = _Awaited(partial(function, *args), is_kept=is_kept)
+        call = self.prepare(function, *args, is_kept=is_kept)
+        self.hand_in(call)
+        return await call.wait()
+
+    def prepare(self, function: Callable[[*Ts], T], *args: *Ts, is_kept: bool = False) -> DiskCall[T]:
+        """A call for ``hand_in``, made where it will be waited for."""
+        return DiskCall(partial(function, *args), is_kept=is_kept)
+
+    def hand_in(self, call: DiskCall[Any]) -> None:
+        """Let a call take its place behind those that are there already. From any thread."""
         self._hand_in(call)
-        try:
-            await call.done.wait()
-        finally:
-            call.is_abandoned = not call.done.is_set()
-        if call.error is not None:
-            try:
-                raise call.error
-            finally:
-                call.error = None  # the traceback would keep this frame, and it the call
-        return call.result
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Ask for a call, as of any executor. A cancelled future's call is skipped if it has not begun."""

@@ -33,11 +33,13 @@ __all__ = [
     "metered",
     "move_aside",
     "open_to_read",
+    "put_in_place",
     "read_bytes",
     "read_tail",
     "remove",
     "remove_leftovers",
     "sizes_in",
+    "sync_directory",
     "write_atomically",
 ]
 
@@ -179,6 +181,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     Whoever opens ``path`` meanwhile, or after a crash at any point, finds the old file or the new one.
     Two writers of one path do not disturb each other's half: the last rename wins.
     """
+    put_in_place(path, write)
+    with _refusals_of(path):
+        _sync_directory(path.parent)
+
+
+def put_in_place(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """The first half of ``write_atomically``: whoever opens ``path`` from now on finds the new file, whole.
+
+    After a power cut it may be the old one again, until ``sync_directory`` has returned.
+    """
     beside = _beside(path)
     with _refusals_of(path):
         try:
@@ -195,7 +207,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
-        _sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """The second half: what was renamed in this directory stays so."""
+    with _refusals_of(path):
+        _sync_directory(path)
 
 
 def link_atomically(source: Path, target: Path) -> None:

@@ -9,6 +9,7 @@ What a kill or a power cut leaves is a prefix of the pieces, perhaps with one to
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -16,7 +17,7 @@ import aiofiles.threadpool
 import anyio
 
 from stoker.writer import files
-from stoker.writer.disk_threads import DiskThread
+from stoker.writer.disk_threads import DiskCall, DiskThread
 
 __all__ = ["AppendLog", "Log"]
 
@@ -39,6 +40,7 @@ class Log:
         # Both are set in the thread, whoever still waits for that.
         self._file: files.PieceFile | None = None
         self._former: files.PieceFile | None = None  # the last one that was closed
+        self._is_syncing = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"
@@ -54,6 +56,40 @@ class Log:
         """How much has reached the file since it was opened; grows also within a piece."""
         file = self._file
         return 0 if file is None else file.n_written
+
+    @property
+    def doing(self) -> str:
+        """What a commit of it is at: ``writing <name>`` or ``syncing <name>``."""
+        return f"{'syncing' if self._is_syncing else 'writing'} {self.path.name}"
+
+    async def append_bytes(self, data: bytes) -> None:
+        """Write the bytes behind what is there, with one write.
+
+        Raises:
+            WriteFailed: The disk refused; none of these bytes is in the file.
+        """
+        async with self._turn:
+            file = self._file if self._thread.is_idle else None  # in this order: a call may be closing it
+            if file is None:
+                file = await self._thread.run(self._open)
+            if _on_asyncio():
+                wrapped = cast("Any", aiofiles.threadpool.wrap)(file, executor=self._thread)
+                await cast("_AwaitedFile", wrapped).write(data)
+            else:
+                await self._thread.run(file.write, data)
+
+    def prepare_commit(self, data: bytes, written: Callable[[], None]) -> DiskCall[None]:
+        """A call that writes the bytes and makes every appended piece durable, in one go, come what may.
+
+        Args:
+            data: what ``append_bytes`` takes; nothing is written where it is empty.
+            written: called in the log's thread when they are in the file, and not yet durable.
+        """
+        return self._thread.prepare(self._commit_it, data, written, is_kept=True)
+
+    def hand_in(self, call: DiskCall[None]) -> None:
+        """Let a prepared call take its turn behind what the log was asked for before. From any thread."""
+        self._thread.hand_in(call)
 
     async def sync(self) -> None:
         """Return when every appended piece is durable.
@@ -86,17 +122,6 @@ class Log:
         """Wait until nothing of it touches the disk, but no longer than that; say whether that is so."""
         return await self._thread.settle(timeout_s)
 
-    async def _append(self, data: bytes) -> None:
-        async with self._turn:
-            file = self._file if self._thread.is_idle else None  # in this order: a call may be closing it
-            if file is None:
-                file = await self._thread.run(self._open)
-            if _on_asyncio():
-                wrapped = cast("Any", aiofiles.threadpool.wrap)(file, executor=self._thread)
-                await cast("_AwaitedFile", wrapped).write(data)
-            else:
-                await self._thread.run(file.write, data)
-
     def _prepare(self) -> None:
         """Called before the file is opened, each time, in the thread."""
 
@@ -109,6 +134,14 @@ class Log:
             self._prepare()
             self._file = files.PieceFile(self.path)
         return self._file
+
+    def _commit_it(self, data: bytes, written: Callable[[], None]) -> None:
+        self._is_syncing = False
+        if data:
+            self._open().write(data)
+        written()
+        self._is_syncing = True
+        self._sync_it()
 
     def _sync_it(self) -> None:
         if (file := self._file or self._former) is not None:
@@ -131,7 +164,7 @@ class AppendLog(Log):
         Raises:
             WriteFailed: The disk refused; none of these bytes is in the file.
         """
-        await self._append(data)
+        await self.append_bytes(data)
 
 
 class _AwaitedFile(Protocol):

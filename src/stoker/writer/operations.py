@@ -9,23 +9,15 @@ from typing import Any
 import msgspec
 
 from stoker.replies import Reply
-from stoker.writer.logs import AppendLog, Log
-from stoker.writer.rows import RowLog
+from stoker.writer.logs import Log
 
-__all__ = ["Data", "Flush", "Job", "Operation", "Replace", "Retire", "Row"]
-
-
-class Row(msgspec.Struct, frozen=True, gc=False):
-    """One row for a log."""
-
-    log: RowLog
-    row: Any
+__all__ = ["Data", "Flush", "Job", "Operation", "Replace", "Retire"]
 
 
 class Data(msgspec.Struct, frozen=True, gc=False):
-    """Bytes for a log."""
+    """Bytes for a log: one piece, or several rows."""
 
-    log: AppendLog
+    log: Log
     data: bytes
 
 
@@ -56,4 +48,4 @@ class Flush(msgspec.Struct, frozen=True):
     replies: list[Reply[None]]
 
 
-Operation = Row | Data | Retire | Replace | Job | Flush
+Operation = Data | Retire | Replace | Job | Flush

@@ -21,7 +21,15 @@ from stoker.errors import RunBroken
 from stoker.writer import files
 from stoker.writer.logs import Log
 
-__all__ = ["RowLog", "RowsReport", "check_rows", "cut_rows", "decode_rows", "encode_row_lines"]
+__all__ = [
+    "RowLog",
+    "RowsReport",
+    "check_rows",
+    "cut_rows",
+    "decode_rows",
+    "encode_in_turns",
+    "encode_row_lines",
+]
 
 logger = logging.getLogger("stoker.writer")
 Row = TypeVar("Row", bound=msgspec.Struct)
@@ -46,16 +54,7 @@ class RowLog(Log):
         Raises:
             WriteFailed: The disk refused; none of these rows is in the file.
         """
-        lines: list[bytes] = []
-        n_bytes = 0
-        for row in rows:
-            line = _line_of(row)
-            lines.append(line)
-            n_bytes += len(line)
-            if n_bytes >= _TURN_BYTES:
-                n_bytes = 0
-                await checkpoint()
-        await self._append(lines[0] if len(lines) == 1 else b"".join(lines))
+        await self.append_bytes(await encode_in_turns(rows))
 
     def _prepare(self) -> None:
         n_torn = _set_torn_tail_aside(self.path)
@@ -79,6 +78,20 @@ class RowsReport(msgspec.Struct, frozen=True):
 def encode_row_lines(rows: Sequence[Any]) -> bytes:
     """The rows as a log holds them: one line each, with its checksum."""
     return b"".join(map(_line_of, rows))
+
+
+async def encode_in_turns(rows: Sequence[Any]) -> bytes:
+    """The same, letting the event loop have its turn after each 256 KiB."""
+    lines: list[bytes] = []
+    n_bytes = 0
+    for row in rows:
+        line = _line_of(row)
+        lines.append(line)
+        n_bytes += len(line)
+        if n_bytes >= _TURN_BYTES:
+            n_bytes = 0
+            await checkpoint()
+    return lines[0] if len(lines) == 1 else b"".join(lines)
 
 
 def decode_rows(path: Path, row_type: type[Row]) -> list[Row]:

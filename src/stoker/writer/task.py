@@ -2,9 +2,9 @@
 
 The session task hands it rows, bytes for logs, replacements (files that always hold the latest value, such
 as the metadata) and jobs (functions that publish something, such as a checkpoint). What one batch has for a
-log is written with one call, and all logs are made durable together; replacements are written at most every
-so often; jobs run in the writer's own thread, one after the other, while rows go on. Within a log order is
-kept; a job starts when everything handed in before it is durable.
+log is written with one call, and all logs are made durable together (``committing``); replacements are
+written beside that (``replacing``); jobs run in the writer's own thread, one after the other, while rows go
+on. Within a log order is kept; a job starts when everything handed in before it is durable.
 
 An error ends the task and comes out of ``run``: nothing is retried, nothing is dropped in silence. A disk
 that hangs holds threads only: a task that is cancelled ends, and ``settle`` tells whether they came back.
@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, assert_never
+from typing import Any, assert_never
 
 import anyio
-import msgspec
 from anyio import get_cancelled_exc_class
 
 from stoker.errors import first_error
@@ -28,10 +27,12 @@ from stoker.queues import BatchQueue
 from stoker.replies import Reply
 from stoker.writer import files
 from stoker.writer.activities import Activities, Activity
+from stoker.writer.committing import commit, written_bytes
 from stoker.writer.disk_threads import DiskThread
 from stoker.writer.logs import AppendLog, Log
-from stoker.writer.operations import Data, Flush, Job, Operation, Replace, Retire, Row
-from stoker.writer.rows import RowLog
+from stoker.writer.operations import Data, Flush, Job, Operation, Replace, Retire
+from stoker.writer.replacing import Replacer, metered
+from stoker.writer.rows import RowLog, encode_in_turns
 
 __all__ = ["Writer"]
 
@@ -40,8 +41,9 @@ _WAITING_BYTES = 64 << 20
 _LINGER_S = 0.05
 """Rows and bytes wait this long for others, to be written with one call; a flush does not wait."""
 _LINGER_BYTES = 64 << 10
-_LINGER_ROWS = 1024
 """So many of them wait no longer."""
+_LAG_S = 0.05
+"""So long after it was last rewritten a replaced file may be behind flushes that several wait for."""
 _WAITING_JOBS = 32
 _CANCELLED_S, _LEAVE_S = 1.0, 10.0
 """So long a task that was cancelled, or ends otherwise, waits for its logs; then their threads are left."""
@@ -54,7 +56,8 @@ class Writer:
         capacity: how many operations may wait; more makes the callers wait.
         sync_interval_s: what a log took is made durable at the latest this long after it was written.
         sync_bytes: and as soon as the logs together have taken this much, in bytes.
-        replace_interval_s: a replaced file is rewritten at most this often, and at every flush.
+        replace_interval_s: a replaced file is rewritten at most this often, and at a flush: at each where
+            one caller waits, every 50 ms where several do.
     """
 
     def __init__(
@@ -69,23 +72,21 @@ class Writer:
         # Without bound here, where rows would wait for room behind a long job; ``submit`` bounds the jobs.
         self._jobs: BatchQueue[Job | Flush] = BatchQueue(1 << 30)
         self._n_jobs = 0  # handed in and not yet done
+        self._n_answers = 0  # jobs and flushes that ``_run_jobs`` has yet to answer
         self._job_thread = DiskThread("stoker-writer")
-        self._replace_thread = DiskThread("stoker-replace")
         self._sync_interval_s = sync_interval_s
         self._sync_bytes = sync_bytes
-        self._replace_interval_s = replace_interval_s
-        self._rows: dict[RowLog, list[Any]] = {}
-        self._data: dict[AppendLog, list[bytes]] = {}
+        self._data: dict[Log, list[bytes]] = {}
         self._data_bytes = 0  # handed in and not yet written
-        self._room = anyio.Event()
+        self._room: anyio.Event | None = None  # of those who wait for it
         self._pending_since: float | None = None  # since when rows or bytes wait to be written
         self._is_lingering = False  # whether the task sleeps until they are to be
         self._is_appending = False  # stays so where that was broken off
         self._closed = False
         self._logs: set[Log] = set()
-        self._latest: dict[Path, Any] = {}
-        self._synced_at = self._replaced_at = time.monotonic()
+        self._synced_at = time.monotonic()
         self._activities = Activities()
+        self._replacer = Replacer(self._activities, replace_interval_s)
         self.n_done = 0
         """Operations that are finished."""
 
@@ -115,15 +116,20 @@ class Writer:
         return self.n_done, self._activities.n_bytes + sum(one.progress for one in self.activities())
 
     async def append(self, log: RowLog, row: Any) -> None:
-        """Hand in one row. Rows of one log keep their order."""
-        operation = Row(log, row)
-        if not self._queue.offer(operation):
-            await self._queue.put(operation)
+        """Hand in one row, as ``append_rows`` does."""
+        await self.append_rows(log, (row,))
+
+    async def append_rows(self, log: RowLog, rows: Sequence[Any]) -> None:
+        """Hand in rows, encoded here. Those of one log keep their order; waits as ``append_data`` does."""
+        await self._hand_in(log, await encode_in_turns(rows))
 
     async def append_data(self, log: AppendLog, data: bytes) -> None:
         """Hand in bytes. The bytes of one log keep their order; waits while 64 MiB wait to be written."""
+        await self._hand_in(log, data)
+
+    async def _hand_in(self, log: Log, data: bytes) -> None:
         while self._data_bytes >= _WAITING_BYTES and not self._closed:
-            await self._room.wait()
+            await self._wait_for_room()
         self._data_bytes += len(data)
         if self._is_lingering and not (len(self._queue) or self._closed or self._data_bytes >= _LINGER_BYTES):
             self._data.setdefault(log, []).append(data)  # it will be looked at soon: no need to wake anybody
@@ -155,7 +161,7 @@ class Writer:
             name: what ``doing`` says meanwhile, such as ``writing step_4000.pt``.
         """
         while self._n_jobs >= _WAITING_JOBS and not self._closed:
-            await self._room.wait()
+            await self._wait_for_room()
         self._n_jobs += 1
         try:
             await self._queue.put(Job(work, reply, name))
@@ -163,9 +169,13 @@ class Writer:
             self._take_off(n_jobs=1)
             raise
 
-    async def flush(self, reply: Reply[None]) -> None:
-        """Set the reply when everything handed in before is durable."""
-        await self._queue.put(Flush([reply]))
+    async def flush(self, *replies: Reply[None]) -> None:
+        """Set the replies when everything handed in before is durable, and readable where it replaces a file.
+
+        Only where several wait for the same flush may replaced files be behind it, by 50 ms and the time that
+        writing them takes.
+        """
+        await self._queue.put(Flush([*replies]))
 
     def close(self, error: Callable[[], Exception] = anyio.ClosedResourceError) -> None:
         """Accept nothing more. ``run`` returns when what was accepted is durable."""
@@ -184,9 +194,12 @@ class Writer:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._run_jobs)
+                tasks.start_soon(self._replacer.run)
                 while batch := await self._take():
                     await self._write(batch)
                 await self._settle()
+                await self._replacer.durable()
+                self._replacer.close()
                 self._jobs.close()
         except BaseException as error:
             first = first_error(error)
@@ -204,7 +217,7 @@ class Writer:
 
         After ``run`` has come back, however it did.
         """
-        settling = [self._job_thread.settle, self._replace_thread.settle, *(log.settle for log in self._logs)]
+        settling = [self._job_thread.settle, self._replacer.settle, *(log.settle for log in self._logs)]
         settled: list[bool] = []
 
         async def settle(one: Callable[[float], Any]) -> None:
@@ -235,7 +248,7 @@ class Writer:
                     tasks.start_soon(self._close, log, refused)
         self._take_off(n_bytes=self._data_bytes, n_jobs=self._n_jobs)
         self._job_thread.shutdown()
-        self._replace_thread.shutdown()
+        self._replacer.shutdown()
         return refused
 
     async def _close(self, log: Log, refused: list[Exception]) -> None:
@@ -266,8 +279,8 @@ class Writer:
             due.append(self._synced_at + self._sync_interval_s)
         if self._pending_since is not None:
             due.append(self._pending_since + _LINGER_S)
-        if self._latest:
-            due.append(self._replaced_at + self._replace_interval_s)
+        if (replace_at := self._replacer.due_at) is not None:
+            due.append(replace_at)
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     async def _write(self, batch: Sequence[Operation]) -> None:
@@ -275,58 +288,66 @@ class Writer:
         others: list[Retire | Job | Flush] = []
         for operation in batch:
             match operation:
-                case Row(log, row):
-                    self._rows.setdefault(log, []).append(row)
                 case Data(log, data):
                     self._data.setdefault(log, []).append(data)
                 case Replace(path, value):
-                    self._latest[path] = value
+                    self._replacer.put(path, value)
                 case Flush(replies) if others and isinstance(others[-1], Flush):
                     others[-1].replies.extend(replies)
                 case Retire() | Job() | Flush():
                     others.append(operation)
                 case _:
                     assert_never(operation)
-        if self._pending_since is None and (self._rows or self._data):
+        if self._pending_since is None and self._data:
             self._pending_since = time.monotonic()
         if others:
-            await self._settle()
-        elif self._data_bytes >= _LINGER_BYTES or sum(map(len, self._rows.values())) >= _LINGER_ROWS:
+            await self._settle_for(others)
+        elif self._data_bytes >= _LINGER_BYTES:
             await self._append_pending()
         for operation in others:
-            if isinstance(operation, Retire):
-                with self._activities.at(f"closing {operation.log.path.name}"):
-                    await operation.log.aclose()
-                self._logs.discard(operation.log)
-            else:
-                await self._jobs.put(operation)
+            match operation:
+                case Retire(log):
+                    with self._activities.at(f"closing {log.path.name}"):
+                        await log.aclose()
+                    self._logs.discard(log)
+                case Flush(replies) if not self._n_answers:
+                    _answer(replies)
+                case Job() | Flush():
+                    self._n_answers += 1
+                    await self._jobs.put(operation)
         self.n_done += len(batch)
         if self._due_s() == 0.0:
             await self._tend()
 
     async def _append_pending(self) -> None:
+        """Write what waits, one log after the other; it is not durable by that."""
         self._is_appending = True
-        self._pending_since = None
-        rows, self._rows = self._rows, {}
-        data, self._data = self._data, {}
-        for log, pieces in data.items():  # the journal before the rows that follow from it
-            self._logs.add(log)
-            with self._activities.at(f"writing {log.path.name}", partial(_written_bytes, log)):
+        for log, pieces in self._take_pending().items():
+            with self._activities.at(f"writing {log.path.name}", partial(written_bytes, log)):
                 for joined in _joined(pieces):
-                    await log.append(joined)
+                    await log.append_bytes(joined)
                     self._take_off(n_bytes=len(joined))
-        for log, several in rows.items():
-            self._logs.add(log)
-            with self._activities.at(f"writing {log.path.name}", partial(_written_bytes, log)):
-                await log.append(several)
         self._is_appending = False
+
+    def _take_pending(self) -> dict[Log, list[bytes]]:
+        self._pending_since = None
+        data, self._data = self._data, {}
+        self._logs.update(data)
+        # The journal before the rows that follow from it.
+        return dict(sorted(data.items(), key=lambda item: isinstance(item[0], RowLog)))
+
+    async def _wait_for_room(self) -> None:
+        if self._room is None:
+            self._room = anyio.Event()
+        await self._room.wait()
 
     def _take_off(self, *, n_bytes: int = 0, n_jobs: int = 0) -> None:
         """Let those in who wait for room, now that there is so much less to do."""
         self._data_bytes -= n_bytes
         self._n_jobs -= n_jobs
-        room, self._room = self._room, anyio.Event()
-        room.set()
+        room, self._room = self._room, None
+        if room is not None:
+            room.set()
 
     async def _tend(self) -> None:
         """Do what is due by now."""
@@ -335,34 +356,41 @@ class Writer:
             await self._append_pending()
         unsynced_bytes = sum(log.unsynced_bytes for log in self._logs)
         if now >= self._synced_at + self._sync_interval_s or unsynced_bytes >= self._sync_bytes:
-            await self._sync()
-        if now >= self._replaced_at + self._replace_interval_s:
-            await self._replace_latest()
+            await self._commit({})
+        if (replace_at := self._replacer.due_at) is not None and now >= replace_at:
+            self._replacer.begin()
+
+    async def _settle_for(self, waiting: Sequence[Retire | Job | Flush]) -> None:
+        """Make everything that was handed in durable, and replaced files as new as these must find them."""
+        n_replies = sum(len(one.replies) for one in waiting if isinstance(one, Flush))
+        has_job = any(isinstance(one, Job) for one in waiting)
+        may_lag = n_replies > 1 and time.monotonic() < self._replacer.began_at + _LAG_S
+        if has_job or (n_replies and not may_lag):
+            self._replacer.begin()  # beside the logs
+            await self._settle()
+            await (self._replacer.durable() if has_job else self._replacer.readable())
+        else:
+            if n_replies:
+                self._replacer.hurry(_LAG_S)
+            await self._settle()
 
     async def _settle(self) -> None:
-        """Make everything that was handed in durable."""
-        await self._append_pending()
-        await self._sync()
-        await self._replace_latest()
+        """Make everything that the logs were handed durable."""
+        if self._data_bytes > _PIECE_BYTES:
+            await self._append_pending()
+        self._is_appending = True
+        await self._commit(self._take_pending())
+        self._is_appending = False
 
-    async def _sync(self) -> None:
-        """Make all logs durable at once: the disk takes hardly longer for several than for one."""
-        due = sorted((log for log in self._logs if log.unsynced_bytes), key=lambda log: log.path)
-        if due:
-            with self._activities.at("syncing " + ", ".join(log.path.name for log in due)):
-                async with anyio.create_task_group() as tasks:
-                    for log in due:
-                        tasks.start_soon(log.sync)
+    async def _commit(self, data: Mapping[Log, Sequence[bytes]]) -> None:
+        pieces = {log: b"".join(several) for log, several in data.items()}
+        for log in sorted(self._logs, key=lambda log: log.path):
+            if log not in pieces and log.unsynced_bytes:
+                pieces[log] = b""
+        if pieces:
+            await commit(pieces, self._activities)
+            self._take_off(n_bytes=sum(map(len, pieces.values())))
         self._synced_at = time.monotonic()
-
-    async def _replace_latest(self) -> None:
-        latest, self._latest = self._latest, {}
-        for path, value in latest.items():
-            meter = files.Meter()
-            with self._activities.at(f"writing {path.name}", partial(getattr, meter, "n_bytes")):
-                work = partial(files.write_atomically, path, _json_writer(value))
-                await self._replace_thread.run(_metered, meter, work)
-        self._replaced_at = time.monotonic()
 
     async def _run_jobs(self) -> None:
         while operations := await self._jobs.take():
@@ -371,7 +399,7 @@ class Writer:
                     case Job(work, reply, name):
                         meter = files.Meter()
                         with self._activities.at(name, partial(getattr, meter, "n_bytes")):
-                            await self._job_thread.run(_metered, meter, work)
+                            await self._job_thread.run(metered, meter, work)
                         self._take_off(n_jobs=1)
                         replies = [] if reply is None else [reply]
                     case Flush(replies):
@@ -379,17 +407,13 @@ class Writer:
                     case _:
                         assert_never(operation)
                 self.n_done += 1
-                for reply in replies:
-                    reply.set(None)
+                self._n_answers -= 1
+                _answer(replies)
 
 
-def _written_bytes(log: Log) -> int:
-    return log.written_bytes
-
-
-def _metered(meter: files.Meter, work: Callable[[], None]) -> None:
-    with files.metered(meter):
-        work()
+def _answer(replies: Sequence[Reply[None]]) -> None:
+    for reply in replies:
+        reply.set(None)
 
 
 def _joined(pieces: Sequence[bytes]) -> Generator[bytes]:
@@ -404,8 +428,3 @@ def _joined(pieces: Sequence[bytes]) -> Generator[bytes]:
         n_bytes += len(piece)
     if together:
         yield together[0] if len(together) == 1 else b"".join(together)
-
-
-def _json_writer(value: Any) -> Callable[[IO[bytes]], int]:
-    pretty = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
-    return lambda file: file.write(pretty)

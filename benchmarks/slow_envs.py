@@ -143,7 +143,7 @@ async def open_session(n_envs: int, *, on_disk: bool) -> AsyncGenerator[Training
     agent = DQN(OBSERVATION_SPACE, ACTION_SPACE, seed=0)
     with tempfile.TemporaryDirectory(dir=".") as root:  # a disk; the system's /tmp may be memory
         run = await TrainingRun.create("bench", root=root) if on_disk else None
-        async with TrainingSession(agent, run, opt_interval=n_envs) as session:
+        async with TrainingSession(agent, run, opt_interval=n_envs, checkpoint_freq=100_000) as session:
             yield session
 
 

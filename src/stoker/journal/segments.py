@@ -41,6 +41,8 @@ _HEADER, _EXPERIENCE, _CONTINUING, _STARTED, _ENDED = range(5)
 _LENGTHS = {_HEADER: 2, _EXPERIENCE: 8, _CONTINUING: 7, _STARTED: 3, _ENDED: 6}
 _STATUSES = (EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED)
 _STATUS_CODES = {status: code for code, status in enumerate(_STATUSES)}
+_GOES_ON = EpisodeStatus.CONTINUING
+_SMALL = 1 << 62  # integers within this are plain
 _NAME = re.compile(r"(\d{4,})-(\d{12,})\.journal", re.ASCII)
 
 
@@ -83,7 +85,7 @@ class _Recent(dict[Any, Any]):
 
     def after(self, actor_id: ActorId, status: EpisodeStatus, next_observation: Any) -> None:
         """Take a transition in."""
-        if status is EpisodeStatus.CONTINUING:
+        if status is _GOES_ON:
             self[actor_id] = next_observation
             if len(self) > MOST_ACTORS:
                 del self[next(iter(self))]
@@ -157,17 +159,20 @@ def _message(event: JournalEvent, recent: _Recent) -> list[Form]:
 
 
 def _experience_message(event: Experience, recent: _Recent) -> list[Form]:
+    # Once per environment step: what is plain nearly always is not asked about in another function.
     form = codec.form
-    actor_id, status = event.actor_id, event.status
+    action, reward, actor_id, status, memory = (
+        event.action, event.reward, event.actor_id, event.status, event.memory,
+    )  # fmt: skip
     observation = form(event.observation, "observation")
     after = form(event.next_observation, "next_observation")
     rest: list[Form] = [
-        form(event.action, "action"),
-        form(event.reward, "reward"),
+        action if type(action) is int and -_SMALL < action < _SMALL else form(action, "action"),
+        reward if type(reward) is float else form(reward, "reward"),
         after,
-        0 if status is EpisodeStatus.CONTINUING else _STATUS_CODES[status],
-        form(actor_id, "actor_id"),
-        form(event.memory, "memory"),
+        0 if status is _GOES_ON else _STATUS_CODES[status],
+        actor_id if type(actor_id) is int and -_SMALL < actor_id < _SMALL else form(actor_id, "actor_id"),
+        None if memory is None else form(memory, "memory"),
     ]
     before = recent.get(actor_id)
     recent.after(actor_id, status, after)

@@ -81,7 +81,8 @@ class Inference:
         self._policies = policies
         self._in_thread = place == "thread"
         self._adaptive = place == "auto"
-        self._n_slow = 0
+        self._n_long = 0  # passes that were slow by the clock
+        self._n_slow = 0  # and by the processor's time
         self._thread = DedicatedThread("stoker-inference")
         self._exploring: _Round | None = None  # for a pass to begin
         self._exploiting: _Round | None = None
@@ -165,19 +166,24 @@ class Inference:
         return answer
 
     def _act(self, observations: Sequence[Any], mode: ActMode) -> _Answer:
-        # Processor time decides: a short pass may wait long for the interpreter lock, in a thread, too.
-        started, cpu_started = time.perf_counter(), time.thread_time()
+        started = time.perf_counter()
+        # Processor time decides: a short pass may wait long for the interpreter lock, in a thread, too. It
+        # costs to ask for it, so that is done once a pass has taken long by the clock on the wall.
+        cpu_started = time.thread_time() if self._adaptive and self._n_long else 0.0
         policy, ticket = self._policies.acquire()
         try:
             actions, memories = policy.act(observations, mode)
         finally:
             self._policies.release(ticket)
-        if self._adaptive and time.thread_time() - cpu_started > SLOW_PASS_S:
-            self._n_slow += 1
-            self._in_thread = self._n_slow >= SLOW_PASSES
+        elapsed_s = time.perf_counter() - started
+        if self._adaptive and elapsed_s > SLOW_PASS_S:
+            self._n_long += 1
+            if cpu_started and time.thread_time() - cpu_started > SLOW_PASS_S:
+                self._n_slow += 1
+                self._in_thread = self._n_slow >= SLOW_PASSES
         self.n_passes += 1
         self.n_actions += len(observations)
-        self.busy_s += time.perf_counter() - started
+        self.busy_s += elapsed_s
         if len(actions) != len(observations) or (memories is not None and len(memories) != len(actions)):
             raise ConfigError(
                 f"the policy answered {len(observations)} observations with {len(actions)} actions"

@@ -139,17 +139,18 @@ class Intake:
         """
         if type(mode) is not ActMode:
             raise InvalidExperience(f"mode={_shown(mode)}: use ActMode.EXPLORE or ActMode.EXPLOIT")
-        _check_actor(actor_id)
+        if type(actor_id) is not int:
+            _check_actor(actor_id)
         if self._check_observation is not None:
             self._check_observation(observation)
-        if mode is ActMode.EXPLORE:
+        if mode is _EXPLORE:
             if actor_id in self._acting:
                 raise ActorConflict(actor_id, "act()")
             self._acting.add(actor_id)
 
     def end_acting(self, mode: ActMode, actor_id: ActorId) -> None:
         """The wait is over, one way or the other."""
-        if mode is ActMode.EXPLORE:
+        if mode is _EXPLORE:
             self._acting.discard(actor_id)
 
     def remember(self, mode: ActMode, actor_id: ActorId, memory: Any) -> None:
@@ -210,6 +211,8 @@ class Intake:
                 self._cut.add(actor_id)
             raise
 
+
+_EXPLORE = ActMode.EXPLORE
 
 _ACTORS = 10_000
 """How many absent actors are kept in mind: ids without end must not fill the memory."""

@@ -26,23 +26,24 @@ __all__ = ["StatsTracker"]
 class _Stat(NamedTuple):
     source: Source
     pristine: Aggregator
+    is_stateful: bool  # asked once: it takes long for a protocol
 
 
 class _View:
     """The aggregators, by stat, and the window of one actor or of all."""
 
-    __slots__ = ("aggregators", "window")
+    __slots__ = ("_saved", "aggregators", "window")
 
     def __init__(self, stats: dict[str, _Stat], window: int) -> None:
+        self._saved = [name for name, stat in stats.items() if stat.is_stateful]
         self.aggregators = {name: copy.deepcopy(stat.pristine) for name, stat in stats.items()}
         self.window = EpisodeWindow(window)
 
     def state_dict(self) -> dict[str, Any]:
-        stats = {
-            name: {"kind": type(aggregator).__qualname__, "state": aggregator.state_dict()}
-            for name, aggregator in self.aggregators.items()
-            if isinstance(aggregator, StatefulAggregator)
-        }
+        stats: dict[str, Any] = {}
+        for name in self._saved:
+            aggregator: Any = self.aggregators[name]
+            stats[name] = {"kind": type(aggregator).__qualname__, "state": aggregator.state_dict()}
         return {"stats": stats, "window": self.window.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -131,7 +132,9 @@ class StatsTracker:
             )
         pristine = copy.deepcopy(aggregator)
         pristine.reset()
-        return self._having({**self._stats, name: _Stat(source, pristine)})
+        return self._having(
+            {**self._stats, name: _Stat(source, pristine, isinstance(pristine, StatefulAggregator))}
+        )
 
     def update(self, record: EpisodeRecord, actor_id: ActorId = 0) -> None:
         """Count one ended episode, globally and for its actor.

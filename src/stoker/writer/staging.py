@@ -7,7 +7,7 @@ of what a fresh copy of a large state costs).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from stoker.errors import InvalidAgentState
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StagingArea", "stage"]
 
-_PLAIN = (type(None), bool, int, float, str, bytes)
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 
 
 def stage(state: Any, where: str = "state") -> Any:
@@ -93,27 +93,47 @@ def _fresh(tensor: torch.Tensor, _at: str) -> torch.Tensor:
     return tensor.detach().to("cpu", copy=True, memory_format=memory_format)
 
 
-def _copied(state: Any, where: str, copy: Callable[[torch.Tensor, str], torch.Tensor]) -> Any:
+_Place = str | tuple[Any, Any, str]
+"""Where in the state something lies: the place of what holds it, its key there, and ``" (key)"`` for a key.
+Made for each value and read for few, so it is no text until it is asked for."""
+
+
+def _copied(state: Any, where: _Place, copy: Callable[[torch.Tensor, str], torch.Tensor]) -> Any:
     """The state with each tensor replaced by what ``copy`` makes of it and its path."""
+    kind = cast("Any", type(state))
+    if kind in _PLAIN:
+        return state
+    if kind is dict or isinstance(state, Mapping):
+        mapping = cast("Mapping[Any, Any]", state)
+        if _are_plain(mapping.keys()):
+            if _are_plain(mapping.values()):
+                return dict(mapping)
+            return {key: _copied(value, (where, key, ""), copy) for key, value in mapping.items()}
+        return {
+            # two tensors that are keys may read alike: no buffers for them
+            _copied(key, (where, None, " (key)"), _fresh): _copied(value, (where, key, ""), copy)
+            for key, value in mapping.items()
+        }
+    if kind is list or kind is tuple or isinstance(state, list | tuple):
+        values = cast("Sequence[Any]", state)
+        if not _are_plain(values):
+            values = [_copied(value, (where, i, ""), copy) for i, value in enumerate(values)]
+        return list(values) if isinstance(state, list) else tuple(values)
     import torch
 
-    match state:
-        case torch.Tensor():
-            return copy(state, where)
-        case None | bool() | int() | float() | str() | bytes() if type(state) in _PLAIN:
-            return state
-        case Mapping():
-            items = cast("Mapping[Any, Any]", state).items()
-            return {
-                # two tensors that are keys may read alike: no buffers for them
-                _copied(key, f"{where} (key)", _fresh): _copied(value, f"{where}[{key!r}]", copy)
-                for key, value in items
-            }
-        case tuple():
-            values = cast("tuple[Any, ...]", state)
-            return tuple(_copied(value, f"{where}[{i}]", copy) for i, value in enumerate(values))
-        case list():
-            values = cast("list[Any]", state)
-            return [_copied(value, f"{where}[{i}]", copy) for i, value in enumerate(values)]
-        case _:
-            raise InvalidAgentState(where, state)
+    if isinstance(state, torch.Tensor):
+        return copy(state, _path(where))
+    raise InvalidAgentState(_path(where), state)
+
+
+def _path(where: _Place) -> str:
+    """The place as one would write it, such as ``state['agent'][0]``."""
+    if isinstance(where, str):
+        return where
+    holder, key, of_key = where
+    return _path(holder) + (of_key or f"[{key!r}]")
+
+
+def _are_plain(values: Iterable[Any]) -> bool:
+    """Whether there is nothing to look into: most containers of a state hold numbers, and many of them."""
+    return _PLAIN.issuperset(map(type, values))

@@ -42,7 +42,8 @@ bench: $(STAMP) ## Measure stoker beside its peers and print the ratios
 	$(BIN)/python -m benchmarks
 
 bench-quick: $(STAMP) ## Print the ratios that matter most, in a minute
-	@$(BIN)/python -m benchmarks observe act slow_envs calm_loop --quick
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks observe act slow_envs calm_loop --quick
 
 clean: ## Remove what the other targets made, except runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist build

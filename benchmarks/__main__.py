@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 QUESTIONS = (
-    "observe", "act", "slow_envs", "dqn", "solve", "calm_loop", "rows", "journal", "saving", "growth",
+    "observe", "act", "dqn", "solve", "slow_envs", "calm_loop", "saving", "journal", "rows", "replay",
+    "growth",
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import QUICK, report
+from benchmarks.measure import QUICK, held_bytes, report
 from stoker.writer import StagingArea, publish_checkpoint
 
 N_TENSORS = 8
@@ -118,11 +118,6 @@ async def measured(save: Save, directory: Path, *, in_a_thread: bool) -> dict[st
     await asyncio.sleep(2 * SLEEP_S)
     sleeping.cancel()
     return {"stopped_s": stopped_s, "saved_s": saved_s, "lags_ms": lags_ms}
-
-
-def held_bytes() -> int:
-    """The memory that this process holds now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def most_held_bytes() -> int:

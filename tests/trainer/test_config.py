@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from stoker import ConfigError, DQNConfig, TrainConfig, preset
+from stoker.agents.presets import PRESETS
 from stoker.trainer import config_from
 from stoker.trainer.config import read_toml
 
@@ -18,8 +19,10 @@ CARTPOLE = {"env": "CartPole-v1"}
 
 def test_only_the_environment_is_needed() -> None:
     config = config_from(CARTPOLE)
-    assert config == TrainConfig(env="CartPole-v1", agent_settings=preset("dqn", "CartPole-v1"))
-    assert config_from({"env": "Acrobot-v1"}).agent_settings == DQNConfig()
+    assert config == TrainConfig(
+        env="CartPole-v1", opt_interval=2, agent_settings=preset("dqn", "CartPole-v1")
+    )
+    assert config_from({"env": "Acrobot-v1"}) == TrainConfig(env="Acrobot-v1", agent_settings=DQNConfig())
 
 
 def test_values_win_over_the_preset_and_the_preset_over_defaults() -> None:
@@ -31,6 +34,23 @@ def test_values_win_over_the_preset_and_the_preset_over_defaults() -> None:
         3,
         TrainConfig(env="x").total_timesteps,
     )
+
+
+@pytest.mark.parametrize("name", ["opt_interval", "opt-interval"])
+def test_a_training_setting_wins_over_that_of_the_preset_even_with_its_default(name: str) -> None:
+    assert config_from({**CARTPOLE, name: TrainConfig(env="x").opt_interval}).opt_interval == 1
+    assert config_from({**CARTPOLE, name: 5}).opt_interval == 5
+    assert config_from({**CARTPOLE, "gamma": 0.5}).opt_interval == 2
+
+
+def test_every_preset_is_whole_and_can_be_used() -> None:
+    for (agent, env), found in PRESETS.items():
+        config = config_from({"env": env, "agent": agent})
+        assert config.agent_settings == found.agent_settings
+        assert {name: getattr(config, name) for name in found.training} == dict(found.training)
+        same = TrainConfig(env=env, agent=agent, agent_settings=found.agent_settings)
+        assert config == msgspec.structs.replace(same, **found.training), "the rest are the defaults"
+        assert not {"env", "agent", "agent_settings", "seed"} & set(found.training)
 
 
 def test_dashes_stand_for_underscores_everywhere() -> None:

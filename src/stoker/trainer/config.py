@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
-from stoker.agents.presets import preset
+from stoker.agents.presets import preset, training_preset
 from stoker.agents.registry import config_type
 from stoker.envs.protocol import Stepping
 from stoker.errors import ConfigError
@@ -117,7 +117,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig:
     """A config from plain values: training and agent settings side by side, or those in ``agent_settings``.
 
-    Settings that are left out come from the agent's preset for the environment, then from its defaults.
+    Settings that are left out, the agent's and the training's, come from the agent's preset for the
+    environment, then from the defaults.
 
     Args:
         values: names as in ``TrainConfig`` and in the agent's config; dashes may stand for underscores.
@@ -149,7 +150,8 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
     base = msgspec.to_builtins(preset(agent, env))
     try:
         decoded = msgspec.convert({**base, **settings}, agent_config)
-        return msgspec.structs.replace(msgspec.convert(flat, TrainConfig), agent_settings=decoded)
+        config = msgspec.convert({**training_preset(agent, env), **flat}, TrainConfig)
+        return msgspec.structs.replace(config, agent_settings=decoded)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {_named(error, {**flat, **settings})}") from error
 

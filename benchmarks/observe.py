@@ -27,7 +27,7 @@ Put = Callable[[Any], Awaitable[None]]
 
 def n_events(n_producers: int) -> int:
     """Enough of them that starting the producers does not count."""
-    return max(N_EVENTS, 100 * n_producers)
+    return max(N_EVENTS, (500 if n_producers >= 10_000 else 100) * n_producers)
 
 
 async def produce(put: Put, n_producers: int) -> None:

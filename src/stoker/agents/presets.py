@@ -33,7 +33,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
 
 PRESETS: Mapping[tuple[str, str], Preset] = {
     # Spelt out, although some are the defaults: a default may change, a preset stays what was measured.
-    # Chosen for the time until a mean of 475, over seeds: about 4,000 steps at the median, and by every one.
+    # Chosen for the time until a mean of 475: 20 of 20 seeds got there, half of them within 5,000 steps, the
+    # last after 23,000.
     ("dqn", "CartPole-v1"): Preset(
         agent_settings=DQNConfig(
             # Large steps get there within some thousand updates. What keeps them from running away is a
@@ -46,7 +47,7 @@ PRESETS: Mapping[tuple[str, str], Preset] = {
             double=True,
             n_step=4,
             gamma=0.99,
-            # Angles are a tenth of positions: without, three seeds of thirty were solved in 6,000 steps.
+            # Angles are a tenth of positions: without this, few seeds get there soon.
             normalize_observations=True,
             # Larger networks and batches take longer per update and were not there in fewer steps.
             hidden_sizes=(64, 64),

@@ -138,12 +138,17 @@ async def counted_rate(work: Callable[[], Any], count: Callable[[], int]) -> flo
     return rate
 
 
+def settings(n_envs: int) -> dict[str, int]:
+    """An update and room in the queue per round of the environments; a checkpoint every few seconds."""
+    return {"opt_interval": n_envs, "queue_capacity": 16 * n_envs, "checkpoint_freq": 100_000}
+
+
 @asynccontextmanager
 async def open_session(n_envs: int, *, on_disk: bool) -> AsyncGenerator[TrainingSession]:
     agent = DQN(OBSERVATION_SPACE, ACTION_SPACE, seed=0)
     with tempfile.TemporaryDirectory(dir=".") as root:  # a disk; the system's /tmp may be memory
         run = await TrainingRun.create("bench", root=root) if on_disk else None
-        async with TrainingSession(agent, run, opt_interval=n_envs, checkpoint_freq=100_000) as session:
+        async with TrainingSession(agent, run, **settings(n_envs)) as session:
             yield session
 
 

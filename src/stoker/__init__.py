@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from stoker.actors.report import ActorReport
     from stoker.agents.dqn.agent import DQN
     from stoker.agents.dqn.config import DQNConfig
-    from stoker.agents.presets import preset
+    from stoker.agents.presets import preset, training_preset
     from stoker.agents.protocol import ChecksInput, HasReplay, LearningAgent, Policy, RebuildsReplay
     from stoker.envs.gym import make_gym
     from stoker.errors import (
@@ -113,6 +113,7 @@ else:
             "list_runs": "stoker.runs.listing",
             "make_gym": "stoker.envs.gym",
             "preset": "stoker.agents.presets",
+            "training_preset": "stoker.agents.presets",
             "replay_run": "stoker.session.replaying",
             "run_actors": "stoker.actors.crew",
             "train": "stoker.trainer.training",
@@ -180,4 +181,5 @@ __all__ = [
     "replay_run",
     "run_actors",
     "train",
+    "training_preset",
 ]

@@ -23,7 +23,7 @@ __all__ = ["BatchQueue"]
 T = TypeVar("T")
 
 CALLED_FIRST = 8
-"""How many of those who wait are called together; twice as many each time that they leave room."""
+"""How many of those who wait are called together, at most; twice as many each time that they leave room."""
 
 
 class BatchQueue(Generic[T]):
@@ -42,7 +42,7 @@ class BatchQueue(Generic[T]):
         append: puts an item in without a look at anything.
     """
 
-    def __init__(self, capacity: int, *, turn: int = 256) -> None:
+    def __init__(self, capacity: int, *, turn: int = 512) -> None:
         self._capacity = capacity
         self._turn = turn
         self._items: list[T] = []
@@ -50,7 +50,9 @@ class BatchQueue(Generic[T]):
         self.credit = min(capacity, turn)
         self._waiting: OrderedDict[anyio.Event, None] = OrderedDict()  # producers that wait to be called
         self._n_called = 0  # producers that were called and have not run yet
-        self._round = CALLED_FIRST  # how many are called next
+        # No more than could fill it with a turn each: to be called costs as much as to put a hundred items.
+        self._called_first = CALLED_FIRST if capacity < 2 * turn else min(CALLED_FIRST, capacity // turn)
+        self._round = self._called_first  # how many are called next
         self._share = 1  # how many items each of those called last may put
         self._reader: anyio.Event | None = None
         self._closed = False
@@ -130,7 +132,7 @@ class BatchQueue(Generic[T]):
 
     def refill(self) -> None:
         """Let producers go on, after ``take_now``."""
-        self._round = CALLED_FIRST
+        self._round = self._called_first
         self._refill()
 
     def close(self, error: Callable[[], Exception] = anyio.ClosedResourceError) -> None:

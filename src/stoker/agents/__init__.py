@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from stoker.agents.dqn.agent import DQN
     from stoker.agents.dqn.config import DQNConfig
     from stoker.agents.dqn.policy import DQNPolicy
-    from stoker.agents.presets import preset
+    from stoker.agents.presets import preset, training_preset
     from stoker.agents.protocol import ChecksInput, HasReplay, LearningAgent, Policy, ReplayState
     from stoker.agents.registry import AGENTS, config_type, make_agent
 else:
@@ -30,6 +30,7 @@ else:
             "config_type": "stoker.agents.registry",
             "make_agent": "stoker.agents.registry",
             "preset": "stoker.agents.presets",
+            "training_preset": "stoker.agents.presets",
         },
     )
 
@@ -46,4 +47,5 @@ __all__ = [
     "config_type",
     "make_agent",
     "preset",
+    "training_preset",
 ]

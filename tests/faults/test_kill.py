@@ -31,7 +31,7 @@ FREQ = 200
 STARTS = 64
 TRAIN = [
     "train", "CartPole-v1", "-n", "1000000", "--checkpoint-freq", str(FREQ), "--learning-starts", str(STARTS),
-    "--n-step", "1",
+    "--n-step", "1", "--opt-interval", "1",
     "--hidden-sizes", "16", "--eval-freq", "500", "--eval-episodes", "5", "--num-envs", "4", "--json",
     "--no-progress",
 ]  # fmt: skip

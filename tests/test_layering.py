@@ -15,7 +15,7 @@ LAYERS: list[set[str]] = [
     {"errors"},
     {"queues", "replies", "threads"},
     {"stats"},
-    {"replay", "envs"},
+    {"replay", "envs", "processing", "recorders"},
     {"agents"},
     {"writer"},
     {"journal"},

@@ -11,7 +11,15 @@ from typing import Any, Protocol, runtime_checkable
 
 from stoker.types import ActMode, ActorId, Experience
 
-__all__ = ["ChecksInput", "HasReplay", "LearningAgent", "Policy", "RebuildsReplay", "ReplayState"]
+__all__ = [
+    "ChecksInput",
+    "HasReplay",
+    "LearningAgent",
+    "Policy",
+    "PortablePolicy",
+    "RebuildsReplay",
+    "ReplayState",
+]
 
 
 class Policy(Protocol):
@@ -30,6 +38,29 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
+class PortablePolicy(Policy, Protocol):
+    """A policy of which actors may have copies of their own, in other threads and processes.
+
+    It can be pickled by ``multiprocessing`` when a process is started; from then on only ``weights`` travel.
+    """
+
+    def fork(self, seed: int) -> PortablePolicy:
+        """An independent copy that draws from a generator of its own, made from that seed."""
+        ...
+
+    def weights(self) -> dict[str, Any]:
+        """What ``load_weights`` takes: tensors of their own memory, numbers and strings, by name.
+
+        All that the learner changes when it publishes; not the generator.
+        """
+        ...
+
+    def load_weights(self, weights: Mapping[str, Any]) -> None:
+        """Act as the policy did that gave these."""
+        ...
+
+
 class LearningAgent(Protocol):
     """A policy and its learner. Called by the session only, never from two threads at once.
 
@@ -44,6 +75,9 @@ class LearningAgent(Protocol):
 
     total_steps: int
     """Transitions observed, ever; also those from before a resume."""
+
+    # An agent that learns only from what its policy remembered (a log-probability, say) has an attribute
+    # ``needs_memory = True``: the session then refuses experiences whose action its ``act`` did not choose.
 
     def policy(self) -> Policy:
         """A new, independent acting copy; an agent without parameters may return itself."""

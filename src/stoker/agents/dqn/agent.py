@@ -19,9 +19,7 @@ import torch
 from stoker.agents.devices import resolve_device
 from stoker.agents.dqn.config import DQNConfig
 from stoker.agents.dqn.losses import EpisodeLosses
-from stoker.agents.dqn.n_step import NStepWindows
 from stoker.agents.dqn.network import QNetwork, frozen_copy
-from stoker.agents.dqn.normalizing import RunningMoments
 from stoker.agents.dqn.policy import DQNPolicy
 from stoker.agents.dqn.spaces import DQNSpaces
 from stoker.agents.dqn.state import check_state
@@ -29,6 +27,8 @@ from stoker.agents.dqn.targets import td_loss, td_targets
 from stoker.agents.packing import PackedAdam, PackedWeights
 from stoker.agents.protocol import Policy
 from stoker.errors import ConfigError, TrainingDiverged
+from stoker.processing.moments import RunningMoments
+from stoker.processing.n_step import NStepWindows
 from stoker.replay.uniform import UniformReplay
 from stoker.types import ActorId, Experience
 

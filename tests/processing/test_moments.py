@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from stoker.agents.dqn.agent import DQN
 from stoker.agents.dqn.config import DQNConfig
-from stoker.agents.dqn.normalizing import RunningMoments
 from stoker.errors import ConfigError
+from stoker.processing.moments import RunningMoments
 from stoker.types import ActMode, EpisodeStatus, Experience
 
 CONFIG = DQNConfig(normalize_observations=True, learning_starts=0, batch_size=4, target_update_interval=7)

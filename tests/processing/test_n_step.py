@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stoker.agents.dqn.agent import DQN
 from stoker.agents.dqn.config import DQNConfig
-from stoker.agents.dqn.n_step import NStepWindows
+from stoker.processing.n_step import NStepWindows
 from stoker.types import EpisodeStatus, Experience
 
 C, TERMINATED, TRUNCATED = EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED

@@ -1,4 +1,4 @@
-"""What a DQN agent knows of the scale of its observations: their running mean and variance.
+"""What an agent knows of the scale of its observations: their running mean and variance.
 
 Observations whose parts differ much in scale (an angle of 0.1 beside a position of 2) are learned from
 slowly; brought to mean 0 and variance 1 they are not. The statistics are those of the transitions that were

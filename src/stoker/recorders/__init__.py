@@ -1,0 +1,3 @@
+"""Where the numbers of a training go besides the run directory."""
+
+__all__: list[str] = []

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Box, Discrete
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker.agents.dqn.agent import DQN
 from stoker.agents.dqn.config import DQNConfig
+from stoker.errors import ConfigError
 from stoker.processing.n_step import NStepWindows
 from stoker.types import EpisodeStatus, Experience
 
@@ -83,6 +88,57 @@ def test_interleaved_actors_get_what_each_would_get_alone(
         count += len(mixed)
     count += sum(len(together.give_up(actor)) for actor in range(3))
     assert count == len(script), "each transition starts exactly one"
+
+
+ACTIONS: dict[str, list[Any]] = {
+    "whole numbers": [3, np.int64(-1), np.array(2, np.uint8)],
+    "vectors": [np.array([0.5, -1.0], np.float32), np.array([0.1, 2.0], np.float32), np.zeros(2, np.float32)],
+    "real numbers": [np.float32(0.5), 0.25, np.array(1.5, np.float32)],
+    "several whole numbers": [np.array([1, 2]), np.array([0, 3]), np.array([5, 5])],
+    "lists": [[0.5, 1.0], [0.25, 1.0], [0.0, 0.0]],
+}
+
+
+@pytest.mark.parametrize("kind", ACTIONS)
+def test_actions_of_any_kind_survive_in_open_windows(kind: str) -> None:
+    whole, first, second = (NStepWindows(3, 0.5) for _ in range(3))
+    steps = [
+        Experience(np.array([at], np.float32), action, 1.0, np.array([at + 1], np.float32), C, actor_id)
+        for at, (action, actor_id) in enumerate(zip(ACTIONS[kind], ["a", 1, "a"], strict=True))
+    ]
+    for each in steps:
+        assert whole.add(each) == first.add(each) == []
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    for actor_id in ("a", 1):
+        expected, found = whole.give_up(actor_id), second.give_up(actor_id)
+        assert len(found) == len(expected) > 0
+        for (left, left_mask), (right, right_mask) in zip(found, expected, strict=True):
+            assert np.array_equal(left.action, right.action)
+            assert np.array_equal(left.observation, right.observation)
+            assert (left.reward, left.actor_id, left_mask) == (right.reward, right.actor_id, right_mask)
+
+
+def test_whole_numbers_are_saved_as_they_always_were() -> None:
+    windows = NStepWindows(3, 0.5)
+    windows.add(Experience(np.zeros(1), np.int64(4), 1.0, np.zeros(1), C))
+    assert windows.state_dict()["actions"] == [4]
+    assert type(windows.state_dict()["actions"][0]) is int
+
+
+def test_no_open_window_survives_too() -> None:
+    first, second = NStepWindows(3, 0.5), NStepWindows(3, 0.5)
+    second.add(step(0, 1.0))
+    second.load_state_dict(first.state_dict())
+    assert second.give_up(0) == []
+
+
+@pytest.mark.parametrize(("n_step", "gamma", "named"), [(0, 0.5, "n_step=0"), (1, 1.5, "gamma=1.5")])
+def test_unfit_settings_are_refused(n_step: int, gamma: float, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        NStepWindows(n_step, gamma)
 
 
 def test_the_replay_holds_the_targets_of_the_table() -> None:

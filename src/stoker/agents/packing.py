@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.optim.adam import adam
 
+from stoker.errors import ConfigError
+
 __all__ = ["PackedAdam", "PackedWeights"]
 
 
@@ -30,7 +32,8 @@ class PackedWeights:
 
     def __init__(self, network: nn.Module) -> None:
         self._parameters = list(network.parameters())
-        self._buffers = list(network.buffers())
+        self._named_buffers = dict(network.named_buffers())
+        self._buffers = list(self._named_buffers.values())
         self.values = torch.cat([parameter.detach().reshape(-1) for parameter in self._parameters])
         for parameter, view in zip(self._parameters, self.views(self.values), strict=True):
             parameter.data = view
@@ -48,6 +51,28 @@ class PackedWeights:
         parts = cast("tuple[torch.Tensor, ...]", packed.split(sizes))  # pyright: ignore[reportUnknownMemberType]
         return [part.view(parameter.shape) for part, parameter in zip(parts, self._parameters, strict=True)]
 
+    def named_copy(self) -> dict[str, torch.Tensor]:
+        """``weights``, all in one tensor, and each buffer by its name: in host memory, which is new."""
+        return {name: tensor.to("cpu", copy=True) for name, tensor in self._named().items()}
+
+    def load_named(self, named: Mapping[str, Any]) -> None:
+        """Take over what ``named_copy`` of an equal network gave; other names are left alone.
+
+        Raises:
+            ConfigError: A tensor is missing or of another shape; nothing was changed.
+        """
+        own = self._named()
+        for name, tensor in own.items():
+            given = named.get(name)
+            if not isinstance(given, torch.Tensor) or given.shape != tensor.shape:
+                found = list(given.shape) if isinstance(given, torch.Tensor) else given
+                raise ConfigError(
+                    f"{name} must be a tensor of shape {list(tensor.shape)}, got {found}: these are the "
+                    "weights of another network"
+                )
+        for name, tensor in own.items():
+            tensor.copy_(named[name])
+
     def copy_from(self, source: PackedWeights) -> None:
         """Take over the weights and buffers of an equal network."""
         self.values.copy_(source.values)
@@ -59,6 +84,9 @@ class PackedWeights:
         self.values.lerp_(source.values, tau)
         for own, other in zip(self._buffers, source._buffers, strict=True):
             own.lerp_(other, tau)
+
+    def _named(self) -> dict[str, torch.Tensor]:
+        return {"weights": self.values, **self._named_buffers}
 
 
 class PackedAdam:

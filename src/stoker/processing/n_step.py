@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from stoker.errors import ConfigError
 from stoker.types import ActorId, EpisodeStatus, Experience
 
-__all__ = ["NStepWindows"]
+__all__ = ["NStepWindows", "Transition"]
 
 Transition = tuple[Experience, float]
 """From an observation to the one k steps later, with the sum of the discounted rewards between, and what
@@ -28,10 +29,17 @@ class NStepWindows:
 
     Args:
         n_step: steps per transition, at least 1; fewer at an episode's end.
-        gamma: the discount per step.
+        gamma: the discount per step, from 0 to 1.
+
+    Raises:
+        ConfigError: A setting is out of its range.
     """
 
     def __init__(self, n_step: int, gamma: float) -> None:
+        if n_step < 1:
+            raise ConfigError(f"n_step={n_step!r}: a transition takes at least 1 step")
+        if not 0 <= gamma <= 1:
+            raise ConfigError(f"gamma={gamma!r}: the discount of a step is from 0 to 1")
         self._n_step = n_step
         self._gamma = gamma
         self._windows: dict[ActorId, deque[Experience]] = {}
@@ -55,11 +63,14 @@ class NStepWindows:
         return [self._next(window) for _ in range(len(window))]
 
     def state_dict(self) -> dict[str, Any]:
-        """The open windows, step by step: stacked tensors, and plain lists of the same length."""
+        """The open windows, step by step: stacked tensors, and plain lists of the same length.
+
+        Observations must be arrays of one shape, or what numpy makes such of; actions too, or integers.
+        """
         steps = [step for window in self._windows.values() for step in window]
         return {
             "observations": _stacked([step.observation for step in steps]),
-            "actions": [int(step.action) for step in steps],
+            "actions": _listed([step.action for step in steps]),
             "rewards": [float(step.reward) for step in steps],
             "next_observations": _stacked([step.next_observation for step in steps]),
             "actor_ids": [step.actor_id for step in steps],
@@ -68,12 +79,11 @@ class NStepWindows:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Become what ``state_dict`` described."""
         self._windows.clear()
-        # An array of its own for each: a view would keep all of them in memory.
         steps = zip(
-            [row.numpy().copy() for row in state["observations"]],
-            state["actions"],
+            _each(state["observations"]),
+            _each(state["actions"]),
             state["rewards"],
-            [row.numpy().copy() for row in state["next_observations"]],
+            _each(state["next_observations"]),
             state["actor_ids"],
             strict=True,
         )
@@ -103,5 +113,18 @@ class NStepWindows:
         return transition, last.status.bootstrap_mask * self._gamma**n_more
 
 
-def _stacked(observations: Sequence[Any]) -> torch.Tensor:
-    return torch.as_tensor(np.stack(observations)) if observations else torch.empty(0)
+def _stacked(values: Sequence[Any]) -> torch.Tensor:
+    return torch.as_tensor(np.stack(values)) if values else torch.empty(0)
+
+
+def _listed(actions: Sequence[Any]) -> torch.Tensor | list[int]:
+    """Integers as they are, of whatever type; else one tensor."""
+    arrays = [np.asarray(action) for action in actions]
+    if all(array.ndim == 0 and array.dtype.kind in "biu" for array in arrays):
+        return [int(array) for array in arrays]
+    return _stacked(arrays)
+
+
+def _each(values: torch.Tensor | Sequence[Any]) -> Sequence[Any]:
+    """What ``_listed`` or ``_stacked`` took, each in an array of its own: a view would keep all in memory."""
+    return [row.numpy().copy() for row in values] if isinstance(values, torch.Tensor) else values

@@ -15,7 +15,7 @@ from stoker.types import ActorId, Experience
 
 __all__ = ["RewardScaler"]
 
-_TINY = 1e-8  # added to the variance: rewards that never change are not blown up without limit
+_TINY = 1e-8  # added to the variance: rewards that hardly change are not blown up without limit
 
 
 class RewardScaler:
@@ -52,8 +52,8 @@ class RewardScaler:
 
     @property
     def scale(self) -> float:
-        """What rewards are divided by at present."""
-        return math.sqrt(self._squares / self._count + _TINY) if self._normalize and self._count else 1.0
+        """What rewards are divided by at present: 1 until two returns have differed."""
+        return math.sqrt(self._squares / self._count + _TINY) if self._normalize and self._squares else 1.0
 
     def scaled(self, experience: Experience) -> float:
         """The reward to learn from; with ``normalize`` the transition enters the statistics first."""

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import gymnasium
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,8 @@ from torch import nn
 
 from stoker.agents import DQN, ChecksInput, DQNConfig, HasReplay, LearningAgent
 from stoker.errors import ConfigError, InvalidExperience, TrainingDiverged
-from stoker.types import EpisodeStatus, Experience
+from stoker.replay import PrioritizedReplay, UniformReplay
+from stoker.types import ActMode, EpisodeStatus, Experience
 
 MakeAgent = Callable[..., DQN]
 MakeExperiences = Callable[..., list[Experience]]
@@ -156,6 +160,40 @@ def test_a_step_equals_the_textbook(
         assert torch.allclose(weights(agent._online), weights(online), atol=2e-5)
 
 
+@pytest.mark.parametrize("network", [{}, {"dueling": True, "double": True}], ids=["plain", "dueling"])
+def test_a_prioritised_step_equals_the_textbook(
+    make_agent: MakeAgent, make_experiences: MakeExperiences, network: dict[str, bool]
+) -> None:
+    """Weighted losses by autograd, and |error| as the new priority; a twin shows what the agent will draw."""
+    settings = {"max_grad_norm": None, "gamma": 0.9, "priority_beta": 0.7, "prioritized": True, **network}
+    agent, twin = make_agent(**settings), make_agent(**settings)
+    for each in (agent, twin):
+        each.observe(make_experiences(20))
+        first = each.replay.sample(8).indices
+        each.replay.update_priorities(first, np.arange(8.0))  # uneven, else all weights are one
+    with torch.no_grad():  # else double changes nothing
+        for parameter in agent._target.parameters():
+            parameter.neg_()
+    batch = twin.replay.sample(8)
+    assert batch.weights.min() < 0.9
+    with torch.no_grad():
+        next_values = agent._target(batch.next_observations)
+        chooser = agent._online if network else agent._target
+        future = next_values.gather(1, chooser(batch.next_observations).argmax(1, keepdim=True)).squeeze(1)
+        targets = batch.rewards + 0.9 * batch.bootstrap_masks * future
+    taken = agent._online(batch.observations).gather(1, (batch.actions + 1).unsqueeze(1)).squeeze(1)
+    losses = torch.nn.functional.huber_loss(taken, targets, reduction="none")
+    loss = (batch.weights * losses).mean()
+    parts = torch.autograd.grad(loss, list(agent._online.parameters()))
+    twin.replay.update_priorities(batch.indices, (taken - targets).abs())
+
+    assert agent.learn() == pytest.approx({"loss": loss.item(), "q_mean": taken.mean().item()}, rel=1e-5)
+    assert torch.allclose(agent._gradients, torch.cat([part.flatten() for part in parts]), atol=1e-6)
+    priorities, expected = (each.replay.reference()["priorities"] for each in (agent, twin))
+    assert torch.allclose(priorities, expected, rtol=1e-4)
+    assert not torch.allclose(priorities, torch.ones(20, dtype=torch.float64), rtol=0.1)
+
+
 def test_same_seed_and_order_same_weights(make_agent: MakeAgent, make_experiences: MakeExperiences) -> None:
     torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     agents = [make_agent(seed=seed) for seed in (1, 1, 2)]
@@ -269,6 +307,111 @@ def test_input_is_checked(make_agent: MakeAgent, make_experiences: MakeExperienc
 def test_unfit_seeds_are_refused(make_agent: MakeAgent, seed: object) -> None:
     with pytest.raises(ConfigError, match=f"seed must be a whole number of at least 0, got {seed!r}"):
         make_agent(seed=seed)
+
+
+def test_the_settings_choose_the_replay(make_agent: MakeAgent, tmp_path: Path) -> None:
+    assert type(make_agent().replay) is UniformReplay
+    agent = make_agent(
+        prioritized=True,
+        priority_alpha=0.5,
+        priority_beta=0.25,
+        priority_final_beta=0.75,
+        priority_beta_steps=4,
+    )
+    assert type(agent.replay) is PrioritizedReplay
+    assert agent.replay.reference()["alpha"] == 0.5
+    assert agent.replay.beta == 0.25
+    with pytest.raises(ConfigError, match=str(tmp_path / "missing")):
+        make_agent(memory_map=str(tmp_path / "missing"))
+
+
+@pytest.mark.parametrize("prioritized", [False, True], ids=["uniform", "prioritised"])
+def test_a_mapped_replay_is_as_good_as_one_in_memory(
+    make_agent: MakeAgent, make_experiences: MakeExperiences, tmp_path: Path, prioritized: bool
+) -> None:
+    inside = make_agent(prioritized=prioritized)
+    mapped = make_agent(prioritized=prioritized, memory_map=str(tmp_path))
+    experiences = make_experiences(80)
+    assert train(mapped, experiences) == train(inside, experiences)
+    assert torch.equal(weights(mapped._online), weights(inside._online))
+
+
+def test_beta_reaches_its_end_with_the_optimisation_steps(
+    make_agent: MakeAgent, make_experiences: MakeExperiences
+) -> None:
+    agent = make_agent(prioritized=True, priority_beta=0.2, priority_final_beta=1.0, priority_beta_steps=4)
+    agent.observe(make_experiences(10))
+    betas = []
+    for _ in range(6):
+        betas.append(agent.replay.beta)
+        agent.learn()
+    assert betas == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+
+
+def test_rewards_are_clipped_for_the_replay_alone(make_agent: MakeAgent) -> None:
+    agent = make_agent(clip_rewards=1.5)
+    rewards = [-7.0, -1.0, 0.0, 1.5, 20.0]
+    observation = np.zeros(4, np.float32)
+    given = [Experience(observation, 0, reward, observation, EpisodeStatus.CONTINUING) for reward in rewards]
+    agent.observe(given)
+    assert agent.replay.state_dict()["rewards"].tolist() == [-1.5, -1.0, 0.0, 1.5, 1.5]
+    assert [experience.reward for experience in given] == rewards
+
+
+def test_rewards_are_scaled_for_the_replay(make_agent: MakeAgent, make_experiences: MakeExperiences) -> None:
+    plain, scaled = make_agent(), make_agent(normalize_rewards=True)
+    experiences = make_experiences(64)
+    louder = [msgspec.structs.replace(each, reward=each.reward * 1_000) for each in experiences]
+    plain.observe(experiences)
+    scaled.observe(louder)
+    before, after = (agent.replay.state_dict()["rewards"] for agent in (plain, scaled))
+    assert torch.equal(before.sign(), after.sign())
+    assert after[32:].std() == pytest.approx(1.0, abs=0.4)
+
+
+def test_an_agent_that_explores_by_softmax_says_its_temperature(
+    make_agent: MakeAgent, make_experiences: MakeExperiences
+) -> None:
+    greedy, soft = make_agent(), make_agent(exploration="softmax", softmax_temperature=0.25)
+    for agent in (greedy, soft):
+        agent.observe(make_experiences(7))
+    assert greedy.exploration_rate == greedy.epsilon == greedy.config.epsilon_at(7)
+    assert greedy.episode_extras(0) == {"epsilon": greedy.epsilon}
+    assert soft.exploration_rate == 0.25
+    assert soft.epsilon is None
+    assert soft.episode_extras(0) == {"temperature": 0.25}
+    actions, _ = soft.policy().act([np.zeros(4, np.float32)] * 100, ActMode.EXPLORE)
+    assert set(actions) == {-1, 0, 1}
+
+
+@pytest.mark.parametrize("shape", [(36, 40, 3), (3, 36, 40)], ids=["channels last", "channels first"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"dueling": True, "prioritized": True, "double": True, "n_step": 2}]
+)
+def test_the_convolutional_network_learns_from_images(
+    shape: tuple[int, ...], settings: dict[str, Any]
+) -> None:
+    box = gymnasium.spaces.Box(0, 255, shape, np.uint8)
+    config = DQNConfig(
+        network="nature_cnn", batch_size=4, buffer_size=10, learning_starts=4, learning_rate=1e-3, **settings
+    )
+    agent = DQN(box, gymnasium.spaces.Discrete(2), config)
+    policy = agent.policy()
+    box.seed(0)
+    for _ in range(6):
+        experience = Experience(box.sample(), 1, 0.5, box.sample(), EpisodeStatus.TERMINATED)
+        agent.check_experience(experience)
+        agent.observe([experience])
+    first, *_, last = [agent.learn()["loss"] for _ in range(12)]
+    assert last < first / 2
+    assert policy.act([box.sample()], ActMode.EXPLOIT)[0][0] in (0, 1)
+    agent.publish(policy)
+    assert torch.equal(weights(policy.network), weights(agent._online))
+
+
+def test_a_convolutional_network_for_vectors_is_refused(make_agent: MakeAgent) -> None:
+    with pytest.raises(ConfigError, match=r"'nature_cnn' cannot see.*float32 \[4\]: it takes uint8 images"):
+        make_agent(network="nature_cnn")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64, np.int32])

@@ -37,6 +37,22 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("final_epsilon", math.nan, "finite"),
     ("epsilon_decay_steps", 0, "at least 1"),
     ("double", 1, "True or False"),
+    ("dueling", None, "True or False"),
+    ("prioritized", "yes", "True or False"),
+    ("normalize_rewards", 0, "True or False"),
+    ("network", "cnn", "'mlp' or 'nature_cnn'"),
+    ("network", ["mlp"], "'mlp' or 'nature_cnn'"),
+    ("exploration", "boltzmann", "'epsilon' or 'softmax'"),
+    ("softmax_temperature", 0.0, "above 0"),
+    ("clip_rewards", 0.0, "above 0"),
+    ("clip_rewards", math.inf, "finite"),
+    ("priority_alpha", 1.5, "at least 0 and at most 1"),
+    ("priority_beta", -0.1, "at least 0 and at most 1"),
+    ("priority_final_beta", math.nan, "at least 0 and at most 1"),
+    ("priority_beta_steps", 0, "at least 1"),
+    ("priority_epsilon", 0.0, "above 0"),
+    ("memory_map", "", "None or the path of a directory"),
+    ("memory_map", 3, "None or the path of a directory"),
     ("max_grad_norm", 0.0, "above 0"),
     ("max_grad_norm", math.inf, "finite"),
 ]
@@ -60,6 +76,8 @@ def test_final_epsilon_does_not_exceed_the_initial_one() -> None:
         {"gamma": 0.0}, {"gamma": 1}, {"tau": 1.0}, {"hidden_sizes": ()}, {"learning_starts": 0},
         {"max_grad_norm": None}, {"initial_epsilon": 0.0, "final_epsilon": 0.0},
         {"buffer_size": 64, "batch_size": 64, "learning_starts": 64},
+        {"priority_alpha": 0, "priority_beta": 0.0, "priority_final_beta": 0}, {"clip_rewards": 1},
+        {"priority_alpha": 1.0, "priority_beta": 1, "priority_final_beta": 0.5}, {"memory_map": "replays"},
     ],
 )  # fmt: skip
 def test_the_ends_of_the_ranges_are_taken(settings: dict[str, Any]) -> None:
@@ -77,7 +95,10 @@ def test_values_are_checked_when_read() -> None:
 
 
 def test_settings_survive_json() -> None:
-    config = DQNConfig(tau=0.005, hidden_sizes=(32,), double=True, max_grad_norm=None)
+    config = DQNConfig(
+        tau=0.005, hidden_sizes=(32,), double=True, max_grad_norm=None, dueling=True, prioritized=True,
+        exploration="softmax", network="nature_cnn", clip_rewards=1.0, memory_map="/tmp/replays",
+    )  # fmt: skip
     assert msgspec.json.decode(msgspec.json.encode(config), type=DQNConfig) == config
 
 
@@ -91,3 +112,18 @@ def test_settings_survive_json() -> None:
 def test_epsilon_falls_linearly_then_stays(total_steps: int, epsilon: float) -> None:
     assert DQNConfig().epsilon_at(total_steps) == pytest.approx(epsilon, rel=1e-12)
     assert DQNConfig().epsilon_at(10**9) == 0.01
+
+
+def test_what_is_new_is_off() -> None:
+    config = DQNConfig()
+    assert config.dueling is config.prioritized is config.normalize_rewards is False
+    assert (config.network, config.exploration) == ("mlp", "epsilon")
+    assert config.clip_rewards is config.memory_map is None
+
+
+def test_the_exploration_rate_is_epsilon_or_the_temperature() -> None:
+    epsilon, softmax = DQNConfig(), DQNConfig(exploration="softmax", softmax_temperature=0.5)
+    assert (epsilon.exploration_rate_name, softmax.exploration_rate_name) == ("epsilon", "temperature")
+    for total_steps in (0, 5_000, 10**9):
+        assert epsilon.exploration_rate_at(total_steps) == epsilon.epsilon_at(total_steps)
+        assert softmax.exploration_rate_at(total_steps) == 0.5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -26,12 +28,21 @@ def play(state: int, action: int) -> tuple[int, float, EpisodeStatus]:
     return state, 0.0, EpisodeStatus.CONTINUING
 
 
-@pytest.mark.parametrize("double", [False, True], ids=["plain", "double"])
-def test_it_learns_a_chain_with_a_nearer_smaller_prize(double: bool) -> None:
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "double": {"double": True},
+    "dueling, prioritised, n-step": {"dueling": True, "prioritized": True, "n_step": 3, "double": True},
+    "softmax": {"exploration": "softmax", "softmax_temperature": 0.1},
+    "scaled rewards": {"normalize_rewards": True, "clip_rewards": 10.0},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_it_learns_a_chain_with_a_nearer_smaller_prize(variant: str) -> None:
     config = DQNConfig(
         learning_rate=5e-3, gamma=GAMMA, batch_size=32, buffer_size=1_000, learning_starts=64,
         target_update_interval=25, hidden_sizes=(32,), final_epsilon=0.2, epsilon_decay_steps=600,
-        double=double,
+        **VARIANTS[variant],
     )  # fmt: skip
     agent = DQN(gymnasium.spaces.Box(0, 1, (STATES,)), gymnasium.spaces.Discrete(2), config, seed=1)
     policy = agent.policy()

@@ -1,20 +1,27 @@
 from __future__ import annotations
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
 
 from stoker.agents import DQN, DQNConfig, DQNPolicy
+from stoker.agents.protocol import PortablePolicy
 from stoker.errors import ConfigError
-from stoker.types import ActMode
+from stoker.types import ActMode, EpisodeStatus, Experience
 
 BOX = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
 OBSERVATIONS = list(np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32))
 
 
-def agent(epsilon: float = 1.0, n_actions: int = 3, start: int = 0, seed: int = 0) -> DQN:
-    config = DQNConfig(initial_epsilon=epsilon, final_epsilon=min(epsilon, 0.01), buffer_size=1_000)
+def agent(epsilon: float = 1.0, n_actions: int = 3, start: int = 0, seed: int = 0, **settings: Any) -> DQN:
+    config = DQNConfig(
+        initial_epsilon=epsilon, final_epsilon=min(epsilon, 0.01), buffer_size=1_000, **settings
+    )
     return DQN(BOX, gymnasium.spaces.Discrete(n_actions, start=start), config, seed)
 
 
@@ -109,9 +116,9 @@ def test_publish_brings_a_copy_up_to_date_which_stays_a_copy() -> None:
     dqn.publish(policy)
     assert greedy_actions(policy) != stale
     assert greedy_actions(policy) == greedy_actions(dqn.policy())
-    assert policy.epsilon == dqn.epsilon == pytest.approx(0.505)
+    assert policy.exploration_rate == dqn.epsilon == pytest.approx(0.505)
     assert greedy_actions(other) == stale
-    assert other.epsilon == 1.0
+    assert other.exploration_rate == 1.0
     with torch.no_grad():
         for parameter in dqn._online.parameters():
             parameter.zero_()
@@ -125,3 +132,116 @@ def test_only_its_own_kind_of_policy_is_published_to() -> None:
 
     with pytest.raises(ConfigError, match="not to a Other"):
         agent().publish(Other())
+
+
+def test_softmax_prefers_the_better_actions_and_exploits_greedily() -> None:
+    policy = agent(exploration="softmax", softmax_temperature=0.05).policy()
+    assert policy.exploration_rate == 0.05
+    greedy = np.array(greedy_actions(policy))
+    assert policy.act(OBSERVATIONS, ActMode.EXPLOIT)[0] == greedy.tolist()
+    with torch.no_grad():
+        values = policy.network(torch.from_numpy(np.stack(OBSERVATIONS))).double()
+    expected = torch.softmax(values / 0.05, dim=1).numpy()
+    rounds = 300
+    actions = np.array([policy.act(OBSERVATIONS, ActMode.EXPLORE)[0] for _ in range(rounds)])
+    shares = np.stack([(actions == action).mean(axis=0) for action in range(3)], axis=1)
+    assert np.abs(shares - expected).max() < 0.15
+    assert np.abs(shares - expected).mean() < 0.02
+    assert 0.1 < expected.max(axis=1).mean() < 0.95, "else a uniform or a greedy policy would pass"
+
+
+def learned_agent(**settings: Any) -> DQN:
+    """An agent that has learned: with moments, if it normalises, and with weights that have moved."""
+    dqn = agent(batch_size=8, learning_starts=8, **settings)
+    rng = np.random.default_rng(7)
+    for _ in range(120):
+        here, there = rng.normal(3.0, 2.0, (2, 4)).astype(np.float32)
+        action = int(rng.integers(3))
+        dqn.observe([Experience(here, action, float(rng.normal()), there, EpisodeStatus.CONTINUING)])
+        dqn.learn()
+    return dqn
+
+
+PORTABLE = {
+    "epsilon": {},
+    "softmax": {"exploration": "softmax", "softmax_temperature": 0.3},
+    "normalised and dueling": {"normalize_observations": True, "dueling": True},
+}
+
+
+@pytest.mark.parametrize("kind", PORTABLE)
+def test_a_fork_acts_by_itself(kind: str) -> None:
+    dqn = learned_agent(**PORTABLE[kind])
+    policy = dqn.policy()
+    assert isinstance(policy, PortablePolicy)
+    before = dqn.state_dict()["explore_generator"]
+    first, same, other = policy.fork(4), policy.fork(4), policy.fork(5)
+    assert greedy_actions(first) == greedy_actions(policy)
+    explored = [each.act(OBSERVATIONS, ActMode.EXPLORE)[0] for each in (first, same, other)]
+    assert explored[0] == explored[1] != explored[2]
+    assert dqn.state_dict()["explore_generator"] == before, "the agent's own generator was not drawn from"
+    for parameter in policy.network.parameters():
+        parameter.neg_()
+    assert greedy_actions(first) != greedy_actions(policy)
+    assert first.act(OBSERVATIONS, ActMode.EXPLOIT)[0] == greedy_actions(first)
+
+
+@pytest.mark.parametrize("kind", PORTABLE)
+def test_weights_bring_a_fork_up_to_date(kind: str) -> None:
+    dqn = learned_agent(**PORTABLE[kind])
+    policy, fork = dqn.policy(), agent(seed=9, **PORTABLE[kind]).policy().fork(0)
+    assert greedy_actions(fork) != greedy_actions(policy)
+    sent = policy.weights()
+    assert sent.keys() - {"input_mean", "input_scale"} == {"weights", dqn.config.exploration_rate_name}
+    assert ("input_mean" in sent) == dqn.config.normalize_observations
+    fork.load_weights(sent)
+    assert greedy_actions(fork) == greedy_actions(policy)
+    assert fork.act(OBSERVATIONS, ActMode.EXPLOIT) == policy.act(OBSERVATIONS, ActMode.EXPLOIT)
+    assert fork.exploration_rate == policy.exploration_rate == dqn.exploration_rate
+    for tensor in sent.values():
+        if isinstance(tensor, torch.Tensor):
+            tensor.fill_(0)  # memory of its own: neither side sees it
+    assert greedy_actions(fork) == greedy_actions(policy)
+    assert len(set(greedy_actions(policy))) > 1
+
+
+def test_weights_of_another_network_are_refused_and_change_nothing() -> None:
+    fork = agent(normalize_observations=True).policy().fork(0)
+    before = fork.weights()
+    good = agent(normalize_observations=True, seed=1).policy().weights()
+    for bad, named in [
+        ({**good, "weights": torch.zeros(3)}, r"weights must be a tensor of shape \[\d+\], got \[3\]"),
+        ({**good, "input_scale": torch.ones(5)}, r"input_scale must be a tensor of shape \[4\], got \[5\]"),
+        ({name: good[name] for name in good if name != "input_mean"}, "input_mean must be.*got None"),
+        ({name: good[name] for name in good if name != "epsilon"}, "these weights lack epsilon"),
+    ]:
+        with pytest.raises(ConfigError, match=named):
+            fork.load_weights(bad)
+        after = fork.weights()
+        assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "x"])
+def test_unfit_seeds_of_forks_are_refused(seed: Any) -> None:
+    with pytest.raises(ConfigError, match=f"seed must be a whole number of at least 0, got {seed!r}"):
+        agent().policy().fork(seed)
+
+
+def test_forks_act_in_a_spawned_process_as_they_do_here() -> None:
+    forks = [learned_agent(**settings).policy().fork(3) for settings in PORTABLE.values()]
+    images = gymnasium.spaces.Box(0, 255, (36, 36, 1), np.uint8)
+    config = DQNConfig(network="nature_cnn", buffer_size=10, learning_starts=0, batch_size=1)
+    forks.append(DQN(images, gymnasium.spaces.Discrete(3), config, seed=2).policy().fork(3))
+    images.seed(0)
+    seen = [OBSERVATIONS] * len(PORTABLE) + [[images.sample() for _ in range(5)]]
+    modes = (ActMode.EXPLOIT, ActMode.EXPLORE)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        there = [
+            [process.submit(fork.act, rows, mode).result(timeout=60) for mode in modes]
+            for fork, rows in zip(forks, seen, strict=True)
+        ]
+    here = [
+        [fork.act(rows, ActMode.EXPLOIT), fork.act(rows, ActMode.EXPLORE)]
+        for fork, rows in zip(forks, seen, strict=True)
+    ]
+    assert there == here

@@ -1,4 +1,4 @@
-"""A Q-network's forward pass for a few observations, in numpy.
+"""A perceptron's forward pass for a few observations, in numpy.
 
 For a handful of rows torch's own work takes several times as long as the mathematics, and each of its
 operations gives up the interpreter lock, which a learner at work then keeps for a while. numpy does neither.
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stoker.agents.dqn.network import QNetwork
+from stoker.agents.dqn.perceptron import Perceptron
 
 __all__ = ["SmallPass"]
 
@@ -27,10 +27,11 @@ class SmallPass:
         network: on the CPU.
     """
 
-    def __init__(self, network: QNetwork) -> None:
+    def __init__(self, network: Perceptron) -> None:
         self._layers = [(_array(weight).T, _array(bias)) for weight, bias in network.weights]
         self._inputs = len(self._layers[0][0])
         self._scale = network.scale
+        self._dueling = network.dueling
         self._moments = None
         if network.normalizes:
             self._moments = _array(network.input_mean), _array(network.input_scale)
@@ -50,7 +51,11 @@ class SmallPass:
             values = values @ hidden_weight
             values += hidden_bias
             np.maximum(values, 0.0, out=values)
-        return values @ weight + bias
+        values = values @ weight + bias
+        if self._dueling:
+            advantages = values[:, 1:]
+            values = values[:, :1] + advantages - advantages.mean(axis=1, keepdims=True)
+        return values
 
 
 def _array(tensor: torch.Tensor) -> NDArray[np.float32]:

@@ -1,8 +1,10 @@
-"""DQN (Mnih et al. 2015), with double targets (van Hasselt et al. 2016) when asked for.
+"""DQN (Mnih et al. 2015), and what has been found to improve it since, each when asked for.
 
-It learns off-policy from a uniform replay. Called by a session as ``LearningAgent`` describes; the replay
-is saved apart (``HasReplay``). The same seed and the same order of calls give the same weights: its
-generators are its own, for the first weights, for sampling and for exploring.
+Double targets (van Hasselt et al. 2016), a dueling network (Wang et al. 2016), prioritised replay (Schaul et
+al. 2016) and n-step targets, as Hessel et al. (2018, "Rainbow") put them together. It learns off-policy.
+Called by a session as ``LearningAgent`` describes; the replay is saved apart (``HasReplay``). The same seed
+and the same order of calls give the same weights: its generators are its own, for the first weights, for
+sampling and for exploring.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ import numpy as np
 import torch
 
 from stoker.agents.devices import resolve_device
+from stoker.agents.dqn.build import make_network, make_replay
 from stoker.agents.dqn.config import DQNConfig
 from stoker.agents.dqn.losses import EpisodeLosses
-from stoker.agents.dqn.network import QNetwork, frozen_copy
+from stoker.agents.dqn.network import frozen_copy
 from stoker.agents.dqn.policy import DQNPolicy
+from stoker.agents.dqn.seeds import spawn_seeds
 from stoker.agents.dqn.spaces import DQNSpaces
 from stoker.agents.dqn.state import check_state
 from stoker.agents.dqn.targets import td_loss, td_targets
@@ -28,21 +32,28 @@ from stoker.agents.packing import PackedAdam, PackedWeights
 from stoker.agents.protocol import Policy
 from stoker.errors import ConfigError, TrainingDiverged
 from stoker.processing.moments import RunningMoments
-from stoker.processing.n_step import NStepWindows
+from stoker.processing.n_step import Transition
+from stoker.processing.steps import StepProcessor
+from stoker.replay.batch import PrioritizedBatch
+from stoker.replay.prioritized import PrioritizedReplay
 from stoker.replay.uniform import UniformReplay
 from stoker.types import ActorId, Experience
 
 __all__ = ["DQN"]
+
+_WHAT_REPLAYS_HOLD = ("n_step", "normalize_rewards", "clip_rewards", "prioritized")
+"""Settings without which a replay cannot be rebuilt to what it was."""
 
 
 class DQN:
     """A Q-network, its target network, Adam and a replay.
 
     The target network starts as an equal copy. Learning begins when the replay holds ``learning_starts``
-    transitions and at least one batch. Epsilon is a function of ``total_steps`` alone.
+    transitions and at least one batch. Epsilon is a function of ``total_steps`` alone. Rewards are clipped
+    or scaled only as it learns from them.
 
     Args:
-        observation_space: a Box of any shape.
+        observation_space: a Box of any shape; an image for the convolutional network.
         action_space: a Discrete space, of any ``start``.
         config: the settings; the defaults when left out.
         seed: at least 0; all generators of the agent derive from it.
@@ -73,39 +84,41 @@ class DQN:
         self.opt_steps = 0
         self._spaces = spaces = DQNSpaces(observation_space, action_space)
         self._device = resolve_device(device)
-        for_weights, for_replay, for_exploring = _spawn_seeds(seed, 3)
+        for_weights, for_replay, for_exploring = spawn_seeds(seed, 3)
         self._explore = np.random.Generator(np.random.PCG64(for_exploring))
-        self._online = QNetwork(
-            spaces.observation_shape,
-            spaces.observation_dtype,
-            spaces.n_actions,
-            config.hidden_sizes,
-            torch.Generator().manual_seed(for_weights),
-            normalizes=config.normalize_observations,
-        ).to(self._device)
+        first_weights = torch.Generator().manual_seed(for_weights)
+        self._online = make_network(config, spaces, first_weights).to(self._device)
         self._moments = RunningMoments(math.prod(spaces.observation_shape))
         self._target = frozen_copy(self._online)
         self._weights = PackedWeights(self._online)
         self._target_weights = PackedWeights(self._target)
         self._gradients = self._weights.allocate_gradients()
         self._optimizer = PackedAdam(self._weights, self._gradients, config.learning_rate)
-        self._replay = UniformReplay(
-            config.buffer_size, spaces.observation_shape, spaces.observation_dtype, self._device, for_replay
-        )
+        self._replay = make_replay(config, spaces, self._device, for_replay)
         self._learning_from = max(config.learning_starts, config.batch_size)
-        self._windows = NStepWindows(config.n_step, config.gamma)
+        self._steps = StepProcessor(
+            config.n_step,
+            config.gamma,
+            normalize_rewards=config.normalize_rewards,
+            clip_rewards=config.clip_rewards,
+        )
         self._losses = EpisodeLosses()
         self._last_actor: ActorId | None = None
 
     @property
-    def replay(self) -> UniformReplay:
+    def replay(self) -> UniformReplay | PrioritizedReplay:
         """The replay memory, which ``state_dict`` leaves out."""
         return self._replay
 
     @property
-    def epsilon(self) -> float:
-        """The share of random actions when exploring, as of ``total_steps``."""
-        return self.config.epsilon_at(self.total_steps)
+    def exploration_rate(self) -> float:
+        """How much is explored, as of ``total_steps``: epsilon, or the temperature of the softmax."""
+        return self.config.exploration_rate_at(self.total_steps)
+
+    @property
+    def epsilon(self) -> float | None:
+        """The share of random actions when exploring, as of ``total_steps``; None: it explores otherwise."""
+        return self.exploration_rate if self.config.exploration == "epsilon" else None
 
     def policy(self) -> DQNPolicy:
         """A new acting copy with weights of its own.
@@ -113,10 +126,11 @@ class DQN:
         All policies of one agent share its exploring generator, so that checkpoints hold it: let one
         thread at a time act with any of them.
         """
-        return DQNPolicy(frozen_copy(self._online), self._spaces, self._explore, self.epsilon, self._device)
+        network = frozen_copy(self._online)
+        return DQNPolicy(self.config, self._spaces, network, self._explore, self.exploration_rate)
 
     def publish(self, policy: Policy) -> None:
-        """Copy the weights and the present epsilon into a policy that this agent made.
+        """Copy the weights and the present exploration rate into a policy that this agent made.
 
         Raises:
             ConfigError: It is not a DQN policy.
@@ -125,29 +139,33 @@ class DQN:
             raise ConfigError(
                 f"a DQN agent publishes to the policies it made, not to a {type(policy).__name__}"
             )
-        policy.weights.copy_from(self._weights)
-        policy.epsilon = self.epsilon
+        policy.follow(self._weights, self.exploration_rate)
 
     def rebuild_point(self) -> dict[str, Any]:
-        """The open n-step windows and the number of transitions added so far."""
-        return {"n_added": self._replay.n_added, "windows": self._windows.state_dict()}
+        """The number of transitions added so far, and what steps are processed with."""
+        return {"n_added": self._replay.n_added, **self._steps.state_dict()}
 
     def replay_reference(self) -> dict[str, Any]:
         """Where the replay stands, without its transitions."""
-        return {**self._replay.reference(), "n_step": self.config.n_step}
+        settings = {name: getattr(self.config, name) for name in _WHAT_REPLAYS_HOLD}
+        return {**self._replay.reference(), **settings}
 
     def begin_rebuild(self, point: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
         """Be at that point, with a replay that expects what comes behind it.
 
         Raises:
-            ConfigError: ``n_step`` is another one: the replay would not be what it was.
+            ConfigError: A setting that decides what the replay holds is another one, such as ``n_step``: it
+                would not be what it was.
         """
-        if reference.get("n_step") != self.config.n_step:
-            raise ConfigError(
-                f"n_step={self.config.n_step}: this run's replay was made with {reference.get('n_step')} and "
-                "is rebuilt from its journal: resume with that, or fork the run without its replay"
-            )
-        self._windows.load_state_dict(point["windows"])
+        defaults = DQNConfig()  # as it was for what earlier versions had no setting for
+        for name in _WHAT_REPLAYS_HOLD:
+            own, saved = getattr(self.config, name), reference.get(name, getattr(defaults, name))
+            if saved != own:
+                raise ConfigError(
+                    f"{name}={own}: this run's replay was made with {saved} and is rebuilt from its journal: "
+                    "resume with that, or fork the run without its replay"
+                )
+        self._steps.load_state_dict(point)
         self._replay.begin_rebuild(reference, int(point["n_added"]))
 
     def end_rebuild(self, reference: Mapping[str, Any]) -> None:
@@ -179,23 +197,22 @@ class DQN:
         if experiences:
             if self.config.normalize_observations:
                 self._normalize(experiences)
-            if self.config.n_step == 1:
-                self._replay.extend(experiences)
-            else:
+            if self._steps.changes_steps:
                 for experience in experiences:
-                    for transition, mask in self._windows.add(experience):
-                        self._replay.add(transition, mask)
+                    self._remember(self._steps.process(experience))
+            else:
+                self._replay.extend(experiences)
             self.total_steps += len(experiences)
             self._last_actor = experiences[-1].actor_id
 
     def learn(self) -> dict[str, float] | None:
-        """Do one optimisation step.
+        """Do one optimisation step; with a prioritised replay, new priorities are the errors found in it.
 
         The loss counts towards the running episode of the actor whose transition was observed last.
 
         Returns:
-            ``loss`` (Huber, mean over the batch) and ``q_mean`` (mean value of the actions in the batch);
-            None before learning starts.
+            ``loss`` (Huber, mean over the batch, weighted where the replay is prioritised) and ``q_mean``
+            (mean value of the actions in the batch); None before learning starts.
 
         Raises:
             TrainingDiverged: The loss is not finite: learning diverged. The weights stay as they were.
@@ -203,44 +220,49 @@ class DQN:
         if len(self._replay) < self._learning_from:
             return None
         config = self.config
-        batch = self._replay.sample(config.batch_size)
+        replay = self._replay
+        drawn = replay.sample(config.batch_size)
+        is_prioritized = isinstance(drawn, PrioritizedBatch)
+        batch, weights = (drawn.transitions, drawn.weights) if is_prioritized else (drawn, None)
         actions = batch.actions - self._spaces.first_action if self._spaces.first_action else batch.actions
         with torch.no_grad():
             targets = td_targets(
                 self._online.forward, self._target.forward, batch, config.gamma, double=config.double
             )
             activations = self._online.activations(batch.observations)
-            loss, slopes, q_mean = td_loss(activations[-1], actions, targets)
-            loss_value = loss.item()
+            found = td_loss(activations[-1], actions, targets, weights)
+            loss_value = found.loss.item()
             if not math.isfinite(loss_value):
                 raise TrainingDiverged(
                     f"DQN diverged: the loss of optimisation step {self.opt_steps + 1} is {loss_value}; "
                     f"lower learning_rate ({config.learning_rate:g}), set max_grad_norm "
-                    f"({config.max_grad_norm}) or scale the rewards, and resume from an earlier checkpoint"
+                    f"({config.max_grad_norm}), clip_rewards or normalize_rewards, and resume from an "
+                    "earlier checkpoint"
                 )
-            self._online.backward(activations, slopes)
+            self._online.backward(activations, found.gradient)
             self._limit_gradients()
             self._optimizer.step()
             self.opt_steps += 1
             self._follow()
+            if is_prioritized and isinstance(replay, PrioritizedReplay):
+                replay.update_priorities(drawn.indices, found.errors.abs())
         if self._last_actor is not None:
             self._losses.add(self._last_actor, loss_value)
-        return {"loss": loss_value, "q_mean": q_mean.item()}
+        return {"loss": loss_value, "q_mean": found.q_mean.item()}
 
     def episode_extras(self, actor_id: ActorId) -> dict[str, float]:
-        """``epsilon``, and ``loss_mean``, ``loss_std``, ``loss_max`` over that actor's episode.
+        """``epsilon`` or ``temperature``, and ``loss_mean``, ``loss_std``, ``loss_max`` over the episode.
 
         Reading them clears the actor's losses, so that nothing is kept for actors that do not come back:
-        a second call gives epsilon alone. Without a loss in the episode the loss keys are absent, and
-        ``loss_std`` is so below two.
+        a second call gives the exploration rate alone. Without a loss in the episode the loss keys are
+        absent, and ``loss_std`` is so below two.
         """
-        return {"epsilon": self.epsilon, **self._losses.take(actor_id)}
+        return {self.config.exploration_rate_name: self.exploration_rate, **self._losses.take(actor_id)}
 
     def on_episode_start(self, actor_id: ActorId) -> None:
         """End that actor's episode before, if it was given up: what it did still counts, its losses don't."""
         self._losses.drop(actor_id)
-        for transition, mask in self._windows.give_up(actor_id):
-            self._replay.add(transition, mask)
+        self._remember(self._steps.give_up(actor_id))
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer, exploring generator, counters, settings, spaces, and running episodes.
@@ -257,7 +279,7 @@ class DQN:
             "explore_generator": self._explore.bit_generator.state,
             "total_steps": self.total_steps,
             "opt_steps": self.opt_steps,
-            "windows": self._windows.state_dict(),
+            **self._steps.state_dict(),
             "moments": self._moments.state_dict(),
             "losses": self._losses.state_dict(),
             "last_actor": self._last_actor,
@@ -279,10 +301,14 @@ class DQN:
         self._explore.bit_generator.state = state["explore_generator"]
         self.total_steps = int(state["total_steps"])
         self.opt_steps = int(state["opt_steps"])
-        self._windows.load_state_dict(state["windows"])
+        self._steps.load_state_dict(state)
         self._moments.load_state_dict(state["moments"])
         self._losses.load_state_dict(state["losses"])
         self._last_actor = state["last_actor"]
+
+    def _remember(self, transitions: Sequence[Transition]) -> None:
+        for transition, mask in transitions:
+            self._replay.add(transition, mask)
 
     def _normalize(self, experiences: Sequence[Experience]) -> None:
         """Take the observations into the statistics; the target network gets them with its next weights."""
@@ -304,12 +330,3 @@ class DQN:
             self._target_weights.blend_from(self._weights, self.config.tau)
         elif self.opt_steps % self.config.target_update_interval == 0:
             self._target_weights.copy_from(self._weights)
-
-
-def _spawn_seeds(seed: int, count: int) -> list[int]:
-    """Independent seeds, 64 bits each, from one."""
-    try:
-        children = np.random.SeedSequence(seed).spawn(count)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"seed must be a whole number of at least 0, got {seed!r}") from error
-    return [int(child.generate_state(1, np.uint64)[0]) for child in children]

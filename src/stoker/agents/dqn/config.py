@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import msgspec
 
 from stoker.agents.ranges import require, require_real, require_whole
 
 __all__ = ["DQNConfig"]
+
+_Network = Literal["mlp", "nature_cnn"]
+_Exploration = Literal["epsilon", "softmax"]
 
 
 class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -37,8 +42,17 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     tau: float | None = None
     """Fraction by which the target network follows at each optimisation step, instead of whole copies."""
 
+    network: _Network = "mlp"
+    """A perceptron for observations of any shape, or the convolutions of Mnih et al. (2015) for images."""
+
     hidden_sizes: tuple[int, ...] = (64, 64)
-    """Width of each hidden layer; without any, Q-values are linear in the observation."""
+    """Width of each hidden layer of the perceptron; without any, Q-values are linear in the observation."""
+
+    dueling: bool = False
+    """Let the network say what the state is worth, and apart from it what each action adds to that."""
+
+    exploration: _Exploration = "epsilon"
+    """Explore by a share of random actions, or by actions that are the likelier the higher their value."""
 
     initial_epsilon: float = 1.0
     """Share of random actions at the first environment step."""
@@ -49,14 +63,44 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     epsilon_decay_steps: int = 10_000
     """Environment steps over which epsilon falls linearly from its initial to its final value."""
 
+    softmax_temperature: float = 1.0
+    """Difference of two values at which the better action is e times as likely. Unused with epsilon."""
+
     normalize_observations: bool = False
     """Bring observations to mean 0 and variance 1 by their running statistics."""
+
+    normalize_rewards: bool = False
+    """Divide the rewards to learn from by the standard deviation of discounted returns."""
+
+    clip_rewards: float | None = None
+    """Limit of the size of the rewards to learn from, after dividing; none leaves them as they are."""
 
     n_step: int = 1
     """Steps whose rewards are summed before the value of where they led is taken."""
 
     double: bool = False
     """Choose the next action with the network, not with the target network that values it (double DQN)."""
+
+    prioritized: bool = False
+    """Replay transitions the more often the larger their last error was, instead of all equally often."""
+
+    priority_alpha: float = 0.6
+    """Power of the error that a transition is drawn by: 0 is uniform, 1 is proportional."""
+
+    priority_beta: float = 0.4
+    """How far weights in the loss make up for uneven drawing, at first: 0 is not at all, 1 is wholly."""
+
+    priority_final_beta: float = 1.0
+    """The same at the end."""
+
+    priority_beta_steps: int = 500_000
+    """Optimisation steps over which beta goes linearly from its first to its final value."""
+
+    priority_epsilon: float = 1e-6
+    """What is added to each error, so that no transition is never drawn again."""
+
+    memory_map: str | None = None
+    """Directory for a replay that is larger than the memory: a mapped file; none keeps it in memory."""
 
     max_grad_norm: float | None = 10.0
     """Gradients of a larger norm are scaled down to it; none leaves them as they are."""
@@ -87,11 +131,26 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             f"at most initial_epsilon ({self.initial_epsilon})",
         )
         require_whole("epsilon_decay_steps", self.epsilon_decay_steps, at_least=1)
+        require_real("softmax_temperature", self.softmax_temperature, above=0.0)
         require_whole("n_step", self.n_step, at_least=1)
-        for field in ("double", "normalize_observations"):
+        for field in ("priority_alpha", "priority_beta", "priority_final_beta"):
+            require_real(field, getattr(self, field), low=0.0, high=1.0)
+        require_whole("priority_beta_steps", self.priority_beta_steps, at_least=1)
+        require_real("priority_epsilon", self.priority_epsilon, above=0.0, high=1.0)
+        for field in ("double", "dueling", "prioritized", "normalize_observations", "normalize_rewards"):
             require(isinstance(getattr(self, field), bool), field, getattr(self, field), "True or False")
-        if self.max_grad_norm is not None:
-            require_real("max_grad_norm", self.max_grad_norm, above=0.0)
+        for field, choices in (("network", get_args(_Network)), ("exploration", get_args(_Exploration))):
+            value = getattr(self, field)
+            require(value in choices, field, value, " or ".join(map(repr, choices)))
+        for field in ("max_grad_norm", "clip_rewards"):
+            if getattr(self, field) is not None:
+                require_real(field, getattr(self, field), above=0.0)
+        require(
+            self.memory_map is None or (isinstance(self.memory_map, str) and self.memory_map != ""),  # pyright: ignore[reportUnnecessaryIsInstance] - not yet checked
+            "memory_map",
+            self.memory_map,
+            "None or the path of a directory",
+        )
         for field in ("batch_size", "learning_starts"):
             require(
                 getattr(self, field) <= self.buffer_size,
@@ -106,3 +165,12 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         if progress == 1.0:
             return self.final_epsilon
         return self.initial_epsilon + progress * (self.final_epsilon - self.initial_epsilon)
+
+    @property
+    def exploration_rate_name(self) -> str:
+        """What the exploration rate is called where it is reported: ``"epsilon"`` or ``"temperature"``."""
+        return "epsilon" if self.exploration == "epsilon" else "temperature"
+
+    def exploration_rate_at(self, total_steps: int) -> float:
+        """How much is explored after that many environment steps: epsilon, or the temperature."""
+        return self.epsilon_at(total_steps) if self.exploration == "epsilon" else self.softmax_temperature

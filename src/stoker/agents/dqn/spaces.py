@@ -54,11 +54,15 @@ class DQNSpaces:
     def __init__(self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]) -> None:
         if not isinstance(observation_space, gymnasium.spaces.Box) or 0 in observation_space.shape:
             raise ConfigError(
-                f"DQN cannot observe {observation_space}: it takes a Box with at least one number "
-                "(wrap the environment with gymnasium.wrappers.FlattenObservation)"
+                f"DQN cannot observe {observation_space}: it takes a Box with at least one number, of any "
+                "shape and of floats, integers or bools (gymnasium.wrappers.FlattenObservation makes one of "
+                "Discrete, MultiDiscrete, MultiBinary, Tuple and Dict spaces)"
             )
         if not isinstance(action_space, gymnasium.spaces.Discrete):
-            raise ConfigError(f"DQN cannot act in {action_space}: it takes a Discrete action space")
+            raise ConfigError(
+                f"DQN cannot act in {action_space}: it takes a Discrete action space, of any number of "
+                "actions and any start"
+            )
         dtype = np.dtype(cast("Any", observation_space).dtype.name)  # in this machine's byte order
         self._dtype = np.dtype(np.float32) if dtype.kind == "f" else dtype
         self._takes_floats = dtype.kind == "f"

@@ -5,36 +5,49 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import torch
 
+from stoker.agents.dqn.config import DQNConfig
 from stoker.errors import ConfigError
 
 __all__ = ["check_state"]
+
+_ADDED_LATER = {"rewards"}  # states of earlier versions lack it, and are as good without
 
 
 def check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Refuse a state that the agent with the state ``own`` cannot become.
 
-    The agent's kind, its spaces, the sizes of its hidden layers, whether it normalises, and the shapes of
-    all weights must be equal; other settings may differ.
+    The agent's kind, its spaces, the kind and sizes of its network, whether it normalises observations, and
+    the shapes of all weights must be equal; other settings may differ.
 
     Raises:
         ConfigError: The message names both sides.
     """
     if state.get("agent") != own["agent"]:
         raise ConfigError(f"a {own['agent']} agent cannot load the state of {_kind(state)}")
-    if missing := sorted({*own} - {*state}):
+    if missing := sorted({*own} - {*state} - _ADDED_LATER):
         raise ConfigError(f"the saved {own['agent']} state is not whole: it lacks {', '.join(missing)}")
     if not isinstance(state["explore_generator"], Mapping):
         raise ConfigError(
-            "the saved agent is of an earlier version of stoker, whose exploring cannot be gone on with"
+            "the saved agent is of an earlier version of stoker, whose exploring cannot be gone on with: "
+            "train anew, or load it with the version that wrote it"
         )
     for part in ("observation_space", "action_space"):
         _compare(part, state[part], own[part])
-    _compare("hidden_sizes", *(list(side["config"]["hidden_sizes"]) for side in (state, own)))
-    _compare("normalize_observations", *(side["config"]["normalize_observations"] for side in (state, own)))
+    saved_config, own_config = _config(state), _config(own)
+    for field in ("network", "dueling", "normalize_observations"):
+        _compare(field, saved_config[field], own_config[field])
+    if own_config["network"] == "mlp":
+        _compare("hidden_sizes", *(list(config["hidden_sizes"]) for config in (saved_config, own_config)))
     for network in ("online", "target"):
         _compare(f"weights of the {network} network", _shapes(state[network]), _shapes(own[network]))
+
+
+def _config(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings; those that are younger than the state were as the defaults are."""
+    return {**msgspec.to_builtins(DQNConfig()), **state["config"]}
 
 
 def _compare(what: str, saved: object, own: object) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
 from stoker.replay.batch import Batch
 
-__all__ = ["td_loss", "td_targets"]
+__all__ = ["TDLoss", "td_loss", "td_targets"]
 
 QFunction = Callable[[torch.Tensor], torch.Tensor]
 """Observations ``[B, *observation_shape]`` -> values float32 ``[B, n_actions]``."""
@@ -36,26 +37,46 @@ def td_targets(
         return torch.addcmul(batch.rewards, batch.bootstrap_masks, best, value=gamma)
 
 
+class TDLoss(NamedTuple):
+    """How far values are from what they regress to.
+
+    Attributes:
+        loss: to be minimised, ``[]``.
+        gradient: of the loss with respect to the values, float32 ``[B, n_actions]``.
+        errors: of the taken actions' values, float32 ``[B]``: value minus target.
+        q_mean: the mean of the taken actions' values, ``[]``.
+    """
+
+    loss: torch.Tensor
+    gradient: torch.Tensor
+    errors: torch.Tensor
+    q_mean: torch.Tensor
+
+
 def td_loss(
-    values: torch.Tensor, action_indices: torch.Tensor, targets: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    values: torch.Tensor,
+    action_indices: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor | None = None,
+) -> TDLoss:
     """The Huber loss (delta 1, mean over the batch) of the taken actions' values.
 
     Args:
         values: of all actions, float32 ``[B, n_actions]``, without gradient.
         action_indices: the actions taken, counted from zero, int64 ``[B]``.
         targets: what to regress to, float32 ``[B]``.
-
-    Returns:
-        The loss ``[]``, its gradient with respect to ``values`` (float32 ``[B, n_actions]``), and the mean
-        ``[]`` of the values of the taken actions.
+        weights: what each transition's loss is multiplied with, float32 ``[B]``, such as the importance of a
+            prioritised draw (Schaul et al. 2016, section 3.4); None: one.
     """
     indices = action_indices.unsqueeze(1)
     taken = values.gather(1, indices).squeeze(1)
     errors = taken - targets
     slopes = errors.clamp(-1.0, 1.0)
     # Within delta e * (e - e/2) = e^2 / 2; beyond it 1 * (|e| - 1/2).
+    halves = torch.sub(errors, slopes, alpha=0.5)
+    if weights is not None:
+        slopes *= weights
     n_rows = values.shape[0]
-    loss = slopes.dot(torch.sub(errors, slopes, alpha=0.5)) / n_rows
+    loss = slopes.dot(halves) / n_rows
     gradient = torch.zeros_like(values).scatter_(1, indices, slopes.div_(n_rows).unsqueeze(1))
-    return loss, gradient, taken.mean()
+    return TDLoss(loss, gradient, errors, taken.mean())

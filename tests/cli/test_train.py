@@ -40,7 +40,7 @@ def test_the_best_evaluation_is_that_of_the_rows(trained: Any) -> None:
 def test_a_run_directory_is_complete(trained: Any) -> None:
     names = {path.name for path in trained.run.rglob("*") if path.is_file()}
     assert names == {
-        "metadata.json", "config.json", "train_episodes.jsonl", "eval_episodes.jsonl",
+        "metadata.json", "config.json", "train_episodes.jsonl", "eval_episodes.jsonl", "metrics.jsonl",
         "step_800.pt", "step_1200.pt", "latest.pt", "best.pt",
         "0001-000000000000.journal", ".lock", ".lock.guard", ".published",
     }  # fmt: skip

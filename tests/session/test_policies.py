@@ -43,47 +43,49 @@ def version_of(policy: Any) -> float:
 
 def test_publishing_turns_the_copies_round() -> None:
     agent: Any = Versioned()
-    buffer = PolicyBuffer(agent)
-    assert buffer.version == 0
+    buffer = PolicyBuffer(agent, opt_steps=40)
+    assert (buffer.version, buffer.published) == (0, 40)
     for version in range(1, 6):
         agent.version = version
-        assert buffer.publish()
+        buffer.publish(40 + version)
         policy, ticket = buffer.acquire()
         assert version_of(policy) == buffer.version == version
+        assert buffer.opt_steps(ticket) == buffer.published == 40 + version
         buffer.release(ticket)
 
 
-def test_while_the_idle_copy_is_in_use_publishing_is_put_off() -> None:
+def test_publishing_never_waits_and_never_writes_to_a_copy_in_use() -> None:
     agent: Any = Versioned()
     buffer = PolicyBuffer(agent)
-    old, old_ticket = buffer.acquire()
-    agent.version = 1
-    assert buffer.publish(), "the other copy is free"
-    agent.version = 2
-    assert not buffer.publish(), "someone still acts on the idle copy"
-    assert version_of(old) == 0
-    assert buffer.version == 1
-    new, new_ticket = buffer.acquire()
-    assert version_of(new) == 1
-    assert new is not old
-    buffer.release(new_ticket)
-    assert not buffer.publish()
-    buffer.release(old_ticket)
-    assert buffer.publish()
+    held = []
+    for version in range(1, 5):  # each of these goes on acting
+        held.append((version - 1, *buffer.acquire()))
+        agent.version = version
+        buffer.publish(10 * version)
+    for version, policy, ticket in held:
+        assert version_of(policy) == version
+        assert buffer.opt_steps(ticket) == 10 * version
     newest, ticket = buffer.acquire()
-    assert version_of(newest) == 2
-    buffer.release(ticket)
+    assert version_of(newest) == 4
+    assert len({id(policy) for _, policy, _ in held} | {id(newest)}) == 5
 
 
-def test_one_of_several_users_keeps_a_copy() -> None:
+def test_a_copy_that_was_given_back_is_used_again() -> None:
     agent: Any = Versioned()
     buffer = PolicyBuffer(agent)
-    (_, first), (_, second) = buffer.acquire(), buffer.acquire()
-    assert buffer.publish()
-    buffer.release(first)
-    assert not buffer.publish()
-    buffer.release(second)
-    assert buffer.publish()
+    _, first = buffer.acquire()
+    _, second = buffer.acquire()
+    seen = set()
+    for version in range(1, 20):
+        agent.version = version
+        buffer.publish(version)
+        policy, ticket = buffer.acquire()
+        seen.add(id(policy))
+        buffer.release(ticket)
+        if version == 3:  # until then the first one is in use, by two
+            buffer.release(first)
+            buffer.release(second)
+    assert len(seen) == 3
 
 
 def test_a_thread_that_acts_while_another_publishes_never_sees_half_written_weights() -> None:
@@ -110,7 +112,7 @@ def test_a_thread_that_acts_while_another_publishes_never_sees_half_written_weig
     deadline = time.monotonic() + 20
     while min(len(set(versions)) for versions in seen) < 20 and not problems and time.monotonic() < deadline:
         agent.version += 1
-        buffer.publish()
+        buffer.publish(agent.version)
     done.set()
     for thread in threads:
         thread.join()

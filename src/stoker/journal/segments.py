@@ -68,6 +68,8 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         first_event: the number of the first event in it.
         total_steps: environment steps consumed before that event.
         opt_interval: transitions per call of ``learn``.
+        warmup_period: transitions before the first call.
+        max_opts: optimisation steps after which there are no more calls; None: no limit.
         rebuild: what the agent needs to take the events in from here on, such as a small dict of arrays.
         version: of the format.
     """
@@ -76,6 +78,8 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     first_event: int
     total_steps: int
     opt_interval: int
+    warmup_period: int = 0
+    max_opts: int | None = None
     rebuild: Any = None
     version: int = VERSION
 
@@ -208,7 +212,7 @@ class SegmentDecoder:
             if fields["version"] > VERSION:
                 raise msgspec.DecodeError(f"its format {fields['version']} is newer: update stoker")
             rebuild = codec.decode(fields.pop("rebuild"))
-            plain = msgspec.convert(fields, dict[str, int])
+            plain: Any = msgspec.convert(fields, dict[str, int | None])
             return SegmentHeader(**plain, rebuild=rebuild)
         except (KeyError, TypeError, AttributeError) as error:
             raise msgspec.DecodeError(f"no header: {type(error).__name__}: {error}") from error

@@ -3,7 +3,7 @@
 from stoker.runs.forking import fork
 from stoker.runs.listing import list_runs
 from stoker.runs.locking import RunLock
-from stoker.runs.metadata import Attempt, EvalEpisodeRow, RunMetadata, TrainEpisodeRow
+from stoker.runs.metadata import Attempt, EvalEpisodeRow, MetricsRow, RunMetadata, TrainEpisodeRow
 from stoker.runs.processes import Holder
 from stoker.runs.reading import Columns
 from stoker.runs.retention import Retention
@@ -14,6 +14,7 @@ __all__ = [
     "Columns",
     "EvalEpisodeRow",
     "Holder",
+    "MetricsRow",
     "Retention",
     "RunLock",
     "RunMetadata",

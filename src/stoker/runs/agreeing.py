@@ -19,13 +19,13 @@ from stoker.runs import naming
 from stoker.runs.bests import Score
 from stoker.runs.finding import METADATA
 from stoker.runs.findings import Finding
-from stoker.runs.metadata import EvalEpisodeRow, RunMetadata, TrainEpisodeRow
-from stoker.runs.run import EVAL_ROWS, TRAIN_ROWS, TrainingRun
+from stoker.runs.metadata import EvalEpisodeRow, MetricsRow, RunMetadata, TrainEpisodeRow
+from stoker.runs.run import EVAL_ROWS, METRICS_ROWS, TRAIN_ROWS, TrainingRun
 from stoker.writer import files
 
 __all__ = ["SavedPoint", "saved_point", "what_disagrees"]
 
-Rows = tuple[list[TrainEpisodeRow] | None, list[EvalEpisodeRow] | None]
+Rows = tuple[list[TrainEpisodeRow] | None, list[EvalEpisodeRow] | None, list[MetricsRow] | None]
 
 
 class SavedPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +33,7 @@ class SavedPoint(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: of its file.
-        total_steps, total_episodes, eval_episodes: in the run up to it.
+        total_steps, total_episodes, eval_episodes, records: in the run up to it.
         events: of the journal before it, or None.
         needs_from: the first event of the journal that a resume from it reads; None: it reads none.
         rebuild_from: the event at which a segment must begin for that, or None.
@@ -43,6 +43,7 @@ class SavedPoint(msgspec.Struct, frozen=True, kw_only=True):
     total_steps: int
     total_episodes: int
     eval_episodes: int = 0
+    records: int = 0
     events: int | None = None
     needs_from: int | None = None
     rebuild_from: int | None = None
@@ -52,6 +53,7 @@ class _Session(msgspec.Struct):
     total_steps: int
     total_episodes: int
     eval_episodes: int = 0
+    records: int = 0
 
 
 class _Position(msgspec.Struct):
@@ -84,6 +86,7 @@ def saved_point(path: Path, state: Mapping[str, Any]) -> SavedPoint:
         total_steps=session.total_steps,
         total_episodes=session.total_episodes,
         eval_episodes=session.eval_episodes,
+        records=session.records,
         events=None if position is None else position.events,
         needs_from=None if position is None else position.needs_from,
         rebuild_from=None if position is None else position.rebuild_from,
@@ -107,13 +110,13 @@ def what_disagrees(
         metadata: as it is on disk.
         points: the step checkpoints that are whole.
         best: value and step of ``best.pt``, if it is whole.
-        rows: the training and evaluation rows that count; None: they cannot be read.
+        rows: the training, evaluation and metrics rows that count; None: they cannot be read.
         journal: what reading it found, if there is one.
         is_live: whether somebody writes the run meanwhile.
     """
     newest = max(points, key=lambda point: point.total_steps, default=None)
     yield from _of_metadata(run, metadata, newest, best, is_live=is_live)
-    train, evaluations = rows
+    train, evaluations, metrics = rows
     if train is not None:
         yield from _of_train_rows(train, points)
     if evaluations is not None and newest is not None and len(evaluations) < newest.eval_episodes:
@@ -121,6 +124,9 @@ def what_disagrees(
             EVAL_ROWS,
             f"{len(evaluations):,} rows count, {newest.name} was written after {newest.eval_episodes:,}",
         )
+    if metrics is not None and newest is not None and len(metrics) < newest.records:
+        text = f"{len(metrics):,} rows count, {newest.name} was written after {newest.records:,}"
+        yield _damaged(METRICS_ROWS, text)
     for point in points:
         yield from _of_journal(run, point, journal, is_newest=point is newest)
 

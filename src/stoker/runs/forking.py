@@ -22,8 +22,16 @@ from stoker.runs.bests import Score, best_of
 from stoker.runs.checkpoints import remove_all, step_of
 from stoker.runs.documents import write_json
 from stoker.runs.finding import FORKING, METADATA, read_metadata
-from stoker.runs.metadata import Attempt, EvalEpisodeRow, RunMetadata, TrainEpisodeRow, counting, now
-from stoker.runs.run import CONFIG, EVAL_ROWS, TRAIN_ROWS, TrainingRun
+from stoker.runs.metadata import (
+    Attempt,
+    EvalEpisodeRow,
+    MetricsRow,
+    RunMetadata,
+    TrainEpisodeRow,
+    counting,
+    now,
+)
+from stoker.runs.run import CONFIG, EVAL_ROWS, METRICS_ROWS, TRAIN_ROWS, TrainingRun
 from stoker.types import AnyPath
 from stoker.writer import cut_rows, decode_rows, files, load_checkpoint, publish_checkpoint, verify_checkpoint
 
@@ -187,6 +195,12 @@ def _copy_rows(source: TrainingRun, fork: TrainingRun) -> None:
         fork.directory / EVAL_ROWS,
         lambda row: counts(row) and row.total_steps_at_eval <= steps,
         EvalEpisodeRow,
+    )
+    cut_rows(
+        source.directory / METRICS_ROWS,
+        fork.directory / METRICS_ROWS,
+        lambda row: counts(row) and row.total_steps <= steps,
+        MetricsRow,
     )
     n_copied = len(decode_rows(fork.directory / TRAIN_ROWS, TrainEpisodeRow))
     if n_copied != episodes:

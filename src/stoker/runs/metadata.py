@@ -107,7 +107,22 @@ class EvalEpisodeRow(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 1
 
 
-Row = TypeVar("Row", TrainEpisodeRow, EvalEpisodeRow)
+class MetricsRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``metrics.jsonl``.
+
+    Attributes:
+        total_steps: the environment step that the record is of.
+        metrics: its numbers and texts, by name.
+        time, attempt: as in a training row.
+    """
+
+    total_steps: int
+    metrics: dict[str, float | str]
+    time: datetime
+    attempt: int = 1
+
+
+Row = TypeVar("Row", TrainEpisodeRow, EvalEpisodeRow, MetricsRow)
 
 
 def now() -> datetime:
@@ -120,7 +135,7 @@ def effective(rows: Iterable[Row], attempts: Sequence[Attempt]) -> list[Row]:
     return list(filter(counting(attempts), rows))
 
 
-def counting(attempts: Sequence[Attempt]) -> Callable[[TrainEpisodeRow | EvalEpisodeRow], bool]:
+def counting(attempts: Sequence[Attempt]) -> Callable[[TrainEpisodeRow | EvalEpisodeRow | MetricsRow], bool]:
     """Tells of a row whether it counts, in the history of these attempts."""
     # The lowest point that any later attempt went back to, for each attempt.
     steps: dict[int, int] = {}
@@ -132,9 +147,10 @@ def counting(attempts: Sequence[Attempt]) -> Callable[[TrainEpisodeRow | EvalEpi
         lowest_steps = min(lowest_steps, attempt.from_steps)
         lowest_episodes = min(lowest_episodes, attempt.from_episodes)
 
-    def counts(row: TrainEpisodeRow | EvalEpisodeRow) -> bool:
+    def counts(row: TrainEpisodeRow | EvalEpisodeRow | MetricsRow) -> bool:
         if isinstance(row, TrainEpisodeRow):
             return row.episode <= episodes.get(row.attempt, lowest_episodes)
-        return row.total_steps_at_eval <= steps.get(row.attempt, lowest_steps)
+        at = row.total_steps if isinstance(row, MetricsRow) else row.total_steps_at_eval
+        return at <= steps.get(row.attempt, lowest_steps)
 
     return counts

@@ -8,27 +8,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from stoker.errors import RunBroken
-from stoker.runs.metadata import Attempt, EvalEpisodeRow, TrainEpisodeRow, counting
+from stoker.runs.metadata import Attempt, EvalEpisodeRow, MetricsRow, TrainEpisodeRow, counting
 from stoker.runs.run import TrainingRun
 from stoker.writer import RowLog, check_rows, decode_rows
 
 __all__ = ["lost_rows"]
 
-RowType = type[TrainEpisodeRow | EvalEpisodeRow]
+RowType = type[TrainEpisodeRow | EvalEpisodeRow | MetricsRow]
 
 
-def lost_rows(run: TrainingRun, total_episodes: int, eval_episodes: int) -> Iterator[str]:
+def lost_rows(run: TrainingRun, total_episodes: int, eval_episodes: int, records: int = 0) -> Iterator[str]:
     """What is damaged or missing, one text for each file that has lost something. Blocks.
 
     Args:
         run: the run.
         total_episodes: training episodes that the checkpoint counts.
         eval_episodes: evaluation episodes that it counts.
+        records: records of the metrics that it counts.
     """
     attempts = run.metadata.attempts
     for log, n_counted, row_type in (
         (run.train_log, total_episodes, TrainEpisodeRow),
         (run.eval_log, eval_episodes, EvalEpisodeRow),
+        (run.metrics_log, records, MetricsRow),
     ):
         if (lost := _lost(log, n_counted, row_type, attempts)) is not None:
             yield f"{log.path}: {lost}"

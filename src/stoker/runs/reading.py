@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stoker.runs.metadata import EvalEpisodeRow, TrainEpisodeRow
+from stoker.runs.metadata import EvalEpisodeRow, MetricsRow, TrainEpisodeRow
 
 __all__ = ["Columns", "columns_of"]
 
 Columns = dict[str, NDArray[Any]]
-"""One array per field, all of one length; an extra is the column ``extras.<key>``, NaN where absent."""
+"""One array per field, all of one length. An extra is the column ``extras.<key>``, a metric
+``metrics.<key>``: numbers are NaN where absent; a metric that is a text anywhere is a column of objects, with
+None where absent."""
+
+_MAPPINGS = ("extras", "metrics")
 
 
 def columns_of(
-    rows: Sequence[TrainEpisodeRow] | Sequence[EvalEpisodeRow], row_type: type[msgspec.Struct]
+    rows: Sequence[TrainEpisodeRow] | Sequence[EvalEpisodeRow] | Sequence[MetricsRow],
+    row_type: type[msgspec.Struct],
 ) -> Columns:
     """Turn rows around. Numbers become int64 or float64, statuses, actors and times objects."""
     columns: Columns = {}
     for field in msgspec.structs.fields(row_type):
-        if field.name == "extras":
+        if field.name in _MAPPINGS:
             continue
         values = [getattr(row, field.name) for row in rows]
         if field.type is int or field.type is float:
@@ -32,6 +37,21 @@ def columns_of(
             column = np.empty(len(values), dtype=object)
             column[:] = [value.value if field.name == "status" else value for value in values]
             columns[field.name] = column
-    for key in dict.fromkeys(key for row in rows for key in row.extras):
-        columns[f"extras.{key}"] = np.array([row.extras.get(key, np.nan) for row in rows], dtype=np.float64)
+    for name in _MAPPINGS:
+        if name in row_type.__struct_fields__:
+            columns |= _columns_of_keys(name, [getattr(row, name) for row in rows])
+    return columns
+
+
+def _columns_of_keys(name: str, found: Sequence[Mapping[str, float | str]]) -> Columns:
+    columns: Columns = {}
+    for key in dict.fromkeys(key for values in found for key in values):
+        if any(isinstance(values.get(key), str) for values in found):
+            column = np.empty(len(found), dtype=object)
+            column[:] = [values.get(key) for values in found]
+            columns[f"{name}.{key}"] = column
+        else:
+            columns[f"{name}.{key}"] = np.array(
+                [values.get(key, np.nan) for values in found], dtype=np.float64
+            )
     return columns

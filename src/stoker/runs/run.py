@@ -1,7 +1,7 @@
 """TrainingRun: one directory, from its creation to reading it back.
 
     runs/<name>/<version>/<YYYYMMDD_HHMMSS>/
-        metadata.json  config.json  train_episodes.jsonl  eval_episodes.jsonl
+        metadata.json  config.json  train_episodes.jsonl  eval_episodes.jsonl  metrics.jsonl
         checkpoints/step_<N>.pt  latest.pt  best.pt
         journal/<attempt>-<first event>.journal
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -20,17 +21,26 @@ import msgspec
 from anyio import to_thread
 
 from stoker.errors import ConfigError, RunBroken, RunNotFound
+from stoker.recorders import row_value
 from stoker.runs import naming
 from stoker.runs.documents import read_json, write_json
 from stoker.runs.finding import is_run, read_metadata, runs_below
-from stoker.runs.metadata import Attempt, EvalEpisodeRow, RunMetadata, TrainEpisodeRow, effective, now
+from stoker.runs.metadata import (
+    Attempt,
+    EvalEpisodeRow,
+    MetricsRow,
+    RunMetadata,
+    TrainEpisodeRow,
+    effective,
+    now,
+)
 from stoker.runs.reading import Columns, columns_of
 from stoker.runs.saved import SavedTraining
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActorId, AnyPath
 from stoker.writer import RowLog, decode_rows, files
 
-__all__ = ["CONFIG", "EVAL_ROWS", "TRAIN_ROWS", "TrainingRun"]
+__all__ = ["CONFIG", "EVAL_ROWS", "METRICS_ROWS", "TRAIN_ROWS", "TrainingRun"]
 
 logger = logging.getLogger("stoker.runs")
 T = TypeVar("T")
@@ -38,6 +48,7 @@ T = TypeVar("T")
 CONFIG = "config.json"
 TRAIN_ROWS = "train_episodes.jsonl"
 EVAL_ROWS = "eval_episodes.jsonl"
+METRICS_ROWS = "metrics.jsonl"
 
 
 class TrainingRun(SavedTraining):
@@ -51,6 +62,7 @@ class TrainingRun(SavedTraining):
         super().__init__(directory, metadata)
         self.train_log = RowLog(directory / TRAIN_ROWS)
         self.eval_log = RowLog(directory / EVAL_ROWS)
+        self.metrics_log = RowLog(directory / METRICS_ROWS)
 
     def __repr__(self) -> str:
         return f"TrainingRun({os.fspath(self.directory)!r})"
@@ -254,6 +266,17 @@ class TrainingRun(SavedTraining):
             attempt=self.attempt,
         )
 
+    def metrics_row(self, total_steps: int, record: Mapping[str, Any]) -> MetricsRow | None:
+        """The row for a record of the metrics: its numbers and texts; None where it has none of these."""
+        metrics = {key: value for key, found in record.items() if (value := row_value(found)) is not None}
+        if not metrics:
+            return None
+        return MetricsRow(total_steps=total_steps, metrics=metrics, time=now(), attempt=self.attempt)
+
+    async def read_metrics(self, *, all_attempts: bool = False) -> Columns:
+        """The rows of metrics as columns; with ``all_attempts`` also those of an abandoned future."""
+        return await to_thread.run_sync(self._read_rows, METRICS_ROWS, MetricsRow, all_attempts)
+
     async def read_train_episodes(self, *, all_attempts: bool = False) -> Columns:
         """The training rows as columns; with ``all_attempts`` also those of an abandoned future."""
         return await to_thread.run_sync(self._read_rows, TRAIN_ROWS, TrainEpisodeRow, all_attempts)
@@ -272,6 +295,7 @@ class TrainingRun(SavedTraining):
         try:
             await self.train_log.aclose()
             await self.eval_log.aclose()
+            await self.metrics_log.aclose()
         finally:
             self.release()
 

@@ -14,18 +14,18 @@ from typing import Any, TypeVar
 from stoker.errors import CheckpointNotFound, RunDirectoryError, StokerError
 from stoker.journal import JournalReport
 from stoker.runs import naming
-from stoker.runs.agreeing import SavedPoint, saved_point, what_disagrees
+from stoker.runs.agreeing import Rows, SavedPoint, saved_point, what_disagrees
 from stoker.runs.bests import Score, best_of
 from stoker.runs.documents import read_json
 from stoker.runs.finding import METADATA, read_metadata
 from stoker.runs.findings import Finding
-from stoker.runs.metadata import EvalEpisodeRow, RunMetadata, TrainEpisodeRow, effective
-from stoker.runs.run import CONFIG, EVAL_ROWS, TRAIN_ROWS, TrainingRun
+from stoker.runs.metadata import EvalEpisodeRow, MetricsRow, RunMetadata, TrainEpisodeRow, effective
+from stoker.runs.run import CONFIG, EVAL_ROWS, METRICS_ROWS, TRAIN_ROWS, TrainingRun
 from stoker.writer import check_rows, decode_rows, files, load_checkpoint
 
 __all__ = ["verify_run"]
 
-Row = TypeVar("Row", TrainEpisodeRow, EvalEpisodeRow)
+Row = TypeVar("Row", TrainEpisodeRow, EvalEpisodeRow, MetricsRow)
 _LEFT = {
     ".tmp": "left half written by a process that was killed; the next resume removes it",
     ".torn": "what a killed process left half written, set aside",
@@ -50,7 +50,7 @@ class _Verification:
         self._metadata: RunMetadata | None = None
         self._points: list[SavedPoint] = []
         self._best: Score | None = None
-        self._rows: tuple[list[TrainEpisodeRow] | None, list[EvalEpisodeRow] | None] = (None, None)
+        self._rows: Rows = (None, None, None)
         self._journal: JournalReport | None = None
 
     def findings(self) -> list[Finding]:
@@ -66,6 +66,7 @@ class _Verification:
             self._rows = (
                 self._check_rows(TRAIN_ROWS, TrainEpisodeRow),
                 self._check_rows(EVAL_ROWS, EvalEpisodeRow),
+                self._check_rows(METRICS_ROWS, MetricsRow),
             )
             self._check_journal(run)
         self._check_leftovers()

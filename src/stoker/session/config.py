@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from stoker.errors import ConfigError
 from stoker.runs import TrainingRun
 
-__all__ = ["SessionConfig", "check_parts", "session_config"]
+__all__ = ["LearningPeriods", "SessionConfig", "check_parts", "session_config"]
+
+
+class LearningPeriods(NamedTuple):
+    """When an agent learns: all that decides it beside the events themselves.
+
+    Attributes:
+        opt_interval: environment steps per call of ``learn``; 0: never.
+        warmup_period: environment steps before the first call.
+        max_opts: optimisation steps after which there are no more calls; None: no limit.
+    """
+
+    opt_interval: int = 1
+    warmup_period: int = 0
+    max_opts: int | None = None
 
 
 class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,6 +46,15 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             take turns (``run_actors`` does) a training is then repeatable, and a resume is exact.
         opt_interval: environment steps per call of ``agent.learn``; 0: it is never called, and what comes is
             only kept.
+        warmup_period: environment steps before the first optimisation step.
+        max_opts: optimisation steps after which nothing more is learned or accepted, exactly; counted over
+            all attempts. None: no limit.
+        max_staleness: the most optimisation steps between the policy that chose an action and the agent
+            that learns from it. ``act`` keeps it by making fast actors wait; None: no limit.
+        save_interval: optimisation steps between checkpoints, beside ``checkpoint_freq``; 0: never.
+        eval_interval: optimisation steps between evaluations, beside ``eval_freq``; 0: never.
+        record_interval: optimisation steps between records of the metrics; 0: never.
+        record_freq: environment steps between records of the metrics, beside ``record_interval``; 0: never.
         eval_freq: environment steps between the snapshots that ``next_evaluation`` gives out; 0: never.
         queue_capacity: events that may wait for the learner before ``observe`` makes its caller wait. It
             bounds how old a policy can be, in steps, when its transitions are learned.
@@ -58,6 +81,13 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     journal_segment_bytes: int = 16 << 20
     lockstep: bool = False
     opt_interval: int = 1
+    warmup_period: int = 0
+    max_opts: int | None = None
+    max_staleness: int | None = None
+    save_interval: int = 0
+    eval_interval: int = 0
+    record_interval: int = 0
+    record_freq: int = 0
     eval_freq: int = 0
     queue_capacity: int = 1024
     publish_interval: int = 16
@@ -95,10 +125,29 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         for name in _FLAGS:
             if type(getattr(self, name)) is not bool:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: give True or False")
+        if self.max_staleness is not None and not self.opt_interval:
+            raise ConfigError(
+                f"max_staleness={self.max_staleness} needs an opt_interval of at least 1: nothing else ages"
+            )
         if self.lockstep and not self.journal:
             raise ConfigError(
                 "lockstep=True needs journal=True: a resume brings episodes back from the journal"
             )
+
+    @property
+    def keeps_versions(self) -> bool:
+        """Whether transitions are told which policy chose their action, so that staleness can be counted."""
+        return self.max_staleness is not None or self.records
+
+    @property
+    def records(self) -> bool:
+        """Whether records of the metrics are made."""
+        return self.record_interval > 0 or self.record_freq > 0
+
+    @property
+    def periods(self) -> LearningPeriods:
+        """When the agent learns."""
+        return LearningPeriods(self.opt_interval, self.warmup_period, self.max_opts)
 
 
 _CHOICES = {
@@ -117,11 +166,18 @@ _LEAST = {
     "journal_segment_bytes": 1,
     "flush_bytes": 1,
     "opt_interval": 0,
+    "warmup_period": 0,
+    "max_opts": 0,
+    "max_staleness": 0,
+    "save_interval": 0,
+    "eval_interval": 0,
+    "record_interval": 0,
+    "record_freq": 0,
     "eval_freq": 0,
     "queue_capacity": 1,
     "publish_interval": 1,
 }
-_MAY_BE_NONE = ("max_steps", "keep_checkpoints")
+_MAY_BE_NONE = ("max_steps", "keep_checkpoints", "max_opts", "max_staleness")
 _SECONDS = ("metadata_interval_s", "flush_interval_s")
 _TIMEOUTS = ("stall_timeout_s", "actor_timeout_s")
 

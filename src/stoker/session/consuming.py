@@ -22,6 +22,9 @@ from stoker.session.events import (
     Event,
     FlushReached,
     JournalWritten,
+    LimitReached,
+    OptimizationDone,
+    Recorded,
     RowReady,
     SnapshotTaken,
 )
@@ -154,6 +157,12 @@ class Consumer:
                         self._publishing = Reply() if reply is None else reply
                         work = partial(run.publish_step, staged, step, self._engine.retention)
                         await writer.submit(work, self._publishing, name=f"writing step_{step}.pt")
+                case Recorded(total_steps, record):
+                    self._engine.recording.put(total_steps, record)
+                case LimitReached():
+                    self._engine.intake.end()
+                case OptimizationDone(done, reply):
+                    reply.set(done)
                 case BarrierReached(reply):
                     reply.set(None)
                 case SnapshotTaken(snapshot, reply):
@@ -165,6 +174,7 @@ class Consumer:
                 case _:
                     assert_never(effect)
         await self._hand_over(some)
+        self._engine.pace.moved()
 
     async def _hand_over(self, some: _Together) -> _Together:
         """Give the writer what has come together, the journal before the rows; return an empty one."""

@@ -22,15 +22,18 @@ from anyio import get_cancelled_exc_class, to_thread
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import SessionClosed, SessionFailed
 from stoker.queues import BatchQueue
+from stoker.recorders import Outcome, Recording
 from stoker.replies import Reply
 from stoker.runs import Retention, TrainingRun
 from stoker.session.config import SessionConfig
 from stoker.session.consuming import Consumer
+from stoker.session.describing import context_of
 from stoker.session.events import Event
 from stoker.session.inference import Inference
 from stoker.session.intake import Intake
 from stoker.session.learner import Learner
 from stoker.session.opening import begin_learning, restore_newest
+from stoker.session.pacing import Pace, Progress
 from stoker.session.policies import PolicyBuffer
 from stoker.session.snapshot import PolicySnapshot
 from stoker.session.turns import Turn
@@ -42,6 +45,8 @@ from stoker.writer import Writer
 __all__ = ["Engine"]
 
 T = TypeVar("T")
+_FINISHING = ("writer", "recorders", "watch")
+"""What finishes when another part has died: the writer and the recorders, under the watch."""
 
 
 class Engine:
@@ -52,10 +57,16 @@ class Engine:
         run: where rows and checkpoints go; None: nowhere.
         stats: over training episodes.
         config: the session's settings.
+        recording: where records of the metrics go, beside the run.
     """
 
     def __init__(
-        self, agent: LearningAgent, run: TrainingRun | None, stats: StatsTracker, config: SessionConfig
+        self,
+        agent: LearningAgent,
+        run: TrainingRun | None,
+        stats: StatsTracker,
+        config: SessionConfig,
+        recording: Recording,
     ) -> None:
         self.run = run
         self.config = config
@@ -65,7 +76,8 @@ class Engine:
             best=config.keep_best,
             all_journal=config.keep_journal == "all",
         )
-        self.learner = Learner(agent, config, stats, run)
+        self.recording = recording
+        self.learner = Learner(agent, config, stats, run, recording.statistics)
         self.failure: tuple[str, BaseException] | None = None
         """The part that died first, and of what."""
         self.best: tuple[float, int] | None = None
@@ -85,12 +97,14 @@ class Engine:
         Raises:
             RunLocked: Somebody else writes the run.
             ConfigError, CheckpointCorrupt, JournalBroken: The run cannot be gone on with.
+            ConfigError, MissingDependency, RecorderFailed: A recorder cannot be used.
             WriteFailed: Nothing can be written there.
         """
         config = self.config
         self._thread = DedicatedThread("stoker-learner")
         try:
             self.policies = await self._open()
+            await self.recording.open(context_of(self.learner, self.run, config))
         except BaseException:
             self._thread.close()
             if self._has_begun and self.run is not None:
@@ -98,7 +112,21 @@ class Engine:
             raise
         self.queue: BatchQueue[Event] = BatchQueue(config.queue_capacity)
         self.inference = Inference(self.policies, config.inference)
-        self.intake = Intake(self.learner.agent, self.learner.total_steps, config.max_steps)
+        self.intake = Intake(
+            self.learner.agent,
+            self.learner.total_steps,
+            config.max_steps,
+            keeps_versions=config.keeps_versions,
+        )
+        if not self.learner.may_learn:
+            self.intake.end()
+        self.pace = Pace(
+            config.max_staleness,
+            config.opt_interval,
+            self._progress,
+            lambda: self.intake.accepted_steps,
+            config.actor_timeout_s,
+        )
         self.writer = Writer(
             sync_interval_s=config.flush_interval_s,
             sync_bytes=config.flush_bytes,
@@ -106,7 +134,7 @@ class Engine:
         )
         self.consumer = Consumer(self, self._thread)
         self.watch = Watch(self)
-        self._drained, self._written = anyio.Event(), anyio.Event()
+        self._drained, self._written, self._recorded = anyio.Event(), anyio.Event(), anyio.Event()
         self._replies: set[Reply[Any]] = set()
         self._shields: dict[str, anyio.CancelScope] = {}
         self.first_step = self.learner.total_steps
@@ -117,6 +145,7 @@ class Engine:
         self._tasks.start_soon(self._guarded, "writer", self.writer.run, self._written)
         self._tasks.start_soon(self._guarded, "policy", self.inference.run, anyio.Event())
         self._tasks.start_soon(self._guarded, "watch", self.watch.run, anyio.Event())
+        self._tasks.start_soon(self._guarded, "recorders", self.recording.run, self._recorded)
 
     async def _open(self) -> PolicyBuffer:
         run, learner, thread = self.run, self.learner, self._thread
@@ -216,6 +245,12 @@ class Engine:
 
     # Running --------------------------------------------------------------------------------------
 
+    def _progress(self) -> Progress:
+        learner = self.learner
+        # In this order: should the learner move between, it is expected to come further than it can.
+        total_steps = learner.total_steps
+        return Progress(total_steps, learner.opt_steps, learner.policies.published)
+
     async def _guarded(self, part: str, run: Callable[[], Awaitable[None]], done: anyio.Event) -> None:
         """Run a part until it is done or its shield is cancelled."""
         with anyio.CancelScope(shield=True) as shield:
@@ -257,7 +292,7 @@ class Engine:
             reply.fail(failed())
         self.consumer.due_changed.set()
         for name, shield in self._shields.items():
-            if name == part or name not in ("writer", "watch"):  # the writer finishes, under the watch
+            if name == part or name not in _FINISHING:
                 shield.cancel()
         self._tasks.cancel_scope.cancel()
 
@@ -269,6 +304,8 @@ class Engine:
             self.consumer.due_changed.set()
             self.writer.close(lambda: SessionClosed("write", entered=True))
             await self._written.wait()
+            await self.recording.close(self._outcome())
+            await self._recorded.wait()
             self.inference.close(lambda: SessionClosed("act", entered=True))
             for reply in self._replies:
                 reply.fail(SessionClosed("wait", entered=True))
@@ -277,6 +314,11 @@ class Engine:
             if self.failure is not None:  # an update may still be running, on an agent that is read next
                 self._is_settled = await self._settle()
             self._thread.close()
+
+    def _outcome(self) -> Outcome:
+        if self.failure is not None:
+            return "failed"
+        return "stopped" if self.intake.is_stopped else "finished"
 
     async def _settle(self) -> bool:
         """Wait, but not for ever, for calls that may still run; say whether none does any more."""

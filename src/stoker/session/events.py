@@ -14,7 +14,7 @@ import msgspec
 
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.replies import Reply
-from stoker.runs import EvalEpisodeRow, TrainEpisodeRow
+from stoker.runs import EvalEpisodeRow, MetricsRow, TrainEpisodeRow
 from stoker.session.snapshot import PolicySnapshot
 from stoker.stats import EpisodeRecord
 from stoker.types import Experience
@@ -34,6 +34,11 @@ __all__ = [
     "FlushReached",
     "FlushRequested",
     "JournalWritten",
+    "LimitReached",
+    "MetricsGiven",
+    "OptimizationDone",
+    "OptimizationRequested",
+    "Recorded",
     "RowReady",
     "SnapshotRequested",
     "SnapshotTaken",
@@ -71,6 +76,21 @@ class SnapshotRequested(msgspec.Struct, frozen=True):
     reply: Reply[PolicySnapshot]
 
 
+class MetricsGiven(msgspec.Struct, frozen=True):
+    """A record by itself, of ``total_steps``; of this place, if None."""
+
+    record: Mapping[str, Any]
+    total_steps: int | None
+
+
+class OptimizationRequested(msgspec.Struct):
+    """So many optimisation steps are to be done, on what the agent has; the reply says how many were."""
+
+    remaining: int
+    reply: Reply[int]
+    done: int = 0
+
+
 Event = (
     Experience
     | EpisodeStarted
@@ -80,6 +100,8 @@ Event = (
     | BarrierRequested
     | CheckpointRequested
     | SnapshotRequested
+    | OptimizationRequested
+    | MetricsGiven
 )
 
 
@@ -87,7 +109,7 @@ class RowReady(msgspec.Struct, frozen=True):
     """A row for one of the run's logs."""
 
     log: RowLog
-    row: TrainEpisodeRow | EvalEpisodeRow
+    row: TrainEpisodeRow | EvalEpisodeRow | MetricsRow
 
 
 class JournalWritten(msgspec.Struct, frozen=True):
@@ -130,6 +152,24 @@ class BarrierReached(msgspec.Struct, frozen=True):
     reply: Reply[None]
 
 
+class Recorded(msgspec.Struct, frozen=True):
+    """A record of the metrics, for the recorders."""
+
+    total_steps: int
+    record: Mapping[str, Any]
+
+
+class LimitReached(msgspec.Struct, frozen=True):
+    """``max_opts`` optimisation steps are done."""
+
+
+class OptimizationDone(msgspec.Struct, frozen=True):
+    """The answer to ``OptimizationRequested``."""
+
+    done: int
+    reply: Reply[int]
+
+
 Effect = (
     RowReady
     | JournalWritten
@@ -138,4 +178,7 @@ Effect = (
     | SnapshotTaken
     | FlushReached
     | BarrierReached
+    | Recorded
+    | LimitReached
+    | OptimizationDone
 )

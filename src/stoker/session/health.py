@@ -118,8 +118,8 @@ def silent_actors(engine: Engine, now: float, at_least_s: float = _LEAST_S) -> t
     # With lockstep those who take turns wait for each other.
     in_turns = engine.watch.supervised if learner.is_lockstep else frozenset[ActorId]()
     found = [
-        (learner.seen_at.get(actor_id, now), actor_id)
-        for actor_id in list(learner.open_episodes)
+        (learner.attendance.seen_at.get(actor_id, now), actor_id)
+        for actor_id in list(learner.attendance.running)
         if not engine.intake.is_waiting(actor_id) and actor_id not in in_turns
     ]
     found = sorted((pair for pair in found if now - pair[0] >= at_least_s), key=lambda pair: pair[0])
@@ -130,7 +130,7 @@ def silent_actors(engine: Engine, now: float, at_least_s: float = _LEAST_S) -> t
 
 
 def _last_event(engine: Engine, actor_id: ActorId) -> str:
-    number = engine.learner.actor_episodes.get(actor_id, 0) + 1
+    number = engine.learner.attendance.episodes.get(actor_id, 0) + 1
     return (
         f"its last event was in its episode {number}, before event {engine.learner.n_events} of the session"
     )

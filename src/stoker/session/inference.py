@@ -20,7 +20,7 @@ from stoker.types import ActMode
 
 __all__ = ["Inference"]
 
-_Answer = tuple[Sequence[Any], Sequence[Any] | None]
+_Answer = tuple[Sequence[Any], Sequence[Any] | None, int]
 
 SLOW_PASS_S = 2e-3
 """A forward pass that computes longer than this holds the event loop too long."""
@@ -32,7 +32,7 @@ SLOW_PASSES = 3
 class _Round:
     """Callers who are answered by one pass; all of them wait for one event."""
 
-    __slots__ = ("actions", "answered", "error", "gone", "memories", "observations", "places")
+    __slots__ = ("actions", "answered", "error", "gone", "memories", "observations", "opt_steps", "places")
 
     def __init__(self) -> None:
         self.observations: list[Any] = []
@@ -41,6 +41,7 @@ class _Round:
         self.answered = anyio.Event()
         self.actions: Sequence[Any] | Mapping[int, Any] = ()  # by place
         self.memories: Sequence[Any] | Mapping[int, Any] | None = None
+        self.opt_steps = 0  # behind the policy that answered
         self.error: Callable[[], Exception] | None = None
 
     def __len__(self) -> int:
@@ -53,10 +54,11 @@ class _Round:
             self.observations = [self.observations[place] for place in self.places]
         return self.observations
 
-    def answer(self, actions: Sequence[Any], memories: Sequence[Any] | None) -> None:
+    def answer(self, actions: Sequence[Any], memories: Sequence[Any] | None, opt_steps: int) -> None:
         """Give them what the policy says, unless they were told something else."""
         if not self.answered.is_set():
             places = self.places
+            self.opt_steps = opt_steps
             self.actions = actions if places is None else dict(zip(places, actions, strict=True))
             if memories is not None:
                 self.memories = memories if places is None else dict(zip(places, memories, strict=True))
@@ -105,6 +107,11 @@ class Inference:
 
     async def act(self, observation: Any, mode: ActMode) -> tuple[Any, Any]:
         """The action for one observation, and what the policy wants to remember about it, or None."""
+        action, memory, _ = await self.ask(observation, mode)
+        return action, memory
+
+    async def ask(self, observation: Any, mode: ActMode) -> tuple[Any, Any, int]:
+        """The same, and the optimisation steps behind the policy that chose it."""
         if self._closed is not None:
             raise self._closed()
         together = self._exploring if mode is ActMode.EXPLORE else self._exploiting
@@ -125,7 +132,7 @@ class Inference:
         if together.error is not None:
             raise together.error()
         memories = together.memories
-        return together.actions[place], None if memories is None else memories[place]
+        return together.actions[place], None if memories is None else memories[place], together.opt_steps
 
     def close(self, error: Callable[[], Exception]) -> None:
         """Answer those who wait, and those who come, with this error."""
@@ -171,6 +178,7 @@ class Inference:
         # costs to ask for it, so that is done once a pass has taken long by the clock on the wall.
         cpu_started = time.thread_time() if self._adaptive and self._n_long else 0.0
         policy, ticket = self._policies.acquire()
+        opt_steps = self._policies.opt_steps(ticket)
         try:
             actions, memories = policy.act(observations, mode)
         finally:
@@ -189,4 +197,4 @@ class Inference:
                 f"the policy answered {len(observations)} observations with {len(actions)} actions"
                 + ("" if memories is None else f" and {len(memories)} memories")
             )
-        return actions, memories
+        return actions, memories, opt_steps

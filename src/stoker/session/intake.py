@@ -25,9 +25,17 @@ class Intake:
         agent: brings checks of its own, if it is ``ChecksInput``.
         accepted_steps: experiences accepted before, in other attempts.
         max_steps: how many may ever be accepted; None: no limit.
+        keeps_versions: whether experiences are told which policy chose their action.
     """
 
-    def __init__(self, agent: LearningAgent, accepted_steps: int, max_steps: int | None) -> None:
+    def __init__(
+        self,
+        agent: LearningAgent,
+        accepted_steps: int,
+        max_steps: int | None,
+        *,
+        keeps_versions: bool = False,
+    ) -> None:
         checks = agent if isinstance(agent, ChecksInput) else None
         self.check_experience: Callable[[Experience], None] | None = checks and checks.check_experience
         """The agent's own check, if it has one; raises what ``check`` does."""
@@ -35,13 +43,15 @@ class Intake:
         self.limit = math.inf if max_steps is None else max_steps
         """No experience is accepted once ``accepted_steps`` is there."""
         self.accepted_steps = accepted_steps
-        self.is_plain = True
+        self._needs_memory: bool = getattr(agent, "needs_memory", False)
+        self._keeps_versions = keeps_versions
+        self.is_plain = not (self._needs_memory or keeps_versions)
         """Whether all there is to do with an experience is to check it, to count it and to let it in."""
         self.is_stopped = False
         """Whether ``stop`` was called."""
         self.n_refused = 0
         """Experiences that came after the limit or after ``stop``: neither learned nor counted."""
-        self._memory: dict[ActorId, Any] = {}
+        self._memory: dict[ActorId, tuple[Any, int | None]] = {}  # and the version that chose the action
         self._acting: set[ActorId] = set()
         self._observing: set[ActorId] = set()
         self._cut: set[ActorId] = set()  # actors whose episode lost a transition to the limit
@@ -54,6 +64,10 @@ class Intake:
     def stop(self) -> None:
         """Accept no more experiences."""
         self.is_stopped = True
+        self.end()
+
+    def end(self) -> None:
+        """The same, because the training has come to its end."""
         self.limit = -math.inf
 
     # Experiences ----------------------------------------------------------------------------------
@@ -78,6 +92,25 @@ class Intake:
             _check_actor(experience.actor_id)
         if self.check_experience is not None:
             self.check_experience(experience)
+        if self._needs_memory and experience.memory is None and experience.actor_id not in self._memory:
+            raise _not_remembered(experience)
+
+    def check_all(self, batch: Sequence[Experience]) -> None:
+        """Refuse experiences one of which cannot be consumed.
+
+        Raises:
+            InvalidExperience: The message says which, and why.
+        """
+        followed: set[ActorId] = set()  # actors of which one action, at most, is remembered
+        for i, experience in enumerate(batch):
+            try:
+                self.check(experience)
+                if self._needs_memory and experience.memory is None:
+                    if experience.actor_id in followed:
+                        raise _not_remembered(experience)
+                    followed.add(experience.actor_id)
+            except InvalidExperience as error:
+                raise InvalidExperience(f"experience {i} of {len(batch)}: {error}; none was taken") from error
 
     def reserve(self, actor_id: ActorId) -> bool:
         """Count one experience as accepted, unless the limit is reached; whoever drops it counts that."""
@@ -91,22 +124,25 @@ class Intake:
     def take_back(self, experience: Experience) -> None:
         """Undo ``reserve`` and ``joined`` for an experience that did not get in."""
         self.accepted_steps -= 1
-        if experience.memory is not None:
-            self._memory.setdefault(experience.actor_id, experience.memory)
+        if experience.memory is not None or experience.policy_version is not None:
+            kept = (experience.memory, experience.policy_version)
+            self._memory.setdefault(experience.actor_id, kept)
 
     def joined(self, experience: Experience) -> Experience:
         """The experience with what the policy remembered about its action."""
-        if not self._memory or experience.actor_id not in self._memory:
+        actor_id = experience.actor_id
+        if not self._memory or actor_id not in self._memory:
             return experience
-        memory = self._memory.pop(experience.actor_id)
+        memory, version = self._memory.pop(actor_id)
         return Experience(
             experience.observation,
             experience.action,
             experience.reward,
             experience.next_observation,
             experience.status,
-            experience.actor_id,
-            memory,
+            actor_id,
+            memory if experience.memory is None else experience.memory,
+            version if experience.policy_version is None else experience.policy_version,
         )
 
     def begin_observing(self, actor_id: ActorId) -> None:
@@ -153,12 +189,12 @@ class Intake:
         if mode is _EXPLORE:
             self._acting.discard(actor_id)
 
-    def remember(self, mode: ActMode, actor_id: ActorId, memory: Any) -> None:
-        """Keep what the policy wants to remember until this actor's next experience."""
-        if mode is ActMode.EXPLORE and memory is not None:
+    def remember(self, actor_id: ActorId, memory: Any, opt_steps: int) -> None:
+        """Keep what the policy wants to remember, and its version, until this actor's next experience."""
+        if memory is not None or self._keeps_versions:
             self.is_plain = False  # from now on experiences are joined
             self._memory.pop(actor_id, None)
-            self._memory[actor_id] = memory
+            self._memory[actor_id] = (memory, opt_steps if self._keeps_versions else None)
             if len(self._memory) > _ACTORS:  # actors that went away without a word
                 del self._memory[next(iter(self._memory))]
 
@@ -228,12 +264,15 @@ def checked_batch(intake: Intake, experiences: Iterable[Experience]) -> Sequence
         batch = list(experiences)
     except TypeError:
         raise InvalidExperience(f"observe_many takes Experiences, not {_shown(experiences)}") from None
-    for i, experience in enumerate(batch):
-        try:
-            intake.check(experience)
-        except InvalidExperience as error:
-            raise InvalidExperience(f"experience {i} of {len(batch)}: {error}; none was taken") from error
+    intake.check_all(batch)
     return batch
+
+
+def _not_remembered(experience: Experience) -> InvalidExperience:
+    return InvalidExperience(
+        f"actor {experience.actor_id!r}: the agent learns only from actions that its policy chose and "
+        "remembers: choose each one with session.act(observation, actor_id=...) before observe"
+    )
 
 
 def _check_actor(actor_id: Any) -> None:

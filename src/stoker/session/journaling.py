@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stoker.journal import JournalEvent, SegmentEncoder, SegmentHeader
+from stoker.session.config import LearningPeriods
 from stoker.writer import AppendLog
 
 __all__ = ["EventJournal"]
@@ -22,7 +23,7 @@ class EventJournal:
     Args:
         open_segment: gives the file for the events from that number on.
         attempt: the number of the present attempt.
-        opt_interval: the session's, for those who replay the journal.
+        periods: when the agent learns, for those who replay the journal.
         segment_bytes: a segment is closed when it has so many.
         rebuild_point: what a segment begins with; None: the agent's replay cannot be rebuilt.
         points: the points of earlier segments, as ``(first_event, n_added)``, ascending.
@@ -33,14 +34,14 @@ class EventJournal:
         open_segment: Callable[[int], AppendLog],
         *,
         attempt: int,
-        opt_interval: int,
+        periods: LearningPeriods,
         segment_bytes: int,
         rebuild_point: Callable[[], Mapping[str, Any]] | None,
         points: Sequence[tuple[int, int]] = (),
     ) -> None:
         self._open_segment = open_segment
         self._attempt = attempt
-        self._opt_interval = opt_interval
+        self._periods = periods
         self._segment_bytes = segment_bytes
         self._rebuild_point = rebuild_point
         self._points = list(points)
@@ -93,7 +94,9 @@ class EventJournal:
             attempt=self._attempt,
             first_event=n_events,
             total_steps=total_steps,
-            opt_interval=self._opt_interval,
+            opt_interval=self._periods.opt_interval,
+            warmup_period=self._periods.warmup_period,
+            max_opts=self._periods.max_opts,
             rebuild=point,
         )
         self._log = self._open_segment(n_events)

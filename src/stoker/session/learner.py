@@ -11,7 +11,6 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 from typing import Any, assert_never, cast
 
 import msgspec
@@ -20,7 +19,8 @@ from stoker.agents.protocol import LearningAgent
 from stoker.replies import Reply
 from stoker.runs import TrainingRun
 from stoker.session import saving
-from stoker.session.config import SessionConfig
+from stoker.session.attendance import Attendance
+from stoker.session.config import LearningPeriods, SessionConfig
 from stoker.session.events import (
     BarrierReached,
     BarrierRequested,
@@ -35,21 +35,28 @@ from stoker.session.events import (
     FlushReached,
     FlushRequested,
     JournalWritten,
+    LimitReached,
+    MetricsGiven,
+    OptimizationDone,
+    OptimizationRequested,
+    Recorded,
     RowReady,
     SnapshotRequested,
     SnapshotTaken,
 )
 from stoker.session.journaling import EventJournal
+from stoker.session.metrics import TrainingMetrics
 from stoker.session.policies import PolicyBuffer
 from stoker.session.snapshot import PolicySnapshot
+from stoker.session.staleness import Staleness
+from stoker.session.triggers import Triggers
 from stoker.stats import StatsTracker
-from stoker.types import ActorId, EpisodeStatus, Experience
+from stoker.types import ActorId, Experience
 from stoker.writer import StagingArea
 
 __all__ = ["Learner"]
 
 logger = logging.getLogger("stoker.session")
-_NEVER = 1 << 62
 
 
 class Learner:
@@ -62,45 +69,51 @@ class Learner:
         config: the session's settings.
         stats: over training episodes.
         run: where rows and checkpoints will go, or None.
+        statistics: what records say of a metric beside its mean.
     """
 
     def __init__(
-        self, agent: LearningAgent, config: SessionConfig, stats: StatsTracker, run: TrainingRun | None
+        self,
+        agent: LearningAgent,
+        config: SessionConfig,
+        stats: StatsTracker,
+        run: TrainingRun | None,
+        statistics: Sequence[str] = (),
     ) -> None:
         self.agent = agent
         self.stats = stats
         self.total_steps = agent.total_steps
         self.total_episodes = 0
-        self.opt_steps = 0
+        self.opt_steps: int = getattr(agent, "opt_steps", 0)
         self.n_events = 0
         """Steps, episode starts and episode ends consumed, over all attempts: what a journal counts."""
         self.eval_episodes = 0
         """Rows of evaluation episodes, over all attempts."""
-        self.actor_episodes: dict[ActorId, int] = {}
-        self.open_episodes: dict[ActorId, int] = {}
-        """The actors with a running episode, and the event that it began with."""
-        self.seen_at: dict[ActorId, float] = {}
-        """When each actor's last event was consumed, in monotonic seconds."""
+        self.n_records = 0
+        """Rows of metrics, over all attempts."""
+        self.attendance = Attendance()
+        """The actors and their running episodes."""
         self.journal: EventJournal | None = None
         self.is_lockstep = config.lockstep
         self.is_checkpoint_due = False
         """Whether ``stage_checkpoint`` is to be called before any further event."""
         self.metrics: Mapping[str, float] = {}
         """What the last optimisation step had to say."""
+        self.book = TrainingMetrics(is_kept=config.records, statistics=statistics)
+        """What the next record will say."""
+        self.staleness = Staleness()
+        """How old the policies are whose transitions were learned since the last record."""
         self.busy_s = 0.0
         """Seconds spent in ``process``."""
         self._config = config
+        self._counts_staleness = config.keeps_versions
         self._run = run
         self._effects: list[Effect] = []
         self._area = StagingArea()
         self._saved_at: tuple[int, ...] | None = None  # what the last staged checkpoint had counted
         self._checkpoint_reply: Reply[None] | None = None
-        self._heard: set[ActorId] = set()  # the actors of the present batch
-        self._ended: set[ActorId] = set()  # actors whose last transition ended an episode that is not closed
         self._acting: dict[str, Any] = {}  # with lockstep: what acting changes, behind the last step
-        self._next_learn: int = 0
-        self._next_checkpoint: int = 0
-        self._next_eval: int = 0
+        self._triggers = Triggers(config, self.total_steps, 0, has_run=run is not None)
         self._unpublished = 0  # optimisation steps since the weights were last published
         self._complaints: set[str] = set()
 
@@ -109,16 +122,19 @@ class Learner:
     def begin(self, journal: EventJournal | None) -> PolicyBuffer:
         """Make the acting copies; from here on events may come, and go to the journal."""
         self.journal = journal
-        self.policies = PolicyBuffer(self.agent)
+        self.policies = PolicyBuffer(self.agent, self.opt_steps)
         self._note_acting()
-        self.seen_at = dict.fromkeys(self.open_episodes, time.monotonic())
+        self.attendance.begin()
         self._published_at = self.total_steps
-        # Where feeding stops next: the first multiple of each period beyond the present step.
-        config = self._config
-        self._next_learn = _next_multiple(self.total_steps, config.opt_interval)
-        self._next_checkpoint = _next_multiple(self.total_steps, config.checkpoint_freq if self._run else 0)
-        self._next_eval = _next_multiple(self.total_steps, config.eval_freq)
+        has_run = self._run is not None
+        self._triggers = Triggers(self._config, self.total_steps, self.opt_steps, has_run=has_run)
+        self.book.begin(self)
         return self.policies
+
+    @property
+    def may_learn(self) -> bool:
+        """Whether ``max_opts`` leaves anything to do."""
+        return self._triggers.may_learn
 
     def note_saved(self) -> None:
         """Take the present point as saved: it came from a checkpoint."""
@@ -130,17 +146,17 @@ class Learner:
         return 0 if self._run is None else self._run.attempt
 
     @property
-    def opt_interval(self) -> int:
-        """Environment steps per optimisation step."""
-        return self._config.opt_interval
+    def periods(self) -> LearningPeriods:
+        """When it learns."""
+        return self._config.periods
 
-    def with_opt_interval(self, opt_interval: int) -> Learner:
-        """A learner that goes on from here, with the same agent, at another interval."""
-        config = msgspec.structs.replace(self._config, opt_interval=opt_interval)
+    def with_periods(self, periods: LearningPeriods) -> Learner:
+        """A learner that goes on from here, with the same agent, and learns at other times."""
+        config = msgspec.structs.replace(self._config, **periods._asdict())
         other = Learner(self.agent, config, self.stats, self._run)
-        for name in ("total_episodes", "opt_steps", "n_events", "eval_episodes"):
+        for name in ("total_episodes", "opt_steps", "n_events", "eval_episodes", "n_records"):
             setattr(other, name, getattr(self, name))
-        other.actor_episodes, other.open_episodes = self.actor_episodes, self.open_episodes
+        other.attendance.restore(self.attendance.episodes, self.attendance.running)
         other.begin(None)
         return other
 
@@ -151,16 +167,14 @@ class Learner:
 
         An event like others, so that whoever replays the journal does the same at the same place.
         """
-        for actor_id in list(self.open_episodes):
-            self._start_episode(EpisodeStarted(actor_id))
-            del self.open_episodes[actor_id]
-        self._heard.clear()
+        for actor_id in list(self.attendance.running):
+            self._give_up(actor_id)
 
     def process(self, batch: Sequence[Event]) -> Sequence[Event]:
         """Take a batch of events in; what comes of them, in order, is for ``take_effects``.
 
         Returns:
-            The events that are left over: it stops where a checkpoint is due.
+            The events that are left over: it stops where a checkpoint is due, and in a long optimisation.
         """
         started = time.perf_counter()
         done = 0
@@ -168,26 +182,23 @@ class Learner:
             event = batch[done]
             if type(event) is Experience:
                 done = self._feed(batch, done)
+            elif type(event) is OptimizationRequested:
+                if not self._optimize(event):
+                    break  # what has come of it is handed on before there is more
+                done += 1
             else:
                 self._handle(event)
                 done += 1
-        if self._published_at != self.total_steps:
+        if self._unpublished or self._published_at != self.total_steps:
             self._publish()
-        self.seen_at.update(dict.fromkeys(self._heard, time.monotonic()))
-        self._heard.clear()
+        self.attendance.note_heard()
         self.busy_s += time.perf_counter() - started
         return batch[done:]
 
     def forget_vanished(self) -> None:
         """Give up the episodes of those who have been away longest, where there are too many to keep."""
-        if len(self.seen_at) > 2 * _ACTORS:
-            for actor_id in sorted(self.seen_at, key=self.seen_at.__getitem__)[:-_ACTORS]:
-                if actor_id in self.open_episodes:
-                    self._start_episode(EpisodeStarted(actor_id))
-                    del self.open_episodes[actor_id]
-                del self.seen_at[actor_id]
-            self._heard.clear()
-            self._ended &= self.seen_at.keys()
+        for actor_id in self.attendance.take_vanished():
+            self._give_up(actor_id)
 
     @property
     def has_effects(self) -> bool:
@@ -224,8 +235,7 @@ class Learner:
             Where it stopped.
         """
         # What is saved at a point must not count what lies behind it.
-        most = min(self._next_checkpoint, self._next_eval) - self.total_steps
-        found = cast("Sequence[Experience]", batch[start : start + most])
+        found = cast("Sequence[Experience]", batch[start : start + self._triggers.room()])
         if {*map(type, found)} != {Experience}:
             found = found[: next(i for i, event in enumerate(found) if type(event) is not Experience)]
         self._note_steps(found)  # nothing else comes between
@@ -234,36 +244,76 @@ class Learner:
 
     def _learn(self, experiences: Sequence[Experience]) -> None:
         """Let the agent observe experiences and learn from them; what is due at the last one is done too."""
-        observe, learn, config = self.agent.observe, self.agent.learn, self._config
         start, end = 0, len(experiences)
-        for stop in range(self._next_learn - self.total_steps, end + 1, config.opt_interval or _NEVER):
-            observe(experiences[start:stop])
-            self.total_steps += stop - start
+        next_learn = self._triggers.next_learn - self.total_steps
+        for stop in range(next_learn, end + 1, self._config.opt_interval or end + 1):
+            self._observe(experiences[start:stop])
             start = stop
-            metrics = learn()
-            if metrics is not None:
-                self.metrics = metrics
-                self.opt_steps += 1
-                self._unpublished += 1
-                if self._unpublished >= config.publish_interval:
-                    self._publish()
+            self._optimize_once()
         if start < end:
-            observe(experiences[start:])
-            self.total_steps += end - start
-        self._next_learn = _next_multiple(self.total_steps, config.opt_interval)
-        # All three may fall on one step; a checkpoint then holds what was learned at it.
-        if self.total_steps == self._next_eval:
-            self._next_eval += config.eval_freq
+            self._observe(experiences[start:])
+        self._do_what_is_due()
+
+    def _observe(self, experiences: Sequence[Experience]) -> None:
+        if self._counts_staleness:
+            self.staleness.add(experiences, self.opt_steps)
+        self.agent.observe(experiences)
+        self.total_steps += len(experiences)
+
+    def _optimize_once(self) -> bool:
+        """Let the agent do one optimisation step; say whether it did."""
+        metrics = self.agent.learn()
+        if metrics is None:
+            return False
+        self.metrics = metrics
+        self.book.learned(metrics)
+        self.opt_steps += 1
+        self._unpublished += 1
+        if self._unpublished >= self._config.publish_interval:
+            self._publish()
+        return True
+
+    def _optimize(self, event: OptimizationRequested) -> bool:
+        """Do some of the optimisation steps that were asked for; say whether that was all."""
+        for _ in range(min(event.remaining, _OPTS_AT_ONCE)):
+            if not self._triggers.may_learn or not self._optimize_once():
+                event.remaining = 0
+                break
+            event.remaining -= 1
+            event.done += 1
+            self._do_what_is_due()
+            if self._effects or self.is_checkpoint_due:
+                break
+        if event.remaining == 0:
+            self._effects.append(OptimizationDone(event.done, event.reply))
+        return event.remaining == 0
+
+    def _do_what_is_due(self) -> None:
+        """All may fall on one point; a checkpoint then holds what was learned at it."""
+        due = self._triggers.reached(self.total_steps, self.opt_steps)
+        if due is None:
+            return
+        if due.evaluation:
             self._effects.append(EvaluationDue(self._snapshot()))
-        if self.total_steps == self._next_checkpoint:
-            self._next_checkpoint += config.checkpoint_freq
+        if due.record:
+            self._record(self.total_steps, self.book.flush(self))
+        if due.limit:
+            self._effects.append(LimitReached())
+        if due.checkpoint and self._run is not None:
             self.is_checkpoint_due = True
+
+    def _record(self, total_steps: int, record: Mapping[str, Any]) -> None:
+        """Hand a record to the run's log and to the recorders."""
+        self._effects.append(Recorded(total_steps, record))
+        if self._run is not None and (row := self._run.metrics_row(total_steps, record)) is not None:
+            self.n_records += 1
+            self._effects.append(RowReady(self._run.metrics_log, row))
 
     def _publish(self) -> None:
         """Hand the weights and the exploration of this point to those who act."""
-        if self.policies.publish():
-            self._unpublished = 0
-            self._published_at = self.total_steps
+        self.policies.publish(self.opt_steps)
+        self._unpublished = 0
+        self._published_at = self.total_steps
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -288,6 +338,10 @@ class Learner:
                 self._effects.append(SnapshotTaken(self._snapshot(), reply))
             case Experience():
                 self._feed([event], 0)
+            case OptimizationRequested():
+                self._optimize(event)
+            case MetricsGiven(record, total_steps):
+                self._record(self.total_steps if total_steps is None else total_steps, record)
             case _:
                 assert_never(event)
 
@@ -295,58 +349,36 @@ class Learner:
         """Journal and count transitions, before the agent gets them."""
         if self.journal is not None:
             self.journal.note(experiences, self.n_events, self.total_steps)
-        actors = {*map(_ACTOR_OF, experiences)}
-        self._heard |= actors
-        number, running, ended = self.n_events, self.open_episodes, self._ended
+        self.attendance.step(experiences, self.n_events)
         self.n_events += len(experiences)
         self._acting = {}
-        goes_on = EpisodeStatus.CONTINUING
-        if (
-            actors <= running.keys()
-            and ended.isdisjoint(actors)
-            and not [None for experience in experiences if experience.status is not goes_on]
-        ):
-            return  # nearly always: nothing begins or ends among them
-        for experience in experiences:
-            actor_id = experience.actor_id
-            if actor_id not in running or actor_id in ended:
-                running[actor_id] = number
-                ended.discard(actor_id)
-            if experience.status is not goes_on:
-                ended.add(actor_id)
-            number += 1
 
     def _note(self, event: EpisodeStarted | EpisodeEnded) -> None:
         if self.journal is not None:
             self.journal.note((event,), self.n_events, self.total_steps)
         self.n_events += 1
-        self._heard.add(event.actor_id)
-        self._ended.discard(event.actor_id)
 
     def _start_episode(self, event: EpisodeStarted) -> None:
         self._note(event)
-        self.open_episodes.pop(event.actor_id, None)  # the oldest first
-        self.open_episodes[event.actor_id] = self.n_events - 1
+        self.attendance.start(event.actor_id, self.n_events - 1)
         self.agent.on_episode_start(event.actor_id)
+
+    def _give_up(self, actor_id: ActorId) -> None:
+        self._start_episode(EpisodeStarted(actor_id))
+        self.attendance.give_up(actor_id)
 
     def _end_episode(self, event: EpisodeEnded) -> None:
         self._note(event)
-        self.open_episodes.pop(event.actor_id, None)
+        self.attendance.end(event.actor_id)
         extras = self._finite(self.agent.episode_extras(event.actor_id))
         record = event.record.with_extras(extras) if extras else event.record
         self.total_episodes += 1
+        self.book.ended(record)
         self.stats.update(record, event.actor_id)
-        self._count_episode(event.actor_id)
         if self._run is not None:
             row = self._run.train_row(record, self.total_steps, self.total_episodes, event.actor_id)
             self._effects.append(RowReady(self._run.train_log, row))
         self.agent.on_episode_start(event.actor_id)
-
-    def _count_episode(self, actor_id: Any) -> None:
-        # The most recent last; ids without end (one per connection, say) must not fill the memory.
-        self.actor_episodes[actor_id] = self.actor_episodes.pop(actor_id, 0) + 1
-        if len(self.actor_episodes) > _ACTORS:
-            del self.actor_episodes[next(iter(self.actor_episodes))]
 
     def _finite(self, extras: Mapping[str, float]) -> Mapping[str, float]:
         """The agent's extras without those that JSON has no number for; told once per key."""
@@ -367,7 +399,7 @@ class Learner:
             self._effects += (JournalWritten(log, data) for log, data in self.journal.take())
 
     def _counts(self) -> tuple[int, ...]:
-        return self.n_events, self.eval_episodes
+        return self.n_events, self.eval_episodes, self.n_records, self.opt_steps
 
     def _note_acting(self) -> None:
         """With lockstep: keep what acting changes, as it is behind the last step and before the next one."""
@@ -383,12 +415,5 @@ class Learner:
         )
 
 
-_ACTORS = 10_000
-"""How many actors are kept in mind."""
-
-_ACTOR_OF = attrgetter("actor_id")
-
-
-def _next_multiple(step: int, period: int) -> int:
-    """The first multiple of the period beyond the step; never, for a period of 0."""
-    return step - step % period + period if period else _NEVER
+_OPTS_AT_ONCE = 256
+"""So many optimisation steps that were asked for are done before other things get a turn."""

@@ -73,7 +73,7 @@ def _way_out(run: TrainingRun, step: int) -> str:
 
 def _tell_lost_rows(learner: Learner, run: TrainingRun) -> None:
     """Rows are for people: the training goes on without them, but not in silence."""
-    for lost in lost_rows(run, learner.total_episodes, learner.eval_episodes):
+    for lost in lost_rows(run, learner.total_episodes, learner.eval_episodes, learner.n_records):
         words = shlex.join(["stoker", "verify", str(run.directory)])
         logger.warning("%s; the training goes on all the same; `%s` says more", lost, words)
 
@@ -104,7 +104,7 @@ def _journal(learner: Learner, config: SessionConfig, run: TrainingRun) -> Event
     return EventJournal(
         run.open_segment,
         attempt=run.attempt,
-        opt_interval=config.opt_interval,
+        periods=config.periods,
         segment_bytes=config.journal_segment_bytes,
         rebuild_point=agent.rebuild_point if isinstance(agent, RebuildsReplay) else None,
         points=points,

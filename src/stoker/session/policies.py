@@ -1,6 +1,6 @@
 """The policy on its way from the learner to those who act: two copies, one of them in use.
 
-The learner writes to the copy that nobody reads and then turns the two round, so that acting never waits
+The learner writes to a copy that nobody reads and then turns the two round, so that acting never waits
 for learning and never sees half-written weights. Safe for any number of acting threads and one learner.
 """
 
@@ -25,6 +25,10 @@ class PolicySource(Protocol):
         """Say that the policy is no longer used."""
         ...
 
+    def opt_steps(self, ticket: int) -> int:
+        """The optimisation steps behind the policy that an open ticket stands for."""
+        ...
+
 
 class PinnedPolicy:
     """Always the same policy; for evaluation."""
@@ -39,18 +43,33 @@ class PinnedPolicy:
     def release(self, ticket: int) -> None:
         """Nothing to give back."""
 
+    def opt_steps(self, ticket: int) -> int:
+        """It has no version."""
+        return 0
+
 
 class PolicyBuffer:
-    """A double buffer of acting copies, versioned."""
+    """Acting copies, versioned: the newest in use, one to write to, and more while old ones are used.
 
-    def __init__(self, agent: LearningAgent) -> None:
+    Args:
+        agent: whose policies.
+        opt_steps: the optimisation steps behind its weights.
+    """
+
+    def __init__(self, agent: LearningAgent, opt_steps: int = 0) -> None:
         self._agent = agent
-        self._copies = (agent.policy(), agent.policy())
+        self._copies = [agent.policy(), agent.policy()]
         self._users = [0, 0]
+        self._opt_steps = [opt_steps, opt_steps]
         self._front = 0
         self._lock = threading.Lock()
         self.version = 0
-        """How many times weights were published; the version that ``acquire`` hands out."""
+        """How many times weights were published."""
+
+    @property
+    def published(self) -> int:
+        """The optimisation steps behind the policy that ``acquire`` hands out."""
+        return self._opt_steps[self._front]
 
     def acquire(self) -> tuple[Policy, int]:
         """The newest whole policy, and the ticket to give back with ``release``."""
@@ -64,19 +83,30 @@ class PolicyBuffer:
         with self._lock:
             self._users[ticket] -= 1
 
-    def publish(self) -> bool:
-        """Bring the idle copy up to date and hand it out from now on. For the learner's thread.
+    def opt_steps(self, ticket: int) -> int:
+        """The optimisation steps behind the policy that an open ticket stands for."""
+        return self._opt_steps[ticket]
 
-        Returns:
-            False where somebody still acts on the idle copy, from before the last turn: then the newest
-            weights wait for the next call, rather than the learner for the actors.
+    def publish(self, opt_steps: int) -> None:
+        """Bring an idle copy up to date and hand it out from now on. For the learner's thread.
+
+        The learner never waits for those who act: where all copies are in use, there will be one more.
         """
-        with self._lock:
-            back = 1 - self._front
-            if self._users[back]:
-                return False
+        back = self._idle()
         self._agent.publish(self._copies[back])  # nobody can acquire it before the turn
+        self._opt_steps[back] = opt_steps
         with self._lock:
             self._front = back
             self.version += 1
-        return True
+
+    def _idle(self) -> int:
+        with self._lock:
+            for place, n_users in enumerate(self._users):
+                if place != self._front and not n_users:
+                    return place
+        policy = self._agent.policy()
+        with self._lock:
+            self._copies.append(policy)
+            self._users.append(0)
+            self._opt_steps.append(0)
+            return len(self._copies) - 1

@@ -10,6 +10,7 @@ from stoker.errors import SessionClosed
 from stoker.runs import TrainingRun
 from stoker.session.engine import Engine
 from stoker.session.health import Health, health_of
+from stoker.session.staleness import StalenessReport
 from stoker.session.turns import Turn
 from stoker.stats import StatsTracker
 from stoker.types import ActorId
@@ -83,6 +84,13 @@ class Readings:
         )
 
     @property
+    def remaining_steps(self) -> float:
+        """How many more experiences will be accepted; infinity: there is no limit."""
+        if self._state != State.OPEN or self.engine.failure is not None:
+            return 0
+        return max(0, self.engine.intake.limit - self.engine.intake.accepted_steps)
+
+    @property
     def is_stopped(self) -> bool:
         """Whether ``stop`` was called."""
         return self._state != State.NEW and self.engine.intake.is_stopped
@@ -111,6 +119,14 @@ class Readings:
         """What the last optimisation step had to say."""
         return self.engine.learner.metrics
 
+    @property
+    def staleness(self) -> StalenessReport:
+        """How old the policies were whose transitions were learned, since the last record.
+
+        Counted where ``max_staleness`` is set or metrics are recorded.
+        """
+        return self.engine.learner.staleness.report()
+
     def busy_s(self) -> dict[str, float]:
         """Seconds that this process has spent acting, learning and writing."""
         if self._state == State.NEW:
@@ -128,7 +144,7 @@ class Readings:
 
     def actor_episodes(self, actor_id: ActorId) -> int:
         """How many episodes of this actor were consumed, over all attempts."""
-        return self.engine.learner.actor_episodes.get(actor_id, 0)
+        return self.engine.learner.attendance.episodes.get(actor_id, 0)
 
     def health(self) -> Health:
         """Who waits for whom at this moment, and what has not been heard of.

@@ -15,9 +15,9 @@ import torch
 
 from stoker.agents.protocol import LearningAgent, RebuildsReplay
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError, JournalBroken
-from stoker.journal import JournalEvent
+from stoker.journal import JournalEvent, SegmentHeader
 from stoker.runs import TrainingRun
-from stoker.session.config import SessionConfig
+from stoker.session.config import LearningPeriods, SessionConfig
 from stoker.session.learner import Learner
 from stoker.session.restoring import restore
 from stoker.stats import StatsTracker
@@ -96,7 +96,7 @@ def replay_run(
     marks = _marks(run, learner.n_events, last, to_step)
     if to_step is not None and to_step < began_at:
         raise ConfigError(f"to_step={to_step}: the journal can be replayed from step {began_at} on")
-    intervals = {header.first_event: header.opt_interval for _, header in journal.headers()}
+    periods = {header.first_event: _periods(header) for _, header in journal.headers()}
     comparisons: list[Comparison] = []
     chunk: list[JournalEvent] = []
     position, steps = learner.n_events, learner.total_steps
@@ -120,9 +120,9 @@ def replay_run(
     for _, event in journal.read(position, last):
         if to_step is not None and steps == to_step and isinstance(event, Experience):
             break
-        if intervals.get(position, learner.opt_interval) != learner.opt_interval:
+        if periods.get(position, learner.periods) != learner.periods:
             feed()
-            learner = learner.with_opt_interval(intervals[position])
+            learner = learner.with_periods(periods[position])
         chunk.append(event)
         position += 1
         steps += isinstance(event, Experience)
@@ -144,7 +144,7 @@ def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | Non
         raise JournalBroken(
             journal.directory, "nothing can be read there: trained with journal=False, or the journal is lost"
         )
-    learner = _learner(agent, headers[0].opt_interval)
+    learner = _learner(agent, _periods(headers[0]))
     leads_from = journal.leads_from(last)
     if from_step is None and leads_from == 0:
         learner.begin(None)
@@ -160,7 +160,7 @@ def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | Non
         if from_step is None and (leads_from is None or learner.n_events < leads_from):
             continue
         before = [header for header in headers if header.first_event <= learner.n_events]
-        return learner.with_opt_interval((before or headers)[-1 if before else 0].opt_interval)
+        return learner.with_periods(_periods((before or headers)[-1 if before else 0]))
     if problem is not None:
         raise problem
     raise JournalBroken(
@@ -170,8 +170,12 @@ def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | Non
     )
 
 
-def _learner(agent: LearningAgent, opt_interval: int) -> Learner:
-    config = SessionConfig(opt_interval=opt_interval, publish_interval=1 << 62)  # nobody acts
+def _periods(header: SegmentHeader) -> LearningPeriods:
+    return LearningPeriods(header.opt_interval, header.warmup_period, header.max_opts)
+
+
+def _learner(agent: LearningAgent, periods: LearningPeriods) -> Learner:
+    config = SessionConfig(**periods._asdict(), publish_interval=1 << 62)  # nobody acts
     return Learner(agent, config, StatsTracker.empty(), None)
 
 

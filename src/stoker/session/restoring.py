@@ -49,9 +49,10 @@ def restore(learner: Learner, state: Mapping[str, Any], journal: Journal) -> Non
     learner.opt_steps = session["opt_steps"]
     learner.n_events = session["events"]
     learner.eval_episodes = session["eval_episodes"]
-    learner.actor_episodes = dict(session["actor_episodes"])
-    learner.open_episodes = dict(session["open_episodes"])
+    learner.n_records = session.get("records", 0)
+    learner.attendance.restore(session["actor_episodes"], session["open_episodes"])
     learner.stats.load_state_dict(session["stats"])
+    learner.book.load_state_dict(session.get("recent_episodes", ()))
     learner.note_saved()
 
 

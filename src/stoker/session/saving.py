@@ -54,8 +54,9 @@ def step_state(learner: Learner, area: StagingArea, acting: Mapping[str, Any]) -
     }
     state["session"] |= {
         "stats": learner.stats.state_dict(),
-        "actor_episodes": learner.actor_episodes,
-        "open_episodes": learner.open_episodes,
+        "recent_episodes": learner.book.state_dict(),
+        "actor_episodes": learner.attendance.episodes,
+        "open_episodes": learner.attendance.running,
         "lockstep": learner.is_lockstep,
         "attempt": learner.attempt,
     }
@@ -78,7 +79,7 @@ def _journal_position(learner: Learner) -> dict[str, Any] | None:
     if (
         learner.is_lockstep
     ):  # running episodes are brought back; at least the last event says whose turn it was
-        needs_from = min([needs_from, max(learner.n_events - 1, 0), *learner.open_episodes.values()])
+        needs_from = min([needs_from, max(learner.n_events - 1, 0), *learner.attendance.running.values()])
     return {
         "events": learner.n_events,
         "needs_from": needs_from,
@@ -119,5 +120,6 @@ def _header(learner: Learner, kind: str) -> dict[str, Any]:
             "opt_steps": learner.opt_steps,
             "events": learner.n_events,
             "eval_episodes": learner.eval_episodes,
+            "records": learner.n_records,
         },
     }

@@ -58,6 +58,11 @@ class SyncTrainingSession:
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size}: give a number of at least 1")
+        if settings.get("max_staleness") is not None:
+            raise ConfigError(
+                f"max_staleness={settings['max_staleness']}: here events are handed over in batches, and "
+                "cannot be paced one by one: use TrainingSession"
+            )
         self._session = TrainingSession(agent, run, stats=stats, **settings)
         self._batch_size = batch_size
         self._max_delay_s = max_delay_s
@@ -98,13 +103,14 @@ class SyncTrainingSession:
         with self._acting:
             intake.begin_acting(observation, mode, actor_id)
             policy, ticket = policies.acquire()
+            opt_steps = policies.opt_steps(ticket)
             try:
                 actions, memories = policy.act([observation], mode)
             finally:
                 policies.release(ticket)
                 intake.end_acting(mode, actor_id)
-            if memories is not None:
-                intake.remember(mode, actor_id, memories[0])
+            if mode is ActMode.EXPLORE:
+                intake.remember(actor_id, None if memories is None else memories[0], opt_steps)
             return actions[0]
 
     def observe(self, experience: Experience) -> None:

@@ -19,6 +19,7 @@ from anyio.lowlevel import checkpoint
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import ConfigError, SessionClosed, SessionError, SessionFailed
 from stoker.queues import BatchQueue
+from stoker.recorders import Recorder, Recording, Value, checked_record
 from stoker.runs import TrainingRun
 from stoker.session.config import check_parts, session_config
 from stoker.session.engine import Engine
@@ -30,6 +31,8 @@ from stoker.session.events import (
     EpisodeStarted,
     Event,
     FlushRequested,
+    MetricsGiven,
+    OptimizationRequested,
     SnapshotRequested,
 )
 from stoker.session.intake import checked_batch, checked_number
@@ -55,6 +58,9 @@ class TrainingSession(Readings):
     Args:
         agent: what learns. The session owns it while it runs.
         run: where episodes and checkpoints go; None: nowhere.
+        recorders: where records of the metrics go beside the run's ``metrics.jsonl``, every
+            ``record_interval`` optimisation or ``record_freq`` environment steps; or a ``Recording``, which
+            says what becomes of one that fails.
         stats: what to keep over training episodes; None: mean reward and length.
         settings: the fields of ``SessionConfig``, by name: ``max_steps``, ``checkpoint_freq``, ...
 
@@ -67,12 +73,15 @@ class TrainingSession(Readings):
         agent: LearningAgent,
         run: TrainingRun | None = None,
         *,
+        recorders: Sequence[Recorder] | Recording = (),
         stats: StatsTracker | None = None,
         **settings: Any,
     ) -> None:
         self.config = session_config(settings)
         check_parts(agent, run)
-        super().__init__(Engine(agent, run, stats if stats is not None else StatsTracker(), self.config))
+        recording = recorders if isinstance(recorders, Recording) else Recording(recorders)
+        stats = stats if stats is not None else StatsTracker()
+        super().__init__(Engine(agent, run, stats, self.config, recording))
         self._evaluations = Evaluations(self.engine)
         self._queue: BatchQueue[Event] = BatchQueue(1)
         self._queue.close()  # until it is entered
@@ -83,7 +92,9 @@ class TrainingSession(Readings):
         await self.engine.start()
         self.intake = self.engine.intake
         self._is_lockstep = self.config.lockstep
-        self.intake.is_plain = not self._is_lockstep
+        self._is_paced = self.config.max_staleness is not None
+        if self._is_lockstep:
+            self.intake.is_plain = False
         self._queue = self.engine.queue
         self._state = State.OPEN
         return self
@@ -114,11 +125,17 @@ class TrainingSession(Readings):
         intake = self.intake
         intake.begin_acting(observation, mode, actor_id)
         try:
-            action, memory = await self.engine.inference.act(observation, mode)
+            if mode is ActMode.EXPLORE and self._is_paced:
+                await self.engine.pace.begin(actor_id)
+            action, memory, opt_steps = await self.engine.inference.ask(observation, mode)
+        except BaseException:
+            if mode is ActMode.EXPLORE:
+                self.engine.pace.end(actor_id)
+            raise
         finally:
             intake.end_acting(mode, actor_id)
-        if memory is not None:
-            intake.remember(mode, actor_id, memory)
+        if mode is ActMode.EXPLORE:
+            intake.remember(actor_id, memory, opt_steps)
         return action
 
     async def observe(self, experience: Experience) -> None:
@@ -178,6 +195,7 @@ class TrainingSession(Readings):
         """
         self.require_open("on_episode_start")
         self.intake.begin_episode(actor_id)
+        self.engine.pace.end(actor_id)
         with self.intake.forgetting(actor_id):
             await self._queue.put(EpisodeStarted(actor_id, seed))
 
@@ -267,7 +285,46 @@ class TrainingSession(Readings):
         """
         return self._evaluations.report(n_episodes, self.total_steps)
 
+    # Metrics --------------------------------------------------------------------------------------
+
+    def store(self, values: Mapping[str, Value]) -> None:
+        """Keep values for the next record of the metrics, from any thread; a name's scalars are averaged.
+
+        Nothing is kept where ``record_interval`` is 0.
+
+        Raises:
+            ConfigError: A name or a value cannot be recorded.
+        """
+        self.engine.learner.book.store(values)
+
+    async def record(self, values: Mapping[str, Value], total_steps: int | None = None) -> None:
+        """Record values by themselves, of the given step or of this place among the events.
+
+        Raises:
+            ConfigError: A name or a value cannot be recorded.
+        """
+        self.require_open("record")
+        await self._queue.put(MetricsGiven(checked_record(values), total_steps))
+
     # Control --------------------------------------------------------------------------------------
+
+    async def optimize(self, n: int) -> int:
+        """Do optimisation steps on what the agent has observed, without any new experience.
+
+        Returns:
+            How many were done: fewer where ``max_opts`` was reached or the agent skipped one.
+
+        Raises:
+            ConfigError: ``n`` is negative, or the session writes a journal, which could not be replayed then.
+        """
+        self.require_open("optimize")
+        if type(n) is not int or n < 0:
+            raise ConfigError(f"optimize: n={n!r}: give an int of at least 0")
+        if self.run is not None and self.config.journal:
+            raise ConfigError(
+                "optimize: the journal cannot tell of optimisation without experiences: use journal=False"
+            )
+        return await self.engine.request(lambda reply: OptimizationRequested(n, reply)) if n else 0
 
     async def flush(self) -> None:
         """Return when everything accepted so far is consumed and durable."""
@@ -298,6 +355,8 @@ class TrainingSession(Readings):
             return
         if not self._queue.offer(joined := intake.joined(experience)):
             await self._wait_for_room(joined)
+        if self._is_paced:
+            self.engine.pace.end(experience.actor_id)
         if self._is_lockstep:
             await self.engine.request(BarrierRequested)
 
@@ -310,6 +369,8 @@ class TrainingSession(Readings):
                 continue
             if not queue.offer(experience := intake.joined(experience)):
                 await self._wait_for_room(experience)
+            if self._is_paced:
+                self.engine.pace.end(experience.actor_id)
         if intake.is_full:
             await checkpoint()
 

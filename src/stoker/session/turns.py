@@ -59,7 +59,7 @@ def read_turn(learner: Learner, journal: Journal) -> Turn:
     last = learner.n_events
     if last == 0:
         return Turn()
-    starts = learner.open_episodes
+    starts = learner.attendance.running
     seeds: dict[ActorId, int | None] = {}
     steps: dict[ActorId, list[Experience]] = {actor_id: [] for actor_id in starts}
     last_actor: ActorId | None = None

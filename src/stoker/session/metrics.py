@@ -1,0 +1,99 @@
+"""The numbers of a training between two records: what learning, episodes and callers had to say.
+
+Names are those of Stable-Baselines3 where it has them: ``rollout/ep_rew_mean``, ``time/fps``, ``train/loss``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from stoker.recorders import Histogram, Metrics, Record
+from stoker.stats import EpisodeRecord
+
+if TYPE_CHECKING:
+    from stoker.session.learner import Learner
+
+__all__ = ["TrainingMetrics"]
+
+_WINDOW = 100
+"""Episodes that ``rollout`` values are means of, as in Stable-Baselines3."""
+
+
+class TrainingMetrics:
+    """Written by the learner's thread; ``store`` may be called from anywhere.
+
+    Args:
+        is_kept: whether records are made at all; without it only the window of episodes is kept.
+        statistics: what is kept beside the mean of scalars, such as ``("min", "max")``.
+    """
+
+    def __init__(self, *, is_kept: bool, statistics: Iterable[str] = ()) -> None:
+        self.is_kept = is_kept
+        self._buffer = Metrics(statistics=tuple(statistics))
+        self._episodes: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
+        self._names: dict[str, str] = {}
+        self._since = time.monotonic()
+        self._steps = self._opt_steps = -1
+
+    def store(self, values: Mapping[str, Any]) -> None:
+        """Keep values for the next record; several of one name are aggregated there."""
+        if self.is_kept:
+            self._buffer.store(values)
+
+    def learned(self, metrics: Mapping[str, float]) -> None:
+        """Keep what an optimisation step had to say, under ``train/``."""
+        if self.is_kept:
+            names = self._names
+            self._buffer.store(
+                {
+                    names.get(key) or names.setdefault(key, f"train/{key}"): value
+                    for key, value in metrics.items()
+                }
+            )
+
+    def ended(self, record: EpisodeRecord) -> None:
+        """Take a training episode into the window."""
+        self._episodes.append((record.total_reward, record.length))
+
+    def begin(self, learner: Learner) -> None:
+        """Rates are those from here on."""
+        self._since, self._steps, self._opt_steps = time.monotonic(), learner.total_steps, learner.opt_steps
+
+    def flush(self, learner: Learner) -> Record:
+        """Everything since the last record, and where the training stands."""
+        now = time.monotonic()
+        elapsed_s = max(now - self._since, 1e-9)
+        values: dict[str, Any] = {
+            "time/total_timesteps": learner.total_steps,
+            "time/episodes": learner.total_episodes,
+            "time/fps": (learner.total_steps - self._steps) / elapsed_s,
+            "time/opt_steps_per_sec": (learner.opt_steps - self._opt_steps) / elapsed_s,
+            "train/n_updates": learner.opt_steps,
+        }
+        if self._episodes:
+            n_episodes = len(self._episodes)
+            values["rollout/ep_rew_mean"] = sum(reward for reward, _ in self._episodes) / n_episodes
+            values["rollout/ep_len_mean"] = sum(length for _, length in self._episodes) / n_episodes
+        exploration = getattr(learner.agent, "exploration_rate", None)
+        if exploration is not None:
+            values["rollout/exploration_rate"] = float(exploration)
+        staleness = learner.staleness.take()
+        if staleness.histogram:
+            values["train/staleness_mean"] = staleness.mean
+            values["train/staleness_max"] = staleness.max
+            ages = [age for age, count in staleness.histogram.items() for _ in range(count)]
+            values["train/staleness"] = Histogram(ages)
+        self.begin(learner)
+        return {**self._buffer.flush(learner.total_steps), **values}
+
+    def state_dict(self) -> list[list[float]]:
+        """The window of episodes: a resumed training goes on with it."""
+        return [[reward, length] for reward, length in self._episodes]
+
+    def load_state_dict(self, state: Iterable[tuple[float, int]]) -> None:
+        """Become what ``state_dict`` described."""
+        self._episodes.clear()
+        self._episodes.extend((float(reward), int(length)) for reward, length in state)

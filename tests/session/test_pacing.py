@@ -1,0 +1,142 @@
+"""Bounded staleness: no transition is learned by an agent further than the limit beyond its policy."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+
+from stoker import EpisodeStatus, Experience, TrainingSession
+from stoker.session.pacing import Pace, Progress
+from stoker.testing import FakeAgent
+
+pytestmark = pytest.mark.anyio
+GOES_ON = EpisodeStatus.CONTINUING
+
+
+class Versioned(FakeAgent):
+    """Counts the staleness of what it learns from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opt_steps = 0
+        self.lags: list[int] = []
+
+    def observe(self, experiences: Any) -> None:
+        super().observe(experiences)
+        self.lags += [self.opt_steps - experience.policy_version for experience in experiences]
+
+    def learn(self) -> Any:
+        self.opt_steps += 1
+        return super().learn()
+
+
+def step(actor_id: int) -> Experience:
+    observation = np.zeros(2, np.float32)
+    return Experience(observation, 0, 1.0, observation, GOES_ON, actor_id)
+
+
+@pytest.mark.parametrize(("limit", "opt_interval"), [(0, 4), (1, 1), (2, 1), (3, 2), (8, 3)])
+async def test_fast_actors_wait_for_slow_ones_and_nothing_is_thrown_away(
+    limit: int, opt_interval: int
+) -> None:
+    agent = Versioned()
+    n_actors, n_steps = 7, 30
+    rng = random.Random(limit)
+
+    async def play(session: TrainingSession, actor_id: int) -> None:
+        for _ in range(n_steps):
+            await session.act(np.zeros(2, np.float32), actor_id=actor_id)
+            for _ in range(rng.randrange(20) if actor_id else 60):  # actor 0 is slow
+                await anyio.lowlevel.checkpoint()
+            await session.observe(step(actor_id))
+
+    async with TrainingSession(agent, max_staleness=limit, opt_interval=opt_interval) as session:
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for actor_id in range(n_actors):
+                    tasks.start_soon(play, session, actor_id)
+    assert len(agent.lags) == n_actors * n_steps
+    assert max(agent.lags) <= limit
+    assert agent.opt_steps == n_actors * n_steps // opt_interval
+
+
+async def test_without_a_limit_the_same_actors_fall_further_behind() -> None:
+    agent = Versioned()
+    async with TrainingSession(agent, record_freq=10**6) as session:
+        await session.act(np.zeros(2, np.float32), actor_id="slow")
+        for _ in range(30):
+            await session.act(np.zeros(2, np.float32), actor_id=1)
+            await session.observe(step(1))
+        await session.flush()
+        late = step(1)
+        await session.observe(
+            Experience(*[getattr(late, name) for name in late.__struct_fields__[:5]], "slow")
+        )
+        await session.flush()
+        report = session.staleness
+    assert agent.lags[-1] == 30
+    assert report.max == 30
+    assert sum(report.histogram.values()) == 31
+    assert report.mean == pytest.approx(sum(agent.lags) / 31)
+
+
+class Learned:
+    """A learner that stands where a test says."""
+
+    def __init__(self) -> None:
+        self.at = Progress(total_steps=0, opt_steps=0, published=0)
+        self.accepted = 0
+
+    def pace(self, limit: int | None, opt_interval: int = 1, lost_after_s: float = 60.0) -> Pace:
+        return Pace(limit, opt_interval, lambda: self.at, lambda: self.accepted, lost_after_s)
+
+
+async def test_an_old_copy_is_refused_where_the_newest_policy_would_do() -> None:
+    learner = Learned()
+    learner.at = Progress(total_steps=50, opt_steps=50, published=50)
+    learner.accepted = 50
+    pace = learner.pace(2)
+    assert not await pace.begin("a", 40)
+    assert await pace.begin("a", 48)
+
+
+async def test_an_action_in_flight_holds_the_others_until_its_outcome_has_come() -> None:
+    learner = Learned()
+    pace = learner.pace(1)
+    assert await pace.begin("slow")
+    assert await pace.begin("fast")
+    learner.accepted = 1  # the fast one's came
+    pace.end("fast")
+    assert not pace.allows(), "slow's transition, were it third, would be two behind"
+    async with anyio.create_task_group() as tasks:
+        with anyio.move_on_after(0.05) as waited:
+            await pace.begin("fast")
+        assert waited.cancelled_caught
+        tasks.start_soon(pace.begin, "fast")
+        await anyio.wait_all_tasks_blocked()
+        learner.accepted = 2
+        learner.at = Progress(total_steps=2, opt_steps=2, published=2)
+        pace.end("slow")
+    assert not pace.allows() or pace.limit == 1
+
+
+async def test_an_actor_that_never_comes_back_is_waited_for_so_long_and_no_longer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    learner = Learned()
+    pace = learner.pace(0, lost_after_s=0.1)
+    assert await pace.begin("gone")
+    with anyio.fail_after(20):
+        assert await pace.begin("here")
+    assert "actor 'gone'" in caplog.text
+
+
+async def test_without_a_limit_nobody_is_counted() -> None:
+    pace = Learned().pace(None)
+    for actor_id in range(1000):
+        assert await pace.begin(actor_id, -(10**6))
+    assert pace.allows()

@@ -12,7 +12,7 @@ import pytest
 from stoker import ConfigError, DQNConfig, TrainConfig, preset
 from stoker.agents.presets import PRESETS
 from stoker.trainer import config_from
-from stoker.trainer.config import read_toml
+from stoker.trainer.toml import read_toml
 
 CARTPOLE = {"env": "CartPole-v1"}
 
@@ -22,7 +22,7 @@ def test_only_the_environment_is_needed() -> None:
     assert config == TrainConfig(
         env="CartPole-v1", opt_interval=2, agent_settings=preset("dqn", "CartPole-v1")
     )
-    assert config_from({"env": "Acrobot-v1"}) == TrainConfig(env="Acrobot-v1", agent_settings=DQNConfig())
+    assert config_from({"env": "Taxi-v3"}) == TrainConfig(env="Taxi-v3", agent_settings=DQNConfig())
 
 
 def test_values_win_over_the_preset_and_the_preset_over_defaults() -> None:

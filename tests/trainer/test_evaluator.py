@@ -1,60 +1,47 @@
-"""Evaluation: whole episodes on the same seeds, of exactly the policy that may become the best."""
+"""The evaluator beside a training: it keeps the very policy that was best, and changes nothing else."""
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import anyio
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from stoker import (
     DQN,
-    ActMode,
-    ActorFailed,
     ConfigError,
     DQNConfig,
     EpisodeStatus,
     Evaluator,
     Experience,
-    FailureLimit,
-    PolicySnapshot,
     TrainingRun,
     TrainingSession,
-    evaluate,
+    run_actors,
 )
-from stoker.testing import AsyncChainEnv, ChainEnv, CrashingEnv, FakeAgent
+from stoker.envs import episode_seed
+from stoker.testing import AsyncChainEnv, ChainEnv, FakeAgent
+from stoker.trainer.evaluating import evaluate
+from stoker.trainer.evaluation import Evaluation
+from stoker.trainer.evaluation_settings import EvaluationSettings
+from stoker.trainer.stopping import NoImprovement
+from stoker.writer import stage
 
 pytestmark = pytest.mark.anyio
 CONFIG = DQNConfig(
     hidden_sizes=(8,), batch_size=8, learning_starts=8, epsilon_decay_steps=100, learning_rate=0.01
 )
-PATIENT = FailureLimit(failures=1000, window_s=1000.0, first_delay_s=0.0)
 
 
 def dqn(seed: int = 1) -> DQN:
     env = ChainEnv(3)
     return DQN(env.observation_space, env.action_space, CONFIG, seed=seed)
-
-
-def pinned(policy: Any, total_steps: int = 5) -> PolicySnapshot:
-    return PolicySnapshot(policy, total_steps=total_steps, policy_version=1, state={})
-
-
-class Counting:
-    """Goes right; notes the modes and how many observations it got at once."""
-
-    def __init__(self) -> None:
-        self.modes: set[ActMode] = set()
-        self.sizes: list[int] = []
-
-    def act(self, observations: Any, mode: ActMode) -> Any:
-        self.modes.add(mode)
-        self.sizes.append(len(observations))
-        return [1] * len(observations), None
 
 
 async def feed(session: TrainingSession, first: int, last: int) -> None:
@@ -66,34 +53,46 @@ async def feed(session: TrainingSession, first: int, last: int) -> None:
         await session.observe(Experience(before, 1, float(position == 2), after, status))
 
 
-async def test_it_plays_whole_episodes_greedily_all_at_once() -> None:
-    policy = Counting()
-    found = await evaluate(pinned(policy, 77), lambda: ChainEnv(4), 10)
-    assert [(r.total_reward, r.length, r.status.value) for r in found.records] == [
-        (1.0, 4, "Terminated")
-    ] * 10
-    assert (found.mean_reward, found.total_steps, found.is_best) == (1.0, 77, False)
-    assert policy.modes == {ActMode.EXPLOIT}
-    assert sum(policy.sizes) == 40
-    assert len(policy.sizes) <= 8, "one pass for all environments"
+def step() -> Experience:
+    return Experience(0, 0, 0.0, 0, EpisodeStatus.CONTINUING)
 
 
-async def test_the_same_seed_gives_the_same_episodes_whatever_has_happened_since() -> None:
-    slippery = lambda: ChainEnv(6, slip=0.4)  # noqa: E731
-    agent = dqn()
-    async with TrainingSession(agent) as session:
-        await feed(session, 0, 50)
-        snapshot = await session.snapshot()
-        first = await evaluate(snapshot, slippery, 8, seed=3)
-        await feed(session, 50, 150)
-        await session.flush()
-        again = await evaluate(snapshot, slippery, 8, seed=3, stepping="thread")
-        fewer = await evaluate(snapshot, slippery, 5, seed=3)
-        other = await evaluate(snapshot, slippery, 8, seed=4)
-    assert first == again
-    assert first.records[:5] == fewer.records, "the i-th episode has the i-th seed"
-    assert first.records != other.records
-    assert len({record.length for record in first.records}) > 1, "each episode its own"
+class Paying(gymnasium.Env[Any, Any]):
+    """One step, which pays what the seed of the episode is worth."""
+
+    observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, worth: Callable[[int], float]) -> None:
+        self._worth = worth
+        self._seed = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        assert seed is not None
+        self._seed = seed
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        return np.zeros(1, np.float32), self._worth(self._seed), True, False, {}
+
+
+USUAL = [episode_seed(0, index, 0, stream="evaluation") for index in range(4)]
+"""The seeds of the four episodes of each evaluation below."""
+
+
+def lucky(usual: float, else_: float) -> Callable[[], Paying]:
+    """A policy's world in which the usual seeds pay otherwise than all others."""
+    return lambda: Paying(lambda seed: usual if seed in USUAL else else_)
+
+
+async def evaluated(session: TrainingSession, factory: Any, **settings: Any) -> Evaluation:
+    """What a new evaluator finds, one environment step later."""
+    await session.observe(step())
+    evaluator = Evaluator(session, factory, 4, **settings)
+    await evaluator.finish()
+    assert evaluator.last is not None
+    return evaluator.last
 
 
 async def test_training_is_the_same_with_and_without_evaluation() -> None:
@@ -112,73 +111,6 @@ async def test_training_is_the_same_with_and_without_evaluation() -> None:
         assert torch.equal(weight, weights[1][name]), name
 
 
-@pytest.mark.parametrize("stepping", ["inline", "thread"])
-async def test_an_environment_that_crashes_is_played_again(
-    stepping: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    numbers = itertools.count(1)
-    found = await evaluate(
-        pinned(Counting()),
-        lambda: CrashingEnv(ChainEnv(3), {2, 6, 7}, steps=numbers),
-        4,
-        stepping=stepping,
-        limit=PATIENT,
-    )
-    assert [(record.total_reward, record.length) for record in found.records] == [(1.0, 3)] * 4
-    assert caplog.text.count("its environment failed (simulator crashed); played again") == 3
-
-
-class BadReward(ChainEnv):
-    def step(self, action: Any) -> Any:
-        observation, _, *rest = super().step(action)
-        return observation, float("nan"), *rest
-
-
-def no_env() -> Any:
-    raise FileNotFoundError("no binary")
-
-
-@pytest.mark.parametrize(
-    ("factory", "cause"),
-    [
-        (lambda: CrashingEnv(ChainEnv(3), {1}), RuntimeError),
-        (no_env, FileNotFoundError),
-        (lambda: BadReward(2), None),
-    ],
-)
-async def test_too_many_failures_come_out_alone_with_their_cause(factory: Any, cause: Any) -> None:
-    limit = FailureLimit(failures=3, first_delay_s=0.0)
-    with pytest.raises(ActorFailed, match=r"'evaluation \d': its environment failed 3 times") as caught:
-        await evaluate(pinned(Counting()), factory, 4, limit=limit)
-    assert caught.value.__cause__ is not None
-    assert cause is None or isinstance(caught.value.__cause__, cause)
-
-
-async def test_a_policy_that_raises_comes_out_alone_and_all_environments_are_closed() -> None:
-    made: list[AsyncChainEnv] = []
-
-    class Broken(Counting):
-        def act(self, observations: Any, mode: ActMode) -> Any:
-            raise ArithmeticError("no action")
-
-    def factory() -> Any:
-        made.append(AsyncChainEnv(3))
-        return made[-1]
-
-    with pytest.raises(ArithmeticError, match="no action"):
-        await evaluate(pinned(Broken()), factory, 4)
-    assert [env.closed for env in made] == [True] * 4
-
-
-@pytest.mark.parametrize(
-    ("factory", "n_episodes", "message"),
-    [(lambda: ChainEnv(3), 0, "n_episodes=0"), (lambda: ChainEnv, 2, "is the class ChainEnv")],
-)
-async def test_what_cannot_be_evaluated_is_refused(factory: Any, n_episodes: int, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        await evaluate(pinned(Counting()), factory, n_episodes)
-
-
 class Gated(AsyncChainEnv):
     """Waits in its first step until the test lets it go on."""
 
@@ -191,7 +123,10 @@ class Gated(AsyncChainEnv):
         return await super().step(action)
 
 
-async def test_the_best_holds_exactly_the_weights_that_were_evaluated(tmp_path: Path) -> None:
+@pytest.mark.parametrize("confirm", [False, True])
+async def test_the_best_holds_exactly_the_weights_that_were_evaluated(
+    tmp_path: Path, *, confirm: bool
+) -> None:
     Gated.entered, Gated.let_go = anyio.Event(), anyio.Event()
     run = await TrainingRun.create("x", root=tmp_path)
     with anyio.fail_after(30):
@@ -199,7 +134,7 @@ async def test_the_best_holds_exactly_the_weights_that_were_evaluated(tmp_path: 
         async with TrainingSession(
             dqn(), run, eval_freq=40, checkpoint_freq=40, keep_checkpoints=None
         ) as session:
-            evaluator = Evaluator(session, lambda: Gated(3), 3)
+            evaluator = Evaluator(session, lambda: Gated(3), 3, confirm=confirm)
             async with anyio.create_task_group() as beside:
                 beside.start_soon(evaluator.run)
                 await feed(session, 0, 40)
@@ -225,7 +160,7 @@ async def test_the_best_holds_exactly_the_weights_that_were_evaluated(tmp_path: 
     )
     assert best["agent"]["total_steps"] == best["session"]["total_steps"] == 40
     columns = await run.read_eval_episodes()
-    assert columns["total_steps_at_eval"].tolist() == [40] * 3
+    assert columns["total_steps_at_eval"].tolist() == [40] * (6 if confirm else 3)
 
 
 async def test_only_what_is_better_becomes_the_best(tmp_path: Path) -> None:
@@ -236,13 +171,13 @@ async def test_only_what_is_better_becomes_the_best(tmp_path: Path) -> None:
         for _ in range(4):
             length = next(lengths)
 
-            class Paying(ChainEnv):
+            class PayingChain(ChainEnv):
                 def step(self, action: Any) -> Any:
                     observation, _, *rest = super().step(action)
                     return observation, 1.0, *rest
 
-            evaluator = Evaluator(session, lambda length=length: Paying(length), 2)
-            await session.observe(Experience(0, 0, 0.0, 0, EpisodeStatus.CONTINUING))
+            evaluator = Evaluator(session, lambda length=length: PayingChain(length), 2)
+            await session.observe(step())
             await evaluator.finish()
             assert evaluator.last is not None
             found.append((evaluator.last.mean_reward, evaluator.last.is_best))
@@ -258,11 +193,12 @@ async def test_stop_at_reward_stops_the_session_and_nothing_more_is_evaluated() 
             async with anyio.create_task_group() as beside:
                 beside.start_soon(evaluator.run)
                 while not session.is_done:
-                    await session.observe(Experience(0, 0, 0.0, 0, EpisodeStatus.CONTINUING))
+                    await session.observe(step())
                 beside.cancel_scope.cancel()
             first = evaluator.last
             await evaluator.finish()
     assert evaluator.reached_goal
+    assert evaluator.stopped_because == "the mean reward 1 reached 1"
     assert evaluator.last is first is not None
     assert first.mean_reward == 1.0
 
@@ -286,10 +222,251 @@ async def test_a_reward_below_the_goal_stops_nothing() -> None:
 async def test_finish_evaluates_the_end_once() -> None:
     async with TrainingSession(FakeAgent(action=1)) as session:
         evaluator = Evaluator(session, lambda: ChainEnv(3), 2)
-        await session.observe(Experience(0, 0, 0.0, 0, EpisodeStatus.CONTINUING))
+        await session.observe(step())
         await evaluator.finish()
         await evaluator.finish()
         await session.flush()
         assert session.eval_report(10).n_episodes == 2
         assert evaluator.last is not None
         assert evaluator.last.total_steps == 1
+
+
+# The noise guard --------------------------------------------------------------------------------------
+
+
+async def test_luck_on_the_usual_seeds_makes_no_best(tmp_path: Path) -> None:
+    run = await TrainingRun.create("x", root=tmp_path)
+    async with TrainingSession(FakeAgent(), run) as session:
+        first = await evaluated(session, lucky(6.0, 6.0), confirm=True)
+        assert (first.value, first.is_best, first.n_episodes, first.n_confirming) == (6.0, True, 8, 4)
+        fluke = await evaluated(session, lucky(10.0, 0.0), confirm=True)
+        assert (fluke.value, fluke.is_best, fluke.n_episodes, fluke.n_confirming) == (5.0, False, 8, 4)
+        assert fluke.rewards == (10.0,) * 4 + (0.0,) * 4
+        assert session.best_value == 6.0
+        good = await evaluated(session, lucky(10.0, 8.0), confirm=True)
+        assert (good.value, good.is_best) == (9.0, True)
+        worse = await evaluated(session, lucky(9.0, 50.0), confirm=True)
+        assert (worse.value, worse.is_best, worse.n_episodes, worse.n_confirming) == (9.0, False, 4, 0)
+        unguarded = await evaluated(session, lucky(10.0, 0.0))
+        assert (unguarded.value, unguarded.is_best) == (10.0, True)
+    assert torch.load(run.best_checkpoint_path, weights_only=True)["best"] == {
+        "value": 10.0,
+        "total_steps": 5,
+    }
+    columns = await run.read_eval_episodes()
+    assert columns["total_steps_at_eval"].tolist() == [1] * 8 + [2] * 8 + [3] * 8 + [4] * 4 + [5] * 4
+
+
+async def test_further_episodes_are_logged_and_marked(tmp_path: Path) -> None:
+    run = await TrainingRun.create("x", root=tmp_path)
+    async with TrainingSession(FakeAgent(), run) as session:
+        found = await evaluated(session, lucky(6.0, 2.0), confirm=True)
+        assert session.eval_report(10).n_episodes == 8
+    assert [record.extras for record in found.records] == [{}] * 4 + [{"confirmation": 1.0}] * 4
+    assert (await run.read_eval_episodes())["total_reward"].tolist() == [6.0] * 4 + [2.0] * 4
+
+
+async def test_each_step_is_confirmed_on_seeds_of_its_own_again_and_again_the_same() -> None:
+    async def played() -> list[list[int]]:
+        seeds: list[list[int]] = []
+        async with TrainingSession(FakeAgent()) as session:
+            for value in (1.0, 2.0, 3.0):  # at the steps 0, 1 and 2
+                seeds.append([])
+                worth = lambda seed, value=value: seeds[-1].append(seed) or value  # noqa: E731
+                env = lambda worth=worth: Paying(worth)  # noqa: E731
+                await Evaluator(session, env, 4, confirm=True, concurrency=1).finish()
+                await session.observe(step())
+        return seeds
+
+    first = await played()
+    assert [seeds[:4] for seeds in first] == [USUAL] * 3
+    assert len({seed for seeds in first for seed in seeds}) == 4 + 3 * 4
+    assert await played() == first
+
+
+async def test_the_guard_takes_luck_off_the_best_of_many() -> None:
+    """Thirty policies, each worth 0 on average: the highest mean of four is luck alone, some 1.02 of it."""
+    promised: dict[bool, list[float]] = {False: [], True: []}
+    for confirm, bests in promised.items():
+        for training in range(8):
+            async with TrainingSession(FakeAgent()) as session:
+                found: list[Evaluation] = []
+                for policy in range(30):
+                    factory = lambda policy=policy: Paying(  # noqa: E731
+                        lambda seed: float(np.random.default_rng((seed, policy)).normal())
+                    )
+                    found.append(await evaluated(session, factory, confirm=confirm, seed=training))
+                bests.append(max(evaluation.value for evaluation in found if evaluation.is_best))
+                assert session.best_value == bests[-1]
+            again = [evaluation for evaluation in found if evaluation.n_confirming]
+            assert all(evaluation.value == fmean(evaluation.rewards) for evaluation in again)
+            assert [len(evaluation.rewards) for evaluation in again] == [8] * len(again)
+            assert (1 <= len(again) < 30) == confirm, "only candidates are evaluated again"
+            assert confirm or bests[-1] == max(evaluation.value for evaluation in found)
+    assert fmean(promised[False]) == pytest.approx(1.02, abs=0.2)
+    assert 0.2 < fmean(promised[True]) < 0.7 * fmean(promised[False])
+
+
+# What is best -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("best_by", "winner"), [("mean", "uneven"), ("lower_bound", "steady")])
+async def test_the_best_is_best_by_the_mean_or_by_its_lower_bound(best_by: Any, winner: str) -> None:
+    uneven = lambda: Paying(lambda seed: 12.0 * (USUAL.index(seed) % 2))  # noqa: E731 - a mean of 6
+    async with TrainingSession(FakeAgent()) as session:
+        steady = await evaluated(session, lucky(5.0, 5.0), best_by=best_by)
+        other = await evaluated(session, uneven, best_by=best_by)
+        assert (steady.is_best, other.is_best) == (True, winner == "uneven")
+        assert (steady.value, other.mean_reward) == (5.0, 6.0)
+        assert other.value == (6.0 if winner == "uneven" else other.mean_interval.low)
+        assert session.best_value == (other if winner == "uneven" else steady).value
+
+
+# Stopping ---------------------------------------------------------------------------------------------
+
+
+async def test_no_improvement_stops_the_session_and_is_told() -> None:
+    with anyio.fail_after(30):
+        async with TrainingSession(FakeAgent(), eval_freq=10) as session:
+            rule, seen = NoImprovement(2), list[Evaluation]()
+            evaluator = Evaluator(session, lucky(5.0, 5.0), 4, stop_rules=[rule], on_evaluation=seen.append)
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(evaluator.run)
+                while not session.is_done:
+                    await session.observe(step())
+                beside.cancel_scope.cancel()
+    assert [found.is_best for found in seen] == [True, False, False]
+    assert evaluator.stopped_because == "no evaluation of the last 2 was better than 5"
+    assert not evaluator.reached_goal
+    assert session.is_stopped
+
+
+async def test_a_resumed_run_must_beat_its_own_best(tmp_path: Path) -> None:
+    run = await TrainingRun.create("x", root=tmp_path)
+    async with TrainingSession(FakeAgent(), run) as session:
+        assert (await evaluated(session, lucky(7.0, 7.0))).is_best
+    async with TrainingSession(FakeAgent(), await TrainingRun.resume(run.directory)) as session:
+        rules = [NoImprovement(1)]
+        assert not (await evaluated(session, lucky(6.0, 6.0), stop_rules=rules)).is_best
+        assert session.is_stopped
+
+
+async def test_a_training_that_ended_by_itself_did_not_end_for_want_of_improvement() -> None:
+    async with TrainingSession(FakeAgent(), max_steps=1) as session:
+        await session.maybe_save_best(9.0)
+        await session.observe(step())
+        rule = NoImprovement(1)
+        evaluator = Evaluator(session, lucky(5.0, 5.0), 4, stop_rules=[rule])
+        await evaluator.finish()
+        assert rule.n_without == 1
+        assert evaluator.stopped_because is None
+        assert not session.is_stopped
+        late = Evaluator(session, lucky(5.0, 5.0), 4, stop_at_reward=5.0)
+        await late.finish()
+        assert late.reached_goal
+        assert late.stopped_because == "the mean reward 5 reached 5"
+
+
+# Around it --------------------------------------------------------------------------------------------
+
+
+async def test_a_recorder_gets_each_evaluation_whole() -> None:
+    seen: list[Evaluation] = []
+    async with TrainingSession(FakeAgent()) as session:
+        found = await evaluated(session, lucky(6.0, 2.0), confirm=True, on_evaluation=seen.append)
+        assert len(seen) == 1
+        assert seen[0] is found
+        assert found.metrics()["eval/mean_reward"] == 4.0
+        assert (found.total_steps, found.is_best) == (1, True)
+
+
+async def test_what_a_recorder_raises_comes_out() -> None:
+    def refuse(found: Evaluation) -> None:
+        raise LookupError(f"no sink for {found.mean_reward}")
+
+    async with TrainingSession(FakeAgent()) as session:
+        with pytest.raises(LookupError, match="no sink for 6.0"):
+            await evaluated(session, lucky(6.0, 6.0), on_evaluation=refuse)
+
+
+async def test_it_can_be_made_from_settings() -> None:
+    settings = EvaluationSettings(
+        n_episodes=2,
+        seed=3,
+        max_episode_steps=3,
+        concurrency=1,
+        confirm=True,
+        patience=1,
+        best_by="lower_bound",
+    )
+    seen: list[Evaluation] = []
+    async with TrainingSession(FakeAgent(action=1)) as session:
+        evaluator = Evaluator.from_settings(
+            session, lambda: AsyncChainEnv(4), settings, on_evaluation=seen.append
+        )
+        await evaluator.finish()
+        assert [(record.length, record.status.value) for record in seen[0].records] == [(3, "Truncated")] * 4
+        assert (seen[0].n_confirming, seen[0].best_by, seen[0].value) == (2, "lower_bound", 0.0)
+        assert evaluator.stopped_because is None
+        await session.observe(step())
+        await evaluator.finish()
+        assert evaluator.stopped_because == "no evaluation of the last 1 was better than 0"
+
+
+async def test_settings_out_of_range_are_refused_before_anything_is_played() -> None:
+    async with TrainingSession(FakeAgent()) as session:
+        with pytest.raises(ConfigError, match="best_by='median'"):
+            Evaluator(session, lambda: ChainEnv(3), best_by="median")  # pyright: ignore
+        with pytest.raises(ConfigError, match="n_episodes=0"):
+            Evaluator(session, lambda: ChainEnv(3), 0)
+
+
+@pytest.mark.parametrize("n_actors", [1, 3])
+async def test_a_training_in_lockstep_is_the_same_to_the_bit_with_an_evaluator_beside_it(
+    tmp_path: Path, n_actors: int
+) -> None:
+    found: list[tuple[dict[str, Any], bytes]] = []
+    seen: list[Evaluation] = []
+    for evaluates in (False, True):
+        run = await TrainingRun.create(f"{evaluates}", root=tmp_path)
+        agent = dqn()
+        with anyio.fail_after(60):
+            async with TrainingSession(
+                agent, run, max_steps=160, lockstep=True, eval_freq=20 if evaluates else 0
+            ) as session:
+                slippery = lambda: ChainEnv(3, slip=0.2)  # noqa: E731
+                evaluator = Evaluator(session, slippery, 3, confirm=True, on_evaluation=seen.append)
+                async with anyio.create_task_group() as beside:
+                    if evaluates:
+                        beside.start_soon(evaluator.run)
+                    await run_actors(session, slippery, n_actors, seed=1)
+                    if evaluates:
+                        await evaluator.finish()
+                    beside.cancel_scope.cancel()
+        state = stage({"agent": agent.state_dict(), "replay": agent.replay.state_dict()})
+        journal = b"".join(path.read_bytes() for path in sorted((run.directory / "journal").iterdir()))
+        found.append((state, journal))
+    assert seen[-1].total_steps == 160
+    assert len(seen) > 1, "it was busy while the training went on"
+    assert sum(evaluation.n_confirming for evaluation in seen) >= 3
+    assert list(unequal(found[0][0], found[1][0])) == []
+    assert found[0][1] == found[1][1], "the events that the training consumed"
+
+
+def unequal(one: Any, other: Any, where: str = "") -> Any:
+    """The places where two trees are not the same to the bit."""
+    match one:
+        case torch.Tensor():
+            if one.dtype != other.dtype or one.numpy().tobytes() != other.numpy().tobytes():
+                yield where
+        case dict():
+            assert one.keys() == other.keys()
+            for key in one:
+                yield from unequal(one[key], other[key], f"{where}[{key!r}]")
+        case list() | tuple():
+            assert len(one) == len(other)
+            for place, (mine, its) in enumerate(zip(one, other, strict=True)):
+                yield from unequal(mine, its, f"{where}[{place}]")
+        case _:
+            if one != other:
+                yield where

@@ -19,7 +19,8 @@ import tyro
 from stoker.agents.registry import config_type
 from stoker.cli.parsing import parse, required, without_help
 from stoker.errors import ConfigError
-from stoker.trainer.config import TrainConfig, config_from, read_toml
+from stoker.trainer.config import TrainConfig, config_from
+from stoker.trainer.toml import read_toml
 
 __all__ = ["TrainArguments", "parse_train", "safe_name"]
 

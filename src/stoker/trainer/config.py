@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
 import msgspec
 
@@ -15,12 +13,16 @@ from stoker.agents.presets import preset, training_preset
 from stoker.agents.registry import config_type
 from stoker.envs.protocol import Stepping
 from stoker.errors import ConfigError
+from stoker.trainer.evaluation import BestBy
+from stoker.trainer.trainer_config import Place
 
-__all__ = ["TrainConfig", "config_from", "read_toml"]
+__all__ = ["Tracker", "TrainConfig", "config_from"]
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
 _Period = Annotated[int, msgspec.Meta(ge=0)]
+
+Tracker: TypeAlias = Literal["console", "tensorboard", "mlflow", "wandb", "trackio"]
 
 
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,11 +82,41 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     stop_at_reward: float | None = None
     """End the training when an evaluation reaches this mean reward."""
 
+    best_by: BestBy = "mean"
+    """What makes an evaluation better: its mean, or the lower_bound of the mean's 95 % interval."""
+
+    confirm_best: bool = False
+    """Evaluate what would become the best again, on other seeds, before it does."""
+
+    patience: _Count | None = None
+    """End the training after so many evaluations in a row without improvement; none: never."""
+
+    record_freq: _Period = 1_000
+    """Environment steps between records of the metrics; 0: never."""
+
+    track: tuple[Tracker, ...] = ()
+    """Where metrics go beside metrics.jsonl: console, tensorboard, mlflow, wandb, trackio."""
+
     device: str = "cpu"
     """Where to learn: cpu, cuda, cuda:1, mps."""
 
     opt_interval: _Count = 1
     """Environment steps for each optimisation step."""
+
+    warmup_period: _Period = 0
+    """Environment steps before the first optimisation step."""
+
+    max_staleness: _Period | None = None
+    """Most optimisation steps that a policy may be behind when its transition is learned; none: any."""
+
+    actors: Place = "tasks"
+    """Where environments are played: tasks of one process, threads, or processes of their own."""
+
+    sync_interval: _Count | None = None
+    """Optimisation steps after which actors refresh policies of their own; none: tasks share one policy."""
+
+    frame_stack: _Count = 1
+    """Observations that the agent sees at once, the newest last."""
 
     queue_capacity: _Count = 16
     """Steps that may wait for the learner; fewer keep the acting policy fresher."""
@@ -97,21 +129,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     agent_settings: Any = None
     """The agent's own settings, such as a DQNConfig."""
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as plain values.
-
-    Raises:
-        ConfigError: It is missing or not TOML.
-    """
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: not TOML: {error}") from error
 
 
 def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig:

@@ -1,56 +1,24 @@
-"""A whole training from a config: agent, session, actors and evaluator put together."""
+"""A whole training from a config: agent, environments and trackers made, and a trainer put over them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-import anyio
-import msgspec
 from anyio import to_thread
 
-from stoker.actors import Crew, EnvFactory
+from stoker.actors import EnvFactory
 from stoker.agents.protocol import LearningAgent
-from stoker.envs import make_gym
-from stoker.errors import first_error
 from stoker.runs import TrainingRun
-from stoker.session import SessionConfig, TrainingSession
+from stoker.session import SessionConfig
 from stoker.trainer.config import TrainConfig
-from stoker.trainer.evaluator import Evaluator
-from stoker.trainer.making import agent_for
+from stoker.trainer.evaluation_settings import EvaluationSettings
+from stoker.trainer.making import agent_for, env_for, recorders_for
+from stoker.trainer.result import Progress, TrainResult
+from stoker.trainer.trainer import Trainer, Watch
+from stoker.trainer.trainer_config import TrainerConfig
 
 __all__ = ["Progress", "TrainResult", "session_settings", "train"]
-
-
-class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a training came to.
-
-    Attributes:
-        run: its directory.
-        total_steps, total_episodes: over all attempts.
-        steps_per_sec: environment steps per second of this process.
-        best_eval_reward: the highest mean reward that was evaluated, over all attempts; None: never.
-        last_eval_reward: the last one of this process.
-        restarts: how many environments failed and were made again.
-    """
-
-    run: str
-    total_steps: int
-    total_episodes: int
-    steps_per_sec: float
-    best_eval_reward: float | None
-    last_eval_reward: float | None
-    restarts: int
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """What there is to watch while a training goes on; ``session.stop()`` ends it in good order."""
-
-    config: TrainConfig
-    session: TrainingSession
-    crew: Crew
-    evaluator: Evaluator
 
 
 def session_settings(config: TrainConfig) -> dict[str, Any]:
@@ -65,9 +33,9 @@ async def train(
     *,
     agent: LearningAgent | None = None,
     factory: EnvFactory | None = None,
-    watch: Callable[[Progress], Coroutine[Any, Any, None]] | None = None,
+    watch: Watch | None = None,
 ) -> TrainResult:
-    """Train until ``total_timesteps``, until the reward to stop at, or until somebody stops the session.
+    """Train until ``total_timesteps``, until an evaluation ends it, or until somebody stops the session.
 
     Args:
         config: what to train on what.
@@ -79,40 +47,34 @@ async def train(
     Raises:
         ConfigError: The environment or the agent cannot be made, or the run is of another agent.
         ActorFailed: An environment failed too often.
-        SessionFailed: The agent or the writer died.
+        SessionFailed: The agent, the writer or a recorder died.
     """
     if agent is None:  # in a thread: it imports torch and builds networks, and a service may run on this loop
         agent = await to_thread.run_sync(agent_for, config)
-    factory = partial(make_gym, config.env) if factory is None else factory
-    session = TrainingSession(agent, run, **session_settings(config))
-    async with session:
-        crew = Crew(session, factory, config.num_envs, stepping=config.stepping, seed=config.seed)
-        evaluator = Evaluator(
-            session,
-            factory,
-            config.eval_episodes,
+    settings = session_settings(config)
+    trainer = Trainer(
+        agent,
+        partial(env_for, config) if factory is None else factory,
+        trainer_config(config),
+        run=run,
+        recorders=recorders_for(config),
+        **settings,
+    )
+    return await trainer.train(watch=watch, watched_config=config)
+
+
+def trainer_config(config: TrainConfig) -> TrainerConfig:
+    """The part of a config that is the trainer's own; periods in environment steps are the session's."""
+    same = set(TrainConfig.__struct_fields__) & set(TrainerConfig.__struct_fields__)
+    return TrainerConfig(
+        **{name: getattr(config, name) for name in same},
+        record_interval=0,
+        evaluation=EvaluationSettings(
+            n_episodes=config.eval_episodes,
             seed=config.seed,
-            stepping=config.stepping,
+            best_by=config.best_by,
+            confirm=config.confirm_best,
             stop_at_reward=config.stop_at_reward,
-        )
-        try:
-            async with anyio.create_task_group() as beside:
-                beside.start_soon(evaluator.run)
-                if watch is not None:
-                    beside.start_soon(watch, Progress(config, session, crew, evaluator))
-                await crew.run()
-                if config.eval_freq:
-                    await evaluator.finish()
-                beside.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            error = first_error(group)
-            raise error from error.__cause__
-    return TrainResult(
-        run=str(run.directory),
-        total_steps=session.total_steps,
-        total_episodes=session.total_episodes,
-        steps_per_sec=session.steps_per_sec,
-        best_eval_reward=session.best_value,
-        last_eval_reward=evaluator.last and evaluator.last.mean_reward,
-        restarts=crew.restarts,
+            patience=config.patience,
+        ),
     )

@@ -1,0 +1,176 @@
+"""What an evaluation came to: its episodes, and the statistics over their total rewards. Free of torch.
+
+A statistic is computed when it is first asked for and then kept. The intervals draw thousands of resamples,
+which takes milliseconds; all else is cheap.
+"""
+
+from __future__ import annotations
+
+import statistics
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from stoker.errors import ConfigError
+from stoker.stats import EpisodeRecord
+from stoker.stats.intervals import Interval, bootstrap_interval, interquartile_mean, interquartile_means
+from stoker.types import EpisodeStatus
+
+__all__ = ["CONFIRMATION", "SUCCESS", "BestBy", "Evaluation"]
+
+BestBy: TypeAlias = Literal["mean", "lower_bound"]
+"""What makes one evaluation better than another.
+
+- ``"mean"``: the mean reward.
+- ``"lower_bound"``: the lower end of the mean's 95 % bootstrap interval, so that of two policies with equal
+  means the steadier one wins. Of the mean and not of the interquartile mean: that leaves the worst quarter
+  of the episodes out, and would not tell a policy that fails in every fifth of them from one that never does.
+"""
+
+SUCCESS = "is_success"
+"""The extra of an episode that says whether it succeeded: above 0, it did. The environment's own, or from the
+``info`` of its last step, where ``play_episode`` finds it."""
+
+CONFIRMATION = "confirmation"
+"""The extra, 1.0, of an episode that was played to confirm a best evaluation."""
+
+
+class Evaluation(msgspec.Struct, frozen=True, dict=True):
+    """What an evaluation came to. Two are equal when their episodes are.
+
+    Attributes:
+        total_steps: environment steps behind the policy.
+        records: one per episode, in the order of their seeds; those that confirmed it are the last.
+        is_best: whether it was the best so far, ever.
+        best_by: what it is compared by.
+        n_confirming: how many of the records, the last ones, were played to confirm it.
+
+    Raises:
+        ConfigError: There are no records.
+    """
+
+    total_steps: int
+    records: tuple[EpisodeRecord, ...]
+    is_best: bool = False
+    best_by: BestBy = "mean"
+    n_confirming: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.records:
+            raise ConfigError("records=(): an evaluation has at least one episode")
+
+    @property
+    def n_episodes(self) -> int:
+        """How many episodes it has, those that confirmed it included."""
+        return len(self.records)
+
+    @property
+    def value(self) -> float:
+        """What it is compared by with other evaluations, see ``BestBy``."""
+        return self.mean_reward if self.best_by == "mean" else self.mean_interval.low
+
+    # Rewards --------------------------------------------------------------------------------------
+
+    @cached_property
+    def rewards(self) -> tuple[float, ...]:
+        """The total reward of each episode."""
+        return tuple(record.total_reward for record in self.records)
+
+    @cached_property
+    def mean_reward(self) -> float:
+        """The mean total reward."""
+        return statistics.fmean(self.rewards)
+
+    @cached_property
+    def std_reward(self) -> float:
+        """The population standard deviation of the total rewards, as Stable-Baselines3 has it; 0 of one."""
+        return statistics.pstdev(self.rewards)
+
+    @cached_property
+    def median_reward(self) -> float:
+        """The median; between the two in the middle of an even number."""
+        return statistics.median(self.rewards)
+
+    @property
+    def min_reward(self) -> float:
+        """The lowest total reward."""
+        return min(self.rewards)
+
+    @property
+    def max_reward(self) -> float:
+        """The highest total reward."""
+        return max(self.rewards)
+
+    @cached_property
+    def mean_interval(self) -> Interval:
+        """The 95 % bootstrap interval of the mean."""
+        return bootstrap_interval(self.rewards)
+
+    @cached_property
+    def iqm_reward(self) -> float:
+        """The interquartile mean (Agarwal et al. 2021): without the floor(n / 4) lowest and highest."""
+        return interquartile_mean(self.rewards)
+
+    @cached_property
+    def iqm_interval(self) -> Interval:
+        """The 95 % bootstrap interval of the interquartile mean."""
+        return bootstrap_interval(self.rewards, interquartile_means)
+
+    # Episodes -------------------------------------------------------------------------------------
+
+    @property
+    def mean_length(self) -> float:
+        """The mean number of steps."""
+        return statistics.fmean(record.length for record in self.records)
+
+    @property
+    def min_length(self) -> int:
+        """The steps of the shortest episode."""
+        return min(record.length for record in self.records)
+
+    @property
+    def max_length(self) -> int:
+        """The steps of the longest episode."""
+        return max(record.length for record in self.records)
+
+    @property
+    def n_truncated(self) -> int:
+        """How many episodes were truncated, by their environment or by ``max_episode_steps``."""
+        return sum(record.status is EpisodeStatus.TRUNCATED for record in self.records)
+
+    @property
+    def success_rate(self) -> float | None:
+        """The share of all episodes that say they succeeded; None when none says whether it did.
+
+        An episode that says nothing beside others that do counts as no success: there are environments that
+        speak of it only when there is one.
+        """
+        said = [record.extras[SUCCESS] > 0 for record in self.records if SUCCESS in record.extras]
+        return sum(said) / len(self.records) if said else None
+
+    def settle(self) -> None:
+        """Compute both intervals now, so that whoever asks for them later has them at once."""
+        _ = self.mean_interval, self.iqm_interval
+
+    def judged(self, *, is_best: bool) -> Evaluation:
+        """The same evaluation with that verdict; what was computed of it is kept."""
+        same = msgspec.structs.replace(self, is_best=is_best)
+        vars(same).update(vars(self))
+        return same
+
+    def metrics(self) -> dict[str, float]:
+        """The statistics under the names of Stable-Baselines3, and ``eval/success_rate`` if one is known."""
+        success_rate = self.success_rate
+        return {
+            "eval/mean_reward": self.mean_reward,
+            "eval/std_reward": self.std_reward,
+            "eval/median_reward": self.median_reward,
+            "eval/min_reward": self.min_reward,
+            "eval/max_reward": self.max_reward,
+            "eval/iqm_reward": self.iqm_reward,
+            "eval/iqm_low": self.iqm_interval.low,
+            "eval/iqm_high": self.iqm_interval.high,
+            "eval/mean_ep_length": self.mean_length,
+            **({} if success_rate is None else {"eval/success_rate": success_rate}),
+        }

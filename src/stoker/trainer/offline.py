@@ -1,0 +1,87 @@
+"""A fixed data set, handed to an agent as if actors had brought it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, cast
+
+import numpy as np
+
+from stoker.errors import ConfigError, InvalidExperience
+from stoker.session import TrainingSession
+from stoker.types import ActorId, EpisodeStatus, Experience
+
+__all__ = ["feed", "transitions_of"]
+
+_CHUNK = 256
+_COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminated", "truncated")
+
+
+def transitions_of(dataset: Iterable[Experience] | Mapping[str, Any]) -> Iterator[Experience]:
+    """The transitions of a data set, in order.
+
+    Args:
+        dataset: experiences; or columns of equal length N by name: ``observations [N, ...]``,
+            ``actions [N, ...]``, ``rewards [N]``, ``next_observations [N, ...]``, ``terminated [N]`` and
+            ``truncated [N]``. Rows of columns are one stream of episodes.
+
+    Raises:
+        ConfigError: A column is missing, or the columns are of different lengths.
+    """
+    if not isinstance(dataset, Mapping):
+        yield from dataset
+        return
+    columns = cast("Mapping[str, Any]", dataset)
+    if missing := [name for name in _COLUMNS if name not in columns]:
+        raise ConfigError(f"the data set lacks the columns {', '.join(missing)}; it has {', '.join(columns)}")
+    arrays = [np.asarray(columns[name]) for name in _COLUMNS]
+    lengths = {name: len(array) for name, array in zip(_COLUMNS, arrays, strict=True)}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ConfigError(f"the data set's columns are of different lengths: {shown}")
+    for observation, action, reward, next_observation, terminated, truncated in zip(*arrays, strict=True):
+        status = EpisodeStatus.of(bool(terminated), bool(truncated))
+        yield Experience(observation, _plain(action), float(reward), next_observation, status)
+
+
+async def feed(session: TrainingSession, dataset: Iterable[Experience] | Mapping[str, Any]) -> int:
+    """Let the session's agent observe a whole data set.
+
+    An episode that the data set breaks off is given up at its end, so that it leads into no other.
+
+    Returns:
+        How many transitions there were.
+
+    Raises:
+        ConfigError: It is empty, or not a data set of the agent's spaces; the message says which transition.
+    """
+    chunk: list[Experience] = []
+    running: dict[ActorId, None] = {}
+    count = 0
+    try:
+        for experience in transitions_of(dataset):
+            chunk.append(experience)
+            if isinstance(experience, Experience):  # pyright: ignore[reportUnnecessaryIsInstance] - checked by observe_many
+                running.pop(experience.actor_id, None)
+                if not experience.status.is_done:
+                    running[experience.actor_id] = None
+            if len(chunk) == _CHUNK:
+                await session.observe_many(chunk)
+                count += len(chunk)
+                chunk = []
+        await session.observe_many(chunk)
+        count += len(chunk)
+    except InvalidExperience as error:
+        raise ConfigError(
+            f"the data set does not fit the agent, beyond its first {count} transitions: {error}"
+        ) from error
+    if not count:
+        raise ConfigError("the data set is empty: give at least one transition")
+    for actor_id in running:
+        await session.on_episode_start(actor_id)
+    return count
+
+
+def _plain(action: Any) -> Any:
+    """A number of its own type rather than numpy's; an array stays what it is."""
+    return action.item() if np.ndim(action) == 0 else action

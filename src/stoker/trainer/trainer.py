@@ -1,0 +1,331 @@
+"""The loop for those who want one given: a session, its actors, an evaluator and recorders put together.
+
+It has no loop of its own: actors play, the session learns, and the periods of the config are the session's.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+from anyio import to_thread
+from anyio.abc import TaskGroup
+
+from stoker.actors import Crew, EnvFactory, FailureLimit, StepMetrics
+from stoker.agents.protocol import LearningAgent
+from stoker.errors import ConfigError, SessionError, first_error
+from stoker.recorders import Recorder, Recording
+from stoker.runs import TrainingRun
+from stoker.session import TrainingSession
+from stoker.stats import StatsTracker
+from stoker.trainer.evaluator import Evaluator
+from stoker.trainer.gate import StepGate
+from stoker.trainer.offline import feed
+from stoker.trainer.reached import Reached, reached_by
+from stoker.trainer.result import Progress, TrainResult
+from stoker.trainer.trainer_config import TrainerConfig
+from stoker.types import Experience
+
+__all__ = ["Trainer"]
+
+Watch = Callable[[Progress], Coroutine[Any, Any, None]]
+
+
+class Trainer:
+    """Trains an agent on environments that it is given.
+
+    ``train`` does a whole training; inside of ``async with trainer`` it goes step by step, with
+    ``train_step`` or ``async for``. Each training goes on to the next multiple of ``max_opts`` and
+    ``max_steps`` beyond where agent and run stand: a second one does as much again, and one that was
+    interrupted does what is left. It ends with everything flushed and saved.
+
+    Args:
+        agent: what learns.
+        factory: makes one environment, plain or async, for each actor, and again after a failure; a
+            factory of vector environments is for ``run_vector_actors``.
+        config: when to do what.
+        run: where episodes, metrics and checkpoints go; None: nowhere.
+        eval_factory: makes the evaluation's environments; None: the same factory.
+        recorders: where the metrics go beside the run.
+        stats: what to keep over training episodes; None: mean reward and length.
+        limit: how many failures of an environment are put up with.
+        session_settings: further settings of the session, by the names of ``SessionConfig``.
+
+    Raises:
+        ConfigError: A setting is unknown or cannot be used.
+    """
+
+    def __init__(
+        self,
+        agent: LearningAgent,
+        factory: EnvFactory,
+        config: TrainerConfig | None = None,
+        *,
+        run: TrainingRun | None = None,
+        eval_factory: EnvFactory | None = None,
+        recorders: Sequence[Recorder] | Recording = (),
+        stats: StatsTracker | None = None,
+        limit: FailureLimit | None = None,
+        **session_settings: Any,
+    ) -> None:
+        self.agent = agent
+        self.config = TrainerConfig() if config is None else config
+        self.run = run
+        self._factory = factory
+        self._eval_factory = factory if eval_factory is None else eval_factory
+        self._recorders = recorders
+        self._stats = StatsTracker() if stats is None else stats
+        self._limit = limit
+        self._settings = self._session_settings(session_settings)
+        self._session(Reached())  # refuses what cannot be used, before anything is begun
+        self._progress: Progress | None = None
+        self._gate: StepGate | None = None
+        self._tasks: TaskGroup | None = None
+        self.result: TrainResult | None = None
+        """What the last training came to."""
+
+    # Whole ----------------------------------------------------------------------------------------
+
+    async def train(self, *, watch: Watch | None = None, watched_config: Any = None) -> TrainResult:
+        """Train until a limit, until an evaluation ends it, or until somebody stops the session.
+
+        Args:
+            watch: runs beside the training and is cancelled when it ends.
+            watched_config: what ``Progress.config`` is; None: this trainer's.
+
+        Raises:
+            ConfigError: There is no limit, or agent, environments and run do not fit.
+            ActorFailed: An environment failed too often.
+            SessionFailed: The agent, the writer or a recorder died.
+        """
+        self._refuse_if_begun("train")
+        limits = (self.config.max_opts, self.config.max_steps, self._settings.get("max_steps"))
+        if watch is None and all(limit is None for limit in limits):
+            raise ConfigError("train: set max_opts or max_steps, or it would never end")
+        session = self._session(await to_thread.run_sync(reached_by, self.agent, self.run))
+        async with session:
+            progress = self._begin(session, watched_config)
+            try:
+                async with anyio.create_task_group() as beside:
+                    beside.start_soon(progress.evaluator.run)
+                    if watch is not None:
+                        beside.start_soon(watch, progress)
+                    await progress.crew.run()
+                    if self._evaluates(session):
+                        await progress.evaluator.finish()
+                    beside.cancel_scope.cancel()
+            except BaseExceptionGroup as group:
+                error = first_error(group)
+                raise error from error.__cause__
+        return self._end(progress)
+
+    async def train_offline(self, dataset: Iterable[Experience] | Mapping[str, Any]) -> TrainResult:
+        """Optimise ``max_opts`` times on a fixed data set, without any environment but for evaluation.
+
+        The agent observes the data set once; when it has observed as many transitions before, in a resumed
+        run, they are not given to it again. A run of this kind has no journal.
+
+        Args:
+            dataset: experiences, or columns by name (see ``transitions_of``).
+
+        Raises:
+            ConfigError: There is no ``max_opts``, the data set is empty or not of the agent's spaces, or the
+                agent skips learning on it.
+            SessionFailed: The agent, the writer or a recorder died.
+        """
+        self._refuse_if_begun("train_offline")
+        if self.config.max_opts is None:
+            raise ConfigError("train_offline: set max_opts, the number of optimisation steps")
+        reached = await to_thread.run_sync(reached_by, self.agent, self.run)
+        offline = {"opt_interval": 0, "warmup_period": 0, "journal": False, "max_steps": None}
+        session = self._session(reached, **offline)
+        async with session:
+            progress = self._begin(session)
+            try:
+                async with anyio.create_task_group() as beside:
+                    beside.start_soon(progress.evaluator.run)
+                    if not reached.opt_steps:
+                        await feed(session, dataset)
+                    await self._optimize(session)
+                    if self._evaluates(session):
+                        await progress.evaluator.finish()
+                    beside.cancel_scope.cancel()
+            except BaseExceptionGroup as group:
+                error = first_error(group)
+                raise error from error.__cause__
+        return self._end(progress)
+
+    async def _optimize(self, session: TrainingSession) -> None:
+        wanted = (session.config.max_opts or 0) - session.opt_steps
+        done = await session.optimize(wanted)
+        if done < wanted and not session.is_done:
+            raise ConfigError(
+                f"train_offline: after {done} optimisation steps the agent skipped one: it waits for more "
+                f"than the {session.total_steps} transitions of the data set; lower what it waits for "
+                "(learning_starts, batch_size)"
+            )
+
+    # Step by step ---------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        self._refuse_if_begun("async with")
+        session = self._session(await to_thread.run_sync(reached_by, self.agent, self.run))
+        await session.__aenter__()
+        try:
+            self._gate = gate = StepGate(lambda: session.remaining_steps)
+            self._progress = self._begin(session, gate=gate)
+            self._tasks = anyio.create_task_group()
+            await self._tasks.__aenter__()
+        except BaseException:
+            await session.__aexit__(*sys.exc_info())
+            raise
+        self._tasks.start_soon(self._progress.evaluator.run)
+        self._tasks.start_soon(self._play, self._progress.crew, gate)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        progress, tasks, gate = self._progress, self._tasks, self._gate
+        if progress is None or tasks is None or gate is None:
+            raise SessionError("this trainer was not entered")
+        gate.close()
+        tasks.cancel_scope.cancel()
+        problem: BaseException | None = error
+        try:
+            await tasks.__aexit__(kind, error, traceback)
+        except BaseExceptionGroup as group:
+            problem = first_error(group)
+        finally:
+            self._progress = self._tasks = self._gate = None
+            given = (kind, error, traceback) if problem is error else (type(problem), problem, None)
+            await progress.session.__aexit__(*given)
+            self._end(progress)
+        if problem is not None and problem is not error:
+            raise problem from problem.__cause__
+        return None
+
+    @property
+    def session(self) -> TrainingSession:
+        """The session, while the trainer is entered.
+
+        Raises:
+            SessionError: It is not.
+        """
+        return self._entered("session").session
+
+    async def train_step(self) -> StepMetrics | None:
+        """Do one environment step, and the learning that falls on it; None: the training has come to its end.
+
+        Raises:
+            SessionError: The trainer is not entered.
+        """
+        self._entered("train_step")
+        return await self._fetch(ahead=1)
+
+    async def __aiter__(self) -> AsyncIterator[StepMetrics]:
+        """The steps in the order in which they are done, all actors playing at the same time.
+
+        They wait for whoever iterates: each is at most one step ahead.
+        """
+        self._entered("async for")
+        while (step := await self._fetch(ahead=self.config.num_envs)) is not None:
+            yield step
+
+    async def _fetch(self, ahead: int) -> StepMetrics | None:
+        gate = self._gate
+        if gate is None:
+            return None
+        gate.allow(ahead - gate.n_ahead)
+        return await gate.fetch()
+
+    async def _play(self, crew: Crew, gate: StepGate) -> None:
+        await crew.run()
+        gate.close()  # not where it fails: then whoever waits is cancelled, and told why
+
+    # Parts ----------------------------------------------------------------------------------------
+
+    def _session_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        config = self.config
+        settings: dict[str, Any] = {
+            name: getattr(config, name)
+            for name in (
+                "opt_interval",
+                "warmup_period",
+                "eval_interval",
+                "record_interval",
+                "save_interval",
+                "max_staleness",
+            )
+        }
+        # Room for two steps of each: policies stay fresh, and the last optimisation step is soon followed.
+        settings["queue_capacity"] = max(16, 2 * config.num_envs)
+        if config.save_interval:
+            settings["checkpoint_freq"] = 0
+        return {**settings, **given}
+
+    def _session(self, reached: Reached, **changes: Any) -> TrainingSession:
+        config = self.config
+        limits = {
+            "max_steps": _next_multiple(reached.total_steps, config.max_steps),
+            "max_opts": _next_multiple(reached.opt_steps, config.max_opts),
+        }
+        given = {name: limit for name, limit in limits.items() if limit is not None}
+        settings = {**self._settings, **given, **changes}
+        return TrainingSession(self.agent, self.run, recorders=self._recorders, stats=self._stats, **settings)
+
+    def _begin(
+        self, session: TrainingSession, watched_config: Any = None, gate: StepGate | None = None
+    ) -> Progress:
+        config = self.config
+        crew = Crew(
+            session,
+            self._factory,
+            config.num_envs,
+            place=config.actors,
+            sync_interval=config.sync_interval,
+            stepping=config.stepping,
+            seed=config.seed,
+            limit=self._limit,
+            gate=None if gate is None else gate.enter,
+            on_step=None if gate is None else gate.tell,
+        )
+        evaluator = Evaluator.from_settings(
+            session, self._eval_factory, config.evaluation, stepping=config.stepping
+        )
+        return Progress(config if watched_config is None else watched_config, session, crew, evaluator)
+
+    def _evaluates(self, session: TrainingSession) -> bool:
+        return bool(session.config.eval_interval or session.config.eval_freq)
+
+    def _end(self, progress: Progress) -> TrainResult:
+        session, evaluator = progress.session, progress.evaluator
+        self.result = TrainResult(
+            run="" if self.run is None else str(self.run.directory),
+            total_steps=session.total_steps,
+            total_episodes=session.total_episodes,
+            opt_steps=session.opt_steps,
+            steps_per_sec=session.steps_per_sec,
+            best_eval_reward=session.best_value,
+            last_eval_reward=evaluator.last and evaluator.last.mean_reward,
+            restarts=progress.crew.restarts,
+            stopped_because=evaluator.stopped_because,
+        )
+        return self.result
+
+    def _entered(self, what: str) -> Progress:
+        if self._progress is None:
+            raise SessionError(f"{what}: enter the trainer first, as in `async with trainer:`")
+        return self._progress
+
+    def _refuse_if_begun(self, what: str) -> None:
+        if self._progress is not None:
+            raise SessionError(f"{what}: this trainer is in a training already")
+
+
+def _next_multiple(reached: int, limit: int | None) -> int | None:
+    """The first multiple of the limit beyond what was reached."""
+    return None if limit is None else reached - reached % limit + limit

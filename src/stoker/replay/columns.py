@@ -1,7 +1,7 @@
 """Transitions handed in as whole columns: checked and converted before any of them is stored.
 
 Here shapes are looked at, other than for single transitions, because one look serves a whole batch. Used by
-``stoker.replay.uniform``.
+``stoker.replay.ring``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 All columns of a replay share one memory, a row per transition, so that drawing a transition reads one place
 instead of one per column. Rows are int64 words, which every device can copy and select; a column is a view
-into them with the stride of a row. Used by ``stoker.replay.uniform``; nothing here knows of rings or draws.
+into them with the stride of a row. Used by ``stoker.replay.transition``; nothing here knows of rings or
+draws.
 """
 
 from __future__ import annotations

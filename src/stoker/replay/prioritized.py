@@ -1,0 +1,292 @@
+"""Proportional prioritised replay (Schaul et al. 2016, "Prioritized Experience Replay", section 3.3, Alg. 1).
+
+A transition is drawn with the probability ``P(i) = p_i**alpha / sum_k p_k**alpha``, where ``p_i`` is the size
+that its TD error had when it was last learned from. What that does to the expectation of an update is made
+good by weights, ``(N P(i))**-beta``, the more so the further learning has come (section 3.4).
+
+Adding costs what it costs in any ring. Which rows are new is seen when the priorities are next needed, by how
+many transitions were added since; between two such times the highest priority does not change, so each gets
+what it would have got at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from stoker.errors import ConfigError
+from stoker.replay.batch import PrioritizedBatch
+from stoker.replay.ring import Ring
+from stoker.replay.sum_tree import SumTree
+from stoker.replay.transition import TransitionSpec
+from stoker.types import AnyPath
+
+__all__ = ["PrioritizedReplay"]
+
+_from_numpy = torch.from_numpy  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+_tensor = cast("Callable[[NDArray[Any]], torch.Tensor]", _from_numpy)
+
+_FIRST_PRIORITY = 1.0  # Alg. 1, line 2
+_MOST = float(np.finfo(np.float32).max)  # a sum of as many as can be held is then finite
+
+
+class PrioritizedReplay(Ring):
+    """The newest ``capacity`` transitions, drawn the more often the more there was to learn from them.
+
+    A new transition has the highest priority that any was ever given, 1.0 before the first, so that each is
+    soon drawn. As for any ``Ring``: what is added is copied, what is refused leaves all as it was, and
+    transitions of one array and one whole-numbered action are taken as checked. Use it from one thread at a
+    time. The loop that it serves::
+
+        batch = replay.sample(64)
+        errors = td_errors(batch)
+        loss = (batch.weights * errors**2).mean()
+        replay.update_priorities(batch.indices, errors.abs())
+
+    Args:
+        capacity: how many transitions it holds, at least 1.
+        observation_shape: the shape of one observation; for more than one array see ``for_spaces``.
+        observation_dtype: what observations are stored as.
+        device: where transitions are stored and sampled; priorities are in the host.
+        seed: of the generator that draws batches.
+        alpha: how much priorities count, from 0 (not at all: uniform) to 1.
+        beta: how much of the bias the weights make good at first, from 0 (none) to 1 (all).
+        final_beta: the same after ``beta_steps``; in between it goes along a line.
+        beta_steps: after so many samples, each of which counts as one optimisation step.
+        epsilon: what is added to each priority, above 0, so that what is learned well is drawn at times.
+        normalize_weights: whether the largest weight is 1 among those of the batch, or would be among those
+            of all that are held; with the latter a transition's weight does not depend on its batch.
+        memory_map: a directory for a file without a name that holds the transitions, to have more of them
+            than fit into memory; on the CPU only. Priorities stay in memory, 9 bytes per transition.
+
+    Raises:
+        ConfigError: A setting is out of its range; or as for ``UniformReplay``.
+    """
+
+    _also_standing: ClassVar[frozenset[str]] = frozenset({"priorities", "alpha", "max_priority", "n_samples"})
+
+    def __init__(
+        self,
+        capacity: int,
+        observation_shape: Sequence[int] | TransitionSpec,
+        observation_dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        *,
+        alpha: float = 0.6,
+        beta: float = 0.4,
+        final_beta: float = 1.0,
+        beta_steps: int = 500_000,
+        epsilon: float = 1e-6,
+        normalize_weights: Literal["batch", "all"] = "batch",
+        memory_map: AnyPath | None = None,
+    ) -> None:
+        for name, value in {"alpha": alpha, "beta": beta, "final_beta": final_beta}.items():
+            if not 0 <= value <= 1:
+                raise ConfigError(f"{name} must be from 0 to 1, got {value}")
+        if beta_steps < 1:
+            raise ConfigError(f"beta_steps must be at least 1, got {beta_steps}")
+        if not 0 < epsilon <= 1:
+            raise ConfigError(f"epsilon must be above 0 and at most 1, got {epsilon}")
+        if normalize_weights not in ("batch", "all"):
+            raise ConfigError(f"normalize_weights must be 'batch' or 'all', got {normalize_weights!r}")
+        super().__init__(capacity, observation_shape, observation_dtype, device, seed, memory_map=memory_map)
+        self._alpha = alpha
+        self._beta, self._final_beta, self._beta_steps = beta, final_beta, beta_steps
+        self._epsilon = epsilon
+        self._is_over_all = normalize_weights == "all"
+        self._tree = SumTree(capacity, keeps_least=self._is_over_all)  # of p**alpha, by row
+        self._max_priority = _FIRST_PRIORITY
+        self._n_samples = 0
+        self._n_ranked = 0  # of all that were ever added, how many had their priority entered
+        self._uniform = torch.empty(0, dtype=torch.float64)
+
+    @property
+    def beta(self) -> float:
+        """How much of the bias the weights of the next batch make good."""
+        progress = min(self._n_samples / self._beta_steps, 1.0)
+        return self._beta + progress * (self._final_beta - self._beta)
+
+    def sample(self, batch_size: int) -> PrioritizedBatch:
+        """Draw transitions by priority with replacement, as new tensors on the replay's device.
+
+        The total of all ``p**alpha`` is cut into ``batch_size`` equal stretches, and one transition is drawn
+        from each (section 3.3): row i of the batch is one from stretch i. Counts one step towards
+        ``final_beta``.
+
+        Raises:
+            ConfigError: The batch size is below 1 or above the number of transitions held.
+        """
+        self._check_batch_size(batch_size)
+        self._rank_new()
+        rows = self._draw(batch_size)
+        weighed = self._tree.leaves.take(rows)
+        # (N P)**-beta by the largest such: N and the total, which are in both, cancel out
+        least = self._tree.least if self._is_over_all else weighed.min()
+        weights = (least / weighed) ** self.beta
+        self._n_samples += 1
+        indices = self._n_added - 1 - (self._position - 1 - rows) % self._capacity
+        return PrioritizedBatch(
+            *self._storage.take(rows),
+            _tensor(indices).to(self._device),
+            _tensor(weights.astype(np.float32)).to(self._device),
+        )
+
+    def update_priorities(
+        self, indices: torch.Tensor | ArrayLike, priorities: torch.Tensor | ArrayLike
+    ) -> int:
+        """Give transitions new priorities, such as the size of the TD error that each now has.
+
+        An index names a transition for ever: where that has made way since it was drawn, its priority is
+        dropped, and the one that lies in its row now keeps its own. Of an index that comes twice the last
+        priority counts.
+
+        Args:
+            indices: a batch's ``indices``: whole numbers ``[B]``.
+            priorities: at least 0 and finite as float32, ``[B]``.
+
+        Returns:
+            How many of the indices name transitions that are still held, and so were followed.
+
+        Raises:
+            ConfigError: A priority is NaN, infinite or negative (the first such one is named), an index is
+                of no transition that was ever added, or the two do not fit together; nothing was changed.
+        """
+        named, given = _checked(indices, priorities)
+        ages = self._n_added - named  # 1: the newest
+        if len(ages) and (ages.min() < 1 or ages.max() > self._n_added):
+            bad = int(np.argmax((ages < 1) | (ages > self._n_added)))
+            raise ConfigError(
+                f"indices[{bad}] is {named[bad]}, but {self._n_added} transitions were ever added: give the "
+                "indices of a batch that this replay has drawn"
+            )
+        self._rank_new()
+        is_held = ages <= self._size
+        if not is_held.all():
+            ages, given = ages[is_held], given[is_held]
+        if len(ages):
+            self._tree.set((self._position - ages) % self._capacity, (given + self._epsilon) ** self._alpha)
+            self._max_priority = max(self._max_priority, float(given.max()))
+        return len(ages)
+
+    def reference(self) -> dict[str, Any]:
+        """All of ``state_dict`` but the rows: with it and the transitions the replay can be built again.
+
+        Priorities are among it, which no transition tells: as ``p**alpha``, float64 ``[size]``, by row.
+        """
+        self._rank_new()
+        return {
+            **super().reference(),
+            "priorities": _tensor(self._tree.leaves[: self._size].copy()),
+            "alpha": self._alpha,
+            "max_priority": self._max_priority,
+            "n_samples": self._n_samples,
+        }
+
+    def end_rebuild(self, reference: Mapping[str, Any]) -> None:
+        """Say that all transitions up to where ``reference`` stands were added again; take its priorities.
+
+        Raises:
+            ConfigError: They are not so many.
+        """
+        super().end_rebuild(reference)
+        self._adopt(reference)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Become what ``state_dict`` described: the next samples are the same.
+
+        In a ring of another capacity the newest transitions that fit are kept, in their order, with their
+        priorities. Saved with another ``alpha``, these count as this replay's ``alpha`` says.
+
+        Raises:
+            ConfigError: The state is not of such a replay, or of another observation shape or dtype, or has
+                priorities that none can have; nothing was changed.
+        """
+        super().load_state_dict(state)
+        self._adopt(state)
+
+    def _rank_new(self) -> None:
+        """Enter what was added since the last time at the highest priority."""
+        count = min(self._n_added - self._n_ranked, self._size)
+        if count > 0:
+            self._tree.set(self._newest(count), self._first_weight())
+        self._n_ranked = self._n_added
+
+    def _newest(self, count: int) -> NDArray[np.int64]:
+        """The rows of the newest transitions, oldest first."""
+        return np.arange(self._position - count, self._position) % self._capacity
+
+    def _first_weight(self) -> float:
+        return (self._max_priority + self._epsilon) ** self._alpha
+
+    def _draw(self, batch_size: int) -> NDArray[np.int64]:
+        if len(self._uniform) != batch_size:
+            self._uniform = torch.empty(batch_size, dtype=torch.float64)
+        self._uniform.uniform_(generator=self._generator)
+        points = np.arange(batch_size, dtype=np.float64) + self._uniform.numpy()
+        points *= self._tree.total / batch_size
+        return self._tree.find(points)
+
+    def _check_standing(self, state: Mapping[str, Any], *names: str) -> None:
+        super()._check_standing(state, *names)
+        saved, size = state["priorities"], int(state["size"])
+        if saved.shape != (size,) or not ((saved > 0) & torch.isfinite(saved)).all():
+            raise ConfigError(
+                f"the saved priorities are not {size} finite numbers above 0: the state is damaged, load "
+                "another one"
+            )
+
+    def _adopt(self, reference: Mapping[str, Any]) -> None:
+        """Take over the priorities of a ring whose newest transitions are now those of this one."""
+        self._max_priority = float(reference["max_priority"])
+        self._n_samples = int(reference["n_samples"])
+        saved, alpha = reference["priorities"].cpu().double(), float(reference["alpha"])
+        if alpha != self._alpha:
+            # from p**alpha; with an alpha of 0 nothing of p is left, and all begin at the highest
+            saved = saved ** (self._alpha / alpha) if alpha else torch.full_like(saved, self._first_weight())
+        kept = min(len(saved), self._size)
+        # a rebuilt ring of a larger capacity may go further back than the saved one did: as if those were new
+        weights = np.full(self._size, self._first_weight())
+        weights[self._newest(kept)] = saved[self._newest_saved(reference, kept)].numpy()
+        self._tree.replace(weights)
+        self._n_ranked = self._n_added
+
+
+def _checked(indices: Any, priorities: Any) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Both as arrays ``[B]``.
+
+    Raises:
+        ConfigError: As ``update_priorities`` says.
+    """
+    try:
+        named, given = _array(indices), _array(priorities)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"indices or priorities cannot be read as arrays: {error}") from error
+    if named.ndim != 1 or named.shape != given.shape:
+        raise ConfigError(
+            f"indices have shape {list(named.shape)} and priorities {list(given.shape)}: give one priority "
+            "for each index of a batch"
+        )
+    if named.dtype.kind not in "iu" and len(named):
+        raise ConfigError(f"indices are {named.dtype.name}: give those of a batch, which are int64")
+    if given.dtype.kind not in "iuf":
+        raise ConfigError(f"priorities are {given.dtype.name}: give numbers, such as the size of TD errors")
+    given = given.astype(np.float64)
+    if len(given) and not (given.min() >= 0 and given.max() <= _MOST):  # NaN is in no range
+        bad = int(np.argmin((given >= 0) & (given <= _MOST)))
+        raise ConfigError(
+            f"priorities[{bad}], of transition {named[bad]}, is {given[bad]}: each must be at least 0 and "
+            "finite as float32, such as the size of a TD error"
+        )
+    return named.astype(np.int64), given
+
+
+def _array(values: Any) -> NDArray[Any]:
+    if isinstance(values, torch.Tensor):
+        tensor = values.detach().cpu()
+        return (tensor.double() if tensor.is_floating_point() else tensor).numpy()  # numpy lacks bfloat16
+    return np.asarray(values)

@@ -1,0 +1,319 @@
+"""A ring of the newest transitions: what replays have in common, however they draw.
+
+Memory is taken once, when it is made, as one row of bytes per transition (``stoker.replay.storage``): adding
+one writes one row, and drawing one reads one. The ring knows which rows are filled and in which order, saves
+and loads them, and can be filled again from a journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import gymnasium
+import torch
+from numpy.typing import ArrayLike
+
+from stoker.errors import ConfigError
+from stoker.replay.columns import checked_columns
+from stoker.replay.host_memory import host_rows, mapped_rows
+from stoker.replay.nesting import ArraySpec
+from stoker.replay.spaces import transition_of_spaces
+from stoker.replay.storage import DeviceStorage, HostStorage
+from stoker.replay.transition import TransitionSpec
+from stoker.types import AnyPath, Experience
+
+__all__ = ["Ring"]
+
+_STANDING = frozenset({"position", "size", "n_added", "capacity", "generator"})
+"""The entries of every ring's ``reference``."""
+
+
+class Ring:
+    """The newest ``capacity`` transitions; the oldest makes way for a new one.
+
+    What is added is copied. Transitions of one array and one whole-numbered action are taken as checked: a
+    wrong shape that numpy can broadcast is not noticed here. Others are looked at, value by value. What is
+    refused leaves all as it was. Use it from one thread at a time.
+
+    Args:
+        capacity: how many transitions it holds, at least 1.
+        observation_shape: the shape of one observation; or all that a transition holds, where that is more
+            (``for_spaces``).
+        observation_dtype: what observations are stored as, where only their shape is given.
+        device: where they are stored and sampled.
+        seed: of the generator that draws batches.
+        memory_map: a directory for a file without a name that holds the transitions, to have more of them
+            than fit into memory; on the CPU only. None: they are in memory.
+
+    Raises:
+        ConfigError: The capacity is below 1 or too large for the memory or disk, numpy lacks the dtype, or
+            the directory cannot be used.
+    """
+
+    _also_standing: ClassVar[frozenset[str]] = frozenset()
+    """What ``reference`` has beside what it has here."""
+
+    def __init__(
+        self,
+        capacity: int,
+        observation_shape: Sequence[int] | TransitionSpec,
+        observation_dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        *,
+        memory_map: AnyPath | None = None,
+    ) -> None:
+        if capacity < 1:
+            raise ConfigError(f"a replay's capacity must be at least 1, got {capacity}")
+        if not isinstance(observation_shape, TransitionSpec):
+            observation_shape = TransitionSpec(ArraySpec(observation_dtype, tuple(observation_shape)))
+        self._spec = observation_shape
+        self._capacity = capacity
+        self._device = torch.device(device)
+        self._storage = _storage(self._spec, capacity, self._device, memory_map)
+        self._put_one = self._storage.put_one
+        self._position = 0  # the row written next: the oldest one once the ring is full
+        self._size = 0
+        self._n_added = 0
+        self._generator = torch.Generator().manual_seed(seed)
+
+    @classmethod
+    def for_spaces(
+        cls,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        capacity: int,
+        **settings: Any,
+    ) -> Self:
+        """A replay for what an environment gives and takes, each in its space's own dtype and shape.
+
+        Args:
+            observation_space: a Box, Discrete, MultiBinary or MultiDiscrete, or a Dict or Tuple of these,
+                however nested. Batches nest as it does.
+            action_space: a Box, Discrete, MultiBinary or MultiDiscrete.
+            capacity: how many transitions it holds.
+            settings: the class's others, from ``device`` on.
+
+        Raises:
+            ConfigError: A space cannot be held; or as for the class.
+        """
+        return cls(capacity, transition_of_spaces(observation_space, action_space), **settings)
+
+    @property
+    def capacity(self) -> int:
+        """How many transitions it can hold."""
+        return self._capacity
+
+    @property
+    def n_added(self) -> int:
+        """How many transitions were ever added, also those that have made way since."""
+        return self._n_added
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, experience: Experience, bootstrap_mask: float | None = None) -> None:
+        """Copy one transition in; when a value is refused, it raises and nothing has been added.
+
+        Args:
+            experience: the transition.
+            bootstrap_mask: what the next observation's value is multiplied with, beside the discount of
+                one step; None: what the status says.
+
+        Raises:
+            InvalidExperience: A value does not fit; the message names it. Plain transitions raise what numpy
+                does.
+        """
+        position = self._position
+        self._put_one(position, experience, bootstrap_mask)
+        position += 1
+        if self._size < position:
+            self._size = position
+        self._position = 0 if position == self._capacity else position
+        self._n_added += 1
+
+    def extend(self, experiences: Sequence[Experience]) -> None:
+        """Copy transitions in, in their order; when a value is refused, none of them has been added.
+
+        Raises:
+            InvalidExperience: As for ``add``.
+        """
+        count = len(experiences)
+        if count == 1:
+            self.add(experiences[0])
+            return
+        first = max(count - self._capacity, 0)  # those before it would be written over
+        row = (self._position + first) % self._capacity
+        self._storage.put(row, experiences[first:] if first else experiences)
+        self._advance(count)
+
+    def extend_columns(
+        self,
+        observations: ArrayLike | Mapping[str, Any] | tuple[Any, ...],
+        actions: ArrayLike,
+        rewards: ArrayLike,
+        next_observations: ArrayLike | Mapping[str, Any] | tuple[Any, ...],
+        bootstrap_masks: ArrayLike,
+    ) -> None:
+        """Copy B transitions in, in their order, given as the columns of a ``Batch``.
+
+        Each is an array, or a tensor on any device, of any dtype that numpy converts to the stored one
+        within its kind or to a wider kind: float64 to float32 and int to float, not float to int. Where
+        observations are nested, so are these.
+
+        Args:
+            observations: ``[B, *observation_shape]``.
+            actions: ``[B, *action_shape]``.
+            rewards: ``[B]``.
+            next_observations: ``[B, *observation_shape]``.
+            bootstrap_masks: ``[B]``; 0.0 where the episode terminated, else 1.0.
+
+        Raises:
+            ConfigError: A column is missing or of another shape or kind; nothing was added.
+        """
+        given = (observations, actions, rewards, next_observations, bootstrap_masks)
+        columns = checked_columns(self._spec.layout, self._spec.flat(given))
+        count = len(columns[0])
+        first = max(count - self._capacity, 0)
+        row = (self._position + first) % self._capacity
+        self._storage.put_columns(row, [column[first:] for column in columns] if first else columns)
+        self._advance(count)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The filled rows by column, in host memory, and the numbers and generator state that go with them.
+
+        The columns share the replay's memory where that is in the host, with the stride of its rows: keep a
+        copy, not these. Those of nested observations have names such as ``observations['camera']``.
+        """
+        columns = self._storage.held(self._size)
+        return {**dict(zip(self._spec.names, columns, strict=True)), **self.reference()}
+
+    def reference(self) -> dict[str, Any]:
+        """All of ``state_dict`` but the rows: with it and the transitions the replay can be built again."""
+        return {
+            "position": self._position,
+            "size": self._size,
+            "n_added": self._n_added,
+            "capacity": self._capacity,
+            "generator": self._generator.get_state(),
+        }
+
+    def begin_rebuild(self, reference: Mapping[str, Any], n_added: int) -> None:
+        """Expect the transitions behind the first ``n_added`` ones, up to where ``reference`` stands.
+
+        Each then lands in the row that it had, so that after ``end_rebuild`` the next samples are the same.
+
+        Raises:
+            ConfigError: The reference is not of such a replay; nothing was changed.
+        """
+        self._check_standing(reference)
+        self._n_added = n_added
+        if reference["capacity"] == self._capacity:
+            missing = int(reference["n_added"]) - n_added
+            self._position = (int(reference["position"]) - missing) % self._capacity
+            self._size = self._capacity  # rows behind the position are not written in order
+        else:
+            self._position = self._size = 0
+
+    def end_rebuild(self, reference: Mapping[str, Any]) -> None:
+        """Say that all transitions up to where ``reference`` stands were added again.
+
+        Raises:
+            ConfigError: They are not so many.
+        """
+        if self._n_added != reference["n_added"]:
+            raise ConfigError(
+                f"the replay was rebuilt from {self._n_added} transitions where {reference['n_added']} had "
+                "been added: the agent's settings for what it remembers (n_step, say) have changed"
+            )
+        if reference["capacity"] == self._capacity:
+            self._size = int(reference["size"])
+        self._generator.set_state(reference["generator"].cpu())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Become what ``state_dict`` described: the next samples are the same.
+
+        In a ring of another capacity the newest transitions that fit are kept, in their order.
+
+        Raises:
+            ConfigError: The state is not of such a replay, or of another observation shape or dtype; nothing
+                was changed.
+        """
+        self._check_standing(state, *self._spec.names)
+        saved = self._saved_columns(state)
+        size, position = int(state["size"]), int(state["position"])
+        if state["capacity"] != self._capacity:
+            size = min(size, self._capacity)
+            rows = self._newest_saved(state, size)
+            saved = [column.index_select(0, rows.to(column.device)) for column in saved]
+            position = size % self._capacity
+        for column, rows in zip(self._storage.views(), saved, strict=True):
+            column[:size].copy_(rows)
+        self._size, self._position = size, position
+        self._n_added = int(state["n_added"])
+        self._generator.set_state(state["generator"].cpu())
+
+    def _advance(self, count: int) -> None:
+        self._position = (self._position + count) % self._capacity
+        self._size = min(self._size + count, self._capacity)
+        self._n_added += count
+
+    def _check_batch_size(self, batch_size: int) -> None:
+        """Refuse what cannot be drawn: also more than is held, of which most would be drawn several times.
+
+        Raises:
+            ConfigError: The batch size is below 1 or above the number of transitions.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"cannot sample {batch_size} transitions: the batch size must be at least 1")
+        if batch_size > self._size:
+            way_out = "wait for more" if batch_size <= self._capacity else f"raise capacity={self._capacity}"
+            raise ConfigError(
+                f"cannot sample {batch_size} of {self._size} transitions: {way_out}, or lower the batch size"
+            )
+
+    def _check_standing(self, state: Mapping[str, Any], *names: str) -> None:
+        """Refuse a state that lacks one of these names or of the entries of ``reference``.
+
+        Raises:
+            ConfigError: The message names what is missing.
+        """
+        if missing := sorted({*names, *_STANDING, *self._also_standing} - {*state}):
+            raise ConfigError(f"not the state of a {type(self).__name__}: it lacks {', '.join(missing)}")
+
+    @staticmethod
+    def _newest_saved(reference: Mapping[str, Any], count: int) -> torch.Tensor:
+        """The rows that the newest ``count`` transitions had in a saved ring, oldest first: int64."""
+        size = int(reference["size"])
+        oldest = int(reference["position"]) if size == reference["capacity"] else 0
+        return (torch.arange(size - count, size) + oldest) % max(size, 1)
+
+    def _saved_columns(self, state: Mapping[str, Any]) -> list[torch.Tensor]:
+        saved = [state[name] for name in self._spec.names]
+        for name, rows in zip(self._spec.names, saved, strict=True):
+            field = self._spec.layout.fields[name]
+            ours, theirs = (state["size"], *field.shape), tuple(rows.shape)
+            if ours != theirs or field.dtype != rows.dtype:
+                raise ConfigError(
+                    f"the saved replay's {name} are {rows.dtype} {list(theirs)}, but this replay takes "
+                    f"{field.dtype} {list(ours)}: load it into an agent made for the same spaces"
+                )
+        return saved
+
+
+def _storage(
+    spec: TransitionSpec, capacity: int, device: torch.device, memory_map: AnyPath | None
+) -> HostStorage | DeviceStorage:
+    if device.type == "cpu":
+        rows = (
+            host_rows(spec.layout, capacity)
+            if memory_map is None
+            else mapped_rows(spec.layout, capacity, memory_map)
+        )
+        return HostStorage(spec, rows)
+    if memory_map is not None:
+        raise ConfigError(
+            f"memory_map is for replays on the CPU, and this one is on {device}: leave out one of the two"
+        )
+    return DeviceStorage(spec, capacity, device)

@@ -1,0 +1,135 @@
+"""A tree of sums: which of many items does a point on their total fall on (Schaul et al. 2016, B.2.1)?
+
+The paper's tree is binary. Here a node has 32 children, and up to 8192 sums are left unjoined at the top,
+where one binary search finds the place: what costs in numpy is the call, not the number it works on. Every
+sum is made from what lies below it, never by adding a difference, so that errors do not pile up; and always
+in the same way, so that equal leaves give equal sums to the bit. A write only notes its leaves: the sums
+above are made anew when one is asked for, once for all that was written since.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SumTree"]
+
+_FAN_OUT = 32
+
+
+class SumTree:
+    """Positive weights of the items 0, 1, ... up to the last one written; 0 marks one that is not there.
+
+    Items are there from 0 on, without a gap. Use it from one thread at a time.
+
+    Args:
+        n_items: how many items there may be, at least 1.
+        keeps_least: whether ``least`` will be asked for.
+        most_at_top: up to so many sums are searched at once.
+    """
+
+    def __init__(self, n_items: int, *, keeps_least: bool = False, most_at_top: int = 8192) -> None:
+        lengths = [n_items]
+        while lengths[-1] > most_at_top:
+            lengths.append(-(-lengths[-1] // _FAN_OUT))
+        # each but the top in blocks, a block per item of the level above; what is beyond the end stays 0
+        self._levels = [np.zeros((above, _FAN_OUT)) for above in lengths[1:]]
+        self._top = np.zeros(lengths[-1])
+        self._before = np.zeros(lengths[-1] + 1)  # the sum of all before each one at the top, then of all
+        # the least of each block, likewise; at depth 0 of blocks of leaves, where 0 is no weight
+        self._lows = [np.full(level.size, np.inf) for level in self._levels[1:]]
+        self._lows.append(np.full(lengths[-1], np.inf))
+        self._keeps_least = keeps_least and bool(self._levels)
+        self._leaves = (self._levels[0].reshape(-1) if self._levels else self._top)[:n_items]
+        self._written: list[NDArray[np.int64]] = []
+        self._n_written = 0
+        self._is_stale = False  # so much was written that all sums are made anew
+
+    @property
+    def leaves(self) -> NDArray[np.float64]:
+        """The weights, float64 ``[n_items]``: to be read, and written by ``set`` alone."""
+        return self._leaves
+
+    @property
+    def total(self) -> float:
+        """The sum of all weights."""
+        self._refresh()
+        return float(self._before[-1])
+
+    @property
+    def least(self) -> float:
+        """The smallest weight of those that are there; inf when none is."""
+        if not self._keeps_least:
+            return float(_there(self._leaves).min())
+        self._refresh()
+        return float(self._lows[-1].min())
+
+    def set(self, items: NDArray[np.int64], weights: NDArray[np.float64] | float) -> None:
+        """Write weights, one per item or one for all; of an item that comes twice the last one counts."""
+        self._leaves[items] = weights
+        if self._is_stale:
+            return
+        self._written.append(items)
+        self._n_written += len(items)
+        self._is_stale = self._n_written * _FAN_OUT > len(self._leaves)
+
+    def replace(self, weights: NDArray[np.float64]) -> None:
+        """Hold these weights, of the items from 0 on, and no others."""
+        self._leaves[: len(weights)] = weights
+        self._leaves[len(weights) :] = 0
+        self._is_stale = True
+
+    def find(self, points: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The items that points in ``[0, total)`` fall on, where the items lie side by side, int64 ``[B]``.
+
+        Always ones that are there; a point beyond the total falls on the last of them.
+        """
+        self._refresh()
+        rest = _below(points, self._before[-1])
+        found = self._before.searchsorted(rest, side="right") - 1
+        rest -= self._before.take(found)
+        each = np.arange(len(points))
+        for level in reversed(self._levels):
+            until = np.zeros((len(points), _FAN_OUT + 1))  # the sums of the first 0, 1, ... of a block
+            np.add.accumulate(level.take(found, 0), axis=1, out=until[:, 1:])
+            rest = _below(rest, until[:, -1])  # rounding may have left a little more than the block has
+            within = (until[:, 1:] > rest[:, None]).argmax(1)
+            rest -= until[each, within]
+            found = found * _FAN_OUT + within
+        return found
+
+    def _refresh(self) -> None:
+        """Make the sums above what was written anew."""
+        if not (self._is_stale or self._written):
+            return
+        is_every = self._is_stale
+        items = np.concatenate(self._written) if self._written else np.empty(0, np.int64)
+        self._written, self._n_written, self._is_stale = [], 0, False
+        for depth, level in enumerate(self._levels):
+            items = items // _FAN_OUT
+            is_every = is_every or len(items) >= len(level)
+            where = slice(len(level)) if is_every else items
+            above = self._levels[depth + 1].reshape(-1) if depth + 1 < len(self._levels) else self._top
+            blocks = level if is_every else level.take(items, 0)
+            above[where] = _sums(blocks)
+            if self._keeps_least:
+                lows = _there(blocks) if depth == 0 else self._lows[depth - 1].reshape(level.shape)[where]
+                self._lows[depth][where] = lows.min(1)
+        np.cumsum(self._top, out=self._before[1:])
+
+
+def _below(points: NDArray[np.float64], limit: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
+    return np.minimum(points, np.nextafter(limit, 0.0))
+
+
+def _there(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The weights with inf in place of those that are not there."""
+    return np.where(weights > 0, weights, np.inf)
+
+
+def _sums(blocks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each row, by adding halves: other than numpy's own sum the same however many rows there are."""
+    while blocks.shape[1] > 1:
+        half = blocks.shape[1] // 2
+        blocks = blocks[:, :half] + blocks[:, half:]
+    return blocks[:, 0]

@@ -1,0 +1,273 @@
+"""Records as a run of MLflow: params, tags, metrics, artifacts and how it ended.
+
+MLflow's own calls send one request per metric and wait for minutes for a server that is away. Here the
+values of a record travel together, requests give up after seconds, and what could not be sent is kept, up
+to a bound, and sent when the server is back.
+"""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+import re
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stoker.errors import ConfigError
+from stoker.recorders.optional import imported, require
+from stoker.recorders.patience import impatience
+from stoker.recorders.protocol import Outcome, RunContext
+from stoker.recorders.values import Record, row_value
+
+__all__ = ["MLflowRecorder"]
+
+logger = logging.getLogger("stoker.recorders")
+T = TypeVar("T")
+
+_VALUES_AT_ONCE = 1000  # MLflow takes no more in one request, of all kinds together
+_PARAMS_AT_ONCE = 100  # nor of params, nor of tags
+_NO_KEY = re.compile(r"[^\w./ -]")
+_LONGEST_KEY = 250
+_LONGEST_PARAM = 500  # of MLflow 1 and 2; later ones take more
+_LONGEST_TAG = 5000
+_SEND_S = 10.0
+"""Sending what was kept goes on this long, then others get a turn; well below what one call may take."""
+
+_STATUS: Mapping[Outcome, str] = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+_HOPELESS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+"""What MLflow says of a request that it will never take."""
+
+
+class MLflowRecorder:
+    """One MLflow run per stoker run: found again by its tags, a resumed training goes on in it.
+
+    Numbers are metrics, also NaN and infinity (which MLflow keeps as the largest float). Texts and times
+    are tags, of which the last counts. Arrays, images and histograms have no place in MLflow's metrics and
+    are left out; that is told once per name. MLflow deletes no metrics: what an earlier attempt recorded
+    beyond the point where a resumed run goes on stays, and the tag ``stoker.resumed_at`` says where that is.
+
+    Args:
+        tracking_uri: the server or store; None: a SQLite store in the run's directory,
+            ``mlflow.db``, with artifacts in ``mlartifacts`` beside it.
+        experiment: its name; None: the run's name.
+        run_name: what MLflow shows; None: version and id of the run.
+        tags: further tags.
+        most_kept: how many values are kept while they cannot be sent; of more, the oldest are left out,
+            and that is told.
+
+    Raises:
+        MissingDependency: mlflow is not installed.
+        ConfigError: ``most_kept`` is no count.
+    """
+
+    name = "mlflow"
+
+    def __init__(
+        self,
+        tracking_uri: str | None = None,
+        *,
+        experiment: str | None = None,
+        run_name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        most_kept: int = 100_000,
+    ) -> None:
+        require("mlflow", "mlflow")
+        if most_kept < 1:
+            raise ConfigError(f"most_kept={most_kept!r}: give an int of at least 1")
+        self._tracking_uri = tracking_uri
+        self._experiment = experiment
+        self._run_name = run_name
+        self._tags = dict(tags or {})
+        self._entities: Any = None
+        self._client: Any = None
+        self._run_id = ""
+        self._unsent: deque[Any] = deque(maxlen=most_kept)
+        self._unsent_tags: dict[str, str] = {}
+        self._n_lost = 0
+        self._is_away = False
+        self._told: set[str] = set()
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run; "" before it is open."""
+        return self._run_id
+
+    @property
+    def n_unsent(self) -> int:
+        """How many values are kept for a server that is away."""
+        return len(self._unsent)
+
+    def open(self, context: RunContext) -> None:
+        """Find or make the experiment and the run, and hand in params and tags.
+
+        Raises:
+            ConfigError: Neither this recorder nor the run says where to.
+        """
+        uri, artifacts = self._where(context)
+        impatience.begin()
+        try:
+            self._entities = imported("mlflow.entities")
+            self._client = imported("mlflow.tracking").MlflowClient(tracking_uri=uri)
+            experiment_id = self._experiment_id(self._experiment or context.name, artifacts)
+            found = self._find_run(experiment_id, context) or self._make_run(experiment_id, context)
+            if found.info.status != "RUNNING":
+                self._client.update_run(found.info.run_id, status="RUNNING")
+            self._send_params(found, context.params)
+            self._run_id = found.info.run_id
+        except BaseException:
+            impatience.end()
+            raise
+        if context.resumed:
+            before = found.data.tags.get("stoker.resumed_at", "")
+            self._unsent_tags["stoker.resumed_at"] = f"{before},{context.total_steps}".lstrip(",")
+
+    def write(self, step: int, record: Record) -> None:
+        """Take the values; they are sent when there is a request full of them, or with ``flush``."""
+        now_ms = int(time.time() * 1000)
+        for key, value in record.items():
+            if isinstance(value, (bool, int, float)):
+                if len(self._unsent) == self._unsent.maxlen:
+                    self._lose(1, "there is no room to keep more, so the oldest are left out")
+                self._unsent.append(self._entities.Metric(key, float(value), now_ms, step))
+            elif isinstance(value, (str, datetime)):
+                self._unsent_tags[key] = str(row_value(value))[:_LONGEST_TAG]
+            elif key not in self._told:
+                self._told.add(key)
+                logger.info("%s is %r, which MLflow's metrics cannot hold: it is left out there", key, value)
+        if len(self._unsent) >= _VALUES_AT_ONCE and not self._is_away:
+            self._send()
+
+    def flush(self) -> None:
+        """Send what there is; what could not be sent is kept for the next time."""
+        self._send()
+
+    def add_artifact(self, path: Path, folder: str) -> None:
+        """Hand in a file."""
+        self._client.log_artifact(self._run_id, str(path), folder or None)
+
+    def close(self, status: Outcome) -> None:
+        """Send what there is, and say how the run ended."""
+        try:
+            try:
+                self._send()
+            finally:
+                self._client.set_terminated(self._run_id, _STATUS[status])
+        finally:
+            impatience.end()
+            if n := self._n_lost + len(self._unsent):
+                logger.warning("%d values could not be sent to MLflow", n)
+
+    # Opening --------------------------------------------------------------------------------------
+
+    def _where(self, context: RunContext) -> tuple[str, str | None]:
+        """The store, and where its artifacts go if that is ours to say."""
+        if self._tracking_uri is not None:
+            return self._tracking_uri, None
+        if context.directory is None:
+            raise ConfigError("the run has no directory: use MLflowRecorder(tracking_uri=...)")
+        directory = context.directory.absolute()
+        return f"sqlite:///{directory / 'mlflow.db'}", (directory / "mlartifacts").as_uri()
+
+    def _experiment_id(self, name: str, artifacts: str | None) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return self._client.create_experiment(name, artifact_location=artifacts)
+            except imported("mlflow.exceptions").MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = self._client.get_experiment_by_name(name)  # somebody else was quicker
+        if found.lifecycle_stage != "active":
+            raise ConfigError(
+                f"the MLflow experiment {name!r} has been deleted: restore it, or give another experiment="
+            )
+        return found.experiment_id
+
+    def _find_run(self, experiment_id: str, context: RunContext) -> Any:
+        """The MLflow run that this one has been recorded in before; None: there is none."""
+        if not context.run_id or "'" in context.run_id:
+            return None
+        runs = self._client.search_runs(
+            [experiment_id],
+            f"tags.`stoker.run_id` = '{context.run_id}'",
+            order_by=["attributes.start_time DESC"],
+        )
+        ours = {"stoker.name": context.name, "stoker.version": context.version}
+        return next((run for run in runs if ours.items() <= run.data.tags.items()), None)
+
+    def _make_run(self, experiment_id: str, context: RunContext) -> Any:
+        tags = {
+            **context.tags,
+            **self._tags,
+            "stoker.name": context.name,
+            "stoker.version": context.version,
+            "stoker.run_id": context.run_id,
+        }
+        name = self._run_name or " ".join(filter(None, (context.version, context.run_id))) or None
+        tags = {key: value[:_LONGEST_TAG] for key, value in tags.items()}
+        return self._client.create_run(experiment_id, tags=tags, run_name=name)
+
+    def _send_params(self, run: Any, params: Mapping[str, Any]) -> None:
+        """Hand in the params that MLflow does not have yet; it keeps the first value of each."""
+        there: Mapping[str, str] = run.data.params
+        fresh: dict[str, str] = {}
+        for name, value in params.items():
+            key = _param_key(name)
+            text = str(value)
+            text = text if len(text) <= _LONGEST_PARAM else f"{text[: _LONGEST_PARAM - 3]}..."
+            if there.get(key, text) != text:
+                logger.warning(
+                    "the param %r was %r and is %r now: MLflow keeps the first", key, there[key], text
+                )
+            elif key not in there:
+                fresh[key] = text
+        entries = [self._entities.Param(key, text) for key, text in fresh.items()]
+        for some in _in_pieces(entries, _PARAMS_AT_ONCE):
+            self._client.log_batch(run.info.run_id, params=some)
+
+    # Sending --------------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        """Send values and tags, the oldest first, until there are none left or it is time for others."""
+        until = time.monotonic() + _SEND_S
+        self._is_away = True
+        while (self._unsent or self._unsent_tags) and time.monotonic() < until:
+            names = list(islice(self._unsent_tags, _PARAMS_AT_ONCE))
+            metrics = list(islice(self._unsent, _VALUES_AT_ONCE - len(names)))
+            tags = [self._entities.RunTag(name, self._unsent_tags[name]) for name in names]
+            try:
+                self._client.log_batch(self._run_id, metrics=metrics, tags=tags)
+            except imported("mlflow.exceptions").MlflowException as error:
+                if error.error_code in _HOPELESS:
+                    self._drop(len(metrics), names)
+                    self._lose(len(metrics), f"it refuses them: {error}")
+                raise
+            self._drop(len(metrics), names)
+        self._is_away = False
+
+    def _drop(self, n_metrics: int, names: list[str]) -> None:
+        for _ in range(n_metrics):
+            self._unsent.popleft()
+        for name in names:
+            del self._unsent_tags[name]
+
+    def _lose(self, n: int, why: str) -> None:
+        if not self._n_lost and n:
+            logger.warning("values cannot be sent to MLflow: %s", why)
+        self._n_lost += n
+
+
+def _param_key(name: str) -> str:
+    """The name as MLflow takes it."""
+    key = posixpath.normpath(_NO_KEY.sub("_", name)).lstrip("/.")
+    return key[:_LONGEST_KEY] or "_"
+
+
+def _in_pieces(items: list[T], size: int) -> Iterator[list[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

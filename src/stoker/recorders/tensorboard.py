@@ -1,0 +1,119 @@
+"""Records as TensorBoard event files, written with tensorboardX.
+
+Its event files are written here in the recorder's own thread. tensorboardX's ``SummaryWriter`` would add a
+process queue and a thread of its own, in which an error of the disk goes unseen, and gives two files that
+are begun in one second the same name.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stoker.errors import ConfigError
+from stoker.recorders.optional import imported, require
+from stoker.recorders.protocol import Outcome, RunContext
+from stoker.recorders.values import Histogram, Image, Record, Value
+from stoker.types import AnyPath
+
+__all__ = ["TensorBoardRecorder"]
+
+_BINS = 64
+
+
+class TensorBoardRecorder:
+    """Writes event files; the x axis is environment steps.
+
+    Numbers are scalars, also NaN and infinity. Histograms are histograms, and so are arrays: TensorBoard
+    shows their distribution, not their places. Images are images, texts and times are texts. The settings of
+    the run are a text, ``params``.
+
+    A resumed run goes on in the same directory, in a new file. What an earlier attempt wrote beyond the
+    point where the run goes on is then hidden by TensorBoard; nothing is deleted.
+
+    Args:
+        directory: where to; None: ``tensorboard`` in the run's directory.
+
+    Raises:
+        MissingDependency: tensorboardX is not installed.
+    """
+
+    name = "tensorboard"
+
+    def __init__(self, directory: AnyPath | None = None) -> None:
+        require("tensorboardX", "tensorboard")
+        self._directory = None if directory is None else Path(directory)
+        self._events: Any = None
+        self._event: Any = None
+        self._summary: Any = None
+
+    def open(self, context: RunContext) -> None:
+        """Begin an event file.
+
+        Raises:
+            ConfigError: Neither this recorder nor the run has a directory.
+        """
+        directory = self._directory
+        if directory is None:
+            if context.directory is None:
+                raise ConfigError("the run has no directory: use TensorBoardRecorder(directory=...)")
+            directory = context.directory / "tensorboard"
+        self._event = imported("tensorboardX.proto.event_pb2")
+        self._summary = imported("tensorboardX.summary")
+        imported("tensorboardX.record_writer").directory_check(os.fspath(directory))
+        # TensorBoard reads files in the order of their names, which begin with the second.
+        self._events = imported("tensorboardX.event_file_writer").EventsWriter(
+            os.fspath(directory / "events"), f".{os.getpid()}.{time.time_ns()}"
+        )
+        if context.resumed:
+            start = self._event.SessionLog(status=self._event.SessionLog.START)
+            # From this step on, inclusively; what was written of the very point is not of another future.
+            self._add(context.total_steps + 1, session_log=start)
+        if context.params:
+            rows = "\n".join(f"|{key}|{value}|" for key, value in sorted(context.params.items()))
+            self._add(
+                context.total_steps, summary=self._summary.text("params", f"|name|value|\n|-|-|\n{rows}")
+            )
+        self._events.flush()
+
+    def write(self, step: int, record: Record) -> None:
+        """Append one event per value."""
+        for key, value in record.items():
+            summary = self._summary_of(key, value)
+            if summary is not None:
+                self._add(step, summary=summary)
+
+    def flush(self) -> None:
+        """Make what was written durable."""
+        self._events.flush()
+
+    def close(self, status: Outcome) -> None:
+        """End the file; TensorBoard knows no outcomes."""
+        self._events.close()
+
+    def _add(self, step: int, **what: Any) -> None:
+        self._events.write_event(self._event.Event(step=step, wall_time=time.time(), **what))
+
+    def _summary_of(self, key: str, value: Value) -> Any:
+        """The value as TensorBoard's message; None for a histogram of nothing."""
+        make = self._summary
+        match value:
+            case bool() | int() | float():
+                # Not ``make.scalar``: that logs a warning for each number that is not finite.
+                return make.Summary(value=[make.Summary.Value(tag=key, simple_value=float(value))])
+            case str():
+                return make.text(key, value)
+            case datetime():
+                return make.text(key, value.isoformat())
+            case Image():
+                return make.image(key, value.pixels, dataformats="HWC")
+            case Histogram():
+                found = value.finite()
+            case np.ndarray():
+                found = Histogram(value).finite()
+        return make.histogram(key, found, _BINS) if len(found) else None

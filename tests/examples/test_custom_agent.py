@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -62,3 +63,11 @@ def test_a_checkpoint_holds_what_learning_still_needs(example: Any, run: Trainin
     states = [run.load_newest(), *(state for _, state in run.candidates())]
     assert any(state is not None and state["agent"]["running"] for state in states)
     assert any(state is not None and state["agent"]["ended"] for state in states)
+
+
+def test_an_agent_takes_less_than_sixty_lines(root: Path) -> None:
+    source = (root / "examples/custom_agent.py").read_text()
+    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    lines = [line for node in classes for line in source.splitlines()[node.lineno - 1 : node.end_lineno]]
+    assert [node.name for node in classes] == ["Policy", "Reinforce"]
+    assert len([line for line in lines if line.strip()]) < 60

@@ -5,6 +5,7 @@ from stoker.envs.gym import make_gym
 from stoker.envs.kinds import AutoEnv, AwaitedEnv, InlineEnv, ThreadedEnv
 from stoker.envs.protocol import AsyncEnv, PlayedEnv, ResetResult, Stepping, StepResult
 from stoker.envs.seeding import episode_seed
+from stoker.envs.stacking import stack_frames, stacked
 from stoker.envs.stepping import make_played, played
 
 __all__ = [
@@ -22,4 +23,6 @@ __all__ = [
     "make_gym",
     "make_played",
     "played",
+    "stack_frames",
+    "stacked",
 ]

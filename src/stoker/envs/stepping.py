@@ -101,7 +101,9 @@ def _check_stepping(stepping: Stepping) -> None:
 
 def _check_playable(env: Any, name: str) -> None:
     if isinstance(env, gymnasium.vector.VectorEnv):
-        raise ConfigError(f"{name} is a vector environment: give each actor a single environment of its own")
+        raise ConfigError(
+            f"{name} is a vector environment: give each actor a single one, or play it with run_vector_actors"
+        )
     if isinstance(env, type):
         raise ConfigError(f"{name} is the class {env.__name__}: give an instance, such as {env.__name__}()")
     for method in ("reset", "step"):

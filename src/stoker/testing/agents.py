@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stoker.errors import ConfigError
 from stoker.types import ActMode, ActorId, Experience
 
 __all__ = ["FakeAgent"]
@@ -77,5 +78,13 @@ class FakeAgent:
         return {"total_steps": self.total_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from that counter."""
+        """Go on from that counter.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        if "total_steps" not in state:
+            raise ConfigError(
+                f"not the state of a FakeAgent: it has {', '.join(map(str, state)) or 'nothing'}"
+            )
         self.total_steps = state["total_steps"]

@@ -1,0 +1,225 @@
+"""Frame stacking: the last n observations as one, as Mnih et al. (2015) gave DQN the last 4 screens.
+
+What is padded at an episode's beginning and where the new axis goes is as in Gymnasium's
+``FrameStackObservation``. Unlike that, each frame is copied when it is seen, so that an environment may write
+all its observations into one array; and it works for async environments too.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import VectorEnv
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
+
+from stoker.envs.protocol import PlayedEnv, ResetResult, StepResult
+from stoker.errors import ConfigError
+
+__all__ = ["FrameStack", "stack_frames", "stacked"]
+
+
+class FrameStack:
+    """The last n observations of one stream of episodes.
+
+    Args:
+        n: how many, at least 1.
+        space: of one observation; None: observations are arrays.
+
+    Raises:
+        ConfigError: n is below 1, or such observations cannot be stacked.
+    """
+
+    def __init__(self, n: int, space: spaces.Space[Any] | None) -> None:
+        _check_number(n)
+        self._n = n
+        self._space = space
+        self._frames: deque[Any] = deque(maxlen=n)
+        try:
+            self.space = None if space is None else batch_space(space, n)
+            """Of a stack; None if that of one observation is not known."""
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"observations of {space} cannot be stacked: {error}") from error
+
+    def begin(self, observation: Any) -> Any:
+        """The stack at an episode's beginning: the first observation n times."""
+        self._frames.extend([copy.deepcopy(observation)] * self._n)
+        return self._stack()
+
+    def push(self, observation: Any) -> Any:
+        """The stack with the next observation, which comes last; shape ``[n, *observation_shape]``.
+
+        Raises:
+            gymnasium.error.ResetNeeded: No episode has begun.
+        """
+        if not self._frames:
+            raise ResetNeeded("no episode has begun: call reset before step")
+        self._frames.append(copy.deepcopy(observation))
+        return self._stack()
+
+    def _stack(self) -> Any:
+        if self._space is None:
+            return np.stack(self._frames)
+        empty: Any = create_empty_array(self._space, self._n)
+        return concatenate(self._space, self._frames, empty)
+
+
+def stacked(env: PlayedEnv, n: int) -> PlayedEnv:
+    """An environment as it was taken in, whose observations are stacks of the last n.
+
+    The first of an episode is repeated where there are fewer. Every stack is new memory.
+
+    Args:
+        env: of any kind: awaited, stepped on the event loop, or on a thread.
+        n: how many observations; 1 still adds the axis.
+
+    Raises:
+        ConfigError: n is below 1, or such observations cannot be stacked.
+    """
+    return _StackedPlayed(env, n)
+
+
+def stack_frames(factory: Callable[[], Any], n: int) -> Callable[[], Any]:
+    """A factory whose environments show stacks of the last n observations.
+
+    What it makes is of the same kind as what the given factory makes: a ``gymnasium.Env`` stays one, and
+    an async environment stays recognisable as async. So it can be given to whatever takes a factory.
+
+    Args:
+        factory: makes an environment, plain or async; may itself be async.
+        n: how many observations.
+
+    Raises:
+        ConfigError: n is below 1; or later, by the factory: such observations cannot be stacked.
+    """
+    _check_number(n)
+
+    def make() -> Any:
+        made = factory()
+        if inspect.isawaitable(made):
+            return _later(made, lambda env: _with_stacks(env, n))
+        return _with_stacks(made, n)
+
+    async def make_awaited() -> Any:
+        return _with_stacks(await factory(), n)
+
+    return make_awaited if inspect.iscoroutinefunction(factory) else make
+
+
+class _StackedPlayed:
+    """See ``stacked``."""
+
+    def __init__(self, env: PlayedEnv, n: int) -> None:
+        self._env = env
+        self._frames = FrameStack(n, env.observation_space)
+
+    @property
+    def observation_space(self) -> Any:
+        return self._frames.space
+
+    @property
+    def action_space(self) -> Any:
+        return self._env.action_space
+
+    @property
+    def busy_s(self) -> float:
+        return self._env.busy_s
+
+    async def reset(self, seed: int | None = None) -> ResetResult:
+        observation, info = await self._env.reset(seed)
+        return self._frames.begin(observation), info
+
+    async def step(self, action: Any) -> StepResult:
+        observation, reward, terminated, truncated, info = await self._env.step(action)
+        return self._frames.push(observation), reward, terminated, truncated, info
+
+    async def episode_extras(self) -> dict[str, float]:
+        return await self._env.episode_extras()
+
+    async def close(self) -> None:
+        await self._env.close()
+
+
+class _StackedGym(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A ``gymnasium.Env`` with stacks."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], n: int) -> None:
+        super().__init__(env)
+        self._frames = FrameStack(n, env.observation_space)
+        self.observation_space = cast("Any", self._frames.space)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
+        return _first_replaced(self.env.reset(seed=seed, options=options), self._frames.begin)
+
+    def step(self, action: Any) -> Any:
+        return _first_replaced(self.env.step(action), self._frames.push)
+
+
+class _StackedPlain:
+    """Any other environment with stacks; what it has besides ``reset`` and ``step`` shows through."""
+
+    def __init__(self, env: Any, n: int) -> None:
+        self._env = env
+        self._frames = FrameStack(n, getattr(env, "observation_space", None))
+        self.observation_space: Any = self._frames.space
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # not before it is made, nor of what is private to the environment
+            raise AttributeError(name)
+        return getattr(self._env, name)
+
+    def reset(self, **settings: Any) -> Any:
+        return self._replaced(self._env.reset(**settings), self._frames.begin)
+
+    def step(self, action: Any) -> Any:
+        return self._replaced(self._env.step(action), self._frames.push)
+
+    def _replaced(self, result: Any, stack: Callable[[Any], Any]) -> Any:
+        # A decorated async step does not look like one, but gives what is to be awaited.
+        if inspect.isawaitable(result):
+            return _later(result, lambda settled: _first_replaced(settled, stack))
+        return _first_replaced(result, stack)
+
+
+class _StackedAsync(_StackedPlain):
+    """The same for one that is recognised as async by its ``step``."""
+
+    async def reset(self, **settings: Any) -> Any:
+        return _first_replaced(await self._env.reset(**settings), self._frames.begin)
+
+    async def step(self, action: Any) -> Any:
+        return _first_replaced(await self._env.step(action), self._frames.push)
+
+
+def _with_stacks(env: Any, n: int) -> Any:
+    if isinstance(env, VectorEnv | type) or not callable(getattr(env, "step", None)):
+        return cast("Any", env)  # nothing that can be played: whoever takes it in says so
+    if inspect.iscoroutinefunction(env.step):
+        return _StackedAsync(env, n)
+    if isinstance(env, gymnasium.Env):
+        return _StackedGym(cast("gymnasium.Env[Any, Any]", env), n)
+    return _StackedPlain(env, n)
+
+
+def _first_replaced(result: Any, stack: Callable[[Any], Any]) -> Any:
+    """Reset's or step's values with a stack as the observation; anything else stays, to be told of."""
+    if isinstance(result, tuple) and len(cast("tuple[Any, ...]", result)) in (2, 5):
+        values = cast("tuple[Any, ...]", result)
+        return (stack(values[0]), *values[1:])
+    return cast("Any", result)
+
+
+async def _later(result: Awaitable[Any], then: Callable[[Any], Any]) -> Any:
+    return then(await result)
+
+
+def _check_number(n: Any) -> None:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ConfigError(f"cannot stack n={n!r} observations: give a whole number of at least 1")

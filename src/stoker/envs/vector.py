@@ -1,0 +1,273 @@
+"""Vector environments of Gymnasium as rounds: what each sub-environment did, ended and began in one step.
+
+A vector environment steps N sub-environments at once, and begins their next episodes in one of three ways
+(Gymnasium's ``AutoresetMode``). Whatever the way, a ``Round`` holds exactly the transitions that were
+made: the last observation of an episode is its own, never the first of the next one, and a step that only
+resets is no transition. Every observation in it is a copy: vector environments write into the same memory
+again. One thing cannot be mended from here: with SAME_STEP, Gymnasium resets a sub-environment before it
+hands its last observation out, so that one which writes all into one array must not be reset in that way.
+No loop, no thread and no session here: ``stoker.actors.vector`` plays rounds.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import concatenate, create_empty_array, iterate
+from numpy.typing import NDArray
+
+from stoker.errors import ConfigError
+from stoker.types import EpisodeStatus
+
+__all__ = ["Moves", "Round", "SeedOf", "VectorRounds", "VectorTransition", "autoreset_mode"]
+
+
+SeedOf = Callable[[int], int | None]
+"""The seed for the next episode of a sub-environment, by its index; None: it goes on with its generator."""
+
+
+class VectorTransition(NamedTuple):
+    """One transition of one sub-environment.
+
+    Attributes:
+        place: which sub-environment, 0 to N - 1.
+        observation: what was acted on.
+        action: what was done.
+        reward: what it gave.
+        next_observation: what was seen then; at an episode's end the last observation of that episode.
+        status: how the episode stands.
+    """
+
+    place: int
+    observation: Any
+    action: Any
+    reward: float
+    next_observation: Any
+    status: EpisodeStatus
+
+
+class Round(NamedTuple):
+    """What a reset or a step of all sub-environments came to.
+
+    Attributes:
+        observations: what each sub-environment shows now, by index.
+        acting: those that the next step needs an action of, in order.
+        transitions: what was done, in the order of the indices; none by a reset.
+        begun: the index of each sub-environment that shows the first observation of an episode, and the
+            seed it was reset with; None where that is not known.
+    """
+
+    observations: list[Any]
+    acting: list[int]
+    transitions: list[VectorTransition]
+    begun: list[tuple[int, int | None]]
+
+
+class Moves(NamedTuple):
+    """What a step is given.
+
+    Attributes:
+        actions: one per sub-environment; that of one that does not act is not looked at.
+        seed_of: the seed for an episode that a sub-environment begins in this step, by its index. It is
+            asked only where it is not the environment that resets (``AutoresetMode.DISABLED``), and where
+            that takes a seed for each.
+    """
+
+    actions: Sequence[Any]
+    seed_of: SeedOf
+
+
+class VectorRounds:
+    """A vector environment that is asked for rounds; to whoever steps it, it looks like one environment.
+
+    Args:
+        env: the vector environment.
+        num_envs: how many sub-environments it must have; None: any number.
+
+    Raises:
+        ConfigError: It is no vector environment, has another number of them, or does not say how it
+            resets. It is closed then.
+    """
+
+    def __init__(self, env: VectorEnv[Any, Any, Any], num_envs: int | None = None) -> None:
+        try:
+            self.mode = _checked(env, num_envs)
+        except ConfigError:
+            if callable(close := getattr(env, "close", None)):
+                close()
+            raise
+        self._env: Any = env  # its spaces are of unknown things
+        self.num_envs = env.num_envs
+        self.observation_space: Any = self._env.single_observation_space
+        self.action_space: Any = self._env.single_action_space
+        self.takes_seeds = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
+        """Whether ``reset`` takes a seed for each sub-environment. Others take one number, or none."""
+        self._observations: list[Any] = []
+        self._actions: list[Any] = []
+        self._ended: set[int] = set()  # whom the environment resets in the next step
+
+    def reset(
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> tuple[Round, Mapping[str, Any]]:
+        """Begin an episode in each sub-environment: a round without transitions, and the info.
+
+        Args:
+            seed: a ``SeedOf``, or None. An environment that takes one number for all is given that of the
+                first sub-environment, which is then the seed of each.
+            options: as in Gymnasium.
+        """
+        seed_of: SeedOf = _unseeded if seed is None else seed
+        if self.takes_seeds:
+            seeds = [seed_of(index) for index in range(self.num_envs)]
+        else:
+            seeds = [seed_of(0)] * self.num_envs
+        given = None if seeds[0] is None else seeds if self.takes_seeds else seeds[0]
+        observations, info = self._env.reset(seed=given, options=options)
+        self._observations, self._actions, self._ended = self._apart(observations), [], set()
+        return self._round([], list(enumerate(seeds))), info
+
+    def step(self, moves: Moves) -> tuple[Round, float, bool, bool, Mapping[str, Any]]:
+        """Step all sub-environments once, and begin the next episodes where that is left to us.
+
+        Returns:
+            Gymnasium's five values: the round, the sum of its rewards, twice False, and the info.
+
+        Raises:
+            ConfigError: The actions do not fit the action space, or the environment does not say what it
+                has to in its way of resetting.
+        """
+        resetting = self._ended
+        actions = list(moves.actions)
+        for index in resetting:  # ignored by the environment, but of the right form
+            actions[index] = self._actions[index]
+        self._actions = actions
+        observations, rewards, terminations, truncations, info = self._env.step(self._together(actions))
+        before, now = self._observations, self._apart(observations)
+        ended: list[int] = []
+        transitions: list[VectorTransition] = []
+        for index in range(self.num_envs):
+            status = EpisodeStatus.of(bool(terminations[index]), bool(truncations[index]))
+            if status.is_done:
+                ended.append(index)
+            if index in resetting:
+                continue
+            last = now[index]
+            if status.is_done and self.mode is AutoresetMode.SAME_STEP:
+                last = self._final(info, index)
+            reward = float(rewards[index])
+            transitions.append(VectorTransition(index, before[index], actions[index], reward, last, status))
+        self._observations = now
+        begun = self._begin(resetting, ended, moves.seed_of)
+        return self._round(transitions, begun), sum(t.reward for t in transitions), False, False, info
+
+    def close(self) -> None:
+        """Close the environment. Worker processes that it leaves behind because it broke are ended."""
+        try:
+            self._env.close()
+        except BaseException:
+            for process in getattr(self._env.unwrapped, "processes", ()):
+                process.terminate()
+            self._env.unwrapped.closed = True  # else it would try again when it is freed
+            raise
+
+    def _begin(self, resetting: set[int], ended: list[int], seed_of: SeedOf) -> list[tuple[int, int | None]]:
+        """Which episodes have begun; those that ended begin here if it is for us to reset them."""
+        match self.mode:
+            case AutoresetMode.NEXT_STEP:
+                self._ended = set(ended)
+                return [(index, None) for index in sorted(resetting - self._ended)]
+            case AutoresetMode.SAME_STEP:
+                return [(index, None) for index in ended]
+            case AutoresetMode.DISABLED:
+                return self._reset_ended(ended, seed_of) if ended else []
+
+    def _reset_ended(self, ended: list[int], seed_of: SeedOf) -> list[tuple[int, int | None]]:
+        mask: NDArray[np.bool_] = np.zeros(self.num_envs, np.bool_)
+        mask[ended] = True
+        given = [
+            seed_of(index) if mask[index] and self.takes_seeds else None for index in range(self.num_envs)
+        ]
+        seed: Any = given if self.takes_seeds else None
+        observations, _ = self._env.reset(seed=seed, options={"reset_mask": mask})
+        firsts = self._apart(observations)
+        for index in ended:  # of the others it may show anything: their episodes go on
+            self._observations[index] = firsts[index]
+        return [(index, given[index]) for index in ended]
+
+    def _round(self, transitions: list[VectorTransition], begun: list[tuple[int, int | None]]) -> Round:
+        acting = [index for index in range(self.num_envs) if index not in self._ended]
+        return Round(list(self._observations), acting, transitions, begun)
+
+    def _apart(self, observations: Any) -> list[Any]:
+        """The observation of each, in memory that the environment does not have."""
+        # One copy of them all, of which each is a part.
+        apart = list(iterate(self._env.observation_space, copy.deepcopy(observations)))
+        if len(apart) != self.num_envs:
+            raise ConfigError(
+                f"a {type(self._env.unwrapped).__name__} of {self.num_envs} sub-environments gave "
+                f"{len(apart)} observations: their number must be equal"
+            )
+        return apart
+
+    def _together(self, actions: list[Any]) -> Any:
+        space = self._env.single_action_space
+        try:
+            return concatenate(space, actions, create_empty_array(space, self.num_envs))
+        except (TypeError, ValueError, KeyError, IndexError) as error:
+            raise ConfigError(f"the actions {actions!r} are none of {space}: {error}") from error
+
+    def _final(self, info: Mapping[str, Any], index: int) -> Any:
+        """The last observation of an episode, where the next one's first has taken its place."""
+        finals: Any = info.get("final_obs")
+        if isinstance(finals, dict | tuple):  # batched, as observations are
+            finals = list(iterate(self._env.observation_space, cast("Any", finals)))
+        if finals is None or finals[index] is None:
+            raise ConfigError(
+                f"a {type(self._env.unwrapped).__name__} with autoreset_mode SAME_STEP ended an episode of "
+                f"sub-environment {index} without its last observation in info['final_obs']: without that "
+                "no transition is whole; use another autoreset_mode"
+            )
+        return copy.deepcopy(finals[index])
+
+
+def autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
+    """How a vector environment begins the next episodes, from ``metadata["autoreset_mode"]``.
+
+    Given as Gymnasium's enum, or as its value or name.
+
+    Raises:
+        ConfigError: It is not said, or is none of the modes. A wrong guess would mix up episodes unseen.
+    """
+    said: Any = env.metadata.get("autoreset_mode")
+    for mode in AutoresetMode:
+        if said in (mode, mode.value, mode.name):
+            return mode
+    choices = ", ".join(f"AutoresetMode.{mode.name}" for mode in AutoresetMode)
+    problem = "does not say" if said is None else f"says {said!r} of"
+    raise ConfigError(
+        f"a {type(env.unwrapped).__name__} {problem} how it begins the next episodes: set "
+        f'env.metadata["autoreset_mode"] to one of {choices}'
+    )
+
+
+def _unseeded(index: int) -> None:
+    del index
+
+
+def _checked(env: Any, num_envs: int | None) -> AutoresetMode:
+    if not isinstance(env, VectorEnv):
+        raise ConfigError(
+            f"make_env gave a {type(env).__name__}, which is no gymnasium.vector.VectorEnv: make one with "
+            "gymnasium.make_vec or SyncVectorEnv, or play single environments with run_actors"
+        )
+    vector = cast("VectorEnv[Any, Any, Any]", env)
+    if num_envs is not None and vector.num_envs != num_envs:
+        raise ConfigError(
+            f"{num_envs} actor ids for a vector environment of {vector.num_envs}: give one for each "
+            "sub-environment, or none for 0 to N - 1"
+        )
+    return autoreset_mode(vector)

@@ -1,0 +1,417 @@
+"""The suite for agents lets all of stoker's pass, and names the promise that a broken one breaks."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stoker import DQN, ActMode, DQNConfig, make_gym
+from stoker.agents.ppo import PPO, PPOConfig
+from stoker.replay import UniformReplay
+from stoker.testing import ChainEnv, ContractViolation, FakeAgent, agent_contract, check_agent
+
+
+def from_file(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+HERE = Path(__file__).parent
+Small: Any = from_file(HERE / "small_agent.py").Small
+SmallPolicy: Any = Small.make_policy
+Reinforce: Any = from_file(HERE.parents[1] / "examples" / "custom_agent.py").Reinforce
+
+
+def chain() -> ChainEnv:
+    return ChainEnv(4, slip=0.1)
+
+
+def dqn(**settings: Any) -> DQN:
+    env = chain()
+    config = DQNConfig(**{"learning_starts": 16, "batch_size": 8, "buffer_size": 100, **settings})
+    return DQN(env.observation_space, env.action_space, config, seed=3)
+
+
+def ppo(env: Any, **settings: Any) -> PPO:
+    config = PPOConfig(**{"rollout_steps": 32, "n_epochs": 2, "batch_size": 16, **settings})
+    return PPO(env.observation_space, env.action_space, config, seed=3)
+
+
+def pendulum() -> Any:
+    return make_gym("Pendulum-v1", max_episode_steps=13)
+
+
+def cart_pole() -> Any:
+    return make_gym("CartPole-v1")
+
+
+AGENTS: list[tuple[str, Any, Any]] = [
+    ("fake", lambda: FakeAgent(action=1), chain),
+    ("fake-memories", lambda: FakeAgent(action=1, memories=True), chain),
+    ("small", Small, chain),
+    ("dqn", dqn, chain),
+    ("dqn-n-step", lambda: dqn(n_step=3, double=True, normalize_observations=True), chain),
+    ("ppo", lambda: ppo(chain()), chain),
+    ("ppo-normalising", lambda: ppo(chain(), normalize_observations=True), chain),
+    ("ppo-continuous", lambda: ppo(pendulum()), pendulum),
+    ("example", Reinforce, cart_pole),
+]
+CASES = [
+    pytest.param(check, id=f"{name}-{check.name}")
+    for name, make, env in AGENTS
+    for check in agent_contract(make, env, steps=120 if name != "example" else 300)
+]
+
+
+@pytest.mark.parametrize("check", CASES)
+def test_stokers_own_agents_keep_every_promise(check: Any) -> None:
+    check.run()
+
+
+# Broken ones --------------------------------------------------------------------------------------
+
+
+class OneActionForAll(SmallPolicy):
+    def act(self, observations: Any, mode: Any) -> Any:
+        actions, memories = super().act(observations, mode)
+        return actions[:1], memories
+
+
+class OneMemoryForAll(SmallPolicy):
+    def act(self, observations: Any, mode: Any) -> Any:
+        actions, memories = super().act(observations, mode)
+        return actions, memories and memories[:1]
+
+
+class NoActions(SmallPolicy):
+    def act(self, observations: Any, mode: Any) -> Any:
+        actions, memories = super().act(observations, mode)
+        return [action + 1 for action in actions], memories
+
+
+class TheOthersMatter(SmallPolicy):
+    def act(self, observations: Any, mode: Any) -> Any:
+        actions, memories = super().act(observations, mode)
+        return [(action + place) % 2 for place, action in enumerate(actions)], memories
+
+
+class GreedyAtRandom(SmallPolicy):
+    def act(self, observations: Any, mode: Any) -> Any:
+        return super().act(observations, ActMode.EXPLORE)
+
+
+class Shared(SmallPolicy):
+    def __init__(self, net: Any, generator: Any) -> None:
+        self.net, self.generator = net, generator
+
+
+class ForksThatShareTheGenerator(SmallPolicy):
+    def fork(self, seed: int) -> Any:
+        return type(self)(self.net, self.generator)
+
+
+class ForksOfNoSeed(SmallPolicy):
+    def fork(self, seed: int) -> Any:
+        generator = torch.Generator()
+        generator.seed()
+        return type(self)(self.net, generator)
+
+
+class LiveWeights(SmallPolicy):
+    def weights(self) -> Any:
+        return self.net.state_dict()
+
+
+class DeafForks(SmallPolicy):
+    def load_weights(self, weights: Any) -> None:
+        pass
+
+
+class NotToBePickled(SmallPolicy):
+    def __getstate__(self) -> Any:
+        return {"net": self.net, "hook": lambda: None}
+
+
+class FirstPublishesToAll(Small):
+    def policy(self) -> Any:
+        made = super().policy()
+        if not hasattr(self, "made"):
+            self.made: list[Any] = []
+        self.made.append(made)
+        return made
+
+    def publish(self, policy: Any) -> None:
+        for made in self.made:
+            super().publish(made)
+
+
+class NeverPublishes(Small):
+    def publish(self, policy: Any) -> None:
+        pass
+
+
+class PublishesHalf(Small):
+    def publish(self, policy: Any) -> None:
+        policy.net.weight.data.copy_(self.net.weight.data)
+
+
+class CountsSlices(Small):
+    def observe(self, experiences: Any) -> None:
+        before = self.total_steps
+        super().observe(experiences)
+        self.total_steps = before + 1
+
+
+class NeverLearns(Small):
+    def learn(self) -> Any:
+        return None
+
+
+class TellsTensors(Small):
+    def learn(self) -> Any:
+        metrics = super().learn()
+        return metrics and {"loss": torch.tensor(metrics["loss"])}
+
+
+class TellsNaN(Small):
+    def learn(self) -> Any:
+        metrics = super().learn()
+        return metrics and {"loss": float("nan")}
+
+
+class GlobalChance(Small):
+    def learn(self) -> Any:
+        metrics = super().learn()
+        return metrics and {"loss": float(torch.rand(()))}
+
+
+class GlobalWeights(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net.reset_parameters()
+
+
+class SeesTheFirstOfASlice(Small):
+    def observe(self, experiences: Any) -> None:
+        super().observe(experiences)
+        super().observe(experiences[:1])
+        self.total_steps -= 1
+
+
+class ExtrasOfText(Small):
+    def episode_extras(self, actor_id: Any) -> Any:
+        return {"return": "much"}
+
+
+class ExtrasOfKnownActors(Small):
+    def episode_extras(self, actor_id: Any) -> Any:
+        return {"return": {0: 1.0, "one": 2.0}[actor_id]}
+
+
+class OneReturnForAll(Small):
+    def episode_extras(self, actor_id: Any) -> Any:
+        return {"return": sum(self.returns.values())}
+
+
+class OneBeginningForAll(Small):
+    def on_episode_start(self, actor_id: Any) -> None:
+        self.returns.clear()
+
+
+class CountsBeginnings(Small):
+    def on_episode_start(self, actor_id: Any) -> None:
+        super().on_episode_start(actor_id)
+        self.last = [*self.last[:3], self.last[3] + 1.0] if self.last else []
+
+
+class StateOfArrays(Small):
+    def state_dict(self) -> Any:
+        return {**super().state_dict(), "last": np.zeros(3)}
+
+
+class ForgetsItsGenerator(Small):
+    def load_state_dict(self, state: Any) -> None:
+        before = self.generator.get_state()
+        super().load_state_dict(state)
+        self.generator.set_state(before)
+
+
+class ForgetsItsCount(Small):
+    def load_state_dict(self, state: Any) -> None:
+        super().load_state_dict(state)
+        self.total_steps = 0
+
+
+class ForgetsRunningEpisodes(Small):
+    def load_state_dict(self, state: Any) -> None:
+        super().load_state_dict({**state, "returns": {}})
+
+
+class LoadsAnything(Small):
+    def load_state_dict(self, state: Any) -> None:
+        if "net" in state:
+            super().load_state_dict(state)
+
+
+class RaisesKeyErrors(Small):
+    def load_state_dict(self, state: Any) -> None:
+        self.net.load_state_dict(state["net"])
+        super().load_state_dict(state)
+
+
+class HalfLoads(Small):
+    def load_state_dict(self, state: Any) -> None:
+        self.total_steps = state.get("total_steps", 0)
+        super().load_state_dict(state)
+
+
+class Remembers(SmallPolicy):
+    def act(self, observations: Any, mode: Any) -> Any:
+        actions, memories = super().act(observations, mode)
+        return actions, memories and [self.wrap(memory) for memory in memories]
+
+    def wrap(self, memory: float) -> Any:
+        return frozenset([memory])
+
+
+class MemoriesOfAKind(Small):
+    make_policy = Remembers
+
+    def observe(self, experiences: Any) -> None:
+        for e in experiences:
+            super().observe(
+                [type(e)(e.observation, e.action, e.reward, e.next_observation, e.status, e.actor_id)]
+            )
+
+
+class TakesNaN(Small):
+    def check_observation(self, observation: Any) -> None:
+        if np.shape(observation) != (1,):
+            super().check_observation(observation)
+
+
+class TakesAnyShape(Small):
+    def check_observation(self, observation: Any) -> None:
+        super().check_observation(np.asarray(observation).reshape(-1)[:1])
+
+
+class LooksAtTheFirstAlone(Small):
+    def check_experience(self, experience: Any) -> None:
+        self.check_observation(experience.observation)
+
+
+class RefusesAll(Small):
+    def check_observation(self, observation: Any) -> None:
+        super().check_observation(None)
+
+
+class CountsLooks(Small):
+    def check_observation(self, observation: Any) -> None:
+        super().check_observation(observation)
+        self.returns["looks"] = self.returns.get("looks", 0.0) + 1.0
+
+
+class ForgetfulReplay(DQN):
+    """Does not bring its replay to where it stood."""
+
+    def end_rebuild(self, reference: Any) -> None:
+        pass
+
+
+def forgetful() -> DQN:
+    env = chain()
+    config = DQNConfig(learning_starts=16, batch_size=8, buffer_size=100, n_step=3)
+    return ForgetfulReplay(env.observation_space, env.action_space, config)
+
+
+def with_policy(kind: type) -> Any:
+    return type(f"With{kind.__name__}", (Small,), {"make_policy": kind})
+
+
+BROKEN: list[tuple[str, Any, str]] = [
+    ("acts_once_per_observation", with_policy(OneActionForAll), "1 actions and .* for 2"),
+    ("acts_once_per_observation", with_policy(OneMemoryForAll), "2 actions and 1 memories for 2"),
+    ("acts_once_per_observation", with_policy(NoActions), "the environment's actions"),
+    ("grouping_does_not_change_greedy_actions", with_policy(TheOthersMatter), "one by one"),
+    ("grouping_does_not_change_greedy_actions", with_policy(GreedyAtRandom), "when asked"),
+    ("policies_are_copies", with_policy(Shared), "independent of learning"),
+    ("policies_are_copies", FirstPublishesToAll, "independent of each other"),
+    ("publish_brings_a_policy_up_to_date", NeverPublishes, "up to date"),
+    ("publish_brings_a_policy_up_to_date", PublishesHalf, "bias"),
+    ("counts_total_steps", CountsSlices, "2 after 4"),
+    ("learns_and_says_what", NeverLearns, "None in all of 80 calls"),
+    ("learns_and_says_what", TellsTensors, "'loss': tensor"),
+    ("learns_and_says_what", TellsNaN, "'loss': nan"),
+    ("the_same_calls_give_the_same_agent", GlobalChance, "said"),
+    ("the_same_calls_give_the_same_agent", GlobalWeights, "equal agents stay equal"),
+    ("slices_do_not_matter", SeesTheFirstOfASlice, "equal states"),
+    ("extras_are_finite_numbers", ExtrasOfText, "'return': 'much'"),
+    ("extras_are_finite_numbers", ExtrasOfKnownActors, "KeyError"),
+    ("extras_belong_to_their_actor", OneReturnForAll, "an actor's extras are its own"),
+    ("extras_belong_to_their_actor", OneBeginningForAll, "an actor's extras are its own"),
+    ("beginning_twice_does_no_harm", CountsBeginnings, "changes nothing"),
+    ("the_state_loads_with_weights_only", StateOfArrays, "UnpicklingError"),
+    ("a_resume_goes_on_bit_equal", ForgetsItsGenerator, "explored"),
+    ("a_resume_goes_on_bit_equal", ForgetsItsCount, "total_steps=0"),
+    ("a_resume_goes_on_bit_equal", ForgetsRunningEpisodes, "'return'"),
+    ("a_foreign_state_is_refused", LoadsAnything, "it was loaded"),
+    ("a_foreign_state_is_refused", RaisesKeyErrors, "KeyError"),
+    ("a_foreign_state_is_refused", HalfLoads, "changes nothing"),
+    ("memories_survive_a_journal", MemoriesOfAKind, "frozenset"),
+    ("the_replay_can_be_rebuilt", forgetful, "observing again|no error"),
+    ("input_is_checked", TakesNaN, "check_observation refuses NaN"),
+    ("input_is_checked", TakesAnyShape, "check_observation refuses another shape"),
+    ("input_is_checked", LooksAtTheFirstAlone, "check_experience refuses another shape"),
+    ("input_is_checked", RefusesAll, "InvalidExperience: observation=None"),
+    ("input_is_checked", CountsLooks, "checking changes nothing"),
+    ("portable_policies_travel", with_policy(ForksThatShareTheGenerator), "seed explore alike"),
+    ("portable_policies_travel", with_policy(ForksOfNoSeed), "seed explore alike"),
+    ("portable_policies_travel", with_policy(LiveWeights), "of their own memory"),
+    ("portable_policies_travel", with_policy(DeafForks), "takes what weights gave"),
+    ("portable_policies_travel", with_policy(NotToBePickled), "no error"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"), BROKEN, ids=[f"{name}-{make.__name__}" for name, make, _ in BROKEN]
+)
+def test_a_broken_promise_is_named(name: str, make: Any, message: str) -> None:
+    (check,) = (check for check in agent_contract(make, chain, steps=80) if check.name == name)
+    with pytest.raises(ContractViolation, match=message) as caught:
+        check.run()
+    assert caught.value.check == name
+    assert str(caught.value).startswith(f"{name}: ")
+    assert caught.value.promise
+    assert caught.value.expected
+    with pytest.raises(ContractViolation):
+        check_agent(make, chain, steps=80)
+
+
+def test_each_check_is_shown_to_fail() -> None:
+    assert {name for name, *_ in BROKEN} == {check.name for check in agent_contract(Small, chain)}
+
+
+def test_a_replay_that_is_saved_wrongly_is_found() -> None:
+    class Lossy(UniformReplay):
+        def load_state_dict(self, state: Any) -> None:
+            super().load_state_dict({**state, "generator": torch.Generator().get_state()})
+
+    def make() -> Any:
+        agent = dqn()
+        agent._replay = Lossy(100, (1,))
+        return agent
+
+    (check,) = (check for check in agent_contract(make, chain) if check.name == "a_resume_goes_on_bit_equal")
+    with pytest.raises(ContractViolation, match="a resume goes on bit by bit"):
+        check.run()

@@ -10,12 +10,24 @@ from stoker._lazy import lazy_exports
 if TYPE_CHECKING:
     from stoker.actors.crew import Crew, run_actors
     from stoker.actors.failures import FailureLimit
+    from stoker.actors.metrics import StepMetrics
     from stoker.actors.report import ActorReport
+    from stoker.actors.vector import run_vector_actors
     from stoker.agents.dqn.agent import DQN
     from stoker.agents.dqn.config import DQNConfig
+    from stoker.agents.ppo.agent import PPO
+    from stoker.agents.ppo.config import PPOConfig
     from stoker.agents.presets import preset, training_preset
-    from stoker.agents.protocol import ChecksInput, HasReplay, LearningAgent, Policy, RebuildsReplay
+    from stoker.agents.protocol import (
+        ChecksInput,
+        HasReplay,
+        LearningAgent,
+        Policy,
+        PortablePolicy,
+        RebuildsReplay,
+    )
     from stoker.envs.gym import make_gym
+    from stoker.envs.stacking import stack_frames
     from stoker.errors import (
         ActorConflict,
         ActorFailed,
@@ -26,6 +38,7 @@ if TYPE_CHECKING:
         InvalidExperience,
         JournalBroken,
         MissingDependency,
+        RecorderFailed,
         RunBroken,
         RunDirectoryError,
         RunLocked,
@@ -38,6 +51,11 @@ if TYPE_CHECKING:
         TrainingDiverged,
         WriteFailed,
     )
+    from stoker.processing.steps import StepProcessor
+    from stoker.recorders.driving import Recording
+    from stoker.recorders.protocol import Recorder
+    from stoker.replay.prioritized import PrioritizedReplay
+    from stoker.replay.uniform import UniformReplay
     from stoker.runs.forking import fork
     from stoker.runs.listing import list_runs
     from stoker.runs.metadata import RunMetadata
@@ -46,14 +64,22 @@ if TYPE_CHECKING:
     from stoker.session.health import Health
     from stoker.session.replaying import Replayed, replay_run
     from stoker.session.snapshot import PolicySnapshot
+    from stoker.session.staleness import StalenessReport
     from stoker.session.sync import SyncTrainingSession
     from stoker.session.training import TrainingSession
     from stoker.stats.records import EpisodeRecord
     from stoker.stats.report import EvalReport
     from stoker.stats.tracker import StatsTracker
     from stoker.trainer.config import TrainConfig
-    from stoker.trainer.evaluator import Evaluation, Evaluator, evaluate
-    from stoker.trainer.training import TrainResult, train
+    from stoker.trainer.evaluating import evaluate
+    from stoker.trainer.evaluation import Evaluation
+    from stoker.trainer.evaluation_settings import EvaluationSettings
+    from stoker.trainer.evaluator import Evaluator
+    from stoker.trainer.result import TrainResult
+    from stoker.trainer.stopping import NoImprovement, StopAtReward
+    from stoker.trainer.trainer import Trainer
+    from stoker.trainer.trainer_config import TrainerConfig
+    from stoker.trainer.training import train
     from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 else:
     __getattr__, __dir__ = lazy_exports(
@@ -74,7 +100,8 @@ else:
             "EpisodeRecord": "stoker.stats.records",
             "EpisodeStatus": "stoker.types",
             "EvalReport": "stoker.stats.report",
-            "Evaluation": "stoker.trainer.evaluator",
+            "Evaluation": "stoker.trainer.evaluation",
+            "EvaluationSettings": "stoker.trainer.evaluation_settings",
             "Evaluator": "stoker.trainer.evaluator",
             "Experience": "stoker.types",
             "FailureLimit": "stoker.actors.failures",
@@ -85,9 +112,17 @@ else:
             "JournalBroken": "stoker.errors",
             "LearningAgent": "stoker.agents.protocol",
             "MissingDependency": "stoker.errors",
+            "NoImprovement": "stoker.trainer.stopping",
+            "PPO": "stoker.agents.ppo.agent",
+            "PPOConfig": "stoker.agents.ppo.config",
             "Policy": "stoker.agents.protocol",
             "PolicySnapshot": "stoker.session.snapshot",
+            "PortablePolicy": "stoker.agents.protocol",
+            "PrioritizedReplay": "stoker.replay.prioritized",
             "RebuildsReplay": "stoker.agents.protocol",
+            "Recorder": "stoker.recorders.protocol",
+            "RecorderFailed": "stoker.errors",
+            "Recording": "stoker.recorders.driving",
             "Replayed": "stoker.session.replaying",
             "RunBroken": "stoker.errors",
             "RunDirectoryError": "stoker.errors",
@@ -98,25 +133,34 @@ else:
             "SessionConfig": "stoker.session.config",
             "SessionError": "stoker.errors",
             "SessionFailed": "stoker.errors",
+            "StalenessReport": "stoker.session.staleness",
             "Stalled": "stoker.errors",
             "StatsTracker": "stoker.stats.tracker",
+            "StepMetrics": "stoker.actors.metrics",
+            "StepProcessor": "stoker.processing.steps",
             "StokerError": "stoker.errors",
+            "StopAtReward": "stoker.trainer.stopping",
             "SyncTrainingSession": "stoker.session.sync",
             "TrainConfig": "stoker.trainer.config",
-            "TrainResult": "stoker.trainer.training",
+            "TrainResult": "stoker.trainer.result",
+            "Trainer": "stoker.trainer.trainer",
+            "TrainerConfig": "stoker.trainer.trainer_config",
             "TrainingDiverged": "stoker.errors",
             "TrainingRun": "stoker.runs.run",
             "TrainingSession": "stoker.session.training",
+            "UniformReplay": "stoker.replay.uniform",
             "WriteFailed": "stoker.errors",
-            "evaluate": "stoker.trainer.evaluator",
+            "evaluate": "stoker.trainer.evaluating",
             "fork": "stoker.runs.forking",
             "list_runs": "stoker.runs.listing",
             "make_gym": "stoker.envs.gym",
             "preset": "stoker.agents.presets",
-            "training_preset": "stoker.agents.presets",
             "replay_run": "stoker.session.replaying",
             "run_actors": "stoker.actors.crew",
+            "run_vector_actors": "stoker.actors.vector",
+            "stack_frames": "stoker.envs.stacking",
             "train": "stoker.trainer.training",
+            "training_preset": "stoker.agents.presets",
         },
     )
 
@@ -124,6 +168,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DQN",
+    "PPO",
     "ActMode",
     "ActorConflict",
     "ActorFailed",
@@ -139,6 +184,7 @@ __all__ = [
     "EpisodeStatus",
     "EvalReport",
     "Evaluation",
+    "EvaluationSettings",
     "Evaluator",
     "Experience",
     "FailureLimit",
@@ -149,9 +195,16 @@ __all__ = [
     "JournalBroken",
     "LearningAgent",
     "MissingDependency",
+    "NoImprovement",
+    "PPOConfig",
     "Policy",
     "PolicySnapshot",
+    "PortablePolicy",
+    "PrioritizedReplay",
     "RebuildsReplay",
+    "Recorder",
+    "RecorderFailed",
+    "Recording",
     "Replayed",
     "RunBroken",
     "RunDirectoryError",
@@ -162,15 +215,22 @@ __all__ = [
     "SessionConfig",
     "SessionError",
     "SessionFailed",
+    "StalenessReport",
     "Stalled",
     "StatsTracker",
+    "StepMetrics",
+    "StepProcessor",
     "StokerError",
+    "StopAtReward",
     "SyncTrainingSession",
     "TrainConfig",
     "TrainResult",
+    "Trainer",
+    "TrainerConfig",
     "TrainingDiverged",
     "TrainingRun",
     "TrainingSession",
+    "UniformReplay",
     "WriteFailed",
     "__version__",
     "evaluate",
@@ -180,6 +240,8 @@ __all__ = [
     "preset",
     "replay_run",
     "run_actors",
+    "run_vector_actors",
+    "stack_frames",
     "train",
     "training_preset",
 ]

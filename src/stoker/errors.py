@@ -10,6 +10,7 @@
     │   ├── SessionFailed                   a part of the session died; __cause__ is why
     │   └── ActorConflict                   two actors under one actor_id at the same time
     ├── ActorFailed (RuntimeError)          its environment failed too often; __cause__ is the last failure
+    ├── RecorderFailed (RuntimeError)       one that the run was not to go on without; __cause__ is why
     ├── RunDirectoryError (OSError)         the runs directory cannot be used
     │   ├── RunNotFound                     nothing to resume or read there
     │   ├── RunBroken                       a run with a file that cannot be read
@@ -42,6 +43,7 @@ __all__ = [
     "InvalidExperience",
     "JournalBroken",
     "MissingDependency",
+    "RecorderFailed",
     "RunBroken",
     "RunDirectoryError",
     "RunLocked",
@@ -158,6 +160,20 @@ class ActorFailed(StokerError, RuntimeError):
             f"actor {actor_id!r}: its environment failed {failures} times within {window_s:g} s, "
             f"at last with {type(cause).__name__}: {cause}"
         )
+        self.__cause__ = cause
+
+
+class RecorderFailed(StokerError, RuntimeError):
+    """A recorder failed that the run was not to go on without; ``__cause__`` says why.
+
+    Args:
+        name: the recorder's name.
+        cause: the exception it failed with.
+    """
+
+    def __init__(self, name: str, cause: BaseException) -> None:
+        self.name = name
+        super().__init__(f"the recorder {name!r} failed: {type(cause).__name__}: {cause}")
         self.__cause__ = cause
 
 

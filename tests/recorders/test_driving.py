@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from anyio import to_thread
 
-from stoker.errors import ConfigError, MissingDependency, Stalled
-from stoker.recorders import Outcome, Record, Recorder, RecorderFailed, Recording, RunContext
+from stoker.errors import ConfigError, MissingDependency, RecorderFailed, Stalled
+from stoker.recorders import Outcome, Record, Recorder, Recording, RunContext
 from stoker.recorders.lanes import OnError
 
 pytestmark = pytest.mark.anyio

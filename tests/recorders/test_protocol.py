@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stoker.errors import RecorderFailed
 from stoker.recorders import (
     ArtifactRecorder,
     ConsoleRecorder,
     MLflowRecorder,
-    RecorderFailed,
     RunContext,
     flat_params,
 )

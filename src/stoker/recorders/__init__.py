@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         ArtifactRecorder,
         Outcome,
         Recorder,
-        RecorderFailed,
         RunContext,
         flat_params,
     )
@@ -39,7 +38,6 @@ else:
             "Outcome": "stoker.recorders.protocol",
             "Record": "stoker.recorders.values",
             "Recorder": "stoker.recorders.protocol",
-            "RecorderFailed": "stoker.recorders.protocol",
             "Recording": "stoker.recorders.driving",
             "RunContext": "stoker.recorders.protocol",
             "TensorBoardRecorder": "stoker.recorders.tensorboard",
@@ -64,7 +62,6 @@ __all__ = [
     "Outcome",
     "Record",
     "Recorder",
-    "RecorderFailed",
     "Recording",
     "RunContext",
     "TensorBoardRecorder",

@@ -17,8 +17,8 @@ from typing import Literal, TypeVarTuple
 import anyio
 import msgspec
 
-from stoker.errors import ConfigError, MissingDependency, Stalled
-from stoker.recorders.protocol import ArtifactRecorder, Outcome, Recorder, RecorderFailed, RunContext
+from stoker.errors import ConfigError, MissingDependency, RecorderFailed, Stalled
+from stoker.recorders.protocol import ArtifactRecorder, Outcome, Recorder, RunContext
 from stoker.recorders.values import Record
 from stoker.threads import DedicatedThread
 

@@ -18,10 +18,9 @@ from uuid import uuid4
 
 import msgspec
 
-from stoker.errors import StokerError
 from stoker.recorders.values import Record
 
-__all__ = ["ArtifactRecorder", "Outcome", "Recorder", "RecorderFailed", "RunContext", "flat_params"]
+__all__ = ["ArtifactRecorder", "Outcome", "Recorder", "RunContext", "flat_params"]
 
 Outcome = Literal["finished", "failed", "stopped"]
 """How a run ended: as planned, of an error, or because somebody wished it."""
@@ -102,20 +101,6 @@ class ArtifactRecorder(Protocol):
             folder: where to put it among the run's artifacts; "": at the top.
         """
         ...
-
-
-class RecorderFailed(StokerError, RuntimeError):
-    """A recorder failed that the run was not to go on without; ``__cause__`` says why.
-
-    Args:
-        name: the recorder's name.
-        cause: the exception it failed with.
-    """
-
-    def __init__(self, name: str, cause: BaseException) -> None:
-        self.name = name
-        super().__init__(f"the recorder {name!r} failed: {type(cause).__name__}: {cause}")
-        self.__cause__ = cause
 
 
 def flat_params(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool | None]:

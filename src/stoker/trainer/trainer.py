@@ -6,7 +6,7 @@ It has no loop of its own: actors play, the session learns, and the periods of t
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -226,14 +226,24 @@ class Trainer:
         self._entered("train_step")
         return await self._fetch(ahead=1)
 
-    async def __aiter__(self) -> AsyncIterator[StepMetrics]:
+    def __aiter__(self) -> Self:
         """The steps in the order in which they are done, all actors playing at the same time.
 
         They wait for whoever iterates: each is at most one step ahead.
         """
+        return self
+
+    async def __anext__(self) -> StepMetrics:
+        """The next of them.
+
+        Raises:
+            SessionError: The trainer is not entered.
+        """
         self._entered("async for")
-        while (step := await self._fetch(ahead=self.config.num_envs)) is not None:
-            yield step
+        step = await self._fetch(ahead=self.config.num_envs)
+        if step is None:
+            raise StopAsyncIteration
+        return step
 
     async def _fetch(self, ahead: int) -> StepMetrics | None:
         gate = self._gate

@@ -1,0 +1,267 @@
+"""The trainer: whole trainings, further ones, resumed ones, step by step, and from a data set."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
+
+from stoker import DQN, ConfigError, DQNConfig, EpisodeStatus, Experience, SessionError, TrainingRun
+from stoker.testing import ChainEnv, CrashingEnv, FakeAgent
+from stoker.trainer import EvaluationSettings, Trainer, TrainerConfig
+
+pytestmark = pytest.mark.anyio
+
+SMALL = DQNConfig(hidden_sizes=(8,), batch_size=4, learning_starts=10, buffer_size=200)
+EVALUATION = EvaluationSettings(n_episodes=2)
+
+
+def agent_for(env: Any, seed: int = 1, **settings: Any) -> DQN:
+    import msgspec
+
+    return DQN(env.observation_space, env.action_space, msgspec.structs.replace(SMALL, **settings), seed=seed)
+
+
+def chain_agent(seed: int = 1, **settings: Any) -> DQN:
+    return agent_for(ChainEnv(), seed, **settings)
+
+
+async def test_it_trains_evaluates_records_and_saves_at_its_periods(tmp_path: Path) -> None:
+    run = await TrainingRun.create("r", root=tmp_path)
+    config = TrainerConfig(
+        max_opts=100,
+        eval_interval=40,
+        record_interval=25,
+        save_interval=30,
+        num_envs=3,
+        evaluation=EVALUATION,
+    )
+    trainer = Trainer(chain_agent(), ChainEnv, config, run=run, keep_checkpoints=None)
+    result = await trainer.train()
+    assert (result.opt_steps, trainer.agent.opt_steps) == (100, 100)
+    assert result == trainer.result
+    assert result.total_steps >= 109
+    steps = run.checkpoint_steps()
+    assert steps[:3] == [39, 69, 99]
+    assert steps[-1] == result.total_steps
+    metrics = await run.read_metrics()
+    updates = metrics["metrics.train/n_updates"]
+    assert updates[~np.isnan(updates)].tolist() == [25, 50, 75, 100]
+    assert "metrics.eval/mean_reward" in metrics
+    evaluated = await run.read_eval_episodes()
+    assert {49, 89, result.total_steps} >= set(evaluated["total_steps_at_eval"]) > set()
+    assert result.best_eval_reward is not None
+
+
+async def test_a_second_training_does_as_much_again_and_a_resumed_one_what_is_left(tmp_path: Path) -> None:
+    run = await TrainingRun.create("r", root=tmp_path)
+    trainer = Trainer(chain_agent(), ChainEnv, TrainerConfig(max_opts=60, save_interval=20), run=run)
+    assert (await trainer.train()).opt_steps == 60
+    assert (await trainer.train()).opt_steps == 120
+    for step in run.checkpoint_steps()[-2:]:  # as a kill in the second one leaves it
+        run.checkpoint_path(step).unlink()
+    (run.checkpoints_directory / "latest.pt").unlink()
+    again = Trainer(
+        chain_agent(),
+        ChainEnv,
+        TrainerConfig(max_opts=60, save_interval=20),
+        run=await TrainingRun.resume(run.directory),
+    )
+    assert (await again.train()).opt_steps == 120
+    assert again.run is not None
+    assert again.run.metadata.attempts[-1].from_steps < trainer.agent.total_steps
+    assert (await again.train()).opt_steps == 180
+
+
+async def test_without_a_run_a_second_training_goes_on_too() -> None:
+    agent = chain_agent()
+    trainer = Trainer(agent, ChainEnv, TrainerConfig(max_steps=50, num_envs=2))
+    assert (await trainer.train()).total_steps == 50
+    assert (await trainer.train()).total_steps == 100
+    assert agent.opt_steps == 91
+
+
+async def test_without_a_limit_it_would_never_end_and_is_refused() -> None:
+    with pytest.raises(ConfigError, match="max_opts or max_steps"):
+        await Trainer(chain_agent(), ChainEnv).train()
+
+
+async def test_steps_come_one_by_one(tmp_path: Path) -> None:
+    run = await TrainingRun.create("r", root=tmp_path)
+    trainer = Trainer(chain_agent(), ChainEnv, TrainerConfig(max_steps=40, num_envs=3), run=run)
+    with pytest.raises(SessionError, match="async with"):
+        await trainer.train_step()
+    async with trainer:
+        with pytest.raises(SessionError, match="already"):
+            await trainer.train()
+        for number in range(1, 41):
+            step = await trainer.train_step()
+            assert step is not None
+            assert step.total_steps == number
+            await trainer.session.flush()
+            assert trainer.session.total_steps == number, "no further step was done ahead"
+        assert await trainer.train_step() is None
+        assert await trainer.train_step() is None
+    assert trainer.result is not None
+    assert trainer.result.total_steps == 40
+    assert run.checkpoint_steps() == [40]
+
+
+async def test_iterating_gives_every_step_of_every_actor_in_its_order_and_stops_at_the_limit() -> None:
+    agent = chain_agent()
+    seen: dict[Any, list[Any]] = {}
+    async with Trainer(agent, partial(ChainEnv, 4), TrainerConfig(max_steps=200, num_envs=4)) as trainer:
+        async for step in trainer:
+            seen.setdefault(step.actor_id, []).append(step)
+    assert sum(map(len, seen.values())) == 200 == agent.total_steps
+    assert set(seen) == {0, 1, 2, 3}
+    for steps in seen.values():
+        episode, count, total = 0, 0, 0.0
+        for step in steps:
+            count, total = count + 1, total + step.reward
+            assert (step.episode, step.episode_step, step.episode_reward) == (episode, count, total)
+            assert step.episode_over == step.status.is_done
+            assert 0 < step.exploration <= 1
+            if step.episode_over:
+                episode, count, total = episode + 1, 0, 0.0
+
+
+async def test_whoever_stops_iterating_leaves_a_whole_run(tmp_path: Path) -> None:
+    run = await TrainingRun.create("r", root=tmp_path)
+    async with Trainer(chain_agent(), ChainEnv, TrainerConfig(num_envs=2), run=run) as trainer:
+        async for step in trainer:
+            if step.total_steps >= 30:
+                break
+    assert trainer.result is not None
+    assert run.checkpoint_steps() == [trainer.result.total_steps]
+    with pytest.raises(ZeroDivisionError):
+        async with Trainer(chain_agent(), ChainEnv, TrainerConfig(num_envs=2), run=run) as trainer:
+            async for _ in trainer:
+                raise ZeroDivisionError
+
+
+@pytest.mark.filterwarnings("ignore")
+async def test_a_crashing_environment_does_not_hold_up_who_asks_for_steps() -> None:
+    steps = itertools.count(1)
+
+    def make() -> Any:
+        return CrashingEnv(ChainEnv(), {4, 5, 21}, steps=steps)
+
+    async with Trainer(chain_agent(), make, TrainerConfig(max_steps=30, num_envs=2)) as trainer:
+        with anyio.fail_after(60):
+            for _ in range(30):
+                assert await trainer.train_step() is not None
+
+
+async def test_what_ends_the_actors_reaches_who_asks_for_steps() -> None:
+    def make() -> Any:
+        return "no environment"
+
+    with pytest.raises(ConfigError, match="without a method"):
+        async with Trainer(chain_agent(), make, TrainerConfig(max_steps=30)) as trainer:
+            with anyio.fail_after(60):
+                await trainer.train_step()
+                await anyio.sleep_forever()
+
+
+def dataset(n: int, size: int = 3) -> list[Experience]:
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(-1, 1, (n + 1, size)).astype(np.float32)
+    return [
+        Experience(
+            rows[k],
+            int(rng.integers(2)),
+            float(k),
+            rows[k + 1],
+            EpisodeStatus.TERMINATED if k % 10 == 9 else EpisodeStatus.CONTINUING,
+        )
+        for k in range(n)
+    ]
+
+
+def columns(transitions: list[Experience]) -> dict[str, Any]:
+    return {
+        "observations": np.stack([t.observation for t in transitions]),
+        "actions": np.array([t.action for t in transitions]),
+        "rewards": np.array([t.reward for t in transitions]),
+        "next_observations": np.stack([t.next_observation for t in transitions]),
+        "terminated": np.array([t.status.is_terminal for t in transitions]),
+        "truncated": np.array([t.status.is_truncated for t in transitions]),
+    }
+
+
+def box_agent(**settings: Any) -> DQN:
+    import msgspec
+
+    config = msgspec.structs.replace(SMALL, **settings)
+    return DQN(Box(-1, 1, (3,), np.float32), Discrete(2), config, seed=2)
+
+
+async def test_offline_it_learns_from_the_data_set_alone(tmp_path: Path) -> None:
+    run = await TrainingRun.create("r", root=tmp_path)
+    agent, other = box_agent(n_step=3), box_agent(n_step=3)
+    config = TrainerConfig(max_opts=300, save_interval=100, record_interval=50)
+    result = await Trainer(agent, ChainEnv, config, run=run).train_offline(dataset(95))
+    assert (result.opt_steps, result.total_steps) == (300, 95)
+    assert len(agent.replay) == 95
+    lines = (run.directory / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["metrics"]["train/n_updates"] for line in lines] == [50, 100, 150, 200, 250, 300]
+    await Trainer(other, ChainEnv, TrainerConfig(max_opts=300)).train_offline(columns(dataset(95)))
+    assert all(
+        (a == b).all()
+        for a, b in zip(*[list(x.state_dict()["online"].values()) for x in (agent, other)], strict=True)
+    )
+
+    fresh = box_agent(n_step=3)
+    again = Trainer(fresh, ChainEnv, config, run=await TrainingRun.resume(run.directory))
+    assert (await again.train_offline(dataset(95))).opt_steps == 600
+    assert (fresh.total_steps, len(fresh.replay)) == (95, 95)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ([], "empty"),
+        (dataset(5), "waits for more than the 5 transitions"),
+        (dataset(30, size=4), r"first 0 transitions.*experience 0.*shape \[4\]"),
+        ({"observations": np.zeros((3, 3))}, "lacks the columns actions, rewards"),
+        ({**columns(dataset(30)), "rewards": np.zeros(4)}, "rewards 4"),
+        (["nothing"], "takes an Experience"),
+    ],
+    ids=["empty", "short", "other-space", "missing", "lengths", "foreign"],
+)
+async def test_a_data_set_that_does_not_fit_is_refused(data: Any, said: str) -> None:
+    trainer = Trainer(box_agent(), ChainEnv, TrainerConfig(max_opts=10))
+    with pytest.raises(ConfigError, match=said):
+        await trainer.train_offline(data)
+
+
+async def test_offline_needs_a_number_of_optimisation_steps() -> None:
+    with pytest.raises(ConfigError, match="max_opts"):
+        await Trainer(box_agent(), ChainEnv, TrainerConfig(max_steps=10)).train_offline(dataset(30))
+
+
+async def test_a_setting_that_no_session_has_is_refused_before_anything_begins() -> None:
+    with pytest.raises(ConfigError, match="no setting 'lock_step'"):
+        Trainer(FakeAgent(), ChainEnv, lock_step=True)
+
+
+async def test_an_evaluation_ends_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    config = TrainerConfig(
+        max_steps=10**6,
+        eval_interval=20,
+        evaluation=EvaluationSettings(n_episodes=1, stop_at_reward=-1e9),
+    )
+    result = await Trainer(chain_agent(), ChainEnv, config).train()
+    assert result.total_steps < 10**6
+    assert result.stopped_because is not None
+    assert "reached" in result.stopped_because

@@ -147,3 +147,13 @@ def test_a_toml_file_that_cannot_be_read_is_a_typed_error(
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=rf"--config .*x\.toml: {problem}"):
         read_toml(path)
+
+
+def test_a_presets_schedule_ends_with_the_training() -> None:
+    assert config_from({"env": "CartPole-v1", "agent": "ppo"}).agent_settings.schedule_steps == 100_000
+    short = config_from({"env": "CartPole-v1", "agent": "ppo", "total_timesteps": 20_000})
+    assert short.agent_settings.schedule_steps == 20_000
+    own = config_from(
+        {"env": "CartPole-v1", "agent": "ppo", "total_timesteps": 20_000, "schedule_steps": 5_000}
+    )
+    assert own.agent_settings.schedule_steps == 5_000

@@ -11,8 +11,18 @@ if TYPE_CHECKING:
     from stoker.agents.dqn.agent import DQN
     from stoker.agents.dqn.config import DQNConfig
     from stoker.agents.dqn.policy import DQNPolicy
+    from stoker.agents.ppo.agent import PPO
+    from stoker.agents.ppo.config import PPOConfig
+    from stoker.agents.ppo.policy import PPOPolicy
     from stoker.agents.presets import preset, training_preset
-    from stoker.agents.protocol import ChecksInput, HasReplay, LearningAgent, Policy, ReplayState
+    from stoker.agents.protocol import (
+        ChecksInput,
+        HasReplay,
+        LearningAgent,
+        Policy,
+        PortablePolicy,
+        ReplayState,
+    )
     from stoker.agents.registry import AGENTS, config_type, make_agent
 else:
     __getattr__, __dir__ = lazy_exports(
@@ -25,7 +35,11 @@ else:
             "DQNPolicy": "stoker.agents.dqn.policy",
             "HasReplay": "stoker.agents.protocol",
             "LearningAgent": "stoker.agents.protocol",
+            "PPO": "stoker.agents.ppo.agent",
+            "PPOConfig": "stoker.agents.ppo.config",
+            "PPOPolicy": "stoker.agents.ppo.policy",
             "Policy": "stoker.agents.protocol",
+            "PortablePolicy": "stoker.agents.protocol",
             "ReplayState": "stoker.agents.protocol",
             "config_type": "stoker.agents.registry",
             "make_agent": "stoker.agents.registry",
@@ -37,12 +51,16 @@ else:
 __all__ = [
     "AGENTS",
     "DQN",
+    "PPO",
     "ChecksInput",
     "DQNConfig",
     "DQNPolicy",
     "HasReplay",
     "LearningAgent",
+    "PPOConfig",
+    "PPOPolicy",
     "Policy",
+    "PortablePolicy",
     "ReplayState",
     "config_type",
     "make_agent",

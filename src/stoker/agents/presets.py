@@ -9,25 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, overload
 
 import msgspec
 
 from stoker.agents.dqn.config import DQNConfig
+from stoker.agents.ppo.config import PPOConfig
 from stoker.agents.registry import config_type
 
 __all__ = ["PRESETS", "Preset", "preset", "training_preset"]
 
 
 class Preset(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured together.
+    """What goes together.
 
     Attributes:
-        agent_settings: all settings of the agent.
+        agent_settings: all settings of the agent, of its config's type.
         training: settings of the training, by the names of ``TrainConfig``, where its defaults were not used.
     """
 
-    agent_settings: DQNConfig
+    agent_settings: msgspec.Struct
     training: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -62,11 +63,83 @@ PRESETS: Mapping[tuple[str, str], Preset] = {
         # As many steps as with an update for each, in less time: an update costs more than a step.
         training=MappingProxyType({"opt_interval": 2}),
     ),
+    # Those below are what RL Baselines3 Zoo (Raffin 2020) has. A rollout is its n_steps of each of its
+    # environments; opt_interval, which divides it, says how often to ask whether it is full.
+    ("dqn", "Acrobot-v1"): Preset(
+        agent_settings=DQNConfig(
+            learning_rate=6.3e-4,
+            gamma=0.99,
+            batch_size=128,
+            buffer_size=50_000,
+            learning_starts=0,
+            target_update_interval=250,
+            hidden_sizes=(256, 256),
+            initial_epsilon=1.0,
+            final_epsilon=0.1,
+            epsilon_decay_steps=12_000,
+            max_grad_norm=10.0,
+        ),
+        training=MappingProxyType({"total_timesteps": 100_000, "opt_interval": 1}),
+    ),
+    ("ppo", "CartPole-v1"): Preset(
+        agent_settings=PPOConfig(
+            learning_rate=1e-3,
+            learning_rate_schedule="linear",
+            clip_range=0.2,
+            clip_range_schedule="linear",
+            schedule_steps=100_000,
+            rollout_steps=8 * 32,
+            batch_size=256,
+            n_epochs=20,
+            gamma=0.98,
+            gae_lambda=0.8,
+            ent_coef=0.0,
+        ),
+        training=MappingProxyType({"num_envs": 8, "total_timesteps": 100_000, "opt_interval": 32}),
+    ),
+    ("ppo", "Acrobot-v1"): Preset(
+        agent_settings=PPOConfig(
+            rollout_steps=16 * 256,
+            n_epochs=4,
+            gamma=0.99,
+            gae_lambda=0.94,
+            ent_coef=0.0,
+            # Its velocities are ten times its angles' cosines, and every step costs 1 until the goal.
+            normalize_observations=True,
+            normalize_rewards=True,
+            clip_rewards=10.0,
+        ),
+        training=MappingProxyType({"num_envs": 16, "total_timesteps": 1_000_000, "opt_interval": 64}),
+    ),
+    ("ppo", "Pendulum-v1"): Preset(
+        agent_settings=PPOConfig(
+            learning_rate=1e-3,
+            clip_range=0.2,
+            rollout_steps=4 * 1_024,
+            n_epochs=10,
+            gamma=0.9,
+            gae_lambda=0.95,
+            ent_coef=0.0,
+        ),
+        training=MappingProxyType({"num_envs": 4, "total_timesteps": 100_000, "opt_interval": 64}),
+    ),
 }
 """(agent name, environment name) -> settings."""
 
 
-def preset(agent: str, env: str) -> DQNConfig:
+@overload
+def preset(agent: Literal["dqn"], env: str) -> DQNConfig: ...
+
+
+@overload
+def preset(agent: Literal["ppo"], env: str) -> PPOConfig: ...
+
+
+@overload
+def preset(agent: str, env: str) -> msgspec.Struct: ...
+
+
+def preset(agent: str, env: str) -> msgspec.Struct:
     """The agent's settings for an environment; its defaults where there is no preset.
 
     Raises:

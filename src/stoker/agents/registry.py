@@ -6,7 +6,10 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from stoker.agents.dqn.config import DQNConfig
+from stoker.agents.ppo.config import PPOConfig
 from stoker.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from stoker.agents.dqn.agent import DQN
+    from stoker.agents.ppo.agent import PPO
     from stoker.agents.protocol import LearningAgent
 
 __all__ = ["AGENTS", "AgentEntry", "config_type", "make_agent"]
@@ -24,11 +28,12 @@ class AgentEntry(NamedTuple):
 
     Attributes:
         config_type: the type of its settings; its defaults need no argument.
-        load: imports and returns its class.
+        load: imports the agent and returns what makes one: ``(observation_space, action_space, config, seed,
+            device)``.
     """
 
-    config_type: type[DQNConfig]
-    load: Callable[[], type[DQN]]
+    config_type: type[msgspec.Struct]
+    load: Callable[[], Callable[..., LearningAgent]]
 
 
 def _load_dqn() -> type[DQN]:
@@ -37,11 +42,20 @@ def _load_dqn() -> type[DQN]:
     return DQN
 
 
-AGENTS: Mapping[str, AgentEntry] = {"dqn": AgentEntry(DQNConfig, _load_dqn)}
+def _load_ppo() -> type[PPO]:
+    from stoker.agents.ppo.agent import PPO
+
+    return PPO
+
+
+AGENTS: Mapping[str, AgentEntry] = {
+    "dqn": AgentEntry(DQNConfig, _load_dqn),
+    "ppo": AgentEntry(PPOConfig, _load_ppo),
+}
 """Name -> agent."""
 
 
-def config_type(name: str) -> type[DQNConfig]:
+def config_type(name: str) -> type[msgspec.Struct]:
     """The type of an agent's settings.
 
     Raises:
@@ -54,7 +68,7 @@ def make_agent(
     name: str,
     observation_space: gymnasium.Space[Any],
     action_space: gymnasium.Space[Any],
-    config: DQNConfig | None = None,
+    config: msgspec.Struct | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> LearningAgent:
@@ -67,7 +81,7 @@ def make_agent(
     entry = _entry(name)
     if config is None:
         config = entry.config_type()
-    elif not isinstance(config, entry.config_type):  # pyright: ignore[reportUnnecessaryIsInstance] - may come from a file
+    elif not isinstance(config, entry.config_type):
         raise ConfigError(
             f"agent {name!r} takes a {entry.config_type.__name__}, got a {type(config).__name__}"
         )

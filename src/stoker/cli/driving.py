@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from stoker.session import TrainingSession
     from stoker.trainer import Progress, TrainConfig, TrainResult
 
-__all__ = ["Driver", "Shown", "run_async", "stuck_line"]
+__all__ = ["Driver", "Shown", "run_async", "set_threads", "stuck_line"]
 
 T = TypeVar("T")
 _REFRESH_S = 0.25
@@ -263,3 +263,13 @@ def run_async(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
     """Run an async function on asyncio, on uvloop where that is installed."""
     has_uvloop = sys.platform != "win32" and find_spec("uvloop") is not None
     return anyio.run(partial(function, *args), backend="asyncio", backend_options={"use_uvloop": has_uvloop})
+
+
+def set_threads(config: TrainConfig) -> None:
+    """Let torch compute with as many threads as the config says, from the agent's first weights on.
+
+    How many there are decides how a product is rounded: a replay must compute as the training did.
+    """
+    import torch
+
+    torch.set_num_threads(config.torch_threads)

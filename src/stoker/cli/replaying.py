@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import tyro
 
-from stoker.cli.driving import run_async
+from stoker.cli.driving import run_async, set_threads
 from stoker.cli.formats import number
 from stoker.cli.parsing import parse, required
 from stoker.errors import ConfigError
@@ -80,14 +80,12 @@ async def _replay(arguments: ReplayArguments) -> int:
     run = await open_begun(arguments.run)
     config = await read_train_config(run)
 
-    import torch
-
     from stoker.session.replaying import replay_run
     from stoker.session.saving import agent_state
     from stoker.trainer import agent_for
     from stoker.writer import publish_checkpoint
 
-    torch.set_num_threads(config.torch_threads)  # another number may round otherwise
+    set_threads(config)
     agent = agent_for(config)
     started = said = time.monotonic()
 

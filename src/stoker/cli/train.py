@@ -10,7 +10,7 @@ import msgspec
 import tyro
 
 from stoker.cli.arguments import TrainArguments, parse_train
-from stoker.cli.driving import Driver, Shown, run_async
+from stoker.cli.driving import Driver, Shown, run_async, set_threads
 from stoker.cli.formats import command
 from stoker.cli.limits import limits_from
 from stoker.cli.parsing import parse, required
@@ -45,9 +45,9 @@ async def _train_guarded(config: TrainConfig, arguments: TrainArguments, guard: 
     from stoker.runs import TrainingRun
     from stoker.trainer import agent_for
 
+    set_threads(config)
     agent = agent_for(config)  # a wrong name leaves no directory behind
     _check_session(config)
-    _set_threads(config)
     place = arguments.place
     run = await TrainingRun.create(place.name, place.run_version, root=place.runs_dir)
     await run.write_config(config)
@@ -139,9 +139,9 @@ async def _resume_guarded(arguments: ResumeArguments, guard: Guard) -> int:
             print(json_line(_nothing_done(run)))
         return 0
     run = await TrainingRun.resume(run.directory)
+    set_threads(config)
     agent = agent_for(config)
     _check_session(config)
-    _set_threads(config)
     if config != before:
         await run.write_config(config)
     driver = Driver(config, run, agent, Shown(progress=arguments.progress, json=arguments.json), guard)
@@ -167,14 +167,17 @@ def _nothing_done(run: TrainingRun) -> TrainResult:
 
 
 def _with_changes(config: TrainConfig, arguments: ResumeArguments) -> TrainConfig:
-    from stoker.trainer import config_from
+    from stoker.trainer.config import config_from, with_schedule
 
     changes: dict[str, Any] = {
         name: value
         for name in ("total_timesteps", "device", "torch_threads")
         if (value := getattr(arguments, name)) is not None
     }
-    return config_from({**msgspec.to_builtins(config), **changes}, "resume") if changes else config
+    if not changes:
+        return config
+    changed = config_from({**msgspec.to_builtins(config), **changes}, "resume")
+    return with_schedule(changed, config.total_timesteps)
 
 
 def _checkpoint_step(run: TrainingRun) -> int:
@@ -198,9 +201,3 @@ def _check_session(config: TrainConfig) -> None:
     from stoker.trainer.training import session_settings
 
     SessionConfig(**session_settings(config))
-
-
-def _set_threads(config: TrainConfig) -> None:
-    import torch
-
-    torch.set_num_threads(config.torch_threads)

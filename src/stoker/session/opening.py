@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import shlex
 
+import torch
+
 from stoker.agents.protocol import RebuildsReplay
 from stoker.errors import JournalBroken
 from stoker.runs import TrainingRun
@@ -82,6 +84,7 @@ def begin_learning(
     learner: Learner, config: SessionConfig, run: TrainingRun | None, turn: Turn
 ) -> PolicyBuffer:
     """Open the journal, make the acting copies, and give up the episodes that nobody goes on with."""
+    torch.get_num_threads()  # a new thread follows set_num_threads only once it has asked
     journal = None if run is None or not config.journal else _journal(learner, config, run)
     policies = learner.begin(journal)
     if not turn.episodes:

@@ -16,7 +16,7 @@ from stoker.errors import ConfigError
 from stoker.trainer.evaluation import BestBy
 from stoker.trainer.trainer_config import Place
 
-__all__ = ["Tracker", "TrainConfig", "config_from"]
+__all__ = ["Tracker", "TrainConfig", "config_from", "with_schedule"]
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -168,9 +168,24 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
     try:
         decoded = msgspec.convert({**base, **settings}, agent_config)
         config = msgspec.convert({**training_preset(agent, env), **flat}, TrainConfig)
-        return msgspec.structs.replace(config, agent_settings=decoded)
+        return with_schedule(
+            msgspec.structs.replace(config, agent_settings=decoded), base.get("schedule_steps")
+        )
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {_named(error, {**flat, **settings})}") from error
+
+
+def with_schedule(config: TrainConfig, spanned: int | None) -> TrainConfig:
+    """The config with a schedule over its whole training, if it had one over ``spanned`` steps.
+
+    A preset's schedule spans the preset's training, a resumed run's that of the run before: who trains for
+    another number of steps means the schedule to end with them.
+    """
+    settings = config.agent_settings
+    if spanned is None or getattr(settings, "schedule_steps", None) != spanned:
+        return config
+    settings = msgspec.structs.replace(settings, schedule_steps=config.total_timesteps)
+    return msgspec.structs.replace(config, agent_settings=settings)
 
 
 def _named(error: msgspec.ValidationError, values: Mapping[str, Any]) -> str:

@@ -24,12 +24,12 @@ from stoker.agents.dqn.config import DQNConfig
 from stoker.agents.dqn.losses import EpisodeLosses
 from stoker.agents.dqn.network import frozen_copy
 from stoker.agents.dqn.policy import DQNPolicy
-from stoker.agents.dqn.seeds import spawn_seeds
 from stoker.agents.dqn.spaces import DQNSpaces
 from stoker.agents.dqn.state import check_state
 from stoker.agents.dqn.targets import td_loss, td_targets
 from stoker.agents.packing import PackedAdam, PackedWeights
 from stoker.agents.protocol import Policy
+from stoker.agents.seeds import spawn_seeds
 from stoker.errors import ConfigError, TrainingDiverged
 from stoker.processing.moments import RunningMoments
 from stoker.processing.n_step import Transition

@@ -54,7 +54,8 @@ class QNetwork(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.n_inputs = math.prod(observation_shape)
-        self.scale = 1 / 255 if observation_dtype is torch.uint8 else None
+        # Moments are those of the observations as they come: what they bring to scale is not scaled before.
+        self.scale = 1 / 255 if observation_dtype is torch.uint8 and not normalizes else None
         self.normalizes = normalizes
         self.dueling = dueling
         if normalizes:  # buffers, so that each copy of the network has the moments that its weights go with

@@ -15,9 +15,9 @@ from stoker.agents.dqn.config import DQNConfig
 from stoker.agents.dqn.exploring import epsilon_greedy, softmax_actions
 from stoker.agents.dqn.network import QNetwork, frozen_copy
 from stoker.agents.dqn.perceptron import Perceptron
-from stoker.agents.dqn.seeds import seeded_generator
 from stoker.agents.dqn.spaces import DQNSpaces
 from stoker.agents.packing import PackedWeights
+from stoker.agents.seeds import seeded_generator
 from stoker.errors import ConfigError
 from stoker.types import ActMode
 

@@ -1,0 +1,171 @@
+"""The networks of PPO: from observations to the parameters of a distribution over actions, and to values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from stoker.agents.networks import MLP, NatureCNN, as_floats, seeded_linear
+from stoker.agents.ppo.config import PPOConfig
+from stoker.agents.ppo.distributions import Distribution
+from stoker.errors import ConfigError
+
+__all__ = ["ActorCritic", "SharedTrunk", "Towers", "checked_body", "make_body"]
+
+_POLICY_GAIN = 0.01  # small: at first all actions are about as likely, whatever the observation
+_VALUE_GAIN = 1.0
+_MOST_DEVIATIONS = 10.0
+
+
+class Towers(nn.Module):
+    """One perceptron for the policy and one for the value, with nothing in common.
+
+    Args:
+        n_inputs: how many numbers an observation has; it is flattened.
+        n_parameters: how many numbers the policy gives.
+        config: has the hidden sizes and the activation.
+        generator: a CPU generator that the weights are drawn from.
+    """
+
+    def __init__(
+        self, n_inputs: int, n_parameters: int, config: PPOConfig, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        sizes = (n_inputs, *config.hidden_sizes)
+        self.policy = MLP((*sizes, n_parameters), config.activation, generator, _POLICY_GAIN)
+        self.value = MLP((*sizes, 1), config.activation, generator, _VALUE_GAIN)
+
+    def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Parameters ``[B, n_parameters]`` and values ``[B]`` of observations ``[B, ...]``."""
+        inputs = as_floats(observations).flatten(1)
+        return self.policy(inputs), self.value(inputs).squeeze(1)
+
+
+class SharedTrunk(nn.Module):
+    """Convolutions that policy and value share (Schulman et al. 2017, section 5), and a layer for each.
+
+    Args:
+        image_shape: as ``NatureCNN`` takes it.
+        n_parameters: how many numbers the policy gives.
+        generator: a CPU generator that the weights are drawn from.
+    """
+
+    def __init__(self, image_shape: tuple[int, ...], n_parameters: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.trunk = NatureCNN(image_shape, generator)
+        self.policy = seeded_linear(NatureCNN.n_features, n_parameters, generator, _POLICY_GAIN)
+        self.value = seeded_linear(NatureCNN.n_features, 1, generator, _VALUE_GAIN)
+
+    def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Parameters ``[B, n_parameters]`` and values ``[B]`` of images ``[B, *image_shape]``."""
+        features = self.trunk(as_floats(observations))
+        return self.policy(features), self.value(features).squeeze(1)
+
+
+class ActorCritic(nn.Module):
+    """A body, and what PPO keeps beside it: a standard deviation, and the moments of observations.
+
+    Args:
+        body: ``(observations) -> (parameters, values)``.
+        observation_shape: of one observation.
+        log_std: the logarithms of the standard deviations at first, ``[action_size]``, for distributions
+            that have one.
+        normalizes: whether observations are shifted and scaled by ``set_moments`` before the body sees them,
+            and limited to ten standard deviations.
+
+    Attributes:
+        body: as given.
+        log_std: a parameter like others, or None.
+        normalizes: whether observations are normalised.
+    """
+
+    input_mean: torch.Tensor
+    input_scale: torch.Tensor
+
+    def __init__(
+        self,
+        body: nn.Module,
+        observation_shape: tuple[int, ...],
+        log_std: torch.Tensor | None,
+        *,
+        normalizes: bool,
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.log_std = None if log_std is None else nn.Parameter(log_std)
+        self.normalizes = normalizes
+        if normalizes:  # buffers, so that each copy of the network has the moments that its weights go with
+            self.register_buffer("input_mean", torch.zeros(observation_shape))
+            self.register_buffer("input_scale", torch.ones(observation_shape))
+
+    def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Parameters ``[B, n_parameters]`` and values ``[B]`` of observations ``[B, *observation_shape]``."""
+        return self.body(self.prepared(observations))
+
+    def prepared(self, observations: torch.Tensor) -> torch.Tensor:
+        """What the body sees of observations: normalised float32, or else the observations as they are."""
+        if not self.normalizes:
+            return observations
+        deviations = (observations.float() - self.input_mean).mul_(self.input_scale)
+        return deviations.clamp_(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
+
+    def set_moments(self, mean: torch.Tensor, scale: torch.Tensor) -> None:
+        """Normalise by this mean and this inverse standard deviation, of flat observations, from now on."""
+        self.input_mean.copy_(mean.view_as(self.input_mean))
+        self.input_scale.copy_(scale.view_as(self.input_scale))
+
+
+def make_body(
+    observation_shape: tuple[int, ...], n_parameters: int, config: PPOConfig, generator: torch.Generator
+) -> nn.Module:
+    """The body that the settings name, on the CPU.
+
+    Raises:
+        ConfigError: It cannot see such observations.
+    """
+    if config.network == "nature_cnn":
+        return SharedTrunk(observation_shape, n_parameters, generator)
+    return Towers(math.prod(observation_shape), n_parameters, config, generator)
+
+
+def checked_body(body: Any, observations: torch.Tensor, distribution: Distribution) -> nn.Module:
+    """A user's own body, tried out on some observations.
+
+    Raises:
+        ConfigError: It is no module of float32 weights, or does not give what is asked of it.
+    """
+    asked = (
+        f"it takes observations {_described(observations)} and returns a tuple of the distribution's "
+        f"parameters float32 [{len(observations)}, {distribution.n_parameters}] and of values float32 "
+        f"[{len(observations)}]"
+    )
+    if not isinstance(body, nn.Module):
+        raise ConfigError(f"network is a {type(body).__name__}, not a torch.nn.Module: {asked}")
+    parameters = list(body.parameters())
+    if not parameters or {parameter.dtype for parameter in parameters} != {torch.float32}:
+        kinds = ", ".join(sorted({str(parameter.dtype) for parameter in parameters})) or "none"
+        raise ConfigError(f"network has weights of {kinds}: give it weights, all of torch.float32")
+    try:
+        with torch.no_grad():
+            given: Any = body.to(observations.device)(observations)
+    except Exception as error:
+        raise ConfigError(f"network failed: {type(error).__name__}: {error}; {asked}") from error
+    shapes = [(len(observations), distribution.n_parameters), (len(observations),)]
+    parts = list(cast("tuple[Any, ...]", given)) if isinstance(given, tuple) else []
+    tensors = [part for part in parts if isinstance(part, torch.Tensor) and part.dtype is torch.float32]
+    if len(parts) != 2 or [tuple(tensor.shape) for tensor in tensors] != shapes:
+        raise ConfigError(f"network returned {_described(given)}: {asked}")
+    return body
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    if isinstance(value, tuple | list):
+        parts = cast("Sequence[Any]", value)
+        return f"a {type(parts).__name__} of {', '.join(map(_described, parts)) or 'nothing'}"
+    return f"a {type(value).__name__}"

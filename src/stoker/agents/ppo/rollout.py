@@ -1,0 +1,183 @@
+"""The open rollout: transitions of all actors in the order in which they came, until an update takes them.
+
+They belong to fragments. A fragment is what one actor did in a row within one episode; it ends where the
+episode terminates, is truncated or is given up, and at the latest where the rollout does. Only a terminated
+one has no future: all others are continued by the value of the last observation that is known of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stoker.agents.ppo.gae import generalized_advantages
+from stoker.types import ActorId, EpisodeStatus, Experience
+
+__all__ = ["Rollout"]
+
+_FEW = 16
+
+
+class Rollout:
+    """Transitions in arrival order, and the fragments that they make up, one actor's at a time.
+
+    Args:
+        observation_shape: of one observation.
+        observation_dtype: what observations are stored as.
+        memory_size: how many numbers a policy remembers of an action.
+        capacity: how many transitions there is room for at first; it grows.
+    """
+
+    def __init__(
+        self, observation_shape: tuple[int, ...], observation_dtype: Any, memory_size: int, capacity: int
+    ) -> None:
+        self._size = 0
+        self._n_fragments = 0
+        self._observations: NDArray[Any] = np.empty((capacity, *observation_shape), observation_dtype)
+        self._memories: NDArray[np.float64] = np.empty((capacity, memory_size))
+        self._rewards: NDArray[np.float64] = np.empty(capacity)
+        self._fragments: NDArray[np.int64] = np.empty(capacity, np.int64)  # each transition's
+        # Of each fragment, in the order in which they began:
+        self._successors: NDArray[Any] = np.empty((_FEW, *observation_shape), observation_dtype)
+        self._has_future: NDArray[np.bool_] = np.empty(_FEW, np.bool_)
+        self._running: dict[
+            ActorId, int
+        ] = {}  # the fragments that the next transition of an actor goes on with
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def observations(self) -> NDArray[Any]:
+        """``[T, *observation_shape]``, in arrival order."""
+        return self._observations[: self._size]
+
+    @property
+    def memories(self) -> NDArray[np.float64]:
+        """What the policy remembered of each action, float64 ``[T, memory_size]``, in arrival order."""
+        return self._memories[: self._size]
+
+    def add(self, experience: Experience, reward: float) -> None:
+        """Copy a transition in, with the reward to learn from and a memory ``[memory_size]``."""
+        if self._size == len(self._rewards):
+            self._grow()
+        row = self._size
+        fragment = self._running.get(experience.actor_id)
+        if fragment is None:
+            fragment = self._begin(experience.actor_id)
+        self._observations[row] = experience.observation
+        self._memories[row] = experience.memory
+        self._rewards[row] = reward
+        self._fragments[row] = fragment
+        status = experience.status
+        if status is EpisodeStatus.TERMINATED:
+            self._has_future[fragment] = False
+        else:
+            self._has_future[fragment] = True
+            self._successors[fragment] = experience.next_observation
+        if status is not EpisodeStatus.CONTINUING:
+            del self._running[experience.actor_id]
+        self._size += 1
+
+    def give_up(self, actor_id: ActorId) -> None:
+        """The actor's episode, if one is running, does not go on; where it had led still counts."""
+        self._running.pop(actor_id, None)
+
+    def successors(self) -> NDArray[Any]:
+        """What was seen last of each fragment that has a future, ``[F, *observation_shape]``."""
+        return self._successors[: self._n_fragments][self._has_future[: self._n_fragments]]
+
+    def advantages(
+        self,
+        values: NDArray[np.float64],
+        successor_values: NDArray[Any],
+        gamma: float,
+        gae_lambda: float,
+    ) -> NDArray[np.float64]:
+        """The advantage of each transition, float64 ``[T]``, in arrival order.
+
+        Args:
+            values: of the observations, as the acting policies remembered them, ``[T]``.
+            successor_values: those of ``successors()``, ``[F]``.
+            gamma: the discount per step.
+            gae_lambda: the share of a trace that is kept per step.
+        """
+        fragments = self._fragments[: self._size]
+        order = np.argsort(fragments, kind="stable")  # fragment by fragment, each in its own order
+        fragments = fragments[order]
+        goes_on = np.append(fragments[1:] == fragments[:-1], np.zeros(min(self._size, 1), np.bool_))
+        ends = np.zeros(self._n_fragments)
+        ends[self._has_future[: self._n_fragments]] = successor_values
+        ordered = values[order]
+        next_values = np.where(goes_on, np.roll(ordered, -1), ends[fragments])
+        found = generalized_advantages(
+            self._rewards[: self._size][order], ordered, next_values, goes_on, gamma, gae_lambda
+        )
+        advantages = np.empty_like(found)
+        advantages[order] = found
+        return advantages
+
+    def clear(self) -> None:
+        """Begin the next rollout; running episodes go on in fragments of their own."""
+        self._size = self._n_fragments = 0
+        self._running.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The transitions and the fragments; tensors share the rollout's memory."""
+        return {
+            "observations": torch.as_tensor(self.observations),
+            "memories": torch.as_tensor(self.memories),
+            "rewards": torch.as_tensor(self._rewards[: self._size]),
+            "fragments": torch.as_tensor(self._fragments[: self._size]),
+            "successors": torch.as_tensor(self._successors[: self._n_fragments]),
+            "has_future": torch.as_tensor(self._has_future[: self._n_fragments]),
+            "actor_ids": list(self._running),
+            "running": list(self._running.values()),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Become what ``state_dict`` described."""
+        self._size = len(state["rewards"])
+        self._n_fragments = len(state["has_future"])
+        while len(self._rewards) < self._size:
+            self._grow()
+        while len(self._has_future) < self._n_fragments:
+            self._grow_fragments()
+        for own, name in (
+            (self._observations, "observations"),
+            (self._memories, "memories"),
+            (self._rewards, "rewards"),
+            (self._fragments, "fragments"),
+            (self._successors, "successors"),
+            (self._has_future, "has_future"),
+        ):
+            saved = state[name].cpu().numpy()
+            own[: len(saved)] = saved
+        self._running = dict(zip(state["actor_ids"], state["running"], strict=True))
+
+    def _begin(self, actor_id: ActorId) -> int:
+        if self._n_fragments == len(self._has_future):
+            self._grow_fragments()
+        fragment = self._running[actor_id] = self._n_fragments
+        self._n_fragments += 1
+        return fragment
+
+    def _grow(self) -> None:
+        self._observations = _doubled(self._observations)
+        self._memories = _doubled(self._memories)
+        self._rewards = _doubled(self._rewards)
+        self._fragments = _doubled(self._fragments)
+
+    def _grow_fragments(self) -> None:
+        self._successors = _doubled(self._successors)
+        self._has_future = _doubled(self._has_future)
+
+
+def _doubled(array: NDArray[Any]) -> NDArray[Any]:
+    larger = np.empty((2 * len(array), *array.shape[1:]), array.dtype)
+    larger[: len(array)] = array
+    return larger

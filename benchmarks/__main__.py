@@ -7,7 +7,7 @@ import sys
 
 QUESTIONS = (
     "observe", "act", "dqn", "solve", "slow_envs", "calm_loop", "saving", "journal", "rows", "replay",
-    "growth",
+    "growth", "processes", "zoo",
 )  # fmt: skip
 
 

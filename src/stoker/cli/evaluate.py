@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import statistics
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -21,6 +20,7 @@ from stoker.errors import CheckpointNotFound, ConfigError
 
 if TYPE_CHECKING:
     from stoker.runs import TrainingRun
+    from stoker.trainer import Evaluation
 
 __all__ = ["EvalArguments", "evaluate_run", "load_wanted"]
 
@@ -81,10 +81,10 @@ async def _evaluate(arguments: EvalArguments) -> int:
     config = await read_train_config(run)
     path, state = await to_thread.run_sync(load_wanted, run, arguments.checkpoint)
 
-    from stoker.envs import make_gym
     from stoker.session import PolicySnapshot
     from stoker.stats import EvalReport
     from stoker.trainer import agent_for, evaluate
+    from stoker.trainer.making import env_for
 
     if arguments.device is not None:
         config = msgspec.structs.replace(config, device=arguments.device)
@@ -98,12 +98,12 @@ async def _evaluate(arguments: EvalArguments) -> int:
     snapshot = PolicySnapshot(agent.policy(), total_steps=steps, policy_version=0, state={})
     found = await evaluate(
         snapshot,
-        partial(make_gym, config.env),
+        partial(env_for, config),
         arguments.episodes,
         seed=config.seed if arguments.seed is None else arguments.seed,
         stepping=config.stepping,
     )
-    stats = _stats([record.total_reward for record in found.records], [r.length for r in found.records])
+    stats = _stats(found)
     if arguments.json:
         head: dict[str, Any] = {"run": str(run.directory), "checkpoint": path.name, "total_steps": steps}
         print(json.dumps({**head, "n_episodes": arguments.episodes, **stats}))
@@ -151,11 +151,7 @@ def _path_of(run: TrainingRun, name: str) -> Path:
     return run.latest_checkpoint_path if name == "latest" else run.checkpoint_path(int(name))
 
 
-def _stats(rewards: Sequence[float], lengths: Sequence[int]) -> dict[str, float]:
-    return {
-        "mean_reward": statistics.fmean(rewards),
-        "std_reward": statistics.pstdev(rewards),
-        "min_reward": min(rewards),
-        "max_reward": max(rewards),
-        "mean_length": statistics.fmean(lengths),
-    }
+def _stats(found: Evaluation) -> dict[str, float]:
+    """The evaluation's metrics, by names without their group."""
+    metrics = {name.removeprefix("eval/"): value for name, value in found.metrics().items()}
+    return {"mean_length" if name == "mean_ep_length" else name: value for name, value in metrics.items()}

@@ -40,6 +40,8 @@ def result_of(progress: Progress, run: str) -> TrainResult:
         best_eval_reward=session.best_value,
         last_eval_reward=last and last.mean_reward,
         restarts=progress.crew.restarts,
+        opt_steps=session.opt_steps,
+        stopped_because=progress.evaluator.stopped_because,
     )
 
 
@@ -59,6 +61,8 @@ def summary(
     reached = goal is not None and last is not None and last >= goal
     goes_on = stopped is not None and is_short
     head = stopped if goes_on else f"Reached {goal:g}" if reached else "Done"
+    if result.stopped_because is not None and not reached and not goes_on:
+        head = "Ended early"
     of_total = f" of {config.total_timesteps:,}" if is_short else ""
     elapsed = "" if reading is None else f" in {duration(reading.elapsed_s)}"
     lines = [
@@ -73,6 +77,8 @@ def summary(
         rows.append(("last evaluation", number(last)))
     if reading is not None and reading.curve:
         rows.append(("last 100 episodes", number(reading.mean_reward)))
+    if head == "Ended early":
+        rows.append(("why", result.stopped_because or ""))
     if result.restarts:
         rows.append(("env restarts", number(result.restarts)))
     rows.append(("run", result.run))

@@ -27,7 +27,7 @@ def episode_seed(seed: int, actor_id: ActorId, episode: int, *, stream: str = "a
         seed: the run's seed, not negative.
         actor_id: the actor; 5 and "5" are two actors.
         episode: the number of the episode within that actor, from 0 on.
-        stream: what the episodes are for: ``"actors"`` or ``"evaluation"``.
+        stream: what the episodes are for: ``"actors"``, ``"evaluation"`` or ``"confirmation"``.
 
     Returns:
         A number in [0, 2**32), which both ``gymnasium.Env.reset`` and ``torch.manual_seed`` take.

@@ -1,8 +1,8 @@
 """Environments that hold the interpreter: actors as tasks of one process, or each in a process of its own?
 
-CartPole whose every step computes in Python for a millisecond. DQN learns once for each round of the
-environments, with everything on: acting, rows, journal. One environment alone, without a training, says what an
-interpreter can do.
+CartPole whose every step computes in Python for a millisecond. DQN learns once for each round of them, with
+everything on: acting, rows, journal. One environment alone, without a training, says what an interpreter
+can do.
 """
 
 from __future__ import annotations

@@ -440,7 +440,7 @@ async def test_an_environment_that_hangs_does_not_keep_a_finished_training_from_
         return Hangs(4) if len(made) == 1 else AsyncChainEnv(4)
 
     with anyio.fail_after(30):
-        async with TrainingSession(FakeAgent(action=1), max_steps=200) as session:
+        async with TrainingSession(FakeAgent(action=1), max_steps=200, actor_timeout_s=0.5) as session:
             reports = await run_actors(session, factory, 3)
     assert session.total_steps == 200
     assert sorted(report.steps > 0 for report in reports) == [False, True, True]

@@ -1,16 +1,22 @@
-"""Many actors at once: environments as concurrent tasks on one session."""
+"""Many actors at once on one session: environments as concurrent tasks, on threads or in processes."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import anyio
 
+from stoker.actors.episodes import EnvFactory
 from stoker.actors.failures import FailureLimit
-from stoker.actors.playing import Actor, EnvFactory
+from stoker.actors.metrics import Gate, OnStep
+from stoker.actors.places import Place, feed_for, link_to
+from stoker.actors.playing import Actor
+from stoker.actors.remote import RemoteActor
 from stoker.actors.report import ActorReport
 from stoker.actors.turns import Turns, first_place
 from stoker.envs import Stepping
@@ -23,22 +29,50 @@ __all__ = ["Crew", "run_actors"]
 
 logger = logging.getLogger("stoker.actors")
 _DONE_S = 5.0
-"""An environment that is in a step when the session is done has so long to come back."""
+"""An environment that is in a step when the session is done has so long to come back, or
+``actor_timeout_s`` if that is shorter."""
+
+
+class _Player(Protocol):
+    """One of a crew."""
+
+    report: ActorReport
+    in_env_since: float | None
+
+    async def run(self, turns: Turns | None = None, place: int = 0) -> None: ...
+
+    def give_up(self) -> None: ...
+
+    def restart(self, stuck: Stalled) -> None: ...
 
 
 class Crew:
     """A group of actors that live and die together.
 
+    Where they play changes nothing in what they do: the same seeds, episodes, failures and reports. A thread
+    or process that is lost costs the episode that it was in, and of its steps those that were not told yet:
+    at most 16, and no more than 20 ms of them.
+
     Args:
-        session: the session they play on.
-        factory: makes one environment for each.
+        session: the session they play on, entered.
+        factory: makes one environment for each. For processes it must be picklable: a function of a module
+            that can be imported, or ``functools.partial`` of one.
         actors: how many, with ids from 0; or their ids.
-        stepping: where plain environments are stepped.
-        seed: episodes are seeded from it; None: not at all.
+        place: where they play; see ``Place``.
+        sync_interval: they act on copies of the policy that are brought up to date when the session hands out
+            one that is so many optimisation steps ahead of theirs; asked before each step, by processes
+            with each batch of steps. None: in tasks they have no copies and ask the session's ``act``; on
+            threads and in processes it is 1: as soon as there is a newer one.
+        stepping: for tasks, where plain environments are stepped; elsewhere it is where their actor is.
+        seed: episodes are seeded from it, and so are the generators of the copies; None: not at all.
         limit: how many failures each of them puts up with.
+        on_step: awaited after each step that the session accepted.
+        gate: awaited before each step; False ends the actor that asks. With it, or with the session's
+            ``max_staleness``, threads and processes ask before each step instead of playing ahead.
 
     Raises:
-        ConfigError: There are no actors, or two of one id.
+        ConfigError: There are no actors, or two of one id; they are to have copies of a policy that is no
+            ``PortablePolicy``, or with ``lockstep``; what a process needs cannot be sent to it.
     """
 
     def __init__(
@@ -47,9 +81,13 @@ class Crew:
         factory: EnvFactory,
         actors: int | Sequence[ActorId] = 8,
         *,
+        place: Place = "tasks",
+        sync_interval: int | None = None,
         stepping: Stepping = "auto",
         seed: int | None = None,
         limit: FailureLimit | None = None,
+        on_step: OnStep | None = None,
+        gate: Gate | None = None,
     ) -> None:
         ids: Sequence[ActorId] = range(actors) if isinstance(actors, int) else actors
         if not ids:
@@ -58,19 +96,29 @@ class Crew:
         if twice:
             raise ConfigError(f"actor ids {', '.join(twice)} are given twice: one id, one stream of episodes")
         self._session = session
+        feed = feed_for(session, factory, place, sync_interval)
         turn = session.engine.take_turn()
-        self._actors = [
-            Actor(
-                session,
-                factory,
-                actor_id,
-                stepping=stepping,
-                seed=seed,
-                limit=limit,
-                running=turn.episodes.get(actor_id),
-            )
-            for actor_id in ids
-        ]
+        same: dict[str, Any] = {"seed": seed, "limit": limit, "on_step": on_step, "gate": gate}
+        self._actors: list[_Player] = []
+        if place == "tasks" or feed is None:
+            self._actors += [
+                Actor(
+                    session,
+                    factory,
+                    actor_id,
+                    stepping=stepping,
+                    running=turn.episodes.get(actor_id),
+                    feed=feed,
+                    **same,
+                )
+                for actor_id in ids
+            ]
+        else:
+            make_link = partial(link_to, place, factory, feed)
+            booting = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
+            self._actors += [
+                RemoteActor(session, actor_id, make_link, feed, booting, **same) for actor_id in ids
+            ]
         self._turns = Turns(len(ids), first_place(ids, turn)) if session.config.lockstep else None
 
     @property
@@ -134,7 +182,7 @@ class Crew:
             done_at = done_at or (now if self._session.is_done else 0.0)
             for actor in self._actors:
                 since, actor_id = actor.in_env_since, actor.report.actor_id
-                if since is not None and done_at and now - done_at >= _DONE_S:
+                if since is not None and done_at and now - done_at >= min(_DONE_S, limit_s):
                     logger.warning("actor %r: its environment has not come back; it is let go", actor_id)
                     actor.give_up()
                     continue
@@ -166,13 +214,14 @@ class Crew:
 async def run_actors(
     session: TrainingSession, factory: EnvFactory, actors: int | Sequence[ActorId] = 8, **settings: Any
 ) -> list[ActorReport]:
-    """Play environments on a session until it is done, each as a task of its own.
+    """Play environments on a session until it is done, each as an actor of its own.
 
     Args:
         session: an entered session.
         factory: makes one environment, plain or async; called once per actor, and again after a failure.
         actors: how many, with ids from 0; or their ids.
-        settings: ``stepping``, ``seed`` and ``limit`` of ``Crew``.
+        settings: those of ``Crew``: ``place``, ``sync_interval``, ``stepping``, ``seed``, ``limit``,
+            ``on_step`` and ``gate``.
 
     Returns:
         What each actor has done.

@@ -1,21 +1,57 @@
-"""How often an environment may fail, and how long to wait before it is made again."""
+"""How often an environment may fail, how long to wait before it is made again, and who is told of it."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
 
+import anyio
 import msgspec
 
+from stoker.actors.report import ActorReport
 from stoker.errors import ActorFailed, ConfigError
 from stoker.types import ActorId
 
-__all__ = ["EnvironmentFailed", "FailureCount", "FailureLimit"]
+__all__ = [
+    "EnvironmentFailed",
+    "FailureCount",
+    "FailureLimit",
+    "RemoteFailure",
+    "WorkerLost",
+    "described",
+    "recover",
+]
+
+logger = logging.getLogger("stoker.actors")
 
 
 class EnvironmentFailed(Exception):
     """An environment raised, with that as ``__cause__``; never leaves this package."""
+
+
+class RemoteFailure(Exception):
+    """What an exception in another process was: its type and message; its traceback is a note.
+
+    Args:
+        text: ``RuntimeError: simulator crashed``, say.
+        trace: the traceback that it had there, as text.
+    """
+
+    def __init__(self, text: str, trace: str = "") -> None:
+        super().__init__(text)
+        if trace:
+            self.add_note(trace)
+
+
+class WorkerLost(Exception):
+    """The process or thread that an environment lived in is gone, for no reason that it told."""
+
+
+def described(error: BaseException) -> str:
+    """An error in one line, wherever it happened."""
+    return str(error) if isinstance(error, RemoteFailure) else f"{type(error).__name__}: {error}"
 
 
 class FailureLimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,3 +113,21 @@ class FailureCount:
         if count >= limit.failures:
             raise ActorFailed(self._actor_id, count, limit.window_s, cause)
         return min(limit.longest_delay_s, limit.first_delay_s * 2 ** (count - 1))
+
+
+async def recover(report: ActorReport, failures: FailureCount, cause: BaseException) -> None:
+    """Note an environment's failure, say it, and pause before another one is made.
+
+    Raises:
+        ActorFailed: It was one too many.
+    """
+    report.restarts += 1
+    report.last_error = described(cause)
+    delay_s = failures.add(cause)
+    logger.warning(
+        "actor %r: its environment failed (%s); that episode is lost, a new one is made in %.1f s",
+        report.actor_id,
+        report.last_error,
+        delay_s,
+    )
+    await anyio.sleep(delay_s)

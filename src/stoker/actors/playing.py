@@ -1,4 +1,4 @@
-"""One episode of an environment, and the loop of one actor over many.
+"""The loop of one actor over many episodes, as a task on the session's event loop.
 
 An environment that raises costs one episode: it is closed and made again. What the session or the agent
 raises is not the environment's fault and ends the actor.
@@ -6,174 +6,25 @@ raises is not the environment's fault and ends the actor.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any
 
 import anyio
-import numpy as np
+from anyio.lowlevel import checkpoint
 
-from stoker.actors.failures import EnvironmentFailed, FailureCount, FailureLimit
+from stoker.actors.copies import OwnPolicy, PolicyFeed
+from stoker.actors.episodes import EnvFactory, close_played, open_played, play_episode
+from stoker.actors.failures import EnvironmentFailed, FailureCount, FailureLimit, recover
+from stoker.actors.metrics import Gate, OnStep, StepTeller
 from stoker.actors.report import ActorReport
 from stoker.actors.turns import Turns
-from stoker.envs import PlayedEnv, Stepping, episode_seed, make_played
-from stoker.errors import ConfigError, InvalidExperience, Stalled
+from stoker.agents.protocol import ChecksInput
+from stoker.envs import PlayedEnv, Stepping, episode_seed
+from stoker.errors import InvalidExperience, SessionFailed, Stalled
 from stoker.session import RunningEpisode, TrainingSession
-from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActorId, EpisodeStatus, Experience
 
-__all__ = ["Actor", "EnvFactory", "close_played", "open_played", "play_episode"]
-
-logger = logging.getLogger("stoker.actors")
-T = TypeVar("T")
-
-EnvFactory = Callable[[], Any]
-"""Makes one environment, plain or async; may itself be async. Called again after a failure."""
-
-
-class Listener(Protocol):
-    """What happens in an episode, as it happens."""
-
-    async def goes_on(self) -> bool:
-        """Asked before each step: whether to do it, or to give the episode up."""
-        ...
-
-    async def act(self, observation: Any, /) -> Any:
-        """Choose the action."""
-        ...
-
-    async def observe(
-        self, observation: Any, action: Any, reward: float, next_observation: Any, status: EpisodeStatus, /
-    ) -> None:
-        """Take in what came of it."""
-        ...
-
-
-async def play_episode(
-    env: PlayedEnv, listener: Listener, seed: int | None, played: Sequence[Experience] = ()
-) -> EpisodeRecord | None:
-    """Play one episode, or go on with one.
-
-    Args:
-        env: the environment.
-        listener: chooses actions and is told the outcome.
-        seed: for ``reset``.
-        played: the steps of this episode that were done and told before: done again, not told.
-
-    Returns:
-        The record, or None when the episode was given up because the listener said so.
-
-    Raises:
-        EnvironmentFailed: The environment raised, or gave what the agent cannot take.
-        ConfigError: Doing the steps again led elsewhere: the environment is not deterministic.
-    """
-    first, _ = await _of_env(env.reset(seed))
-    observation = _own(first)
-    total_reward, steps = 0.0, len(played)
-    for number, step in enumerate(played):
-        seen, reward, terminated, truncated, _ = await _of_env(env.step(step.action))
-        observation = _own(seen)
-        outcome = _outcome(reward, terminated, truncated)
-        if outcome != (step.reward, step.status) or not _equal(observation, step.next_observation):
-            raise ConfigError(
-                f"actor {step.actor_id!r}: doing step {number + 1} of {len(played)} of its episode again led "
-                "elsewhere than before: lockstep can bring back only environments that are deterministic "
-                "given their seed and actions; resume without lockstep"
-            )
-        total_reward += step.reward
-    if played and played[-1].status.is_done:
-        extras = await _of_env(env.episode_extras())
-        return check_record(EpisodeRecord(total_reward, steps, played[-1].status, extras))
-    while await listener.goes_on():
-        try:
-            action = await listener.act(observation)
-            seen, reward, terminated, truncated, _ = await _of_env(env.step(action))
-            next_observation = _own(seen)
-            reward, status = _outcome(reward, terminated, truncated)
-            await listener.observe(observation, action, reward, next_observation, status)
-            total_reward += reward
-            steps += 1
-            observation = next_observation
-            if status.is_done:
-                extras = await _of_env(env.episode_extras())
-                return check_record(EpisodeRecord(total_reward, steps, status, extras))
-        except InvalidExperience as error:  # a NaN reward or extra, an observation of another shape
-            raise EnvironmentFailed from error
-    return None
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Whether two observations are the same, to the bit."""
-    match one:
-        case dict():
-            mine = cast("dict[Any, Any]", one)
-            return isinstance(other, dict) and all(_equal(mine[key], other.get(key)) for key in mine)  # pyright: ignore
-        case tuple() | list():
-            parts = cast("tuple[Any, ...]", one)
-            return len(parts) == len(other) and all(map(_equal, parts, other))
-        case _:
-            return np.array_equal(one, other, equal_nan=np.asarray(one).dtype.kind == "f")
-
-
-def _own(observation: Any) -> Any:
-    """The observation in memory of its own: an environment may write its next one into the same array."""
-    match observation:
-        case np.ndarray():
-            return cast("Any", observation).copy()
-        case dict():
-            return {key: _own(part) for key, part in cast("dict[Any, Any]", observation).items()}
-        case tuple():
-            return tuple(_own(part) for part in cast("tuple[Any, ...]", observation))
-        case _:
-            return observation
-
-
-def _outcome(reward: Any, terminated: Any, truncated: Any) -> tuple[float, EpisodeStatus]:
-    try:
-        return float(reward), EpisodeStatus.of(terminated, truncated)
-    except (TypeError, ValueError) as error:  # a reward that is no number, a flag that is an array
-        raise EnvironmentFailed from error
-
-
-async def open_played(factory: EnvFactory, stepping: Stepping, name: str) -> PlayedEnv:
-    """Make an environment.
-
-    Raises:
-        EnvironmentFailed: The factory raised.
-        ConfigError: What it made cannot be played.
-    """
-    return await _of_env(make_played(factory, stepping, name))
-
-
-async def close_played(env: PlayedEnv, name: str) -> None:
-    """Close an environment. What it raises is told and no more: no episode is left that it could cost."""
-    try:
-        await env.close()
-    except Exception:
-        logger.warning("%s: closing it failed", name, exc_info=True)
-
-
-async def _of_env(call: Awaitable[T]) -> T:
-    """What the environment returns; what it raises is marked as its own fault."""
-    try:
-        return await call
-    except ConfigError:  # not an environment as stoker understands it: trying again will not help
-        raise
-    except asyncio.CancelledError as error:  # its own, unless somebody cancelled this very task
-        if (task := _current_task()) is not None and task.cancelling():
-            raise
-        raise EnvironmentFailed from error
-    except Exception as error:
-        raise EnvironmentFailed from error
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # trio
-        return None
+__all__ = ["Actor", "EnvFactory", "blame_policy"]
 
 
 class Actor:
@@ -187,6 +38,9 @@ class Actor:
         seed: episodes are seeded from it, the actor and the episode's number; None: not at all.
         limit: how many failures it puts up with.
         running: the episode that it goes on with; None: it begins one.
+        feed: where its own copy of the policy comes from; None: it has none, and asks the session's ``act``.
+        on_step: awaited after each step that was accepted.
+        gate: awaited before each step; False ends the actor.
     """
 
     def __init__(
@@ -199,6 +53,9 @@ class Actor:
         seed: int | None = None,
         limit: FailureLimit | None = None,
         running: RunningEpisode | None = None,
+        feed: PolicyFeed | None = None,
+        on_step: OnStep | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.report = ActorReport(actor_id)
         self._session = session
@@ -208,6 +65,12 @@ class Actor:
         self._seed = seed
         self._failures = FailureCount(actor_id, limit or FailureLimit())
         self._running = running
+        self._feed = feed
+        self._own: OwnPolicy | None = None
+        self._memory: Any = None
+        self._teller = None if on_step is None else StepTeller(session, actor_id, on_step)
+        self._gate = gate
+        self._is_shut_out = False  # by the gate
         self._turns: Turns | None = None
         self._place = 0
         self.in_env_since: float | None = None
@@ -229,9 +92,13 @@ class Actor:
         """
         self._turns, self._place = turns, place
         self._episode = self._session.actor_episodes(self._actor_id)
+        if self._feed is not None:
+            self._own = self._feed.fork(self._seed, self._actor_id, self._episode)
+        self.report.begin()
         try:
             await self._run()
         finally:
+            self.report.end()
             if turns is not None:
                 turns.leave(place)
 
@@ -246,7 +113,7 @@ class Actor:
 
     async def _run(self) -> None:
         name = f"env of actor {self._actor_id}"
-        while await self.goes_on():
+        while await self._plays_on():
             env: PlayedEnv | None = None
             self.in_env_since = time.monotonic()
             try:
@@ -269,14 +136,18 @@ class Actor:
 
     async def goes_on(self) -> bool:
         """Whether to do a step; with turns, when it is this actor's turn."""
-        self.in_env_since = None
-        if self._turns is not None:
-            await self._turns.take(self._place)
-        return not self._session.is_done
+        if self._gate is not None and await self._plays_on() and not await self._gate(self._actor_id):
+            self._is_shut_out = True
+        return await self._plays_on()
 
     async def act(self, observation: Any, /) -> Any:
-        """Ask the session."""
-        action = await self._session.act(observation, actor_id=self._actor_id)
+        """Ask its own policy, or the session."""
+        begun = time.perf_counter()
+        if self._own is None:
+            action = await self._session.act(observation, actor_id=self._actor_id)
+            self.report.act_s += time.perf_counter() - begun
+        else:
+            action = await self._act_with(self._own, observation, begun)
         self.in_env_since = time.monotonic()
         return action
 
@@ -285,13 +156,58 @@ class Actor:
     ) -> None:
         """Tell the session."""
         self.in_env_since = None
-        experience = Experience(observation, action, reward, next_observation, status, self._actor_id)
-        await self._session.observe(experience)
+        begun = time.perf_counter()
+        if self._own is None:
+            step = Experience(observation, action, reward, next_observation, status, self._actor_id)
+        else:
+            step = Experience(
+                observation,
+                action,
+                reward,
+                next_observation,
+                status,
+                self._actor_id,
+                self._memory,
+                self._own.version,
+            )
+        is_accepted = not self._session.is_done
+        await self._session.observe(step)
+        self.report.wait_s += time.perf_counter() - begun
         self.report.steps += 1
+        if self._teller is not None and is_accepted:
+            await self._teller.tell(reward, status)
         if status.is_done:
             self.in_env_since = time.monotonic()  # it is asked what it has to say of the episode
         else:
             self._pass_on()
+
+    async def _plays_on(self) -> bool:
+        """Whether the actor is to go on at all; with turns, when it is its turn."""
+        self.in_env_since = None
+        if self._turns is not None:
+            await self._turns.take(self._place)
+        return not (self._session.is_done or self._is_shut_out)
+
+    async def _act_with(self, own: OwnPolicy, observation: Any, begun: float) -> Any:
+        """Act on its own copy, brought up to date if that is due, once the pace allows it."""
+        session, feed, pace = self._session, self._feed, self._session.engine.pace
+        assert feed is not None  # noqa: S101 - it made the copy
+        await checkpoint()  # the actors' steps mix, and none of them holds the event loop
+        if (fresh := feed.newer(own.version)) is not None:
+            own.load(fresh)
+        while not await pace.begin(self._actor_id, own.version):
+            own.load(feed.newest())
+        self.report.syncs = own.syncs
+        waited_until = time.perf_counter()
+        self.report.wait_s += waited_until - begun
+        try:
+            action, self._memory = own.act(observation)
+        except InvalidExperience:
+            raise
+        except Exception as error:
+            raise blame_policy(session, observation, error) from error
+        self.report.act_s += time.perf_counter() - waited_until
+        return action
 
     def _pass_on(self) -> None:
         if self._turns is not None:
@@ -300,13 +216,15 @@ class Actor:
     async def _play(self, env: PlayedEnv) -> None:
         session, report = self._session, self.report
         earlier_s = report.env_s
-        while await self.goes_on():
+        while await self._plays_on():
             running, self._running = self._running, None
             number, self._episode = self._episode, self._episode + 1
             if running is None:
                 seed = None if self._seed is None else episode_seed(self._seed, self._actor_id, number)
                 await session.on_episode_start(self._actor_id, seed)
                 running = RunningEpisode(seed, ())
+            if self._teller is not None:
+                self._teller.begin(number, len(running.steps), sum(step.reward for step in running.steps))
             self.in_env_since = time.monotonic()
             try:
                 record = await play_episode(env, self, running.seed, running.steps)
@@ -321,14 +239,21 @@ class Actor:
                 self._pass_on()
 
     async def _recover(self, cause: BaseException) -> None:
-        report = self.report
-        report.restarts += 1
-        report.last_error = f"{type(cause).__name__}: {cause}"
-        delay_s = self._failures.add(cause)
-        logger.warning(
-            "actor %r: its environment failed (%s); that episode is lost, a new one is made in %.1f s",
-            self._actor_id,
-            report.last_error,
-            delay_s,
-        )
-        await anyio.sleep(delay_s)
+        self._session.engine.pace.end(self._actor_id)  # nobody waits for what it had begun
+        await recover(self.report, self._failures, cause)
+
+
+def blame_policy(session: TrainingSession, observation: Any, error: BaseException) -> Exception:
+    """What to raise when an actor's own copy of the policy has raised.
+
+    An observation that the agent refuses is the environment's fault, as it is where the session acts. What
+    else a policy raises ends the session, as it does there, too.
+    """
+    agent = session.agent
+    if isinstance(agent, ChecksInput):
+        try:
+            agent.check_observation(observation)
+        except InvalidExperience as refused:
+            return refused
+    session.engine.fail("policy", error)
+    return SessionFailed("policy", error)

@@ -109,7 +109,7 @@ PRESETS: Mapping[tuple[str, str], Preset] = {
             normalize_rewards=True,
             clip_rewards=10.0,
         ),
-        training=MappingProxyType({"num_envs": 16, "total_timesteps": 1_000_000, "opt_interval": 64}),
+        training=MappingProxyType({"num_envs": 16, "total_timesteps": 300_000, "opt_interval": 64}),
     ),
     ("ppo", "Pendulum-v1"): Preset(
         agent_settings=PPOConfig(

@@ -246,10 +246,8 @@ class Engine:
     # Running --------------------------------------------------------------------------------------
 
     def _progress(self) -> Progress:
-        learner = self.learner
-        # In this order: should the learner move between, it is expected to come further than it can.
-        total_steps = learner.total_steps
-        return Progress(total_steps, learner.opt_steps, learner.policies.published)
+        total_steps, opt_steps = self.learner.standing
+        return Progress(total_steps, opt_steps, self.learner.policies.published)
 
     async def _guarded(self, part: str, run: Callable[[], Awaitable[None]], done: anyio.Event) -> None:
         """Run a part until it is done or its shield is cancelled."""

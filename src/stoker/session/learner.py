@@ -99,6 +99,8 @@ class Learner:
         """Whether ``stage_checkpoint`` is to be called before any further event."""
         self.metrics: Mapping[str, float] = {}
         """What the last optimisation step had to say."""
+        self.standing = (self.total_steps, self.opt_steps)
+        """Both counters, read as one; while it learns, as they will be when it has."""
         self.book = TrainingMetrics(is_kept=config.records, statistics=statistics)
         """What the next record will say."""
         self.staleness = Staleness()
@@ -126,6 +128,7 @@ class Learner:
         self._note_acting()
         self.attendance.begin()
         self._published_at = self.total_steps
+        self.standing = (self.total_steps, self.opt_steps)
         has_run = self._run is not None
         self._triggers = Triggers(self._config, self.total_steps, self.opt_steps, has_run=has_run)
         self.book.begin(self)
@@ -247,11 +250,13 @@ class Learner:
         start, end = 0, len(experiences)
         next_learn = self._triggers.next_learn - self.total_steps
         for stop in range(next_learn, end + 1, self._config.opt_interval or end + 1):
+            self.standing = (self.total_steps + stop - start, self.opt_steps + 1)
             self._observe(experiences[start:stop])
             start = stop
             self._optimize_once()
         if start < end:
             self._observe(experiences[start:])
+        self.standing = (self.total_steps, self.opt_steps)
         self._do_what_is_due()
 
     def _observe(self, experiences: Sequence[Experience]) -> None:

@@ -1,0 +1,149 @@
+"""Messages between processes: what comes out is what went in, and other bytes are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stoker.actors.copies import Weights
+from stoker.actors.failures import RemoteFailure, described
+from stoker.actors.messages import (
+    Abandon,
+    Abandoned,
+    Again,
+    Credit,
+    Failed,
+    Gone,
+    Granted,
+    Played,
+    Ready,
+    Stop,
+    order_from,
+    order_to,
+    told_from,
+    told_to,
+)
+from stoker.errors import ConfigError
+from stoker.journal import EpisodeEnded, EpisodeStarted
+from stoker.stats import EpisodeRecord
+from stoker.types import EpisodeStatus, Experience
+
+
+def played(*events: Any) -> Played:
+    return Played(events=events, env_s=0.1, act_s=0.2, wait_s=0.3, syncs=4, version=5, asks=True)
+
+
+def through(message: Any, actor_id: Any = "a") -> Any:
+    return told_from(told_to(message), actor_id)
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray):
+        return bool(one.dtype == other.dtype and np.array_equal(one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return type(one) is type(other) and one == other
+
+
+@given(
+    lengths=st.lists(st.integers(1, 4), max_size=4),
+    status=st.sampled_from([EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED]),
+    version=st.none() | st.integers(0, 10**12),
+    pixels=st.booleans(),
+)
+def test_what_was_played_arrives_as_it_was(
+    lengths: list[int], status: EpisodeStatus, version: int | None, pixels: bool
+) -> None:
+    events: list[Any] = []
+    for number, length in enumerate(lengths):
+        events.append(EpisodeStarted("a", None if pixels else number))
+        seen: Any = np.zeros((2, 3), np.uint8) if pixels else {"x": np.float32(number), "y": np.zeros(2)}
+        for k in range(length):
+            following = np.full((2, 3), k, np.uint8) if pixels else {"x": np.float32(k), "y": np.ones(2)}
+            ends = status if k == length - 1 else EpisodeStatus.CONTINUING
+            events.append(Experience(seen, k, k / 7, following, ends, "a", {"log_prob": -0.5}, version))
+            seen = following
+        events.append(EpisodeEnded(EpisodeRecord(1.5, length, status, {"is_success": 1.0}), "a"))
+    arrived = through(played(*events))
+    assert msgspec.structs.astuple(arrived)[1:] == (0.1, 0.2, 0.3, 4, 5, True)
+    assert arrived.n_steps == sum(lengths)
+    assert [type(event) for event in arrived.events] == [type(event) for event in events]
+    before: Any = None
+    for sent, got in zip(events, arrived.events, strict=True):
+        if isinstance(sent, Experience):
+            for name in Experience.__struct_fields__:
+                assert same(getattr(sent, name), getattr(got, name)), name
+            if before is not None and before.next_observation is sent.observation:
+                assert got.observation is not None
+            before = sent
+        else:
+            assert got == sent
+            before = None
+
+
+def test_an_observation_is_sent_once_and_shared_where_it_arrives() -> None:
+    pictures = [np.full((100, 100), k, np.uint8) for k in range(5)]
+    steps = [Experience(pictures[k], 0, 0.0, pictures[k + 1], EpisodeStatus.CONTINUING, 3) for k in range(4)]
+    data = told_to(played(*steps))
+    assert len(data) < 5 * 10_000 + 1_000
+    arrived = told_from(data, 3).events  # type: ignore[union-attr]
+    assert all(arrived[k].next_observation is arrived[k + 1].observation for k in range(3))
+    assert [int(step.observation[0, 0]) for step in arrived] == [0, 1, 2, 3]
+
+
+def test_the_other_messages() -> None:
+    assert through(Ready()) == Ready()
+    assert through(Abandoned()) == Abandoned()
+    for order in (Credit(3), Granted(), Abandon(), Again(), Stop()):
+        assert order_from(order_to(order)) == order
+    weights = order_from(order_to(Weights(7, {"w": torch.arange(6.0).view(2, 3), "epsilon": 0.5})))
+    assert isinstance(weights, Weights)
+    assert weights.version == 7
+    assert torch.equal(weights.weights["w"], torch.arange(6.0).view(2, 3))
+
+
+def test_an_exception_arrives_as_text_with_its_traceback() -> None:
+    with pytest.raises(KeyError) as raised:
+        {}["x"]
+    failed = through(Failed("policy", raised.value, np.ones(2)))
+    assert isinstance(failed.error, RemoteFailure)
+    assert described(failed.error) == "KeyError: 'x'"
+    assert "test_messages.py" in failed.error.__notes__[0]
+    assert (failed.blame, failed.observation.tolist()) == ("policy", [1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x00", b"\x91\x01", b"\x92\x07\x00", b"\xc1", order_to(Credit(1))[:-1]]
+)
+def test_other_bytes_are_refused(data: bytes) -> None:
+    for read in (order_from, lambda data: told_from(data, 0)):
+        with pytest.raises(msgspec.DecodeError):
+            read(data)
+
+
+def test_what_cannot_be_sent_is_named() -> None:
+    step = Experience({1, 2}, 0, 0.0, np.zeros(1), EpisodeStatus.CONTINUING)
+    with pytest.raises(ConfigError, match="what is sent.* is a builtins.set"):
+        told_to(played(step))
+    with pytest.raises(ConfigError, match="the policy's weights.*'f'"):
+        order_to(Weights(0, {"f": print}))
+
+
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [
+        (Gone(), "its worker has ended"),
+        (Gone(-9), "its process has ended (killed by signal 9)"),
+        (Gone(3), "its process has ended (exit code 3)"),
+        (Gone(None, "it fell over"), "it fell over"),
+    ],
+    ids=["unknown", "signal", "code", "told"],
+)
+def test_an_end_in_words(gone: Gone, words: str) -> None:
+    assert gone.in_words == words

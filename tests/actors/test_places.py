@@ -1,0 +1,402 @@
+"""Actors with copies of their own, as tasks and on threads: they play as others do, on fresh policies."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from portable_parts import PortableAgent, Seeded, SlowChain, Spoilt, by_actor
+
+from stoker import (
+    ActorFailed,
+    ConfigError,
+    Crew,
+    EpisodeStatus,
+    FailureLimit,
+    SessionFailed,
+    Stalled,
+    StatsTracker,
+    TrainingSession,
+    run_actors,
+)
+from stoker.envs import episode_seed
+from stoker.testing import AsyncChainEnv, ChainEnv, CrashingEnv, FakeAgent
+
+pytestmark = pytest.mark.anyio
+PATIENT = FailureLimit(failures=1000, window_s=1000.0, first_delay_s=0.0)
+AT_ONCE = FailureLimit(failures=2, window_s=1000.0, first_delay_s=0.0)
+OWN = [
+    pytest.param({"place": "tasks", "sync_interval": 1}, id="tasks"),
+    pytest.param({"place": "threads"}, id="threads"),
+]
+
+
+async def play(
+    factory: Callable[[], Any],
+    *,
+    n: int = 60,
+    actors: int | Sequence[Any] = 2,
+    agent: PortableAgent | None = None,
+    session_settings: dict[str, Any] | None = None,
+    **settings: Any,
+) -> tuple[Any, Any, Any]:
+    agent = PortableAgent() if agent is None else agent
+    with anyio.fail_after(60):
+        async with TrainingSession(agent, max_steps=n, **(session_settings or {})) as session:
+            reports = await run_actors(session, factory, actors, **settings)
+    return agent, session, reports
+
+
+def steps_of(agent: FakeAgent, actor_id: Any) -> list[tuple[Any, ...]]:
+    """What an actor did, by value."""
+    return [
+        (e.observation.tolist(), e.action, e.reward, e.next_observation.tolist(), e.status)
+        for e in agent.experiences
+        if e.actor_id == actor_id
+    ]
+
+
+@pytest.mark.parametrize("settings", OWN)
+async def test_the_same_seeds_episodes_and_steps_as_with_central_acting(settings: Any) -> None:
+    central, *_ = await play(Seeded, n=600, actors=["a", 1], seed=7)
+    agent, session, reports = await play(Seeded, n=600, actors=["a", 1], seed=7, **settings)
+    assert agent.total_steps == session.total_steps == 600
+    for actor_id, report in zip(["a", 1], reports, strict=True):
+        mine, theirs = steps_of(agent, actor_id), steps_of(central, actor_id)
+        common = min(len(mine), len(theirs))
+        assert mine[:common] == theirs[:common]
+        assert report.episodes == report.steps // 3
+    assert sum(report.steps for report in reports) - session.refused_steps == 600
+
+
+@pytest.mark.parametrize("settings", OWN)
+async def test_a_copy_is_brought_up_to_date_when_it_is_behind_by_the_interval(settings: Any) -> None:
+    for interval in (1, 5):
+        agent, session, (report,) = await play(
+            ChainEnv,
+            n=60,
+            actors=1,
+            seed=1,
+            session_settings={"publish_interval": 1},
+            **{**settings, "sync_interval": interval},
+        )
+        versions = [e.policy_version for e in agent.experiences]
+        assert versions == sorted(versions)
+        assert [e.memory["opts"] for e in agent.experiences] == versions, "these weights chose that action"
+        # It may have been brought up to date once more for steps that came too late to be accepted.
+        assert len(set(versions)) - 1 <= report.syncs <= session.opt_steps / interval
+        assert all(
+            later - before >= interval for before, later in itertools.pairwise(versions) if later != before
+        )
+        assert session.opt_steps == 60
+
+
+async def test_copies_draw_from_generators_of_their_own_that_the_seed_determines() -> None:
+    drawn: list[Any] = []
+    for seed in (3, 3, 4, None):
+        agent, *_ = await play(ChainEnv, n=40, actors=[0, "0"], seed=seed, sync_interval=2)
+        drawn.append(
+            [[e.memory["drawn"] for e in agent.experiences if e.actor_id == a][:10] for a in (0, "0")]
+        )
+    assert drawn[0] == drawn[1]
+    assert len({values[0] for pair in (drawn[0], drawn[2], drawn[3]) for values in pair}) == 6
+    expected = np.random.default_rng(episode_seed(3, "0", 0, stream="policies")).random(10).tolist()
+    assert drawn[0][1] == expected
+
+
+async def test_on_threads_an_environment_sees_one_thread_from_construction_to_closing() -> None:
+    made: list[int] = []
+    closed: list[tuple[int, int]] = []
+
+    class Closing(Seeded):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self.thread)
+
+        def close(self) -> None:
+            closed.append((self.thread, threading.get_ident()))
+
+    extras: list[dict[str, float]] = []
+
+    class Remembering(StatsTracker):
+        def update(self, record: Any, *rest: Any, **more: Any) -> None:
+            extras.append(record.extras)
+            super().update(record, *rest, **more)
+
+    await play(Closing, actors=3, place="threads", session_settings={"stats": Remembering()})
+    assert len(closed) == len(made) > 0
+    assert all(made_on == closed_on != threading.get_ident() for made_on, closed_on in closed)
+    assert extras
+    assert all(said["same_thread"] == said["is_success"] == 1.0 for said in extras)
+
+
+async def test_on_threads_environments_may_be_async(anyio_backend: Any) -> None:
+    agent, session, _ = await play(lambda: AsyncChainEnv(3, latency=0.0005), place="threads")
+    assert agent.total_steps == 60
+    assert session.total_episodes >= 60 // 3 - 2
+
+
+def spoiler(tmp_path: Path, what: str) -> Callable[[], Any]:
+    path = tmp_path / "spoiler"
+    path.write_text(what)
+    return partial(Spoilt, str(path))
+
+
+FAULTS = [
+    ("raise", "RuntimeError: simulator crashed"),
+    ("NaN reward", "InvalidExperience: reward=nan is not finite: mend or clip what computes it"),
+    ("NaN observation", "InvalidExperience: an observation of [nan]"),
+    ("shape", "InvalidExperience: an observation of shape (2,)"),
+]
+
+
+@pytest.mark.parametrize("settings", [pytest.param({}, id="central"), *OWN])
+@pytest.mark.parametrize(("what", "error"), FAULTS, ids=[f[0] for f in FAULTS])
+async def test_a_fault_costs_one_episode_wherever_it_is_played(
+    settings: Any, what: str, error: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent, session, (report,) = await play(
+        spoiler(tmp_path, what), actors=1, limit=PATIENT, seed=1, **settings
+    )
+    assert (report.restarts, report.last_error) == (1, error)
+    # Steps 1 to 7 went well, the eighth was spoilt: the second step of the third episode.
+    done = [e.status.is_done for e in agent.experiences]
+    assert done[:10] == [False, False, True] * 2 + [False] + [False, False, True]
+    assert agent.total_steps == 60
+    assert session.total_episodes == sum(done)
+    assert "that episode is lost, a new one is made" in caplog.text
+
+
+@pytest.mark.parametrize("settings", [pytest.param({}, id="central"), *OWN])
+async def test_too_many_faults_end_it_with_their_cause(settings: Any) -> None:
+    with pytest.raises(ActorFailed, match="failed 2 times within 1000 s.*simulator crashed") as caught:
+        await play(lambda: CrashingEnv(Seeded(), {5}), actors=2, limit=AT_ONCE, **settings)
+    assert type(caught.value.__cause__) is RuntimeError
+
+
+@pytest.mark.parametrize("settings", OWN)
+async def test_what_is_no_environment_is_refused_at_once(settings: Any, tmp_path: Path) -> None:
+    for factory, message in (
+        (object, "without a method 'reset'"),
+        (spoiler(tmp_path, "old"), "returned 4 values"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            await play(factory, actors=1, limit=PATIENT, **settings)
+
+
+@pytest.mark.parametrize("settings", OWN)
+async def test_a_policy_that_raises_ends_the_session_with_that(settings: Any, tmp_path: Path) -> None:
+    with pytest.raises(
+        SessionFailed, match="the policy failed: ZeroDivisionError: 13 brings no luck"
+    ) as caught:
+        await play(spoiler(tmp_path, "unlucky"), actors=1, limit=PATIENT, **settings)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("settings", OWN)
+async def test_a_policy_that_cannot_be_copied_is_refused(settings: Any) -> None:
+    async with TrainingSession(FakeAgent()) as session:
+        with pytest.raises(ConfigError, match="FakeAgent is no PortablePolicy.*use place='tasks' without"):
+            Crew(session, ChainEnv, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"place": "elsewhere"}, "place='elsewhere': choose one of tasks, threads, processes"),
+        ({"sync_interval": 0}, "sync_interval=0: give an int of at least 1"),
+        ({"sync_interval": True}, "sync_interval=True"),
+        ({"place": "threads", "sync_interval": 1.5}, "sync_interval=1.5"),
+    ],
+    ids=["place", "zero", "flag", "fraction"],
+)
+async def test_settings_that_cannot_be_are_refused(settings: Any, message: str) -> None:
+    async with TrainingSession(PortableAgent()) as session:
+        with pytest.raises(ConfigError, match=message):
+            Crew(session, ChainEnv, **settings)
+
+
+@pytest.mark.parametrize("settings", [*OWN, pytest.param({"place": "processes"}, id="processes")])
+async def test_copies_are_refused_with_lockstep(settings: Any) -> None:
+    async with TrainingSession(PortableAgent(), lockstep=True) as session:
+        with pytest.raises(ConfigError, match="lockstep=True"):
+            Crew(session, ChainEnv, **settings)
+
+
+@pytest.mark.parametrize("settings", [pytest.param({}, id="central"), *OWN])
+async def test_a_slow_actor_paces_the_fast_one_and_nothing_is_thrown_away(settings: Any) -> None:
+    delays = [0.003, 0.0]
+    agent, session, reports = await play(
+        lambda: SlowChain(delays.pop(0) if delays else 0.0),
+        n=150,
+        seed=1,
+        stepping="thread",
+        session_settings={"max_staleness": 3, "publish_interval": 1},
+        **settings,
+    )
+    assert agent.total_steps == 150
+    assert max(agent.lags) <= 3
+    assert len(by_actor(agent)) == 2
+    assert min(by_actor(agent).values()) > 10, "the slow one holds the fast one"
+    assert sum(report.steps for report in reports) - session.refused_steps == 150
+
+
+async def test_a_stuck_thread_is_abandoned_and_another_plays_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent, session, (report,) = await play(
+        spoiler(tmp_path, "hang"),
+        actors=1,
+        place="threads",
+        limit=PATIENT,
+        session_settings={"actor_timeout_s": 0.5, "on_silent_actor": "restart"},
+    )
+    assert (agent.total_steps, report.restarts) == (60, 1)
+    assert report.last_error.startswith("Stalled: actor 0 (in its environment; its last event was step ")
+    assert "the thread is left behind" in caplog.text
+    done = [e.status.is_done for e in agent.experiences]
+    assert session.total_episodes == sum(done)
+
+
+async def test_a_stuck_thread_ends_the_session_if_so_set(tmp_path: Path) -> None:
+    with pytest.raises(Stalled, match="actor 0"):
+        await play(
+            spoiler(tmp_path, "hang"),
+            actors=1,
+            place="threads",
+            session_settings={"actor_timeout_s": 0.3, "on_silent_actor": "fail"},
+        )
+
+
+async def test_an_environment_that_wants_to_end_the_process_ends_its_thread(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent, _, (report,) = await play(spoiler(tmp_path, "exit"), actors=1, place="threads", limit=PATIENT)
+    assert (agent.total_steps, report.restarts) == (60, 1)
+    assert report.last_error == "WorkerLost: its thread has ended (SystemExit: 3)"
+
+
+@pytest.mark.parametrize("settings", [pytest.param({}, id="central"), *OWN])
+async def test_each_accepted_step_is_told(settings: Any) -> None:
+    told: dict[int, list[Any]] = {0: [], 1: []}
+
+    async def on_step(metrics: Any) -> None:
+        told[metrics.actor_id].append(metrics)
+
+    agent, *_ = await play(Seeded, n=50, on_step=on_step, **settings)
+    both = [*told[0], *told[1]]
+    assert sorted(metrics.total_steps for metrics in both) == list(range(1, 51))
+    for actor_id in (0, 1):
+        mine = told[actor_id]
+        assert len(mine) == by_actor(agent)[actor_id]
+        for k, metrics in enumerate(mine):
+            assert (metrics.episode, metrics.episode_step) == (k // 3, k % 3 + 1)
+            assert metrics.episode_over == (k % 3 == 2) == (metrics.status is EpisodeStatus.TERMINATED)
+            assert metrics.reward == metrics.episode_reward == float(k % 3 == 2)
+            assert metrics.exploration == 0.5
+
+
+@pytest.mark.parametrize("settings", [pytest.param({}, id="central"), *OWN])
+async def test_a_gate_is_asked_before_each_step_and_may_end_an_actor(settings: Any) -> None:
+    n_asked = 0
+
+    async def gate(actor_id: Any) -> bool:
+        nonlocal n_asked
+        assert actor_id == 0
+        n_asked += 1
+        return n_asked <= 10
+
+    agent, session, (report,) = await play(Seeded, n=50, actors=1, gate=gate, **settings)
+    assert n_asked == 11
+    assert agent.total_steps == session.total_steps == report.steps == 10
+
+
+@pytest.mark.parametrize("settings", [pytest.param({}, id="central"), *OWN])
+async def test_reports_say_where_the_time_went(settings: Any) -> None:
+    _, _, reports = await play(partial(SlowChain, 0.0002), n=100, **settings)
+    for report in reports:
+        assert report.env_s > 0
+        assert report.act_s > 0
+        assert report.wait_s >= 0
+        assert report.steps_per_sec > 0
+        assert report.env_s + report.act_s + report.wait_s <= report.ended_at - report.begun_at
+        assert report.steps_per_sec == report.steps / (report.ended_at - report.begun_at)
+
+
+@pytest.mark.parametrize("settings", OWN)
+async def test_a_crew_that_is_cancelled_closes_its_environments(settings: Any) -> None:
+    opened: list[Any] = []
+
+    class Closing(ChainEnv):
+        def __init__(self) -> None:
+            super().__init__(3)
+            self.closed = False
+            opened.append(self)
+
+        def close(self) -> None:
+            self.closed = True
+
+    async with TrainingSession(PortableAgent()) as session:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Crew(session, Closing, 3, **settings).run)
+            with anyio.fail_after(30):
+                while session.total_steps < 100:
+                    await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+        steps = session.total_steps
+        assert len(opened) == 3
+        assert all(env.closed for env in opened)
+        await session.flush()
+        assert session.total_steps >= steps
+
+
+async def test_a_session_that_is_done_plays_nothing() -> None:
+    made: list[Any] = []
+    _, _, reports = await play(lambda: made.append(1), n=0, place="threads")
+    assert made == []
+    assert [report.steps for report in reports] == [0, 0]
+
+
+async def test_success_is_an_extra_and_the_environment_has_the_last_word() -> None:
+    class Successful(ChainEnv):
+        def __init__(self, success: Any, extras: dict[str, float]) -> None:
+            super().__init__(2)
+            self.success, self.extras = success, extras
+
+        def step(self, action: Any) -> Any:
+            *rest, _ = super().step(action)
+            return (*rest, {"is_success": self.success})
+
+        def episode_extras(self) -> dict[str, float]:
+            return self.extras
+
+    from stoker.actors import play_episode
+    from stoker.envs import played
+
+    class Listener:
+        async def goes_on(self) -> bool:
+            return True
+
+        async def act(self, observation: Any, /) -> int:
+            return 1
+
+        async def observe(self, *_: Any) -> None:
+            pass
+
+    for success, extras, expected in [
+        (True, {}, {"is_success": 1.0}),
+        (np.bool_(0), {"x": 1.0}, {"is_success": 0.0, "x": 1.0}),
+        (np.float32(0.5), {"is_success": 0.25}, {"is_success": 0.25}),
+        ("yes", {}, {}),
+        (None, {}, {}),
+    ]:
+        record = await play_episode(played(Successful(success, extras)), Listener(), 1)
+        assert record is not None
+        assert record.extras == expected

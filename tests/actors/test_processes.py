@@ -1,0 +1,320 @@
+"""Actors in processes of their own: they play as others do, and nothing there takes the training along."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import types
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import psutil
+import pytest
+from portable_parts import (
+    PortableAgent,
+    Seeded,
+    SlowChain,
+    Spoilt,
+    StayingAgent,
+    always_crashing,
+    by_actor,
+    spoilt_by_name,
+)
+
+from stoker import (
+    ActorFailed,
+    ConfigError,
+    Crew,
+    EpisodeRecord,
+    FailureLimit,
+    SessionFailed,
+    StatsTracker,
+    TrainingSession,
+    run_actors,
+)
+
+pytestmark = pytest.mark.anyio
+PATIENT = FailureLimit(failures=1000, window_s=1000.0, first_delay_s=0.0)
+HERE = Path(__file__).parent
+ASYNCIO = pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")
+
+
+@pytest.fixture(params=[ASYNCIO])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
+    """To start a process takes long, and has little to do with the event loop: mostly one is enough."""
+    return request.param
+
+
+class Extras(StatsTracker):
+    """Keeps what the environments had to say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extras: list[dict[str, float]] = []
+
+    def update(self, record: EpisodeRecord, *rest: Any, **more: Any) -> None:
+        self.extras.append(record.extras)
+        super().update(record, *rest, **more)
+
+
+async def play(
+    factory: Any,
+    *,
+    n: int = 60,
+    actors: int | Sequence[Any] = 1,
+    place: Any = "processes",
+    agent: Any = None,
+    session_settings: dict[str, Any] | None = None,
+    **settings: Any,
+) -> tuple[Any, Any, Any]:
+    agent = PortableAgent() if agent is None else agent
+    with anyio.fail_after(100):
+        async with TrainingSession(agent, max_steps=n, **(session_settings or {})) as session:
+            reports = await run_actors(session, factory, actors, place=place, **settings)
+    return agent, session, reports
+
+
+def workers() -> list[psutil.Process]:
+    """Processes of actors that are there."""
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if child.status() != psutil.STATUS_ZOMBIE
+        and not any("resource_tracker" in part for part in child.cmdline())
+    ]
+
+
+def steps_of(agent: Any, actor_id: Any) -> list[Any]:
+    return [
+        (e.observation.tolist(), e.action, e.reward, e.next_observation.tolist(), e.status)
+        for e in agent.experiences
+        if e.actor_id == actor_id
+    ]
+
+
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO, pytest.param(("trio", {}), id="trio")], indirect=True)
+async def test_processes_play_as_tasks_do_up_to_exactly_max_steps() -> None:
+    ids = ["a", 1, 2, 3]
+    stats = Extras()
+    central, *_ = await play(Seeded, n=2000, actors=ids, seed=7, place="tasks")
+    agent, session, reports = await play(
+        Seeded, n=2000, actors=ids, seed=7, session_settings={"stats": stats, "publish_interval": 1}
+    )
+    assert agent.total_steps == session.total_steps == 2000
+    assert workers() == []
+    played = by_actor(agent)
+    for actor_id, report in zip(ids, reports, strict=True):
+        mine, theirs = steps_of(agent, actor_id), steps_of(central, actor_id)
+        common = min(len(mine), len(theirs))
+        assert mine[:common] == theirs[:common]
+        assert report.steps >= played[actor_id]
+        assert report.env_s > 0 or not played[actor_id]
+    assert sum(report.steps for report in reports) - session.refused_steps == 2000
+    assert session.total_episodes == len(stats.extras) == sum(e.status.is_done for e in agent.experiences)
+    # Environment and policy live together, in a process that is not this one.
+    assert {extras["pid"] for extras in stats.extras} <= {float(e.memory["pid"]) for e in agent.experiences}
+    assert float(os.getpid()) not in {extras["pid"] for extras in stats.extras}
+    assert all(extras["same_thread"] == extras["is_success"] == 1.0 for extras in stats.extras)
+    assert [e.memory["opts"] for e in agent.experiences] == [e.policy_version for e in agent.experiences]
+    assert sum(report.syncs for report in reports) > 0
+    for actor_id in ids:
+        versions = [e.policy_version for e in agent.experiences if e.actor_id == actor_id]
+        assert versions == sorted(versions)
+
+
+async def test_whatever_happens_to_a_process_costs_one_episode(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults = ["raise", "die", "hang", "exit", "NaN observation", "shape"]
+    for what in faults:
+        (tmp_path / f"stoker-actor-{what}").write_text(what)
+    n_spoilt = 0
+
+    def is_over() -> bool:
+        return n_spoilt == len(faults)
+
+    agent = PortableAgent()
+    with anyio.fail_after(100):
+        async with TrainingSession(agent, actor_timeout_s=4.0, on_silent_actor="restart") as session:
+
+            async def on_step(metrics: Any) -> None:
+                nonlocal n_spoilt
+                n_spoilt = sum(r.restarts == 1 and r.steps > 60 for r in crew.reports)
+                if is_over():
+                    session.stop()
+
+            factory = partial(spoilt_by_name, str(tmp_path))
+            crew = Crew(session, factory, faults, place="processes", limit=PATIENT, seed=1, on_step=on_step)
+            await crew.run()
+    errors = {report.actor_id: report.last_error for report in crew.reports}
+    assert errors.pop("hang").startswith(
+        "Stalled: actor 'hang' (in its environment; its last event was step "
+    )
+    assert errors == {
+        "raise": "RuntimeError: simulator crashed",
+        "die": "WorkerLost: its process has ended (killed by signal 9)",
+        "exit": "WorkerLost: its process has ended (exit code 3)",
+        "NaN observation": "InvalidExperience: an observation of [nan]",
+        "shape": "InvalidExperience: an observation of shape (2,)",
+    }
+    assert workers() == []
+    assert [report.restarts for report in crew.reports] == [1] * len(faults)
+    for actor_id in faults:
+        done = [e.status.is_done for e in agent.experiences if e.actor_id == actor_id]
+        ends = [k for k, is_done in enumerate(done) if is_done]
+        lengths = [later - before for before, later in zip([-1, *ends], ends, strict=False)]
+        # One episode lost its end: what arrived of it stands before the next one.
+        broken = [length for length in lengths if length != 3]
+        assert len(broken) <= 1, actor_id
+        assert all(3 < length < 6 for length in broken), actor_id
+    assert caplog.text.count("that episode is lost, a new one is made in 0.0 s") == len(faults)
+
+
+async def test_a_limit_on_staleness_and_a_gate_are_kept_in_processes() -> None:
+    told: list[int] = []
+    allowed = 120
+
+    async def on_step(metrics: Any) -> None:
+        told.append(metrics.total_steps)
+
+    async def gate(actor_id: Any) -> bool:
+        nonlocal allowed
+        allowed -= 1
+        return allowed >= 0
+
+    agent, session, reports = await play(
+        partial(SlowChain, 0.001),
+        n=1000,
+        actors=2,
+        session_settings={"max_staleness": 2, "publish_interval": 1},
+        sync_interval=3,
+        on_step=on_step,
+        gate=gate,
+    )
+    assert agent.total_steps == sum(report.steps for report in reports) == 120
+    assert session.refused_steps == 0
+    assert told == list(range(1, 121))
+    assert max(agent.lags) <= 2
+    assert len(agent.lags) == 120
+
+
+async def test_what_cannot_be_sent_to_a_process_is_refused_before_there_is_one() -> None:
+    async with TrainingSession(PortableAgent()) as session:
+        with pytest.raises(ConfigError, match="the factory .* cannot be sent to another process.*a lambda"):
+            Crew(session, lambda: Seeded(4), place="processes")
+    async with TrainingSession(StayingAgent()) as session:
+        with pytest.raises(ConfigError, match="the policy .* cannot be sent.*its class must be picklable"):
+            Crew(session, Seeded, place="processes")
+    assert workers() == []
+
+
+async def test_what_trying_again_would_not_mend_ends_it_at_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "spoiler"
+    for what, message in [
+        ("old", "env of actor 0.step returned 4 values; stoker needs Gymnasium's five"),
+        (
+            "a set",
+            "actor 0: what it played cannot be sent to the training .* is a builtins.set.*place='threads'",
+        ),
+    ]:
+        path.write_text(what)
+        with pytest.raises(ConfigError, match=message):
+            await play(partial(Spoilt, str(path)), limit=PATIENT)
+    path.write_text("unlucky")
+    with pytest.raises(
+        SessionFailed, match="the policy failed: .*ZeroDivisionError: 13 brings no luck"
+    ) as caught:
+        await play(partial(Spoilt, str(path)), limit=PATIENT)
+    assert "in act" in "".join(getattr(caught.value.__cause__, "__notes__", []))
+    assert capfd.readouterr().err == ""
+    only_here = types.ModuleType("only_here")
+    only_here.factory = types.FunctionType(spoilt_by_name.__code__, {}, "factory")  # type: ignore[attr-defined]
+    only_here.factory.__module__ = "only_here"
+    only_here.factory.__qualname__ = "factory"
+    monkeypatch.setitem(sys.modules, "only_here", only_here)
+    with pytest.raises(ConfigError, match="actor 0: its process ended before it could begin"):
+        await play(only_here.factory, limit=PATIENT)
+    assert "No module named 'only_here'" in capfd.readouterr().err
+    assert workers() == []
+
+
+async def test_too_many_failures_end_it_with_what_was_said_over_there() -> None:
+    with pytest.raises(ActorFailed, match="failed 2 times within 1000 s.*simulator crashed") as caught:
+        await play(always_crashing, limit=FailureLimit(failures=2, window_s=1000.0, first_delay_s=0.0))
+    assert str(caught.value.__cause__) == "RuntimeError: simulator crashed"
+    assert "testing/envs.py" in "".join(getattr(caught.value.__cause__, "__notes__", []))
+
+
+# Ends of the training's process --------------------------------------------------------------------
+
+
+class Program:
+    """The training of ``crew_program.py``, in a process group of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "crew_program.py"), str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "begun\n"
+
+    async def children(self) -> list[int]:
+        """Descriptors of its actors' processes, when they play."""
+        with anyio.fail_after(60):
+            # Another process's files tell nobody that they are there.
+            while len(paths := list(self.folder.glob("*.pid"))) < 2:  # noqa: ASYNC110
+                await anyio.sleep(0.02)
+        return [os.pidfd_open(int(path.read_text())) for path in paths]
+
+    def end(self) -> tuple[str, str]:
+        out, err = self.process.communicate(timeout=60)
+        return out, err
+
+
+def have_ended(descriptors: list[int]) -> bool:
+    """Whether these processes end; waits for them, but not for ever."""
+    for descriptor in descriptors:
+        if not select.select([descriptor], [], [], 30.0)[0]:
+            return False
+        os.close(descriptor)
+    return True
+
+
+needs_pidfd = pytest.mark.skipif(
+    not hasattr(os, "pidfd_open"), reason="Linux tells of the end of any process"
+)
+
+
+@needs_pidfd
+async def test_a_killed_training_leaves_no_process_behind_even_one_that_holds_the_lock(
+    tmp_path: Path,
+) -> None:
+    program = Program(tmp_path)
+    children = await program.children()
+    os.kill(program.process.pid, signal.SIGKILL)
+    assert have_ended(children)
+    program.end()
+
+
+@needs_pidfd
+@pytest.mark.parametrize("when", ["booting", "playing"])
+async def test_ctrl_c_ends_it_without_a_word_from_the_processes(when: str, tmp_path: Path) -> None:
+    program = Program(tmp_path)
+    children = await program.children() if when == "playing" else []
+    os.killpg(program.process.pid, signal.SIGINT)
+    out, err = program.end()
+    assert (out, err) == ("interrupted\n", "")
+    assert have_ended(children)

@@ -1,0 +1,188 @@
+"""A worker by itself: what it tells, when it waits, and what it does on orders."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+from typing import Any
+
+import anyio
+import pytest
+from portable_parts import Right, Seeded
+
+from stoker.actors.copies import OwnPolicy, Weights
+from stoker.actors.mailbox import Mailbox
+from stoker.actors.messages import (
+    Abandon,
+    Abandoned,
+    Again,
+    Credit,
+    Failed,
+    Granted,
+    Order,
+    Played,
+    Ready,
+    Stop,
+    Told,
+)
+from stoker.actors.worker import Assignment, Worker
+from stoker.errors import ConfigError
+from stoker.journal import EpisodeEnded, EpisodeStarted
+from stoker.testing import ChainEnv, CrashingEnv
+from stoker.types import Experience
+
+pytestmark = pytest.mark.anyio
+LATE = 3600.0
+
+
+class Desk:
+    """A worker, what it told, and how to answer it."""
+
+    def __init__(self, factory: Callable[[], Any] = Seeded, **settings: Any) -> None:
+        self.told: Mailbox[Told] = Mailbox()
+        self.orders: Mailbox[Order] = Mailbox()
+        self.policy = OwnPolicy(Right(), 0)
+        assignment = Assignment(**{"actor_id": "a", "seed": 3, "episode": 0, "max_delay_s": LATE, **settings})
+        self.worker = Worker(assignment, factory, self.policy, self.orders, self.told.post)
+
+    async def next(self) -> Any:
+        with anyio.fail_after(30):
+            return await self.told.take()
+
+    async def quiet(self) -> bool:
+        """Whether it has nothing more to tell, now that it has had every chance to."""
+        await anyio.wait_all_tasks_blocked()
+        told = self.told.take_now()
+        return told is None
+
+
+def steps(played: Played) -> list[Experience]:
+    return [event for event in played.events if isinstance(event, Experience)]
+
+
+@contextlib.asynccontextmanager
+async def at_work(factory: Callable[[], Any] = Seeded, **settings: Any) -> AsyncGenerator[Desk]:
+    """A worker that plays while the block runs, and is stopped then."""
+    desk = Desk(factory, **settings)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.worker.run)
+        yield desk
+        desk.orders.post(Stop())
+
+
+async def test_it_plays_ahead_as_far_as_its_window_and_no_further() -> None:
+    async with at_work(partial(ChainEnv, 1000), window_steps=10, batch_steps=4) as desk:
+        assert await desk.next() == Ready()
+        batches = [await desk.next() for _ in range(3)]
+        assert [len(batch.events) for batch in batches] == [4, 4, 3], (
+            "the first holds the episode's beginning"
+        )
+        assert isinstance(batches[0].events[0], EpisodeStarted)
+        assert await desk.quiet()
+        desk.orders.post(Credit(7))
+        batches = [await desk.next() for _ in range(2)]
+        assert [batch.n_steps for batch in batches] == [4, 3]
+        assert await desk.quiet()
+        assert all(batch.env_s > 0 and batch.act_s > 0 and not batch.asks for batch in batches)
+
+
+async def test_an_episode_is_told_when_it_is_over_and_its_steps_follow_each_other() -> None:
+    async with at_work(window_steps=5, batch_steps=100) as desk:
+        await desk.next()
+        played = await desk.next()
+        kinds = [type(event) for event in played.events]
+        assert kinds == [EpisodeStarted, *[Experience] * 3, EpisodeEnded]
+        first, second, third = steps(played)
+        assert first.next_observation is second.observation
+        assert second.next_observation is third.observation
+        assert third.status.is_terminal
+        assert {step.policy_version for step in (first, second, third)} == {0}
+
+
+async def test_without_delay_each_step_is_told_by_itself() -> None:
+    async with at_work(partial(ChainEnv, 1000), window_steps=5, max_delay_s=0.0) as desk:
+        await desk.next()
+        assert [len((await desk.next()).events) for _ in range(6)] == [1] * 6
+        assert await desk.quiet()
+
+
+async def test_where_it_asks_it_does_one_step_for_each_permission_with_the_newest_weights() -> None:
+    async with at_work(asks=True) as desk:
+        await desk.next()
+        for version in (0, 4, 6):
+            asking = await desk.next()
+            assert asking.asks
+            assert await desk.quiet()
+            desk.orders.post(Weights(version, Right(version).weights()))
+            desk.orders.post(Granted())
+        asking = await desk.next()
+        last, ended = asking.events[-1], asking.events
+        assert [step.policy_version for step in steps(asking)] == [6] or isinstance(last, EpisodeEnded)
+        assert ended
+        assert desk.policy.version == 6
+
+
+async def test_old_weights_do_not_replace_newer_ones() -> None:
+    async with at_work(asks=True) as desk:
+        await desk.next()
+        for version, expected in ((4, 4), (2, 4), (5, 5)):
+            await desk.next()
+            desk.orders.post(Weights(version, Right(version).weights()))
+            desk.orders.post(Granted())
+            await anyio.wait_all_tasks_blocked()
+            assert desk.policy.version == expected
+
+
+async def test_after_a_failure_it_waits_until_it_is_told_to_play_again() -> None:
+    made: list[Any] = []
+
+    def factory() -> Any:
+        made.append(CrashingEnv(Seeded(), {2} if len(made) == 0 else ()))
+        return made[-1]
+
+    async with at_work(factory, window_steps=4, batch_steps=100) as desk:
+        await desk.next()
+        played, failed = await desk.next(), await desk.next()
+        assert played.n_steps == 1, "what came before the failure is told before it"
+        assert isinstance(failed, Failed)
+        assert (failed.blame, str(failed.error)) == ("environment", "simulator crashed")
+        desk.orders.post(Abandon())  # too late: it was given up before
+        assert await desk.quiet()
+        assert len(made) == 1
+        desk.orders.post(Again())
+        played = await desk.next()
+        assert played.n_steps == 3
+        assert len(made) == 2
+
+
+async def test_told_to_give_up_it_does_so_before_its_next_step() -> None:
+    async with at_work(asks=True) as desk:
+        await desk.next()
+        await desk.next()
+        desk.orders.post(Abandon())
+        assert await desk.next() == Abandoned()
+        desk.orders.post(Again())
+        assert isinstance((await desk.next()).events[0], EpisodeStarted)
+
+
+async def test_what_would_not_be_mended_is_told_and_ends_it() -> None:
+    async with at_work(object) as desk:
+        await desk.next()
+        failed = await desk.next()
+        assert failed.blame == "setup"
+        assert isinstance(failed.error, ConfigError)
+
+
+async def test_a_policy_that_raises_is_told_with_what_it_was_to_act_on() -> None:
+    class Wrong(ChainEnv):
+        def reset(self, **settings: Any) -> Any:
+            observation, info = super().reset(**settings)
+            return observation - 13, info
+
+    async with at_work(Wrong) as desk:
+        await desk.next()
+        await desk.next()
+        failed = await desk.next()
+        assert (failed.blame, failed.observation.tolist()) == ("policy", [-13.0])
+        assert isinstance(failed.error, ZeroDivisionError)

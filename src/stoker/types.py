@@ -7,16 +7,26 @@ from __future__ import annotations
 
 import enum
 import os
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-__all__ = ["ActMode", "ActorId", "AnyPath", "EpisodeStatus", "Experience"]
+__all__ = ["ActMode", "ActorId", "AnyPath", "EpisodeStatus", "Experience", "Place"]
 
 ActorId = int | str
 """Names one stream of episodes: one episode at a time, in order."""
 
 AnyPath = str | os.PathLike[str]
+
+Place = Literal["tasks", "threads", "processes"]
+"""Where actors play.
+
+- ``"tasks"``: on the session's event loop; environments are stepped as ``stepping`` says.
+- ``"threads"``: each on a thread of its own, with its environment and a copy of the policy.
+- ``"processes"``: each in a process of its own, for environments that hold the interpreter lock, or crash. A
+  script that starts processes needs its ``if __name__ == "__main__":``. They may have no processes of their
+  own by ``multiprocessing``.
+"""
 
 
 class EpisodeStatus(enum.Enum):

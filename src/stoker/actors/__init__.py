@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from stoker.actors.episodes import EnvFactory, close_played, open_played, play_episode
     from stoker.actors.failures import EnvironmentFailed, FailureCount, FailureLimit
     from stoker.actors.metrics import Gate, OnStep, StepMetrics
-    from stoker.actors.places import Place
     from stoker.actors.playing import Actor
     from stoker.actors.report import ActorReport
     from stoker.actors.vector import run_vector_actors
@@ -29,7 +28,6 @@ else:
             "FailureLimit": "stoker.actors.failures",
             "Gate": "stoker.actors.metrics",
             "OnStep": "stoker.actors.metrics",
-            "Place": "stoker.actors.places",
             "StepMetrics": "stoker.actors.metrics",
             "close_played": "stoker.actors.episodes",
             "open_played": "stoker.actors.episodes",
@@ -49,7 +47,6 @@ __all__ = [
     "FailureLimit",
     "Gate",
     "OnStep",
-    "Place",
     "StepMetrics",
     "close_played",
     "open_played",

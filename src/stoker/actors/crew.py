@@ -14,7 +14,7 @@ import anyio
 from stoker.actors.episodes import EnvFactory
 from stoker.actors.failures import FailureLimit
 from stoker.actors.metrics import Gate, OnStep
-from stoker.actors.places import Place, feed_for, link_to
+from stoker.actors.places import feed_for, link_to
 from stoker.actors.playing import Actor
 from stoker.actors.remote import RemoteActor
 from stoker.actors.report import ActorReport
@@ -23,7 +23,7 @@ from stoker.envs import Stepping
 from stoker.errors import ConfigError, Stalled, first_error
 from stoker.session import TrainingSession
 from stoker.session.watching import Rounds
-from stoker.types import ActorId
+from stoker.types import ActorId, Place
 
 __all__ = ["Crew", "run_actors"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal, get_args
+from typing import get_args
 
 from stoker.actors.copies import OwnPolicy, PolicyFeed
 from stoker.actors.episodes import EnvFactory
@@ -13,18 +13,9 @@ from stoker.actors.thread_links import ThreadLink
 from stoker.actors.worker import Assignment
 from stoker.errors import ConfigError
 from stoker.session import TrainingSession
+from stoker.types import Place
 
-__all__ = ["Place", "feed_for", "link_to"]
-
-Place = Literal["tasks", "threads", "processes"]
-"""Where actors play.
-
-- ``"tasks"``: on the session's event loop; environments are stepped as ``stepping`` says.
-- ``"threads"``: each on a thread of its own, with its environment and a copy of the policy.
-- ``"processes"``: each in a process of its own, for environments that hold the interpreter lock, or crash. A
-  script that starts processes needs its ``if __name__ == "__main__":``. They may have no processes of their
-  own by ``multiprocessing``.
-"""
+__all__ = ["feed_for", "link_to"]
 
 
 def feed_for(

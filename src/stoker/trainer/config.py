@@ -14,7 +14,7 @@ from stoker.agents.registry import config_type
 from stoker.envs.protocol import Stepping
 from stoker.errors import ConfigError
 from stoker.trainer.evaluation import BestBy
-from stoker.trainer.trainer_config import Place
+from stoker.types import Place
 
 __all__ = ["Tracker", "TrainConfig", "config_from", "with_schedule"]
 

@@ -201,7 +201,7 @@ class Trainer:
             problem = first_error(group)
         finally:
             self._progress = self._tasks = self._gate = None
-            given = (kind, error, traceback) if problem is error else (type(problem), problem, None)
+            given = (kind, error, traceback) if problem is error else (None, None, None)
             await progress.session.__aexit__(*given)
             self._end(progress)
         if problem is not None and problem is not error:

@@ -6,7 +6,7 @@ import difflib
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, cast
+from typing import Any, Self, cast
 
 import msgspec
 
@@ -14,12 +14,9 @@ from stoker.envs.protocol import Stepping
 from stoker.errors import ConfigError
 from stoker.trainer.evaluation_settings import EvaluationSettings
 from stoker.trainer.toml import read_toml
-from stoker.types import AnyPath
+from stoker.types import AnyPath, Place
 
-__all__ = ["Place", "TrainerConfig"]
-
-Place: TypeAlias = Literal["tasks", "threads", "processes"]
-"""Where actors live: tasks of the event loop, threads, or processes of their own."""
+__all__ = ["TrainerConfig"]
 
 _PERIODS = ("opt_interval", "warmup_period", "eval_interval", "record_interval", "save_interval")
 _LIMITS = ("max_opts", "max_steps")
@@ -133,10 +130,12 @@ class TrainerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def to_toml(self) -> str:
         """The text that ``load`` reads; what is None is left out, as TOML has no word for it."""
         values = cast("dict[str, Any]", msgspec.to_builtins(self))
-        tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+        tables = cast(
+            "dict[str, dict[str, Any]]", {key: v for key, v in values.items() if isinstance(v, dict)}
+        )
         lines = [*_lines({key: value for key, value in values.items() if key not in tables})]
         for name, table in tables.items():
-            lines += ["", f"[{name}]", *_lines(cast("dict[str, Any]", table))]
+            lines += ["", f"[{name}]", *_lines(table)]
         return "\n".join(lines) + "\n"
 
 

@@ -31,7 +31,7 @@ format: $(STAMP) ## Rewrite the code in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-learning: $(STAMP) ## Train over ten seeds and hold the scores to their targets (long)
+learning: $(STAMP) ## Train the presets over their seeds and hold the scores to their targets (long)
 	$(BIN)/python -m pytest -m learning --timeout 3600 -s
 
 faults: $(STAMP) ## Kill and break things at full length (long)

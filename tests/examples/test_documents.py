@@ -16,7 +16,7 @@ import pytest
 
 import stoker
 from stoker.cli import main as command_line
-from stoker.runs import Attempt, EvalEpisodeRow, TrainEpisodeRow
+from stoker.runs import Attempt, EvalEpisodeRow, MetricsRow, TrainEpisodeRow
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,7 +55,7 @@ def test_the_readme_has_a_short_example_first_and_each_of_the_ways_in() -> None:
     assert len(codes[0].splitlines()) <= 15
     assert all(LONG in code for code in codes)
     for code, way_in in zip(
-        codes, ["run_actors(", "await session.observe(", "SyncTrainingSession("], strict=True
+        codes, ["run_actors(", "await session.observe(", "SyncTrainingSession(", "Trainer("], strict=True
     ):
         assert way_in in code
 
@@ -116,6 +116,36 @@ def test_the_settings_table_lists_every_setting_with_its_default() -> None:
     assert dict(rows) == {name: repr(getattr(config, name)) for name in config.__struct_fields__}
 
 
+@pytest.mark.parametrize(
+    ("heading", "kind"),
+    [("A trainer", stoker.TrainerConfig), ("Evaluation", stoker.EvaluationSettings)],
+)
+def test_the_trainers_tables_list_every_setting_with_its_default(
+    heading: str, kind: type[msgspec.Struct]
+) -> None:
+    text = section(ROOT / "docs" / "training.md", heading)
+    rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE))
+    config = kind()
+    found = {name: getattr(config, name) for name in kind.__struct_fields__}
+    assert rows == {
+        name: f"{type(value).__name__}()" if isinstance(value, msgspec.Struct) else repr(value)
+        for name, value in found.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "kind"),
+    [
+        ("training.md", "Step by step", stoker.StepMetrics),
+        ("environments.md", "Where actors play", stoker.ActorReport),
+    ],
+)
+def test_every_field_that_is_reported_is_described(
+    page: str, heading: str, kind: type[msgspec.Struct]
+) -> None:
+    assert set(kind.__struct_fields__) <= set(names_in_tables(section(ROOT / "docs" / page, heading)))
+
+
 def test_the_failure_table_lists_every_limit_with_its_default() -> None:
     text = section(ROOT / "docs" / "environments.md", "Failures")
     rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", text, re.MULTILINE)
@@ -130,6 +160,7 @@ def test_the_failure_table_lists_every_limit_with_its_default() -> None:
         ("metadata.json", Attempt),
         ("train_episodes.jsonl", TrainEpisodeRow),
         ("eval_episodes.jsonl", EvalEpisodeRow),
+        ("metrics.jsonl", MetricsRow),
     ],
 )
 def test_every_field_on_disk_is_described(heading: str, kind: type[msgspec.Struct]) -> None:
@@ -171,7 +202,7 @@ def test_the_defaults_in_the_readme_are_those_of_the_config() -> None:
     }
     config = stoker.TrainConfig(env="CartPole-v1")
     shared = said.keys() & set(config.__struct_fields__) - {"learning_rate"}
-    assert len(shared) == 17
+    assert len(shared) == 27
     for name in shared:
         value = getattr(config, name)
         assert said[name] == ("none" if value is None else str(value)), name

@@ -15,6 +15,7 @@ CASES = [
     pytest.param("plain_loop", {"steps": STEPS, "print_every": 5}, {0}, "DQN", id="plain_loop"),
     pytest.param("async_envs", {"steps": STEPS, "latency_s": 0.0005}, set(range(64)), "DQN", id="async_envs"),
     pytest.param("custom_agent", {"steps": STEPS}, set(range(8)), "Reinforce", id="custom_agent"),
+    pytest.param("trainer", {"steps": STEPS}, set(range(8)), "PPO", id="trainer"),
 ]
 
 
@@ -60,7 +61,7 @@ def test_actors_that_wait_together_share_forward_passes(run_python: Any) -> None
     assert shared[-1] > 2.0
 
 
-@pytest.mark.parametrize("name", ["plain_loop", "async_envs", "service", "custom_agent"])
+@pytest.mark.parametrize("name", ["plain_loop", "async_envs", "service", "custom_agent", "trainer"])
 def test_it_is_short_and_can_be_started_as_a_script(name: str, root: Path) -> None:
     source = (root / "examples" / f"{name}.py").read_text()
     code = [line for line in source.splitlines() if line.strip()]

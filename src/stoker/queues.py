@@ -135,6 +135,11 @@ class BatchQueue(Generic[T]):
         self._round = self._called_first
         self._refill()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more is taken in."""
+        return self._closed
+
     def close(self, error: Callable[[], Exception] = anyio.ClosedResourceError) -> None:
         """Accept nothing more; what is in can still be taken.
 

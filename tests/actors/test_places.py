@@ -307,13 +307,17 @@ async def test_each_accepted_step_is_told(settings: Any) -> None:
 async def test_a_gate_is_asked_before_each_step_and_may_end_an_actor(settings: Any) -> None:
     n_asked = 0
 
-    async def gate(actor_id: Any) -> bool:
-        nonlocal n_asked
-        assert actor_id == 0
-        n_asked += 1
-        return n_asked <= 10
+    class Gate:
+        async def enter(self, actor_id: Any) -> bool:
+            nonlocal n_asked
+            assert actor_id == 0
+            n_asked += 1
+            return n_asked <= 10
 
-    agent, session, (report,) = await play(Seeded, n=50, actors=1, gate=gate, **settings)
+        def give_back(self, actor_id: Any) -> None:
+            raise AssertionError(f"actor {actor_id} has no failing environment")
+
+    agent, session, (report,) = await play(Seeded, n=50, actors=1, gate=Gate(), **settings)
     assert n_asked == 11
     assert agent.total_steps == session.total_steps == report.steps == 10
 

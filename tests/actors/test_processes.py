@@ -183,10 +183,14 @@ async def test_a_limit_on_staleness_and_a_gate_are_kept_in_processes() -> None:
     async def on_step(metrics: Any) -> None:
         told.append(metrics.total_steps)
 
-    async def gate(actor_id: Any) -> bool:
-        nonlocal allowed
-        allowed -= 1
-        return allowed >= 0
+    class Gate:
+        async def enter(self, actor_id: Any) -> bool:
+            nonlocal allowed
+            allowed -= 1
+            return allowed >= 0
+
+        def give_back(self, actor_id: Any) -> None:
+            raise AssertionError(f"actor {actor_id} has no failing environment")
 
     agent, session, reports = await play(
         partial(SlowChain, 0.001),
@@ -195,7 +199,7 @@ async def test_a_limit_on_staleness_and_a_gate_are_kept_in_processes() -> None:
         session_settings={"max_staleness": 2, "publish_interval": 1},
         sync_interval=3,
         on_step=on_step,
-        gate=gate,
+        gate=Gate(),
     )
     assert agent.total_steps == sum(report.steps for report in reports) == 120
     assert session.refused_steps == 0

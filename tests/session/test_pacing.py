@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 import anyio
 import numpy as np
 import pytest
 
-from stoker import EpisodeStatus, Experience, TrainingSession
+from stoker import EpisodeStatus, Experience, SessionError, SessionFailed, TrainingSession
 from stoker.session.pacing import Pace, Progress
 from stoker.testing import FakeAgent
 
@@ -27,7 +28,11 @@ class Versioned(FakeAgent):
 
     def observe(self, experiences: Any) -> None:
         super().observe(experiences)
-        self.lags += [self.opt_steps - experience.policy_version for experience in experiences]
+        self.lags += [
+            self.opt_steps - experience.policy_version
+            for experience in experiences
+            if experience.policy_version is not None
+        ]
 
     def learn(self) -> Any:
         self.opt_steps += 1
@@ -140,3 +145,63 @@ async def test_without_a_limit_nobody_is_counted() -> None:
     for actor_id in range(1000):
         assert await pace.begin(actor_id, -(10**6))
     assert pace.allows()
+
+
+class Slow(Versioned):
+    """Takes its time to learn: who acts meanwhile must count the update that is under way."""
+
+    def learn(self) -> Any:
+        time.sleep(0.002)
+        return super().learn()
+
+
+async def test_the_limit_holds_while_the_learner_is_in_an_update() -> None:
+    agent = Slow()
+
+    async def play(session: TrainingSession, actor_id: int) -> None:
+        for _ in range(25):
+            await session.act(np.zeros(2, np.float32), actor_id=actor_id)
+            await anyio.sleep(0.0005 * actor_id)
+            await session.observe(step(actor_id))
+
+    async with TrainingSession(agent, max_staleness=2) as session, anyio.create_task_group() as tasks:
+        for actor_id in range(4):
+            tasks.start_soon(play, session, actor_id)
+    assert max(agent.lags) <= 2
+
+
+@pytest.mark.parametrize("how", ["max_steps", "stop", "failure", "left"])
+async def test_nobody_waits_for_a_pace_that_nobody_keeps_any_more(how: str) -> None:
+    """The outcome of one actor's action never comes, and others wait for it when the session ends."""
+    agent = Versioned()
+    if how == "failure":
+        agent.fail_at = 3
+    told: list[str] = []
+    session = TrainingSession(agent, max_staleness=0, max_steps=3 if how == "max_steps" else None)
+
+    async def play(actor_id: int) -> None:
+        try:
+            while not session.is_done:
+                await session.act(np.zeros(2, np.float32), actor_id=actor_id)
+                await session.observe(step(actor_id))
+        except SessionError as error:
+            told.append(type(error).__name__)
+        else:
+            told.append("done")
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as outside:
+            try:
+                async with session:
+                    await session.act(np.zeros(2, np.float32), actor_id="away")
+                    for actor_id in range(3):
+                        outside.start_soon(play, actor_id)
+                    await anyio.wait_all_tasks_blocked()
+                    if how == "stop":
+                        session.stop()
+                    elif how != "left":
+                        for _ in range(3):
+                            await session.observe(step(9))
+            except SessionFailed:
+                assert how == "failure"
+    assert len(told) == 3

@@ -265,3 +265,157 @@ async def test_an_evaluation_ends_it(caplog: pytest.LogCaptureFixture) -> None:
     assert result.total_steps < 10**6
     assert result.stopped_because is not None
     assert "reached" in result.stopped_because
+
+
+# However it ends, whoever steps is told ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["stop", "evaluation", "max_opts", "max_steps"])
+@pytest.mark.parametrize("by", ["train_step", "iteration"])
+async def test_stepping_ends_however_the_training_does(how: str, by: str) -> None:
+    evaluation = EvaluationSettings(n_episodes=1, stop_at_reward=-1e9 if how == "evaluation" else None)
+    config = TrainerConfig(
+        num_envs=4,
+        max_opts=30 if how == "max_opts" else None,
+        max_steps=70 if how == "max_steps" else None,
+        eval_interval=15,
+        evaluation=evaluation,
+    )
+    with anyio.fail_after(60):
+        async with Trainer(chain_agent(), ChainEnv, config) as trainer:
+            count = 0
+            while True:
+                if how == "stop" and count == 40:
+                    trainer.session.stop()
+                step = await (trainer.train_step() if by == "train_step" else anext(trainer, None))
+                if step is None:
+                    break
+                count += 1
+    assert trainer.result is not None
+    assert trainer.result.total_steps == count
+    if how == "max_opts":
+        assert trainer.result.opt_steps == 30
+
+
+async def test_a_step_returns_when_it_is_learned() -> None:
+    agent = chain_agent()
+    async with Trainer(agent, ChainEnv, TrainerConfig(max_steps=30, num_envs=2)) as trainer:
+        for number in range(1, 31):
+            await trainer.train_step()
+            assert agent.total_steps == number
+            assert agent.opt_steps == max(0, number - 9)
+
+
+@pytest.mark.filterwarnings("ignore")
+async def test_in_lockstep_a_crashing_environment_holds_up_nobody(tmp_path: Path) -> None:
+    run = await TrainingRun.create("r", root=tmp_path)
+    steps = itertools.count(1)
+
+    def make() -> Any:
+        return CrashingEnv(ChainEnv(), {4, 5, 21}, steps=steps)
+
+    config = TrainerConfig(max_steps=30, num_envs=3)
+    with anyio.fail_after(60):
+        async with Trainer(chain_agent(), make, config, run=run, lockstep=True) as trainer:
+            for _ in range(30):
+                assert await trainer.train_step() is not None
+
+
+async def test_one_training_at_a_time() -> None:
+    trainer = Trainer(chain_agent(), ChainEnv, TrainerConfig(max_steps=10**7))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(trainer.train)
+        while trainer.agent.total_steps < 10:
+            await anyio.sleep(0.01)
+        with pytest.raises(SessionError, match="already"):
+            await trainer.train()
+        tasks.cancel_scope.cancel()
+    async with trainer:
+        assert trainer.result is None
+        got: list[str] = []
+
+        async def fetch() -> None:
+            try:
+                await trainer.train_step()
+                got.append("a step")
+            except SessionError as error:
+                got.append(str(error))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(fetch)
+    assert min(got) == "a step"
+    assert "one after the other" in max(got)
+
+
+async def test_offline_an_evaluation_ends_it_and_the_last_policy_is_evaluated(tmp_path: Path) -> None:
+    def evaluated(stop_at_reward: float | None) -> TrainerConfig:
+        evaluation = EvaluationSettings(n_episodes=1, stop_at_reward=stop_at_reward)
+        return TrainerConfig(max_opts=2050, eval_interval=500, evaluation=evaluation)
+
+    class Boxed(ChainEnv):
+        def __init__(self) -> None:
+            super().__init__(3)
+
+    agent = agent_for(Boxed())
+    rng = np.random.default_rng(0)
+    shape = agent._spaces.observation_shape
+    rows = [
+        Experience(
+            rng.uniform(0, 1, shape).astype(np.float32),
+            k % 2,
+            1.0,
+            rng.uniform(0, 1, shape).astype(np.float32),
+            EpisodeStatus.CONTINUING,
+        )
+        for k in range(60)
+    ]
+    run = await TrainingRun.create("r", root=tmp_path)
+    trainer = Trainer(agent, Boxed, evaluated(None), run=run)
+    await trainer.train_offline(rows)
+    metrics = await run.read_metrics()
+    evaluated_at = metrics["opt_steps"][~np.isnan(metrics["metrics.eval/mean_reward"])]
+    assert evaluated_at[-1] == 2050
+    assert run.checkpoint_steps() == [60]
+    stopped = Trainer(agent_for(Boxed()), Boxed, evaluated(-1e9))
+    assert (await stopped.train_offline(rows)).opt_steps < 2050
+
+
+async def test_offline_the_data_set_is_fed_once_wherever_it_was_interrupted(tmp_path: Path) -> None:
+    run = await TrainingRun.create("r", root=tmp_path)
+    data = dataset(600)
+
+    def breaking() -> Any:
+        yield from data[:520]
+        raise OSError("the data set's disk is gone")
+
+    agent = box_agent(buffer_size=1000)
+    config = TrainerConfig(max_opts=10)
+    with pytest.raises(OSError, match="disk is gone"):
+        await Trainer(agent, ChainEnv, config, run=run).train_offline(breaking())
+    assert agent.total_steps == 512
+    again = box_agent(buffer_size=1000)
+    trainer = Trainer(again, ChainEnv, config, run=await TrainingRun.resume(run.directory))
+    assert (await trainer.train_offline(data)).total_steps == 600
+    assert again.replay.n_added == 600
+
+
+async def test_what_was_learned_before_does_not_keep_a_data_set_away() -> None:
+    agent = agent_for(ChainEnv())
+    await Trainer(agent, ChainEnv, TrainerConfig(max_steps=40)).train()
+    shape = agent._spaces.observation_shape
+    rows = [
+        Experience(np.zeros(shape, np.float32), 0, 1.0, np.zeros(shape, np.float32), EpisodeStatus.CONTINUING)
+    ]
+    offline = Trainer(agent, ChainEnv, TrainerConfig(max_opts=100))
+    assert (await offline.train_offline(rows * 50)).total_steps == 90
+    assert (await offline.train_offline(rows * 50)).total_steps == 90
+
+
+async def test_offline_it_can_be_cancelled() -> None:
+    agent = box_agent()
+    trainer = Trainer(agent, ChainEnv, TrainerConfig(max_opts=10**9))
+    with anyio.move_on_after(0.5) as scope:
+        await trainer.train_offline(dataset(95))
+    assert scope.cancelled_caught
+    assert 0 < agent.opt_steps < 10**9

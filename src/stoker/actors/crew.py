@@ -67,7 +67,7 @@ class Crew:
         seed: episodes are seeded from it, and so are the generators of the copies; None: not at all.
         limit: how many failures each of them puts up with.
         on_step: awaited after each step that the session accepted.
-        gate: awaited before each step; False ends the actor that asks. With it, or with the session's
+        gate: asked before each step, and may end the actor that asks. With it, or with the session's
             ``max_staleness``, threads and processes ask before each step instead of playing ahead.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -44,8 +44,17 @@ class StepMetrics(msgspec.Struct, frozen=True, kw_only=True):
 OnStep = Callable[[StepMetrics], Awaitable[None]]
 """Awaited after each step that was accepted; the actor goes on when it is back."""
 
-Gate = Callable[[ActorId], Awaitable[bool]]
-"""Awaited before each step, with who is to do it; False ends that actor."""
+
+class Gate(Protocol):
+    """Asked by actors before each of their steps."""
+
+    async def enter(self, actor_id: ActorId) -> bool:
+        """Wait until this actor may do a step; False ends it."""
+        ...
+
+    def give_back(self, actor_id: ActorId) -> None:
+        """The step that this actor was let do will not come: its environment failed, or it ends."""
+        ...
 
 
 class StepTeller:

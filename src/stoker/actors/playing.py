@@ -40,7 +40,7 @@ class Actor:
         running: the episode that it goes on with; None: it begins one.
         feed: where its own copy of the policy comes from; None: it has none, and asks the session's ``act``.
         on_step: awaited after each step that was accepted.
-        gate: awaited before each step; False ends the actor.
+        gate: asked before each step.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Actor:
 
     async def goes_on(self) -> bool:
         """Whether to do a step; with turns, when it is this actor's turn."""
-        if self._gate is not None and await self._plays_on() and not await self._gate(self._actor_id):
+        if self._gate is not None and await self._plays_on() and not await self._gate.enter(self._actor_id):
             self._is_shut_out = True
         return await self._plays_on()
 
@@ -240,6 +240,8 @@ class Actor:
 
     async def _recover(self, cause: BaseException) -> None:
         self._session.engine.pace.end(self._actor_id)  # nobody waits for what it had begun
+        if self._gate is not None:
+            self._gate.give_back(self._actor_id)
         await recover(self.report, self._failures, cause)
 
 

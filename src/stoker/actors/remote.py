@@ -68,7 +68,7 @@ class RemoteActor:
         seed: episodes are seeded from it, the actor and the episode's number; None: not at all.
         limit: how many failures it puts up with.
         on_step: awaited after each step that was accepted.
-        gate: awaited before each step; False ends the actor.
+        gate: asked before each step.
     """
 
     def __init__(
@@ -122,6 +122,7 @@ class RemoteActor:
             while self._plays_on():
                 cause = await self._live()
                 if cause is not None:
+                    self._give_back()
                     await recover(self.report, self._failures, cause)
         finally:
             self.report.end()
@@ -138,6 +139,10 @@ class RemoteActor:
 
     def _plays_on(self) -> bool:
         return not (self._session.is_done or self._is_shut_out)
+
+    def _give_back(self) -> None:
+        if self._gate is not None:
+            self._gate.give_back(self._actor_id)
 
     # One worker ----------------------------------------------------------------------------------------
 
@@ -321,7 +326,7 @@ class RemoteActor:
         """Let it do its next step, when that may be done."""
         if not self._plays_on():
             return
-        if self._gate is not None and not await self._gate(self._actor_id):
+        if self._gate is not None and not await self._gate.enter(self._actor_id):
             self._is_shut_out = True
             return
         pace = self._session.engine.pace
@@ -355,5 +360,6 @@ class RemoteActor:
         """Its environment has failed: have it make another one, unless that was one failure too many."""
         self._refused = None
         self._session.engine.pace.end(self._actor_id)
+        self._give_back()
         await recover(self.report, self._failures, cause)
         link.order(Again())

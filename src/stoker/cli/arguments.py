@@ -19,7 +19,7 @@ import tyro
 from stoker.agents.registry import config_type
 from stoker.cli.parsing import parse, required, without_help
 from stoker.errors import ConfigError
-from stoker.trainer.config import TrainConfig, config_from
+from stoker.trainer.config import TrainConfig, config_from, with_schedule
 from stoker.trainer.toml import read_toml
 
 __all__ = ["TrainArguments", "parse_train", "safe_name"]
@@ -93,7 +93,7 @@ def parse_train(args: Sequence[str]) -> tuple[TrainConfig, TrainArguments]:
     """
     named = _peek(args)
     where = f"--config {named.config}"
-    from_file = _underscored(read_toml(Path(named.config))) if named.config else {}
+    from_file = _underscored(read_toml(Path(named.config), "--config ")) if named.config else {}
     place = _place_from(from_file, where)
     agent = named.agent or from_file.get("agent", "dqn")
     if not isinstance(agent, str):
@@ -111,6 +111,9 @@ def parse_train(args: Sequence[str]) -> tuple[TrainConfig, TrainArguments]:
     values = {name: getattr(arguments, name) for name in TrainConfig.__struct_fields__}
     values["agent_settings"] = msgspec.to_builtins(arguments.agent_settings)
     config = config_from(values, "train")
+    in_file = "schedule_steps" in {**from_file, **from_file.get("agent_settings", {})}
+    if not in_file and not any(word.replace("_", "-").startswith("--schedule-steps") for word in args):
+        config = with_schedule(config, getattr(base.agent_settings, "schedule_steps", None))
     place = arguments.place
     place = msgspec.structs.replace(place, name=place.name or safe_name(config.env))
     return config, msgspec.structs.replace(arguments, place=place)

@@ -148,10 +148,10 @@ class Recording:
             ConfigError, MissingDependency: A recorder cannot be used like this, whatever ``on_error`` says.
             RecorderFailed: One could not be opened, with ``on_error="fail"``.
         """
-        if self._is_closing:
-            return
         if self._is_used:
             raise ConfigError("a Recording is of one run: make another one, with new recorders")
+        if self._is_closing:
+            return
         self._is_used = True
         self._opening = opened = anyio.Event()
         failures: list[Exception] = []
@@ -166,9 +166,13 @@ class Recording:
             async with create_task_group() as tasks:
                 for lane in self._lanes:
                     tasks.start_soon(open_one, lane)
-        finally:
+        except BaseException:
             self._opening = None
             opened.set()
+            await self.close("stopped")
+            raise
+        self._opening = None
+        opened.set()
         if failures:
             await self.close("failed")
             raise failures[0]

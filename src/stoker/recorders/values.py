@@ -151,7 +151,9 @@ def checked_value(key: str, value: Any) -> Value:
     match value:
         case float():
             return float(value)  # numpy's float64 is one of these
-        case bool() | str() | Image() | Histogram():
+        case str():
+            return _text(key, value)
+        case bool() | Image() | Histogram():
             return value
         case int():
             return value if -_LARGEST_INT <= value < _LARGEST_INT else _float(key, value)
@@ -174,8 +176,8 @@ def checked_value(key: str, value: Any) -> Value:
 def row_value(value: Value) -> float | str | None:
     """The value as a row of JSON holds it; None for what a row does not hold: NaN, infinity, arrays."""
     match value:
-        case bool() | int():
-            return value
+        case int():  # a bool is one
+            return int(value)
         case float():
             return value if math.isfinite(value) else None
         case str():
@@ -184,6 +186,14 @@ def row_value(value: Value) -> float | str | None:
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         case _:
             return None
+
+
+def _text(key: str, value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{key}={value!r} is no text that can be written: {error.reason}") from error
+    return value
 
 
 def _float(key: str, value: int) -> float:

@@ -26,6 +26,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
         from_steps: ``total_steps`` of the checkpoint that it began from.
         from_episodes: ``total_episodes`` of that checkpoint.
         from_events: how many events of the journal were consumed before that checkpoint.
+        from_opt_steps: how many optimisation steps were done before it; None: not known.
     """
 
     number: int
@@ -33,6 +34,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     from_steps: int = 0
     from_episodes: int = 0
     from_events: int = 0
+    from_opt_steps: int | None = None
 
 
 class RunMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +114,7 @@ class MetricsRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         total_steps: the environment step that the record is of.
+        opt_steps: optimisation steps done in the run when it was made.
         metrics: its numbers and texts, by name.
         time, attempt: as in a training row.
     """
@@ -120,6 +123,7 @@ class MetricsRow(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float | str]
     time: datetime
     attempt: int = 1
+    opt_steps: int = 0
 
 
 Row = TypeVar("Row", TrainEpisodeRow, EvalEpisodeRow, MetricsRow)
@@ -140,17 +144,24 @@ def counting(attempts: Sequence[Attempt]) -> Callable[[TrainEpisodeRow | EvalEpi
     # The lowest point that any later attempt went back to, for each attempt.
     steps: dict[int, int] = {}
     episodes: dict[int, int] = {}
-    lowest_steps = lowest_episodes = 1 << 62
+    opt_steps: dict[int, int] = {}
+    lowest_steps = lowest_episodes = lowest_opts = 1 << 62
     for attempt in sorted(attempts, key=lambda attempt: attempt.number, reverse=True):
         steps[attempt.number] = lowest_steps
         episodes[attempt.number] = lowest_episodes
+        opt_steps[attempt.number] = lowest_opts
         lowest_steps = min(lowest_steps, attempt.from_steps)
         lowest_episodes = min(lowest_episodes, attempt.from_episodes)
+        if attempt.from_opt_steps is not None:
+            lowest_opts = min(lowest_opts, attempt.from_opt_steps)
 
     def counts(row: TrainEpisodeRow | EvalEpisodeRow | MetricsRow) -> bool:
         if isinstance(row, TrainEpisodeRow):
             return row.episode <= episodes.get(row.attempt, lowest_episodes)
-        at = row.total_steps if isinstance(row, MetricsRow) else row.total_steps_at_eval
-        return at <= steps.get(row.attempt, lowest_steps)
+        if isinstance(row, EvalEpisodeRow):
+            return row.total_steps_at_eval <= steps.get(row.attempt, lowest_steps)
+        # From a data set environment steps stand still while optimisation goes on.
+        is_before = row.opt_steps <= opt_steps.get(row.attempt, lowest_opts)
+        return is_before and row.total_steps <= steps.get(row.attempt, lowest_steps)
 
     return counts

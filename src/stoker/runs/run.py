@@ -186,7 +186,9 @@ class TrainingRun(SavedTraining):
             changes |= {"best_value": best[0], "best_step": best[1]}
         return msgspec.structs.replace(self.metadata, **changes)
 
-    async def begin_attempt(self, from_steps: int, from_episodes: int, from_events: int = 0) -> int:
+    async def begin_attempt(
+        self, from_steps: int, from_episodes: int, from_events: int = 0, from_opt_steps: int | None = None
+    ) -> int:
         """Note that this process goes on from a checkpoint; rows from now on carry the new number.
 
         Checkpoints beyond that one are renamed to ``<name>.abandoned``.
@@ -200,6 +202,7 @@ class TrainingRun(SavedTraining):
             from_steps=from_steps,
             from_episodes=from_episodes,
             from_events=from_events,
+            from_opt_steps=from_opt_steps,
         )
         self.metadata = msgspec.structs.replace(self.metadata, attempts=(*self.metadata.attempts, attempt))
         await self.update_metadata(from_steps, from_episodes)
@@ -266,12 +269,18 @@ class TrainingRun(SavedTraining):
             attempt=self.attempt,
         )
 
-    def metrics_row(self, total_steps: int, record: Mapping[str, Any]) -> MetricsRow | None:
+    def metrics_row(self, total_steps: int, opt_steps: int, record: Mapping[str, Any]) -> MetricsRow | None:
         """The row for a record of the metrics: its numbers and texts; None where it has none of these."""
         metrics = {key: value for key, found in record.items() if (value := row_value(found)) is not None}
         if not metrics:
             return None
-        return MetricsRow(total_steps=total_steps, metrics=metrics, time=now(), attempt=self.attempt)
+        return MetricsRow(
+            total_steps=total_steps,
+            opt_steps=opt_steps,
+            metrics=metrics,
+            time=now(),
+            attempt=self.attempt,
+        )
 
     async def read_metrics(self, *, all_attempts: bool = False) -> Columns:
         """The rows of metrics as columns; with ``all_attempts`` also those of an abandoned future."""

@@ -88,6 +88,7 @@ class Engine:
         """With lockstep, after a resume: the running episodes, and who was the last to step."""
         self.first_step = 0
         self._has_begun = False
+        self._ended_by: BaseException | None = None
         self._is_settled = True
         self.started_at = self.ended_at = 0.0
 
@@ -126,7 +127,9 @@ class Engine:
             self._progress,
             lambda: self.intake.accepted_steps,
             config.actor_timeout_s,
+            lambda: self.failure is not None or self.intake.is_full or self.queue.is_closed,
         )
+        self.intake.on_end.append(self.pace.moved)
         self.writer = Writer(
             sync_interval_s=config.flush_interval_s,
             sync_bytes=config.flush_bytes,
@@ -157,7 +160,9 @@ class Engine:
                 run.is_new = False
             else:
                 self.best = self.saved_best = await thread.run(run.load_best_score)
-                await run.begin_attempt(learner.total_steps, learner.total_episodes, learner.n_events)
+                await run.begin_attempt(
+                    learner.total_steps, learner.total_episodes, learner.n_events, learner.opt_steps
+                )
         return await thread.run(begin_learning, learner, self.config, run, self.turn)
 
     async def stop(
@@ -170,6 +175,7 @@ class Engine:
         """
         # Winding down is a task of the group: a native cancellation of this task (asyncio.timeout, say) goes
         # through a shield, but the group waits for its tasks whatever comes.
+        self._ended_by = error
         self._tasks.start_soon(self._wind_down)
         passes = isinstance(error, get_cancelled_exc_class()) or type(error) is BaseExceptionGroup
         given = (kind, error, traceback) if passes else (None, None, None)
@@ -279,6 +285,7 @@ class Engine:
                 self._shields["writer"].cancel()
             return
         self.failure = (part, error)
+        self.pace.moved()
 
         def failed() -> Exception:
             return SessionFailed(part, error)
@@ -298,6 +305,7 @@ class Engine:
         """Drain the queue into the learner, the learner into the writer, the writer onto the disk."""
         with anyio.CancelScope(shield=True):
             self.queue.close(lambda: SessionClosed("observe", entered=True))
+            self.pace.moved()
             await self._drained.wait()  # the watch ends it, should nothing move
             self.consumer.due_changed.set()
             self.writer.close(lambda: SessionClosed("write", entered=True))
@@ -316,7 +324,13 @@ class Engine:
     def _outcome(self) -> Outcome:
         if self.failure is not None:
             return "failed"
-        return "stopped" if self.intake.is_stopped else "finished"
+        match self._ended_by:
+            case None:
+                return "stopped" if self.intake.is_stopped else "finished"
+            case KeyboardInterrupt() | SystemExit():
+                return "stopped"
+            case error:
+                return "stopped" if isinstance(error, get_cancelled_exc_class()) else "failed"
 
     async def _settle(self) -> bool:
         """Wait, but not for ever, for calls that may still run; say whether none does any more."""

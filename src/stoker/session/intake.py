@@ -49,6 +49,8 @@ class Intake:
         """Whether all there is to do with an experience is to check it, to count it and to let it in."""
         self.is_stopped = False
         """Whether ``stop`` was called."""
+        self.on_end: list[Callable[[], None]] = []
+        """Called when no more experiences are accepted, other than by reaching ``max_steps``."""
         self.n_refused = 0
         """Experiences that came after the limit or after ``stop``: neither learned nor counted."""
         self._memory: dict[ActorId, tuple[Any, int | None]] = {}  # and the version that chose the action
@@ -69,6 +71,8 @@ class Intake:
     def end(self) -> None:
         """The same, because the training has come to its end."""
         self.limit = -math.inf
+        for tell in self.on_end:
+            tell()
 
     # Experiences ----------------------------------------------------------------------------------
 

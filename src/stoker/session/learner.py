@@ -89,6 +89,8 @@ class Learner:
         """Steps, episode starts and episode ends consumed, over all attempts: what a journal counts."""
         self.eval_episodes = 0
         """Rows of evaluation episodes, over all attempts."""
+        self.kept_steps = 0
+        """Environment steps that nothing was learned from as they came: those of a data set, say."""
         self.n_records = 0
         """Rows of metrics, over all attempts."""
         self.attendance = Attendance()
@@ -157,7 +159,7 @@ class Learner:
         """A learner that goes on from here, with the same agent, and learns at other times."""
         config = msgspec.structs.replace(self._config, **periods._asdict())
         other = Learner(self.agent, config, self.stats, self._run)
-        for name in ("total_episodes", "opt_steps", "n_events", "eval_episodes", "n_records"):
+        for name in ("total_episodes", "opt_steps", "n_events", "eval_episodes", "n_records", "kept_steps"):
             setattr(other, name, getattr(self, name))
         other.attendance.restore(self.attendance.episodes, self.attendance.running)
         other.begin(None)
@@ -264,6 +266,8 @@ class Learner:
             self.staleness.add(experiences, self.opt_steps)
         self.agent.observe(experiences)
         self.total_steps += len(experiences)
+        if not self._config.opt_interval:
+            self.kept_steps += len(experiences)
 
     def _optimize_once(self) -> bool:
         """Let the agent do one optimisation step; say whether it did."""
@@ -280,12 +284,13 @@ class Learner:
 
     def _optimize(self, event: OptimizationRequested) -> bool:
         """Do some of the optimisation steps that were asked for; say whether that was all."""
-        for _ in range(min(event.remaining, _OPTS_AT_ONCE)):
+        for _ in range(event.remaining):
             if not self._triggers.may_learn or not self._optimize_once():
                 event.remaining = 0
                 break
             event.remaining -= 1
             event.done += 1
+            self.standing = (self.total_steps, self.opt_steps)
             self._do_what_is_due()
             if self._effects or self.is_checkpoint_due:
                 break
@@ -308,9 +313,14 @@ class Learner:
             self.is_checkpoint_due = True
 
     def _record(self, total_steps: int, record: Mapping[str, Any]) -> None:
-        """Hand a record to the run's log and to the recorders."""
-        self._effects.append(Recorded(total_steps, record))
-        if self._run is not None and (row := self._run.metrics_row(total_steps, record)) is not None:
+        """Hand a record to the run's log and to the recorders.
+
+        Where nothing is learned from steps as they come, optimisation steps are what recorders go by.
+        """
+        self._tell_unwritten(record)
+        self._effects.append(Recorded(total_steps if self._config.opt_interval else self.opt_steps, record))
+        row = None if self._run is None else self._run.metrics_row(total_steps, self.opt_steps, record)
+        if self._run is not None and row is not None:
             self.n_records += 1
             self._effects.append(RowReady(self._run.metrics_log, row))
 
@@ -385,6 +395,13 @@ class Learner:
             self._effects.append(RowReady(self._run.train_log, row))
         self.agent.on_episode_start(event.actor_id)
 
+    def _tell_unwritten(self, record: Mapping[str, Any]) -> None:
+        """Say, once for each name, what the run's log leaves out because JSON has no number for it."""
+        for key, value in record.items():
+            if isinstance(value, float) and not math.isfinite(value) and key not in self._complaints:
+                self._complaints.add(key)
+                logger.warning("%s=%s: left out of metrics.jsonl, as JSON has no such number", key, value)
+
     def _finite(self, extras: Mapping[str, float]) -> Mapping[str, float]:
         """The agent's extras without those that JSON has no number for; told once per key."""
         if all(map(math.isfinite, extras.values())):
@@ -418,7 +435,3 @@ class Learner:
             policy_version=self.policies.version,
             state=saving.weights_state(self),
         )
-
-
-_OPTS_AT_ONCE = 256
-"""So many optimisation steps that were asked for are done before other things get a turn."""

@@ -5,11 +5,13 @@ Names are those of Stable-Baselines3 where it has them: ``rollout/ep_rew_mean``,
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from stoker.errors import ConfigError
 from stoker.recorders import Histogram, Metrics, Record
 from stoker.stats import EpisodeRecord
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainingMetrics"]
 
+logger = logging.getLogger("stoker.session")
 _WINDOW = 100
 """Episodes that ``rollout`` values are means of, as in Stable-Baselines3."""
 
@@ -35,6 +38,7 @@ class TrainingMetrics:
         self._buffer = Metrics(statistics=tuple(statistics))
         self._episodes: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
         self._names: dict[str, str] = {}
+        self._complaints: set[str] = set()
         self._since = time.monotonic()
         self._steps = self._opt_steps = -1
 
@@ -47,12 +51,23 @@ class TrainingMetrics:
         """Keep what an optimisation step had to say, under ``train/``."""
         if self.is_kept:
             names = self._names
-            self._buffer.store(
-                {
-                    names.get(key) or names.setdefault(key, f"train/{key}"): value
-                    for key, value in metrics.items()
-                }
-            )
+            values = {
+                names.get(key) or names.setdefault(key, f"train/{key}"): value
+                for key, value in metrics.items()
+            }
+            try:
+                self._buffer.store(values)
+            except ConfigError:  # not worth a training: what can be kept is
+                self._store_singly(values)
+
+    def _store_singly(self, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            try:
+                self._buffer.store({name: value})
+            except ConfigError as error:
+                if name not in self._complaints:
+                    self._complaints.add(name)
+                    logger.warning("the agent's metric %s is not recorded: %s", name, error)
 
     def ended(self, record: EpisodeRecord) -> None:
         """Take a training episode into the window."""

@@ -45,6 +45,7 @@ class Pace:
         progress: where the learner stands.
         accepted: how many transitions were accepted, those in the queue included.
         lost_after_s: an action whose outcome has not come for so long holds nobody any more.
+        is_over: whether nothing that is begun now will be learned: then nobody waits.
     """
 
     def __init__(
@@ -54,12 +55,14 @@ class Pace:
         progress: Callable[[], Progress],
         accepted: Callable[[], int],
         lost_after_s: float,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         self.limit = limit
         self._interval = opt_interval
         self._progress = progress
         self._accepted = accepted
         self._lost_after_s = lost_after_s
+        self._is_over = is_over
         self._in_flight: dict[ActorId, tuple[int, float]] = {}  # policy version, and when it began
         self._changed = anyio.Event()
 
@@ -91,7 +94,7 @@ class Pace:
         if self.limit is None:
             return True
         self.end(actor_id)
-        while not self.allows(version):
+        while not (self.allows(version) or self._is_over()):
             if version is not None and self.allows():
                 return False
             with anyio.move_on_after(self._lost_after_s / 4):
@@ -107,7 +110,7 @@ class Pace:
             self.moved()
 
     def moved(self) -> None:
-        """The learner has come further, or has published."""
+        """The learner has come further, has published, or is at its end."""
         if self.limit is not None:
             self._changed.set()
             self._changed = anyio.Event()

@@ -50,6 +50,7 @@ def restore(learner: Learner, state: Mapping[str, Any], journal: Journal) -> Non
     learner.n_events = session["events"]
     learner.eval_episodes = session["eval_episodes"]
     learner.n_records = session.get("records", 0)
+    learner.kept_steps = session.get("kept_steps", 0)
     learner.attendance.restore(session["actor_episodes"], session["open_episodes"])
     learner.stats.load_state_dict(session["stats"])
     learner.book.load_state_dict(session.get("recent_episodes", ()))

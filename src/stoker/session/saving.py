@@ -121,5 +121,6 @@ def _header(learner: Learner, kind: str) -> dict[str, Any]:
             "events": learner.n_events,
             "eval_episodes": learner.eval_episodes,
             "records": learner.n_records,
+            "kept_steps": learner.kept_steps,
         },
     }

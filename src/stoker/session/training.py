@@ -11,6 +11,7 @@ A part that dies takes the session down with its cause, in everybody who waits o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -44,6 +45,7 @@ from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 __all__ = ["TrainingSession"]
 
 T = TypeVar("T")
+_OPTS_AT_ONCE = 256
 
 
 class TrainingSession(Readings):
@@ -290,7 +292,7 @@ class TrainingSession(Readings):
     def store(self, values: Mapping[str, Value]) -> None:
         """Keep values for the next record of the metrics, from any thread; a name's scalars are averaged.
 
-        Nothing is kept where ``record_interval`` is 0.
+        Nothing is kept where neither ``record_interval`` nor ``record_freq`` is set.
 
         Raises:
             ConfigError: A name or a value cannot be recorded.
@@ -301,9 +303,16 @@ class TrainingSession(Readings):
         """Record values by themselves, of the given step or of this place among the events.
 
         Raises:
-            ConfigError: A name or a value cannot be recorded.
+            ConfigError: A name or a value cannot be recorded, or the step has not come.
         """
         self.require_open("record")
+        if total_steps is not None and not (
+            type(total_steps) is int and 0 <= total_steps <= self.intake.accepted_steps
+        ):
+            raise ConfigError(
+                f"record: total_steps={total_steps!r}: give an int from 0 to the steps accepted so far, "
+                f"{self.intake.accepted_steps}"
+            )
         await self._queue.put(MetricsGiven(checked_record(values), total_steps))
 
     # Control --------------------------------------------------------------------------------------
@@ -312,7 +321,7 @@ class TrainingSession(Readings):
         """Do optimisation steps on what the agent has observed, without any new experience.
 
         Returns:
-            How many were done: fewer where ``max_opts`` was reached or the agent skipped one.
+            How many were done: fewer where the session's end was reached or the agent skipped one.
 
         Raises:
             ConfigError: ``n`` is negative, or the session writes a journal, which could not be replayed then.
@@ -324,7 +333,14 @@ class TrainingSession(Readings):
             raise ConfigError(
                 "optimize: the journal cannot tell of optimisation without experiences: use journal=False"
             )
-        return await self.engine.request(lambda reply: OptimizationRequested(n, reply)) if n else 0
+        done = 0
+        while done < n and not self.is_done:  # bit by bit: others come in between, and it can be cancelled
+            some = min(_OPTS_AT_ONCE, n - done)
+            found = await self.engine.request(partial(OptimizationRequested, some))
+            done += found
+            if found < some:
+                break
+        return done
 
     async def flush(self) -> None:
         """Return when everything accepted so far is consumed and durable."""
@@ -350,6 +366,7 @@ class TrainingSession(Readings):
         intake = self.intake
         intake.check(experience)
         if not intake.reserve(experience.actor_id):
+            self.engine.pace.end(experience.actor_id)
             await checkpoint()  # a loop around observe must not hold the event loop
             intake.n_refused += 1
             return
@@ -365,6 +382,7 @@ class TrainingSession(Readings):
         intake, queue = self.intake, self._queue
         for experience in experiences:
             if not intake.reserve(experience.actor_id):
+                self.engine.pace.end(experience.actor_id)
                 intake.n_refused += 1
                 continue
             if not queue.offer(experience := intake.joined(experience)):

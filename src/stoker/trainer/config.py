@@ -168,9 +168,8 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
     try:
         decoded = msgspec.convert({**base, **settings}, agent_config)
         config = msgspec.convert({**training_preset(agent, env), **flat}, TrainConfig)
-        return with_schedule(
-            msgspec.structs.replace(config, agent_settings=decoded), base.get("schedule_steps")
-        )
+        config = msgspec.structs.replace(config, agent_settings=decoded)
+        return config if "schedule_steps" in settings else with_schedule(config, base.get("schedule_steps"))
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {_named(error, {**flat, **settings})}") from error
 

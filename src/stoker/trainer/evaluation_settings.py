@@ -14,7 +14,7 @@ __all__ = ["EvaluationSettings"]
 
 
 class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The settings of an ``Evaluator``. When it evaluates is the session's ``eval_freq``.
+    """The settings of an ``Evaluator``. When it evaluates is the session's to say.
 
     Attributes:
         n_episodes: episodes in an evaluation.

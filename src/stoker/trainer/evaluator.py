@@ -35,7 +35,7 @@ class Evaluator:
     selected for being high, so half of the luck is taken off, at twice the cost for the candidates alone.
 
     Args:
-        session: whose policy; its ``eval_freq`` says when.
+        session: whose policy; its ``eval_freq`` and ``eval_interval`` say when.
         factory: makes the evaluation's own environments.
         n_episodes, seed, stepping, max_episode_steps, concurrency: as for ``evaluate``.
         stop_at_reward: stop the session when an evaluation reaches this mean.
@@ -83,6 +83,7 @@ class Evaluator:
         self._stop_rules = tuple(stop_rules)
         self._on_evaluation = on_evaluation
         self._turn = anyio.Lock()
+        self._last_at: tuple[int, int] | None = None  # of the policy that was evaluated last
         self.last: Evaluation | None = None
         """The last evaluation of this process."""
         self.reached_goal = False
@@ -136,11 +137,12 @@ class Evaluator:
             if self._session.is_stopped:
                 return
             snapshot = await self._session.snapshot()
-            if self.last is None or self.last.total_steps < snapshot.total_steps:
+            if self._last_at != (snapshot.total_steps, snapshot.policy_version):
                 await self._evaluate(snapshot)
 
     async def _evaluate(self, snapshot: PolicySnapshot) -> None:
         settings = self._settings
+        self._last_at = (snapshot.total_steps, snapshot.policy_version)
         found = await evaluate(
             snapshot,
             self._factory,

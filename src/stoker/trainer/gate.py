@@ -32,7 +32,7 @@ class StepGate:
         self._under_way: set[ActorId] = set()
         self._done: deque[StepMetrics] = deque()
         self._changed = anyio.Event()
-        self._is_over = False
+        self._is_shut = self._is_over = False
 
     @property
     def n_ahead(self) -> int:
@@ -42,17 +42,21 @@ class StepGate:
     # Actors ---------------------------------------------------------------------------------------
 
     async def enter(self, actor_id: ActorId) -> bool:
-        """Wait until this actor may do a step; False: there will be no more.
-
-        One that comes again without a word on its last step had a failing environment: it keeps its turn.
-        """
-        while not self._is_over and actor_id not in self._under_way:
+        """Wait until this actor may do a step; False: there will be no more."""
+        while not self._is_shut and actor_id not in self._under_way:
             if self._free:
                 self._free -= 1
                 self._under_way.add(actor_id)
             else:
                 await self._changed.wait()
-        return not self._is_over
+        return not self._is_shut
+
+    def give_back(self, actor_id: ActorId) -> None:
+        """The step that this actor was let do will not come: whoever is ready may do it."""
+        if actor_id in self._under_way:
+            self._under_way.discard(actor_id)
+            self._free += 1
+            self._wake()
 
     async def tell(self, step: StepMetrics) -> None:
         """Take in what came of an actor's step."""
@@ -73,14 +77,19 @@ class StepGate:
     async def fetch(self) -> StepMetrics | None:
         """The next step that was done; None: there will be none."""
         while not self._done:
-            if self._is_over or not self.n_ahead:
+            if self._is_over or not (self.n_ahead or self._is_shut):
                 return None
             await self._changed.wait()
         return self._done.popleft()
 
+    def shut(self) -> None:
+        """Let no actor through any more; what those under way still do is told."""
+        self._is_shut = True
+        self._wake()
+
     def close(self) -> None:
-        """There will be no more steps."""
-        self._is_over = True
+        """There are no actors any more: nothing will be told."""
+        self._is_shut = self._is_over = True
         self._wake()
 
     def _wake(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
@@ -44,8 +45,10 @@ def transitions_of(dataset: Iterable[Experience] | Mapping[str, Any]) -> Iterato
         yield Experience(observation, _plain(action), float(reward), next_observation, status)
 
 
-async def feed(session: TrainingSession, dataset: Iterable[Experience] | Mapping[str, Any]) -> int:
-    """Let the session's agent observe a whole data set.
+async def feed(
+    session: TrainingSession, dataset: Iterable[Experience] | Mapping[str, Any], first: int = 0
+) -> int:
+    """Let the session's agent observe a data set, from its transition number ``first`` on.
 
     An episode that the data set breaks off is given up at its end, so that it leads into no other.
 
@@ -59,7 +62,7 @@ async def feed(session: TrainingSession, dataset: Iterable[Experience] | Mapping
     running: dict[ActorId, None] = {}
     count = 0
     try:
-        for experience in transitions_of(dataset):
+        for experience in itertools.islice(transitions_of(dataset), first, None):
             chunk.append(experience)
             if isinstance(experience, Experience):  # pyright: ignore[reportUnnecessaryIsInstance] - checked by observe_many
                 running.pop(experience.actor_id, None)
@@ -73,9 +76,9 @@ async def feed(session: TrainingSession, dataset: Iterable[Experience] | Mapping
         count += len(chunk)
     except InvalidExperience as error:
         raise ConfigError(
-            f"the data set does not fit the agent, beyond its first {count} transitions: {error}"
+            f"the data set does not fit the agent, beyond its first {first + count} transitions: {error}"
         ) from error
-    if not count:
+    if not count and not first:
         raise ConfigError("the data set is empty: give at least one transition")
     for actor_id in running:
         await session.on_episode_start(actor_id)

@@ -16,6 +16,8 @@ class Reached(NamedTuple):
 
     total_steps: int = 0
     opt_steps: int = 0
+    kept_steps: int = 0
+    """Environment steps that were not learned from as they came: those of a data set."""
 
 
 def reached_by(agent: LearningAgent, run: TrainingRun | None) -> Reached:
@@ -24,8 +26,11 @@ def reached_by(agent: LearningAgent, run: TrainingRun | None) -> Reached:
         try:
             for _, state in run.candidates():
                 session = state["session"]
-                return Reached(int(session["total_steps"]), int(session["opt_steps"]))
+                return Reached(
+                    int(session["total_steps"]),
+                    int(session["opt_steps"]),
+                    int(session.get("kept_steps", 0)),
+                )
         except StokerError:  # the session says what is wrong with the run, when it is entered
             return Reached()
-        return Reached()
     return Reached(agent.total_steps, getattr(agent, "opt_steps", 0))

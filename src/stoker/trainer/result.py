@@ -21,7 +21,8 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
         run: its directory; empty: it had none.
         total_steps, total_episodes: over all attempts.
         steps_per_sec: environment steps per second of this process.
-        best_eval_reward: the highest mean reward that was evaluated, over all attempts; None: never.
+        best_eval_reward: the best value that was evaluated, over all attempts: a mean reward, or its lower
+            bound if evaluations are compared by that; None: never.
         last_eval_reward: the last one of this process.
         restarts: how many environments failed and were made again.
         opt_steps: optimisation steps, over all attempts.

@@ -11,8 +11,12 @@ from stoker.errors import ConfigError
 __all__ = ["read_toml"]
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, where: str = "") -> dict[str, Any]:
     """A TOML file as plain values.
+
+    Args:
+        path: the file.
+        where: what errors call it, before its path.
 
     Raises:
         ConfigError: It is missing or not TOML.
@@ -21,6 +25,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             return tomllib.load(file)
     except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror}") from error
+        raise ConfigError(f"{where}{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: not TOML: {error}") from error
+        raise ConfigError(f"{where}{path}: not TOML: {error}") from error

@@ -5,8 +5,9 @@ It has no loop of its own: actors play, the session learns, and the periods of t
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from stoker.errors import ConfigError, SessionError, first_error
 from stoker.recorders import Recorder, Recording
 from stoker.runs import TrainingRun
 from stoker.session import TrainingSession
+from stoker.session.events import BarrierRequested
 from stoker.stats import StatsTracker
 from stoker.trainer.evaluator import Evaluator
 from stoker.trainer.gate import StepGate
@@ -38,9 +40,11 @@ class Trainer:
     """Trains an agent on environments that it is given.
 
     ``train`` does a whole training; inside of ``async with trainer`` it goes step by step, with
-    ``train_step`` or ``async for``. Each training goes on to the next multiple of ``max_opts`` and
-    ``max_steps`` beyond where agent and run stand: a second one does as much again, and one that was
-    interrupted does what is left. It ends with everything flushed and saved.
+    ``train_step`` or ``async for``, and without an evaluation at its end. Each training goes on to the next
+    multiple of ``max_opts``, or of ``max_steps`` if that comes first, beyond where agent and run stand: a
+    second one does as much again, and one that was interrupted does what is left. For a total over all
+    trainings give the session's own setting, as in ``Trainer(..., config, max_steps=100_000)`` with none in
+    the config. A training ends with everything flushed and saved.
 
     Args:
         agent: what learns.
@@ -81,6 +85,9 @@ class Trainer:
         self._limit = limit
         self._settings = self._session_settings(session_settings)
         self._session(Reached())  # refuses what cannot be used, before anything is begun
+        self._is_training = self._is_fetching = False
+        self._fed = 0  # transitions of a data set that the agent has observed
+        self._stack = contextlib.ExitStack()
         self._progress: Progress | None = None
         self._gate: StepGate | None = None
         self._tasks: TaskGroup | None = None
@@ -101,10 +108,13 @@ class Trainer:
             ActorFailed: An environment failed too often.
             SessionFailed: The agent, the writer or a recorder died.
         """
-        self._refuse_if_begun("train")
         limits = (self.config.max_opts, self.config.max_steps, self._settings.get("max_steps"))
         if watch is None and all(limit is None for limit in limits):
             raise ConfigError("train: set max_opts or max_steps, or it would never end")
+        with self._training("train"):
+            return await self._train(watch, watched_config)
+
+    async def _train(self, watch: Watch | None, watched_config: Any) -> TrainResult:
         session = self._session(await to_thread.run_sync(reached_by, self.agent, self.run))
         async with session:
             progress = self._begin(session, watched_config)
@@ -125,8 +135,9 @@ class Trainer:
     async def train_offline(self, dataset: Iterable[Experience] | Mapping[str, Any]) -> TrainResult:
         """Optimise ``max_opts`` times on a fixed data set, without any environment but for evaluation.
 
-        The agent observes the data set once; when it has observed as many transitions before, in a resumed
-        run, they are not given to it again. A run of this kind has no journal.
+        The agent observes the data set once: a further training on the same one, also in a resumed run, goes
+        on where the one before was in it. A run of this kind has no journal, and its recorders go by
+        optimisation steps.
 
         Args:
             dataset: experiences, or columns by name (see ``transitions_of``).
@@ -136,19 +147,23 @@ class Trainer:
                 agent skips learning on it.
             SessionFailed: The agent, the writer or a recorder died.
         """
-        self._refuse_if_begun("train_offline")
         if self.config.max_opts is None:
             raise ConfigError("train_offline: set max_opts, the number of optimisation steps")
+        with self._training("train_offline"):
+            return await self._train_offline(dataset)
+
+    async def _train_offline(self, dataset: Iterable[Experience] | Mapping[str, Any]) -> TrainResult:
         reached = await to_thread.run_sync(reached_by, self.agent, self.run)
-        offline = {"opt_interval": 0, "warmup_period": 0, "journal": False, "max_steps": None}
-        session = self._session(reached, **offline)
+        fed = reached.kept_steps if self.run is not None else self._fed
+        session = self._session(reached, **_OFFLINE)
         async with session:
             progress = self._begin(session)
             try:
                 async with anyio.create_task_group() as beside:
                     beside.start_soon(progress.evaluator.run)
-                    if not reached.opt_steps:
-                        await feed(session, dataset)
+                    self._fed = fed + await feed(session, dataset, fed)
+                    if self.run is not None and self._fed > fed:
+                        await session.checkpoint()
                     await self._optimize(session)
                     if self._evaluates(session):
                         await progress.evaluator.finish()
@@ -171,11 +186,18 @@ class Trainer:
     # Step by step ---------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self._refuse_if_begun("async with")
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._training("async with"))
+            await self._enter()
+            self._stack = stack.pop_all()  # until it is left
+        return self
+
+    async def _enter(self) -> None:
         session = self._session(await to_thread.run_sync(reached_by, self.agent, self.run))
         await session.__aenter__()
         try:
             self._gate = gate = StepGate(lambda: session.remaining_steps)
+            session.engine.intake.on_end.append(gate.shut)
             self._progress = self._begin(session, gate=gate)
             self._tasks = anyio.create_task_group()
             await self._tasks.__aenter__()
@@ -184,7 +206,6 @@ class Trainer:
             raise
         self._tasks.start_soon(self._progress.evaluator.run)
         self._tasks.start_soon(self._play, self._progress.crew, gate)
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -201,6 +222,7 @@ class Trainer:
             problem = first_error(group)
         finally:
             self._progress = self._tasks = self._gate = None
+            self._stack.close()
             given = (kind, error, traceback) if problem is error else (None, None, None)
             await progress.session.__aexit__(*given)
             self._end(progress)
@@ -221,10 +243,12 @@ class Trainer:
         """Do one environment step, and the learning that falls on it; None: the training has come to its end.
 
         Raises:
-            SessionError: The trainer is not entered.
+            SessionError: The trainer is not entered, or another call is waiting for a step.
         """
-        self._entered("train_step")
-        return await self._fetch(ahead=1)
+        session = self._entered("train_step").session
+        step = await self._fetch(ahead=1)
+        await session.engine.request(BarrierRequested)
+        return step
 
     def __aiter__(self) -> Self:
         """The steps in the order in which they are done, all actors playing at the same time.
@@ -249,8 +273,14 @@ class Trainer:
         gate = self._gate
         if gate is None:
             return None
-        gate.allow(ahead - gate.n_ahead)
-        return await gate.fetch()
+        if self._is_fetching:
+            raise SessionError("somebody is waiting for a step already: steps come one after the other")
+        self._is_fetching = True
+        try:
+            gate.allow(ahead - gate.n_ahead)
+            return await gate.fetch()
+        finally:
+            self._is_fetching = False
 
     async def _play(self, crew: Crew, gate: StepGate) -> None:
         await crew.run()
@@ -300,7 +330,7 @@ class Trainer:
             stepping=config.stepping,
             seed=config.seed,
             limit=self._limit,
-            gate=None if gate is None else gate.enter,
+            gate=gate,
             on_step=None if gate is None else gate.tell,
         )
         evaluator = Evaluator.from_settings(
@@ -331,9 +361,26 @@ class Trainer:
             raise SessionError(f"{what}: enter the trainer first, as in `async with trainer:`")
         return self._progress
 
-    def _refuse_if_begun(self, what: str) -> None:
-        if self._progress is not None:
+    @contextlib.contextmanager
+    def _training(self, what: str) -> Generator[None]:
+        """One training at a time: two of them would share the agent."""
+        if self._is_training:
             raise SessionError(f"{what}: this trainer is in a training already")
+        self._is_training, self.result = True, None
+        try:
+            yield
+        finally:
+            self._is_training = False
+
+
+_OFFLINE: dict[str, Any] = {
+    "opt_interval": 0,
+    "warmup_period": 0,
+    "max_steps": None,
+    "max_staleness": None,
+    "journal": False,
+    "checkpoint_freq": 0,
+}
 
 
 def _next_multiple(reached: int, limit: int | None) -> int | None:

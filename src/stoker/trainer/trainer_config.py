@@ -6,7 +6,7 @@ import difflib
 import json
 import math
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_args
 
 import msgspec
 
@@ -20,6 +20,9 @@ __all__ = ["TrainerConfig"]
 
 _PERIODS = ("opt_interval", "warmup_period", "eval_interval", "record_interval", "save_interval")
 _LIMITS = ("max_opts", "max_steps")
+_LEAST = {"num_envs": 1, "seed": 0, "sync_interval": 1, "max_staleness": 0}
+_CHOICES: dict[str, tuple[str, ...]] = {"stepping": get_args(Stepping), "actors": get_args(Place)}
+_NONE = "none"
 
 
 class TrainerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,8 +87,15 @@ class TrainerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 msgspec.structs.force_setattr(self, name, None)
             elif value is not None and (type(value) is not int or value < 0):
                 raise ConfigError(f"{name}={value!r}: give an int of at least 1; 0 or None means no limit")
-        if type(self.num_envs) is not int or self.num_envs < 1:
-            raise ConfigError(f"num_envs={self.num_envs!r}: give an int of at least 1")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is None and name != "num_envs":
+                continue
+            if type(value) is not int or value < least:
+                raise ConfigError(f"{name}={value!r}: give an int of at least {least}")
+        for name, choices in _CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                raise ConfigError(f"{name}={value!r}: choose one of {', '.join(choices)}")
         if self.max_opts is not None and not self.opt_interval:
             raise ConfigError(
                 f"max_opts={self.max_opts} is never reached with opt_interval=0: limit max_steps instead"
@@ -107,7 +117,7 @@ class TrainerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Raises:
             ConfigError: A key is unknown, or a value of a wrong type or range; the message names it.
         """
-        flat = _underscored(values)
+        flat = {key: None if value == _NONE else value for key, value in _underscored(values).items()}
         _refuse_unknown(flat, cls, where)
         if isinstance(nested := flat.get("evaluation"), dict):
             _refuse_unknown(cast("dict[str, Any]", nested), EvaluationSettings, f"{where}: [evaluation]")
@@ -128,12 +138,13 @@ class TrainerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         files.write_atomically(Path(path), lambda file: file.write(data))
 
     def to_toml(self) -> str:
-        """The text that ``load`` reads; what is None is left out, as TOML has no word for it."""
+        """The text that ``load`` reads; None, which TOML lacks, is left out, or "none" if need be."""
         values = cast("dict[str, Any]", msgspec.to_builtins(self))
         tables = cast(
             "dict[str, dict[str, Any]]", {key: v for key, v in values.items() if isinstance(v, dict)}
         )
-        lines = [*_lines({key: value for key, value in values.items() if key not in tables})]
+        lines = _lines({key: value for key, value in values.items() if key not in tables})
+        lines += ['seed = "none"'] if self.seed is None else []
         for name, table in tables.items():
             lines += ["", f"[{name}]", *_lines(table)]
         return "\n".join(lines) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from training_parts import bits, dqn, feed, unequal
@@ -115,3 +116,25 @@ async def test_an_agent_that_needs_memory_gets_no_action_that_it_did_not_choose(
             await session.observe_many([mine, mine])
         await session.observe_many([mine])
     assert [experience.memory is not None for experience in agent.experiences] == [True, True]
+
+
+@pytest.mark.parametrize(("opt_interval", "warmup"), [(1, 0), (3, 0), (4, 50)])
+async def test_samples_per_insert_are_what_the_settings_say(opt_interval: int, warmup: int) -> None:
+    """Within one batch at any moment, whatever the actors' pace: batch_size / opt_interval."""
+    agent = dqn(learning_starts=4)
+    drawn = 0
+    sample = agent.replay.sample
+
+    def counting(batch_size: int) -> Any:
+        nonlocal drawn
+        drawn += batch_size
+        return sample(batch_size)
+
+    agent.replay.sample = counting  # type: ignore[method-assign]
+    async with TrainingSession(agent, opt_interval=opt_interval, warmup_period=warmup) as session:
+        for first in range(0, 300, 37):
+            await feed(session, first, first + 37)
+            await session.flush()
+            learned_from = max(warmup, 4)
+            expected = 4 * max(0, session.total_steps - learned_from) / opt_interval
+            assert abs(drawn - expected) <= 4

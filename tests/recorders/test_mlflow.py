@@ -406,3 +406,14 @@ def test_settings_that_cannot_be_used_are_refused() -> None:
         MLflowRecorder(most_kept=0)
     with pytest.raises(ConfigError, match=r"MLflowRecorder\(tracking_uri="):
         MLflowRecorder().open(RunContext(name="x"))
+
+
+def test_the_environment_says_where_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'ours.db'}")
+    recorder = MLflowRecorder()
+    recorder.open(RunContext(name="named", directory=tmp_path))
+    recorder.close("finished")
+    assert (tmp_path / "ours.db").exists()
+    assert not (tmp_path / "mlflow.db").exists()

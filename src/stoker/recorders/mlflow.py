@@ -8,6 +8,7 @@ to a bound, and sent when the server is back.
 from __future__ import annotations
 
 import logging
+import os
 import posixpath
 import re
 import time
@@ -52,8 +53,8 @@ class MLflowRecorder:
     beyond the point where a resumed run goes on stays, and the tag ``stoker.resumed_at`` says where that is.
 
     Args:
-        tracking_uri: the server or store; None: a SQLite store in the run's directory,
-            ``mlflow.db``, with artifacts in ``mlartifacts`` beside it.
+        tracking_uri: the server or store; None: what ``MLFLOW_TRACKING_URI`` says, else a SQLite store in the
+            run's directory, ``mlflow.db``, with artifacts in ``mlartifacts`` beside it.
         experiment: its name; None: the run's name.
         run_name: what MLflow shows; None: version and id of the run.
         tags: further tags.
@@ -166,8 +167,8 @@ class MLflowRecorder:
 
     def _where(self, context: RunContext) -> tuple[str, str | None]:
         """The store, and where its artifacts go if that is ours to say."""
-        if self._tracking_uri is not None:
-            return self._tracking_uri, None
+        if (given := self._tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")) is not None:
+            return given, None
         if context.directory is None:
             raise ConfigError("the run has no directory: use MLflowRecorder(tracking_uri=...)")
         directory = context.directory.absolute()

@@ -15,7 +15,7 @@ from stoker import TrainingSession, run_actors
 
 
 async def train(folder: str) -> None:
-    async with TrainingSession(PortableAgent(), actor_timeout_s=1.0) as session:
+    async with TrainingSession(PortableAgent(), actor_timeout_s=10.0) as session:
         print("begun", flush=True)
         await run_actors(session, partial(holding_the_lock, folder), 2, place="processes")
 

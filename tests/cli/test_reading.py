@@ -117,7 +117,8 @@ def test_eval_prints_a_report(trained: Any, capsys: Capture) -> None:
     head, *lines = capsys.readouterr().out.splitlines()
     assert head == "=== Eval @ step 800 (2 episodes) ==="
     assert [line.partition(":")[0] for line in lines] == [
-        "max_reward", "mean_length", "mean_reward", "min_reward", "std_reward"
+        "iqm_high", "iqm_low", "iqm_reward", "max_reward", "mean_length", "mean_reward", "median_reward",
+        "min_reward", "std_reward",
     ]  # fmt: skip
 
 

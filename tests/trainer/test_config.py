@@ -146,7 +146,7 @@ def test_a_toml_file_that_cannot_be_read_is_a_typed_error(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=rf"--config .*x\.toml: {problem}"):
-        read_toml(path)
+        read_toml(path, "--config ")
 
 
 def test_a_presets_schedule_ends_with_the_training() -> None:

@@ -43,10 +43,11 @@ async def _train(config: TrainConfig, arguments: TrainArguments, guard: Guard) -
 
 async def _train_guarded(config: TrainConfig, arguments: TrainArguments, guard: Guard) -> int:
     from stoker.runs import TrainingRun
-    from stoker.trainer import agent_for
+    from stoker.trainer.making import agent_for, env_for
 
+    env_for(config).close()  # a wrong name is told at once, and leaves no directory behind
     set_threads(config)
-    agent = agent_for(config)  # a wrong name leaves no directory behind
+    agent = agent_for(config)
     _check_session(config)
     place = arguments.place
     run = await TrainingRun.create(place.name, place.run_version, root=place.runs_dir)

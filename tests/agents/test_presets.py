@@ -32,6 +32,8 @@ def test_cartpole_has_the_settings_that_were_measured() -> None:
         "n_step": 4,
         "double": True,
         "max_grad_norm": None,
+        "learning_rate_schedule": "linear",
+        "schedule_steps": 100_000,
     }
     # What has come to the settings since stays as it was: off.
     assert msgspec.to_builtins(preset("dqn", "CartPole-v1")) == {

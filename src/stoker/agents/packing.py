@@ -96,12 +96,15 @@ class PackedAdam:
         weights: to be optimised.
         gradients: of them, as ``allocate_gradients`` gave it.
         learning_rate: its step size.
+
+    Attributes:
+        learning_rate: the step size of the next step.
     """
 
     def __init__(self, weights: PackedWeights, gradients: torch.Tensor, learning_rate: float) -> None:
         self._weights = weights
         self._gradients = gradients
-        self._learning_rate = learning_rate
+        self.learning_rate = learning_rate
         self._mean = torch.zeros_like(weights.values)
         self._square = torch.zeros_like(weights.values)
         self._step = torch.zeros((), device=weights.values.device)
@@ -119,7 +122,7 @@ class PackedAdam:
             amsgrad=False,
             beta1=0.9,
             beta2=0.999,
-            lr=self._learning_rate,
+            lr=self.learning_rate,
             weight_decay=0.0,
             eps=1e-8,
             maximize=False,

@@ -43,6 +43,9 @@ PRESETS: Mapping[tuple[str, str], Preset] = {
             # every 50 updates, without double targets, values grow to tens of times what can be earned, and
             # 475 is met by luck. A value reaches back n_step steps for each copy.
             learning_rate=2.3e-3,
+            # Smaller to the end: else a policy that has long been there may be lost again at any time.
+            learning_rate_schedule="linear",
+            schedule_steps=100_000,
             target_update_interval=256,
             tau=None,
             double=True,

@@ -426,3 +426,29 @@ def test_images_and_other_dtypes_learn(dtype: type) -> None:
     before = weights(agent._online)
     assert agent.learn() is not None
     assert not torch.equal(weights(agent._online), before)
+
+
+def test_the_schedule_reaches_the_weights() -> None:
+    """At its end an update moves nothing, and halfway half as far as without a schedule."""
+    moved: dict[str, float] = {}
+    for name, settings in {
+        "constant": {},
+        "half": {"learning_rate_schedule": "linear", "schedule_steps": 80},
+        "end": {"learning_rate_schedule": "linear", "schedule_steps": 40},
+    }.items():
+        agent = DQN(
+            gymnasium.spaces.Box(-1, 1, (3,), np.float32),
+            gymnasium.spaces.Discrete(2),
+            DQNConfig(learning_starts=0, batch_size=8, hidden_sizes=(8,), learning_rate=1e-3, **settings),
+            seed=1,
+        )
+        rng = np.random.default_rng(0)
+        rows = rng.uniform(-1, 1, (41, 3)).astype(np.float32)
+        agent.observe(
+            [Experience(rows[k], k % 2, 1.0, rows[k + 1], EpisodeStatus.CONTINUING) for k in range(40)]
+        )
+        before = agent._weights.values.clone()
+        agent.learn()
+        moved[name] = float((agent._weights.values - before).norm())
+    assert moved["end"] == 0.0
+    assert moved["half"] == pytest.approx(moved["constant"] / 2, rel=1e-4)

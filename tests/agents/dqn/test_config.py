@@ -127,3 +127,17 @@ def test_the_exploration_rate_is_epsilon_or_the_temperature() -> None:
     for total_steps in (0, 5_000, 10**9):
         assert epsilon.exploration_rate_at(total_steps) == epsilon.epsilon_at(total_steps)
         assert softmax.exploration_rate_at(total_steps) == 0.5
+
+
+@pytest.mark.parametrize(("total_steps", "rate"), [(0, 0.4), (25, 0.3), (50, 0.2), (100, 0.0), (900, 0.0)])
+def test_a_linear_schedule_by_table(total_steps: int, rate: float) -> None:
+    config = DQNConfig(learning_rate=0.4, learning_rate_schedule="linear", schedule_steps=100)
+    assert config.learning_rate_at(total_steps) == pytest.approx(rate)
+    assert DQNConfig(learning_rate=0.4).learning_rate_at(total_steps) == 0.4
+
+
+def test_a_schedule_needs_its_length() -> None:
+    with pytest.raises(ConfigError, match="schedule_steps must be .*got None"):
+        DQNConfig(learning_rate_schedule="linear")
+    with pytest.raises(ConfigError, match="learning_rate_schedule must be constant or linear"):
+        DQNConfig(learning_rate_schedule="cosine")  # type: ignore[arg-type]

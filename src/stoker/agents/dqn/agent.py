@@ -241,6 +241,7 @@ class DQN:
                 )
             self._online.backward(activations, found.gradient)
             self._limit_gradients()
+            self._optimizer.learning_rate = config.learning_rate_at(self.total_steps)
             self._optimizer.step()
             self.opt_steps += 1
             self._follow()

@@ -24,6 +24,12 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     learning_rate: float = 3e-4
     """Step size of Adam."""
 
+    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    """Whether learning_rate stays, or falls linearly to 0 over schedule_steps."""
+
+    schedule_steps: int | None = None
+    """Environment steps over which a linear schedule falls to 0, such as those of the whole training."""
+
     gamma: float = 0.99
     """Discount per environment step, from 0 to 1."""
 
@@ -107,6 +113,17 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     def __post_init__(self) -> None:
         require_real("learning_rate", self.learning_rate, above=0.0)
+        schedule = self.learning_rate_schedule
+        require(schedule in ("constant", "linear"), "learning_rate_schedule", schedule, "constant or linear")
+        if self.schedule_steps is not None:
+            require_whole("schedule_steps", self.schedule_steps, at_least=1)
+        require(
+            schedule == "constant" or self.schedule_steps is not None,
+            "schedule_steps",
+            self.schedule_steps,
+            'a whole number of environment steps with learning_rate_schedule="linear", such as those of the '
+            "whole training",
+        )
         require_real("gamma", self.gamma, low=0.0, high=1.0)
         require_whole("batch_size", self.batch_size, at_least=1)
         require_whole("buffer_size", self.buffer_size, at_least=1)
@@ -158,6 +175,12 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
                 getattr(self, field),
                 f"at most buffer_size ({self.buffer_size}), or learning would never start",
             )
+
+    def learning_rate_at(self, total_steps: int) -> float:
+        """The step size after that many environment steps, and nothing else decides it."""
+        if self.learning_rate_schedule == "constant" or self.schedule_steps is None:
+            return self.learning_rate
+        return self.learning_rate * max(1.0 - total_steps / self.schedule_steps, 0.0)
 
     def epsilon_at(self, total_steps: int) -> float:
         """The share of random actions after that many environment steps, and nothing else decides it."""

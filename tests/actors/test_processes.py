@@ -322,3 +322,39 @@ async def test_ctrl_c_ends_it_without_a_word_from_the_processes(when: str, tmp_p
     out, err = program.end()
     assert (out, err) == ("interrupted\n", "")
     assert have_ended(children)
+
+
+class Large(PortableAgent):
+    """Its policy is larger than what a pipe holds at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ballast = bytes(1 << 20)
+
+    def policy(self) -> Any:
+        policy = super().policy()
+        policy.ballast = self.ballast
+        return policy
+
+
+async def test_a_process_that_dies_while_it_comes_up_holds_up_nobody() -> None:
+    agent = Large()
+    killed: list[int] = []
+
+    async def kill_the_first() -> None:
+        while not killed:
+            for child in psutil.Process().children():
+                if "spawn_main" in " ".join(child.cmdline()):
+                    child.kill()
+                    killed.append(child.pid)
+                    return
+            await anyio.sleep(0.01)
+
+    with anyio.fail_after(100):
+        async with TrainingSession(agent, max_steps=60) as session:
+            crew = Crew(session, Seeded, 2, place="processes", seed=1)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(kill_the_first)
+                await crew.run()
+    assert agent.total_steps == 60
+    assert crew.restarts == len(killed) == 1

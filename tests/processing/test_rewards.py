@@ -44,7 +44,8 @@ def test_without_settings_nothing_changes() -> None:
 
 
 def test_rewards_are_divided_by_the_spread_of_returns() -> None:
-    # gamma 0.5; returns of "a": 2, 0.5 * 2 + 3 = 4, ended; of "b": 6, 0.5 * 6 - 1 = 2; of "a" anew: 8
+    # gamma 0.5; returns of "a": 2, 0.5 * 2 + 3 = 4, ended; of "b": 6, 0.5 * 6 - 1 = 2; of "a" anew: 8;
+    # and the 0 that all of them begin with, counted once
     scaler = RewardScaler(0.5, normalize=True)
     stream = [
         (step(2.0, C, "a"), [2.0]),
@@ -53,8 +54,8 @@ def test_rewards_are_divided_by_the_spread_of_returns() -> None:
         (step(-1.0, C, "b"), [2.0, 6.0, 4.0, 2.0]),
         (step(8.0, C, "a"), [2.0, 6.0, 4.0, 2.0, 8.0]),
     ]
-    for at, (experience, returns) in enumerate(stream):
-        expected = experience.reward / (np.std(returns) if at else 1.0)
+    for experience, returns in stream:
+        expected = experience.reward / np.std([0.0, *returns])
         assert scaler.scaled(experience) == pytest.approx(expected, rel=1e-6)
 
 
@@ -66,20 +67,33 @@ def test_an_episodes_return_begins_at_nothing(end: EpisodeStatus | None) -> None
         scaler.give_up(0)
     scaler.scaled(step(1.0))
     assert scaler.state_dict()["returns"] == [1.0]
-    assert scaler.scale == pytest.approx(np.std([5.0, 1.0]))
+    assert scaler.scale == pytest.approx(np.std([0.0, 5.0, 1.0]))
 
 
-@pytest.mark.parametrize("rewards", [[3.0], [3.0, 3.0, 3.0], [0.0, 0.0]], ids=["first", "equal", "none"])
-def test_rewards_are_left_alone_until_returns_have_differed(rewards: list[float]) -> None:
+def test_rewards_are_left_alone_until_there_is_one() -> None:
     scaler = RewardScaler(0.9, normalize=True)
-    assert [scaler.scaled(step(reward, TERMINATED)) for reward in rewards] == rewards
+    assert [scaler.scaled(step(0.0, TERMINATED)) for _ in range(3)] == [0.0] * 3
+    assert scaler.scale == 1.0
+
+
+@pytest.mark.parametrize("reward", [5.0, -16.0, 1e-4])
+def test_actors_that_begin_in_step_do_not_blow_their_rewards_up(reward: float) -> None:
+    """Their first returns hardly differ: scaled by these alone, rewards would be thousands."""
+    scaler = RewardScaler(0.99, normalize=True)
+    noise = np.random.default_rng(0)
+    found = [
+        abs(scaler.scaled(step(reward * (1 + 1e-4 * noise.normal()), C, actor_id)))
+        for _ in range(20)
+        for actor_id in range(8)
+    ]
+    assert max(found) < 5.0
 
 
 def test_clipping_comes_after_dividing() -> None:
     scaler = RewardScaler(0.0, normalize=True, clip=1.5)
-    assert scaler.scaled(step(1.0)) == 1.0
-    assert scaler.scaled(step(-99.0)) == -1.5  # divided by 50: -1.98
-    assert scaler.scaled(step(10.0)) == pytest.approx(10.0 / np.std([1.0, -99.0, 10.0]), rel=1e-6)
+    assert scaler.scaled(step(1.0)) == 1.5  # divided by 0.5: 2
+    assert scaler.scaled(step(-99.0)) == -1.5  # divided by 46.9: -2.1
+    assert scaler.scaled(step(10.0)) == pytest.approx(10.0 / np.std([0.0, 1.0, -99.0, 10.0]), rel=1e-6)
 
 
 @given(rewards=st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=50), cut=st.integers(0, 50))

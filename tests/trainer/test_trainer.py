@@ -244,6 +244,12 @@ async def test_a_data_set_that_does_not_fit_is_refused(data: Any, said: str) -> 
         await trainer.train_offline(data)
 
 
+async def test_offline_a_schedule_in_environment_steps_is_refused() -> None:
+    agent = box_agent(learning_rate_schedule="linear", schedule_steps=100)
+    with pytest.raises(ConfigError, match="learning_rate_schedule='linear' goes by environment steps"):
+        await Trainer(agent, ChainEnv, TrainerConfig(max_opts=10)).train_offline(dataset(30))
+
+
 async def test_offline_needs_a_number_of_optimisation_steps() -> None:
     with pytest.raises(ConfigError, match="max_opts"):
         await Trainer(box_agent(), ChainEnv, TrainerConfig(max_steps=10)).train_offline(dataset(30))

@@ -28,7 +28,7 @@ from stoker.errors import ConfigError
 __all__ = ["main"]
 
 
-def main(pipe: Connection, packed: bytes, assignment: Assignment, backend: str) -> None:
+def main(pipe: Connection, assignment: Assignment, backend: str) -> None:
     """Play until told to stop, or until the training is gone.
 
     Args:
@@ -42,6 +42,10 @@ def main(pipe: Connection, packed: bytes, assignment: Assignment, backend: str) 
     _end_with_the_parent()
     factory: EnvFactory
     policy: OwnPolicy
+    try:
+        packed = pipe.recv_bytes()
+    except (EOFError, OSError):
+        os._exit(1)  # nobody is left to play for
     factory, policy = cast("Any", ForkingPickler).loads(packed)
     # What the environment starts must not hold the pipe open.
     os.set_inheritable(pipe.fileno(), False)  # noqa: FBT003 - it takes no keyword

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["OwnPolicy", "PolicyFeed", "Weights"]
 
 
-class Weights(msgspec.Struct, frozen=True):
+class Weights(msgspec.Struct, frozen=True, eq=False, weakref=True):
     """What a copy is brought up to date with.
 
     Attributes:

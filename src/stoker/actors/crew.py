@@ -38,6 +38,7 @@ class _Player(Protocol):
 
     report: ActorReport
     in_env_since: float | None
+    is_coming_up: bool
 
     async def run(self, turns: Turns | None = None, place: int = 0) -> None: ...
 
@@ -182,6 +183,9 @@ class Crew:
             done_at = done_at or (now if self._session.is_done else 0.0)
             for actor in self._actors:
                 since, actor_id = actor.in_env_since, actor.report.actor_id
+                if done_at and actor.is_coming_up:
+                    actor.give_up()
+                    continue
                 if since is not None and done_at and now - done_at >= min(_DONE_S, limit_s):
                     logger.warning("actor %r: its environment has not come back; it is let go", actor_id)
                     actor.give_up()

@@ -68,11 +68,11 @@ async def play_episode(
         EnvironmentFailed: The environment raised, or gave what the agent cannot take.
         ConfigError: Doing the steps again led elsewhere: the environment is not deterministic.
     """
-    first, info = await _of_env(env.reset(seed))
+    first, info = await of_env(env.reset(seed))
     observation = _own(first)
     total_reward, steps = 0.0, len(played)
     for number, step in enumerate(played):
-        seen, reward, terminated, truncated, info = await _of_env(env.step(step.action))
+        seen, reward, terminated, truncated, info = await of_env(env.step(step.action))
         observation = _own(seen)
         outcome = _outcome(reward, terminated, truncated)
         if outcome != (step.reward, step.status) or not _equal(observation, step.next_observation):
@@ -83,12 +83,12 @@ async def play_episode(
             )
         total_reward += step.reward
     if played and played[-1].status.is_done:
-        extras = {**_success(info), **await _of_env(env.episode_extras())}
+        extras = {**_success(info), **await of_env(env.episode_extras())}
         return check_record(EpisodeRecord(total_reward, steps, played[-1].status, extras))
     while await listener.goes_on():
         try:
             action = await listener.act(observation)
-            seen, reward, terminated, truncated, info = await _of_env(env.step(action))
+            seen, reward, terminated, truncated, info = await of_env(env.step(action))
             next_observation = _own(seen)
             reward, status = _outcome(reward, terminated, truncated)
             await listener.observe(observation, action, reward, next_observation, status)
@@ -96,7 +96,7 @@ async def play_episode(
             steps += 1
             observation = next_observation
             if status.is_done:
-                extras = {**_success(info), **await _of_env(env.episode_extras())}
+                extras = {**_success(info), **await of_env(env.episode_extras())}
                 return check_record(EpisodeRecord(total_reward, steps, status, extras))
         except InvalidExperience as error:  # a NaN reward or extra, an observation of another shape
             raise EnvironmentFailed from error
@@ -149,7 +149,7 @@ async def open_played(factory: EnvFactory, stepping: Stepping, name: str) -> Pla
         EnvironmentFailed: The factory raised.
         ConfigError: What it made cannot be played.
     """
-    return await _of_env(make_played(factory, stepping, name))
+    return await of_env(make_played(factory, stepping, name))
 
 
 async def close_played(env: PlayedEnv, name: str) -> None:
@@ -160,7 +160,7 @@ async def close_played(env: PlayedEnv, name: str) -> None:
         logger.warning("%s: closing it failed", name, exc_info=True)
 
 
-async def _of_env(call: Awaitable[T]) -> T:
+async def of_env(call: Awaitable[T]) -> T:
     """What the environment returns; what it raises is marked as its own fault."""
     try:
         return await call

@@ -6,9 +6,11 @@ Between processes they are bytes: values by the journal's encoding, nothing of w
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -193,6 +195,19 @@ def told_from(data: bytes, actor_id: ActorId) -> Told:
 _PLAYED = ("env_s", "act_s", "wait_s", "syncs", "version", "asks")
 
 
+_encoding = threading.Lock()
+_encoded: WeakKeyDictionary[Weights, bytes] = WeakKeyDictionary()
+
+
+def _weights_as_bytes(order: Weights) -> bytes:
+    """Encoded once for all workers that are due together: weights may be megabytes."""
+    with _encoding:
+        if (data := _encoded.get(order)) is None:
+            data = encode((1, order.version, dict(order.weights)), "the policy's weights")
+            _encoded[order] = data
+        return data
+
+
 def order_to(order: Order) -> bytes:
     """What a worker is told, as bytes.
 
@@ -203,7 +218,7 @@ def order_to(order: Order) -> bytes:
         case Credit():
             return encode((0, order.n_steps))
         case Weights():
-            return encode((1, order.version, dict(order.weights)), "the policy's weights")
+            return _weights_as_bytes(order)
         case Granted():
             return encode((2,))
         case Abandon():

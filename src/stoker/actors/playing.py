@@ -43,6 +43,8 @@ class Actor:
         gate: asked before each step.
     """
 
+    is_coming_up = False
+
     def __init__(
         self,
         session: TrainingSession,
@@ -123,7 +125,8 @@ class Actor:
                 self._raise_if_stuck()
             except EnvironmentFailed as failure:
                 self._pass_on()
-                await self._recover(failure.__cause__ or failure)
+                if not self._session.is_done:  # else nobody needs another one
+                    await self._recover(failure.__cause__ or failure)
             finally:
                 self.in_env_since = None
                 if env is not None:

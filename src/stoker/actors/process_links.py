@@ -102,7 +102,10 @@ class ProcessLink:
         """Start the process; ``Ready`` or ``Gone`` is told when it is up or is not."""
         context = multiprocessing.get_context("spawn")
         self._pipe, self._far_end = context.Pipe()
-        arguments = (self._far_end, _packed(self._load), *self._rest)
+        # Not with the process: its start would wait, with the lock, until it has come up and taken them, and
+        # for ever if it does not come up.
+        self._packed = _packed(self._load)
+        arguments = (self._far_end, *self._rest)
         self._process = context.Process(target=main, args=arguments, name=self._name, daemon=True)
         self._load = None
         self._writer = threading.Thread(target=self._write, name=f"{self._name}-writer", daemon=True)
@@ -185,6 +188,11 @@ class ProcessLink:
     # On the writer's -----------------------------------------------------------------------------------
 
     def _write(self) -> None:
+        try:
+            self._pipe.send_bytes(self._packed)
+        except OSError:
+            return  # the process is gone, which the reader tells
+        self._packed = b""
         while (order := self._orders.get()) is not None:
             try:
                 self._pipe.send_bytes(order_to(order))

@@ -87,6 +87,8 @@ class RemoteActor:
         self.report = ActorReport(actor_id)
         self.in_env_since: float | None = None
         """When it was last heard of, while it waits for nothing of the session, in monotonic seconds."""
+        self.is_coming_up = False
+        """Whether its process is being started: nothing of it would be missed."""
         self._session = session
         self._actor_id: ActorId = actor_id
         self._make_link = make_link
@@ -121,7 +123,7 @@ class RemoteActor:
         try:
             while self._plays_on():
                 cause = await self._live()
-                if cause is not None:
+                if cause is not None and self._plays_on():
                     self._give_back()
                     await recover(self.report, self._failures, cause)
         finally:
@@ -186,7 +188,11 @@ class RemoteActor:
                 return
             self._open(link)
             with anyio.move_on_after(_BOOT_S):
-                told = await self._next(link)
+                self.is_coming_up = True
+                try:
+                    told = await self._next(link)
+                finally:
+                    self.is_coming_up = False
                 if isinstance(told, Gone) and told.exit_code == 1:
                     raise ConfigError(
                         f"actor {self._actor_id!r}: its process ended before it could begin; what it printed "
@@ -207,6 +213,14 @@ class RemoteActor:
             told = await self._next(link)
             self.in_env_since = None
             await self._hear(told, link)
+        # What is on its way may be the end of an episode all of whose steps were accepted.
+        link.order(Stop())
+        while self._is_there and not self._session.engine.queue.is_closed:
+            self.in_env_since = time.monotonic()
+            told = await self._next(link)
+            self.in_env_since = None
+            if isinstance(told, Played):
+                await self._take_in(told, link)
 
     async def _see_off(self, link: Link, *, at_once: bool) -> None:
         """Have the worker end, if there is one, and wait for that; not for ever."""
@@ -361,5 +375,7 @@ class RemoteActor:
         self._refused = None
         self._session.engine.pace.end(self._actor_id)
         self._give_back()
+        if not self._plays_on():
+            return
         await recover(self.report, self._failures, cause)
         link.order(Again())

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import anyio
 
 from stoker.actors.crew import Crew
+from stoker.actors.episodes import of_env
 from stoker.actors.failures import EnvironmentFailed, FailureLimit
 from stoker.actors.playing import Actor, EnvFactory
 from stoker.actors.report import ActorReport
@@ -236,11 +237,7 @@ class _VectorActor(Actor):
         before_s = self.report.env_s - env.busy_s
         self.in_env_since = time.monotonic()
         try:
-            return await call
-        except ConfigError:  # no vector environment as stoker understands it: trying again will not help
-            raise
-        except Exception as error:
-            raise EnvironmentFailed from error
+            return await of_env(call)
         finally:
             self.in_env_since = None
             for report in self.reports:

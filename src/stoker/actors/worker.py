@@ -15,7 +15,7 @@ import msgspec
 
 from stoker.actors.copies import OwnPolicy, Weights
 from stoker.actors.episodes import EnvFactory, close_played, open_played, play_episode
-from stoker.actors.failures import EnvironmentFailed
+from stoker.actors.failures import EnvironmentFailed, described
 from stoker.actors.mailbox import Mailbox
 from stoker.actors.messages import (
     Abandon,
@@ -152,6 +152,8 @@ class Worker:
         number, self._episode = self._episode, self._episode + 1
         seed = None if mine.seed is None else episode_seed(mine.seed, mine.actor_id, number)
         self._add(EpisodeStarted(mine.actor_id, seed))
+        if number == mine.episode:
+            self._flush()  # should this one kill it, whoever comes after it begins the next
         record = await play_episode(env, self, seed)
         if record is not None:
             self._add(EpisodeEnded(record, mine.actor_id))
@@ -281,4 +283,9 @@ class Worker:
         if fresh is None and self._newer is not None:
             fresh = self._newer(self._policy.version)
         if fresh is not None and fresh.version >= self._policy.version:
-            self._policy.load(fresh)
+            try:
+                self._policy.load(fresh)
+            except ConfigError:
+                raise
+            except Exception as error:
+                raise ConfigError(f"the policy cannot load its weights ({described(error)})") from error

@@ -11,6 +11,7 @@ import copy
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 import gymnasium
@@ -100,17 +101,19 @@ def stack_frames(factory: Callable[[], Any], n: int) -> Callable[[], Any]:
         ConfigError: n is below 1; or later, by the factory: such observations cannot be stacked.
     """
     _check_number(n)
+    # Of this module, so that a factory which can be sent to another process still can be.
+    return partial(_make_awaited if inspect.iscoroutinefunction(factory) else _make, factory, n)
 
-    def make() -> Any:
-        made = factory()
-        if inspect.isawaitable(made):
-            return _later(made, lambda env: _with_stacks(env, n))
-        return _with_stacks(made, n)
 
-    async def make_awaited() -> Any:
-        return _with_stacks(await factory(), n)
+def _make(factory: Callable[[], Any], n: int) -> Any:
+    made = factory()
+    if inspect.isawaitable(made):
+        return _later(made, lambda env: _with_stacks(env, n))
+    return _with_stacks(made, n)
 
-    return make_awaited if inspect.iscoroutinefunction(factory) else make
+
+async def _make_awaited(factory: Callable[[], Any], n: int) -> Any:
+    return _with_stacks(await factory(), n)
 
 
 class _StackedPlayed:

@@ -73,9 +73,9 @@ class RunningMoments:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Become what ``state_dict`` described."""
         self._count = int(state["count"])
-        self._mean = state["mean"].numpy().copy()
-        self._squares = state["squares"].numpy().copy()
-        self._pending = list(state["pending"].numpy().copy())
+        self._mean = state["mean"].cpu().numpy().copy()
+        self._squares = state["squares"].cpu().numpy().copy()
+        self._pending = list(state["pending"].cpu().numpy().copy())
 
     def _rows(self) -> NDArray[np.float64]:
         """What waits for its batch to be full, one vector per row."""

@@ -114,7 +114,10 @@ class NStepWindows:
 
 
 def _stacked(values: Sequence[Any]) -> torch.Tensor:
-    return torch.as_tensor(np.stack(values)) if values else torch.empty(0)
+    if not values:
+        return torch.empty(0)
+    stacked = np.stack(values)
+    return torch.as_tensor(stacked.astype(np.float64) if stacked.dtype == np.longdouble else stacked)
 
 
 def _listed(actions: Sequence[Any]) -> torch.Tensor | list[int]:
@@ -127,4 +130,4 @@ def _listed(actions: Sequence[Any]) -> torch.Tensor | list[int]:
 
 def _each(values: torch.Tensor | Sequence[Any]) -> Sequence[Any]:
     """What ``_listed`` or ``_stacked`` took, each in an array of its own: a view would keep all in memory."""
-    return [row.numpy().copy() for row in values] if isinstance(values, torch.Tensor) else values
+    return [row.cpu().numpy().copy() for row in values] if isinstance(values, torch.Tensor) else values

@@ -41,7 +41,9 @@ class RewardScaler:
         self._normalize = normalize
         self._clip = clip
         self._returns: dict[ActorId, float] = {}  # of the running episodes
-        self._count = 0
+        self._count = (
+            1  # the 0 that a return begins with: else the first ones, nearly equal, would scale alone
+        )
         self._mean = 0.0
         self._squares = 0.0  # sum of squared deviations from the mean (Welford 1962)
 
@@ -52,7 +54,7 @@ class RewardScaler:
 
     @property
     def scale(self) -> float:
-        """What rewards are divided by at present: 1 until two returns have differed."""
+        """What rewards are divided by at present: 1 until there was a return other than 0."""
         return math.sqrt(self._squares / self._count + _TINY) if self._normalize and self._squares else 1.0
 
     def scaled(self, experience: Experience) -> float:

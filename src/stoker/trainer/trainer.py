@@ -149,6 +149,12 @@ class Trainer:
         """
         if self.config.max_opts is None:
             raise ConfigError("train_offline: set max_opts, the number of optimisation steps")
+        agent_config = getattr(self.agent, "config", None)
+        if getattr(agent_config, "learning_rate_schedule", "constant") != "constant":
+            raise ConfigError(
+                "train_offline: learning_rate_schedule='linear' goes by environment steps, of which there "
+                "are none: make the agent with 'constant'"
+            )
         with self._training("train_offline"):
             return await self._train_offline(dataset)
 

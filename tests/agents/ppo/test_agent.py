@@ -363,11 +363,42 @@ def test_it_is_given_observations_as_they_are_unless_they_are_normalized(
         (nn.Flatten(), "network has weights of none: give it weights"),
         (Own().double(), "network has weights of torch.float64"),
         (lambda rows: rows, "network is a function, not a torch.nn.Module"),
+        (nn.Sequential(nn.BatchNorm1d(4), Own()), "network has a BatchNorm1d: what it gives"),
+        (nn.Sequential(nn.Dropout(0.1), Own()), "network has a Dropout: what it gives"),
     ],
 )  # fmt: skip
 def test_networks_that_do_not_fit_are_refused(network: Any, named: str) -> None:
     with pytest.raises(ConfigError, match=named) as refusal:
         PPO(BOX, gymnasium.spaces.Discrete(3), SMALL, network=network)
-    if "weights of" not in named:
+    if "weights of" not in named and "what it gives" not in named:
         assert "it takes observations float32 [2, 4] and returns a tuple" in str(refusal.value)
         assert "float32 [2, 3] and of values float32 [2]" in str(refusal.value)
+
+
+class Keeping(Own):
+    """Keeps a tensor of the graph, which cannot be copied."""
+
+    def forward(self, observations: torch.Tensor) -> Any:
+        self.kept = torch.tanh(self.hidden(observations.float()))
+        return self.policy(self.kept), self.value(self.kept).squeeze(1)
+
+
+def test_a_network_that_keeps_tensors_of_the_graph_gives_policies_all_along() -> None:
+    agent = PPO(BOX, gymnasium.spaces.Discrete(3), SMALL, network=Keeping())
+    round_trip(agent, BOX)
+    policy = agent.policy()
+    other = agent.policy()
+    agent.publish(other)
+    rows = [np.full(4, 3.0, np.float32)]
+    assert policy.act(rows, ActMode.EXPLOIT)[0] == other.act(rows, ActMode.EXPLOIT)[0]
+    for name, weight in policy.weights().items():
+        if isinstance(weight, torch.Tensor):
+            assert torch.equal(weight, other.weights()[name]), name
+
+
+def test_an_action_that_is_ruled_out_adds_no_entropy_and_no_nan() -> None:
+    def masked(parameters: torch.Tensor, values: torch.Tensor) -> Any:
+        return torch.cat([parameters[:, :2], torch.full_like(parameters[:, :1], -torch.inf)], dim=1), values
+
+    metrics = round_trip(PPO(BOX, gymnasium.spaces.Discrete(3), SMALL, network=Own(change=masked)), BOX)
+    assert 0 < metrics["entropy"] <= np.log(2) + 1e-6

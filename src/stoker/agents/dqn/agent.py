@@ -147,7 +147,7 @@ class DQN:
 
     def replay_reference(self) -> dict[str, Any]:
         """Where the replay stands, without its transitions."""
-        settings = {name: getattr(self.config, name) for name in _WHAT_REPLAYS_HOLD}
+        settings = {name: getattr(self.config, name) for name in (*_WHAT_REPLAYS_HOLD, "gamma")}
         return {**self._replay.reference(), **settings}
 
     def begin_rebuild(self, point: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
@@ -165,6 +165,12 @@ class DQN:
                     f"{name}={own}: this run's replay was made with {saved} and is rebuilt from its journal: "
                     "resume with that, or fork the run without its replay"
                 )
+        discounts = self.config.n_step > 1 or self.config.normalize_rewards
+        if discounts and (saved := reference.get("gamma", self.config.gamma)) != self.config.gamma:
+            raise ConfigError(
+                f"gamma={self.config.gamma}: this run's replay was made with {saved} and is rebuilt from its "
+                "journal: resume with that, or fork the run without its replay"
+            )
         self._steps.load_state_dict(point)
         self._replay.begin_rebuild(reference, int(point["n_added"]))
 
@@ -263,6 +269,8 @@ class DQN:
     def on_episode_start(self, actor_id: ActorId) -> None:
         """End that actor's episode before, if it was given up: what it did still counts, its losses don't."""
         self._losses.drop(actor_id)
+        if actor_id == self._last_actor:
+            self._last_actor = None  # what is learned from now on belongs to no episode of its
         self._remember(self._steps.give_up(actor_id))
 
     def state_dict(self) -> dict[str, Any]:
@@ -322,6 +330,11 @@ class DQN:
         most = self.config.max_grad_norm
         if most is not None:
             norm = float(torch.linalg.vector_norm(self._gradients))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            if not math.isfinite(norm):
+                raise TrainingDiverged(
+                    f"DQN diverged: the gradient of optimisation step {self.opt_steps + 1} has the norm "
+                    f"{norm}; scale observations and rewards, and resume from an earlier checkpoint"
+                )
             if norm > most:
                 self._gradients.mul_(most / norm)
 

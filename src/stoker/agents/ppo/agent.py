@@ -117,6 +117,8 @@ class PPO:
             body, spaces.observation_shape, log_std, normalizes=config.normalize_observations
         ).to(self._device)
         self._network.requires_grad_(requires_grad=True)
+        # What has learned cannot always be copied: a user's module may keep a tensor of the graph.
+        self._blank = copy.deepcopy(self._network).requires_grad_(requires_grad=False)
         self._weights = PackedWeights(self._network)
         self._optimizer = ClippingAdam(self._weights, config.adam_eps, config.max_grad_norm)
         self._moments = None
@@ -142,8 +144,10 @@ class PPO:
         All policies of one agent share its exploring generator, so that checkpoints hold it: let one
         thread at a time act with any of them.
         """
-        network = copy.deepcopy(self._network).requires_grad_(requires_grad=False)
-        return PPOPolicy(network, self._spaces, self._explore, self.opt_steps, self._device)
+        network = copy.deepcopy(self._blank)
+        policy = PPOPolicy(network, self._spaces, self._explore, self.opt_steps, self._device)
+        policy.packed.copy_from(self._weights)
+        return policy
 
     def publish(self, policy: Policy) -> None:
         """Copy the weights, and the moments of observations, into a policy that this agent made.

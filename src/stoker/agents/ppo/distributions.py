@@ -101,7 +101,8 @@ class Categorical:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities of action indices int64 ``[B, 1]``, and entropies."""
         log_probs = parameters.log_softmax(dim=1)
-        entropies = -(log_probs.exp() * log_probs).sum(dim=1)
+        least = torch.finfo(log_probs.dtype).min  # an action ruled out by a logit of -inf adds nothing
+        entropies = -(log_probs.exp() * log_probs.clamp(min=least)).sum(dim=1)
         return log_probs.gather(1, actions).squeeze(1), entropies
 
     def learned(self, actions: NDArray[np.float64]) -> NDArray[np.int64]:

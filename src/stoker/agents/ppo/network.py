@@ -149,6 +149,12 @@ def checked_body(body: Any, observations: torch.Tensor, distribution: Distributi
     if not parameters or {parameter.dtype for parameter in parameters} != {torch.float32}:
         kinds = ", ".join(sorted({str(parameter.dtype) for parameter in parameters})) or "none"
         raise ConfigError(f"network has weights of {kinds}: give it weights, all of torch.float32")
+    for module in body.modules():
+        if isinstance(module, _UNFIT) and getattr(module, "p", 1.0) > 0:
+            raise ConfigError(
+                f"network has a {type(module).__name__}: what it gives for an observation would depend on "
+                "chance or on the batch, and no probability could be compared; leave it out, or use LayerNorm"
+            )
     try:
         with torch.no_grad():
             given: Any = body.to(observations.device)(observations)
@@ -160,6 +166,12 @@ def checked_body(body: Any, observations: torch.Tensor, distribution: Distributi
     if len(parts) != 2 or [tuple(tensor.shape) for tensor in tensors] != shapes:
         raise ConfigError(f"network returned {_described(given)}: {asked}")
     return body
+
+
+_UNFIT = (
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
+    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
+)  # fmt: skip
 
 
 def _described(value: Any) -> str:

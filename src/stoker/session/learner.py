@@ -433,5 +433,6 @@ class Learner:
             self.agent.policy(),
             total_steps=self.total_steps,
             policy_version=self.policies.version,
+            opt_steps=self.opt_steps,
             state=saving.weights_state(self),
         )

@@ -21,14 +21,22 @@ class PolicySnapshot:
         total_steps: environment steps consumed when it was taken.
         policy_version: how many times weights had been published by then.
         state: the agent's staged state.
+        opt_steps: optimisation steps done when it was taken.
     """
 
     def __init__(
-        self, policy: Policy, *, total_steps: int, policy_version: int, state: Mapping[str, Any]
+        self,
+        policy: Policy,
+        *,
+        total_steps: int,
+        policy_version: int,
+        state: Mapping[str, Any],
+        opt_steps: int = 0,
     ) -> None:
         self.policy = policy
         self.total_steps = total_steps
         self.policy_version = policy_version
+        self.opt_steps = opt_steps
         self.state = state
 
     def act(self, observations: Sequence[Any], mode: ActMode = ActMode.EXPLOIT) -> Sequence[Any]:

@@ -137,12 +137,12 @@ class Evaluator:
             if self._session.is_stopped:
                 return
             snapshot = await self._session.snapshot()
-            if self._last_at != (snapshot.total_steps, snapshot.policy_version):
+            if self._last_at != (snapshot.total_steps, snapshot.opt_steps):
                 await self._evaluate(snapshot)
 
     async def _evaluate(self, snapshot: PolicySnapshot) -> None:
         settings = self._settings
-        self._last_at = (snapshot.total_steps, snapshot.policy_version)
+        self._last_at = (snapshot.total_steps, snapshot.opt_steps)
         found = await evaluate(
             snapshot,
             self._factory,

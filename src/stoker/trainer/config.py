@@ -181,7 +181,9 @@ def with_schedule(config: TrainConfig, spanned: int | None) -> TrainConfig:
     another number of steps means the schedule to end with them.
     """
     settings = config.agent_settings
-    if spanned is None or getattr(settings, "schedule_steps", None) != spanned:
+    names = ("learning_rate_schedule", "clip_range_schedule")
+    falls = any(getattr(settings, name, "constant") != "constant" for name in names)
+    if not falls or spanned is None or getattr(settings, "schedule_steps", None) != spanned:
         return config
     settings = msgspec.structs.replace(settings, schedule_steps=config.total_timesteps)
     return msgspec.structs.replace(config, agent_settings=settings)

@@ -118,7 +118,7 @@ class Evaluator:
         )
 
     async def run(self) -> None:
-        """Evaluate each snapshot that is due, until cancelled.
+        """Evaluate each snapshot that is due, until cancelled; none once the session was stopped.
 
         Raises:
             ActorFailed, SessionError: As for ``evaluate`` and the session.
@@ -126,7 +126,8 @@ class Evaluator:
         while True:
             snapshot = await self._session.next_evaluation()
             async with self._turn:
-                await self._evaluate(snapshot)
+                if not self._session.is_stopped:  # else somebody, maybe a rule of this, wants it to end
+                    await self._evaluate(snapshot)
 
     async def finish(self) -> None:
         """Wait for the evaluation under way, and evaluate what the training ended with, if that is new.

@@ -116,21 +116,11 @@ class Trainer:
 
     async def _train(self, watch: Watch | None, watched_config: Any) -> TrainResult:
         session = self._session(await to_thread.run_sync(reached_by, self.agent, self.run))
-        async with session:
-            progress = self._begin(session, watched_config)
-            try:
-                async with anyio.create_task_group() as beside:
-                    beside.start_soon(progress.evaluator.run)
-                    if watch is not None:
-                        beside.start_soon(watch, progress)
-                    await progress.crew.run()
-                    if self._evaluates(session):
-                        await progress.evaluator.finish()
-                    beside.cancel_scope.cancel()
-            except BaseExceptionGroup as group:
-                error = first_error(group)
-                raise error from error.__cause__
-        return self._end(progress)
+
+        async def play(progress: Progress) -> None:
+            await progress.crew.run()
+
+        return await self._carry_out(session, play, watch, watched_config)
 
     async def train_offline(self, dataset: Iterable[Experience] | Mapping[str, Any]) -> TrainResult:
         """Optimise ``max_opts`` times on a fixed data set, without any environment but for evaluation.
@@ -162,15 +152,32 @@ class Trainer:
         reached = await to_thread.run_sync(reached_by, self.agent, self.run)
         fed = reached.kept_steps if self.run is not None else self._fed
         session = self._session(reached, **_OFFLINE)
+
+        async def learn(progress: Progress) -> None:
+            del progress
+            self._fed = fed + await feed(session, dataset, fed)
+            if self.run is not None and self._fed > fed:
+                await session.checkpoint()
+            await self._optimize(session)
+
+        return await self._carry_out(session, learn)
+
+    async def _carry_out(
+        self,
+        session: TrainingSession,
+        work: Watch,
+        watch: Watch | None = None,
+        watched_config: Any = None,
+    ) -> TrainResult:
+        """Do the work of a training with the evaluator beside it, and evaluate what it ended with."""
         async with session:
-            progress = self._begin(session)
+            progress = self._begin(session, watched_config)
             try:
                 async with anyio.create_task_group() as beside:
                     beside.start_soon(progress.evaluator.run)
-                    self._fed = fed + await feed(session, dataset, fed)
-                    if self.run is not None and self._fed > fed:
-                        await session.checkpoint()
-                    await self._optimize(session)
+                    if watch is not None:
+                        beside.start_soon(watch, progress)
+                    await work(progress)
                     if self._evaluates(session):
                         await progress.evaluator.finish()
                     beside.cancel_scope.cancel()

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import msgspec
 
 from stoker.agents.ranges import require, require_real, require_whole
+from stoker.agents.schedules import Schedule, require_schedule_steps, share_left
 
 __all__ = ["DQNConfig"]
 
@@ -24,7 +25,7 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     learning_rate: float = 3e-4
     """Step size of Adam."""
 
-    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    learning_rate_schedule: Schedule = "constant"
     """Whether learning_rate stays, or falls linearly to 0 over schedule_steps."""
 
     schedule_steps: int | None = None
@@ -115,15 +116,7 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         require_real("learning_rate", self.learning_rate, above=0.0)
         schedule = self.learning_rate_schedule
         require(schedule in ("constant", "linear"), "learning_rate_schedule", schedule, "constant or linear")
-        if self.schedule_steps is not None:
-            require_whole("schedule_steps", self.schedule_steps, at_least=1)
-        require(
-            schedule == "constant" or self.schedule_steps is not None,
-            "schedule_steps",
-            self.schedule_steps,
-            'a whole number of environment steps with learning_rate_schedule="linear", such as those of the '
-            "whole training",
-        )
+        require_schedule_steps(self.schedule_steps, learning_rate_schedule=schedule)
         require_real("gamma", self.gamma, low=0.0, high=1.0)
         require_whole("batch_size", self.batch_size, at_least=1)
         require_whole("buffer_size", self.buffer_size, at_least=1)
@@ -178,9 +171,8 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     def learning_rate_at(self, total_steps: int) -> float:
         """The step size after that many environment steps, and nothing else decides it."""
-        if self.learning_rate_schedule == "constant" or self.schedule_steps is None:
-            return self.learning_rate
-        return self.learning_rate * max(1.0 - total_steps / self.schedule_steps, 0.0)
+        left = share_left(self.learning_rate_schedule, self.schedule_steps, total_steps)
+        return self.learning_rate * left
 
     def epsilon_at(self, total_steps: int) -> float:
         """The share of random actions after that many environment steps, and nothing else decides it."""

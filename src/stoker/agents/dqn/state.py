@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import torch
 
 from stoker.agents.dqn.config import DQNConfig
+from stoker.agents.states import check_kind, compare, shapes
 from stoker.errors import ConfigError
 
 __all__ = ["check_state"]
@@ -25,44 +25,23 @@ def check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: The message names both sides.
     """
-    if state.get("agent") != own["agent"]:
-        raise ConfigError(f"a {own['agent']} agent cannot load the state of {_kind(state)}")
-    if missing := sorted({*own} - {*state} - _ADDED_LATER):
-        raise ConfigError(f"the saved {own['agent']} state is not whole: it lacks {', '.join(missing)}")
+    check_kind(state, own, _ADDED_LATER)
     if not isinstance(state["explore_generator"], Mapping):
         raise ConfigError(
             "the saved agent is of an earlier version of stoker, whose exploring cannot be gone on with: "
             "train anew, or load it with the version that wrote it"
         )
     for part in ("observation_space", "action_space"):
-        _compare(part, state[part], own[part])
+        compare(part, state[part], own[part])
     saved_config, own_config = _config(state), _config(own)
     for field in ("network", "dueling", "normalize_observations"):
-        _compare(field, saved_config[field], own_config[field])
+        compare(field, saved_config[field], own_config[field])
     if own_config["network"] == "mlp":
-        _compare("hidden_sizes", *(list(config["hidden_sizes"]) for config in (saved_config, own_config)))
+        compare("hidden_sizes", *(list(config["hidden_sizes"]) for config in (saved_config, own_config)))
     for network in ("online", "target"):
-        _compare(f"weights of the {network} network", _shapes(state[network]), _shapes(own[network]))
+        compare(f"weights of the {network} network", shapes(state[network]), shapes(own[network]))
 
 
 def _config(state: Mapping[str, Any]) -> dict[str, Any]:
     """The settings; those that are younger than the state were as the defaults are."""
     return {**msgspec.to_builtins(DQNConfig()), **state["config"]}
-
-
-def _compare(what: str, saved: object, own: object) -> None:
-    if saved != own:
-        raise ConfigError(
-            f"the saved agent's {what} does not fit: saved {saved}, here {own}; "
-            "make the agent with the saved spaces and settings"
-        )
-
-
-def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, list[int]]:
-    return {name: list(tensor.shape) for name, tensor in weights.items()}
-
-
-def _kind(state: Mapping[str, Any]) -> str:
-    if "agent" in state:
-        return f"a {state['agent']} agent"
-    return f"something that is no agent (its keys: {', '.join(map(str, state)) or 'none'})"

@@ -7,10 +7,9 @@ from typing import Literal, get_args
 import msgspec
 
 from stoker.agents.ranges import require, require_real, require_whole
+from stoker.agents.schedules import Schedule, require_schedule_steps, share_left
 
 __all__ = ["PPOConfig"]
-
-_Schedule = Literal["constant", "linear"]
 
 
 class PPOConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -59,10 +58,10 @@ class PPOConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     target_kl: float | None = None
     """An update ends early once the policy has moved by 1.5 times this divergence; none: it does not."""
 
-    learning_rate_schedule: _Schedule = "constant"
+    learning_rate_schedule: Schedule = "constant"
     """Whether learning_rate stays, or falls linearly to 0 over schedule_steps."""
 
-    clip_range_schedule: _Schedule = "constant"
+    clip_range_schedule: Schedule = "constant"
     """Whether clip_range stays, or falls linearly to 0 over schedule_steps."""
 
     schedule_steps: int | None = None
@@ -118,34 +117,24 @@ class PPOConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         for index, size in enumerate(self.hidden_sizes):
             require_whole(f"hidden_sizes[{index}]", size, at_least=1)
         require_real("log_std_init", self.log_std_init, low=-20.0, high=20.0)
-        if self.schedule_steps is not None:
-            require_whole("schedule_steps", self.schedule_steps, at_least=1)
-        for field in ("learning_rate_schedule", "clip_range_schedule"):
-            require(
-                getattr(self, field) == "constant" or self.schedule_steps is not None,
-                "schedule_steps",
-                self.schedule_steps,
-                f'a whole number of environment steps with {field}="linear", such as those of the whole '
-                "training",
-            )
+        require_schedule_steps(
+            self.schedule_steps,
+            learning_rate_schedule=self.learning_rate_schedule,
+            clip_range_schedule=self.clip_range_schedule,
+        )
 
     def learning_rate_at(self, total_steps: int) -> float:
         """The step size after that many environment steps, and nothing else decides it."""
-        return self.learning_rate * self._left(self.learning_rate_schedule, total_steps)
+        return self.learning_rate * share_left(self.learning_rate_schedule, self.schedule_steps, total_steps)
 
     def clip_range_at(self, total_steps: int) -> float:
         """The clip range after that many environment steps, and nothing else decides it."""
-        return self.clip_range * self._left(self.clip_range_schedule, total_steps)
-
-    def _left(self, schedule: _Schedule, total_steps: int) -> float:
-        if schedule == "constant" or self.schedule_steps is None:
-            return 1.0
-        return max(1.0 - total_steps / self.schedule_steps, 0.0)
+        return self.clip_range * share_left(self.clip_range_schedule, self.schedule_steps, total_steps)
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "learning_rate_schedule": get_args(_Schedule),
-    "clip_range_schedule": get_args(_Schedule),
+    "learning_rate_schedule": get_args(Schedule),
+    "clip_range_schedule": get_args(Schedule),
     "network": ("mlp", "nature_cnn"),
     "activation": ("tanh", "relu"),
 }

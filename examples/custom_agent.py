@@ -29,6 +29,7 @@ class Policy:
 
 
 class Reinforce:
+    needs_policy_extras = False  # it learns from any action, not only from its policy's
     acting_state = frozenset({"generator"})  # acting draws from it, learning does not
 
     def __init__(self, seed=0):

@@ -89,7 +89,7 @@ class Experience(msgspec.Struct, frozen=True, eq=False, gc=False):
             episode, never the first of the next one.
         status: how the episode stands after this transition.
         actor_id: the stream of episodes that this transition continues.
-        memory: what the policy remembered about the action (log-probability, value, ...). Left None by
+        policy_extras: what the policy remembered about the action (log-probability, value, ...). Left None by
             callers: the session joins what ``act`` kept for this actor.
         policy_version: the optimisation steps behind the policy that chose the action; None: not known. The
             session fills it in for actions of ``act`` where it keeps count of staleness.
@@ -101,5 +101,5 @@ class Experience(msgspec.Struct, frozen=True, eq=False, gc=False):
     next_observation: Any
     status: EpisodeStatus
     actor_id: ActorId = 0
-    memory: Any = None
+    policy_extras: Any = None
     policy_version: int | None = None

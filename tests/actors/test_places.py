@@ -89,7 +89,9 @@ async def test_a_copy_is_brought_up_to_date_when_it_is_behind_by_the_interval(se
         )
         versions = [e.policy_version for e in agent.experiences]
         assert versions == sorted(versions)
-        assert [e.memory["opts"] for e in agent.experiences] == versions, "these weights chose that action"
+        assert [e.policy_extras["opts"] for e in agent.experiences] == versions, (
+            "these weights chose that action"
+        )
         # It may have been brought up to date once more for steps that came too late to be accepted.
         assert len(set(versions)) - 1 <= report.syncs <= session.opt_steps / interval
         assert all(
@@ -103,7 +105,7 @@ async def test_copies_draw_from_generators_of_their_own_that_the_seed_determines
     for seed in (3, 3, 4, None):
         agent, *_ = await play(ChainEnv, n=40, actors=[0, "0"], seed=seed, sync_interval=2)
         drawn.append(
-            [[e.memory["drawn"] for e in agent.experiences if e.actor_id == a][:10] for a in (0, "0")]
+            [[e.policy_extras["drawn"] for e in agent.experiences if e.actor_id == a][:10] for a in (0, "0")]
         )
     assert drawn[0] == drawn[1]
     assert len({values[0] for pair in (drawn[0], drawn[2], drawn[3]) for values in pair}) == 6

@@ -118,10 +118,14 @@ async def test_processes_play_as_tasks_do_up_to_exactly_max_steps() -> None:
     assert sum(report.steps for report in reports) - session.refused_steps == 2000
     assert session.total_episodes == len(stats.extras) == sum(e.status.is_done for e in agent.experiences)
     # Environment and policy live together, in a process that is not this one.
-    assert {extras["pid"] for extras in stats.extras} <= {float(e.memory["pid"]) for e in agent.experiences}
+    assert {extras["pid"] for extras in stats.extras} <= {
+        float(e.policy_extras["pid"]) for e in agent.experiences
+    }
     assert float(os.getpid()) not in {extras["pid"] for extras in stats.extras}
     assert all(extras["same_thread"] == extras["is_success"] == 1.0 for extras in stats.extras)
-    assert [e.memory["opts"] for e in agent.experiences] == [e.policy_version for e in agent.experiences]
+    assert [e.policy_extras["opts"] for e in agent.experiences] == [
+        e.policy_version for e in agent.experiences
+    ]
     assert sum(report.syncs for report in reports) > 0
     for actor_id in ids:
         versions = [e.policy_version for e in agent.experiences if e.actor_id == actor_id]

@@ -65,7 +65,7 @@ class HeldAgent(FakeAgent):
     """A fake agent that stands still while it is held."""
 
     def __init__(self) -> None:
-        super().__init__(memories=True)
+        super().__init__(policy_extras=True)
         self.go = threading.Event()
         self.go.set()
 
@@ -253,21 +253,23 @@ def check(callers: Callers, agent: HeldAgent, session: TrainingSession) -> None:
     for actor, log in callers.log.items():
         consumed = [e for e in agent.experiences if e.actor_id == actor]
         place = 0
-        memory: float | None = None
+        expected: float | None = None
         for name, serials, returned in log:
             if name == "act" and returned:
-                memory = serials[0]
+                expected = serials[0]
             elif name == "on_episode" and returned:
-                memory = None
+                expected = None
             elif name in ("observe", "observe_many"):
                 for serial in serials:
                     if place < len(consumed) and consumed[place].observation[0] == serial:
                         experience = consumed[place]
                         place += 1
                         assert returned or name == "observe_many", f"{serial} was cancelled and is in"
-                        remembered = None if experience.memory is None else float(experience.memory[0])
-                        assert remembered == memory, f"{serial} goes with another action"
-                        memory = None
+                        remembered = (
+                            None if experience.policy_extras is None else float(experience.policy_extras[0])
+                        )
+                        assert remembered == expected, f"{serial} goes with another action"
+                        expected = None
                     elif returned:
                         assert limit is not None, f"{serial} returned and is not in, or not in its place"
                         n_refused += 1

@@ -252,7 +252,7 @@ def test_a_new_segment_needs_no_other_one(tmp_path: Path) -> None:
     [
         (Experience(object(), 0, 0.0, 0, CONTINUING), "observation is a builtins.object"),
         (Experience(0, 0, 0.0, {"a": {1}}, CONTINUING), r"next_observation\['a'\] is a builtins.set"),
-        (Experience(0, 0, 0.0, 0, CONTINUING, 0, [{1}]), r"memory\[0\] is a builtins.set"),
+        (Experience(0, 0, 0.0, 0, CONTINUING, 0, [{1}]), r"policy_extras\[0\] is a builtins.set"),
     ],
 )
 def test_an_event_that_cannot_be_held_is_refused_and_ends_the_segment(

@@ -83,7 +83,9 @@ async def test_counts_are_ints_and_times_are_numbers(settings: dict[str, Any]) -
 
 
 async def test_what_is_no_agent_or_no_run_is_told_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"object is not a LearningAgent: it lacks total_steps, policy"):
+    with pytest.raises(
+        ConfigError, match=r"LearningAgent: it lacks total_steps, needs_policy_extras, policy"
+    ):
         TrainingSession(object())  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"run='runs/x': give a TrainingRun"):
         TrainingSession(FakeAgent(), "runs/x")  # type: ignore[arg-type]

@@ -174,7 +174,7 @@ async def test_a_stuck_policy_does_not_keep_anybody_from_leaving() -> None:
 
 @pytest.mark.anyio
 async def test_the_memory_of_an_action_survives_a_cancelled_observe() -> None:
-    agent = FakeAgent(memories=True)
+    agent = FakeAgent(policy_extras=True)
     async with TrainingSession(agent, queue_capacity=1) as session:
         await session.act("seen", actor_id=7)
         async with anyio.create_task_group() as tasks:
@@ -188,7 +188,7 @@ async def test_the_memory_of_an_action_survives_a_cancelled_observe() -> None:
         if not before:
             await session.observe(step(0, 7))
     (mine,) = [e for e in agent.experiences if e.actor_id == 7]
-    assert mine.memory == "seen"
+    assert mine.policy_extras == "seen"
 
 
 def test_no_thread_is_turned_away_in_silence_while_a_plain_session_ends() -> None:

@@ -23,15 +23,15 @@ EXPLORE, EXPLOIT = ActMode.EXPLORE, ActMode.EXPLOIT
 class Doubling:
     """Answers an observation with its double, remembers it, and notes who asked together and where."""
 
-    def __init__(self, *, memories: bool = True) -> None:
-        self.memories = memories
+    def __init__(self, *, extras: bool = True) -> None:
+        self.policy_extras = extras
         self.batches: list[tuple[list[Any], ActMode]] = []
         self.threads: set[str] = set()
 
     def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[Sequence[Any], Sequence[Any] | None]:
         self.batches.append((list(observations), mode))
         self.threads.add(threading.current_thread().name)
-        return [2 * o for o in observations], [str(o) for o in observations] if self.memories else None
+        return [2 * o for o in observations], [str(o) for o in observations] if self.policy_extras else None
 
 
 @asynccontextmanager
@@ -69,7 +69,7 @@ async def test_everybody_gets_the_answer_to_the_own_observation(place: str) -> N
 
 
 async def test_nothing_to_remember_is_none() -> None:
-    async with running(Doubling(memories=False)) as inference:
+    async with running(Doubling(extras=False)) as inference:
         assert await inference.act(4, EXPLORE) == (8, None)
 
 
@@ -136,7 +136,7 @@ async def test_what_the_policy_raises_ends_it_and_those_who_waited_are_told(plac
     [
         (([], None), "answered 1 observations with 0 actions"),
         (([1, 2], None), "with 2 actions"),
-        (([1], []), "with 1 actions and 0 memories"),
+        (([1], []), "with 1 actions and 0 policy extras"),
     ],
 )
 async def test_an_answer_of_another_length_is_refused(answer: Any, message: str) -> None:

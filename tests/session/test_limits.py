@@ -96,13 +96,13 @@ async def test_optimising_tells_when_the_agent_skips(tmp_path: Path) -> None:
 
 
 class Remembering(FakeAgent):
-    needs_memory = True
+    needs_policy_extras = True
 
 
-async def test_an_agent_that_needs_memory_gets_no_action_that_it_did_not_choose() -> None:
+async def test_an_agent_that_needs_policy_extras_gets_no_action_that_it_did_not_choose() -> None:
     from training_parts import transition
 
-    agent = Remembering(memories=True)
+    agent = Remembering(policy_extras=True)
     async with TrainingSession(agent) as session:
         mine = transition(0)
         with pytest.raises(Exception, match="session.act"):
@@ -115,7 +115,7 @@ async def test_an_agent_that_needs_memory_gets_no_action_that_it_did_not_choose(
         with pytest.raises(Exception, match="experience 1 of 2"):
             await session.observe_many([mine, mine])
         await session.observe_many([mine])
-    assert [experience.memory is not None for experience in agent.experiences] == [True, True]
+    assert [experience.policy_extras is not None for experience in agent.experiences] == [True, True]
 
 
 @pytest.mark.parametrize(("opt_interval", "warmup"), [(1, 0), (3, 0), (4, 50)])

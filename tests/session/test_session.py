@@ -241,7 +241,7 @@ async def test_a_cancelled_session_still_saves_everything(tmp_path: Path) -> Non
 
 
 async def test_memory_of_an_action_joins_that_actors_next_experience() -> None:
-    agent = FakeAgent(memories=True)
+    agent = FakeAgent(policy_extras=True)
     async with TrainingSession(agent) as session:
         await session.act("a0", actor_id="a")
         await session.act("b0", actor_id="b")
@@ -252,7 +252,7 @@ async def test_memory_of_an_action_joins_that_actors_next_experience() -> None:
         await session.act("a2", actor_id="a")
         await session.on_episode_start("a")
         await session.observe(step(2, "a"))
-    assert [experience.memory for experience in agent.experiences] == ["b0", "a0", None, None]
+    assert [experience.policy_extras for experience in agent.experiences] == ["b0", "a0", None, None]
 
 
 async def test_concurrent_acts_share_forward_passes() -> None:

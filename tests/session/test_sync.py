@@ -127,7 +127,7 @@ def test_without_a_delay_every_event_is_handed_over_at_once() -> None:
 
 
 def test_several_threads_each_under_an_id_of_its_own(tmp_path: Path) -> None:
-    agent, run = FakeAgent(memories=True), new_run(tmp_path)
+    agent, run = FakeAgent(policy_extras=True), new_run(tmp_path)
     errors: list[BaseException] = []
 
     def play(actor_id: int) -> None:
@@ -150,7 +150,7 @@ def test_several_threads_each_under_an_id_of_its_own(tmp_path: Path) -> None:
     for actor_id in range(6):
         mine = [experience for experience in agent.experiences if experience.actor_id == actor_id]
         assert [experience.observation for experience in mine] == [(actor_id, k) for k in range(300)]
-        assert all(experience.memory == experience.observation for experience in mine)
+        assert all(experience.policy_extras == experience.observation for experience in mine)
     assert [row["episode"] for row in rows(run)] == list(range(1, 19))
     assert session.total_steps == 1800
 

@@ -43,6 +43,7 @@ class Small:
 
     make_policy: type[SmallPolicy] = SmallPolicy
     warmup = 20
+    needs_policy_extras = False
 
     def __init__(self) -> None:
         self.generator = torch.Generator().manual_seed(0)
@@ -70,15 +71,15 @@ class Small:
     def observe(self, experiences: Sequence[Experience]) -> None:
         for e in experiences:
             self.total_steps += 1
-            self.last = [float(e.observation[0]), float(e.action), e.reward, float(e.memory or 0.0)]
+            self.last = [float(e.observation[0]), float(e.action), e.reward, float(e.policy_extras or 0.0)]
             self.returns[e.actor_id] = self.returns.get(e.actor_id, 0.0) + e.reward - 0.1
 
     def learn(self) -> Any:
         if self.total_steps < self.warmup:
             return None
-        observation, action, reward, memory = self.last
+        observation, action, reward, extra = self.last
         logits = self.net(torch.tensor([observation])).log_softmax(0)
-        loss = -(reward + 0.1) * (logits[int(action)] - memory)
+        loss = -(reward + 0.1) * (logits[int(action)] - extra)
         self.net.zero_grad()
         loss.backward()
         with torch.no_grad():

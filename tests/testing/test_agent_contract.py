@@ -58,7 +58,7 @@ def cart_pole() -> Any:
 
 AGENTS: list[tuple[str, Any, Any]] = [
     ("fake", lambda: FakeAgent(action=1), chain),
-    ("fake-memories", lambda: FakeAgent(action=1, memories=True), chain),
+    ("fake-extras", lambda: FakeAgent(action=1, policy_extras=True), chain),
     ("small", Small, chain),
     ("dqn", dqn, chain),
     ("dqn-n-step", lambda: dqn(n_step=3, double=True, normalize_observations=True), chain),
@@ -84,26 +84,26 @@ def test_stokers_own_agents_keep_every_promise(check: Any) -> None:
 
 class OneActionForAll(SmallPolicy):
     def act(self, observations: Any, mode: Any) -> Any:
-        actions, memories = super().act(observations, mode)
-        return actions[:1], memories
+        actions, extras = super().act(observations, mode)
+        return actions[:1], extras
 
 
-class OneMemoryForAll(SmallPolicy):
+class OneExtraForAll(SmallPolicy):
     def act(self, observations: Any, mode: Any) -> Any:
-        actions, memories = super().act(observations, mode)
-        return actions, memories and memories[:1]
+        actions, extras = super().act(observations, mode)
+        return actions, extras and extras[:1]
 
 
 class NoActions(SmallPolicy):
     def act(self, observations: Any, mode: Any) -> Any:
-        actions, memories = super().act(observations, mode)
-        return [action + 1 for action in actions], memories
+        actions, extras = super().act(observations, mode)
+        return [action + 1 for action in actions], extras
 
 
 class TheOthersMatter(SmallPolicy):
     def act(self, observations: Any, mode: Any) -> Any:
-        actions, memories = super().act(observations, mode)
-        return [(action + place) % 2 for place, action in enumerate(actions)], memories
+        actions, extras = super().act(observations, mode)
+        return [(action + place) % 2 for place, action in enumerate(actions)], extras
 
 
 class GreedyAtRandom(SmallPolicy):
@@ -278,14 +278,14 @@ class HalfLoads(Small):
 
 class Remembers(SmallPolicy):
     def act(self, observations: Any, mode: Any) -> Any:
-        actions, memories = super().act(observations, mode)
-        return actions, memories and [self.wrap(memory) for memory in memories]
+        actions, extras = super().act(observations, mode)
+        return actions, extras and [self.wrap(extra) for extra in extras]
 
-    def wrap(self, memory: float) -> Any:
-        return frozenset([memory])
+    def wrap(self, extra: float) -> Any:
+        return frozenset([extra])
 
 
-class MemoriesOfAKind(Small):
+class ExtrasOfAKind(Small):
     make_policy = Remembers
 
     def observe(self, experiences: Any) -> None:
@@ -341,7 +341,7 @@ def with_policy(kind: type) -> Any:
 
 BROKEN: list[tuple[str, Any, str]] = [
     ("acts_once_per_observation", with_policy(OneActionForAll), "1 actions and .* for 2"),
-    ("acts_once_per_observation", with_policy(OneMemoryForAll), "2 actions and 1 memories for 2"),
+    ("acts_once_per_observation", with_policy(OneExtraForAll), "2 actions and 1 extras for 2"),
     ("acts_once_per_observation", with_policy(NoActions), "the environment's actions"),
     ("grouping_does_not_change_greedy_actions", with_policy(TheOthersMatter), "one by one"),
     ("grouping_does_not_change_greedy_actions", with_policy(GreedyAtRandom), "when asked"),
@@ -368,7 +368,7 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("a_foreign_state_is_refused", LoadsAnything, "it was loaded"),
     ("a_foreign_state_is_refused", RaisesKeyErrors, "KeyError"),
     ("a_foreign_state_is_refused", HalfLoads, "changes nothing"),
-    ("memories_survive_a_journal", MemoriesOfAKind, "frozenset"),
+    ("policy_extras_survive_a_journal", ExtrasOfAKind, "frozenset"),
     ("the_replay_can_be_rebuilt", forgetful, "observing again|no error"),
     ("input_is_checked", TakesNaN, "check_observation refuses NaN"),
     ("input_is_checked", TakesAnyShape, "check_observation refuses another shape"),

@@ -53,8 +53,8 @@ class OwnPolicy:
 
     def act(self, observation: Any) -> tuple[Any, Any]:
         """An exploring action, and what is to be remembered of it."""
-        actions, memories = self.policy.act([observation], ActMode.EXPLORE)
-        return actions[0], None if memories is None else memories[0]
+        actions, extras = self.policy.act([observation], ActMode.EXPLORE)
+        return actions[0], None if extras is None else extras[0]
 
     def load(self, fresh: Weights) -> None:
         """Act with these from now on."""

@@ -257,7 +257,14 @@ def _rows(events: tuple[JournalEvent, ...]) -> list[tuple[Any, ...]]:
                 continues = e.observation is seen and seen is not None
                 rest = (e.action, e.reward, e.next_observation, _CODES[e.status])
                 rows.append(
-                    (0, continues, None if continues else e.observation, *rest, e.memory, e.policy_version)
+                    (
+                        0,
+                        continues,
+                        None if continues else e.observation,
+                        *rest,
+                        e.policy_extras,
+                        e.policy_version,
+                    )
                 )
                 seen = e.next_observation
             case EpisodeStarted():
@@ -276,10 +283,10 @@ def _events(rows: list[tuple[Any, ...]], actor_id: ActorId) -> tuple[JournalEven
     for kind, *row in rows:
         match kind:
             case 0:
-                continues, observation, action, reward, following, status, memory, version = row
+                continues, observation, action, reward, following, status, extras, version = row
                 before = seen if continues else observation
                 step = Experience(
-                    before, action, reward, following, _STATUSES[status], actor_id, memory, version
+                    before, action, reward, following, _STATUSES[status], actor_id, extras, version
                 )
                 events.append(step)
                 seen = following

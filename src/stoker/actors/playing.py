@@ -69,7 +69,7 @@ class Actor:
         self._running = running
         self._feed = feed
         self._own: OwnPolicy | None = None
-        self._memory: Any = None
+        self._policy_extras: Any = None
         self._teller = None if on_step is None else StepTeller(session, actor_id, on_step)
         self._gate = gate
         self._is_shut_out = False  # by the gate
@@ -170,7 +170,7 @@ class Actor:
                 next_observation,
                 status,
                 self._actor_id,
-                self._memory,
+                self._policy_extras,
                 self._own.version,
             )
         is_accepted = not self._session.is_done
@@ -204,7 +204,7 @@ class Actor:
         waited_until = time.perf_counter()
         self.report.wait_s += waited_until - begun
         try:
-            action, self._memory = own.act(observation)
+            action, self._policy_extras = own.act(observation)
         except InvalidExperience:
             raise
         except Exception as error:

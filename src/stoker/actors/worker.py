@@ -107,7 +107,7 @@ class Worker:
         self._n_unconfirmed = 0  # steps that are on the way, or not told yet
         self._fresh: Weights | None = None
         self._is_stopped = self._is_granted = self._is_to_give_up = self._may_begin = False
-        self._memory: Any = None
+        self._policy_extras: Any = None
         self._env: PlayedEnv | None = None
         self._env_s = 0.0  # in environments before this one
         self._act_s = self._wait_s = 0.0
@@ -180,7 +180,7 @@ class Worker:
         """Ask its own policy."""
         begun = time.perf_counter()
         try:
-            action, self._memory = self._policy.act(observation)
+            action, self._policy_extras = self._policy.act(observation)
         except InvalidExperience:
             raise
         except Exception as error:
@@ -199,7 +199,7 @@ class Worker:
         checked_number(
             "reward", reward
         )  # here, so that not even a step more is played with such an environment
-        memory, self._memory = self._memory, None
+        extras, self._policy_extras = self._policy_extras, None
         self._n_unconfirmed += 1
         self._add(
             Experience(
@@ -209,7 +209,7 @@ class Worker:
                 next_observation,
                 status,
                 self._assignment.actor_id,
-                memory,
+                extras,
                 self._policy.version,
             )
         )

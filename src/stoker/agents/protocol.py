@@ -33,7 +33,7 @@ class Policy(Protocol):
 
         Returns:
             The actions, and what to remember about each (log-probability, value, ...) or None. What is
-            remembered comes back as ``Experience.memory`` of that actor's next transition.
+            remembered comes back as ``Experience.policy_extras`` of that actor's next transition.
         """
         ...
 
@@ -76,8 +76,11 @@ class LearningAgent(Protocol):
     total_steps: int
     """Transitions observed, ever; also those from before a resume."""
 
-    # An agent that learns only from what its policy remembered (a log-probability, say) has an attribute
-    # ``needs_memory = True``: the session then refuses experiences whose action its ``act`` did not choose.
+    needs_policy_extras: bool
+    """Whether it learns only from what its policy remembered about an action (a log-probability, say).
+
+    If so, the session refuses experiences whose action its policy did not choose.
+    """
 
     def policy(self) -> Policy:
         """A new, independent acting copy; an agent without parameters may return itself."""

@@ -1,4 +1,4 @@
-"""Values as bytes and back: what an observation, an action, a memory or a small state may hold.
+"""Values as bytes and back: what an observation, an action, policy extras or a small state may hold.
 
 What comes back has the same types and the same bits. A message is one flat msgpack array; arrays, tensors,
 bytes and containers are extension values, a container's being such a message again. So neither direction

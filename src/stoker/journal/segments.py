@@ -165,8 +165,8 @@ def _message(event: JournalEvent, recent: _Recent) -> list[Form]:
 def _experience_message(event: Experience, recent: _Recent) -> list[Form]:
     # Once per environment step: what is plain nearly always is not asked about in another function.
     form = codec.form
-    action, reward, actor_id, status, memory = (
-        event.action, event.reward, event.actor_id, event.status, event.memory,
+    action, reward, actor_id, status, policy_extras = (
+        event.action, event.reward, event.actor_id, event.status, event.policy_extras,
     )  # fmt: skip
     observation = form(event.observation, "observation")
     after = form(event.next_observation, "next_observation")
@@ -176,7 +176,7 @@ def _experience_message(event: Experience, recent: _Recent) -> list[Form]:
         after,
         0 if status is _GOES_ON else _STATUS_CODES[status],
         actor_id if type(actor_id) is int and -_SMALL < actor_id < _SMALL else form(actor_id, "actor_id"),
-        None if memory is None else form(memory, "memory"),
+        None if policy_extras is None else form(policy_extras, "policy_extras"),
     ]
     before = recent.get(actor_id)
     recent.after(actor_id, status, after)
@@ -245,7 +245,7 @@ class SegmentDecoder:
 
     def _experience(self, kind: int, forms: list[Form]) -> Experience:
         restore = codec.restore
-        action, reward, after, status_code, actor_form, memory = forms[-6:]
+        action, reward, after, status_code, actor_form, policy_extras = forms[-6:]
         actor_id = restore(actor_form)
         observation = restore(forms[0]) if kind == _EXPERIENCE else self._recent[actor_id]
         next_observation = restore(after)
@@ -258,7 +258,7 @@ class SegmentDecoder:
             next_observation,
             status,
             actor_id,
-            restore(memory),
+            restore(policy_extras),
         )
 
 

@@ -209,6 +209,6 @@ def check_parts(agent: Any, run: Any) -> None:
 
 
 _AGENT_HAS = (
-    "total_steps", "policy", "publish", "observe", "learn", "episode_extras", "on_episode_start",
-    "state_dict", "load_state_dict",
+    "total_steps", "needs_policy_extras", "policy", "publish", "observe", "learn", "episode_extras",
+    "on_episode_start", "state_dict", "load_state_dict",
 )  # fmt: skip

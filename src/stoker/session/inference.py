@@ -32,7 +32,16 @@ SLOW_PASSES = 3
 class _Round:
     """Callers who are answered by one pass; all of them wait for one event."""
 
-    __slots__ = ("actions", "answered", "error", "gone", "memories", "observations", "opt_steps", "places")
+    __slots__ = (
+        "actions",
+        "answered",
+        "error",
+        "gone",
+        "observations",
+        "opt_steps",
+        "places",
+        "policy_extras",
+    )
 
     def __init__(self) -> None:
         self.observations: list[Any] = []
@@ -40,7 +49,7 @@ class _Round:
         self.gone: set[int] = set()  # the places of those who gave up
         self.answered = anyio.Event()
         self.actions: Sequence[Any] | Mapping[int, Any] = ()  # by place
-        self.memories: Sequence[Any] | Mapping[int, Any] | None = None
+        self.policy_extras: Sequence[Any] | Mapping[int, Any] | None = None
         self.opt_steps = 0  # behind the policy that answered
         self.error: Callable[[], Exception] | None = None
 
@@ -54,14 +63,14 @@ class _Round:
             self.observations = [self.observations[place] for place in self.places]
         return self.observations
 
-    def answer(self, actions: Sequence[Any], memories: Sequence[Any] | None, opt_steps: int) -> None:
+    def answer(self, actions: Sequence[Any], extras: Sequence[Any] | None, opt_steps: int) -> None:
         """Give them what the policy says, unless they were told something else."""
         if not self.answered.is_set():
             places = self.places
             self.opt_steps = opt_steps
             self.actions = actions if places is None else dict(zip(places, actions, strict=True))
-            if memories is not None:
-                self.memories = memories if places is None else dict(zip(places, memories, strict=True))
+            if extras is not None:
+                self.policy_extras = extras if places is None else dict(zip(places, extras, strict=True))
             self.answered.set()
 
     def fail(self, error: Callable[[], Exception]) -> None:
@@ -107,8 +116,8 @@ class Inference:
 
     async def act(self, observation: Any, mode: ActMode) -> tuple[Any, Any]:
         """The action for one observation, and what the policy wants to remember about it, or None."""
-        action, memory, _ = await self.ask(observation, mode)
-        return action, memory
+        action, extras, _ = await self.ask(observation, mode)
+        return action, extras
 
     async def ask(self, observation: Any, mode: ActMode) -> tuple[Any, Any, int]:
         """The same, and the optimisation steps behind the policy that chose it."""
@@ -131,8 +140,8 @@ class Inference:
             raise
         if together.error is not None:
             raise together.error()
-        memories = together.memories
-        return together.actions[place], None if memories is None else memories[place], together.opt_steps
+        extras = together.policy_extras
+        return together.actions[place], None if extras is None else extras[place], together.opt_steps
 
     def close(self, error: Callable[[], Exception]) -> None:
         """Answer those who wait, and those who come, with this error."""
@@ -180,7 +189,7 @@ class Inference:
         policy, ticket = self._policies.acquire()
         opt_steps = self._policies.opt_steps(ticket)
         try:
-            actions, memories = policy.act(observations, mode)
+            actions, extras = policy.act(observations, mode)
         finally:
             self._policies.release(ticket)
         elapsed_s = time.perf_counter() - started
@@ -192,9 +201,9 @@ class Inference:
         self.n_passes += 1
         self.n_actions += len(observations)
         self.busy_s += elapsed_s
-        if len(actions) != len(observations) or (memories is not None and len(memories) != len(actions)):
+        if len(actions) != len(observations) or (extras is not None and len(extras) != len(actions)):
             raise ConfigError(
                 f"the policy answered {len(observations)} observations with {len(actions)} actions"
-                + ("" if memories is None else f" and {len(memories)} memories")
+                + ("" if extras is None else f" and {len(extras)} policy extras")
             )
-        return actions, memories, opt_steps
+        return actions, extras, opt_steps

@@ -43,9 +43,9 @@ class Intake:
         self.limit = math.inf if max_steps is None else max_steps
         """No experience is accepted once ``accepted_steps`` is there."""
         self.accepted_steps = accepted_steps
-        self._needs_memory: bool = getattr(agent, "needs_memory", False)
+        self._needs_policy_extras = agent.needs_policy_extras
         self._keeps_versions = keeps_versions
-        self.is_plain = not (self._needs_memory or keeps_versions)
+        self.is_plain = not (self._needs_policy_extras or keeps_versions)
         """Whether all there is to do with an experience is to check it, to count it and to let it in."""
         self.is_stopped = False
         """Whether ``stop`` was called."""
@@ -53,7 +53,7 @@ class Intake:
         """Called when no more experiences are accepted, other than by reaching ``max_steps``."""
         self.n_refused = 0
         """Experiences that came after the limit or after ``stop``: neither learned nor counted."""
-        self._memory: dict[ActorId, tuple[Any, int | None]] = {}  # and the version that chose the action
+        self._remembered: dict[ActorId, tuple[Any, int | None]] = {}  # and the version that chose the action
         self._acting: set[ActorId] = set()
         self._observing: set[ActorId] = set()
         self._cut: set[ActorId] = set()  # actors whose episode lost a transition to the limit
@@ -96,7 +96,11 @@ class Intake:
             _check_actor(experience.actor_id)
         if self.check_experience is not None:
             self.check_experience(experience)
-        if self._needs_memory and experience.memory is None and experience.actor_id not in self._memory:
+        if (
+            self._needs_policy_extras
+            and experience.policy_extras is None
+            and experience.actor_id not in self._remembered
+        ):
             raise _not_remembered(experience)
 
     def check_all(self, batch: Sequence[Experience]) -> None:
@@ -109,7 +113,7 @@ class Intake:
         for i, experience in enumerate(batch):
             try:
                 self.check(experience)
-                if self._needs_memory and experience.memory is None:
+                if self._needs_policy_extras and experience.policy_extras is None:
                     if experience.actor_id in followed:
                         raise _not_remembered(experience)
                     followed.add(experience.actor_id)
@@ -128,16 +132,16 @@ class Intake:
     def take_back(self, experience: Experience) -> None:
         """Undo ``reserve`` and ``joined`` for an experience that did not get in."""
         self.accepted_steps -= 1
-        if experience.memory is not None or experience.policy_version is not None:
-            kept = (experience.memory, experience.policy_version)
-            self._memory.setdefault(experience.actor_id, kept)
+        if experience.policy_extras is not None or experience.policy_version is not None:
+            kept = (experience.policy_extras, experience.policy_version)
+            self._remembered.setdefault(experience.actor_id, kept)
 
     def joined(self, experience: Experience) -> Experience:
         """The experience with what the policy remembered about its action."""
         actor_id = experience.actor_id
-        if not self._memory or actor_id not in self._memory:
+        if not self._remembered or actor_id not in self._remembered:
             return experience
-        memory, version = self._memory.pop(actor_id)
+        extras, version = self._remembered.pop(actor_id)
         return Experience(
             experience.observation,
             experience.action,
@@ -145,7 +149,7 @@ class Intake:
             experience.next_observation,
             experience.status,
             actor_id,
-            memory if experience.memory is None else experience.memory,
+            extras if experience.policy_extras is None else experience.policy_extras,
             version if experience.policy_version is None else experience.policy_version,
         )
 
@@ -193,14 +197,14 @@ class Intake:
         if mode is _EXPLORE:
             self._acting.discard(actor_id)
 
-    def remember(self, actor_id: ActorId, memory: Any, opt_steps: int) -> None:
+    def remember(self, actor_id: ActorId, extras: Any, opt_steps: int) -> None:
         """Keep what the policy wants to remember, and its version, until this actor's next experience."""
-        if memory is not None or self._keeps_versions:
+        if extras is not None or self._keeps_versions:
             self.is_plain = False  # from now on experiences are joined
-            self._memory.pop(actor_id, None)
-            self._memory[actor_id] = (memory, opt_steps if self._keeps_versions else None)
-            if len(self._memory) > _ACTORS:  # actors that went away without a word
-                del self._memory[next(iter(self._memory))]
+            self._remembered.pop(actor_id, None)
+            self._remembered[actor_id] = (extras, opt_steps if self._keeps_versions else None)
+            if len(self._remembered) > _ACTORS:  # actors that went away without a word
+                del self._remembered[next(iter(self._remembered))]
 
     # Episodes -------------------------------------------------------------------------------------
 
@@ -234,19 +238,19 @@ class Intake:
 
     def forget(self, actor_id: ActorId) -> None:
         """An actor's episode is over: nothing of it is kept."""
-        self._memory.pop(actor_id, None)
+        self._remembered.pop(actor_id, None)
         self._cut.discard(actor_id)
 
     @contextlib.contextmanager
     def forgetting(self, actor_id: ActorId) -> Generator[None]:
         """The same for what takes a while: if the block is cancelled, all is kept."""
-        memory, is_cut = self._memory.get(actor_id), actor_id in self._cut
+        extras, is_cut = self._remembered.get(actor_id), actor_id in self._cut
         self.forget(actor_id)
         try:
             yield
         except BaseException:
-            if memory is not None:
-                self._memory.setdefault(actor_id, memory)
+            if extras is not None:
+                self._remembered.setdefault(actor_id, extras)
             if is_cut:
                 self._cut.add(actor_id)
             raise

@@ -105,12 +105,12 @@ class SyncTrainingSession:
             policy, ticket = policies.acquire()
             opt_steps = policies.opt_steps(ticket)
             try:
-                actions, memories = policy.act([observation], mode)
+                actions, extras = policy.act([observation], mode)
             finally:
                 policies.release(ticket)
                 intake.end_acting(mode, actor_id)
             if mode is ActMode.EXPLORE:
-                intake.remember(actor_id, None if memories is None else memories[0], opt_steps)
+                intake.remember(actor_id, None if extras is None else extras[0], opt_steps)
             return actions[0]
 
     def observe(self, experience: Experience) -> None:

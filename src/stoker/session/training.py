@@ -129,7 +129,7 @@ class TrainingSession(Readings):
         try:
             if mode is ActMode.EXPLORE and self._is_paced:
                 await self.engine.pace.begin(actor_id)
-            action, memory, opt_steps = await self.engine.inference.ask(observation, mode)
+            action, extras, opt_steps = await self.engine.inference.ask(observation, mode)
         except BaseException:
             if mode is ActMode.EXPLORE:
                 self.engine.pace.end(actor_id)
@@ -137,7 +137,7 @@ class TrainingSession(Readings):
         finally:
             intake.end_acting(mode, actor_id)
         if mode is ActMode.EXPLORE:
-            intake.remember(actor_id, memory, opt_steps)
+            intake.remember(actor_id, extras, opt_steps)
         return action
 
     async def observe(self, experience: Experience) -> None:

@@ -20,7 +20,7 @@ from stoker.errors import InvalidExperience, StokerError
 from stoker.testing.agent_saving import (
     a_foreign_state_is_refused,
     a_resume_goes_on_bit_equal,
-    memories_survive_a_journal,
+    policy_extras_survive_a_journal,
     the_replay_can_be_rebuilt,
     the_state_loads_with_weights_only,
 )
@@ -68,13 +68,13 @@ def agent_contract(
 
 
 def acts_once_per_observation(lessons: Lessons) -> None:
-    """Act gives one action per observation, each one of the environment's, and as many memories or none."""
+    """Act gives one action per observation, each one of the environment's, and as many extras or none."""
     agent = lessons.make_agent()
     for mode in ActMode:
         for count in (1, 2, 5):
-            actions, memories = agent.policy().act(lessons.observations[:count], mode)
-            if len(actions) != count or (memories is not None and len(memories) != count):
-                seen = f"{len(actions)} actions and {'no' if memories is None else len(memories)} memories"
+            actions, extras = agent.policy().act(lessons.observations[:count], mode)
+            if len(actions) != count or (extras is not None and len(extras) != count):
+                seen = f"{len(actions)} actions and {'no' if extras is None else len(extras)} extras"
                 raise ContractViolation(
                     "act answers each observation", f"{seen} for {count}", f"{count} actions"
                 )
@@ -315,7 +315,7 @@ _CHECKS = [
     beginning_twice_does_no_harm,
     a_resume_goes_on_bit_equal,
     a_foreign_state_is_refused,
-    memories_survive_a_journal,
+    policy_extras_survive_a_journal,
     the_replay_can_be_rebuilt,
     input_is_checked,
     portable_policies_travel,

@@ -17,7 +17,7 @@ from stoker.types import ActMode
 __all__ = [
     "a_foreign_state_is_refused",
     "a_resume_goes_on_bit_equal",
-    "memories_survive_a_journal",
+    "policy_extras_survive_a_journal",
     "the_replay_can_be_rebuilt",
     "the_state_loads_with_weights_only",
 ]
@@ -78,17 +78,19 @@ def a_foreign_state_is_refused(lessons: Lessons) -> None:
             raise ContractViolation(f"a refused state ({what}) changes nothing", problem, "as it was before")
 
 
-def memories_survive_a_journal(lessons: Lessons) -> None:
+def policy_extras_survive_a_journal(lessons: Lessons) -> None:
     """What a policy remembers can be written to a journal, and read back it is learned from alike."""
     read = [
-        changed(experience, memory=decode(encode(experience.memory, "memory")))
+        changed(experience, policy_extras=decode(encode(experience.policy_extras, "policy_extras")))
         for experience in lessons.experiences
     ]
     one, other = lessons.make_agent(), lessons.make_agent()
     if problem := difference(feed(one, lessons.experiences), feed(other, read), "said"):
-        raise ContractViolation("a memory from a journal is as good as new", problem, "the same metrics")
+        raise ContractViolation(
+            "policy extras from a journal are as good as new", problem, "the same metrics"
+        )
     if problem := difference(state_of(one), state_of(other), "state"):
-        raise ContractViolation("a memory from a journal is as good as new", problem, "an equal state")
+        raise ContractViolation("policy extras from a journal are as good as new", problem, "an equal state")
 
 
 def the_replay_can_be_rebuilt(lessons: Lessons) -> None:

@@ -18,16 +18,23 @@ class FakeAgent:
         action: what its policy answers with.
         total_steps: where its count begins.
         fail_at: raise ``RuntimeError`` when it has observed this many transitions.
-        memories: whether its policy remembers the observation it acted on.
+        policy_extras: whether its policy remembers the observation it acted on.
     """
 
+    needs_policy_extras = False
+
     def __init__(
-        self, action: Any = 0, *, total_steps: int = 0, fail_at: int | None = None, memories: bool = False
+        self,
+        action: Any = 0,
+        *,
+        total_steps: int = 0,
+        fail_at: int | None = None,
+        policy_extras: bool = False,
     ) -> None:
         self.action = action
         self.total_steps = total_steps
         self.fail_at = fail_at
-        self.memories = memories
+        self.policy_extras = policy_extras
         self.experiences: list[Experience] = []
         self.learned_at: list[int] = []
         """``total_steps`` at each call of ``learn``."""
@@ -39,7 +46,7 @@ class FakeAgent:
         """The fixed action for each."""
         del mode
         self.batch_sizes.append(len(observations))
-        return [self.action] * len(observations), list(observations) if self.memories else None
+        return [self.action] * len(observations), list(observations) if self.policy_extras else None
 
     def policy(self) -> FakeAgent:
         """Itself: it has no parameters."""

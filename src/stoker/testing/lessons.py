@@ -143,13 +143,13 @@ class Lessons:
             agent.on_episode_start(actor_id)
         played = Played([], [], [], {})
         while len(played.experiences) < self.steps:
-            actions, memories = policy.act(list(seen), ActMode.EXPLORE)
+            actions, extras = policy.act(list(seen), ActMode.EXPLORE)
             for place, env in enumerate(envs):
                 after, reward, terminated, truncated, _ = env.step(actions[place])
                 after, status = copied(after), EpisodeStatus.of(terminated, truncated)
-                memory = None if memories is None else memories[place]
+                policy_extras = None if extras is None else extras[place]
                 experience = Experience(
-                    seen[place], actions[place], float(reward), after, status, ACTORS[place], memory
+                    seen[place], actions[place], float(reward), after, status, ACTORS[place], policy_extras
                 )
                 played.experiences.append(experience)
                 played.actions.append(actions[place])

@@ -35,9 +35,9 @@ def test_exploit_is_exactly_greedy_and_draws_nothing() -> None:
     policy = dqn.policy()
     before = dqn.state_dict()["explore_generator"]
     for _ in range(3):
-        actions, memories = policy.act(OBSERVATIONS, ActMode.EXPLOIT)
+        actions, extras = policy.act(OBSERVATIONS, ActMode.EXPLOIT)
         assert actions == greedy_actions(policy)
-        assert memories is None
+        assert extras is None
     assert dqn.state_dict()["explore_generator"] == before
     assert len(set(greedy_actions(policy))) > 1, "a constant policy would prove nothing"
 

@@ -46,15 +46,15 @@ def play() -> Play:
         experiences = []
         for number in range(count):
             observation, next_observation = rng.uniform(-1, 1, (2, 4)).astype(np.float32)
-            (action,), memories = policy.act([observation], ActMode.EXPLORE)
-            assert memories is not None
+            (action,), extras = policy.act([observation], ActMode.EXPLORE)
+            assert extras is not None
             status = EpisodeStatus.CONTINUING
             if rng.random() < 0.2:
                 status = list(EpisodeStatus)[rng.integers(3)]
             reward = float(rng.normal() * 3)
             actor_id = actor_ids[number % len(actor_ids)]
             experiences.append(
-                Experience(observation, action, reward, next_observation, status, actor_id, memories[0])
+                Experience(observation, action, reward, next_observation, status, actor_id, extras[0])
             )
         return experiences
 

@@ -35,7 +35,7 @@ def test_it_keeps_the_protocols(make_agent: MakeAgent) -> None:
     agent: LearningAgent = make_agent()
     assert isinstance(agent, ChecksInput)
     assert not isinstance(agent, HasReplay)
-    assert getattr(agent, "needs_memory") is True  # noqa: B009
+    assert agent.needs_policy_extras
 
 
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
@@ -146,9 +146,9 @@ def test_explained_variance_by_hand(make_agent: MakeAgent, play: Play) -> None:
     for values, expected in (([1.0, 2.0, 3.0, 6.0], 1.0), ([0.0] * 4, 0.0), ([2.0, 2.0, 4.0, 4.0], 8 / 14)):
         agent = make_agent(rollout_steps=4, gamma=0.0)
         for e, reward, value in zip(play(agent, 4), rewards, values, strict=True):
-            memory = e.memory.copy()
-            memory[1] = value
-            agent.observe([replaced(e, reward=reward, memory=memory)])
+            extras = e.policy_extras.copy()
+            extras[1] = value
+            agent.observe([replaced(e, reward=reward, policy_extras=extras)])
         metrics = agent.learn()
         assert metrics is not None
         assert metrics["explained_variance"] == pytest.approx(expected)
@@ -206,16 +206,16 @@ def test_observations_are_seen_through_the_same_moments_within_a_rollout(
 
 
 @pytest.mark.parametrize(
-    "memory", [None, (0.1, 0.2), np.zeros(3), 1.0], ids=["none", "tuple", "size", "number"]
+    "extras", [None, (0.1, 0.2), np.zeros(3), 1.0], ids=["none", "tuple", "size", "number"]
 )
-def test_experience_without_its_memory_is_refused_and_none_is_taken(
-    make_agent: MakeAgent, play: Play, memory: Any
+def test_experience_without_its_policy_extras_is_refused_and_none_is_taken(
+    make_agent: MakeAgent, play: Play, extras: Any
 ) -> None:
     agent = make_agent()
     good = play(agent, 3, ("left",))
-    kind = "no" if memory is None else "an unfit"
-    bad = replaced(good[1], memory=memory)
-    with pytest.raises(ConfigError, match=rf"actor 'left' comes with {kind} memory.*session.act\("):
+    kind = "no" if extras is None else "an unfit"
+    bad = replaced(good[1], policy_extras=extras)
+    with pytest.raises(ConfigError, match=rf"actor 'left' comes with {kind} policy extras.*session.act\("):
         agent.observe([good[0], bad, good[2]])
     assert agent.total_steps == len(agent._rollout) == 0
 
@@ -234,7 +234,7 @@ def test_a_diverged_update_is_raised_and_leaves_everything_as_it_was(
         with torch.no_grad():
             agent._network.body.value.layers[-1].bias.fill_(torch.nan)
     else:
-        experiences[4].memory[0 if where == "log-probability" else 1] = np.nan
+        experiences[4].policy_extras[0 if where == "log-probability" else 1] = np.nan
     agent.observe(experiences)
     before = weights(agent)
     moments = {name: tensor.clone() for name, tensor in agent.state_dict()["optimizer"].items()}
@@ -249,7 +249,7 @@ def test_a_diverged_update_is_raised_and_leaves_everything_as_it_was(
 def test_input_is_checked(make_agent: MakeAgent, play: Play) -> None:
     agent = make_agent()
     (good,) = play(agent, 1)
-    agent.check_experience(replaced(good, memory=None))  # it joins later
+    agent.check_experience(replaced(good, policy_extras=None))  # it joins later
     agent.check_observation(good.observation)
     with pytest.raises(InvalidExperience, match=r"shape \[5\]"):
         agent.check_observation(np.zeros(5))
@@ -269,10 +269,10 @@ def round_trip(agent: PPO, box: gymnasium.spaces.Box) -> dict[str, float]:
     rows = [(rng.random(box.shape) * 100).astype(box.dtype) for _ in range(8)]
     policy = agent.policy()
     for number in range(8):
-        (action,), memories = policy.act(rows[number : number + 1], ActMode.EXPLORE)
-        assert memories is not None
+        (action,), extras = policy.act(rows[number : number + 1], ActMode.EXPLORE)
+        assert extras is not None
         status = EpisodeStatus.CONTINUING if number % 4 else EpisodeStatus.TERMINATED
-        experience = Experience(rows[number], action, 0.5, rows[number - 1], status, 0, memories[0])
+        experience = Experience(rows[number], action, 0.5, rows[number - 1], status, 0, extras[0])
         agent.check_experience(experience)
         agent.observe([experience])
     metrics = agent.learn()

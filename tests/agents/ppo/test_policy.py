@@ -38,22 +38,22 @@ def outputs(policy: PPOPolicy) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def acted(policy: PPOPolicy, rows: list[Any] = OBSERVATIONS) -> tuple[np.ndarray, np.ndarray]:
-    actions, memories = policy.act(rows, ActMode.EXPLORE)
-    assert memories is not None
-    return np.array(actions), np.array(memories)
+    actions, extras = policy.act(rows, ActMode.EXPLORE)
+    assert extras is not None
+    return np.array(actions), np.array(extras)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("few", [False, True], ids=["torch", "numpy"])
-def test_memories_are_what_the_learner_computes(make_agent: MakeAgent, kind: str, few: bool) -> None:
+def test_extras_are_what_the_learner_computes(make_agent: MakeAgent, kind: str, few: bool) -> None:
     policy = spread(make_agent(kind, normalize_observations=True)).policy()
     policy.version = 7
     if not few:
         policy._small = None
     parameters, values = outputs(policy)
-    actions, memories = acted(policy)
-    assert memories.dtype == np.float64
-    chosen = torch.from_numpy(memories[:, 3:])
+    actions, extras = acted(policy)
+    assert extras.dtype == np.float64
+    chosen = torch.from_numpy(extras[:, 3:])
     if kind == "discrete":
         distribution: Any = Categorical(logits=parameters)
         chosen = chosen[:, 0].long()
@@ -61,10 +61,10 @@ def test_memories_are_what_the_learner_computes(make_agent: MakeAgent, kind: str
     else:
         distribution = Independent(Normal(parameters, policy.network.log_std.exp()), 1)
         assert actions.tolist() == chosen.float().clip(-0.5, 2.0).tolist()
-        assert (actions != memories[:, 3:]).any(), "else nothing was clipped"
-    assert memories[:, 0] == pytest.approx(distribution.log_prob(chosen).numpy(), abs=2e-5)
-    assert memories[:, 1] == pytest.approx(values.numpy(), abs=1e-5)
-    assert set(memories[:, 2]) == {7}
+        assert (actions != extras[:, 3:]).any(), "else nothing was clipped"
+    assert extras[:, 0] == pytest.approx(distribution.log_prob(chosen).numpy(), abs=2e-5)
+    assert extras[:, 1] == pytest.approx(values.numpy(), abs=1e-5)
+    assert set(extras[:, 2]) == {7}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,8 +74,8 @@ def test_exploit_takes_the_likeliest_draws_nothing_and_remembers_nothing(
     agent = spread(make_agent(kind))
     policy = agent.policy()
     before = agent.state_dict()["explore_generator"]
-    actions, memories = policy.act(OBSERVATIONS, ActMode.EXPLOIT)
-    assert memories is None
+    actions, extras = policy.act(OBSERVATIONS, ActMode.EXPLOIT)
+    assert extras is None
     parameters, _ = outputs(policy)
     if kind == "discrete":
         assert actions == (parameters.argmax(1) - 1).tolist()
@@ -87,10 +87,10 @@ def test_exploit_takes_the_likeliest_draws_nothing_and_remembers_nothing(
 def test_discrete_actions_come_as_often_as_their_probabilities_say(make_agent: MakeAgent) -> None:
     policy = spread(make_agent()).policy()
     logits = outputs(policy)[0][:1]
-    actions, memories = acted(policy, OBSERVATIONS[:1] * 20_000)
+    actions, extras = acted(policy, OBSERVATIONS[:1] * 20_000)
     shares = np.bincount(actions + 1, minlength=3) / len(actions)
     assert shares == pytest.approx(logits.softmax(1)[0].numpy(), abs=0.015)
-    assert np.exp(memories[:, 0]) == pytest.approx(logits.softmax(1)[0].numpy()[actions + 1], abs=1e-5)
+    assert np.exp(extras[:, 0]) == pytest.approx(logits.softmax(1)[0].numpy()[actions + 1], abs=1e-5)
 
 
 def test_actions_without_probability_are_never_taken() -> None:
@@ -109,19 +109,19 @@ def test_actions_without_probability_are_never_taken() -> None:
 def test_continuous_actions_are_spread_as_the_standard_deviation_says(make_agent: MakeAgent) -> None:
     policy = spread(make_agent("continuous")).policy()
     means = outputs(policy)[0][0].numpy()
-    _, memories = acted(policy, OBSERVATIONS[:1] * 20_000)
-    assert memories[:, 3:].mean(axis=0) == pytest.approx(means, abs=0.03)
-    assert memories[:, 3:].std(axis=0) == pytest.approx(np.exp([-0.5, 0.3]), rel=0.03)
+    _, extras = acted(policy, OBSERVATIONS[:1] * 20_000)
+    assert extras[:, 3:].mean(axis=0) == pytest.approx(means, abs=0.03)
+    assert extras[:, 3:].std(axis=0) == pytest.approx(np.exp([-0.5, 0.3]), rel=0.03)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_grouping_does_not_change_what_a_row_draws(make_agent: MakeAgent, kind: str) -> None:
-    together, memories = acted(make_agent(kind).policy())
+    together, extras = acted(make_agent(kind).policy())
     policy = make_agent(kind).policy()
     parts = [(0, 1), (1, 2), (2, 30), (30, 30), (30, 47), (47, 300)]
     apart = [acted(policy, OBSERVATIONS[start:stop]) for start, stop in parts if stop > start]
     assert np.concatenate([actions for actions, _ in apart]) == pytest.approx(together, abs=1e-5)
-    assert np.concatenate([own for _, own in apart]) == pytest.approx(memories, abs=1e-5)
+    assert np.concatenate([own for _, own in apart]) == pytest.approx(extras, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -152,10 +152,10 @@ def test_actions_are_what_the_environment_takes(kind: str, make_agent: MakeAgent
 def test_boxes_of_any_shape_and_float_keep_them() -> None:
     space = gymnasium.spaces.Box(-np.inf, 0.25, (2, 3), np.float64)
     agent = PPO(BOX, space, PPOConfig(hidden_sizes=(8,)))
-    actions, memories = agent.policy().act(OBSERVATIONS[:40], ActMode.EXPLORE)
-    assert memories is not None
+    actions, extras = agent.policy().act(OBSERVATIONS[:40], ActMode.EXPLORE)
+    assert extras is not None
     assert all(space.contains(action) for action in actions)
-    unclipped = np.array(memories)[:, 3:].reshape(40, 2, 3)
+    unclipped = np.array(extras)[:, 3:].reshape(40, 2, 3)
     assert np.array_equal(np.array(actions), unclipped.clip(None, 0.25))
 
 
@@ -243,10 +243,10 @@ def test_it_is_pickled_whole_and_the_one_left_behind_goes_on(
     expected, remembered = acted(policy.fork(9))
     arrived = pickle.loads(dump(policy))
     assert arrived.version == 4
-    arrived_actions, arrived_memories = acted(arrived)
-    actions, memories = acted(policy)
+    arrived_actions, arrived_extras = acted(arrived)
+    actions, extras = acted(policy)
     assert np.array_equal(arrived_actions, actions)
-    assert np.array_equal(arrived_memories, memories)
+    assert np.array_equal(arrived_extras, extras)
     with torch.no_grad():
         policy.packed.values.zero_()
     assert np.array_equal(acted(arrived.fork(9))[0], expected), "they share no memory"

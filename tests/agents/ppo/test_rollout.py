@@ -11,25 +11,25 @@ from stoker.agents.ppo.rollout import Rollout
 from stoker.types import EpisodeStatus, Experience
 
 ON, TERMINATED, TRUNCATED = EpisodeStatus
-MEMORY = 4  # log-probability, value, version, action
+N_EXTRAS = 4  # log-probability, value, version, action
 
 
 def rollout(capacity: int = 2) -> Rollout:
     """One that must grow; an observation is a number, and so is its value."""
-    return Rollout((1,), np.float32, MEMORY, capacity)
+    return Rollout((1,), np.float32, N_EXTRAS, capacity)
 
 
 def add(
     to: Rollout, reward: float, value: float, status: EpisodeStatus, next_value: float, actor_id: Any = 0
 ) -> None:
     observation, next_observation = np.array([value], np.float32), np.array([next_value], np.float32)
-    memory = np.array([-0.5, value, 3, 1])
-    to.add(Experience(observation, 1, reward, next_observation, status, actor_id, memory), reward)
+    extras = np.array([-0.5, value, 3, 1])
+    to.add(Experience(observation, 1, reward, next_observation, status, actor_id, extras), reward)
 
 
 def advantages(of: Rollout) -> list[float]:
     """By gamma 0.5 and lambda 0.5; what is seen last is worth its own number."""
-    return of.advantages(of.memories[:, 1], of.successors()[:, 0], 0.5, 0.5).tolist()
+    return of.advantages(of.policy_extras[:, 1], of.successors()[:, 0], 0.5, 0.5).tolist()
 
 
 def test_a_terminated_episode_has_no_future() -> None:
@@ -111,12 +111,12 @@ def test_the_next_rollout_begins_with_nothing() -> None:
 
 def test_arrays_are_copied() -> None:
     ours = rollout()
-    observation, next_observation, memory = np.ones(1, np.float32), np.ones(1, np.float32), np.ones(MEMORY)
-    ours.add(Experience(observation, 1, 0.0, next_observation, ON, 0, memory), 0.0)
-    for array in (observation, next_observation, memory):
+    observation, next_observation, extras = np.ones(1, np.float32), np.ones(1, np.float32), np.ones(N_EXTRAS)
+    ours.add(Experience(observation, 1, 0.0, next_observation, ON, 0, extras), 0.0)
+    for array in (observation, next_observation, extras):
         array.fill(7)
     assert ours.observations.tolist() == ours.successors().tolist() == [[1]]
-    assert ours.memories.tolist() == [[1] * MEMORY]
+    assert ours.policy_extras.tolist() == [[1] * N_EXTRAS]
 
 
 def through_a_file(state: Any) -> Any:
@@ -141,4 +141,4 @@ def test_a_saved_one_goes_on_as_it_would_have(count: int) -> None:
     assert len(second) == count + 3
     assert advantages(second) == advantages(first)
     assert np.array_equal(second.observations, first.observations)
-    assert np.array_equal(second.memories, first.memories)
+    assert np.array_equal(second.policy_extras, first.policy_extras)

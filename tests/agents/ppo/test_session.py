@@ -1,4 +1,4 @@
-"""What a session promises of its agents, with PPO: memories joined, journalled, and trained from again."""
+"""What a session promises of its agents, with PPO: extras joined, journalled, and trained from again."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ def step(agent: PPO, number: int) -> tuple[Any, ...]:
     rng = np.random.default_rng(number)
     actor_id = ("a", 1, 2)[rng.integers(3)]
     observation, next_observation = rng.uniform(-1, 1, (2, 4)).astype(np.float32)
-    (action,), memories = agent.policy().act([observation], ActMode.EXPLORE)
-    assert memories is not None
+    (action,), extras = agent.policy().act([observation], ActMode.EXPLORE)
+    assert extras is not None
     status = list(EpisodeStatus)[max(int(rng.integers(-8, 3)), 0)]
     if number % 17 == 0:
         agent.on_episode_start(actor_id)
@@ -51,13 +51,13 @@ def step(agent: PPO, number: int) -> tuple[Any, ...]:
                 next_observation,
                 status,
                 actor_id,
-                memories[0],
+                extras[0],
             )
         ]
     )
     metrics = agent.learn()
     return (
-        metrics, np.asarray(action).tolist(), memories[0].tolist(), agent.total_steps, agent.opt_steps,
+        metrics, np.asarray(action).tolist(), extras[0].tolist(), agent.total_steps, agent.opt_steps,
         agent.episode_extras(actor_id),
     )  # fmt: skip
 

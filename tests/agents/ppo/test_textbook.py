@@ -58,7 +58,7 @@ class Textbook:
         ] = {}  # of each actor: value and advantage of what comes next
         for i in reversed(range(len(experiences))):
             e = experiences[i]
-            value = e.memory[1]
+            value = e.policy_extras[1]
             if e.status is EpisodeStatus.TERMINATED:
                 next_value, next_advantage = 0.0, 0.0
             elif e.status is EpisodeStatus.TRUNCATED or e.actor_id not in following:
@@ -74,11 +74,11 @@ class Textbook:
     def update(self, experiences: list[Experience], clip_range: float) -> dict[str, float]:
         config = self.config
         observations = torch.from_numpy(np.stack([e.observation for e in experiences]))
-        memories = torch.from_numpy(np.stack([e.memory for e in experiences])).float()
-        old_log_probs, old_values = memories[:, 0], memories[:, 1]
-        actions = memories[:, 3:] if self.continuous else memories[:, 3]
+        extras = torch.from_numpy(np.stack([e.policy_extras for e in experiences])).float()
+        old_log_probs, old_values = extras[:, 0], extras[:, 1]
+        actions = extras[:, 3:] if self.continuous else extras[:, 3]
         advantages = self.advantages(experiences)
-        returns = (advantages + torch.tensor([e.memory[1] for e in experiences])).float()
+        returns = (advantages + torch.tensor([e.policy_extras[1] for e in experiences])).float()
         advantages = advantages.float()
         found: dict[str, list[float]] = {}
         for _ in range(config.n_epochs):

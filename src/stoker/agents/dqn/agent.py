@@ -61,6 +61,7 @@ class DQN:
 
     Attributes:
         acting_state: the entries of ``state_dict`` that acting changes and learning does not.
+        needs_policy_extras: False: it learns from any action.
         config: the settings.
         total_steps: transitions observed, ever.
         opt_steps: optimisation steps done, ever.
@@ -70,6 +71,7 @@ class DQN:
     """
 
     acting_state = frozenset({"explore_generator"})
+    needs_policy_extras = False
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ from stoker.agents.ppo.config import PPOConfig
 from stoker.agents.ppo.losses import Samples
 from stoker.agents.ppo.network import ActorCritic, checked_body, make_body
 from stoker.agents.ppo.optimizer import ClippingAdam
-from stoker.agents.ppo.policy import ACTION, LOG_PROB, VALUE, PPOPolicy, memory_size
+from stoker.agents.ppo.policy import ACTION, LOG_PROB, VALUE, PPOPolicy, extras_size
 from stoker.agents.ppo.rollout import Rollout
 from stoker.agents.ppo.spaces import PPOSpaces
 from stoker.agents.ppo.state import check_state
@@ -72,7 +72,7 @@ class PPO:
 
     Attributes:
         acting_state: the entries of ``state_dict`` that acting changes and learning does not.
-        needs_memory: it learns only from actions that its policy remembers.
+        needs_policy_extras: it learns only from actions that its policy remembers.
         config: the settings.
         total_steps: transitions observed, ever.
         opt_steps: updates done, ever; each is ``n_epochs`` epochs over a rollout.
@@ -82,7 +82,7 @@ class PPO:
     """
 
     acting_state = frozenset({"explore_generator"})
-    needs_memory = True
+    needs_policy_extras = True
 
     def __init__(
         self,
@@ -127,9 +127,9 @@ class PPO:
         self._rewards = RewardScaler(
             config.gamma, normalize=config.normalize_rewards, clip=config.clip_rewards
         )
-        self._memory_shape = (memory_size(spaces),)
+        self._extras_shape = (extras_size(spaces),)
         self._rollout = Rollout(
-            spaces.observation_shape, spaces.observation_dtype, memory_size(spaces), config.rollout_steps
+            spaces.observation_shape, spaces.observation_dtype, extras_size(spaces), config.rollout_steps
         )
         self._last: dict[str, float] = {}  # what is told of the last update
 
@@ -163,7 +163,7 @@ class PPO:
         policy.version = self.opt_steps
 
     def check_experience(self, experience: Experience) -> None:
-        """Refuse a transition that ``observe`` could not take; its memory joins it later.
+        """Refuse a transition that ``observe`` could not take; its policy extras join it later.
 
         Raises:
             InvalidExperience: An observation, the action or the reward is unfit; the message names it.
@@ -182,15 +182,15 @@ class PPO:
         """Copy transitions into the rollout, in order. They are taken as checked by ``check_experience``.
 
         Raises:
-            ConfigError: One of them has no memory of its action that a PPO policy of these spaces made; none
+            ConfigError: One of them has no policy extras that a PPO policy of these spaces made; none
                 was taken.
         """
         for experience in experiences:
-            memory: Any = experience.memory
-            if type(memory) is not np.ndarray or memory.shape != self._memory_shape:
+            extras: Any = experience.policy_extras
+            if type(extras) is not np.ndarray or extras.shape != self._extras_shape:
                 raise ConfigError(
                     f"an experience of actor {experience.actor_id!r} comes with "
-                    f"{'no' if memory is None else 'an unfit'} memory of its action: PPO learns from the "
+                    f"{'no' if extras is None else 'an unfit'} policy extras: PPO learns from the "
                     "log-probability and the value that its policy remembered; choose each action with "
                     "session.act(observation, actor_id=...)"
                 )
@@ -291,15 +291,15 @@ class PPO:
     def _samples(self) -> tuple[Samples, float]:
         """The rollout with its advantages and returns, and the explained variance of the values."""
         rollout, config = self._rollout, self.config
-        memories = rollout.memories
-        values = memories[:, VALUE]
+        extras = rollout.policy_extras
+        values = extras[:, VALUE]
         successor_values = self._values(rollout.successors())
         advantages = rollout.advantages(values, successor_values, config.gamma, config.gae_lambda)
         returns = advantages + values
-        learned = self._distribution.learned(memories[:, ACTION:])
+        learned = self._distribution.learned(extras[:, ACTION:])
         with torch.no_grad():
             inputs = self._network.prepared(torch.as_tensor(rollout.observations).to(self._device))
-        arrays = (learned, memories[:, LOG_PROB], values, advantages, returns)
+        arrays = (learned, extras[:, LOG_PROB], values, advantages, returns)
         kinds = (learned.dtype, *[np.dtype(np.float32)] * 4)
         tensors = (
             torch.as_tensor(np.asarray(array, kind)).to(self._device)

@@ -18,21 +18,21 @@ from stoker.agents.seeds import seeded_generator
 from stoker.errors import ConfigError
 from stoker.types import ActMode
 
-__all__ = ["ACTION", "LOG_PROB", "VALUE", "VERSION", "PPOPolicy", "memory_size"]
+__all__ = ["ACTION", "LOG_PROB", "VALUE", "VERSION", "PPOPolicy", "extras_size"]
 
 LOG_PROB, VALUE, VERSION, ACTION = range(4)
-"""Where in a memory they are; the action is all that is left of it."""
+"""Where in the policy extras of an action they are; the action itself is all the rest."""
 
 
-def memory_size(spaces: PPOSpaces) -> int:
-    """How many numbers there are in a memory."""
+def extras_size(spaces: PPOSpaces) -> int:
+    """How many numbers there are in the extras of one action."""
     return ACTION + spaces.distribution.action_size
 
 
 class PPOPolicy:
     """Chooses actions with weights of its own; one forward pass for all observations.
 
-    EXPLORE draws from the policy's distribution and gives a memory for each action: float64
+    EXPLORE draws from the policy's distribution and gives extras for each action: float64
     ``[log-probability, value, version, *action]``, the action being the index of a discrete one, or a
     continuous one before it was clipped to its bounds, of which the log-probability is. EXPLOIT takes the
     likeliest action, draws nothing and remembers nothing. The number of draws per row is fixed, so that how
@@ -71,14 +71,14 @@ class PPOPolicy:
     def act(
         self, observations: Sequence[Any], mode: ActMode
     ) -> tuple[list[Any], list[NDArray[np.float64]] | None]:
-        """One action per observation, in the same order, and the memories of them.
+        """One action per observation, in the same order, and the extras of them.
 
         Args:
             observations: each ``[*observation_shape]``, checked.
             mode: whether to explore.
 
         Returns:
-            Plain ints for a Discrete space, arrays ``[*action_shape]`` for a Box; and a memory for each
+            Plain ints for a Discrete space, arrays ``[*action_shape]`` for a Box; and extras for each
             action, or None with EXPLOIT.
         """
         actions, distribution = self._spaces.actions, self._spaces.distribution
@@ -88,12 +88,12 @@ class PPOPolicy:
             return actions.for_env(distribution.mode(parameters)), None
         parameters, values = self._forward(rows)
         chosen, log_probs = distribution.draw(parameters, self._log_std(), self._explore)
-        memories = np.empty((len(rows), ACTION + distribution.action_size))
-        memories[:, LOG_PROB] = log_probs
-        memories[:, VALUE] = values
-        memories[:, VERSION] = self.version
-        memories[:, ACTION:] = chosen
-        return actions.for_env(chosen), list(memories)
+        extras = np.empty((len(rows), ACTION + distribution.action_size))
+        extras[:, LOG_PROB] = log_probs
+        extras[:, VALUE] = values
+        extras[:, VERSION] = self.version
+        extras[:, ACTION:] = chosen
+        return actions.for_env(chosen), list(extras)
 
     def fork(self, seed: int) -> PPOPolicy:
         """An independent copy on the CPU that draws from a generator of its own, made from that seed.

@@ -28,17 +28,17 @@ class Rollout:
     Args:
         observation_shape: of one observation.
         observation_dtype: what observations are stored as.
-        memory_size: how many numbers a policy remembers of an action.
+        extras_size: how many numbers a policy remembers of an action.
         capacity: how many transitions there is room for at first; it grows.
     """
 
     def __init__(
-        self, observation_shape: tuple[int, ...], observation_dtype: Any, memory_size: int, capacity: int
+        self, observation_shape: tuple[int, ...], observation_dtype: Any, extras_size: int, capacity: int
     ) -> None:
         self._size = 0
         self._n_fragments = 0
         self._observations: NDArray[Any] = np.empty((capacity, *observation_shape), observation_dtype)
-        self._memories: NDArray[np.float64] = np.empty((capacity, memory_size))
+        self._policy_extras: NDArray[np.float64] = np.empty((capacity, extras_size))
         self._rewards: NDArray[np.float64] = np.empty(capacity)
         self._fragments: NDArray[np.int64] = np.empty(capacity, np.int64)  # each transition's
         # Of each fragment, in the order in which they began:
@@ -57,12 +57,12 @@ class Rollout:
         return self._observations[: self._size]
 
     @property
-    def memories(self) -> NDArray[np.float64]:
-        """What the policy remembered of each action, float64 ``[T, memory_size]``, in arrival order."""
-        return self._memories[: self._size]
+    def policy_extras(self) -> NDArray[np.float64]:
+        """What the policy remembered of each action, float64 ``[T, extras_size]``, in arrival order."""
+        return self._policy_extras[: self._size]
 
     def add(self, experience: Experience, reward: float) -> None:
-        """Copy a transition in, with the reward to learn from and a memory ``[memory_size]``."""
+        """Copy a transition in, with the reward to learn from and policy extras ``[extras_size]``."""
         if self._size == len(self._rewards):
             self._grow()
         row = self._size
@@ -70,7 +70,7 @@ class Rollout:
         if fragment is None:
             fragment = self._begin(experience.actor_id)
         self._observations[row] = experience.observation
-        self._memories[row] = experience.memory
+        self._policy_extras[row] = experience.policy_extras
         self._rewards[row] = reward
         self._fragments[row] = fragment
         status = experience.status
@@ -130,7 +130,7 @@ class Rollout:
         """The transitions and the fragments; tensors share the rollout's memory."""
         return {
             "observations": torch.as_tensor(self.observations),
-            "memories": torch.as_tensor(self.memories),
+            "policy_extras": torch.as_tensor(self.policy_extras),
             "rewards": torch.as_tensor(self._rewards[: self._size]),
             "fragments": torch.as_tensor(self._fragments[: self._size]),
             "successors": torch.as_tensor(self._successors[: self._n_fragments]),
@@ -149,7 +149,7 @@ class Rollout:
             self._grow_fragments()
         for own, name in (
             (self._observations, "observations"),
-            (self._memories, "memories"),
+            (self._policy_extras, "policy_extras"),
             (self._rewards, "rewards"),
             (self._fragments, "fragments"),
             (self._successors, "successors"),
@@ -168,7 +168,7 @@ class Rollout:
 
     def _grow(self) -> None:
         self._observations = _doubled(self._observations)
-        self._memories = _doubled(self._memories)
+        self._policy_extras = _doubled(self._policy_extras)
         self._rewards = _doubled(self._rewards)
         self._fragments = _doubled(self._fragments)
 

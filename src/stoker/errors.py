@@ -22,14 +22,17 @@
     ├── Stalled (TimeoutError)              a part has not moved for longer than it may
     └── MissingDependency (ImportError)     an optional package is absent; the message names the extra
 
-Who is at fault decides the class. A message names the value and what to do about it.
+Who is at fault decides the class. A message names the value and what to do about it. Every error can be
+pickled and copied, so that it crosses a process pool as it is.
 """
 
 from __future__ import annotations
 
+import copy
+import errno
 import os
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Self, TypeVar, cast
 
 from stoker.types import ActorId, AnyPath
 
@@ -59,8 +62,26 @@ __all__ = [
 ]
 
 
+_Error = TypeVar("_Error", bound="StokerError")
+
+
 class StokerError(Exception):
-    """The root of the tree: catch this to catch whatever stoker raises on purpose."""
+    """The root of the tree: catch this to catch whatever stoker raises on purpose.
+
+    Pickling and copying keep the class, the message, the attributes, the notes and ``__cause__``. Another
+    process may be unable to load the class or the values of a foreign cause, which would lose the whole
+    error: pickled, such a cause is an ``Exception`` with its type and message.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.args, self.__dict__, _portable(self.__cause__))
+
+    def __copy__(self) -> Self:
+        return _rebuilt(type(self), self.args, self.__dict__, self.__cause__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        args, attributes = copy.deepcopy((self.args, self.__dict__), memo)
+        return _rebuilt(type(self), args, attributes, self.__cause__)
 
 
 class ConfigError(StokerError, ValueError):
@@ -233,7 +254,7 @@ class CheckpointCorrupt(StokerError, ValueError):
 
 
 class WriteFailed(StokerError, OSError):
-    """The operating system refused a write.
+    """The operating system refused a write; the message says what to do about this very refusal.
 
     Args:
         path: the file that was to be written.
@@ -243,10 +264,29 @@ class WriteFailed(StokerError, OSError):
     def __init__(self, path: AnyPath, cause: OSError) -> None:
         self.path = os.fspath(path)
         reason = cause.strerror or str(cause)
-        super().__init__(
-            f"cannot write {self.path}: {reason}; free space or mend what is in the way, and try again"
-        )
+        way_out = _WAYS_OUT.get(cause.errno or 0, "remove the cause and try again")
+        super().__init__(f"cannot write {self.path}: {reason}; {way_out}")
         self.__cause__ = cause
+
+
+_WAYS_OUT: Final[Mapping[int, str]] = {
+    errno.ENOSPC: "free space on that disk and try again",
+    errno.EDQUOT: "free space or raise the disk quota, and try again",
+    errno.EFBIG: "raise the limit on file sizes (`ulimit -f`) and try again",
+    errno.EACCES: "check who may write there (`ls -ld`), or use another directory",
+    errno.EPERM: "check who may write there (`ls -ld`, `lsattr`), or use another directory",
+    errno.EROFS: "that file system is mounted read-only: use another directory",
+    errno.ENAMETOOLONG: "choose a shorter name or directory",
+    errno.ENOENT: "its directory is gone: keep a run where it is while it is in use",
+    errno.ENOTDIR: "a file stands where a directory must be: move it away, or use another directory",
+    errno.EEXIST: "a file stands where a directory must be: move it away, or use another directory",
+    errno.EISDIR: "a directory stands in its place: move it away",
+    errno.ELOOP: "its symbolic links lead nowhere: correct them",
+    errno.EIO: "the disk has a fault: check it (`dmesg`), and write to another one",
+    errno.ESTALE: "the network file system has lost it: mount it again",
+    errno.EMFILE: "raise the limit on open files (`ulimit -n`) and try again",
+    errno.ENFILE: "the system has too many open files: close some and try again",
+}
 
 
 class Stalled(StokerError, TimeoutError):
@@ -295,3 +335,45 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(member)
     else:
         yield error
+
+
+# Copies and other processes -------------------------------------------------------------------------
+
+
+def _rebuilt(
+    kind: type[_Error], args: tuple[Any, ...], attributes: Mapping[str, Any], cause: BaseException | None
+) -> _Error:
+    """The error as it was, past its own ``__init__``, which makes the message from other arguments."""
+    error = kind.__new__(kind)
+    super(StokerError, error).__init__(*args)
+    error.__dict__.update(attributes)
+    if cause is not None:
+        error.__cause__ = cause
+    return error
+
+
+def _portable(cause: BaseException | None) -> BaseException | None:
+    """The cause if any process can load it, else an ``Exception`` that says what it was."""
+    if cause is None or isinstance(cause, StokerError):
+        return cause
+    if isinstance(cause, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", cause)
+        members = [cast("BaseException", _portable(member)) for member in group.exceptions]
+        portable: BaseException = BaseExceptionGroup(group.message, members)
+    elif type(cause).__module__ == "builtins" and _is_plain((cause.args, cause.__dict__)):
+        return cause
+    else:
+        kind = type(cause)
+        portable = Exception(f"{kind.__module__}.{kind.__qualname__}: {cause}".removeprefix("builtins."))
+    for note in getattr(cast("Any", cause), "__notes__", ()):
+        portable.add_note(str(note))
+    return portable
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether the value is made of nothing but Python's own data."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, cast("list[Any]", value)))
+    return type(value) in (type(None), bool, int, float, complex, str, bytes)

@@ -161,4 +161,4 @@ def training_preset(agent: str, env: str) -> Mapping[str, Any]:
     """
     config_type(agent)
     found = PRESETS.get((agent, env))
-    return MappingProxyType({}) if found is None else found.training
+    return {} if found is None else dict(found.training)

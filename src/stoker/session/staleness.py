@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 
 import msgspec
 
@@ -27,7 +26,7 @@ class StalenessReport(msgspec.Struct, frozen=True):
 
     mean: float = 0.0
     max: int = 0
-    histogram: Mapping[int, int] = MappingProxyType({})
+    histogram: Mapping[int, int] = msgspec.field(default_factory=dict[int, int])
 
 
 class Staleness:

@@ -7,7 +7,6 @@ environment with the episode's seed and doing its actions again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -46,7 +45,9 @@ class Turn(msgspec.Struct, frozen=True):
         last_actor: whose event was the last; None: there was none.
     """
 
-    episodes: Mapping[ActorId, RunningEpisode] = MappingProxyType({})
+    episodes: Mapping[ActorId, RunningEpisode] = msgspec.field(
+        default_factory=dict["ActorId", RunningEpisode]
+    )
     last_actor: ActorId | None = None
 
 

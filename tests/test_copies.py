@@ -1,0 +1,265 @@
+"""Pickling and copying: every public error, setting, record and result crosses a process pool as it is."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import multiprocessing
+import pickle
+import pkgutil
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+import stoker
+from stoker import errors
+from stoker.errors import ActorFailed, RunNotFound, SessionFailed, StokerError, WriteFailed
+from stoker.runs import Attempt
+from stoker.stats import EpisodeRecord
+from stoker.testing.contract import difference
+from stoker.types import EpisodeStatus, Experience
+
+HELD = object()
+WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+CAUSE = ValueError("simulator crashed", 3)
+RECORD = EpisodeRecord(1.5, 3, EpisodeStatus.TERMINATED, {"epsilon": 0.5})
+STEP = Experience(np.arange(3.0), 1, 0.5, np.arange(3.0), EpisodeStatus.CONTINUING, "left", (0.1, 0.2))
+ATTEMPT = Attempt(number=1, started_at=WHEN)
+EPISODE = {"total_reward": 1.5, "length": 3, "status": EpisodeStatus.TRUNCATED, "extras": {"x": 1.0}}
+COLUMNS = (torch.ones(2, 3), torch.ones(2), torch.ones(2), torch.ones(2, 3), torch.ones(2))
+
+ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
+    "ActorConflict": ("left", "act()"),
+    "ActorFailed": (3, 5, 60.0, CAUSE),
+    "ActorReport": (3,),
+    "Activity": ("syncing train_episodes.jsonl", 1.0, 2),
+    "ArraySpec": (torch.float32, (2,)),
+    "Attempt": {"number": 1, "started_at": WHEN},
+    "Batch": COLUMNS,
+    "Check": ("resumes", len),
+    "CheckpointCorrupt": (Path("step_1.pt"), "cut short"),
+    "CheckpointNotFound": ("there is none",),
+    "ConfigError": ("no",),
+    "ContractViolation": ("a", "b", "c"),
+    "EnvironmentFailed": ("no",),
+    "EpisodeEnded": (RECORD, 3),
+    "EpisodeRecord": (1.5, 3, EpisodeStatus.TERMINATED, {"epsilon": 0.5}),
+    "EpisodeStarted": ("left", 42),
+    "EvalEpisodeRow": {"total_steps_at_eval": 3, "time": WHEN, **EPISODE},
+    "EvalReport": (3, 2, {"mean": float("nan")}),
+    "Evaluation": (3, (RECORD,)),
+    "Experience": (STEP.observation, 1, 0.5, STEP.next_observation, EpisodeStatus.TERMINATED, 3, (0.1,), 7),
+    "Health": {
+        **dict.fromkeys(stoker.Health.__struct_fields__, 1),
+        "failure": "the agent failed",
+        "silent": (),
+        "waits": ("the disk",),
+    },
+    "Holder": {
+        "pid": 3,
+        "host": "a",
+        "machine": "b",
+        "started": None,
+        "since": WHEN,
+        "command": "stoker train",
+    },
+    "InvalidAgentState": ("agent['lock']", object()),
+    "InvalidExperience": ("no",),
+    "JournalBroken": ("journal", "gone"),
+    "JournalReport": {
+        **dict.fromkeys(("n_segments", "first_event", "end_event", "n_events", "n_experiences"), 1),
+        "torn_bytes": 0,
+        "problems": ("cut short",),
+        "experiences_before": {1: 2},
+    },
+    "MetricsRow": {"total_steps": 3, "metrics": {"train/loss": 0.5}, "time": WHEN},
+    "MissingDependency": ("mlflow", "mlflow"),
+    "PrioritizedBatch": (*COLUMNS, torch.ones(2), torch.ones(2)),
+    "RecorderFailed": ("mlflow", CAUSE),
+    "Replayed": (0, 3, 1, 2, ()),
+    "RowsReport": (3, 0, ("line 1",)),
+    "RunBroken": ("runs/a", "no"),
+    "RunContext": {"name": "cartpole", "directory": Path("runs/a"), "params": {"lr": 0.1}},
+    "RunDirectoryError": ("runs/a", "no"),
+    "RunLocked": (Path("runs/a"), "process 3"),
+    "RunMetadata": {
+        "name": "a",
+        "version": "v1",
+        "run_id": "x",
+        "started_at": WHEN,
+        "last_updated": WHEN,
+        "attempts": (ATTEMPT,),
+    },
+    "RunNotFound": ("runs/a", "no"),
+    "RunningEpisode": (42, (STEP,)),
+    "Segment": (Path("journal"), 1, 2, 3),
+    "SegmentHeader": {
+        "attempt": 1,
+        "first_event": 0,
+        "total_steps": 0,
+        "opt_interval": 1,
+        "rebuild": np.arange(3),
+    },
+    "SessionClosed": {"what": "observe", "entered": True},
+    "SessionError": ("no",),
+    "SessionFailed": ("agent", CAUSE),
+    "Stalled": ("the writer", 3.0, "check the disk"),
+    "StepMetrics": dict.fromkeys(stoker.StepMetrics.__struct_fields__, 1)
+    | {"status": EpisodeStatus.TRUNCATED},
+    "StokerError": ("no",),
+    "TrainConfig": {"env": "CartPole-v1"},
+    "TrainEpisodeRow": {"total_steps": 3, "episode": 1, "actor_id": "left", "time": WHEN, **EPISODE},
+    "TrainResult": dict.fromkeys(stoker.TrainResult.__struct_fields__, 1) | {"run": "runs/a"},
+    "TrainingDiverged": ("loss=nan",),
+    "WindowStats": (1, 2.0, 3.0, 1.0, 4.0),
+    "WriteFailed": (Path("metadata.json"), OSError(28, "No space left on device")),
+}
+"""What to make an example of each class from. Those that need no arguments are not in here."""
+
+LIVE = {"Progress"}
+"""Structs that hold a running session, which is of one process."""
+
+
+def public_values() -> dict[str, type[Any]]:
+    """Every error, struct and named tuple that stoker or one of its packages gives out, by name."""
+    found: dict[str, type[Any]] = {}
+    names = [module.name for module in pkgutil.walk_packages(stoker.__path__, "stoker.")]
+    for module in map(
+        importlib.import_module, ["stoker", *(name for name in names if "__main__" not in name)]
+    ):
+        is_face = hasattr(module, "__path__") or module.__name__.count(".") == 1
+        for value in (getattr(module, name) for name in getattr(module, "__all__", ()) if is_face):
+            if inspect.isclass(value) and issubclass(value, (BaseException, msgspec.Struct, tuple)):
+                found[value.__name__] = value
+    return {name: kind for name, kind in sorted(found.items()) if name not in LIVE}
+
+
+VALUES = public_values()
+WAYS: dict[str, Callable[[Any], Any]] = {
+    "pickle": lambda value: pickle.loads(pickle.dumps(value)),
+    "oldest pickle": lambda value: pickle.loads(pickle.dumps(value, protocol=2)),
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+}
+
+
+def example(name: str) -> Any:
+    given = ARGUMENTS.get(name, ())
+    return VALUES[name](**given) if isinstance(given, dict) else VALUES[name](*given)
+
+
+def parts(value: Any) -> Any:
+    """All that makes an error or a struct, as plain containers."""
+    if isinstance(value, BaseException):
+        return [type(value).__name__, str(value), [*map(parts, value.args)], parts(value.__dict__)]
+    if isinstance(value, msgspec.Struct):
+        return [type(value).__name__, [parts(getattr(value, name)) for name in value.__struct_fields__]]
+    if isinstance(value, (tuple, list)):
+        return [*map(parts, cast("list[Any]", value))]
+    if isinstance(value, dict):
+        return {key: parts(one) for key, one in cast("dict[Any, Any]", value).items()}
+    return value
+
+
+def test_there_is_an_example_of_nothing_else() -> None:
+    assert set(ARGUMENTS) <= set(VALUES)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_copy_is_of_the_same_class_and_equal(name: str) -> None:
+    value = example(name)
+    if isinstance(value, BaseException):
+        value.add_note("in the third attempt")
+    for way, copied in WAYS.items():
+        found = copied(value)
+        assert type(found) is type(value), way
+        assert difference(parts(found), parts(value), way) is None
+        if isinstance(value, BaseException):
+            assert repr(found) == repr(value), way
+            assert repr(found.__cause__) == repr(value.__cause__), way
+
+
+def test_a_presets_settings_are_plain() -> None:
+    settings = stoker.training_preset("ppo", "CartPole-v1")
+    assert settings
+    assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+class SimulatorError(Exception):
+    """A library's error that pickles and cannot be unpickled, as many do."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@pytest.mark.parametrize(
+    ("cause", "seen"),
+    [
+        (SimulatorError(3, "no display"), f"{__name__}.SimulatorError: no display"),
+        (KeyError(HELD), f"KeyError: {HELD!r}"),
+        (ExceptionGroup("both", [SimulatorError(3, "no display")]), "both (1 sub-exception)"),
+    ],
+    ids=["foreign class", "foreign argument", "group"],
+)
+def test_a_cause_that_no_other_process_could_load_is_described(cause: Exception, seen: str) -> None:
+    cause.add_note("on display :1")
+    error = SessionFailed("agent", ActorFailed(3, 5, 60.0, cause))
+    found = pickle.loads(pickle.dumps(error))
+    assert str(found) == str(error)
+    assert isinstance(found.__cause__, ActorFailed)
+    assert str(found.__cause__.__cause__) == seen
+    assert found.__cause__.__cause__.__notes__ == ["on display :1"]
+    copied = copy.deepcopy(error)
+    assert copied.__cause__ is error.__cause__, "in this process nothing keeps the cause from being itself"
+
+
+def test_a_group_of_errors_and_a_users_subclass_are_kept() -> None:
+    group = ExceptionGroup("two", [RunNotFound("a", "b"), WriteFailed("c", OSError(28, "full"))])
+    found = pickle.loads(pickle.dumps(group))
+    assert [*map(repr, found.exceptions)] == [*map(repr, group.exceptions)]
+    assert [error.path for error in found.exceptions] == ["a", "c"]
+    assert found.exceptions[1].__cause__.errno == 28
+    mine = OwnError(3, reason="out of fuel")
+    assert pickle.loads(pickle.dumps(mine)).reason == "out of fuel"
+
+
+class OwnError(errors.RunDirectoryError):
+    """One of a user, with arguments of its own."""
+
+    def __init__(self, number: int, *, reason: str) -> None:
+        super().__init__(f"runs/{number}", reason)
+        self.reason = reason
+
+
+def fail(name: str) -> None:
+    raise example(name)
+
+
+FAILURES = [name for name, kind in VALUES.items() if issubclass(kind, StokerError)]
+
+
+def test_every_error_comes_out_of_a_pool_of_processes() -> None:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        for name in FAILURES:
+            pending = pool.apply_async(fail, (name,))
+            with pytest.raises(VALUES[name]) as raised:
+                pending.get(timeout=60)
+            assert str(raised.value) == str(example(name)), name
+
+
+def test_every_error_comes_out_of_a_process_pool_executor() -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for name in FAILURES:
+            error = pool.submit(fail, name).exception(timeout=60)
+            assert type(error) is VALUES[name]
+            assert parts(error) == parts(example(name))

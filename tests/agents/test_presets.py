@@ -50,8 +50,8 @@ def test_an_environment_without_a_preset_gets_the_defaults() -> None:
 
 
 def test_a_preset_cannot_be_changed() -> None:
-    with pytest.raises(TypeError):
-        training_preset("dqn", "CartPole-v1")["opt_interval"] = 1  # type: ignore[index]
+    training_preset("dqn", "CartPole-v1")["opt_interval"] = 1
+    assert training_preset("dqn", "CartPole-v1") == {"opt_interval": 2}
     with pytest.raises(AttributeError):
         preset("dqn", "CartPole-v1").gamma = 0.5  # type: ignore[misc]
 

@@ -153,7 +153,7 @@ def preset(agent: str, env: str) -> msgspec.Struct:
     return defaults() if found is None else found.agent_settings
 
 
-def training_preset(agent: str, env: str) -> Mapping[str, Any]:
+def training_preset(agent: str, env: str) -> dict[str, Any]:
     """The training's settings that go with ``preset``, by the names of ``TrainConfig``; often none.
 
     Raises:

@@ -59,6 +59,7 @@ __all__ = [
     "TrainingDiverged",
     "WriteFailed",
     "first_error",
+    "with_way_out",
 ]
 
 
@@ -263,9 +264,7 @@ class WriteFailed(StokerError, OSError):
 
     def __init__(self, path: AnyPath, cause: OSError) -> None:
         self.path = os.fspath(path)
-        reason = cause.strerror or str(cause)
-        way_out = _WAYS_OUT.get(cause.errno or 0, "remove the cause and try again")
-        super().__init__(f"cannot write {self.path}: {reason}; {way_out}")
+        super().__init__(f"cannot write {self.path}: {with_way_out(cause)}")
         self.__cause__ = cause
 
 
@@ -273,8 +272,8 @@ _WAYS_OUT: Final[Mapping[int, str]] = {
     errno.ENOSPC: "free space on that disk and try again",
     errno.EDQUOT: "free space or raise the disk quota, and try again",
     errno.EFBIG: "raise the limit on file sizes (`ulimit -f`) and try again",
-    errno.EACCES: "check who may write there (`ls -ld`), or use another directory",
-    errno.EPERM: "check who may write there (`ls -ld`, `lsattr`), or use another directory",
+    errno.EACCES: "check its owner and permissions (`ls -ld`), and those of the directories above it",
+    errno.EPERM: "check its owner, permissions and attributes (`ls -ld`, `lsattr`)",
     errno.EROFS: "that file system is mounted read-only: use another directory",
     errno.ENAMETOOLONG: "choose a shorter name or directory",
     errno.ENOENT: "its directory is gone: keep a run where it is while it is in use",
@@ -314,6 +313,12 @@ class MissingDependency(StokerError, ImportError):
         self.package = package
         self.extra = extra
         super().__init__(f"{package} is not installed: run `pip install 'stoker[{extra}]'`")
+
+
+def with_way_out(refusal: OSError) -> str:
+    """What the operating system says of a file, and what to do about it."""
+    way_out = _WAYS_OUT.get(refusal.errno or 0, "remove the cause and try again")
+    return f"{refusal.strerror or refusal}; {way_out}"
 
 
 def first_error(error: BaseException) -> BaseException:

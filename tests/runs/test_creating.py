@@ -149,9 +149,13 @@ def test_no_accepted_name_leaves_the_directory(name: str) -> None:
     assert joined.resolve() == Path(f"/runs/{name}/x")
 
 
-async def test_a_name_too_long_for_the_file_system_is_a_typed_error(tmp_path: Path) -> None:
-    with pytest.raises(WriteFailed, match="File name too long"):
+async def test_a_name_too_long_for_any_file_system_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"takes 300 bytes .* at most 255: choose a shorter one"):
         await TrainingRun.create("字" * 100, root=tmp_path)
+    assert tree(tmp_path) == []
+    await TrainingRun.create("字" * 85, root=tmp_path)
+    with pytest.raises(WriteFailed, match="File name too long; choose a shorter name or directory"):
+        await TrainingRun.create("x", root=tmp_path / ("d" * 256))
 
 
 @pytest.mark.parametrize("where", [".", "x", "x/v1"])

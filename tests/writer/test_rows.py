@@ -262,7 +262,8 @@ def test_much_damage_is_told_in_few_words(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_a_problem_too(tmp_path: Path) -> None:
-    assert check_rows(tmp_path) == RowsReport(0, 0, (f"{tmp_path.name}: cannot be read (Is a directory)",))
+    found = f"{tmp_path.name}: cannot be read: Is a directory; a directory stands in its place: move it away"
+    assert check_rows(tmp_path) == RowsReport(0, 0, (found,))
 
 
 def test_blank_lines_are_no_damage(tmp_path: Path) -> None:

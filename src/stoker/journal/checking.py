@@ -7,7 +7,7 @@ from itertools import pairwise, zip_longest
 
 import msgspec
 
-from stoker.errors import JournalBroken
+from stoker.errors import JournalBroken, RunBroken
 from stoker.journal.history import FOREVER, Segment, Span, effective_spans
 from stoker.journal.scanning import SegmentReader
 from stoker.types import Experience
@@ -105,7 +105,7 @@ class _Check:
                     self.n_experiences += is_experience
                 experiences += is_experience
                 number += 1
-        except JournalBroken as error:
+        except (JournalBroken, RunBroken) as error:
             self.problems.append(str(error))
         marks[number] = experiences
         self.torn_bytes += reader.torn_bytes

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from stoker.errors import JournalBroken
+from stoker.errors import JournalBroken, RunBroken
 from stoker.journal.events import JournalEvent
 from stoker.journal.frames import HEADER_BYTES, find_frame, needed_bytes, scan
 from stoker.journal.segments import SegmentDecoder, SegmentHeader, is_message, parse_segment_name
@@ -48,7 +48,8 @@ class SegmentReader:
         """The events in their order, up to the end, a torn tail or damage.
 
         Raises:
-            JournalBroken: The file is missing or the system cannot read it.
+            JournalBroken: The file is missing or the disk cannot give it.
+            RunBroken: The system refuses to read it.
         """
         decoder = SegmentDecoder()
         for payload in self.records():
@@ -133,10 +134,12 @@ class SegmentReader:
     def _chunks(self) -> Iterator[bytes]:
         try:
             size = self._first_chunk_bytes
-            with files.open_to_read(self.path) as file:
+            with files.reading(self.path), files.open_to_read(self.path) as file:
                 while chunk := file.read(size):
                     yield chunk
                     size = min(2 * size, _CHUNK_BYTES)
+        except RunBroken:
+            raise
         except OSError as error:
             raise JournalBroken(self.path, f"cannot be read ({error.strerror or error})") from error
 

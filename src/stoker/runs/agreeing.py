@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import msgspec
 
-from stoker.errors import CheckpointCorrupt, JournalBroken
+from stoker.errors import CheckpointCorrupt, JournalBroken, RunBroken
 from stoker.journal import JournalReport
 from stoker.runs import naming
 from stoker.runs.bests import Score
@@ -218,7 +218,7 @@ def _unreadable(run: TrainingRun, point: SavedPoint, journal: JournalReport | No
     try:
         for _ in run.journal.read(needs_from, events):
             pass
-    except JournalBroken as error:
+    except (JournalBroken, RunBroken) as error:
         return str(error).removeprefix(f"{error.path}: ")
     return None
 

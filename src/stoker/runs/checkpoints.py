@@ -213,10 +213,8 @@ class Checkpoints:
             files.write_atomically(self.directory / naming.PUBLISHED, lambda file: file.write(b""))
 
     def _is_latest(self, path: Path) -> bool:
-        try:
-            return self.latest_name.samefile(path)
-        except FileNotFoundError:
-            return False
+        latest, other = _identity(self.latest_name), _identity(path)
+        return latest is not None and latest == other
 
     def _verify(self, path: Path) -> None:
         if self._verified.get(path.name) != _signature(path):
@@ -258,11 +256,13 @@ def remove_all(paths: Iterable[Path]) -> None:
 
 
 def _signature(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_size, stat.st_mtime_ns
+    found = files.stat_of(path)
+    return None if found is None else (found.st_size, found.st_mtime_ns)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    found = files.stat_of(path)
+    return None if found is None else (found.st_dev, found.st_ino)
 
 
 def _needs_from(state: Mapping[str, Any]) -> int | None:

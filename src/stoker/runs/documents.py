@@ -27,8 +27,8 @@ def read_json(path: Path, expected: Any, way_out: str = "") -> Any:
     """
     try:
         return msgspec.json.decode(files.read_bytes(path), type=expected)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, FileNotFoundError) else str(error)
         raise RunBroken(path, f"cannot be read ({reason}){way_out and '; '}{way_out}") from error
 
 

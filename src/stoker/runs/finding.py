@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stoker.errors import RunDirectoryError
 from stoker.runs import naming
 from stoker.runs.documents import read_json
 from stoker.runs.metadata import RunMetadata
@@ -31,11 +32,19 @@ def runs_below(path: Path, levels: int = 3) -> list[Path]:
     """The runs of a version, of a name or of a whole runs directory, ordered naturally at each level."""
     found: list[Path] = []
     for name in sorted(files.directories_in(path), key=naming.natural_key):
-        if is_run(path / name):
+        if _may_be_run(path / name):
             found.append(path / name)
         elif levels > 1:
             found += runs_below(path / name, levels - 1)
     return found
+
+
+def _may_be_run(directory: Path) -> bool:
+    """Whether it is a run, or cannot be looked into, which reading its metadata then reports."""
+    try:
+        return is_run(directory)
+    except RunDirectoryError:
+        return True
 
 
 def read_metadata(directory: Path) -> RunMetadata:

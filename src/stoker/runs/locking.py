@@ -177,7 +177,7 @@ def _describe(descriptor: int) -> None:
 def _read(descriptor: int) -> Holder | None:
     try:
         return msgspec.json.decode(os.pread(descriptor, _MOST_BYTES, 0), type=Holder)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, OSError):
         return None
 
 

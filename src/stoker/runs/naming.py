@@ -38,6 +38,7 @@ BEST = "best.pt"
 PUBLISHED = ".published"
 """An empty file beside the checkpoints of a run that has written one, so that their loss is no beginning."""
 
+_LONGEST_NAME_BYTES = 255
 _NAME = re.compile(r"[^\W_][\w.+=@ -]{0,99}")
 _STEP = re.compile(r"step_(\d+)\.pt")
 _BEST = re.compile(r"best_(\d+)\.pt")
@@ -60,6 +61,11 @@ def checked_name(what: str, name: str) -> str:
         raise ConfigError(
             f"{what} {name!r} cannot name a directory: begin with a letter or digit, go on with letters, "
             "digits, '.', '_', '-', '+', '=', '@' or spaces, at most 100, and no '/'"
+        )
+    if (n_bytes := len(name.encode())) > _LONGEST_NAME_BYTES:
+        raise ConfigError(
+            f"{what} {name!r} takes {n_bytes} bytes in UTF-8, and a file name at most {_LONGEST_NAME_BYTES}: "
+            "choose a shorter one"
         )
     return name
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from stoker.agents.protocol import HasReplay, LearningAgent, RebuildsReplay
-from stoker.errors import ConfigError, JournalBroken
+from stoker.errors import ConfigError, JournalBroken, RunBroken
 from stoker.journal import Journal
 from stoker.session.saving import FORMAT, agent_type
 from stoker.types import Experience
@@ -72,7 +72,7 @@ def _restore_agent(agent: LearningAgent, state: Mapping[str, Any], journal: Jour
     before = agent.replay.state_dict()
     try:
         _observe_again(agent, journal, position)
-    except JournalBroken:
+    except (JournalBroken, RunBroken):
         agent.replay.load_state_dict(before)  # an older checkpoint may bring no replay
         raise
     agent.load_state_dict(state["agent"])

@@ -10,14 +10,13 @@ torch is imported late, so that a run's rows and metadata can be read without it
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
-from stoker.errors import CheckpointCorrupt, CheckpointNotFound
+from stoker.errors import CheckpointCorrupt, CheckpointNotFound, RunBroken
 from stoker.writer import files
 
 __all__ = ["load_checkpoint", "publish_checkpoint", "verify_checkpoint"]
@@ -52,10 +51,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointNotFound: There is no such file.
         CheckpointCorrupt: It is not a whole checkpoint.
+        RunBroken: The system refuses to read it.
     """
     import torch
 
-    with _damage_told(path), files.open_to_read(path) as file:
+    with _damage_told(path), files.reading(path), files.open_to_read(path) as file:
         _verify(file, path)
         file.seek(0)
         state = torch.load(file, map_location="cpu", weights_only=True)
@@ -68,9 +68,9 @@ def verify_checkpoint(path: Path) -> None:
     """Check every byte of a checkpoint against its checksum, without loading it or torch.
 
     Raises:
-        CheckpointNotFound, CheckpointCorrupt: As for ``load_checkpoint``.
+        CheckpointNotFound, CheckpointCorrupt, RunBroken: As for ``load_checkpoint``.
     """
-    with _damage_told(path), files.open_to_read(path) as file:
+    with _damage_told(path), files.reading(path), files.open_to_read(path) as file:
         _verify(file, path)
 
 
@@ -78,16 +78,12 @@ def verify_checkpoint(path: Path) -> None:
 def _damage_told(path: Path) -> Generator[None]:
     try:
         yield
-    except CheckpointCorrupt:
-        raise
-    except FileNotFoundError as error:
+    except (CheckpointCorrupt, RunBroken, MemoryError):
+        raise  # the last two say nothing of the file
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointNotFound(f"{path}: no such checkpoint") from error
-    except (PermissionError, MemoryError):
-        raise  # says nothing of the file
     except OSError as error:
-        if error.errno not in (None, errno.EINVAL, errno.EIO, errno.EISDIR):
-            raise  # too many open files, say
-        raise CheckpointCorrupt(path, str(error)) from error
+        raise CheckpointCorrupt(path, error.strerror or str(error)) from error
     except Exception as error:  # what torch's reader cannot read it raises all kinds for
         reason = str(error).partition("\n")[0]
         raise CheckpointCorrupt(path, f"{type(error).__name__}: {reason}") from error

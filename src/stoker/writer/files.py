@@ -1,15 +1,17 @@
-"""The disk: the only module that touches it.
+"""The disk: only this module touches it, and ``piece_file``, which appends.
 
 Everything above speaks of rows, checkpoints and runs; here are bytes. All of it blocks and is called in
 threads.
 
 A file under a final name is whole: it is written beside, flushed, fsynced and renamed, and its directory
-is fsynced. Any refusal of the operating system comes out as ``WriteFailed`` with the path and the cause.
+is fsynced. A refused write is ``WriteFailed`` with the path and the cause. A refused read that says nothing
+of the file's content, such as a missing permission, is ``RunBroken``: it must not pass for damage.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import shutil
@@ -20,13 +22,13 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any, cast
 
-from stoker.errors import RunDirectoryError, WriteFailed
+from stoker.errors import RunBroken, RunDirectoryError, StokerError, WriteFailed, with_way_out
 
 __all__ = [
     "Meter",
-    "PieceFile",
     "cut_at",
     "directories_in",
+    "fdatasync",
     "files_in",
     "link_atomically",
     "make_directory",
@@ -36,16 +38,21 @@ __all__ = [
     "put_in_place",
     "read_bytes",
     "read_tail",
+    "reading",
+    "refusals_of",
     "remove",
     "remove_leftovers",
     "sizes_in",
+    "stat_of",
     "sync_directory",
     "write_atomically",
 ]
 
-# Durable data needs fdatasync; macOS has only fsync.
-_fdatasync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+fdatasync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+"""Make a file's data durable; macOS has only ``fsync``."""
 _COPY_BYTES = 1 << 20
+_OF_THE_FILE = {None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EIO}
+"""What the system says where a file is missing, is no file or is damaged."""
 _SYNC_BYTES = 64 << 20
 """A large file is made durable in parts of this size while it is written, for its meter to tell the truth."""
 
@@ -71,7 +78,8 @@ def metered(meter: Meter) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def _refusals_of(path: Path) -> Generator[None]:
+def refusals_of(path: Path) -> Generator[None]:
+    """Raise what the system refuses as ``WriteFailed``."""
     try:
         yield
     except WriteFailed:
@@ -80,13 +88,39 @@ def _refusals_of(path: Path) -> Generator[None]:
         raise WriteFailed(path, error) from error
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Generator[None]:
+    """Tell a file that is missing or damaged from one that cannot be read at present.
+
+    Raises:
+        RunBroken: The system refuses to read it, for a reason that is not in the file.
+        OSError: It is missing, is no file, or the disk cannot give its content.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StokerError) or error.errno in _OF_THE_FILE:
+            raise
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> RunBroken:
+    return RunBroken(path, f"cannot be read: {with_way_out(error)}")
+
+
 def read_bytes(path: Path) -> bytes:
     """The whole file.
 
     Raises:
-        OSError: It is missing or cannot be read.
+        FileNotFoundError: It is missing.
+        RunBroken: It cannot be read.
     """
-    return path.read_bytes()
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def read_tail(path: Path, most_bytes: int) -> tuple[int, bytes]:
@@ -95,7 +129,7 @@ def read_tail(path: Path, most_bytes: int) -> tuple[int, bytes]:
     Raises:
         WriteFailed: It cannot be read, which whoever wants to write it must know.
     """
-    with _refusals_of(path):
+    with refusals_of(path):
         try:
             file = path.open("rb")
         except FileNotFoundError:
@@ -111,9 +145,10 @@ def open_to_read(path: Path) -> IO[bytes]:
     """The file, open at its start: one file until it is closed, whatever takes its name meanwhile.
 
     Raises:
-        OSError: It is missing or cannot be read.
+        RunBroken, OSError: As for ``reading``.
     """
-    return path.open("rb")
+    with reading(path):
+        return path.open("rb")
 
 
 def files_in(directory: Path) -> list[str]:
@@ -122,21 +157,20 @@ def files_in(directory: Path) -> list[str]:
     Raises:
         RunDirectoryError: It cannot be read; so also for the other two.
     """
-    return [entry.name for entry in _entries_of(directory) if entry.is_file()]
+    return [entry.name for entry in _entries_of(directory) if _leads_to(entry, entry.is_file)]
 
 
 def directories_in(directory: Path) -> list[str]:
     """The names of the directories there, in no order; none where there is no such directory."""
-    return [entry.name for entry in _entries_of(directory) if entry.is_dir()]
+    return [entry.name for entry in _entries_of(directory) if _leads_to(entry, entry.is_dir)]
 
 
 def sizes_in(directory: Path) -> dict[str, int]:
     """The plain files there by name, in no order, with their sizes in bytes; none where nothing is there."""
     sizes: dict[str, int] = {}
     for entry in _entries_of(directory):
-        with contextlib.suppress(FileNotFoundError):  # removed since
-            if entry.is_file():
-                sizes[entry.name] = entry.stat().st_size
+        if _leads_to(entry, entry.is_file) and (found := stat_of(Path(entry.path))) is not None:
+            sizes[entry.name] = found.st_size
     return sizes
 
 
@@ -147,7 +181,27 @@ def _entries_of(directory: Path) -> list[os.DirEntry[str]]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise RunDirectoryError(directory, f"cannot be read: {error.strerror or error}") from error
+        raise RunDirectoryError(directory, f"cannot be read: {with_way_out(error)}") from error
+
+
+def _leads_to(entry: os.DirEntry[str], question: Callable[[], bool]) -> bool:
+    """Ask an entry of a directory what it is; a symbolic link that leads nowhere is nothing."""
+    return (not entry.is_symlink() or stat_of(Path(entry.path)) is not None) and question()
+
+
+def stat_of(path: Path) -> os.stat_result | None:
+    """What the system knows of a file; None where there is none, or a link that leads nowhere.
+
+    Raises:
+        RunBroken: The system refuses to say.
+    """
+    try:
+        with reading(path):
+            return path.stat()
+    except RunBroken:
+        raise
+    except OSError:
+        return None
 
 
 def make_directory(path: Path, *, exclusive: bool = False) -> bool:
@@ -156,7 +210,7 @@ def make_directory(path: Path, *, exclusive: bool = False) -> bool:
     Returns:
         False where ``exclusive`` was asked for and somebody else has made it, else True.
     """
-    with _refusals_of(path):
+    with refusals_of(path):
         missing = [path, *path.parents]
         missing = missing[: next((i for i, parent in enumerate(missing) if parent.is_dir()), len(missing))]
         if not missing:
@@ -182,7 +236,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     Two writers of one path do not disturb each other's half: the last rename wins.
     """
     put_in_place(path, write)
-    with _refusals_of(path):
+    with refusals_of(path):
         _sync_directory(path.parent)
 
 
@@ -192,7 +246,7 @@ def put_in_place(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     After a power cut it may be the old one again, until ``sync_directory`` has returned.
     """
     beside = _beside(path)
-    with _refusals_of(path):
+    with refusals_of(path):
         try:
             with beside.open("wb", buffering=0) as raw:
                 file = _HonestFile(raw)
@@ -211,7 +265,7 @@ def put_in_place(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 def sync_directory(path: Path) -> None:
     """The second half: what was renamed in this directory stays so."""
-    with _refusals_of(path):
+    with refusals_of(path):
         _sync_directory(path)
 
 
@@ -221,7 +275,7 @@ def link_atomically(source: Path, target: Path) -> None:
     Only for files that never change: both names stand for the same bytes.
     """
     beside = _beside(target)
-    with _refusals_of(target):
+    with refusals_of(target):
         beside.unlink(missing_ok=True)
         try:
             beside.hardlink_to(source)
@@ -237,7 +291,7 @@ def link_atomically(source: Path, target: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file; it may be gone already. After a power cut it may be there again."""
-    with _refusals_of(path):
+    with refusals_of(path):
         path.unlink(missing_ok=True)
 
 
@@ -255,7 +309,7 @@ def move_aside(path: Path, suffix: str) -> Path:
     while aside.exists():
         number += 1
         aside = path.with_name(f"{path.name}{suffix}{number}")
-    with _refusals_of(path):
+    with refusals_of(path):
         path.rename(aside)
         _sync_directory(path.parent)
     return aside
@@ -273,7 +327,7 @@ def cut_at(path: Path, offset: int, *, separator: bytes = b"") -> int:
         How many bytes were cut.
     """
     aside = path.with_name(path.name + ".torn")
-    with _refusals_of(path), path.open("r+b") as file:
+    with refusals_of(path), path.open("r+b") as file:
         n_torn = file.seek(0, os.SEEK_END) - offset
         if n_torn <= 0:
             return 0
@@ -328,7 +382,7 @@ class _HonestFile:
                 rest = rest[n_taken:]
                 self._n_unsynced += n_taken
                 if self._n_unsynced >= _SYNC_BYTES:
-                    _fdatasync(self._file.fileno())
+                    fdatasync(self._file.fileno())
                     self._n_unsynced = 0
                 self._meter.n_bytes += n_taken
         except OSError as error:
@@ -338,76 +392,3 @@ class _HonestFile:
 
     def flush(self) -> None:
         """Nothing is held back."""
-
-
-class PieceFile(io.FileIO):
-    """A raw file that grows by whole pieces; opening it makes it, durably, if it is missing.
-
-    A piece that cannot be written whole (a full disk) is taken back, so that the file ends with the last
-    whole piece, and ``WriteFailed`` is raised. When a sync fails, the system may have dropped what it could
-    not write, and would call the next sync a success: from then on every call raises that ``WriteFailed``.
-
-    For one thread at a time. A call runs to its end in its thread even where nobody awaits it any more (its
-    task was cancelled), so what it found out is noted here and not by the awaiting side.
-    """
-
-    def __init__(self, path: Path) -> None:
-        with _refusals_of(path):
-            super().__init__(path, "ab")
-            self._path = path
-            self._end = self._durable = os.fstat(self.fileno()).st_size
-            self.n_written = 0
-            """Bytes that have reached the file, also those of a piece that is not whole yet."""
-            self.refusal: OSError | None = None
-            """Why nothing more can be done with this file, or None while all is well."""
-            _sync_directory(path.parent)  # a file made just now, or by one that was killed before it could
-
-    @property
-    def unsynced_bytes(self) -> int:
-        """How much was appended since the last ``sync``."""
-        return self._end - self._durable
-
-    def write(self, data: Any, /) -> int:
-        """Write the piece behind what is there, and return its size in bytes."""
-        self._raise_if_refused()
-        rest = memoryview(data).cast("B")
-        size = rest.nbytes
-        with _refusals_of(self._path):
-            try:
-                while rest.nbytes:
-                    n_taken = super().write(rest[:_COPY_BYTES])
-                    self.n_written += n_taken
-                    rest = rest[n_taken:]
-            except OSError as error:
-                try:
-                    os.ftruncate(self.fileno(), self._end)
-                except OSError:
-                    self.refusal = error  # a piece behind the torn one would never be read
-                raise
-        self._end += size
-        return size
-
-    def sync(self) -> None:
-        """Return when all that was appended is durable."""
-        self._raise_if_refused()
-        if not self.unsynced_bytes:
-            return
-        with _refusals_of(self._path):
-            try:
-                _fdatasync(self.fileno())
-            except OSError as error:
-                self.refusal = error
-                raise
-        self._durable = self._end
-
-    def finish(self) -> None:
-        """Make durable and close; it is closed even where that is refused."""
-        try:
-            self.sync()
-        finally:
-            with _refusals_of(self._path):
-                self.close()
-
-    def _raise_if_refused(self) -> None:
-        if self.refusal is not None:
-            raise WriteFailed(self._path, self.refusal)

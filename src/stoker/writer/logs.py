@@ -16,8 +16,8 @@ from typing import Any, Protocol, cast
 import aiofiles.threadpool
 import anyio
 
-from stoker.writer import files
 from stoker.writer.disk_threads import DiskCall, DiskThread
+from stoker.writer.piece_file import PieceFile
 
 __all__ = ["AppendLog", "Log"]
 
@@ -38,8 +38,8 @@ class Log:
         self._turn = anyio.Lock()
         self._thread = DiskThread("stoker-log")
         # Both are set in the thread, whoever still waits for that.
-        self._file: files.PieceFile | None = None
-        self._former: files.PieceFile | None = None  # the last one that was closed
+        self._file: PieceFile | None = None
+        self._former: PieceFile | None = None  # the last one that was closed
         self._is_syncing = False
 
     def __repr__(self) -> str:
@@ -127,12 +127,12 @@ class Log:
 
     # In the thread ----------------------------------------------------------------------------------
 
-    def _open(self) -> files.PieceFile:
+    def _open(self) -> PieceFile:
         if self._file is None:
             if self._former is not None:
                 self._former.sync()  # raises if it was refused
             self._prepare()
-            self._file = files.PieceFile(self.path)
+            self._file = PieceFile(self.path)
         return self._file
 
     def _commit_it(self, data: bytes, written: Callable[[], None]) -> None:

@@ -125,8 +125,8 @@ def check_rows(path: Path) -> RowsReport:
         data = files.read_bytes(path)
     except FileNotFoundError:
         return RowsReport(0, 0, ())
-    except OSError as error:
-        return RowsReport(0, 0, (f"{path.name}: cannot be read ({error.strerror or error})",))
+    except RunBroken as error:
+        return RowsReport(0, 0, (str(error).removeprefix(f"{path.parent}/"),))
     end = _end_of_whole(data)
     if end == 0 and _is_foreign(data):
         return RowsReport(0, 0, (f"{path.name}: {_FOREIGN}",))

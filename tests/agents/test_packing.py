@@ -40,7 +40,7 @@ def test_the_parameters_are_views_and_keep_their_values() -> None:
 
 def test_autograd_adds_to_the_packed_gradients() -> None:
     module, twin = network(1), network(1)
-    gradients = PackedWeights(module).allocate_gradients()
+    gradients = PackedWeights(module, has_gradients=True).gradients
     inputs = torch.randn((4, 3), generator=torch.Generator().manual_seed(2))
     module(inputs).square().sum().backward()
     twin(inputs).square().sum().backward()
@@ -65,45 +65,44 @@ def test_weights_and_buffers_are_copied_and_blended() -> None:
 
 def test_adam_is_torchs_and_loads_its_state() -> None:
     module, twin = network(1), network(1)
-    packed = PackedWeights(module)
-    gradients = packed.allocate_gradients()
-    ours = PackedAdam(packed, gradients, 0.01)
+    packed = PackedWeights(module, has_gradients=True)
+    ours = PackedAdam(packed)
     theirs = torch.optim.Adam(twin.parameters(), lr=0.01)
     generator = torch.Generator().manual_seed(3)
 
-    def step(ours: PackedAdam, packed: PackedWeights, gradients: torch.Tensor) -> None:
+    def step(ours: PackedAdam, packed: PackedWeights) -> None:
+        gradients = packed.gradients
         gradients.copy_(torch.randn(gradients.shape, generator=generator))
         for parameter, gradient in zip(twin.parameters(), packed.views(gradients), strict=True):
             parameter.grad = gradient.clone()
-        ours.step()
+        ours.step(0.01)
         theirs.step()
 
     for _ in range(5):
-        step(ours, packed, gradients)
+        step(ours, packed)
     assert torch.allclose(weights(module), weights(twin), atol=1e-6)
 
     other = copy.deepcopy(twin)
-    packed = PackedWeights(other)
-    gradients = packed.allocate_gradients()
-    resumed = PackedAdam(packed, gradients, 0.01)
+    packed = PackedWeights(other, has_gradients=True)
+    resumed = PackedAdam(packed)
     resumed.load_state_dict(theirs.state_dict())
     for _ in range(5):
-        step(resumed, packed, gradients)
+        step(resumed, packed)
     assert torch.allclose(weights(other), weights(twin), atol=1e-6)
 
 
 @pytest.mark.parametrize("steps", [0, 3])
 def test_a_saved_adam_goes_on_bit_by_bit(steps: int) -> None:
-    packed = PackedWeights(network(1))
-    gradients = packed.allocate_gradients()
+    packed = PackedWeights(network(1), has_gradients=True)
+    gradients = packed.gradients
     gradients.copy_(torch.randn(gradients.shape, generator=torch.Generator().manual_seed(4)))
-    adam = PackedAdam(packed, gradients, 0.01)
+    adam = PackedAdam(packed)
     for _ in range(steps):
-        adam.step()
+        adam.step(0.01)
     saved, values = copy.deepcopy(adam.state_dict()), packed.values.clone()
-    adam.step()
+    adam.step(0.01)
     expected = packed.values.clone()
     packed.values.copy_(values)
     adam.load_state_dict(saved)
-    adam.step()
+    adam.step(0.01)
     assert torch.equal(packed.values, expected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,8 @@ from stoker.agents.dqn.agent import DQN
 from stoker.agents.dqn.config import DQNConfig
 from stoker.errors import ConfigError
 from stoker.processing.moments import RunningMoments
+from stoker.testing.contract import difference
+from stoker.testing.lessons import through_file
 from stoker.types import ActMode, EpisodeStatus, Experience
 
 CONFIG = DQNConfig(normalize_observations=True, learning_starts=0, batch_size=4, target_update_interval=7)
@@ -70,6 +74,26 @@ def test_state_survives_in_the_middle_of_a_batch() -> None:
         second.add(row)
     assert torch.equal(second.mean(), whole.mean())
     assert torch.equal(second.scale(), whole.scale())
+
+
+@given(
+    shape=st.sampled_from([(), (1,), (3,), (2, 3), (2, 2, 3)]),
+    kind=st.sampled_from("Bfd"),
+    at=st.integers(0, 210),
+)
+@settings(max_examples=40, deadline=None)
+def test_state_survives_at_every_point_whatever_the_shape(shape: tuple[int, ...], kind: str, at: int) -> None:
+    data = (np.random.default_rng(at).random((210, *shape)) * 200).astype(kind)
+    size = math.prod(shape)
+    whole, first, second = RunningMoments(size), RunningMoments(size), RunningMoments(size)
+    for row in data:
+        whole.add(row)
+    for row in data[:at]:
+        first.add(row)
+    second.load_state_dict(through_file(first.state_dict()))
+    for row in data[at:]:
+        second.add(row)
+    assert difference(whole.state_dict(), second.state_dict()) is None
 
 
 def test_later_changes_of_the_callers_array_do_not_reach_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from typing import Any
 
@@ -9,13 +10,17 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.agents.dqn.agent import DQN
 from stoker.agents.dqn.config import DQNConfig
 from stoker.errors import ConfigError
+from stoker.journal.codec import decode, encode
 from stoker.processing.n_step import NStepWindows
+from stoker.processing.steps import StepProcessor
+from stoker.testing.contract import difference
+from stoker.testing.lessons import through_file
 from stoker.types import EpisodeStatus, Experience
 
 C, TERMINATED, TRUNCATED = EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED
@@ -119,6 +124,78 @@ def test_actions_of_any_kind_survive_in_open_windows(kind: str) -> None:
             assert np.array_equal(left.action, right.action)
             assert np.array_equal(left.observation, right.observation)
             assert (left.reward, left.actor_id, left_mask) == (right.reward, right.actor_id, right_mask)
+
+
+OBSERVATIONS: dict[str, Any] = {
+    "number": lambda rng: float(rng.random()),
+    "float32 []": lambda rng: np.array(rng.random(), np.float32),
+    "numpy scalar": lambda rng: np.float32(rng.random()),
+    "discrete": lambda rng: np.int64(rng.integers(5)),
+    "uint8 image": lambda rng: rng.integers(0, 255, (2, 3, 1)).astype(np.uint8),
+    "bools": lambda rng: rng.random(3) > 0.5,
+    "big-endian": lambda rng: rng.random(2).astype(">f4"),
+    "dtypes that vary": lambda rng: rng.random(2).astype(rng.choice(["f4", "f8"])),
+    "shapes that vary": lambda rng: rng.random(int(rng.integers(1, 4))),
+    "dict": lambda rng: {"camera": rng.integers(0, 9, (2, 2)).astype(np.uint8), "speed": float(rng.random())},
+    "tuple": lambda rng: (rng.random(2), int(rng.integers(3))),
+    "nested": lambda rng: {
+        "a": (rng.random(1), {"b": rng.integers(3, size=2)}),
+        "c": np.int8(rng.integers(3)),
+    },
+}
+
+
+@given(
+    observed=st.sampled_from(sorted(OBSERVATIONS)),
+    acted=st.sampled_from(sorted(OBSERVATIONS)),
+    script=st.lists(
+        st.tuples(st.sampled_from([0, "a"]), st.sampled_from([C, C, C, TERMINATED])), max_size=12
+    ),
+    at=st.integers(0, 12),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_processor_saved_at_any_point_goes_on_as_without(
+    observed: str, acted: str, script: list[tuple[int | str, EpisodeStatus]], at: int
+) -> None:
+    rng = np.random.default_rng(0)
+    see, do = OBSERVATIONS[observed], OBSERVATIONS[acted]
+    steps = [
+        Experience(see(rng), do(rng), float(rng.random()), see(rng), status, actor_id)
+        for actor_id, status in script
+    ]
+    settings = {"n_step": 3, "gamma": 0.5, "normalize_rewards": True, "clip_rewards": 2.0}
+    whole, resumed, rebuilt = (StepProcessor(**settings) for _ in range(3))
+    for each in steps[:at]:
+        whole.process(each)
+    resumed.load_state_dict(through_file(whole.state_dict()))
+    rebuilt.load_state_dict(decode(encode(whole.state_dict())))
+    copied = copy.deepcopy(whole)
+
+    def rest(processor: StepProcessor) -> list[Any]:
+        made = [transition for each in steps[at:] for transition in processor.process(each)]
+        return [*made, *processor.give_up(0), *processor.give_up("a")]
+
+    expected = [in_arrays(made) for made in rest(whole)]
+    for processor in (resumed, rebuilt, copied):
+        assert difference([in_arrays(made) for made in rest(processor)], expected) is None
+
+
+def in_arrays(made: tuple[Experience, float]) -> list[Any]:
+    """A transition with its numbers as arrays: of one kind, whether as they were given or from a state."""
+    step, mask = made
+    parts = (step.observation, step.action, step.reward, step.next_observation)
+    return [arrays(part) for part in parts] + [step.status.name, step.actor_id, mask]
+
+
+def arrays(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: arrays(part) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return [arrays(part) for part in value]
+    array = np.asarray(value)
+    if array.ndim == 0 and array.dtype.kind == "i":
+        return int(array)
+    return array.astype(array.dtype.newbyteorder("="))
 
 
 def test_whole_numbers_are_saved_as_they_always_were() -> None:

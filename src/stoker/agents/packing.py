@@ -1,7 +1,7 @@
 """All weights of a network in one tensor, and Adam on it: one kernel where there would be one per weight.
 
 The networks that reinforcement learning trains are small: what an update costs is mostly the number of
-kernels that are started. In one tensor all weights are copied, blended, clipped and optimised together.
+kernels that are started. In one tensor all weights are copied, blended, clipped and optimized together.
 """
 
 from __future__ import annotations
@@ -19,31 +19,59 @@ __all__ = ["PackedAdam", "PackedWeights"]
 
 
 class PackedWeights:
-    """The parameters of a network, which from now on lie in one tensor, one behind the other.
+    """The parameters of a network as views of one tensor, in which they lie one behind the other.
 
-    The network stays as it is: its parameters are views. It must not be moved or cast afterwards.
+    The network stays usable as it is: what is written to a parameter is written to ``values``, and the other
+    way round. A copy or a pickle of packed weights packs the network that was copied with it, so that the two
+    share memory there too. ``network.to``, ``network.double`` and the like give the parameters other memory:
+    ``check_bound`` finds that.
 
     Args:
         network: with parameters of one dtype on one device.
+        has_gradients: whether the gradients of the parameters are packed too, at first zeros.
 
     Attributes:
         values: ``[number of weights]``.
+        gradients: ``[number of weights]``, of which each parameter's ``grad`` is a view; empty without them.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, has_gradients: bool = False) -> None:
+        self._network = network
         self._parameters = list(network.parameters())
+        # Where the network holds each of them: it may be given other parameters, not only other memory.
+        self._holders = [
+            (module, name)
+            for module in network.modules()
+            for name, _ in module.named_parameters(recurse=False)
+        ]
         self._named_buffers = dict(network.named_buffers())
         self._buffers = list(self._named_buffers.values())
+        self._has_gradients = has_gradients
         self.values = torch.cat([parameter.detach().reshape(-1) for parameter in self._parameters])
         for parameter, view in zip(self._parameters, self.views(self.values), strict=True):
             parameter.data = view
+        self.gradients = torch.zeros_like(self.values if has_gradients else self.values[:0])
+        if has_gradients:
+            for parameter, view in zip(self._parameters, self.views(self.gradients), strict=True):
+                parameter.grad = view
+        self._addresses = self._found()
 
-    def allocate_gradients(self) -> torch.Tensor:
-        """Make the gradients of the parameters views of one tensor of zeros, and return it."""
-        gradients = torch.zeros_like(self.values)
-        for parameter, view in zip(self._parameters, self.views(gradients), strict=True):
-            parameter.grad = view
-        return gradients
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _packed, (self._network, self._has_gradients)
+
+    def check_bound(self) -> None:
+        """Refuse to go on with a network whose parameters or gradients are no longer those packed here.
+
+        Raises:
+            ConfigError: Somebody moved, cast or replaced them.
+        """
+        if self._found() != self._addresses:
+            raise ConfigError(
+                f"the weights of this {type(self._network).__name__} were moved or replaced while an agent "
+                "trains or acts with them (by to(), double(), zero_grad(), load_state_dict(assign=True) or "
+                "another agent): make a new agent, with device=... or another network, and load this one's "
+                "state_dict into it"
+            )
 
     def views(self, packed: torch.Tensor) -> list[torch.Tensor]:
         """A tensor like ``values`` as one tensor for each parameter, in the parameters' shapes."""
@@ -74,7 +102,15 @@ class PackedWeights:
             tensor.copy_(named[name])
 
     def copy_from(self, source: PackedWeights) -> None:
-        """Take over the weights and buffers of an equal network."""
+        """Take over the weights and buffers of an equal network.
+
+        Raises:
+            ConfigError: As ``check_bound`` says, of this network's first parameter. To look at all of them
+                takes longer than the copy, and casting or moving a network changes its first one too.
+        """
+        holder, name = self._holders[0]
+        if getattr(holder, name).data_ptr() != self._addresses[0]:
+            self.check_bound()
         self.values.copy_(source.values)
         for own, other in zip(self._buffers, source._buffers, strict=True):
             own.copy_(other)
@@ -88,32 +124,39 @@ class PackedWeights:
     def _named(self) -> dict[str, torch.Tensor]:
         return {"weights": self.values, **self._named_buffers}
 
+    def _found(self) -> list[int | None]:
+        """Where the parameters, and their gradients, lie now."""
+        now: list[torch.Tensor | None] = [getattr(holder, name) for holder, name in self._holders]
+        found = [None if each is None else each.data_ptr() for each in now]
+        if self._has_gradients:
+            found += [None if each is None or each.grad is None else each.grad.data_ptr() for each in now]
+        return found
+
+
+def _packed(network: nn.Module, has_gradients: bool) -> PackedWeights:
+    return PackedWeights(network, has_gradients=has_gradients)
+
 
 class PackedAdam:
     """Adam (Kingma & Ba 2015) over packed weights, by torch's fused kernel.
 
     Args:
-        weights: to be optimised.
-        gradients: of them, as ``allocate_gradients`` gave it.
-        learning_rate: its step size.
-
-    Attributes:
-        learning_rate: the step size of the next step.
+        weights: to be optimized, with gradients.
+        eps: added to the root of the mean square.
     """
 
-    def __init__(self, weights: PackedWeights, gradients: torch.Tensor, learning_rate: float) -> None:
+    def __init__(self, weights: PackedWeights, eps: float = 1e-8) -> None:
         self._weights = weights
-        self._gradients = gradients
-        self.learning_rate = learning_rate
+        self._eps = eps
         self._mean = torch.zeros_like(weights.values)
         self._square = torch.zeros_like(weights.values)
         self._step = torch.zeros((), device=weights.values.device)
 
-    def step(self) -> None:
-        """Take one step along the gradients."""
+    def step(self, learning_rate: float) -> None:
+        """Take one step of this size down the gradients."""
         adam(
             [self._weights.values],
-            [self._gradients],
+            [self._weights.gradients],
             [self._mean],
             [self._square],
             [],
@@ -122,9 +165,9 @@ class PackedAdam:
             amsgrad=False,
             beta1=0.9,
             beta2=0.999,
-            lr=self.learning_rate,
+            lr=learning_rate,
             weight_decay=0.0,
-            eps=1e-8,
+            eps=self._eps,
             maximize=False,
         )
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from stoker.errors import ConfigError
 
-__all__ = ["check_kind", "compare", "shapes"]
+__all__ = ["check_kind", "compare", "refuse_shallow_copy", "shapes"]
 
 
 def check_kind(state: Mapping[str, Any], own: Mapping[str, Any], optional: Collection[str] = ()) -> None:
@@ -40,6 +40,19 @@ def compare(what: str, saved: object, own: object) -> None:
             f"the saved agent's {what} does not fit: saved {saved}, here {own}; "
             "make the agent with the saved spaces and settings"
         )
+
+
+def refuse_shallow_copy(agent: object) -> NoReturn:
+    """What ``copy.copy`` of an agent comes to: two agents would train the same weights.
+
+    Raises:
+        ConfigError: Always.
+    """
+    name = type(agent).__name__
+    raise ConfigError(
+        f"copy.copy of a {name} would share its weights: use copy.deepcopy, or make a new {name} and load "
+        "the state_dict of this one"
+    )
 
 
 def shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, list[int]]:

@@ -35,8 +35,8 @@ class RunningMoments:
 
     def add(self, observation: Any) -> bool:
         """Take one observation in; return whether the statistics have changed with it: once per batch."""
-        # A copy, because environments may go on to write into the array that they gave.
-        self._pending.append(np.array(observation))
+        # A copy, because an environment may write into its array later. Flat, as a loaded row is.
+        self._pending.append(np.array(observation).reshape(-1))
         if len(self._pending) < _BATCH:
             return False
         rows = self._rows()

@@ -8,11 +8,12 @@ al. 2018, "Rainbow", section 3, eq. for n-step targets; Sutton & Barto 2018, sec
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
 from stoker.types import ActorId, EpisodeStatus, Experience
@@ -63,16 +64,16 @@ class NStepWindows:
         return [self._next(window) for _ in range(len(window))]
 
     def state_dict(self) -> dict[str, Any]:
-        """The open windows, step by step: stacked tensors, and plain lists of the same length.
+        """The open windows, step by step, in columns: an entry per step, oldest first within a window.
 
-        Observations must be arrays of one shape, or what numpy makes such of; actions too, or integers.
+        Observations and actions are numbers, arrays, or dicts and tuples of these, however nested.
         """
         steps = [step for window in self._windows.values() for step in window]
         return {
-            "observations": _stacked([step.observation for step in steps]),
-            "actions": _listed([step.action for step in steps]),
+            "observations": _column([step.observation for step in steps]),
+            "actions": _column([step.action for step in steps]),
             "rewards": [float(step.reward) for step in steps],
-            "next_observations": _stacked([step.next_observation for step in steps]),
+            "next_observations": _column([step.next_observation for step in steps]),
             "actor_ids": [step.actor_id for step in steps],
         }
 
@@ -80,10 +81,10 @@ class NStepWindows:
         """Become what ``state_dict`` described."""
         self._windows.clear()
         steps = zip(
-            _each(state["observations"]),
-            _each(state["actions"]),
+            _values(state["observations"]),
+            _values(state["actions"]),
             state["rewards"],
-            _each(state["next_observations"]),
+            _values(state["next_observations"]),
             state["actor_ids"],
             strict=True,
         )
@@ -113,21 +114,34 @@ class NStepWindows:
         return transition, last.status.bootstrap_mask * self._gamma**n_more
 
 
-def _stacked(values: Sequence[Any]) -> torch.Tensor:
-    if not values:
-        return torch.empty(0)
-    stacked = np.stack(values)
-    return torch.as_tensor(stacked.astype(np.float64) if stacked.dtype == np.longdouble else stacked)
-
-
-def _listed(actions: Sequence[Any]) -> torch.Tensor | list[int]:
-    """Integers as they are, of whatever type; else one tensor."""
-    arrays = [np.asarray(action) for action in actions]
-    if all(array.ndim == 0 and array.dtype.kind in "biu" for array in arrays):
+def _column(values: Sequence[Any]) -> Any:
+    """Values in types of a state: nested ones as a column per part, arrays that are alike stacked."""
+    first = values[0] if values else None
+    if isinstance(first, Mapping):
+        keys = list(cast("Mapping[Any, Any]", first))
+        return {key: _column([value[key] for value in values]) for key in keys}
+    if isinstance(first, tuple):
+        return tuple(_column(parts) for parts in zip(*values, strict=True))
+    arrays = [np.asarray(value) for value in values]
+    if all(array.ndim == 0 and array.dtype.kind in "iu" for array in arrays):
         return [int(array) for array in arrays]
-    return _stacked(arrays)
+    if len({(array.dtype, array.shape) for array in arrays}) == 1:
+        return _tensor(np.stack(arrays))
+    return [_tensor(array) for array in arrays]  # stacked, some would change their dtype
 
 
-def _each(values: torch.Tensor | Sequence[Any]) -> Sequence[Any]:
-    """What ``_listed`` or ``_stacked`` took, each in an array of its own: a view would keep all in memory."""
-    return [row.cpu().numpy().copy() for row in values] if isinstance(values, torch.Tensor) else values
+def _tensor(array: NDArray[Any]) -> torch.Tensor:
+    if array.dtype == np.longdouble:  # which torch lacks
+        array = array.astype(np.float64)
+    return torch.as_tensor(array.astype(array.dtype.newbyteorder("=")))
+
+
+def _values(column: Any) -> Iterable[Any]:
+    """The values of which ``_column`` made a column, each in memory of its own: a view would keep all."""
+    if isinstance(column, Mapping):
+        named = cast("Mapping[Any, Any]", column)
+        rows = zip(*map(_values, named.values()), strict=True)
+        return [dict(zip(named, row, strict=True)) for row in rows]
+    if isinstance(column, tuple):
+        return list(zip(*map(_values, cast("tuple[Any, ...]", column)), strict=True))
+    return [each.cpu().numpy().copy() if isinstance(each, torch.Tensor) else each for each in column]

@@ -8,7 +8,7 @@ and loads them, and can be filled again from a journal.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import gymnasium
 import torch
@@ -112,6 +112,12 @@ class Ring:
 
     def __len__(self) -> int:
         return self._size
+
+    def __copy__(self) -> NoReturn:
+        raise ConfigError(
+            f"copy.copy of a {type(self).__name__} would share its rows: use copy.deepcopy, or make a new "
+            "one and load the state_dict of this one"
+        )
 
     def add(self, experience: Experience, bootstrap_mask: float | None = None) -> None:
         """Copy one transition in; when a value is refused, it raises and nothing has been added.

@@ -59,6 +59,10 @@ class HostStorage:
         self._place = struct.Struct(f"{layout.row_bytes}s").pack_into
         self._parallel_from = -(-_PARALLEL_BYTES // layout.row_bytes)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # All else looks into the memory of the rows, and a copy must look into that of its own rows.
+        return HostStorage, (self._spec, self._rows)
+
     def put_one(self, row: int, experience: Experience, bootstrap_mask: float | None) -> None:
         """Write a transition to a row; when a value is refused, the row stays as it was.
 

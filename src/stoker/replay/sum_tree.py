@@ -9,6 +9,8 @@ above are made anew when one is asked for, once for all that was written since.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,10 +42,15 @@ class SumTree:
         self._lows = [np.full(level.size, np.inf) for level in self._levels[1:]]
         self._lows.append(np.full(lengths[-1], np.inf))
         self._keeps_least = keeps_least and bool(self._levels)
-        self._leaves = (self._levels[0].reshape(-1) if self._levels else self._top)[:n_items]
+        self._n_items = n_items
+        self._leaves = self._view_leaves()
         self._written: list[NDArray[np.int64]] = []
         self._n_written = 0
         self._is_stale = False  # so much was written that all sums are made anew
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._leaves = self._view_leaves()  # copied on its own, it would no longer be part of the levels
 
     @property
     def leaves(self) -> NDArray[np.float64]:
@@ -97,6 +104,9 @@ class SumTree:
             rest -= until[each, within]
             found = found * _FAN_OUT + within
         return found
+
+    def _view_leaves(self) -> NDArray[np.float64]:
+        return (self._levels[0].reshape(-1) if self._levels else self._top)[: self._n_items]
 
     def _refresh(self) -> None:
         """Make the sums above what was written anew."""

@@ -7,6 +7,7 @@ batches.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -49,8 +50,11 @@ class UniformReplay(Ring):
         memory_map: AnyPath | None = None,
     ) -> None:
         super().__init__(capacity, observation_shape, observation_dtype, device, seed, memory_map=memory_map)
-        self._drawn = torch.empty(0, dtype=torch.int64)  # kept: to make it costs more than to fill it
-        self._drawn_array = self._drawn.numpy()
+        self._make_room(0)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._make_room(0)  # copied on their own, the tensor and its array would no longer share memory
 
     def sample(self, batch_size: int) -> Batch:
         """Draw transitions uniformly with replacement, as new tensors on the replay's device.
@@ -63,7 +67,11 @@ class UniformReplay(Ring):
         if not 1 <= batch_size <= self._size:
             self._check_batch_size(batch_size)
         if len(self._drawn_array) != batch_size:
-            self._drawn = torch.empty(batch_size, dtype=torch.int64)
-            self._drawn_array = self._drawn.numpy()
+            self._make_room(batch_size)
         self._drawn.random_(self._size, generator=self._generator)
         return self._storage.take(self._drawn_array)
+
+    def _make_room(self, batch_size: int) -> None:
+        """Memory for the rows that are drawn, kept between draws: to make it costs more than to fill it."""
+        self._drawn = torch.empty(batch_size, dtype=torch.int64)
+        self._drawn_array = self._drawn.numpy()

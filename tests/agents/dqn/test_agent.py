@@ -188,7 +188,7 @@ def test_a_prioritised_step_equals_the_textbook(
     twin.replay.update_priorities(batch.indices, (taken - targets).abs())
 
     assert agent.learn() == pytest.approx({"loss": loss.item(), "q_mean": taken.mean().item()}, rel=1e-5)
-    assert torch.allclose(agent._gradients, torch.cat([part.flatten() for part in parts]), atol=1e-6)
+    assert torch.allclose(agent._weights.gradients, torch.cat([part.flatten() for part in parts]), atol=1e-6)
     priorities, expected = (each.replay.reference()["priorities"] for each in (agent, twin))
     assert torch.allclose(priorities, expected, rtol=1e-4)
     assert not torch.allclose(priorities, torch.ones(20, dtype=torch.float64), rtol=0.1)

@@ -66,7 +66,7 @@ def test_its_gradient_is_written_over_the_one_before(dueling: bool) -> None:
     if dueling:
         outputs = outputs[:, :1] + outputs[:, 1:] - outputs[:, 1:].mean(1, keepdim=True)
     outputs.backward(slopes)
-    gradients = PackedWeights(net).allocate_gradients().fill_(7)
+    gradients = PackedWeights(net, has_gradients=True).gradients.fill_(7)
     with torch.no_grad():
         activations = net.activations(observations)
         assert torch.allclose(activations[-1], outputs, atol=1e-5)

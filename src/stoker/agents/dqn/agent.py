@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium
 import msgspec
@@ -30,6 +30,7 @@ from stoker.agents.dqn.targets import td_loss, td_targets
 from stoker.agents.packing import PackedAdam, PackedWeights
 from stoker.agents.protocol import Policy
 from stoker.agents.seeds import spawn_seeds
+from stoker.agents.states import refuse_shallow_copy
 from stoker.errors import ConfigError, TrainingDiverged
 from stoker.processing.moments import RunningMoments
 from stoker.processing.n_step import Transition
@@ -92,10 +93,9 @@ class DQN:
         self._online = make_network(config, spaces, first_weights).to(self._device)
         self._moments = RunningMoments(math.prod(spaces.observation_shape))
         self._target = frozen_copy(self._online)
-        self._weights = PackedWeights(self._online)
+        self._weights = PackedWeights(self._online, has_gradients=True)
         self._target_weights = PackedWeights(self._target)
-        self._gradients = self._weights.allocate_gradients()
-        self._optimizer = PackedAdam(self._weights, self._gradients, config.learning_rate)
+        self._optimizer = PackedAdam(self._weights)
         self._replay = make_replay(config, spaces, self._device, for_replay)
         self._learning_from = max(config.learning_starts, config.batch_size)
         self._steps = StepProcessor(
@@ -106,6 +106,9 @@ class DQN:
         )
         self._losses = EpisodeLosses()
         self._last_actor: ActorId | None = None
+
+    def __copy__(self) -> NoReturn:
+        refuse_shallow_copy(self)
 
     @property
     def replay(self) -> UniformReplay | PrioritizedReplay:
@@ -249,8 +252,7 @@ class DQN:
                 )
             self._online.backward(activations, found.gradient)
             self._limit_gradients()
-            self._optimizer.learning_rate = config.learning_rate_at(self.total_steps)
-            self._optimizer.step()
+            self._optimizer.step(config.learning_rate_at(self.total_steps))
             self.opt_steps += 1
             self._follow()
             if is_prioritized and isinstance(replay, PrioritizedReplay):
@@ -331,14 +333,15 @@ class DQN:
         """Scale the gradients down where their norm is beyond ``max_grad_norm``."""
         most = self.config.max_grad_norm
         if most is not None:
-            norm = float(torch.linalg.vector_norm(self._gradients))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            gradients = self._weights.gradients
+            norm = float(torch.linalg.vector_norm(gradients))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
             if not math.isfinite(norm):
                 raise TrainingDiverged(
                     f"DQN diverged: the gradient of optimisation step {self.opt_steps + 1} has the norm "
                     f"{norm}; scale observations and rewards, and resume from an earlier checkpoint"
                 )
             if norm > most:
-                self._gradients.mul_(most / norm)
+                gradients.mul_(most / norm)
 
     def _follow(self) -> None:
         """Bring the target network after the online network, as the settings say."""

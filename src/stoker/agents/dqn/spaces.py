@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.types import Experience
 
-__all__ = ["DQNSpaces"]
+__all__ = ["DQNSpaces", "is_float_box", "require_box"]
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _FLOAT32 = np.dtype(np.float32)
@@ -52,21 +52,21 @@ class DQNSpaces:
     """
 
     def __init__(self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]) -> None:
-        if not isinstance(observation_space, gymnasium.spaces.Box) or 0 in observation_space.shape:
-            raise ConfigError(
-                f"DQN cannot observe {observation_space}: it takes a Box with at least one number, of any "
-                "shape and of floats, integers or bools (gymnasium.wrappers.FlattenObservation makes one of "
-                "Discrete, MultiDiscrete, MultiBinary, Tuple and Dict spaces)"
-            )
+        require_box("DQN", observation_space)
         if not isinstance(action_space, gymnasium.spaces.Discrete):
+            way_out = (
+                "use PPO for a Box of floats (stoker.PPO, --agent ppo)"
+                if is_float_box(action_space)
+                else "wrap the environment so that each combination of values is one action"
+            )
             raise ConfigError(
                 f"DQN cannot act in {action_space}: it takes a Discrete action space, of any number of "
-                "actions and any start"
+                f"actions and any start; {way_out}"
             )
         dtype = np.dtype(cast("Any", observation_space).dtype.name)  # in this machine's byte order
         self._dtype = np.dtype(np.float32) if dtype.kind == "f" else dtype
         self._takes_floats = dtype.kind == "f"
-        self.observation_shape: tuple[int, ...] = tuple(observation_space.shape)
+        self.observation_shape: tuple[int, ...] = tuple(cast("Any", observation_space).shape)
         self._is_short = len(self.observation_shape) == 1 and self.observation_shape[0] <= _SHORT
         self.observation_dtype = torch.as_tensor(np.empty(0, self._dtype)).dtype
         self.n_actions = int(action_space.n)
@@ -172,6 +172,25 @@ class DQNSpaces:
 
     def _actions_taken(self) -> str:
         return f"give an int from {self.first_action} to {self.first_action + self.n_actions - 1}"
+
+
+def is_float_box(space: gymnasium.Space[Any]) -> bool:
+    """Whether the space is a Box of floats."""
+    return isinstance(space, gymnasium.spaces.Box) and np.issubdtype(cast("Any", space).dtype, np.floating)
+
+
+def require_box(agent: str, space: gymnasium.Space[Any]) -> None:
+    """Refuse a space that an agent cannot observe because it is no Box of numbers.
+
+    Raises:
+        ConfigError: It is not; the message names the agent and what makes a Box of it.
+    """
+    if not isinstance(space, gymnasium.spaces.Box) or 0 in space.shape:
+        raise ConfigError(
+            f"{agent} cannot observe {space}: it takes a Box with at least one number, of any shape and of "
+            "floats, integers or bools (gymnasium.wrappers.FlattenObservation makes one of Discrete, "
+            "MultiDiscrete, MultiBinary, Tuple and Dict spaces)"
+        )
 
 
 def _is_integer(action: Any) -> bool:

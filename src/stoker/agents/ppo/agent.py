@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium
 import msgspec
@@ -32,6 +32,7 @@ from stoker.agents.ppo.state import check_state
 from stoker.agents.ppo.update import update
 from stoker.agents.protocol import Policy
 from stoker.agents.seeds import seeded_generator, spawn_seeds
+from stoker.agents.states import refuse_shallow_copy
 from stoker.errors import ConfigError
 from stoker.processing.moments import RunningMoments
 from stoker.processing.rewards import RewardScaler
@@ -119,7 +120,7 @@ class PPO:
         self._network.requires_grad_(requires_grad=True)
         # What has learned cannot always be copied: a user's module may keep a tensor of the graph.
         self._blank = copy.deepcopy(self._network).requires_grad_(requires_grad=False)
-        self._weights = PackedWeights(self._network)
+        self._weights = PackedWeights(self._network, has_gradients=True)
         self._optimizer = ClippingAdam(self._weights, config.adam_eps, config.max_grad_norm)
         self._moments = None
         if config.normalize_observations:
@@ -133,6 +134,9 @@ class PPO:
         )
         self._last: dict[str, float] = {}  # what is told of the last update
 
+    def __copy__(self) -> NoReturn:
+        refuse_shallow_copy(self)
+
     @property
     def exploration_rate(self) -> float:
         """The policy's mean entropy in the last update, in nats; 0.0 before the first."""
@@ -143,7 +147,11 @@ class PPO:
 
         All policies of one agent share its exploring generator, so that checkpoints hold it: let one
         thread at a time act with any of them.
+
+        Raises:
+            ConfigError: Somebody moved or replaced the weights of the network.
         """
+        self._weights.check_bound()
         network = copy.deepcopy(self._blank)
         policy = PPOPolicy(network, self._spaces, self._explore, self.opt_steps, self._device)
         policy.packed.copy_from(self._weights)
@@ -210,9 +218,11 @@ class PPO:
 
         Raises:
             TrainingDiverged: A loss is not finite: learning diverged. The weights stay as they were.
+            ConfigError: Somebody moved or replaced the weights of the network.
         """
         if len(self._rollout) < self.config.rollout_steps:
             return None
+        self._weights.check_bound()
         # A thread that was never asked for it computes its first products with as many threads as there are
         # cores, whatever torch was set to, and rounds otherwise than a replay would.
         torch.get_num_threads()

@@ -35,13 +35,14 @@ class Towers(nn.Module):
         self, n_inputs: int, n_parameters: int, config: PPOConfig, generator: torch.Generator
     ) -> None:
         super().__init__()
+        self._n_inputs = n_inputs
         sizes = (n_inputs, *config.hidden_sizes)
         self.policy = MLP((*sizes, n_parameters), config.activation, generator, _POLICY_GAIN)
         self.value = MLP((*sizes, 1), config.activation, generator, _VALUE_GAIN)
 
     def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Parameters ``[B, n_parameters]`` and values ``[B]`` of observations ``[B, ...]``."""
-        inputs = as_floats(observations).flatten(1)
+        inputs = as_floats(observations).reshape(-1, self._n_inputs)
         return self.policy(inputs), self.value(inputs).squeeze(1)
 
 
@@ -146,6 +147,11 @@ def checked_body(body: Any, observations: torch.Tensor, distribution: Distributi
     if not isinstance(body, nn.Module):
         raise ConfigError(f"network is a {type(body).__name__}, not a torch.nn.Module: {asked}")
     parameters = list(body.parameters())
+    if any(each.untyped_storage().nbytes() > each.nbytes for each in parameters):
+        raise ConfigError(
+            f"network, a {type(body).__name__}, has weights in memory that others use, such as another "
+            "agent, and two agents cannot train one network: give each its own by copy.deepcopy(network)"
+        )
     if not parameters or {parameter.dtype for parameter in parameters} != {torch.float32}:
         kinds = ", ".join(sorted({str(parameter.dtype) for parameter in parameters})) or "none"
         raise ConfigError(f"network has weights of {kinds}: give it weights, all of torch.float32")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stoker.agents.dqn.spaces import DQNSpaces
+from stoker.agents.dqn.spaces import DQNSpaces, is_float_box, require_box
 from stoker.agents.ppo.distributions import Categorical, DiagGaussian, Distribution
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.types import Experience
@@ -71,7 +71,8 @@ class BoxActions:
     def for_env(self, chosen: NDArray[np.float64]) -> list[Any]:
         """Chosen actions ``[B, n]`` as arrays ``[*action_shape]`` within the bounds."""
         clipped = chosen.clip(self._low, self._high).astype(self._dtype)
-        return list(clipped.reshape(len(chosen), *self._shape))
+        rows = clipped.reshape(len(chosen), *self._shape)
+        return [rows[row, ...] for row in range(len(rows))]  # with "...", rows of shape () are arrays too
 
     def check(self, action: Any) -> None:
         """Refuse what is not an array of finite numbers of the space's shape.
@@ -113,15 +114,11 @@ class PPOSpaces:
     """
 
     def __init__(self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]) -> None:
-        if not isinstance(observation_space, gymnasium.spaces.Box) or 0 in observation_space.shape:
-            raise ConfigError(
-                f"PPO cannot observe {observation_space}: it takes a Box with at least one number "
-                "(wrap the environment with gymnasium.wrappers.FlattenObservation)"
-            )
+        require_box("PPO", observation_space)
         self.actions = _actions(action_space)
         # Of Box actions it checks all but the action.
         discrete = action_space if isinstance(self.actions, DiscreteActions) else gymnasium.spaces.Discrete(1)
-        self._checks = DQNSpaces(cast("gymnasium.Space[Any]", observation_space), discrete)
+        self._checks = DQNSpaces(observation_space, discrete)
         self.observation_shape = self._checks.observation_shape
         self.observation_dtype: Any = self._checks.stack(()).dtype
 
@@ -177,15 +174,11 @@ class PPOSpaces:
 def _actions(space: gymnasium.Space[Any]) -> DiscreteActions | BoxActions:
     if isinstance(space, gymnasium.spaces.Discrete):
         return DiscreteActions(space)
-    if (
-        isinstance(space, gymnasium.spaces.Box)
-        and np.issubdtype(cast("Any", space).dtype, np.floating)
-        and 0 not in space.shape
-    ):
+    if is_float_box(space) and 0 not in cast("Any", space).shape:
         return BoxActions(cast("gymnasium.spaces.Box", space))
     raise ConfigError(
-        f"PPO cannot act in {space}: it takes a Discrete space, or a Box of at least one float "
-        "(wrap the environment so that its actions are one of them)"
+        f"PPO cannot act in {space}: it takes a Discrete space, of any number of actions and any start, or a "
+        "Box of at least one float; wrap the environment so that its actions are one of these"
     )
 
 

@@ -45,6 +45,20 @@ def test_a_larger_total_goes_on(run: Path, stoker: Any) -> None:
     assert "going on from step 1,200 of 1,300" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [("--frame-stack", "4"), ("--agent", "ppo", "--normalize-observations")],
+    ids=["dqn-with-stacked-frames", "ppo-within-a-rollout"],
+)
+def test_what_was_waiting_for_its_batch_is_waiting_again(settings: tuple[str, ...], stoker: Any) -> None:
+    """DQN's preset takes the moments of 100 observations at once, PPO's an update of 256 transitions."""
+    first = stoker("train", "CartPole-v1", *settings, "-n", "150", "--eval-freq", "0", "--json")
+    assert first.returncode == 0, first.stderr
+    resumed = stoker("resume", "runs", "-n", "600", "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["total_steps"] == 600
+
+
 def test_without_a_checkpoint_it_starts_from_the_beginning(run: Path, stoker: Any) -> None:
     shutil.rmtree(run / "checkpoints")
     (run / "checkpoints").mkdir()

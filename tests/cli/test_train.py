@@ -131,5 +131,5 @@ def test_a_runs_directory_that_cannot_be_written_is_one_line(stoker: Any, tmp_pa
     done = stoker("train", "CartPole-v1", "-n", "150", *SMALL, "--runs-dir", place)
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
-    assert line.startswith(f"stoker: error: cannot write {place}/CartPole-v1/v1/")
+    assert line.startswith(f"stoker: error: cannot write {tmp_path / place}/CartPole-v1/v1/")
     assert done.stdout == ""

@@ -417,3 +417,38 @@ def test_the_environment_says_where_unless_told_otherwise(
     recorder.close("finished")
     assert (tmp_path / "ours.db").exists()
     assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.anyio
+@asyncio_only
+@pytest.mark.parametrize("uri", ["sqlite:///mine.db", None], ids=["given", "the run's"])
+async def test_a_relative_store_stays_where_it_was_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uri: str | None
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / "run").mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    context = RunContext(name="moved", directory=Path("run"))
+    recording = Recording([MLflowRecorder(uri)], on_error="fail", timeout_s=100)
+    os.chdir(elsewhere)
+    async with recording.opened(context):
+        recording.put(1, {"a": 1.0})
+    there = tmp_path / "mine.db" if uri else tmp_path / "run" / "mlflow.db"
+    assert metric(f"sqlite:///{there}", only_run(f"sqlite:///{there}", "moved"), "a") == [(1, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
+        ("databricks", "databricks"),
+        ("mlruns", "{here}/mlruns"),
+        ("file:mlruns", "file:{here}/mlruns"),
+    ],
+)
+def test_an_address_is_absolute_or_kept(given: str, kept: str, tmp_path: Path) -> None:
+    where = MLflowRecorder(given)._where(RunContext(name="x", directory=tmp_path))
+    assert where == (kept.format(here=Path.cwd()), None)

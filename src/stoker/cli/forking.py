@@ -10,7 +10,7 @@ import msgspec
 import tyro
 
 from stoker.cli.driving import run_async
-from stoker.cli.formats import command, number
+from stoker.cli.formats import command, from_here, number
 from stoker.cli.parsing import parse, required
 from stoker.errors import ConfigError
 
@@ -84,7 +84,7 @@ async def _fork(arguments: ForkArguments) -> int:
         del fields["attempts"]
         print(json.dumps(fields))
         return 0
-    print(f"run      {forked.directory}")
-    print(f"from     {source.directory}, step {number(metadata.total_steps)}")
+    print(f"run      {from_here(forked.directory)}")
+    print(f"from     {from_here(source.directory)}, step {number(metadata.total_steps)}")
     print(f"go on    {command(['stoker', 'resume', str(forked.directory)])}")
     return 0

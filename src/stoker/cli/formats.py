@@ -6,8 +6,9 @@ import math
 import shlex
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
-__all__ = ["ago", "command", "duration", "number", "short", "size"]
+__all__ = ["ago", "command", "duration", "from_here", "number", "short", "size"]
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -56,6 +57,12 @@ def size(n_bytes: int) -> str:
     return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
 
 
+def from_here(path: Path | str) -> str:
+    """A path as one types it: from the working directory, if it lies below that."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here) if Path(path).is_relative_to(here) else path)
+
+
 def command(words: Sequence[str]) -> str:
     """A command line that can be pasted into a shell."""
-    return shlex.join(words)
+    return shlex.join(map(from_here, words))

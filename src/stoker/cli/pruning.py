@@ -12,7 +12,7 @@ import tyro
 from anyio import to_thread
 
 from stoker.cli.driving import run_async
-from stoker.cli.formats import size
+from stoker.cli.formats import from_here, size
 from stoker.cli.parsing import parse, required
 from stoker.errors import ConfigError
 
@@ -108,7 +108,7 @@ def _report(arguments: PruneArguments, run: TrainingRun, doomed: Sequence[_Doome
         head = {"run": str(run.directory), "dry_run": arguments.dry_run, "freed_bytes": freed}
         print(json.dumps({**head, "removed": msgspec.to_builtins(doomed)}))
         return
-    print(f"run      {run.directory}")
+    print(f"run      {from_here(run.directory)}")
     width = max((len(file.file) for file in doomed), default=0)
     for file in doomed:
         second = "" if file.freed_bytes or not file.bytes else "   (has another name, which stays)"

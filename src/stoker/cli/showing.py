@@ -15,7 +15,7 @@ from rich.text import Text
 
 from stoker.cli.curves import chart
 from stoker.cli.driving import run_async
-from stoker.cli.formats import ago, number, size
+from stoker.cli.formats import ago, from_here, number, size
 from stoker.cli.listing import status_of
 from stoker.cli.parsing import parse, required
 from stoker.cli.stored import open_run
@@ -137,7 +137,7 @@ def _print(facts: Facts) -> None:
     if metadata.best_step is not None:
         best += f" @ step {metadata.best_step:,}"
     rows = [
-        ("run", str(facts.run.directory)),
+        ("run", from_here(facts.run.directory)),
         ("status", f"{facts.status}, updated {ago(metadata.last_updated, now)}"),
         ("steps", number(metadata.total_steps)),
         ("episodes", number(metadata.total_episodes)),

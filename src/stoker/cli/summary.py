@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from stoker.cli.formats import command, duration, number
+from stoker.cli.formats import command, duration, from_here, number
 from stoker.cli.readings import Reading
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def summary(
         rows.append(("why", result.stopped_because or ""))
     if result.restarts:
         rows.append(("env restarts", number(result.restarts)))
-    rows.append(("run", result.run))
+    rows.append(("run", from_here(result.run)))
     rows.append(("see the curve", command(["stoker", "plot", result.run, "-o", "curve.png"])))
     if goes_on:
         rows.append(("go on", command(["stoker", "resume", result.run])))

@@ -11,7 +11,7 @@ import tyro
 
 from stoker.cli.arguments import TrainArguments, parse_train
 from stoker.cli.driving import Driver, Shown, run_async, set_threads
-from stoker.cli.formats import command
+from stoker.cli.formats import command, from_here
 from stoker.cli.limits import limits_from
 from stoker.cli.parsing import parse, required
 from stoker.cli.signals import Guard
@@ -53,7 +53,7 @@ async def _train_guarded(config: TrainConfig, arguments: TrainArguments, guard: 
     run = await TrainingRun.create(place.name, place.run_version, root=place.runs_dir)
     await run.write_config(config)
     driver = Driver(config, run, agent, Shown(progress=place.progress, json=arguments.json), guard)
-    driver.say(f"training {config.agent} on {config.env}; run: {run.directory}")
+    driver.say(f"training {config.agent} on {config.env}; run: {from_here(run.directory)}")
     return await driver.drive()
 
 
@@ -134,7 +134,7 @@ async def _resume_guarded(arguments: ResumeArguments, guard: Guard) -> int:
                 f"-n {arguments.total_timesteps}: the run has {reached} steps; give more than that"
             )
         again = command(["stoker", "resume", str(run.directory), "-n", str(2 * reached)])
-        said = f"{run.directory} has all its {reached:,} steps; to go on: {again}"
+        said = f"{from_here(run.directory)} has all its {reached:,} steps; to go on: {again}"
         print(said, file=sys.stderr if arguments.json else sys.stdout)
         if arguments.json:
             print(json_line(_nothing_done(run)))
@@ -146,7 +146,7 @@ async def _resume_guarded(arguments: ResumeArguments, guard: Guard) -> int:
     if config != before:
         await run.write_config(config)
     driver = Driver(config, run, agent, Shown(progress=arguments.progress, json=arguments.json), guard)
-    driver.say(f"resuming {config.agent} on {config.env}; run: {run.directory}")
+    driver.say(f"resuming {config.agent} on {config.env}; run: {from_here(run.directory)}")
     if not reached:
         driver.say("there is no checkpoint: it starts from the beginning")
     return await driver.drive()

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stoker.cli.driving import run_async
-from stoker.cli.formats import size
+from stoker.cli.formats import from_here, size
 from stoker.cli.parsing import parse, required
 from stoker.cli.stored import open_run
 from stoker.cli.tables import say
@@ -92,4 +92,4 @@ def _print(directory: Path, findings: list[Finding]) -> None:
     else:
         torn = any(finding.kind == "torn" for finding in findings)
         verdict = "whole" + (", but for the torn end that a kill leaves" if torn else "")
-    print(f"{directory}: {verdict}")
+    print(f"{from_here(directory)}: {verdict}")

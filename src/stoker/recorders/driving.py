@@ -133,7 +133,7 @@ class Recording:
             path: the file.
             folder: where to put it among the run's artifacts; "": at the top.
         """
-        self._put(Artifact(Path(path), folder))
+        self._put(Artifact(Path(path).absolute(), folder))
 
     def _put(self, item: Measured | Artifact) -> None:
         for lane in self._lanes:

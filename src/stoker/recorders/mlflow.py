@@ -80,7 +80,7 @@ class MLflowRecorder:
         require("mlflow", "mlflow")
         if most_kept < 1:
             raise ConfigError(f"most_kept={most_kept!r}: give an int of at least 1")
-        self._tracking_uri = tracking_uri
+        self._tracking_uri = None if tracking_uri is None else _absolute_uri(tracking_uri)
         self._experiment = experiment
         self._run_name = run_name
         self._tags = dict(tags or {})
@@ -167,11 +167,13 @@ class MLflowRecorder:
 
     def _where(self, context: RunContext) -> tuple[str, str | None]:
         """The store, and where its artifacts go if that is ours to say."""
-        if (given := self._tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")) is not None:
-            return given, None
+        if self._tracking_uri is not None:
+            return self._tracking_uri, None
+        if (given := os.environ.get("MLFLOW_TRACKING_URI")) is not None:
+            return _absolute_uri(given), None
         if context.directory is None:
             raise ConfigError("the run has no directory: use MLflowRecorder(tracking_uri=...)")
-        directory = context.directory.absolute()
+        directory = context.directory
         return f"sqlite:///{directory / 'mlflow.db'}", (directory / "mlartifacts").as_uri()
 
     def _experiment_id(self, name: str, artifacts: str | None) -> str:
@@ -261,6 +263,17 @@ class MLflowRecorder:
         if not self._n_lost and n:
             logger.warning("values cannot be sent to MLflow: %s", why)
         self._n_lost += n
+
+
+def _absolute_uri(uri: str) -> str:
+    """The store's address, of which a relative path would follow the working directory."""
+    for scheme in ("sqlite:///", "file:"):
+        place = uri.removeprefix(scheme)
+        if place != uri:
+            is_relative = place and not place.startswith(("/", ":memory:"))
+            return f"{scheme}{Path(place).absolute()}" if is_relative else uri
+    is_place = uri and ":" not in uri and uri not in ("databricks", "databricks-uc", "uc")
+    return str(Path(uri).absolute()) if is_place else uri
 
 
 def _param_key(name: str) -> str:

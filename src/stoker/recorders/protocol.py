@@ -53,6 +53,10 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     resumed: bool = False
     total_steps: int = 0
 
+    def __post_init__(self) -> None:
+        if self.directory is not None:  # recorders open late, and perhaps again
+            msgspec.structs.force_setattr(self, "directory", self.directory.absolute())
+
 
 class Recorder(Protocol):
     """A sink of records.

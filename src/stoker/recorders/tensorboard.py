@@ -47,7 +47,7 @@ class TensorBoardRecorder:
 
     def __init__(self, directory: AnyPath | None = None) -> None:
         require("tensorboardX", "tensorboard")
-        self._directory = None if directory is None else Path(directory)
+        self._directory = None if directory is None else Path(directory).absolute()
         self._events: Any = None
         self._event: Any = None
         self._summary: Any = None

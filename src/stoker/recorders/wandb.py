@@ -56,7 +56,7 @@ class WandbRecorder:
         if mode not in ("offline", "online"):
             raise ConfigError(f"mode={mode!r} is none of 'offline', 'online'")
         self._project = project
-        self._directory = None if directory is None else Path(directory)
+        self._directory = None if directory is None else Path(directory).absolute()
         self._mode = mode
         self._settings = dict(settings or {})
         self._wandb: Any = None

@@ -60,9 +60,9 @@ class TrainingRun(SavedTraining):
 
     def __init__(self, directory: Path, metadata: RunMetadata) -> None:
         super().__init__(directory, metadata)
-        self.train_log = RowLog(directory / TRAIN_ROWS)
-        self.eval_log = RowLog(directory / EVAL_ROWS)
-        self.metrics_log = RowLog(directory / METRICS_ROWS)
+        self.train_log = RowLog(self.directory / TRAIN_ROWS)
+        self.eval_log = RowLog(self.directory / EVAL_ROWS)
+        self.metrics_log = RowLog(self.directory / METRICS_ROWS)
 
     def __repr__(self) -> str:
         return f"TrainingRun({os.fspath(self.directory)!r})"
@@ -79,7 +79,8 @@ class TrainingRun(SavedTraining):
         """
         naming.checked_name("run name", name)
         naming.checked_name("run version", version)
-        return await to_thread.run_sync(cls._create, name, version, Path(root))
+        place = Path(root).absolute()  # noqa: ASYNC240 - now: the working directory may change
+        return await to_thread.run_sync(cls._create, name, version, place)
 
     @classmethod
     def _create(cls, name: str, version: str, root: Path) -> TrainingRun:

@@ -44,7 +44,8 @@ class SavedTraining:
     """
 
     def __init__(self, directory: Path, metadata: RunMetadata) -> None:
-        self.directory = directory
+        self.directory = directory.absolute()
+        """Where it lies, whatever the working directory becomes; symbolic links in it are kept."""
         self.metadata = metadata
         """As of the last read or write."""
         self.is_new = False

@@ -144,7 +144,7 @@ class NotToBePickled(SmallPolicy):
         return {"net": self.net, "hook": lambda: None}
 
 
-class RevivedWithoutWeights(SmallPolicy):
+class CopiesWithoutWeights(SmallPolicy):
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)
         self.load_weights = lambda weights: None
@@ -420,7 +420,7 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("portable_policies_travel", with_policy(LiveWeights), "of their own memory"),
     ("portable_policies_travel", with_policy(DeafForks), "takes what weights gave"),
     ("portable_policies_travel", with_policy(NotToBePickled), "no error"),
-    ("portable_policies_travel", with_policy(RevivedWithoutWeights), "a pickled policy acts as"),
+    ("portable_policies_travel", with_policy(CopiesWithoutWeights), "a copied policy acts as"),
 ]
 
 

@@ -7,8 +7,8 @@ equal agents (the same seed), with a warm-up shorter than the suite's steps.
 
 from __future__ import annotations
 
+import copy
 import math
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, cast
@@ -280,7 +280,7 @@ def portable_policies_travel(lessons: Lessons) -> None:
     if not isinstance(policy, PortablePolicy):
         return
     ForkingPickler.dumps(policy)
-    pickled = pickle.dumps(policy)
+    copied = copy.deepcopy(policy)  # as a pickle is made and read
     before = state_of(agent)
     fork, twin = policy.fork(11), policy.fork(11)
     explored = [list(each.act(lessons.observations, ActMode.EXPLORE)[0]) for each in (fork, twin)]
@@ -299,9 +299,8 @@ def portable_policies_travel(lessons: Lessons) -> None:
     fork.load_weights(through_file(policy.weights()))
     if problem := difference(policy.weights(), fork.weights(), "weights"):
         raise ContractViolation("load_weights takes what weights gave", problem, "the same weights")
-    revived = pickle.loads(pickled)
-    revived.load_weights(through_file(policy.weights()))
-    for name, other in (("a fork", fork), ("a pickled policy", revived)):
+    copied.load_weights(through_file(policy.weights()))
+    for name, other in (("a fork", fork), ("a copied policy", copied)):
         if problem := difference(_acting(policy, lessons), _acting(other, lessons), "policy"):
             raise ContractViolation(
                 f"with its weights {name} acts as the policy", problem, "the same actions"

@@ -13,7 +13,7 @@ SRC = Path(__file__).parents[1] / "src" / "stoker"
 LAYERS: list[set[str]] = [
     {"_lazy", "types"},
     {"errors"},
-    {"queues", "replies", "threads"},
+    {"exits", "queues", "replies", "threads"},
     {"stats"},
     {"replay", "envs", "processing", "recorders"},
     {"agents"},

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         Stalled,
         StokerError,
         TrainingDiverged,
+        UnexpectedExit,
         WriteFailed,
     )
     from stoker.processing.steps import StepProcessor
@@ -146,6 +147,7 @@ else:
             "Trainer": "stoker.trainer.trainer",
             "TrainerConfig": "stoker.trainer.trainer_config",
             "TrainingDiverged": "stoker.errors",
+            "UnexpectedExit": "stoker.errors",
             "TrainingRun": "stoker.runs.run",
             "TrainingSession": "stoker.session.training",
             "UniformReplay": "stoker.replay.uniform",
@@ -230,6 +232,7 @@ __all__ = [
     "TrainingDiverged",
     "TrainingRun",
     "TrainingSession",
+    "UnexpectedExit",
     "UniformReplay",
     "WriteFailed",
     "__version__",

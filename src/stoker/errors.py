@@ -10,6 +10,7 @@
     │   ├── SessionFailed                   a part of the session died; __cause__ is why
     │   └── ActorConflict                   two actors under one actor_id at the same time
     ├── ActorFailed (RuntimeError)          its environment failed too often; __cause__ is the last failure
+    ├── UnexpectedExit (RuntimeError)       an environment, agent or callback raised SystemExit or the like
     ├── RecorderFailed (RuntimeError)       one that the run was not to go on without; __cause__ is why
     ├── RunDirectoryError (OSError)         the runs directory cannot be used
     │   ├── RunNotFound                     nothing to resume or read there
@@ -57,6 +58,7 @@ __all__ = [
     "Stalled",
     "StokerError",
     "TrainingDiverged",
+    "UnexpectedExit",
     "WriteFailed",
     "first_error",
     "with_way_out",
@@ -178,11 +180,18 @@ class ActorFailed(StokerError, RuntimeError):
     def __init__(self, actor_id: ActorId, failures: int, window_s: float, cause: BaseException) -> None:
         self.actor_id = actor_id
         self.failures = failures
+        often = "with" if failures == 1 else f"{failures} times within {window_s:g} s, at last with"
         super().__init__(
-            f"actor {actor_id!r}: its environment failed {failures} times within {window_s:g} s, "
-            f"at last with {type(cause).__name__}: {cause}"
+            f"actor {actor_id!r}: its environment failed {often} {type(cause).__name__}: {cause}"
         )
         self.__cause__ = cause
+
+
+class UnexpectedExit(StokerError, RuntimeError):
+    """Code inside a training raised SystemExit, KeyboardInterrupt or another exception that ends a process.
+
+    ``__cause__`` is that exception. Left as it was, it would end the event loop before anything is saved.
+    """
 
 
 class RecorderFailed(StokerError, RuntimeError):

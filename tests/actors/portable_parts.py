@@ -96,6 +96,40 @@ class PortableAgent(FakeAgent):
             raise InvalidExperience(f"an observation of {observation}")
 
 
+class RightLists(Right):
+    """The same, with actions that are lists."""
+
+    def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[list[Any], list[Any]]:
+        actions, extras = super().act(observations, mode)
+        return [[float(action)] for action in actions], extras
+
+    def fork(self, seed: int) -> RightLists:
+        return RightLists(self.opts, seed)
+
+
+class ListsAgent(PortableAgent):
+    """The same, with a policy whose actions are lists."""
+
+    def policy(self) -> Any:
+        return RightLists(self.opts)
+
+
+class Overwriting:
+    """Three steps in one list, which it gives each time; it overwrites the action, too."""
+
+    def __init__(self) -> None:
+        self.seen = [0.0]
+
+    def reset(self, *, seed: int | None = None) -> Any:
+        self.seen[0] = 0.0
+        return self.seen, {}
+
+    def step(self, action: Any) -> Any:
+        action[0] *= 5
+        self.seen[0] += 1.0
+        return self.seen, 1.0, self.seen[0] == 3.0, False, {}
+
+
 class Seeded(ChainEnv):
     """A chain of three that begins with a number from its seeded generator, and says where it lives."""
 
@@ -150,6 +184,8 @@ class Spoilt(Seeded):
                 time.sleep(3600)
             case "exit":
                 raise SystemExit(3)
+            case "leave":
+                os._exit(3)
             case "NaN reward":
                 return (result[0], float("nan"), *result[2:])
             case "NaN observation":
@@ -160,8 +196,8 @@ class Spoilt(Seeded):
                 return result[:4]
             case "unlucky":
                 return (np.full(1, -13, np.float32), *result[1:])
-            case "a set":
-                return ({1, 2}, *result[1:])
+            case "objects":
+                return (np.full(1, None, object), *result[1:])
         return result
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stoker.actors import FailureCount, FailureLimit
-from stoker.errors import ActorFailed, ConfigError
+from stoker.errors import ActorFailed, ConfigError, UnexpectedExit
 
 CAUSE = RuntimeError("simulator crashed")
 
@@ -45,13 +45,22 @@ def test_failures_against_a_limit(limit: dict[str, Any], times: list[float], pau
     assert [count.add(CAUSE) for _ in pauses] == pytest.approx(pauses)
     if len(pauses) < len(times):
         with pytest.raises(
-            ActorFailed, match=r"actor 'robot': its environment failed \d+ times within .* s"
+            ActorFailed,
+            match=r"^actor 'robot': its environment failed (\d+ times within .* s, at last )?with Run",
         ) as caught:
             count.add(CAUSE)
         assert caught.value.__cause__ is CAUSE
         assert caught.value.failures == FailureLimit(**limit).failures
         assert caught.value.actor_id == "robot"
         assert "RuntimeError: simulator crashed" in str(caught.value)
+
+
+def test_an_environment_that_wants_to_end_the_process_gets_no_other_try() -> None:
+    count = FailureCount("robot", FailureLimit(failures=1000))
+    cause = UnexpectedExit("env.step raised SystemExit(0)")
+    with pytest.raises(ActorFailed, match="actor 'robot': .* env.step raised SystemExit") as caught:
+        count.add(cause)
+    assert caught.value.__cause__ is cause
 
 
 @pytest.mark.parametrize(

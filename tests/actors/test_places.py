@@ -12,7 +12,8 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
-from portable_parts import PortableAgent, Seeded, SlowChain, Spoilt, by_actor
+from gymnasium.wrappers import TimeLimit
+from portable_parts import ListsAgent, Overwriting, PortableAgent, Seeded, SlowChain, Spoilt, by_actor
 
 from stoker import (
     ActorFailed,
@@ -24,6 +25,7 @@ from stoker import (
     Stalled,
     StatsTracker,
     TrainingSession,
+    UnexpectedExit,
     run_actors,
 )
 from stoker.envs import episode_seed
@@ -155,7 +157,12 @@ FAULTS = [
     ("raise", "RuntimeError: simulator crashed"),
     ("NaN reward", "InvalidExperience: reward=nan is not finite: mend or clip what computes it"),
     ("NaN observation", "InvalidExperience: an observation of [nan]"),
-    ("shape", "InvalidExperience: an observation of shape (2,)"),
+    (
+        "shape",
+        "InvalidExperience: env of actor 0 (Spoilt).step gave an observation array([0., 0.], dtype=float32) "
+        "(ndarray) of shape (2,), not (1,): Gymnasium's rule is that every observation is in "
+        "observation_space; correct the one or the other",
+    ),
 ]
 
 
@@ -277,12 +284,38 @@ async def test_a_stuck_thread_ends_the_session_if_so_set(tmp_path: Path) -> None
         )
 
 
-async def test_an_environment_that_wants_to_end_the_process_ends_its_thread(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("settings", [pytest.param({}, id="central"), *OWN])
+async def test_an_environment_that_wants_to_end_the_process_ends_the_training(
+    settings: Any, tmp_path: Path
 ) -> None:
-    agent, _, (report,) = await play(spoiler(tmp_path, "exit"), actors=1, place="threads", limit=PATIENT)
-    assert (agent.total_steps, report.restarts) == (60, 1)
-    assert report.last_error == "WorkerLost: its thread has ended (SystemExit: 3)"
+    agent = PortableAgent()
+    message = (
+        r"^actor 0: its environment failed with UnexpectedExit: env of actor 0\.step raised SystemExit\(3\)"
+    )
+    with pytest.raises(ActorFailed, match=message) as caught:
+        await play(spoiler(tmp_path, "exit"), agent=agent, actors=1, limit=PATIENT, **settings)
+    assert isinstance(caught.value.__cause__, UnexpectedExit)
+    assert agent.total_steps == 7, "what was played before is learned"
+
+
+@pytest.mark.parametrize("settings", [pytest.param({}, id="central"), *OWN])
+async def test_one_environment_for_two_actors_is_refused(settings: Any) -> None:
+    env = Seeded()
+    with pytest.raises(
+        ConfigError, match="env of actor . is the same Seeded object that env of actor . still"
+    ):
+        await play(lambda: TimeLimit(env, 9), n=10**9, **settings)
+    _, session, _ = await play(lambda: env, actors=1, **settings)
+    assert session.total_steps == 60, "it was given back"
+
+
+@pytest.mark.parametrize("settings", [pytest.param({}, id="central"), *OWN])
+async def test_what_is_overwritten_later_stays_as_it_was(settings: Any) -> None:
+    agent = ListsAgent()
+    await play(Overwriting, agent=agent, actors=1, **settings)
+    assert [e.observation for e in agent.experiences] == [[float(k % 3)] for k in range(60)]
+    assert [e.next_observation for e in agent.experiences] == [[float(k % 3 + 1)] for k in range(60)]
+    assert [e.action for e in agent.experiences] == [[1.0]] * 60
 
 
 @pytest.mark.parametrize("settings", [pytest.param({}, id="central"), *OWN])

@@ -17,6 +17,8 @@ import anyio
 import psutil
 import pytest
 from portable_parts import (
+    ListsAgent,
+    Overwriting,
     PortableAgent,
     Seeded,
     SlowChain,
@@ -135,7 +137,7 @@ async def test_processes_play_as_tasks_do_up_to_exactly_max_steps() -> None:
 async def test_whatever_happens_to_a_process_costs_one_episode(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    faults = ["raise", "die", "hang", "exit", "NaN observation", "shape"]
+    faults = ["raise", "die", "hang", "leave", "NaN observation", "shape"]
     for what in faults:
         (tmp_path / f"stoker-actor-{what}").write_text(what)
     n_spoilt = 0
@@ -163,9 +165,11 @@ async def test_whatever_happens_to_a_process_costs_one_episode(
     assert errors == {
         "raise": "RuntimeError: simulator crashed",
         "die": "WorkerLost: its process has ended (killed by signal 9)",
-        "exit": "WorkerLost: its process has ended (exit code 3)",
+        "leave": "WorkerLost: its process has ended (exit code 3)",
         "NaN observation": "InvalidExperience: an observation of [nan]",
-        "shape": "InvalidExperience: an observation of shape (2,)",
+        "shape": "InvalidExperience: env of actor shape (Spoilt).step gave an observation array([0., 0.], "
+        "dtype=float32) (ndarray) of shape (2,), not (1,): Gymnasium's rule is that every observation is in "
+        "observation_space; correct the one or the other",
     }
     assert workers() == []
     assert [report.restarts for report in crew.reports] == [1] * len(faults)
@@ -212,6 +216,14 @@ async def test_a_limit_on_staleness_and_a_gate_are_kept_in_processes() -> None:
     assert len(agent.lags) == 120
 
 
+async def test_what_is_overwritten_later_stays_as_it_was() -> None:
+    agent, *_ = await play(Overwriting, agent=ListsAgent(), actors=1)
+    assert len(agent.experiences) >= 60
+    for k, e in enumerate(agent.experiences):
+        assert (e.observation, e.next_observation) == ([float(k % 3)], [float(k % 3 + 1)])
+        assert e.action == [1.0]
+
+
 async def test_what_cannot_be_sent_to_a_process_is_refused_before_there_is_one() -> None:
     async with TrainingSession(PortableAgent()) as session:
         with pytest.raises(ConfigError, match="the factory .* cannot be sent to another process.*a lambda"):
@@ -227,10 +239,10 @@ async def test_what_trying_again_would_not_mend_ends_it_at_once(
 ) -> None:
     path = tmp_path / "spoiler"
     for what, message in [
-        ("old", "env of actor 0.step returned 4 values; stoker needs Gymnasium's five"),
+        ("old", r"^env of actor 0 \(Spoilt\).step returned 4 values: Gymnasium's are five"),
         (
-            "a set",
-            "actor 0: what it played cannot be sent to the training .* is a builtins.set.*place='threads'",
+            "objects",
+            "actor 0: what it played cannot be sent to the training .* of dtype object.*place='threads'",
         ),
     ]:
         path.write_text(what)
@@ -242,6 +254,9 @@ async def test_what_trying_again_would_not_mend_ends_it_at_once(
     ) as caught:
         await play(partial(Spoilt, str(path)), limit=PATIENT)
     assert "in act" in "".join(getattr(caught.value.__cause__, "__notes__", []))
+    path.write_text("exit")
+    with pytest.raises(ActorFailed, match=r"UnexpectedExit: env of actor 0.step raised SystemExit\(3\)"):
+        await play(partial(Spoilt, str(path)), limit=PATIENT)
     assert capfd.readouterr().err == ""
     only_here = types.ModuleType("only_here")
     only_here.factory = types.FunctionType(spoilt_by_name.__code__, {}, "factory")  # type: ignore[attr-defined]

@@ -491,59 +491,6 @@ async def test_the_outermost_extras_win_and_are_a_copy():
     assert await env.episode_extras() == {"fuel": 1.5}
 
 
-class Gives:
-    def __init__(self, step=None, reset=(0, {}), extras=None):
-        self.given = (step, reset, {} if extras is None else extras)
-
-    def reset(self, *, seed=None):
-        return self.given[1]
-
-    def step(self, action):
-        return self.given[0]
-
-    def episode_extras(self):
-        return self.given[2]
-
-
-FIVE = "env.step returned {}; stoker needs Gymnasium's five: observation, reward, terminated, truncated, info"
-TWO = "env.reset returned {}; stoker needs Gymnasium's two: observation, info (a dict)"
-BAD_STEPS = [
-    ((0, 1.0, True, {}), FIVE.format("4 values")),
-    ((0,), FIVE.format("1 value")),
-    (None, FIVE.format("None")),
-    (3.5, FIVE.format("one value of type float")),
-]
-BAD_RESETS = [
-    ([0.0, 1.0], TWO.format("one value of type list")),
-    ((0.0, 1.0), TWO.format("2 values")),
-    ((0, {}, 1), TWO.format("3 values")),
-    (None, TWO.format("None")),
-]
-
-
-@pytest.mark.parametrize("stepping", ["inline", "thread", "auto"])
-@pytest.mark.parametrize(("given", "message"), BAD_STEPS)
-async def test_a_step_that_does_not_give_five_values(given, message, stepping):
-    env = played(Gives(step=given), stepping)
-    await env.reset()
-    with pytest.raises(ConfigError) as caught:
-        await env.step(0)
-    assert str(caught.value) == message
-    await env.close()
-
-
-@pytest.mark.parametrize(("given", "message"), BAD_RESETS)
-async def test_a_reset_that_does_not_give_two_values(given, message):
-    with pytest.raises(ConfigError) as caught:
-        await played(Gives(reset=given), "inline").reset()
-    assert str(caught.value) == message
-
-
-async def test_extras_that_are_no_mapping():
-    with pytest.raises(ConfigError, match=r"sim\.episode_extras returned one value of type list"):
-        await played(Gives(extras=[1]), "inline", "sim").episode_extras()
-
-
 # What cannot be played
 
 

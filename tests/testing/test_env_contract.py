@@ -106,6 +106,19 @@ class VectorRewards(Odd):
         return seen, np.array([reward, 0.0]), *rest
 
 
+class RewardsOfOne(Odd):
+    def step(self, action: Any) -> Any:
+        seen, reward, *rest = super().step(action)
+        return seen, np.array([reward]), *rest
+
+
+THE_ONE = Odd()
+
+
+def the_same_one() -> Any:
+    return gymnasium.wrappers.TimeLimit(THE_ONE, 30)
+
+
 class NumbersForFlags(Odd):
     def step(self, action: Any) -> Any:
         seen, reward, terminated, truncated, info = super().step(action)
@@ -206,6 +219,8 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("rewards_are_finite_numbers", NaNRewards, "step 1 gave nan"),
     ("rewards_are_finite_numbers", VectorRewards, "step 1 gave array"),
     ("flags_are_booleans", NumbersForFlags, "truncated is a boolean\n.*0 \\(int\\)"),
+    ("rewards_are_finite_numbers", RewardsOfOne, "step 1 gave array"),
+    ("each_environment_is_a_new_one", the_same_one, "the same .* twice"),
     ("seeded_resets_repeat", ChanceOfItsOwn, "in the same environment"),
     ("seeded_resets_repeat", GoesOnAfterReset, "in the same environment"),
     ("environments_share_nothing", SharesItsPosition, "with another stepped between"),

@@ -17,12 +17,16 @@ import numpy as np
 from stoker.agents.protocol import PortablePolicy
 from stoker.envs import episode_seed
 from stoker.errors import ConfigError
+from stoker.exits import Contained
 from stoker.types import ActMode, ActorId
 
 if TYPE_CHECKING:
     from stoker.session.policies import PolicyBuffer
 
 __all__ = ["OwnPolicy", "PolicyFeed", "Weights"]
+
+
+_ACTING, _LOADING = Contained("policy.act"), Contained("policy.load_weights")
 
 
 class Weights(msgspec.Struct, frozen=True, eq=False, weakref=True):
@@ -53,12 +57,14 @@ class OwnPolicy:
 
     def act(self, observation: Any) -> tuple[Any, Any]:
         """An exploring action, and what is to be remembered of it."""
-        actions, extras = self.policy.act([observation], ActMode.EXPLORE)
+        with _ACTING:
+            actions, extras = self.policy.act([observation], ActMode.EXPLORE)
         return actions[0], None if extras is None else extras[0]
 
     def load(self, fresh: Weights) -> None:
         """Act with these from now on."""
-        self.policy.load_weights(fresh.weights)
+        with _LOADING:
+            self.policy.load_weights(fresh.weights)
         self.version = fresh.version
         self.syncs += 1
 

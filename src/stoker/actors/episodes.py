@@ -68,13 +68,11 @@ async def play_episode(
         EnvironmentFailed: The environment raised, or gave what the agent cannot take.
         ConfigError: Doing the steps again led elsewhere: the environment is not deterministic.
     """
-    first, info = await of_env(env.reset(seed))
-    observation = _own(first)
+    observation, info = await of_env(env.reset(seed))
     total_reward, steps = 0.0, len(played)
     for number, step in enumerate(played):
-        seen, reward, terminated, truncated, info = await of_env(env.step(step.action))
-        observation = _own(seen)
-        outcome = _outcome(reward, terminated, truncated)
+        observation, reward, terminated, truncated, info = await of_env(env.step(step.action))
+        outcome = (reward, EpisodeStatus.of(terminated, truncated))
         if outcome != (step.reward, step.status) or not _equal(observation, step.next_observation):
             raise ConfigError(
                 f"actor {step.actor_id!r}: doing step {number + 1} of {len(played)} of its episode again led "
@@ -88,9 +86,8 @@ async def play_episode(
     while await listener.goes_on():
         try:
             action = await listener.act(observation)
-            seen, reward, terminated, truncated, info = await of_env(env.step(action))
-            next_observation = _own(seen)
-            reward, status = _outcome(reward, terminated, truncated)
+            next_observation, reward, terminated, truncated, info = await of_env(env.step(action))
+            status = EpisodeStatus.of(terminated, truncated)
             await listener.observe(observation, action, reward, next_observation, status)
             total_reward += reward
             steps += 1
@@ -116,30 +113,10 @@ def _equal(one: Any, other: Any) -> bool:
             return np.array_equal(one, other, equal_nan=np.asarray(one).dtype.kind == "f")
 
 
-def _own(observation: Any) -> Any:
-    """The observation in memory of its own: an environment may write its next one into the same array."""
-    match observation:
-        case np.ndarray():
-            return cast("Any", observation).copy()
-        case dict():
-            return {key: _own(part) for key, part in cast("dict[Any, Any]", observation).items()}
-        case tuple():
-            return tuple(_own(part) for part in cast("tuple[Any, ...]", observation))
-        case _:
-            return observation
-
-
 def _success(info: Any) -> dict[str, float]:
     """What the last step's info says of success, as an extra."""
     value = cast("Mapping[str, Any]", info).get("is_success") if isinstance(info, Mapping) else None
     return {"is_success": float(cast("float", value))} if isinstance(value, Real | np.bool_) else {}
-
-
-def _outcome(reward: Any, terminated: Any, truncated: Any) -> tuple[float, EpisodeStatus]:
-    try:
-        return float(reward), EpisodeStatus.of(terminated, truncated)
-    except (TypeError, ValueError) as error:  # a reward that is no number, a flag that is an array
-        raise EnvironmentFailed from error
 
 
 async def open_played(factory: EnvFactory, stepping: Stepping, name: str) -> PlayedEnv:

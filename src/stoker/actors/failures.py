@@ -11,7 +11,7 @@ import anyio
 import msgspec
 
 from stoker.actors.report import ActorReport
-from stoker.errors import ActorFailed, ConfigError
+from stoker.errors import ActorFailed, ConfigError, UnexpectedExit
 from stoker.types import ActorId
 
 __all__ = [
@@ -103,13 +103,16 @@ class FailureCount:
         """Count a failure and return how many seconds to wait before the next try.
 
         Raises:
-            ActorFailed: It was one too many.
+            ActorFailed: It was one too many, or the environment wanted to end the process, which the next
+                one would do, too.
         """
         now, limit = self._clock(), self._limit
         self._times.append(now)
         while now - self._times[0] > limit.window_s:
             self._times.popleft()
         count = len(self._times)
+        if isinstance(cause, UnexpectedExit):
+            raise ActorFailed(self._actor_id, 1, limit.window_s, cause)
         if count >= limit.failures:
             raise ActorFailed(self._actor_id, count, limit.window_s, cause)
         return min(limit.longest_delay_s, limit.first_delay_s * 2 ** (count - 1))

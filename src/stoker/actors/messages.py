@@ -16,6 +16,7 @@ import msgspec
 
 from stoker.actors.copies import Weights
 from stoker.actors.failures import RemoteFailure, described
+from stoker.errors import UnexpectedExit
 from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
 from stoker.journal.codec import decode, encode
 from stoker.stats import EpisodeRecord
@@ -42,8 +43,9 @@ __all__ = [
     "told_to",
 ]
 
-Blame = Literal["environment", "policy", "setup"]
-"""Whose fault a failure is: ``"setup"`` is what trying again would not mend."""
+Blame = Literal["environment", "exit", "policy", "setup"]
+"""Whose fault a failure is: the environment raised, or raised what ends a process; the policy raised; or
+something is set up in a way that fails again at each try."""
 
 
 # What a worker tells -------------------------------------------------------------------------------
@@ -171,7 +173,8 @@ def told_to(message: Told) -> bytes:
             return encode((1, rows, m.env_s, m.act_s, m.wait_s, m.syncs, m.version, m.asks), "what is sent")
         case Failed():
             trace = "".join(traceback.format_exception(message.error))
-            return encode((2, message.blame, described(message.error), trace, message.observation))
+            text = str(message.error) if message.blame == "exit" else described(message.error)
+            return encode((2, message.blame, text, trace, message.observation))
         case Abandoned():
             return encode((3,))
 
@@ -187,7 +190,11 @@ def told_from(data: bytes, actor_id: ActorId) -> Told:
         return Played(events=_events(rows, actor_id), **dict(zip(_PLAYED, rest, strict=True)))
 
     def failed(blame: Blame, text: str, trace: str, observation: Any) -> Failed:
-        return Failed(blame, RemoteFailure(text, trace), observation)
+        error: Exception = RemoteFailure(text, trace)
+        if blame == "exit":
+            error = UnexpectedExit(text)
+            error.add_note(trace)
+        return Failed(blame, error, observation)
 
     return _made(data, {0: Ready, 1: played, 2: failed, 3: Abandoned})
 

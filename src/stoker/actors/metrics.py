@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from stoker.exits import Contained
 from stoker.types import ActorId, EpisodeStatus
 
 if TYPE_CHECKING:
@@ -83,16 +84,16 @@ class StepTeller:
         self._steps += 1
         self._reward += reward
         rate: float | None = getattr(self._session.agent, "exploration_rate", None)
-        await self._on_step(
-            StepMetrics(
-                actor_id=self._actor_id,
-                total_steps=self._session.engine.intake.accepted_steps,
-                episode=self._episode,
-                episode_step=self._steps,
-                reward=reward,
-                episode_reward=self._reward,
-                exploration=None if rate is None else float(rate),
-                episode_over=status.is_done,
-                status=status,
-            )
+        metrics = StepMetrics(
+            actor_id=self._actor_id,
+            total_steps=self._session.engine.intake.accepted_steps,
+            episode=self._episode,
+            episode_step=self._steps,
+            reward=reward,
+            episode_reward=self._reward,
+            exploration=None if rate is None else float(rate),
+            episode_over=status.is_done,
+            status=status,
         )
+        with Contained(f"on_step for actor {self._actor_id!r}"):
+            await self._on_step(metrics)

@@ -358,7 +358,7 @@ class RemoteActor:
         """
         error = failed.error
         match failed.blame:
-            case "environment":
+            case "environment" | "exit":
                 return error
             case "policy":
                 blamed = blame_policy(self._session, failed.observation, error)

@@ -31,7 +31,7 @@ from stoker.actors.messages import (
     Told,
 )
 from stoker.envs import PlayedEnv, episode_seed
-from stoker.errors import ConfigError, InvalidExperience
+from stoker.errors import ConfigError, InvalidExperience, UnexpectedExit
 from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
 from stoker.session.intake import checked_number
 from stoker.types import ActorId, EpisodeStatus, Experience
@@ -135,7 +135,8 @@ class Worker:
             while self._goes_on_at_once():
                 await self._play(env)
         except EnvironmentFailed as failure:
-            return Failed("environment", failure.__cause__ or failure)
+            cause = failure.__cause__ or failure
+            return Failed("exit" if isinstance(cause, UnexpectedExit) else "environment", cause)
         except _PolicyFailed as failure:
             return Failed("policy", failure.__cause__ or failure, failure.observation)
         except _GivenUp:

@@ -106,7 +106,7 @@ class EnvThread:
     def _finish_unheard(self) -> None:
         try:
             self._finish()
-        except Exception:  # noqa: BLE001 - logged: the caller is gone
+        except BaseException:  # noqa: BLE001 - logged: the caller is gone
             _log.exception("%s: closing it failed after an abandoned call", self._name)
 
     def _closed_error(self) -> ClosedEnvironmentError:

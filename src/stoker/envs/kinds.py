@@ -9,7 +9,6 @@ from __future__ import annotations
 import abc
 import logging
 from collections.abc import Callable
-from functools import partial
 from time import perf_counter
 from typing import Any, TypeVarTuple
 
@@ -17,8 +16,11 @@ import anyio
 from gymnasium.error import ClosedEnvironmentError
 
 from stoker.envs.affinity import CLOSE_GRACE_S, EnvThread
+from stoker.envs.in_play import Claim
+from stoker.envs.owned import IMMUTABLE
 from stoker.envs.protocol import ResetResult, StepResult
-from stoker.envs.results import checked_extras, checked_reset, checked_step, close_of, extras_of, settled
+from stoker.envs.results import PassedOn, Results, checked_extras, close_of, extras_of, settled
+from stoker.exits import Contained
 
 __all__ = ["AutoEnv", "AwaitedEnv", "EnvBase", "InlineEnv", "SlowSteps", "ThreadedEnv"]
 
@@ -47,8 +49,11 @@ class EnvBase(abc.ABC):
         self.observation_space: Any = getattr(env, "observation_space", None)
         self.action_space: Any = getattr(env, "action_space", None)
         self.busy_s: float = 0.0
+        self._claim = Claim(env, name)
+        self._results: Any = PassedOn() if getattr(env, "checks_results", False) else Results(env, name)
         self._env = env
         self._name = name
+        self._in_step = Contained(f"{name}.step")
         self._closed = False
 
     @abc.abstractmethod
@@ -60,39 +65,58 @@ class EnvBase(abc.ABC):
         self._check_open()
         begin = perf_counter()
         try:
-            result = await self.call(self._reset, seed)
+            with Contained(f"{self._name}.reset"):
+                result = await self.call(self._reset, seed)
+        except TypeError as error:
+            self._results.reset_failed(error)
+            raise
         finally:
             self.busy_s += perf_counter() - begin
-        return checked_reset(result, self._name)
+        return self._results.reset(result)
 
     async def step(self, action: Any) -> StepResult:
         """See ``PlayedEnv``."""
         self._check_open()
+        if action.__class__ not in IMMUTABLE:
+            action = self._results.given(action)
         begin = perf_counter()
         try:
             result = await self.call(self._env.step, action)
+        except BaseException as error:
+            self._in_step.check(error)
+            raise
         finally:
             self.busy_s += perf_counter() - begin
-        return checked_step(result, self._name)
+        return self._results.step(result)
 
     async def episode_extras(self) -> dict[str, float]:
         """See ``PlayedEnv``."""
         self._check_open()
-        return checked_extras(await self.call(extras_of, self._env), self._name)
+        with Contained(f"{self._name}.episode_extras"):
+            result = await self.call(extras_of, self._env)
+        return checked_extras(result, self._name)
 
     async def close(self) -> None:
         """See ``PlayedEnv``."""
         if self._closed:
             return
         self._closed = True
-        result = await self._close()
-        with anyio.move_on_after(CLOSE_GRACE_S, shield=True) as grace:
-            await settled(result)
+        with Contained(f"{self._name}.close"):
+            result = await self._close()
+            with anyio.move_on_after(CLOSE_GRACE_S, shield=True) as grace:
+                await settled(result)
         if grace.cancelled_caught:
             _log.warning("%s: closing it took over %g s; it is left behind", self._name, CLOSE_GRACE_S)
 
     async def _close(self) -> Any:
-        return close_of(self._env)
+        return self._close_env()
+
+    def _close_env(self) -> Any:
+        """Called where the environment's calls belong, when none of them runs any more."""
+        try:
+            return close_of(self._env)
+        finally:
+            self._claim.release()
 
     def _reset(self, seed: int | None) -> Any:
         return self._env.reset(seed=seed)
@@ -125,11 +149,10 @@ class ThreadedEnv(EnvBase):
 
     def __init__(self, env: Any, name: str, thread: EnvThread | None = None) -> None:
         super().__init__(env, name)
-        on_close = partial(close_of, env)
         if thread is None:
-            thread = EnvThread(name, on_close)
+            thread = EnvThread(name, self._close_env)
         else:
-            thread.closes_with(on_close)
+            thread.closes_with(self._close_env)
         self._thread = thread
 
     async def call(self, function: Callable[[*Ts], Any], *args: *Ts) -> Any:
@@ -188,7 +211,7 @@ class AutoEnv(EnvBase):
         """See ``PlayedEnv``; may move the environment when the step is over."""
         result = await super().step(action)
         if self._thread is None and self._slow_steps.note(self._blocked_s):
-            self._thread = EnvThread(self._name, partial(close_of, self._env))
+            self._thread = EnvThread(self._name, self._close_env)
         return result
 
     async def _close(self) -> Any:

@@ -49,6 +49,9 @@ class AsyncEnv(Protocol):
 class PlayedEnv(Protocol):
     """One environment as an actor plays it, whatever its kind. One call at a time.
 
+    Observations are the caller's: each is a copy, which the environment cannot change later. The action stays
+    as it is: the environment gets a copy. ``info`` is the environment's: read it before the next call.
+
     A cancelled ``reset`` or ``step`` comes back at once, also when the environment is stuck on its
     thread; only an environment that blocks the event loop itself cannot be left. Begin a new episode
     after a cancelled call.
@@ -73,7 +76,9 @@ class PlayedEnv(Protocol):
         """Begin an episode: ``observation, info``. Without a seed the generator goes on where it is.
 
         Raises:
-            ConfigError: The environment gave something else back.
+            ConfigError: The environment gave something of another form back, or takes no seed.
+            InvalidExperience: The observation does not fit its space, but an earlier one did.
+            UnexpectedExit: The environment raised SystemExit or the like; so do the other calls.
             gymnasium.error.ClosedEnvironmentError: The environment was closed.
         """
         ...
@@ -82,7 +87,9 @@ class PlayedEnv(Protocol):
         """Do one action: ``observation, reward, terminated, truncated, info``.
 
         Raises:
-            ConfigError: The environment gave something else back, such as old Gym's four values.
+            ConfigError: The environment gave something of another form back, such as old Gym's four values
+                or a reward of shape (1,).
+            InvalidExperience: The observation does not fit its space, but an earlier one did.
             gymnasium.error.ClosedEnvironmentError: The environment was closed.
         """
         ...

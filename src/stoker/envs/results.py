@@ -1,18 +1,28 @@
 """What the calls of an environment must give back, and the two calls that it need not have.
 
-Without a loop or a thread of their own; ``stoker.envs.kinds`` checks with these what an actor gets to see.
+A value of the wrong form (four values, a reward of shape (1,), ``terminated="False"``) comes from the
+environment's code and comes again: one ``ConfigError``. A value of the right form that nobody can learn from
+(a NaN reward), or an exception, may pass: the environment is made again.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from stoker.envs.protocol import ResetResult, StepResult
-from stoker.errors import ConfigError
+import numpy as np
+from gymnasium import spaces
 
-__all__ = ["checked_extras", "checked_reset", "checked_step", "close_of", "extras_of", "settled"]
+from stoker.envs.owned import owned
+from stoker.envs.protocol import ResetResult, StepResult
+from stoker.errors import ConfigError, InvalidExperience
+
+__all__ = ["Observations", "PassedOn", "Results", "checked_extras", "close_of", "extras_of", "settled"]
+
+_ARRAY_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
+_NO_SUCH_ARGUMENT = re.compile(r"unexpected keyword argument '(seed|options)'")
 
 
 async def settled(result: Any) -> Any:
@@ -23,34 +33,163 @@ async def settled(result: Any) -> Any:
     return result
 
 
-def checked_step(result: Any, name: str) -> StepResult:
-    """The five values of a step.
+class Observations:
+    """Takes over an environment's observations: each is checked against the space, and copied.
 
-    Raises:
-        ConfigError: They are not five.
+    Args:
+        space: of one observation; None: they are only copied.
+        name: names the environment in messages.
     """
-    if isinstance(result, tuple) and len(cast("tuple[Any, ...]", result)) == 5:
-        return cast("StepResult", result)
-    raise ConfigError(
-        f"{name}.step returned {_described(result)}; stoker needs Gymnasium's five: "
-        "observation, reward, terminated, truncated, info"
-    )
+
+    def __init__(self, space: Any, name: str) -> None:
+        self._space: Any = space
+        self._name = name
+        is_array = isinstance(space, _ARRAY_SPACES)
+        self._shape: Any = space.shape if is_array else None
+        self._dtype: Any = self._space.dtype if is_array else None
+        self._fitting: set[str] = set()  # the calls that gave a fitting one before
+
+    def take(self, value: Any, method: str) -> Any:
+        """A copy of what this method of the environment showed.
+
+        Raises:
+            ConfigError: It does not fit the space, and this method has not shown one that fits before; or
+                it cannot be copied.
+            InvalidExperience: It does not fit, but an earlier one did: a camera or a connection may have
+                failed, and a new environment may work again.
+        """
+        if (  # nearly every observation: kept short, as this is done in each step
+            value.__class__ is np.ndarray and value.shape == self._shape and value.dtype is self._dtype
+        ):
+            self._fitting.add(method)
+            return value.copy()
+        self._check(value, method)
+        self._fitting.add(method)
+        try:
+            return owned(value)
+        except Exception as error:
+            raise ConfigError(
+                f"{self._name}.{method} gave an observation of type {type(value).__name__}, which cannot be "
+                f"copied ({error}): give arrays, numbers, or lists, tuples and dicts of these"
+            ) from error
+
+    def _check(self, value: Any, method: str) -> None:
+        problem = _misfit(self._space, value, "an observation")
+        if problem is not None:
+            kind = InvalidExperience if method in self._fitting else ConfigError
+            raise kind(
+                f"{self._name}.{method} gave {problem}: Gymnasium's rule is that every observation is in "
+                "observation_space; correct the one or the other"
+            )
 
 
-def checked_reset(result: Any, name: str) -> ResetResult:
-    """The two values of a reset.
+class Results:
+    """Checks what one environment gives back, and hands out only copies of it.
 
-    Raises:
-        ConfigError: They are not two, or the second is no mapping.
+    Args:
+        env: the environment.
+        name: names it in messages.
     """
-    if isinstance(result, tuple):
-        values = cast("tuple[Any, ...]", result)
-        if len(values) == 2 and isinstance(values[1], Mapping):
-            return cast("ResetResult", result)
-    raise ConfigError(
-        f"{name}.reset returned {_described(result)}; stoker needs Gymnasium's two: "
-        "observation, info (a dict)"
-    )
+
+    def __init__(self, env: Any, name: str) -> None:
+        self._name = f"{name} ({type(getattr(env, 'unwrapped', env)).__name__})"
+        self._observations = Observations(getattr(env, "observation_space", None), self._name)
+
+    def given(self, action: Any) -> Any:
+        """The action for the environment, which may change it: a copy."""
+        return owned(action)
+
+    def reset(self, result: Any) -> ResetResult:
+        """The two values of a reset; the observation is a copy.
+
+        Raises:
+            ConfigError: They are not two, or one has the wrong form.
+            InvalidExperience: See ``Observations.take``.
+        """
+        values: Any = result
+        if not isinstance(result, tuple) or len(values) != 2:
+            raise ConfigError(
+                f"{self._name}.reset returned {_described(result)}: Gymnasium's are two: observation, info "
+                "(a dict)"
+            )
+        observation, info = values
+        info = info if info.__class__ is dict else self._info(info, "reset")
+        return self._observations.take(observation, "reset"), info
+
+    def reset_failed(self, error: TypeError) -> None:
+        """Tell a reset of the wrong signature from one that failed.
+
+        Raises:
+            ConfigError: It takes no ``seed``, or below a wrapper no ``options``.
+        """
+        if (found := _NO_SUCH_ARGUMENT.search(str(error))) is not None:
+            raise ConfigError(
+                f"{self._name}.reset takes no {found[1]!r} ({error}): Gymnasium's signature is "
+                "reset(self, *, seed=None, options=None)"
+            ) from error
+
+    def step(self, result: Any) -> StepResult:
+        """The five values of a step; the observation is a copy, the reward a float, the flags are bools.
+
+        Raises:
+            ConfigError: They are not five, or one has the wrong form.
+            InvalidExperience: See ``Observations.take``.
+        """
+        values: Any = result
+        if not isinstance(result, tuple) or len(values) != 5:
+            raise ConfigError(
+                f"{self._name}.step returned {_described(result)}: Gymnasium's are five: observation, "
+                "reward, terminated, truncated, info"
+            )
+        observation, reward, terminated, truncated, info = values
+        return (
+            self._observations.take(observation, "step"),
+            reward if type(reward) is float else self._reward(reward),
+            terminated if type(terminated) is bool else self._flag("terminated", terminated),
+            truncated if type(truncated) is bool else self._flag("truncated", truncated),
+            info if info.__class__ is dict else self._info(info, "step"),
+        )
+
+    def _reward(self, value: Any) -> float:
+        try:
+            if getattr(value, "shape", ()) == () and not isinstance(value, str | bytes):
+                return float(value)
+        except (TypeError, ValueError, OverflowError):
+            pass
+        raise ConfigError(
+            f"{self._name}.step returned reward={_shown(value)}: Gymnasium's reward is one number (a float)"
+        )
+
+    def _flag(self, flag: str, value: Any) -> bool:
+        if getattr(value, "shape", ()) == () and bool(value in (0, 1)):
+            return bool(value)
+        raise ConfigError(
+            f"{self._name}.step returned {flag}={_shown(value)}: Gymnasium's {flag} is True or False"
+        )
+
+    def _info(self, value: Any, method: str) -> Mapping[str, Any]:
+        if isinstance(value, Mapping):
+            return cast("Mapping[str, Any]", value)
+        raise ConfigError(f"{self._name}.{method} returned info={_shown(value)}: Gymnasium's info is a dict")
+
+
+class PassedOn:
+    """The results of an environment of this library's own, which has checked and copied them."""
+
+    def given(self, action: Any) -> Any:
+        """The action itself."""
+        return action
+
+    def reset(self, result: Any) -> Any:
+        """The result itself."""
+        return result
+
+    def reset_failed(self, error: TypeError) -> None:
+        """Nothing to say."""
+
+    def step(self, result: Any) -> Any:
+        """The result itself."""
+        return result
 
 
 def checked_extras(result: Any, name: str) -> dict[str, float]:
@@ -62,7 +201,7 @@ def checked_extras(result: Any, name: str) -> dict[str, float]:
     if isinstance(result, Mapping):
         return dict(cast("Mapping[str, float]", result))
     raise ConfigError(
-        f"{name}.episode_extras returned {_described(result)}; stoker needs a mapping of names to numbers"
+        f"{name}.episode_extras returned {_shown(result)}: stoker needs a mapping of names to numbers"
     )
 
 
@@ -82,8 +221,45 @@ def close_of(env: Any) -> Any:
     return None if close is None else close()
 
 
+def _misfit(space: Any, value: Any, what: str) -> str | None:
+    """Which part of an observation is not of its space's form, in words; None: none.
+
+    Bounds and dtypes are left alone: many an environment oversteps them, and the agent checks what it needs.
+    """
+    parts: Iterable[tuple[Any, Any, str]] = ()
+    kind: type = space.__class__
+    if issubclass(kind, _ARRAY_SPACES):
+        shape = _shape_of(value)
+        if shape != space.shape:
+            return f"{what} {_shown(value)} of shape {shape}, not {space.shape}"
+    elif issubclass(kind, spaces.Dict):
+        keys: list[str] = list(space)
+        if not isinstance(value, Mapping) or set(cast("Any", value)) != set(keys):
+            return f"{what} {_shown(value)}, not a dict of {', '.join(map(repr, keys))}"
+        parts = [(space[key], cast("Any", value)[key], f"{what} with {key!r} =") for key in keys]
+    elif issubclass(kind, spaces.Tuple):
+        if not isinstance(value, tuple | list) or len(cast("Any", value)) != len(space.spaces):
+            return f"{what} {_shown(value)}, not a tuple of {len(space.spaces)}"
+        parts = [(space[at], part, f"{what} with [{at}] =") for at, part in enumerate(cast("Any", value))]
+    return next((problem for part in parts if (problem := _misfit(*part)) is not None), None)
+
+
+def _shape_of(value: Any) -> tuple[int, ...] | None:
+    """The shape of an array, of a tensor, or of what numpy makes an array of; None: it has none."""
+    try:
+        return tuple(value.shape) if hasattr(value, "shape") else np.shape(value)
+    except (TypeError, ValueError):
+        return None
+
+
 def _described(result: Any) -> str:
     if isinstance(result, tuple):
         values = cast("tuple[Any, ...]", result)
         return f"{len(values)} value{'' if len(values) == 1 else 's'}"
     return "None" if result is None else f"one value of type {type(result).__name__}"
+
+
+def _shown(value: Any) -> str:
+    """A value and its type, short enough for one line."""
+    text = " ".join(repr(value).split())
+    return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"

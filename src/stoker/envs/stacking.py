@@ -7,7 +7,6 @@ all its observations into one array; and it works for async environments too.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -22,6 +21,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
 from stoker.envs.protocol import PlayedEnv, ResetResult, StepResult
+from stoker.envs.results import Observations
 from stoker.errors import ConfigError
 
 __all__ = ["FrameStack", "stack_frames", "stacked"]
@@ -33,15 +33,17 @@ class FrameStack:
     Args:
         n: how many, at least 1.
         space: of one observation; None: observations are arrays.
+        name: names the environment in messages.
 
     Raises:
         ConfigError: n is below 1, or such observations cannot be stacked.
     """
 
-    def __init__(self, n: int, space: spaces.Space[Any] | None) -> None:
+    def __init__(self, n: int, space: spaces.Space[Any] | None, name: str = "env") -> None:
         _check_number(n)
         self._n = n
         self._space = space
+        self._observations = Observations(space, name)
         self._frames: deque[Any] = deque(maxlen=n)
         try:
             self.space = None if space is None else batch_space(space, n)
@@ -50,8 +52,12 @@ class FrameStack:
             raise ConfigError(f"observations of {space} cannot be stacked: {error}") from error
 
     def begin(self, observation: Any) -> Any:
-        """The stack at an episode's beginning: the first observation n times."""
-        self._frames.extend([copy.deepcopy(observation)] * self._n)
+        """The stack at an episode's beginning: the first observation n times.
+
+        Raises:
+            ConfigError, InvalidExperience: The observation does not fit its space.
+        """
+        self._frames.extend([self._observations.take(observation, "reset")] * self._n)
         return self._stack()
 
     def push(self, observation: Any) -> Any:
@@ -59,10 +65,11 @@ class FrameStack:
 
         Raises:
             gymnasium.error.ResetNeeded: No episode has begun.
+            ConfigError, InvalidExperience: The observation does not fit its space.
         """
         if not self._frames:
             raise ResetNeeded("no episode has begun: call reset before step")
-        self._frames.append(copy.deepcopy(observation))
+        self._frames.append(self._observations.take(observation, "step"))
         return self._stack()
 
     def _stack(self) -> Any:
@@ -155,7 +162,7 @@ class _StackedGym(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gymnasium.Env[Any, Any], n: int) -> None:
         super().__init__(env)
-        self._frames = FrameStack(n, env.observation_space)
+        self._frames = FrameStack(n, env.observation_space, type(env.unwrapped).__name__)
         self.observation_space = cast("Any", self._frames.space)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
@@ -170,8 +177,9 @@ class _StackedPlain:
 
     def __init__(self, env: Any, n: int) -> None:
         self._env = env
-        self._frames = FrameStack(n, getattr(env, "observation_space", None))
+        self._frames = FrameStack(n, getattr(env, "observation_space", None), type(env).__name__)
         self.observation_space: Any = self._frames.space
+        self.unwrapped: Any = getattr(env, "unwrapped", env)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # not before it is made, nor of what is private to the environment

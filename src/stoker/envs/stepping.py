@@ -17,6 +17,7 @@ from stoker.envs.kinds import AutoEnv, AwaitedEnv, InlineEnv, ThreadedEnv
 from stoker.envs.protocol import PlayedEnv, Stepping
 from stoker.envs.results import settled
 from stoker.errors import ConfigError
+from stoker.exits import Contained
 
 __all__ = ["make_played", "played"]
 
@@ -34,7 +35,8 @@ def played(env: Any, stepping: Stepping = "auto", name: str = "env") -> PlayedEn
         name: names it in messages, and its thread.
 
     Raises:
-        ConfigError: Stepping is none of the choices, or the environment cannot be played.
+        ConfigError: Stepping is none of the choices, or the environment cannot be played, or somebody plays
+            it already.
     """
     _check_stepping(stepping)
     _check_playable(env, name)
@@ -63,12 +65,17 @@ async def make_played(
         name: names it in messages, and its thread.
 
     Raises:
-        ConfigError: Stepping is none of the choices, or what was made cannot be played.
-        Exception: Whatever the factory raises.
+        ConfigError: Stepping is none of the choices, or what was made cannot be played, or somebody plays
+            it already.
+        UnexpectedExit: The factory raised SystemExit or the like.
+        Exception: Whatever else the factory raises.
     """
     _check_stepping(stepping)
+    making = Contained(f"the factory of {name}")
     if stepping != "thread" or inspect.iscoroutinefunction(factory):
-        return played(await settled(factory()), stepping, name)
+        with making:
+            made = await settled(factory())
+        return played(made, stepping, name)
     thread = EnvThread(name)
 
     def construct() -> Any:
@@ -79,14 +86,17 @@ async def make_played(
         return ThreadedEnv(env, name, thread)
 
     try:
-        made = await thread.run(construct)
+        with making:
+            made = await thread.run(construct)
     except BaseException:
         await thread.close()
         raise
     if isinstance(made, ThreadedEnv):
         return made
     await thread.close()  # async after all: it belongs to the event loop
-    return played(await settled(made), stepping, name)
+    with making:
+        made = await settled(made)
+    return played(made, stepping, name)
 
 
 def _is_async(env: Any) -> bool:

@@ -4,22 +4,26 @@ A vector environment steps N sub-environments at once, and begins their next epi
 (Gymnasium's ``AutoresetMode``). Whatever the way, a ``Round`` holds exactly the transitions that were
 made: the last observation of an episode is its own, never the first of the next one, and a step that only
 resets is no transition. Every observation in it is a copy: vector environments write into the same memory
-again. One thing cannot be mended from here: with SAME_STEP, Gymnasium resets a sub-environment before it
-hands its last observation out, so that one which writes all into one array must not be reset in that way.
+again. The sub-environments of a ``SyncVectorEnv`` are checked and copied from one by one, as single
+environments are. An ``AsyncVectorEnv`` has them in processes of its own, where Gymnasium has made numbers
+and booleans of whatever they gave; and with SAME_STEP it resets one before it hands its last observation
+out, so that one which writes all into one array must not be reset in that way there.
 No loop, no thread and no session here: ``stoker.actors.vector`` plays rounds.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
+import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
+from stoker.envs.owned import owned
+from stoker.envs.results import Observations, Results
 from stoker.errors import ConfigError
 from stoker.types import EpisodeStatus
 
@@ -93,6 +97,9 @@ class VectorRounds:
             resets. It is closed then.
     """
 
+    checks_results = True
+    """What it gives needs no further check or copy."""
+
     def __init__(self, env: VectorEnv[Any, Any, Any], num_envs: int | None = None) -> None:
         try:
             self.mode = _checked(env, num_envs)
@@ -101,6 +108,14 @@ class VectorRounds:
                 close()
             raise
         self._env: Any = env  # its spaces are of unknown things
+        self.unwrapped: Any = env.unwrapped
+        self._name = f"the {type(env.unwrapped).__name__} of {env.num_envs} sub-environments"
+        self._batches = Observations(self._env.observation_space, self._name)
+        if isinstance(env.unwrapped, SyncVectorEnv):
+            subs: list[Any] = env.unwrapped.envs
+            for index, sub in enumerate(subs):
+                if not isinstance(sub, _Checked):
+                    subs[index] = _Checked(sub, f"sub-environment {index}")
         self.num_envs = env.num_envs
         self.observation_space: Any = self._env.single_observation_space
         self.action_space: Any = self._env.single_action_space
@@ -127,7 +142,7 @@ class VectorRounds:
             seeds = [seed_of(0)] * self.num_envs
         given = None if seeds[0] is None else seeds if self.takes_seeds else seeds[0]
         observations, info = self._env.reset(seed=given, options=options)
-        self._observations, self._actions, self._ended = self._apart(observations), [], set()
+        self._observations, self._actions, self._ended = self._apart(observations, "reset"), [], set()
         return self._round([], list(enumerate(seeds))), info
 
     def step(self, moves: Moves) -> tuple[Round, float, bool, bool, Mapping[str, Any]]:
@@ -141,12 +156,18 @@ class VectorRounds:
                 has to in its way of resetting.
         """
         resetting = self._ended
-        actions = list(moves.actions)
+        actions = owned(list(moves.actions))
         for index in resetting:  # ignored by the environment, but of the right form
             actions[index] = self._actions[index]
         self._actions = actions
         observations, rewards, terminations, truncations, info = self._env.step(self._together(actions))
-        before, now = self._observations, self._apart(observations)
+        for name, values in (("reward", rewards), ("terminated", terminations), ("truncated", truncations)):
+            if np.shape(values) != (self.num_envs,):
+                raise ConfigError(
+                    f"{self._name} gave {name} of shape {np.shape(values)}: it is one value for each "
+                    f"sub-environment, shape ({self.num_envs},)"
+                )
+        before, now = self._observations, self._apart(observations, "step")
         ended: list[int] = []
         transitions: list[VectorTransition] = []
         for index in range(self.num_envs):
@@ -193,7 +214,7 @@ class VectorRounds:
         ]
         seed: Any = given if self.takes_seeds else None
         observations, _ = self._env.reset(seed=seed, options={"reset_mask": mask})
-        firsts = self._apart(observations)
+        firsts = self._apart(observations, "reset")
         for index in ended:  # of the others it may show anything: their episodes go on
             self._observations[index] = firsts[index]
         return [(index, given[index]) for index in ended]
@@ -202,15 +223,12 @@ class VectorRounds:
         acting = [index for index in range(self.num_envs) if index not in self._ended]
         return Round(list(self._observations), acting, transitions, begun)
 
-    def _apart(self, observations: Any) -> list[Any]:
+    def _apart(self, observations: Any, method: str) -> list[Any]:
         """The observation of each, in memory that the environment does not have."""
         # One copy of them all, of which each is a part.
-        apart = list(iterate(self._env.observation_space, copy.deepcopy(observations)))
+        apart = list(iterate(self._env.observation_space, self._batches.take(observations, method)))
         if len(apart) != self.num_envs:
-            raise ConfigError(
-                f"a {type(self._env.unwrapped).__name__} of {self.num_envs} sub-environments gave "
-                f"{len(apart)} observations: their number must be equal"
-            )
+            raise ConfigError(f"{self._name} gave {len(apart)} observations: their number must be equal")
         return apart
 
     def _together(self, actions: list[Any]) -> Any:
@@ -231,7 +249,21 @@ class VectorRounds:
                 f"sub-environment {index} without its last observation in info['final_obs']: without that "
                 "no transition is whole; use another autoreset_mode"
             )
-        return copy.deepcopy(finals[index])
+        return owned(finals[index])
+
+
+class _Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A sub-environment whose results are checked and copied as those of a single environment are."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], name: str) -> None:
+        super().__init__(env)
+        self._results = Results(env, name)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return self._results.reset(self.env.reset(seed=seed, options=options))
+
+    def step(self, action: Any) -> Any:
+        return self._results.step(self.env.step(self._results.given(action)))
 
 
 def autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:

@@ -18,6 +18,7 @@ import anyio
 import msgspec
 
 from stoker.errors import ConfigError, MissingDependency, RecorderFailed, Stalled
+from stoker.exits import Contained
 from stoker.recorders.protocol import ArtifactRecorder, Outcome, Recorder, RunContext
 from stoker.recorders.values import Record
 from stoker.threads import DedicatedThread
@@ -234,7 +235,8 @@ class Lane:
         """Have the recorder do something in its thread; say whether it did."""
         with anyio.move_on_after(self._timeout_s, shield=True):
             try:
-                await self._thread.run(function, *args, abandon_on_cancel=True)
+                with Contained(f"the recorder {self.name!r}"):
+                    await self._thread.run(function, *args, abandon_on_cancel=True)
             except (ConfigError, MissingDependency) as error:
                 if doing == "opening":
                     self._is_out = True

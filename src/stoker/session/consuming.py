@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import anyio
 
+from stoker.exits import Contained
 from stoker.replies import Reply
 from stoker.session.events import (
     BarrierReached,
@@ -94,7 +95,8 @@ class Consumer:
         """Let the learner take events in; return those that it has left over."""
         self.since = time.monotonic()
         try:
-            rest = await self._thread.run(self._process, batch, call_soon_here(), abandon_on_cancel=True)
+            with Contained("the agent"):
+                rest = await self._thread.run(self._process, batch, call_soon_here(), abandon_on_cancel=True)
         except Exception:
             await self._deliver()  # what came before the failure is whole
             raise

@@ -21,6 +21,7 @@ from anyio import get_cancelled_exc_class, to_thread
 
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import SessionClosed, SessionFailed
+from stoker.exits import Contained
 from stoker.queues import BatchQueue
 from stoker.recorders import Outcome, Recording
 from stoker.replies import Reply
@@ -260,7 +261,8 @@ class Engine:
         with anyio.CancelScope(shield=True) as shield:
             self._shields[part] = shield
             try:
-                await run()
+                with Contained(f"the {part}"):
+                    await run()
             except BaseException as error:
                 # Inside the shield only its own cancel() may cancel; any other CancelledError is the part's
                 # own, or a native one (asyncio.run cancels every task at its end): the part is dead.

@@ -143,11 +143,11 @@ class TrainingSession(Readings):
     async def observe(self, experience: Experience) -> None:
         """Accept one transition. Once this returns it will be consumed, in order, unless the process dies.
 
-        Its arrays are the session's from then on: hand over copies if the environment writes its next
-        observation into the same memory. Waits while the queue is full. Cancelled: the transition is out;
-        with ``lockstep``, which also waits until it is learned, it may be in.
-        After ``max_steps`` or ``stop`` it is dropped quietly: not learned, not counted, but for
-        ``refused_steps``.
+        Its observations and its action are the session's from then on: hand over copies of arrays, lists or
+        dicts that you or the environment will change, because nothing is copied here. Waits while the queue
+        is full. Cancelled: the transition is out; with ``lockstep``, which also waits until it is learned,
+        it may be in. After ``max_steps`` or ``stop`` it is dropped quietly: not learned, not counted, but
+        for ``refused_steps``.
 
         Raises:
             InvalidExperience: It cannot be consumed; the session goes on without it.

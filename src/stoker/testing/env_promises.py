@@ -15,9 +15,9 @@ import anyio
 import numpy as np
 from gymnasium import spaces
 
+from stoker.envs.owned import owned
 from stoker.envs.results import close_of, extras_of, settled
 from stoker.testing.contract import Check, ContractViolation, brief, difference, named_checks, run_checks
-from stoker.testing.lessons import copied
 
 __all__ = ["check_env", "env_contract"]
 
@@ -149,6 +149,21 @@ def flags_are_booleans(suite: _Suite) -> None:
     _on_one(suite, lambda play: play.go_through(look))
 
 
+def each_environment_is_a_new_one(suite: _Suite) -> None:
+    """The factory makes a new environment in each call, also below its wrappers."""
+
+    async def check(play: _Play, other: _Play) -> None:
+        one, two = (getattr(each.env, "unwrapped", each.env) for each in (play, other))
+        if one is two:
+            raise ContractViolation(
+                "the factory makes a new environment in each call",
+                f"the same {brief(one)} twice",
+                "two objects",
+            )
+
+    _on_two(suite, check)
+
+
 def seeded_resets_repeat(suite: _Suite) -> None:
     """The same seed and the same actions give the same episode, in one environment and in the next."""
 
@@ -253,6 +268,7 @@ _CHECKS = [
     observations_are_in_their_space,
     rewards_are_finite_numbers,
     flags_are_booleans,
+    each_environment_is_a_new_one,
     seeded_resets_repeat,
     environments_share_nothing,
     episodes_follow_one_another,
@@ -306,12 +322,12 @@ class _Play:
     async def trajectory(self, seed: int, between: _Play | None = None) -> list[Any]:
         """A seeded episode of at most 30 steps, copied as it is seen."""
         self._generator = np.random.default_rng(seed)
-        seen = [copied((await self.reset(seed))[0])]
+        seen = [owned((await self.reset(seed))[0])]
         if between is not None:
             await between.reset(seed + 1)
         for _ in range(min(30, self._suite.steps)):
             observation, reward, terminated, truncated, _ = await self.step()
-            seen.append(copied((observation, reward, bool(terminated), bool(truncated))))
+            seen.append(owned((observation, reward, bool(terminated), bool(truncated))))
             if terminated or truncated:
                 break
             if between is not None:
@@ -342,7 +358,8 @@ async def _play(suite: _Suite, count: int, check: Callable[..., Awaitable[None]]
 
 def _is_finite(value: Any) -> bool:
     try:
-        return math.isfinite(float(value)) and not isinstance(value, str)
+        is_one = getattr(value, "shape", ()) == () and not isinstance(value, str | bytes)
+        return is_one and math.isfinite(float(value))
     except (TypeError, ValueError):
         return False
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from stoker.agents.protocol import HasReplay, LearningAgent, Policy, PortablePolicy
+from stoker.envs.owned import owned
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
     "Played",
     "Said",
     "changed",
-    "copied",
     "feed",
     "greedy",
     "is_close",
@@ -102,14 +102,14 @@ class Lessons:
         env = self._make_env()
         try:
             env.action_space.seed(0)
-            seen, is_over = [copied(env.reset(seed=3)[0])], False
+            seen, is_over = [owned(env.reset(seed=3)[0])], False
             while len(seen) < _N_OBSERVATIONS:
                 if is_over:
                     observation, is_over = env.reset()[0], False
                 else:
                     observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
                     is_over = bool(terminated or truncated)
-                seen.append(copied(observation))
+                seen.append(owned(observation))
             return seen
         finally:
             env.close()
@@ -138,7 +138,7 @@ class Lessons:
 
     def _play(self, agent: LearningAgent, envs: Sequence[Any]) -> Played:
         policy = agent.policy()
-        seen = [copied(env.reset(seed=7 + place)[0]) for place, env in enumerate(envs)]
+        seen = [owned(env.reset(seed=7 + place)[0]) for place, env in enumerate(envs)]
         for actor_id in ACTORS:
             agent.on_episode_start(actor_id)
         played = Played([], [], [], {})
@@ -146,7 +146,7 @@ class Lessons:
             actions, extras = policy.act(list(seen), ActMode.EXPLORE)
             for place, env in enumerate(envs):
                 after, reward, terminated, truncated, _ = env.step(actions[place])
-                after, status = copied(after), EpisodeStatus.of(terminated, truncated)
+                after, status = owned(after), EpisodeStatus.of(terminated, truncated)
                 policy_extras = None if extras is None else extras[place]
                 experience = Experience(
                     seen[place], actions[place], float(reward), after, status, ACTORS[place], policy_extras
@@ -154,7 +154,7 @@ class Lessons:
                 played.experiences.append(experience)
                 played.actions.append(actions[place])
                 played.said.append(take(agent, experience))
-                seen[place] = copied(env.reset()[0]) if status.is_done else after
+                seen[place] = owned(env.reset()[0]) if status.is_done else after
             agent.publish(policy)
         played.state.update(state_of(agent))
         return played
@@ -238,16 +238,3 @@ def _tensors(value: Any, depth: int) -> Any:
             parts = dict(getattr(value, "__dict__", {}))
     found = {key: _tensors(part, depth + 1) for key, part in parts.items()}
     return {key: tensors for key, tensors in found.items() if tensors is not None} or None
-
-
-def copied(value: Any) -> Any:
-    """An observation in memory of its own."""
-    match value:
-        case np.ndarray():
-            return cast("Any", value).copy()
-        case dict():
-            return {key: copied(part) for key, part in cast("dict[Any, Any]", value).items()}
-        case tuple():
-            return tuple(copied(part) for part in cast("tuple[Any, ...]", value))
-        case _:
-            return value

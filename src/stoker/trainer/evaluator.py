@@ -16,6 +16,7 @@ from anyio import to_thread
 
 from stoker.actors import EnvFactory
 from stoker.envs import Stepping, episode_seed
+from stoker.exits import Contained
 from stoker.session import PolicySnapshot, TrainingSession
 from stoker.trainer.evaluating import evaluate, play_greedily
 from stoker.trainer.evaluation import CONFIRMATION, BestBy, Evaluation
@@ -165,7 +166,8 @@ class Evaluator:
         if self._session.config.records:
             await self._session.record(self.last.metrics(), snapshot.total_steps)
         if self._on_evaluation is not None:
-            self._on_evaluation(self.last)
+            with Contained("on_evaluation"):
+                self._on_evaluation(self.last)
         self._stop_if_due(self.last, best)
 
     async def _confirmed(self, found: Evaluation, snapshot: PolicySnapshot) -> Evaluation:

@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 from stoker.actors import Crew, EnvFactory, FailureLimit, StepMetrics
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import ConfigError, SessionError, first_error
+from stoker.exits import Contained
 from stoker.recorders import Recorder, Recording
 from stoker.runs import TrainingRun
 from stoker.session import TrainingSession
@@ -176,7 +177,7 @@ class Trainer:
                 async with anyio.create_task_group() as beside:
                     beside.start_soon(progress.evaluator.run)
                     if watch is not None:
-                        beside.start_soon(watch, progress)
+                        beside.start_soon(_watched, watch, progress)
                     await work(progress)
                     if self._evaluates(session):
                         await progress.evaluator.finish()
@@ -394,6 +395,11 @@ _OFFLINE: dict[str, Any] = {
     "journal": False,
     "checkpoint_freq": 0,
 }
+
+
+async def _watched(watch: Watch, progress: Progress) -> None:
+    with Contained("watch"):
+        await watch(progress)
 
 
 def _next_multiple(reached: int, limit: int | None) -> int | None:

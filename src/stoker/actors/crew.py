@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import anyio
 
@@ -25,7 +25,7 @@ from stoker.session import TrainingSession
 from stoker.session.watching import Rounds
 from stoker.types import ActorId, Place
 
-__all__ = ["Crew", "run_actors"]
+__all__ = ["Crew", "ids_of", "run_actors"]
 
 logger = logging.getLogger("stoker.actors")
 _DONE_S = 5.0
@@ -58,7 +58,7 @@ class Crew:
         session: the session they play on, entered.
         factory: makes one environment for each. For processes it must be picklable: a function of a module
             that can be imported, or ``functools.partial`` of one.
-        actors: how many, with ids from 0; or their ids.
+        actors: how many, with ids from 0; or their ids, each an int or a str.
         place: where they play; see ``Place``.
         sync_interval: they act on copies of the policy that are brought up to date when the session hands out
             one that is so many optimisation steps ahead of theirs; asked before each step, by processes
@@ -80,7 +80,7 @@ class Crew:
         self,
         session: TrainingSession,
         factory: EnvFactory,
-        actors: int | Sequence[ActorId] = 8,
+        actors: int | Iterable[ActorId] = 8,
         *,
         place: Place = "tasks",
         sync_interval: int | None = None,
@@ -90,12 +90,7 @@ class Crew:
         on_step: OnStep | None = None,
         gate: Gate | None = None,
     ) -> None:
-        ids: Sequence[ActorId] = range(actors) if isinstance(actors, int) else actors
-        if not ids:
-            raise ConfigError(f"actors={actors!r}: give at least one")
-        twice = sorted(str(actor_id) for actor_id, count in Counter(ids).items() if count > 1)
-        if twice:
-            raise ConfigError(f"actor ids {', '.join(twice)} are given twice: one id, one stream of episodes")
+        ids = ids_of(actors)
         self._session = session
         feed = feed_for(session, factory, place, sync_interval)
         turn = session.engine.take_turn()
@@ -215,8 +210,30 @@ class Crew:
                     logger.warning("%s", stalled)
 
 
+def ids_of(actors: Any) -> list[ActorId]:
+    """The actors' ids, from how many there are or from any iterable of ids.
+
+    Raises:
+        ConfigError: There are none, two are equal, or one is neither an int nor a str.
+    """
+    if isinstance(actors, str | bytes | bool) or not isinstance(actors, int | Iterable):
+        raise ConfigError(f"actors={actors!r}: give how many actors, or an iterable of their ids")
+    ids: list[Any] = list(range(actors) if isinstance(actors, int) else cast("Iterable[Any]", actors))
+    if not ids:
+        raise ConfigError(f"actors={actors!r}: give at least one")
+    for actor_id in ids:
+        if type(actor_id) is not int and type(actor_id) is not str:
+            raise ConfigError(
+                f"actors holds {actor_id!r} ({type(actor_id).__name__}): an id is an int or a str"
+            )
+    twice = [repr(actor_id) for actor_id, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise ConfigError(f"actor ids {', '.join(twice)} are given twice: one id, one stream of episodes")
+    return ids
+
+
 async def run_actors(
-    session: TrainingSession, factory: EnvFactory, actors: int | Sequence[ActorId] = 8, **settings: Any
+    session: TrainingSession, factory: EnvFactory, actors: int | Iterable[ActorId] = 8, **settings: Any
 ) -> list[ActorReport]:
     """Play environments on a session until it is done, each as an actor of its own.
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import anyio
 
-from stoker.actors.crew import Crew
+from stoker.actors.crew import Crew, ids_of
 from stoker.actors.episodes import of_env
 from stoker.actors.failures import EnvironmentFailed, FailureLimit
 from stoker.actors.playing import Actor, EnvFactory
@@ -34,7 +34,7 @@ T = TypeVar("T")
 async def run_vector_actors(
     session: TrainingSession,
     make_env: EnvFactory,
-    actor_ids: Sequence[ActorId] | None = None,
+    actor_ids: Iterable[ActorId] | None = None,
     *,
     seed: int | None = None,
     stepping: Stepping = "auto",
@@ -90,7 +90,7 @@ class _VectorCrew(Crew):
         self,
         session: TrainingSession,
         make_env: EnvFactory,
-        actor_ids: Sequence[ActorId] | None,
+        actor_ids: Iterable[ActorId] | None,
         **settings: Any,
     ) -> None:
         if session.config.lockstep:
@@ -98,8 +98,9 @@ class _VectorCrew(Crew):
                 "lockstep=True: the sub-environments of a vector environment step at once and cannot take "
                 "turns; play single environments with run_actors, or train without lockstep"
             )
-        super().__init__(session, make_env, [0] if actor_ids is None else actor_ids, **settings)
-        self._player = _VectorActor(session, make_env, actor_ids, **settings)
+        ids = None if actor_ids is None else ids_of(actor_ids)
+        super().__init__(session, make_env, ids or [0], **settings)
+        self._player = _VectorActor(session, make_env, ids, **settings)
         self._actors = [self._player]
 
     @property
@@ -127,7 +128,7 @@ class _VectorActor(Actor):
         actor_ids: Sequence[ActorId] | None,
         **settings: Any,
     ) -> None:
-        self._ids = None if actor_ids is None else list(actor_ids)
+        self._ids = actor_ids
         first = 0 if self._ids is None else self._ids[0]
         n_ids = None if self._ids is None else len(self._ids)
         super().__init__(session, _rounds_of(make_env, n_ids), first, **settings)

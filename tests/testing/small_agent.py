@@ -37,6 +37,10 @@ class SmallPolicy:
     def __getstate__(self) -> dict[str, Any]:
         return {"net": self.net, "generator": self.generator.get_state()}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.net, self.generator = state["net"], torch.Generator()
+        self.generator.set_state(state["generator"])
+
 
 class Small:
     """A linear policy that makes its last action likelier, the more so the more reward it got."""

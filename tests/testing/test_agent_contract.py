@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import sys
 from pathlib import Path
@@ -141,6 +142,12 @@ class DeafForks(SmallPolicy):
 class NotToBePickled(SmallPolicy):
     def __getstate__(self) -> Any:
         return {"net": self.net, "hook": lambda: None}
+
+
+class CopiesWithoutWeights(SmallPolicy):
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        self.load_weights = lambda weights: None
 
 
 class FirstPublishesToAll(Small):
@@ -329,6 +336,36 @@ class ForgetfulReplay(DQN):
         pass
 
 
+class ActsOnAView(Small):
+    """Its policy acts on numpy's view of the weights, which a copy leaves behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.view = self.net.weight.detach().numpy()
+
+    def publish(self, policy: Any) -> None:
+        super().publish(policy)
+        policy.net.weight.data.copy_(torch.from_numpy(self.view))
+
+    def policy(self) -> Any:
+        made = super().policy()
+        self.publish(made)
+        return made
+
+
+class SharesItsWeights(Small):
+    def __deepcopy__(self, memo: Any) -> Any:
+        return copy.copy(self)
+
+
+class SavesEveryOther(Small):
+    """What it waits for is lost at every second point."""
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        return {**state, "returns": {}} if self.total_steps % 2 else state
+
+
 def forgetful() -> DQN:
     env = chain()
     config = DQNConfig(learning_starts=16, batch_size=8, buffer_size=100, n_step=3)
@@ -365,6 +402,9 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("a_resume_goes_on_bit_equal", ForgetsItsGenerator, "explored"),
     ("a_resume_goes_on_bit_equal", ForgetsItsCount, "total_steps=0"),
     ("a_resume_goes_on_bit_equal", ForgetsRunningEpisodes, "'return'"),
+    ("a_resume_goes_on_bit_equal", SavesEveryOther, "saved after 1 of 80"),
+    ("a_deep_copy_is_an_agent_of_its_own", ActsOnAView, "policy.'weights'"),
+    ("a_deep_copy_is_an_agent_of_its_own", SharesItsWeights, "does not learn with its copy"),
     ("a_foreign_state_is_refused", LoadsAnything, "it was loaded"),
     ("a_foreign_state_is_refused", RaisesKeyErrors, "KeyError"),
     ("a_foreign_state_is_refused", HalfLoads, "changes nothing"),
@@ -380,6 +420,7 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("portable_policies_travel", with_policy(LiveWeights), "of their own memory"),
     ("portable_policies_travel", with_policy(DeafForks), "takes what weights gave"),
     ("portable_policies_travel", with_policy(NotToBePickled), "no error"),
+    ("portable_policies_travel", with_policy(CopiesWithoutWeights), "a copied policy acts as"),
 ]
 
 

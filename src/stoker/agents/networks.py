@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from stoker.agents.images import SMALLEST_SIDE, channel_axis
 from stoker.errors import ConfigError
 
 __all__ = ["MLP", "Activation", "NatureCNN", "as_floats", "seeded_conv", "seeded_linear"]
@@ -27,8 +28,6 @@ _Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d)
 _HIDDEN_GAIN = math.sqrt(2)
 _CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 """Filters, width of the kernel and stride of each."""
-_SMALLEST_SIDE = 36
-"""Pixels of an image of which the convolutions leave one."""
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 
 
@@ -90,14 +89,15 @@ class NatureCNN(nn.Module):
 
     def __init__(self, image_shape: tuple[int, ...], generator: torch.Generator) -> None:
         super().__init__()
-        self._has_channels_last = len(image_shape) == 3 and image_shape[2] < image_shape[0]
-        channels, *sides = image_shape[2:] + image_shape[:2] if self._has_channels_last else image_shape
-        if len(sides) != 2 or min(sides) < _SMALLEST_SIDE:
+        axis = channel_axis(image_shape)
+        if axis is None:
             raise ConfigError(
                 f"network='nature_cnn' cannot see observations {list(image_shape)}: it takes images "
                 "[channels, height, width] or [height, width, channels], with fewer channels than pixels "
-                f"in a row and at least {_SMALLEST_SIDE} high and wide; network='mlp' takes any shape"
+                f"in a row and at least {SMALLEST_SIDE} high and wide; network='mlp' takes any shape"
             )
+        self._has_channels_last = axis == 2
+        channels, *sides = image_shape[2:] + image_shape[:2] if self._has_channels_last else image_shape
         convolutions: list[nn.Conv2d] = []
         for n_filters, width, stride in _CONVOLUTIONS:
             convolutions.append(seeded_conv(channels, n_filters, width, stride, generator))

@@ -7,6 +7,7 @@ equal agents (the same seed), with a warm-up shorter than the suite's steps.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.reduction import ForkingPickler
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from stoker.agents.protocol import ChecksInput, LearningAgent, PortablePolicy
 from stoker.errors import InvalidExperience, StokerError
 from stoker.testing.agent_saving import (
+    a_deep_copy_is_an_agent_of_its_own,
     a_foreign_state_is_refused,
     a_resume_goes_on_bit_equal,
     policy_extras_survive_a_journal,
@@ -278,6 +280,7 @@ def portable_policies_travel(lessons: Lessons) -> None:
     if not isinstance(policy, PortablePolicy):
         return
     ForkingPickler.dumps(policy)
+    copied = copy.deepcopy(policy)  # as a pickle is made and read
     before = state_of(agent)
     fork, twin = policy.fork(11), policy.fork(11)
     explored = [list(each.act(lessons.observations, ActMode.EXPLORE)[0]) for each in (fork, twin)]
@@ -296,8 +299,12 @@ def portable_policies_travel(lessons: Lessons) -> None:
     fork.load_weights(through_file(policy.weights()))
     if problem := difference(policy.weights(), fork.weights(), "weights"):
         raise ContractViolation("load_weights takes what weights gave", problem, "the same weights")
-    if problem := difference(greedy(policy, lessons.observations), greedy(fork, lessons.observations)):
-        raise ContractViolation("with its weights a fork acts as the policy", problem, "the same actions")
+    copied.load_weights(through_file(policy.weights()))
+    for name, other in (("a fork", fork), ("a copied policy", copied)):
+        if problem := difference(_acting(policy, lessons), _acting(other, lessons), "policy"):
+            raise ContractViolation(
+                f"with its weights {name} acts as the policy", problem, "the same actions"
+            )
 
 
 _CHECKS = [
@@ -314,6 +321,7 @@ _CHECKS = [
     extras_belong_to_their_actor,
     beginning_twice_does_no_harm,
     a_resume_goes_on_bit_equal,
+    a_deep_copy_is_an_agent_of_its_own,
     a_foreign_state_is_refused,
     policy_extras_survive_a_journal,
     the_replay_can_be_rebuilt,

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 
-from stoker.agents.protocol import RebuildsReplay
+from stoker.agents.protocol import LearningAgent, RebuildsReplay
 from stoker.errors import ConfigError
 from stoker.journal.codec import decode, encode
 from stoker.testing.contract import ContractViolation, difference
-from stoker.testing.lessons import Lessons, changed, feed, load_state, state_of, through_file
-from stoker.types import ActMode
+from stoker.testing.lessons import (
+    Lessons,
+    changed,
+    feed,
+    greedy,
+    load_state,
+    state_of,
+    through_file,
+    weights_of,
+)
+from stoker.types import ActMode, Experience
 
 __all__ = [
+    "a_deep_copy_is_an_agent_of_its_own",
     "a_foreign_state_is_refused",
     "a_resume_goes_on_bit_equal",
     "policy_extras_survive_a_journal",
@@ -32,27 +44,66 @@ def the_state_loads_with_weights_only(lessons: Lessons) -> None:
 
 
 def a_resume_goes_on_bit_equal(lessons: Lessons) -> None:
-    """An agent that loaded a state goes on as the one that gave it: same metrics, actions and state."""
+    """Saved at any point, an agent that loads the state goes on as the one that gave it, bit by bit."""
+    experiences = lessons.experiences
+    ends = [*sorted({0, 1, *range(0, len(experiences), max(1, len(experiences) // 6))}), len(experiences)]
+    stretches = [experiences[first:last] for first, last in itertools.pairwise(ends)]
+    agent = lessons.make_agent()
+    states: list[Any] = [state_of(agent)]
+    expected: list[Any] = []
+    for stretch in stretches:
+        expected.append(_go_on(agent, stretch, lessons))
+        states.append(state_of(agent))
+    for place, (at, state) in enumerate(zip(ends, states, strict=True)):
+        resumed = lessons.make_agent()
+        load_state(resumed, state)
+        if resumed.total_steps != at:
+            raise ContractViolation(
+                "a resume goes on counting", f"total_steps={resumed.total_steps}", str(at)
+            )
+        found = [_go_on(resumed, stretch, lessons) for stretch in stretches[place:]]
+        for problem in (
+            difference(expected[place:], found, "then"),
+            difference(states[-1], state_of(resumed), "state"),
+        ):
+            if problem:
+                raise ContractViolation(
+                    f"saved after {at} of {len(experiences)} transitions, a resume goes on bit by bit",
+                    problem,
+                    "the same as without a resume",
+                )
+
+
+def a_deep_copy_is_an_agent_of_its_own(lessons: Lessons) -> None:
+    """If copy.deepcopy takes it, the copy learns and acts as the agent would, by weights of its own."""
     first, second = lessons.halves
-    agent, resumed = lessons.make_agent(), lessons.make_agent()
-    feed(agent, first)
-    agent.policy().act(lessons.observations, ActMode.EXPLORE)  # moves the generator, if it has one
-    load_state(resumed, state_of(agent))
-    if resumed.total_steps != agent.total_steps:
-        raise ContractViolation(
-            "a resume goes on counting", f"total_steps={resumed.total_steps}", str(agent.total_steps)
-        )
-    said, again = feed(agent, second), feed(resumed, second)
-    explored, explored_again = (
-        list(each.policy().act(lessons.observations, ActMode.EXPLORE)[0]) for each in (agent, resumed)
+    agent, uncopied = lessons.make_agent(), lessons.make_agent()
+    for each in (agent, uncopied):
+        feed(each, first)
+    try:
+        copied = copy.deepcopy(agent)
+    except Exception:  # noqa: BLE001 - whatever it is: it cannot be copied, and says so
+        return
+    before, policy = state_of(agent), copied.policy()
+    said, expected = feed(copied, second), feed(uncopied, second)
+    copied.publish(policy)
+    acting, expected_acting = (
+        {"weights": weights_of(each), "actions": greedy(each, lessons.observations)}
+        for each in (policy, uncopied.policy())
     )
     for problem in (
-        difference(said, again, "said"),
-        difference(explored, explored_again, "explored"),
-        difference(state_of(agent), state_of(resumed), "state"),
+        difference(expected, said, "said"),
+        difference(state_of(uncopied), state_of(copied), "state"),
+        difference(expected_acting, acting, "policy"),
     ):
         if problem:
-            raise ContractViolation("a resume goes on bit by bit", problem, "the same as without a resume")
+            raise ContractViolation(
+                "a deep copy goes on bit by bit",
+                problem,
+                "the same as without a copy, or an error from the copy",
+            )
+    if problem := difference(before, state_of(agent), "state"):
+        raise ContractViolation("an agent does not learn with its copy", problem, "as it was before")
 
 
 def a_foreign_state_is_refused(lessons: Lessons) -> None:
@@ -110,6 +161,13 @@ def the_replay_can_be_rebuilt(lessons: Lessons) -> None:
     rebuilt.end_rebuild(reference)
     if problem := difference(state_of(agent), state_of(rebuilt), "state"):
         raise ContractViolation("a replay is rebuilt by observing again", problem, "an equal replay")
+
+
+def _go_on(agent: LearningAgent, experiences: Sequence[Experience], lessons: Lessons) -> dict[str, Any]:
+    """What an agent says of these, and how it explores then, which moves its generator, if it has one."""
+    said = feed(agent, experiences)
+    explored = agent.policy().act(lessons.observations, ActMode.EXPLORE)[0]
+    return {"said": said, "explored": list(explored)}
 
 
 def _reshaped(state: Any) -> Any:

@@ -117,7 +117,7 @@ def test_epsilon_falls_linearly_then_stays(total_steps: int, epsilon: float) -> 
 def test_what_is_new_is_off() -> None:
     config = DQNConfig()
     assert config.dueling is config.prioritized is config.normalize_rewards is False
-    assert (config.network, config.exploration) == ("mlp", "epsilon")
+    assert (config.network, config.exploration) == ("auto", "epsilon")
     assert config.clip_rewards is config.memory_map is None
 
 

@@ -27,6 +27,7 @@ from stoker.agents.dqn.policy import DQNPolicy
 from stoker.agents.dqn.spaces import DQNSpaces
 from stoker.agents.dqn.state import check_state
 from stoker.agents.dqn.targets import td_loss, td_targets
+from stoker.agents.images import chosen_network
 from stoker.agents.packing import PackedAdam, PackedWeights
 from stoker.agents.protocol import Policy
 from stoker.agents.seeds import spawn_seeds
@@ -63,7 +64,7 @@ class DQN:
     Attributes:
         acting_state: the entries of ``state_dict`` that acting changes and learning does not.
         needs_policy_extras: False: it learns from any action.
-        config: the settings.
+        config: the settings; ``network`` is the one that ``"auto"`` came to.
         total_steps: transitions observed, ever.
         opt_steps: optimisation steps done, ever.
 
@@ -82,10 +83,14 @@ class DQN:
         seed: int = 0,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.config = config = DQNConfig() if config is None else config
+        config = DQNConfig() if config is None else config
         self.total_steps = 0
         self.opt_steps = 0
         self._spaces = spaces = DQNSpaces(observation_space, action_space)
+        chosen = chosen_network(
+            "DQN", config.network, spaces.observation_shape, is_uint8=spaces.observation_dtype is torch.uint8
+        )
+        self.config = config = msgspec.structs.replace(config, network=chosen)
         self._device = resolve_device(device)
         for_weights, for_replay, for_exploring = spawn_seeds(seed, 3)
         self._explore = np.random.Generator(np.random.PCG64(for_exploring))

@@ -6,12 +6,12 @@ from typing import Literal, get_args
 
 import msgspec
 
+from stoker.agents.images import Network
 from stoker.agents.ranges import require, require_real, require_whole
 from stoker.agents.schedules import Schedule, require_schedule_steps, share_left
 
 __all__ = ["DQNConfig"]
 
-_Network = Literal["mlp", "nature_cnn"]
 _Exploration = Literal["epsilon", "softmax"]
 
 
@@ -49,8 +49,8 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     tau: float | None = None
     """Fraction by which the target network follows at each optimisation step, instead of whole copies."""
 
-    network: _Network = "mlp"
-    """A perceptron for observations of any shape, or the convolutions of Mnih et al. (2015) for images."""
+    network: Network = "auto"
+    """mlp: fully connected layers; nature_cnn: convolutions (Mnih et al. 2015); auto: these for images."""
 
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Width of each hidden layer of the perceptron; without any, Q-values are linear in the observation."""
@@ -149,7 +149,7 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         require_real("priority_epsilon", self.priority_epsilon, above=0.0, high=1.0)
         for field in ("double", "dueling", "prioritized", "normalize_observations", "normalize_rewards"):
             require(isinstance(getattr(self, field), bool), field, getattr(self, field), "True or False")
-        for field, choices in (("network", get_args(_Network)), ("exploration", get_args(_Exploration))):
+        for field, choices in (("network", get_args(Network)), ("exploration", get_args(_Exploration))):
             value = getattr(self, field)
             require(value in choices, field, value, " or ".join(map(repr, choices)))
         for field in ("max_grad_norm", "clip_rewards"):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from stoker.agents.dqn.network import QNetwork, seeded
+from stoker.agents.images import SMALLEST_SIDE, channel_axis
 from stoker.errors import ConfigError
 
 __all__ = ["NatureCNN"]
@@ -19,8 +20,6 @@ _CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 """Channels, width of the kernel and stride of each."""
 
 _HIDDEN = 512
-_SMALLEST = 36
-"""The side of an image of which the convolutions leave one column."""
 
 
 class NatureCNN(QNetwork):
@@ -88,14 +87,12 @@ class NatureCNN(QNetwork):
 
 
 def _channel_axis(shape: tuple[int, ...], dtype: torch.dtype) -> int:
-    if dtype is torch.uint8 and len(shape) == 3:
-        axis = 0 if shape[0] < shape[2] else 2
-        least_side = min(side for at, side in enumerate(shape) if at != axis)
-        if least_side >= _SMALLEST and shape[axis] < least_side:
-            return axis
+    axis = channel_axis(shape) if dtype is torch.uint8 else None
+    if axis is not None:
+        return axis
     raise ConfigError(
         f"network='nature_cnn' cannot see observations of {dtype} {list(shape)}: it takes uint8 images "
-        f"[height, width, channels] or [channels, height, width], at least {_SMALLEST} high and wide and "
+        f"[height, width, channels] or [channels, height, width], at least {SMALLEST_SIDE} high and wide and "
         "with fewer channels than either (gymnasium.wrappers.FrameStackObservation stacks frames); "
         "network='mlp' takes any shape"
     )

@@ -44,4 +44,4 @@ def check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
 
 def _config(state: Mapping[str, Any]) -> dict[str, Any]:
     """The settings; those that are younger than the state were as the defaults are."""
-    return {**msgspec.to_builtins(DQNConfig()), **state["config"]}
+    return {**msgspec.to_builtins(DQNConfig(network="mlp")), **state["config"]}

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stoker.agents.devices import resolve_device
+from stoker.agents.images import chosen_network
 from stoker.agents.packing import PackedWeights
 from stoker.agents.ppo.config import PPOConfig
 from stoker.agents.ppo.losses import Samples
@@ -74,7 +75,7 @@ class PPO:
     Attributes:
         acting_state: the entries of ``state_dict`` that acting changes and learning does not.
         needs_policy_extras: it learns only from actions that its policy remembers.
-        config: the settings.
+        config: the settings; ``network`` is the one that ``"auto"`` came to.
         total_steps: transitions observed, ever.
         opt_steps: updates done, ever; each is ``n_epochs`` epochs over a rollout.
 
@@ -94,11 +95,17 @@ class PPO:
         device: str | torch.device = "cpu",
         network: nn.Module | None = None,
     ) -> None:
-        self.config = config = PPOConfig() if config is None else config
+        config = PPOConfig() if config is None else config
         self.total_steps = 0
         self.opt_steps = 0
         self._spaces = spaces = PPOSpaces(observation_space, action_space)
         self._distribution = distribution = spaces.distribution
+        if network is None:
+            chosen = chosen_network(
+                "PPO", config.network, spaces.observation_shape, is_uint8=spaces.observation_dtype == np.uint8
+            )
+            config = msgspec.structs.replace(config, network=chosen)
+        self.config = config
         self._device = resolve_device(device)
         for_weights, for_shuffling, for_exploring = spawn_seeds(seed, 3)
         self._shuffle = seeded_generator(for_shuffling)

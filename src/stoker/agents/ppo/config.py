@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import msgspec
 
+from stoker.agents.images import Network
 from stoker.agents.ranges import require, require_real, require_whole
 from stoker.agents.schedules import Schedule, require_schedule_steps, share_left
 
@@ -67,8 +68,8 @@ class PPOConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     schedule_steps: int | None = None
     """Environment steps over which linear schedules fall to 0, such as those of the whole training."""
 
-    network: Literal["mlp", "nature_cnn"] = "mlp"
-    """Two networks of fully connected layers for policy and value, or convolutions that both share."""
+    network: Network = "auto"
+    """mlp: fully connected layers; nature_cnn: convolutions (Mnih et al. 2015); auto: these for images."""
 
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Width of each hidden layer of an mlp, in policy and value alike."""
@@ -135,6 +136,6 @@ class PPOConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 _CHOICES: dict[str, tuple[str, ...]] = {
     "learning_rate_schedule": get_args(Schedule),
     "clip_range_schedule": get_args(Schedule),
-    "network": ("mlp", "nature_cnn"),
+    "network": get_args(Network),
     "activation": ("tanh", "relu"),
 }

@@ -136,7 +136,7 @@ def test_settings_that_exclude_each_other_change_nothing(
         ('{"env": "CartPole-v1", "warp": 9}', "unknown key 'warp'"),
         ("[]", "it holds no settings"),
         ("{", "config.json: cannot be read"),
-        (None, "there is no config.json: the run was trained by a program of its own, or was killed before"),
+        (None, "there is no config.json, which names the agent and the environment"),
     ],
 )
 def test_a_config_that_cannot_be_trained_is_one_line(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +136,53 @@ def test_a_runs_directory_that_cannot_be_written_is_one_line(stoker: Any, tmp_pa
     [line] = done.stderr.splitlines()
     assert line.startswith(f"stoker: error: cannot write {tmp_path / place}/CartPole-v1/v1/")
     assert done.stdout == ""
+
+
+WRONG_ENV = """
+import gymnasium as gym
+from gymnasium.envs.classic_control import CartPoleEnv
+
+class Wrong(CartPoleEnv):
+    steps = 0
+
+    def __init__(self, right_steps=0):
+        super().__init__()
+        self.right_steps = right_steps
+
+    def step(self, action):
+        Wrong.steps += 1
+        result = super().step(action)
+        return result if Wrong.steps <= self.right_steps else result[:4]
+
+gym.register("Wrong-v0", Wrong)
+gym.register("WrongLater-v0", Wrong, kwargs={"right_steps": 200})
+"""
+MAIN_WITHOUT_WANDB = """
+import sys
+from stoker.cli.main import main
+sys.modules["wandb"] = None  # as if it was not installed
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_training_that_cannot_begin_leaves_nothing(stoker: Any, tmp_path: Path) -> None:
+    (tmp_path / "wrong_envs.py").write_text(WRONG_ENV)
+    path = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    done = stoker("train", "wrong_envs:Wrong-v0", *SMALL, env=path)
+    assert done.returncode == 2
+    assert "returned 4 values" in done.stderr
+    assert not (tmp_path / "runs").exists()
+    done = stoker("train", "wrong_envs:WrongLater-v0", *SMALL, env=path)
+    assert done.returncode == 1, "it had begun: this is a failure"
+    assert "goes on with `stoker resume runs/wrong_envs-WrongLater-v0/" in done.stderr
+    assert list((tmp_path / "runs").rglob("metadata.json"))
+
+
+def test_a_tracker_without_its_package_leaves_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN_WITHOUT_WANDB, "train", "CartPole-v1", "--track", "wandb"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "stoker: error: wandb is not installed: run `pip install 'stoker[wandb]'`\n"
+    assert not list(tmp_path.iterdir())

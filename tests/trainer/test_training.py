@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import gymnasium
+import msgspec
 import pytest
 import torch
 
@@ -182,3 +183,48 @@ async def test_a_run_of_another_agent_is_refused(tmp_path: Path) -> None:
     await train(config_from({**TINY, "eval_freq": 0}), run, agent=FakeAgent(action=1))
     with pytest.raises(ConfigError, match="trained by the agent FakeAgent, this is DQN"):
         await train(config_from(TINY), await TrainingRun.resume(run.directory))
+
+
+async def test_the_config_is_in_the_run_unless_a_factory_makes_what_it_cannot_name(tmp_path: Path) -> None:
+    config = config_from({**TINY, "total_timesteps": 30, "eval_freq": 0})
+    run = await TrainingRun.create("chain", root=tmp_path)
+    await train(config, run)
+    assert config_from(await run.read_config()) == config
+    longer = msgspec.structs.replace(config, total_timesteps=60)
+    await train(longer, await TrainingRun.resume(run.directory))
+    assert config_from(await run.read_config()) == longer
+    other = await TrainingRun.create("other", root=tmp_path)
+    await train(config, other, factory=lambda: AsyncChainEnv(3))
+    assert not (other.directory / "config.json").exists()
+
+
+async def test_a_config_that_does_not_fit_the_run_leaves_the_runs_own(tmp_path: Path) -> None:
+    run = await TrainingRun.create("chain", root=tmp_path)
+    config = config_from({**TINY, "total_timesteps": 30, "eval_freq": 0})
+    await train(config, run)
+    ppo = config_from({"env": "StokerChain-v0", "agent": "ppo", "total_timesteps": 60})
+    with pytest.raises(ConfigError, match="trained by the agent DQN, this is PPO"):
+        await train(ppo, await TrainingRun.resume(run.directory))
+    assert config_from(await run.read_config()) == config
+
+
+async def test_a_training_that_is_refused_leaves_its_run_unlocked(tmp_path: Path) -> None:
+    run = await TrainingRun.create("chain", root=tmp_path)
+    config = config_from({**TINY, "actors": "processes", "eval_freq": 0})
+    with pytest.raises(ConfigError, match="cannot be sent to another process"):
+        await train(config, run, factory=lambda: ChainEnv(3))
+    assert run.holder() is None
+
+
+async def test_torch_has_its_threads_back_after_a_training(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    seen: list[int] = []
+
+    async def watch(progress: Progress) -> None:
+        seen.append(torch.get_num_threads())
+        await anyio.sleep_forever()
+
+    config = config_from({**TINY, "total_timesteps": 30, "eval_freq": 0, "torch_threads": before + 1})
+    await train(config, await TrainingRun.create("chain", root=tmp_path), watch=watch)
+    assert seen == [before + 1]
+    assert torch.get_num_threads() == before

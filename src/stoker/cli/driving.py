@@ -23,7 +23,7 @@ from stoker.cli.signals import Guard
 from stoker.cli.stored import has_checkpoint
 from stoker.cli.summary import json_line, result_of, summary
 from stoker.cli.view import NoView, View, view_for
-from stoker.errors import StokerError, first_error
+from stoker.errors import ConfigError, SessionFailed, StokerError, first_error
 from stoker.threads import DedicatedThread
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from stoker.session import TrainingSession
     from stoker.trainer import Progress, TrainConfig, TrainResult
 
-__all__ = ["Driver", "Shown", "run_async", "set_threads", "stuck_line"]
+__all__ = ["Driver", "Shown", "run_async", "stuck_line"]
 
 T = TypeVar("T")
 _REFRESH_S = 0.25
@@ -97,6 +97,7 @@ class Driver:
             The exit code.
 
         Raises:
+            ConfigError, MissingDependency: The training could not begin; nothing was trained.
             StokerError: What went wrong; noted on it where the run is and how to go on.
         """
         from stoker.trainer import train
@@ -110,7 +111,10 @@ class Driver:
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             error = first_error(group)
-            if isinstance(error, StokerError) and self._progress is not None:
+            has_trained = self._progress is not None and self._progress.session.total_steps > 0
+            if isinstance(error, ConfigError) and has_trained:  # not what a usage error is: it has begun
+                error = SessionFailed("training", error)
+            if isinstance(error, StokerError) and has_trained:
                 error.add_note(f"what was saved so far goes on with `{self._go_on}`")
             raise error from error.__cause__
         finally:
@@ -136,10 +140,8 @@ class Driver:
             restore=self._close,
         )
         self._began.set()
-        if progress.session.total_steps:
-            self.say(
-                f"going on from step {progress.session.total_steps:,} of {progress.config.total_timesteps:,}"
-            )
+        if begun := self._run.metadata.attempts[-1].from_steps:
+            self.say(f"going on from step {begun:,} of {progress.config.total_timesteps:,}")
         gauges = Gauges(progress)
         try:
             while True:
@@ -263,13 +265,3 @@ def run_async(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
     """Run an async function on asyncio, on uvloop where that is installed."""
     has_uvloop = sys.platform != "win32" and find_spec("uvloop") is not None
     return anyio.run(partial(function, *args), backend="asyncio", backend_options={"use_uvloop": has_uvloop})
-
-
-def set_threads(config: TrainConfig) -> None:
-    """Let torch compute with as many threads as the config says, from the agent's first weights on.
-
-    How many there are decides how a product is rounded: a replay must compute as the training did.
-    """
-    import torch
-
-    torch.set_num_threads(config.torch_threads)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import tyro
 
-from stoker.cli.driving import run_async, set_threads
+from stoker.cli.driving import run_async
 from stoker.cli.formats import number
 from stoker.cli.parsing import parse, required
 from stoker.errors import ConfigError
@@ -83,9 +83,10 @@ async def _replay(arguments: ReplayArguments) -> int:
     from stoker.session.replaying import replay_run
     from stoker.session.saving import agent_state
     from stoker.trainer import agent_for
+    from stoker.trainer.making import set_torch_threads
     from stoker.writer import publish_checkpoint
 
-    set_threads(config)
+    set_torch_threads(config)
     agent = agent_for(config)
     started = said = time.monotonic()
 

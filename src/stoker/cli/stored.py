@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,7 +23,7 @@ from stoker.writer import files
 if TYPE_CHECKING:
     from stoker.trainer import TrainConfig
 
-__all__ = ["has_checkpoint", "open_begun", "open_run", "read_train_config"]
+__all__ = ["discard", "has_checkpoint", "open_begun", "open_run", "read_train_config"]
 
 logger = logging.getLogger("stoker.cli")
 
@@ -90,8 +92,21 @@ def has_checkpoint(run: TrainingRun) -> bool:
     return LATEST in names or bool(steps_of(names))
 
 
+def discard(run: TrainingRun, with_root: bool) -> None:
+    """Remove a new run on which nothing was trained, and its parents if they are empty. Blocks.
+
+    Args:
+        run: the run; nobody may write it any more.
+        with_root: whether the runs directory was made for it, too.
+    """
+    shutil.rmtree(run.directory)
+    for parent in list(run.directory.parents)[: 3 if with_root else 2]:
+        with contextlib.suppress(OSError):  # there are other runs
+            parent.rmdir()
+
+
 async def read_train_config(run: TrainingRun) -> TrainConfig:
-    """The config that ``stoker train`` wrote into a run.
+    """The config that ``train`` wrote into a run.
 
     Raises:
         RunBroken: It is missing, or of something that this stoker cannot train, such as an unknown agent.
@@ -105,8 +120,10 @@ async def read_train_config(run: TrainingRun) -> TrainConfig:
         if isinstance(error.__cause__, FileNotFoundError):
             raise RunBroken(
                 run.directory,
-                f"there is no {CONFIG}: the run was trained by a program of its own, or was killed before it "
-                "began; go on with TrainingRun.resume there",
+                f"there is no {CONFIG}, which names the agent and the environment: a program with its own "
+                "session trained this run, or it was killed before it began. Resume it in that program with "
+                "TrainingRun.resume; if its agent and environment can be named, `await "
+                "run.write_config(TrainConfig(...))` there lets this command read them",
             ) from error
         raise
     if not isinstance(stored, Mapping):

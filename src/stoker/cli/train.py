@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import tyro
+from anyio import to_thread
 
 from stoker.cli.arguments import TrainArguments, parse_train
-from stoker.cli.driving import Driver, Shown, run_async, set_threads
+from stoker.cli.driving import Driver, Shown, run_async
 from stoker.cli.formats import command, from_here
 from stoker.cli.limits import limits_from
 from stoker.cli.parsing import parse, required
 from stoker.cli.signals import Guard
 from stoker.cli.summary import json_line
-from stoker.errors import ConfigError
+from stoker.errors import ConfigError, MissingDependency
 
 if TYPE_CHECKING:
+    from stoker.agents.protocol import LearningAgent
     from stoker.runs import TrainingRun
     from stoker.trainer import TrainConfig, TrainResult
 
@@ -42,19 +45,23 @@ async def _train(config: TrainConfig, arguments: TrainArguments, guard: Guard) -
 
 
 async def _train_guarded(config: TrainConfig, arguments: TrainArguments, guard: Guard) -> int:
+    from stoker.cli.stored import discard
     from stoker.runs import TrainingRun
-    from stoker.trainer.making import agent_for, env_for
+    from stoker.trainer.making import env_for
 
-    env_for(config).close()  # a wrong name is told at once, and leaves no directory behind
-    set_threads(config)
-    agent = agent_for(config)
-    _check_session(config)
+    env_for(config).close()  # before torch is imported, so that a wrong name is reported at once
+    agent = _checked_agent(config)
     place = arguments.place
-    run = await TrainingRun.create(place.name, place.run_version, root=place.runs_dir)
-    await run.write_config(config)
+    root = Path(place.runs_dir)
+    is_new_root = not await to_thread.run_sync(root.exists)
+    run = await TrainingRun.create(place.name, place.run_version, root=root)
     driver = Driver(config, run, agent, Shown(progress=place.progress, json=arguments.json), guard)
     driver.say(f"training {config.agent} on {config.env}; run: {from_here(run.directory)}")
-    return await driver.drive()
+    try:
+        return await driver.drive()
+    except (ConfigError, MissingDependency):  # some need a session to be found; then nothing was trained
+        await to_thread.run_sync(discard, run, is_new_root)
+        raise
 
 
 class ResumeArguments(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +129,6 @@ async def _resume(arguments: ResumeArguments, guard: Guard) -> int:
 async def _resume_guarded(arguments: ResumeArguments, guard: Guard) -> int:
     from stoker.cli.stored import open_begun, read_train_config
     from stoker.runs import TrainingRun
-    from stoker.trainer import agent_for
 
     run = await open_begun(arguments.run)
     before = await read_train_config(run)
@@ -140,11 +146,7 @@ async def _resume_guarded(arguments: ResumeArguments, guard: Guard) -> int:
             print(json_line(_nothing_done(run)))
         return 0
     run = await TrainingRun.resume(run.directory)
-    set_threads(config)
-    agent = agent_for(config)
-    _check_session(config)
-    if config != before:
-        await run.write_config(config)
+    agent = _checked_agent(config)
     driver = Driver(config, run, agent, Shown(progress=arguments.progress, json=arguments.json), guard)
     driver.say(f"resuming {config.agent} on {config.env}; run: {from_here(run.directory)}")
     if not reached:
@@ -192,13 +194,18 @@ def _checkpoint_step(run: TrainingRun) -> int:
     return int(load_checkpoint(run.latest_checkpoint_path)["session"]["total_steps"])
 
 
-def _check_session(config: TrainConfig) -> None:
-    """Refuse settings that no session takes, before anything is written for them.
+def _checked_agent(config: TrainConfig) -> LearningAgent:
+    """The agent, once everything else that the config asks for is known to be usable. Writes nothing.
 
     Raises:
-        ConfigError: They are out of range or exclude each other.
+        ConfigError: The agent or a setting of the session cannot be used.
+        MissingDependency: A tracker's package is not installed.
     """
     from stoker.session import SessionConfig
+    from stoker.trainer.making import agent_for, recorders_for, set_torch_threads
     from stoker.trainer.training import session_settings
 
     SessionConfig(**session_settings(config))
+    recorders_for(config)
+    set_torch_threads(config)
+    return agent_for(config)

@@ -12,7 +12,7 @@ from stoker.trainer.config import TrainConfig
 if TYPE_CHECKING:
     from stoker.recorders import Recorder
 
-__all__ = ["agent_for", "env_for", "recorders_for"]
+__all__ = ["agent_for", "env_for", "recorders_for", "set_torch_threads"]
 
 
 def env_for(config: TrainConfig) -> Any:
@@ -62,3 +62,13 @@ def recorders_for(config: TrainConfig) -> list[Recorder]:
         "trackio": recorders.TrackioRecorder,
     }
     return [makers[name]() for name in dict.fromkeys(config.track)]
+
+
+def set_torch_threads(config: TrainConfig) -> None:
+    """Let torch compute with as many threads as the config says; before the agent's weights are drawn.
+
+    The number of threads decides how a product is rounded: a replay must compute as the training did.
+    """
+    import torch
+
+    torch.set_num_threads(config.torch_threads)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from functools import partial
 from typing import Any
 
+import anyio
+import msgspec
 from anyio import to_thread
 
 from stoker.actors import EnvFactory
 from stoker.agents.protocol import LearningAgent
+from stoker.errors import RunBroken
 from stoker.runs import TrainingRun
 from stoker.session import SessionConfig
 from stoker.trainer.config import TrainConfig
 from stoker.trainer.evaluation_settings import EvaluationSettings
-from stoker.trainer.making import agent_for, env_for, recorders_for
+from stoker.trainer.making import agent_for, env_for, recorders_for, set_torch_threads
 from stoker.trainer.result import Progress, TrainResult
 from stoker.trainer.trainer import Trainer, Watch
 from stoker.trainer.trainer_config import TrainerConfig
@@ -37,30 +42,88 @@ async def train(
 ) -> TrainResult:
     """Train until ``total_timesteps``, until an evaluation ends it, or until somebody stops the session.
 
+    The run's ``config.json`` holds the config, so that the command line can resume, evaluate and replay the
+    run. Torch computes with ``config.torch_threads`` threads until this returns.
+
     Args:
         config: what to train on what.
         run: a new run, or a resumed one, which goes on from its newest checkpoint.
         agent: made by ``agent_for(config)``; left out, that is done here.
-        factory: makes environments other than the config's Gymnasium one.
+        factory: makes environments other than those that the config names. No config could name them, so
+            the run gets no ``config.json``; ``env="module:factory"`` in the config is the other way.
         watch: runs beside the training and is cancelled when it ends.
 
     Raises:
         ConfigError: The environment or the agent cannot be made, or the run is of another agent.
+        MissingDependency: A tracker's package is not installed.
         ActorFailed: An environment failed too often.
         SessionFailed: The agent, the writer or a recorder died.
     """
-    if agent is None:  # in a thread: it imports torch and builds networks, and a service may run on this loop
-        agent = await to_thread.run_sync(agent_for, config)
-    settings = session_settings(config)
-    trainer = Trainer(
-        agent,
-        partial(env_for, config) if factory is None else factory,
-        trainer_config(config),
-        run=run,
-        recorders=recorders_for(config),
-        **settings,
-    )
-    return await trainer.train(watch=watch, watched_config=config)
+    recorders = recorders_for(config)  # first: it is quick, and may find a package missing
+    with _torch_threads(config):
+        if (
+            agent is None
+        ):  # in a thread: it imports torch and builds networks, and a service may use this loop
+            agent = await to_thread.run_sync(_agent_in_thread, config)
+        trainer = Trainer(
+            agent,
+            partial(env_for, config) if factory is None else factory,
+            trainer_config(config),
+            run=run,
+            recorders=recorders,
+            **session_settings(config),
+        )
+        if factory is not None:
+            return await trainer.train(watch=watch, watched_config=config)
+        return await _train_described(trainer, run, config, watch)
+
+
+async def _train_described(
+    trainer: Trainer, run: TrainingRun, config: TrainConfig, watch: Watch | None
+) -> TrainResult:
+    """Train with the config in the run's directory.
+
+    A new run has it from the start, so that a run that is killed can be resumed. A resumed run gets it when
+    the session has restored the checkpoint: a config that does not fit must not replace one that does.
+    """
+
+    async def write_then_watch(progress: Progress) -> None:
+        with anyio.CancelScope(shield=True):
+            await _write_if_changed(run, config)
+        if watch is not None:
+            await watch(progress)
+
+    if not run.is_new:
+        return await trainer.train(watch=write_then_watch, watched_config=config)
+    try:
+        await run.write_config(config)
+        return await trainer.train(watch=watch, watched_config=config)
+    finally:
+        run.release()  # where no session has begun that would do so
+
+
+async def _write_if_changed(run: TrainingRun, config: TrainConfig) -> None:
+    with contextlib.suppress(RunBroken):  # there is none, or none that can be read
+        if await run.read_config() == msgspec.to_builtins(config):
+            return
+    await run.write_config(config)
+
+
+def _agent_in_thread(config: TrainConfig) -> LearningAgent:
+    set_torch_threads(config)  # torch lets each thread keep the number that was set when it began
+    return agent_for(config)
+
+
+@contextlib.contextmanager
+def _torch_threads(config: TrainConfig) -> Generator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    set_torch_threads(config)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def trainer_config(config: TrainConfig) -> TrainerConfig:

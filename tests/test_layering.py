@@ -13,7 +13,7 @@ SRC = Path(__file__).parents[1] / "src" / "stoker"
 LAYERS: list[set[str]] = [
     {"_lazy", "types"},
     {"errors"},
-    {"exits", "queues", "replies", "threads"},
+    {"exits", "plain", "queues", "replies", "threads"},
     {"stats"},
     {"replay", "envs", "processing", "recorders"},
     {"agents"},

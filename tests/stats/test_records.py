@@ -121,7 +121,7 @@ def test_check_copies_the_extras() -> None:
         ({"extras": {"loss": float("nan")}}, ["extras['loss']", "nan"]),
         ({"extras": {"ok": 1.0, "loss": "0.5"}}, ["extras['loss']", "'0.5'"]),
         ({"extras": {"flag": False}}, ["extras['flag']", "False"]),
-        ({"extras": {3: 1.0}}, ["key 3", "int"]),
+        ({"extras": {3: 1.0}}, ["extras: key=3", "int"]),
         ({"extras": {"\ud800": 1.0}}, ["\\ud800", "Unicode"]),
         ({"extras": None}, ["extras", "None"]),
         ({"extras": [("a", 1.0)]}, ["extras", "dict"]),

@@ -20,7 +20,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from stoker.errors import ConfigError
+from stoker.errors import ConfigError, InvalidExperience
+from stoker.plain import LARGEST_INT, plain_text
 
 __all__ = [
     "Array",
@@ -39,7 +40,6 @@ Array = NDArray[Any]
 
 _KEY = re.compile(r"[\w.-]+(/[\w.-]+)*")
 _LONGEST_KEY = 250
-_LARGEST_INT = 1 << 63
 _CHANNELS = (1, 3, 4)
 
 
@@ -156,7 +156,7 @@ def checked_value(key: str, value: Any) -> Value:
         case bool() | Image() | Histogram():
             return value
         case int():
-            return value if -_LARGEST_INT <= value < _LARGEST_INT else _float(key, value)
+            return int(value) if -LARGEST_INT - 1 <= value <= LARGEST_INT else _float(key, value)
         case datetime():
             if value.tzinfo is None:
                 raise ConfigError(
@@ -190,10 +190,9 @@ def row_value(value: Value) -> float | str | None:
 
 def _text(key: str, value: str) -> str:
     try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"{key}={value!r} is no text that can be written: {error.reason}") from error
-    return value
+        return plain_text(key, value)
+    except InvalidExperience as error:
+        raise ConfigError(str(error)) from error
 
 
 def _float(key: str, value: int) -> float:

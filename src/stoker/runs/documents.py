@@ -42,7 +42,7 @@ def write_json(path: Path, value: Any) -> None:
     try:
         _check_finite(msgspec.to_builtins(value), path.stem)
         encoded = msgspec.json.encode(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path.name}: cannot be written as JSON: {error}") from error
     pretty = msgspec.json.format(encoded, indent=2) + b"\n"
     files.write_atomically(path, lambda file: file.write(pretty))

@@ -21,6 +21,7 @@ import msgspec
 from anyio import to_thread
 
 from stoker.errors import ConfigError, RunBroken, RunNotFound
+from stoker.plain import LARGEST_INT, check_actor_id, shown
 from stoker.recorders import row_value
 from stoker.runs import naming
 from stoker.runs.documents import read_json, write_json
@@ -222,9 +223,13 @@ class TrainingRun(SavedTraining):
             actor_id: who played it.
 
         Raises:
-            InvalidExperience: A number in the record is not finite.
+            InvalidExperience: A number in the record is not finite, or the actor_id cannot be used.
+            ConfigError: ``total_steps`` is negative or no integer.
         """
         record = check_record(record)
+        check_actor_id(actor_id)
+        if total_steps is not None:
+            _check_counts(total_steps=total_steps)
         await self.acquire_if_needed()
         steps = self.metadata.total_steps + record.length if total_steps is None else total_steps
         self.metadata = self.counted(steps, self.metadata.total_episodes + 1)
@@ -312,5 +317,5 @@ class TrainingRun(SavedTraining):
 
 def _check_counts(**counts: Any) -> None:
     for name, count in counts.items():
-        if type(count) is not int or count < 0:
-            raise ConfigError(f"{name}={count!r}: give an int of at least 0")
+        if type(count) is not int or not 0 <= count <= LARGEST_INT:
+            raise ConfigError(f"{name}={shown(count)}: give an int of at least 0, and of up to 63 bits")

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from stoker.agents.protocol import ChecksInput, LearningAgent
 from stoker.errors import ActorConflict, InvalidExperience
+from stoker.plain import check_actor_id, shown
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
@@ -76,24 +80,26 @@ class Intake:
 
     # Experiences ----------------------------------------------------------------------------------
 
-    def check(self, experience: Experience) -> None:
+    def check(self, experience: Experience) -> Experience:
         """Refuse what cannot be consumed.
+
+        Returns:
+            The experience with its reward as a float.
 
         Raises:
             InvalidExperience: The message names the field and its value.
         """
         if type(experience) is not Experience:
             raise InvalidExperience(
-                f"observe takes an Experience, not {_shown(experience)}; for several use observe_many"
+                f"observe takes an Experience, not {shown(experience)}; for several use observe_many"
             )
         if type(experience.status) is not EpisodeStatus:
             choices = ", ".join(str(status) for status in EpisodeStatus)
-            raise InvalidExperience(f"status={_shown(experience.status)} is none of {choices}")
+            raise InvalidExperience(f"status={shown(experience.status)} is none of {choices}")
         reward = experience.reward
         if type(reward) is not float or reward - reward != 0.0:
-            checked_number("reward", reward)
-        if type(experience.actor_id) is not int:
-            _check_actor(experience.actor_id)
+            experience = msgspec.structs.replace(experience, reward=checked_number("reward", reward))
+        check_actor_id(experience.actor_id)
         if self.check_experience is not None:
             self.check_experience(experience)
         if (
@@ -102,9 +108,10 @@ class Intake:
             and experience.actor_id not in self._remembered
         ):
             raise _not_remembered(experience)
+        return experience
 
-    def check_all(self, batch: Sequence[Experience]) -> None:
-        """Refuse experiences one of which cannot be consumed.
+    def check_all(self, batch: list[Experience]) -> None:
+        """Refuse experiences one of which cannot be consumed, and make their rewards floats in place.
 
         Raises:
             InvalidExperience: The message says which, and why.
@@ -112,7 +119,7 @@ class Intake:
         followed: set[ActorId] = set()  # actors of which one action, at most, is remembered
         for i, experience in enumerate(batch):
             try:
-                self.check(experience)
+                batch[i] = self.check(experience)
                 if self._needs_policy_extras and experience.policy_extras is None:
                     if experience.actor_id in followed:
                         raise _not_remembered(experience)
@@ -182,9 +189,8 @@ class Intake:
                 remembers could not be told apart. Exploiting leaves nothing behind and may overlap.
         """
         if type(mode) is not ActMode:
-            raise InvalidExperience(f"mode={_shown(mode)}: use ActMode.EXPLORE or ActMode.EXPLOIT")
-        if type(actor_id) is not int:
-            _check_actor(actor_id)
+            raise InvalidExperience(f"mode={shown(mode)}: use ActMode.EXPLORE or ActMode.EXPLOIT")
+        check_actor_id(actor_id)
         if self._check_observation is not None:
             self._check_observation(observation)
         if mode is _EXPLORE:
@@ -208,13 +214,20 @@ class Intake:
 
     # Episodes -------------------------------------------------------------------------------------
 
-    def begin_episode(self, actor_id: ActorId) -> None:
+    def begin_episode(self, actor_id: ActorId, seed: int | None) -> int | None:
         """Check that an actor may begin an episode; ``forget`` the one before then.
 
+        Returns:
+            The seed as an int.
+
         Raises:
-            InvalidExperience: The actor_id cannot be used.
+            InvalidExperience: The actor_id or the seed cannot be used.
         """
-        _check_actor(actor_id)
+        check_actor_id(actor_id)
+        try:
+            return None if seed is None else operator.index(seed)
+        except TypeError:
+            raise InvalidExperience(f"seed={shown(seed)}: give an int or None") from None
 
     def end_episode(
         self,
@@ -231,7 +244,7 @@ class Intake:
         Raises:
             InvalidExperience: A value in it cannot be used.
         """
-        _check_actor(actor_id)
+        check_actor_id(actor_id)
         extras: Any = {} if env_extras is None else env_extras
         record = check_record(EpisodeRecord(total_reward, steps, status, extras))
         return None if actor_id in self._cut else record
@@ -271,7 +284,7 @@ def checked_batch(intake: Intake, experiences: Iterable[Experience]) -> Sequence
     try:
         batch = list(experiences)
     except TypeError:
-        raise InvalidExperience(f"observe_many takes Experiences, not {_shown(experiences)}") from None
+        raise InvalidExperience(f"observe_many takes Experiences, not {shown(experiences)}") from None
     intake.check_all(batch)
     return batch
 
@@ -283,28 +296,18 @@ def _not_remembered(experience: Experience) -> InvalidExperience:
     )
 
 
-def _check_actor(actor_id: Any) -> None:
-    if type(actor_id) is not int and type(actor_id) is not str:
-        raise InvalidExperience(f"actor_id={_shown(actor_id)}: use an int or a str")
-
-
 def checked_number(name: str, value: Any) -> float:
-    """The value as a float.
+    """What Python takes for one number, such as a numpy scalar, a tensor without axes or a bool, as a float.
 
     Raises:
-        InvalidExperience: It is not a finite number.
+        InvalidExperience: It is not one finite number.
     """
     try:
-        finite = math.isfinite(value)
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidExperience(f"{name}={_shown(value)} is not a number") from None
-    if not finite:
-        raise InvalidExperience(f"{name}={value} is not finite: mend or clip what computes it")
-    return float(value)
-
-
-def _shown(value: Any) -> str:
-    """A value and its type, short enough for one line."""
-    text = " ".join(repr(value).split())
-    text = text if len(text) <= 80 else text[:77] + "..."
-    return f"{text} ({type(value).__name__})"
+        number = None if isinstance(value, (str, bytes)) or getattr(value, "shape", ()) else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        number = None
+    if number is None:
+        raise InvalidExperience(f"{name}={shown(value)} is not a number: give one float")
+    if not math.isfinite(number):
+        raise InvalidExperience(f"{name}={number} is not finite: clip it, or correct what computes it")
+    return number

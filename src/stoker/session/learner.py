@@ -16,6 +16,8 @@ from typing import Any, assert_never, cast
 import msgspec
 
 from stoker.agents.protocol import LearningAgent
+from stoker.errors import InvalidExperience
+from stoker.plain import plain_number, plain_text
 from stoker.replies import Reply
 from stoker.runs import TrainingRun
 from stoker.session import saving
@@ -385,7 +387,7 @@ class Learner:
     def _end_episode(self, event: EpisodeEnded) -> None:
         self._note(event)
         self.attendance.end(event.actor_id)
-        extras = self._finite(self.agent.episode_extras(event.actor_id))
+        extras = self._agent_extras(event.actor_id)
         record = event.record.with_extras(extras) if extras else event.record
         self.total_episodes += 1
         self.book.ended(record)
@@ -402,17 +404,17 @@ class Learner:
                 self._complaints.add(key)
                 logger.warning("%s=%s: left out of metrics.jsonl, as JSON has no such number", key, value)
 
-    def _finite(self, extras: Mapping[str, float]) -> Mapping[str, float]:
-        """The agent's extras without those that JSON has no number for; told once per key."""
-        if all(map(math.isfinite, extras.values())):
-            return extras
-        for key, value in extras.items():
-            if not math.isfinite(value) and key not in self._complaints:
-                self._complaints.add(key)
-                logger.warning(
-                    "the agent reports %s=%s; left out of the rows, look at its learning rate", key, value
-                )
-        return {key: value for key, value in extras.items() if math.isfinite(value)}
+    def _agent_extras(self, actor_id: ActorId) -> dict[str, float]:
+        """The agent's extras that a row can hold; the others are left out, with one warning per key."""
+        extras: dict[str, float] = {}
+        for key, value in self.agent.episode_extras(actor_id).items():
+            try:
+                extras[plain_text("a key", key)] = plain_number(str(key), value)
+            except InvalidExperience as error:
+                if repr(key) not in self._complaints:
+                    self._complaints.add(repr(key))
+                    logger.warning("an episode extra of the agent is left out of the rows: %s", error)
+        return extras
 
     # What leaves the thread -----------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stoker.errors import ConfigError
-from stoker.recorders import Histogram, Metrics, Record
+from stoker.recorders import Histogram, Metrics, Record, checked_record
 from stoker.stats import EpisodeRecord
 
 if TYPE_CHECKING:
@@ -65,9 +65,12 @@ class TrainingMetrics:
             try:
                 self._buffer.store({name: value})
             except ConfigError as error:
-                if name not in self._complaints:
-                    self._complaints.add(name)
-                    logger.warning("the agent's metric %s is not recorded: %s", name, error)
+                self._complain(name, error)
+
+    def _complain(self, name: str, error: ConfigError) -> None:
+        if name not in self._complaints:
+            self._complaints.add(name)
+            logger.warning("the agent's metric %s is not recorded: %s", name, error)
 
     def ended(self, record: EpisodeRecord) -> None:
         """Take a training episode into the window."""
@@ -94,7 +97,10 @@ class TrainingMetrics:
             values["rollout/ep_len_mean"] = sum(length for _, length in self._episodes) / n_episodes
         exploration = getattr(learner.agent, "exploration_rate", None)
         if exploration is not None:
-            values["rollout/exploration_rate"] = float(exploration)
+            try:
+                values |= checked_record({"rollout/exploration_rate": exploration})
+            except ConfigError as error:
+                self._complain("rollout/exploration_rate", error)
         staleness = learner.staleness.take()
         if staleness.histogram:
             values["train/staleness_mean"] = staleness.mean

@@ -117,7 +117,7 @@ class SyncTrainingSession:
         """Accept one transition, as ``TrainingSession.observe`` does."""
         self._session.require_open("observe")
         intake = self._session.intake
-        intake.check(experience)
+        experience = intake.check(experience)
         with self._turn:
             self._refuse_if_leaving()
             self._take(experience)
@@ -137,7 +137,7 @@ class SyncTrainingSession:
         """Say that an actor begins an episode; the journal keeps the seed of its environment."""
         self._session.require_open("on_episode_start")
         with self._turn:
-            self._session.intake.begin_episode(actor_id)
+            seed = self._session.intake.begin_episode(actor_id, seed)
             with self._session.intake.forgetting(actor_id):
                 self._add(EpisodeStarted(actor_id, seed))
 

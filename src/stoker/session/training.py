@@ -196,7 +196,7 @@ class TrainingSession(Readings):
             seed: what its environment was reset with; the journal keeps it.
         """
         self.require_open("on_episode_start")
-        self.intake.begin_episode(actor_id)
+        seed = self.intake.begin_episode(actor_id, seed)
         self.engine.pace.end(actor_id)
         with self.intake.forgetting(actor_id):
             await self._queue.put(EpisodeStarted(actor_id, seed))
@@ -364,7 +364,7 @@ class TrainingSession(Readings):
     async def _observe(self, experience: Experience) -> None:
         self.require_open("observe")
         intake = self.intake
-        intake.check(experience)
+        experience = intake.check(experience)
         if not intake.reserve(experience.actor_id):
             self.engine.pace.end(experience.actor_id)
             await checkpoint()  # a loop around observe must not hold the event loop

@@ -6,14 +6,13 @@ checks nothing; ``check_record`` is the gate that callers' records go through, o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from numbers import Integral, Real
 from typing import Any, cast
 
 import msgspec
 
 from stoker.errors import InvalidExperience
+from stoker.plain import plain_count, plain_number, plain_text
 from stoker.types import EpisodeStatus
 
 __all__ = ["EpisodeRecord", "check_record"]
@@ -50,8 +49,8 @@ def check_record(record: EpisodeRecord) -> EpisodeRecord:
     reach it. Numpy scalars are converted. A bool is not a number here.
 
     Raises:
-        InvalidExperience: A reward or an extra is not a finite number, the length is not an int of at
-            least 0, the status is not that of an ended episode, or an extra's key is not text.
+        InvalidExperience: A reward or an extra is not a finite number, the length is not a count, the
+            status is not that of an ended episode, or an extra's key is not a valid text.
     """
     if not isinstance(record, EpisodeRecord):  # pyright: ignore[reportUnnecessaryIsInstance] - a caller's
         raise InvalidExperience(f"{record!r} is a {type(record).__qualname__}: give an EpisodeRecord")
@@ -62,40 +61,14 @@ def check_record(record: EpisodeRecord) -> EpisodeRecord:
         )
     items = cast("Mapping[Any, Any]", extras)
     return EpisodeRecord(
-        total_reward=_finite("total_reward", record.total_reward),
-        length=_length(record.length),
+        total_reward=plain_number("total_reward", record.total_reward),
+        length=plain_count("length", record.length),
         status=_ended(record.status),
-        extras={_key(key): _finite(f"extras[{key!r}]", value) for key, value in items.items()},
+        extras={
+            plain_text("extras: key", key): plain_number(f"extras[{key!r}]", value)
+            for key, value in items.items()
+        },
     )
-
-
-def _finite(name: str, value: Any) -> float:
-    # `type(...) is float` first: isinstance of an abstract class costs ten times as much.
-    if type(value) is not float:
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise InvalidExperience(
-                f"{name}={value!r} is a {type(value).__qualname__}: give a float (for an array or tensor of "
-                "one element: its .item())"
-            )
-        try:
-            value = float(value)
-        except OverflowError:
-            raise InvalidExperience(f"{name} is an integer too large for a float: give a float") from None
-    if not math.isfinite(value):
-        raise InvalidExperience(f"{name}={value!r} is not finite: leave it out, or mend what computes it")
-    return value
-
-
-def _length(value: Any) -> int:
-    if type(value) is not int:
-        if isinstance(value, bool) or not isinstance(value, Integral):
-            raise InvalidExperience(
-                f"length={value!r} is a {type(value).__qualname__}: give the number of transitions as an int"
-            )
-        value = int(value)
-    if value < 0:
-        raise InvalidExperience(f"length={value} is negative: give the number of transitions")
-    return value
 
 
 def _ended(status: Any) -> EpisodeStatus:
@@ -105,16 +78,3 @@ def _ended(status: Any) -> EpisodeStatus:
     if not status.is_done:
         raise InvalidExperience(f"status={status}: an ended episode is Terminated or Truncated")
     return status
-
-
-def _key(key: Any) -> str:
-    if not isinstance(key, str):
-        raise InvalidExperience(f"extras has the key {key!r}, a {type(key).__qualname__}: give names as str")
-    if not key.isascii():
-        try:
-            key.encode()
-        except UnicodeEncodeError as error:  # half of a surrogate pair would fail later, in the writer
-            raise InvalidExperience(
-                f"extras has the key {key!r}, which is not valid Unicode: {error}"
-            ) from error
-    return key

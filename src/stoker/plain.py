@@ -1,0 +1,93 @@
+"""The values that rows, counters and checkpoints may hold: made plain, or refused with their name.
+
+A row comes back as it went in only if its numbers are finite, its integers have 64 bits and its texts are
+valid Unicode. Everything else fails in an encoder long after its caller has left, or makes a row that no
+reader accepts. So each value from outside passes here once, before it is counted or queued.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any, Final
+
+from stoker.errors import InvalidExperience
+
+__all__ = ["LARGEST_INT", "check_actor_id", "plain_count", "plain_number", "plain_text", "shown"]
+
+LARGEST_INT: Final = (1 << 63) - 1
+"""The largest integer that every reader of JSON and every column of a table takes."""
+
+
+def plain_number(name: str, value: Any) -> float:
+    """A real number of Python or numpy as a finite float; a bool is no number here.
+
+    Raises:
+        InvalidExperience: It is something else.
+    """
+    # `type(...) is float` first: isinstance of an abstract class costs ten times as much.
+    if type(value) is not float:
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise InvalidExperience(
+                f"{name}={shown(value)}: give a float (for an array or tensor of one element: its .item())"
+            )
+        try:
+            value = float(value)
+        except OverflowError:
+            raise InvalidExperience(f"{name} is an integer too large for a float: give a float") from None
+    if not math.isfinite(value):
+        raise InvalidExperience(f"{name}={value!r} is not finite: leave it out, or correct what computes it")
+    return value
+
+
+def plain_count(name: str, value: Any) -> int:
+    """An integer of Python or numpy that counts something, as an int of at least 0 and at most 63 bits.
+
+    Raises:
+        InvalidExperience: It is something else.
+    """
+    if type(value) is not int:
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise InvalidExperience(f"{name}={shown(value)}: give a count as an int")
+        value = int(value)
+    if not 0 <= value <= LARGEST_INT:
+        problem = "negative" if value < 0 else f"above {LARGEST_INT}"
+        raise InvalidExperience(f"{name}={shown(value)} is {problem}: give a count as an int")
+    return value
+
+
+def plain_text(name: str, value: Any) -> str:
+    """A text as a str that can be written.
+
+    Raises:
+        InvalidExperience: It is no text, or not valid Unicode.
+    """
+    if not isinstance(value, str):
+        raise InvalidExperience(f"{name}={shown(value)}: give a str")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:  # half of a surrogate pair, say
+            raise InvalidExperience(
+                f"{name}={value!a} is not valid Unicode ({error.reason}): give a text that can be written"
+            ) from error
+    return value if type(value) is str else str.__str__(value)
+
+
+def check_actor_id(actor_id: Any) -> None:
+    """Refuse what cannot name an actor in rows, journal and checkpoints.
+
+    Raises:
+        InvalidExperience: It is no int of 64 bits and no valid str.
+    """
+    if type(actor_id) is str:
+        plain_text("actor_id", actor_id)
+    elif type(actor_id) is not int or not -LARGEST_INT <= actor_id <= LARGEST_INT:
+        raise InvalidExperience(f"actor_id={shown(actor_id)}: use an int of up to 63 bits, or a str")
+
+
+def shown(value: Any) -> str:
+    """A value and its type, short enough for one line."""
+    text = " ".join(repr(value).split())
+    text = text if len(text) <= 80 else text[:77] + "..."
+    return f"{text} ({type(value).__name__})"

@@ -155,7 +155,7 @@ def spoiler(tmp_path: Path, what: str) -> Callable[[], Any]:
 
 FAULTS = [
     ("raise", "RuntimeError: simulator crashed"),
-    ("NaN reward", "InvalidExperience: reward=nan is not finite: mend or clip what computes it"),
+    ("NaN reward", "InvalidExperience: reward=nan is not finite: clip it, or correct what computes it"),
     ("NaN observation", "InvalidExperience: an observation of [nan]"),
     (
         "shape",

@@ -87,7 +87,7 @@ scalars = st.one_of(
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2)
 )
-keys = st.one_of(texts, st.sampled_from([3, None, 1.5, "x" * 10_000, OwnText("own"), np.str_("n"), ("a",)]))
+keys = st.one_of(texts, st.sampled_from([3, None, 1.5, "x" * 300, OwnText("own"), np.str_("n"), ("a",)]))
 
 Call = Callable[[TrainingSession, SayingAgent, TrainingRun, Any, Any], Awaitable[object]]
 
@@ -187,7 +187,7 @@ async def read_everything(run: TrainingRun) -> None:
     await run.read_config()
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.sampled_from(sorted(CALLS)), keys, values), min_size=1, max_size=20))
 @example([("what the agent says", "loss", np.float32(0.5)), ("what the agent says", "won", np.True_)])
 @example([("a length", "x", 1 << 64)])

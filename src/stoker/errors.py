@@ -239,7 +239,9 @@ class RunLocked(RunDirectoryError):
 
     def __init__(self, path: AnyPath, holder: str) -> None:
         self.holder = holder
-        super().__init__(path, f"is being written by {holder}; wait for it to end or stop it first")
+        super().__init__(
+            path, f"is being written by {holder}; wait for that session to end, or stop it first"
+        )
 
 
 class JournalBroken(RunDirectoryError):

@@ -104,7 +104,7 @@ def test_a_live_run_is_refused_with_its_holder(
     assert refused.returncode == 1
     assert refused.stderr.splitlines() == [
         f"stoker: error: {run.directory}: is being written by "
-        f"{str(holder).replace(' (this very process)', '')}; wait for it to end or stop it first"
+        f"{str(holder).replace(' (this very process)', '')}; wait for that session to end, or stop it first"
     ]
     assert left(run) == (STEPS, [0, 10, 20, 30])
     run.release()

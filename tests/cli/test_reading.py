@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from stoker import TrainingRun, TrainingSession
+from stoker.cli.listing import status_of
 from stoker.cli.main import main
 from stoker.runs import RunLock
+from stoker.testing import FakeAgent
 
 Capture = pytest.CaptureFixture[str]
 
@@ -142,3 +145,11 @@ def test_eval_of_a_checkpoint_that_is_not_there(
     [line] = capsys.readouterr().err.splitlines()
     assert checkpoint in line
     assert said in line
+
+
+@pytest.mark.anyio
+async def test_a_run_of_a_session_does_not_count_as_stopped(tmp_path: Path) -> None:
+    run = await TrainingRun.create("own", root=tmp_path)
+    async with TrainingSession(FakeAgent(), run):
+        assert await status_of(run) == "live"
+    assert await status_of(run) == "ended"

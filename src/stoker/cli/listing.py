@@ -23,7 +23,7 @@ from stoker.runs import TrainingRun, list_runs
 
 __all__ = ["LsArguments", "list_command", "status_of"]
 
-_STYLES = {"live": "bold green", "done": "", "stopped": "yellow", "broken": "bold red"}
+_STYLES = {"live": "bold green", "done": "", "stopped": "yellow", "ended": "", "broken": "bold red"}
 
 
 class LsArguments(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +70,10 @@ async def _list(arguments: LsArguments) -> int:
 
 
 async def status_of(run: TrainingRun) -> str:
-    """``live`` (somebody writes it now), ``done`` (all its steps), or ``stopped``."""
+    """``live`` (a session writes it now), ``done`` (all its steps), ``stopped`` (fewer), or ``ended``.
+
+    ``ended`` is a run without a config that says how many steps it was to have, as a session writes it.
+    """
     if await to_thread.run_sync(run.holder) is not None:
         return "live"
     try:
@@ -78,7 +81,9 @@ async def status_of(run: TrainingRun) -> str:
         total = cast("dict[str, Any]", config).get("total_timesteps") if isinstance(config, dict) else None
     except RunBroken:  # a session without the command line need not write one
         total = None
-    return "done" if isinstance(total, int) and run.metadata.total_steps >= total else "stopped"
+    if not isinstance(total, int):
+        return "ended"
+    return "done" if run.metadata.total_steps >= total else "stopped"
 
 
 def _as_json(run: TrainingRun, status: str) -> dict[str, Any]:

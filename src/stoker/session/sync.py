@@ -178,11 +178,14 @@ class SyncTrainingSession:
     # Control --------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Return when everything accepted so far is consumed and durable."""
+        """Return when everything accepted so far is consumed and its rows and journal are on disk.
+
+        As for ``TrainingSession.flush``, a resume starts from the newest checkpoint nevertheless.
+        """
         self._ask("flush", self._session.flush)
 
     def checkpoint(self) -> None:
-        """Write a checkpoint of this point and return when it is durable."""
+        """Write a checkpoint of this point and return when it is on disk."""
         self._ask("checkpoint", self._session.checkpoint)
 
     def stop(self) -> None:

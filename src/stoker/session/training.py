@@ -343,12 +343,19 @@ class TrainingSession(Readings):
         return done
 
     async def flush(self) -> None:
-        """Return when everything accepted so far is consumed and durable."""
+        """Return when everything accepted so far is consumed, and its rows and journal are on disk.
+
+        They survive a kill and a power cut. A resume starts from the newest checkpoint nevertheless: what was
+        flushed after that is on disk, but is not learned again. Call ``checkpoint`` to keep the training itself.
+        """
         self.require_open("flush")
         await self.engine.request(FlushRequested)
 
     async def checkpoint(self) -> None:
-        """Write a checkpoint of this point, whatever the period, and return when it is durable."""
+        """Write a checkpoint of this point, whatever the period, and return when it is on disk.
+
+        A resume starts from it or from a later one. Rows and journal up to this point are on disk, too.
+        """
         self.require_open("checkpoint")
         if self.engine.run is None:
             raise ConfigError("checkpoint: this session has no run to write to; give TrainingSession a run")

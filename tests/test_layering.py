@@ -13,7 +13,7 @@ SRC = Path(__file__).parents[1] / "src" / "stoker"
 LAYERS: list[set[str]] = [
     {"_lazy", "types"},
     {"errors"},
-    {"exits", "plain", "queues", "replies", "threads"},
+    {"exits", "plain", "queues", "replies", "shielding", "threads"},
     {"stats"},
     {"replay", "envs", "processing", "recorders"},
     {"agents"},

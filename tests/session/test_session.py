@@ -363,7 +363,7 @@ async def test_before_entering_and_after_leaving() -> None:
         with pytest.raises(SessionClosed, match="has been left"):
             await call()
     assert session.total_steps == 1
-    with pytest.raises(SessionError, match="entered once"):
+    with pytest.raises(SessionError, match="opened once"):
         await session.__aenter__()
 
 

@@ -196,7 +196,15 @@ class TrainingRun(SavedTraining):
         Checkpoints beyond that one are renamed to ``<name>.abandoned``.
         """
         await self.acquire_if_needed()
-        await to_thread.run_sync(self.begin_from, from_steps)
+        return await to_thread.run_sync(
+            self.note_attempt, from_steps, from_episodes, from_events, from_opt_steps
+        )
+
+    def note_attempt(
+        self, from_steps: int, from_episodes: int, from_events: int, from_opt_steps: int | None
+    ) -> int:
+        """The same, for a run that is locked. Blocks."""
+        self.begin_from(from_steps)
         number = self.metadata.attempts[-1].number + 1
         attempt = Attempt(
             number=number,
@@ -207,7 +215,8 @@ class TrainingRun(SavedTraining):
             from_opt_steps=from_opt_steps,
         )
         self.metadata = msgspec.structs.replace(self.metadata, attempts=(*self.metadata.attempts, attempt))
-        await self.update_metadata(from_steps, from_episodes)
+        self.metadata = self.on_disk = self.counted(from_steps, from_episodes)
+        write_json(self.metadata_path, self.metadata)
         return number
 
     # Rows -----------------------------------------------------------------------------------------

@@ -2,9 +2,8 @@
 
     event queue --> consume (learner in its own thread) --> writer queue --> writer --> run directory
 
-Background tasks are shielded from cancellation from outside: whoever cancels a session still gets what it
-accepted made durable. They end when they are drained, or when one of them fails: then everybody who waits
-on the session is told the cause.
+It runs in a task that no scope of a caller surrounds (``hosting``). Its parts end when they are drained, or
+when one of them fails: then every caller that waits for the session gets the cause.
 """
 
 from __future__ import annotations
@@ -13,14 +12,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Generator
-from types import TracebackType
 from typing import Any, TypeVar
 
 import anyio
-from anyio import get_cancelled_exc_class, to_thread
+from anyio import get_cancelled_exc_class
 
-from stoker.agents.protocol import LearningAgent
-from stoker.errors import SessionClosed, SessionFailed
+from stoker.errors import SessionClosed, SessionError, SessionFailed
 from stoker.exits import Contained
 from stoker.queues import BatchQueue
 from stoker.recorders import Outcome, Recording
@@ -28,18 +25,15 @@ from stoker.replies import Reply
 from stoker.runs import Retention, TrainingRun
 from stoker.session.config import SessionConfig
 from stoker.session.consuming import Consumer
-from stoker.session.describing import context_of
 from stoker.session.events import Event
 from stoker.session.inference import Inference
 from stoker.session.intake import Intake
 from stoker.session.learner import Learner
-from stoker.session.opening import begin_learning, restore_newest
+from stoker.session.opening import Opened
 from stoker.session.pacing import Pace, Progress
-from stoker.session.policies import PolicyBuffer
 from stoker.session.snapshot import PolicySnapshot
 from stoker.session.turns import Turn
 from stoker.session.watching import Watch
-from stoker.stats import StatsTracker
 from stoker.threads import DedicatedThread
 from stoker.writer import Writer
 
@@ -51,23 +45,25 @@ _FINISHING = ("writer", "recorders", "watch")
 
 
 class Engine:
-    """Everything in a session that runs by itself. Started once, stopped once, in one task.
+    """Everything in a session that runs by itself, on one event loop.
 
     Args:
-        agent: what learns.
+        learner: what learns; restored, with its journal open.
+        opened: what was found when it was restored.
         run: where rows and checkpoints go; None: nowhere.
-        stats: over training episodes.
         config: the session's settings.
-        recording: where records of the metrics go, beside the run.
+        recording: where records of the metrics go, beside the run; open.
+        thread: the learner's. The engine closes it.
     """
 
     def __init__(
         self,
-        agent: LearningAgent,
+        learner: Learner,
+        opened: Opened,
         run: TrainingRun | None,
-        stats: StatsTracker,
         config: SessionConfig,
         recording: Recording,
+        thread: DedicatedThread,
     ) -> None:
         self.run = run
         self.config = config
@@ -78,49 +74,27 @@ class Engine:
             all_journal=config.keep_journal == "all",
         )
         self.recording = recording
-        self.learner = Learner(agent, config, stats, run, recording.statistics)
+        self.learner = learner
         self.failure: tuple[str, BaseException] | None = None
-        """The part that died first, and of what."""
-        self.best: tuple[float, int] | None = None
+        """The part that failed first, and why."""
+        self.best = opened.best
         """The highest mean reward that was evaluated, and the steps of the policy that reached it."""
-        self.saved_best: tuple[float, int] | None = None
+        self.saved_best = opened.best
         """The same, as far as its file is on disk: what the metadata may speak of."""
-        self.turn = Turn()
+        self.turn = opened.turn
         """With lockstep, after a resume: the running episodes, and who was the last to step."""
-        self.first_step = 0
-        self._has_begun = False
-        self._ended_by: BaseException | None = None
-        self._is_settled = True
-        self.started_at = self.ended_at = 0.0
-
-    async def start(self) -> None:
-        """Lock the run, restore its newest checkpoint, if it has one, and set the tasks going.
-
-        Raises:
-            RunLocked: Somebody else writes the run.
-            ConfigError, CheckpointCorrupt, JournalBroken: The run cannot be gone on with.
-            ConfigError, MissingDependency, RecorderFailed: A recorder cannot be used.
-            WriteFailed: Nothing can be written there.
-        """
-        config = self.config
-        self._thread = DedicatedThread("stoker-learner")
-        try:
-            self.policies = await self._open()
-            await self.recording.open(context_of(self.learner, self.run, config))
-        except BaseException:
-            self._thread.close()
-            if self._has_begun and self.run is not None:
-                self.run.end_session(settled=True)
-            raise
+        self.first_step = learner.total_steps
+        self.started_at = time.monotonic()
+        self.ended_at = 0.0
+        self.is_settled = False
+        """Whether the engine has ended and no thread of it uses the agent or the run any more."""
+        self.policies = opened.policies
         self.queue: BatchQueue[Event] = BatchQueue(config.queue_capacity)
         self.inference = Inference(self.policies, config.inference)
         self.intake = Intake(
-            self.learner.agent,
-            self.learner.total_steps,
-            config.max_steps,
-            keeps_versions=config.keeps_versions,
+            learner.agent, learner.total_steps, config.max_steps, keeps_versions=config.keeps_versions
         )
-        if not self.learner.may_learn:
+        if not learner.may_learn:
             self.intake.end()
         self.pace = Pace(
             config.max_staleness,
@@ -136,60 +110,60 @@ class Engine:
             sync_bytes=config.flush_bytes,
             replace_interval_s=config.metadata_interval_s,
         )
-        self.consumer = Consumer(self, self._thread)
+        self.consumer = Consumer(self, thread)
         self.watch = Watch(self)
+        self._thread = thread
+        self._ending = anyio.Event()
+        self._ended_by: BaseException | None = None
+        self._on_failure: list[Callable[[], None]] = []
         self._drained, self._written, self._recorded = anyio.Event(), anyio.Event(), anyio.Event()
         self._replies: set[Reply[Any]] = set()
         self._shields: dict[str, anyio.CancelScope] = {}
-        self.first_step = self.learner.total_steps
-        self.started_at = time.monotonic()
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        self._tasks.start_soon(self._guarded, "agent", self.consumer.run, self._drained)
-        self._tasks.start_soon(self._guarded, "writer", self.writer.run, self._written)
-        self._tasks.start_soon(self._guarded, "policy", self.inference.run, anyio.Event())
-        self._tasks.start_soon(self._guarded, "watch", self.watch.run, anyio.Event())
-        self._tasks.start_soon(self._guarded, "recorders", self.recording.run, self._recorded)
 
-    async def _open(self) -> PolicyBuffer:
-        run, learner, thread = self.run, self.learner, self._thread
-        if run is not None:
-            await to_thread.run_sync(run.begin_session)
-            self._has_begun = True
-            self.turn = await thread.run(restore_newest, learner, run)
-            if run.is_new:
-                run.is_new = False
-            else:
-                self.best = self.saved_best = await thread.run(run.load_best_score)
-                await run.begin_attempt(
-                    learner.total_steps, learner.total_episodes, learner.n_events, learner.opt_steps
-                )
-        return await thread.run(begin_learning, learner, self.config, run, self.turn)
+    async def live(self) -> None:
+        """Run all parts until ``end`` or a failure; then drain, make durable, save, and end them.
 
-    async def stop(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        """Drain, make durable, save, and end the tasks; the arguments and the result are ``__aexit__``'s.
-
-        Raises:
-            SessionFailed: A part of the session died.
+        Cancelled, which happens when the event loop ends, it does the same as far as its parts still can.
         """
-        # Winding down is a task of the group: a native cancellation of this task (asyncio.timeout, say) goes
-        # through a shield, but the group waits for its tasks whatever comes.
-        self._ended_by = error
-        self._tasks.start_soon(self._wind_down)
-        passes = isinstance(error, get_cancelled_exc_class()) or type(error) is BaseExceptionGroup
-        given = (kind, error, traceback) if passes else (None, None, None)
-        try:
-            handled = await self._tasks.__aexit__(*given) and passes
-        finally:
-            self.ended_at = time.monotonic()
-            # While a call that was given up still runs, this process is not done with the run.
-            if self.run is not None:
-                self.run.end_session(settled=self._is_settled)
-            if self.failure is not None:  # says more than the group or the cancellation that it led to
-                raise SessionFailed(*self.failure)
-        return bool(handled)
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                for part, run, done in (
+                    ("agent", self.consumer.run, self._drained),
+                    ("writer", self.writer.run, self._written),
+                    ("policy", self.inference.run, anyio.Event()),
+                    ("watch", self.watch.run, anyio.Event()),
+                    ("recorders", self.recording.run, self._recorded),
+                ):
+                    tasks.start_soon(self._guarded, part, run, done)
+                with contextlib.suppress(get_cancelled_exc_class()):
+                    await self._ending.wait()
+                self.end()
+                scope.shield = True
+                try:
+                    await self._wind_down()
+                except BaseException as error:
+                    self.fail("session", error)
+                    raise
+                finally:
+                    self.ended_at = time.monotonic()
+                    for shield in self._shields.values():
+                        shield.cancel()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Let ``live`` wind down; nothing happens if it does already.
+
+        Args:
+            error: what the block of ``async with`` was left with.
+        """
+        if not self._ending.is_set():
+            self._ended_by = error
+            self._ending.set()
+
+    def when_failed(self, tell: Callable[[], None]) -> None:
+        """Call this, on the event loop, when a part has failed; at once if one has."""
+        if self.failure is not None:
+            tell()
+        self._on_failure.append(tell)
 
     # Asking and being answered --------------------------------------------------------------------
 
@@ -263,15 +237,18 @@ class Engine:
             try:
                 with Contained(f"the {part}"):
                     await run()
-            except BaseException as error:
+            except GeneratorExit:  # the event loop was dropped
+                raise
+            except (get_cancelled_exc_class(), asyncio.CancelledError) as error:
                 # Inside the shield only its own cancel() may cancel; any other CancelledError is the part's
-                # own, or a native one (asyncio.run cancels every task at its end): the part is dead.
-                is_cancelled = isinstance(error, (get_cancelled_exc_class(), asyncio.CancelledError))
-                if is_cancelled and shield.cancel_called:
+                # own, or a native one: the part is dead.
+                if shield.cancel_called:
                     raise
+                cause = SessionError("its task was cancelled; close the session before its event loop ends")
+                cause.__cause__ = error
+                self.fail(part, cause)
+            except BaseException as error:  # noqa: BLE001 - raised where the session is closed
                 self.fail(part, error)
-                if not is_cancelled and not isinstance(error, Exception):
-                    raise
             finally:
                 done.set()
 
@@ -301,27 +278,26 @@ class Engine:
         for name, shield in self._shields.items():
             if name == part or name not in _FINISHING:
                 shield.cancel()
-        self._tasks.cancel_scope.cancel()
+        self.end()
+        for tell in self._on_failure:
+            tell()
 
     async def _wind_down(self) -> None:
         """Drain the queue into the learner, the learner into the writer, the writer onto the disk."""
-        with anyio.CancelScope(shield=True):
-            self.queue.close(lambda: SessionClosed("observe", entered=True))
-            self.pace.moved()
-            await self._drained.wait()  # the watch ends it, should nothing move
-            self.consumer.due_changed.set()
-            self.writer.close(lambda: SessionClosed("write", entered=True))
-            await self._written.wait()
-            await self.recording.close(self._outcome())
-            await self._recorded.wait()
-            self.inference.close(lambda: SessionClosed("act", entered=True))
-            for reply in self._replies:
-                reply.fail(SessionClosed("wait", entered=True))
-            for shield in self._shields.values():
-                shield.cancel()
-            if self.failure is not None:  # an update may still be running, on an agent that is read next
-                self._is_settled = await self._settle()
-            self._thread.close()
+        self.queue.close(lambda: SessionClosed("observe", entered=True))
+        self.pace.moved()
+        await self._drained.wait()  # the watch ends it, should nothing move
+        self.consumer.due_changed.set()
+        self.writer.close(lambda: SessionClosed("write", entered=True))
+        await self._written.wait()
+        await self.recording.close(self._outcome())
+        await self._recorded.wait()
+        self.inference.close(lambda: SessionClosed("act", entered=True))
+        for reply in self._replies:
+            reply.fail(SessionClosed("wait", entered=True))
+        # After a failure an update may still be running, on an agent that is read next.
+        self.is_settled = self.failure is None or await self._settle()
+        self._thread.close()
 
     def _outcome(self) -> Outcome:
         if self.failure is not None:

@@ -18,7 +18,7 @@ from stoker.session import saving
 from stoker.session.engine import Engine
 from stoker.session.events import EvalEpisodeEnded
 from stoker.session.snapshot import PolicySnapshot
-from stoker.stats import EpisodeRecord, EvalReport
+from stoker.stats import EpisodeRecord, EvalReport, StatsTracker
 
 __all__ = ["Evaluations"]
 
@@ -38,31 +38,35 @@ class Evaluations:
     """The evaluation episodes of one session.
 
     Args:
-        engine: of the session.
+        stats: what is kept over training episodes; the same is kept over these.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, stats: StatsTracker) -> None:
+        self._stats = stats
         self._records: deque[tuple[int | None, EpisodeRecord]] = deque(maxlen=_KEPT)
         self._turn = anyio.Lock()
 
-    async def add(self, record: EpisodeRecord, snapshot: PolicySnapshot | None) -> None:
+    async def add(self, engine: Engine, record: EpisodeRecord, snapshot: PolicySnapshot | None) -> None:
         """Log one episode, which was checked: of the snapshot's policy, or else of the present one."""
         steps = None if snapshot is None else snapshot.total_steps
-        await self._engine.queue.put(EvalEpisodeEnded(record, steps))
+        await engine.queue.put(EvalEpisodeEnded(record, steps))
         self._records.append((steps, record))
 
     async def save_best(
-        self, mean: float, snapshot: PolicySnapshot | None, pin: Callable[[], Awaitable[PolicySnapshot]]
+        self,
+        engine: Engine,
+        mean: float,
+        snapshot: PolicySnapshot | None,
+        pin: Callable[[], Awaitable[PolicySnapshot]],
     ) -> bool:
         """Keep the policy if it is among the best that are kept; say whether it is the very best.
 
         Args:
+            engine: of the session.
             mean: its mean reward.
             snapshot: the policy; None: what ``pin`` gives.
             pin: pins the present policy.
         """
-        engine = self._engine
         async with self._turn:
             is_best = engine.best is None or mean > engine.best[0]
             if not is_best and (engine.run is None or engine.config.keep_best == 1):
@@ -91,7 +95,7 @@ class Evaluations:
         """
         if type(n_episodes) is not int or n_episodes < 1:
             raise ConfigError(f"n_episodes={n_episodes!r}: give an int of at least 1")
-        stats = self._engine.learner.stats.fresh()
+        stats = self._stats.fresh()
         last = list(self._records)[-n_episodes:]
         for _, record in last:
             stats.update(record)

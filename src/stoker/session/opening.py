@@ -1,12 +1,13 @@
-"""How a session comes upon its run: locked, restored from what is whole, a new attempt begun.
+"""Open a session on its run: restore the newest checkpoint, begin an attempt, open the journal.
 
-Everything here blocks, and runs in the learner's thread before the first event.
+Everything here blocks, and runs in the learner's thread before the first event, on a run that is locked.
 """
 
 from __future__ import annotations
 
 import logging
 import shlex
+from typing import NamedTuple
 
 import torch
 
@@ -21,12 +22,44 @@ from stoker.session.policies import PolicyBuffer
 from stoker.session.restoring import restore
 from stoker.session.turns import Turn, read_turn
 
-__all__ = ["begin_learning", "restore_newest"]
+__all__ = ["Opened", "open_learning"]
 
 logger = logging.getLogger("stoker.session")
 
 
-def restore_newest(learner: Learner, run: TrainingRun) -> Turn:
+class Opened(NamedTuple):
+    """What a session starts with.
+
+    Attributes:
+        policies: the copies that act.
+        turn: with lockstep, after a resume: where the running episodes stood.
+        best: the highest mean reward so far that is on disk, and the steps of its policy.
+    """
+
+    policies: PolicyBuffer
+    turn: Turn
+    best: tuple[float, int] | None
+
+
+def open_learning(learner: Learner, config: SessionConfig, run: TrainingRun | None) -> Opened:
+    """Restore the newest checkpoint, if there is one, and let the learner begin.
+
+    Raises:
+        CheckpointCorrupt, CheckpointNotFound, JournalBroken, ConfigError: As for ``_restore_newest``.
+        WriteFailed: Nothing can be written there.
+    """
+    turn, best = Turn(), None
+    if run is not None:
+        turn = _restore_newest(learner, run)
+        if run.is_new:
+            run.is_new = False
+        else:
+            best = run.load_best_score()
+            run.note_attempt(learner.total_steps, learner.total_episodes, learner.n_events, learner.opt_steps)
+    return Opened(_begin_learning(learner, config, run, turn), turn, best)
+
+
+def _restore_newest(learner: Learner, run: TrainingRun) -> Turn:
     """Become what the newest checkpoint holds that can be given back whole; older ones are tried, and told.
 
     Returns:
@@ -80,7 +113,7 @@ def _tell_lost_rows(learner: Learner, run: TrainingRun) -> None:
         logger.warning("%s; the training goes on all the same; `%s` says more", lost, words)
 
 
-def begin_learning(
+def _begin_learning(
     learner: Learner, config: SessionConfig, run: TrainingRun | None, turn: Turn
 ) -> PolicyBuffer:
     """Open the journal, make the acting copies, and give up the episodes that nobody goes on with."""

@@ -12,46 +12,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any
 
 from anyio.lowlevel import checkpoint
 
 from stoker.agents.protocol import LearningAgent
-from stoker.errors import ConfigError, SessionClosed, SessionError, SessionFailed
-from stoker.queues import BatchQueue
+from stoker.errors import ConfigError, SessionError
 from stoker.recorders import Recorder, Recording, Value, checked_record
 from stoker.runs import TrainingRun
 from stoker.session.config import check_parts, session_config
-from stoker.session.engine import Engine
 from stoker.session.evaluations import Evaluations
 from stoker.session.events import (
     BarrierRequested,
     CheckpointRequested,
     EpisodeEnded,
     EpisodeStarted,
-    Event,
     FlushRequested,
     MetricsGiven,
     OptimizationRequested,
     SnapshotRequested,
 )
 from stoker.session.intake import checked_batch, checked_number
-from stoker.session.readings import Readings, State
+from stoker.session.lifecycle import Lifecycle
 from stoker.session.snapshot import PolicySnapshot
 from stoker.stats import EpisodeRecord, EvalReport, StatsTracker, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
 __all__ = ["TrainingSession"]
 
-T = TypeVar("T")
 _OPTS_AT_ONCE = 256
 
 
-class TrainingSession(Readings):
-    """One training in progress; an async context manager, entered once.
+class TrainingSession(Lifecycle):
+    """One training in progress: an async context manager, or between ``open`` and ``close``; opened once.
 
-    Any number of tasks may call it concurrently, each under an ``actor_id`` of its own. Leaving it drains
+    Any number of tasks may call it concurrently, each under an ``actor_id`` of its own. Closing it drains
     what was accepted, makes it durable, writes a final checkpoint and raises what went wrong.
 
     Given a resumed run, it goes on from the newest checkpoint that loads: weights, optimizer, replay,
@@ -79,34 +74,12 @@ class TrainingSession(Readings):
         stats: StatsTracker | None = None,
         **settings: Any,
     ) -> None:
-        self.config = session_config(settings)
+        config = session_config(settings)
         check_parts(agent, run)
         recording = recorders if isinstance(recorders, Recording) else Recording(recorders)
         stats = stats if stats is not None else StatsTracker()
-        super().__init__(Engine(agent, run, stats, self.config, recording))
-        self._evaluations = Evaluations(self.engine)
-        self._queue: BatchQueue[Event] = BatchQueue(1)
-        self._queue.close()  # until it is entered
-
-    async def __aenter__(self) -> Self:
-        if self._state != State.NEW:
-            raise SessionError("a session is entered once: make a new one, with the same agent and run")
-        await self.engine.start()
-        self.intake = self.engine.intake
-        self._is_lockstep = self.config.lockstep
-        self._is_paced = self.config.max_staleness is not None
-        if self._is_lockstep:
-            self.intake.is_plain = False
-        self._queue = self.engine.queue
-        self._state = State.OPEN
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        self._state = State.LEFT
-        self.intake.is_plain = False  # observe goes the long way now, and is refused there
-        return await self.engine.stop(kind, error, traceback)
+        super().__init__(agent, run, stats, config, recording)
+        self._evaluations = Evaluations(stats)
 
     # Actors ---------------------------------------------------------------------------------------
 
@@ -256,7 +229,7 @@ class TrainingSession(Readings):
             InvalidExperience: A number in the record is not finite.
         """
         self.require_open("on_eval_episode")
-        await self._evaluations.add(check_record(record), snapshot)
+        await self._evaluations.add(self.engine, check_record(record), snapshot)
 
     async def maybe_save_best(self, mean_reward: float, snapshot: PolicySnapshot | None = None) -> bool:
         """Keep the policy as ``best`` if its mean reward is strictly above the best so far, ever.
@@ -275,7 +248,7 @@ class TrainingSession(Readings):
         """
         self.require_open("maybe_save_best")
         mean = checked_number("mean_reward", mean_reward)
-        return await self._evaluations.save_best(mean, snapshot, self.snapshot)
+        return await self._evaluations.save_best(self.engine, mean, snapshot, self.snapshot)
 
     def eval_report(self, n_episodes: int) -> EvalReport:
         """The stats over the last ``n_episodes`` evaluation episodes of this process, at most 1,000.
@@ -297,7 +270,7 @@ class TrainingSession(Readings):
         Raises:
             ConfigError: A name or a value cannot be recorded.
         """
-        self.engine.learner.book.store(values)
+        self._learner.book.store(values)
 
     async def record(self, values: Mapping[str, Value], total_steps: int | None = None) -> None:
         """Record values by themselves, of the given step or of this place among the events.
@@ -357,7 +330,7 @@ class TrainingSession(Readings):
         A resume starts from it or from a later one. Rows and journal up to this point are on disk, too.
         """
         self.require_open("checkpoint")
-        if self.engine.run is None:
+        if self.run is None:
             raise ConfigError("checkpoint: this session has no run to write to; give TrainingSession a run")
         await self.engine.request(CheckpointRequested)
 
@@ -413,14 +386,3 @@ class TrainingSession(Readings):
             raise
         finally:
             intake.end_observing(actor_id)
-
-    def require_open(self, what: str) -> None:
-        """Refuse a call that needs a running session.
-
-        Raises:
-            SessionClosed, SessionFailed: It does not run.
-        """
-        if self.engine.failure is not None:
-            raise SessionFailed(*self.engine.failure)
-        if self._state != State.OPEN:
-            raise SessionClosed(what, entered=self._state == State.LEFT)

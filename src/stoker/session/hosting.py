@@ -1,0 +1,230 @@
+"""The host task: a session lives in a task of the event loop, so that any task can open and close it.
+
+No cancel scope or task group of a caller surrounds the host, and no native cancellation of a caller reaches
+it: a caller who is cancelled in ``open`` or ``close`` cannot leave a session half open or half closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Callable, Coroutine
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+from anyio.lowlevel import current_token
+
+from stoker.errors import SessionClosed, SessionError, SessionFailed
+from stoker.recorders import Recording
+from stoker.replies import Reply
+from stoker.runs import TrainingRun
+from stoker.session.claiming import Claim
+from stoker.session.config import SessionConfig
+from stoker.session.describing import context_of
+from stoker.session.engine import Engine
+from stoker.session.learner import Learner
+from stoker.session.opening import open_learning
+from stoker.shielding import wait_to_the_end
+from stoker.threads import DedicatedThread, call_soon_here
+
+__all__ = ["Body", "Host"]
+
+logger = logging.getLogger("stoker.session")
+_tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps no task alive
+
+
+class Host:
+    """Opens an engine, runs it and closes it, in a task of its own. Get one from ``open``."""
+
+    def __init__(self, claim: Claim) -> None:
+        self._claim = claim
+        self._engine: Engine | None = None
+        self._opened: Reply[None] = Reply()
+        self._opening = anyio.CancelScope()
+        self._ended = anyio.Event()
+        self._loop = current_token()
+        self._call_soon = call_soon_here()
+
+    @classmethod
+    async def open(
+        cls, learner: Learner, run: TrainingRun | None, config: SessionConfig, recording: Recording
+    ) -> Self:
+        """Claim agent and run, restore the newest checkpoint, open the recorders and start the engine.
+
+        All or nothing: if it fails or is cancelled, agent and run are free again when it raises. A disk that
+        does not answer delays that for ``stall_timeout_s`` at most; then they are free when it answers.
+
+        Args:
+            learner: what learns; new.
+            run: where the session writes, or None.
+            config: the session's settings.
+            recording: where records of the metrics go.
+
+        Raises:
+            SessionError: The agent is in another open session.
+            RunLocked: The run is written by another session.
+            ConfigError, CheckpointCorrupt, CheckpointNotFound, JournalBroken: The run cannot be resumed.
+            ConfigError, MissingDependency, RecorderFailed: A recorder cannot be used.
+            WriteFailed: Nothing can be written there.
+        """
+        host = cls(Claim(learner.agent, run))
+        _start(partial(host._live, learner, run, config, recording))
+        try:
+            await host._opened.wait()
+        except BaseException:
+            host._opening.cancel()
+            if host._engine is not None:
+                host._engine.end()
+            await wait_to_the_end(host._ended)
+            raise
+        return host
+
+    @property
+    def engine(self) -> Engine:
+        """What it hosts.
+
+        Raises:
+            SessionClosed: It is not open yet.
+        """
+        if self._engine is None:
+            raise SessionClosed("engine", entered=False)
+        return self._engine
+
+    async def close(self, error: BaseException | None = None) -> None:
+        """Let the engine wind down, and wait for its end, also when cancelled.
+
+        Args:
+            error: what the block of ``async with`` was left with.
+
+        Raises:
+            SessionFailed: A part of the session failed.
+            SessionError: The session was opened on another event loop, which has not closed it.
+        """
+        if not self._ended.is_set():
+            if current_token() != self._loop:
+                raise SessionError("close: this session was opened on another event loop; close it there")
+            self.engine.end(error)
+            await wait_to_the_end(self._ended)
+        if self.engine.failure is not None:
+            raise SessionFailed(*self.engine.failure)
+
+    def end_soon(self) -> None:
+        """Let the engine wind down, without waiting for it. From any thread.
+
+        Raises:
+            RuntimeError: The event loop was closed.
+        """
+        self._call_soon(self.engine.end)
+
+    async def _live(
+        self, learner: Learner, run: TrainingRun | None, config: SessionConfig, recording: Recording
+    ) -> None:
+        try:
+            self._engine = engine = await self._open(learner, run, config, recording)
+            if self._opening.cancel_called:
+                engine.end()
+            self._opened.set(None)
+            try:
+                await engine.live()
+            finally:
+                self._claim.release(settled=engine.is_settled)
+        except GeneratorExit:  # the event loop was dropped
+            raise
+        except anyio.get_cancelled_exc_class() as error:  # no caller can cancel the host
+            ended = SessionError("open: the event loop ended before the session was open")
+            ended.__cause__ = error
+            self._opened.fail(ended)
+        except BaseException as error:  # noqa: BLE001 - raised by ``open``
+            self._opened.fail(error)
+        finally:
+            self._ended.set()
+
+    async def _open(
+        self, learner: Learner, run: TrainingRun | None, config: SessionConfig, recording: Recording
+    ) -> Engine:
+        thread = DedicatedThread("stoker-learner")
+        engine: Engine | None = None
+        try:
+            with self._opening:
+                restore = partial(open_learning, learner, config, run)
+                opened = await thread.run(self._claim.open, restore, abandon_on_cancel=True)
+                await recording.open(context_of(learner, run, config))
+                engine = Engine(learner, opened, run, config, recording, thread)
+                return engine
+        finally:
+            if engine is None:
+                await self._give_up(thread, config.stall_timeout_s)
+        raise SessionClosed("open", entered=True)  # the caller was cancelled
+
+    async def _give_up(self, thread: DedicatedThread, patience_s: float) -> None:
+        self._claim.release()
+        with anyio.CancelScope(shield=True):
+            if not await thread.settle(patience_s):
+                logger.warning(
+                    "opening a session %s was given up; agent and run stay taken until its call returns",
+                    self._claim,
+                )
+        thread.close()
+
+
+class Body:
+    """The block of ``async with session``: cancelled when the session fails, in the task that entered it."""
+
+    def __init__(self) -> None:
+        self._entered_in = anyio.get_current_task()
+        self._task = _asyncio_task()
+        self._scope = anyio.CancelScope()
+        self._scope.__enter__()
+
+    def cancel(self) -> None:
+        """Cancel what the block does."""
+        self._scope.cancel()
+
+    def leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """End the block; the arguments and the result are those of ``__exit__``.
+
+        Raises:
+            SessionError: The block was entered by another task, which still runs, or something inside of it
+                was not left.
+        """
+        here = anyio.get_current_task()
+        if here == self._entered_in:
+            try:
+                return bool(self._scope.__exit__(kind, error, traceback))
+            except RuntimeError as problem:
+                raise SessionError(
+                    "`async with session` was left before a task group or cancel scope that was entered in "
+                    "it: leave that first, or use session.open() and session.close()"
+                ) from problem
+        if self._task is None or not self._task.done():
+            raise SessionError(
+                f"`async with session` was entered in task {self._entered_in.name!r}, which still runs, and "
+                f"left in task {here.name!r}; use session.open() and session.close() instead"
+            )
+        return False
+
+
+def _start(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Start a task that belongs to the event loop; it must not raise."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        from trio.lowlevel import spawn_system_task
+
+        spawn_system_task(run, name="stoker-session", context=contextvars.copy_context())
+    else:
+        task = loop.create_task(run(), name="stoker-session")
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+
+
+def _asyncio_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # on trio
+        return None

@@ -239,16 +239,18 @@ class Engine:
                     await run()
             except GeneratorExit:  # the event loop was dropped
                 raise
-            except (get_cancelled_exc_class(), asyncio.CancelledError) as error:
+            except BaseException as error:
                 # Inside the shield only its own cancel() may cancel; any other CancelledError is the part's
                 # own, or a native one: the part is dead.
-                if shield.cancel_called:
-                    raise
-                cause = SessionError("its task was cancelled; close the session before its event loop ends")
-                cause.__cause__ = error
+                cause = error
+                if isinstance(error, (get_cancelled_exc_class(), asyncio.CancelledError)):
+                    if shield.cancel_called:
+                        raise
+                    cause = SessionError(
+                        "its task was cancelled; close the session before its event loop ends"
+                    )
+                    cause.__cause__ = error
                 self.fail(part, cause)
-            except BaseException as error:  # noqa: BLE001 - raised where the session is closed
-                self.fail(part, error)
             finally:
                 done.set()
 

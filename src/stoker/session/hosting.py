@@ -133,12 +133,12 @@ class Host:
                 self._claim.release(settled=engine.is_settled)
         except GeneratorExit:  # the event loop was dropped
             raise
-        except anyio.get_cancelled_exc_class() as error:  # no caller can cancel the host
-            ended = SessionError("open: the event loop ended before the session was open")
-            ended.__cause__ = error
-            self._opened.fail(ended)
         except BaseException as error:  # noqa: BLE001 - raised by ``open``
-            self._opened.fail(error)
+            cause = error
+            if isinstance(error, anyio.get_cancelled_exc_class()):  # which no caller can do
+                cause = SessionError("open: the event loop ended before the session was open")
+                cause.__cause__ = error
+            self._opened.fail(cause)
         finally:
             self._ended.set()
 

@@ -185,8 +185,8 @@ class Body:
 
     def leave(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        """End the block; the arguments and the result are those of ``__exit__``.
+    ) -> None:
+        """End the block; the arguments are those of ``__exit__``.
 
         Raises:
             SessionError: The block was entered by another task, which still runs, or something inside of it
@@ -195,18 +195,17 @@ class Body:
         here = anyio.get_current_task()
         if here == self._entered_in:
             try:
-                return bool(self._scope.__exit__(kind, error, traceback))
+                self._scope.__exit__(kind, error, traceback)
             except RuntimeError as problem:
                 raise SessionError(
                     "`async with session` was left before a task group or cancel scope that was entered in "
                     "it: leave that first, or use session.open() and session.close()"
                 ) from problem
-        if self._task is None or not self._task.done():
+        elif self._task is None or not self._task.done():
             raise SessionError(
                 f"`async with session` was entered in task {self._entered_in.name!r}, which still runs, and "
                 f"left in task {here.name!r}; use session.open() and session.close() instead"
             )
-        return False
 
 
 def _start(run: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -95,12 +95,13 @@ class Lifecycle(Readings):
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    ) -> None:
         body, self._body = self._body, None
         try:
-            return body is not None and body.leave(kind, error, traceback)
+            if body is not None:
+                body.leave(kind, error, traceback)
         finally:
-            await self._close(error)
+            await self._close(error)  # raises the failure, if that is what cancelled the block
 
     def require_open(self, what: str) -> None:
         """Refuse a call that needs a running session.

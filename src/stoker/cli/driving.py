@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -22,7 +21,7 @@ from stoker.cli.readings import Gauges, Reading
 from stoker.cli.signals import Guard
 from stoker.cli.stored import has_checkpoint
 from stoker.cli.summary import json_line, result_of, summary
-from stoker.cli.view import NoView, View, view_for
+from stoker.cli.view import View, view_for
 from stoker.errors import ConfigError, SessionFailed, StokerError, first_error
 from stoker.threads import DedicatedThread
 
@@ -77,7 +76,7 @@ class Driver:
         self._agent = agent
         self._shown = shown
         self._guard = guard
-        self._console = _SteadyConsole(stderr=True)
+        self._console = Console(stderr=True)
         title = f"{config.agent} · {config.env} · {config.num_envs} environments"
         self._view: View = view_for(self._console, title, progress=shown.progress)
         # Drawing takes milliseconds, which actors on the event loop would feel, and where the terminal takes
@@ -146,19 +145,13 @@ class Driver:
         try:
             while True:
                 self._reading = gauges.read()
-                await self._drawing.run(self._show, self._reading, abandon_on_cancel=True)
+                await self._drawing.run(self._view.show, self._reading, abandon_on_cancel=True)
                 await anyio.sleep(_REFRESH_S)
         finally:
             self._reading = gauges.read()
-            await self._draw(partial(self._show, self._reading, last=True))
+            await self._draw(partial(self._view.show, self._reading, last=True))
 
     # Drawing --------------------------------------------------------------------------------------
-
-    def _show(self, reading: Reading, *, last: bool = False) -> None:
-        try:
-            self._view.show(reading, last=last)
-        except OSError:  # nobody can see it any more; the training goes on
-            self._view = NoView()
 
     def _close(self) -> None:
         self._view.close()
@@ -250,15 +243,6 @@ def stuck_line(session: TrainingSession, *, loop_turns: bool = True) -> str:
     if health.writer is not None:
         busy.append(f"the writer has been {health.writer} for {health.writer_s:.1f} s")
     return "; ".join(busy) or "an environment or an evaluation has not come back"
-
-
-class _SteadyConsole(Console):
-    """Standard error whose reader may leave: the rest is said to nobody, and the training goes on."""
-
-    def on_broken_pipe(self) -> None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stderr.fileno())
-        os.close(nowhere)
 
 
 def run_async(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:

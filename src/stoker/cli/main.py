@@ -1,7 +1,7 @@
 """``stoker COMMAND ...``: which command, and how what it raises becomes one line and an exit code.
 
     0    done, or stopped in good order          2    a usage error: nothing was started
-    1    a failure                               130  left at once: a second Ctrl-C, or one before it began
+    1    a failure, or output that was lost      130  left at once: a second Ctrl-C, or one before it began
 
 Commands are imported when they are called, so that help and usage errors come at once.
 """
@@ -17,6 +17,7 @@ from importlib import import_module
 from stoker import __version__
 from stoker.cli.limits import start_clock
 from stoker.cli.notices import notices_on_stderr
+from stoker.cli.streams import steady_streams
 from stoker.errors import ConfigError, Stalled, StokerError
 
 __all__ = ["main"]
@@ -49,13 +50,27 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    """Run a command line and return its exit code.
+
+    Args:
+        argv: the words behind ``stoker``; None: those of this process, whose standard streams are then made
+            steady (see ``stoker.cli.streams``).
+    """
     start_clock(with_process=argv is None)
+    if argv is not None:
+        return _run(list(argv))
+    with steady_streams() as output:
+        try:
+            code = _run(sys.argv[1:])
+        except SystemExit as leaving:  # after --help
+            code = int(leaving.code or 0)
+        return output.checked(code)
+
+
+def _run(args: list[str]) -> int:
     try:
         with notices_on_stderr():
-            code = _dispatch(args)
-        sys.stdout.flush()
+            return _dispatch(args)
     except StokerError as error:
         print(f"stoker: error: {_one_line(error)}", file=sys.stderr)
         code = 2 if isinstance(error, ConfigError) else 1
@@ -65,14 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr.flush()
             os._exit(code)
         return code
-    except BrokenPipeError:  # `stoker ls | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except KeyboardInterrupt:
         print("stoker: interrupted", file=sys.stderr)
         return 130
-    else:
-        return code
 
 
 def _dispatch(args: list[str]) -> int:

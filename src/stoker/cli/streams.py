@@ -1,0 +1,100 @@
+"""Standard streams of a command that cannot end it: closed, full, gone, or unable to encode a character.
+
+Text for people goes to standard error: what cannot be written there is dropped, since there is no other place
+to say so. Results go to standard output: what is lost there makes the command fail when it ends, not before,
+so that a training is saved first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import sys
+from collections.abc import Generator
+from typing import Any, TextIO
+
+__all__ = ["StandardOutput", "steady_streams"]
+
+_MODES = ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY))
+"""How a closed descriptor is filled. Standard output is opened for reading: writing to it still fails."""
+
+
+class _Sink(io.FileIO):
+    """A file that drops what it cannot take, and remembers why."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        size = memoryview(data).nbytes
+        try:
+            written = super().write(data)
+        except OSError as error:
+            self.error = self.error or error
+            return size
+        if not written:  # None: others have set it non-blocking, and it is full
+            self.error = self.error or BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            return size
+        return written
+
+
+class StandardOutput:
+    """What became of the text for standard output."""
+
+    def __init__(self, sink: _Sink) -> None:
+        self._sink = sink
+
+    def checked(self, code: int) -> int:
+        """The exit code: 1 in place of 0 if text was lost, with one line on standard error saying why.
+
+        A reader that has left, as in ``stoker ls | head``, needs no line.
+        """
+        with contextlib.suppress(ValueError):  # closed by what ran
+            sys.stdout.flush()
+        error = self._sink.error
+        if error is None:
+            return code
+        if not isinstance(error, BrokenPipeError):
+            why = "it is closed" if error.errno == errno.EBADF else error.strerror
+            print(f"stoker: error: standard output is incomplete: {why}", file=sys.stderr)
+        return code or 1
+
+
+@contextlib.contextmanager
+def steady_streams() -> Generator[StandardOutput]:
+    """Replace ``sys.stdin``, ``sys.stdout`` and ``sys.stderr`` for the life of a command's process.
+
+    A closed descriptor is filled: the next file that is opened would get its number, and whatever is printed.
+    """
+    for descriptor, mode in _MODES:
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, mode)  # takes the lowest free number, which is this one
+    before = sys.stdin, sys.stdout, sys.stderr
+    out, err = _Sink(1, "w", closefd=False), _Sink(2, "w", closefd=False)
+    with contextlib.suppress(OSError, ValueError):
+        for stream in before[1:]:
+            if stream is not None:  # pyright: ignore[reportUnnecessaryComparison] - it is where it was closed
+                stream.flush()
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = _text(out, before[1]), _text(err, before[2])
+    try:
+        yield StandardOutput(out)
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        sys.stdin, sys.stdout, sys.stderr = before
+
+
+def _text(sink: _Sink, before: TextIO | None) -> io.TextIOWrapper:
+    """Text in the encoding of the stream before; a character that it lacks becomes an escape."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(sink),
+        encoding="utf-8" if before is None else before.encoding,
+        errors="backslashreplace",
+        line_buffering=sink.fileno() == 2 or sink.isatty(),
+    )

@@ -154,6 +154,21 @@ class ForgetsItsCount(Odd):
         super().load_state_dict({**state, "n_added": 0})
 
 
+class CopiesShareRows(Odd):
+    def __deepcopy__(self, memo: Any) -> Any:
+        made = CopiesShareRows(self.capacity, 0)
+        made.load_state_dict(self.state_dict())
+        made._storage, made._put_one = self._storage, self._put_one
+        return made
+
+
+class CopiesBeginAnew(Odd):
+    def __deepcopy__(self, memo: Any) -> Any:
+        made = CopiesBeginAnew(self.capacity, 0)
+        made.load_state_dict({**self.state_dict(), "generator": torch.Generator().get_state()})
+        return made
+
+
 class LoadsAnything(Odd):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if "rewards" in state:
@@ -191,6 +206,8 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("what_cannot_be_drawn_is_refused", DrawsBeforeItRefuses, "changes nothing"),
     ("a_resume_draws_bit_equal", ForgetsItsGenerator, "bit by bit"),
     ("a_resume_draws_bit_equal", ForgetsItsCount, "holds as much"),
+    ("a_deep_copy_is_a_replay_of_its_own", CopiesShareRows, "memory of its own"),
+    ("a_deep_copy_is_a_replay_of_its_own", CopiesBeginAnew, "bit by bit"),
     ("a_foreign_state_is_refused", LoadsAnything, "nothing was raised"),
     ("a_foreign_state_is_refused", HalfLoads, "changes nothing"),
     ("a_foreign_state_is_refused", RaisesKeyErrors, "KeyError"),

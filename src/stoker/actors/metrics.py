@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from stoker.agents.protocol import ReportsExploration
 from stoker.exits import Contained
 from stoker.types import ActorId, EpisodeStatus
 
@@ -69,6 +70,8 @@ class StepTeller:
 
     def __init__(self, session: TrainingSession, actor_id: ActorId, on_step: OnStep) -> None:
         self._session = session
+        agent = session.agent
+        self._agent = agent if isinstance(agent, ReportsExploration) else None
         self._actor_id = actor_id
         self._on_step = on_step
         self._episode = 0
@@ -83,7 +86,6 @@ class StepTeller:
         """A step of that episode was accepted."""
         self._steps += 1
         self._reward += reward
-        rate: float | None = getattr(self._session.agent, "exploration_rate", None)
         metrics = StepMetrics(
             actor_id=self._actor_id,
             total_steps=self._session.engine.intake.accepted_steps,
@@ -91,7 +93,7 @@ class StepTeller:
             episode_step=self._steps,
             reward=reward,
             episode_reward=self._reward,
-            exploration=None if rate is None else float(rate),
+            exploration=None if self._agent is None else float(self._agent.exploration_rate),
             episode_over=status.is_done,
             status=status,
         )

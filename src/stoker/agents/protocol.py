@@ -12,13 +12,16 @@ from typing import Any, Protocol, runtime_checkable
 from stoker.types import ActMode, ActorId, Experience
 
 __all__ = [
+    "ChangesByActing",
     "ChecksInput",
+    "CountsOptSteps",
     "HasReplay",
     "LearningAgent",
     "Policy",
     "PortablePolicy",
     "RebuildsReplay",
     "ReplayState",
+    "ReportsExploration",
 ]
 
 
@@ -184,6 +187,40 @@ class RebuildsReplay(HasReplay, LearningAgent, Protocol):
         Raises:
             ConfigError: It does not fit.
         """
+        ...
+
+
+@runtime_checkable
+class CountsOptSteps(Protocol):
+    """An agent that counts its optimization steps. A session without a checkpoint begins its count there."""
+
+    @property
+    def opt_steps(self) -> int:
+        """Optimization steps done, ever."""
+        ...
+
+
+@runtime_checkable
+class ReportsExploration(Protocol):
+    """An agent whose amount of exploration is one number, which is recorded and passed on with each step."""
+
+    @property
+    def exploration_rate(self) -> float:
+        """How much it explores now: the share of random actions, or a temperature."""
+        ...
+
+
+@runtime_checkable
+class ChangesByActing(Protocol):
+    """An agent whose state changes when its policy acts, not only when it observes and learns.
+
+    Such as a generator that exploration draws from. ``stoker replay`` trains again without acting, and does
+    not compare these entries.
+    """
+
+    @property
+    def acting_state(self) -> frozenset[str]:
+        """The entries of ``state_dict`` that acting changes."""
         ...
 
 

@@ -15,7 +15,7 @@ from typing import Any, assert_never, cast
 
 import msgspec
 
-from stoker.agents.protocol import LearningAgent
+from stoker.agents.protocol import CountsOptSteps, LearningAgent
 from stoker.errors import InvalidExperience
 from stoker.plain import plain_number, plain_text
 from stoker.replies import Reply
@@ -86,7 +86,7 @@ class Learner:
         self.stats = stats
         self.total_steps = agent.total_steps
         self.total_episodes = 0
-        self.opt_steps: int = getattr(agent, "opt_steps", 0)
+        self.opt_steps = agent.opt_steps if isinstance(agent, CountsOptSteps) else 0
         self.n_events = 0
         """Steps, episode starts and episode ends consumed, over all attempts: what a journal counts."""
         self.eval_episodes = 0

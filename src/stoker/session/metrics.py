@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from stoker.agents.protocol import ReportsExploration
 from stoker.errors import ConfigError
 from stoker.recorders import Histogram, Metrics, Record, checked_record
 from stoker.stats import EpisodeRecord
@@ -95,10 +96,9 @@ class TrainingMetrics:
             n_episodes = len(self._episodes)
             values["rollout/ep_rew_mean"] = sum(reward for reward, _ in self._episodes) / n_episodes
             values["rollout/ep_len_mean"] = sum(length for _, length in self._episodes) / n_episodes
-        exploration = getattr(learner.agent, "exploration_rate", None)
-        if exploration is not None:
+        if isinstance(learner.agent, ReportsExploration):
             try:
-                values |= checked_record({"rollout/exploration_rate": exploration})
+                values |= checked_record({"rollout/exploration_rate": learner.agent.exploration_rate})
             except ConfigError as error:
                 self._complain("rollout/exploration_rate", error)
         staleness = learner.staleness.take()

@@ -13,7 +13,7 @@ from typing import Any, cast
 import msgspec
 import torch
 
-from stoker.agents.protocol import LearningAgent, RebuildsReplay
+from stoker.agents.protocol import ChangesByActing, LearningAgent, RebuildsReplay
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError, JournalBroken
 from stoker.journal import JournalEvent, SegmentHeader
 from stoker.runs import TrainingRun
@@ -203,7 +203,7 @@ def _marks(run: TrainingRun, first: int, last: int, to_step: int | None) -> dict
 
 def _differences(saved: Mapping[str, Any], learner: Learner) -> Iterator[str]:
     agent = learner.agent
-    left_out: frozenset[str] = getattr(agent, "acting_state", frozenset[str]())
+    left_out = agent.acting_state if isinstance(agent, ChangesByActing) else frozenset[str]()
     for key, value in agent.state_dict().items():
         if key not in left_out:
             yield from _unequal(saved["agent"].get(key), value, f"agent[{key!r}]")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from stoker.agents.protocol import HasReplay, LearningAgent, RebuildsReplay
+from stoker.agents.protocol import ChangesByActing, HasReplay, LearningAgent, RebuildsReplay
 from stoker.writer import StagingArea, stage
 
 if TYPE_CHECKING:
@@ -31,11 +31,10 @@ def agent_type(agent: Any) -> str:
 
 def acting_state(agent: LearningAgent) -> dict[str, Any]:
     """Stage the entries of an agent's state that acting changes."""
-    names: frozenset[str] = getattr(agent, "acting_state", frozenset[str]())
-    if not names:
+    if not isinstance(agent, ChangesByActing):
         return {}
     state = agent.state_dict()
-    return {name: stage(state[name], f"agent[{name!r}]") for name in names}
+    return {name: stage(state[name], f"agent[{name!r}]") for name in agent.acting_state}
 
 
 def step_state(learner: Learner, area: StagingArea, acting: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ the parts of a transition stay together.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -252,6 +253,26 @@ def a_resume_draws_bit_equal(suite: _Suite) -> None:
                 )
 
 
+def a_deep_copy_is_a_replay_of_its_own(suite: _Suite) -> None:
+    """If copy.deepcopy takes it, the copy draws and takes in as the replay would, in memory of its own."""
+    replay, uncopied = (suite.filled(_CAPACITY + 3, seed=5) for _ in range(2))
+    for each in (replay, uncopied):
+        each.sample(2)
+    try:
+        copied = copy.deepcopy(replay)
+    except Exception:  # noqa: BLE001 - whatever it is: it cannot be copied, and says so
+        return
+    before = _state(replay)
+    for _ in range(3):
+        for each in (copied, uncopied):
+            each.extend(suite.numbered(range(50, 53)))
+        drawn, expected = (_columns(each.sample(2)) for each in (copied, uncopied))
+        if problem := difference(drawn, expected, "batch"):
+            raise ContractViolation("a deep copy goes on bit by bit", problem, "the same batches, or no copy")
+    if problem := difference(before, _state(replay), "state"):
+        raise ContractViolation("a deep copy has memory of its own", problem, "a replay as it was")
+
+
 def a_foreign_state_is_refused(suite: _Suite) -> None:
     """A state that is none, or that lacks something, is a ConfigError and changes nothing."""
     replay = suite.filled(_CAPACITY + 2)
@@ -273,6 +294,7 @@ _CHECKS = [
     the_seed_decides_what_is_drawn,
     what_cannot_be_drawn_is_refused,
     a_resume_draws_bit_equal,
+    a_deep_copy_is_a_replay_of_its_own,
     a_foreign_state_is_refused,
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from stoker.agents.protocol import LearningAgent
+from stoker.agents.protocol import CountsOptSteps, LearningAgent
 from stoker.errors import StokerError
 from stoker.runs import TrainingRun
 
@@ -33,4 +33,4 @@ def reached_by(agent: LearningAgent, run: TrainingRun | None) -> Reached:
                 )
         except StokerError:  # the session says what is wrong with the run, when it is entered
             return Reached()
-    return Reached(agent.total_steps, getattr(agent, "opt_steps", 0))
+    return Reached(agent.total_steps, agent.opt_steps if isinstance(agent, CountsOptSteps) else 0)

@@ -132,14 +132,14 @@ def test_an_episode_that_is_given_up_cuts_the_trace(make_agent: MakeAgent, play:
 def test_extras_are_those_of_the_last_update_for_every_actor(make_agent: MakeAgent, play: Play) -> None:
     agent = make_agent()
     assert agent.episode_extras(0) == {}
-    assert agent.exploration_rate == 0.0
+    assert agent.entropy == 0.0
     agent.observe(play(agent, 20))
     metrics = agent.learn()
     assert metrics is not None
     names = ("policy_loss", "value_loss", "entropy", "approx_kl")
     for actor_id in (0, "new", 0):
         assert agent.episode_extras(actor_id) == {name: metrics[name] for name in names}
-    assert agent.exploration_rate == metrics["entropy"] > 0
+    assert agent.entropy == metrics["entropy"] > 0
 
 
 def test_explained_variance_by_hand(make_agent: MakeAgent, play: Play) -> None:

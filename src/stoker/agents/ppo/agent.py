@@ -145,7 +145,7 @@ class PPO:
         refuse_shallow_copy(self)
 
     @property
-    def exploration_rate(self) -> float:
+    def entropy(self) -> float:
         """The policy's mean entropy in the last update, in nats; 0.0 before the first."""
         return self._last.get("entropy", 0.0)
 

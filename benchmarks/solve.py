@@ -25,7 +25,6 @@ import torch
 from benchmarks.measure import QUICK, report
 from stoker import Crew, TrainingRun, TrainingSession, make_gym
 from stoker.agents.presets import PRESETS
-from stoker.errors import SessionClosed
 from stoker.trainer import agent_for, config_from
 from stoker.trainer.training import session_settings
 
@@ -76,11 +75,7 @@ def stoker_outcome(agent_name: str, seed: int, envs: list[gymnasium.Env[Any, Any
     kept: list[tuple[float, int, Act]] = []
 
     async def keep(session: TrainingSession, started: float) -> None:
-        while True:
-            try:
-                snapshot = await session.next_evaluation()
-            except SessionClosed:
-                return
+        while (snapshot := await session.next_evaluation()) is not None:
             kept.append((time.perf_counter() - started, snapshot.total_steps, snapshot.act))
 
     async def main() -> float:

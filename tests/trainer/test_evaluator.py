@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import anyio
 import gymnasium
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,9 @@ from stoker import (
     EpisodeStatus,
     Evaluator,
     Experience,
+    SessionClosed,
+    SessionError,
+    SessionFailed,
     TrainingRun,
     TrainingSession,
     run_actors,
@@ -111,6 +116,18 @@ async def test_training_is_the_same_with_and_without_evaluation() -> None:
         assert torch.equal(weight, weights[1][name]), name
 
 
+class HeldAgent(FakeAgent):
+    """Learns nothing until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def observe(self, experiences: Sequence[Experience]) -> None:
+        assert self.go.wait(30), "nobody let it go"
+        super().observe(experiences)
+
+
 class Gated(AsyncChainEnv):
     """Waits in its first step until the test lets it go on."""
 
@@ -194,7 +211,6 @@ async def test_stop_at_reward_stops_the_session_and_nothing_more_is_evaluated() 
                 beside.start_soon(evaluator.run)
                 while not session.is_done:
                     await session.observe(step())
-                beside.cancel_scope.cancel()
             first = evaluator.last
             await evaluator.finish()
     assert evaluator.reached_goal
@@ -209,6 +225,96 @@ async def test_a_session_that_was_stopped_is_not_evaluated_once_more() -> None:
         session.stop()
         await evaluator.finish()
         assert evaluator.last is None
+
+
+@pytest.mark.parametrize("how", ["max_steps", "max_opts", "stop", "stop when idle", "done before"])
+async def test_it_ends_by_itself_when_the_session_is_done(how: str) -> None:
+    limits: dict[str, Any] = {
+        "max_steps": {"max_steps": 25},
+        "max_opts": {"max_opts": 25},
+        "done before": {"max_steps": 0},
+    }
+    with anyio.fail_after(30):
+        async with TrainingSession(FakeAgent(action=1), eval_freq=10, **limits.get(how, {})) as session:
+            evaluator = Evaluator(session, lambda: ChainEnv(3), 2)
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(evaluator.run)
+                if how != "done before":
+                    await session.observe_many([step()] * 25)
+                if how == "stop when idle":
+                    await session.flush()
+                    while evaluator.last is None or evaluator.last.total_steps < 20:
+                        await anyio.lowlevel.checkpoint()
+                    await anyio.wait_all_tasks_blocked()
+                if how.startswith("stop"):
+                    session.stop()
+    last = evaluator.last and evaluator.last.total_steps
+    # Whoever stops a session wants it to end soon: nothing more is evaluated.
+    assert last == {"stop": None, "stop when idle": 20, "done before": 0}.get(how, 25)
+
+
+async def test_a_step_that_was_cancelled_at_the_limit_leaves_the_session_and_its_evaluator_going() -> None:
+    agent = HeldAgent()
+    with anyio.fail_after(30):
+        async with TrainingSession(agent, eval_freq=10, max_steps=4, queue_capacity=1) as session:
+            evaluator = Evaluator(session, lambda: ChainEnv(3), 2)
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(evaluator.run)
+                async with anyio.create_task_group() as actors:
+                    for actor_id in range(4):
+                        actors.start_soon(session.observe, msgspec.structs.replace(step(), actor_id=actor_id))
+                    await anyio.wait_all_tasks_blocked()
+                    assert session.is_done, "the last of them counts while it waits for room"
+                    actors.cancel_scope.cancel()
+                agent.go.set()
+                await session.flush()
+                await anyio.wait_all_tasks_blocked()
+                assert not session.is_done
+                assert evaluator.last is None
+                while not session.is_done:
+                    await session.observe(step())
+    assert evaluator.last is not None
+    assert evaluator.last.total_steps == 4
+
+
+async def test_it_ends_with_a_session_that_is_closed_first_and_says_what_is_missing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    Gated.entered, Gated.let_go = anyio.Event(), anyio.Event()
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as outside:
+            async with TrainingSession(dqn(), eval_freq=10) as session:
+                idle, busy = (Evaluator(session, lambda: Gated(3), 2) for _ in range(2))
+                outside.start_soon(busy.run)
+                await feed(session, 0, 15)
+                await Gated.entered.wait()
+                outside.start_soon(idle.run)
+                await anyio.wait_all_tasks_blocked()
+            Gated.let_go.set()
+    assert busy.last is idle.last is None
+    assert caplog.text.count("the session was closed before the last evaluation") == 2
+
+
+async def test_it_raises_what_the_session_failed_of() -> None:
+    told: list[BaseException] = []
+
+    async def run(evaluator: Evaluator) -> None:
+        try:
+            await evaluator.run()
+        except SessionError as error:
+            told.append(error)
+
+    session = TrainingSession(FakeAgent(fail_at=5), eval_freq=10)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as outside:
+            await run(Evaluator(session, lambda: ChainEnv(3), 2))
+            with pytest.raises(SessionFailed):
+                async with session:
+                    outside.start_soon(run, Evaluator(session, lambda: ChainEnv(3), 2))
+                    await anyio.wait_all_tasks_blocked()
+                    await session.observe_many([step()] * 5)
+                    await anyio.sleep_forever()
+    assert [type(error) for error in told] == [SessionClosed, SessionFailed]
 
 
 async def test_a_reward_below_the_goal_stops_nothing() -> None:
@@ -334,7 +440,6 @@ async def test_no_improvement_stops_the_session_and_is_told() -> None:
                 beside.start_soon(evaluator.run)
                 while not session.is_done:
                     await session.observe(step())
-                beside.cancel_scope.cancel()
     assert [found.is_best for found in seen] == [True, False, False]
     assert evaluator.stopped_because == "no evaluation of the last 2 was better than 5"
     assert not evaluator.reached_goal
@@ -440,9 +545,6 @@ async def test_a_training_in_lockstep_is_the_same_to_the_bit_with_an_evaluator_b
                     if evaluates:
                         beside.start_soon(evaluator.run)
                     await run_actors(session, slippery, n_actors, seed=1)
-                    if evaluates:
-                        await evaluator.finish()
-                    beside.cancel_scope.cancel()
         state = stage({"agent": agent.state_dict(), "replay": agent.replay.state_dict()})
         journal = b"".join(path.read_bytes() for path in sorted((run.directory / "journal").iterdir()))
         found.append((state, journal))

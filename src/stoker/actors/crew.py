@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections import Counter
@@ -20,8 +21,9 @@ from stoker.actors.remote import RemoteActor
 from stoker.actors.report import ActorReport
 from stoker.actors.turns import Turns, first_place
 from stoker.envs import Stepping
-from stoker.errors import ConfigError, Stalled, first_error
+from stoker.errors import ConfigError, SessionClosed, Stalled, first_error
 from stoker.session import TrainingSession
+from stoker.session.events import BarrierRequested
 from stoker.session.watching import Rounds
 from stoker.types import ActorId, Place
 
@@ -133,7 +135,9 @@ class Crew:
         return sum(actor.report.restarts for actor in self._actors)
 
     async def run(self) -> None:
-        """Play until the session is done. The first actor that fails takes the others along.
+        """Play until the session is done, and return when everything the actors did is consumed.
+
+        The first actor that fails ends the others. ``session.total_steps`` counts every accepted step then.
 
         With the session's ``lockstep`` they take turns, and after a resume go on with the episodes that were
         running.
@@ -159,6 +163,8 @@ class Crew:
             raise error from error.__cause__
         finally:
             supervised -= ids
+        with contextlib.suppress(SessionClosed):  # closed while they played: closing it consumes the rest
+            await self._session.engine.request(BarrierRequested)
 
     async def _watch(self) -> None:
         """Look for environments that do not come back, and do with them what the session's settings say.
@@ -236,6 +242,8 @@ async def run_actors(
     session: TrainingSession, factory: EnvFactory, actors: int | Iterable[ActorId] = 8, **settings: Any
 ) -> list[ActorReport]:
     """Play environments on a session until it is done, each as an actor of its own.
+
+    Returns when everything that they did is consumed, so that ``session.total_steps`` counts it.
 
     Args:
         session: an entered session.

@@ -84,6 +84,11 @@ class Consumer:
             await self._save()
         await self._write_counters()
 
+    def wake_evaluators(self) -> None:
+        """Let the callers of ``next_evaluation`` look again: a snapshot is due, or the session is done."""
+        self.due_changed.set()
+        self.due_changed = anyio.Event()
+
     async def _next_batch(self) -> Sequence[Event]:
         self.is_idle = True
         try:
@@ -171,11 +176,12 @@ class Consumer:
                     reply.set(snapshot)
                 case EvaluationDue(snapshot):
                     self.due = snapshot
-                    self.due_changed.set()
-                    self.due_changed = anyio.Event()
+                    self.wake_evaluators()
                 case _:
                     assert_never(effect)
         await self._hand_over(some)
+        if self._engine.intake.is_full:  # reached by counting, which wakes nobody
+            self.wake_evaluators()
         self._engine.pace.moved()
 
     async def _hand_over(self, some: _Together) -> _Together:

@@ -25,7 +25,7 @@ from stoker.replies import Reply
 from stoker.runs import Retention, TrainingRun
 from stoker.session.config import SessionConfig
 from stoker.session.consuming import Consumer
-from stoker.session.events import Event
+from stoker.session.events import BarrierRequested, Event
 from stoker.session.inference import Inference
 from stoker.session.intake import Intake
 from stoker.session.learner import Learner
@@ -111,6 +111,7 @@ class Engine:
             replace_interval_s=config.metadata_interval_s,
         )
         self.consumer = Consumer(self, thread)
+        self.intake.on_end.append(self.consumer.wake_evaluators)
         self.watch = Watch(self)
         self._thread = thread
         self._ending = anyio.Event()
@@ -212,15 +213,20 @@ class Engine:
         finally:
             self._replies.discard(reply)
 
-    async def next_evaluation(self) -> PolicySnapshot:
-        """Wait for the next snapshot that is due; the newest, if several were."""
+    async def next_evaluation(self) -> PolicySnapshot | None:
+        """Wait for the next snapshot that is due; the newest, if several were; None: no more will come."""
         consumer = self.consumer
         while consumer.due is None:
-            if self._drained.is_set():
-                raise SessionClosed("next_evaluation", entered=True)
-            await consumer.due_changed.wait()
             if self.failure is not None:
                 raise SessionFailed(*self.failure)
+            if self._drained.is_set():
+                raise SessionClosed("next_evaluation", entered=True)
+            if self.intake.is_full and not self.queue.is_closed:
+                await self.request(BarrierRequested)  # what is in the queue may make one due
+                if consumer.due is None and self.intake.is_full:
+                    return None
+            else:
+                await consumer.due_changed.wait()
         snapshot, consumer.due = consumer.due, None
         return snapshot
 

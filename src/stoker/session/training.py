@@ -213,11 +213,18 @@ class TrainingSession(Lifecycle):
         self.require_open("snapshot")
         return await self.engine.request(SnapshotRequested)
 
-    async def next_evaluation(self) -> PolicySnapshot:
-        """Wait for the policy of the next multiple of ``eval_freq``.
+    async def next_evaluation(self) -> PolicySnapshot | None:
+        """Wait for the policy of the next multiple of ``eval_freq`` or ``eval_interval``.
 
         One is kept. If it has not been fetched when the next comes, the newer replaces it: evaluating
         never slows training down.
+
+        Returns:
+            The policy; None: the session is done (``is_done``) and everything it accepted is consumed, so
+            that no more will come.
+
+        Raises:
+            SessionClosed, SessionFailed: The session does not run, or was closed meanwhile.
         """
         self.require_open("next_evaluation")
         return await self.engine.next_evaluation()

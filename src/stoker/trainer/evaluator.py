@@ -7,6 +7,7 @@ What it finds best is what is saved: the weights that were evaluated, not what t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Self
 
@@ -16,6 +17,7 @@ from anyio import to_thread
 
 from stoker.actors import EnvFactory
 from stoker.envs import Stepping, episode_seed
+from stoker.errors import SessionClosed
 from stoker.exits import Contained
 from stoker.session import PolicySnapshot, TrainingSession
 from stoker.trainer.evaluating import evaluate, play_greedily
@@ -24,6 +26,8 @@ from stoker.trainer.evaluation_settings import EvaluationSettings
 from stoker.trainer.stopping import StopRule
 
 __all__ = ["Evaluation", "Evaluator", "evaluate"]
+
+logger = logging.getLogger("stoker.trainer")
 
 
 class Evaluator:
@@ -83,7 +87,7 @@ class Evaluator:
         self._goal = self._settings.goal()
         self._stop_rules = tuple(stop_rules)
         self._on_evaluation = on_evaluation
-        self._turn = anyio.Lock()
+        self._lock = anyio.Lock()
         self._last_at: tuple[int, int] | None = None  # of the policy that was evaluated last
         self.last: Evaluation | None = None
         """The last evaluation of this process."""
@@ -119,23 +123,37 @@ class Evaluator:
         )
 
     async def run(self) -> None:
-        """Evaluate each snapshot that is due, until cancelled; none once the session was stopped.
+        """Evaluate each snapshot that is due, and at last what the training ended with; then return.
+
+        The training has ended when the session is done: ``max_steps`` or ``max_opts`` is reached, or it was
+        stopped. After ``stop`` no evaluation begins. A session without a limit ends by ``stop`` alone.
+        Where the session is closed first, this returns without the evaluation that it is in.
 
         Raises:
-            ActorFailed, SessionError: As for ``evaluate`` and the session.
+            ActorFailed, ConfigError: As for ``evaluate``.
+            SessionClosed: The session was not open when this was called.
+            SessionFailed: It failed.
         """
-        while True:
-            snapshot = await self._session.next_evaluation()
-            async with self._turn:
-                if not self._session.is_stopped:  # else somebody, maybe a rule of this, wants it to end
-                    await self._evaluate(snapshot)
+        session = self._session
+        session.require_open("Evaluator.run")
+        try:
+            while (snapshot := await session.next_evaluation()) is not None:
+                async with self._lock:
+                    if not session.is_stopped:
+                        await self._evaluate(snapshot)
+            await self.finish()
+        except SessionClosed:
+            logger.warning(
+                "the session was closed before the last evaluation: to have it, let the evaluator's task "
+                "group end before the session"
+            )
 
     async def finish(self) -> None:
         """Wait for the evaluation under way, and evaluate what the training ended with, if that is new.
 
-        Not when the session was stopped: whoever stopped it wants it to end.
+        A session that was stopped is not evaluated: its caller wants it to end soon.
         """
-        async with self._turn:
+        async with self._lock:
             if self._session.is_stopped:
                 return
             snapshot = await self._session.snapshot()

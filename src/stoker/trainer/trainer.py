@@ -6,8 +6,8 @@ It has no loop of its own: actors play, the session learns, and the periods of t
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,6 +24,7 @@ from stoker.runs import TrainingRun
 from stoker.session import TrainingSession
 from stoker.session.events import BarrierRequested
 from stoker.stats import StatsTracker
+from stoker.threads import CallSoon, call_soon_here
 from stoker.trainer.evaluator import Evaluator
 from stoker.trainer.gate import StepGate
 from stoker.trainer.offline import feed
@@ -86,14 +87,53 @@ class Trainer:
         self._limit = limit
         self._settings = self._session_settings(session_settings)
         self._session(Reached())  # refuses what cannot be used, before anything is begun
-        self._is_training = self._is_fetching = False
+        self._is_training = self._is_stopped = self._is_fetching = False
         self._fed = 0  # transitions of a data set that the agent has observed
-        self._stack = contextlib.ExitStack()
         self._progress: Progress | None = None
+        # The thread of the training's event loop, and a way in from other threads.
+        self._loop: tuple[int, CallSoon] | None = None
         self._gate: StepGate | None = None
-        self._tasks: TaskGroup | None = None
+        self._steps: tuple[contextlib.AbstractAsyncContextManager[None], anyio.TaskInfo] | None = None
         self.result: TrainResult | None = None
         """What the last training came to."""
+
+    @property
+    def session(self) -> TrainingSession:
+        """The session: during ``train`` and ``train_offline``, and inside of ``async with``.
+
+        Raises:
+            SessionError: There is none at the moment.
+        """
+        if self._progress is None:
+            raise SessionError(
+                "session: this trainer has none at the moment; it has one while it trains: during `train()`, "
+                "once that has opened the run, and inside of `async with trainer`"
+            )
+        return self._progress.session
+
+    def stop(self) -> None:
+        """End the training in good order, from any task or thread; ``train`` then returns its result.
+
+        No more steps are accepted and nothing more is evaluated. What was accepted is learned and saved.
+
+        Raises:
+            SessionError: This trainer does not train.
+        """
+        if not self._is_training:
+            raise SessionError("stop: this trainer does not train at the moment")
+        self._is_stopped = True  # where the session is not open yet, it is stopped when it is
+        if self._loop is not None:
+            thread, call_soon = self._loop
+            if threading.get_ident() == thread:
+                self._stop_session()
+            else:
+                with contextlib.suppress(RuntimeError):  # its event loop has ended, and the training with it
+                    call_soon(self._stop_session)
+
+    def _stop_session(self) -> None:
+        if self._progress is not None:
+            with contextlib.suppress(SessionError):  # it is being closed, or has failed
+                self._progress.session.stop()
 
     # Whole ----------------------------------------------------------------------------------------
 
@@ -117,11 +157,9 @@ class Trainer:
 
     async def _train(self, watch: Watch | None, watched_config: Any) -> TrainResult:
         session = self._session(await to_thread.run_sync(reached_by, self.agent, self.run))
-
-        async def play(progress: Progress) -> None:
+        async with self._running(session, watch=watch, watched_config=watched_config) as (progress, _):
             await progress.crew.run()
-
-        return await self._carry_out(session, play, watch, watched_config)
+        return self._end(progress)
 
     async def train_offline(self, dataset: Iterable[Experience] | Mapping[str, Any]) -> TrainResult:
         """Optimise ``max_opts`` times on a fixed data set, without any environment but for evaluation.
@@ -153,38 +191,11 @@ class Trainer:
         reached = await to_thread.run_sync(reached_by, self.agent, self.run)
         fed = reached.kept_steps if self.run is not None else self._fed
         session = self._session(reached, **_OFFLINE)
-
-        async def learn(progress: Progress) -> None:
-            del progress
-            self._fed = fed + await feed(session, dataset, fed)
-            if self.run is not None and self._fed > fed:
+        async with self._running(session) as (progress, _):
+            if await feed(session, dataset, fed) and self.run is not None:
                 await session.checkpoint()
             await self._optimize(session)
-
-        return await self._carry_out(session, learn)
-
-    async def _carry_out(
-        self,
-        session: TrainingSession,
-        work: Watch,
-        watch: Watch | None = None,
-        watched_config: Any = None,
-    ) -> TrainResult:
-        """Do the work of a training with the evaluator beside it, and evaluate what it ended with."""
-        async with session:
-            progress = self._begin(session, watched_config)
-            try:
-                async with anyio.create_task_group() as beside:
-                    beside.start_soon(progress.evaluator.run)
-                    if watch is not None:
-                        beside.start_soon(_watched, watch, progress)
-                    await work(progress)
-                    if self._evaluates(session):
-                        await progress.evaluator.finish()
-                    beside.cancel_scope.cancel()
-            except BaseExceptionGroup as group:
-                error = first_error(group)
-                raise error from error.__cause__
+        self._fed = fed + session.total_steps - reached.total_steps  # without what came after a stop
         return self._end(progress)
 
     async def _optimize(self, session: TrainingSession) -> None:
@@ -200,58 +211,42 @@ class Trainer:
     # Step by step ---------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self._training("async with"))
-            await self._enter()
-            self._stack = stack.pop_all()  # until it is left
+        steps = self._stepping()
+        await steps.__aenter__()
+        self._steps = (steps, anyio.get_current_task())
         return self
-
-    async def _enter(self) -> None:
-        session = self._session(await to_thread.run_sync(reached_by, self.agent, self.run))
-        await session.__aenter__()
-        try:
-            self._gate = gate = StepGate(lambda: session.remaining_steps)
-            session.engine.intake.on_end.append(gate.shut)
-            self._progress = self._begin(session, gate=gate)
-            self._tasks = anyio.create_task_group()
-            await self._tasks.__aenter__()
-        except BaseException:
-            await session.__aexit__(*sys.exc_info())
-            raise
-        self._tasks.start_soon(self._progress.evaluator.run)
-        self._tasks.start_soon(self._play, self._progress.crew, gate)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        progress, tasks, gate = self._progress, self._tasks, self._gate
-        if progress is None or tasks is None or gate is None:
-            raise SessionError("this trainer was not entered")
-        gate.close()
-        tasks.cancel_scope.cancel()
-        problem: BaseException | None = error
-        try:
-            await tasks.__aexit__(kind, error, traceback)
-        except BaseExceptionGroup as group:
-            problem = first_error(group)
-        finally:
-            self._progress = self._tasks = self._gate = None
-            self._stack.close()
-            given = (kind, error, traceback) if problem is error else (None, None, None)
-            await progress.session.__aexit__(*given)
+        if self._steps is None:
+            raise SessionError("this trainer was not entered: use `async with trainer:`")
+        steps, task = self._steps
+        if (here := anyio.get_current_task()) != task:
+            raise SessionError(
+                f"this trainer was entered in task {task.name!r} and is left in task {here.name!r}: leave it "
+                "in the task that entered it, as `async with` does"
+            )
+        self._steps = None
+        return await steps.__aexit__(kind, error, traceback)
+
+    @contextlib.asynccontextmanager
+    async def _stepping(self) -> AsyncGenerator[None]:
+        with self._training("async with"):
+            session = self._session(await to_thread.run_sync(reached_by, self.agent, self.run))
+            gate = StepGate(lambda: session.remaining_steps)
+            async with self._running(session, gate=gate) as (progress, training):
+                session.engine.intake.on_end.append(gate.shut)
+                training.start_soon(self._play, progress.crew, gate)
+                self._gate = gate
+                try:
+                    yield
+                    if session.is_stopped or not session.is_done:  # else the last evaluation is waited for
+                        training.cancel_scope.cancel()
+                finally:
+                    self._gate = None
+                    gate.close()
             self._end(progress)
-        if problem is not None and problem is not error:
-            raise problem from problem.__cause__
-        return None
-
-    @property
-    def session(self) -> TrainingSession:
-        """The session, while the trainer is entered.
-
-        Raises:
-            SessionError: It is not.
-        """
-        return self._entered("session").session
 
     async def train_step(self) -> StepMetrics | None:
         """Do one environment step, and the learning that falls on it; None: the training has come to its end.
@@ -259,7 +254,7 @@ class Trainer:
         Raises:
             SessionError: The trainer is not entered, or another call is waiting for a step.
         """
-        session = self._entered("train_step").session
+        session = self._require_entered("train_step")
         step = await self._fetch(ahead=1)
         await session.engine.request(BarrierRequested)
         return step
@@ -277,7 +272,7 @@ class Trainer:
         Raises:
             SessionError: The trainer is not entered.
         """
-        self._entered("async for")
+        self._require_entered("async for")
         step = await self._fetch(ahead=self.config.num_envs)
         if step is None:
             raise StopAsyncIteration
@@ -331,6 +326,34 @@ class Trainer:
         settings = {**self._settings, **given, **changes}
         return TrainingSession(self.agent, self.run, recorders=self._recorders, stats=self._stats, **settings)
 
+    @contextlib.asynccontextmanager
+    async def _running(
+        self,
+        session: TrainingSession,
+        *,
+        gate: StepGate | None = None,
+        watch: Watch | None = None,
+        watched_config: Any = None,
+    ) -> AsyncGenerator[tuple[Progress, TaskGroup]]:
+        """A training with the evaluator and the watcher beside it; the evaluator's end is waited for."""
+        async with session:
+            self._progress = progress = self._begin(session, watched_config, gate)
+            self._loop = (threading.get_ident(), call_soon_here())
+            if self._is_stopped:
+                session.stop()
+            try:
+                async with anyio.create_task_group() as watching:
+                    if watch is not None:
+                        watching.start_soon(_watched, watch, progress)
+                    async with anyio.create_task_group() as training:
+                        if session.config.eval_interval or session.config.eval_freq:
+                            training.start_soon(progress.evaluator.run)
+                        yield progress, training
+                    watching.cancel_scope.cancel()
+            except BaseExceptionGroup as group:
+                error = first_error(group)
+                raise error from error.__cause__
+
     def _begin(
         self, session: TrainingSession, watched_config: Any = None, gate: StepGate | None = None
     ) -> Progress:
@@ -352,9 +375,6 @@ class Trainer:
         )
         return Progress(config if watched_config is None else watched_config, session, crew, evaluator)
 
-    def _evaluates(self, session: TrainingSession) -> bool:
-        return bool(session.config.eval_interval or session.config.eval_freq)
-
     def _end(self, progress: Progress) -> TrainResult:
         session, evaluator = progress.session, progress.evaluator
         self.result = TrainResult(
@@ -370,21 +390,21 @@ class Trainer:
         )
         return self.result
 
-    def _entered(self, what: str) -> Progress:
-        if self._progress is None:
+    def _require_entered(self, what: str) -> TrainingSession:
+        if self._steps is None:
             raise SessionError(f"{what}: enter the trainer first, as in `async with trainer:`")
-        return self._progress
+        return self.session
 
     @contextlib.contextmanager
     def _training(self, what: str) -> Generator[None]:
         """One training at a time: two of them would share the agent."""
         if self._is_training:
             raise SessionError(f"{what}: this trainer is in a training already")
-        self._is_training, self.result = True, None
+        self._is_training, self._is_stopped, self.result = True, False, None
         try:
             yield
         finally:
-            self._is_training = False
+            self._is_training, self._progress, self._loop = False, None, None
 
 
 _OFFLINE: dict[str, Any] = {

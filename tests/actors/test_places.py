@@ -20,6 +20,7 @@ from stoker import (
     ConfigError,
     Crew,
     EpisodeStatus,
+    Experience,
     FailureLimit,
     SessionFailed,
     Stalled,
@@ -439,3 +440,37 @@ async def test_success_is_an_extra_and_the_environment_has_the_last_word() -> No
         record = await play_episode(played(Successful(success, extras)), Listener(), 1)
         assert record is not None
         assert record.extras == expected
+
+
+class HeldAgent(PortableAgent):
+    """Learns nothing until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def observe(self, experiences: Sequence[Experience]) -> None:
+        assert self.go.wait(30), "nobody let it go"
+        super().observe(experiences)
+
+
+@pytest.mark.parametrize("settings", [pytest.param({}, id="session"), *OWN])
+async def test_when_actors_return_each_accepted_step_is_consumed(settings: Any) -> None:
+    agent, at_return = HeldAgent(), list[int]()
+
+    async def run(crew: Crew, session: TrainingSession) -> None:
+        await crew.run()
+        at_return.append(session.total_steps)
+
+    with anyio.fail_after(60):
+        async with (
+            TrainingSession(agent, max_steps=60, queue_capacity=100) as session,
+            anyio.create_task_group() as tasks,
+        ):
+            crew = Crew(session, lambda: ChainEnv(3), **settings)
+            tasks.start_soon(run, crew, session)
+            while any(report.ended_at is None for report in crew.reports):
+                await anyio.lowlevel.checkpoint()
+            await anyio.wait_all_tasks_blocked()
+            agent.go.set()
+    assert at_return == [60]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,7 +49,10 @@ def run_python(tmp_path: Path) -> Callable[..., str]:
         done = subprocess.run(  # noqa: PLW1510 - the assertion below shows what went wrong
             [sys.executable, "-W", "error", "-c", code],
             cwd=cwd,
-            env={"PYTHONPATH": str(ROOT / "examples"), "PATH": str(Path(sys.executable).parent)},
+            env={
+                "PYTHONPATH": f"{ROOT / 'examples'}{os.pathsep}{ROOT / 'src'}",
+                "PATH": str(Path(sys.executable).parent),
+            },
             capture_output=True,
             text=True,
             timeout=90,

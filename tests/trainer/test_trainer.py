@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from gymnasium.spaces import Box, Discrete
 
 from stoker import DQN, ConfigError, DQNConfig, EpisodeStatus, Experience, SessionError, TrainingRun
 from stoker.testing import ChainEnv, CrashingEnv, FakeAgent
-from stoker.trainer import EvaluationSettings, Trainer, TrainerConfig
+from stoker.trainer import EvaluationSettings, Progress, Trainer, TrainerConfig
 
 pytestmark = pytest.mark.anyio
 
@@ -431,3 +433,146 @@ async def test_offline_it_can_be_cancelled() -> None:
         await trainer.train_offline(dataset(95))
     assert scope.cancelled_caught
     assert 0 < agent.opt_steps < 10**9
+
+
+# While it trains ------------------------------------------------------------------------------------------
+
+
+async def until_training(trainer: Trainer) -> None:
+    """Return when the trainer's session is open and has done a step."""
+    while True:
+        await anyio.lowlevel.checkpoint()
+        with contextlib.suppress(SessionError):
+            if trainer.session.total_steps:
+                return
+
+
+@pytest.mark.parametrize("by", ["task", "thread", "session", "watch", "before it is open"])
+async def test_a_training_is_read_and_stopped_while_it_goes_on(by: str, tmp_path: Path) -> None:
+    run = await TrainingRun.create("r", root=tmp_path)
+    trainer = Trainer(chain_agent(), ChainEnv, TrainerConfig(max_steps=10**6, eval_interval=20), run=run)
+    for call in (trainer.stop, lambda: trainer.session):
+        with pytest.raises(SessionError, match="at the moment"):
+            call()
+
+    async def watch(progress: Progress) -> None:
+        if by == "watch":
+            await until_training(trainer)
+            assert progress.session is trainer.session
+            trainer.stop()
+
+    results: list[Any] = []
+
+    async def train() -> None:
+        results.append(await trainer.train(watch=watch))
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(train)
+            if by == "before it is open":
+                while True:
+                    await anyio.lowlevel.checkpoint()
+                    with contextlib.suppress(SessionError):
+                        trainer.stop()
+                        break
+            elif by != "watch":
+                await until_training(trainer)
+                if by == "task":
+                    trainer.stop()
+                elif by == "thread":
+                    await anyio.to_thread.run_sync(trainer.stop)
+                else:
+                    trainer.session.stop()
+    assert results[0].total_steps < 10**6
+    assert (results[0].total_steps == 0) == (by == "before it is open")
+    assert results[0].total_steps == run.metadata.total_steps == trainer.agent.total_steps
+    with pytest.raises(SessionError, match="at the moment"):
+        trainer.stop()
+
+
+async def test_stepping_to_the_end_is_evaluated_and_leaving_before_is_not() -> None:
+    config = TrainerConfig(max_steps=50, num_envs=2, eval_interval=10**6, evaluation=EVALUATION)
+    for last in (50, 20):
+        with anyio.fail_after(60):
+            async with Trainer(chain_agent(), ChainEnv, config) as trainer:
+                async for step in trainer:
+                    if step.total_steps == last < 50:
+                        break
+        assert trainer.result is not None
+        assert (trainer.result.last_eval_reward is not None) == (last == 50)
+
+
+async def test_a_trainer_is_left_where_it_was_entered_and_entered_once_at_a_time() -> None:
+    trainer = Trainer(chain_agent(), ChainEnv, TrainerConfig(max_steps=10**6, num_envs=2))
+    told: list[str] = []
+
+    async def call(function: Any) -> None:
+        try:
+            await function()
+        except SessionError as error:
+            told.append(str(error))
+
+    await call(partial(trainer.__aexit__, None, None, None))
+    async with trainer:
+        await trainer.train_step()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call, partial(trainer.__aexit__, None, None, None), name="another")
+        await call(trainer.__aenter__)
+        await call(trainer.train)
+        assert await trainer.train_step() is not None, "none of these has ended it"
+    async with trainer:
+        assert await trainer.train_step() is not None
+    assert [message.split(":")[0] for message in told] == [
+        "this trainer was not entered",
+        told[1].split(":")[0],
+        "async with",
+        "train",
+    ]
+    assert "left in task 'another'" in told[1]
+
+
+async def test_a_trainer_that_is_just_ending_is_still_in_its_training(tmp_path: Path) -> None:
+    class Slow(FakeAgent):
+        def state_dict(self) -> dict[str, Any]:
+            """Asked for the final checkpoint: the training is ending."""
+            if not go.is_set():
+                anyio.from_thread.run_sync(ending.set, token=token)
+                assert go.wait(30)
+            return super().state_dict()
+
+    async def step_once() -> None:
+        async with trainer:
+            await trainer.train_step()
+
+    go, ending, token = threading.Event(), anyio.Event(), anyio.lowlevel.current_token()
+    run = await TrainingRun.create("r", root=tmp_path)
+    trainer = Trainer(Slow(), ChainEnv, TrainerConfig(max_steps=20), run=run)
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(step_once)
+            await ending.wait()
+            with pytest.raises(SessionError, match="train: this trainer is in a training already"):
+                await trainer.train()
+            go.set()
+        assert (await trainer.train()).total_steps == 20
+
+
+async def test_a_training_that_is_cancelled_anywhere_leaves_trainer_and_run_free(tmp_path: Path) -> None:
+    run = await TrainingRun.create("r", root=tmp_path)
+    config = TrainerConfig(max_steps=100_000, num_envs=2, eval_interval=10, evaluation=EVALUATION)
+    trainer = Trainer(chain_agent(), ChainEnv, config, run=run)
+    with anyio.fail_after(100):
+        for turns in [*range(40), *range(40, 400, 20)]:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(trainer.train)
+                await rounds(turns)
+                tasks.cancel_scope.cancel()
+        async with trainer:
+            assert await trainer.train_step() is not None
+    assert run.metadata.total_steps == trainer.agent.total_steps > 0
+
+
+async def rounds(n: int) -> None:
+    """Let the event loop go round."""
+    for _ in range(n):
+        await anyio.lowlevel.checkpoint()

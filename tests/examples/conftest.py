@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,14 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join([str(ROOT / "examples"), str(ROOT / "src")]),
+    "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.defpath]),
+}
+"""Of a reader's process: the examples and this very stoker can be imported, whatever is installed."""
+
+START_S = 60.0
+STOP_S = 30.0
 
 
 class RunOnDisk:
@@ -36,6 +48,53 @@ def only_run_in(runs_dir: Path) -> RunOnDisk:
     return RunOnDisk(found[0].parent)
 
 
+@contextmanager
+def serving(code: str, directory: Path, *, logs: str | None = None) -> Iterator[str]:
+    """The address of a web service in a process of its own, stopped as a service manager stops it.
+
+    Its log must hold ``logs`` at the end, or no traceback.
+    """
+    server = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=directory, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+    watchdog = threading.Timer(START_S + 2 * STOP_S, server.kill)
+    watchdog.start()
+    log: list[str] = []
+    try:
+        assert server.stderr is not None
+        for line in server.stderr:  # ends when the process does
+            log.append(line)
+            if address := re.search(r"running on (http://[\d.]+:\d+)", line):
+                break
+        else:
+            pytest.fail("the service did not start:\n" + "".join(log))
+        rest = threading.Thread(target=lambda: log.extend(server.stderr or ()), daemon=True)
+        rest.start()
+        yield address[1]
+        server.send_signal(signal.SIGTERM)
+        code_at_end = server.wait(STOP_S)
+        rest.join(STOP_S)
+        assert code_at_end in (0, -signal.SIGTERM), "".join(log)
+        said = "".join(log)
+        assert "Traceback" not in said if logs is None else logs in said, said
+    finally:
+        watchdog.cancel()
+        server.kill()
+        server.wait(STOP_S)
+        if server.stderr is not None:
+            server.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def served() -> Callable[..., AbstractContextManager[str]]:
+    return serving
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    return ENVIRONMENT
+
+
 @pytest.fixture
 def root() -> Path:
     return ROOT
@@ -49,10 +108,7 @@ def run_python(tmp_path: Path) -> Callable[..., str]:
         done = subprocess.run(  # noqa: PLW1510 - the assertion below shows what went wrong
             [sys.executable, "-W", "error", "-c", code],
             cwd=cwd,
-            env={
-                "PYTHONPATH": f"{ROOT / 'examples'}{os.pathsep}{ROOT / 'src'}",
-                "PATH": str(Path(sys.executable).parent),
-            },
+            env=ENVIRONMENT,
             capture_output=True,
             text=True,
             timeout=90,

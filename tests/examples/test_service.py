@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +12,7 @@ import gymnasium
 import httpx2
 import pytest
 
-START_S = 60.0
+SERVICE = "import service; service.main(port=0)"
 STOP_S = 30.0
 OBSERVATION = [0.0, 0.0, 0.0, 0.0]
 STEP: dict[str, Any] = {
@@ -29,47 +23,6 @@ STEP: dict[str, Any] = {
     "next_observation": OBSERVATION,
     "status": "Continuing",
 }
-
-
-@contextmanager
-def served(root: Path, directory: Path, *, logs: str | None = None) -> Iterator[str]:
-    """The service in a process of its own, on a free port; stopped as a service manager stops it.
-
-    At the end its log must hold ``logs``, or no traceback.
-    """
-    server = subprocess.Popen(
-        [sys.executable, "-c", "import service; service.main(port=0)"],
-        cwd=directory,
-        env={"PYTHONPATH": str(root / "examples")},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    watchdog = threading.Timer(START_S + 2 * STOP_S, server.kill)
-    watchdog.start()
-    log: list[str] = []
-    try:
-        assert server.stderr is not None
-        for line in server.stderr:  # ends when the process does
-            log.append(line)
-            if address := re.search(r"running on (http://[\d.]+:\d+)", line):
-                break
-        else:
-            pytest.fail("the service did not start:\n" + "".join(log))
-        rest = threading.Thread(target=lambda: log.extend(server.stderr or ()), daemon=True)
-        rest.start()
-        yield address[1]
-        server.send_signal(signal.SIGTERM)
-        code = server.wait(STOP_S)
-        rest.join(STOP_S)
-        assert code in (0, -signal.SIGTERM), "".join(log)
-        told = "".join(log)
-        assert "Traceback" not in told if logs is None else logs in told, told
-    finally:
-        watchdog.cancel()
-        server.kill()
-        server.wait(STOP_S)
-        if server.stderr is not None:
-            server.stderr.close()
 
 
 async def play(address: str, actor_id: str, episodes: int) -> list[tuple[float, int]]:
@@ -115,9 +68,9 @@ async def play_all(address: str, actor_ids: list[str], episodes: int) -> dict[st
 
 
 def test_clients_play_on_it_and_a_restart_goes_on(
-    root: Path, tmp_path: Path, run_on_disk: Callable[[], Any]
+    served: Any, tmp_path: Path, run_on_disk: Callable[[], Any]
 ) -> None:
-    with served(root, tmp_path) as address:
+    with served(SERVICE, tmp_path) as address:
         first = anyio.run(play_all, address, ["ann", "bob", "cid", "dee"], 3)
         stats = httpx2.get(f"{address}/stats").raise_for_status().json()
     run = run_on_disk()
@@ -133,7 +86,7 @@ def test_clients_play_on_it_and_a_restart_goes_on(
     assert final["session"]["total_steps"] == steps
     assert final["session"]["total_episodes"] == 12
 
-    with served(root, tmp_path) as address:
+    with served(SERVICE, tmp_path) as address:
         before = httpx2.get(f"{address}/stats").raise_for_status().json()
         anyio.run(play_all, address, ["ann"], 1)
     run = run_on_disk()  # there is still only one
@@ -165,8 +118,8 @@ REFUSED = [
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with served(Path(__file__).resolve().parents[2], tmp_path_factory.mktemp("service")) as address:
+def address(served: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with served(SERVICE, tmp_path_factory.mktemp("service")) as address:
         yield address
 
 
@@ -191,11 +144,11 @@ def test_a_list_is_taken_in_one_request(address: str) -> None:
         assert answer.raise_for_status().json() == {"accepted": 20}
 
 
-def test_a_session_that_failed_is_told_as_unavailable(root: Path, tmp_path: Path) -> None:
+def test_a_session_that_failed_is_told_as_unavailable(served: Any, tmp_path: Path) -> None:
     ended = {"actor_id": "a", "total_reward": 1.0, "steps": 1, "status": "Terminated"}
     answer = None
     with (
-        served(root, tmp_path, logs="SessionFailed: the writer failed") as address,
+        served(SERVICE, tmp_path, logs="SessionFailed: the writer failed") as address,
         httpx2.Client(base_url=address, timeout=STOP_S) as client,
     ):
         client.post("/episode", json=ended).raise_for_status()

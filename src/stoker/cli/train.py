@@ -104,8 +104,9 @@ class ResumeArguments(msgspec.Struct, frozen=True, kw_only=True):
 
 _RESUME = """Go on with a run from its newest checkpoint.
 
-Weights, optimizer, replay, generators, counters and the best evaluation are those of the checkpoint. With -n
-a run that has reached its total goes on to a larger one.
+Weights, optimizer, replay, generators, counters and the best evaluation are those of the checkpoint. What was
+trained after it by a process that was killed is trained again; its rows stay in the files, marked as an
+abandoned future. With -n a run that has reached its total goes on to a larger one.
 """
 
 

@@ -138,7 +138,8 @@ class TrainingRun(SavedTraining):
         """Find a run to go on with, as ``open`` does. Nothing is written yet.
 
         The session that is given this run locks it, clears away what a crash left half written, and starts
-        from the newest checkpoint that loads.
+        from the newest checkpoint that loads. Rows behind that checkpoint stay in their files as an abandoned
+        future: ``read_train_episodes(all_attempts=True)`` reads them.
 
         Raises:
             RunNotFound, RunBroken: As for ``open``.

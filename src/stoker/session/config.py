@@ -62,7 +62,8 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         inference: where forward passes run. ``"inline"``: on the event loop, best for small networks;
             ``"thread"``: in a thread of their own; ``"auto"``: inline until one takes longer than 2 ms.
         metadata_interval_s: ``metadata.json`` is rewritten at most this often, and at every flush.
-        flush_interval_s: rows are made durable at the latest this long after they were written.
+        flush_interval_s: rows and journal are made durable at the latest this long after they were written;
+            how far a resume goes back is for ``checkpoint_freq`` to say.
         flush_bytes: rows and journal are made durable earlier when so many bytes wait for it.
         stall_timeout_s: a learner, disk or forward pass that does not move for so long is stuck.
         on_stall: what comes of that: ``"fail"`` ends the session, ``"warn"`` says so and waits on.

@@ -49,8 +49,9 @@ class TrainingSession(Lifecycle):
     Any number of tasks may call it concurrently, each under an ``actor_id`` of its own. Closing it drains
     what was accepted, makes it durable, writes a final checkpoint and raises what went wrong.
 
-    Given a resumed run, it goes on from the newest checkpoint that loads: weights, optimizer, replay,
-    generators, counters, stats and best value.
+    Given a resumed run, it starts from the newest checkpoint that loads: weights, optimizer, replay,
+    generators, counters, stats and best value. Training behind that checkpoint is lost if the process was
+    killed, about ``checkpoint_freq`` steps at most, also where ``flush`` had returned.
 
     Args:
         agent: what learns. The session owns it while it runs.
@@ -326,7 +327,7 @@ class TrainingSession(Lifecycle):
         """Return when everything accepted so far is consumed, and its rows and journal are on disk.
 
         They survive a kill and a power cut. A resume starts from the newest checkpoint nevertheless: what was
-        flushed after that is on disk, but is not learned again. Call ``checkpoint`` to keep the training itself.
+        flushed after that is on disk, but is not learned again. Call ``checkpoint`` to keep the training.
         """
         self.require_open("flush")
         await self.engine.request(FlushRequested)

@@ -115,6 +115,7 @@ def test_a_sweep_leaves_a_run_for_each_setting(run_python: Any, tmp_path: Path) 
         "asyncio_timeouts",
         "async_envs",
         "custom_agent",
+        "fastapi_app",
         "game_loop",
         "pettingzoo_agents",
         "plain_loop",

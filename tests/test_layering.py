@@ -14,6 +14,7 @@ LAYERS: list[set[str]] = [
     {"_lazy", "types"},
     {"errors"},
     {"exits", "plain", "queues", "replies", "shielding", "threads"},
+    {"signals"},
     {"stats"},
     {"replay", "envs", "processing", "recorders"},
     {"agents"},

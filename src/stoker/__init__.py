@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from stoker.session.config import SessionConfig
     from stoker.session.health import Health
     from stoker.session.replaying import Replayed, replay_run
+    from stoker.session.signals import stop_on_signals
     from stoker.session.snapshot import PolicySnapshot
     from stoker.session.staleness import StalenessReport
     from stoker.session.sync import SyncTrainingSession
@@ -161,6 +162,7 @@ else:
             "run_actors": "stoker.actors.crew",
             "run_vector_actors": "stoker.actors.vector",
             "stack_frames": "stoker.envs.stacking",
+            "stop_on_signals": "stoker.session.signals",
             "train": "stoker.trainer.training",
             "training_preset": "stoker.agents.presets",
         },
@@ -245,6 +247,7 @@ __all__ = [
     "run_actors",
     "run_vector_actors",
     "stack_frames",
+    "stop_on_signals",
     "train",
     "training_preset",
 ]

@@ -23,15 +23,15 @@ from stoker.cli.stored import has_checkpoint
 from stoker.cli.summary import json_line, result_of, summary
 from stoker.cli.view import View, view_for
 from stoker.errors import ConfigError, SessionFailed, StokerError, first_error
+from stoker.session.health import stuck_line
 from stoker.threads import DedicatedThread
 
 if TYPE_CHECKING:
     from stoker.agents.protocol import LearningAgent
     from stoker.runs import TrainingRun
-    from stoker.session import TrainingSession
     from stoker.trainer import Progress, TrainConfig, TrainResult
 
-__all__ = ["Driver", "Shown", "run_async", "stuck_line"]
+__all__ = ["Driver", "Shown", "run_async"]
 
 T = TypeVar("T")
 _REFRESH_S = 0.25
@@ -204,7 +204,7 @@ class Driver:
 
     def _last_words(self, progress: Progress, loop_turns: bool) -> str:
         """Why the process could not end in time, and what becomes of the run."""
-        why = stuck_line(progress.session, loop_turns=loop_turns)
+        why = stuck_line(progress.session.health, loop_turns=loop_turns)
         return f"{why}; what was saved so far goes on with `{self._go_on}`"
 
     def _left(self) -> str:
@@ -219,30 +219,6 @@ class Driver:
             print(json_line(result))
         else:
             print(lines)
-
-
-def stuck_line(session: TrainingSession, *, loop_turns: bool = True) -> str:
-    """Which part of a session that does not end is still busy, in a few words. From any thread; never raises.
-
-    Args:
-        session: in whatever state.
-        loop_turns: whether its event loop answers; if not, all else only waits for that.
-    """
-    if not loop_turns:
-        return (
-            "the event loop does not turn: an environment that is stepped on it, or another call there, has "
-            "not come back (--stepping thread keeps environments off it)"
-        )
-    try:
-        health = session.health()
-    except Exception as error:  # noqa: BLE001 - looked at from outside its thread, it may change meanwhile
-        return f"which part is busy cannot be told ({type(error).__name__}: {error})"
-    busy = list(health.waits)
-    if health.learner_s is not None:
-        busy.append(f"the learner has been in one call for {health.learner_s:.1f} s")
-    if health.writer is not None:
-        busy.append(f"the writer has been {health.writer} for {health.writer_s:.1f} s")
-    return "; ".join(busy) or "an environment or an evaluation has not come back"
 
 
 def run_async(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:

@@ -9,6 +9,7 @@ from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from stoker.session.config import SessionConfig
+    from stoker.session.signals import stop_on_signals
     from stoker.session.snapshot import PolicySnapshot
     from stoker.session.sync import SyncTrainingSession
     from stoker.session.training import TrainingSession
@@ -23,6 +24,7 @@ else:
             "SyncTrainingSession": "stoker.session.sync",
             "TrainingSession": "stoker.session.training",
             "Turn": "stoker.session.turns",
+            "stop_on_signals": "stoker.session.signals",
         },
     )
 
@@ -33,4 +35,5 @@ __all__ = [
     "SyncTrainingSession",
     "TrainingSession",
     "Turn",
+    "stop_on_signals",
 ]

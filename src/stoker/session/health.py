@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,7 +12,7 @@ from stoker.types import ActorId
 if TYPE_CHECKING:
     from stoker.session.engine import Engine
 
-__all__ = ["Health", "SilentActor", "health_of", "silent_actors"]
+__all__ = ["Health", "SilentActor", "health_of", "silent_actors", "stuck_line"]
 
 _SHOWN = 100
 _LEAST_S = 1.0
@@ -110,6 +111,30 @@ def health_of(engine: Engine, now: float) -> Health:
         silent=silent,
         waits=tuple(waits),
     )
+
+
+def stuck_line(health: Callable[[], Health], *, loop_turns: bool = True) -> str:
+    """Which part of a session that does not end is still busy, in a few words. From any thread; never raises.
+
+    Args:
+        health: the session's.
+        loop_turns: whether its event loop answers; if not, all else only waits for that.
+    """
+    if not loop_turns:
+        return (
+            "the event loop does not turn: an environment that is stepped on it, or another call there, has "
+            "not come back (stepping='thread', --stepping thread, keeps environments off it)"
+        )
+    try:
+        found = health()
+    except Exception as error:  # noqa: BLE001 - looked at from outside its thread, it may change meanwhile
+        return f"which part is busy cannot be told ({type(error).__name__}: {error})"
+    busy = list(found.waits)
+    if found.learner_s is not None:
+        busy.append(f"the learner has been in one call for {found.learner_s:.1f} s")
+    if found.writer is not None:
+        busy.append(f"the writer has been {found.writer} for {found.writer_s:.1f} s")
+    return "; ".join(busy) or "an environment or an evaluation has not come back"
 
 
 def silent_actors(engine: Engine, now: float, at_least_s: float = _LEAST_S) -> tuple[SilentActor, ...]:

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from stoker.runs.metadata import RunMetadata
     from stoker.runs.run import TrainingRun
     from stoker.session.config import SessionConfig
+    from stoker.session.decisions import Decision
     from stoker.session.health import Health
     from stoker.session.replaying import Replayed, replay_run
     from stoker.session.signals import stop_on_signals
@@ -99,6 +100,7 @@ else:
             "Crew": "stoker.actors.crew",
             "DQN": "stoker.agents.dqn.agent",
             "DQNConfig": "stoker.agents.dqn.config",
+            "Decision": "stoker.session.decisions",
             "EpisodeRecord": "stoker.stats.records",
             "EpisodeStatus": "stoker.types",
             "EvalReport": "stoker.stats.report",
@@ -184,6 +186,7 @@ __all__ = [
     "ConfigError",
     "Crew",
     "DQNConfig",
+    "Decision",
     "EpisodeRecord",
     "EpisodeStatus",
     "EvalReport",

@@ -11,8 +11,10 @@ that an item is wholly in (``put`` returned) or wholly out (``put`` raised).
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Generic, TypeVar
 
 import anyio
@@ -35,6 +37,14 @@ class BatchQueue(Generic[T]):
     anybody is called twice. A producer that never suspends by itself is made to yield to the event loop
     once per ``turn`` items.
 
+    A producer may be interrupted (Ctrl-C) between any two bytecodes. Its item is in once ``append``, a C
+    function, has run, ``count`` says what is in, and those who wait are still called.
+
+    Args:
+        capacity: the most items it holds.
+        turn: how many items producers may put before they yield.
+        consumed: how many of the items that ``count`` counts the consumer is done with, whenever it takes.
+
     Attributes:
         credit: how many items may be appended right now without looking at anything else. A caller in a
             hurry may take one off it, while it is positive, and ``append``: that is all that ``offer`` does.
@@ -42,14 +52,18 @@ class BatchQueue(Generic[T]):
         append: puts an item in without a look at anything.
     """
 
-    def __init__(self, capacity: int, *, turn: int = 512) -> None:
+    def __init__(self, capacity: int, *, turn: int = 512, consumed: Callable[[], int] = lambda: 0) -> None:
         self._capacity = capacity
         self._turn = turn
         self._items: list[T] = []
+        self._consumed = consumed
+        self._n_consumed = consumed()  # when the consumer last took
+        self._taken: list[T] = []  # by it, then
+        self._taking = threading.Lock()
         self.append = self._items.append
         self.credit = min(capacity, turn)
         self._waiting: OrderedDict[anyio.Event, None] = OrderedDict()  # producers that wait to be called
-        self._n_called = 0  # producers that were called and have not run yet
+        self._called: set[anyio.Event] = set()  # producers that were called and have not run yet
         # No more than could fill it with a turn each: to be called costs as much as to put a hundred items.
         self._called_first = CALLED_FIRST if capacity < 2 * turn else min(CALLED_FIRST, capacity // turn)
         self._round = self._called_first  # how many are called next
@@ -75,6 +89,11 @@ class BatchQueue(Generic[T]):
     def n_waiting(self) -> int:
         """How many producers wait for room."""
         return len(self._waiting)
+
+    def count(self, kind: type) -> int:
+        """How many items of a type were ever put; exact, and slow, because it looks at all that are left."""
+        with self._taking:
+            return self._n_consumed + sum(type(item) is kind for item in [*self._taken, *self._items])
 
     def offer(self, item: T) -> bool:
         """Append the item if that needs no waiting, and say whether it was done."""
@@ -111,6 +130,7 @@ class BatchQueue(Generic[T]):
             if self._closed:
                 return []
             self.refill()  # for those who found it full just before a ``take_now``
+            self.take_now()  # nothing; the last items are done with
             self._reader = reader = anyio.Event()
             self.credit = 0  # so that whoever comes next looks, and wakes it
             try:
@@ -126,8 +146,10 @@ class BatchQueue(Generic[T]):
 
         For the consumer, and from any thread, while no ``take`` is going on.
         """
-        items = self._items[:]
-        del self._items[: len(items)]  # what was put meanwhile, on the loop, lies behind them
+        with self._taking:
+            items = self._items[:]
+            del self._items[: len(items)]  # what was put meanwhile, on the loop, lies behind them
+            self._n_consumed, self._taken = self._consumed(), items
         return items
 
     def refill(self) -> None:
@@ -152,10 +174,7 @@ class BatchQueue(Generic[T]):
         self._closed = True
         self._error = error
         self.credit = 0
-        for event in self._waiting:
-            event.set()
-        self._n_called += len(self._waiting)
-        self._waiting.clear()
+        self._set(len(self._waiting))
         if self._reader is not None:
             self._reader.set()
 
@@ -180,7 +199,7 @@ class BatchQueue(Generic[T]):
 
     def _refill(self) -> None:
         """Let producers go on: those who wait, if there are any; else whoever comes."""
-        if self._closed or self._n_called:
+        if self._closed or self._called:
             return
         self.credit = 0
         if self._waiting:
@@ -194,42 +213,49 @@ class BatchQueue(Generic[T]):
         if n_called:
             self._round *= 2
             self._share = max(1, min(self._turn, self._room() // n_called))
-            self._n_called = n_called
-            for _ in range(n_called):
-                event, _ = self._waiting.popitem(last=False)
-                event.set()
+            self._set(n_called)
+
+    def _set(self, n_events: int) -> None:
+        """Call those who have waited longest."""
+        for event in list(islice(self._waiting, n_events)):
+            event.set()  # first: should the rest be interrupted, that producer runs and does it
+            self._called.add(event)
+            del self._waiting[event]
+
+    def _leave(self, event: anyio.Event) -> None:
+        """A producer does not wait any more."""
+        self._waiting.pop(event, None)
+        self._called.discard(event)
 
     async def _admit(self) -> None:
         """Return when the caller may append at least one item, with the credit for that."""
         self._raise_if_closed()
-        if not self._waiting and not self._n_called and self._room() > 0:
+        if not self._waiting and not self._called and self._room() > 0:
             await checkpoint()  # a turn is due
             self._raise_if_closed()
-            if not self._waiting and not self._n_called and self._room() > 0:
+            if not self._waiting and not self._called and self._room() > 0:
                 self._grant(self._turn)
                 return
         comes_back = False
         while True:
             event = anyio.Event()
-            self._waiting[event] = None
-            if comes_back:
-                self._waiting.move_to_end(event, last=False)
             try:
+                self._waiting[event] = None
+                if comes_back:
+                    self._waiting.move_to_end(event, last=False)
                 await event.wait()
+                self._leave(event)
+                self._raise_if_closed()
+                if self._room() > 0:
+                    self._grant(self._share)
+                    if not self._called and self._room() > self.credit:
+                        self._call()
+                    return
             except BaseException:
-                if event.is_set():  # cancelled between being called and running: the next ones' turn
-                    self._n_called -= 1
+                self._leave(event)
+                if event.is_set():  # it was called and will put nothing: the next ones' turn
                     self._refill()
-                else:
-                    del self._waiting[event]
                 raise
-            self._n_called -= 1
-            self._raise_if_closed()
-            if self._room() > 0:
-                self._grant(self._share)
-                if not self._n_called and self._room() > self.credit:
-                    self._call()
-                return
             comes_back = True  # those called before it were many, or had much to put
 
     def _raise_if_closed(self) -> None:

@@ -74,9 +74,9 @@ class HeldAgent(FakeAgent):
         super().observe(experiences)
 
 
-def transition(serial: int, actor: int) -> Experience:
-    here = np.array([serial], np.float32)
-    return Experience(here, 0, 0.0, here, EpisodeStatus.CONTINUING, actor)
+def transition(serial: int, actor: int, seen: int = 0) -> Experience:
+    here = np.array([seen], np.float32)
+    return Experience(here, 0, float(serial), here, EpisodeStatus.CONTINUING, actor)
 
 
 def serials_on_disk(run: TrainingRun) -> list[int]:
@@ -91,6 +91,8 @@ class Callers:
         self.session = session
         self.run = run
         self.serials = itertools.count(1)
+        self.seen = dict.fromkeys(range(N_ACTORS), 0)
+        """What each actor acted on last."""
         self.log: dict[int, list[tuple[str, list[int], bool]]] = {actor: [] for actor in range(N_ACTORS)}
         """Call, serials of its events, whether it returned."""
 
@@ -109,12 +111,14 @@ class Callers:
 
     async def act(self, serials: list[int], actor: int) -> None:
         await self.session.act(np.array(serials, np.float32), actor_id=actor)
+        (self.seen[actor],) = serials
 
     async def observe(self, serials: list[int], actor: int) -> None:
-        await self.session.observe(transition(serials[0], actor))
+        await self.session.observe(transition(serials[0], actor, self.seen[actor]))
 
     async def observe_many(self, serials: list[int], actor: int) -> None:
-        await self.session.observe_many([transition(serial, actor) for serial in serials])
+        seen = self.seen[actor]
+        await self.session.observe_many([transition(serial, actor, seen) for serial in serials])
 
     async def on_episode(self, serials: list[int], actor: int) -> None:
         extras = {"serial": float(serials[0])}
@@ -246,7 +250,7 @@ async def live(schedule: list[Any], parts: dict[str, Any], native: bool, aborted
 
 def check(callers: Callers, agent: HeldAgent, session: TrainingSession) -> None:
     """What was consumed is what returned: in order for each actor, nothing twice, nothing else."""
-    assert session.total_steps == len(agent.experiences)
+    assert session.accepted_steps == session.total_steps == len(agent.experiences)
     limit = session.config.max_steps
     assert limit is None or session.total_steps <= limit
     n_refused = 0
@@ -261,7 +265,7 @@ def check(callers: Callers, agent: HeldAgent, session: TrainingSession) -> None:
                 expected = None
             elif name in ("observe", "observe_many"):
                 for serial in serials:
-                    if place < len(consumed) and consumed[place].observation[0] == serial:
+                    if place < len(consumed) and consumed[place].reward == serial:
                         experience = consumed[place]
                         place += 1
                         assert returned or name == "observe_many", f"{serial} was cancelled and is in"

@@ -25,8 +25,8 @@ from stoker.errors import first_error
 from stoker.testing import AsyncChainEnv, FakeAgent
 
 
-def step(k: int, actor_id: int = 0) -> Experience:
-    return Experience(k, 0, 1.0, k + 1, EpisodeStatus.CONTINUING, actor_id)
+def step(k: Any, actor_id: int = 0) -> Experience:
+    return Experience(k, 0, 1.0, k, EpisodeStatus.CONTINUING, actor_id)
 
 
 class Slow(FakeAgent):
@@ -173,7 +173,7 @@ async def test_a_stuck_policy_does_not_keep_anybody_from_leaving() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_memory_of_an_action_survives_a_cancelled_observe() -> None:
+async def test_the_policy_extras_of_an_action_survive_a_cancelled_observe() -> None:
     agent = FakeAgent(policy_extras=True)
     async with TrainingSession(agent, queue_capacity=1) as session:
         await session.act("seen", actor_id=7)
@@ -181,12 +181,12 @@ async def test_the_memory_of_an_action_survives_a_cancelled_observe() -> None:
             for other in range(5):
                 tasks.start_soon(session.observe, step(0, other))
             await anyio.lowlevel.checkpoint()
-            tasks.start_soon(session.observe, step(0, 7))
+            tasks.start_soon(session.observe, step("seen", 7))
             await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
         before = [e for e in agent.experiences if e.actor_id == 7]
         if not before:
-            await session.observe(step(0, 7))
+            await session.observe(step("seen", 7))
     (mine,) = [e for e in agent.experiences if e.actor_id == 7]
     assert mine.policy_extras == "seen"
 

@@ -102,9 +102,9 @@ class Remembering(FakeAgent):
 async def test_an_agent_that_needs_policy_extras_gets_no_action_that_it_did_not_choose() -> None:
     from training_parts import transition
 
-    agent = Remembering(policy_extras=True)
+    mine = transition(0)
+    agent = Remembering(mine.action, policy_extras=True)
     async with TrainingSession(agent) as session:
-        mine = transition(0)
         with pytest.raises(Exception, match="session.act"):
             await session.observe(mine)
         await session.act(mine.observation, actor_id=mine.actor_id)

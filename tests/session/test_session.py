@@ -240,19 +240,20 @@ async def test_a_cancelled_session_still_saves_everything(tmp_path: Path) -> Non
     assert (await run.read_train_episodes())["episode"].tolist() == [1]
 
 
-async def test_memory_of_an_action_joins_that_actors_next_experience() -> None:
+async def test_policy_extras_join_the_experience_of_their_action_and_no_other() -> None:
     agent = FakeAgent(policy_extras=True)
     async with TrainingSession(agent) as session:
         await session.act("a0", actor_id="a")
         await session.act("b0", actor_id="b")
         await session.act("evaluation", ActMode.EXPLOIT, actor_id="a")
-        await session.observe(step(0, "b"))
-        await session.observe(step(0, "a"))
-        await session.observe(step(1, "a"))
+        await session.observe(step("b0", "b"))
+        await session.observe(step("elsewhere", "a"))
+        await session.observe(step("a0", "a"))
+        await session.observe(step("a0", "a"))
         await session.act("a2", actor_id="a")
         await session.on_episode_start("a")
-        await session.observe(step(2, "a"))
-    assert [experience.policy_extras for experience in agent.experiences] == ["b0", "a0", None, None]
+        await session.observe(step("a2", "a"))
+    assert [experience.policy_extras for experience in agent.experiences] == ["b0", None, "a0", None, None]
 
 
 async def test_concurrent_acts_share_forward_passes() -> None:

@@ -301,7 +301,7 @@ def test_before_entering_and_after_leaving() -> None:
             call()
     assert session.total_steps == 1
     assert isinstance(session.agent, FakeAgent)
-    with pytest.raises(SessionError, match="entered once"), session:
+    with pytest.raises(SessionError, match="opened once"), session:
         pass
 
 

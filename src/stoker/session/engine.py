@@ -35,6 +35,7 @@ from stoker.session.snapshot import PolicySnapshot
 from stoker.session.turns import Turn
 from stoker.session.watching import Watch
 from stoker.threads import DedicatedThread
+from stoker.types import Experience
 from stoker.writer import Writer
 
 __all__ = ["Engine"]
@@ -89,10 +90,16 @@ class Engine:
         self.is_settled = False
         """Whether the engine has ended and no thread of it uses the agent or the run any more."""
         self.policies = opened.policies
-        self.queue: BatchQueue[Event] = BatchQueue(config.queue_capacity)
+        self.queue: BatchQueue[Event] = BatchQueue(
+            config.queue_capacity, consumed=lambda: learner.total_steps
+        )
         self.inference = Inference(self.policies, config.inference)
         self.intake = Intake(
-            learner.agent, learner.total_steps, config.max_steps, keeps_versions=config.keeps_versions
+            learner.agent,
+            learner.total_steps,
+            config.max_steps,
+            lambda: self.queue.count(Experience),
+            keeps_versions=config.keeps_versions,
         )
         if not learner.may_learn:
             self.intake.end()

@@ -125,12 +125,12 @@ class Inference:
             raise self._closed()
         together = self._exploring if mode is ActMode.EXPLORE else self._exploiting
         if together is None:
+            self._wake.set()  # first: an interruption must not leave a round that nobody answers
             together = _Round()
             if mode is ActMode.EXPLORE:
                 self._exploring = together
             else:
                 self._exploiting = together
-            self._wake.set()
         place = len(together.observations)
         together.observations.append(observation)
         try:

@@ -1,25 +1,31 @@
-"""What a session takes in, and from whom: checked where the caller can still be told.
+"""What a session accepts, and from which actor: checked where the caller still gets the error.
 
-Everything here is plain code on the caller's side of the queue; what is refused has changed nothing.
+Everything here is plain code on the caller's side of the queue; a refused call has changed nothing.
+
+An interruption (Ctrl-C) may come between any two bytecodes. So an event is in once one call of a C function,
+``append``, has put it there, and the number of accepted steps can be computed again from what is in.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import operator
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from stoker.agents.protocol import ChecksInput, LearningAgent
-from stoker.errors import ActorConflict, InvalidExperience
-from stoker.plain import check_actor_id, shown
+from stoker.errors import InvalidExperience
+from stoker.plain import check_actor_id, plain_count, shown
+from stoker.session.decisions import Decision, RememberedDecision
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
-__all__ = ["Intake", "checked_batch", "checked_number"]
+__all__ = ["Accepted", "Intake", "admitted_batch", "checked_number"]
+
+Accepted = tuple[Experience, RememberedDecision | None]
+"""An experience that passed the checks, and the decision whose policy extras were joined to it."""
 
 
 class Intake:
@@ -29,6 +35,7 @@ class Intake:
         agent: brings checks of its own, if it is ``ChecksInput``.
         accepted_steps: experiences accepted before, in other attempts.
         max_steps: how many may ever be accepted; None: no limit.
+        count_put: how many experiences were ever put where the learner gets them, in all attempts.
         keeps_versions: whether experiences are told which policy chose their action.
     """
 
@@ -37,6 +44,7 @@ class Intake:
         agent: LearningAgent,
         accepted_steps: int,
         max_steps: int | None,
+        count_put: Callable[[], int],
         *,
         keeps_versions: bool = False,
     ) -> None:
@@ -47,6 +55,8 @@ class Intake:
         self.limit = math.inf if max_steps is None else max_steps
         """No experience is accepted once ``accepted_steps`` is there."""
         self.accepted_steps = accepted_steps
+        """Experiences that are in, and those of callers who wait for room."""
+        self.count_put = count_put
         self._needs_policy_extras = agent.needs_policy_extras
         self._keeps_versions = keeps_versions
         self.is_plain = not (self._needs_policy_extras or keeps_versions)
@@ -57,9 +67,11 @@ class Intake:
         """Called when no more experiences are accepted, other than by reaching ``max_steps``."""
         self.n_refused = 0
         """Experiences that came after the limit or after ``stop``: neither learned nor counted."""
-        self._remembered: dict[ActorId, tuple[Any, int | None]] = {}  # and the version that chose the action
-        self._acting: set[ActorId] = set()
-        self._observing: set[ActorId] = set()
+        self._remembered: dict[ActorId, RememberedDecision] = {}
+        self.acting: set[ActorId] = set()
+        """Actors that wait for an exploring action."""
+        self.observing: set[ActorId] = set()
+        """Actors that wait for room in the queue."""
         self._cut: set[ActorId] = set()  # actors whose episode lost a transition to the limit
 
     @property
@@ -102,30 +114,56 @@ class Intake:
         check_actor_id(experience.actor_id)
         if self.check_experience is not None:
             self.check_experience(experience)
-        if (
-            self._needs_policy_extras
-            and experience.policy_extras is None
-            and experience.actor_id not in self._remembered
-        ):
-            raise _not_remembered(experience)
+        if experience.policy_version is not None:
+            plain_count("policy_version", experience.policy_version)
         return experience
 
-    def check_all(self, batch: list[Experience]) -> None:
-        """Refuse experiences one of which cannot be consumed, and make their rewards floats in place.
+    def admitted(self, experience: Experience) -> Accepted:
+        """Check an experience and join to it what the policy remembered about its action.
+
+        Policy extras of an action are never joined to another action, nor to another observation.
 
         Raises:
-            InvalidExperience: The message says which, and why.
+            InvalidExperience: It cannot be consumed, or the agent needs policy extras and there are none.
         """
-        followed: set[ActorId] = set()  # actors of which one action, at most, is remembered
+        experience = self.check(experience)
+        if experience.policy_extras is not None:
+            return experience, None
+        needs_extras = self._needs_policy_extras
+        if experience.policy_version is not None and not needs_extras:
+            return experience, None
+        remembered = self._remembered.get(experience.actor_id)
+        if remembered is None:
+            if needs_extras:
+                raise _not_remembered(experience)
+            return experience, None
+        if (field := remembered.mismatch(experience)) is not None:
+            if needs_extras:
+                raise _mismatched(experience, remembered, field)
+            return experience, None
+        return remembered.joined(experience), remembered
+
+    def admitted_all(self, batch: list[Experience]) -> list[Accepted]:
+        """The same for several experiences: all of them, or none.
+
+        Raises:
+            InvalidExperience: The message says which one, and why.
+        """
+        found: list[Accepted] = []
+        used: set[int] = set()  # a decision has one outcome
         for i, experience in enumerate(batch):
             try:
-                batch[i] = self.check(experience)
-                if self._needs_policy_extras and experience.policy_extras is None:
-                    if experience.actor_id in followed:
-                        raise _not_remembered(experience)
-                    followed.add(experience.actor_id)
+                accepted, remembered = self.admitted(experience)
+                if remembered is not None:
+                    if id(remembered) in used:
+                        if self._needs_policy_extras:
+                            raise _not_remembered(experience)
+                        accepted, remembered = self.check(experience), None
+                    used.add(id(remembered))
             except InvalidExperience as error:
                 raise InvalidExperience(f"experience {i} of {len(batch)}: {error}; none was taken") from error
+            found.append((accepted, remembered))
+        return found
 
     def reserve(self, actor_id: ActorId) -> bool:
         """Count one experience as accepted, unless the limit is reached; whoever drops it counts that."""
@@ -136,80 +174,43 @@ class Intake:
         self.accepted_steps += 1
         return True
 
-    def take_back(self, experience: Experience) -> None:
-        """Undo ``reserve`` and ``joined`` for an experience that did not get in."""
-        self.accepted_steps -= 1
-        if experience.policy_extras is not None or experience.policy_version is not None:
-            kept = (experience.policy_extras, experience.policy_version)
-            self._remembered.setdefault(experience.actor_id, kept)
+    def recount(self) -> None:
+        """Count again after an interruption or a cancellation: an experience is in, or is not."""
+        self.accepted_steps = self.count_put() + len(self.observing)
 
-    def joined(self, experience: Experience) -> Experience:
-        """The experience with what the policy remembered about its action."""
-        actor_id = experience.actor_id
-        if not self._remembered or actor_id not in self._remembered:
-            return experience
-        extras, version = self._remembered.pop(actor_id)
-        return Experience(
-            experience.observation,
-            experience.action,
-            experience.reward,
-            experience.next_observation,
-            experience.status,
-            actor_id,
-            extras if experience.policy_extras is None else experience.policy_extras,
-            version if experience.policy_version is None else experience.policy_version,
-        )
-
-    def begin_observing(self, actor_id: ActorId) -> None:
-        """Note that this actor waits for room in the queue.
-
-        Raises:
-            ActorConflict: It already does.
-        """
-        if actor_id in self._observing:
-            raise ActorConflict(actor_id, "observe()")
-        self._observing.add(actor_id)
-
-    def end_observing(self, actor_id: ActorId) -> None:
-        """The wait is over."""
-        self._observing.discard(actor_id)
+    def settle(self, actor_id: ActorId, remembered: RememberedDecision | None) -> None:
+        """Forget a decision whose outcome is in."""
+        if remembered is not None and self._remembered.get(actor_id) is remembered:
+            del self._remembered[actor_id]
 
     def is_waiting(self, actor_id: ActorId) -> bool:
         """Whether this actor waits for the session, in ``act`` or in ``observe``."""
-        return actor_id in self._acting or actor_id in self._observing
+        return actor_id in self.acting or actor_id in self.observing
 
     # Actions --------------------------------------------------------------------------------------
 
-    def begin_acting(self, observation: Any, mode: ActMode, actor_id: ActorId) -> None:
-        """Check what is to be acted on, and note that this actor waits for its action.
+    def check_acting(self, observation: Any, mode: ActMode, actor_id: ActorId) -> None:
+        """Refuse what cannot be acted on.
 
         Raises:
             InvalidExperience: The observation, mode or actor_id cannot be used.
-            ActorConflict: Another task waits for an exploring action under this id: what the policy
-                remembers could not be told apart. Exploiting leaves nothing behind and may overlap.
         """
         if type(mode) is not ActMode:
             raise InvalidExperience(f"mode={shown(mode)}: use ActMode.EXPLORE or ActMode.EXPLOIT")
         check_actor_id(actor_id)
         if self._check_observation is not None:
             self._check_observation(observation)
-        if mode is _EXPLORE:
-            if actor_id in self._acting:
-                raise ActorConflict(actor_id, "act()")
-            self._acting.add(actor_id)
 
-    def end_acting(self, mode: ActMode, actor_id: ActorId) -> None:
-        """The wait is over, one way or the other."""
-        if mode is _EXPLORE:
-            self._acting.discard(actor_id)
-
-    def remember(self, actor_id: ActorId, extras: Any, opt_steps: int) -> None:
-        """Keep what the policy wants to remember, and its version, until this actor's next experience."""
+    def remember(self, actor_id: ActorId, observation: Any, decision: Decision) -> None:
+        """Keep a decision until its experience, or until this actor's next decision or episode."""
+        extras = decision.policy_extras
         if extras is not None or self._keeps_versions:
             self.is_plain = False  # from now on experiences are joined
-            self._remembered.pop(actor_id, None)
-            self._remembered[actor_id] = (extras, opt_steps if self._keeps_versions else None)
-            if len(self._remembered) > _ACTORS:  # actors that went away without a word
+            version = decision.policy_version if self._keeps_versions else None
+            remembered = RememberedDecision(observation, decision.action, extras, version)
+            self._remembered.pop(actor_id, None)  # the order is that of the last decisions
+            self._remembered[actor_id] = remembered
+            if len(self._remembered) > _ACTORS:  # actors that left without a word
                 del self._remembered[next(iter(self._remembered))]
 
     # Episodes -------------------------------------------------------------------------------------
@@ -254,20 +255,6 @@ class Intake:
         self._remembered.pop(actor_id, None)
         self._cut.discard(actor_id)
 
-    @contextlib.contextmanager
-    def forgetting(self, actor_id: ActorId) -> Generator[None]:
-        """The same for what takes a while: if the block is cancelled, all is kept."""
-        extras, is_cut = self._remembered.get(actor_id), actor_id in self._cut
-        self.forget(actor_id)
-        try:
-            yield
-        except BaseException:
-            if extras is not None:
-                self._remembered.setdefault(actor_id, extras)
-            if is_cut:
-                self._cut.add(actor_id)
-            raise
-
 
 _EXPLORE = ActMode.EXPLORE
 
@@ -275,8 +262,8 @@ _ACTORS = 10_000
 """How many absent actors are kept in mind: ids without end must not fill the memory."""
 
 
-def checked_batch(intake: Intake, experiences: Iterable[Experience]) -> Sequence[Experience]:
-    """The experiences as a list, all of which can be taken.
+def admitted_batch(intake: Intake, experiences: Iterable[Experience]) -> list[Accepted]:
+    """The experiences as a list, all of which can be consumed, with their policy extras.
 
     Raises:
         InvalidExperience: One of them cannot; the message says which.
@@ -285,14 +272,28 @@ def checked_batch(intake: Intake, experiences: Iterable[Experience]) -> Sequence
         batch = list(experiences)
     except TypeError:
         raise InvalidExperience(f"observe_many takes Experiences, not {shown(experiences)}") from None
-    intake.check_all(batch)
-    return batch
+    return intake.admitted_all(batch)
 
 
 def _not_remembered(experience: Experience) -> InvalidExperience:
     return InvalidExperience(
         f"actor {experience.actor_id!r}: the agent learns only from actions that its policy chose and "
-        "remembers: choose each one with session.act(observation, actor_id=...) before observe"
+        "remembers, each once: choose each with session.act(observation, actor_id=...) before observe, or "
+        "with session.decide(observation) and pass on its policy_extras"
+    )
+
+
+def _mismatched(experience: Experience, remembered: RememberedDecision, field: str) -> InvalidExperience:
+    given, kept = shown(getattr(experience, field)), shown(getattr(remembered, field))
+    what = {
+        "action": f"action={given} is not the action that the policy chose last, {kept}: observe the action "
+        "that act returned, whatever the environment made of it",
+        "observation": f"observation={given} is not the observation that the last action was chosen on, "
+        f"{kept}: observe that one, a copy of it if the environment writes into its arrays",
+    }[field]
+    return InvalidExperience(
+        f"actor {experience.actor_id!r}: {what}; for several open decisions use session.decide(observation) "
+        "and pass on the policy_extras of each"
     )
 
 

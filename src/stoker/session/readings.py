@@ -72,6 +72,14 @@ class Readings:
         return self._learner.total_steps
 
     @property
+    def accepted_steps(self) -> int:
+        """Environment steps accepted, over all attempts: those consumed, and those in the queue."""
+        if self._engine is None:
+            return self.total_steps
+        intake = self._engine.intake
+        return intake.accepted_steps - len(intake.observing)
+
+    @property
     def total_episodes(self) -> int:
         """Training episodes consumed, over all attempts."""
         return self._learner.total_episodes

@@ -3,14 +3,16 @@
 The session runs on an event loop in a thread of its own. A hop between threads for each step would cost
 more than the step, so events are handed over in batches, and actions are chosen right here, on the last
 published policy.
+
+Ctrl-C may interrupt the caller between any two bytecodes. An event is in once ``append`` has put it into the
+buffer, from where a task on the event loop takes it; the caller only wakes that task, and waits for it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import Future
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple
@@ -20,11 +22,14 @@ from anyio.from_thread import start_blocking_portal
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import ConfigError, SessionClosed
 from stoker.runs import TrainingRun
+from stoker.session.decisions import Decision
 from stoker.session.events import BarrierRequested, EpisodeEnded, EpisodeStarted, Event
-from stoker.session.intake import checked_batch
+from stoker.session.handover import Handover
+from stoker.session.intake import Accepted, admitted_batch
 from stoker.session.snapshot import PolicySnapshot
 from stoker.session.training import TrainingSession
 from stoker.stats import EpisodeRecord, EvalReport, StatsTracker
+from stoker.threads import call_soon_here
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
 __all__ = ["SyncTrainingSession"]
@@ -66,19 +71,21 @@ class SyncTrainingSession:
         self._session = TrainingSession(agent, run, stats=stats, **settings)
         self._batch_size = batch_size
         self._max_delay_s = max_delay_s
-        self._events: list[Event] = []
-        self._handed_over_at = 0.0
-        self._in_flight: Future[None] | None = None
+        self._oldest_at = 0.0
         self._leaving = False
         # Reentrant: handing over happens inside observe. Acting has a lock of its own, so that a thread
         # that waits for room in the queue does not keep others from acting.
         self._turn = threading.RLock()
-        self._acting = threading.Lock()
+        self._acting = threading.RLock()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._portal = stack.enter_context(start_blocking_portal())
-            stack.enter_context(self._portal.wrap_async_context_manager(self._session))
+            self._handover = stack.enter_context(
+                self._portal.wrap_async_context_manager(_HandedOver(self._session))
+            )
+            self._portal.start_task_soon(self._handover.run)
+            self._session.intake.count_put = self._handover.count_steps
             self._stack = stack.pop_all()
         return self
 
@@ -86,10 +93,8 @@ class SyncTrainingSession:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         try:
-            with self._turn:  # whoever comes later is refused: nobody would take it
+            with self._turn:  # later calls are refused: nobody would take their events
                 self._leaving = True
-                if self._session.engine.failure is None:
-                    self._hand_over()
         finally:
             handled = self._stack.__exit__(kind, error, traceback)
         return handled
@@ -99,38 +104,32 @@ class SyncTrainingSession:
     def act(self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0) -> Any:
         """Choose an action with the last published policy, in the calling thread."""
         self._session.require_open("act")
-        intake, policies = self._session.intake, self._session.engine.policies
         with self._acting:
-            intake.begin_acting(observation, mode, actor_id)
-            policy, ticket = policies.acquire()
-            opt_steps = policies.opt_steps(ticket)
-            try:
-                actions, extras = policy.act([observation], mode)
-            finally:
-                policies.release(ticket)
-                intake.end_acting(mode, actor_id)
+            decision = self._decide(observation, mode, actor_id)
             if mode is ActMode.EXPLORE:
-                intake.remember(actor_id, None if extras is None else extras[0], opt_steps)
-            return actions[0]
+                self._session.intake.remember(actor_id, observation, decision)
+        return decision.action
+
+    def decide(self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0) -> Decision:
+        """Choose an action, and hand out what the policy remembers, as ``TrainingSession.decide`` does."""
+        self._session.require_open("decide")
+        with self._acting:
+            return self._decide(observation, mode, actor_id)
 
     def observe(self, experience: Experience) -> None:
         """Accept one transition, as ``TrainingSession.observe`` does."""
         self._session.require_open("observe")
-        intake = self._session.intake
-        experience = intake.check(experience)
+        accepted = self._session.intake.admitted(experience)
         with self._turn:
-            self._refuse_if_leaving()
-            self._take(experience)
+            self._take([accepted])
         self._keep_step()
 
     def observe_many(self, experiences: Iterable[Experience]) -> None:
         """Accept several transitions in order, as ``TrainingSession.observe_many`` does."""
         self._session.require_open("observe_many")
-        intake = self._session.intake
+        batch = admitted_batch(self._session.intake, experiences)
         with self._turn:
-            self._refuse_if_leaving()
-            for experience in checked_batch(intake, experiences):
-                self._take(experience)
+            self._take(batch)
         self._keep_step()
 
     def on_episode_start(self, actor_id: ActorId = 0, seed: int | None = None) -> None:
@@ -138,8 +137,9 @@ class SyncTrainingSession:
         self._session.require_open("on_episode_start")
         with self._turn:
             seed = self._session.intake.begin_episode(actor_id, seed)
-            with self._session.intake.forgetting(actor_id):
-                self._add(EpisodeStarted(actor_id, seed))
+            self._append(EpisodeStarted(actor_id, seed))
+            self._session.intake.forget(actor_id)
+            self._hand_over_if_due()
 
     def on_episode(
         self,
@@ -153,9 +153,10 @@ class SyncTrainingSession:
         self._session.require_open("on_episode")
         with self._turn:
             record = self._session.intake.end_episode(total_reward, steps, status, env_extras, actor_id)
-            with self._session.intake.forgetting(actor_id):
-                if record is not None:
-                    self._add(EpisodeEnded(record, actor_id))
+            if record is not None:
+                self._append(EpisodeEnded(record, actor_id))
+            self._session.intake.forget(actor_id)
+            self._hand_over_if_due()
 
     # Evaluation -----------------------------------------------------------------------------------
 
@@ -213,6 +214,11 @@ class SyncTrainingSession:
     def total_steps(self) -> int:
         """Environment steps consumed, over all attempts."""
         return self._session.total_steps
+
+    @property
+    def accepted_steps(self) -> int:
+        """Environment steps accepted, over all attempts: those consumed, and those on their way."""
+        return self._session.accepted_steps
 
     @property
     def total_episodes(self) -> int:
@@ -283,21 +289,44 @@ class SyncTrainingSession:
 
     # Parts ----------------------------------------------------------------------------------------
 
-    def _take(self, experience: Experience) -> None:
-        intake = self._session.intake
-        if intake.reserve(experience.actor_id):
-            self._add(intake.joined(experience))
-        else:
-            intake.n_refused += 1
+    def _decide(self, observation: Any, mode: ActMode, actor_id: ActorId) -> Decision:
+        self._session.intake.check_acting(observation, mode, actor_id)
+        policies = self._session.engine.policies
+        policy, ticket = policies.acquire()
+        try:
+            opt_steps = policies.opt_steps(ticket)
+            actions, extras = policy.act([observation], mode)
+        finally:
+            policies.release(ticket)
+        return Decision(actions[0], None if extras is None else extras[0], opt_steps)
 
-    def _add(self, event: Event) -> None:
-        self._refuse_if_leaving()
-        now = time.monotonic()
-        if not self._events:
-            self._handed_over_at = now
-        self._events.append(event)
-        if len(self._events) >= self._batch_size or now - self._handed_over_at >= self._max_delay_s:
-            self._hand_over()
+    def _take(self, batch: Sequence[Accepted]) -> None:
+        intake = self._session.intake
+        try:
+            for experience, remembered in batch:
+                if intake.reserve(experience.actor_id):
+                    self._append(experience)
+                    intake.settle(experience.actor_id, remembered)
+                    self._hand_over_if_due()
+                else:
+                    intake.n_refused += 1
+        except BaseException:
+            intake.recount()
+            raise
+
+    def _append(self, event: Event) -> None:
+        if self._leaving:
+            raise SessionClosed("observe", entered=True)
+        if not len(self._handover):
+            self._oldest_at = time.monotonic()
+        self._handover.append(event)
+
+    def _hand_over_if_due(self) -> None:
+        n_events = len(self._handover)
+        if n_events >= self._batch_size or (
+            n_events and time.monotonic() - self._oldest_at >= self._max_delay_s
+        ):
+            self._handover.wait()
 
     def _keep_step(self) -> None:
         """With lockstep: wait until what was accepted is learned and the policy published."""
@@ -307,20 +336,24 @@ class SyncTrainingSession:
     def _ask(self, what: str, call: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """Await a call of the session on its event loop, behind everything accepted so far."""
         self._session.require_open(what)
-        self._hand_over()
+        with self._turn:
+            self._handover.wait()
         return self._portal.call(call, *args)
 
-    def _refuse_if_leaving(self) -> None:
-        if self._leaving:
-            raise SessionClosed("observe", entered=True)
 
-    def _hand_over(self) -> None:
-        with self._turn:
-            # A put goes on when its caller is interrupted (Ctrl-C): nothing may overtake it.
-            if self._in_flight is not None:
-                self._in_flight.result()
-            if self._events:
-                events, self._events = self._events, []
-                self._in_flight = self._portal.start_task_soon(self._session.engine.queue.put_many, events)
-                self._in_flight.result()
-            self._in_flight = None
+class _HandedOver:
+    """A session, as an async context manager, and the handover to it, which is emptied before it is left."""
+
+    def __init__(self, session: TrainingSession) -> None:
+        self._session = session
+
+    async def __aenter__(self) -> Handover:
+        session = await self._session.__aenter__()
+        self._handover = Handover(session.engine.queue, session.accepted_steps, call_soon_here())
+        return self._handover
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        await self._handover.close()
+        return await self._session.__aexit__(kind, error, traceback)

@@ -17,10 +17,11 @@ from typing import Any
 from anyio.lowlevel import checkpoint
 
 from stoker.agents.protocol import LearningAgent
-from stoker.errors import ConfigError, SessionError
+from stoker.errors import ActorConflict, ConfigError
 from stoker.recorders import Recorder, Recording, Value, checked_record
 from stoker.runs import TrainingRun
 from stoker.session.config import check_parts, session_config
+from stoker.session.decisions import Decision
 from stoker.session.evaluations import Evaluations
 from stoker.session.events import (
     BarrierRequested,
@@ -32,7 +33,7 @@ from stoker.session.events import (
     OptimizationRequested,
     SnapshotRequested,
 )
-from stoker.session.intake import checked_batch, checked_number
+from stoker.session.intake import Accepted, admitted_batch, checked_number
 from stoker.session.lifecycle import Lifecycle
 from stoker.session.snapshot import PolicySnapshot
 from stoker.stats import EpisodeRecord, EvalReport, StatsTracker, check_record
@@ -90,7 +91,8 @@ class TrainingSession(Lifecycle):
         Args:
             observation: shape ``[*observation_shape]``, without a batch axis.
             mode: whether the action is to learn from or to score with.
-            actor_id: who acts; what the policy remembers is joined to this actor's next experience.
+            actor_id: who acts. What the policy remembers is joined to this actor's next experience, if
+                that is of this observation and action.
 
         Raises:
             InvalidExperience: The agent cannot act on this observation.
@@ -99,20 +101,51 @@ class TrainingSession(Lifecycle):
         """
         self.require_open("act")
         intake = self.intake
-        intake.begin_acting(observation, mode, actor_id)
+        intake.check_acting(observation, mode, actor_id)
+        if mode is not ActMode.EXPLORE:
+            return (await self.engine.inference.ask(observation, mode))[0]
+        if actor_id in intake.acting:
+            raise ActorConflict(actor_id, "act()")
         try:
-            if mode is ActMode.EXPLORE and self._is_paced:
+            intake.acting.add(actor_id)
+            if self._is_paced:
                 await self.engine.pace.begin(actor_id)
-            action, extras, opt_steps = await self.engine.inference.ask(observation, mode)
+            decision = Decision(*await self.engine.inference.ask(observation, mode))
+            intake.remember(actor_id, observation, decision)
         except BaseException:
-            if mode is ActMode.EXPLORE:
-                self.engine.pace.end(actor_id)
+            self.engine.pace.end(actor_id)
             raise
         finally:
-            intake.end_acting(mode, actor_id)
-        if mode is ActMode.EXPLORE:
-            intake.remember(actor_id, extras, opt_steps)
-        return action
+            intake.acting.discard(actor_id)
+        return decision.action
+
+    async def decide(
+        self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0
+    ) -> Decision:
+        """Choose an action, and hand out what the policy remembers about it instead of keeping it.
+
+        For callers with several open decisions, or with rewards that come late: give ``policy_extras`` and
+        ``policy_version`` of the decision to its ``Experience``. The session keeps nothing, so that any
+        number of decisions may be open under one ``actor_id``.
+
+        Args:
+            observation: shape ``[*observation_shape]``, without a batch axis.
+            mode: whether the action is to learn from or to score with.
+            actor_id: who acts.
+
+        Raises:
+            InvalidExperience: The agent cannot act on this observation.
+            ConfigError: The session has ``max_staleness``, which must know of every action in flight.
+            SessionClosed, SessionFailed: The session does not run.
+        """
+        self.require_open("decide")
+        if self._is_paced and mode is ActMode.EXPLORE:
+            raise ConfigError(
+                f"decide: max_staleness={self.config.max_staleness} makes actors wait for outcomes of "
+                "actions, and a decision may stay open: use act, or no max_staleness"
+            )
+        self.intake.check_acting(observation, mode, actor_id)
+        return Decision(*await self.engine.inference.ask(observation, mode))
 
     async def observe(self, experience: Experience) -> None:
         """Accept one transition. Once this returns it will be consumed, in order, unless the process dies.
@@ -142,9 +175,13 @@ class TrainingSession(Lifecycle):
             and intake.accepted_steps < intake.limit
             and (intake.check_experience is None or intake.check_experience(experience) is None)
         ):
-            intake.accepted_steps += 1
-            queue.credit -= 1
-            queue.append(experience)
+            try:
+                intake.accepted_steps += 1
+                queue.credit -= 1
+                queue.append(experience)
+            except BaseException:  # Ctrl-C between two bytecodes
+                intake.recount()
+                raise
         else:
             await self._observe(experience)
 
@@ -158,7 +195,7 @@ class TrainingSession(Lifecycle):
             ActorConflict, SessionClosed, SessionFailed: As for ``observe``.
         """
         self.require_open("observe_many")
-        await self._accept(checked_batch(self.intake, experiences))
+        await self._accept(admitted_batch(self.intake, experiences))
         if self._is_lockstep:
             await self.engine.request(BarrierRequested)
 
@@ -172,8 +209,8 @@ class TrainingSession(Lifecycle):
         self.require_open("on_episode_start")
         seed = self.intake.begin_episode(actor_id, seed)
         self.engine.pace.end(actor_id)
-        with self.intake.forgetting(actor_id):
-            await self._queue.put(EpisodeStarted(actor_id, seed))
+        await self._queue.put(EpisodeStarted(actor_id, seed))
+        self.intake.forget(actor_id)
 
     async def on_episode(
         self,
@@ -201,11 +238,8 @@ class TrainingSession(Lifecycle):
         self.require_open("on_episode")
         intake = self.intake
         record = intake.end_episode(total_reward, steps, status, env_extras, actor_id)
-        if record is not None and self._queue.offer(EpisodeEnded(record, actor_id)):
-            intake.forget(actor_id)
-            return
-        with intake.forgetting(actor_id):
-            await (checkpoint() if record is None else self._queue.put(EpisodeEnded(record, actor_id)))
+        await (checkpoint() if record is None else self._queue.put(EpisodeEnded(record, actor_id)))
+        intake.forget(actor_id)
 
     # Evaluation -----------------------------------------------------------------------------------
 
@@ -351,46 +385,38 @@ class TrainingSession(Lifecycle):
 
     async def _observe(self, experience: Experience) -> None:
         self.require_open("observe")
-        intake = self.intake
-        experience = intake.check(experience)
-        if not intake.reserve(experience.actor_id):
-            self.engine.pace.end(experience.actor_id)
-            await checkpoint()  # a loop around observe must not hold the event loop
-            intake.n_refused += 1
-            return
-        if not self._queue.offer(joined := intake.joined(experience)):
-            await self._wait_for_room(joined)
-        if self._is_paced:
-            self.engine.pace.end(experience.actor_id)
+        await self._accept([self.intake.admitted(experience)])
         if self._is_lockstep:
             await self.engine.request(BarrierRequested)
 
-    async def _accept(self, experiences: Sequence[Experience]) -> None:
-        """Take in experiences that were checked."""
+    async def _accept(self, batch: Sequence[Accepted]) -> None:
+        """Put experiences that were checked into the queue."""
         intake, queue = self.intake, self._queue
-        for experience in experiences:
-            if not intake.reserve(experience.actor_id):
-                self.engine.pace.end(experience.actor_id)
-                intake.n_refused += 1
-                continue
-            if not queue.offer(experience := intake.joined(experience)):
-                await self._wait_for_room(experience)
-            if self._is_paced:
-                self.engine.pace.end(experience.actor_id)
-        if intake.is_full:
-            await checkpoint()
+        n_refused = intake.n_refused
+        try:
+            for experience, remembered in batch:
+                actor_id = experience.actor_id
+                if not intake.reserve(actor_id):
+                    self.engine.pace.end(actor_id)
+                    intake.n_refused += 1
+                    continue
+                if not queue.offer(experience):
+                    await self._wait_for_room(experience)
+                intake.settle(actor_id, remembered)
+                if self._is_paced:
+                    self.engine.pace.end(actor_id)
+        except BaseException:
+            intake.recount()
+            raise
+        if intake.n_refused != n_refused:
+            await checkpoint()  # a loop around observe must not hold the event loop
 
     async def _wait_for_room(self, experience: Experience) -> None:
-        intake, actor_id = self.intake, experience.actor_id
+        observing, actor_id = self.intake.observing, experience.actor_id
+        if actor_id in observing:
+            raise ActorConflict(actor_id, "observe()")
         try:
-            intake.begin_observing(actor_id)
-        except SessionError:
-            intake.take_back(experience)
-            raise
-        try:
+            observing.add(actor_id)
             await self._queue.put(experience)
-        except BaseException:
-            intake.take_back(experience)
-            raise
         finally:
-            intake.end_observing(actor_id)
+            observing.discard(actor_id)

@@ -28,13 +28,13 @@ from stoker.agents.ppo.network import ActorCritic, checked_body, make_body
 from stoker.agents.ppo.optimizer import ClippingAdam
 from stoker.agents.ppo.policy import ACTION, LOG_PROB, VALUE, PPOPolicy, extras_size
 from stoker.agents.ppo.rollout import Rollout
-from stoker.agents.ppo.spaces import PPOSpaces
+from stoker.agents.ppo.spaces import PPOSpaces, shown
 from stoker.agents.ppo.state import check_state
 from stoker.agents.ppo.update import update
 from stoker.agents.protocol import Policy
 from stoker.agents.seeds import seeded_generator, spawn_seeds
 from stoker.agents.states import refuse_shallow_copy
-from stoker.errors import ConfigError
+from stoker.errors import ConfigError, InvalidExperience
 from stoker.processing.moments import RunningMoments
 from stoker.processing.rewards import RewardScaler
 from stoker.types import ActorId, Experience
@@ -178,12 +178,17 @@ class PPO:
         policy.version = self.opt_steps
 
     def check_experience(self, experience: Experience) -> None:
-        """Refuse a transition that ``observe`` could not take; its policy extras join it later.
+        """Refuse a transition that ``observe`` could not take, or whose policy extras are of another action.
+
+        One without policy extras passes: the session joins those of the action to it.
 
         Raises:
-            InvalidExperience: An observation, the action or the reward is unfit; the message names it.
+            InvalidExperience: An observation, the action, the reward or the policy extras are unfit; the
+                message names the value.
         """
         self._spaces.check_experience(experience)
+        if experience.policy_extras is not None:
+            self._check_extras(experience)
 
     def check_observation(self, observation: Any) -> None:
         """Refuse an observation that the policy could not act on.
@@ -202,7 +207,7 @@ class PPO:
         """
         for experience in experiences:
             extras: Any = experience.policy_extras
-            if type(extras) is not np.ndarray or extras.shape != self._extras_shape:
+            if extras is None or np.shape(extras) != self._extras_shape:
                 raise ConfigError(
                     f"an experience of actor {experience.actor_id!r} comes with "
                     f"{'no' if extras is None else 'an unfit'} policy extras: PPO learns from the "
@@ -304,6 +309,29 @@ class PPO:
         self._rewards.load_state_dict(state["rewards"])
         self._rollout.load_state_dict(state["rollout"])
         self._last = dict(state["last"])
+
+    def _check_extras(self, experience: Experience) -> None:
+        actor_id, given = experience.actor_id, experience.policy_extras
+        extras: list[float] = []
+        try:
+            array = np.asarray(given, np.float64)  # a list, too: from a database, say
+            if array.shape == self._extras_shape:
+                extras = array.tolist()
+        except (TypeError, ValueError):
+            pass
+        total = sum(extras)
+        if not extras or total - total != 0.0:
+            raise InvalidExperience(
+                f"actor {actor_id!r}: policy_extras={shown(given)}: PPO takes the "
+                f"{self._extras_shape[0]} finite numbers that its policy remembered: pass on those of "
+                "the Decision as they are"
+            )
+        if not self._spaces.actions.is_chosen(experience.action, extras[ACTION:]):
+            raise InvalidExperience(
+                f"actor {actor_id!r}: action={shown(experience.action)} is not the action that its "
+                f"policy_extras are of, {shown(extras[ACTION:])}: observe the action of the same Decision, "
+                "whatever the environment made of it"
+            )
 
     def _samples(self) -> tuple[Samples, float]:
         """The rollout with its advantages and returns, and the explained variance of the values."""

@@ -21,7 +21,7 @@ from stoker.agents.ppo.distributions import Categorical, DiagGaussian, Distribut
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.types import Experience
 
-__all__ = ["BoxActions", "DiscreteActions", "PPOSpaces"]
+__all__ = ["BoxActions", "DiscreteActions", "PPOSpaces", "shown"]
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _SHORT = 16
@@ -48,6 +48,10 @@ class DiscreteActions:
         indices: list[int] = chosen[:, 0].astype(np.int64).tolist()
         return [index + self._first for index in indices] if self._first else indices
 
+    def is_chosen(self, action: Any, chosen: Sequence[float]) -> bool:
+        """Whether an action is what the environment was given for a chosen one, ``[1]``."""
+        return action - self._first == chosen[0]
+
 
 class BoxActions:
     """A Box of floats: what is chosen beyond its bounds is brought to them on its way to the environment.
@@ -62,6 +66,7 @@ class BoxActions:
         self._low = np.asarray(space.low, np.float64).reshape(-1)
         self._high = np.asarray(space.high, np.float64).reshape(-1)
         self._is_short = len(self._low) <= _SHORT
+        self._bounds: tuple[list[float], list[float]] = self._low.tolist(), self._high.tolist()
         self.distribution: Distribution = DiagGaussian(math.prod(self._shape))
 
     def describe(self) -> dict[str, Any]:
@@ -73,6 +78,18 @@ class BoxActions:
         clipped = chosen.clip(self._low, self._high).astype(self._dtype)
         rows = clipped.reshape(len(chosen), *self._shape)
         return [rows[row, ...] for row in range(len(rows))]  # with "...", rows of shape () are arrays too
+
+    def is_chosen(self, action: Any, chosen: Sequence[float]) -> bool:
+        """Whether an action is what the environment was given for a chosen one, ``[n]``; as the space's
+        dtype, or the action's own where that is less precise.
+        """  # noqa: D205
+        given = np.asarray(action).reshape(-1)
+        if self._is_short and given.tolist() == list(map(_clipped, chosen, *self._bounds)):
+            return True
+        sent = self.for_env(np.asarray(chosen, np.float64)[None])[0].reshape(-1)
+        is_lower = given.dtype.kind == "f" and given.itemsize < sent.itemsize
+        lower = given.dtype if is_lower else self._dtype
+        return np.array_equal(given.astype(lower), sent.astype(lower))
 
     def check(self, action: Any) -> None:
         """Refuse what is not an array of finite numbers of the space's shape.
@@ -91,13 +108,13 @@ class BoxActions:
         try:
             array = np.asarray(action)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise InvalidExperience(f"action {_shown(action)} is not an array ({error}): {taken}") from error
+            raise InvalidExperience(f"action {shown(action)} is not an array ({error}): {taken}") from error
         if array.dtype.kind not in "iuf" or array.shape != self._shape:
             raise InvalidExperience(
-                f"action {_shown(action)} is {array.dtype} {list(array.shape)}, which does not fit: {taken}"
+                f"action {shown(action)} is {array.dtype} {list(array.shape)}, which does not fit: {taken}"
             )
         if not np.isfinite(array).all():
-            raise InvalidExperience(f"action {_shown(action)} is not finite: {taken}")
+            raise InvalidExperience(f"action {shown(action)} is not finite: {taken}")
 
 
 class PPOSpaces:
@@ -165,10 +182,14 @@ class PPOSpaces:
         reward: Any = experience.reward
         if type(reward) is not float and not isinstance(reward, (int, float, np.integer, np.floating)):
             raise InvalidExperience(
-                f"reward {_shown(reward)} is a {type(reward).__name__}, not a number: give a float"
+                f"reward {shown(reward)} is a {type(reward).__name__}, not a number: give a float"
             )
         if not -_FLOAT32_MAX <= reward <= _FLOAT32_MAX:
             raise InvalidExperience(f"reward {reward!r} is not finite as float32: scale or clip rewards")
+
+
+def _clipped(number: float, low: float, high: float) -> float:
+    return min(max(number, low), high)
 
 
 def _actions(space: gymnasium.Space[Any]) -> DiscreteActions | BoxActions:
@@ -182,5 +203,6 @@ def _actions(space: gymnasium.Space[Any]) -> DiscreteActions | BoxActions:
     )
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value, short enough for one line."""
     return " ".join(reprlib.repr(value).split())

@@ -1,0 +1,166 @@
+"""What documents name exists: commands and flags, files, anchors, functions, attributes, make targets."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import pkgutil
+import re
+import shlex
+from functools import partial
+from pathlib import Path
+
+import anyio
+import gymnasium
+import pytest
+
+import stoker
+from stoker.cli import main as command_line
+from stoker.testing import ChainEnv, FakeAgent
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+OF_A_RUN = "runs/CartPole-v1"
+PLACEHOLDERS = {
+    "ENV": "CartPole-v1",
+    "RUN": OF_A_RUN,
+    "[DIR]": "runs",
+    "N": "400",
+    "NAME": "other",
+    "NEW": "new",
+}
+PLACEHOLDERS |= {"FILE": "curve.png", "FILE.toml": "settings.toml", "RUN...": OF_A_RUN, "MODULE": "own"}
+NOT_OURS = {"AutoresetMode", "SyncVectorEnv", "AsyncVectorEnv", "CartPole"}
+FROM_MLFLOW = {"stoker.name", "stoker.version", "stoker.run_id", "stoker.resumed_at"}  # tags
+per_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def prose(page: Path) -> str:
+    return FENCE.sub("", page.read_text())
+
+
+def spans(page: Path) -> list[str]:
+    """What stands in backticks, outside of code blocks."""
+    return re.findall(r"`([^`\n]+)`", prose(page))
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Every command line of ``stoker`` on a page, as words."""
+    lines = [
+        line for tag, code in FENCE.findall(page.read_text()) if tag == "sh" for line in code.splitlines()
+    ]
+    found = [line.split("  #")[0].strip() for line in lines] + spans(page)
+    return [shlex.split(line)[1:] for line in found if re.match(r"stoker [a-z]", line)]
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict[str, str]:
+    return {}
+
+
+@per_page
+def test_its_command_lines_have_commands_and_flags_that_exist(
+    page: Path, helps: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in commands(page):
+        if words == ["sha256"]:  # not a command: what checkpoints begin their comment with
+            continue
+        command = words[0]
+        if command not in helps:
+            with pytest.raises(SystemExit) as left:
+                command_line.main([command, "--help"])
+            assert left.value.code == 0, words
+            helps[command] = capsys.readouterr().out
+        known = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", helps[command]))
+        assert {word for word in words if word.startswith("-")} <= known, words
+
+
+def test_every_command_of_the_readme_runs_on_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the order of its table, each with the placeholders filled in; then those of its prose."""
+    monkeypatch.chdir(tmp_path)
+    shorter = ["-n", "400", "--num-envs", "2", "--eval-freq", "200", "--eval-episodes", "2", "--no-progress"]
+    shorter += [
+        "--learning-rate-schedule",
+        "constant",
+    ]  # replay --verify after resume -n: see the page's limits
+    text = (ROOT / "README.md").read_text().split("\n## The command line\n")[1]
+    rows = re.findall(r"^\| `stoker ([^`]+)` \|", text, re.MULTILINE)
+    for row in [*rows, "replay RUN --verify", "train ENV --lockstep"]:
+        words = [PLACEHOLDERS.get(word, word) for word in shlex.split(row)]
+        more = {"train": shorter, "resume": ["-n", "600", "--no-progress"], "eval": ["--episodes", "1"]}
+        assert command_line.main([*words, *more.get(words[0], [])]) == 0, (row, capsys.readouterr().err)
+    assert (tmp_path / "curve.png").stat().st_size > 1_000
+
+
+@per_page
+def test_its_make_targets_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE)) <= targets
+
+
+@per_page
+def test_the_files_that_it_names_exist(page: Path) -> None:
+    for name in [span for span in spans(page) if re.fullmatch(r"[\w/]+/\w+\.(py|md|toml|ipynb)", span)]:
+        assert any((base / name).exists() for base in (ROOT, ROOT / "src/stoker", page.parent)), name
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@per_page
+def test_the_anchors_that_it_links_to_exist(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text()):
+        if not target.startswith("https://"):
+            assert anchor in anchors((page.parent / target).resolve() if target else page), (target, anchor)
+
+
+@pytest.fixture(scope="module")
+def public_names() -> set[str]:
+    """What can be imported from ``stoker`` and its public packages, and Python's own names."""
+    found = set(stoker.__all__) | set(dir(builtins)) | NOT_OURS
+    for module in pkgutil.iter_modules(stoker.__path__, "stoker."):
+        if not module.name.rpartition(".")[2].startswith("_"):
+            found |= set(getattr(importlib.import_module(module.name), "__all__", ()))
+    return found
+
+
+@per_page
+def test_the_classes_that_it_names_exist(page: Path, public_names: set[str]) -> None:
+    for span in spans(page):
+        for name in re.findall(r"(?<![\w./\"'<-])([A-Z][a-z]+[A-Z]\w*|[A-Z]{2,}\w*[a-z]\w*)\b(?![/-])", span):
+            assert name in public_names, span
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    run = anyio.run(partial(stoker.TrainingRun.create, "named", root=tmp_path_factory.mktemp("runs")))
+    session = stoker.TrainingSession(FakeAgent(), run)
+    trainer = stoker.Trainer(FakeAgent(), ChainEnv, stoker.TrainerConfig(max_steps=1))
+    return {
+        "run": run,
+        "session": session,
+        "trainer": trainer,
+        "evaluator": stoker.Evaluator(session, ChainEnv, 1),
+    }
+
+
+@per_page
+def test_the_attributes_that_it_names_exist(page: Path, objects: dict[str, object]) -> None:
+    for span in spans(page):
+        for owner, name in re.findall(r"(?<![\w.])(session|run|trainer|evaluator)\.(\w+)(?!\w*\.py)", span):
+            assert name in dir(objects[owner]), span  # hasattr would read a property
+        for path in re.findall(r"(?<![\w./])stoker\.[\w.]*\w", span):
+            if path not in FROM_MLFLOW:
+                parent, _, name = path.rpartition(".")
+                assert importlib.util.find_spec(path) or hasattr(importlib.import_module(parent), name), span
+
+
+@pytest.mark.parametrize("name", NOT_OURS - {"CartPole"})
+def test_names_of_gymnasium_are_gymnasiums(name: str) -> None:
+    assert hasattr(gymnasium.vector, name)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from stoker.errors import ConfigError
 
-__all__ = ["seeded_generator", "spawn_seeds"]
+__all__ = ["generator_state", "seeded_generator", "spawn_seeds"]
 
 
 def spawn_seeds(seed: int, count: int) -> list[int]:
@@ -26,6 +28,15 @@ def seeded_generator(seed: int) -> np.random.Generator:
         ConfigError: It is no whole number of at least 0.
     """
     return np.random.Generator(np.random.PCG64(_sequence(seed)))
+
+
+def generator_state(generator: np.random.Generator) -> dict[str, Any]:
+    """The state between two calls, also while another thread draws.
+
+    A call for several numbers gives the interpreter lock up while it draws them, and holds this lock.
+    """
+    with generator.bit_generator.lock:
+        return dict(generator.bit_generator.state)
 
 
 def _sequence(seed: int) -> np.random.SeedSequence:

@@ -30,7 +30,7 @@ from stoker.agents.dqn.targets import td_loss, td_targets
 from stoker.agents.images import chosen_network
 from stoker.agents.packing import PackedAdam, PackedWeights
 from stoker.agents.protocol import Policy
-from stoker.agents.seeds import spawn_seeds
+from stoker.agents.seeds import generator_state, spawn_seeds
 from stoker.agents.states import refuse_shallow_copy
 from stoker.errors import ConfigError, TrainingDiverged
 from stoker.processing.moments import RunningMoments
@@ -294,7 +294,7 @@ class DQN:
             "online": dict(self._online.state_dict()),
             "target": dict(self._target.state_dict()),
             "optimizer": self._optimizer.state_dict(),
-            "explore_generator": self._explore.bit_generator.state,
+            "explore_generator": generator_state(self._explore),
             "total_steps": self.total_steps,
             "opt_steps": self.opt_steps,
             **self._steps.state_dict(),

@@ -32,7 +32,7 @@ from stoker.agents.ppo.spaces import PPOSpaces, shown
 from stoker.agents.ppo.state import check_state
 from stoker.agents.ppo.update import update
 from stoker.agents.protocol import Policy
-from stoker.agents.seeds import seeded_generator, spawn_seeds
+from stoker.agents.seeds import generator_state, seeded_generator, spawn_seeds
 from stoker.agents.states import refuse_shallow_copy
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.processing.moments import RunningMoments
@@ -278,8 +278,8 @@ class PPO:
             **self._spaces.describe(),
             "network": dict(self._network.state_dict()),
             "optimizer": self._optimizer.state_dict(),
-            "explore_generator": self._explore.bit_generator.state,
-            "shuffle_generator": self._shuffle.bit_generator.state,
+            "explore_generator": generator_state(self._explore),
+            "shuffle_generator": generator_state(self._shuffle),
             "total_steps": self.total_steps,
             "opt_steps": self.opt_steps,
             "moments": None if self._moments is None else self._moments.state_dict(),

@@ -157,3 +157,16 @@ def test_a_presets_schedule_ends_with_the_training() -> None:
         {"env": "CartPole-v1", "agent": "ppo", "total_timesteps": 20_000, "schedule_steps": 5_000}
     )
     assert own.agent_settings.schedule_steps == 5_000
+
+
+def test_an_own_agent_has_its_settings_apart_and_as_json_gives_them_back() -> None:
+    config = config_from({"env": "shop:Queue", "agent": "shop:Agent", "agent-settings": {"sizes": (1, 2)}})
+    assert config.agent_settings == {"sizes": [1, 2]}
+    assert config_from(msgspec.json.decode(msgspec.json.encode(config))) == config
+    assert config_from({"env": "x", "import": "shop"}).imports == ("shop",)
+    with pytest.raises(
+        ConfigError, match="unknown key 'size'; settings of shop:Agent go into agent_settings"
+    ):
+        config_from({"env": "x", "agent": "shop:Agent", "size": 1})
+    with pytest.raises(ConfigError, match=r"env_kwargs=.* cannot be kept in config\.json"):
+        TrainConfig(env="x", env_kwargs={"world": object()})

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
 from stoker.agents.dqn.config import DQNConfig
 from stoker.agents.ppo.config import PPOConfig
+from stoker.agents.protocol import LearningAgent
 from stoker.errors import ConfigError
+from stoker.importing import imported_callable
 
 if TYPE_CHECKING:
     import gymnasium
@@ -18,9 +21,8 @@ if TYPE_CHECKING:
 
     from stoker.agents.dqn.agent import DQN
     from stoker.agents.ppo.agent import PPO
-    from stoker.agents.protocol import LearningAgent
 
-__all__ = ["AGENTS", "AgentEntry", "config_type", "make_agent"]
+__all__ = ["AGENTS", "AgentEntry", "config_type", "is_own", "make_agent"]
 
 
 class AgentEntry(NamedTuple):
@@ -64,20 +66,36 @@ def config_type(name: str) -> type[msgspec.Struct]:
     return _entry(name).config_type
 
 
+def is_own(name: str) -> bool:
+    """Whether it names a class or function of the user's, as ``"module:factory"``."""
+    return ":" in name
+
+
 def make_agent(
     name: str,
     observation_space: gymnasium.Space[Any],
     action_space: gymnasium.Space[Any],
-    config: msgspec.Struct | None = None,
+    config: msgspec.Struct | Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> LearningAgent:
     """Make an agent by its name; without a config it has its defaults.
 
+    Args:
+        name: ``dqn``, ``ppo``, or ``"module:factory"``: a class or function of one's own, which is called as
+            ``factory(observation_space, action_space, seed=seed, device=device, **config)``.
+        observation_space: of the environment.
+        action_space: of the environment.
+        config: the agent's config; for one's own agent a mapping.
+        seed: of its weights and of its exploration.
+        device: where it learns.
+
     Raises:
         ConfigError: No agent has that name, the config is another agent's, or the agent refuses the
             spaces, the seed or the device.
     """
+    if is_own(name):
+        return _make_own(name, observation_space, action_space, config, seed, device)
     entry = _entry(name)
     if config is None:
         config = entry.config_type()
@@ -88,10 +106,37 @@ def make_agent(
     return entry.load()(observation_space, action_space, config, seed, device)
 
 
+def _make_own(
+    name: str, observation_space: Any, action_space: Any, config: Any, seed: int, device: Any
+) -> LearningAgent:
+    factory = imported_callable(name, "agent")
+    if config is not None and not isinstance(config, Mapping):
+        raise ConfigError(f"agent {name!r} takes a mapping of settings, got a {type(config).__name__}")
+    settings = {"seed": seed, "device": device, **cast("Mapping[str, Any]", config or {})}
+    try:
+        inspect.signature(factory).bind(observation_space, action_space, **settings)
+    except TypeError as error:
+        raise ConfigError(
+            f"agent={name!r} is called as {name.rpartition(':')[2]}(observation_space, action_space, "
+            f"{', '.join(f'{key}=...' for key in settings)}), which it does not take: {error}"
+        ) from None
+    except ValueError:  # a callable written in C tells nothing of its arguments
+        pass
+    agent = factory(observation_space, action_space, **settings)
+    parts = [*LearningAgent.__annotations__, *vars(LearningAgent)]
+    missing = [part for part in parts if not part.startswith("_") and not hasattr(agent, part)]
+    if missing:
+        raise ConfigError(
+            f"agent={name!r} made a {type(agent).__name__}, which is no LearningAgent: it has no "
+            f"{', '.join(missing)} (see docs/agents.md)"
+        )
+    return agent
+
+
 def _entry(name: str) -> AgentEntry:
     entry = AGENTS.get(name)
     if entry is None:
         close = difflib.get_close_matches(name.lower(), AGENTS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = f"; did you mean {close[0]!r}?" if close else "; name one of your own as 'module:factory'"
         raise ConfigError(f"unknown agent {name!r}: known are {', '.join(sorted(AGENTS))}{hint}")
     return entry

@@ -16,7 +16,8 @@ from typing import Annotated, Any, cast
 import msgspec
 import tyro
 
-from stoker.agents.registry import config_type
+from stoker.agents.registry import config_type, is_own
+from stoker.cli.assignments import ASSIGNMENTS, gathered
 from stoker.cli.parsing import parse, required, without_help
 from stoker.errors import ConfigError
 from stoker.trainer.config import TrainConfig, config_from, with_schedule
@@ -30,6 +31,12 @@ A setting comes from its flag, else from the TOML file, else from the agent's pr
 else from the defaults; the values below are what would be used. Ctrl-C or SIGTERM finishes, saves and says
 how to go on; a second one leaves at once.
 """
+
+
+_OWN_SETTINGS = tyro.conf.arg(
+    help="Keyword arguments for the agent's factory, such as learning_rate=0.001: JSON values, or else text.",
+    help_behavior_hint="(default: none)",
+)
 
 
 class RunPlace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,7 +73,17 @@ class TrainArguments(TrainConfig, frozen=True, kw_only=True):
         tyro.conf.Positional,
         tyro.conf.arg(metavar="ENV", help_behavior_hint="(required, here or in the TOML file)"),
     ] = ""
-    """Gymnasium's name of the environment, such as CartPole-v1."""
+    """The environment: a Gymnasium id such as CartPole-v1, module:id, or module:factory for your own."""
+
+    imports: Annotated[
+        tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE", help_behavior_hint="(default: none)")
+    ] = ()
+    """A module to import first, such as one that registers environments; may be given several times."""
+
+    env_kwargs: Annotated[
+        dict[str, Any], ASSIGNMENTS, tyro.conf.arg(help_behavior_hint="(default: none)")
+    ] = {}  # noqa: RUF012 - msgspec copies it
+    """Arguments for making the environment, such as is_slippery=false: JSON values, or else text."""
 
     total_timesteps: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 0
     """Environment steps to train for, over all environments and resumes."""
@@ -91,6 +108,7 @@ def parse_train(args: Sequence[str]) -> tuple[TrainConfig, TrainArguments]:
     Raises:
         ConfigError: A flag, a key of the TOML file, a name or a value cannot be used.
     """
+    args = gathered(args)
     named = _peek(args)
     where = f"--config {named.config}"
     from_file = _underscored(read_toml(Path(named.config), "--config ")) if named.config else {}
@@ -149,6 +167,8 @@ def _env_in(args: Sequence[str], parsed: Any) -> str:
 
 def _types_for(agent: str) -> tuple[type[TrainArguments], type[Any]]:
     """The arguments' type with the agent's settings as flags, and the type of these settings."""
+    if is_own(agent):
+        return _with_settings(Annotated[dict[str, Any], ASSIGNMENTS, _OWN_SETTINGS], {}), dict
     # The settings are checked when flags, file and preset are put together, not while they are parsed.
     settings = msgspec.defstruct(
         "Settings",
@@ -158,22 +178,21 @@ def _types_for(agent: str) -> tuple[type[TrainArguments], type[Any]]:
         frozen=True,
         kw_only=True,
     )
-    flat = Annotated[settings, tyro.conf.arg(name="")]
-    kind = msgspec.defstruct(
-        "Arguments",
-        [("agent_settings", flat, settings())],
-        bases=(TrainArguments,),
-        frozen=True,
-        kw_only=True,
-    )
-    return cast("type[TrainArguments]", kind), settings
+    return _with_settings(Annotated[settings, tyro.conf.arg(name="")], settings()), settings
+
+
+def _with_settings(kind: Any, default: Any) -> type[TrainArguments]:
+    fields = [("agent_settings", kind, default)]
+    made = msgspec.defstruct("Arguments", fields, bases=(TrainArguments,), frozen=True, kw_only=True)
+    return cast("type[TrainArguments]", made)
 
 
 def _as_arguments(
     base: TrainConfig, kind: type[TrainArguments], settings: type[Any], place: RunPlace
 ) -> TrainArguments:
     values = {name: getattr(base, name) for name in TrainConfig.__struct_fields__}
-    values["agent_settings"] = settings(**msgspec.structs.asdict(base.agent_settings))
+    own = base.agent_settings
+    values["agent_settings"] = settings(**(own if isinstance(own, dict) else msgspec.structs.asdict(own)))
     return kind(**values, place=place)
 
 

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from stoker import __version__
 from stoker.cli.limits import start_clock
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     start_clock(with_process=argv is None)
     if argv is not None:
         return _run(list(argv))
+    if not sys.flags.safe_path and "" not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: agents and environments may be there
     with steady_streams() as output:
         try:
             code = _run(sys.argv[1:])

@@ -82,13 +82,14 @@ def without_help(args: Sequence[str]) -> list[str]:
 def _flags(kind: type[msgspec.Struct]) -> Iterator[tuple[str, Any]]:
     """Each flag, with dashes, and the type of its value."""
     for field in msgspec.structs.fields(kind):
-        bare = field.type
+        bare, name = field.type, field.name
         while get_origin(bare) is Annotated:
-            bare = get_args(bare)[0]
+            bare, *notes = get_args(bare)
+            name = next((note.name for note in notes if getattr(note, "name", None)), name)
         if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
             yield from _flags(bare)
             continue
-        flag = field.name.replace("_", "-")
+        flag = name.replace("_", "-")
         yield f"--{flag}", bare
         if bare is bool:
             yield f"--no-{flag}", bare

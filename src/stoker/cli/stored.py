@@ -6,14 +6,15 @@ import contextlib
 import itertools
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from anyio import to_thread
 
-from stoker.cli.formats import command
+from stoker.cli.formats import command, from_here
 from stoker.errors import ConfigError, RunBroken, RunNotFound
+from stoker.importing import import_named
 from stoker.runs import TrainingRun
 from stoker.runs.finding import is_run, runs_below
 from stoker.runs.naming import LATEST, steps_of
@@ -110,6 +111,7 @@ async def read_train_config(run: TrainingRun) -> TrainConfig:
 
     Raises:
         RunBroken: It is missing, or of something that this stoker cannot train, such as an unknown agent.
+        ConfigError: A module that it names cannot be imported here.
     """
     from stoker.trainer import config_from
 
@@ -129,6 +131,19 @@ async def read_train_config(run: TrainingRun) -> TrainConfig:
     if not isinstance(stored, Mapping):
         raise RunBroken(path, "not the config of a training: it holds no settings by name")
     try:
-        return config_from(cast("Mapping[str, Any]", stored), "config")
+        config = config_from(cast("Mapping[str, Any]", stored), "config")
     except ConfigError as error:
         raise RunBroken(path, f"cannot be trained or scored by this stoker: {error}") from error
+    for what, name, module in _modules_of(config):
+        import_named(module, f"{from_here(run.directory)} needs {what}={name!r}")
+    return config
+
+
+def _modules_of(config: TrainConfig) -> Iterator[tuple[str, str, str]]:
+    """The modules of the user's that a config names: in which setting, by what name, and the module."""
+    for module in config.imports:
+        yield "imports", module, module
+    for what in ("env", "agent"):
+        name: str = getattr(config, what)
+        if ":" in name:
+            yield what, name, name.rpartition(":")[0]

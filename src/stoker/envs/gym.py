@@ -7,7 +7,6 @@ environment. Guarantee: what cannot be made is one ``ConfigError`` of one line.
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import re
 from collections.abc import Iterable
@@ -20,10 +19,17 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.wrappers import FlattenObservation
 
 from stoker.errors import ConfigError
+from stoker.importing import import_named, split_name
 
-__all__ = ["make_gym"]
+__all__ = ["flattened", "make_gym", "make_raw"]
 
 _MAKE_ARGUMENTS = ("max_episode_steps", "disable_env_checker")
+_PACKAGES = (
+    (r"ALE/|\w+(NoFrameskip|Deterministic)\b|(Pong|Breakout|SpaceInvaders)\b", ("ale-py", "ale_py")),
+    (r"(MiniGrid|BabyAI)-", ("minigrid", "minigrid")),
+    (r"(Fetch|HandManipulate|HandReach|AntMaze|PointMaze)", ("gymnasium-robotics", "gymnasium_robotics")),
+)
+"""Names of environments that many look for -> the package that registers them, and its module."""
 _ARGUMENT_ERROR = re.compile(r"unexpected keyword argument|missing \d+ required")
 
 
@@ -44,7 +50,15 @@ def make_gym(env_name: str, *, render_mode: str | None = None, **kwargs: Any) ->
         ConfigError: The name, its module, version or an argument is unknown, a package that the
             environment needs is not installed, or its observations cannot be flattened.
     """
-    env_id = _imported(env_name)
+    return flattened(make_raw(env_name, render_mode=render_mode, **kwargs), env_name)
+
+
+def make_raw(env_name: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env[Any, Any]:
+    """As ``make_gym``, with the environment's own observations."""
+    env_id = env_name
+    if ":" in env_name:
+        module, env_id = split_name(env_name, "env_name")
+        import_named(module, f"env_name={env_name!r}")
     _check_known(env_id, env_name)
     if render_mode is not None:
         kwargs["render_mode"] = render_mode
@@ -58,24 +72,7 @@ def make_gym(env_name: str, *, render_mode: str | None = None, **kwargs: Any) ->
         if not _ARGUMENT_ERROR.search(str(error)):
             raise
         raise ConfigError(f"env_name={env_name!r} {_argument_problem(env_id, kwargs, error)}") from error
-    return _with_array_observations(env, env_name)
-
-
-def _imported(env_name: str) -> str:
-    """Import the module of ``"module:Id-v0"`` and return the id alone."""
-    module, colon, env_id = env_name.rpartition(":")
-    if not colon:
-        return env_name
-    if not module or module.startswith("."):
-        raise ConfigError(f"env_name={env_name!r} names no module: write 'module:Id-v0'")
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(
-            f"env_name={env_name!r}: the module {module!r} cannot be imported ({_one_line(error)}); "
-            "install it, or set PYTHONPATH to where it is"
-        ) from error
-    return env_id
+    return env
 
 
 def _check_known(env_id: str, env_name: str) -> None:
@@ -85,13 +82,23 @@ def _check_known(env_id: str, env_name: str) -> None:
         return  # without a version Gymnasium takes the newest
     if versions:
         way_out = f"there is {_listed(versions)}"
-    elif close := difflib.get_close_matches(env_id, known, n=1):
+    elif package := _package_of(env_id):
+        way_out = (
+            f"it comes with {package[0]}: `pip install {package[0]}`, and import {package[1]} to register it"
+        )
+        way_out += f" (`--import {package[1]}`, or '{package[1]}:{env_id}')"
+    elif close := difflib.get_close_matches(env_id, known, n=1, cutoff=0.6 if env_id == env_name else 0.8):
         way_out = f"did you mean {close[0]!r}?"
     elif env_id != env_name:
         way_out = f"importing the module registers no {env_id!r}"
     else:
         way_out = f"if a package registers it, install that and name its module, as in 'module:{env_id}'"
     raise ConfigError(f"env_name={env_name!r} is unknown: {way_out}")
+
+
+def _package_of(env_id: str) -> tuple[str, str] | None:
+    """The package that registers environments of such names, and its module."""
+    return next((package for pattern, package in _PACKAGES if re.match(pattern, env_id)), None)
 
 
 def _creator(env_id: str) -> Any:
@@ -120,7 +127,12 @@ def _possible_modes(modes: list[str]) -> set[str]:
     return added.union(modes)
 
 
-def _with_array_observations(env: gymnasium.Env[Any, Any], env_name: str) -> gymnasium.Env[Any, Any]:
+def flattened(env: gymnasium.Env[Any, Any], env_name: str) -> gymnasium.Env[Any, Any]:
+    """The environment with observations that are arrays.
+
+    Raises:
+        ConfigError: Its observations cannot be flattened.
+    """
     space = env.observation_space
     if isinstance(space, spaces.Box):
         return env

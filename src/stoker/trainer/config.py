@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias, cast
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 
 from stoker.agents.presets import preset, training_preset
-from stoker.agents.registry import config_type
+from stoker.agents.registry import config_type, is_own
 from stoker.envs.protocol import Stepping
 from stoker.errors import ConfigError
 from stoker.trainer.evaluation import BestBy
@@ -18,6 +18,7 @@ from stoker.types import Place
 
 __all__ = ["Tracker", "TrainConfig", "config_from", "with_schedule"]
 
+T = TypeVar("T")
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
 _Period = Annotated[int, msgspec.Meta(ge=0)]
@@ -26,13 +27,23 @@ Tracker: TypeAlias = Literal["console", "tensorboard", "mlflow", "wandb", "track
 
 
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A training of one agent on one Gymnasium environment; the content of ``config.json``."""
+    """A training of one agent on one environment; the content of ``config.json``.
+
+    Raises:
+        ConfigError: ``env_kwargs`` or an own agent's settings hold what JSON cannot.
+    """
 
     env: str
-    """Gymnasium's name of the environment, such as CartPole-v1."""
+    """The environment: a Gymnasium id such as CartPole-v1, module:id, or module:factory for your own."""
 
     agent: str = "dqn"
-    """What learns."""
+    """What learns: dqn, ppo, or module:factory for an agent of your own."""
+
+    imports: tuple[str, ...] = ()
+    """Modules to import first, such as those that register environments."""
+
+    env_kwargs: dict[str, Any] = {}
+    """Keyword arguments for making the environment."""
 
     num_envs: _Count = 8
     """How many environments are played at the same time."""
@@ -128,14 +139,26 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Threads that torch computes with; small networks are fastest with one."""
 
     agent_settings: Any = None
-    """The agent's own settings, such as a DQNConfig."""
+    """The agent's own settings, such as a DQNConfig; for an agent of your own, keyword arguments by name."""
+
+    def __post_init__(self) -> None:
+        for name in ("env_kwargs", "agent_settings"):
+            value = getattr(self, name)
+            if isinstance(value, Mapping):  # as config.json gives it back, so that a resume is the same
+                try:
+                    plain = msgspec.json.decode(msgspec.json.encode(value))
+                except TypeError as error:
+                    raise ConfigError(
+                        f"{name}={value!r} cannot be kept in config.json ({error}): give numbers, text, lists"
+                    ) from None
+                msgspec.structs.force_setattr(self, name, plain)
 
 
 def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig:
     """A config from plain values: training and agent settings side by side, or those in ``agent_settings``.
 
     Settings that are left out, the agent's and the training's, come from the agent's preset for the
-    environment, then from the defaults.
+    environment, then from the defaults. Those of an agent of your own are in ``agent_settings`` alone.
 
     Args:
         values: names as in ``TrainConfig`` and in the agent's config; dashes may stand for underscores.
@@ -154,24 +177,43 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
         raise ConfigError(f'{where}: name the environment, such as env = "CartPole-v1"')
     if not isinstance(agent, str):
         raise ConfigError(f"{where}: agent={agent!r} is not a name")
-    agent_config = config_type(agent)
+    if "import" in flat:  # as the flag is called
+        flat["imports"] = flat.pop("import")
+    if isinstance(flat.get("imports"), str):
+        flat["imports"] = [flat["imports"]]
     common = set(TrainConfig.__struct_fields__)
+    if is_own(agent):
+        _refuse_unknown(flat, common, where, f"; settings of {agent} go into agent_settings")
+        return _converted({**flat, "agent_settings": settings}, TrainConfig, flat, where)
+    agent_config = config_type(agent)
     own = set(agent_config.__struct_fields__)
     beside = {key: flat.pop(key) for key in list(flat) if key not in common and key in own}
     settings |= beside
-    for key in [*flat, *settings]:
-        if key not in (common if key in flat else own):
-            close = difflib.get_close_matches(key, common | own, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
+    _refuse_unknown(flat, common | own, where)
+    _refuse_unknown(settings, own, where, near=common | own)
     base = msgspec.to_builtins(preset(agent, env))
+    values = {**flat, **settings}
+    decoded = _converted({**base, **settings}, agent_config, values, where)
+    config = _converted({**training_preset(agent, env), **flat}, TrainConfig, values, where)
+    config = msgspec.structs.replace(config, agent_settings=decoded)
+    return config if "schedule_steps" in settings else with_schedule(config, base.get("schedule_steps"))
+
+
+def _refuse_unknown(
+    values: Mapping[str, Any], known: set[str], where: str, way_out: str = "", near: set[str] | None = None
+) -> None:
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(key, near or known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else way_out
+            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
+
+
+def _converted(values: Mapping[str, Any], kind: type[T], given: Mapping[str, Any], where: str) -> T:
     try:
-        decoded = msgspec.convert({**base, **settings}, agent_config)
-        config = msgspec.convert({**training_preset(agent, env), **flat}, TrainConfig)
-        config = msgspec.structs.replace(config, agent_settings=decoded)
-        return config if "schedule_steps" in settings else with_schedule(config, base.get("schedule_steps"))
+        return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_named(error, {**flat, **settings})}") from error
+        raise ConfigError(f"{where}: {_named(error, given)}") from error
 
 
 def with_schedule(config: TrainConfig, spanned: int | None) -> TrainConfig:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import gymnasium
+
+from stoker.agents.presets import PRESETS
 from stoker.agents.protocol import LearningAgent
-from stoker.agents.registry import make_agent
-from stoker.envs import make_gym, stack_frames
+from stoker.agents.registry import AGENTS, make_agent
+from stoker.envs import stack_frames
+from stoker.envs.named import make_named
+from stoker.envs.results import close_of
+from stoker.errors import ConfigError
+from stoker.importing import import_named
 from stoker.trainer.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -18,12 +27,16 @@ __all__ = ["agent_for", "env_for", "recorders_for", "set_torch_threads"]
 def env_for(config: TrainConfig) -> Any:
     """Make one environment, as the config wants it seen.
 
+    Agents of stoker's see observations that are arrays; an agent of one's own sees those of the environment.
+
     Raises:
         ConfigError: The environment is unknown, or cannot be made.
     """
-    if config.frame_stack == 1:
-        return make_gym(config.env)
-    return stack_frames(lambda: make_gym(config.env), config.frame_stack)()
+    for module in config.imports:
+        import_named(module, f"imports={module!r}")
+    _check_version(config.env)
+    make = partial(make_named, config.env, config.env_kwargs, flatten=config.agent in AGENTS)
+    return make() if config.frame_stack == 1 else stack_frames(make, config.frame_stack)()
 
 
 def agent_for(config: TrainConfig) -> LearningAgent:
@@ -43,7 +56,25 @@ def agent_for(config: TrainConfig) -> LearningAgent:
             config.device,
         )
     finally:
-        env.close()
+        closing = close_of(env)
+        if inspect.iscoroutine(closing):  # of an async environment, which has not been used
+            closing.close()
+
+
+def _check_version(env: str) -> None:
+    """Refuse an id without its version: the next release may take another, and presets go by full names.
+
+    Raises:
+        ConfigError: Only versions of it are registered; the message names them and their presets.
+    """
+    if env in gymnasium.registry:
+        return
+    versions = [name for name in gymnasium.registry if name.rpartition("-v")[0] == env]
+    if versions:
+        newest = max(versions, key=lambda name: int(name.rpartition("-v")[2]))
+        agents = [agent for agent, of in PRESETS if of == newest]
+        preset = f" There is a preset for {' and '.join(agents)} on it." if agents else ""
+        raise ConfigError(f"env={env!r} names no version: did you mean {newest!r}?{preset}")
 
 
 def recorders_for(config: TrainConfig) -> list[Recorder]:

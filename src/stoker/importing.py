@@ -1,0 +1,78 @@
+"""Objects and modules that a config names, as ``module`` or ``module:name``, with errors of one line."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from operator import attrgetter
+from types import ModuleType
+from typing import Any
+
+from stoker.errors import ConfigError
+
+__all__ = ["import_named", "imported_callable", "split_name"]
+
+
+def split_name(name: str, what: str) -> tuple[str, str]:
+    """``"module:name"`` in two; the name may hold dots.
+
+    Args:
+        name: both, with a colon between them.
+        what: the setting that holds it, for the message.
+
+    Raises:
+        ConfigError: One of them is missing.
+    """
+    module, _, attribute = name.rpartition(":")
+    if not module or module.startswith(".") or not attribute:
+        raise ConfigError(f"{what}={name!r} does not name a module and something in it: write 'module:name'")
+    return module, attribute
+
+
+def import_named(module: str, what: str) -> ModuleType:
+    """Import a module.
+
+    Args:
+        module: its full name.
+        what: what asks for it, such as ``"env='shop:Queue-v0'"``, for the message.
+
+    Raises:
+        ConfigError: There is no such module, or importing it fails.
+    """
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # whatever its code raises
+        text = " ".join(str(error).split())
+        is_missing = isinstance(error, ModuleNotFoundError) and module.partition(".")[0] == error.name
+        way_out = (
+            "run this in the directory that holds it, set PYTHONPATH to that, or install its package"
+            if is_missing
+            else "importing it by hand shows where that happens"
+        )
+        raise ConfigError(
+            f"{what}: the module {module!r} cannot be imported ({type(error).__name__}: {text}); {way_out}"
+        ) from error
+
+
+def imported_callable(name: str, what: str) -> Callable[..., Any]:
+    """Import the callable that ``"module:name"`` names: a class or a function.
+
+    Args:
+        name: the module and, after a colon, the name in it.
+        what: the setting that holds it, for messages.
+
+    Raises:
+        ConfigError: There is no such module or name, or what it names cannot be called.
+    """
+    module_name, attribute = split_name(name, what)
+    module = import_named(module_name, f"{what}={name!r}")
+    try:
+        found = attrgetter(attribute)(module)
+    except AttributeError:
+        close = difflib.get_close_matches(attribute, dir(module), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ": define it there"
+        raise ConfigError(f"{what}={name!r}: the module {module_name!r} has no {attribute!r}{hint}") from None
+    if not callable(found):
+        raise ConfigError(f"{what}={name!r} is a {type(found).__name__}: name a class or a function")
+    return found

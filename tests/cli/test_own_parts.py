@@ -1,0 +1,172 @@
+"""Agents and environments of one's own on the command line, named as ``module:factory``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stoker.cli.assignments import ASSIGNMENTS, gathered
+from stoker.cli.main import main
+from stoker.errors import ConfigError
+
+OWN = Path(__file__).with_name("own_parts.py")
+SHORT = ("-n", "200", "--num-envs", "2", "--eval-freq", "100", "--eval-episodes", "2", "--no-progress")
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Path:
+    """The working directory of the command, with the module in it."""
+    shutil.copy(OWN, tmp_path)
+    return tmp_path
+
+
+def only_run(root: Path) -> Path:
+    [metadata] = (root / "runs").rglob("metadata.json")
+    return metadata.parent
+
+
+def test_an_own_agent_on_an_own_environment_from_training_to_replay(stoker: Any, beside: Path) -> None:
+    done = stoker(
+        "train", "--agent", "own_parts:RandomAgent", "--agent-settings", "loss=0.5",
+        "--env-kwargs", "limit=4", "sound=False", "own_parts:ShortPole", *SHORT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run = only_run(beside)
+    config = json.loads((run / "config.json").read_bytes())
+    assert (config["env"], config["agent"]) == ("own_parts:ShortPole", "own_parts:RandomAgent")
+    assert (config["env_kwargs"], config["agent_settings"]) == ({"limit": 4, "sound": False}, {"loss": 0.5})
+    for line in (
+        ("resume", str(run), "-n", "300", "--no-progress"),
+        ("eval", str(run), "--episodes", "2"),
+        ("replay", str(run), "--verify"),
+        ("fork", str(run), "--at-step", "200", "--name", "forked"),
+        ("resume", "runs/forked", "-n", "300", "--no-progress"),
+    ):
+        assert (done := stoker(*line)).returncode == 0, (line, done.stderr)
+    rows = [json.loads(line) for line in (run / "train_episodes.jsonl").read_text().splitlines()]
+    assert max(row["length"] for row in rows) == 4
+
+
+def test_an_own_agent_sees_the_observations_as_they_are_and_toml_names_it(stoker: Any, beside: Path) -> None:
+    (beside / "own.toml").write_text(
+        'env = "own_parts:Rooms"\nagent = "own_parts:RandomAgent"\nimport = "own_parts"\n'
+        "[agent_settings]\nloss = 0.25\n"
+    )
+    assert (done := stoker("train", "--config", "own.toml", *SHORT)).returncode == 0, done.stderr
+    config = json.loads((only_run(beside) / "config.json").read_bytes())
+    assert (config["imports"], config["agent_settings"]) == (["own_parts"], {"loss": 0.25})
+
+
+@pytest.mark.parametrize("place", ["threads", "processes"])
+def test_what_a_module_registers_is_known_where_actors_play(stoker: Any, beside: Path, place: str) -> None:
+    done = stoker(
+        "train", "OwnPole-v0", "--import", "own_parts", "--import", "json", "--actors", place, *SHORT,
+        "--agent", "own_parts:RandomAgent",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads((only_run(beside) / "config.json").read_bytes())["imports"] == ["own_parts", "json"]
+
+
+def test_a_run_says_which_module_it_needs(
+    stoker: Any, beside: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (beside / "own_parts.py").rename(beside / "gone_parts.py")
+    done = stoker("train", "gone_parts:ShortPole", "--agent", "gone_parts:RandomAgent", *SHORT)
+    assert done.returncode == 0, done.stderr
+    run = only_run(beside)
+    monkeypatch.chdir(beside)
+    for command in ("resume", "eval", "replay"):
+        assert main([command, str(run)]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        for part in (
+            run.name,
+            "needs env='gone_parts:ShortPole'",
+            "No module named 'gone_parts'",
+            "PYTHONPATH",
+        ):
+            assert part in line
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("own_parts:ShortPol", "has no 'ShortPol'; did you mean 'ShortPole'?"),
+        ("own_parts:nothing", "made a dict, which is no environment: it has no reset, step"),
+        ("own_parts:number", "is a int: name a class or a function"),
+        ("own_parts:ShortPole --env-kwargs lmit=3", "unexpected keyword argument 'lmit'"),
+        ("own_parts:", "write 'module:name'"),
+        ("own_parts:Nope-v3", "importing the module registers no 'Nope-v3'"),
+        ("CartPole-v1 --agent own_parts:nothing", "which is no LearningAgent: it has no total_steps"),
+        ("CartPole-v1 --agent own_parts:RandomAgent --agent-settings x=1", "unexpected keyword argument 'x'"),
+        ("CartPole-v1 --agent own_parts:RandomAgent --gamma 1", "unknown flag --gamma"),
+        ("CartPole-v1 --import no_such_parts", "No module named 'no_such_parts'"),
+        ("CartPole-v1 --import", "--import: give a module"),
+        ("CartPole-v1 --env-kwargs x", "give NAME=VALUE behind it, not 'x'"),
+        ("CartPole-v1 --env-kwargs sprung=1", "does not take 'sprung'"),
+        ("CartPole", "did you mean 'CartPole-v1'? There is a preset for dqn and ppo on it"),
+        ("PongNoFrameskip", "`pip install ale-py`"),
+        ("Taxi-v1", "there is 'Taxi-v"),
+    ],
+)  # fmt: skip
+def test_a_wrong_name_is_one_line_with_a_way_out(
+    line: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(OWN.parent))
+    assert main(["train", *line.split()]) == 2
+    [message] = capsys.readouterr().err.splitlines()
+    assert message.startswith("stoker: error: ")
+    assert said in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_module_that_fails_to_import_is_one_line(stoker: Any, tmp_path: Path) -> None:
+    (tmp_path / "broken_parts.py").write_text("1 / 0")
+    done = stoker("train", "broken_parts:Env")
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert "'broken_parts' cannot be imported (ZeroDivisionError: division by zero)" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        (["a=1", "b=1e-3", "c=true", "d=False", "e=None", "f=[1, 2]"],
+         {"a": 1, "b": 1e-3, "c": True, "d": False, "e": None, "f": [1, 2]}),
+        (["map=8x8", "path=a=b", 'text="1"'], {"map": "8x8", "path": "a=b", "text": "1"}),
+    ],
+)  # fmt: skip
+def test_values_are_json_or_else_text(words: list[str], values: dict[str, Any]) -> None:
+    assert ASSIGNMENTS.instance_from_str(words) == values
+
+
+def test_such_flags_take_nothing_from_the_environment_and_add_up() -> None:
+    words = ["--env_kwargs", "a=1", "Pole-v1", "--import", "x", "-n", "5", "--import=y", "--env-kwargs=b=2"]
+    assert gathered(words) == ["Pole-v1", "-n", "5", "--env-kwargs", "a=1", "b=2", "--import", "x", "y"]
+    with pytest.raises(ConfigError, match="write NAME=VALUE"):
+        gathered(["--env-kwargs=b"])
+
+
+def test_the_working_directory_is_importable_from_the_installed_command(beside: Path) -> None:
+    script = beside / "bin" / "stoker"
+    script.parent.mkdir()
+    script.write_text("import sys\nfrom stoker.cli.main import main\nsys.exit(main())\n")
+    done = subprocess.run(
+        [sys.executable, str(script), "train", "own_parts:ShortPole", *SHORT],
+        cwd=beside, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("agent", ["dqn", "ppo"])
+@pytest.mark.parametrize("env", ["Taxi-v4", "FrozenLake-v1", "Blackjack-v1"])
+def test_tables_are_learned_from_one_hot_vectors(stoker: Any, env: str, agent: str) -> None:
+    done = stoker("train", env, "--agent", agent, "--json", *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["total_steps"] == 200

@@ -11,12 +11,9 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.image import imread
 
 from stoker.cli.main import main
-from stoker.cli.plotting import running_mean
 
 
 def test_a_png_shows_a_curve(trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,10 +79,3 @@ def test_without_matplotlib_it_says_what_to_install(trained: Any, tmp_path: Path
     )
     assert done.returncode == 1
     assert done.stderr == ("stoker: error: matplotlib is not installed: run `pip install 'stoker[plot]'`\n")
-
-
-@given(st.lists(st.floats(-1e6, 1e6), min_size=0, max_size=30), st.integers(min_value=1, max_value=40))
-def test_the_running_mean_is_that_of_the_values_before(values: list[float], window: int) -> None:
-    found = running_mean(np.array(values, dtype=np.float64), window)
-    expected = [np.mean(values[max(0, i + 1 - window) : i + 1]) for i in range(len(values))]
-    assert found == pytest.approx(expected, abs=1e-6)

@@ -1,11 +1,9 @@
-"""The live view: what it draws, how it fits, and that it works on a real terminal."""
+"""The live view on a real terminal."""
 
 from __future__ import annotations
 
 import fcntl
-import io
 import json
-import math
 import os
 import pty
 import re
@@ -14,123 +12,6 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
-from typing import Any
-
-import pytest
-from rich.cells import cell_len
-from rich.console import Console
-
-from stoker.cli.panel import draw
-from stoker.cli.readings import Reading
-from stoker.cli.view import LiveView, NoView, PlainView, progress_line, view_for
-
-FULL: dict[str, Any] = {
-    "total_steps": 12_000,
-    "limit": 60_000,
-    "total_episodes": 412,
-    "steps_per_s": 1950.4,
-    "elapsed_s": 6.2,
-    "eta_s": 24.6,
-    "mean_reward": 187.31,
-    "mean_length": 188.0,
-    "curve": tuple(float(i) for i in range(300)),
-    "epsilon": 0.25,
-    "metrics": {"loss": 0.0123, "q_mean": 31.2},
-    "opt_steps": 11_000,
-    "queue": 0.4,
-    "shares": {"env": 0.12, "act": 0.22, "learn": 0.55, "write": 0.013},
-    "eval_reward": 412.0,
-    "eval_step": 10_000,
-    "best_reward": 475.2,
-    "best_step": 5_000,
-    "restarts": 0,
-}
-NOTHING_YET: dict[str, Any] = {
-    **FULL,
-    "total_steps": 0,
-    "total_episodes": 0,
-    "steps_per_s": 0.0,
-    "eta_s": None,
-    "mean_reward": math.nan,
-    "mean_length": math.nan,
-    "curve": (),
-    "epsilon": None,
-    "metrics": {},
-    "opt_steps": 0,
-    "eval_reward": None,
-    "eval_step": None,
-    "best_reward": None,
-    "best_step": None,
-}
-
-
-def drawn(values: dict[str, Any], width: int, height: int, ascii_only: bool = False) -> list[str]:
-    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
-    with console.capture() as text:
-        console.print(draw(Reading(**values), "dqn", width=width, height=height, ascii_only=ascii_only))
-    return text.get().splitlines()
-
-
-@pytest.mark.parametrize("width", [40, 60, 64, 80, 120, 200])
-@pytest.mark.parametrize("values", [FULL, NOTHING_YET], ids=["full", "nothing yet"])
-def test_it_fits_and_shows_every_number(values: dict[str, Any], width: int) -> None:
-    lines = drawn(values, width, 24)
-    assert max(map(cell_len, lines)) <= width
-    assert len(lines) <= 24
-    text = "\n".join(lines)
-    for label in ("ep_rew_mean", "ep_len_mean", "total_timesteps", "fps", "n_updates", "queue", "best"):
-        assert label in text
-    if values is FULL:
-        for shown in (
-            "187.3",
-            "188.0",
-            "412",
-            "0.250",
-            "12,000",
-            "1,950",
-            "0:25",
-            "0.0123",
-            "412.0",
-            "475.2",
-        ):
-            assert shown in text
-        assert "55%" in text  # learning's share
-
-
-def test_a_tall_terminal_also_gets_a_chart() -> None:
-    assert not any("reward so far" in line for line in drawn(FULL, 80, 24))
-    assert any("reward so far" in line for line in drawn(FULL, 80, 45))
-
-
-def test_a_plain_line_has_what_is_known() -> None:
-    assert progress_line(Reading(**FULL)) == (
-        "  12,000/60,000 steps  1,950/s  ETA 0:25  reward 187.3  length 188.0  "
-        "eval 412.0 (best 475.2)  epsilon 0.250  loss 0.0123"
-    )
-    assert progress_line(Reading(**NOTHING_YET)) == "  0/60,000 steps  0/s"
-
-
-def test_plain_lines_come_at_evaluations_and_at_the_end() -> None:
-    out = io.StringIO()
-    view = PlainView(Console(file=out))
-    before = {**FULL, "eval_reward": None, "eval_step": None}
-    view.show(Reading(**before))
-    view.show(Reading(**before))
-    assert out.getvalue() == ""
-    view.show(Reading(**FULL))
-    view.show(Reading(**FULL))
-    assert out.getvalue().count("\n") == 1
-    view.show(Reading(**{**FULL, "total_steps": 13_000}), last=True)
-    assert out.getvalue().splitlines()[1].startswith("  13,000/60,000 steps")
-
-
-@pytest.mark.parametrize(
-    ("terminal", "progress", "kind"),
-    [(True, True, LiveView), (False, True, PlainView), (True, False, NoView), (False, False, NoView)],
-)
-def test_the_view_fits_where_it_goes(terminal: bool, progress: bool, kind: type) -> None:
-    console = Console(file=io.StringIO(), force_terminal=terminal, _environ={"TERM": "xterm"})
-    assert type(view_for(console, "dqn", progress=progress)) is kind
 
 
 def test_on_a_terminal_a_table_is_redrawn_in_place(tmp_path: Path) -> None:

@@ -228,3 +228,20 @@ async def test_torch_has_its_threads_back_after_a_training(tmp_path: Path) -> No
     await train(config, await TrainingRun.create("chain", root=tmp_path), watch=watch)
     assert seen == [before + 1]
     assert torch.get_num_threads() == before
+
+
+async def test_plain_values_are_enough_and_the_run_is_named_after_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="unknown key 'total_timestep'"):
+        await train({**TINY, "total_timestep": 60})
+    with pytest.raises(ConfigError, match="gpu"):
+        await train({**TINY, "device": "gpu"})
+    with pytest.raises(ConfigError, match="view='panel': choose auto or none"):
+        await train(TINY, view="panel")  # pyright: ignore
+    assert not await anyio.Path("runs").exists(), "what cannot be trained leaves no run behind"
+    result = await train({**TINY, "total_timesteps": 60})
+    assert result.total_steps == 60
+    assert Path(result.run).parent == tmp_path / "runs/StokerChain-v0/v1"
+    assert (await TrainingRun.open(result.run)).metadata.total_steps == 60

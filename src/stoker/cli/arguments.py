@@ -8,7 +8,6 @@ that ``--help`` shows the values that would be used.
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -20,10 +19,11 @@ from stoker.agents.registry import config_type, is_own
 from stoker.cli.assignments import ASSIGNMENTS, gathered
 from stoker.cli.parsing import parse, required, without_help
 from stoker.errors import ConfigError
+from stoker.runs.naming import safe_name
 from stoker.trainer.config import TrainConfig, config_from, with_schedule
 from stoker.trainer.toml import read_toml
 
-__all__ = ["TrainArguments", "parse_train", "safe_name"]
+__all__ = ["TrainArguments", "parse_train"]
 
 _DESCRIPTION = """Train an agent on an environment, into a new run directory.
 
@@ -135,12 +135,6 @@ def parse_train(args: Sequence[str]) -> tuple[TrainConfig, TrainArguments]:
     place = arguments.place
     place = msgspec.structs.replace(place, name=place.name or safe_name(config.env))
     return config, msgspec.structs.replace(arguments, place=place)
-
-
-def safe_name(env: str) -> str:
-    """A directory name for runs on an environment: ``"ALE/Pong-v5"`` -> ``"ALE-Pong-v5"``."""
-    name = re.sub(r"[^\w.+=@-]+", "-", env)
-    return re.sub(r"^[\W_]+", "", name)[:100].rstrip(". ") or "run"
 
 
 def _peek(args: Sequence[str]) -> argparse.Namespace:

@@ -17,14 +17,13 @@ from rich.console import Console
 from stoker.cli.formats import command
 from stoker.cli.limits import Pace
 from stoker.cli.notices import notices_to
-from stoker.cli.readings import Gauges, Reading
 from stoker.cli.signals import Guard
 from stoker.cli.stored import has_checkpoint
 from stoker.cli.summary import json_line, result_of, summary
-from stoker.cli.view import View, view_for
 from stoker.errors import ConfigError, SessionFailed, StokerError, first_error
 from stoker.session.health import stuck_line
-from stoker.threads import DedicatedThread
+from stoker.trainer.views.screen import Screen
+from stoker.trainer.views.view import View, title_of, view_for
 
 if TYPE_CHECKING:
     from stoker.agents.protocol import LearningAgent
@@ -34,9 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Driver", "Shown", "run_async"]
 
 T = TypeVar("T")
-_REFRESH_S = 0.25
-_CLOSING_S = 2.0
-"""So long may a terminal that takes nothing keep a training from ending."""
+_LOOK_S = 0.25
+"""Seconds between two looks at how much of the time is left."""
 
 _INTERRUPTED, _OUT_OF_TIME = "Interrupted", "Out of time"
 _TOLD = {
@@ -77,12 +75,8 @@ class Driver:
         self._shown = shown
         self._guard = guard
         self._console = Console(stderr=True)
-        title = f"{config.agent} · {config.env} · {config.num_envs} environments"
-        self._view: View = view_for(self._console, title, progress=shown.progress)
-        # Drawing takes milliseconds, which actors on the event loop would feel, and where the terminal takes
-        # nothing it does not come back.
-        self._drawing = DedicatedThread("stoker-view")
-        self._reading: Reading | None = None
+        self._view: View = view_for(self._console, title_of(config), progress=shown.progress)
+        self._screen = Screen(self._view)
         self._progress: Progress | None = None
         self._began, self._stopping = anyio.Event(), anyio.Event()
         self._stopped: str | None = None
@@ -106,7 +100,9 @@ class Driver:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._end_in_time)
                 with self._training:
-                    self._result = await train(self._config, self._run, agent=self._agent, watch=self._watch)
+                    self._result = await train(
+                        self._config, self._run, agent=self._agent, watch=self._watch, view="none"
+                    )
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             error = first_error(group)
@@ -117,8 +113,7 @@ class Driver:
                 error.add_note(f"what was saved so far goes on with `{self._go_on}`")
             raise error from error.__cause__
         finally:
-            await self._draw(self._view.close)
-            self._drawing.close()
+            await self._screen.close()
         if self._result is None and self._progress is not None:  # cut short, and saved
             self._result = result_of(self._progress, str(self._run.directory))
         if self._result is not None:
@@ -136,30 +131,12 @@ class Driver:
             finish=partial(self._finish, _INTERRUPTED),
             busy=partial(self._last_words, progress),
             left=self._left,
-            restore=self._close,
+            restore=self._view.close,
         )
         self._began.set()
         if begun := self._run.metadata.attempts[-1].from_steps:
             self.say(f"going on from step {begun:,} of {progress.config.total_timesteps:,}")
-        gauges = Gauges(progress)
-        try:
-            while True:
-                self._reading = gauges.read()
-                await self._drawing.run(self._view.show, self._reading, abandon_on_cancel=True)
-                await anyio.sleep(_REFRESH_S)
-        finally:
-            self._reading = gauges.read()
-            await self._draw(partial(self._view.show, self._reading, last=True))
-
-    # Drawing --------------------------------------------------------------------------------------
-
-    def _close(self) -> None:
-        self._view.close()
-
-    async def _draw(self, work: Callable[[], None]) -> None:
-        """Let the view's thread do something, in its turn, for as long as that may take."""
-        with anyio.move_on_after(_CLOSING_S, shield=True):
-            await self._drawing.run(work, abandon_on_cancel=True)
+        await self._screen.follow(progress)
 
     # Ending ---------------------------------------------------------------------------------------
 
@@ -178,7 +155,7 @@ class Driver:
             await self._until_stopped(self._progress)
         text = _TOLD[self._stopped or _INTERRUPTED]
         self._guard.told()
-        await self._draw(partial(self.say, text))
+        await self._screen.draw(partial(self.say, text))
         # What actors and evaluator have not done in half of the time they do not get to do: the rest is
         # for saving. Giving them up loses nothing that was accepted.
         await anyio.sleep(max(0.0, self._guard.leaves_at - time.monotonic()) / 2)
@@ -195,7 +172,7 @@ class Driver:
             left_s = limits.finishes_at(pace.margin_s) - time.monotonic()
             if left_s <= 0:
                 self._finish(_OUT_OF_TIME)
-            with anyio.move_on_after(min(left_s, _REFRESH_S) if left_s < math.inf else None):
+            with anyio.move_on_after(min(left_s, _LOOK_S) if left_s < math.inf else None):
                 await self._stopping.wait()
 
     @property
@@ -213,7 +190,7 @@ class Driver:
 
     def _tell(self, result: TrainResult) -> None:
         """Print the summary and, if asked for, the line for scripts."""
-        lines = "\n".join(summary(result, self._config, self._reading, self._stopped))
+        lines = "\n".join(summary(result, self._config, self._screen.reading, self._stopped))
         if self._shown.json:
             self.say(lines)
             print(json_line(result))

@@ -10,9 +10,10 @@ import msgspec
 import tyro
 
 from stoker.cli.driving import run_async
-from stoker.cli.formats import command, from_here, number
+from stoker.cli.formats import command, from_here
 from stoker.cli.parsing import parse, required
 from stoker.errors import ConfigError
+from stoker.trainer.views.numbers import number
 
 __all__ = ["ForkArguments", "fork_command"]
 

@@ -15,11 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from stoker.cli.driving import run_async
-from stoker.cli.formats import ago, number
+from stoker.cli.formats import ago
 from stoker.cli.parsing import parse
 from stoker.cli.tables import say
 from stoker.errors import RunBroken, RunDirectoryError
 from stoker.runs import TrainingRun, list_runs
+from stoker.trainer.views.numbers import number
 
 __all__ = ["LsArguments", "list_command", "status_of"]
 

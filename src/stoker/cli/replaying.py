@@ -13,9 +13,9 @@ import msgspec
 import tyro
 
 from stoker.cli.driving import run_async
-from stoker.cli.formats import number
 from stoker.cli.parsing import parse, required
 from stoker.errors import ConfigError
+from stoker.trainer.views.numbers import number
 
 if TYPE_CHECKING:
     from stoker.session.replaying import Replayed

@@ -8,14 +8,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
 import msgspec
-import numpy as np
 import tyro
 from rich.table import Table
 from rich.text import Text
 
-from stoker.cli.curves import chart
 from stoker.cli.driving import run_async
-from stoker.cli.formats import ago, from_here, number, size
+from stoker.cli.formats import ago, from_here, size
 from stoker.cli.listing import status_of
 from stoker.cli.parsing import parse, required
 from stoker.cli.stored import open_run
@@ -23,9 +21,12 @@ from stoker.cli.tables import output, say
 from stoker.errors import RunBroken
 from stoker.runs import Columns, TrainingRun
 from stoker.runs.naming import natural_key
+from stoker.runs.reading import EvaluationSummary, evaluations_of
+from stoker.trainer.views.curves import chart
+from stoker.trainer.views.numbers import number
 from stoker.writer import files
 
-__all__ = ["ShowArguments", "evaluations_of", "show"]
+__all__ = ["ShowArguments", "show"]
 
 _CHART_LINES = 8
 _EVALUATIONS = 8
@@ -45,16 +46,6 @@ class ShowArguments(msgspec.Struct, frozen=True, kw_only=True):
     """Print one JSON object instead."""
 
 
-class Evaluation(msgspec.Struct, frozen=True):
-    """The episodes of one evaluation, summed up."""
-
-    total_steps: int
-    n_episodes: int
-    mean_reward: float
-    std_reward: float
-    mean_length: float
-
-
 class Facts(msgspec.Struct, frozen=True):
     """All that is shown of a run."""
 
@@ -63,7 +54,7 @@ class Facts(msgspec.Struct, frozen=True):
     config: Any
     checkpoints: dict[str, int]
     episodes: Columns
-    evaluations: list[Evaluation]
+    evaluations: list[EvaluationSummary]
 
 
 def show(args: Sequence[str]) -> int:
@@ -81,20 +72,6 @@ def show(args: Sequence[str]) -> int:
     else:
         _print(facts)
     return 0
-
-
-def evaluations_of(rows: Columns) -> list[Evaluation]:
-    """The evaluations in a run's rows, in the order of their steps."""
-    steps = rows["total_steps_at_eval"]
-    found: list[Evaluation] = []
-    for step in np.unique(steps):
-        rewards, lengths = rows["total_reward"][steps == step], rows["length"][steps == step]
-        found.append(
-            Evaluation(
-                int(step), len(rewards), float(rewards.mean()), float(rewards.std()), float(lengths.mean())
-            )
-        )
-    return found
 
 
 async def _facts(path: str) -> Facts:
@@ -174,7 +151,7 @@ def _settings(values: dict[str, Any]) -> str:
     return ", ".join(f"{key}={'none' if value is None else value}" for key, value in values.items())
 
 
-def _evaluations(evaluations: list[Evaluation]) -> Table:
+def _evaluations(evaluations: list[EvaluationSummary]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="cyan", padding=(0, 2, 0, 0))
     for name in ("evaluated at", "mean reward", "std", "mean length", "episodes"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from stoker.cli.formats import command, duration, from_here, number
-from stoker.cli.readings import Reading
+from stoker.cli.formats import command, from_here
+from stoker.trainer.views.numbers import duration, number
+from stoker.trainer.views.readings import Reading
 
 if TYPE_CHECKING:
     from stoker.trainer import Progress, TrainConfig, TrainResult

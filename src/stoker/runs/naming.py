@@ -22,6 +22,7 @@ __all__ = [
     "checkpoint_name",
     "natural_key",
     "run_id_for",
+    "safe_name",
     "set_aside_of",
     "steps_of",
 ]
@@ -44,6 +45,12 @@ _STEP = re.compile(r"step_(\d+)\.pt")
 _BEST = re.compile(r"best_(\d+)\.pt")
 _ASIDE = re.compile(r"(step_\d+|latest)\.pt\.(broken|abandoned)\d*")
 _DIGITS = re.compile(r"(\d+)")
+
+
+def safe_name(env: str) -> str:
+    """A directory name for runs on an environment: ``"ALE/Pong-v5"`` -> ``"ALE-Pong-v5"``."""
+    name = re.sub(r"[^\w.+=@-]+", "-", env)
+    return re.sub(r"^[\W_]+", "", name)[:100].rstrip(". ") or "run"
 
 
 def checked_name(what: str, name: str) -> str:

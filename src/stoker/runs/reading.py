@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stoker.runs.metadata import EvalEpisodeRow, MetricsRow, TrainEpisodeRow
 
-__all__ = ["Columns", "columns_of"]
+__all__ = ["Columns", "EvaluationSummary", "columns_of", "evaluations_of"]
 
 Columns = dict[str, NDArray[Any]]
 """One array per field, all of one length. An extra is the column ``extras.<key>``, a metric
@@ -55,3 +55,27 @@ def _columns_of_keys(name: str, found: Sequence[Mapping[str, float | str]]) -> C
                 [values.get(key, np.nan) for values in found], dtype=np.float64
             )
     return columns
+
+
+class EvaluationSummary(msgspec.Struct, frozen=True):
+    """The episodes of one evaluation, summed up."""
+
+    total_steps: int
+    n_episodes: int
+    mean_reward: float
+    std_reward: float
+    mean_length: float
+
+
+def evaluations_of(rows: Columns) -> list[EvaluationSummary]:
+    """The evaluations in a run's evaluation rows, in the order of their steps."""
+    steps = rows["total_steps_at_eval"]
+    found: list[EvaluationSummary] = []
+    for step in np.unique(steps):
+        rewards, lengths = rows["total_reward"][steps == step], rows["length"][steps == step]
+        found.append(
+            EvaluationSummary(
+                int(step), len(rewards), float(rewards.mean()), float(rewards.std()), float(lengths.mean())
+            )
+        )
+    return found

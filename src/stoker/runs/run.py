@@ -15,12 +15,12 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
 from anyio import to_thread
 
-from stoker.errors import ConfigError, RunBroken, RunNotFound
+from stoker.errors import ConfigError, RunBroken, RunDirectoryError, RunNotFound
 from stoker.plain import LARGEST_INT, check_actor_id, shown
 from stoker.recorders import row_value
 from stoker.runs import naming
@@ -35,11 +35,15 @@ from stoker.runs.metadata import (
     effective,
     now,
 )
+from stoker.runs.plotting import Curves, checked_target, draw_curves, save_figure
 from stoker.runs.reading import Columns, columns_of
 from stoker.runs.saved import SavedTraining
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActorId, AnyPath
 from stoker.writer import RowLog, decode_rows, files
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["CONFIG", "EVAL_ROWS", "METRICS_ROWS", "TRAIN_ROWS", "TrainingRun"]
 
@@ -309,6 +313,44 @@ class TrainingRun(SavedTraining):
     async def read_eval_episodes(self, *, all_attempts: bool = False) -> Columns:
         """The evaluation rows as columns; with ``all_attempts`` also those of an abandoned future."""
         return await to_thread.run_sync(self._read_rows, EVAL_ROWS, EvalEpisodeRow, all_attempts)
+
+    async def read_curves(self) -> Curves:
+        """What ``plot`` draws.
+
+        Raises:
+            RunDirectoryError: No episode has ended yet.
+        """
+        return await to_thread.run_sync(self._read_curves)
+
+    def _read_curves(self) -> Curves:
+        metadata = self.metadata
+        curves = Curves(
+            f"{metadata.name}/{metadata.version}/{metadata.run_id}",
+            self._read_rows(TRAIN_ROWS, TrainEpisodeRow, all_attempts=False),
+            self._read_rows(EVAL_ROWS, EvalEpisodeRow, all_attempts=False),
+        )
+        if curves.is_empty:
+            raise RunDirectoryError(self.directory, "no episode has ended yet: there is nothing to plot")
+        return curves
+
+    def plot(self, path: AnyPath | None = None, *, title: str = "") -> Figure:
+        """Draw the run's learning curve, also while it is trained; a notebook displays the figure. Blocks.
+
+        Args:
+            path: where to save it, too: a .png, .svg or .pdf file.
+            title: what to write above the curve.
+
+        Raises:
+            ConfigError: The file is of another kind.
+            RunDirectoryError: No episode has ended yet.
+            MissingDependency: matplotlib is not installed.
+            StokerError: The file cannot be written.
+        """
+        target = None if path is None else checked_target(Path(path))
+        figure = draw_curves([self._read_curves()], title)
+        if target is not None:
+            save_figure(figure, target)
+        return figure
 
     def _read_rows(self, file_name: str, row_type: Any, all_attempts: bool) -> Columns:
         rows = decode_rows(self.directory / file_name, row_type)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import msgspec
@@ -13,15 +13,18 @@ from anyio import to_thread
 
 from stoker.actors import EnvFactory
 from stoker.agents.protocol import LearningAgent
-from stoker.errors import RunBroken
+from stoker.errors import ConfigError, RunBroken
 from stoker.runs import TrainingRun
+from stoker.runs.naming import safe_name
 from stoker.session import SessionConfig
-from stoker.trainer.config import TrainConfig
+from stoker.trainer.config import TrainConfig, config_from
 from stoker.trainer.evaluation_settings import EvaluationSettings
 from stoker.trainer.making import agent_for, env_for, recorders_for, set_torch_threads
 from stoker.trainer.result import Progress, TrainResult
 from stoker.trainer.trainer import Trainer, Watch
 from stoker.trainer.trainer_config import TrainerConfig
+from stoker.trainer.views.screen import Screen
+from stoker.trainer.views.view import title_of, view_here
 
 __all__ = ["Progress", "TrainResult", "session_settings", "train"]
 
@@ -33,12 +36,13 @@ def session_settings(config: TrainConfig) -> dict[str, Any]:
 
 
 async def train(
-    config: TrainConfig,
-    run: TrainingRun,
+    config: TrainConfig | Mapping[str, Any],
+    run: TrainingRun | None = None,
     *,
     agent: LearningAgent | None = None,
     factory: EnvFactory | None = None,
     watch: Watch | None = None,
+    view: Literal["auto", "none"] = "auto",
 ) -> TrainResult:
     """Train until ``total_timesteps``, until an evaluation ends it, or until somebody stops the session.
 
@@ -46,25 +50,35 @@ async def train(
     run. Torch computes with ``config.torch_threads`` threads until this returns.
 
     Args:
-        config: what to train on what.
-        run: a new run, or a resumed one, which goes on from its newest checkpoint.
+        config: what to train on what; or plain values, for ``config_from``.
+        run: a new run, or a resumed one, which goes on from its newest checkpoint; None: a new one below
+            ``runs``, named after the environment.
         agent: made by ``agent_for(config)``; left out, that is done here.
         factory: makes environments other than those that the config names. No config could name them, so
             the run gets no ``config.json``; ``env="module:factory"`` in the config is the other way.
         watch: runs beside the training and is cancelled when it ends.
+        view: ``"auto"`` shows the training in a notebook's output or on a terminal; elsewhere, and with
+            ``"none"``, nothing is shown.
 
     Raises:
-        ConfigError: The environment or the agent cannot be made, or the run is of another agent.
+        ConfigError: A value is unknown or out of range, the environment or the agent cannot be made, or the
+            run is of another agent.
         MissingDependency: A tracker's package is not installed.
         ActorFailed: An environment failed too often.
         SessionFailed: The agent, the writer or a recorder died.
     """
+    if view not in ("auto", "none"):
+        raise ConfigError(f"view={view!r}: choose auto or none")
+    if not isinstance(config, TrainConfig):
+        config = config_from(config)
     recorders = recorders_for(config)  # first: it is quick, and may find a package missing
     with _torch_threads(config):
-        if (
-            agent is None
-        ):  # in a thread: it imports torch and builds networks, and a service may use this loop
+        # In a thread: it imports torch and builds networks, and a service may use this loop.
+        if agent is None:
             agent = await to_thread.run_sync(_agent_in_thread, config)
+        if run is None:  # late, so that what cannot be trained leaves none behind
+            SessionConfig(**session_settings(config))
+            run = await TrainingRun.create(safe_name(config.env))
         trainer = Trainer(
             agent,
             partial(env_for, config) if factory is None else factory,
@@ -73,9 +87,33 @@ async def train(
             recorders=recorders,
             **session_settings(config),
         )
-        if factory is not None:
-            return await trainer.train(watch=watch, watched_config=config)
-        return await _train_described(trainer, run, config, watch)
+        async with _shown(config, watch, view) as watch:
+            if factory is not None:
+                return await trainer.train(watch=watch, watched_config=config)
+            return await _train_described(trainer, run, config, watch)
+
+
+@contextlib.asynccontextmanager
+async def _shown(
+    config: TrainConfig, watch: Watch | None, view: Literal["auto", "none"]
+) -> AsyncGenerator[Watch | None]:
+    """The watcher, with a view beside it where there is one to show."""
+    found = view_here(title_of(config)) if view == "auto" else None
+    if found is None:
+        yield watch
+        return
+    screen = Screen(found)
+
+    async def show_and_watch(progress: Progress) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(screen.follow, progress)
+            if watch is not None:
+                await watch(progress)
+
+    try:
+        yield show_and_watch
+    finally:
+        await screen.close()
 
 
 async def _train_described(

@@ -1,21 +1,25 @@
 """How a training looks while it goes on: a table that stays in place, or plain lines where none can.
 
-Both are shown on standard error, so that standard output holds results alone.
+Outside of notebooks both are shown on standard error, so that standard output holds results alone.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 from rich.live import Live
 
-from stoker.cli.formats import duration, number, short
-from stoker.cli.panel import draw
-from stoker.cli.readings import Reading
+from stoker.trainer.views.notebook import NotebookView, in_notebook
+from stoker.trainer.views.numbers import duration, number, short
+from stoker.trainer.views.panel import draw
+from stoker.trainer.views.readings import Reading
 
-__all__ = ["LiveView", "NoView", "PlainView", "View", "view_for"]
+if TYPE_CHECKING:
+    from stoker.trainer.config import TrainConfig
+
+__all__ = ["LiveView", "NoView", "PlainView", "View", "title_of", "view_for", "view_here"]
 
 _LINE_S = 5.0
 """Seconds between two plain lines."""
@@ -128,3 +132,16 @@ def view_for(console: Console, title: str, *, progress: bool) -> View:
         if console.is_terminal and not console.is_dumb_terminal
         else PlainView(console)
     )
+
+
+def view_here(title: str) -> View | None:
+    """The view that fits where this program runs: a notebook or a terminal; None: neither."""
+    if in_notebook():
+        return NotebookView(title)
+    view = view_for(Console(stderr=True), title, progress=True)
+    return view if isinstance(view, LiveView) else None
+
+
+def title_of(config: TrainConfig) -> str:
+    """What is trained on what."""
+    return f"{config.agent} · {config.env} · {config.num_envs} environments"

@@ -1,16 +1,13 @@
-"""Curves of characters, and numbers as people read them."""
+"""Curves of characters."""
 
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime, timedelta
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.cli.curves import chart, sparkline
-from stoker.cli.formats import ago, command, duration, number, short, size
+from stoker.trainer.views.curves import chart, sparkline
 
 finite = st.floats(-1e9, 1e9)
 
@@ -50,47 +47,3 @@ def test_a_chart_goes_from_low_left_to_high_right() -> None:
     assert lines[6].split() == ["0", "20"]
     columns = [line.index("*") for line in lines[:5]]
     assert columns == sorted(columns, reverse=True)
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(None, "-"), (math.nan, "-"), (1234, "1,234"), (1234.56, "1,234.6"), (0.0, "0.0")],
-)
-def test_numbers(value: float | None, shown: str) -> None:
-    assert number(value) == shown
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(0, "0"), (0.0123, "0.0123"), (1.5e-7, "1.50e-07"), (12.345, "12.35"), (99_999.0, "99,999")],
-)
-def test_short_numbers(value: float, shown: str) -> None:
-    assert short(value) == shown
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [(None, "-"), (math.inf, "-"), (24.4, "0:24"), (725, "12:05"), (10_919, "3:01:59"), (187_200, "2d 4:00")],
-)
-def test_durations(seconds: float | None, shown: str) -> None:
-    assert duration(seconds) == shown
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [(0.2, "now"), (12, "12s ago"), (300, "5m ago"), (7300, "2h ago"), (700_000, "8d ago")],
-)
-def test_ages(seconds: float, shown: str) -> None:
-    now = datetime(2026, 1, 31, tzinfo=UTC)
-    assert ago(now - timedelta(seconds=seconds), now) == shown
-
-
-@pytest.mark.parametrize(
-    ("n_bytes", "shown"), [(512, "512 B"), (1500, "1.5 kB"), (999_600, "1.0 MB"), (23_000_000, "23 MB")]
-)
-def test_sizes(n_bytes: int, shown: str) -> None:
-    assert size(n_bytes) == shown
-
-
-def test_a_command_can_be_pasted() -> None:
-    assert command(["stoker", "resume", "my runs/x"]) == "stoker resume 'my runs/x'"

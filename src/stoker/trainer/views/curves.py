@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from stoker.cli.formats import short
+from stoker.trainer.views.numbers import short
 
 __all__ = ["chart", "sparkline"]
 

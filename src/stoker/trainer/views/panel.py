@@ -15,9 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from stoker.cli.curves import chart, sparkline
-from stoker.cli.formats import duration, number, short
-from stoker.cli.readings import Reading
+from stoker.trainer.views.curves import chart, sparkline
+from stoker.trainer.views.numbers import duration, number, short
+from stoker.trainer.views.readings import Reading
 
 __all__ = ["draw"]
 

@@ -310,3 +310,23 @@ def test_a_session_that_is_never_closed_is_told_and_what_was_flushed_is_there(
             pass
 
     anyio.run(look)
+
+
+def test_an_event_loop_that_ends_with_an_open_session_leaves_agent_and_run_free(tmp_path: Path) -> None:
+    agent = FakeAgent()
+
+    async def begin() -> TrainingSession:
+        session = TrainingSession(agent, await TrainingRun.create("open", root=tmp_path))
+        await session.open()
+        for k in range(50):
+            await session.observe(step(k))
+        return session
+
+    async def again() -> None:
+        async with TrainingSession(agent, await TrainingRun.resume(tmp_path / "open")):
+            pass
+
+    session = asyncio.run(begin())  # cancels every task, those of the session too
+    with pytest.raises(SessionFailed, match="close the session before its event loop ends"):
+        asyncio.run(session.close())
+    asyncio.run(again())

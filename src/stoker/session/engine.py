@@ -133,20 +133,21 @@ class Engine:
 
         Cancelled, which happens when the event loop ends, it does the same as far as its parts still can.
         """
-        with anyio.CancelScope() as scope:
-            async with anyio.create_task_group() as tasks:
-                for part, run, done in (
-                    ("agent", self.consumer.run, self._drained),
-                    ("writer", self.writer.run, self._written),
-                    ("policy", self.inference.run, anyio.Event()),
-                    ("watch", self.watch.run, anyio.Event()),
-                    ("recorders", self.recording.run, self._recorded),
-                ):
-                    tasks.start_soon(self._guarded, part, run, done)
-                with contextlib.suppress(get_cancelled_exc_class()):
-                    await self._ending.wait()
-                self.end()
-                scope.shield = True
+        async with anyio.create_task_group() as tasks:
+            for part, run, done in (
+                ("agent", self.consumer.run, self._drained),
+                ("writer", self.writer.run, self._written),
+                ("policy", self.inference.run, anyio.Event()),
+                ("watch", self.watch.run, anyio.Event()),
+                ("recorders", self.recording.run, self._recorded),
+            ):
+                tasks.start_soon(self._guarded, part, run, done)
+            with contextlib.suppress(get_cancelled_exc_class()):
+                await self._ending.wait()
+            self.end()
+            # Inside the group: a part that is cancelled natively, as all are when `asyncio.run` ends, makes
+            # the group cancel what it still holds.
+            with anyio.CancelScope(shield=True):
                 try:
                     await self._wind_down()
                 except BaseException as error:

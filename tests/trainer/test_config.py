@@ -25,6 +25,12 @@ def test_only_the_environment_is_needed() -> None:
     assert config_from({"env": "Taxi-v3"}) == TrainConfig(env="Taxi-v3", agent_settings=DQNConfig())
 
 
+def test_a_config_made_in_python_is_read_back_from_its_file_as_it_was_in_spite_of_presets() -> None:
+    for agent, env in PRESETS:
+        config = TrainConfig(env=env, agent=agent)  # with the agent's defaults
+        assert config_from(msgspec.json.decode(msgspec.json.encode(config))) == config
+
+
 def test_values_win_over_the_preset_and_the_preset_over_defaults() -> None:
     base = preset("dqn", "CartPole-v1")
     config = config_from({**CARTPOLE, "gamma": 0.5, "seed": 7, "num_envs": 3})

@@ -30,7 +30,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """A training of one agent on one environment; the content of ``config.json``.
 
     Raises:
-        ConfigError: ``env_kwargs`` or an own agent's settings hold what JSON cannot.
+        ConfigError: No agent has that name, or ``env_kwargs`` or an own agent's settings hold values that
+            JSON does not have.
     """
 
     env: str
@@ -139,9 +140,13 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Threads that torch computes with; small networks are fastest with one."""
 
     agent_settings: Any = None
-    """The agent's own settings, such as a DQNConfig; for an agent of your own, keyword arguments by name."""
+    """The agent's own settings, such as a DQNConfig; for an agent of your own, keyword arguments by name.
+    Left out, they are the agent's defaults; presets are for ``config_from``."""
 
     def __post_init__(self) -> None:
+        if self.agent_settings is None and not is_own(self.agent):
+            # Spelled out: who reads config.json takes what is missing there from the preset.
+            msgspec.structs.force_setattr(self, "agent_settings", config_type(self.agent)())
         for name in ("env_kwargs", "agent_settings"):
             value = getattr(self, name)
             if isinstance(value, Mapping):  # as config.json gives it back, so that a resume is the same

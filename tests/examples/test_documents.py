@@ -46,8 +46,13 @@ PYTHON = [
 
 
 @pytest.mark.parametrize(("page", "number"), PYTHON)
-def test_its_code_runs_as_it_stands(page: Path, number: int, run_python: Callable[..., str]) -> None:
-    run_python(blocks(page, "python")[number].replace(LONG, SHORT))
+def test_its_code_runs_as_it_stands_and_prints_what_it_says(
+    page: Path, number: int, run_python: Callable[..., str]
+) -> None:
+    code = blocks(page, "python")[number].replace(LONG, SHORT)
+    printed = run_python(code)
+    for said in re.findall(r"^print\(.*\)  # (.+)$", code, re.MULTILINE):
+        assert said in printed
 
 
 def test_the_readme_has_a_short_example_first_and_each_of_the_ways_in() -> None:

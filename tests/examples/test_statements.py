@@ -16,7 +16,7 @@ import pytest
 
 import stoker
 from stoker.cli import main as command_line
-from stoker.testing import ChainEnv, FakeAgent
+from stoker.testing import ChainEnv, FakeAgent, check_recorder
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -32,7 +32,7 @@ PLACEHOLDERS = {
 }
 PLACEHOLDERS |= {"FILE": "curve.png", "FILE.toml": "settings.toml", "RUN...": OF_A_RUN, "MODULE": "own"}
 OF_GYMNASIUM = {"AutoresetMode", "SyncVectorEnv", "AsyncVectorEnv"}
-NOT_OURS = OF_GYMNASIUM | {"CartPole", "TaskGroup"}
+NOT_OURS = OF_GYMNASIUM | {"CancelledError", "CartPole", "TaskGroup"}
 FROM_MLFLOW = {"stoker.name", "stoker.version", "stoker.run_id", "stoker.resumed_at"}  # tags
 per_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -165,3 +165,34 @@ def test_the_attributes_that_it_names_exist(page: Path, objects: dict[str, objec
 @pytest.mark.parametrize("name", sorted(OF_GYMNASIUM))
 def test_names_of_gymnasium_are_gymnasiums(name: str) -> None:
     assert hasattr(gymnasium.vector, name)
+
+
+def test_the_sync_session_lacks_what_the_api_page_says() -> None:
+    page = (ROOT / "docs/api.md").read_text()
+    sentence = page.split("has all of these but ")[1].split(";")[0]
+
+    def public(kind: type) -> set[str]:
+        return {name for name in dir(kind) if not name.startswith("_")}
+
+    lacking = public(stoker.TrainingSession) - public(stoker.SyncTrainingSession)
+    assert set(re.findall(r"`(\w+)`", sentence)) == lacking - {
+        "engine",
+        "require_open",
+    }  # for the house alone
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return [code for tag, code in FENCE.findall((ROOT / "docs" / page).read_text()) if tag == language]
+
+
+def test_the_toml_of_the_page_is_a_trainers_config(tmp_path: Path) -> None:
+    (tmp_path / "trainer.toml").write_text(blocks("training.md", "toml")[0])
+    config = stoker.TrainerConfig.load(tmp_path / "trainer.toml")
+    assert (config.max_opts, config.actors, config.evaluation.patience) == (50_000, "threads", 5)
+
+
+def test_the_recorder_of_the_page_keeps_a_recorders_promises() -> None:
+    (code,) = [code for code in blocks("recorders.md", "python") if "class PrintingRecorder" in code]
+    names: dict[str, type] = {}
+    exec(code, names)
+    check_recorder(names["PrintingRecorder"])

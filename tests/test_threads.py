@@ -40,24 +40,6 @@ async def test_errors_come_back_and_the_thread_goes_on() -> None:
     thread.close()
 
 
-async def test_cancellation_waits_for_the_call() -> None:
-    thread = DedicatedThread("stoker-test")
-    entered, let_go, came_back = threading.Event(), threading.Event(), threading.Event()
-
-    def call() -> None:
-        entered.set()
-        assert let_go.wait(20)
-        came_back.set()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(thread.run, call)
-        await anyio.to_thread.run_sync(entered.wait, 20)
-        tasks.cancel_scope.cancel()
-        let_go.set()
-    assert came_back.is_set()
-    thread.close()
-
-
 async def test_an_abandoned_call_goes_on_unseen_and_a_waiting_one_is_skipped() -> None:
     thread = DedicatedThread("stoker-test")
     entered, let_go = threading.Event(), threading.Event()
@@ -69,7 +51,7 @@ async def test_an_abandoned_call_goes_on_unseen_and_a_waiting_one_is_skipped() -
         ran.append("first")
 
     async def abandon(function: object) -> None:
-        await thread.run(function, abandon_on_cancel=True)  # type: ignore[arg-type]
+        await thread.run(function)  # type: ignore[arg-type]
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(abandon, call)
@@ -88,4 +70,36 @@ async def test_an_abandoned_call_goes_on_unseen_and_a_waiting_one_is_skipped() -
 async def test_settling_and_closing_what_never_ran() -> None:
     thread = DedicatedThread("stoker-test")
     assert await thread.settle(0.0)
+    thread.close()
+
+
+async def test_a_call_that_hangs_is_seen_until_it_returns_also_when_closed_and_nothing_overtakes_it() -> None:
+    thread = DedicatedThread("stoker-test")
+    entered, let_go = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        entered.set()
+        assert let_go.wait(20)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(thread.run, hang)
+        await anyio.to_thread.run_sync(entered.wait, 20)
+        assert not await thread.settle(0.01)
+        tasks.cancel_scope.cancel()
+    thread.close()
+    thread.close()
+    assert thread.since is not None
+    with pytest.raises(RuntimeError, match="'stoker-test' was closed"):
+        await thread.run(int, "3")
+    let_go.set()
+    with anyio.fail_after(20):
+        while thread.since is not None:
+            await anyio.wait_all_tasks_blocked()
+
+
+async def test_a_call_that_raises_is_over() -> None:
+    thread = DedicatedThread("stoker-test")
+    with pytest.raises(ValueError, match="invalid"):
+        await thread.run(int, "no")
+    assert thread.since is None
     thread.close()

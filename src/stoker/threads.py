@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -53,25 +54,31 @@ class DedicatedThread:
     """
 
     def __init__(self, name: str) -> None:
+        self.since: float | None = None
+        """When the present call began, in monotonic seconds, also an abandoned one; None: there is none."""
         self._name = name
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._is_closed = False
 
-    async def run(self, function: Callable[[*Ts], T], *args: *Ts, abandon_on_cancel: bool = False) -> T:
+    async def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Call the function there and return what it returns, or raise what it raises.
 
-        Cancellation waits for the call to come back, and then a finished result is dropped. With
-        ``abandon_on_cancel`` it does not wait: a call that has not begun is skipped, a running one goes on
-        unseen and later calls queue up behind it.
+        Cancellation does not wait: a call that has not begun is skipped, a running one continues unseen and
+        later calls queue up behind it.
+
+        Raises:
+            RuntimeError: The thread was closed.
         """
+        if self._is_closed:  # a second thread would overtake a call that still runs on this one
+            raise RuntimeError(f"thread {self._name!r} was closed; make a new one")
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
             self._thread.start()
         call = _Call(function, args)
         self._calls.put(call)
         try:
-            with anyio.CancelScope(shield=not abandon_on_cancel):
-                await call.done.wait()
+            await call.done.wait()
         finally:
             call.abandoned = not call.done.is_set()
         if call.error is not None:
@@ -86,25 +93,27 @@ class DedicatedThread:
         if self._thread is None:
             return True
         with anyio.move_on_after(timeout_s):
-            await self.run(_nothing, abandon_on_cancel=True)
+            await self.run(_nothing)
             return True
         return False
 
     def close(self) -> None:
-        """Let the thread end after the calls it has; it is not waited for."""
-        if self._thread is not None:
+        """Let the thread end after the calls it has; it is not waited for. A second call does nothing."""
+        if self._thread is not None and not self._is_closed:
             self._calls.put(None)
-            self._thread = None
+        self._is_closed = True
 
     def _serve(self) -> None:
         calls = self._calls
         while (call := calls.get()) is not None:
             if call.abandoned:
                 continue
+            self.since = time.monotonic()
             try:
                 call.result = call.function(*call.args)
             except BaseException as error:  # noqa: BLE001 - raised again where the call is awaited
                 call.error = error
+            self.since = None
             # Freed before anybody hears of the end: tensors that a thread frees while the interpreter is
             # shutting down abort the process.
             call.forget()

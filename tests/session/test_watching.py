@@ -204,7 +204,7 @@ async def test_a_file_that_hangs_ends_the_session_by_name(tmp_path: Path) -> Non
     reader: list[int] = []
 
     async def let_go() -> None:
-        await until(lambda: session.engine.failure is not None)
+        await until(lambda: session.is_done)
         reader.append(os.open(fifo, os.O_RDWR | os.O_NONBLOCK))
 
     session = TrainingSession(FakeAgent(), run, stall_timeout_s=0.2)
@@ -503,6 +503,7 @@ async def test_health_of_what_has_failed() -> None:
     assert health.failure is not None
     assert "RuntimeError: failed at" in health.failure or "failed at 1 steps" in health.failure
     assert not health.is_running
+    assert health.learner_s is None
 
 
 def holds_the_loop() -> None:

@@ -51,7 +51,7 @@ class EnvThread:
         """
         if self._leaving:  # asked again on the thread; here so that no second thread is started
             raise self._closed_error()
-        return await self._thread.run(self._enter, function, args, abandon_on_cancel=True)
+        return await self._thread.run(self._enter, function, args)
 
     def closes_with(self, on_close: Callable[[], Any]) -> None:
         """Say what closes the environment; to be called on the thread, where it was constructed."""
@@ -75,7 +75,7 @@ class EnvThread:
         try:
             if not inside:
                 with anyio.move_on_after(CLOSE_GRACE_S, shield=True) as grace:
-                    result = await self._thread.run(self._finish, abandon_on_cancel=True)
+                    result = await self._thread.run(self._finish)
                 if grace.cancelled_caught:
                     _log.warning(
                         "%s: closing it took over %g s; it is left behind", self._name, CLOSE_GRACE_S

@@ -148,7 +148,7 @@ class Recording:
             ConfigError, MissingDependency: A recorder cannot be used like this, whatever ``on_error`` says.
             RecorderFailed: One could not be opened, with ``on_error="fail"``.
         """
-        if self._is_used:
+        if self._is_used and self._lanes:
             raise ConfigError("a Recording is of one run: make another one, with new recorders")
         if self._is_closing:
             return

@@ -236,7 +236,7 @@ class Lane:
         with anyio.move_on_after(self._timeout_s, shield=True):
             try:
                 with Contained(f"the recorder {self.name!r}"):
-                    await self._thread.run(function, *args, abandon_on_cancel=True)
+                    await self._thread.run(function, *args)
             except (ConfigError, MissingDependency) as error:
                 if doing == "opening":
                     self._is_out = True

@@ -51,8 +51,6 @@ class Consumer:
     """
 
     def __init__(self, engine: Engine, thread: DedicatedThread) -> None:
-        self.since: float | None = None
-        """When the learner's present call began, in monotonic seconds; None: it has none."""
         self.is_idle = False
         """Whether it waits for events and nothing else."""
         self.due: PolicySnapshot | None = None
@@ -64,6 +62,11 @@ class Consumer:
         self._run = engine.run
         self._thread = thread
         self._publishing: Reply[None] | None = None
+
+    @property
+    def since(self) -> float | None:
+        """When the learner's present call began, in monotonic seconds; None: it has none."""
+        return self._thread.since
 
     async def run(self) -> None:
         """Consume until the queue is closed and empty; then save, unless that is done already.
@@ -98,14 +101,12 @@ class Consumer:
 
     async def _learn(self, batch: Sequence[Event]) -> Sequence[Event]:
         """Let the learner take events in; return those that it has left over."""
-        self.since = time.monotonic()
         try:
             with Contained("the agent"):
-                rest = await self._thread.run(self._process, batch, call_soon_here(), abandon_on_cancel=True)
+                rest = await self._thread.run(self._process, batch, call_soon_here())
         except Exception:
             await self._deliver()  # what came before the failure is whole
             raise
-        self.since = None
         await self._deliver()
         return rest
 
@@ -133,9 +134,7 @@ class Consumer:
         if self._publishing is not None:
             with self._engine.told_of_the_end(self._publishing):
                 await self._publishing.wait()
-        self.since = time.monotonic()
-        await self._thread.run(self._learner.stage_checkpoint, abandon_on_cancel=True)
-        self.since = None
+        await self._thread.run(self._learner.stage_checkpoint)
         await self._deliver()
 
     async def _deliver(self) -> None:

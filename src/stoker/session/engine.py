@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import anyio
 from anyio import get_cancelled_exc_class
+from anyio.lowlevel import cancel_shielded_checkpoint
 
 from stoker.errors import SessionClosed, SessionError, SessionFailed
 from stoker.exits import Contained
@@ -34,6 +35,7 @@ from stoker.session.pacing import Pace, Progress
 from stoker.session.snapshot import PolicySnapshot
 from stoker.session.turns import Turn
 from stoker.session.watching import Watch
+from stoker.shielding import wait_to_the_end
 from stoker.threads import DedicatedThread
 from stoker.types import Experience
 from stoker.writer import Writer
@@ -41,6 +43,7 @@ from stoker.writer import Writer
 __all__ = ["Engine"]
 
 T = TypeVar("T")
+_CANCELLED = "its task was cancelled; close the session before its event loop ends"
 _FINISHING = ("writer", "recorders", "watch")
 """What finishes when another part has died: the writer and the recorders, under the watch."""
 
@@ -133,30 +136,46 @@ class Engine:
 
         Cancelled, which happens when the event loop ends, it does the same as far as its parts still can.
         """
-        async with anyio.create_task_group() as tasks:
-            for part, run, done in (
-                ("agent", self.consumer.run, self._drained),
-                ("writer", self.writer.run, self._written),
-                ("policy", self.inference.run, anyio.Event()),
-                ("watch", self.watch.run, anyio.Event()),
-                ("recorders", self.recording.run, self._recorded),
-            ):
-                tasks.start_soon(self._guarded, part, run, done)
-            with contextlib.suppress(get_cancelled_exc_class()):
-                await self._ending.wait()
-            self.end()
-            # Inside the group: a part that is cancelled natively, as all are when `asyncio.run` ends, makes
-            # the group cancel what it still holds.
-            with anyio.CancelScope(shield=True):
+        try:
+            async with anyio.create_task_group() as tasks:
+                for part, run, done in (
+                    ("agent", self.consumer.run, self._drained),
+                    ("writer", self.writer.run, self._written),
+                    ("policy", self.inference.run, anyio.Event()),
+                    ("watch", self.watch.run, anyio.Event()),
+                    ("recorders", self.recording.run, self._recorded),
+                ):
+                    tasks.start_soon(self._guarded, part, run, done)
+                with contextlib.suppress(get_cancelled_exc_class()):
+                    await self._ending.wait()
+                self.end()
                 try:
-                    await self._wind_down()
-                except BaseException as error:
-                    self.fail("session", error)
-                    raise
+                    # Against the event loop's end, and the group's: a part that is cancelled ends the others.
+                    with anyio.CancelScope(shield=True):
+                        await cancel_shielded_checkpoint()
+                        self._give_up_unborn()
+                        await self._wind_down()
                 finally:
-                    self.ended_at = time.monotonic()
                     for shield in self._shields.values():
                         shield.cancel()
+        except GeneratorExit:  # the event loop was dropped
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised where the session is closed
+            self.fail("session", _cause(error))
+        self.ended_at = time.monotonic()
+        await wait_to_the_end(self._settle)
+        self._thread.close()
+
+    def _give_up_unborn(self) -> None:
+        """On asyncio, a task that is cancelled before its first step never takes it."""
+        for part, done in (
+            ("agent", self._drained),
+            ("writer", self._written),
+            ("recorders", self._recorded),
+        ):
+            if part not in self._shields:
+                done.set()
+                self.fail(part, SessionError(_CANCELLED))
 
     def end(self, error: BaseException | None = None) -> None:
         """Let ``live`` wind down; nothing happens if it does already.
@@ -256,14 +275,9 @@ class Engine:
             except BaseException as error:
                 # Inside the shield only its own cancel() may cancel; any other CancelledError is the part's
                 # own, or a native one: the part is dead.
-                cause = error
-                if isinstance(error, (get_cancelled_exc_class(), asyncio.CancelledError)):
-                    if shield.cancel_called:
-                        raise
-                    cause = SessionError(
-                        "its task was cancelled; close the session before its event loop ends"
-                    )
-                    cause.__cause__ = error
+                cause = _cause(error)
+                if cause is not error and shield.cancel_called:
+                    raise
                 self.fail(part, cause)
             finally:
                 done.set()
@@ -311,9 +325,6 @@ class Engine:
         self.inference.close(lambda: SessionClosed("act", entered=True))
         for reply in self._replies:
             reply.fail(SessionClosed("wait", entered=True))
-        # After a failure an update may still be running, on an agent that is read next.
-        self.is_settled = self.failure is None or await self._settle()
-        self._thread.close()
 
     def _outcome(self) -> Outcome:
         if self.failure is not None:
@@ -326,8 +337,18 @@ class Engine:
             case error:
                 return "stopped" if isinstance(error, get_cancelled_exc_class()) else "failed"
 
-    async def _settle(self) -> bool:
-        """Wait, but not for ever, for calls that may still run; say whether none does any more."""
+    async def _settle(self) -> None:
+        """After a failure, wait for calls that may still run, but not forever: the agent is read next."""
         limit_s = self.config.stall_timeout_s
-        is_learner_settled = await self._thread.settle(limit_s)
-        return await self.writer.settle(limit_s) and is_learner_settled
+        self.is_settled = self.failure is None or (
+            await self._thread.settle(limit_s) and await self.writer.settle(limit_s)
+        )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error, or what to say instead of a cancellation that nobody in the session asked for."""
+    if not isinstance(error, (get_cancelled_exc_class(), asyncio.CancelledError)):
+        return error
+    cause = SessionError(_CANCELLED)
+    cause.__cause__ = error
+    return cause

@@ -71,14 +71,14 @@ class Host:
             WriteFailed: Nothing can be written there.
         """
         host = cls(Claim(learner.agent, run))
-        _start(partial(host._live, learner, run, config, recording))
+        _start(partial(host._live, learner, run, config, recording), host._end)
         try:
             await host._opened.wait()
         except BaseException:
             host._opening.cancel()
             if host._engine is not None:
                 host._engine.end()
-            await wait_to_the_end(host._ended)
+            await wait_to_the_end(host._ended.wait)
             raise
         return host
 
@@ -107,7 +107,7 @@ class Host:
             if current_token() != self._loop:
                 raise SessionError("close: this session was opened on another event loop; close it there")
             self.engine.end(error)
-            await wait_to_the_end(self._ended)
+            await wait_to_the_end(self._ended.wait)
         if self.engine.failure is not None:
             raise SessionFailed(*self.engine.failure)
 
@@ -140,7 +140,11 @@ class Host:
                 cause.__cause__ = error
             self._opened.fail(cause)
         finally:
-            self._ended.set()
+            self._end()
+
+    def _end(self) -> None:
+        self._claim.release()  # if that was not done
+        self._ended.set()
 
     async def _open(
         self, learner: Learner, run: TrainingRun | None, config: SessionConfig, recording: Recording
@@ -150,7 +154,7 @@ class Host:
         try:
             with self._opening:
                 restore = partial(open_learning, learner, config, run)
-                opened = await thread.run(self._claim.open, restore, abandon_on_cancel=True)
+                opened = await thread.run(self._claim.open, restore)
                 await recording.open(context_of(learner, run, config))
                 engine = Engine(learner, opened, run, config, recording, thread)
                 return engine
@@ -208,8 +212,13 @@ class Body:
             )
 
 
-def _start(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Start a task that belongs to the event loop; it must not raise."""
+def _start(run: Callable[[], Coroutine[Any, Any, None]], end: Callable[[], None]) -> None:
+    """Start a task that belongs to the event loop; it must not raise.
+
+    Args:
+        run: the task. It calls ``end`` itself, but for asyncio's tasks that are cancelled before they begin.
+        end: does nothing the second time.
+    """
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
@@ -220,6 +229,7 @@ def _start(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         task = loop.create_task(run(), name="stoker-session")
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
+        task.add_done_callback(lambda _: end())
 
 
 def _asyncio_task() -> asyncio.Task[Any] | None:

@@ -100,14 +100,17 @@ class Inference:
         self._taken: list[tuple[ActMode, _Round]] = []  # for the present ones to end
         self._wake = anyio.Event()
         self._closed: Callable[[], Exception] | None = None
-        self.since: float | None = None
-        """When the pass that its thread is computing began, in monotonic seconds; None: there is none."""
         self.n_passes = 0
         """Forward passes so far."""
         self.n_actions = 0
         """Actions that they gave."""
         self.busy_s = 0.0
         """Seconds spent in them."""
+
+    @property
+    def since(self) -> float | None:
+        """When the pass that its thread is computing began, in monotonic seconds; None: there is none."""
+        return self._thread.since
 
     @property
     def n_waiting(self) -> int:
@@ -176,10 +179,7 @@ class Inference:
     async def _pass(self, observations: Sequence[Any], mode: ActMode) -> _Answer:
         if not self._in_thread:
             return self._act(observations, mode)
-        self.since = time.monotonic()
-        answer = await self._thread.run(self._act, observations, mode, abandon_on_cancel=True)
-        self.since = None
-        return answer
+        return await self._thread.run(self._act, observations, mode)
 
     def _act(self, observations: Sequence[Any], mode: ActMode) -> _Answer:
         started = time.perf_counter()

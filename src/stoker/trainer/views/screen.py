@@ -47,7 +47,7 @@ class Screen:
         try:
             while True:
                 self.reading = gauges.read()
-                await self._thread.run(show, self.reading, abandon_on_cancel=True)
+                await self._thread.run(show, self.reading)
                 await anyio.sleep(_REFRESH_S)
         finally:
             self.reading = gauges.read()
@@ -56,7 +56,7 @@ class Screen:
     async def draw(self, work: Callable[[], None]) -> None:
         """Let the thread do something after what it was given before, and wait for it, but not for long."""
         with anyio.move_on_after(_CLOSING_S, shield=True):
-            await self._thread.run(work, abandon_on_cancel=True)
+            await self._thread.run(work)
 
     async def close(self) -> None:
         """Leave the terminal as it was, with what was shown last still on it."""

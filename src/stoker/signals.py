@@ -38,7 +38,9 @@ class SignalGuard:
     The first signal asks the program to finish, for which it has ``grace_s``; the second ends the process at
     once with exit code 130, as does the first one before there is anything to finish. A process that is still
     there when the grace or its time is over says why and ends with exit code 1. Signals that are not among
-    these go where they went before, and so do these when the block is left.
+    these go where they went before, and so do these when the block is left. A signal that is ignored at the
+    start stays ignored: SIGHUP under ``nohup``, and SIGINT in what a shell script starts with ``&``, so that
+    Ctrl-C ends the script alone. SIGTERM stops such a process.
 
     Args:
         numbers: the signals; outside of the main thread, which alone receives them, there are only deadlines.
@@ -83,8 +85,9 @@ class SignalGuard:
     def __enter__(self) -> Self:
         self._inbox, self._outbox = socket.socketpair()
         self._outbox.settimeout(0)
-        if threading.current_thread() is threading.main_thread():
-            for number in self._numbers:
+        heeded = [number for number in self._numbers if signal.getsignal(number) != signal.SIG_IGN]
+        if heeded and threading.current_thread() is threading.main_thread():
+            for number in heeded:
                 self._before[number] = signal.signal(number, _received) or signal.SIG_DFL
             self._fd_before = signal.set_wakeup_fd(self._outbox.fileno(), warn_on_full_buffer=False)
         self._arm()

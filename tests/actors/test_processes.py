@@ -303,8 +303,10 @@ class Program:
         return [os.pidfd_open(int(path.read_text())) for path in paths]
 
     def end(self) -> tuple[str, str]:
-        out, err = self.process.communicate(timeout=60)
-        return out, err
+        try:
+            return self.process.communicate(timeout=60)
+        finally:
+            self.process.kill()
 
 
 def have_ended(descriptors: list[int]) -> bool:

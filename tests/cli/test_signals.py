@@ -251,14 +251,17 @@ def test_a_closed_terminal_ends_a_training_in_good_order(tmp_path: Path) -> None
     assert steps % 150
 
 
-def test_a_hang_up_that_is_ignored_stays_ignored(started: Any, tmp_path: Path) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup; children inherit it
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_is_ignored_stays_ignored(started: Any, tmp_path: Path, number: signal.Signals) -> None:
+    before = signal.signal(
+        number, signal.SIG_IGN
+    )  # as under nohup, or for `&` in a script; children inherit it
     try:
         process = started(*ENDLESS, "--checkpoint-freq", "150")
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(number, before)
     step = wait_for_checkpoint(tmp_path / "runs", process)
-    process.send_signal(signal.SIGHUP)
+    process.send_signal(number)
     wait_for_checkpoint(tmp_path / "runs", process, beyond=step + 600)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=DEADLINE_S)

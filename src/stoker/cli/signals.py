@@ -24,13 +24,7 @@ class Guard(SignalGuard):
     """
 
     def __init__(self, limits: Limits) -> None:
-        # Under nohup, hanging up is ignored from the start and stays so.
-        heeded = [
-            number
-            for number in _SIGNALS
-            if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) != signal.SIG_IGN
-        ]
-        super().__init__(heeded, limits.grace_s, limits.leaves_at)
+        super().__init__(_SIGNALS, limits.grace_s, limits.leaves_at)
         self.limits = limits
         self._busy: Callable[[bool], str] = _starting
         self._left: Callable[[], str] | None = None

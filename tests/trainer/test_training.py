@@ -198,6 +198,14 @@ async def test_the_config_is_in_the_run_unless_a_factory_makes_what_it_cannot_na
     assert not (other.directory / "config.json").exists()
 
 
+async def test_the_config_in_the_run_has_the_settings_of_the_agent_that_was_given(tmp_path: Path) -> None:
+    config = config_from({**TINY, "total_timesteps": 30, "eval_freq": 0})
+    other = config_from({**TINY, "total_timesteps": 30, "eval_freq": 0, "gamma": 0.5})
+    run = await TrainingRun.create("chain", root=tmp_path)
+    await train(config, run, agent=agent_for(other))
+    assert config_from(await run.read_config()) == other
+
+
 async def test_a_config_that_does_not_fit_the_run_leaves_the_runs_own(tmp_path: Path) -> None:
     run = await TrainingRun.create("chain", root=tmp_path)
     config = config_from({**TINY, "total_timesteps": 30, "eval_freq": 0})

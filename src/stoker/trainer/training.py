@@ -13,6 +13,7 @@ from anyio import to_thread
 
 from stoker.actors import EnvFactory
 from stoker.agents.protocol import LearningAgent
+from stoker.agents.registry import is_own
 from stoker.errors import ConfigError, RunBroken
 from stoker.runs import TrainingRun
 from stoker.runs.naming import safe_name
@@ -53,7 +54,8 @@ async def train(
         config: what to train on what; or plain values, for ``config_from``.
         run: a new run, or a resumed one, which goes on from its newest checkpoint; None: a new one below
             ``runs``, named after the environment.
-        agent: made by ``agent_for(config)``; left out, that is done here.
+        agent: left out, it is ``agent_for(config)``. If it is given, its settings replace those of the
+            config, also in ``config.json``.
         factory: makes environments other than those that the config names. No config could name them, so
             the run gets no ``config.json``; ``env="module:factory"`` in the config is the other way.
         watch: runs beside the training and is cancelled when it ends.
@@ -76,6 +78,7 @@ async def train(
         # In a thread: it imports torch and builds networks, and a service may use this loop.
         if agent is None:
             agent = await to_thread.run_sync(_agent_in_thread, config)
+        config = _with_settings_of(agent, config)
         if run is None:  # late, so that what cannot be trained leaves none behind
             SessionConfig(**session_settings(config))
             run = await TrainingRun.create(safe_name(config.env))
@@ -145,6 +148,16 @@ async def _write_if_changed(run: TrainingRun, config: TrainConfig) -> None:
         if await run.read_config() == msgspec.to_builtins(config):
             return
     await run.write_config(config)
+
+
+def _with_settings_of(agent: LearningAgent, config: TrainConfig) -> TrainConfig:
+    """The config with the settings that its agent has: another process makes the agent from them."""
+    settings: Any = getattr(agent, "config", None)
+    if is_own(config.agent) or type(settings) is not type(config.agent_settings):
+        return config
+    if config.agent_settings.network == "auto":  # an agent keeps what it chose, which follows from its spaces
+        settings = msgspec.structs.replace(settings, network="auto")
+    return msgspec.structs.replace(config, agent_settings=settings)
 
 
 def _agent_in_thread(config: TrainConfig) -> LearningAgent:

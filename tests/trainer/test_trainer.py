@@ -558,6 +558,42 @@ async def test_a_trainer_that_is_just_ending_is_still_in_its_training(tmp_path: 
         assert (await trainer.train()).total_steps == 20
 
 
+async def test_a_training_does_not_begin_where_another_one_stood_before_its_end() -> None:
+    """Its limits would count from there: it might have nothing to do, and say nothing."""
+
+    class Paused(FakeAgent):
+        @property
+        def opt_steps(self) -> int:
+            if threading.current_thread() is not threading.main_thread() and not go.is_set():
+                anyio.from_thread.run_sync(asked.set, token=token)
+                assert go.wait(30)
+            return 0
+
+    go, asked, token = threading.Event(), anyio.Event(), anyio.lowlevel.current_token()
+    agent = Paused()
+    first, second = (Trainer(agent, ChainEnv, TrainerConfig(max_steps=5)) for _ in range(2))
+    told: list[SessionError] = []
+
+    async def train() -> None:
+        try:
+            await second.train()
+        except SessionError as error:
+            told.append(error)
+
+    go.set()
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            async with first:
+                go.clear()
+                tasks.start_soon(train)
+                await asked.wait()
+                async for _ in first:
+                    pass
+            go.set()
+        assert "at step 5; this one was to begin at step 0: start it again" in str(told[0])
+        assert (await second.train()).total_steps == 10
+
+
 @pytest.mark.parametrize("how", ["scope", "native"])
 async def test_a_training_that_is_cancelled_anywhere_leaves_trainer_and_run_free(
     how: str, tmp_path: Path, anyio_backend_name: str

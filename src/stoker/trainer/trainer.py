@@ -317,6 +317,7 @@ class Trainer:
         return {**settings, **given}
 
     def _session(self, reached: Reached, **changes: Any) -> TrainingSession:
+        self._reached = reached  # what the limits below count from
         config = self.config
         limits = {
             "max_steps": _next_multiple(reached.total_steps, config.max_steps),
@@ -337,6 +338,12 @@ class Trainer:
     ) -> AsyncGenerator[tuple[Progress, TaskGroup]]:
         """A training with the evaluator and the watcher beside it; the evaluator's end is waited for."""
         async with session:
+            if session.total_steps > self._reached.total_steps or session.opt_steps > self._reached.opt_steps:
+                raise SessionError(
+                    "another training of this agent or run has just ended, at step "
+                    f"{session.total_steps}; this one was to begin at step {self._reached.total_steps}: start "
+                    "it again"
+                )
             self._progress = progress = self._begin(session, watched_config, gate)
             self._loop = (threading.get_ident(), call_soon_here())
             if self._is_stopped:

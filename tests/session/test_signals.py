@@ -15,8 +15,10 @@ import anyio
 import pytest
 
 import stoker
-from stoker import ConfigError, TrainingRun, TrainingSession
-from stoker.testing import FakeAgent
+from stoker import ConfigError, Trainer, TrainerConfig, TrainingRun, TrainingSession
+from stoker.session.signals import ReportsHealth
+from stoker.testing import ChainEnv, FakeAgent
+from stoker.trainer import Progress
 
 BACKENDS = ["asyncio", "uvloop", "trio"]
 DEADLINE_S = 60.0
@@ -203,6 +205,22 @@ async def test_handlers_from_before_are_back() -> None:
     async with stoker.stop_on_signals(TrainingSession(FakeAgent())):
         assert signal.getsignal(signal.SIGTERM) != before[1]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.anyio
+async def test_a_trainer_is_stopped_like_a_session(tmp_path: Path) -> None:
+    run = await TrainingRun.create("trainer", root=tmp_path)
+    trainer = Trainer(FakeAgent(), ChainEnv, TrainerConfig(max_steps=10**9), run=run)
+    assert isinstance(trainer, ReportsHealth)
+
+    async def signal_soon(progress: Progress) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        await anyio.sleep_forever()
+
+    with anyio.fail_after(DEADLINE_S):
+        async with stoker.stop_on_signals(trainer):
+            result = await trainer.train(watch=signal_soon)
+    assert result.total_steps == max(run.checkpoint_steps(), default=0)
 
 
 def test_a_signal_of_another_kind_still_reaches_the_event_loop() -> None:

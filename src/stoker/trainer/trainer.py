@@ -23,6 +23,7 @@ from stoker.recorders import Recorder, Recording
 from stoker.runs import TrainingRun
 from stoker.session import TrainingSession
 from stoker.session.events import BarrierRequested
+from stoker.session.health import Health
 from stoker.stats import StatsTracker
 from stoker.threads import CallSoon, call_soon_here
 from stoker.trainer.evaluator import Evaluator
@@ -110,6 +111,14 @@ class Trainer:
                 "once that has opened the run, and inside of `async with trainer`"
             )
         return self._progress.session
+
+    def health(self) -> Health:
+        """Who waits for whom in the session at this moment.
+
+        Raises:
+            SessionError: There is none.
+        """
+        return self.session.health()
 
     def stop(self) -> None:
         """End the training in good order, from any task or thread; ``train`` then returns its result.
@@ -338,11 +347,11 @@ class Trainer:
     ) -> AsyncGenerator[tuple[Progress, TaskGroup]]:
         """A training with the evaluator and the watcher beside it; the evaluator's end is waited for."""
         async with session:
-            if session.total_steps > self._reached.total_steps or session.opt_steps > self._reached.opt_steps:
+            begins_at = self._reached
+            if session.total_steps > begins_at.total_steps or session.opt_steps > begins_at.opt_steps:
                 raise SessionError(
-                    "another training of this agent or run has just ended, at step "
-                    f"{session.total_steps}; this one was to begin at step {self._reached.total_steps}: start "
-                    "it again"
+                    f"another training of this agent or run has just ended, at step {session.total_steps}; "
+                    f"this one was to begin at step {begins_at.total_steps}: start it again"
                 )
             self._progress = progress = self._begin(session, watched_config, gate)
             self._loop = (threading.get_ident(), call_soon_here())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -156,6 +158,30 @@ async def test_a_name_too_long_for_any_file_system_is_refused_before_anything_is
     await TrainingRun.create("字" * 85, root=tmp_path)
     with pytest.raises(WriteFailed, match="File name too long; choose a shorter name or directory"):
         await TrainingRun.create("x", root=tmp_path / ("d" * 256))
+
+
+@pytest.mark.parametrize("find", [TrainingRun.open, lambda path: TrainingRun.create("name", root=path)])
+@pytest.mark.parametrize("path", ["runs\0", "runs/\ud800"])
+async def test_a_path_that_no_file_system_can_hold_is_refused_by_name(find: Any, path: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(repr(path))):
+        await find(path)
+
+
+def test_without_a_working_directory_a_relative_path_is_a_typed_error(tmp_path: Path) -> None:
+    program = (
+        "import anyio, os; from stoker import RunDirectoryError, TrainingRun; os.rmdir(os.getcwd())\n"
+        "for find in (TrainingRun.open, TrainingRun.create):\n"
+        "    try: anyio.run(find, 'runs')\n"
+        "    except RunDirectoryError as error: print(error)"
+    )
+    (here := tmp_path / "gone").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=here, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (
+        done.stdout.splitlines()
+        == ["runs: the working directory is gone; change to one that exists, or give an absolute path"] * 2
+    )
 
 
 @pytest.mark.parametrize("where", [".", "x", "x/v1"])

@@ -149,7 +149,7 @@ class Recording:
             RecorderFailed: One could not be opened, with ``on_error="fail"``.
         """
         if self._is_used and self._lanes:
-            raise ConfigError("a Recording is of one run: make another one, with new recorders")
+            raise ConfigError("recorders are opened once: make a new session, with new recorders")
         if self._is_closing:
             return
         self._is_used = True

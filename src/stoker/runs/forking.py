@@ -72,8 +72,8 @@ async def fork(
     """
     naming.checked_name("run name", name)
     naming.checked_name("run version", version)
-    place = Path(root).absolute()  # noqa: ASYNC240 - now: the working directory may change
-    return await to_thread.run_sync(_fork, run, step, (name, version, place), with_replay)
+    place = (name, version, naming.absolute(root))
+    return await to_thread.run_sync(_fork, run, step, place, with_replay)
 
 
 def _fork(run: TrainingRun, step: int, place: tuple[str, str, Path], with_replay: bool) -> TrainingRun:

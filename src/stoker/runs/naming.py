@@ -5,17 +5,21 @@ runs/<name>/<version>/<YYYYMMDD_HHMMSS>/checkpoints/step_<N>.pt
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from datetime import datetime
+from pathlib import Path
 
-from stoker.errors import ConfigError
+from stoker.errors import ConfigError, RunDirectoryError
+from stoker.types import AnyPath
 
 __all__ = [
     "BEST",
     "CHECKPOINTS",
     "LATEST",
     "PUBLISHED",
+    "absolute",
     "best_name",
     "best_steps_of",
     "checked_name",
@@ -45,6 +49,27 @@ _STEP = re.compile(r"step_(\d+)\.pt")
 _BEST = re.compile(r"best_(\d+)\.pt")
 _ASIDE = re.compile(r"(step_\d+|latest)\.pt\.(broken|abandoned)\d*")
 _DIGITS = re.compile(r"(\d+)")
+
+
+def absolute(path: AnyPath) -> Path:
+    """The path from the root of the file system, as the working directory is now; links in it are kept.
+
+    Raises:
+        ConfigError: No file system can hold such a name.
+        RunDirectoryError: The path is relative, and the working directory is gone.
+    """
+    try:
+        is_possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        is_possible = False
+    if not is_possible:
+        raise ConfigError(f"path {os.fspath(path)!r}: a path holds no NUL and no lone surrogates")
+    try:
+        return Path(path).absolute()
+    except FileNotFoundError as error:
+        raise RunDirectoryError(
+            path, "the working directory is gone; change to one that exists, or give an absolute path"
+        ) from error
 
 
 def safe_name(env: str) -> str:

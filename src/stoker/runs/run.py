@@ -84,8 +84,7 @@ class TrainingRun(SavedTraining):
         """
         naming.checked_name("run name", name)
         naming.checked_name("run version", version)
-        place = Path(root).absolute()  # noqa: ASYNC240 - now: the working directory may change
-        return await to_thread.run_sync(cls._create, name, version, place)
+        return await to_thread.run_sync(cls._create, name, version, naming.absolute(root))
 
     @classmethod
     def _create(cls, name: str, version: str, root: Path) -> TrainingRun:
@@ -121,7 +120,7 @@ class TrainingRun(SavedTraining):
             RunNotFound: There is no run there.
             RunBroken: The run named exactly cannot be read, or all of them.
         """
-        return await to_thread.run_sync(cls._open, Path(path))
+        return await to_thread.run_sync(cls._open, naming.absolute(path))
 
     @classmethod
     def _open(cls, path: Path) -> TrainingRun:

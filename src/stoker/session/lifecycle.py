@@ -63,7 +63,8 @@ class Lifecycle(Readings):
 
         ``async with session:`` does the same, and also cancels its block when the session fails; here a
         failure is logged, calls raise ``SessionFailed``, and ``is_done`` is true. If opening fails or is
-        cancelled, agent and run are free again, and it may be tried again.
+        cancelled, agent and run are free again, and ``open`` may be called again; recorders, which are opened
+        once, need a new session.
 
         Raises:
             SessionError: It was opened before, or the agent is in another open session.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +170,40 @@ async def test_a_run_refuses_what_it_could_not_read_back(tmp_path: Path, call: A
         await call(run)
     with pytest.raises(ConfigError, match="step=-1"):
         run.checkpoint_path(-1)
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_a_cancelled_observe_is_out_also_if_another_was_refused_while_it_waited(turns: int) -> None:
+    go = threading.Event()
+
+    class Held(FakeAgent):
+        def observe(self, experiences: Sequence[Experience]) -> None:
+            assert go.wait(30)
+            super().observe(experiences)
+
+    returned = False
+
+    async def wait_for_room() -> None:
+        nonlocal returned
+        await session.observe(step(2, actor_id=2))
+        returned = True
+
+    agent = Held()
+    async with TrainingSession(agent, queue_capacity=1, max_steps=3) as session:
+        await session.observe(step(0))
+        while session.health().n_events_waiting:  # until the learner has it
+            await anyio.wait_all_tasks_blocked()
+        await session.observe(step(1, actor_id=1))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait_for_room)
+            while not session.health().n_observing:
+                await anyio.lowlevel.checkpoint()
+            await session.observe(step(3, actor_id=3))
+            assert session.refused_steps == 1
+            go.set()
+            while session.health().n_observing:
+                await anyio.lowlevel.checkpoint()
+            for _ in range(turns):
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+    assert (2 in [e.observation for e in agent.experiences]) == returned

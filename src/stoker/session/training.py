@@ -392,13 +392,14 @@ class TrainingSession(Lifecycle):
     async def _accept(self, batch: Sequence[Accepted]) -> None:
         """Put experiences that were checked into the queue."""
         intake, queue = self.intake, self._queue
-        n_refused = intake.n_refused
+        was_refused = False
         try:
             for experience, remembered in batch:
                 actor_id = experience.actor_id
                 if not intake.reserve(actor_id):
                     self.engine.pace.end(actor_id)
                     intake.n_refused += 1
+                    was_refused = True
                     continue
                 if not queue.offer(experience):
                     await self._wait_for_room(experience)
@@ -408,7 +409,7 @@ class TrainingSession(Lifecycle):
         except BaseException:
             intake.recount()
             raise
-        if intake.n_refused != n_refused:
+        if was_refused:  # never behind the only one of ``observe`` that went in: cancelled, it would be out
             await checkpoint()  # a loop around observe must not hold the event loop
 
     async def _wait_for_room(self, experience: Experience) -> None:

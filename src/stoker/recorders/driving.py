@@ -83,6 +83,11 @@ class Recording:
         return self._metrics.statistics
 
     @property
+    def is_empty(self) -> bool:
+        """Whether it has no recorders."""
+        return not self._lanes
+
+    @property
     def n_left_out(self) -> Mapping[str, int]:
         """By recorder: how many records and files it did not get, so far."""
         return {lane.name: lane.n_left_out for lane in self._lanes if lane.n_left_out}
@@ -148,7 +153,7 @@ class Recording:
             ConfigError, MissingDependency: A recorder cannot be used like this, whatever ``on_error`` says.
             RecorderFailed: One could not be opened, with ``on_error="fail"``.
         """
-        if self._is_used and self._lanes:
+        if self._is_used:
             raise ConfigError("recorders are opened once: make a new session, with new recorders")
         if self._is_closing:
             return

@@ -136,9 +136,10 @@ class Lifecycle(Readings):
             self._host = await Host.open(learner, self.run, self.config, self._recording)
         except BaseException:
             self._state = State.NEW
-            self._learner = Learner(
-                learner.agent, self.config, learner.stats, self.run, self._recording.statistics
-            )
+            statistics = self._recording.statistics
+            if self._recording.is_empty:  # recorders are opened once
+                self._recording = Recording(statistics=statistics)
+            self._learner = Learner(learner.agent, self.config, learner.stats, self.run, statistics)
             raise
         self._engine = engine = self._host.engine
         self.intake = engine.intake

@@ -416,7 +416,7 @@ async def test_a_cancelled_run_loses_nothing(keeping: Any) -> None:
 async def test_a_recording_is_of_one_run(keeping: Any) -> None:
     recording = Recording([keeping()])
     await recording.open(CONTEXT)
-    with pytest.raises(ConfigError, match="of one run"):
+    with pytest.raises(ConfigError, match="opened once"):
         await recording.open(CONTEXT)
     await recording.close()
 

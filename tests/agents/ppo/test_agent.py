@@ -336,6 +336,17 @@ def test_a_network_of_ones_own_is_trained(space: Any, n: int) -> None:
     assert ("log_std" in agent.state_dict()["network"]) == (n == 6)
 
 
+def test_frozen_weights_stay_as_they_are() -> None:
+    own = Own()
+    own.hidden.requires_grad_(requires_grad=False)
+    before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
+    agent = PPO(BOX, gymnasium.spaces.Discrete(3), SMALL, network=own)
+    round_trip(copy.deepcopy(agent), BOX)
+    round_trip(agent, BOX)
+    moved = {name for name, tensor in own.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved == {"policy.weight", "policy.bias", "value.weight", "value.bias"}
+
+
 @pytest.mark.parametrize(
     ("normalizes", "dtype"), [(False, torch.uint8), (True, torch.float32)], ids=["plain", "normalized"]
 )
@@ -363,6 +374,8 @@ def test_it_is_given_observations_as_they_are_unless_they_are_normalized(
         (nn.Linear(5, 3), "network failed: RuntimeError: mat1"),
         (nn.Flatten(), "network has weights of none: give it weights"),
         (Own().double(), "network has weights of torch.float64"),
+        (Own().requires_grad_(requires_grad=False), "has only weights with requires_grad=False"),
+        (nn.Sequential(nn.LazyLinear(4), Own()), "has lazy layers, which have no weights yet"),
         (lambda rows: rows, "network is a function, not a torch.nn.Module"),
         (nn.Sequential(nn.BatchNorm1d(4), Own()), "network has a BatchNorm1d: what it gives"),
         (nn.Sequential(nn.Dropout(0.1), Own()), "network has a Dropout: what it gives"),
@@ -371,7 +384,7 @@ def test_it_is_given_observations_as_they_are_unless_they_are_normalized(
 def test_networks_that_do_not_fit_are_refused(network: Any, named: str) -> None:
     with pytest.raises(ConfigError, match=named) as refusal:
         PPO(BOX, gymnasium.spaces.Discrete(3), SMALL, network=network)
-    if "weights of" not in named and "what it gives" not in named:
+    if not any(said in named for said in ("weights", "what it gives")):
         assert "it takes observations float32 [2, 4] and returns a tuple" in str(refusal.value)
         assert "float32 [2, 3] and of values float32 [2]" in str(refusal.value)
 

@@ -124,7 +124,6 @@ class PPO:
         self._network = ActorCritic(
             body, spaces.observation_shape, log_std, normalizes=config.normalize_observations
         ).to(self._device)
-        self._network.requires_grad_(requires_grad=True)
         # What has learned cannot always be copied: a user's module may keep a tensor of the graph.
         self._blank = copy.deepcopy(self._network).requires_grad_(requires_grad=False)
         self._weights = PackedWeights(self._network, has_gradients=True)

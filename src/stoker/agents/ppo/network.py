@@ -147,6 +147,11 @@ def checked_body(body: Any, observations: torch.Tensor, distribution: Distributi
     if not isinstance(body, nn.Module):
         raise ConfigError(f"network is a {type(body).__name__}, not a torch.nn.Module: {asked}")
     parameters = list(body.parameters())
+    if any(isinstance(each, nn.UninitializedParameter) for each in parameters):
+        raise ConfigError(
+            f"network, a {type(body).__name__}, has lazy layers, which have no weights yet: call it once "
+            "with observations before"
+        )
     if any(each.untyped_storage().nbytes() > each.nbytes for each in parameters):
         raise ConfigError(
             f"network, a {type(body).__name__}, has weights in memory that others use, such as another "
@@ -155,6 +160,11 @@ def checked_body(body: Any, observations: torch.Tensor, distribution: Distributi
     if not parameters or {parameter.dtype for parameter in parameters} != {torch.float32}:
         kinds = ", ".join(sorted({str(parameter.dtype) for parameter in parameters})) or "none"
         raise ConfigError(f"network has weights of {kinds}: give it weights, all of torch.float32")
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise ConfigError(
+            f"network, a {type(body).__name__}, has only weights with requires_grad=False, so that nothing "
+            "can be trained: call requires_grad_() on it, or on some of its layers"
+        )
     for module in body.modules():
         if isinstance(module, _UNFIT) and getattr(module, "p", 1.0) > 0:
             raise ConfigError(

@@ -19,9 +19,27 @@ from stoker.testing import AsyncChainEnv, ChainEnv
 pytestmark = pytest.mark.anyio
 REFUSED = "b is the same ChainEnv object that a still plays"
 TimeLimit = gymnasium.wrappers.TimeLimit
+
+
+class Plain:
+    """A wrapper that knows nothing of Gymnasium's."""
+
+    def __init__(self, env: Any) -> None:
+        self.env = env
+        self.observation_space, self.action_space = env.observation_space, env.action_space
+
+    def reset(self, **settings: Any) -> Any:
+        return self.env.reset(**settings)
+
+    def step(self, action: Any) -> Any:
+        return self.env.step(action)
+
+
 FORMS: list[tuple[str, Any, Any]] = [
     ("itself", lambda env: env, lambda env: env),
     ("two wrappers", lambda env: TimeLimit(env, 3), lambda env: TimeLimit(env, 4)),
+    ("two plain wrappers", Plain, Plain),
+    ("bare and under both kinds of wrapper", lambda env: env, lambda env: Plain(TimeLimit(env, 3))),
     ("bare and stacked", lambda env: env, lambda env: stack_frames(lambda: env, 2)()),
     ("a sub-environment", lambda env: env, lambda env: VectorRounds(SyncVectorEnv([lambda: env]))),
 ]

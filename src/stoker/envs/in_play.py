@@ -1,7 +1,8 @@
 """Which environments are being played in this process, so that no two players step the same one.
 
-An environment counts as itself and as what is below its wrappers (``unwrapped``); a vector environment also
-as each of its sub-environments. An entry ends when the environment is closed, or with its player.
+An environment counts as itself and as each that its wrappers wrap (``env``, ``unwrapped``); a vector
+environment also as each of its sub-environments. An entry ends when the environment is closed, or with its
+player.
 """
 
 from __future__ import annotations
@@ -60,7 +61,18 @@ _in_play: WeakValueDictionary[int, Claim] = WeakValueDictionary()
 
 def _parts_of(env: Any) -> list[Any]:
     """What is stepped when the environment is: the innermost first, each once but for sub-environments."""
-    base = getattr(env, "unwrapped", env)
-    parts = [base] if base is env else [base, env]
-    subs = getattr(base, "envs", ())  # of a SyncVectorEnv
-    return [*parts, *(getattr(sub, "unwrapped", sub) for sub in subs)]
+    layers = [env]
+    while (below := _below(layers[-1])) is not None and all(below is not layer for layer in layers):
+        layers.append(below)
+    layers.reverse()
+    subs = getattr(layers[0], "envs", ())  # of a SyncVectorEnv
+    return [*layers, *(_parts_of(sub)[0] for sub in subs)]
+
+
+def _below(env: Any) -> Any:
+    """What a wrapper wraps, of Gymnasium or the user's own; None: it is no wrapper."""
+    inner = getattr(env, "env", None)
+    if callable(getattr(inner, "reset", None)) and callable(getattr(inner, "step", None)):
+        return inner
+    unwrapped = getattr(env, "unwrapped", env)
+    return None if unwrapped is env else unwrapped

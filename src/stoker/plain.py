@@ -13,10 +13,22 @@ from typing import Any, Final
 
 from stoker.errors import InvalidExperience
 
-__all__ = ["LARGEST_INT", "check_actor_id", "plain_count", "plain_number", "plain_text", "shown"]
+__all__ = ["LARGEST_INT", "as_float", "check_actor_id", "plain_count", "plain_number", "plain_text", "shown"]
 
 LARGEST_INT: Final = (1 << 63) - 1
 """The largest integer that every reader of JSON and every column of a table takes."""
+
+
+def as_float(value: Any) -> float | None:
+    """One real number, also as a bool or as an array or tensor without axes; None: it is something else."""
+    if isinstance(value, str | bytes | bytearray) or getattr(value, "shape", ()) != ():
+        return None  # float() parses texts, and takes arrays of one element
+    if getattr(getattr(value, "dtype", None), "kind", "f") not in "biuf":
+        return None  # of a complex number numpy would keep the real part
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None
 
 
 def plain_number(name: str, value: Any) -> float:

@@ -61,6 +61,10 @@ BAD_STEPS = [
     ((0, torch.ones(1), False, False, {}), REWARD.format("{0}", "tensor([1.]) (Tensor)")),
     ((0, [1.0], False, False, {}), REWARD.format("{0}", "[1.0] (list)")),
     ((0, "1.0", False, False, {}), REWARD.format("{0}", "'1.0' (str)")),
+    ((0, np.array("1.0"), False, False, {}), REWARD.format("{0}", "array('1.0', dtype='<U3') (ndarray)")),
+    ((0, bytearray(b"1.0"), False, False, {}), REWARD.format("{0}", "bytearray(b'1.0') (bytearray)")),
+    ((0, np.complex64(1 + 2j), False, False, {}), REWARD.format("{0}", "np.complex64(1+2j) (complex64)")),
+    ((0, torch.tensor(1 + 2j), False, False, {}), REWARD.format("{0}", "tensor(1.+2.j) (Tensor)")),
     ((0, 1.0, "False", False, {}), FLAG.format("{0}", "terminated", "'False' (str)", "terminated")),
     ((0, 1.0, False, None, {}), FLAG.format("{0}", "truncated", "None (NoneType)", "truncated")),
     ((0, 1.0, 2, False, {}), FLAG.format("{0}", "terminated", "2 (int)", "terminated")),
@@ -121,6 +125,13 @@ async def test_a_reset_without_a_seed(stepping: Any) -> None:
         with pytest.raises(ConfigError, match=r"\(OldReset\)\.reset takes no 'seed'.*reset\(self, \*, seed="):
             await player.reset(3)
         await player.close()
+
+
+async def test_a_sub_environment_whose_reset_takes_no_seed() -> None:
+    player = played(VectorRounds(SyncVectorEnv([ChainEnv, OldReset])), "inline")
+    with pytest.raises(ConfigError, match=r"\(SyncVectorEnv\)\.reset takes no 'seed'"):
+        await player.reset(None)
+    await player.close()
 
 
 async def test_a_reset_that_fails_with_a_type_error_has_failed() -> None:

@@ -250,12 +250,16 @@ class Scripted(VectorEnv[Any, Any, Any]):
         self.info = {} if info is None else info
         self.closings = 0
         self.given: list[Any] = []
+        self.resets: Any = np.zeros((2, 1), np.float32), {}
+        self.steps: list[Any] = []
 
     def reset(self, *, seed: Any = None, options: Any = None) -> Any:
-        return np.zeros((2, 1), np.float32), {}
+        return self.resets
 
     def step(self, actions: Any) -> Any:
         self.given.append(actions)
+        if self.steps:
+            return self.steps.pop(0)
         return np.ones((2, 1), np.float32), np.zeros(2), np.array([True, False]), np.zeros(2, bool), self.info
 
     def close_extras(self, **_: Any) -> None:
@@ -321,6 +325,55 @@ def test_last_observations_may_be_given_in_several_ways(final: Any) -> None:
     assert now.observations[0].tolist() == [1.0]
 
 
+SEEN, ZEROS, NEVER = np.ones((2, 1), np.float32), np.zeros(2), np.zeros(2, bool)
+STILL = SEEN, ZEROS, NEVER, NEVER, {}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((SEEN, ZEROS, NEVER, {}), "returned 4 values: Gymnasium's are five"),
+        (list(STILL), "returned one value of type list"),
+        ((SEEN, np.array(["1", "1"]), NEVER, NEVER, {}), r"returned reward='1' \(str\)"),
+        ((SEEN, np.array([1j, 1j]), NEVER, NEVER, {}), r"returned reward=1j \(complex\)"),
+        ((SEEN, [0.0, None], NEVER, NEVER, {}), r"returned reward=None \(NoneType\)"),
+        ((SEEN, [0.0, 10**400], NEVER, NEVER, {}), r"returned reward=1000"),
+        ((SEEN, 0.0, NEVER, NEVER, {}), r"returned reward=0.0 \(float\) of shape \(\): .* shape \(2,\)"),
+        ((SEEN, np.zeros((2, 1)), NEVER, NEVER, {}), r"returned .* of shape \(2, 1\): .* shape \(2,\)"),
+        ((SEEN, ZEROS, np.array(["False", "False"]), NEVER, {}), r"returned terminated='False' \(str\)"),
+        ((SEEN, ZEROS, NEVER, [False, 2], {}), r"returned truncated=2 \(int\)"),
+        ((SEEN, ZEROS, NEVER, NEVER, None), r"returned info=None \(NoneType\)"),
+    ],
+)
+def test_a_step_of_the_wrong_form_is_refused(given: Any, message: str) -> None:
+    env = Scripted({"autoreset_mode": AutoresetMode.NEXT_STEP})
+    vector = VectorRounds(env)
+    vector.reset()
+    env.steps = [given]
+    with pytest.raises(ConfigError, match=r"vector environment of 2 \(Scripted\)\.step " + message):
+        vector.step(Moves([np.zeros(2, np.float32)] * 2, lambda index: None))
+
+
+def test_a_reset_of_the_wrong_form_is_refused() -> None:
+    env = Scripted({"autoreset_mode": AutoresetMode.NEXT_STEP})
+    env.resets = SEEN
+    with pytest.raises(ConfigError, match=r"\(Scripted\)\.reset returned one value of type ndarray"):
+        VectorRounds(env).reset()
+
+
+def test_an_episode_that_ends_in_the_step_that_begins_it_is_refused() -> None:
+    vector = VectorRounds(
+        Scripted({"autoreset_mode": AutoresetMode.NEXT_STEP})
+    )  # it ends the first in each step
+    vector.reset()
+    moves = Moves([np.zeros(2, np.float32)] * 2, lambda index: None)
+    vector.step(moves)
+    with pytest.raises(
+        ConfigError, match="ended an episode of sub-environment 0 in the step that only begins"
+    ):
+        vector.step(moves)
+
+
 def test_actions_are_put_together_and_an_ignored_one_is_of_the_right_form() -> None:
     env = Scripted({"autoreset_mode": AutoresetMode.NEXT_STEP})
     vector = VectorRounds(env)
@@ -328,6 +381,7 @@ def test_actions_are_put_together_and_an_ignored_one_is_of_the_right_form() -> N
     first, second = np.array([0.5, 1.0], np.float32), np.array([-0.5, 0.0], np.float32)
     now, *_ = vector.step(Moves([first, second], lambda index: None))
     assert now.acting == [1]
+    env.steps = [STILL]
     vector.step(Moves([None, first], lambda index: None))
     assert [given.tolist() for given in env.given] == [[[0.5, 1.0], [-0.5, 0.0]], [[0.5, 1.0], [0.5, 1.0]]]
     assert env.given[0].dtype == np.float32

@@ -258,3 +258,13 @@ async def test_what_an_agent_says_is_made_plain_or_left_out_with_one_warning_per
         "grad",
         "won",
     ]
+
+
+@pytest.mark.anyio
+async def test_a_reward_is_never_read_out_of_what_is_no_real_number() -> None:
+    agent = FakeAgent()
+    async with TrainingSession(agent) as session:
+        for value in (np.complex64(1 + 2j), torch.tensor(1 + 2j), np.array("1"), bytearray(b"1")):
+            with pytest.raises(InvalidExperience, match="^reward=.* is not a number"):
+                await session.observe(experience(reward=value))
+    assert agent.experiences == []

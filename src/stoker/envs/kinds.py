@@ -19,7 +19,15 @@ from stoker.envs.affinity import CLOSE_GRACE_S, EnvThread
 from stoker.envs.in_play import Claim
 from stoker.envs.owned import IMMUTABLE
 from stoker.envs.protocol import ResetResult, StepResult
-from stoker.envs.results import PassedOn, Results, checked_extras, close_of, extras_of, settled
+from stoker.envs.results import (
+    PassedOn,
+    Results,
+    check_reset_signature,
+    checked_extras,
+    close_of,
+    extras_of,
+    settled,
+)
 from stoker.exits import Contained
 
 __all__ = ["AutoEnv", "AwaitedEnv", "EnvBase", "InlineEnv", "SlowSteps", "ThreadedEnv"]
@@ -68,7 +76,7 @@ class EnvBase(abc.ABC):
             with Contained(f"{self._name}.reset"):
                 result = await self.call(self._reset, seed)
         except TypeError as error:
-            self._results.reset_failed(error)
+            check_reset_signature(error, self._env, self._name)
             raise
         finally:
             self.busy_s += perf_counter() - begin

@@ -18,8 +18,19 @@ from gymnasium import spaces
 from stoker.envs.owned import owned
 from stoker.envs.protocol import ResetResult, StepResult
 from stoker.errors import ConfigError, InvalidExperience
+from stoker.plain import as_float, shown
 
-__all__ = ["Observations", "PassedOn", "Results", "checked_extras", "close_of", "extras_of", "settled"]
+__all__ = [
+    "BatchResults",
+    "Observations",
+    "PassedOn",
+    "Results",
+    "check_reset_signature",
+    "checked_extras",
+    "close_of",
+    "extras_of",
+    "settled",
+]
 
 _ARRAY_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 _NO_SUCH_ARGUMENT = re.compile(r"unexpected keyword argument '(seed|options)'")
@@ -91,6 +102,10 @@ class Results:
         name: names it in messages.
     """
 
+    _plain_reward: type | None = float
+    """The type of a reward that is taken as it is."""
+    _plain_flag: type | None = bool
+
     def __init__(self, env: Any, name: str) -> None:
         self._name = f"{name} ({type(getattr(env, 'unwrapped', env)).__name__})"
         self._observations = Observations(getattr(env, "observation_space", None), self._name)
@@ -116,18 +131,6 @@ class Results:
         info = info if info.__class__ is dict else self._info(info, "reset")
         return self._observations.take(observation, "reset"), info
 
-    def reset_failed(self, error: TypeError) -> None:
-        """Tell a reset of the wrong signature from one that failed.
-
-        Raises:
-            ConfigError: It takes no ``seed``, or below a wrapper no ``options``.
-        """
-        if (found := _NO_SUCH_ARGUMENT.search(str(error))) is not None:
-            raise ConfigError(
-                f"{self._name}.reset takes no {found[1]!r} ({error}): Gymnasium's signature is "
-                "reset(self, *, seed=None, options=None)"
-            ) from error
-
     def step(self, result: Any) -> StepResult:
         """The five values of a step; the observation is a copy, the reward a float, the flags are bools.
 
@@ -144,33 +147,62 @@ class Results:
         observation, reward, terminated, truncated, info = values
         return (
             self._observations.take(observation, "step"),
-            reward if type(reward) is float else self._reward(reward),
-            terminated if type(terminated) is bool else self._flag("terminated", terminated),
-            truncated if type(truncated) is bool else self._flag("truncated", truncated),
+            reward if type(reward) is self._plain_reward else self._reward(reward),
+            terminated if type(terminated) is self._plain_flag else self._flag("terminated", terminated),
+            truncated if type(truncated) is self._plain_flag else self._flag("truncated", truncated),
             info if info.__class__ is dict else self._info(info, "step"),
         )
 
-    def _reward(self, value: Any) -> float:
-        try:
-            if getattr(value, "shape", ()) == () and not isinstance(value, str | bytes):
-                return float(value)
-        except (TypeError, ValueError, OverflowError):
-            pass
+    def _reward(self, value: Any) -> Any:
+        if (reward := as_float(value)) is not None:
+            return reward
         raise ConfigError(
-            f"{self._name}.step returned reward={_shown(value)}: Gymnasium's reward is one number (a float)"
+            f"{self._name}.step returned reward={shown(value)}: Gymnasium's reward is one number (a float)"
         )
 
-    def _flag(self, flag: str, value: Any) -> bool:
+    def _flag(self, flag: str, value: Any) -> Any:
         if getattr(value, "shape", ()) == () and bool(value in (0, 1)):
             return bool(value)
         raise ConfigError(
-            f"{self._name}.step returned {flag}={_shown(value)}: Gymnasium's {flag} is True or False"
+            f"{self._name}.step returned {flag}={shown(value)}: Gymnasium's {flag} is True or False"
         )
 
     def _info(self, value: Any, method: str) -> Mapping[str, Any]:
         if isinstance(value, Mapping):
             return cast("Mapping[str, Any]", value)
-        raise ConfigError(f"{self._name}.{method} returned info={_shown(value)}: Gymnasium's info is a dict")
+        raise ConfigError(f"{self._name}.{method} returned info={shown(value)}: Gymnasium's info is a dict")
+
+
+class BatchResults(Results):
+    """Checks what a vector environment gives back: a reward and two flags for each sub-environment.
+
+    ``step`` returns lists of them, of floats and bools.
+
+    Args:
+        env: the vector environment.
+    """
+
+    _plain_reward = _plain_flag = None
+
+    def __init__(self, env: Any) -> None:
+        self._num_envs: int = env.num_envs
+        super().__init__(env, f"vector environment of {env.num_envs}")
+
+    def _reward(self, value: Any) -> list[float]:
+        one = super()._reward
+        return [part if type(part) is float else one(part) for part in self._each("reward", value)]
+
+    def _flag(self, flag: str, value: Any) -> list[bool]:
+        one = super()._flag
+        return [part if type(part) is bool else one(flag, part) for part in self._each(flag, value)]
+
+    def _each(self, name: str, values: Any) -> list[Any]:
+        if _shape_of(values) != (self._num_envs,):
+            raise ConfigError(
+                f"{self._name}.step returned {name}={shown(values)} of shape {_shape_of(values)}: it is one "
+                f"value for each sub-environment, shape ({self._num_envs},)"
+            )
+        return values.tolist() if type(values) is np.ndarray else list(values)
 
 
 class PassedOn:
@@ -184,12 +216,23 @@ class PassedOn:
         """The result itself."""
         return result
 
-    def reset_failed(self, error: TypeError) -> None:
-        """Nothing to say."""
-
     def step(self, result: Any) -> Any:
         """The result itself."""
         return result
+
+
+def check_reset_signature(error: TypeError, env: Any, name: str) -> None:
+    """Refuse an environment whose ``reset`` failed because it lacks an argument of Gymnasium's.
+
+    Raises:
+        ConfigError: It takes no ``seed``, or below a wrapper no ``options``.
+    """
+    if (found := _NO_SUCH_ARGUMENT.search(str(error))) is not None:
+        kind = type(getattr(env, "unwrapped", env)).__name__
+        raise ConfigError(
+            f"{name} ({kind}).reset takes no {found[1]!r} ({error}): Gymnasium's signature is "
+            "reset(self, *, seed=None, options=None)"
+        ) from error
 
 
 def checked_extras(result: Any, name: str) -> dict[str, float]:
@@ -201,7 +244,7 @@ def checked_extras(result: Any, name: str) -> dict[str, float]:
     if isinstance(result, Mapping):
         return dict(cast("Mapping[str, float]", result))
     raise ConfigError(
-        f"{name}.episode_extras returned {_shown(result)}: stoker needs a mapping of names to numbers"
+        f"{name}.episode_extras returned {shown(result)}: stoker needs a mapping of names to numbers"
     )
 
 
@@ -231,15 +274,15 @@ def _misfit(space: Any, value: Any, what: str) -> str | None:
     if issubclass(kind, _ARRAY_SPACES):
         shape = _shape_of(value)
         if shape != space.shape:
-            return f"{what} {_shown(value)} of shape {shape}, not {space.shape}"
+            return f"{what} {shown(value)} of shape {shape}, not {space.shape}"
     elif issubclass(kind, spaces.Dict):
         keys: list[str] = list(space)
         if not isinstance(value, Mapping) or set(cast("Any", value)) != set(keys):
-            return f"{what} {_shown(value)}, not a dict of {', '.join(map(repr, keys))}"
+            return f"{what} {shown(value)}, not a dict of {', '.join(map(repr, keys))}"
         parts = [(space[key], cast("Any", value)[key], f"{what} with {key!r} =") for key in keys]
     elif issubclass(kind, spaces.Tuple):
         if not isinstance(value, tuple | list) or len(cast("Any", value)) != len(space.spaces):
-            return f"{what} {_shown(value)}, not a tuple of {len(space.spaces)}"
+            return f"{what} {shown(value)}, not a tuple of {len(space.spaces)}"
         parts = [(space[at], part, f"{what} with [{at}] =") for at, part in enumerate(cast("Any", value))]
     return next((problem for part in parts if (problem := _misfit(*part)) is not None), None)
 
@@ -257,9 +300,3 @@ def _described(result: Any) -> str:
         values = cast("tuple[Any, ...]", result)
         return f"{len(values)} value{'' if len(values) == 1 else 's'}"
     return "None" if result is None else f"one value of type {type(result).__name__}"
-
-
-def _shown(value: Any) -> str:
-    """A value and its type, short enough for one line."""
-    text = " ".join(repr(value).split())
-    return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"

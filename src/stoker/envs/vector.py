@@ -23,7 +23,7 @@ from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
 from stoker.envs.owned import owned
-from stoker.envs.results import Observations, Results
+from stoker.envs.results import BatchResults, Results
 from stoker.errors import ConfigError
 from stoker.types import EpisodeStatus
 
@@ -109,8 +109,7 @@ class VectorRounds:
             raise
         self._env: Any = env  # its spaces are of unknown things
         self.unwrapped: Any = env.unwrapped
-        self._name = f"the {type(env.unwrapped).__name__} of {env.num_envs} sub-environments"
-        self._batches = Observations(self._env.observation_space, self._name)
+        self._results = BatchResults(env)
         if isinstance(env.unwrapped, SyncVectorEnv):
             subs: list[Any] = env.unwrapped.envs
             for index, sub in enumerate(subs):
@@ -141,8 +140,8 @@ class VectorRounds:
         else:
             seeds = [seed_of(0)] * self.num_envs
         given = None if seeds[0] is None else seeds if self.takes_seeds else seeds[0]
-        observations, info = self._env.reset(seed=given, options=options)
-        self._observations, self._actions, self._ended = self._apart(observations, "reset"), [], set()
+        observations, info = self._results.reset(self._env.reset(seed=given, options=options))
+        self._observations, self._actions, self._ended = self._apart(observations), [], set()
         return self._round([], list(enumerate(seeds))), info
 
     def step(self, moves: Moves) -> tuple[Round, float, bool, bool, Mapping[str, Any]]:
@@ -160,18 +159,13 @@ class VectorRounds:
         for index in resetting:  # ignored by the environment, but of the right form
             actions[index] = self._actions[index]
         self._actions = actions
-        observations, rewards, terminations, truncations, info = self._env.step(self._together(actions))
-        for name, values in (("reward", rewards), ("terminated", terminations), ("truncated", truncations)):
-            if np.shape(values) != (self.num_envs,):
-                raise ConfigError(
-                    f"{self._name} gave {name} of shape {np.shape(values)}: it is one value for each "
-                    f"sub-environment, shape ({self.num_envs},)"
-                )
-        before, now = self._observations, self._apart(observations, "step")
+        given: Any = self._results.step(self._env.step(self._together(actions)))
+        observations, rewards, terminations, truncations, info = given
+        before, now = self._observations, self._apart(observations)
         ended: list[int] = []
         transitions: list[VectorTransition] = []
         for index in range(self.num_envs):
-            status = EpisodeStatus.of(bool(terminations[index]), bool(truncations[index]))
+            status = EpisodeStatus.of(terminations[index], truncations[index])
             if status.is_done:
                 ended.append(index)
             if index in resetting:
@@ -179,8 +173,9 @@ class VectorRounds:
             last = now[index]
             if status.is_done and self.mode is AutoresetMode.SAME_STEP:
                 last = self._final(info, index)
-            reward = float(rewards[index])
-            transitions.append(VectorTransition(index, before[index], actions[index], reward, last, status))
+            transitions.append(
+                VectorTransition(index, before[index], actions[index], rewards[index], last, status)
+            )
         self._observations = now
         begun = self._begin(resetting, ended, moves.seed_of)
         return self._round(transitions, begun), sum(t.reward for t in transitions), False, False, info
@@ -200,7 +195,13 @@ class VectorRounds:
         match self.mode:
             case AutoresetMode.NEXT_STEP:
                 self._ended = set(ended)
-                return [(index, None) for index in sorted(resetting - self._ended)]
+                if again := sorted(resetting & self._ended):
+                    raise ConfigError(
+                        f"a {type(self._env.unwrapped).__name__} with autoreset_mode NEXT_STEP ended an "
+                        f"episode of sub-environment {again[0]} in the step that only begins it: set the "
+                        "autoreset_mode that the environment has, or both flags to False in that step"
+                    )
+                return [(index, None) for index in sorted(resetting)]
             case AutoresetMode.SAME_STEP:
                 return [(index, None) for index in ended]
             case AutoresetMode.DISABLED:
@@ -213,8 +214,8 @@ class VectorRounds:
             seed_of(index) if mask[index] and self.takes_seeds else None for index in range(self.num_envs)
         ]
         seed: Any = given if self.takes_seeds else None
-        observations, _ = self._env.reset(seed=seed, options={"reset_mask": mask})
-        firsts = self._apart(observations, "reset")
+        observations, _ = self._results.reset(self._env.reset(seed=seed, options={"reset_mask": mask}))
+        firsts = self._apart(observations)
         for index in ended:  # of the others it may show anything: their episodes go on
             self._observations[index] = firsts[index]
         return [(index, given[index]) for index in ended]
@@ -223,13 +224,9 @@ class VectorRounds:
         acting = [index for index in range(self.num_envs) if index not in self._ended]
         return Round(list(self._observations), acting, transitions, begun)
 
-    def _apart(self, observations: Any, method: str) -> list[Any]:
-        """The observation of each, in memory that the environment does not have."""
-        # One copy of them all, of which each is a part.
-        apart = list(iterate(self._env.observation_space, self._batches.take(observations, method)))
-        if len(apart) != self.num_envs:
-            raise ConfigError(f"{self._name} gave {len(apart)} observations: their number must be equal")
-        return apart
+    def _apart(self, observations: Any) -> list[Any]:
+        """The observation of each: parts of one copy."""
+        return list(iterate(self._env.observation_space, observations))
 
     def _together(self, actions: list[Any]) -> Any:
         space = self._env.single_action_space

@@ -17,7 +17,7 @@ import msgspec
 
 from stoker.agents.protocol import ChecksInput, LearningAgent
 from stoker.errors import InvalidExperience
-from stoker.plain import check_actor_id, plain_count, shown
+from stoker.plain import as_float, check_actor_id, plain_count, shown
 from stoker.session.decisions import Decision, RememberedDecision
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
@@ -303,10 +303,7 @@ def checked_number(name: str, value: Any) -> float:
     Raises:
         InvalidExperience: It is not one finite number.
     """
-    try:
-        number = None if isinstance(value, (str, bytes)) or getattr(value, "shape", ()) else float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        number = None
+    number = as_float(value)
     if number is None:
         raise InvalidExperience(f"{name}={shown(value)} is not a number: give one float")
     if not math.isfinite(number):

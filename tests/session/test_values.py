@@ -268,3 +268,15 @@ async def test_a_reward_is_never_read_out_of_what_is_no_real_number() -> None:
             with pytest.raises(InvalidExperience, match="^reward=.* is not a number"):
                 await session.observe(experience(reward=value))
     assert agent.experiences == []
+
+
+def test_a_warning_about_a_name_can_be_written_to_any_stream(caplog: pytest.LogCaptureFixture) -> None:
+    async def learn() -> None:
+        agent = SayingAgent()
+        agent.said = {"loss\udfff": 1.0, "ok": 2.0}
+        async with TrainingSession(agent, record_interval=1) as session:
+            await session.observe(Experience(0, 0, 1.0, 1, EpisodeStatus.CONTINUING))
+
+    anyio.run(learn)
+    assert [line for line in caplog.messages if "loss" in line]
+    assert "\n".join(caplog.messages).encode()

@@ -71,7 +71,7 @@ class TrainingMetrics:
     def _complain(self, name: str, error: ConfigError) -> None:
         if name not in self._complaints:
             self._complaints.add(name)
-            logger.warning("the agent's metric %s is not recorded: %s", name, error)
+            logger.warning("the agent's metric %r is not recorded: %s", name, error)
 
     def ended(self, record: EpisodeRecord) -> None:
         """Take a training episode into the window."""

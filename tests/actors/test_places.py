@@ -464,7 +464,7 @@ async def test_when_actors_return_each_accepted_step_is_consumed(settings: Any) 
 
     with anyio.fail_after(60):
         async with (
-            TrainingSession(agent, max_steps=60, queue_capacity=100) as session,
+            TrainingSession(agent, max_steps=60, queue_capacity=1000) as session,  # never full
             anyio.create_task_group() as tasks,
         ):
             crew = Crew(session, lambda: ChainEnv(3), **settings)

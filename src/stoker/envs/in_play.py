@@ -13,10 +13,10 @@ from weakref import WeakValueDictionary
 
 from stoker.errors import ConfigError
 
-__all__ = ["Claim"]
+__all__ = ["EnvClaim"]
 
 
-class Claim:
+class EnvClaim:
     """An environment in play: nobody else may claim it until this is released. Safe from any thread.
 
     Args:
@@ -56,7 +56,7 @@ class Claim:
 
 
 _lock = threading.RLock()  # an entry may end, by garbage collection, in the thread that holds it
-_in_play: WeakValueDictionary[int, Claim] = WeakValueDictionary()
+_in_play: WeakValueDictionary[int, EnvClaim] = WeakValueDictionary()
 
 
 def _parts_of(env: Any) -> list[Any]:

@@ -16,7 +16,7 @@ import anyio
 from gymnasium.error import ClosedEnvironmentError
 
 from stoker.envs.affinity import CLOSE_GRACE_S, EnvThread
-from stoker.envs.in_play import Claim
+from stoker.envs.in_play import EnvClaim
 from stoker.envs.owned import IMMUTABLE
 from stoker.envs.protocol import ResetResult, StepResult
 from stoker.envs.results import (
@@ -57,7 +57,7 @@ class EnvBase(abc.ABC):
         self.observation_space: Any = getattr(env, "observation_space", None)
         self.action_space: Any = getattr(env, "action_space", None)
         self.busy_s: float = 0.0
-        self._claim = Claim(env, name)
+        self._claim = EnvClaim(env, name)
         self._results: Any = PassedOn() if getattr(env, "checks_results", False) else Results(env, name)
         self._env = env
         self._name = name

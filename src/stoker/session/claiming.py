@@ -11,12 +11,12 @@ from stoker.agents.protocol import LearningAgent
 from stoker.errors import SessionClosed, SessionError
 from stoker.runs import TrainingRun
 
-__all__ = ["Claim"]
+__all__ = ["SessionClaim"]
 
 T = TypeVar("T")
 
 
-class Claim:
+class SessionClaim:
     """The agent and the run of one session, from its opening until ``release``.
 
     Args:
@@ -100,7 +100,7 @@ def _closed() -> SessionClosed:
     return SessionClosed("open", entered=True)
 
 
-_agents: weakref.WeakValueDictionary[int, Claim] = weakref.WeakValueDictionary()
+_agents: weakref.WeakValueDictionary[int, SessionClaim] = weakref.WeakValueDictionary()
 """By the agents' ids. Weak, because an event loop that was dropped never closes its sessions."""
 _agents_lock = threading.Lock()
-_never_released: list[Claim] = []
+_never_released: list[SessionClaim] = []

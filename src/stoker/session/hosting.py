@@ -21,7 +21,7 @@ from stoker.errors import SessionClosed, SessionError, SessionFailed
 from stoker.recorders import Recording
 from stoker.replies import Reply
 from stoker.runs import TrainingRun
-from stoker.session.claiming import Claim
+from stoker.session.claiming import SessionClaim
 from stoker.session.config import SessionConfig
 from stoker.session.describing import context_of
 from stoker.session.engine import Engine
@@ -39,7 +39,7 @@ _tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps no task alive
 class Host:
     """Opens an engine, runs it and closes it, in a task of its own. Get one from ``open``."""
 
-    def __init__(self, claim: Claim) -> None:
+    def __init__(self, claim: SessionClaim) -> None:
         self._claim = claim
         self._engine: Engine | None = None
         self._opened: Reply[None] = Reply()
@@ -70,7 +70,7 @@ class Host:
             ConfigError, MissingDependency, RecorderFailed: A recorder cannot be used.
             WriteFailed: Nothing can be written there.
         """
-        host = cls(Claim(learner.agent, run))
+        host = cls(SessionClaim(learner.agent, run))
         _start(partial(host._live, learner, run, config, recording), host._end)
         try:
             await host._opened.wait()

@@ -188,3 +188,22 @@ def test_an_import_along_the_order_is_let_through(module: str, source: str) -> N
 )
 def test_logic_in_a_package_is_found(source: str) -> None:
     assert len(what_is_no_handing_on(source)) == 1
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=[module for module, _ in modules()])
+def test_only_a_session_touches_its_engine(module: str, path: Path) -> None:
+    if package_of(module) not in ("session", FOR_TESTS):
+        assert uses_of_an_engine(path.read_text()) == []
+
+
+def uses_of_an_engine(source: str) -> list[int]:
+    """The lines that reach for the ``engine`` of something."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute) and node.attr == "engine"
+    ]
+
+
+def test_the_use_of_an_engine_is_found() -> None:
+    assert uses_of_an_engine("async def f(s):\n    await s.session.engine.request(g)") == [2]

@@ -224,7 +224,7 @@ async def test_a_checkpoint_from_before_lockstep_gives_its_episodes_up(tmp_path:
     async with TrainingSession(
         agent_for(), await TrainingRun.resume(run.directory), max_steps=60, lockstep=True
     ) as session:
-        assert session.turn.episodes == {}
+        assert session.take_resume_point().episodes == {}
         assert session.engine.learner.attendance.running == {}
         await run_actors(session, inline, 2, seed=1)
     assert session.total_steps == 60
@@ -244,7 +244,7 @@ async def test_a_turn_tells_where_each_episode_stood(tmp_path: Path) -> None:
     async with TrainingSession(
         FakeAgent(), await TrainingRun.resume(run.directory), lockstep=True
     ) as session:
-        turn = session.turn
+        turn = session.take_resume_point()
         assert turn.last_actor == 0
         assert turn.episodes.keys() == {0, 1}
         assert (turn.episodes[0].seed, turn.episodes[0].steps) == (9, ())
@@ -257,7 +257,7 @@ def sync_attempt(run: TrainingRun, agent: DQN, until: int, stop_at: int | None =
     """A plain loop in lockstep; resumed, it brings its environment back by the steps that were done."""
     with SyncTrainingSession(agent, run, max_steps=until, lockstep=True, batch_size=8) as session:
         env = ChainEnv(4, slip=0.2)
-        running = session.session.turn.episodes.get(0)
+        running = session.session.take_resume_point().episodes.get(0)
         while not session.is_done:
             total_reward, length, status = 0.0, 0, EpisodeStatus.CONTINUING
             if running is None:

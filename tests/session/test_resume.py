@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from stoker import (
     TrainingRun,
     TrainingSession,
 )
+from stoker.runs.verifying import verify_run
 from stoker.testing import FakeAgent
 
 pytestmark = pytest.mark.anyio
@@ -76,6 +78,17 @@ async def test_two_halves_equal_one_whole(tmp_path: Path) -> None:
     assert [row["episode"] for row in rows] == list(range(1, 21))
     assert [row["attempt"] for row in rows] == [1] * 12 + [2] * 8
     assert [attempt.from_steps for attempt in resumed.metadata.attempts] == [0, 120]
+
+
+async def test_a_checkpoint_of_another_run_is_refused_though_all_counters_agree(tmp_path: Path) -> None:
+    runs = [await TrainingRun.create(name, root=tmp_path) for name in ("mine", "theirs")]
+    for run in runs:
+        async with TrainingSession(dqn(), run) as session:
+            await feed(session, 0, 30)
+    shutil.copy(runs[1].checkpoint_path(30), runs[0].checkpoint_path(30))
+    assert [f.file for f in verify_run(runs[0]) if f.kind == "damaged"] == ["checkpoints/step_30.pt"]
+    with pytest.raises(CheckpointCorrupt, match="another run"):
+        await TrainingSession(dqn(), await TrainingRun.resume(runs[0].directory)).open()
 
 
 async def test_rows_of_an_abandoned_future_are_told_apart(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from stoker.exits import Contained
 from stoker.types import ActMode, ActorId
 
 if TYPE_CHECKING:
-    from stoker.session.policies import PolicyBuffer
+    from stoker.session.policies import PolicySource
 
 __all__ = ["OwnPolicy", "PolicyFeed", "Weights"]
 
@@ -80,7 +80,7 @@ class PolicyFeed:
         ConfigError: The session's policies are not ``PortablePolicy``.
     """
 
-    def __init__(self, policies: PolicyBuffer, sync_interval: int) -> None:
+    def __init__(self, policies: PolicySource, sync_interval: int) -> None:
         self._policies = policies
         self._interval = sync_interval
         self._lock = threading.Lock()

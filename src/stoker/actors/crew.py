@@ -23,7 +23,6 @@ from stoker.actors.turns import Turns, first_place
 from stoker.envs import Stepping
 from stoker.errors import ConfigError, SessionClosed, Stalled, first_error
 from stoker.session import TrainingSession
-from stoker.session.events import BarrierRequested
 from stoker.session.watching import Rounds
 from stoker.types import ActorId, Place
 
@@ -95,7 +94,7 @@ class Crew:
         ids = ids_of(actors)
         self._session = session
         feed = feed_for(session, factory, place, sync_interval)
-        turn = session.engine.take_turn()
+        turn = session.take_resume_point()
         same: dict[str, Any] = {"seed": seed, "limit": limit, "on_step": on_step, "gate": gate}
         self._actors: list[_Player] = []
         if place == "tasks" or feed is None:
@@ -149,7 +148,7 @@ class Crew:
             SessionError: The session does not run.
         """
         ids = {actor.report.actor_id for actor in self._actors}
-        supervised = self._session.engine.watch.supervised
+        supervised = self._session.supervised_actors
         supervised |= ids
         try:
             async with anyio.create_task_group() as watched:
@@ -164,7 +163,7 @@ class Crew:
         finally:
             supervised -= ids
         with contextlib.suppress(SessionClosed):  # closed while they played: closing it consumes the rest
-            await self._session.engine.request(BarrierRequested)
+            await self._session.barrier()
 
     async def _watch(self) -> None:
         """Look for environments that do not come back, and do with them what the session's settings say.

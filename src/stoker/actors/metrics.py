@@ -88,7 +88,7 @@ class StepTeller:
         self._reward += reward
         metrics = StepMetrics(
             actor_id=self._actor_id,
-            total_steps=self._session.engine.intake.accepted_steps,
+            total_steps=self._session.accepted_steps,
             episode=self._episode,
             episode_step=self._steps,
             reward=reward,

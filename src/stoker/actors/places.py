@@ -40,7 +40,7 @@ def feed_for(
             "or train without lockstep"
         )
     session.require_open("Crew")
-    feed = PolicyFeed(session.engine.policies, interval)
+    feed = PolicyFeed(session.policy_source(), interval)
     if place == "processes":
         check_portable(factory, feed)
     return feed

@@ -193,7 +193,7 @@ class Actor:
 
     async def _act_with(self, own: OwnPolicy, observation: Any, begun: float) -> Any:
         """Act on its own copy, brought up to date if that is due, once the pace allows it."""
-        session, feed, pace = self._session, self._feed, self._session.engine.pace
+        session, feed, pace = self._session, self._feed, self._session.pacing
         assert feed is not None  # noqa: S101 - it made the copy
         await checkpoint()  # the actors' steps mix, and none of them holds the event loop
         if (fresh := feed.newer(own.version)) is not None:
@@ -242,7 +242,7 @@ class Actor:
                 self._pass_on()
 
     async def _recover(self, cause: BaseException) -> None:
-        self._session.engine.pace.end(self._actor_id)  # nobody waits for what it had begun
+        self._session.pacing.end(self._actor_id)  # nobody waits for what it had begun
         if self._gate is not None:
             self._gate.give_back(self._actor_id)
         await recover(self.report, self._failures, cause)
@@ -260,5 +260,5 @@ def blame_policy(session: TrainingSession, observation: Any, error: BaseExceptio
             agent.check_observation(observation)
         except InvalidExperience as refused:
             return refused
-    session.engine.fail("policy", error)
+    session.fail("policy", error)
     return SessionFailed("policy", error)

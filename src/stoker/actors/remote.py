@@ -170,7 +170,7 @@ class RemoteActor:
         finally:
             at_once = cause is not None or self._is_given_up or self._is_stuck() or not self._is_up
             self.in_env_since = None
-            self._session.engine.pace.end(self._actor_id)  # nobody waits for what it had begun
+            self._session.pacing.end(self._actor_id)  # nobody waits for what it had begun
             await self._see_off(link, at_once=at_once)
         return cause
 
@@ -215,7 +215,7 @@ class RemoteActor:
             await self._hear(told, link)
         # What is on its way may be the end of an episode all of whose steps were accepted.
         link.order(Stop())
-        while self._is_there and not self._session.engine.queue.is_closed:
+        while self._is_there and not self._session.is_draining:
             self.in_env_since = time.monotonic()
             told = await self._next(link)
             self.in_env_since = None
@@ -343,7 +343,7 @@ class RemoteActor:
         if self._gate is not None and not await self._gate.enter(self._actor_id):
             self._is_shut_out = True
             return
-        pace = self._session.engine.pace
+        pace = self._session.pacing
         while not await pace.begin(self._actor_id, self._sent):
             self._send_weights(link)
         if self._plays_on():
@@ -373,7 +373,7 @@ class RemoteActor:
     async def _begin_again(self, cause: BaseException, link: Link) -> None:
         """Its environment has failed: have it make another one, unless that was one failure too many."""
         self._refused = None
-        self._session.engine.pace.end(self._actor_id)
+        self._session.pacing.end(self._actor_id)
         self._give_back()
         if not self._plays_on():
             return

@@ -23,7 +23,6 @@ from stoker.envs import PlayedEnv, Stepping, episode_seed
 from stoker.envs.vector import Moves, Round, VectorRounds, VectorTransition
 from stoker.errors import ConfigError, InvalidExperience, first_error
 from stoker.session import TrainingSession
-from stoker.session.events import BarrierRequested
 from stoker.types import ActorId, Experience
 
 __all__ = ["run_vector_actors"]
@@ -108,7 +107,7 @@ class _VectorCrew(Crew):
         return self._player.reports
 
     async def run(self) -> None:
-        supervised = self._session.engine.watch.supervised
+        supervised = self._session.supervised_actors
         try:
             await super().run()
         finally:
@@ -166,7 +165,7 @@ class _VectorActor(Actor):
                 )
         self._sums = [_Sum() for _ in range(count)]
         self.reports += [ActorReport(self._id(index)) for index in range(len(self.reports), count)]
-        supervised = self._session.engine.watch.supervised
+        supervised = self._session.supervised_actors
         supervised |= {report.actor_id for report in self.reports}
 
     def _id(self, index: int) -> ActorId:
@@ -193,7 +192,7 @@ class _VectorActor(Actor):
         if self._session.config.max_staleness is not None:
             # Some would be let act and the others not, and none of them could go on, were there still
             # transitions to learn: so those of the last round first.
-            await self._session.engine.request(BarrierRequested)
+            await self._session.barrier()
 
         async def act(index: int) -> None:
             actions[index] = await self._session.act(now.observations[index], actor_id=self._id(index))

@@ -7,6 +7,7 @@ there must be at least, however the process ended.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -37,6 +38,7 @@ class SavedPoint(msgspec.Struct, frozen=True, kw_only=True):
         events: of the journal before it, or None.
         needs_from: the first event of the journal that a resume from it reads; None: it reads none.
         rebuild_from: the event at which a segment must begin for that, or None.
+        run_started_at: when the run that wrote it was created, or None.
     """
 
     name: str
@@ -47,6 +49,7 @@ class SavedPoint(msgspec.Struct, frozen=True, kw_only=True):
     events: int | None = None
     needs_from: int | None = None
     rebuild_from: int | None = None
+    run_started_at: datetime | None = None
 
 
 class _Session(msgspec.Struct):
@@ -54,6 +57,7 @@ class _Session(msgspec.Struct):
     total_episodes: int
     eval_episodes: int = 0
     records: int = 0
+    run_started_at: datetime | None = None
 
 
 class _Position(msgspec.Struct):
@@ -90,6 +94,7 @@ def saved_point(path: Path, state: Mapping[str, Any]) -> SavedPoint:
         events=None if position is None else position.events,
         needs_from=None if position is None else position.needs_from,
         rebuild_from=None if position is None else position.rebuild_from,
+        run_started_at=session.run_started_at,
     )
 
 
@@ -128,6 +133,9 @@ def what_disagrees(
         text = f"{len(metrics):,} rows count, {newest.name} was written after {newest.records:,}"
         yield _damaged(METRICS_ROWS, text)
     for point in points:
+        if point.run_started_at not in (None, metadata.started_at):
+            began = f"{point.run_started_at:%Y-%m-%d %H:%M:%S}"
+            yield _damaged(f"{naming.CHECKPOINTS}/{point.name}", f"it is of another run, created on {began}")
         yield from _of_journal(run, point, journal, is_newest=point is newest)
 
 

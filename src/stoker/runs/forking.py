@@ -169,6 +169,7 @@ def _copy_parts(
         state = {key: value for key, value in state.items() if key != "replay"} | {"journal": None}
     elif position is not None:
         _copy_journal(source, fork, int(position["needs_from"]), int(position["events"]))
+    state = {**state, "session": state["session"] | {"run_started_at": fork.metadata.started_at.isoformat()}}
     # What was read is written: a source that is training may have removed the file since.
     publish_checkpoint(state, fork.checkpoint_path(step))
     verify_checkpoint(fork.checkpoint_path(step))

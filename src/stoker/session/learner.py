@@ -153,6 +153,11 @@ class Learner:
         return 0 if self._run is None else self._run.attempt
 
     @property
+    def run_started_at(self) -> str | None:
+        """When the run was created (ISO 8601), by which its checkpoints are known; None without a run."""
+        return None if self._run is None else self._run.metadata.started_at.isoformat()
+
+    @property
     def periods(self) -> LearningPeriods:
         """When it learns."""
         return self._config.periods

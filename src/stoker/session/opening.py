@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from stoker.agents.protocol import RebuildsReplay
-from stoker.errors import JournalBroken
+from stoker.errors import CheckpointCorrupt, JournalBroken
 from stoker.runs import TrainingRun
 from stoker.runs.missing import lost_rows
 from stoker.session.config import SessionConfig
@@ -75,6 +75,8 @@ def _restore_newest(learner: Learner, run: TrainingRun) -> Turn:
         return Turn()
     problem: JournalBroken | None = None
     for path, state in run.candidates():
+        if state["session"].get("run_started_at") not in (None, learner.run_started_at):
+            raise CheckpointCorrupt(path, "it is of another run: put this run's own file back, or remove it")
         try:
             restore(learner, state, run.journal)
             is_exact = learner.is_lockstep and state["session"]["lockstep"]

@@ -15,7 +15,17 @@ __all__ = ["PinnedPolicy", "PolicyBuffer", "PolicySource"]
 
 
 class PolicySource(Protocol):
-    """Where a forward pass gets its policy from."""
+    """Where those who act take the policy from."""
+
+    @property
+    def version(self) -> int:
+        """How many times a policy was published."""
+        ...
+
+    @property
+    def published(self) -> int:
+        """The optimization steps behind the policy that ``acquire`` hands out."""
+        ...
 
     def acquire(self) -> tuple[Policy, int]:
         """The policy to act with, and the ticket to give back with ``release``."""
@@ -32,6 +42,8 @@ class PolicySource(Protocol):
 
 class PinnedPolicy:
     """Always the same policy; for evaluation."""
+
+    version = published = 0
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy

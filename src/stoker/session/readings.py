@@ -12,7 +12,6 @@ from stoker.session.engine import Engine
 from stoker.session.health import Health, health_of
 from stoker.session.learner import Learner
 from stoker.session.staleness import StalenessReport
-from stoker.session.turns import Turn
 from stoker.stats import StatsTracker
 from stoker.types import ActorId
 
@@ -127,9 +126,14 @@ class Readings:
         return (self.total_steps - engine.first_step) / elapsed_s if elapsed_s > 0 else 0.0
 
     @property
+    def best(self) -> tuple[float, int] | None:
+        """The highest mean reward that was evaluated, over all attempts, and the steps of its policy."""
+        return None if self._engine is None else self._engine.best
+
+    @property
     def best_value(self) -> float | None:
         """The highest mean reward that ``maybe_save_best`` was given, over all attempts."""
-        return None if self._engine is None or self._engine.best is None else self._engine.best[0]
+        return None if (best := self.best) is None else best[0]
 
     @property
     def queue_fill(self) -> float:
@@ -177,11 +181,6 @@ class Readings:
         if self._engine is None:
             raise SessionClosed("health", entered=False)
         return health_of(self.engine, time.monotonic())
-
-    @property
-    def turn(self) -> Turn:
-        """With ``lockstep``, after a resume: the running episodes, and who was the last to step."""
-        return Turn() if self._engine is None else self._engine.turn
 
     def stats_summary(self, actor_id: ActorId | None = None) -> dict[str, float]:
         """The stats over all training episodes, or over those of one actor."""

@@ -58,6 +58,7 @@ def step_state(learner: Learner, area: StagingArea, acting: Mapping[str, Any]) -
         "open_episodes": learner.attendance.running,
         "lockstep": learner.is_lockstep,
         "attempt": learner.attempt,
+        "run_started_at": learner.run_started_at,
     }
     if isinstance(agent, HasReplay) and (state["journal"] is None or state["journal"]["replay"] is None):
         state["replay"] = agent.replay.state_dict()

@@ -22,7 +22,6 @@ from stoker.exits import Contained
 from stoker.recorders import Recorder, Recording
 from stoker.runs import TrainingRun
 from stoker.session import TrainingSession
-from stoker.session.events import BarrierRequested
 from stoker.session.health import Health
 from stoker.stats import StatsTracker
 from stoker.threads import CallSoon, call_soon_here
@@ -245,7 +244,7 @@ class Trainer:
             session = self._session(await to_thread.run_sync(reached_by, self.agent, self.run))
             gate = StepGate(lambda: session.remaining_steps)
             async with self._running(session, gate=gate) as (progress, training):
-                session.engine.intake.on_end.append(gate.shut)
+                session.on_end(gate.shut)
                 training.start_soon(self._play, progress.crew, gate)
                 self._gate = gate
                 try:
@@ -265,7 +264,7 @@ class Trainer:
         """
         session = self._require_entered("train_step")
         step = await self._fetch(ahead=1)
-        await session.engine.request(BarrierRequested)
+        await session.barrier()
         return step
 
     def __aiter__(self) -> Self:

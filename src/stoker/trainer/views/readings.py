@@ -89,7 +89,7 @@ class Gauges:
         busy = self._samples[-1][2]
         stats = session.stats.window()
         self._follow(stats.mean_reward)
-        last, best = self._progress.evaluator.last, session.engine.best
+        last, best = self._progress.evaluator.last, session.best
         return Reading(
             total_steps=steps,
             limit=config.total_timesteps,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -22,8 +23,12 @@ from stoker.session.engine import Engine
 from stoker.session.events import Event
 from stoker.session.hosting import Body, Host
 from stoker.session.learner import Learner
+from stoker.session.pacing import Pace
+from stoker.session.policies import PolicySource
 from stoker.session.readings import Readings, State
+from stoker.session.turns import Turn
 from stoker.stats import StatsTracker
+from stoker.types import ActorId
 
 __all__ = ["Lifecycle"]
 
@@ -114,6 +119,41 @@ class Lifecycle(Readings):
             raise SessionFailed(*self._engine.failure)
         if self._state != State.OPEN:
             raise SessionClosed(what, entered=self._state == State.LEFT)
+
+    # For those who play and evaluate on it ------------------------------------------------------------
+
+    def policy_source(self) -> PolicySource:
+        """Where to take published policies from, to act without ``act``; from any thread."""
+        self.require_open("policy_source")
+        return self.engine.policies
+
+    @property
+    def pacing(self) -> Pace:
+        """Which actors may begin an action now, under ``max_staleness``."""
+        return self.engine.pace
+
+    @property
+    def supervised_actors(self) -> set[ActorId]:
+        """Actors whose silence somebody else watches: add their ids, and the session does not."""
+        return self.engine.watch.supervised
+
+    def take_resume_point(self) -> Turn:
+        """With ``lockstep``, after a resume: the running episodes, for those who go on with them; once."""
+        self.require_open("take_resume_point")
+        return self.engine.take_turn()
+
+    def on_end(self, call: Callable[[], None]) -> None:
+        """Call this, on the event loop, when ``stop`` or ``max_opts`` ends the training."""
+        self.engine.intake.on_end.append(call)
+
+    def fail(self, part: str, error: BaseException) -> None:
+        """End the session with ``SessionFailed``: this part of it, which plays on it, has failed."""
+        self.engine.fail(part, error)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the session takes no more events of any kind: it is ending, or has ended."""
+        return self._queue.is_closed
 
     def __del__(self) -> None:
         if self._state == State.OPEN and self._host is not None:

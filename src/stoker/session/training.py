@@ -10,7 +10,7 @@ A part that dies takes the session down with its cause, in everybody who waits o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,10 +35,7 @@ from stoker.session.events import (
 )
 from stoker.session.intake import Accepted, admitted_batch, checked_number
 from stoker.session.lifecycle import Lifecycle
-from stoker.session.pacing import Pace
-from stoker.session.policies import PolicySource
 from stoker.session.snapshot import PolicySnapshot
-from stoker.session.turns import Turn
 from stoker.stats import EpisodeRecord, EvalReport, StatsTracker, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
@@ -390,39 +387,6 @@ class TrainingSession(Lifecycle):
         """Return when everything accepted so far is consumed, and what was learned of it is published."""
         self.require_open("barrier")
         await self.engine.request(BarrierRequested)
-
-    def policy_source(self) -> PolicySource:
-        """Where to take published policies from, to act without ``act``; from any thread."""
-        self.require_open("policy_source")
-        return self.engine.policies
-
-    @property
-    def pacing(self) -> Pace:
-        """Which actors may begin an action now, under ``max_staleness``."""
-        return self.engine.pace
-
-    @property
-    def supervised_actors(self) -> set[ActorId]:
-        """Actors whose silence somebody else watches: add their ids, and the session does not."""
-        return self.engine.watch.supervised
-
-    def take_resume_point(self) -> Turn:
-        """With ``lockstep``, after a resume: the running episodes, for those who go on with them; once."""
-        self.require_open("take_resume_point")
-        return self.engine.take_turn()
-
-    def on_end(self, call: Callable[[], None]) -> None:
-        """Call this, on the event loop, when ``stop`` or ``max_opts`` ends the training."""
-        self.engine.intake.on_end.append(call)
-
-    def fail(self, part: str, error: BaseException) -> None:
-        """End the session with ``SessionFailed``: this part of it, which plays on it, has failed."""
-        self.engine.fail(part, error)
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether the session takes no more events of any kind: it is ending, or has ended."""
-        return self._queue.is_closed
 
     # Parts ----------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,14 +16,30 @@ torch.set_num_threads(1)  # tiny networks: threads only get into each other's wa
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a script's background job: children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-BACKENDS = [
-    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-    pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
-    pytest.param(("trio", {}), id="trio"),
-]
+ASYNCIO = pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")
+UVLOOP = pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")
+TRIO = pytest.param(("trio", {}), id="trio")
+ON_UVLOOP_TOO = (
+    "actors/test_crew",
+    "session/",
+    "test_queues",
+    "test_replies",
+    "test_threads",
+    "writer/test_task",
+)
+"""Tests of what waits, wakes and cancels by itself; the rest of the house goes through these parts."""
 
 
-@pytest.fixture(params=BACKENDS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test marked ``anyio`` on asyncio and on trio, and where loops differ also on uvloop."""
+    chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "anyio_backend" in metafunc.fixturenames and "anyio_backend" not in chosen:
+        where = metafunc.definition.path.relative_to(Path(__file__).parent).as_posix()
+        loops = [ASYNCIO, UVLOOP, TRIO] if where.startswith(ON_UVLOOP_TOO) else [ASYNCIO, TRIO]
+        metafunc.parametrize("anyio_backend", loops, indirect=True)
+
+
+@pytest.fixture
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
-    """Each test marked ``anyio`` runs on asyncio, on asyncio with uvloop, and on trio."""
+    """The event loop that a test runs on."""
     return request.param

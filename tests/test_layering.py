@@ -85,9 +85,8 @@ def modules() -> list[tuple[str, Path]]:
     return found
 
 
-@pytest.mark.parametrize(("module", "path"), modules(), ids=[module for module, _ in modules()])
-def test_a_module_imports_only_what_lies_below_it(module: str, path: Path) -> None:
-    assert violations(module, path.read_text()) == []
+def test_each_module_imports_only_what_lies_below_it() -> None:
+    assert [found for module, path in modules() for found in violations(module, path.read_text())] == []
 
 
 def test_every_package_is_in_a_layer() -> None:
@@ -95,9 +94,9 @@ def test_every_package_is_in_a_layer() -> None:
     assert there == {*RANK, FOR_TESTS}
 
 
-@pytest.mark.parametrize("path", sorted(SRC.rglob("__init__.py")), ids=lambda path: path.parent.name)
-def test_a_package_only_hands_names_on(path: Path) -> None:
-    assert what_is_no_handing_on(path.read_text()) == []
+def test_packages_only_hand_names_on() -> None:
+    found = {path: what_is_no_handing_on(path.read_text()) for path in SRC.rglob("__init__.py")}
+    assert {path: problems for path, problems in found.items() if problems} == {}
 
 
 def what_is_no_handing_on(source: str) -> list[str]:
@@ -190,10 +189,9 @@ def test_logic_in_a_package_is_found(source: str) -> None:
     assert len(what_is_no_handing_on(source)) == 1
 
 
-@pytest.mark.parametrize(("module", "path"), modules(), ids=[module for module, _ in modules()])
-def test_only_a_session_touches_its_engine(module: str, path: Path) -> None:
-    if package_of(module) not in ("session", FOR_TESTS):
-        assert uses_of_an_engine(path.read_text()) == []
+def test_only_a_session_touches_its_engine() -> None:
+    outside = [pair for pair in modules() if package_of(pair[0]) not in ("session", FOR_TESTS)]
+    assert {module: lines for module, path in outside if (lines := uses_of_an_engine(path.read_text()))} == {}
 
 
 def uses_of_an_engine(source: str) -> list[int]:

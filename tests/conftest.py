@@ -33,7 +33,8 @@ ON_UVLOOP_TOO = (
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test marked ``anyio`` on asyncio and on trio, and where loops differ also on uvloop."""
     chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
-    if "anyio_backend" in metafunc.fixturenames and "anyio_backend" not in chosen:
+    has_own = "anyio_backend" in chosen or hasattr(metafunc.module, "anyio_backend")
+    if "anyio_backend" in metafunc.fixturenames and not has_own:
         where = metafunc.definition.path.relative_to(Path(__file__).parent).as_posix()
         loops = [ASYNCIO, UVLOOP, TRIO] if where.startswith(ON_UVLOOP_TOO) else [ASYNCIO, TRIO]
         metafunc.parametrize("anyio_backend", loops, indirect=True)

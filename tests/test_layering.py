@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +88,28 @@ def modules() -> list[tuple[str, Path]]:
 
 def test_each_module_imports_only_what_lies_below_it() -> None:
     assert [found for module, path in modules() for found in violations(module, path.read_text())] == []
+
+
+def circle_of(sources: dict[str, str]) -> list[str]:
+    """Modules that import each other in a circle, for types only as well; empty: there are none."""
+    graph = {
+        module: {name for _, name in imports_of(source) if name in sources and name != "stoker"}
+        for module, source in sources.items()
+    }
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_modules_import_each_other() -> None:
+    assert circle_of({module: path.read_text() for module, path in modules()}) == []
+
+
+def test_a_circle_is_found() -> None:
+    one, two = "if TYPE_CHECKING:\n    from stoker.a.two import B", "from stoker.a.one import A"
+    assert set(circle_of({"stoker.a.one": one, "stoker.a.two": two})) == {"stoker.a.one", "stoker.a.two"}
 
 
 def test_every_package_is_in_a_layer() -> None:

@@ -86,6 +86,11 @@ class BatchQueue(Generic[T]):
         return len(self._items) / self._capacity
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether the consumer waits for an item."""
+        return self._reader is not None
+
+    @property
     def n_waiting(self) -> int:
         """How many producers wait for room."""
         return len(self._waiting)

@@ -6,11 +6,13 @@ noise when nobody listens: failures are reported by the session, not here.
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar, cast
+import contextlib
+from collections.abc import Callable, Generator
+from typing import Any, Generic, TypeVar, cast
 
 import anyio
 
-__all__ = ["Reply"]
+__all__ = ["OpenReplies", "Reply"]
 
 T = TypeVar("T")
 
@@ -53,3 +55,27 @@ class Reply(Generic[T]):
         self.is_set = True
         if self._event is not None:
             self._event.set()
+
+
+class OpenReplies:
+    """The replies that callers wait for at the moment; all get an error once no answer can come."""
+
+    def __init__(self) -> None:
+        self._replies: set[Reply[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._replies)
+
+    @contextlib.contextmanager
+    def waiting(self, reply: Reply[Any]) -> Generator[None]:
+        """Count this reply as open while the block runs."""
+        self._replies.add(reply)
+        try:
+            yield
+        finally:
+            self._replies.discard(reply)
+
+    def fail(self, error: Callable[[], Exception]) -> None:
+        """Answer each with an error of its own."""
+        for reply in self._replies:
+            reply.fail(error())

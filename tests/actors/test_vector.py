@@ -418,7 +418,7 @@ async def test_one_that_is_stuck_is_told_of_once_and_not_twice_by_the_session(
                     await anyio.lowlevel.checkpoint()
                 await anyio.sleep(0.3)  # time for a second look
                 released.set()
-            assert session.engine.watch.supervised == set()
+            assert session.supervised_actors == set()
     assert caplog.text.count("has not moved") == 1
     assert session.total_steps == 30
 

@@ -54,7 +54,7 @@ def test_without_a_terminal_progress_is_plain_lines(trained: Any) -> None:
     assert "\x1b" not in trained.stderr
     lines = [line for line in trained.stderr.splitlines() if "/1,200 steps" in line]
     assert lines, trained.stderr
-    for word in ("1,200/1,200 steps", "/s", "reward ", "length ", "eval ", "(best ", "epsilon ", "loss "):
+    for word in ("1,200/1,200 steps", "/s", "reward ", "length ", "eval ", "(best ", "exploration ", "loss "):
         assert word in lines[-1]
 
 

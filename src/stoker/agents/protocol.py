@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import msgspec
+
 from stoker.types import ActMode, ActorId, Experience
 
 __all__ = [
     "ChangesByActing",
     "ChecksInput",
     "CountsOptSteps",
+    "HasConfig",
     "HasReplay",
     "LearningAgent",
     "Policy",
@@ -22,6 +25,7 @@ __all__ = [
     "RebuildsReplay",
     "ReplayState",
     "ReportsExploration",
+    "config_of",
 ]
 
 
@@ -201,6 +205,16 @@ class CountsOptSteps(Protocol):
 
 
 @runtime_checkable
+class HasConfig(Protocol):
+    """An agent that is made from a config, which recorders log and ``config.json`` keeps."""
+
+    @property
+    def config(self) -> msgspec.Struct:
+        """The settings that it was made with."""
+        ...
+
+
+@runtime_checkable
 class ReportsExploration(Protocol):
     """An agent whose amount of exploration is one number, which is recorded and passed on with each step."""
 
@@ -246,3 +260,9 @@ class ChecksInput(Protocol):
             InvalidExperience: A shape or dtype is wrong, or a value is not finite.
         """
         ...
+
+
+def config_of(agent: LearningAgent) -> msgspec.Struct | None:
+    """The config that an agent was made with; None: it has none, or one of another kind."""
+    config: object = agent.config if isinstance(agent, HasConfig) else None
+    return config if isinstance(config, msgspec.Struct) else None

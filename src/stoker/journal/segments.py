@@ -14,7 +14,7 @@ from typing import Any, cast
 import msgspec
 from msgspec.msgpack import Ext
 
-from stoker.journal import codec
+import stoker.journal.codec as codec
 from stoker.journal.codec import Form
 from stoker.journal.events import EpisodeEnded, EpisodeStarted, JournalEvent
 from stoker.journal.frames import frame

@@ -14,9 +14,9 @@ from typing import Any, cast
 
 import msgspec
 
+import stoker.runs.naming as naming
 from stoker.errors import CheckpointCorrupt, JournalBroken, RunBroken
 from stoker.journal import JournalReport
-from stoker.runs import naming
 from stoker.runs.bests import Score
 from stoker.runs.finding import METADATA
 from stoker.runs.findings import Finding

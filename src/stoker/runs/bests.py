@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import stoker.runs.naming as naming
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound
-from stoker.runs import naming
 from stoker.runs.checkpoints import remove_all
 from stoker.writer import files, load_checkpoint, publish_checkpoint
 

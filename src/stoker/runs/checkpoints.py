@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import stoker.runs.naming as naming
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError, WriteFailed
-from stoker.runs import naming
 from stoker.runs.retention import Retention
 from stoker.writer import files, load_checkpoint, publish_checkpoint, verify_checkpoint
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import stoker.runs.naming as naming
 from stoker.errors import RunDirectoryError
-from stoker.runs import naming
 from stoker.runs.documents import read_json
 from stoker.runs.metadata import RunMetadata
 from stoker.writer import files

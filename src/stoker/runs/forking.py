@@ -15,9 +15,9 @@ from typing import IO, Any
 import msgspec
 from anyio import to_thread
 
+import stoker.runs.naming as naming
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, JournalBroken, RunBroken, StokerError
 from stoker.journal import JOURNAL, Journal
-from stoker.runs import naming
 from stoker.runs.bests import Score, best_of
 from stoker.runs.checkpoints import remove_all, step_of
 from stoker.runs.documents import write_json

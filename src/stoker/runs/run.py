@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import msgspec
 from anyio import to_thread
 
+import stoker.runs.naming as naming
 from stoker.errors import ConfigError, RunBroken, RunDirectoryError, RunNotFound
 from stoker.plain import LARGEST_INT, check_actor_id, shown
 from stoker.recorders import row_value
-from stoker.runs import naming
 from stoker.runs.documents import read_json, write_json
 from stoker.runs.finding import is_run, read_metadata, runs_below
 from stoker.runs.metadata import (

@@ -14,9 +14,9 @@ from typing import Any
 
 from anyio import to_thread
 
+import stoker.runs.naming as naming
 from stoker.errors import CheckpointNotFound, ConfigError, RunLocked
 from stoker.journal import JOURNAL, Journal, segment_name
-from stoker.runs import naming
 from stoker.runs.bests import Bests
 from stoker.runs.checkpoints import Checkpoints, remove_all
 from stoker.runs.finding import METADATA, read_metadata

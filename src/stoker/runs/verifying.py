@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import stoker.runs.naming as naming
 from stoker.errors import CheckpointNotFound, RunDirectoryError, StokerError
 from stoker.journal import JournalReport
-from stoker.runs import naming
 from stoker.runs.agreeing import Rows, SavedPoint, saved_point, what_disagrees
 from stoker.runs.bests import Score, best_of
 from stoker.runs.documents import read_json

@@ -7,14 +7,16 @@ event queue --> learner (in its own thread) --> rows, journal, checkpoints --> w
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import Any, assert_never
 
 import anyio
 
 from stoker.exits import Contained
+from stoker.recorders import Recording
 from stoker.replies import Reply
+from stoker.runs import Retention, TrainingRun
 from stoker.session.events import (
     BarrierReached,
     CheckpointStaged,
@@ -29,12 +31,10 @@ from stoker.session.events import (
     RowReady,
     SnapshotTaken,
 )
+from stoker.session.parts import Parts
 from stoker.session.snapshot import PolicySnapshot
-from stoker.threads import CallSoon, DedicatedThread, call_soon_here
+from stoker.threads import CallSoon, call_soon_here
 from stoker.writer import AppendLog, RowLog
-
-if TYPE_CHECKING:
-    from stoker.session.engine import Engine
 
 __all__ = ["Consumer"]
 
@@ -46,27 +46,31 @@ class Consumer:
     """Empties the event queue into the learner, and the learner into the writer.
 
     Args:
-        engine: whose; its queue, learner, writer and run are used.
-        thread: where the learner works.
+        parts: the session's; the queue is emptied, the writer filled.
+        run: where rows and checkpoints go; None: nowhere.
+        retention: which checkpoints of the run are kept.
+        recording: where records of the metrics go, beside the run.
+        saved_best: the best evaluated mean and its step, as far as that policy is on disk.
     """
 
-    def __init__(self, engine: Engine, thread: DedicatedThread) -> None:
-        self.is_idle = False
-        """Whether it waits for events and nothing else."""
+    def __init__(
+        self,
+        parts: Parts,
+        run: TrainingRun | None,
+        retention: Retention,
+        recording: Recording,
+        saved_best: Callable[[], tuple[float, int] | None],
+    ) -> None:
         self.due: PolicySnapshot | None = None
         """The newest snapshot that is to be evaluated."""
         self.due_changed = anyio.Event()
-        self._engine = engine
-        self._learner = engine.learner
-        self._writer = engine.writer
-        self._run = engine.run
-        self._thread = thread
+        self._parts = parts
+        self._learner, self._writer, self._thread = parts.learner, parts.writer, parts.thread
+        self._run = run
+        self._retention = retention
+        self._recording = recording
+        self._saved_best = saved_best
         self._publishing: Reply[None] | None = None
-
-    @property
-    def since(self) -> float | None:
-        """When the learner's present call began, in monotonic seconds; None: it has none."""
-        return self._thread.since
 
     async def run(self) -> None:
         """Consume until the queue is closed and empty; then save, unless that is done already.
@@ -76,7 +80,7 @@ class Consumer:
         """
         learner = self._learner
         await self._deliver()
-        while batch := await self._next_batch():
+        while batch := await self._parts.queue.take():
             while batch or learner.is_checkpoint_due:
                 if learner.is_checkpoint_due:
                     await self._save()
@@ -91,13 +95,6 @@ class Consumer:
         """Let the callers of ``next_evaluation`` look again: a snapshot is due, or the session is done."""
         self.due_changed.set()
         self.due_changed = anyio.Event()
-
-    async def _next_batch(self) -> Sequence[Event]:
-        self.is_idle = True
-        try:
-            return await self._engine.queue.take()
-        finally:
-            self.is_idle = False
 
     async def _learn(self, batch: Sequence[Event]) -> Sequence[Event]:
         """Let the learner take events in; return those that it has left over."""
@@ -115,7 +112,7 @@ class Consumer:
 
         So the learner does not stand still while the event loop finds the time to give it more.
         """
-        learner, queue = self._learner, self._engine.queue
+        learner, queue = self._learner, self._parts.queue
         until = time.monotonic() + AWAY_S
         while True:
             rest = learner.process(batch)
@@ -132,7 +129,7 @@ class Consumer:
     async def _save(self) -> None:
         """Copy the state, once the copy before is on disk: there is room for one, however slow the disk."""
         if self._publishing is not None:
-            with self._engine.told_of_the_end(self._publishing):
+            with self._parts.replies.waiting(self._publishing):
                 await self._publishing.wait()
         await self._thread.run(self._learner.stage_checkpoint)
         await self._deliver()
@@ -161,12 +158,12 @@ class Consumer:
                         some = await self._hand_over(some)
                         await self._write_counters()
                         self._publishing = Reply() if reply is None else reply
-                        work = partial(run.publish_step, staged, step, self._engine.retention)
+                        work = partial(run.publish_step, staged, step, self._retention)
                         await writer.submit(work, self._publishing, name=f"writing step_{step}.pt")
                 case Recorded(total_steps, record):
-                    self._engine.recording.put(total_steps, record)
+                    self._recording.put(total_steps, record)
                 case LimitReached():
-                    self._engine.intake.end()
+                    self._parts.intake.end()
                 case OptimizationDone(done, reply):
                     reply.set(done)
                 case BarrierReached(reply):
@@ -179,9 +176,9 @@ class Consumer:
                 case _:
                     assert_never(effect)
         await self._hand_over(some)
-        if self._engine.intake.is_full:  # reached by counting, which wakes nobody
+        if self._parts.intake.is_full:  # reached by counting, which wakes nobody
             self.wake_evaluators()
-        self._engine.pace.moved()
+        self._parts.pace.moved()
 
     async def _hand_over(self, some: _Together) -> _Together:
         """Give the writer what has come together, the journal before the rows; return an empty one."""
@@ -199,7 +196,7 @@ class Consumer:
     async def _write_counters(self) -> None:
         if (run := self._run) is not None:
             learner = self._learner
-            run.metadata = run.counted(learner.total_steps, learner.total_episodes, self._engine.saved_best)
+            run.metadata = run.counted(learner.total_steps, learner.total_episodes, self._saved_best())
             await self._writer.replace(run.metadata_path, run.metadata)
 
 

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import msgspec
 
+from stoker.agents.protocol import config_of
 from stoker.recorders import RunContext, flat_params
 from stoker.runs import TrainingRun
 from stoker.session.config import SessionConfig
-
-if TYPE_CHECKING:
-    from stoker.session.learner import Learner
+from stoker.session.state import TrainingState
 
 __all__ = ["context_of"]
 
 
-def context_of(learner: Learner, run: TrainingRun | None, config: SessionConfig) -> RunContext:
+def context_of(learner: TrainingState, run: TrainingRun | None, config: SessionConfig) -> RunContext:
     """Which run it is, from where it goes on, and with what settings."""
-    agent_config: Any = getattr(learner.agent, "config", None)
     settings: dict[str, Any] = {"agent_type": type(learner.agent).__name__}
-    if isinstance(agent_config, msgspec.Struct):
+    if (agent_config := config_of(learner.agent)) is not None:
         settings["agent"] = msgspec.to_builtins(agent_config)
     settings["session"] = cast("dict[str, Any]", msgspec.to_builtins(config))
     params = flat_params(settings)

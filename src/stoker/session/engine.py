@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Generator
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import anyio
 from anyio import get_cancelled_exc_class
@@ -22,7 +22,7 @@ from stoker.errors import SessionClosed, SessionError, SessionFailed
 from stoker.exits import Contained
 from stoker.queues import BatchQueue
 from stoker.recorders import Outcome, Recording
-from stoker.replies import Reply
+from stoker.replies import OpenReplies, Reply
 from stoker.runs import Retention, TrainingRun
 from stoker.session.config import SessionConfig
 from stoker.session.consuming import Consumer
@@ -32,6 +32,7 @@ from stoker.session.intake import Intake
 from stoker.session.learner import Learner
 from stoker.session.opening import Opened
 from stoker.session.pacing import Pace, Progress
+from stoker.session.parts import Parts
 from stoker.session.snapshot import PolicySnapshot
 from stoker.session.turns import Turn
 from stoker.session.watching import Watch
@@ -112,23 +113,32 @@ class Engine:
             self._progress,
             lambda: self.intake.accepted_steps,
             config.actor_timeout_s,
-            lambda: self.failure is not None or self.intake.is_full or self.queue.is_closed,
+            lambda: self.intake.is_full or self.queue.is_closed,
         )
-        self.intake.on_end.append(self.pace.moved)
         self.writer = Writer(
             sync_interval_s=config.flush_interval_s,
             sync_bytes=config.flush_bytes,
             replace_interval_s=config.metadata_interval_s,
         )
-        self.consumer = Consumer(self, thread)
-        self.intake.on_end.append(self.consumer.wake_evaluators)
-        self.watch = Watch(self)
+        self.parts = parts = Parts(
+            learner,
+            thread,
+            self.queue,
+            self.intake,
+            self.inference,
+            self.pace,
+            self.writer,
+            OpenReplies(),
+            set(),
+        )
+        self.consumer = Consumer(parts, run, self.retention, recording, lambda: self.saved_best)
+        self.intake.on_end += (self.pace.moved, self.consumer.wake_evaluators)
+        self.watch = Watch(parts, config, self.fail)
         self._thread = thread
         self._ending = anyio.Event()
         self._ended_by: BaseException | None = None
         self._on_failure: list[Callable[[], None]] = []
         self._drained, self._written, self._recorded = anyio.Event(), anyio.Event(), anyio.Event()
-        self._replies: set[Reply[Any]] = set()
         self._shields: dict[str, anyio.CancelScope] = {}
 
     async def live(self) -> None:
@@ -198,7 +208,7 @@ class Engine:
     async def request(self, request: Callable[[Reply[T]], Event]) -> T:
         """Send an event that asks for an answer, in its place among the others, and wait for it."""
         reply: Reply[T] = Reply()
-        with self.told_of_the_end(reply):
+        with self.parts.replies.waiting(reply):
             await self.queue.put(request(reply))
             return await reply.wait()
 
@@ -211,7 +221,7 @@ class Engine:
             handed_in: called when nothing can keep it from being done but a dying disk.
         """
         reply: Reply[None] = Reply()
-        with self.told_of_the_end(reply):
+        with self.parts.replies.waiting(reply):
             await self.writer.submit(work, reply, name=name)
             handed_in()
             await reply.wait()
@@ -225,20 +235,6 @@ class Engine:
     def is_over(self) -> bool:
         """Whether everything that was accepted has been written."""
         return self._written.is_set()
-
-    @property
-    def n_asking(self) -> int:
-        """How many callers wait for an answer of the learner or the writer."""
-        return len(self._replies)
-
-    @contextlib.contextmanager
-    def told_of_the_end(self, reply: Reply[Any]) -> Generator[None]:
-        """Whoever waits for this reply is told when a part dies or the session ends."""
-        self._replies.add(reply)
-        try:
-            yield
-        finally:
-            self._replies.discard(reply)
 
     async def next_evaluation(self) -> PolicySnapshot | None:
         """Wait for the next snapshot that is due; the newest, if several were; None: no more will come."""
@@ -302,8 +298,7 @@ class Engine:
         self.queue.close(failed)
         self.inference.close(failed)
         self.writer.close(failed)
-        for reply in self._replies:
-            reply.fail(failed())
+        self.parts.replies.fail(failed)
         self.consumer.due_changed.set()
         for name, shield in self._shields.items():
             if name == part or name not in _FINISHING:
@@ -323,8 +318,7 @@ class Engine:
         await self.recording.close(self._outcome())
         await self._recorded.wait()
         self.inference.close(lambda: SessionClosed("act", entered=True))
-        for reply in self._replies:
-            reply.fail(SessionClosed("wait", entered=True))
+        self.parts.replies.fail(lambda: SessionClosed("wait", entered=True))
 
     def _outcome(self) -> Outcome:
         if self.failure is not None:

@@ -12,9 +12,9 @@ from typing import Any
 
 import anyio
 
+import stoker.session.saving as saving
 from stoker.errors import ConfigError
 from stoker.runs import TrainingRun
-from stoker.session import saving
 from stoker.session.engine import Engine
 from stoker.session.events import EvalEpisodeEnded
 from stoker.session.snapshot import PolicySnapshot

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from stoker.session.learner import Learner
+from stoker.session.parts import Parts
 from stoker.types import ActorId
-
-if TYPE_CHECKING:
-    from stoker.session.engine import Engine
 
 __all__ = ["Health", "SilentActor", "health_of", "silent_actors", "stuck_line"]
 
@@ -65,49 +63,52 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     waits: tuple[str, ...]
 
 
-def health_of(engine: Engine, now: float) -> Health:
+def health_of(
+    parts: Parts, failure: tuple[str, BaseException] | None, *, is_over: bool, now: float
+) -> Health:
     """Look at a session that was started.
 
     Args:
-        engine: its running parts.
+        parts: its running parts.
+        failure: the part that failed and its error, if one did.
+        is_over: whether everything that was accepted has been written.
         now: in monotonic seconds.
     """
-    since = engine.consumer.since
+    queue, writer_part = parts.queue, parts.writer
+    since = parts.thread.since
     learner_s = None if since is None else now - since
-    doing = engine.writer.doing
+    doing = writer_part.doing
     writer, writer_s = (None, 0.0) if doing is None else (doing[0], now - doing[1])
-    n_observing, n_acting = engine.queue.n_waiting, engine.inference.n_waiting
-    silent = () if engine.is_over else silent_actors(engine, now)
+    n_observing, n_acting, n_asking = queue.n_waiting, parts.inference.n_waiting, len(parts.replies)
+    silent = () if is_over else silent_actors(parts, now)
     waits: list[str] = []
     learning = "" if learner_s is None else f", which has been in one call for {learner_s:.1f} s"
     writing = "" if writer is None else f", which has been {writer} for {writer_s:.1f} s"
     if n_observing:
         waits.append(f"{_callers(n_observing)} in observe: the queue is full, before the learner{learning}")
     if n_acting:
-        began = engine.inference.since
+        began = parts.inference.since
         passing = "" if began is None else f", the present one has been computing for {now - began:.1f} s"
         waits.append(f"{_callers(n_acting)} in act for a forward pass{passing}")
-    if engine.n_asking:
-        behind = (
-            f"behind the learner{learning}" if len(engine.queue) or learning else f"for the writer{writing}"
-        )
-        waits.append(f"{_callers(engine.n_asking)} for an answer {behind}")
-    if len(engine.writer) and learner_s is None and len(engine.queue):
+    if n_asking:
+        behind = f"behind the learner{learning}" if len(queue) or learning else f"for the writer{writing}"
+        waits.append(f"{_callers(n_asking)} for an answer {behind}")
+    if len(writer_part) and learner_s is None and len(queue):
         waits.append(f"the learner waits for the writer{writing}")
     waits += [
         f"actor {one.actor_id!r} has not stepped for {one.silent_s:.0f} s; {one.last_event}" for one in silent
     ]
     return Health(
-        is_running=engine.failure is None and not engine.is_over,
-        failure=None if engine.failure is None else f"{engine.failure[0]}: {engine.failure[1]}",
+        is_running=failure is None and not is_over,
+        failure=None if failure is None else f"{failure[0]}: {failure[1]}",
         learner_s=learner_s,
         writer=writer,
         writer_s=writer_s,
-        n_events_waiting=len(engine.queue),
-        n_writes_waiting=len(engine.writer),
+        n_events_waiting=len(queue),
+        n_writes_waiting=len(writer_part),
         n_observing=n_observing,
         n_acting=n_acting,
-        n_asking=engine.n_asking,
+        n_asking=n_asking,
         silent=silent,
         waits=tuple(waits),
     )
@@ -137,28 +138,26 @@ def stuck_line(health: Callable[[], Health], *, loop_turns: bool = True) -> str:
     return "; ".join(busy) or "an environment or an evaluation has not come back"
 
 
-def silent_actors(engine: Engine, now: float, at_least_s: float = _LEAST_S) -> tuple[SilentActor, ...]:
+def silent_actors(parts: Parts, now: float, at_least_s: float = _LEAST_S) -> tuple[SilentActor, ...]:
     """Actors in an episode that wait for nothing of the session, the longest silent first; at most 100."""
-    learner = engine.learner
+    learner = parts.learner
     # With lockstep those who take turns wait for each other.
-    in_turns = engine.watch.supervised if learner.is_lockstep else frozenset[ActorId]()
+    in_turns = parts.supervised if learner.is_lockstep else frozenset[ActorId]()
     found = [
         (learner.attendance.seen_at.get(actor_id, now), actor_id)
         for actor_id in list(learner.attendance.running)
-        if not engine.intake.is_waiting(actor_id) and actor_id not in in_turns
+        if not parts.intake.is_waiting(actor_id) and actor_id not in in_turns
     ]
     found = sorted((pair for pair in found if now - pair[0] >= at_least_s), key=lambda pair: pair[0])
     return tuple(
-        SilentActor(actor_id, now - seen_at, _last_event(engine, actor_id))
+        SilentActor(actor_id, now - seen_at, _last_event(learner, actor_id))
         for seen_at, actor_id in found[:_SHOWN]
     )
 
 
-def _last_event(engine: Engine, actor_id: ActorId) -> str:
-    number = engine.learner.attendance.episodes.get(actor_id, 0) + 1
-    return (
-        f"its last event was in its episode {number}, before event {engine.learner.n_events} of the session"
-    )
+def _last_event(learner: Learner, actor_id: ActorId) -> str:
+    number = learner.attendance.episodes.get(actor_id, 0) + 1
+    return f"its last event was in its episode {number}, before event {learner.n_events} of the session"
 
 
 def _callers(count: int) -> str:

@@ -15,13 +15,12 @@ from typing import Any, assert_never, cast
 
 import msgspec
 
-from stoker.agents.protocol import CountsOptSteps, LearningAgent
+import stoker.session.saving as saving
+from stoker.agents.protocol import LearningAgent
 from stoker.errors import InvalidExperience
 from stoker.plain import plain_number, plain_text
 from stoker.replies import Reply
 from stoker.runs import TrainingRun
-from stoker.session import saving
-from stoker.session.attendance import Attendance
 from stoker.session.config import LearningPeriods, SessionConfig
 from stoker.session.events import (
     BarrierReached,
@@ -47,10 +46,9 @@ from stoker.session.events import (
     SnapshotTaken,
 )
 from stoker.session.journaling import EventJournal
-from stoker.session.metrics import TrainingMetrics
 from stoker.session.policies import PolicyBuffer
 from stoker.session.snapshot import PolicySnapshot
-from stoker.session.staleness import Staleness
+from stoker.session.state import TrainingState
 from stoker.session.triggers import Triggers
 from stoker.stats import StatsTracker
 from stoker.types import ActorId, Experience
@@ -61,7 +59,7 @@ __all__ = ["Learner"]
 logger = logging.getLogger("stoker.session")
 
 
-class Learner:
+class Learner(TrainingState):
     """Owns the agent, the counters and the stats while a session runs.
 
     Its attributes may be read from anywhere and are written by ``process`` alone.
@@ -82,41 +80,19 @@ class Learner:
         run: TrainingRun | None,
         statistics: Sequence[str] = (),
     ) -> None:
-        self.agent = agent
-        self.stats = stats
-        self.total_steps = agent.total_steps
-        self.total_episodes = 0
-        self.opt_steps = agent.opt_steps if isinstance(agent, CountsOptSteps) else 0
-        self.n_events = 0
-        """Steps, episode starts and episode ends consumed, over all attempts: what a journal counts."""
-        self.eval_episodes = 0
-        """Rows of evaluation episodes, over all attempts."""
-        self.kept_steps = 0
-        """Environment steps that nothing was learned from as they came: those of a data set, say."""
-        self.n_records = 0
-        """Rows of metrics, over all attempts."""
-        self.attendance = Attendance()
-        """The actors and their running episodes."""
-        self.journal: EventJournal | None = None
-        self.is_lockstep = config.lockstep
+        super().__init__(agent, config, stats, run, statistics)
         self.is_checkpoint_due = False
         """Whether ``stage_checkpoint`` is to be called before any further event."""
         self.metrics: Mapping[str, float] = {}
         """What the last optimisation step had to say."""
         self.standing = (self.total_steps, self.opt_steps)
         """Both counters, read as one; while it learns, as they will be when it has."""
-        self.book = TrainingMetrics(is_kept=config.records, statistics=statistics)
-        """What the next record will say."""
-        self.staleness = Staleness()
-        """How old the policies are whose transitions were learned since the last record."""
         self.busy_s = 0.0
         """Seconds spent in ``process``."""
         self._config = config
         self._counts_staleness = config.keeps_versions
-        self._run = run
         self._effects: list[Effect] = []
         self._area = StagingArea()
-        self._saved_at: tuple[int, ...] | None = None  # what the last staged checkpoint had counted
         self._checkpoint_reply: Reply[None] | None = None
         self._acting: dict[str, Any] = {}  # with lockstep: what acting changes, behind the last step
         self._triggers = Triggers(config, self.total_steps, 0, has_run=run is not None)
@@ -133,7 +109,7 @@ class Learner:
         self.attendance.begin()
         self._published_at = self.total_steps
         self.standing = (self.total_steps, self.opt_steps)
-        has_run = self._run is not None
+        has_run = self.run is not None
         self._triggers = Triggers(self._config, self.total_steps, self.opt_steps, has_run=has_run)
         self.book.begin(self)
         return self.policies
@@ -143,20 +119,6 @@ class Learner:
         """Whether ``max_opts`` leaves anything to do."""
         return self._triggers.may_learn
 
-    def note_saved(self) -> None:
-        """Take the present point as saved: it came from a checkpoint."""
-        self._saved_at = self._counts()
-
-    @property
-    def attempt(self) -> int:
-        """The number of the run's present attempt; 0 without a run."""
-        return 0 if self._run is None else self._run.attempt
-
-    @property
-    def run_started_at(self) -> str | None:
-        """When the run was created (ISO 8601), by which its checkpoints are known; None without a run."""
-        return None if self._run is None else self._run.metadata.started_at.isoformat()
-
     @property
     def periods(self) -> LearningPeriods:
         """When it learns."""
@@ -165,7 +127,7 @@ class Learner:
     def with_periods(self, periods: LearningPeriods) -> Learner:
         """A learner that goes on from here, with the same agent, and learns at other times."""
         config = msgspec.structs.replace(self._config, **periods._asdict())
-        other = Learner(self.agent, config, self.stats, self._run)
+        other = Learner(self.agent, config, self.stats, self.run)
         for name in ("total_episodes", "opt_steps", "n_events", "eval_episodes", "n_records", "kept_steps"):
             setattr(other, name, getattr(self, name))
         other.attendance.restore(self.attendance.episodes, self.attendance.running)
@@ -225,7 +187,7 @@ class Learner:
 
     def finish(self) -> None:
         """Let a final checkpoint be due, unless the last one was taken at this very point."""
-        if self._run is not None and self._saved_at != self._counts():
+        if self.run is not None and not self.is_saved:
             self.is_checkpoint_due = True
 
     def stage_checkpoint(self) -> None:
@@ -235,7 +197,7 @@ class Learner:
         staged = saving.step_state(self, self._area, self._acting)
         self._effects.append(CheckpointStaged(staged, self.total_steps, self._checkpoint_reply))
         self.is_checkpoint_due, self._checkpoint_reply = False, None
-        self._saved_at = self._counts()
+        self.note_saved()
         self.busy_s += time.perf_counter() - started
 
     def _feed(self, batch: Sequence[Event], start: int) -> int:
@@ -316,7 +278,7 @@ class Learner:
             self._record(self.total_steps, self.book.flush(self))
         if due.limit:
             self._effects.append(LimitReached())
-        if due.checkpoint and self._run is not None:
+        if due.checkpoint and self.run is not None:
             self.is_checkpoint_due = True
 
     def _record(self, total_steps: int, record: Mapping[str, Any]) -> None:
@@ -326,10 +288,10 @@ class Learner:
         """
         self._tell_unwritten(record)
         self._effects.append(Recorded(total_steps if self._config.opt_interval else self.opt_steps, record))
-        row = None if self._run is None else self._run.metrics_row(total_steps, self.opt_steps, record)
-        if self._run is not None and row is not None:
+        row = None if self.run is None else self.run.metrics_row(total_steps, self.opt_steps, record)
+        if self.run is not None and row is not None:
             self.n_records += 1
-            self._effects.append(RowReady(self._run.metrics_log, row))
+            self._effects.append(RowReady(self.run.metrics_log, row))
 
     def _publish(self) -> None:
         """Hand the weights and the exploration of this point to those who act."""
@@ -345,10 +307,10 @@ class Learner:
                 self._end_episode(event)
             case EvalEpisodeEnded(record, total_steps):
                 self.eval_episodes += 1
-                if self._run is not None:
+                if self.run is not None:
                     steps = self.total_steps if total_steps is None else total_steps
-                    row = self._run.eval_row(record, steps)
-                    self._effects.append(RowReady(self._run.eval_log, row))
+                    row = self.run.eval_row(record, steps)
+                    self._effects.append(RowReady(self.run.eval_log, row))
             case FlushRequested(reply):
                 self._effects.append(FlushReached(reply))
             case BarrierRequested(reply):
@@ -397,9 +359,9 @@ class Learner:
         self.total_episodes += 1
         self.book.ended(record)
         self.stats.update(record, event.actor_id)
-        if self._run is not None:
-            row = self._run.train_row(record, self.total_steps, self.total_episodes, event.actor_id)
-            self._effects.append(RowReady(self._run.train_log, row))
+        if self.run is not None:
+            row = self.run.train_row(record, self.total_steps, self.total_episodes, event.actor_id)
+            self._effects.append(RowReady(self.run.train_log, row))
         self.agent.on_episode_start(event.actor_id)
 
     def _tell_unwritten(self, record: Mapping[str, Any]) -> None:
@@ -426,9 +388,6 @@ class Learner:
     def _write_journal(self) -> None:
         if self.journal is not None:
             self._effects += (JournalWritten(log, data) for log, data in self.journal.take())
-
-    def _counts(self) -> tuple[int, ...]:
-        return self.n_events, self.eval_episodes, self.n_records, self.opt_steps
 
     def _note_acting(self) -> None:
         """With lockstep: keep what acting changes, as it is behind the last step and before the next one."""

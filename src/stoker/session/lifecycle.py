@@ -135,7 +135,7 @@ class Lifecycle(Readings):
     @property
     def supervised_actors(self) -> set[ActorId]:
         """Actors whose silence somebody else watches: add their ids, and the session does not."""
-        return self.engine.watch.supervised
+        return self.engine.parts.supervised
 
     def take_resume_point(self) -> Turn:
         """With ``lockstep``, after a resume: the running episodes, for those who go on with them; once."""

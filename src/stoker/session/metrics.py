@@ -9,21 +9,29 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from stoker.agents.protocol import ReportsExploration
+from stoker.agents.protocol import LearningAgent, ReportsExploration
 from stoker.errors import ConfigError
 from stoker.recorders import Histogram, Metrics, Record, checked_record
+from stoker.session.staleness import Staleness
 from stoker.stats import EpisodeRecord
-
-if TYPE_CHECKING:
-    from stoker.session.learner import Learner
 
 __all__ = ["TrainingMetrics"]
 
 logger = logging.getLogger("stoker.session")
 _WINDOW = 100
 """Episodes that ``rollout`` values are means of, as in Stable-Baselines3."""
+
+
+class _Counts(Protocol):
+    """The counters of a learner."""
+
+    agent: LearningAgent
+    total_steps: int
+    total_episodes: int
+    opt_steps: int
+    staleness: Staleness
 
 
 class TrainingMetrics:
@@ -77,11 +85,11 @@ class TrainingMetrics:
         """Take a training episode into the window."""
         self._episodes.append((record.total_reward, record.length))
 
-    def begin(self, learner: Learner) -> None:
+    def begin(self, learner: _Counts) -> None:
         """Rates are those from here on."""
         self._since, self._steps, self._opt_steps = time.monotonic(), learner.total_steps, learner.opt_steps
 
-    def flush(self, learner: Learner) -> Record:
+    def flush(self, learner: _Counts) -> Record:
         """Everything since the last record, and where the training stands."""
         now = time.monotonic()
         elapsed_s = max(now - self._since, 1e-9)

@@ -180,7 +180,8 @@ class Readings:
         """
         if self._engine is None:
             raise SessionClosed("health", entered=False)
-        return health_of(self.engine, time.monotonic())
+        engine = self._engine
+        return health_of(engine.parts, engine.failure, is_over=engine.is_over, now=time.monotonic())
 
     def stats_summary(self, actor_id: ActorId | None = None) -> dict[str, float]:
         """The stats over all training episodes, or over those of one actor."""

@@ -9,23 +9,21 @@ Nothing is guessed: what cannot be given back is an error, and the caller goes o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stoker.agents.protocol import HasReplay, LearningAgent, RebuildsReplay
 from stoker.errors import ConfigError, JournalBroken, RunBroken
 from stoker.journal import Journal
 from stoker.session.saving import FORMAT, agent_type
+from stoker.session.state import TrainingState
 from stoker.types import Experience
-
-if TYPE_CHECKING:
-    from stoker.session.learner import Learner
 
 __all__ = ["restore"]
 
 _CHUNK = 1024
 
 
-def restore(learner: Learner, state: Mapping[str, Any], journal: Journal) -> None:
+def restore(learner: TrainingState, state: Mapping[str, Any], journal: Journal) -> None:
     """Let the learner and its agent become what a step checkpoint holds. Blocks.
 
     Raises:

@@ -11,13 +11,11 @@ give them back. ``stoker.session.restoring`` is the way back.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stoker.agents.protocol import ChangesByActing, HasReplay, LearningAgent, RebuildsReplay
+from stoker.session.state import TrainingState
 from stoker.writer import StagingArea, stage
-
-if TYPE_CHECKING:
-    from stoker.session.learner import Learner
 
 __all__ = ["FORMAT", "acting_state", "agent_state", "agent_type", "best_state", "step_state", "weights_state"]
 
@@ -37,7 +35,7 @@ def acting_state(agent: LearningAgent) -> dict[str, Any]:
     return {name: stage(state[name], f"agent[{name!r}]") for name in agent.acting_state}
 
 
-def step_state(learner: Learner, area: StagingArea, acting: Mapping[str, Any]) -> dict[str, Any]:
+def step_state(learner: TrainingState, area: StagingArea, acting: Mapping[str, Any]) -> dict[str, Any]:
     """Copy all that a resume needs into the staging area, whose last content is given up.
 
     Args:
@@ -65,7 +63,7 @@ def step_state(learner: Learner, area: StagingArea, acting: Mapping[str, Any]) -
     return area.stage(state)
 
 
-def _journal_position(learner: Learner) -> dict[str, Any] | None:
+def _journal_position(learner: TrainingState) -> dict[str, Any] | None:
     """Where the journal stands, and from where it is needed; None without a journal."""
     agent, journal = learner.agent, learner.journal
     if journal is None:
@@ -88,7 +86,7 @@ def _journal_position(learner: Learner) -> dict[str, Any] | None:
     }
 
 
-def weights_state(learner: Learner) -> dict[str, Any]:
+def weights_state(learner: TrainingState) -> dict[str, Any]:
     """Stage the agent without its replay: what ``best`` needs."""
     return {**_header(learner, "weights"), "agent": stage(learner.agent.state_dict(), "agent")}
 
@@ -109,7 +107,7 @@ def best_state(weights: Mapping[str, Any], value: float, total_steps: int) -> di
     return {**weights, "kind": "best", "best": {"value": value, "total_steps": total_steps}}
 
 
-def _header(learner: Learner, kind: str) -> dict[str, Any]:
+def _header(learner: TrainingState, kind: str) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "kind": kind,

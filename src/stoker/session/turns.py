@@ -7,15 +7,13 @@ environment with the episode's seed and doing its actions again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from stoker.journal import EpisodeStarted, Journal
+from stoker.session.state import TrainingState
 from stoker.types import ActorId, Experience
-
-if TYPE_CHECKING:
-    from stoker.session.learner import Learner
 
 __all__ = ["RunningEpisode", "Turn", "read_turn"]
 
@@ -51,7 +49,7 @@ class Turn(msgspec.Struct, frozen=True):
     last_actor: ActorId | None = None
 
 
-def read_turn(learner: Learner, journal: Journal) -> Turn:
+def read_turn(learner: TrainingState, journal: Journal) -> Turn:
     """The running episodes of a learner that was just restored. Blocks.
 
     Raises:

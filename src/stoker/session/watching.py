@@ -12,18 +12,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 import anyio
 import msgspec
 
 from stoker.errors import Stalled
+from stoker.session.config import SessionConfig
 from stoker.session.health import SilentActor, silent_actors
+from stoker.session.parts import Parts
 from stoker.types import ActorId
-
-if TYPE_CHECKING:
-    from stoker.session.engine import Engine
 
 __all__ = ["Rounds", "Watch"]
 
@@ -69,16 +67,19 @@ class Watch:
     """Looks at a session's parts every so often, from the event loop and at the event loop.
 
     Args:
-        engine: what it watches.
+        parts: what it watches.
+        config: says how long may pass, and what is done then.
+        fail: ends the session, given the stuck part and the error.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        config = engine.config
+    def __init__(
+        self, parts: Parts, config: SessionConfig, fail: Callable[[str, BaseException], None]
+    ) -> None:
+        self._parts = parts
+        self._config = config
+        self._fail = fail
         self._stall_s, self._actor_s = config.stall_timeout_s, config.actor_timeout_s
         self._interval_s = max(0.01, min(5.0, self._stall_s / 10, self._actor_s / 10))
-        self.supervised: set[ActorId] = set()
-        """Actors that somebody else watches."""
         # How far each thing has got that is being done, and since when it is no further.
         self._known: dict[tuple[str, float], tuple[object, float]] = {}
         self._warned: set[str] = set()
@@ -115,16 +116,16 @@ class Watch:
             if still_s < self._stall_s:
                 continue
             stalled = Stalled(busy.doing, still_s, busy.way_out)
-            if self._engine.config.on_stall == "fail":
-                self._engine.fail(busy.part, stalled)
+            if self._config.on_stall == "fail":
+                self._fail(busy.part, stalled)
             elif busy.part not in self._warned:
                 self._warned.add(busy.part)
                 logger.warning("%s", stalled)
 
     def _busy(self) -> Iterator[_Busy]:
-        engine = self._engine
-        learner = engine.learner
-        if (since := engine.consumer.since) is not None:
+        parts = self._parts
+        learner = parts.learner
+        if (since := parts.thread.since) is not None:
             yield _Busy(
                 "agent",
                 f"the learner (in one call, at step {learner.total_steps})",
@@ -132,7 +133,7 @@ class Watch:
                 (since, learner.n_events, learner.opt_steps),
                 "look at the agent's learn and observe, or raise stall_timeout_s",
             )
-        for activity in engine.writer.activities():
+        for activity in parts.writer.activities():
             yield _Busy(
                 "writer",
                 f"the writer ({activity.words})",
@@ -140,29 +141,29 @@ class Watch:
                 activity.progress,
                 "look at the disk, or raise stall_timeout_s",
             )
-        if (since := engine.inference.since) is not None:
+        if (since := parts.inference.since) is not None:
             yield _Busy(
                 "policy",
                 "a forward pass",
                 since,
-                (since, engine.inference.n_passes),
+                (since, parts.inference.n_passes),
                 "look at the policy's act, or raise stall_timeout_s",
             )
 
     def _look_at_actors(self, now: float) -> None:
-        engine = self._engine
-        could_be_heard = engine.consumer.is_idle and not len(engine.queue) and not engine.n_asking
+        parts = self._parts
+        could_be_heard = parts.queue.is_awaited and not len(parts.queue) and not len(parts.replies)
         if not could_be_heard or now - self._rounds.awake_since < self._actor_s:
             return  # they may be waiting for an answer, their last events to be consumed, or could not come
         silent = [
-            one for one in silent_actors(engine, now, self._actor_s) if one.actor_id not in self.supervised
+            one for one in silent_actors(parts, now, self._actor_s) if one.actor_id not in parts.supervised
         ]
         self._warned_of &= {one.actor_id for one in silent}
         fresh = [one for one in silent if one.actor_id not in self._warned_of]
         if not fresh:
             return
-        if engine.config.on_silent_actor == "fail":
-            engine.fail(f"actor {fresh[0].actor_id!r}", _stalled(fresh[0]))
+        if self._config.on_silent_actor == "fail":
+            self._fail(f"actor {fresh[0].actor_id!r}", _stalled(fresh[0]))
             return
         self._warned_of |= {one.actor_id for one in fresh}
         others = "" if len(fresh) == 1 else f" (and {len(fresh) - 1} more actors)"

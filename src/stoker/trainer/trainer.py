@@ -12,11 +12,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
+import msgspec
 from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from stoker.actors import Crew, EnvFactory, FailureLimit, StepMetrics
-from stoker.agents.protocol import LearningAgent
+from stoker.agents.protocol import LearningAgent, config_of
 from stoker.errors import ConfigError, SessionError, first_error
 from stoker.exits import Contained
 from stoker.recorders import Recorder, Recording
@@ -186,8 +187,9 @@ class Trainer:
         """
         if self.config.max_opts is None:
             raise ConfigError("train_offline: set max_opts, the number of optimisation steps")
-        agent_config = getattr(self.agent, "config", None)
-        if getattr(agent_config, "learning_rate_schedule", "constant") != "constant":
+        agent_config = config_of(self.agent)
+        settings = {} if agent_config is None else msgspec.structs.asdict(agent_config)
+        if settings.get("learning_rate_schedule", "constant") != "constant":
             raise ConfigError(
                 "train_offline: learning_rate_schedule='linear' goes by environment steps, of which there "
                 "are none: make the agent with 'constant'"

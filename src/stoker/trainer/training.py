@@ -12,7 +12,7 @@ import msgspec
 from anyio import to_thread
 
 from stoker.actors import EnvFactory
-from stoker.agents.protocol import LearningAgent
+from stoker.agents.protocol import LearningAgent, config_of
 from stoker.agents.registry import is_own
 from stoker.errors import ConfigError, RunBroken
 from stoker.runs import TrainingRun
@@ -152,7 +152,7 @@ async def _write_if_changed(run: TrainingRun, config: TrainConfig) -> None:
 
 def _with_settings_of(agent: LearningAgent, config: TrainConfig) -> TrainConfig:
     """The config with the settings that its agent has: another process makes the agent from them."""
-    settings: Any = getattr(agent, "config", None)
+    settings: Any = config_of(agent)
     if is_own(config.agent) or type(settings) is not type(config.agent_settings):
         return config
     if config.agent_settings.network == "auto":  # an agent keeps what it chose, which follows from its spaces

@@ -16,8 +16,8 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
+import stoker.writer.files as files
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, RunBroken
-from stoker.writer import files
 
 __all__ = ["load_checkpoint", "publish_checkpoint", "verify_checkpoint"]
 

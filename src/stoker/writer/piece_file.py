@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import stoker.writer.files as files
 from stoker.errors import WriteFailed
-from stoker.writer import files
 
 __all__ = ["PieceFile"]
 

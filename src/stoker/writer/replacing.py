@@ -16,7 +16,7 @@ from typing import IO, Any
 import anyio
 import msgspec
 
-from stoker.writer import files
+import stoker.writer.files as files
 from stoker.writer.activities import Activities
 from stoker.writer.disk_threads import DiskThread
 

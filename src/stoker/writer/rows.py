@@ -17,8 +17,8 @@ from zlib import crc32
 import msgspec
 from anyio.lowlevel import checkpoint
 
+import stoker.writer.files as files
 from stoker.errors import RunBroken
-from stoker.writer import files
 from stoker.writer.logs import Log
 
 __all__ = [

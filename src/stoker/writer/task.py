@@ -22,10 +22,10 @@ from typing import Any, assert_never
 import anyio
 from anyio import get_cancelled_exc_class
 
+import stoker.writer.files as files
 from stoker.errors import first_error
 from stoker.queues import BatchQueue
 from stoker.replies import Reply
-from stoker.writer import files
 from stoker.writer.activities import Activities, Activity
 from stoker.writer.committing import commit, written_bytes
 from stoker.writer.disk_threads import DiskThread

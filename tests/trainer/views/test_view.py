@@ -24,7 +24,7 @@ FULL: dict[str, Any] = {
     "mean_reward": 187.31,
     "mean_length": 188.0,
     "curve": tuple(float(i) for i in range(300)),
-    "epsilon": 0.25,
+    "exploration": 0.25,
     "metrics": {"loss": 0.0123, "q_mean": 31.2},
     "opt_steps": 11_000,
     "queue": 0.4,
@@ -44,7 +44,7 @@ NOTHING_YET: dict[str, Any] = {
     "mean_reward": math.nan,
     "mean_length": math.nan,
     "curve": (),
-    "epsilon": None,
+    "exploration": None,
     "metrics": {},
     "opt_steps": 0,
     "eval_reward": None,
@@ -95,7 +95,7 @@ def test_a_tall_terminal_also_gets_a_chart() -> None:
 def test_a_plain_line_has_what_is_known() -> None:
     assert progress_line(Reading(**FULL)) == (
         "  12,000/60,000 steps  1,950/s  ETA 0:25  reward 187.3  length 188.0  "
-        "eval 412.0 (best 475.2)  epsilon 0.250  loss 0.0123"
+        "eval 412.0 (best 475.2)  exploration 0.250  loss 0.0123"
     )
     assert progress_line(Reading(**NOTHING_YET)) == "  0/60,000 steps  0/s"
 

@@ -28,11 +28,12 @@ from stoker.agents.ppo.network import ActorCritic, checked_body, make_body
 from stoker.agents.ppo.optimizer import ClippingAdam
 from stoker.agents.ppo.policy import ACTION, LOG_PROB, VALUE, PPOPolicy, extras_size
 from stoker.agents.ppo.rollout import Rollout
-from stoker.agents.ppo.spaces import PPOSpaces, shown
+from stoker.agents.ppo.spaces import PPOSpaces
 from stoker.agents.ppo.state import check_state
 from stoker.agents.ppo.update import update
 from stoker.agents.protocol import Policy
 from stoker.agents.seeds import generator_state, seeded_generator, spawn_seeds
+from stoker.agents.spaces import shown
 from stoker.agents.states import refuse_shallow_copy
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.processing.moments import RunningMoments
@@ -102,7 +103,10 @@ class PPO:
         self._distribution = distribution = spaces.distribution
         if network is None:
             chosen = chosen_network(
-                "PPO", config.network, spaces.observation_shape, is_uint8=spaces.observation_dtype == np.uint8
+                "PPO",
+                config.network,
+                spaces.observation_shape,
+                is_uint8=spaces.observation_dtype is torch.uint8,
             )
             config = msgspec.structs.replace(config, network=chosen)
         self.config = config
@@ -136,7 +140,7 @@ class PPO:
         )
         self._extras_shape = (extras_size(spaces),)
         self._rollout = Rollout(
-            spaces.observation_shape, spaces.observation_dtype, extras_size(spaces), config.rollout_steps
+            spaces.observation_shape, spaces.array_dtype, extras_size(spaces), config.rollout_steps
         )
         self._last: dict[str, float] = {}  # what is told of the last update
 

@@ -83,9 +83,9 @@ def _sections(reading: Reading, room: int, ascii_only: bool) -> Iterator[tuple[s
         ("ep_len_mean", Text(number(reading.mean_length)), _aside("last 100 episodes")),
         ("episodes", Text(number(reading.total_episodes)), _restarts(reading)),
     ]
-    if reading.epsilon is not None:
-        bar = ProgressBar(1.0, reading.epsilon, width=max(1, room - 2), complete_style="yellow")
-        rollout.append(("exploration_rate", Text(f"{reading.epsilon:.3f}"), bar))
+    if reading.exploration is not None:
+        bar = ProgressBar(1.0, min(1.0, reading.exploration), width=max(1, room - 2), complete_style="yellow")
+        rollout.append(("exploration_rate", Text(f"{reading.exploration:.3f}"), bar))
     yield "rollout", rollout
 
     done = min(1.0, reading.total_steps / reading.limit) if reading.limit else 1.0

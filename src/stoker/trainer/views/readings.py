@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from stoker.agents.protocol import ReportsExploration
+
 if TYPE_CHECKING:
-    from stoker.trainer import Progress
+    from stoker.trainer.result import Progress
 
 __all__ = ["Gauges", "Reading"]
 
@@ -30,7 +32,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         eta_s: until the limit, at the present speed.
         mean_reward, mean_length: over the last 100 episodes.
         curve: the mean reward so far, from the beginning of this process.
-        epsilon: the share of random actions, for agents that have one.
+        exploration: the agent's ``exploration_rate``, such as epsilon; None: it has none.
         metrics: what the last optimisation step had to say.
         opt_steps: optimisation steps.
         queue: how full the event queue is, 0 to 1.
@@ -49,7 +51,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     mean_reward: float
     mean_length: float
     curve: tuple[float, ...]
-    epsilon: float | None
+    exploration: float | None
     metrics: Mapping[str, float]
     opt_steps: int
     queue: float
@@ -78,7 +80,7 @@ class Gauges:
     def read(self) -> Reading:
         """Take one reading; meant to be called a few times a second."""
         session, crew, config = self._progress.session, self._progress.crew, self._progress.config
-        now = time.monotonic()
+        agent, now = session.agent, time.monotonic()
         steps = session.total_steps
         self._samples.append((now, steps, {"env": crew.env_s, **session.busy_s()}))
         while len(self._samples) > 2 and now - self._samples[0][0] > _RATE_S:
@@ -100,7 +102,7 @@ class Gauges:
             mean_reward=stats.mean_reward,
             mean_length=stats.mean_length,
             curve=tuple(self._curve),
-            epsilon=getattr(session.agent, "epsilon", None),
+            exploration=agent.exploration_rate if isinstance(agent, ReportsExploration) else None,
             metrics=session.learn_metrics,
             opt_steps=session.opt_steps,
             queue=session.queue_fill,

@@ -115,8 +115,8 @@ def progress_line(reading: Reading) -> str:
         parts.append(f"length {number(reading.mean_length)}")
     if reading.eval_reward is not None:
         parts.append(f"eval {number(reading.eval_reward)} (best {number(reading.best_reward)})")
-    if reading.epsilon is not None:
-        parts.append(f"epsilon {reading.epsilon:.3f}")
+    if reading.exploration is not None:
+        parts.append(f"exploration {reading.exploration:.3f}")
     parts += [f"{name} {short(value)}" for name, value in reading.metrics.items() if name == "loss"]
     if reading.restarts:
         parts.append(f"env restarts {reading.restarts}")

@@ -1,16 +1,55 @@
-"""Keeps exceptions that end a process, raised by user code, from ending the event loop under a training."""
+"""How calls end: user code that tries to end the process, errors in task groups, waits that must finish."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 import threading
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
+import anyio
+
 from stoker.errors import UnexpectedExit, first_error
 
-__all__ = ["Contained"]
+__all__ = ["Contained", "single_error", "wait_to_the_end"]
+
+
+@contextmanager
+def single_error() -> Generator[None]:
+    """Around a task group: raise the error itself instead of an exception group, see ``first_error``."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error = first_error(group)
+        raise error from error.__cause__
+
+
+async def wait_to_the_end(wait: Callable[[], Awaitable[object]]) -> None:
+    """Return when the wait has ended, whatever is cancelled meanwhile.
+
+    A shielded scope holds off cancel scopes. ``asyncio.Task.cancel`` goes through it, so the wait begins
+    again, and the cancellation is raised once it has ended.
+
+    Args:
+        wait: waits for something; called again after each native cancellation.
+
+    Raises:
+        asyncio.CancelledError: This task was cancelled natively meanwhile; the wait has ended all the same.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    has_ended = False
+    with anyio.CancelScope(shield=True):
+        while not has_ended:
+            try:
+                await wait()
+                has_ended = True
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 class Contained:

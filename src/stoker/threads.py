@@ -18,7 +18,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 import anyio
 
-__all__ = ["CallSoon", "DedicatedThread", "call_soon_here"]
+__all__ = ["CallSoon", "DedicatedThread", "call_soon_here", "on_asyncio"]
 
 CallSoon = Callable[[Callable[[], object]], object]
 """Has something called on an event loop, soon, from any thread and without waiting for it; raises a
@@ -126,12 +126,20 @@ class DedicatedThread:
 
 def call_soon_here() -> CallSoon:
     """What calls something on the present event loop."""
-    try:
+    if on_asyncio():
         return asyncio.get_running_loop().call_soon_threadsafe
-    except RuntimeError:
-        from trio.lowlevel import current_trio_token  # where it runs it is there
+    from trio.lowlevel import current_trio_token  # installed, since it is running
 
-        return current_trio_token().run_sync_soon
+    return current_trio_token().run_sync_soon
+
+
+def on_asyncio() -> bool:
+    """Whether the present event loop is asyncio's, uvloop included; if not, it is trio's."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _nothing() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stoker import EpisodeStatus, Experience
 from stoker.actors.turns import Turns, first_place
-from stoker.session import RunningEpisode, Turn
+from stoker.session import ResumePoint, RunningEpisode
 
 pytestmark = pytest.mark.anyio
 
@@ -97,16 +97,16 @@ RUNNING = RunningEpisode(1, (step(),))
 BEGUN = RunningEpisode(1, ())
 OVER = RunningEpisode(1, (step(), step(EpisodeStatus.TERMINATED)))
 WHERE = [
-    ("nothing was", Turn(), 0),
-    ("had its step", Turn({"a": RUNNING, "b": RUNNING}, "b"), 2),
-    ("the last place had its step", Turn({"c": RUNNING}, "c"), 0),
-    ("began an episode", Turn({"b": BEGUN}, "b"), 1),
-    ("is to say that its episode ended", Turn({"b": OVER}, "b"), 1),
-    ("ended an episode", Turn({"a": RUNNING}, "b"), 2),
-    ("is not here", Turn({"x": RUNNING}, "x"), 0),
+    ("nothing was", ResumePoint(), 0),
+    ("had its step", ResumePoint({"a": RUNNING, "b": RUNNING}, "b"), 2),
+    ("the last place had its step", ResumePoint({"c": RUNNING}, "c"), 0),
+    ("began an episode", ResumePoint({"b": BEGUN}, "b"), 1),
+    ("is to say that its episode ended", ResumePoint({"b": OVER}, "b"), 1),
+    ("ended an episode", ResumePoint({"a": RUNNING}, "b"), 2),
+    ("is not here", ResumePoint({"x": RUNNING}, "x"), 0),
 ]
 
 
 @pytest.mark.parametrize(("turn", "place"), [w[1:] for w in WHERE], ids=[w[0] for w in WHERE])
-def test_where_a_resumed_training_goes_on(turn: Turn, place: int) -> None:
+def test_where_a_resumed_training_goes_on(turn: ResumePoint, place: int) -> None:
     assert first_place(["a", "b", "c"], turn) == place

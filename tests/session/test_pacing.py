@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stoker import EpisodeStatus, Experience, SessionError, SessionFailed, TrainingSession
-from stoker.session.pacing import Pace, Progress
+from stoker.session.pacing import Pacing, Progress
 from stoker.testing import FakeAgent
 
 pytestmark = pytest.mark.anyio
@@ -96,8 +96,8 @@ class Learned:
         self.at = Progress(total_steps=0, opt_steps=0, published=0)
         self.accepted = 0
 
-    def pace(self, limit: int | None, opt_interval: int = 1, lost_after_s: float = 60.0) -> Pace:
-        return Pace(limit, opt_interval, lambda: self.at, lambda: self.accepted, lost_after_s)
+    def pace(self, limit: int | None, opt_interval: int = 1, lost_after_s: float = 60.0) -> Pacing:
+        return Pacing(limit, opt_interval, lambda: self.at, lambda: self.accepted, lost_after_s)
 
 
 async def test_an_old_copy_is_refused_where_the_newest_policy_would_do() -> None:

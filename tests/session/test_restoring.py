@@ -287,7 +287,7 @@ async def test_all_goes_on_but_the_running_episodes(tmp_path: Path) -> None:
         await feed(session, 0, 95)
         assert await session.maybe_save_best(4.0)
     before, events = bits(first), session.engine.learner.n_events
-    open_before = dict(session.engine.learner.attendance.running)
+    open_before = dict(session.engine.learner.actors.running)
     assert open_before.keys() == {0, 1, 2}
     resumed = await TrainingRun.resume(run.directory)
     async with TrainingSession(second, resumed) as again:
@@ -298,7 +298,7 @@ async def test_all_goes_on_but_the_running_episodes(tmp_path: Path) -> None:
         assert {a: again.actor_episodes(a) for a in range(3)} == {
             a: session.actor_episodes(a) for a in range(3)
         }
-        assert again.engine.learner.attendance.running == {}
+        assert again.engine.learner.actors.running == {}
         for part in ("online", "target", "optimizer", "explore_generator"):
             assert list(unequal(before["agent"][part], bits(second)["agent"][part])) == []
         for actor_id in open_before:

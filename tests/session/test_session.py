@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import numpy as np
 import pytest
 import torch
 from anyio import wait_all_tasks_blocked
@@ -444,3 +445,18 @@ async def test_steps_per_sec_counts_this_process_only() -> None:
     rate = session.steps_per_sec
     await wait_all_tasks_blocked()
     assert session.steps_per_sec == rate, "it stands still when the session has ended"
+
+
+async def test_several_actors_act_in_one_pass_and_each_learns_from_its_own_action() -> None:
+    agent = FakeAgent()
+    async with TrainingSession(agent) as session:
+        alone = [await session.act(np.full(2, k, np.float32), actor_id=k) for k in range(4)]
+        before = session.n_forward_passes
+        together = await session.act_many(np.arange(4, dtype=np.float32).repeat(2).reshape(4, 2), range(4))
+        assert len(together) == len(alone) == 4
+        assert session.n_forward_passes == before + 1
+        assert await session.act_many([], []) == []
+        with pytest.raises(InvalidExperience, match="3 observations for 2 actor_ids"):
+            await session.act_many([0, 1, 2], [0, 1])
+        with pytest.raises(ActorConflict, match="'a'"):
+            await session.act_many([0, 1], ["a", "a"])

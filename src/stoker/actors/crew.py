@@ -21,7 +21,8 @@ from stoker.actors.remote import RemoteActor
 from stoker.actors.report import ActorReport
 from stoker.actors.turns import Turns, first_place
 from stoker.envs import Stepping
-from stoker.errors import ConfigError, SessionClosed, Stalled, first_error
+from stoker.errors import ConfigError, SessionClosed, Stalled
+from stoker.exits import single_error
 from stoker.session import TrainingSession
 from stoker.session.watching import Rounds
 from stoker.types import ActorId, Place
@@ -151,15 +152,14 @@ class Crew:
         supervised = self._session.supervised_actors
         supervised |= ids
         try:
-            async with anyio.create_task_group() as watched:
-                watched.start_soon(self._watch)
-                async with anyio.create_task_group() as tasks:
-                    for place, actor in enumerate(self._actors):
-                        tasks.start_soon(actor.run, self._turns, place, name=f"actor {actor.report.actor_id}")
-                watched.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            error = first_error(group)
-            raise error from error.__cause__
+            with single_error():
+                async with anyio.create_task_group() as watched:
+                    watched.start_soon(self._watch)
+                    async with anyio.create_task_group() as tasks:
+                        for place, actor in enumerate(self._actors):
+                            name = f"actor {actor.report.actor_id}"
+                            tasks.start_soon(actor.run, self._turns, place, name=name)
+                    watched.cancel_scope.cancel()
         finally:
             supervised -= ids
         with contextlib.suppress(SessionClosed):  # closed while they played: closing it consumes the rest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import get_args
 
 from stoker.actors.copies import OwnPolicy, PolicyFeed
@@ -13,6 +12,7 @@ from stoker.actors.thread_links import ThreadLink
 from stoker.actors.worker import Assignment
 from stoker.errors import ConfigError
 from stoker.session import TrainingSession
+from stoker.threads import on_asyncio
 from stoker.types import Place
 
 __all__ = ["feed_for", "link_to"]
@@ -50,16 +50,7 @@ def link_to(
     place: Place, factory: EnvFactory, feed: PolicyFeed, assignment: Assignment, policy: OwnPolicy
 ) -> Link:
     """A worker elsewhere, which has not begun yet."""
-    backend = _backend_here()
+    backend = "asyncio" if on_asyncio() else "trio"
     if place == "processes":
         return ProcessLink(assignment, factory, policy, backend)
     return ThreadLink(assignment, factory, policy, feed, backend)
-
-
-def _backend_here() -> str:
-    """The kind of the present event loop, by anyio's name."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return "trio"
-    return "asyncio"

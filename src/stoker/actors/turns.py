@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import anyio
 
-from stoker.session import Turn
+from stoker.session import ResumePoint
 from stoker.types import ActorId
 
 __all__ = ["Turns", "first_place"]
@@ -52,7 +52,7 @@ class Turns:
             self._events[waiting[0]].set()
 
 
-def first_place(ids: Sequence[ActorId], turn: Turn) -> int:
+def first_place(ids: Sequence[ActorId], turn: ResumePoint) -> int:
     """The place of the actor that goes on, where a resumed training stood.
 
     The last to step has had its turn, unless something belongs to it still: the end of its episode, or the

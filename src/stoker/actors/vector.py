@@ -12,8 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-import anyio
-
 from stoker.actors.crew import Crew, ids_of
 from stoker.actors.episodes import of_env
 from stoker.actors.failures import EnvironmentFailed, FailureLimit
@@ -21,7 +19,7 @@ from stoker.actors.playing import Actor, EnvFactory
 from stoker.actors.report import ActorReport
 from stoker.envs import PlayedEnv, Stepping, episode_seed
 from stoker.envs.vector import Moves, Round, VectorRounds, VectorTransition
-from stoker.errors import ConfigError, InvalidExperience, first_error
+from stoker.errors import ConfigError, InvalidExperience
 from stoker.session import TrainingSession
 from stoker.types import ActorId, Experience
 
@@ -187,25 +185,21 @@ class _VectorActor(Actor):
             await self._session.on_episode_start(actor_id, seed)
 
     async def _act_together(self, now: Round) -> list[Any]:
-        """An action for each that needs one; all wait at the same time, and so share a forward pass."""
-        actions: list[Any] = [None] * len(now.observations)
+        """An action for each sub-environment that needs one, all from one forward pass."""
         if self._session.config.max_staleness is not None:
             # Some would be let act and the others not, and none of them could go on, were there still
             # transitions to learn: so those of the last round first.
             await self._session.barrier()
-
-        async def act(index: int) -> None:
-            actions[index] = await self._session.act(now.observations[index], actor_id=self._id(index))
-
+        acting = list(now.acting)
         try:
-            async with anyio.create_task_group() as together:
-                for index in now.acting:
-                    together.start_soon(act, index)
-        except BaseExceptionGroup as group:
-            error = first_error(group)
-            if isinstance(error, InvalidExperience):  # it was shown what nobody can act on
-                raise EnvironmentFailed from error
-            raise error from error.__cause__
+            chosen = await self._session.act_many(
+                [now.observations[index] for index in acting], map(self._id, acting)
+            )
+        except InvalidExperience as error:  # no agent can act on what the environment showed
+            raise EnvironmentFailed from error
+        actions: list[Any] = [None] * len(now.observations)
+        for index, action in zip(acting, chosen, strict=True):
+            actions[index] = action
         return actions
 
     async def _tell(self, now: Round) -> None:

@@ -20,7 +20,8 @@ from stoker.cli.notices import notices_to
 from stoker.cli.signals import Guard
 from stoker.cli.stored import has_checkpoint
 from stoker.cli.summary import json_line, result_of, summary
-from stoker.errors import ConfigError, SessionFailed, StokerError, first_error
+from stoker.errors import ConfigError, SessionFailed, StokerError
+from stoker.exits import single_error
 from stoker.session.health import stuck_line
 from stoker.trainer.views.screen import Screen
 from stoker.trainer.views.view import View, title_of, view_for
@@ -97,19 +98,19 @@ class Driver:
 
         notices_to(self.say)  # the console puts them above the table
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._end_in_time)
-                with self._training:
-                    self._result = await train(
-                        self._config, self._run, agent=self._agent, watch=self._watch, view="none"
-                    )
-                tasks.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            error = first_error(group)
+            with single_error():
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._end_in_time)
+                    with self._training:
+                        self._result = await train(
+                            self._config, self._run, agent=self._agent, watch=self._watch, view="none"
+                        )
+                    tasks.cancel_scope.cancel()
+        except StokerError as error:
             has_trained = self._progress is not None and self._progress.session.total_steps > 0
-            if isinstance(error, ConfigError) and has_trained:  # not what a usage error is: it has begun
+            if isinstance(error, ConfigError) and has_trained:  # not a usage error: training has begun
                 error = SessionFailed("training", error)
-            if isinstance(error, StokerError) and has_trained:
+            if has_trained:
                 error.add_note(f"what was saved so far goes on with `{self._go_on}`")
             raise error from error.__cause__
         finally:

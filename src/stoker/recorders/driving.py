@@ -23,7 +23,8 @@ from typing import Any, get_args
 import anyio
 from anyio import CancelScope, create_task_group
 
-from stoker.errors import ConfigError, MissingDependency, first_error
+from stoker.errors import ConfigError, MissingDependency
+from stoker.exits import single_error
 from stoker.recorders.lanes import Artifact, Lane, Measured, OnError
 from stoker.recorders.metrics import Metrics
 from stoker.recorders.protocol import Outcome, Recorder, RunContext
@@ -248,7 +249,7 @@ class Recording:
             finally:
                 is_running = False
 
-        try:
+        with single_error():
             async with create_task_group() as tasks:
                 tasks.start_soon(run)
                 try:
@@ -261,9 +262,6 @@ class Recording:
                     raise
                 finally:
                     await self.close(status)
-        except BaseExceptionGroup as group:
-            error = first_error(group)
-            raise error from error.__cause__
 
 
 def _checked(recorder: Recorder) -> Recorder:

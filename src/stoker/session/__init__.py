@@ -9,31 +9,31 @@ from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from stoker.session.config import SessionConfig
+    from stoker.session.resume_point import ResumePoint, RunningEpisode
     from stoker.session.signals import stop_on_signals
     from stoker.session.snapshot import PolicySnapshot
     from stoker.session.sync import SyncTrainingSession
     from stoker.session.training import TrainingSession
-    from stoker.session.turns import RunningEpisode, Turn
 else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
             "PolicySnapshot": "stoker.session.snapshot",
-            "RunningEpisode": "stoker.session.turns",
+            "ResumePoint": "stoker.session.resume_point",
+            "RunningEpisode": "stoker.session.resume_point",
             "SessionConfig": "stoker.session.config",
             "SyncTrainingSession": "stoker.session.sync",
             "TrainingSession": "stoker.session.training",
-            "Turn": "stoker.session.turns",
             "stop_on_signals": "stoker.session.signals",
         },
     )
 
 __all__ = [
     "PolicySnapshot",
+    "ResumePoint",
     "RunningEpisode",
     "SessionConfig",
     "SyncTrainingSession",
     "TrainingSession",
-    "Turn",
     "stop_on_signals",
 ]

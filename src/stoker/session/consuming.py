@@ -178,7 +178,7 @@ class Consumer:
         await self._hand_over(some)
         if self._parts.intake.is_full:  # reached by counting, which wakes nobody
             self.wake_evaluators()
-        self._parts.pace.moved()
+        self._parts.pacing.moved()
 
     async def _hand_over(self, some: _Together) -> _Together:
         """Give the writer what has come together, the journal before the rows; return an empty one."""

@@ -19,7 +19,7 @@ from anyio import get_cancelled_exc_class
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from stoker.errors import SessionClosed, SessionError, SessionFailed
-from stoker.exits import Contained
+from stoker.exits import Contained, wait_to_the_end
 from stoker.queues import BatchQueue
 from stoker.recorders import Outcome, Recording
 from stoker.replies import OpenReplies, Reply
@@ -31,12 +31,11 @@ from stoker.session.inference import Inference
 from stoker.session.intake import Intake
 from stoker.session.learner import Learner
 from stoker.session.opening import Opened
-from stoker.session.pacing import Pace, Progress
+from stoker.session.pacing import Pacing, Progress
 from stoker.session.parts import Parts
+from stoker.session.resume_point import ResumePoint
 from stoker.session.snapshot import PolicySnapshot
-from stoker.session.turns import Turn
 from stoker.session.watching import Watch
-from stoker.shielding import wait_to_the_end
 from stoker.threads import DedicatedThread
 from stoker.types import Experience
 from stoker.writer import Writer
@@ -107,7 +106,7 @@ class Engine:
         )
         if not learner.may_learn:
             self.intake.end()
-        self.pace = Pace(
+        self.pacing = Pacing(
             config.max_staleness,
             config.opt_interval,
             self._progress,
@@ -126,13 +125,13 @@ class Engine:
             self.queue,
             self.intake,
             self.inference,
-            self.pace,
+            self.pacing,
             self.writer,
             OpenReplies(),
             set(),
         )
         self.consumer = Consumer(parts, run, self.retention, recording, lambda: self.saved_best)
-        self.intake.on_end += (self.pace.moved, self.consumer.wake_evaluators)
+        self.intake.on_end += (self.pacing.moved, self.consumer.wake_evaluators)
         self.watch = Watch(parts, config, self.fail)
         self._thread = thread
         self._ending = anyio.Event()
@@ -226,9 +225,9 @@ class Engine:
             handed_in()
             await reply.wait()
 
-    def take_turn(self) -> Turn:
+    def take_resume_point(self) -> ResumePoint:
         """The running episodes, for those who go on with them: once."""
-        turn, self.turn = self.turn, Turn()
+        turn, self.turn = self.turn, ResumePoint()
         return turn
 
     @property
@@ -256,7 +255,7 @@ class Engine:
     # Running --------------------------------------------------------------------------------------
 
     def _progress(self) -> Progress:
-        total_steps, opt_steps = self.learner.standing
+        total_steps, opt_steps = self.learner.progress
         return Progress(total_steps, opt_steps, self.learner.policies.published)
 
     async def _guarded(self, part: str, run: Callable[[], Awaitable[None]], done: anyio.Event) -> None:
@@ -290,7 +289,7 @@ class Engine:
                 self._shields["writer"].cancel()
             return
         self.failure = (part, error)
-        self.pace.moved()
+        self.pacing.moved()
 
         def failed() -> Exception:
             return SessionFailed(part, error)
@@ -310,7 +309,7 @@ class Engine:
     async def _wind_down(self) -> None:
         """Drain the queue into the learner, the learner into the writer, the writer onto the disk."""
         self.queue.close(lambda: SessionClosed("observe", entered=True))
-        self.pace.moved()
+        self.pacing.moved()
         await self._drained.wait()  # the watch ends it, should nothing move
         self.consumer.due_changed.set()
         self.writer.close(lambda: SessionClosed("write", entered=True))

@@ -144,8 +144,8 @@ def silent_actors(parts: Parts, now: float, at_least_s: float = _LEAST_S) -> tup
     # With lockstep those who take turns wait for each other.
     in_turns = parts.supervised if learner.is_lockstep else frozenset[ActorId]()
     found = [
-        (learner.attendance.seen_at.get(actor_id, now), actor_id)
-        for actor_id in list(learner.attendance.running)
+        (learner.actors.seen_at.get(actor_id, now), actor_id)
+        for actor_id in list(learner.actors.running)
         if not parts.intake.is_waiting(actor_id) and actor_id not in in_turns
     ]
     found = sorted((pair for pair in found if now - pair[0] >= at_least_s), key=lambda pair: pair[0])
@@ -156,7 +156,7 @@ def silent_actors(parts: Parts, now: float, at_least_s: float = _LEAST_S) -> tup
 
 
 def _last_event(learner: Learner, actor_id: ActorId) -> str:
-    number = learner.attendance.episodes.get(actor_id, 0) + 1
+    number = learner.actors.episodes.get(actor_id, 0) + 1
     return f"its last event was in its episode {number}, before event {learner.n_events} of the session"
 
 

@@ -18,6 +18,7 @@ import anyio
 from anyio.lowlevel import current_token
 
 from stoker.errors import SessionClosed, SessionError, SessionFailed
+from stoker.exits import wait_to_the_end
 from stoker.recorders import Recording
 from stoker.replies import Reply
 from stoker.runs import TrainingRun
@@ -27,7 +28,6 @@ from stoker.session.describing import context_of
 from stoker.session.engine import Engine
 from stoker.session.learner import Learner
 from stoker.session.opening import open_learning
-from stoker.shielding import wait_to_the_end
 from stoker.threads import DedicatedThread, call_soon_here
 
 __all__ = ["Body", "Host"]

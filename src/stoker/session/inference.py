@@ -124,6 +124,11 @@ class Inference:
 
     async def ask(self, observation: Any, mode: ActMode) -> tuple[Any, Any, int]:
         """The same, and the optimisation steps behind the policy that chose it."""
+        actions, extras, opt_steps = await self.ask_many((observation,), mode)
+        return actions[0], None if extras is None else extras[0], opt_steps
+
+    async def ask_many(self, observations: Sequence[Any], mode: ActMode) -> _Answer:
+        """The actions for several observations, in one pass; the request costs no more than for one."""
         if self._closed is not None:
             raise self._closed()
         together = self._exploring if mode is ActMode.EXPLORE else self._exploiting
@@ -134,17 +139,22 @@ class Inference:
                 self._exploring = together
             else:
                 self._exploiting = together
-        place = len(together.observations)
-        together.observations.append(observation)
+        first = len(together.observations)
+        together.observations.extend(observations)
+        places = range(first, first + len(observations))
         try:
             await together.answered.wait()
         except BaseException:
-            together.gone.add(place)
+            together.gone.update(places)
             raise
         if together.error is not None:
             raise together.error()
-        extras = together.policy_extras
-        return together.actions[place], None if extras is None else extras[place], together.opt_steps
+        actions, extras = together.actions, together.policy_extras
+        return (
+            [actions[place] for place in places],
+            None if extras is None else [extras[place] for place in places],
+            together.opt_steps,
+        )
 
     def close(self, error: Callable[[], Exception]) -> None:
         """Answer those who wait, and those who come, with this error."""

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from stoker.agents.protocol import ChecksInput, LearningAgent
-from stoker.errors import InvalidExperience
+from stoker.errors import ActorConflict, InvalidExperience
 from stoker.plain import as_float, check_actor_id, plain_count, shown
 from stoker.session.decisions import Decision, RememberedDecision
 from stoker.stats import EpisodeRecord, check_record
@@ -200,6 +200,27 @@ class Intake:
         check_actor_id(actor_id)
         if self._check_observation is not None:
             self._check_observation(observation)
+
+    def checked_acting(
+        self, observations: Iterable[Any], actor_ids: Iterable[ActorId], mode: ActMode
+    ) -> list[tuple[ActorId, Any]]:
+        """The same for several actors; their ids and observations.
+
+        Raises:
+            InvalidExperience: One of them cannot act, or there is not one observation per actor.
+            ActorConflict: An actor is there twice.
+        """
+        shown_to, ids = list(observations), list(actor_ids)
+        if len(shown_to) != len(ids):
+            raise InvalidExperience(
+                f"act_many: {len(shown_to)} observations for {len(ids)} actor_ids: give one for each"
+            )
+        for actor_id, observation in zip(ids, shown_to, strict=True):
+            self.check_acting(observation, mode, actor_id)
+        if len({*ids}) < len(ids):
+            twice = next(actor_id for actor_id in ids if ids.count(actor_id) > 1)
+            raise ActorConflict(twice, "act_many()")
+        return list(zip(ids, shown_to, strict=True))
 
     def remember(self, actor_id: ActorId, observation: Any, decision: Decision) -> None:
         """Keep a decision until its experience, or until this actor's next decision or episode."""

@@ -83,9 +83,9 @@ class Learner(TrainingState):
         super().__init__(agent, config, stats, run, statistics)
         self.is_checkpoint_due = False
         """Whether ``stage_checkpoint`` is to be called before any further event."""
-        self.metrics: Mapping[str, float] = {}
+        self.learn_metrics: Mapping[str, float] = {}
         """What the last optimisation step had to say."""
-        self.standing = (self.total_steps, self.opt_steps)
+        self.progress = (self.total_steps, self.opt_steps)
         """Both counters, read as one; while it learns, as they will be when it has."""
         self.busy_s = 0.0
         """Seconds spent in ``process``."""
@@ -97,7 +97,7 @@ class Learner(TrainingState):
         self._acting: dict[str, Any] = {}  # with lockstep: what acting changes, behind the last step
         self._triggers = Triggers(config, self.total_steps, 0, has_run=run is not None)
         self._unpublished = 0  # optimisation steps since the weights were last published
-        self._complaints: set[str] = set()
+        self._warned: set[str] = set()
 
     # Before the first event -----------------------------------------------------------------------
 
@@ -106,12 +106,12 @@ class Learner(TrainingState):
         self.journal = journal
         self.policies = PolicyBuffer(self.agent, self.opt_steps)
         self._note_acting()
-        self.attendance.begin()
+        self.actors.begin()
         self._published_at = self.total_steps
-        self.standing = (self.total_steps, self.opt_steps)
+        self.progress = (self.total_steps, self.opt_steps)
         has_run = self.run is not None
         self._triggers = Triggers(self._config, self.total_steps, self.opt_steps, has_run=has_run)
-        self.book.begin(self)
+        self.metrics.begin(self)
         return self.policies
 
     @property
@@ -130,7 +130,7 @@ class Learner(TrainingState):
         other = Learner(self.agent, config, self.stats, self.run)
         for name in ("total_episodes", "opt_steps", "n_events", "eval_episodes", "n_records", "kept_steps"):
             setattr(other, name, getattr(self, name))
-        other.attendance.restore(self.attendance.episodes, self.attendance.running)
+        other.actors.restore(self.actors.episodes, self.actors.running)
         other.begin(None)
         return other
 
@@ -141,7 +141,7 @@ class Learner(TrainingState):
 
         An event like others, so that whoever replays the journal does the same at the same place.
         """
-        for actor_id in list(self.attendance.running):
+        for actor_id in list(self.actors.running):
             self._give_up(actor_id)
 
     def process(self, batch: Sequence[Event]) -> Sequence[Event]:
@@ -165,13 +165,13 @@ class Learner(TrainingState):
                 done += 1
         if self._unpublished or self._published_at != self.total_steps:
             self._publish()
-        self.attendance.note_heard()
+        self.actors.note_heard()
         self.busy_s += time.perf_counter() - started
         return batch[done:]
 
     def forget_vanished(self) -> None:
         """Give up the episodes of those who have been away longest, where there are too many to keep."""
-        for actor_id in self.attendance.take_vanished():
+        for actor_id in self.actors.take_vanished():
             self._give_up(actor_id)
 
     @property
@@ -221,13 +221,13 @@ class Learner(TrainingState):
         start, end = 0, len(experiences)
         next_learn = self._triggers.next_learn - self.total_steps
         for stop in range(next_learn, end + 1, self._config.opt_interval or end + 1):
-            self.standing = (self.total_steps + stop - start, self.opt_steps + 1)
+            self.progress = (self.total_steps + stop - start, self.opt_steps + 1)
             self._observe(experiences[start:stop])
             start = stop
             self._optimize_once()
         if start < end:
             self._observe(experiences[start:])
-        self.standing = (self.total_steps, self.opt_steps)
+        self.progress = (self.total_steps, self.opt_steps)
         self._do_what_is_due()
 
     def _observe(self, experiences: Sequence[Experience]) -> None:
@@ -243,8 +243,8 @@ class Learner(TrainingState):
         metrics = self.agent.learn()
         if metrics is None:
             return False
-        self.metrics = metrics
-        self.book.learned(metrics)
+        self.learn_metrics = metrics
+        self.metrics.learned(metrics)
         self.opt_steps += 1
         self._unpublished += 1
         if self._unpublished >= self._config.publish_interval:
@@ -259,7 +259,7 @@ class Learner(TrainingState):
                 break
             event.remaining -= 1
             event.done += 1
-            self.standing = (self.total_steps, self.opt_steps)
+            self.progress = (self.total_steps, self.opt_steps)
             self._do_what_is_due()
             if self._effects or self.is_checkpoint_due:
                 break
@@ -275,7 +275,7 @@ class Learner(TrainingState):
         if due.evaluation:
             self._effects.append(EvaluationDue(self._snapshot()))
         if due.record:
-            self._record(self.total_steps, self.book.flush(self))
+            self._record(self.total_steps, self.metrics.flush(self))
         if due.limit:
             self._effects.append(LimitReached())
         if due.checkpoint and self.run is not None:
@@ -333,7 +333,7 @@ class Learner(TrainingState):
         """Journal and count transitions, before the agent gets them."""
         if self.journal is not None:
             self.journal.note(experiences, self.n_events, self.total_steps)
-        self.attendance.step(experiences, self.n_events)
+        self.actors.step(experiences, self.n_events)
         self.n_events += len(experiences)
         self._acting = {}
 
@@ -344,20 +344,20 @@ class Learner(TrainingState):
 
     def _start_episode(self, event: EpisodeStarted) -> None:
         self._note(event)
-        self.attendance.start(event.actor_id, self.n_events - 1)
+        self.actors.start(event.actor_id, self.n_events - 1)
         self.agent.on_episode_start(event.actor_id)
 
     def _give_up(self, actor_id: ActorId) -> None:
         self._start_episode(EpisodeStarted(actor_id))
-        self.attendance.give_up(actor_id)
+        self.actors.give_up(actor_id)
 
     def _end_episode(self, event: EpisodeEnded) -> None:
         self._note(event)
-        self.attendance.end(event.actor_id)
+        self.actors.end(event.actor_id)
         extras = self._agent_extras(event.actor_id)
         record = event.record.with_extras(extras) if extras else event.record
         self.total_episodes += 1
-        self.book.ended(record)
+        self.metrics.ended(record)
         self.stats.update(record, event.actor_id)
         if self.run is not None:
             row = self.run.train_row(record, self.total_steps, self.total_episodes, event.actor_id)
@@ -367,8 +367,8 @@ class Learner(TrainingState):
     def _tell_unwritten(self, record: Mapping[str, Any]) -> None:
         """Say, once for each name, what the run's log leaves out because JSON has no number for it."""
         for key, value in record.items():
-            if isinstance(value, float) and not math.isfinite(value) and key not in self._complaints:
-                self._complaints.add(key)
+            if isinstance(value, float) and not math.isfinite(value) and key not in self._warned:
+                self._warned.add(key)
                 logger.warning("%s=%s: left out of metrics.jsonl, as JSON has no such number", key, value)
 
     def _agent_extras(self, actor_id: ActorId) -> dict[str, float]:
@@ -378,8 +378,8 @@ class Learner(TrainingState):
             try:
                 extras[plain_text("a key", key)] = plain_number(str(key), value)
             except InvalidExperience as error:
-                if repr(key) not in self._complaints:
-                    self._complaints.add(repr(key))
+                if repr(key) not in self._warned:
+                    self._warned.add(repr(key))
                     logger.warning("an episode extra of the agent is left out of the rows: %s", error)
         return extras
 

@@ -23,10 +23,10 @@ from stoker.session.engine import Engine
 from stoker.session.events import Event
 from stoker.session.hosting import Body, Host
 from stoker.session.learner import Learner
-from stoker.session.pacing import Pace
+from stoker.session.pacing import Pacing
 from stoker.session.policies import PolicySource
 from stoker.session.readings import Readings, State
-from stoker.session.turns import Turn
+from stoker.session.resume_point import ResumePoint
 from stoker.stats import StatsTracker
 from stoker.types import ActorId
 
@@ -128,19 +128,19 @@ class Lifecycle(Readings):
         return self.engine.policies
 
     @property
-    def pacing(self) -> Pace:
+    def pacing(self) -> Pacing:
         """Which actors may begin an action now, under ``max_staleness``."""
-        return self.engine.pace
+        return self.engine.pacing
 
     @property
     def supervised_actors(self) -> set[ActorId]:
         """Actors whose silence somebody else watches: add their ids, and the session does not."""
         return self.engine.parts.supervised
 
-    def take_resume_point(self) -> Turn:
+    def take_resume_point(self) -> ResumePoint:
         """With ``lockstep``, after a resume: the running episodes, for those who go on with them; once."""
         self.require_open("take_resume_point")
-        return self.engine.take_turn()
+        return self.engine.take_resume_point()
 
     def on_end(self, call: Callable[[], None]) -> None:
         """Call this, on the event loop, when ``stop`` or ``max_opts`` ends the training."""

@@ -47,7 +47,7 @@ class TrainingMetrics:
         self._buffer = Metrics(statistics=tuple(statistics))
         self._episodes: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
         self._names: dict[str, str] = {}
-        self._complaints: set[str] = set()
+        self._warned: set[str] = set()
         self._since = time.monotonic()
         self._steps = self._opt_steps = -1
 
@@ -74,11 +74,11 @@ class TrainingMetrics:
             try:
                 self._buffer.store({name: value})
             except ConfigError as error:
-                self._complain(name, error)
+                self._warn(name, error)
 
-    def _complain(self, name: str, error: ConfigError) -> None:
-        if name not in self._complaints:
-            self._complaints.add(name)
+    def _warn(self, name: str, error: ConfigError) -> None:
+        if name not in self._warned:
+            self._warned.add(name)
             logger.warning("the agent's metric %r is not recorded: %s", name, error)
 
     def ended(self, record: EpisodeRecord) -> None:
@@ -108,7 +108,7 @@ class TrainingMetrics:
             try:
                 values |= checked_record({"rollout/exploration_rate": learner.agent.exploration_rate})
             except ConfigError as error:
-                self._complain("rollout/exploration_rate", error)
+                self._warn("rollout/exploration_rate", error)
         staleness = learner.staleness.take()
         if staleness.histogram:
             values["train/staleness_mean"] = staleness.mean

@@ -20,7 +20,7 @@ from stoker.session.journaling import EventJournal
 from stoker.session.learner import Learner
 from stoker.session.policies import PolicyBuffer
 from stoker.session.restoring import restore
-from stoker.session.turns import Turn, read_turn
+from stoker.session.resume_point import ResumePoint, read_resume_point
 
 __all__ = ["Opened", "open_learning"]
 
@@ -37,7 +37,7 @@ class Opened(NamedTuple):
     """
 
     policies: PolicyBuffer
-    turn: Turn
+    turn: ResumePoint
     best: tuple[float, int] | None
 
 
@@ -48,7 +48,7 @@ def open_learning(learner: Learner, config: SessionConfig, run: TrainingRun | No
         CheckpointCorrupt, CheckpointNotFound, JournalBroken, ConfigError: As for ``_restore_newest``.
         WriteFailed: Nothing can be written there.
     """
-    turn, best = Turn(), None
+    turn, best = ResumePoint(), None
     if run is not None:
         turn = _restore_newest(learner, run)
         if run.is_new:
@@ -59,7 +59,7 @@ def open_learning(learner: Learner, config: SessionConfig, run: TrainingRun | No
     return Opened(_begin_learning(learner, config, run, turn), turn, best)
 
 
-def _restore_newest(learner: Learner, run: TrainingRun) -> Turn:
+def _restore_newest(learner: Learner, run: TrainingRun) -> ResumePoint:
     """Become what the newest checkpoint holds that can be given back whole; older ones are tried, and told.
 
     Returns:
@@ -72,7 +72,7 @@ def _restore_newest(learner: Learner, run: TrainingRun) -> Turn:
         ConfigError: The run is of another agent.
     """
     if run.is_new:
-        return Turn()
+        return ResumePoint()
     problem: JournalBroken | None = None
     for path, state in run.candidates():
         if state["session"].get("run_started_at") not in (None, learner.run_started_at):
@@ -80,7 +80,7 @@ def _restore_newest(learner: Learner, run: TrainingRun) -> Turn:
         try:
             restore(learner, state, run.journal)
             is_exact = learner.is_lockstep and state["session"]["lockstep"]
-            turn = read_turn(learner, run.journal) if is_exact else Turn()
+            turn = read_resume_point(learner, run.journal) if is_exact else ResumePoint()
         except JournalBroken as error:
             if problem is None:
                 problem = error
@@ -91,7 +91,7 @@ def _restore_newest(learner: Learner, run: TrainingRun) -> Turn:
         return turn
     if problem is not None:
         raise problem
-    return Turn()
+    return ResumePoint()
 
 
 def _way_out(run: TrainingRun, step: int) -> str:
@@ -116,7 +116,7 @@ def _tell_lost_rows(learner: Learner, run: TrainingRun) -> None:
 
 
 def _begin_learning(
-    learner: Learner, config: SessionConfig, run: TrainingRun | None, turn: Turn
+    learner: Learner, config: SessionConfig, run: TrainingRun | None, turn: ResumePoint
 ) -> PolicyBuffer:
     """Open the journal, make the acting copies, and give up the episodes that nobody goes on with."""
     torch.get_num_threads()  # a new thread follows set_num_threads only once it has asked

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import anyio
 import msgspec
 
+from stoker.errors import ConfigError
 from stoker.types import ActorId
 
-__all__ = ["Pace", "Progress"]
+__all__ = ["Pacing", "Progress"]
 
 logger = logging.getLogger("stoker.session")
 
@@ -36,7 +37,7 @@ class Progress(msgspec.Struct, frozen=True):
     published: int
 
 
-class Pace:
+class Pacing:
     """Who may begin an action now. Used on the event loop.
 
     Args:
@@ -66,42 +67,58 @@ class Pace:
         self._in_flight: dict[ActorId, tuple[int, float]] = {}  # policy version, and when it began
         self._changed = anyio.Event()
 
-    def allows(self, version: int | None = None) -> bool:
-        """Whether an action may be begun now.
+    def allows(self, version: int | None = None, n_actions: int = 1) -> bool:
+        """Whether actions may begin now.
 
         Args:
-            version: the optimisation steps behind the policy that would choose it; None: the newest one
-                that is handed out.
+            version: the optimization steps behind the policy that would choose them; None: the newest
+                published one.
+            n_actions: how many would begin together.
         """
         if self.limit is None:
             return True
         now = self._progress()
         behind = now.published if version is None else version
         oldest = min((begun[0] for begun in self._in_flight.values()), default=behind)
-        before_it = self._accepted() + len(self._in_flight)  # at most so many transitions, if all come first
-        return self._expected(before_it, now) - min(oldest, behind) <= self.limit
+        # If all others come first, so many transitions are learned before the last of these.
+        before_last = self._accepted() + len(self._in_flight) + n_actions - 1
+        return self._expected(before_last, now) - min(oldest, behind) <= self.limit
 
     async def begin(self, actor_id: ActorId, version: int | None = None) -> bool:
-        """Wait until an action may be begun, and note that it was.
+        """Wait until an action may begin, and note that it has begun.
 
         Args:
-            actor_id: who acts; an action of it that is still noted is taken as given up.
+            actor_id: who acts; an earlier action of this actor counts as abandoned.
             version: as for ``allows``.
 
         Returns:
-            False: nothing was begun, for that version is too old and the newest one is not: act with that.
+            False: nothing has begun, because that version is too old and the newest is not: act with that.
+        """
+        return await self.begin_many((actor_id,), version)
+
+    async def begin_many(self, actor_ids: Collection[ActorId], version: int | None = None) -> bool:
+        """Begin one action of each actor, all at once, as ``begin`` does for one.
+
+        Raises:
+            ConfigError: So many actions at once can never be within the limit.
         """
         if self.limit is None:
             return True
-        self.end(actor_id)
-        while not (self.allows(version) or self._is_over()):
-            if version is not None and self.allows():
+        if self._interval and (len(actor_ids) - 1) // self._interval > self.limit:
+            raise ConfigError(
+                f"max_staleness={self.limit}: {len(actor_ids)} actors that act at once make the last of "
+                "their transitions older than that; raise max_staleness or opt_interval"
+            )
+        for actor_id in actor_ids:
+            self.end(actor_id)
+        while not (self.allows(version, len(actor_ids)) or self._is_over()):
+            if version is not None and self.allows(None, len(actor_ids)):
                 return False
             with anyio.move_on_after(self._lost_after_s / 4):
                 await self._changed.wait()
             self._forget_lost()
         behind = self._progress().published if version is None else version
-        self._in_flight[actor_id] = (behind, time.monotonic())
+        self._in_flight.update(dict.fromkeys(actor_ids, (behind, time.monotonic())))
         return True
 
     def end(self, actor_id: ActorId) -> None:

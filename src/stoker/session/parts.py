@@ -10,7 +10,7 @@ from stoker.session.events import Event
 from stoker.session.inference import Inference
 from stoker.session.intake import Intake
 from stoker.session.learner import Learner
-from stoker.session.pacing import Pace
+from stoker.session.pacing import Pacing
 from stoker.threads import DedicatedThread
 from stoker.types import ActorId
 from stoker.writer import Writer
@@ -27,7 +27,7 @@ class Parts(NamedTuple):
         queue: events on their way to the learner.
         intake: what is accepted into the queue.
         inference: forward passes for those who act.
-        pace: who may begin an action.
+        pacing: who may begin an action.
         writer: rows, journal and checkpoints on their way to the disk.
         replies: answers of the learner and the writer that callers wait for.
         supervised: actors whose silence somebody else watches.
@@ -38,7 +38,7 @@ class Parts(NamedTuple):
     queue: BatchQueue[Event]
     intake: Intake
     inference: Inference
-    pace: Pace
+    pacing: Pacing
     writer: Writer
     replies: OpenReplies
     supervised: set[ActorId]

@@ -143,7 +143,7 @@ class Readings:
     @property
     def learn_metrics(self) -> Mapping[str, float]:
         """What the last optimisation step had to say."""
-        return self._learner.metrics
+        return self._learner.learn_metrics
 
     @property
     def staleness(self) -> StalenessReport:
@@ -170,7 +170,7 @@ class Readings:
 
     def actor_episodes(self, actor_id: ActorId) -> int:
         """How many episodes of this actor were consumed, over all attempts."""
-        return self._learner.attendance.episodes.get(actor_id, 0)
+        return self._learner.actors.episodes.get(actor_id, 0)
 
     def health(self) -> Health:
         """Who waits for whom at this moment, and what has not been heard of.

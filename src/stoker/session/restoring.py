@@ -49,9 +49,9 @@ def restore(learner: TrainingState, state: Mapping[str, Any], journal: Journal) 
     learner.eval_episodes = session["eval_episodes"]
     learner.n_records = session.get("records", 0)
     learner.kept_steps = session.get("kept_steps", 0)
-    learner.attendance.restore(session["actor_episodes"], session["open_episodes"])
+    learner.actors.restore(session["actor_episodes"], session["open_episodes"])
     learner.stats.load_state_dict(session["stats"])
-    learner.book.load_state_dict(session.get("recent_episodes", ()))
+    learner.metrics.load_state_dict(session.get("recent_episodes", ()))
     learner.note_saved()
 
 

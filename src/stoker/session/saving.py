@@ -51,9 +51,9 @@ def step_state(learner: TrainingState, area: StagingArea, acting: Mapping[str, A
     }
     state["session"] |= {
         "stats": learner.stats.state_dict(),
-        "recent_episodes": learner.book.state_dict(),
-        "actor_episodes": learner.attendance.episodes,
-        "open_episodes": learner.attendance.running,
+        "recent_episodes": learner.metrics.state_dict(),
+        "actor_episodes": learner.actors.episodes,
+        "open_episodes": learner.actors.running,
         "lockstep": learner.is_lockstep,
         "attempt": learner.attempt,
         "run_started_at": learner.run_started_at,
@@ -77,7 +77,7 @@ def _journal_position(learner: TrainingState) -> dict[str, Any] | None:
     if (
         learner.is_lockstep
     ):  # running episodes are brought back; at least the last event says whose turn it was
-        needs_from = min([needs_from, max(learner.n_events - 1, 0), *learner.attendance.running.values()])
+        needs_from = min([needs_from, max(learner.n_events - 1, 0), *learner.actors.running.values()])
     return {
         "events": learner.n_events,
         "needs_from": needs_from,

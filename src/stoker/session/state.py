@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from stoker.agents.protocol import CountsOptSteps, LearningAgent
 from stoker.runs import TrainingRun
-from stoker.session.attendance import Attendance
+from stoker.session.actor_registry import ActorRegistry
 from stoker.session.config import SessionConfig
 from stoker.session.journaling import EventJournal
 from stoker.session.metrics import TrainingMetrics
@@ -49,11 +49,11 @@ class TrainingState:
         """Environment steps that triggered no learning, such as those of a data set."""
         self.n_records: int = 0
         """Rows of metrics."""
-        self.attendance = Attendance()
+        self.actors = ActorRegistry()
         """The actors and their running episodes."""
         self.journal: EventJournal | None = None
         self.is_lockstep = config.lockstep
-        self.book = TrainingMetrics(is_kept=config.records, statistics=statistics)
+        self.metrics = TrainingMetrics(is_kept=config.records, statistics=statistics)
         """The content of the next record."""
         self.staleness = Staleness()
         """Ages of the policies whose transitions were learned since the last record."""

@@ -110,6 +110,19 @@ class SyncTrainingSession:
                 self._session.intake.remember(actor_id, observation, decision)
         return decision.action
 
+    def act_many(
+        self, observations: Iterable[Any], actor_ids: Iterable[ActorId], mode: ActMode = ActMode.EXPLORE
+    ) -> list[Any]:
+        """Choose actions for several actors in one forward pass, as ``TrainingSession.act_many`` does."""
+        self._session.require_open("act_many")
+        with self._acting:
+            batch = self._session.intake.checked_acting(observations, actor_ids, mode)
+            decisions = self._decided([observation for _, observation in batch], mode) if batch else []
+            if mode is ActMode.EXPLORE:
+                for (actor_id, observation), decision in zip(batch, decisions, strict=True):
+                    self._session.intake.remember(actor_id, observation, decision)
+        return [decision.action for decision in decisions]
+
     def decide(self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0) -> Decision:
         """Choose an action, and hand out what the policy remembers, as ``TrainingSession.decide`` does."""
         self._session.require_open("decide")
@@ -291,14 +304,20 @@ class SyncTrainingSession:
 
     def _decide(self, observation: Any, mode: ActMode, actor_id: ActorId) -> Decision:
         self._session.intake.check_acting(observation, mode, actor_id)
+        return self._decided([observation], mode)[0]
+
+    def _decided(self, observations: Sequence[Any], mode: ActMode) -> list[Decision]:
         policies = self._session.engine.policies
         policy, ticket = policies.acquire()
         try:
             opt_steps = policies.opt_steps(ticket)
-            actions, extras = policy.act([observation], mode)
+            actions, extras = policy.act(observations, mode)
         finally:
             policies.release(ticket)
-        return Decision(actions[0], None if extras is None else extras[0], opt_steps)
+        return [
+            Decision(action, None if extras is None else extras[i], opt_steps)
+            for i, action in enumerate(actions)
+        ]
 
     def _take(self, batch: Sequence[Accepted]) -> None:
         intake = self._session.intake

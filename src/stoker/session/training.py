@@ -109,15 +109,58 @@ class TrainingSession(Lifecycle):
         try:
             intake.acting.add(actor_id)
             if self._is_paced:
-                await self.engine.pace.begin(actor_id)
+                await self.engine.pacing.begin(actor_id)
             decision = Decision(*await self.engine.inference.ask(observation, mode))
             intake.remember(actor_id, observation, decision)
         except BaseException:
-            self.engine.pace.end(actor_id)
+            self.engine.pacing.end(actor_id)
             raise
         finally:
             intake.acting.discard(actor_id)
         return decision.action
+
+    async def act_many(
+        self, observations: Iterable[Any], actor_ids: Iterable[ActorId], mode: ActMode = ActMode.EXPLORE
+    ) -> list[Any]:
+        """Choose actions for several actors in one forward pass, as ``act`` does for one.
+
+        Args:
+            observations: one of each actor, or an array ``[N, *observation_shape]``.
+            actor_ids: who acts, in the same order, each once.
+            mode: whether the actions are to learn from or to score with.
+
+        Raises:
+            InvalidExperience: The agent cannot act on one of the observations, or there is not one per actor.
+            ConfigError: So many actions at once exceed ``max_staleness``.
+            ActorConflict, SessionClosed, SessionFailed: As for ``act``.
+        """
+        self.require_open("act_many")
+        intake, engine = self.intake, self.engine
+        batch = intake.checked_acting(observations, actor_ids, mode)
+        if not batch:
+            await checkpoint()
+            return []
+        shown = [observation for _, observation in batch]
+        if mode is not ActMode.EXPLORE:
+            return list((await engine.inference.ask_many(shown, mode))[0])
+        ids = {actor_id for actor_id, _ in batch}
+        if taken := ids & intake.acting:
+            raise ActorConflict(next(iter(taken)), "act()")
+        try:
+            intake.acting |= ids
+            if self._is_paced:
+                await engine.pacing.begin_many(ids)
+            actions, extras, version = await engine.inference.ask_many(shown, mode)
+            for i, (actor_id, observation) in enumerate(batch):
+                decision = Decision(actions[i], None if extras is None else extras[i], version)
+                intake.remember(actor_id, observation, decision)
+        except BaseException:
+            for actor_id in ids:
+                engine.pacing.end(actor_id)
+            raise
+        finally:
+            intake.acting -= ids
+        return list(actions)
 
     async def decide(
         self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0
@@ -208,7 +251,7 @@ class TrainingSession(Lifecycle):
         """
         self.require_open("on_episode_start")
         seed = self.intake.begin_episode(actor_id, seed)
-        self.engine.pace.end(actor_id)
+        self.engine.pacing.end(actor_id)
         await self._queue.put(EpisodeStarted(actor_id, seed))
         self.intake.forget(actor_id)
 
@@ -312,7 +355,7 @@ class TrainingSession(Lifecycle):
         Raises:
             ConfigError: A name or a value cannot be recorded.
         """
-        self._learner.book.store(values)
+        self._learner.metrics.store(values)
 
     async def record(self, values: Mapping[str, Value], total_steps: int | None = None) -> None:
         """Record values by themselves, of the given step or of this place among the events.
@@ -404,7 +447,7 @@ class TrainingSession(Lifecycle):
             for experience, remembered in batch:
                 actor_id = experience.actor_id
                 if not intake.reserve(actor_id):
-                    self.engine.pace.end(actor_id)
+                    self.engine.pacing.end(actor_id)
                     intake.n_refused += 1
                     was_refused = True
                     continue
@@ -412,7 +455,7 @@ class TrainingSession(Lifecycle):
                     await self._wait_for_room(experience)
                 intake.settle(actor_id, remembered)
                 if self._is_paced:
-                    self.engine.pace.end(actor_id)
+                    self.engine.pacing.end(actor_id)
         except BaseException:
             intake.recount()
             raise

@@ -26,7 +26,7 @@ from stoker.actors import (
 )
 from stoker.envs import PlayedEnv, Stepping, episode_seed
 from stoker.envs.protocol import ResetResult, StepResult
-from stoker.errors import first_error
+from stoker.exits import single_error
 from stoker.session import PolicySnapshot
 from stoker.session.inference import Inference
 from stoker.session.policies import PinnedPolicy
@@ -138,15 +138,13 @@ async def play_greedily(
             await play(index, seed)
 
     try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(inference.run)
-            async with anyio.create_task_group() as players:
-                for _ in range(min(len(seeds), concurrency or len(seeds))):
-                    players.start_soon(play_in_turn)
-            tasks.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        error = first_error(group)
-        raise error from error.__cause__
+        with single_error():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(inference.run)
+                async with anyio.create_task_group() as players:
+                    for _ in range(min(len(seeds), concurrency or len(seeds))):
+                        players.start_soon(play_in_turn)
+                tasks.cancel_scope.cancel()
     finally:
         inference.close(RuntimeError)
     return tuple(record for record in records if record is not None)

@@ -18,8 +18,8 @@ from anyio.abc import TaskGroup
 
 from stoker.actors import Crew, EnvFactory, FailureLimit, StepMetrics
 from stoker.agents.protocol import LearningAgent, config_of
-from stoker.errors import ConfigError, SessionError, first_error
-from stoker.exits import Contained
+from stoker.errors import ConfigError, SessionError
+from stoker.exits import Contained, single_error
 from stoker.recorders import Recorder, Recording
 from stoker.runs import TrainingRun
 from stoker.session import TrainingSession
@@ -358,7 +358,7 @@ class Trainer:
             self._loop = (threading.get_ident(), call_soon_here())
             if self._is_stopped:
                 session.stop()
-            try:
+            with single_error():
                 async with anyio.create_task_group() as watching:
                     if watch is not None:
                         watching.start_soon(_watched, watch, progress)
@@ -367,9 +367,6 @@ class Trainer:
                             training.start_soon(progress.evaluator.run)
                         yield progress, training
                     watching.cancel_scope.cancel()
-            except BaseExceptionGroup as group:
-                error = first_error(group)
-                raise error from error.__cause__
 
     def _begin(
         self, session: TrainingSession, watched_config: Any = None, gate: StepGate | None = None

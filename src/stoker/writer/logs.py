@@ -8,7 +8,6 @@ What a kill or a power cut leaves is a prefix of the pieces, perhaps with one to
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -16,6 +15,7 @@ from typing import Any, Protocol, cast
 import aiofiles.threadpool
 import anyio
 
+from stoker.threads import on_asyncio
 from stoker.writer.disk_threads import DiskCall, DiskThread
 from stoker.writer.piece_file import PieceFile
 
@@ -72,7 +72,7 @@ class Log:
             file = self._file if self._thread.is_idle else None  # in this order: a call may be closing it
             if file is None:
                 file = await self._thread.run(self._open)
-            if _on_asyncio():
+            if on_asyncio():
                 wrapped = cast("Any", aiofiles.threadpool.wrap)(file, executor=self._thread)
                 await cast("_AwaitedFile", wrapped).write(data)
             else:
@@ -171,11 +171,3 @@ class _AwaitedFile(Protocol):
     """What aiofiles makes of a raw file."""
 
     async def write(self, data: bytes, /) -> int: ...
-
-
-def _on_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

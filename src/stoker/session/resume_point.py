@@ -15,7 +15,7 @@ from stoker.journal import EpisodeStarted, Journal
 from stoker.session.state import TrainingState
 from stoker.types import ActorId, Experience
 
-__all__ = ["RunningEpisode", "Turn", "read_turn"]
+__all__ = ["ResumePoint", "RunningEpisode", "read_resume_point"]
 
 
 class RunningEpisode(msgspec.Struct, frozen=True):
@@ -35,7 +35,7 @@ class RunningEpisode(msgspec.Struct, frozen=True):
         return bool(self.steps) and self.steps[-1].status.is_done
 
 
-class Turn(msgspec.Struct, frozen=True):
+class ResumePoint(msgspec.Struct, frozen=True):
     """Where actors that take turns stood.
 
     Attributes:
@@ -49,7 +49,7 @@ class Turn(msgspec.Struct, frozen=True):
     last_actor: ActorId | None = None
 
 
-def read_turn(learner: TrainingState, journal: Journal) -> Turn:
+def read_resume_point(learner: TrainingState, journal: Journal) -> ResumePoint:
     """The running episodes of a learner that was just restored. Blocks.
 
     Raises:
@@ -57,8 +57,8 @@ def read_turn(learner: TrainingState, journal: Journal) -> Turn:
     """
     last = learner.n_events
     if last == 0:
-        return Turn()
-    starts = learner.attendance.running
+        return ResumePoint()
+    starts = learner.actors.running
     seeds: dict[ActorId, int | None] = {}
     steps: dict[ActorId, list[Experience]] = {actor_id: [] for actor_id in starts}
     last_actor: ActorId | None = None
@@ -72,4 +72,4 @@ def read_turn(learner: TrainingState, journal: Journal) -> Turn:
     episodes: dict[ActorId, Any] = {
         actor_id: RunningEpisode(seeds.get(actor_id), tuple(steps[actor_id])) for actor_id in starts
     }
-    return Turn(episodes, last_actor)
+    return ResumePoint(episodes, last_actor)

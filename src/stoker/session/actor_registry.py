@@ -8,7 +8,7 @@ from operator import attrgetter
 
 from stoker.types import ActorId, EpisodeStatus, Experience
 
-__all__ = ["Attendance"]
+__all__ = ["ActorRegistry"]
 
 _ACTORS = 10_000
 """How many actors are kept in mind: ids without end (one per connection, say) must not fill the memory."""
@@ -16,7 +16,7 @@ _ACTORS = 10_000
 _ACTOR_OF = attrgetter("actor_id")
 
 
-class Attendance:
+class ActorRegistry:
     """Its attributes may be read from anywhere and are written by the learner alone.
 
     Attributes:

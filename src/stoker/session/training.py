@@ -168,13 +168,8 @@ class TrainingSession(Lifecycle):
         """Choose an action, and hand out what the policy remembers about it instead of keeping it.
 
         For callers with several open decisions, or with rewards that come late: give ``policy_extras`` and
-        ``policy_version`` of the decision to its ``Experience``. The session keeps nothing, so that any
-        number of decisions may be open under one ``actor_id``.
-
-        Args:
-            observation: shape ``[*observation_shape]``, without a batch axis.
-            mode: whether the action is to learn from or to score with.
-            actor_id: who acts.
+        ``policy_version`` of the decision to its ``Experience``. Any number of decisions may be open under
+        one ``actor_id``. The arguments are those of ``act``.
 
         Raises:
             InvalidExperience: The agent cannot act on this observation.
@@ -243,12 +238,7 @@ class TrainingSession(Lifecycle):
             await self.engine.request(BarrierRequested)
 
     async def on_episode_start(self, actor_id: ActorId = 0, seed: int | None = None) -> None:
-        """Say that an actor begins an episode; an unfinished one of that actor is given up.
-
-        Args:
-            actor_id: who begins.
-            seed: what its environment was reset with; the journal keeps it.
-        """
+        """Begin an actor's episode and abandon an unfinished one; the journal keeps the reset's seed."""
         self.require_open("on_episode_start")
         seed = self.intake.begin_episode(actor_id, seed)
         self.engine.pacing.end(actor_id)
@@ -270,9 +260,9 @@ class TrainingSession(Lifecycle):
 
         Args:
             total_reward: undiscounted sum of its rewards.
-            steps: how many transitions it had.
+            steps: its number of transitions.
             status: Terminated or Truncated.
-            env_extras: numbers that the environment has to say about it.
+            env_extras: more numbers for its row, from the environment.
             actor_id: who played it.
 
         Raises:
@@ -294,12 +284,8 @@ class TrainingSession(Lifecycle):
     async def next_evaluation(self) -> PolicySnapshot | None:
         """Wait for the policy of the next multiple of ``eval_freq`` or ``eval_interval``.
 
-        One is kept. If it has not been fetched when the next comes, the newer replaces it: evaluating
-        never slows training down.
-
-        Returns:
-            The policy; None: the session is done (``is_done``) and everything it accepted is consumed, so
-            that no more will come.
+        The newest replaces one that was not fetched: evaluating never slows training down. None: the session
+        is done (``is_done``) and has consumed everything it accepted.
 
         Raises:
             SessionClosed, SessionFailed: The session does not run, or was closed meanwhile.
@@ -317,16 +303,10 @@ class TrainingSession(Lifecycle):
         await self._evaluations.add(self.engine, check_record(record), snapshot)
 
     async def maybe_save_best(self, mean_reward: float, snapshot: PolicySnapshot | None = None) -> bool:
-        """Keep the policy as ``best`` if its mean reward is strictly above the best so far, ever.
+        """Keep the evaluated policy as ``best`` if its mean reward is strictly above the best so far, ever.
 
-        With ``keep_best`` above 1 also those below it are kept, as ``best_<step>.pt``.
-
-        Args:
-            mean_reward: over the evaluation episodes.
-            snapshot: the policy that was evaluated; None: the agent as it is now.
-
-        Returns:
-            Whether it was; then the file is durable.
+        With ``keep_best`` above 1, lower ones are kept, too, as ``best_<step>.pt``. Without a snapshot the
+        present policy is kept. Returns whether it is the best; then the file is durable.
 
         Raises:
             InvalidExperience: The mean is not finite.
@@ -424,14 +404,10 @@ class TrainingSession(Lifecycle):
         self.require_open("stop")
         self.intake.stop()
 
-    # For those who play and evaluate on it ----------------------------------------------------------
-
     async def barrier(self) -> None:
         """Return when everything accepted so far is consumed, and what was learned of it is published."""
         self.require_open("barrier")
         await self.engine.request(BarrierRequested)
-
-    # Parts ----------------------------------------------------------------------------------------
 
     async def _observe(self, experience: Experience) -> None:
         self.require_open("observe")

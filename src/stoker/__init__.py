@@ -63,13 +63,13 @@ if TYPE_CHECKING:
     from stoker.runs.run import TrainingRun
     from stoker.session.config import SessionConfig
     from stoker.session.decisions import Decision
-    from stoker.session.health import Health
+    from stoker.session.metrics import StalenessReport
+    from stoker.session.policies import PolicySnapshot
     from stoker.session.replaying import Replayed, replay_run
     from stoker.session.signals import stop_on_signals
-    from stoker.session.snapshot import PolicySnapshot
-    from stoker.session.staleness import StalenessReport
     from stoker.session.sync import SyncTrainingSession
     from stoker.session.training import TrainingSession
+    from stoker.session.watching import Health
     from stoker.stats.records import EpisodeRecord
     from stoker.stats.report import EvalReport
     from stoker.stats.tracker import StatsTracker
@@ -110,7 +110,7 @@ else:
             "Experience": "stoker.types",
             "FailureLimit": "stoker.actors.failures",
             "HasReplay": "stoker.agents.protocol",
-            "Health": "stoker.session.health",
+            "Health": "stoker.session.watching",
             "InvalidAgentState": "stoker.errors",
             "InvalidExperience": "stoker.errors",
             "JournalBroken": "stoker.errors",
@@ -120,7 +120,7 @@ else:
             "PPO": "stoker.agents.ppo.agent",
             "PPOConfig": "stoker.agents.ppo.config",
             "Policy": "stoker.agents.protocol",
-            "PolicySnapshot": "stoker.session.snapshot",
+            "PolicySnapshot": "stoker.session.policies",
             "PortablePolicy": "stoker.agents.protocol",
             "PrioritizedReplay": "stoker.replay.prioritized",
             "RebuildsReplay": "stoker.agents.protocol",
@@ -137,7 +137,7 @@ else:
             "SessionConfig": "stoker.session.config",
             "SessionError": "stoker.errors",
             "SessionFailed": "stoker.errors",
-            "StalenessReport": "stoker.session.staleness",
+            "StalenessReport": "stoker.session.metrics",
             "Stalled": "stoker.errors",
             "StatsTracker": "stoker.stats.tracker",
             "StepMetrics": "stoker.actors.metrics",

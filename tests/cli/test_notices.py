@@ -11,7 +11,7 @@ import pytest
 from stoker import TrainingSession
 from stoker.cli.main import main
 from stoker.cli.notices import notices_on_stderr, notices_to
-from stoker.session.health import stuck_line
+from stoker.session.watching import stuck_line
 from stoker.testing import FakeAgent
 
 Capture = pytest.CaptureFixture[str]

@@ -41,7 +41,7 @@ from stoker.session.events import (
     SnapshotTaken,
 )
 from stoker.session.learner import Learner
-from stoker.session.restoring import restore
+from stoker.session.saving import restore
 from stoker.testing import FakeAgent
 
 TERMINATED = EpisodeStatus.TERMINATED

@@ -23,7 +23,7 @@ from stoker import (
     run_actors,
 )
 from stoker.runs import Retention
-from stoker.session.health import Health
+from stoker.session.watching import Health
 from stoker.testing import AsyncChainEnv, ChainEnv, FakeAgent
 
 pytestmark = pytest.mark.anyio

@@ -21,7 +21,7 @@ from stoker import (
     TrainingSession,
 )
 from stoker.session.learner import Learner
-from stoker.session.restoring import restore
+from stoker.session.saving import restore
 from stoker.writer import stage
 
 __all__ = ["SMALL", "bits", "dqn", "feed", "restore_into", "rows", "transition", "unequal"]

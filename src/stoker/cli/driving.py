@@ -22,7 +22,7 @@ from stoker.cli.stored import has_checkpoint
 from stoker.cli.summary import json_line, result_of, summary
 from stoker.errors import ConfigError, SessionFailed, StokerError
 from stoker.exits import single_error
-from stoker.session.health import stuck_line
+from stoker.session.watching import stuck_line
 from stoker.trainer.views.screen import Screen
 from stoker.trainer.views.view import View, title_of, view_for
 

@@ -9,16 +9,16 @@ from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from stoker.session.config import SessionConfig
+    from stoker.session.policies import PolicySnapshot
     from stoker.session.resume_point import ResumePoint, RunningEpisode
     from stoker.session.signals import stop_on_signals
-    from stoker.session.snapshot import PolicySnapshot
     from stoker.session.sync import SyncTrainingSession
     from stoker.session.training import TrainingSession
 else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
-            "PolicySnapshot": "stoker.session.snapshot",
+            "PolicySnapshot": "stoker.session.policies",
             "ResumePoint": "stoker.session.resume_point",
             "RunningEpisode": "stoker.session.resume_point",
             "SessionConfig": "stoker.session.config",

@@ -32,7 +32,7 @@ from stoker.session.events import (
     SnapshotTaken,
 )
 from stoker.session.parts import Parts
-from stoker.session.snapshot import PolicySnapshot
+from stoker.session.policies import PolicySnapshot
 from stoker.threads import CallSoon, call_soon_here
 from stoker.writer import AppendLog, RowLog
 

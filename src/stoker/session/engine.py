@@ -33,8 +33,8 @@ from stoker.session.learner import Learner
 from stoker.session.opening import Opened
 from stoker.session.pacing import Pacing, Progress
 from stoker.session.parts import Parts
+from stoker.session.policies import PolicySnapshot
 from stoker.session.resume_point import ResumePoint
-from stoker.session.snapshot import PolicySnapshot
 from stoker.session.watching import Watch
 from stoker.threads import DedicatedThread
 from stoker.types import Experience

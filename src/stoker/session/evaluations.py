@@ -17,7 +17,7 @@ from stoker.errors import ConfigError
 from stoker.runs import TrainingRun
 from stoker.session.engine import Engine
 from stoker.session.events import EvalEpisodeEnded
-from stoker.session.snapshot import PolicySnapshot
+from stoker.session.policies import PolicySnapshot
 from stoker.stats import EpisodeRecord, EvalReport, StatsTracker
 
 __all__ = ["Evaluations"]

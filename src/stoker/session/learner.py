@@ -46,8 +46,7 @@ from stoker.session.events import (
     SnapshotTaken,
 )
 from stoker.session.journaling import EventJournal
-from stoker.session.policies import PolicyBuffer
-from stoker.session.snapshot import PolicySnapshot
+from stoker.session.policies import PolicyBuffer, PolicySnapshot
 from stoker.session.state import TrainingState
 from stoker.session.triggers import Triggers
 from stoker.stats import StatsTracker

@@ -1,28 +1,53 @@
 """Open a session on its run: restore the newest checkpoint, begin an attempt, open the journal.
 
-Everything here blocks, and runs in the learner's thread before the first event, on a run that is locked.
+All of this but ``context_of`` blocks; it runs in the learner's thread before the
+first event, on a locked run.
 """
 
 from __future__ import annotations
 
 import logging
 import shlex
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
+import msgspec
 import torch
 
-from stoker.agents.protocol import RebuildsReplay
+from stoker.agents.protocol import RebuildsReplay, config_of
 from stoker.errors import CheckpointCorrupt, JournalBroken
+from stoker.recorders import RunContext, flat_params
 from stoker.runs import TrainingRun
 from stoker.runs.missing import lost_rows
 from stoker.session.config import SessionConfig
 from stoker.session.journaling import EventJournal
 from stoker.session.learner import Learner
 from stoker.session.policies import PolicyBuffer
-from stoker.session.restoring import restore
 from stoker.session.resume_point import ResumePoint, read_resume_point
+from stoker.session.saving import restore
+from stoker.session.state import TrainingState
 
-__all__ = ["Opened", "open_learning"]
+__all__ = ["Opened", "context_of", "open_learning"]
+
+
+def context_of(learner: TrainingState, run: TrainingRun | None, config: SessionConfig) -> RunContext:
+    """Which run it is, from where it goes on, and with what settings."""
+    settings: dict[str, Any] = {"agent_type": type(learner.agent).__name__}
+    if (agent_config := config_of(learner.agent)) is not None:
+        settings["agent"] = msgspec.to_builtins(agent_config)
+    settings["session"] = cast("dict[str, Any]", msgspec.to_builtins(config))
+    params = flat_params(settings)
+    if run is None:
+        return RunContext(name="training", params=params, total_steps=learner.total_steps)
+    return RunContext(
+        name=run.metadata.name,
+        version=run.metadata.version,
+        run_id=run.metadata.run_id,
+        directory=run.directory,
+        params=params,
+        resumed=run.attempt > 1,
+        total_steps=learner.total_steps,
+    )
+
 
 logger = logging.getLogger("stoker.session")
 

@@ -1,17 +1,19 @@
 """The policy on its way from the learner to those who act: two copies, one of them in use.
 
-The learner writes to a copy that nobody reads and then turns the two round, so that acting never waits
-for learning and never sees half-written weights. Safe for any number of acting threads and one learner.
+The learner writes to a copy that nobody reads and then swaps the two, so that acting never waits for
+learning and never sees half-written weights. Safe for any number of acting threads and one learner.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from stoker.agents.protocol import LearningAgent, Policy
+from stoker.types import ActMode
 
-__all__ = ["PinnedPolicy", "PolicyBuffer", "PolicySource"]
+__all__ = ["PinnedPolicy", "PolicyBuffer", "PolicySnapshot", "PolicySource"]
 
 
 class PolicySource(Protocol):
@@ -122,3 +124,37 @@ class PolicyBuffer:
             self._users.append(0)
             self._opt_steps.append(0)
             return len(self._copies) - 1
+
+
+class PolicySnapshot:
+    """The policy as it was at ``total_steps``, with the weights that ``best`` will hold if it wins.
+
+    Belongs to whoever asked for it; the learner never writes to it.
+
+    Args:
+        policy: an acting copy of its own.
+        total_steps: environment steps consumed when it was taken.
+        policy_version: how many times weights had been published by then.
+        state: the agent's staged state.
+        opt_steps: optimisation steps done when it was taken.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        total_steps: int,
+        policy_version: int,
+        state: Mapping[str, Any],
+        opt_steps: int = 0,
+    ) -> None:
+        self.policy = policy
+        self.total_steps = total_steps
+        self.policy_version = policy_version
+        self.opt_steps = opt_steps
+        self.state = state
+
+    def act(self, observations: Sequence[Any], mode: ActMode = ActMode.EXPLOIT) -> Sequence[Any]:
+        """One action per observation, in one forward pass; from one thread at a time."""
+        actions, _ = self.policy.act(observations, mode)
+        return actions

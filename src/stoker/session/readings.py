@@ -9,9 +9,9 @@ from stoker.agents.protocol import LearningAgent
 from stoker.errors import SessionClosed
 from stoker.runs import TrainingRun
 from stoker.session.engine import Engine
-from stoker.session.health import Health, health_of
 from stoker.session.learner import Learner
-from stoker.session.staleness import StalenessReport
+from stoker.session.metrics import StalenessReport
+from stoker.session.watching import Health, health_of
 from stoker.stats import StatsTracker
 from stoker.types import ActorId
 

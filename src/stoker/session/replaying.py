@@ -19,7 +19,7 @@ from stoker.journal import JournalEvent, SegmentHeader
 from stoker.runs import TrainingRun
 from stoker.session.config import LearningPeriods, SessionConfig
 from stoker.session.learner import Learner
-from stoker.session.restoring import restore
+from stoker.session.saving import restore
 from stoker.stats import StatsTracker
 from stoker.types import Experience
 from stoker.writer import load_checkpoint

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol, runtime_checkable
 
 from stoker.errors import ConfigError, SessionClosed, SessionError, SessionFailed
-from stoker.session.health import Health, stuck_line
+from stoker.session.watching import Health, stuck_line
 from stoker.signals import SignalGuard
 
 __all__ = ["ReportsHealth", "Stoppable", "stop_on_signals"]

@@ -26,7 +26,7 @@ from stoker.session.decisions import Decision
 from stoker.session.events import BarrierRequested, EpisodeEnded, EpisodeStarted, Event
 from stoker.session.handover import Handover
 from stoker.session.intake import Accepted, admitted_batch
-from stoker.session.snapshot import PolicySnapshot
+from stoker.session.policies import PolicySnapshot
 from stoker.session.training import TrainingSession
 from stoker.stats import EpisodeRecord, EvalReport, StatsTracker
 from stoker.threads import call_soon_here

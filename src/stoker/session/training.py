@@ -35,7 +35,7 @@ from stoker.session.events import (
 )
 from stoker.session.intake import Accepted, admitted_batch, checked_number
 from stoker.session.lifecycle import Lifecycle
-from stoker.session.snapshot import PolicySnapshot
+from stoker.session.policies import PolicySnapshot
 from stoker.stats import EpisodeRecord, EvalReport, StatsTracker, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 

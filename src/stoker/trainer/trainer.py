@@ -23,7 +23,7 @@ from stoker.exits import Contained, single_error
 from stoker.recorders import Recorder, Recording
 from stoker.runs import TrainingRun
 from stoker.session import TrainingSession
-from stoker.session.health import Health
+from stoker.session.watching import Health
 from stoker.stats import StatsTracker
 from stoker.threads import CallSoon, call_soon_here
 from stoker.trainer.evaluator import Evaluator

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.measure import QUICK, repeated, report
-from stoker import DQN, Crew, EpisodeStatus, Experience, TrainingRun, TrainingSession
+from stoker import DQN, ActorGroup, EpisodeStatus, Experience, TrainingRun, TrainingSession
 
 SIZES = (64,) if QUICK else (16, 64, 512)
 WARMUP_S, MEASURED_S = (0.5, 1.5) if QUICK else (1.0, 4.0)
@@ -121,9 +121,9 @@ async def by_hand(session: TrainingSession, n_envs: int) -> None:
             actors.start_soon(play, session, actor_id)
 
 
-async def by_crew(session: TrainingSession, n_envs: int) -> None:
+async def by_group(session: TrainingSession, n_envs: int) -> None:
     numbers = iter(range(n_envs))
-    await Crew(session, lambda: AwaitedEnv(next(numbers)), n_envs).run()
+    await ActorGroup(session, lambda: AwaitedEnv(next(numbers)), n_envs).run()
 
 
 async def counted_rate(work: Callable[[], Any], count: Callable[[], int]) -> float:
@@ -212,10 +212,10 @@ def main() -> None:
     torch.set_num_threads(1)
     for n_envs in SIZES:
         vector = {"AsyncVectorEnv, no learning": partial(vector_rate, n_envs)}
-        crew = {"stoker, Crew": partial(stoker_rate, by_crew, n_envs)}
+        group = {"stoker, ActorGroup": partial(stoker_rate, by_group, n_envs)}
         contenders = {
             **(vector if n_envs <= MOST_PROCESSES else {}),
-            **({} if QUICK else crew),
+            **({} if QUICK else group),
             "stoker, no rows, no journal": partial(stoker_rate, by_hand, n_envs, on_disk=False),
             "stoker": partial(stoker_rate, by_hand, n_envs),  # the last, whose updates are told
             "ceiling: the tasks alone": partial(ceiling_rate, n_envs),
@@ -226,7 +226,7 @@ def main() -> None:
         ceiling = median["ceiling: the tasks alone"]
         ratios = {
             f"{name} / ceiling": median[name] / ceiling
-            for name in ("stoker", "stoker, no rows, no journal", *crew)
+            for name in ("stoker", "stoker, no rows, no journal", *group)
             if name in median
         }
         for name in vector.keys() & rows.keys():

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.measure import QUICK, report
-from stoker import Crew, TrainingRun, TrainingSession, make_gym
+from stoker import ActorGroup, TrainingRun, TrainingSession, make_gym
 from stoker.agents.presets import PRESETS
 from stoker.trainer import agent_for, config_from
 from stoker.trainer.training import session_settings
@@ -86,7 +86,7 @@ def stoker_outcome(agent_name: str, seed: int, envs: list[gymnasium.Env[Any, Any
             session = TrainingSession(agent, run, **session_settings(config))
             async with anyio.create_task_group() as keeping, session:
                 keeping.start_soon(keep, session, started)
-                await Crew(session, partial(make_gym, ENV), config.num_envs, seed=seed).run()
+                await ActorGroup(session, partial(make_gym, ENV), config.num_envs, seed=seed).run()
                 await session.snapshot()  # when the last step is learned, and its policy handed out
                 return time.perf_counter() - started
 

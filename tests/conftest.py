@@ -20,7 +20,7 @@ ASYNCIO = pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")
 UVLOOP = pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")
 TRIO = pytest.param(("trio", {}), id="trio")
 ON_UVLOOP_TOO = (
-    "actors/test_crew",
+    "actors/test_group",
     "session/",
     "test_queues",
     "test_replies",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.actors.crew import Crew, run_actors
     from stoker.actors.failures import FailureLimit
+    from stoker.actors.group import ActorGroup, run_actors
     from stoker.actors.metrics import StepMetrics
     from stoker.actors.report import ActorReport
     from stoker.actors.vector import run_vector_actors
@@ -97,7 +97,7 @@ else:
             "CheckpointNotFound": "stoker.errors",
             "ChecksInput": "stoker.agents.protocol",
             "ConfigError": "stoker.errors",
-            "Crew": "stoker.actors.crew",
+            "ActorGroup": "stoker.actors.group",
             "DQN": "stoker.agents.dqn.agent",
             "DQNConfig": "stoker.agents.dqn.config",
             "Decision": "stoker.session.decisions",
@@ -161,7 +161,7 @@ else:
             "make_gym": "stoker.envs.gym",
             "preset": "stoker.agents.presets",
             "replay_run": "stoker.session.replaying",
-            "run_actors": "stoker.actors.crew",
+            "run_actors": "stoker.actors.group",
             "run_vector_actors": "stoker.actors.vector",
             "stack_frames": "stoker.envs.stacking",
             "stop_on_signals": "stoker.session.signals",
@@ -178,13 +178,13 @@ __all__ = [
     "ActMode",
     "ActorConflict",
     "ActorFailed",
+    "ActorGroup",
     "ActorId",
     "ActorReport",
     "CheckpointCorrupt",
     "CheckpointNotFound",
     "ChecksInput",
     "ConfigError",
-    "Crew",
     "DQNConfig",
     "Decision",
     "EpisodeRecord",

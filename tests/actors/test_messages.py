@@ -14,20 +14,20 @@ from hypothesis import strategies as st
 from stoker.actors.copies import Weights
 from stoker.actors.failures import RemoteFailure, described
 from stoker.actors.messages import (
-    Abandon,
-    Abandoned,
-    Again,
     Credit,
+    DiscardEnv,
+    EnvDiscarded,
     Failed,
-    Gone,
     Granted,
     Played,
     Ready,
+    RestartEnv,
     Stop,
-    order_from,
-    order_to,
-    told_from,
-    told_to,
+    WorkerExited,
+    decode_command,
+    decode_message,
+    encode_command,
+    encode_message,
 )
 from stoker.errors import ConfigError
 from stoker.journal import EpisodeEnded, EpisodeStarted
@@ -40,7 +40,7 @@ def played(*events: Any) -> Played:
 
 
 def through(message: Any, actor_id: Any = "a") -> Any:
-    return told_from(told_to(message), actor_id)
+    return decode_message(encode_message(message), actor_id)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -90,19 +90,19 @@ def test_what_was_played_arrives_as_it_was(
 def test_an_observation_is_sent_once_and_shared_where_it_arrives() -> None:
     pictures = [np.full((100, 100), k, np.uint8) for k in range(5)]
     steps = [Experience(pictures[k], 0, 0.0, pictures[k + 1], EpisodeStatus.CONTINUING, 3) for k in range(4)]
-    data = told_to(played(*steps))
+    data = encode_message(played(*steps))
     assert len(data) < 5 * 10_000 + 1_000
-    arrived = told_from(data, 3).events  # type: ignore[union-attr]
+    arrived = decode_message(data, 3).events  # type: ignore[union-attr]
     assert all(arrived[k].next_observation is arrived[k + 1].observation for k in range(3))
     assert [int(step.observation[0, 0]) for step in arrived] == [0, 1, 2, 3]
 
 
 def test_the_other_messages() -> None:
     assert through(Ready()) == Ready()
-    assert through(Abandoned()) == Abandoned()
-    for order in (Credit(3), Granted(), Abandon(), Again(), Stop()):
-        assert order_from(order_to(order)) == order
-    weights = order_from(order_to(Weights(7, {"w": torch.arange(6.0).view(2, 3), "epsilon": 0.5})))
+    assert through(EnvDiscarded()) == EnvDiscarded()
+    for order in (Credit(3), Granted(), DiscardEnv(), RestartEnv(), Stop()):
+        assert decode_command(encode_command(order)) == order
+    weights = decode_command(encode_command(Weights(7, {"w": torch.arange(6.0).view(2, 3), "epsilon": 0.5})))
     assert isinstance(weights, Weights)
     assert weights.version == 7
     assert torch.equal(weights.weights["w"], torch.arange(6.0).view(2, 3))
@@ -119,10 +119,10 @@ def test_an_exception_arrives_as_text_with_its_traceback() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\x00", b"\x91\x01", b"\x92\x07\x00", b"\xc1", order_to(Credit(1))[:-1]]
+    "data", [b"", b"\x00", b"\x91\x01", b"\x92\x07\x00", b"\xc1", encode_command(Credit(1))[:-1]]
 )
 def test_other_bytes_are_refused(data: bytes) -> None:
-    for read in (order_from, lambda data: told_from(data, 0)):
+    for read in (decode_command, lambda data: decode_message(data, 0)):
         with pytest.raises(msgspec.DecodeError):
             read(data)
 
@@ -130,20 +130,20 @@ def test_other_bytes_are_refused(data: bytes) -> None:
 def test_what_cannot_be_sent_is_named() -> None:
     step = Experience({1, 2}, 0, 0.0, np.zeros(1), EpisodeStatus.CONTINUING)
     with pytest.raises(ConfigError, match="what is sent.* is a builtins.set"):
-        told_to(played(step))
+        encode_message(played(step))
     with pytest.raises(ConfigError, match="the policy's weights.*'f'"):
-        order_to(Weights(0, {"f": print}))
+        encode_command(Weights(0, {"f": print}))
 
 
 @pytest.mark.parametrize(
     ("gone", "words"),
     [
-        (Gone(), "its worker has ended"),
-        (Gone(-9), "its process has ended (killed by signal 9)"),
-        (Gone(3), "its process has ended (exit code 3)"),
-        (Gone(None, "it fell over"), "it fell over"),
+        (WorkerExited(), "its worker has ended"),
+        (WorkerExited(-9), "its process has ended (killed by signal 9)"),
+        (WorkerExited(3), "its process has ended (exit code 3)"),
+        (WorkerExited(None, "it fell over"), "it fell over"),
     ],
     ids=["unknown", "signal", "code", "told"],
 )
-def test_an_end_in_words(gone: Gone, words: str) -> None:
+def test_an_end_in_words(gone: WorkerExited, words: str) -> None:
     assert gone.in_words == words

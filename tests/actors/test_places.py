@@ -17,8 +17,8 @@ from portable_parts import ListsAgent, Overwriting, PortableAgent, Seeded, SlowC
 
 from stoker import (
     ActorFailed,
+    ActorGroup,
     ConfigError,
-    Crew,
     EpisodeStatus,
     Experience,
     FailureLimit,
@@ -214,7 +214,7 @@ async def test_a_policy_that_raises_ends_the_session_with_that(settings: Any, tm
 async def test_a_policy_that_cannot_be_copied_is_refused(settings: Any) -> None:
     async with TrainingSession(FakeAgent()) as session:
         with pytest.raises(ConfigError, match="FakeAgent is no PortablePolicy.*use place='tasks' without"):
-            Crew(session, ChainEnv, **settings)
+            ActorGroup(session, ChainEnv, **settings)
 
 
 @pytest.mark.parametrize(
@@ -230,14 +230,14 @@ async def test_a_policy_that_cannot_be_copied_is_refused(settings: Any) -> None:
 async def test_settings_that_cannot_be_are_refused(settings: Any, message: str) -> None:
     async with TrainingSession(PortableAgent()) as session:
         with pytest.raises(ConfigError, match=message):
-            Crew(session, ChainEnv, **settings)
+            ActorGroup(session, ChainEnv, **settings)
 
 
 @pytest.mark.parametrize("settings", [*OWN, pytest.param({"place": "processes"}, id="processes")])
 async def test_copies_are_refused_with_lockstep(settings: Any) -> None:
     async with TrainingSession(PortableAgent(), lockstep=True) as session:
         with pytest.raises(ConfigError, match="lockstep=True"):
-            Crew(session, ChainEnv, **settings)
+            ActorGroup(session, ChainEnv, **settings)
 
 
 @pytest.mark.parametrize("settings", [pytest.param({}, id="central"), *OWN])
@@ -371,7 +371,7 @@ async def test_reports_say_where_the_time_went(settings: Any) -> None:
 
 
 @pytest.mark.parametrize("settings", OWN)
-async def test_a_crew_that_is_cancelled_closes_its_environments(settings: Any) -> None:
+async def test_a_group_that_is_cancelled_closes_its_environments(settings: Any) -> None:
     opened: list[Any] = []
 
     class Closing(ChainEnv):
@@ -385,7 +385,7 @@ async def test_a_crew_that_is_cancelled_closes_its_environments(settings: Any) -
 
     async with TrainingSession(PortableAgent()) as session:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(Crew(session, Closing, 3, **settings).run)
+            tasks.start_soon(ActorGroup(session, Closing, 3, **settings).run)
             with anyio.fail_after(30):
                 while session.total_steps < 100:
                     await anyio.lowlevel.checkpoint()
@@ -458,8 +458,8 @@ class HeldAgent(PortableAgent):
 async def test_when_actors_return_each_accepted_step_is_consumed(settings: Any) -> None:
     agent, at_return = HeldAgent(), list[int]()
 
-    async def run(crew: Crew, session: TrainingSession) -> None:
-        await crew.run()
+    async def run(group: ActorGroup, session: TrainingSession) -> None:
+        await group.run()
         at_return.append(session.total_steps)
 
     with anyio.fail_after(60):
@@ -467,9 +467,9 @@ async def test_when_actors_return_each_accepted_step_is_consumed(settings: Any) 
             TrainingSession(agent, max_steps=60, queue_capacity=1000) as session,  # never full
             anyio.create_task_group() as tasks,
         ):
-            crew = Crew(session, lambda: ChainEnv(3), **settings)
-            tasks.start_soon(run, crew, session)
-            while any(report.ended_at is None for report in crew.reports):
+            group = ActorGroup(session, lambda: ChainEnv(3), **settings)
+            tasks.start_soon(run, group, session)
+            while any(report.ended_at is None for report in group.reports):
                 await anyio.lowlevel.checkpoint()
             await anyio.wait_all_tasks_blocked()
             agent.go.set()

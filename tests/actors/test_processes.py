@@ -31,8 +31,8 @@ from portable_parts import (
 
 from stoker import (
     ActorFailed,
+    ActorGroup,
     ConfigError,
-    Crew,
     EpisodeRecord,
     FailureLimit,
     SessionFailed,
@@ -151,14 +151,16 @@ async def test_whatever_happens_to_a_process_costs_one_episode(
 
             async def on_step(metrics: Any) -> None:
                 nonlocal n_spoilt
-                n_spoilt = sum(r.restarts == 1 and r.steps > 60 for r in crew.reports)
+                n_spoilt = sum(r.restarts == 1 and r.steps > 60 for r in group.reports)
                 if is_over():
                     session.stop()
 
             factory = partial(spoilt_by_name, str(tmp_path))
-            crew = Crew(session, factory, faults, place="processes", limit=PATIENT, seed=1, on_step=on_step)
-            await crew.run()
-    errors = {report.actor_id: report.last_error for report in crew.reports}
+            group = ActorGroup(
+                session, factory, faults, place="processes", limit=PATIENT, seed=1, on_step=on_step
+            )
+            await group.run()
+    errors = {report.actor_id: report.last_error for report in group.reports}
     assert errors.pop("hang").startswith(
         "Stalled: actor 'hang' (in its environment; its last event was step "
     )
@@ -172,7 +174,7 @@ async def test_whatever_happens_to_a_process_costs_one_episode(
         "observation_space; correct the one or the other",
     }
     assert workers() == []
-    assert [report.restarts for report in crew.reports] == [1] * len(faults)
+    assert [report.restarts for report in group.reports] == [1] * len(faults)
     for actor_id in faults:
         done = [e.status.is_done for e in agent.experiences if e.actor_id == actor_id]
         ends = [k for k, is_done in enumerate(done) if is_done]
@@ -227,10 +229,10 @@ async def test_what_is_overwritten_later_stays_as_it_was() -> None:
 async def test_what_cannot_be_sent_to_a_process_is_refused_before_there_is_one() -> None:
     async with TrainingSession(PortableAgent()) as session:
         with pytest.raises(ConfigError, match="the factory .* cannot be sent to another process.*a lambda"):
-            Crew(session, lambda: Seeded(4), place="processes")
+            ActorGroup(session, lambda: Seeded(4), place="processes")
     async with TrainingSession(StayingAgent()) as session:
         with pytest.raises(ConfigError, match="the policy .* cannot be sent.*its class must be picklable"):
-            Crew(session, Seeded, place="processes")
+            ActorGroup(session, Seeded, place="processes")
     assert workers() == []
 
 
@@ -280,12 +282,12 @@ async def test_too_many_failures_end_it_with_what_was_said_over_there() -> None:
 
 
 class Program:
-    """The training of ``crew_program.py``, in a process group of its own."""
+    """The training of ``group_program.py``, in a process group of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "crew_program.py"), str(folder)],
+            [sys.executable, str(HERE / "group_program.py"), str(folder)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -373,9 +375,9 @@ async def test_a_process_that_dies_while_it_comes_up_holds_up_nobody() -> None:
 
     with anyio.fail_after(100):
         async with TrainingSession(agent, max_steps=60) as session:
-            crew = Crew(session, Seeded, 2, place="processes", seed=1)
+            group = ActorGroup(session, Seeded, 2, place="processes", seed=1)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(kill_the_first)
-                await crew.run()
+                await group.run()
     assert agent.total_steps == 60
-    assert crew.restarts == len(killed) == 1
+    assert group.restarts == len(killed) == 1

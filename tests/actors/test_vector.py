@@ -426,7 +426,7 @@ async def test_one_that_is_stuck_is_told_of_once_and_not_twice_by_the_session(
 async def test_it_does_not_keep_a_finished_training_from_ending(
     released: threading.Event, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stoker.actors.crew._DONE_S", 0.05)
+    monkeypatch.setattr("stoker.actors.group._DONE_S", 0.05)
     numbers = itertools.count(1)
     async with TrainingSession(FakeAgent(action=1), actor_timeout_s=1.0) as session:
         with anyio.fail_after(20):

@@ -1,4 +1,4 @@
-"""A worker by itself: what it tells, when it waits, and what it does on orders."""
+"""A worker by itself: what it tells, when it waits, and what it does on commands."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from portable_parts import Right, Seeded
 from stoker.actors.copies import OwnPolicy, Weights
 from stoker.actors.mailbox import Mailbox
 from stoker.actors.messages import (
-    Abandon,
-    Abandoned,
-    Again,
     Credit,
+    DiscardEnv,
+    EnvDiscarded,
     Failed,
     Granted,
-    Order,
     Played,
     Ready,
+    RestartEnv,
     Stop,
-    Told,
+    WorkerCommand,
+    WorkerMessage,
 )
 from stoker.actors.worker import Assignment, Worker
 from stoker.errors import ConfigError
@@ -41,24 +41,24 @@ class Desk:
     """A worker, what it told, and how to answer it."""
 
     def __init__(self, factory: Callable[[], Any] = Seeded, **settings: Any) -> None:
-        self.told: Mailbox[Told] = Mailbox()
-        self.orders: Mailbox[Order] = Mailbox()
+        self.messages: Mailbox[WorkerMessage] = Mailbox()
+        self.commands: Mailbox[WorkerCommand] = Mailbox()
         self.merges = settings.get("max_delay_s") != 0.0
         self.policy = OwnPolicy(Right(), 0)
         assignment = Assignment(**{"actor_id": "a", "seed": 3, "episode": 0, "max_delay_s": LATE, **settings})
-        self.worker = Worker(assignment, factory, self.policy, self.orders, self.told.post)
+        self.worker = Worker(assignment, factory, self.policy, self.commands, self.messages.post)
 
     async def next(self) -> Any:
         """The next message; the beginning of a worker's first episode, told at once, with what follows it."""
         with anyio.fail_after(30):
-            told = await self.told.take()
+            told = await self.messages.take()
             if not self.merges or not isinstance(told, Played) or told.asks or len(told.events) != 1:
                 return told
             self.merges = False
             (event,) = told.events
             if not isinstance(event, EpisodeStarted):
                 return told
-            more = await self.told.take()
+            more = await self.messages.take()
             if isinstance(more, Played):
                 return msgspec.structs.replace(more, events=(event, *more.events))
             return more  # of an episode without a step
@@ -66,7 +66,7 @@ class Desk:
     async def quiet(self) -> bool:
         """Whether it has nothing more to tell, now that it has had every chance to."""
         await anyio.wait_all_tasks_blocked()
-        told = self.told.take_now()
+        told = self.messages.take_now()
         return told is None
 
 
@@ -81,7 +81,7 @@ async def at_work(factory: Callable[[], Any] = Seeded, **settings: Any) -> Async
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(desk.worker.run)
         yield desk
-        desk.orders.post(Stop())
+        desk.commands.post(Stop())
 
 
 async def test_it_plays_ahead_as_far_as_its_window_and_no_further() -> None:
@@ -93,7 +93,7 @@ async def test_it_plays_ahead_as_far_as_its_window_and_no_further() -> None:
         )
         assert isinstance(batches[0].events[0], EpisodeStarted)
         assert await desk.quiet()
-        desk.orders.post(Credit(7))
+        desk.commands.post(Credit(7))
         batches = [await desk.next() for _ in range(2)]
         assert [batch.n_steps for batch in batches] == [4, 3]
         assert await desk.quiet()
@@ -127,8 +127,8 @@ async def test_where_it_asks_it_does_one_step_for_each_permission_with_the_newes
             asking = await desk.next()
             assert asking.asks
             assert await desk.quiet()
-            desk.orders.post(Weights(version, Right(version).weights()))
-            desk.orders.post(Granted())
+            desk.commands.post(Weights(version, Right(version).weights()))
+            desk.commands.post(Granted())
         asking = await desk.next()
         last, ended = asking.events[-1], asking.events
         assert [step.policy_version for step in steps(asking)] == [6] or isinstance(last, EpisodeEnded)
@@ -141,8 +141,8 @@ async def test_old_weights_do_not_replace_newer_ones() -> None:
         await desk.next()
         for version, expected in ((4, 4), (2, 4), (5, 5)):
             await desk.next()
-            desk.orders.post(Weights(version, Right(version).weights()))
-            desk.orders.post(Granted())
+            desk.commands.post(Weights(version, Right(version).weights()))
+            desk.commands.post(Granted())
             await anyio.wait_all_tasks_blocked()
             assert desk.policy.version == expected
 
@@ -160,10 +160,10 @@ async def test_after_a_failure_it_waits_until_it_is_told_to_play_again() -> None
         assert played.n_steps == 1, "what came before the failure is told before it"
         assert isinstance(failed, Failed)
         assert (failed.blame, str(failed.error)) == ("environment", "simulator crashed")
-        desk.orders.post(Abandon())  # too late: it was given up before
+        desk.commands.post(DiscardEnv())  # too late: it was given up before
         assert await desk.quiet()
         assert len(made) == 1
-        desk.orders.post(Again())
+        desk.commands.post(RestartEnv())
         played = await desk.next()
         assert played.n_steps == 3
         assert len(made) == 2
@@ -173,9 +173,9 @@ async def test_told_to_give_up_it_does_so_before_its_next_step() -> None:
     async with at_work(asks=True) as desk:
         await desk.next()
         await desk.next()
-        desk.orders.post(Abandon())
-        assert await desk.next() == Abandoned()
-        desk.orders.post(Again())
+        desk.commands.post(DiscardEnv())
+        assert await desk.next() == EnvDiscarded()
+        desk.commands.post(RestartEnv())
         assert isinstance((await desk.next()).events[0], EpisodeStarted)
 
 

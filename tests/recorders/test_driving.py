@@ -15,7 +15,7 @@ from anyio import to_thread
 
 from stoker.errors import ConfigError, MissingDependency, RecorderFailed, Stalled
 from stoker.recorders import Outcome, Record, Recorder, Recording, RunContext
-from stoker.recorders.lanes import OnError
+from stoker.recorders.threads import OnError
 
 pytestmark = pytest.mark.anyio
 CONTEXT = RunContext(name="x")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.actors.crew import Crew, run_actors
     from stoker.actors.episodes import EnvFactory, close_played, open_played, play_episode
     from stoker.actors.failures import EnvironmentFailed, FailureCount, FailureLimit
+    from stoker.actors.group import ActorGroup, run_actors
     from stoker.actors.metrics import Gate, OnStep, StepMetrics
     from stoker.actors.playing import Actor
     from stoker.actors.report import ActorReport
@@ -21,7 +21,7 @@ else:
         {
             "Actor": "stoker.actors.playing",
             "ActorReport": "stoker.actors.report",
-            "Crew": "stoker.actors.crew",
+            "ActorGroup": "stoker.actors.group",
             "EnvFactory": "stoker.actors.episodes",
             "EnvironmentFailed": "stoker.actors.failures",
             "FailureCount": "stoker.actors.failures",
@@ -32,15 +32,15 @@ else:
             "close_played": "stoker.actors.episodes",
             "open_played": "stoker.actors.episodes",
             "play_episode": "stoker.actors.episodes",
-            "run_actors": "stoker.actors.crew",
+            "run_actors": "stoker.actors.group",
             "run_vector_actors": "stoker.actors.vector",
         },
     )
 
 __all__ = [
     "Actor",
+    "ActorGroup",
     "ActorReport",
-    "Crew",
     "EnvFactory",
     "EnvironmentFailed",
     "FailureCount",

@@ -21,7 +21,7 @@ import anyio
 from stoker.actors.copies import OwnPolicy
 from stoker.actors.episodes import EnvFactory
 from stoker.actors.mailbox import Mailbox
-from stoker.actors.messages import Order, Told, order_from, told_to
+from stoker.actors.messages import WorkerCommand, WorkerMessage, decode_command, encode_message
 from stoker.actors.worker import Assignment, Worker
 from stoker.errors import ConfigError
 
@@ -51,12 +51,12 @@ def main(pipe: Connection, assignment: Assignment, backend: str) -> None:
     os.set_inheritable(pipe.fileno(), False)  # noqa: FBT003 - it takes no keyword
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(1)  # the actors are what runs in parallel
-    orders: Mailbox[Order] = Mailbox()
-    threading.Thread(target=_listen, args=(pipe, orders), name="stoker-orders", daemon=True).start()
+    commands: Mailbox[WorkerCommand] = Mailbox()
+    threading.Thread(target=_listen, args=(pipe, commands), name="stoker-orders", daemon=True).start()
 
-    def tell(message: Told) -> None:
+    def tell(message: WorkerMessage) -> None:
         try:
-            data = told_to(message)
+            data = encode_message(message)
         except ConfigError as error:
             raise ConfigError(
                 f"actor {assignment.actor_id!r}: what it played cannot be sent to the training ({error}); "
@@ -67,13 +67,13 @@ def main(pipe: Connection, assignment: Assignment, backend: str) -> None:
         except OSError:
             os._exit(1)  # nobody is left to play for
 
-    anyio.run(Worker(assignment, factory, policy, orders, tell).run, backend=backend)
+    anyio.run(Worker(assignment, factory, policy, commands, tell).run, backend=backend)
 
 
-def _listen(pipe: Connection, orders: Mailbox[Order]) -> None:
+def _listen(pipe: Connection, commands: Mailbox[WorkerCommand]) -> None:
     try:
         while True:
-            orders.post(order_from(pipe.recv_bytes()))
+            commands.post(decode_command(pipe.recv_bytes()))
     except (EOFError, OSError):
         os._exit(1)
 

@@ -7,16 +7,16 @@ from typing import Protocol
 
 from stoker.actors.copies import OwnPolicy
 from stoker.actors.mailbox import Mailbox
-from stoker.actors.messages import Heard, Order
+from stoker.actors.messages import WorkerCommand, WorkerEvent
 from stoker.actors.worker import Assignment
 
 __all__ = ["Link", "OpenLink"]
 
 
 class Link(Protocol):
-    """A worker and the way to it. Opened once, from the event loop; ``told`` ends with ``Gone``."""
+    """A worker and the way to it. Opened once, from the event loop; ``told`` ends with ``WorkerExited``."""
 
-    told: Mailbox[Heard]
+    messages: Mailbox[WorkerEvent]
     """What it tells."""
 
     @property
@@ -28,7 +28,7 @@ class Link(Protocol):
         """Set it going."""
         ...
 
-    def order(self, order: Order) -> None:
+    def send(self, command: WorkerCommand) -> None:
         """Tell it something; never waits."""
         ...
 

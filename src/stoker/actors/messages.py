@@ -1,6 +1,6 @@
 """What a training and a worker that plays for it say to each other.
 
-A worker tells what it played and asks; the training orders. In one process messages are passed as they are.
+A worker tells what it played and asks; the training commands. In one process messages are passed as they are.
 Between processes they are bytes: values by the journal's encoding, nothing of which is ever unpickled.
 """
 
@@ -23,24 +23,24 @@ from stoker.stats import EpisodeRecord
 from stoker.types import ActorId, EpisodeStatus, Experience
 
 __all__ = [
-    "Abandon",
-    "Abandoned",
-    "Again",
     "Blame",
     "Credit",
+    "DiscardEnv",
+    "EnvDiscarded",
     "Failed",
-    "Gone",
     "Granted",
-    "Heard",
-    "Order",
     "Played",
     "Ready",
+    "RestartEnv",
     "Stop",
-    "Told",
-    "order_from",
-    "order_to",
-    "told_from",
-    "told_to",
+    "WorkerCommand",
+    "WorkerEvent",
+    "WorkerExited",
+    "WorkerMessage",
+    "decode_command",
+    "decode_message",
+    "encode_command",
+    "encode_message",
 ]
 
 Blame = Literal["environment", "exit", "policy", "setup"]
@@ -81,7 +81,7 @@ class Played(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """Something went wrong; it waits for ``Again``, unless it is the setup: then it ends.
+    """Something went wrong; it waits for ``RestartEnv``, unless it is the setup: then it ends.
 
     Attributes:
         blame: whose fault it seems to be.
@@ -94,14 +94,14 @@ class Failed(msgspec.Struct, frozen=True):
     observation: Any = None
 
 
-class Abandoned(msgspec.Struct, frozen=True):
-    """It has given up its environment, as it was told to, and waits for ``Again``."""
+class EnvDiscarded(msgspec.Struct, frozen=True):
+    """It has given up its environment, as it was told to, and waits for ``RestartEnv``."""
 
 
-Told = Ready | Played | Failed | Abandoned
+WorkerMessage = Ready | Played | Failed | EnvDiscarded
 
 
-class Gone(msgspec.Struct, frozen=True):
+class WorkerExited(msgspec.Struct, frozen=True):
     """It is no more; said last, and by whoever looks after it.
 
     Attributes:
@@ -121,7 +121,7 @@ class Gone(msgspec.Struct, frozen=True):
         return f"its process has ended ({f'killed by signal {-code}' if code < 0 else f'exit code {code}'})"
 
 
-Heard = Told | Gone
+WorkerEvent = WorkerMessage | WorkerExited
 
 
 # What it is told -----------------------------------------------------------------------------------
@@ -137,11 +137,11 @@ class Granted(msgspec.Struct, frozen=True):
     """It may do the step that it asked for."""
 
 
-class Abandon(msgspec.Struct, frozen=True):
+class DiscardEnv(msgspec.Struct, frozen=True):
     """What its environment gave cannot be taken: give the environment up."""
 
 
-class Again(msgspec.Struct, frozen=True):
+class RestartEnv(msgspec.Struct, frozen=True):
     """Make another environment and play on."""
 
 
@@ -149,7 +149,7 @@ class Stop(msgspec.Struct, frozen=True):
     """Close the environment and end."""
 
 
-Order = Weights | Credit | Granted | Abandon | Again | Stop
+WorkerCommand = Weights | Credit | Granted | DiscardEnv | RestartEnv | Stop
 
 
 # As bytes ------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ _STATUSES = dict(enumerate(EpisodeStatus))
 _CODES = {status: code for code, status in _STATUSES.items()}
 
 
-def told_to(message: Told) -> bytes:
+def encode_message(message: WorkerMessage) -> bytes:
     """What a worker tells, as bytes.
 
     Raises:
@@ -175,11 +175,11 @@ def told_to(message: Told) -> bytes:
             trace = "".join(traceback.format_exception(message.error))
             text = str(message.error) if message.blame == "exit" else described(message.error)
             return encode((2, message.blame, text, trace, message.observation))
-        case Abandoned():
+        case EnvDiscarded():
             return encode((3,))
 
 
-def told_from(data: bytes, actor_id: ActorId) -> Told:
+def decode_message(data: bytes, actor_id: ActorId) -> WorkerMessage:
     """The message of a worker that plays this actor.
 
     Raises:
@@ -196,7 +196,7 @@ def told_from(data: bytes, actor_id: ActorId) -> Told:
             error.add_note(trace)
         return Failed(blame, error, observation)
 
-    return _made(data, {0: Ready, 1: played, 2: failed, 3: Abandoned})
+    return _made(data, {0: Ready, 1: played, 2: failed, 3: EnvDiscarded})
 
 
 _PLAYED = ("env_s", "act_s", "wait_s", "syncs", "version", "asks")
@@ -215,7 +215,7 @@ def _weights_as_bytes(order: Weights) -> bytes:
         return data
 
 
-def order_to(order: Order) -> bytes:
+def encode_command(order: WorkerCommand) -> bytes:
     """What a worker is told, as bytes.
 
     Raises:
@@ -228,21 +228,21 @@ def order_to(order: Order) -> bytes:
             return _weights_as_bytes(order)
         case Granted():
             return encode((2,))
-        case Abandon():
+        case DiscardEnv():
             return encode((3,))
-        case Again():
+        case RestartEnv():
             return encode((4,))
         case Stop():
             return encode((5,))
 
 
-def order_from(data: bytes) -> Order:
+def decode_command(data: bytes) -> WorkerCommand:
     """The order that these bytes are.
 
     Raises:
         msgspec.DecodeError: They are none.
     """
-    return _made(data, {0: Credit, 1: Weights, 2: Granted, 3: Abandon, 4: Again, 5: Stop})
+    return _made(data, {0: Credit, 1: Weights, 2: Granted, 3: DiscardEnv, 4: RestartEnv, 5: Stop})
 
 
 def _made(data: bytes, makers: Mapping[int, Callable[..., Any]]) -> Any:

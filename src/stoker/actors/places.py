@@ -39,7 +39,7 @@ def feed_for(
             "of the policy, which a resume could not bring back; use place='tasks' without sync_interval, "
             "or train without lockstep"
         )
-    session.require_open("Crew")
+    session.require_open("ActorGroup")
     feed = PolicyFeed(session.policy_source(), interval)
     if place == "processes":
         check_portable(factory, feed)

@@ -17,7 +17,7 @@ from stoker.actors.episodes import EnvFactory, close_played, open_played, play_e
 from stoker.actors.failures import EnvironmentFailed, FailureCount, FailureLimit, recover
 from stoker.actors.metrics import Gate, OnStep, StepTeller
 from stoker.actors.report import ActorReport
-from stoker.actors.turns import Turns
+from stoker.actors.round_robin import RoundRobin
 from stoker.agents.protocol import ChecksInput
 from stoker.envs import PlayedEnv, Stepping, episode_seed
 from stoker.errors import InvalidExperience, SessionFailed, Stalled
@@ -43,7 +43,7 @@ class Actor:
         gate: asked before each step.
     """
 
-    is_coming_up = False
+    is_starting = False
 
     def __init__(
         self,
@@ -73,14 +73,14 @@ class Actor:
         self._teller = None if on_step is None else StepTeller(session, actor_id, on_step)
         self._gate = gate
         self._is_shut_out = False  # by the gate
-        self._turns: Turns | None = None
+        self._turns: RoundRobin | None = None
         self._place = 0
         self.in_env_since: float | None = None
         """When its environment was last asked for something that has not come, in monotonic seconds."""
         self._life = anyio.CancelScope()  # of the present environment
         self._stuck: Stalled | None = None
 
-    async def run(self, turns: Turns | None = None, place: int = 0) -> None:
+    async def run(self, turns: RoundRobin | None = None, place: int = 0) -> None:
         """Play episode after episode.
 
         Args:

@@ -24,7 +24,14 @@ from stoker.actors.child import main
 from stoker.actors.copies import OwnPolicy, PolicyFeed
 from stoker.actors.episodes import EnvFactory
 from stoker.actors.mailbox import Mailbox
-from stoker.actors.messages import Failed, Gone, Heard, Order, order_to, told_from
+from stoker.actors.messages import (
+    Failed,
+    WorkerCommand,
+    WorkerEvent,
+    WorkerExited,
+    decode_message,
+    encode_command,
+)
 from stoker.actors.worker import Assignment
 from stoker.errors import ConfigError
 
@@ -84,9 +91,9 @@ class ProcessLink:
     is_process = True
 
     def __init__(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy, backend: str) -> None:
-        self.told: Mailbox[Heard] = Mailbox()
+        self.messages: Mailbox[WorkerEvent] = Mailbox()
         self._actor_id = assignment.actor_id
-        self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[WorkerCommand | None] = queue.SimpleQueue()
         self._name = f"stoker-actor-{assignment.actor_id}"
         self._load: Any = (factory, policy)
         self._rest = (assignment, backend)
@@ -99,7 +106,7 @@ class ProcessLink:
         return self._process.pid if self._has_started else None
 
     def open(self) -> None:
-        """Start the process; ``Ready`` or ``Gone`` is told when it is up or is not."""
+        """Start the process; ``Ready`` or ``WorkerExited`` is told when it is up or is not."""
         context = multiprocessing.get_context("spawn")
         self._pipe, self._far_end = context.Pipe()
         # Not with the process: its start would wait, with the lock, until it has come up and taken them, and
@@ -112,9 +119,9 @@ class ProcessLink:
         self._writer.start()
         threading.Thread(target=self._serve, name=f"{self._name}-reader", daemon=True).start()
 
-    def order(self, order: Order) -> None:
+    def send(self, command: WorkerCommand) -> None:
         """Tell the worker something; does not wait until it reads it."""
-        self._orders.put(order)
+        self._commands.put(command)
 
     def kill(self) -> None:
         """End the process at once, also one that is about to be started."""
@@ -134,11 +141,11 @@ class ProcessLink:
                 why = self._read()
                 exit_code = self._see_it_end()
         finally:
-            self._orders.put(None)
+            self._commands.put(None)
             self._writer.join(_EXIT_S)
             if not self._writer.is_alive():  # else a pipe that somebody else holds open takes nothing
                 self._pipe.close()
-            self.told.post(Gone(exit_code, why))
+            self.messages.post(WorkerExited(exit_code, why))
 
     def _start(self) -> str:
         """Start the process; returns what kept it from that, if anything did."""
@@ -155,7 +162,7 @@ class ProcessLink:
             text = (
                 f"actor {self._actor_id!r}: its process cannot be started ({type(error).__name__}: {error})"
             )
-            self.told.post(Failed("setup", ConfigError(text)))
+            self.messages.post(Failed("setup", ConfigError(text)))
             return text
         finally:
             self._far_end.close()
@@ -169,7 +176,7 @@ class ProcessLink:
         """Read until it ends; returns what was wrong with it, if that is known."""
         try:
             while True:
-                self.told.post(told_from(self._pipe.recv_bytes(), self._actor_id))
+                self.messages.post(decode_message(self._pipe.recv_bytes(), self._actor_id))
         except (EOFError, OSError):
             return ""  # it has ended, or is about to
         except msgspec.DecodeError as error:
@@ -193,11 +200,11 @@ class ProcessLink:
         except OSError:
             return  # the process is gone, which the reader tells
         self._packed = b""
-        while (order := self._orders.get()) is not None:
+        while (order := self._commands.get()) is not None:
             try:
-                self._pipe.send_bytes(order_to(order))
+                self._pipe.send_bytes(encode_command(order))
             except OSError:
                 return  # the process is gone, which the reader tells
             except ConfigError as error:
-                self.told.post(Failed("setup", error))
+                self.messages.post(Failed("setup", error))
                 return

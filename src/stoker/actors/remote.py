@@ -1,6 +1,6 @@
 """An actor whose environment and policy copy live on a thread or in a process: its side on the event loop.
 
-To a crew it is what ``Actor`` is: the same episodes, seeds, failures and reports. What its worker tells is
+To a group it is what ``Actor`` is: the same episodes, seeds, failures and reports. What its worker tells is
 taken in here, in order; what is still on the way when the worker ends is lost, as a step under way is.
 """
 
@@ -22,22 +22,22 @@ from stoker.actors.failures import (
 )
 from stoker.actors.links import Link, OpenLink
 from stoker.actors.messages import (
-    Abandon,
-    Abandoned,
-    Again,
     Credit,
+    DiscardEnv,
+    EnvDiscarded,
     Failed,
-    Gone,
     Granted,
-    Heard,
     Played,
     Ready,
+    RestartEnv,
     Stop,
+    WorkerEvent,
+    WorkerExited,
 )
 from stoker.actors.metrics import Gate, OnStep, StepTeller
 from stoker.actors.playing import blame_policy
 from stoker.actors.report import ActorReport
-from stoker.actors.turns import Turns
+from stoker.actors.round_robin import RoundRobin
 from stoker.actors.worker import Assignment
 from stoker.errors import ConfigError, InvalidExperience, Stalled
 from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
@@ -87,7 +87,7 @@ class RemoteActor:
         self.report = ActorReport(actor_id)
         self.in_env_since: float | None = None
         """When it was last heard of, while it waits for nothing of the session, in monotonic seconds."""
-        self.is_coming_up = False
+        self.is_starting = False
         """Whether its process is being started: nothing of it would be missed."""
         self._session = session
         self._actor_id: ActorId = actor_id
@@ -109,7 +109,7 @@ class RemoteActor:
         self._is_there = False  # there is a worker, as far as is known
         self._is_up = False  # and it has come up
 
-    async def run(self, turns: Turns | None = None, place: int = 0) -> None:
+    async def run(self, turns: RoundRobin | None = None, place: int = 0) -> None:
         """Play episode after episode.
 
         Raises:
@@ -117,7 +117,7 @@ class RemoteActor:
             ConfigError: It is not an environment that can be played, or not one that can be played there.
             SessionError: The session does not run.
         """
-        del turns, place  # workers do not take turns: a crew refuses them with lockstep
+        del turns, place  # workers do not take turns: a group refuses them with lockstep
         self._episode = self._session.actor_episodes(self._actor_id)
         self.report.begin()
         try:
@@ -162,7 +162,7 @@ class RemoteActor:
         cause: BaseException | None = None
         try:
             with anyio.CancelScope() as self._life:
-                await self._come_up(link)
+                await self._start_worker(link)
                 await self._serve(link)
             cause, self._stuck = self._stuck, None
         except EnvironmentFailed as failure:
@@ -171,14 +171,14 @@ class RemoteActor:
             at_once = cause is not None or self._is_given_up or self._is_stuck() or not self._is_up
             self.in_env_since = None
             self._session.pacing.end(self._actor_id)  # nobody waits for what it had begun
-            await self._see_off(link, at_once=at_once)
+            await self._end_worker(link, at_once=at_once)
         return cause
 
     def _is_stuck(self) -> bool:
         since = self.in_env_since
         return since is not None and time.monotonic() - since >= self._session.config.actor_timeout_s
 
-    async def _come_up(self, link: Link) -> None:
+    async def _start_worker(self, link: Link) -> None:
         if not link.is_process:
             self._open(link)
             self._is_up = True
@@ -188,18 +188,18 @@ class RemoteActor:
                 return
             self._open(link)
             with anyio.move_on_after(_BOOT_S):
-                self.is_coming_up = True
+                self.is_starting = True
                 try:
-                    told = await self._next(link)
+                    message = await self._next(link)
                 finally:
-                    self.is_coming_up = False
-                if isinstance(told, Gone) and told.exit_code == 1:
+                    self.is_starting = False
+                if isinstance(message, WorkerExited) and message.exit_code == 1:
                     raise ConfigError(
                         f"actor {self._actor_id!r}: its process ended before it could begin; what it printed "
                         "says why. What makes the environment must be importable there, and a script that "
                         "starts processes needs its `if __name__ == '__main__':`"
                     )
-                await self._hear(told, link)
+                await self._handle(message, link)
                 return
         raise EnvironmentFailed from WorkerLost(f"its process was not up after {_BOOT_S:.0f} s")
 
@@ -210,22 +210,22 @@ class RemoteActor:
     async def _serve(self, link: Link) -> None:
         while self._plays_on():
             self.in_env_since = time.monotonic()
-            told = await self._next(link)
+            message = await self._next(link)
             self.in_env_since = None
-            await self._hear(told, link)
+            await self._handle(message, link)
         # What is on its way may be the end of an episode all of whose steps were accepted.
-        link.order(Stop())
+        link.send(Stop())
         while self._is_there and not self._session.is_draining:
             self.in_env_since = time.monotonic()
-            told = await self._next(link)
+            message = await self._next(link)
             self.in_env_since = None
-            if isinstance(told, Played):
-                await self._take_in(told, link)
+            if isinstance(message, Played):
+                await self._accept_steps(message, link)
 
-    async def _see_off(self, link: Link, *, at_once: bool) -> None:
+    async def _end_worker(self, link: Link, *, at_once: bool) -> None:
         """Have the worker end, if there is one, and wait for that; not for ever."""
         with anyio.CancelScope(shield=True):
-            link.order(Stop())
+            link.send(Stop())
             if not at_once:
                 with anyio.move_on_after(min(_LEAVE_S, self._session.config.actor_timeout_s)):
                     await self._wait_for_end(link)
@@ -238,33 +238,33 @@ class RemoteActor:
 
     async def _wait_for_end(self, link: Link) -> None:
         while self._is_there:
-            if isinstance(told := await self._next(link), Played):
-                self._note(told)
+            if isinstance(message := await self._next(link), Played):
+                self._note(message)
 
-    async def _next(self, link: Link) -> Heard:
-        told = await link.told.take()
-        if isinstance(told, Gone):
+    async def _next(self, link: Link) -> WorkerEvent:
+        message = await link.messages.take()
+        if isinstance(message, WorkerExited):
             self._is_there = False
-        return told
+        return message
 
-    # What it tells -------------------------------------------------------------------------------------
+    # Messages -------------------------------------------------------------------------------------
 
-    async def _hear(self, told: Heard, link: Link) -> None:
-        match told:
+    async def _handle(self, message: WorkerEvent, link: Link) -> None:
+        match message:
             case Played():
-                await self._take_in(told, link)
+                await self._accept_steps(message, link)
             case Failed():
-                await self._begin_again(self._refused or self._judged(told), link)
-            case Abandoned():
-                await self._begin_again(self._refused or WorkerLost("it gave up"), link)
-            case Gone():
-                raise EnvironmentFailed from WorkerLost(told.in_words)
+                await self._restart_env(self._refused or self._judged(message), link)
+            case EnvDiscarded():
+                await self._restart_env(self._refused or WorkerLost("it gave up"), link)
+            case WorkerExited():
+                raise EnvironmentFailed from WorkerLost(message.in_words)
             case Ready():
                 self._is_up = True
                 if link.is_process and self._feed.is_due(self._sent):  # it took a while
                     self._send_weights(link)
 
-    async def _take_in(self, played: Played, link: Link) -> None:
+    async def _accept_steps(self, played: Played, link: Link) -> None:
         self._note(played)
         following = self._episode + sum(type(event) is EpisodeStarted for event in played.events)
         if self._refused is None:
@@ -272,10 +272,10 @@ class RemoteActor:
                 await self._observe(played.events)
             except InvalidExperience as error:  # an observation of another shape, say
                 self._refused = error
-                link.order(Abandon())
+                link.send(DiscardEnv())
         self._episode = following  # the worker counts those too that are not wanted any more
         self._sent = max(self._sent, played.version)
-        link.order(Credit(played.n_steps))
+        link.send(Credit(played.n_steps))
         # Weights are big: the next ones go out when the worker has got those before.
         if link.is_process and played.version == self._sent and self._feed.is_due(self._sent):
             self._send_weights(link)
@@ -329,12 +329,12 @@ class RemoteActor:
         report.env_s, report.act_s = env_s + played.env_s, act_s + played.act_s
         report.wait_s, report.syncs = wait_s + played.wait_s, syncs + played.syncs
 
-    # What it is told -----------------------------------------------------------------------------------
+    # Commands -----------------------------------------------------------------------------------
 
     def _send_weights(self, link: Link) -> None:
         fresh = self._feed.newest()
         self._sent = fresh.version
-        link.order(fresh)
+        link.send(fresh)
 
     async def _permit(self, link: Link) -> None:
         """Let it do its next step, when that may be done."""
@@ -347,7 +347,7 @@ class RemoteActor:
         while not await pace.begin(self._actor_id, self._sent):
             self._send_weights(link)
         if self._plays_on():
-            link.order(Granted())
+            link.send(Granted())
 
     def _judged(self, failed: Failed) -> BaseException:
         """What its environment failed of.
@@ -370,7 +370,7 @@ class RemoteActor:
                     raise ConfigError(described(error).removeprefix("ConfigError: ")) from error
                 raise error
 
-    async def _begin_again(self, cause: BaseException, link: Link) -> None:
+    async def _restart_env(self, cause: BaseException, link: Link) -> None:
         """Its environment has failed: have it make another one, unless that was one failure too many."""
         self._refused = None
         self._session.pacing.end(self._actor_id)
@@ -378,4 +378,4 @@ class RemoteActor:
         if not self._plays_on():
             return
         await recover(self.report, self._failures, cause)
-        link.order(Again())
+        link.send(RestartEnv())

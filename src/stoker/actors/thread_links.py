@@ -11,7 +11,7 @@ import anyio
 from stoker.actors.copies import OwnPolicy, PolicyFeed
 from stoker.actors.episodes import EnvFactory
 from stoker.actors.mailbox import Mailbox
-from stoker.actors.messages import Gone, Heard, Order
+from stoker.actors.messages import WorkerCommand, WorkerEvent, WorkerExited
 from stoker.actors.worker import Assignment, Worker
 
 __all__ = ["ThreadLink"]
@@ -40,21 +40,21 @@ class ThreadLink:
         feed: PolicyFeed,
         backend: str,
     ) -> None:
-        self.told: Mailbox[Heard] = Mailbox()
-        self._orders: Mailbox[Order] = Mailbox()
+        self.messages: Mailbox[WorkerEvent] = Mailbox()
+        self._commands: Mailbox[WorkerCommand] = Mailbox()
         self._name = f"stoker-actor-{assignment.actor_id}"
         self._backend = backend
         self._make: Callable[[], Worker] = lambda: Worker(
-            assignment, factory, policy, self._orders, self.told.post, feed.newer
+            assignment, factory, policy, self._commands, self.messages.post, feed.newer
         )
 
     def open(self) -> None:
         """Start the thread."""
         threading.Thread(target=self._serve, name=self._name, daemon=True).start()
 
-    def order(self, order: Order) -> None:
+    def send(self, command: WorkerCommand) -> None:
         """Tell the worker something."""
-        self._orders.post(order)
+        self._commands.post(command)
 
     def kill(self) -> None:
         """A thread cannot be ended: it is left behind, and closes its environment should it come back."""
@@ -67,4 +67,4 @@ class ThreadLink:
         except BaseException as error:
             why = f"its thread has ended ({type(error).__name__}: {error})"
             logger.exception("%s: %s", self._name, why)
-        self.told.post(Gone(why=why))
+        self.messages.post(WorkerExited(why=why))

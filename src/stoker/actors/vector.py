@@ -12,9 +12,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from stoker.actors.crew import Crew, ids_of
 from stoker.actors.episodes import of_env
 from stoker.actors.failures import EnvironmentFailed, FailureLimit
+from stoker.actors.group import ActorGroup, ids_of
 from stoker.actors.playing import Actor, EnvFactory
 from stoker.actors.report import ActorReport
 from stoker.envs import PlayedEnv, Stepping, episode_seed
@@ -68,13 +68,13 @@ async def run_vector_actors(
             below what a round needs.
         SessionError: The session does not run.
     """
-    crew = _VectorCrew(session, make_env, actor_ids, stepping=stepping, seed=seed, limit=limit)
-    await crew.run()
-    return crew.reports
+    group = _VectorGroup(session, make_env, actor_ids, stepping=stepping, seed=seed, limit=limit)
+    await group.run()
+    return group.reports
 
 
-class _VectorCrew(Crew):
-    """A crew of the one task that plays the vector environment; supervised as any other crew.
+class _VectorGroup(ActorGroup):
+    """A group of the one task that plays the vector environment; supervised as any other group.
 
     Args:
         session: the session.

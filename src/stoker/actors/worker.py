@@ -18,17 +18,17 @@ from stoker.actors.episodes import EnvFactory, close_played, open_played, play_e
 from stoker.actors.failures import EnvironmentFailed, described
 from stoker.actors.mailbox import Mailbox
 from stoker.actors.messages import (
-    Abandon,
-    Abandoned,
-    Again,
     Credit,
+    DiscardEnv,
+    EnvDiscarded,
     Failed,
     Granted,
-    Order,
     Played,
     Ready,
+    RestartEnv,
     Stop,
-    Told,
+    WorkerCommand,
+    WorkerMessage,
 )
 from stoker.envs import PlayedEnv, episode_seed
 from stoker.errors import ConfigError, InvalidExperience, UnexpectedExit
@@ -80,10 +80,10 @@ class Worker:
         assignment: what it is to play.
         factory: makes the environment, which is stepped here.
         policy: chooses the actions.
-        orders: what it is told.
+        commands: what it is told.
         tell: takes what it has to tell; may be slow, must not wait for an order.
         newer: weights that a policy of that version is to be brought up to date with, or None; where they
-            do not come as orders.
+            do not come as commands.
     """
 
     def __init__(
@@ -91,14 +91,14 @@ class Worker:
         assignment: Assignment,
         factory: EnvFactory,
         policy: OwnPolicy,
-        orders: Mailbox[Order],
-        tell: Callable[[Told], None],
+        commands: Mailbox[WorkerCommand],
+        tell: Callable[[WorkerMessage], None],
         newer: Callable[[int], Weights | None] | None = None,
     ) -> None:
         self._assignment = assignment
         self._factory = factory
         self._policy = policy
-        self._orders = orders
+        self._commands = commands
         self._tell = tell
         self._newer = newer
         self._episode = assignment.episode
@@ -127,7 +127,7 @@ class Worker:
 
     # One environment, until it fails -----------------------------------------------------------------
 
-    async def _play_one(self) -> Told | None:
+    async def _play_one(self) -> WorkerMessage | None:
         name = f"env of actor {self._assignment.actor_id}"
         env: PlayedEnv | None = None
         try:
@@ -140,7 +140,7 @@ class Worker:
         except _PolicyFailed as failure:
             return Failed("policy", failure.__cause__ or failure, failure.observation)
         except _GivenUp:
-            return Abandoned()
+            return EnvDiscarded()
         finally:
             if env is not None:
                 self._env, self._env_s = None, self._env_s + env.busy_s
@@ -168,12 +168,12 @@ class Worker:
             self._bring_up_to_date()
             self._flush(asks=True)
             while self._goes_on_at_once() and not self._is_granted:
-                await self._hear()
+                await self._handle()
             self._is_granted = False
         else:
             while self._goes_on_at_once() and self._n_unconfirmed >= self._assignment.window_steps:
                 self._flush()
-                await self._hear()
+                await self._handle()
         self._bring_up_to_date()
         return self._goes_on_at_once()
 
@@ -240,7 +240,7 @@ class Worker:
                 )
             )
 
-    # Being told ----------------------------------------------------------------------------------------
+    # Commands ----------------------------------------------------------------------------------------
 
     def _goes_on_at_once(self) -> bool:
         """Whether to play on, by all that it was told so far.
@@ -248,33 +248,33 @@ class Worker:
         Raises:
             _GivenUp: Not with this environment.
         """
-        while (order := self._orders.take_now()) is not None:
-            self._take(order)
+        while (command := self._commands.take_now()) is not None:
+            self._take(command)
         if self._is_to_give_up and not self._is_stopped:
             raise _GivenUp
         return not self._is_stopped
 
-    async def _hear(self) -> None:
+    async def _handle(self) -> None:
         begun = time.perf_counter()
-        self._take(await self._orders.take())
+        self._take(await self._commands.take())
         self._wait_s += time.perf_counter() - begun
 
     async def _wait_to_begin(self) -> None:
         while not (self._may_begin or self._is_stopped):
-            await self._hear()
+            await self._handle()
         self._may_begin = self._is_to_give_up = self._is_granted = False
 
-    def _take(self, order: Order) -> None:
-        match order:
+    def _take(self, command: WorkerCommand) -> None:
+        match command:
             case Credit(n_steps):
                 self._n_unconfirmed -= n_steps
             case Weights():
-                self._fresh = order
+                self._fresh = command
             case Granted():
                 self._is_granted = True
-            case Abandon():
+            case DiscardEnv():
                 self._is_to_give_up = True
-            case Again():
+            case RestartEnv():
                 self._may_begin = True
             case Stop():
                 self._is_stopped = True

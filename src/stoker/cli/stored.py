@@ -16,7 +16,7 @@ from stoker.cli.formats import command, from_here
 from stoker.errors import ConfigError, RunBroken, RunNotFound
 from stoker.importing import import_named
 from stoker.runs import TrainingRun
-from stoker.runs.finding import is_run, runs_below
+from stoker.runs.locating import is_run, runs_below
 from stoker.runs.naming import LATEST, steps_of
 from stoker.runs.run import CONFIG
 from stoker.writer import files

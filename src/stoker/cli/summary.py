@@ -40,7 +40,7 @@ def result_of(progress: Progress, run: str) -> TrainResult:
         steps_per_sec=session.steps_per_sec,
         best_eval_reward=session.best_value,
         last_eval_reward=last and last.mean_reward,
-        restarts=progress.crew.restarts,
+        restarts=progress.group.restarts,
         opt_steps=session.opt_steps,
         stopped_because=progress.evaluator.stopped_because,
     )

@@ -21,7 +21,7 @@ __all__ = ["StepProcessor"]
 
 
 class StepProcessor:
-    """Turns experiences into transitions to store: their rewards first, then several steps into one.
+    """RoundRobin experiences into transitions to store: their rewards first, then several steps into one.
 
     The loop that it serves::
 

@@ -25,9 +25,9 @@ from anyio import CancelScope, create_task_group
 
 from stoker.errors import ConfigError, MissingDependency
 from stoker.exits import single_error
-from stoker.recorders.lanes import Artifact, Lane, Measured, OnError
 from stoker.recorders.metrics import Metrics
 from stoker.recorders.protocol import Outcome, Recorder, RunContext
+from stoker.recorders.threads import Artifact, Measured, OnError, RecorderThread
 from stoker.recorders.values import Value, checked_record
 from stoker.types import AnyPath
 
@@ -68,12 +68,12 @@ class Recording:
         if type(capacity) is not int or capacity < 1:
             raise ConfigError(f"capacity={capacity!r}: give an int of at least 1")
         self._metrics = Metrics(statistics=statistics)
-        self._lanes: list[Lane] = []
+        self._lanes: list[RecorderThread] = []
         names: Counter[str] = Counter()
         for recorder in map(_checked, recorders):
             names[recorder.name] += 1
             name = recorder.name if names[recorder.name] == 1 else f"{recorder.name} {names[recorder.name]}"
-            self._lanes.append(Lane(recorder, name, on_error, timeout_s, capacity))
+            self._lanes.append(RecorderThread(recorder, name, on_error, timeout_s, capacity))
         self._opening: anyio.Event | None = None  # while ``open`` goes on: set when that ends
         self._is_used = self._is_closing = False
         self._closing: anyio.Event | None = None  # while ``run`` waits for ``close``
@@ -162,7 +162,7 @@ class Recording:
         self._opening = opened = anyio.Event()
         failures: list[Exception] = []
 
-        async def open_one(lane: Lane) -> None:
+        async def open_one(lane: RecorderThread) -> None:
             try:
                 await lane.open(context)
             except Exception as error:  # noqa: BLE001 - raised below, as one and by itself
@@ -192,7 +192,7 @@ class Recording:
         failures: list[Exception] = []
         async with create_task_group() as tasks:
 
-            async def work(lane: Lane) -> None:
+            async def work(lane: RecorderThread) -> None:
                 try:
                     failure = await lane.work()
                 except (ConfigError, MissingDependency) as error:  # it could be opened only now

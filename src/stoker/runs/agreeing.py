@@ -18,8 +18,8 @@ import stoker.runs.naming as naming
 from stoker.errors import CheckpointCorrupt, JournalBroken, RunBroken
 from stoker.journal import JournalReport
 from stoker.runs.bests import Score
-from stoker.runs.finding import METADATA
 from stoker.runs.findings import Finding
+from stoker.runs.locating import METADATA
 from stoker.runs.metadata import EvalEpisodeRow, MetricsRow, RunMetadata, TrainEpisodeRow
 from stoker.runs.run import EVAL_ROWS, METRICS_ROWS, TRAIN_ROWS, TrainingRun
 from stoker.writer import files

@@ -21,7 +21,7 @@ from stoker.journal import JOURNAL, Journal
 from stoker.runs.bests import Score, best_of
 from stoker.runs.checkpoints import remove_all, step_of
 from stoker.runs.documents import write_json
-from stoker.runs.finding import FORKING, METADATA, read_metadata
+from stoker.runs.locating import FORKING, METADATA, read_metadata
 from stoker.runs.metadata import (
     Attempt,
     EvalEpisodeRow,

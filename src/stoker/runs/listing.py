@@ -7,7 +7,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from stoker.errors import RunDirectoryError, RunNotFound
-from stoker.runs.finding import read_metadata, runs_below
+from stoker.runs.locating import read_metadata, runs_below
 from stoker.runs.run import TrainingRun
 from stoker.types import AnyPath
 

@@ -25,7 +25,7 @@ from stoker.errors import ConfigError, RunBroken, RunDirectoryError, RunNotFound
 from stoker.plain import LARGEST_INT, check_actor_id, shown
 from stoker.recorders import row_value
 from stoker.runs.documents import read_json, write_json
-from stoker.runs.finding import is_run, read_metadata, runs_below
+from stoker.runs.locating import is_run, read_metadata, runs_below
 from stoker.runs.metadata import (
     Attempt,
     EvalEpisodeRow,

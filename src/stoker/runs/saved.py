@@ -19,7 +19,7 @@ from stoker.errors import CheckpointNotFound, ConfigError, RunLocked
 from stoker.journal import JOURNAL, Journal, segment_name
 from stoker.runs.bests import Bests
 from stoker.runs.checkpoints import Checkpoints, remove_all
-from stoker.runs.finding import METADATA, read_metadata
+from stoker.runs.locating import METADATA, read_metadata
 from stoker.runs.locking import RunLock, holder_of
 from stoker.runs.metadata import RunMetadata
 from stoker.runs.processes import Holder

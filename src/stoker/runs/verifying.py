@@ -17,8 +17,8 @@ from stoker.journal import JournalReport
 from stoker.runs.agreeing import Rows, SavedPoint, saved_point, what_disagrees
 from stoker.runs.bests import Score, best_of
 from stoker.runs.documents import read_json
-from stoker.runs.finding import METADATA, read_metadata
 from stoker.runs.findings import Finding
+from stoker.runs.locating import METADATA, read_metadata
 from stoker.runs.metadata import EvalEpisodeRow, MetricsRow, RunMetadata, TrainEpisodeRow, effective
 from stoker.runs.run import CONFIG, EVAL_ROWS, METRICS_ROWS, TRAIN_ROWS, TrainingRun
 from stoker.writer import check_rows, decode_rows, files, load_checkpoint

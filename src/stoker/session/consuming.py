@@ -140,7 +140,7 @@ class Consumer:
         Rows and journal go to the writer together, and who waits for a flush waits for all of them.
         """
         run, writer = self._run, self._writer
-        some = _Together()
+        some = _WriteBatch()
         effect: Effect
         for effect in self._learner.take_effects():
             match effect:
@@ -180,7 +180,7 @@ class Consumer:
             self.wake_evaluators()
         self._parts.pacing.moved()
 
-    async def _hand_over(self, some: _Together) -> _Together:
+    async def _hand_over(self, some: _WriteBatch) -> _WriteBatch:
         """Give the writer what has come together, the journal before the rows; return an empty one."""
         writer = self._writer
         for log, pieces in some.journal.items():
@@ -191,7 +191,7 @@ class Consumer:
             await self._write_counters()
         if some.flushes:
             await writer.flush(*some.flushes)
-        return _Together()
+        return _WriteBatch()
 
     async def _write_counters(self) -> None:
         if (run := self._run) is not None:
@@ -200,7 +200,7 @@ class Consumer:
             await self._writer.replace(run.metadata_path, run.metadata)
 
 
-class _Together:
+class _WriteBatch:
     """What the writer is given at once."""
 
     def __init__(self) -> None:

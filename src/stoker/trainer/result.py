@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from stoker.actors import Crew
+    from stoker.actors import ActorGroup
     from stoker.session import TrainingSession
     from stoker.trainer.evaluator import Evaluator
 
@@ -45,5 +45,5 @@ class Progress(msgspec.Struct, frozen=True):
 
     config: Any
     session: TrainingSession
-    crew: Crew
+    group: ActorGroup
     evaluator: Evaluator

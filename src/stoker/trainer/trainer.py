@@ -16,7 +16,7 @@ import msgspec
 from anyio import to_thread
 from anyio.abc import TaskGroup
 
-from stoker.actors import Crew, EnvFactory, FailureLimit, StepMetrics
+from stoker.actors import ActorGroup, EnvFactory, FailureLimit, StepMetrics
 from stoker.agents.protocol import LearningAgent, config_of
 from stoker.errors import ConfigError, SessionError
 from stoker.exits import Contained, single_error
@@ -167,7 +167,7 @@ class Trainer:
     async def _train(self, watch: Watch | None, watched_config: Any) -> TrainResult:
         session = self._session(await to_thread.run_sync(reached_by, self.agent, self.run))
         async with self._running(session, watch=watch, watched_config=watched_config) as (progress, _):
-            await progress.crew.run()
+            await progress.group.run()
         return self._end(progress)
 
     async def train_offline(self, dataset: Iterable[Experience] | Mapping[str, Any]) -> TrainResult:
@@ -247,7 +247,7 @@ class Trainer:
             gate = StepGate(lambda: session.remaining_steps)
             async with self._running(session, gate=gate) as (progress, training):
                 session.on_end(gate.shut)
-                training.start_soon(self._play, progress.crew, gate)
+                training.start_soon(self._play, progress.group, gate)
                 self._gate = gate
                 try:
                     yield
@@ -301,8 +301,8 @@ class Trainer:
         finally:
             self._is_fetching = False
 
-    async def _play(self, crew: Crew, gate: StepGate) -> None:
-        await crew.run()
+    async def _play(self, group: ActorGroup, gate: StepGate) -> None:
+        await group.run()
         gate.close()  # not where it fails: then whoever waits is cancelled, and told why
 
     # Parts ----------------------------------------------------------------------------------------
@@ -372,7 +372,7 @@ class Trainer:
         self, session: TrainingSession, watched_config: Any = None, gate: StepGate | None = None
     ) -> Progress:
         config = self.config
-        crew = Crew(
+        group = ActorGroup(
             session,
             self._factory,
             config.num_envs,
@@ -387,7 +387,7 @@ class Trainer:
         evaluator = Evaluator.from_settings(
             session, self._eval_factory, config.evaluation, stepping=config.stepping
         )
-        return Progress(config if watched_config is None else watched_config, session, crew, evaluator)
+        return Progress(config if watched_config is None else watched_config, session, group, evaluator)
 
     def _end(self, progress: Progress) -> TrainResult:
         session, evaluator = progress.session, progress.evaluator
@@ -399,7 +399,7 @@ class Trainer:
             steps_per_sec=session.steps_per_sec,
             best_eval_reward=session.best_value,
             last_eval_reward=evaluator.last and evaluator.last.mean_reward,
-            restarts=progress.crew.restarts,
+            restarts=progress.group.restarts,
             stopped_because=evaluator.stopped_because,
         )
         return self.result

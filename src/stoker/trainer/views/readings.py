@@ -79,10 +79,10 @@ class Gauges:
 
     def read(self) -> Reading:
         """Take one reading; meant to be called a few times a second."""
-        session, crew, config = self._progress.session, self._progress.crew, self._progress.config
+        session, group, config = self._progress.session, self._progress.group, self._progress.config
         agent, now = session.agent, time.monotonic()
         steps = session.total_steps
-        self._samples.append((now, steps, {"env": crew.env_s, **session.busy_s()}))
+        self._samples.append((now, steps, {"env": group.env_s, **session.busy_s()}))
         while len(self._samples) > 2 and now - self._samples[0][0] > _RATE_S:
             self._samples.popleft()
         then, steps_then, busy_then = self._samples[0]
@@ -111,7 +111,7 @@ class Gauges:
             eval_step=None if last is None else last.total_steps,
             best_reward=None if best is None else best[0],
             best_step=None if best is None else best[1],
-            restarts=crew.restarts,
+            restarts=group.restarts,
         )
 
     def _follow(self, reward: float) -> None:

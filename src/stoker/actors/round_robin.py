@@ -13,10 +13,10 @@ import anyio
 from stoker.session import ResumePoint
 from stoker.types import ActorId
 
-__all__ = ["Turns", "first_place"]
+__all__ = ["RoundRobin", "first_place"]
 
 
-class Turns:
+class RoundRobin:
     """Whose turn it is, round and round among ``count`` actors.
 
     Args:

@@ -23,7 +23,7 @@ from stoker.recorders.protocol import ArtifactRecorder, Outcome, Recorder, RunCo
 from stoker.recorders.values import Record
 from stoker.threads import DedicatedThread
 
-__all__ = ["Artifact", "Lane", "Measured", "OnError"]
+__all__ = ["Artifact", "Measured", "OnError", "RecorderThread"]
 
 logger = logging.getLogger("stoker.recorders")
 Ts = TypeVarTuple("Ts")
@@ -47,7 +47,7 @@ class Artifact(msgspec.Struct, frozen=True):
     folder: str
 
 
-class Lane:
+class RecorderThread:
     """A recorder and what waits for it.
 
     Args:

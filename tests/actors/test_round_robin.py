@@ -1,4 +1,4 @@
-"""Turns go round in order, past those who have left, and begin where a resumed training stood."""
+"""RoundRobin go round in order, past those who have left, and begin where a resumed training stood."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker import EpisodeStatus, Experience
-from stoker.actors.turns import Turns, first_place
+from stoker.actors.round_robin import RoundRobin, first_place
 from stoker.session import ResumePoint, RunningEpisode
 
 pytestmark = pytest.mark.anyio
 
 
-async def rounds(turns: Turns, place: int, n: int, order: list[int]) -> None:
+async def rounds(turns: RoundRobin, place: int, n: int, order: list[int]) -> None:
     for _ in range(n):
         await turns.take(place)
         order.append(place)
@@ -28,7 +28,7 @@ async def rounds(turns: Turns, place: int, n: int, order: list[int]) -> None:
 
 @pytest.mark.parametrize("first", [0, 2, 3])
 async def test_they_go_round_in_order(first: int) -> None:
-    turns, order = Turns(4, first), list[int]()
+    turns, order = RoundRobin(4, first), list[int]()
     async with anyio.create_task_group() as tasks:
         for place in (3, 1, 0, 2):
             tasks.start_soon(rounds, turns, place, 5, order)
@@ -36,7 +36,7 @@ async def test_they_go_round_in_order(first: int) -> None:
 
 
 async def test_those_who_leave_are_passed_over() -> None:
-    turns, order = Turns(3, 0), list[int]()
+    turns, order = RoundRobin(3, 0), list[int]()
     async with anyio.create_task_group() as tasks:
         for place, n in enumerate((1, 3, 2)):
             tasks.start_soon(rounds, turns, place, n, order)
@@ -48,7 +48,7 @@ def test_nobody_waits_for_one_who_has_left(counts: list[int], data: st.DataObjec
     first = data.draw(st.integers(0, len(counts) - 1))
 
     async def play() -> list[int]:
-        turns, order = Turns(len(counts), first), list[int]()
+        turns, order = RoundRobin(len(counts), first), list[int]()
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
                 for place, n in enumerate(counts):
@@ -60,7 +60,7 @@ def test_nobody_waits_for_one_who_has_left(counts: list[int], data: st.DataObjec
 
 
 async def test_a_turn_is_kept_until_it_is_passed_on_and_passing_it_twice_is_once() -> None:
-    turns = Turns(3, 1)
+    turns = RoundRobin(3, 1)
     with anyio.fail_after(5):
         await turns.take(1)
         await turns.take(1)
@@ -77,7 +77,7 @@ async def test_a_turn_is_kept_until_it_is_passed_on_and_passing_it_twice_is_once
 
 
 async def test_who_leaves_while_waiting_takes_no_turn_along() -> None:
-    turns = Turns(3, 0)
+    turns = RoundRobin(3, 0)
     turns.leave(1)
     turns.pass_on(0)
     with anyio.fail_after(5):

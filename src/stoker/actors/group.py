@@ -19,7 +19,7 @@ from stoker.actors.places import feed_for, link_to
 from stoker.actors.playing import Actor
 from stoker.actors.remote import RemoteActor
 from stoker.actors.report import ActorReport
-from stoker.actors.turns import Turns, first_place
+from stoker.actors.round_robin import RoundRobin, first_place
 from stoker.envs import Stepping
 from stoker.errors import ConfigError, SessionClosed, Stalled
 from stoker.exits import single_error
@@ -27,7 +27,7 @@ from stoker.session import TrainingSession
 from stoker.session.watching import Rounds
 from stoker.types import ActorId, Place
 
-__all__ = ["Crew", "ids_of", "run_actors"]
+__all__ = ["ActorGroup", "ids_of", "run_actors"]
 
 logger = logging.getLogger("stoker.actors")
 _DONE_S = 5.0
@@ -36,20 +36,20 @@ _DONE_S = 5.0
 
 
 class _Player(Protocol):
-    """One of a crew."""
+    """One of a group."""
 
     report: ActorReport
     in_env_since: float | None
-    is_coming_up: bool
+    is_starting: bool
 
-    async def run(self, turns: Turns | None = None, place: int = 0) -> None: ...
+    async def run(self, turns: RoundRobin | None = None, place: int = 0) -> None: ...
 
     def give_up(self) -> None: ...
 
     def restart(self, stuck: Stalled) -> None: ...
 
 
-class Crew:
+class ActorGroup:
     """A group of actors that live and die together.
 
     Where they play changes nothing in what they do: the same seeds, episodes, failures and reports. A thread
@@ -95,7 +95,7 @@ class Crew:
         ids = ids_of(actors)
         self._session = session
         feed = feed_for(session, factory, place, sync_interval)
-        turn = session.take_resume_point()
+        resume_point = session.take_resume_point()
         same: dict[str, Any] = {"seed": seed, "limit": limit, "on_step": on_step, "gate": gate}
         self._actors: list[_Player] = []
         if place == "tasks" or feed is None:
@@ -105,7 +105,7 @@ class Crew:
                     factory,
                     actor_id,
                     stepping=stepping,
-                    running=turn.episodes.get(actor_id),
+                    running=resume_point.episodes.get(actor_id),
                     feed=feed,
                     **same,
                 )
@@ -117,7 +117,9 @@ class Crew:
             self._actors += [
                 RemoteActor(session, actor_id, make_link, feed, booting, **same) for actor_id in ids
             ]
-        self._turns = Turns(len(ids), first_place(ids, turn)) if session.config.lockstep else None
+        self._turns = (
+            RoundRobin(len(ids), first_place(ids, resume_point)) if session.config.lockstep else None
+        )
 
     @property
     def reports(self) -> list[ActorReport]:
@@ -183,7 +185,7 @@ class Crew:
             done_at = done_at or (now if self._session.is_done else 0.0)
             for actor in self._actors:
                 since, actor_id = actor.in_env_since, actor.report.actor_id
-                if done_at and actor.is_coming_up:
+                if done_at and actor.is_starting:
                     actor.give_up()
                     continue
                 if since is not None and done_at and now - done_at >= min(_DONE_S, limit_s):
@@ -248,15 +250,15 @@ async def run_actors(
         session: an entered session.
         factory: makes one environment, plain or async; called once per actor, and again after a failure.
         actors: how many, with ids from 0; or their ids.
-        settings: those of ``Crew``: ``place``, ``sync_interval``, ``stepping``, ``seed``, ``limit``,
+        settings: those of ``ActorGroup``: ``place``, ``sync_interval``, ``stepping``, ``seed``, ``limit``,
             ``on_step`` and ``gate``.
 
     Returns:
         What each actor has done.
 
     Raises:
-        ActorFailed, ConfigError, SessionError: As for ``Crew.run``.
+        ActorFailed, ConfigError, SessionError: As for ``ActorGroup.run``.
     """
-    crew = Crew(session, factory, actors, **settings)
-    await crew.run()
-    return crew.reports
+    group = ActorGroup(session, factory, actors, **settings)
+    await group.run()
+    return group.reports

@@ -1,4 +1,4 @@
-"""A training with actors in processes, to be interrupted: ``python crew_program.py FOLDER``."""
+"""A training with actors in processes, to be interrupted: ``python group_program.py FOLDER``."""
 
 from __future__ import annotations
 

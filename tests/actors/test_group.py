@@ -17,8 +17,8 @@ import pytest
 
 from stoker import (
     ActorFailed,
+    ActorGroup,
     ConfigError,
-    Crew,
     Experience,
     FailureLimit,
     InvalidExperience,
@@ -378,10 +378,10 @@ async def test_what_is_no_environment_is_refused_at_once(factory: Factory, messa
 async def test_actors_that_cannot_be_are_refused(actors: Any, message: str) -> None:
     async with TrainingSession(FakeAgent()) as session:
         with pytest.raises(ConfigError, match=message):
-            Crew(session, ChainEnv, actors)
+            ActorGroup(session, ChainEnv, actors)
         with pytest.raises(ConfigError, match="actor ids 0 are given twice"):
-            Crew(session, ChainEnv, (i % 2 for i in range(3)))
-        Crew(session, ChainEnv, [1, "1"])
+            ActorGroup(session, ChainEnv, (i % 2 for i in range(3)))
+        ActorGroup(session, ChainEnv, [1, "1"])
 
 
 async def test_actors_may_be_any_iterable_of_ids() -> None:
@@ -391,16 +391,16 @@ async def test_actors_may_be_any_iterable_of_ids() -> None:
 
 async def test_stop_ends_all_actors() -> None:
     async with TrainingSession(FakeAgent(action=1)) as session:
-        crew = Crew(session, lambda: AsyncChainEnv(3), 10)
+        group = ActorGroup(session, lambda: AsyncChainEnv(3), 10)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(crew.run)
+            tasks.start_soon(group.run)
             while session.total_episodes < 5:
                 await anyio.lowlevel.checkpoint()
             session.stop()
-    assert len(crew.reports) == 10
-    assert sum(report.episodes for report in crew.reports) >= session.total_episodes >= 5
-    assert crew.env_s == pytest.approx(sum(report.env_s for report in crew.reports))
-    assert crew.restarts == 0
+    assert len(group.reports) == 10
+    assert sum(report.episodes for report in group.reports) >= session.total_episodes >= 5
+    assert group.env_s == pytest.approx(sum(report.env_s for report in group.reports))
+    assert group.restarts == 0
 
 
 async def test_an_agent_that_dies_ends_the_actors_with_its_cause() -> None:

@@ -32,7 +32,7 @@ SOURCE = Path(stoker.__file__).parent
 INTERRUPTED = {
     str(SOURCE / name)
     for name in (
-        "queues.py", "session/sync.py", "session/handover.py", "session/intake.py",
+        "queues.py", "session/sync.py", "session/intake.py",
         "session/decisions.py", "session/training.py", "session/readings.py", "session/inference.py",
     )
 }  # fmt: skip

@@ -10,6 +10,7 @@ from stoker._lazy import lazy_exports
 if TYPE_CHECKING:
     from stoker.session.config import SessionConfig
     from stoker.session.policies import PolicySnapshot
+    from stoker.session.readings import SessionReadings
     from stoker.session.resume_point import ResumePoint, RunningEpisode
     from stoker.session.signals import stop_on_signals
     from stoker.session.sync import SyncTrainingSession
@@ -22,6 +23,7 @@ else:
             "ResumePoint": "stoker.session.resume_point",
             "RunningEpisode": "stoker.session.resume_point",
             "SessionConfig": "stoker.session.config",
+            "SessionReadings": "stoker.session.readings",
             "SyncTrainingSession": "stoker.session.sync",
             "TrainingSession": "stoker.session.training",
             "stop_on_signals": "stoker.session.signals",
@@ -33,6 +35,7 @@ __all__ = [
     "ResumePoint",
     "RunningEpisode",
     "SessionConfig",
+    "SessionReadings",
     "SyncTrainingSession",
     "TrainingSession",
     "stop_on_signals",

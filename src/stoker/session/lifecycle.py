@@ -25,7 +25,7 @@ from stoker.session.hosting import Body, Host
 from stoker.session.learner import Learner
 from stoker.session.pacing import Pacing
 from stoker.session.policies import PolicySource
-from stoker.session.readings import Readings, State
+from stoker.session.readings import Core, Readings, State
 from stoker.session.resume_point import ResumePoint
 from stoker.stats import StatsTracker
 from stoker.types import ActorId
@@ -56,7 +56,7 @@ class Lifecycle(Readings):
         config: SessionConfig,
         recording: Recording,
     ) -> None:
-        super().__init__(Learner(agent, config, stats, run, recording.statistics), run)
+        super().__init__(Core(Learner(agent, config, stats, run, recording.statistics)))
         self.config = config
         self._recording = recording
         self._queue: BatchQueue[Event] = BatchQueue(1)
@@ -115,10 +115,10 @@ class Lifecycle(Readings):
         Raises:
             SessionClosed, SessionFailed: It does not run.
         """
-        if self._engine is not None and self._engine.failure is not None:
-            raise SessionFailed(*self._engine.failure)
-        if self._state != State.OPEN:
-            raise SessionClosed(what, entered=self._state == State.LEFT)
+        if self.core.engine is not None and self.core.engine.failure is not None:
+            raise SessionFailed(*self.core.engine.failure)
+        if self.core.state != State.OPEN:
+            raise SessionClosed(what, entered=self.core.state == State.LEFT)
 
     # For those who play and evaluate on it ------------------------------------------------------------
 
@@ -156,7 +156,7 @@ class Lifecycle(Readings):
         return self._queue.is_closed
 
     def __del__(self) -> None:
-        if self._state == State.OPEN and self._host is not None:
+        if self._host is not None and self.core.state == State.OPEN:
             with contextlib.suppress(RuntimeError):  # the event loop was closed
                 self._host.end_soon()
             place = "without a run" if self.run is None else f"of {self.run.directory}"
@@ -168,35 +168,35 @@ class Lifecycle(Readings):
             )
 
     async def _open(self) -> Engine:
-        if self._state != State.NEW:
+        if self.core.state != State.NEW:
             raise SessionError("a session is opened once: make a new one, with the same agent and run")
-        self._state = State.OPENING
-        learner = self._learner
+        self.core.state = State.OPENING
+        learner = self.core.learner
         try:
             self._host = await Host.open(learner, self.run, self.config, self._recording)
         except BaseException:
-            self._state = State.NEW
+            self.core.state = State.NEW
             statistics = self._recording.statistics
             if self._recording.is_empty:  # recorders are opened once
                 self._recording = Recording(statistics=statistics)
-            self._learner = Learner(learner.agent, self.config, learner.stats, self.run, statistics)
+            self.core.learner = Learner(learner.agent, self.config, learner.stats, self.run, statistics)
             raise
-        self._engine = engine = self._host.engine
+        self.core.engine = engine = self._host.engine
         self.intake = engine.intake
         self._is_lockstep = self.config.lockstep
         self._is_paced = self.config.max_staleness is not None
         if self._is_lockstep:
             self.intake.is_plain = False
         self._queue = engine.queue
-        self._state = State.OPEN
+        self.core.state = State.OPEN
         return engine
 
     async def _close(self, error: BaseException | None) -> None:
         if self._host is None:
-            if self._state == State.OPENING:
+            if self.core.state == State.OPENING:
                 raise SessionError("close: the session is still opening; cancel the task that opens it")
             return
-        self._state = State.LEFT
+        self.core.state = State.LEFT
         self.intake.is_plain = False  # observe goes the long way now, and is refused there
         await self._host.close(error)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+import msgspec
+
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import SessionClosed
 from stoker.runs import TrainingRun
@@ -15,112 +17,138 @@ from stoker.session.watching import Health, health_of
 from stoker.stats import StatsTracker
 from stoker.types import ActorId
 
-__all__ = ["Readings", "State"]
+__all__ = ["Core", "Readings", "SessionReadings", "State"]
 
 
 class State:
-    """Where a session is in its life."""
+    """The stages in the life of a session."""
 
     NEW, OPENING, OPEN, LEFT = range(4)
+
+
+class Core:
+    """The stage of a session, its learner and, once it was opened, its engine; shared by what reads them."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.state = State.NEW
+        self.learner = learner
+        self.engine: Engine | None = None
+
+
+class SessionReadings(msgspec.Struct, frozen=True, kw_only=True):
+    """The counters of a session at one moment, named and described as its properties are."""
+
+    total_steps: int
+    accepted_steps: int
+    refused_steps: int
+    total_episodes: int
+    opt_steps: int
+    policy_version: int
+    n_forward_passes: int
+    steps_per_sec: float
+    queue_fill: float
+    best_value: float | None
+    is_done: bool
+    is_stopped: bool
 
 
 class Readings:
     """The reading side of a session.
 
     Args:
-        learner: the session's.
-        run: where it writes.
+        core: what is read; ``TrainingSession`` writes it.
     """
 
-    _state = State.NEW
-
-    def __init__(self, learner: Learner, run: TrainingRun | None) -> None:
-        self._learner = learner
-        self._run = run
-        self._engine: Engine | None = None
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        """For stoker's own parts, not for users."""
 
     @property
     def engine(self) -> Engine:
-        """The running parts; for the faces of a session, not for its users.
+        """The running parts; for stoker's own parts, not for users.
 
         Raises:
             SessionClosed: The session was not opened.
         """
-        if self._engine is None:
+        if self.core.engine is None:
             raise SessionClosed("engine", entered=False)
-        return self._engine
+        return self.core.engine
+
+    def readings(self) -> SessionReadings:
+        """All counters at this moment, for dashboards and metrics; from any thread."""
+        return SessionReadings(**{name: getattr(self, name) for name in SessionReadings.__struct_fields__})
 
     @property
     def agent(self) -> LearningAgent:
         """The agent; read it when the session has ended, while it runs the session owns it."""
-        return self._learner.agent
+        return self.core.learner.agent
 
     @property
     def run(self) -> TrainingRun | None:
         """Where it writes."""
-        return self._run
+        return self.core.learner.run
 
     @property
     def stats(self) -> StatsTracker:
         """The stats over training episodes, for reading."""
-        return self._learner.stats
+        return self.core.learner.stats
 
     @property
     def total_steps(self) -> int:
         """Environment steps consumed, over all attempts."""
-        return self._learner.total_steps
+        return self.core.learner.total_steps
 
     @property
     def accepted_steps(self) -> int:
         """Environment steps accepted, over all attempts: those consumed, and those in the queue."""
-        if self._engine is None:
+        if self.core.engine is None:
             return self.total_steps
-        intake = self._engine.intake
+        intake = self.core.engine.intake
         return intake.accepted_steps - len(intake.observing)
 
     @property
     def total_episodes(self) -> int:
         """Training episodes consumed, over all attempts."""
-        return self._learner.total_episodes
+        return self.core.learner.total_episodes
 
     @property
     def opt_steps(self) -> int:
         """Optimisation steps done, over all attempts."""
-        return self._learner.opt_steps
+        return self.core.learner.opt_steps
 
     @property
     def policy_version(self) -> int:
         """How often weights were published in this process."""
-        return self.engine.policies.version if self._engine is not None else 0
+        return self.engine.policies.version if self.core.engine is not None else 0
 
     @property
     def refused_steps(self) -> int:
         """Experiences that came after the limit: neither learned nor counted."""
-        return self._engine.intake.n_refused if self._engine is not None else 0
+        return self.core.engine.intake.n_refused if self.core.engine is not None else 0
 
     @property
     def is_done(self) -> bool:
         """Whether no more experiences are accepted: ``max_steps`` reached, stopped, left or failed."""
-        return self._state == State.LEFT or (
-            self._state == State.OPEN and (self.engine.failure is not None or self.engine.intake.is_full)
+        return self.core.state == State.LEFT or (
+            self.core.state == State.OPEN and (self.engine.failure is not None or self.engine.intake.is_full)
         )
 
     @property
     def remaining_steps(self) -> float:
         """How many more experiences will be accepted; infinity: there is no limit."""
-        if self._state != State.OPEN or self.engine.failure is not None:
+        if self.core.state != State.OPEN or self.engine.failure is not None:
             return 0
         return max(0, self.engine.intake.limit - self.engine.intake.accepted_steps)
 
     @property
     def is_stopped(self) -> bool:
         """Whether ``stop`` was called."""
-        return self._engine is not None and self._engine.intake.is_stopped
+        return self.core.engine is not None and self.core.engine.intake.is_stopped
 
     @property
     def steps_per_sec(self) -> float:
         """Environment steps per second that this process consumed; those from before a resume don't count."""
-        if (engine := self._engine) is None:
+        if (engine := self.core.engine) is None:
             return 0.0
         elapsed_s = (engine.ended_at or time.monotonic()) - engine.started_at
         return (self.total_steps - engine.first_step) / elapsed_s if elapsed_s > 0 else 0.0
@@ -128,7 +156,7 @@ class Readings:
     @property
     def best(self) -> tuple[float, int] | None:
         """The highest mean reward that was evaluated, over all attempts, and the steps of its policy."""
-        return None if self._engine is None else self._engine.best
+        return None if self.core.engine is None else self.core.engine.best
 
     @property
     def best_value(self) -> float | None:
@@ -138,12 +166,12 @@ class Readings:
     @property
     def queue_fill(self) -> float:
         """How full the event queue is, 0.0 to 1.0."""
-        return self._engine.queue.fill if self._engine is not None else 0.0
+        return self.core.engine.queue.fill if self.core.engine is not None else 0.0
 
     @property
     def learn_metrics(self) -> Mapping[str, float]:
         """What the last optimisation step had to say."""
-        return self._learner.learn_metrics
+        return self.core.learner.learn_metrics
 
     @property
     def staleness(self) -> StalenessReport:
@@ -151,26 +179,26 @@ class Readings:
 
         Counted where ``max_staleness`` is set or metrics are recorded.
         """
-        return self._learner.staleness.report()
+        return self.core.learner.staleness.report()
 
     def busy_s(self) -> dict[str, float]:
         """Seconds that this process has spent acting, learning and writing."""
-        if (engine := self._engine) is None:
+        if (engine := self.core.engine) is None:
             return {"act": 0.0, "learn": 0.0, "write": 0.0}
         return {
             "act": engine.inference.busy_s,
-            "learn": self._learner.busy_s,
+            "learn": self.core.learner.busy_s,
             "write": engine.writer.busy_s,
         }
 
     @property
     def n_forward_passes(self) -> int:
         """Forward passes that answered ``act`` in this process."""
-        return self._engine.inference.n_passes if self._engine is not None else 0
+        return self.core.engine.inference.n_passes if self.core.engine is not None else 0
 
     def actor_episodes(self, actor_id: ActorId) -> int:
         """How many episodes of this actor were consumed, over all attempts."""
-        return self._learner.actors.episodes.get(actor_id, 0)
+        return self.core.learner.actors.episodes.get(actor_id, 0)
 
     def health(self) -> Health:
         """Who waits for whom at this moment, and what has not been heard of.
@@ -178,11 +206,11 @@ class Readings:
         Raises:
             SessionClosed: The session was not entered.
         """
-        if self._engine is None:
+        if self.core.engine is None:
             raise SessionClosed("health", entered=False)
-        engine = self._engine
+        engine = self.core.engine
         return health_of(engine.parts, engine.failure, is_over=engine.is_over, now=time.monotonic())
 
     def stats_summary(self, actor_id: ActorId | None = None) -> dict[str, float]:
         """The stats over all training episodes, or over those of one actor."""
-        return self._learner.stats.summary(actor_id)
+        return self.core.learner.stats.summary(actor_id)

@@ -10,26 +10,30 @@ buffer, from where a task on the event loop takes it; the caller only wakes that
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple
 
+import anyio
 from anyio.from_thread import start_blocking_portal
 
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import ConfigError, SessionClosed
+from stoker.queues import BatchQueue
 from stoker.runs import TrainingRun
 from stoker.session.decisions import Decision
 from stoker.session.events import BarrierRequested, EpisodeEnded, EpisodeStarted, Event
-from stoker.session.handover import Handover
 from stoker.session.intake import Accepted, admitted_batch
 from stoker.session.policies import PolicySnapshot
+from stoker.session.readings import Readings
 from stoker.session.training import TrainingSession
 from stoker.stats import EpisodeRecord, EvalReport, StatsTracker
-from stoker.threads import call_soon_here
+from stoker.threads import CallSoon, call_soon_here
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
 __all__ = ["SyncTrainingSession"]
@@ -38,7 +42,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class SyncTrainingSession:
+class SyncTrainingSession(Readings):
     """A ``TrainingSession`` whose methods block instead of being awaited; a plain context manager.
 
     May be called from several threads, each under an ``actor_id`` of its own. What ``observe`` accepted is
@@ -69,6 +73,7 @@ class SyncTrainingSession:
                 "cannot be paced one by one: use TrainingSession"
             )
         self._session = TrainingSession(agent, run, stats=stats, **settings)
+        super().__init__(self._session.core)
         self._batch_size = batch_size
         self._max_delay_s = max_delay_s
         self._oldest_at = 0.0
@@ -206,99 +211,10 @@ class SyncTrainingSession:
         """Accept no more experiences."""
         self._session.stop()
 
-    # What it says of itself -----------------------------------------------------------------------
-
     @property
     def session(self) -> TrainingSession:
-        """The session underneath, for its counters: reading them from here is safe."""
+        """The session underneath."""
         return self._session
-
-    @property
-    def agent(self) -> LearningAgent:
-        """The agent; read it when the session has ended."""
-        return self._session.agent
-
-    @property
-    def run(self) -> TrainingRun | None:
-        """Where it writes."""
-        return self._session.run
-
-    @property
-    def total_steps(self) -> int:
-        """Environment steps consumed, over all attempts."""
-        return self._session.total_steps
-
-    @property
-    def accepted_steps(self) -> int:
-        """Environment steps accepted, over all attempts: those consumed, and those on their way."""
-        return self._session.accepted_steps
-
-    @property
-    def total_episodes(self) -> int:
-        """Training episodes consumed, over all attempts."""
-        return self._session.total_episodes
-
-    @property
-    def steps_per_sec(self) -> float:
-        """Environment steps per second that this process consumed."""
-        return self._session.steps_per_sec
-
-    @property
-    def is_done(self) -> bool:
-        """Whether no more experiences are accepted."""
-        return self._session.is_done
-
-    @property
-    def stats(self) -> StatsTracker:
-        """The stats over training episodes, for reading."""
-        return self._session.stats
-
-    @property
-    def opt_steps(self) -> int:
-        """Optimisation steps done, over all attempts."""
-        return self._session.opt_steps
-
-    @property
-    def policy_version(self) -> int:
-        """How often weights were published in this process."""
-        return self._session.policy_version
-
-    @property
-    def refused_steps(self) -> int:
-        """Experiences that came after the limit: neither learned nor counted."""
-        return self._session.refused_steps
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether ``stop`` was called."""
-        return self._session.is_stopped
-
-    @property
-    def best_value(self) -> float | None:
-        """The highest mean reward that ``maybe_save_best`` was given, over all attempts."""
-        return self._session.best_value
-
-    @property
-    def queue_fill(self) -> float:
-        """How full the event queue is, 0.0 to 1.0."""
-        return self._session.queue_fill
-
-    @property
-    def learn_metrics(self) -> Mapping[str, float]:
-        """What the last optimisation step had to say."""
-        return self._session.learn_metrics
-
-    def busy_s(self) -> dict[str, float]:
-        """Seconds that this process has spent learning and writing; actions are chosen in the callers."""
-        return self._session.busy_s()
-
-    def actor_episodes(self, actor_id: ActorId) -> int:
-        """How many episodes of this actor were consumed, over all attempts."""
-        return self._session.actor_episodes(actor_id)
-
-    def stats_summary(self, actor_id: ActorId | None = None) -> dict[str, float]:
-        """The stats over all training episodes, or over those of one actor."""
-        return self._session.stats_summary(actor_id)
 
     # Parts ----------------------------------------------------------------------------------------
 
@@ -307,7 +223,7 @@ class SyncTrainingSession:
         return self._decided([observation], mode)[0]
 
     def _decided(self, observations: Sequence[Any], mode: ActMode) -> list[Decision]:
-        policies = self._session.engine.policies
+        policies = self.engine.policies
         policy, ticket = policies.acquire()
         try:
             opt_steps = policies.opt_steps(ticket)
@@ -350,7 +266,7 @@ class SyncTrainingSession:
     def _keep_step(self) -> None:
         """With lockstep: wait until what was accepted is learned and the policy published."""
         if self._session.config.lockstep:
-            self._ask("observe", self._session.engine.request, BarrierRequested)
+            self._ask("observe", self.engine.request, BarrierRequested)
 
     def _ask(self, what: str, call: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """Await a call of the session on its event loop, behind everything accepted so far."""
@@ -358,6 +274,84 @@ class SyncTrainingSession:
         with self._turn:
             self._handover.wait()
         return self._portal.call(call, *args)
+
+
+class Handover:
+    """A buffer that threads append to, and the task that empties it into the queue, in order.
+
+    Args:
+        queue: the session's.
+        accepted_steps: experiences accepted before, in all attempts.
+        call_soon: has something called on the event loop.
+
+    Attributes:
+        append: puts an event in, from any thread, without waiting.
+    """
+
+    def __init__(self, queue: BatchQueue[Event], accepted_steps: int, call_soon: CallSoon) -> None:
+        self._queue = queue
+        self._n_put = accepted_steps
+        self._buffer: BatchQueue[Event] = BatchQueue(sys.maxsize, consumed=lambda: self._n_put)
+        self.append = self._buffer.append
+        self._call_soon = call_soon
+        # Not futures: an interruption inside their Python code may leave a lock behind that the loop needs.
+        self._replies: list[SimpleQueue[Exception | None]] = []
+        self._woken = anyio.Event()
+        self._emptying = anyio.Lock()
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        return len(self._buffer)
+
+    def count_steps(self) -> int:
+        """How many experiences were ever put in, over all attempts."""
+        return self._buffer.count(Experience)
+
+    def wait(self) -> None:
+        """Block until everything that was appended so far is in the queue. Interrupted: it goes on.
+
+        Raises:
+            SessionClosed, SessionFailed: The session does not run.
+        """
+        reply: SimpleQueue[Exception | None] = SimpleQueue()
+        self._replies.append(reply)
+        if self._is_closed:
+            raise SessionClosed("observe", entered=True)
+        self._call_soon(self._wake)
+        if (error := reply.get()) is not None:
+            raise error
+
+    async def run(self) -> None:
+        """Empty the buffer into the queue whenever a thread waits for that, until ``close``."""
+        while not self._is_closed:
+            await self._woken.wait()
+            self._woken = anyio.Event()
+            await self._empty()
+
+    async def close(self) -> None:
+        """Empty the buffer for the last time."""
+        with anyio.CancelScope(shield=True):
+            await self._empty()
+            self._is_closed = True
+            await self._empty()  # for those who came meanwhile
+            self._wake()
+
+    def _wake(self) -> None:
+        self._woken.set()
+
+    async def _empty(self) -> None:
+        async with self._emptying:
+            replies = self._replies[:]  # before the events: what they wait for is among these
+            del self._replies[: len(replies)]
+            events, error = self._buffer.take_now(), None
+            try:
+                with anyio.CancelScope(shield=True):  # ends when the session does: the queue is closed then
+                    await self._queue.put_many(events)
+            except Exception as cause:  # noqa: BLE001 - raised in the threads that wait
+                error = cause
+            self._n_put += sum(type(event) is Experience for event in events)
+            for reply in replies:
+                reply.put(error)
 
 
 class _HandedOver:

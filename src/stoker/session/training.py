@@ -335,7 +335,7 @@ class TrainingSession(Lifecycle):
         Raises:
             ConfigError: A name or a value cannot be recorded.
         """
-        self._learner.metrics.store(values)
+        self.core.learner.metrics.store(values)
 
     async def record(self, values: Mapping[str, Value], total_steps: int | None = None) -> None:
         """Record values by themselves, of the given step or of this place among the events.

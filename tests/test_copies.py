@@ -23,6 +23,7 @@ import stoker
 from stoker import errors
 from stoker.errors import ActorFailed, RunNotFound, SessionFailed, StokerError, WriteFailed
 from stoker.runs import Attempt
+from stoker.session import SessionReadings
 from stoker.stats import EpisodeRecord
 from stoker.testing.contract import difference
 from stoker.types import EpisodeStatus, Experience
@@ -112,6 +113,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "SessionClosed": {"what": "observe", "entered": True},
     "SessionError": ("no",),
     "SessionFailed": ("agent", CAUSE),
+    "SessionReadings": dict.fromkeys(SessionReadings.__struct_fields__, 1),
     "Stalled": ("the writer", 3.0, "check the disk"),
     "StepMetrics": dict.fromkeys(stoker.StepMetrics.__struct_fields__, 1)
     | {"status": EpisodeStatus.TRUNCATED},

@@ -27,6 +27,7 @@ from stoker import (
 )
 from stoker.replies import Reply
 from stoker.session.events import (
+    Answered,
     CheckpointRequested,
     CheckpointStaged,
     EpisodeEnded,
@@ -34,11 +35,9 @@ from stoker.session.events import (
     EvalEpisodeEnded,
     EvaluationDue,
     Event,
-    FlushReached,
     FlushRequested,
     RowReady,
     SnapshotRequested,
-    SnapshotTaken,
 )
 from stoker.session.learner import Learner
 from stoker.session.saving import restore
@@ -180,10 +179,10 @@ def test_requests_are_answered_in_their_place(run: TrainingRun) -> None:
     ])  # fmt: skip
     assert rest == []
     flush, snapshot, now, pinned = learner.take_effects()
-    assert isinstance(flush, FlushReached)
+    assert isinstance(flush, FlushRequested)
     assert flush.reply is flushed
-    assert isinstance(snapshot, SnapshotTaken)
-    assert snapshot.snapshot.total_steps == 2
+    assert isinstance(snapshot, Answered)
+    assert snapshot.value.total_steps == 2
     assert isinstance(now, RowReady)
     assert isinstance(pinned, RowReady)
     assert [row.row.total_steps_at_eval for row in (now, pinned)] == [3, 1]  # type: ignore[union-attr]

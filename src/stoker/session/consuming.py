@@ -18,18 +18,16 @@ from stoker.recorders import Recording
 from stoker.replies import Reply
 from stoker.runs import Retention, TrainingRun
 from stoker.session.events import (
-    BarrierReached,
+    Answered,
     CheckpointStaged,
     Effect,
     EvaluationDue,
     Event,
-    FlushReached,
+    FlushRequested,
     JournalWritten,
     LimitReached,
-    OptimizationDone,
     Recorded,
     RowReady,
-    SnapshotTaken,
 )
 from stoker.session.parts import Parts
 from stoker.session.policies import PolicySnapshot
@@ -148,7 +146,7 @@ class Consumer:
                     some.rows.setdefault(log, []).append(row)
                 case JournalWritten(log, data) if data is not None:
                     some.journal.setdefault(log, []).append(data)
-                case FlushReached(reply):
+                case FlushRequested(reply):
                     some.flushes.append(reply)
                 case JournalWritten(log, _):
                     some = await self._hand_over(some)
@@ -164,12 +162,8 @@ class Consumer:
                     self._recording.put(total_steps, record)
                 case LimitReached():
                     self._parts.intake.end()
-                case OptimizationDone(done, reply):
-                    reply.set(done)
-                case BarrierReached(reply):
-                    reply.set(None)
-                case SnapshotTaken(snapshot, reply):
-                    reply.set(snapshot)
+                case Answered(reply, value):
+                    reply.set(value)
                 case EvaluationDue(snapshot):
                     self.due = snapshot
                     self.wake_evaluators()

@@ -21,7 +21,7 @@ from stoker.types import Experience
 from stoker.writer import AppendLog, RowLog
 
 __all__ = [
-    "BarrierReached",
+    "Answered",
     "BarrierRequested",
     "CheckpointRequested",
     "CheckpointStaged",
@@ -31,17 +31,14 @@ __all__ = [
     "EvalEpisodeEnded",
     "EvaluationDue",
     "Event",
-    "FlushReached",
     "FlushRequested",
     "JournalWritten",
     "LimitReached",
     "MetricsGiven",
-    "OptimizationDone",
     "OptimizationRequested",
     "Recorded",
     "RowReady",
     "SnapshotRequested",
-    "SnapshotTaken",
 ]
 
 
@@ -105,6 +102,13 @@ Event = (
 )
 
 
+class Answered(msgspec.Struct, frozen=True):
+    """The answer to a request, when everything before it has been consumed."""
+
+    reply: Reply[Any]
+    value: Any
+
+
 class RowReady(msgspec.Struct, frozen=True):
     """A row for one of the run's logs."""
 
@@ -133,25 +137,6 @@ class EvaluationDue(msgspec.Struct, frozen=True):
     snapshot: PolicySnapshot
 
 
-class SnapshotTaken(msgspec.Struct, frozen=True):
-    """The answer to ``SnapshotRequested``."""
-
-    snapshot: PolicySnapshot
-    reply: Reply[PolicySnapshot]
-
-
-class FlushReached(msgspec.Struct, frozen=True):
-    """Everything before a flush request has been consumed."""
-
-    reply: Reply[None]
-
-
-class BarrierReached(msgspec.Struct, frozen=True):
-    """Everything before a barrier has been consumed."""
-
-    reply: Reply[None]
-
-
 class Recorded(msgspec.Struct, frozen=True):
     """A record of the metrics, for the recorders."""
 
@@ -163,22 +148,13 @@ class LimitReached(msgspec.Struct, frozen=True):
     """``max_opts`` optimisation steps are done."""
 
 
-class OptimizationDone(msgspec.Struct, frozen=True):
-    """The answer to ``OptimizationRequested``."""
-
-    done: int
-    reply: Reply[int]
-
-
 Effect = (
-    RowReady
+    Answered
+    | FlushRequested
+    | RowReady
     | JournalWritten
     | CheckpointStaged
     | EvaluationDue
-    | SnapshotTaken
-    | FlushReached
-    | BarrierReached
     | Recorded
     | LimitReached
-    | OptimizationDone
 )

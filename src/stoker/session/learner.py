@@ -23,7 +23,7 @@ from stoker.replies import Reply
 from stoker.runs import TrainingRun
 from stoker.session.config import LearningPeriods, SessionConfig
 from stoker.session.events import (
-    BarrierReached,
+    Answered,
     BarrierRequested,
     CheckpointRequested,
     CheckpointStaged,
@@ -33,17 +33,14 @@ from stoker.session.events import (
     EvalEpisodeEnded,
     EvaluationDue,
     Event,
-    FlushReached,
     FlushRequested,
     JournalWritten,
     LimitReached,
     MetricsGiven,
-    OptimizationDone,
     OptimizationRequested,
     Recorded,
     RowReady,
     SnapshotRequested,
-    SnapshotTaken,
 )
 from stoker.session.journaling import EventJournal
 from stoker.session.policies import PolicyBuffer, PolicySnapshot
@@ -263,7 +260,7 @@ class Learner(TrainingState):
             if self._effects or self.is_checkpoint_due:
                 break
         if event.remaining == 0:
-            self._effects.append(OptimizationDone(event.done, event.reply))
+            self._effects.append(Answered(event.reply, event.done))
         return event.remaining == 0
 
     def _do_what_is_due(self) -> None:
@@ -310,15 +307,15 @@ class Learner(TrainingState):
                     steps = self.total_steps if total_steps is None else total_steps
                     row = self.run.eval_row(record, steps)
                     self._effects.append(RowReady(self.run.eval_log, row))
-            case FlushRequested(reply):
-                self._effects.append(FlushReached(reply))
+            case FlushRequested():
+                self._effects.append(event)  # the writer answers it
             case BarrierRequested(reply):
                 self._note_acting()
-                self._effects.append(BarrierReached(reply))
+                self._effects.append(Answered(reply, None))
             case CheckpointRequested(reply):
                 self.is_checkpoint_due, self._checkpoint_reply = True, reply
             case SnapshotRequested(reply):
-                self._effects.append(SnapshotTaken(self._snapshot(), reply))
+                self._effects.append(Answered(reply, self._snapshot()))
             case Experience():
                 self._feed([event], 0)
             case OptimizationRequested():

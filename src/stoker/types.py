@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 import msgspec
 
-__all__ = ["ActMode", "ActorId", "AnyPath", "EpisodeStatus", "Experience", "Place"]
+__all__ = ["ActMode", "ActorId", "AnyPath", "EpisodeStatus", "Experience", "PlaceName"]
 
 ActorId = int | str
 """Names one stream of episodes: one episode at a time, in order."""
 
 AnyPath = str | os.PathLike[str]
 
-Place = Literal["tasks", "threads", "processes"]
+PlaceName = Literal["tasks", "threads", "processes"]
 """Where actors play.
 
 - ``"tasks"``: on the session's event loop; environments are stepped as ``stepping`` says.

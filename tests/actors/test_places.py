@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from gymnasium.wrappers import TimeLimit
 from portable_parts import ListsAgent, Overwriting, PortableAgent, Seeded, SlowChain, Spoilt, by_actor
+from socket_place import SocketPlace
 
 from stoker import (
     ActorFailed,
@@ -64,6 +66,32 @@ def steps_of(agent: FakeAgent, actor_id: Any) -> list[tuple[Any, ...]]:
         for e in agent.experiences
         if e.actor_id == actor_id
     ]
+
+
+async def test_a_place_of_the_user_plays_as_tasks_do_and_outlives_its_workers() -> None:
+    central, *_ = await play(Seeded, n=600, actors=[0, 1], seed=7)
+    agent, session, _ = await play(Seeded, n=600, actors=[0, 1], seed=7, place=(place := SocketPlace()))
+    assert place.checked
+    assert agent.total_steps == session.total_steps == 600
+    assert os.getpid() not in {e.policy_extras["pid"] for e in agent.experiences}
+    for actor_id in (0, 1):
+        mine, theirs = steps_of(agent, actor_id), steps_of(central, actor_id)
+        common = min(len(mine), len(theirs))
+        assert mine[:common] == theirs[:common]
+    assert [link.program.wait(10) for link in place.links] == [0, 0]
+
+    place = SocketPlace()
+    accepted = itertools.count(1)
+
+    async def kill_once(_: Any) -> None:
+        if next(accepted) == 50:
+            place.links[0].kill()
+
+    _, session, [report] = await play(
+        Seeded, n=3000, actors=1, seed=1, place=place, limit=PATIENT, on_step=kill_once
+    )
+    assert (session.total_steps, report.restarts) == (3000, 1)
+    assert "process has ended (killed by signal 9)" in str(report.last_error)
 
 
 @pytest.mark.parametrize("settings", OWN)

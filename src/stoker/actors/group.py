@@ -7,15 +7,15 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable
-from functools import partial
 from typing import Any, Protocol, cast
 
 import anyio
 
 from stoker.actors.episodes import EnvFactory
 from stoker.actors.failures import FailureLimit
+from stoker.actors.links import Place
 from stoker.actors.metrics import Gate, OnStep
-from stoker.actors.places import feed_for, link_to
+from stoker.actors.places import feed_for, place_of
 from stoker.actors.playing import Actor
 from stoker.actors.remote import RemoteActor
 from stoker.actors.report import ActorReport
@@ -25,7 +25,7 @@ from stoker.errors import ConfigError, SessionClosed, Stalled
 from stoker.exits import single_error
 from stoker.session import TrainingSession
 from stoker.session.watching import Rounds
-from stoker.types import ActorId, Place
+from stoker.types import ActorId, PlaceName
 
 __all__ = ["ActorGroup", "ids_of", "run_actors"]
 
@@ -61,7 +61,7 @@ class ActorGroup:
         factory: makes one environment for each. For processes it must be picklable: a function of a module
             that can be imported, or ``functools.partial`` of one.
         actors: how many, with ids from 0; or their ids, each an int or a str.
-        place: where they play; see ``Place``.
+        place: ``"tasks"``, ``"threads"``, ``"processes"``, or a ``Place`` of the user.
         sync_interval: they act on copies of the policy that are brought up to date when the session hands out
             one that is so many optimisation steps ahead of theirs; asked before each step, by processes
             with each batch of steps. None: in tasks they have no copies and ask the session's ``act``; on
@@ -84,7 +84,7 @@ class ActorGroup:
         factory: EnvFactory,
         actors: int | Iterable[ActorId] = 8,
         *,
-        place: Place = "tasks",
+        place: PlaceName | Place = "tasks",
         sync_interval: int | None = None,
         stepping: Stepping = "auto",
         seed: int | None = None,
@@ -94,11 +94,12 @@ class ActorGroup:
     ) -> None:
         ids = ids_of(actors)
         self._session = session
-        feed = feed_for(session, factory, place, sync_interval)
+        where = place_of(place)
+        feed = feed_for(session, factory, where, sync_interval)
         resume_point = session.take_resume_point()
         same: dict[str, Any] = {"seed": seed, "limit": limit, "on_step": on_step, "gate": gate}
         self._actors: list[_Player] = []
-        if place == "tasks" or feed is None:
+        if where is None or feed is None:
             self._actors += [
                 Actor(
                     session,
@@ -112,10 +113,9 @@ class ActorGroup:
                 for actor_id in ids
             ]
         else:
-            make_link = partial(link_to, place, factory, feed)
             booting = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
             self._actors += [
-                RemoteActor(session, actor_id, make_link, feed, booting, **same) for actor_id in ids
+                RemoteActor(session, actor_id, where, factory, feed, booting, **same) for actor_id in ids
             ]
         self._turns = (
             RoundRobin(len(ids), first_place(ids, resume_point)) if session.config.lockstep else None

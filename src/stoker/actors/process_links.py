@@ -88,7 +88,7 @@ class ProcessLink:
         backend: the kind of event loop, by anyio's name.
     """
 
-    is_process = True
+    is_remote = True
 
     def __init__(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy, backend: str) -> None:
         self.messages: Mailbox[WorkerEvent] = Mailbox()

@@ -11,6 +11,7 @@ import time
 import anyio
 
 from stoker.actors.copies import PolicyFeed
+from stoker.actors.episodes import EnvFactory
 from stoker.actors.failures import (
     EnvironmentFailed,
     FailureCount,
@@ -20,7 +21,7 @@ from stoker.actors.failures import (
     described,
     recover,
 )
-from stoker.actors.links import Link, OpenLink
+from stoker.actors.links import Link, Place
 from stoker.actors.messages import (
     Credit,
     DiscardEnv,
@@ -62,7 +63,8 @@ class RemoteActor:
     Args:
         session: takes the experiences.
         actor_id: the stream of episodes that this actor is.
-        make_link: makes the worker of an assignment.
+        place: where its environment is played.
+        factory: makes the environment.
         feed: where its copies of the policy come from.
         booting: so many processes may be about to come up at a time.
         seed: episodes are seeded from it, the actor and the episode's number; None: not at all.
@@ -75,7 +77,8 @@ class RemoteActor:
         self,
         session: TrainingSession,
         actor_id: ActorId,
-        make_link: OpenLink,
+        place: Place,
+        factory: EnvFactory,
         feed: PolicyFeed,
         booting: anyio.CapacityLimiter,
         *,
@@ -91,7 +94,8 @@ class RemoteActor:
         """Whether its process is being started: nothing of it would be missed."""
         self._session = session
         self._actor_id: ActorId = actor_id
-        self._make_link = make_link
+        self._place = place
+        self._factory = factory
         self._feed = feed
         self._booting = booting
         self._seed = seed
@@ -158,7 +162,7 @@ class RemoteActor:
         assignment = Assignment(
             actor_id=self._actor_id, seed=self._seed, episode=self._episode, asks=self._asks
         )
-        link = self._make_link(assignment, own)
+        link = self._place.link(assignment, self._factory, own, self._feed)
         cause: BaseException | None = None
         try:
             with anyio.CancelScope() as self._life:
@@ -179,7 +183,7 @@ class RemoteActor:
         return since is not None and time.monotonic() - since >= self._session.config.actor_timeout_s
 
     async def _start_worker(self, link: Link) -> None:
-        if not link.is_process:
+        if not link.is_remote:
             self._open(link)
             self._is_up = True
             return
@@ -231,7 +235,7 @@ class RemoteActor:
                     await self._wait_for_end(link)
             if self._is_there:
                 link.kill()
-            if link.is_process:
+            if link.is_remote:
                 with anyio.move_on_after(_LOST_S):
                     await self._wait_for_end(link)
             self._is_there = False
@@ -261,7 +265,7 @@ class RemoteActor:
                 raise EnvironmentFailed from WorkerLost(message.in_words)
             case Ready():
                 self._is_up = True
-                if link.is_process and self._feed.is_due(self._sent):  # it took a while
+                if link.is_remote and self._feed.is_due(self._sent):  # it took a while
                     self._send_weights(link)
 
     async def _accept_steps(self, played: Played, link: Link) -> None:
@@ -277,7 +281,7 @@ class RemoteActor:
         self._sent = max(self._sent, played.version)
         link.send(Credit(played.n_steps))
         # Weights are big: the next ones go out when the worker has got those before.
-        if link.is_process and played.version == self._sent and self._feed.is_due(self._sent):
+        if link.is_remote and played.version == self._sent and self._feed.is_due(self._sent):
             self._send_weights(link)
         if played.asks and self._refused is None:
             await self._permit(link)

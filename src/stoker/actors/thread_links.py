@@ -30,7 +30,7 @@ class ThreadLink:
         backend: the kind of event loop, by anyio's name.
     """
 
-    is_process = False
+    is_remote = False
 
     def __init__(
         self,

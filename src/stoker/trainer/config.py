@@ -14,7 +14,7 @@ from stoker.agents.registry import config_type, is_own
 from stoker.envs.protocol import Stepping
 from stoker.errors import ConfigError
 from stoker.trainer.evaluation import BestBy
-from stoker.types import Place
+from stoker.types import PlaceName
 
 __all__ = ["Tracker", "TrainConfig", "config_from", "with_schedule"]
 
@@ -121,7 +121,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_staleness: _Period | None = None
     """Most optimisation steps that a policy may be behind when its transition is learned; none: any."""
 
-    actors: Place = "tasks"
+    actors: PlaceName = "tasks"
     """Where environments are played: tasks of one process, threads, or processes of their own."""
 
     sync_interval: _Count | None = None

@@ -14,14 +14,14 @@ from stoker.envs.protocol import Stepping
 from stoker.errors import ConfigError
 from stoker.trainer.evaluation_settings import EvaluationSettings
 from stoker.trainer.toml import read_toml
-from stoker.types import AnyPath, Place
+from stoker.types import AnyPath, PlaceName
 
 __all__ = ["TrainerConfig"]
 
 _PERIODS = ("opt_interval", "warmup_period", "eval_interval", "record_interval", "save_interval")
 _LIMITS = ("max_opts", "max_steps")
 _LEAST = {"num_envs": 1, "seed": 0, "sync_interval": 1, "max_staleness": 0}
-_CHOICES: dict[str, tuple[str, ...]] = {"stepping": get_args(Stepping), "actors": get_args(Place)}
+_CHOICES: dict[str, tuple[str, ...]] = {"stepping": get_args(Stepping), "actors": get_args(PlaceName)}
 _NONE = "none"
 
 
@@ -62,7 +62,7 @@ class TrainerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     stepping: Stepping = "auto"
     """Where environments are stepped that are played by tasks: inline, each in a thread, or auto."""
 
-    actors: Place = "tasks"
+    actors: PlaceName = "tasks"
     """Where actors live: tasks, threads or processes."""
 
     sync_interval: int | None = None

@@ -1,0 +1,141 @@
+"""A place of a user: workers are programs that connect to a socket, as on another machine.
+
+Only public names of ``stoker`` are used. ``python socket_place.py PORT ACTOR_ID SEED EPISODE`` is the far end: it
+makes the environment and the policy itself, and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import threading
+from typing import BinaryIO
+
+import anyio
+from portable_parts import PortableAgent, Seeded
+
+from stoker.actors import (
+    Assignment,
+    EnvFactory,
+    Link,
+    Mailbox,
+    OwnPolicy,
+    PolicyFeed,
+    Worker,
+    WorkerCommand,
+    WorkerEvent,
+    WorkerExited,
+    WorkerMessage,
+    decode_command,
+    decode_message,
+    encode_command,
+    encode_message,
+)
+
+
+def receive(stream: BinaryIO) -> bytes:
+    """One frame; raises EOFError at the end."""
+    header = stream.read(4)
+    if len(header) < 4:
+        raise EOFError
+    return stream.read(int.from_bytes(header, "big"))
+
+
+def send(connection: socket.socket, data: bytes) -> None:
+    connection.sendall(len(data).to_bytes(4, "big") + data)
+
+
+class SocketPlace:
+    """Starts a program for each actor and waits for its connection."""
+
+    def __init__(self) -> None:
+        self.checked = False
+        self.links: list[SocketLink] = []
+
+    def check(self, factory: EnvFactory, feed: PolicyFeed) -> None:
+        self.checked = True
+
+    def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy, feed: PolicyFeed) -> Link:
+        self.links.append(SocketLink(assignment, feed))
+        return self.links[-1]
+
+
+class SocketLink:
+    """One program and the connection to it."""
+
+    is_remote = True
+
+    def __init__(self, assignment: Assignment, feed: PolicyFeed) -> None:
+        self.messages: Mailbox[WorkerEvent] = Mailbox()
+        self._assignment = assignment
+        self._weights = feed.newest()
+        self._commands: list[WorkerCommand] = []
+        self._connection: socket.socket | None = None
+        self._lock = threading.Lock()
+
+    def open(self) -> None:
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def send(self, command: WorkerCommand) -> None:
+        with self._lock:
+            if self._connection is None:
+                self._commands.append(command)
+                return
+            with contextlib.suppress(OSError):
+                send(self._connection, encode_command(command))
+
+    def kill(self) -> None:
+        self.program.kill()
+
+    def _serve(self) -> None:
+        mine = self._assignment
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(30)
+            port = str(server.getsockname()[1])
+            arguments = [
+                sys.executable,
+                __file__,
+                port,
+                str(mine.actor_id),
+                str(mine.seed),
+                str(mine.episode),
+            ]
+            self.program = subprocess.Popen(arguments)
+            connection, _ = server.accept()
+        with connection:
+            with self._lock:
+                for command in (self._weights, *self._commands):
+                    send(connection, encode_command(command))
+                self._connection = connection
+            stream = connection.makefile("rb")
+            with contextlib.suppress(EOFError, OSError):
+                while True:
+                    self.messages.post(decode_message(receive(stream), mine.actor_id))
+        self.messages.post(WorkerExited(self.program.wait(10)))
+
+
+def main() -> None:
+    """The far end."""
+    connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+    assignment = Assignment(actor_id=int(sys.argv[2]), seed=int(sys.argv[3]), episode=int(sys.argv[4]))
+    commands: Mailbox[WorkerCommand] = Mailbox()
+
+    def listen() -> None:
+        stream = connection.makefile("rb")
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                commands.post(decode_command(receive(stream)))
+
+    def tell(message: WorkerMessage) -> None:
+        send(connection, encode_message(message))
+
+    threading.Thread(target=listen, daemon=True).start()
+    policy = OwnPolicy(PortableAgent().policy(), 0)
+    anyio.run(Worker(assignment, Seeded, policy, commands, tell).run)
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+if __name__ == "__main__":
+    main()

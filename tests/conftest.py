@@ -21,13 +21,37 @@ UVLOOP = pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")
 TRIO = pytest.param(("trio", {}), id="trio")
 ON_UVLOOP_TOO = (
     "actors/test_group",
-    "session/",
+    "session/test_callers",
+    "session/test_endings",
+    "session/test_failures",
+    "session/test_inference",
+    "session/test_interruptions",
+    "session/test_lifecycle",
+    "session/test_pacing",
+    "session/test_signals",
+    "session/test_watching",
     "test_queues",
     "test_replies",
     "test_threads",
     "writer/test_task",
 )
 """Tests of what waits, wakes and cancels by itself; the rest of the house goes through these parts."""
+
+ON_ASYNCIO_ONLY = (
+    "session/test_decisions",
+    "session/test_evaluations",
+    "session/test_journal",
+    "session/test_learner",
+    "session/test_lockstep",
+    "session/test_policies",
+    "session/test_records",
+    "session/test_replaying",
+    "session/test_restoring",
+    "session/test_resume",
+    "session/test_saving",
+    "session/test_values",
+)
+"""Tests of values, counters and files, which the event loop has no part in."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -36,7 +60,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     has_own = "anyio_backend" in chosen or hasattr(metafunc.module, "anyio_backend")
     if "anyio_backend" in metafunc.fixturenames and not has_own:
         where = metafunc.definition.path.relative_to(Path(__file__).parent).as_posix()
-        loops = [ASYNCIO, UVLOOP, TRIO] if where.startswith(ON_UVLOOP_TOO) else [ASYNCIO, TRIO]
+        if where.startswith(ON_ASYNCIO_ONLY):
+            loops = [ASYNCIO]
+        else:
+            loops = [ASYNCIO, UVLOOP, TRIO] if where.startswith(ON_UVLOOP_TOO) else [ASYNCIO, TRIO]
         metafunc.parametrize("anyio_backend", loops, indirect=True)
 
 

@@ -196,14 +196,14 @@ class BatchQueue(Generic[T]):
         return self.credit > 0
 
     def _grant(self, most: int) -> None:
-        """Give credit for so many items, as far as there is room for them."""
+        """Grant up to ``most`` items of credit, as far as there is room."""
         self.credit = max(self.credit, min(most, self._room()))
         if self._reader is not None:
             self._reader.set()
             self._reader = None
 
     def _refill(self) -> None:
-        """Let producers go on: those who wait, if there are any; else whoever comes."""
+        """Grant credit: to waiting producers first, otherwise to the next caller."""
         if self._closed or self._called:
             return
         self.credit = 0

@@ -1,4 +1,4 @@
-"""The answer to one request: set once by whoever serves it, awaited by whoever asked.
+"""The answer to one request: set once by the serving task, awaited by the caller.
 
 Unlike an ``asyncio.Future`` it runs on every backend, may be abandoned by a cancelled asker, and makes no
 noise when nobody listens: failures are reported by the session, not here.
@@ -76,6 +76,6 @@ class OpenReplies:
             self._replies.discard(reply)
 
     def fail(self, error: Callable[[], Exception]) -> None:
-        """Answer each with an error of its own."""
+        """Fail each reply with its own error."""
         for reply in self._replies:
             reply.fail(error())

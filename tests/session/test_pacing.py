@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stoker import EpisodeStatus, Experience, SessionError, SessionFailed, TrainingSession
-from stoker.session.pacing import Pacing, Progress
+from stoker.session.pacing import LearnerProgress, Pacing
 from stoker.testing import FakeAgent
 
 pytestmark = pytest.mark.anyio
@@ -93,7 +93,7 @@ class Learned:
     """A learner that stands where a test says."""
 
     def __init__(self) -> None:
-        self.at = Progress(total_steps=0, opt_steps=0, published=0)
+        self.at = LearnerProgress(total_steps=0, opt_steps=0, published=0)
         self.accepted = 0
 
     def pace(self, limit: int | None, opt_interval: int = 1, lost_after_s: float = 60.0) -> Pacing:
@@ -102,7 +102,7 @@ class Learned:
 
 async def test_an_old_copy_is_refused_where_the_newest_policy_would_do() -> None:
     learner = Learned()
-    learner.at = Progress(total_steps=50, opt_steps=50, published=50)
+    learner.at = LearnerProgress(total_steps=50, opt_steps=50, published=50)
     learner.accepted = 50
     pace = learner.pace(2)
     assert not await pace.begin("a", 40)
@@ -124,7 +124,7 @@ async def test_an_action_in_flight_holds_the_others_until_its_outcome_has_come()
         tasks.start_soon(pace.begin, "fast")
         await anyio.wait_all_tasks_blocked()
         learner.accepted = 2
-        learner.at = Progress(total_steps=2, opt_steps=2, published=2)
+        learner.at = LearnerProgress(total_steps=2, opt_steps=2, published=2)
         pace.end("slow")
     assert not pace.allows() or pace.limit == 1
 

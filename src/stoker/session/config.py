@@ -20,7 +20,7 @@ class LearningPeriods(NamedTuple):
     Attributes:
         opt_interval: environment steps per call of ``learn``; 0: never.
         warmup_period: environment steps before the first call.
-        max_opts: optimisation steps after which there are no more calls; None: no limit.
+        max_opts: optimization steps after which there are no more calls; None: no limit.
     """
 
     opt_interval: int = 1
@@ -36,38 +36,38 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             attempts of a run. None: no limit.
         checkpoint_freq: environment steps between checkpoints, at exact multiples; 0: only the final one.
         keep_checkpoints: how many step checkpoints are kept; None: all. 0: only ``latest`` and ``best``.
-        keep_every: checkpoints at multiples of so many steps are kept for good; 0: none.
+        keep_every: checkpoints at multiples of this many steps are never pruned; 0: none.
         keep_best: how many of the best evaluated policies are kept.
         journal: whether every transition is written to the run's journal. Checkpoints are then small and
             the training can be replayed; without it they hold a copy of the replay.
         keep_journal: ``"needed"``: what the newest checkpoints need of it; ``"all"``: from the first step.
-        journal_segment_bytes: a file of the journal is closed when it has so many.
+        journal_segment_bytes: size at which a file of the journal is closed.
         lockstep: ``observe`` waits until the transition is learned and the policy published. With actors that
             take turns (``run_actors`` does) a training is then repeatable, and a resume is exact.
         opt_interval: environment steps per call of ``agent.learn``; 0: it is never called, and what comes is
             only kept.
-        warmup_period: environment steps before the first optimisation step.
-        max_opts: optimisation steps after which nothing more is learned or accepted, exactly; counted over
+        warmup_period: environment steps before the first optimization step.
+        max_opts: optimization steps after which nothing more is learned or accepted, exactly; counted over
             all attempts. None: no limit.
-        max_staleness: the most optimisation steps between the policy that chose an action and the agent
+        max_staleness: the most optimization steps between the policy that chose an action and the agent
             that learns from it. ``act`` keeps it by making fast actors wait; None: no limit.
-        save_interval: optimisation steps between checkpoints, beside ``checkpoint_freq``; 0: never.
-        eval_interval: optimisation steps between evaluations, beside ``eval_freq``; 0: never.
-        record_interval: optimisation steps between records of the metrics; 0: never.
+        save_interval: optimization steps between checkpoints, beside ``checkpoint_freq``; 0: never.
+        eval_interval: optimization steps between evaluations, beside ``eval_freq``; 0: never.
+        record_interval: optimization steps between records of the metrics; 0: never.
         record_freq: environment steps between records of the metrics, beside ``record_interval``; 0: never.
         eval_freq: environment steps between the snapshots that ``next_evaluation`` gives out; 0: never.
         queue_capacity: events that may wait for the learner before ``observe`` makes its caller wait. It
             bounds how old a policy can be, in steps, when its transitions are learned.
-        publish_interval: optimisation steps after which actors get the new weights, within one batch.
+        publish_interval: optimization steps after which actors get the new weights, within one batch.
         inference: where forward passes run. ``"inline"``: on the event loop, best for small networks;
             ``"thread"``: in a thread of their own; ``"auto"``: inline until one takes longer than 2 ms.
         metadata_interval_s: ``metadata.json`` is rewritten at most this often, and at every flush.
         flush_interval_s: rows and journal are made durable at the latest this long after they were written;
             how far a resume goes back is for ``checkpoint_freq`` to say.
-        flush_bytes: rows and journal are made durable earlier when so many bytes wait for it.
-        stall_timeout_s: a learner, disk or forward pass that does not move for so long is stuck.
+        flush_bytes: rows and journal are made durable earlier once this many bytes wait.
+        stall_timeout_s: a learner, disk or forward pass without progress for this long is stuck.
         on_stall: what comes of that: ``"fail"`` ends the session, ``"warn"`` says so and waits on.
-        actor_timeout_s: an actor in an episode that is not heard of for so long is silent.
+        actor_timeout_s: an actor that sends nothing during an episode for this long is silent.
         on_silent_actor: what comes of that: ``"warn"``; ``"restart"`` makes the environment of an actor of
             ``run_actors`` anew, and warns of others; ``"fail"`` ends the session.
     """
@@ -102,7 +102,7 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     on_silent_actor: str = "warn"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be used.
+        """Validate each setting.
 
         Raises:
             ConfigError: A value is out of range; the message names it and the range.
@@ -137,7 +137,7 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     @property
     def keeps_versions(self) -> bool:
-        """Whether transitions are told which policy chose their action, so that staleness can be counted."""
+        """Whether transitions carry the version of the policy that chose their action, to count staleness."""
         return self.max_staleness is not None or self.records
 
     @property

@@ -1,7 +1,7 @@
-"""The session task: takes events out of the queue, has them learned, and hands on what comes of them.
+"""The session task: takes events out of the queue, lets the learner process them, and delivers the effects.
 
 event queue --> learner (in its own thread) --> rows, journal, checkpoints --> writer
-                                            --> answers, evaluations --------> who waits for them
+                                            --> answers, evaluations --------> waiting callers
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from stoker.writer import AppendLog, RowLog
 __all__ = ["Consumer"]
 
 AWAY_S = 5e-3
-"""So long the learner takes what comes by itself, before the event loop is told what has come of it."""
+"""How long the learner takes new events by itself before it reports effects to the event loop."""
 
 
 class Consumer:
@@ -95,7 +95,7 @@ class Consumer:
         self.due_changed = anyio.Event()
 
     async def _learn(self, batch: Sequence[Event]) -> Sequence[Event]:
-        """Let the learner take events in; return those that it has left over."""
+        """Let the learner process events; return those left over."""
         try:
             with Contained("the agent"):
                 rest = await self._thread.run(self._process, batch, call_soon_here())
@@ -106,9 +106,9 @@ class Consumer:
         return rest
 
     def _process(self, batch: Sequence[Event], call_soon: CallSoon) -> Sequence[Event]:
-        """In the learner's thread: have a batch learned, and what has come meanwhile, for a while.
+        """In the learner's thread: process a batch, and for a while the events that arrived meanwhile.
 
-        So the learner does not stand still while the event loop finds the time to give it more.
+        This keeps the learner busy while the event loop is.
         """
         learner, queue = self._learner, self._parts.queue
         until = time.monotonic() + AWAY_S
@@ -133,9 +133,9 @@ class Consumer:
         await self._deliver()
 
     async def _deliver(self) -> None:
-        """Hand on what has come of the events.
+        """Deliver the effects of the events.
 
-        Rows and journal go to the writer together, and who waits for a flush waits for all of them.
+        Rows and journal go to the writer together; a flush waits for all of them.
         """
         run, writer = self._run, self._writer
         some = _WriteBatch()
@@ -170,7 +170,7 @@ class Consumer:
                 case _:
                     assert_never(effect)
         await self._hand_over(some)
-        if self._parts.intake.is_full:  # reached by counting, which wakes nobody
+        if self._parts.intake.is_full:  # ``max_steps`` was reached; that wakes no caller
             self.wake_evaluators()
         self._parts.pacing.moved()
 

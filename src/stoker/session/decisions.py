@@ -26,7 +26,7 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         action: what to do.
         policy_extras: what the policy remembered about the action (log-probability, value, ...), or None.
-        policy_version: the optimisation steps behind the policy that chose it.
+        policy_version: the optimization steps behind the policy that chose it.
     """
 
     action: Any
@@ -41,7 +41,7 @@ class RememberedDecision:
         observation: what the action was chosen on.
         action: the action.
         policy_extras: what the policy remembered about it, or None.
-        policy_version: the optimisation steps behind the policy; None: not counted.
+        policy_version: the optimization steps behind the policy; None: not counted.
     """
 
     __slots__ = (

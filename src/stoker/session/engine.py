@@ -31,7 +31,7 @@ from stoker.session.inference import Inference
 from stoker.session.intake import Intake
 from stoker.session.learner import Learner
 from stoker.session.opening import Opened
-from stoker.session.pacing import Pacing, Progress
+from stoker.session.pacing import LearnerProgress, Pacing
 from stoker.session.parts import Parts
 from stoker.session.policies import PolicySnapshot
 from stoker.session.resume_point import ResumePoint
@@ -226,7 +226,7 @@ class Engine:
             await reply.wait()
 
     def take_resume_point(self) -> ResumePoint:
-        """The running episodes, for those who go on with them: once."""
+        """The running episodes, for the actors that continue them; given out once."""
         turn, self.turn = self.turn, ResumePoint()
         return turn
 
@@ -254,9 +254,9 @@ class Engine:
 
     # Running --------------------------------------------------------------------------------------
 
-    def _progress(self) -> Progress:
+    def _progress(self) -> LearnerProgress:
         total_steps, opt_steps = self.learner.progress
-        return Progress(total_steps, opt_steps, self.learner.policies.published)
+        return LearnerProgress(total_steps, opt_steps, self.learner.policies.published)
 
     async def _guarded(self, part: str, run: Callable[[], Awaitable[None]], done: anyio.Event) -> None:
         """Run a part until it is done or its shield is cancelled."""
@@ -339,7 +339,7 @@ class Engine:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The error, or what to say instead of a cancellation that nobody in the session asked for."""
+    """The error; a cancellation from outside the session becomes a ``SessionError``."""
     if not isinstance(error, (get_cancelled_exc_class(), asyncio.CancelledError)):
         return error
     cause = SessionError(_CANCELLED)

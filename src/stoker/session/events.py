@@ -81,7 +81,7 @@ class MetricsGiven(msgspec.Struct, frozen=True):
 
 
 class OptimizationRequested(msgspec.Struct):
-    """So many optimisation steps are to be done, on what the agent has; the reply says how many were."""
+    """So many optimization steps are to be done, on what the agent has; the reply says how many were."""
 
     remaining: int
     reply: Reply[int]
@@ -145,7 +145,7 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 class LimitReached(msgspec.Struct, frozen=True):
-    """``max_opts`` optimisation steps are done."""
+    """``max_opts`` optimization steps are done."""
 
 
 Effect = (

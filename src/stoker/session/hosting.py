@@ -132,7 +132,7 @@ _tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps no task alive
 
 
 class Host:
-    """Opens an engine, runs it and closes it, in a task of its own. Get one from ``open``."""
+    """Opens, runs and closes an engine in its own task. Created by ``open``."""
 
     def __init__(self, claim: SessionClaim) -> None:
         self._claim = claim

@@ -1,4 +1,4 @@
-"""Acting together: calls that wait at the same time are answered by one forward pass.
+"""Batched inference: ``act`` calls that wait at the same time share one forward pass.
 
 A waiting call costs its caller nothing but the wait; the pass runs as soon as every task that was ready
 has had its turn, so that actors in step share it. It runs on the event loop while it is short and in a
@@ -26,11 +26,11 @@ SLOW_PASS_S = 2e-3
 """A forward pass that computes longer than this holds the event loop too long."""
 
 SLOW_PASSES = 3
-"""So many of them move inference to its thread; the first pass alone pays for lazy initialisation."""
+"""This many move inference to its thread; the first pass alone pays for lazy initialization."""
 
 
-class _Round:
-    """Callers who are answered by one pass; all of them wait for one event."""
+class _PendingBatch:
+    """The callers of one forward pass; all of them wait for one event."""
 
     __slots__ = (
         "actions",
@@ -64,7 +64,7 @@ class _Round:
         return self.observations
 
     def answer(self, actions: Sequence[Any], extras: Sequence[Any] | None, opt_steps: int) -> None:
-        """Give them what the policy says, unless they were told something else."""
+        """Answer the callers, unless they were answered before."""
         if not self.answered.is_set():
             places = self.places
             self.opt_steps = opt_steps
@@ -74,7 +74,7 @@ class _Round:
             self.answered.set()
 
     def fail(self, error: Callable[[], Exception]) -> None:
-        """Tell them an error, one each, unless they were answered."""
+        """Raise an error in the callers, one each, unless they were answered before."""
         if not self.answered.is_set():
             self.error = error
             self.answered.set()
@@ -95,9 +95,9 @@ class Inference:
         self._n_long = 0  # passes that were slow by the clock
         self._n_slow = 0  # and by the processor's time
         self._thread = DedicatedThread("stoker-inference")
-        self._exploring: _Round | None = None  # for a pass to begin
-        self._exploiting: _Round | None = None
-        self._taken: list[tuple[ActMode, _Round]] = []  # for the present ones to end
+        self._exploring: _PendingBatch | None = None  # for a pass to begin
+        self._exploiting: _PendingBatch | None = None
+        self._taken: list[tuple[ActMode, _PendingBatch]] = []  # for the present ones to end
         self._wake = anyio.Event()
         self._closed: Callable[[], Exception] | None = None
         self.n_passes = 0
@@ -123,7 +123,7 @@ class Inference:
         return action, extras
 
     async def ask(self, observation: Any, mode: ActMode) -> tuple[Any, Any, int]:
-        """The same, and the optimisation steps behind the policy that chose it."""
+        """The same, and the optimization steps behind the policy that chose it."""
         actions, extras, opt_steps = await self.ask_many((observation,), mode)
         return actions[0], None if extras is None else extras[0], opt_steps
 
@@ -133,8 +133,8 @@ class Inference:
             raise self._closed()
         together = self._exploring if mode is ActMode.EXPLORE else self._exploiting
         if together is None:
-            self._wake.set()  # first: an interruption must not leave a round that nobody answers
-            together = _Round()
+            self._wake.set()  # first: an interruption must not leave a batch that is never answered
+            together = _PendingBatch()
             if mode is ActMode.EXPLORE:
                 self._exploring = together
             else:
@@ -182,7 +182,7 @@ class Inference:
                     together.answer(*await self._pass(observations, mode))
                 del self._taken[:1]
 
-    def _waiting(self) -> list[tuple[ActMode, _Round]]:
+    def _waiting(self) -> list[tuple[ActMode, _PendingBatch]]:
         modes = ((ActMode.EXPLORE, self._exploring), (ActMode.EXPLOIT, self._exploiting))
         return [(mode, together) for mode, together in modes if together is not None]
 

@@ -1,4 +1,4 @@
-"""What a session accepts, and from which actor: checked where the caller still gets the error.
+"""The acceptance rule of a session: checks, the step limit, and what each actor must hand back.
 
 Everything here is plain code on the caller's side of the queue; a refused call has changed nothing.
 
@@ -22,7 +22,7 @@ from stoker.session.decisions import Decision, RememberedDecision
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
-__all__ = ["Accepted", "Intake", "admitted_batch", "checked_number"]
+__all__ = ["Accepted", "Intake", "checked_number"]
 
 Accepted = tuple[Experience, RememberedDecision | None]
 """An experience that passed the checks, and the decision whose policy extras were joined to it."""
@@ -32,11 +32,11 @@ class Intake:
     """The checks, the limit on steps, and what policies remember between an action and its outcome.
 
     Args:
-        agent: brings checks of its own, if it is ``ChecksInput``.
+        agent: its own checks are used if it is ``ChecksInput``.
         accepted_steps: experiences accepted before, in other attempts.
         max_steps: how many may ever be accepted; None: no limit.
         count_put: how many experiences were ever put where the learner gets them, in all attempts.
-        keeps_versions: whether experiences are told which policy chose their action.
+        keeps_versions: whether experiences carry the version of the policy that chose their action.
     """
 
     def __init__(
@@ -143,12 +143,16 @@ class Intake:
             return experience, None
         return remembered.joined(experience), remembered
 
-    def admitted_all(self, batch: list[Experience]) -> list[Accepted]:
+    def admitted_all(self, experiences: Iterable[Experience]) -> list[Accepted]:
         """The same for several experiences: all of them, or none.
 
         Raises:
             InvalidExperience: The message says which one, and why.
         """
+        try:
+            batch = list(experiences)
+        except TypeError:
+            raise InvalidExperience(f"observe_many takes Experiences, not {shown(experiences)}") from None
         found: list[Accepted] = []
         used: set[int] = set()  # a decision has one outcome
         for i, experience in enumerate(batch):
@@ -166,8 +170,13 @@ class Intake:
         return found
 
     def reserve(self, actor_id: ActorId) -> bool:
-        """Count one experience as accepted, unless the limit is reached; whoever drops it counts that."""
+        """Count one experience as accepted; past the limit count it as refused and return False.
+
+        This, ``recount`` and ``settle`` are the acceptance rule. ``TrainingSession.observe`` repeats the
+        usual case without a call, because it is the hot path.
+        """
         if self.is_full:
+            self.n_refused += 1
             if len(self._cut) < _ACTORS:
                 self._cut.add(actor_id)
             return False
@@ -277,23 +286,8 @@ class Intake:
         self._cut.discard(actor_id)
 
 
-_EXPLORE = ActMode.EXPLORE
-
 _ACTORS = 10_000
-"""How many absent actors are kept in mind: ids without end must not fill the memory."""
-
-
-def admitted_batch(intake: Intake, experiences: Iterable[Experience]) -> list[Accepted]:
-    """The experiences as a list, all of which can be consumed, with their policy extras.
-
-    Raises:
-        InvalidExperience: One of them cannot; the message says which.
-    """
-    try:
-        batch = list(experiences)
-    except TypeError:
-        raise InvalidExperience(f"observe_many takes Experiences, not {shown(experiences)}") from None
-    return intake.admitted_all(batch)
+"""How many absent actors are remembered; unlimited ids must not fill the memory."""
 
 
 def _not_remembered(experience: Experience) -> InvalidExperience:

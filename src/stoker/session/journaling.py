@@ -2,7 +2,7 @@
 
 The learner notes every event here before the agent gets it; the bytes go to the writer with the other
 effects, in order. A segment begins with the point from which the agent's replay can be rebuilt, so that
-segments that nobody needs any more can be removed whole.
+segments that are no longer needed can be removed whole.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class EventJournal:
         open_segment: gives the file for the events from that number on.
         attempt: the number of the present attempt.
         periods: when the agent learns, for those who replay the journal.
-        segment_bytes: a segment is closed when it has so many.
+        segment_bytes: size at which a segment is closed.
         rebuild_point: what a segment begins with; None: the agent's replay cannot be rebuilt.
         points: the points of earlier segments, as ``(first_event, n_added)``, ascending.
     """

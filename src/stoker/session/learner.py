@@ -61,7 +61,7 @@ class Learner(TrainingState):
     Its attributes may be read from anywhere and are written by ``process`` alone.
 
     Args:
-        agent: what learns; its ``total_steps`` is where the count goes on from.
+        agent: what learns; its ``total_steps`` is where the count starts.
         config: the session's settings.
         stats: over training episodes.
         run: where rows and checkpoints will go, or None.
@@ -80,7 +80,7 @@ class Learner(TrainingState):
         self.is_checkpoint_due = False
         """Whether ``stage_checkpoint`` is to be called before any further event."""
         self.learn_metrics: Mapping[str, float] = {}
-        """What the last optimisation step had to say."""
+        """Metrics of the last optimization step."""
         self.progress = (self.total_steps, self.opt_steps)
         """Both counters, read as one; while it learns, as they will be when it has."""
         self.busy_s = 0.0
@@ -92,7 +92,7 @@ class Learner(TrainingState):
         self._checkpoint_reply: Reply[None] | None = None
         self._acting: dict[str, Any] = {}  # with lockstep: what acting changes, behind the last step
         self._triggers = Triggers(config, self.total_steps, 0, has_run=run is not None)
-        self._unpublished = 0  # optimisation steps since the weights were last published
+        self._unpublished = 0  # optimization steps since the weights were last published
         self._warned: set[str] = set()
 
     # Before the first event -----------------------------------------------------------------------
@@ -135,7 +135,7 @@ class Learner(TrainingState):
     def give_up_episodes(self) -> None:
         """End the running episodes: after a resume their actors begin new ones.
 
-        An event like others, so that whoever replays the journal does the same at the same place.
+        Journaled like other events, so that a replay does the same at the same place.
         """
         for actor_id in list(self.actors.running):
             self._give_up(actor_id)
@@ -144,7 +144,7 @@ class Learner(TrainingState):
         """Take a batch of events in; what comes of them, in order, is for ``take_effects``.
 
         Returns:
-            The events that are left over: it stops where a checkpoint is due, and in a long optimisation.
+            The events that are left over: it stops where a checkpoint is due, and in a long optimization.
         """
         started = time.perf_counter()
         done = 0
@@ -161,7 +161,7 @@ class Learner(TrainingState):
                 done += 1
         if self._unpublished or self._published_at != self.total_steps:
             self._publish()
-        self.actors.note_heard()
+        self.actors.note_seen()
         self.busy_s += time.perf_counter() - started
         return batch[done:]
 
@@ -172,11 +172,11 @@ class Learner(TrainingState):
 
     @property
     def has_effects(self) -> bool:
-        """Whether something has come of the events that somebody may wait for: more than journal."""
+        """Whether there are effects that a caller may wait for, beyond the journal."""
         return bool(self._effects)
 
     def take_effects(self) -> list[Effect]:
-        """What has come of the events since the last call, in order."""
+        """The effects of the events since the last call, in order."""
         self._write_journal()
         effects, self._effects = self._effects, []
         return effects
@@ -235,7 +235,7 @@ class Learner(TrainingState):
             self.kept_steps += len(experiences)
 
     def _optimize_once(self) -> bool:
-        """Let the agent do one optimisation step; say whether it did."""
+        """Let the agent do one optimization step; say whether it did."""
         metrics = self.agent.learn()
         if metrics is None:
             return False
@@ -248,7 +248,7 @@ class Learner(TrainingState):
         return True
 
     def _optimize(self, event: OptimizationRequested) -> bool:
-        """Do some of the optimisation steps that were asked for; say whether that was all."""
+        """Do some of the optimization steps that were asked for; say whether that was all."""
         for _ in range(event.remaining):
             if not self._triggers.may_learn or not self._optimize_once():
                 event.remaining = 0
@@ -280,7 +280,7 @@ class Learner(TrainingState):
     def _record(self, total_steps: int, record: Mapping[str, Any]) -> None:
         """Hand a record to the run's log and to the recorders.
 
-        Where nothing is learned from steps as they come, optimisation steps are what recorders go by.
+        Where nothing is learned from steps as they come, optimization steps are what recorders go by.
         """
         self._tell_unwritten(record)
         self._effects.append(Recorded(total_steps if self._config.opt_interval else self.opt_steps, record))

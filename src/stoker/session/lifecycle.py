@@ -134,11 +134,11 @@ class Lifecycle(Readings):
 
     @property
     def supervised_actors(self) -> set[ActorId]:
-        """Actors whose silence somebody else watches: add their ids, and the session does not."""
+        """Actors that another part watches; the session does not watch the ids added here."""
         return self.engine.parts.supervised
 
     def take_resume_point(self) -> ResumePoint:
-        """With ``lockstep``, after a resume: the running episodes, for those who go on with them; once."""
+        """With ``lockstep``, after a resume: the running episodes, for their actors to continue; once."""
         self.require_open("take_resume_point")
         return self.engine.take_resume_point()
 

@@ -28,7 +28,7 @@ class StalenessReport(msgspec.Struct, frozen=True):
     """The staleness of what was learned.
 
     Attributes:
-        mean, max: in optimisation steps; 0 where nothing was counted.
+        mean, max: in optimization steps; 0 where nothing was counted.
         histogram: how many transitions there were of each staleness, in ascending order.
     """
 
@@ -44,7 +44,7 @@ class Staleness:
         self._counts: Counter[int] = Counter()
 
     def add(self, experiences: Iterable[Experience], opt_steps: int) -> None:
-        """Count transitions that an agent of so many optimisation steps learns from."""
+        """Count transitions that the agent learns from after ``opt_steps`` optimization steps."""
         ages = [
             opt_steps - version
             for experience in experiences
@@ -109,7 +109,7 @@ class TrainingMetrics:
             self._buffer.store(values)
 
     def learned(self, metrics: Mapping[str, float]) -> None:
-        """Keep what an optimisation step had to say, under ``train/``."""
+        """Keep the metrics of an optimization step, under ``train/``."""
         if self.is_kept:
             names = self._names
             values = {
@@ -171,7 +171,7 @@ class TrainingMetrics:
         return {**self._buffer.flush(learner.total_steps), **values}
 
     def state_dict(self) -> list[list[float]]:
-        """The window of episodes: a resumed training goes on with it."""
+        """The window of episodes, which a resume restores."""
         return [[reward, length] for reward, length in self._episodes]
 
     def load_state_dict(self, state: Iterable[tuple[float, int]]) -> None:

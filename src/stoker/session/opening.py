@@ -134,7 +134,7 @@ def _way_out(run: TrainingRun, step: int) -> str:
 
 
 def _tell_lost_rows(learner: Learner, run: TrainingRun) -> None:
-    """Rows are for people: the training goes on without them, but not in silence."""
+    """Warn about rows that are gone; training continues without them."""
     for lost in lost_rows(run, learner.total_episodes, learner.eval_episodes, learner.n_records):
         words = shlex.join(["stoker", "verify", str(run.directory)])
         logger.warning("%s; the training goes on all the same; `%s` says more", lost, words)
@@ -143,7 +143,7 @@ def _tell_lost_rows(learner: Learner, run: TrainingRun) -> None:
 def _begin_learning(
     learner: Learner, config: SessionConfig, run: TrainingRun | None, turn: ResumePoint
 ) -> PolicyBuffer:
-    """Open the journal, make the acting copies, and give up the episodes that nobody goes on with."""
+    """Open the journal, make the acting copies, and abandon the episodes that no actor continues."""
     torch.get_num_threads()  # a new thread follows set_num_threads only once it has asked
     journal = None if run is None or not config.journal else _journal(learner, config, run)
     policies = learner.begin(journal)

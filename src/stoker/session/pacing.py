@@ -1,4 +1,4 @@
-"""A limit on staleness, kept by pacing: nobody acts on a policy that would be too old when it is learned.
+"""A limit on staleness, kept by pacing: no action uses a policy that will be too old at its learning step.
 
 An action in flight holds the learner's progress: until its transition has come, no more transitions may be
 begun than the learner can take without leaving that action's policy too far behind. So fast actors wait for
@@ -18,18 +18,18 @@ import msgspec
 from stoker.errors import ConfigError
 from stoker.types import ActorId
 
-__all__ = ["Pacing", "Progress"]
+__all__ = ["LearnerProgress", "Pacing"]
 
 logger = logging.getLogger("stoker.session")
 
 
-class Progress(msgspec.Struct, frozen=True):
+class LearnerProgress(msgspec.Struct, frozen=True):
     """Where a learner stands.
 
     Attributes:
         total_steps: transitions that it has consumed.
-        opt_steps: optimisation steps that it has done.
-        published: the optimisation steps behind the newest policy that is handed out.
+        opt_steps: optimization steps that it has done.
+        published: the optimization steps behind the newest policy that is handed out.
     """
 
     total_steps: int
@@ -41,19 +41,19 @@ class Pacing:
     """Who may begin an action now. Used on the event loop.
 
     Args:
-        limit: the most optimisation steps that a transition may lag; None: no limit, nothing is counted.
-        opt_interval: environment steps per optimisation step.
+        limit: the most optimization steps that a transition may lag; None: no limit, nothing is counted.
+        opt_interval: environment steps per optimization step.
         progress: where the learner stands.
         accepted: how many transitions were accepted, those in the queue included.
-        lost_after_s: an action whose outcome has not come for so long holds nobody any more.
-        is_over: whether nothing that is begun now will be learned: then nobody waits.
+        lost_after_s: an action without an outcome for this long no longer holds back others.
+        is_over: whether new actions will not be learned any more: then none waits.
     """
 
     def __init__(
         self,
         limit: int | None,
         opt_interval: int,
-        progress: Callable[[], Progress],
+        progress: Callable[[], LearnerProgress],
         accepted: Callable[[], int],
         lost_after_s: float,
         is_over: Callable[[], bool] = lambda: False,
@@ -132,8 +132,8 @@ class Pacing:
             self._changed.set()
             self._changed = anyio.Event()
 
-    def _expected(self, n_before: int, now: Progress) -> int:
-        """The optimisation steps, at most, when that many transitions have been consumed."""
+    def _expected(self, n_before: int, now: LearnerProgress) -> int:
+        """The optimization steps, at most, when that many transitions have been consumed."""
         if not self._interval:
             return now.opt_steps
         return now.opt_steps + max(0, n_before // self._interval - now.total_steps // self._interval)

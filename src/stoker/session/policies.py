@@ -38,7 +38,7 @@ class PolicySource(Protocol):
         ...
 
     def opt_steps(self, ticket: int) -> int:
-        """The optimisation steps behind the policy that an open ticket stands for."""
+        """The optimization steps behind the policy that an open ticket stands for."""
         ...
 
 
@@ -67,7 +67,7 @@ class PolicyBuffer:
 
     Args:
         agent: whose policies.
-        opt_steps: the optimisation steps behind its weights.
+        opt_steps: the optimization steps behind its weights.
     """
 
     def __init__(self, agent: LearningAgent, opt_steps: int = 0) -> None:
@@ -82,7 +82,7 @@ class PolicyBuffer:
 
     @property
     def published(self) -> int:
-        """The optimisation steps behind the policy that ``acquire`` hands out."""
+        """The optimization steps behind the policy that ``acquire`` hands out."""
         return self._opt_steps[self._front]
 
     def acquire(self) -> tuple[Policy, int]:
@@ -98,7 +98,7 @@ class PolicyBuffer:
             self._users[ticket] -= 1
 
     def opt_steps(self, ticket: int) -> int:
-        """The optimisation steps behind the policy that an open ticket stands for."""
+        """The optimization steps behind the policy that an open ticket stands for."""
         return self._opt_steps[ticket]
 
     def publish(self, opt_steps: int) -> None:
@@ -129,14 +129,14 @@ class PolicyBuffer:
 class PolicySnapshot:
     """The policy as it was at ``total_steps``, with the weights that ``best`` will hold if it wins.
 
-    Belongs to whoever asked for it; the learner never writes to it.
+    Belongs to the caller that asked for it; the learner never writes to it.
 
     Args:
         policy: an acting copy of its own.
         total_steps: environment steps consumed when it was taken.
         policy_version: how many times weights had been published by then.
         state: the agent's staged state.
-        opt_steps: optimisation steps done when it was taken.
+        opt_steps: optimization steps done when it was taken.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a session says of itself: counters, rates, stats and health, for reading at any time."""
+"""The reading side of a session: counters, rates, stats and health, at any time."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Readings:
 
     @property
     def run(self) -> TrainingRun | None:
-        """Where it writes."""
+        """The run that it writes; None: none."""
         return self.core.learner.run
 
     @property
@@ -113,7 +113,7 @@ class Readings:
 
     @property
     def opt_steps(self) -> int:
-        """Optimisation steps done, over all attempts."""
+        """Optimization steps done, over all attempts."""
         return self.core.learner.opt_steps
 
     @property
@@ -170,7 +170,7 @@ class Readings:
 
     @property
     def learn_metrics(self) -> Mapping[str, float]:
-        """What the last optimisation step had to say."""
+        """Metrics of the last optimization step."""
         return self.core.learner.learn_metrics
 
     @property
@@ -201,7 +201,7 @@ class Readings:
         return self.core.learner.actors.episodes.get(actor_id, 0)
 
     def health(self) -> Health:
-        """Who waits for whom at this moment, and what has not been heard of.
+        """Who waits for whom at this moment, and which actors are silent.
 
         Raises:
             SessionClosed: The session was not entered.

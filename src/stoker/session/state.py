@@ -17,7 +17,7 @@ from stoker.types import ActorId, EpisodeStatus, Experience
 __all__ = ["ActorRegistry", "TrainingState"]
 
 _ACTORS = 10_000
-"""How many actors are kept in mind: ids without end (one per connection, say) must not fill the memory."""
+"""How many actors are remembered; unlimited ids (one per connection, say) must not fill the memory."""
 
 _ACTOR_OF = attrgetter("actor_id")
 
@@ -26,7 +26,7 @@ class ActorRegistry:
     """Its attributes may be read from anywhere and are written by the learner alone.
 
     Attributes:
-        episodes: how many episodes of each actor have ended, those heard of last at the end.
+        episodes: ended episodes of each actor, ordered by last activity, most recent last.
         running: the actors with a running episode, and the number of the event that it began with.
         seen_at: when each actor's last event was consumed, in monotonic seconds.
     """
@@ -35,7 +35,7 @@ class ActorRegistry:
         self.episodes: dict[ActorId, int] = {}
         self.running: dict[ActorId, int] = {}
         self.seen_at: dict[ActorId, float] = {}
-        self._heard: set[ActorId] = set()  # the actors of the present batch
+        self._active: set[ActorId] = set()  # the actors of the present batch
         self._ended: set[ActorId] = set()  # actors whose last transition ended an episode that is not closed
 
     def restore(self, episodes: Mapping[ActorId, int], running: Mapping[ActorId, int]) -> None:
@@ -43,13 +43,13 @@ class ActorRegistry:
         self.episodes, self.running = dict(episodes), dict(running)
 
     def begin(self) -> None:
-        """Everybody with a running episode is heard of now."""
+        """Count every actor with a running episode as seen now."""
         self.seen_at = dict.fromkeys(self.running, time.monotonic())
 
     def step(self, experiences: Sequence[Experience], number: int) -> None:
         """Transitions come, the first of them as the event of that number."""
         actors = {*map(_ACTOR_OF, experiences)}
-        self._heard |= actors
+        self._active |= actors
         running, ended = self.running, self._ended
         goes_on = EpisodeStatus.CONTINUING
         if (
@@ -84,12 +84,12 @@ class ActorRegistry:
     def give_up(self, actor_id: ActorId) -> None:
         """A running episode will not go on, and no other one begins."""
         del self.running[actor_id]
-        self._heard.discard(actor_id)
+        self._active.discard(actor_id)
 
-    def note_heard(self) -> None:
-        """All of the present batch are heard of now."""
-        self.seen_at.update(dict.fromkeys(self._heard, time.monotonic()))
-        self._heard.clear()
+    def note_seen(self) -> None:
+        """Count all actors of the present batch as seen now."""
+        self.seen_at.update(dict.fromkeys(self._active, time.monotonic()))
+        self._active.clear()
 
     def take_vanished(self) -> list[ActorId]:
         """Forget those who have been away longest, where there are too many to keep.
@@ -106,7 +106,7 @@ class ActorRegistry:
         return [actor_id for actor_id in gone if actor_id in self.running]
 
     def _hear(self, actor_id: ActorId) -> None:
-        self._heard.add(actor_id)
+        self._active.add(actor_id)
         self._ended.discard(actor_id)
 
 

@@ -28,7 +28,7 @@ from stoker.queues import BatchQueue
 from stoker.runs import TrainingRun
 from stoker.session.decisions import Decision
 from stoker.session.events import BarrierRequested, EpisodeEnded, EpisodeStarted, Event
-from stoker.session.intake import Accepted, admitted_batch
+from stoker.session.intake import Accepted
 from stoker.session.policies import PolicySnapshot
 from stoker.session.readings import Readings
 from stoker.session.training import TrainingSession
@@ -145,7 +145,7 @@ class SyncTrainingSession(Readings):
     def observe_many(self, experiences: Iterable[Experience]) -> None:
         """Accept several transitions in order, as ``TrainingSession.observe_many`` does."""
         self._session.require_open("observe_many")
-        batch = admitted_batch(self._session.intake, experiences)
+        batch = self._session.intake.admitted_all(experiences)
         with self._turn:
             self._take(batch)
         self._keep_step()
@@ -243,8 +243,6 @@ class SyncTrainingSession(Readings):
                     self._append(experience)
                     intake.settle(experience.actor_id, remembered)
                     self._hand_over_if_due()
-                else:
-                    intake.n_refused += 1
         except BaseException:
             intake.recount()
             raise

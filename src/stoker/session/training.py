@@ -33,7 +33,7 @@ from stoker.session.events import (
     OptimizationRequested,
     SnapshotRequested,
 )
-from stoker.session.intake import Accepted, admitted_batch, checked_number
+from stoker.session.intake import Accepted, checked_number
 from stoker.session.lifecycle import Lifecycle
 from stoker.session.policies import PolicySnapshot
 from stoker.stats import EpisodeRecord, EvalReport, StatsTracker, check_record
@@ -58,7 +58,7 @@ class TrainingSession(Lifecycle):
         agent: what learns. The session owns it while it runs.
         run: where episodes and checkpoints go; None: nowhere.
         recorders: where records of the metrics go beside the run's ``metrics.jsonl``, every
-            ``record_interval`` optimisation or ``record_freq`` environment steps; or a ``Recording``, which
+            ``record_interval`` optimization or ``record_freq`` environment steps; or a ``Recording``, which
             says what becomes of one that fails.
         stats: what to keep over training episodes; None: mean reward and length.
         settings: the fields of ``SessionConfig``, by name: ``max_steps``, ``checkpoint_freq``, ...
@@ -195,7 +195,7 @@ class TrainingSession(Lifecycle):
         for ``refused_steps``.
 
         Raises:
-            InvalidExperience: It cannot be consumed; the session goes on without it.
+            InvalidExperience: It cannot be consumed; the session continues without it.
             ActorConflict: Another task waits in ``observe`` under this ``actor_id``.
             SessionClosed, SessionFailed: The session does not run.
         """
@@ -233,7 +233,7 @@ class TrainingSession(Lifecycle):
             ActorConflict, SessionClosed, SessionFailed: As for ``observe``.
         """
         self.require_open("observe_many")
-        await self._accept(admitted_batch(self.intake, experiences))
+        await self._accept(self.intake.admitted_all(experiences))
         if self._is_lockstep:
             await self.engine.request(BarrierRequested)
 
@@ -356,7 +356,7 @@ class TrainingSession(Lifecycle):
     # Control --------------------------------------------------------------------------------------
 
     async def optimize(self, n: int) -> int:
-        """Do optimisation steps on what the agent has observed, without any new experience.
+        """Do optimization steps on what the agent has observed, without any new experience.
 
         Returns:
             How many were done: fewer where the session's end was reached or the agent skipped one.
@@ -369,7 +369,7 @@ class TrainingSession(Lifecycle):
             raise ConfigError(f"optimize: n={n!r}: give an int of at least 0")
         if self.run is not None and self.config.journal:
             raise ConfigError(
-                "optimize: the journal cannot tell of optimisation without experiences: use journal=False"
+                "optimize: the journal cannot tell of optimization without experiences: use journal=False"
             )
         done = 0
         while done < n and not self.is_done:  # bit by bit: others come in between, and it can be cancelled
@@ -424,7 +424,6 @@ class TrainingSession(Lifecycle):
                 actor_id = experience.actor_id
                 if not intake.reserve(actor_id):
                     self.engine.pacing.end(actor_id)
-                    intake.n_refused += 1
                     was_refused = True
                     continue
                 if not queue.offer(experience):

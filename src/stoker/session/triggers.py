@@ -1,6 +1,6 @@
 """When something is due: learning, checkpoints, evaluations, records and the end of learning.
 
-Each is a period in environment or in optimisation steps, and due at its exact multiples. Nothing but the two
+Each is a period in environment or in optimization steps, and due at its exact multiples. Nothing but the two
 counters decides, so that the same order of events has the same things done at the same places.
 """
 
@@ -56,7 +56,7 @@ class Triggers:
         """How many transitions may be fed, at least one, so that nothing is due before the last of them."""
         until = self._next_stop
         if self._next_opt < _NEVER and self.next_learn < _NEVER:
-            # Each call of learn makes one optimisation step at most.
+            # Each call of learn makes one optimization step at most.
             calls = self._next_opt - self._opt_steps
             until = min(until, self.next_learn + (calls - 1) * self._periods.opt_interval)
         return until - self._total_steps

@@ -27,7 +27,7 @@ __all__ = ["Health", "Rounds", "SilentActor", "Watch", "health_of", "silent_acto
 
 _SHOWN = 100
 _LEAST_S = 1.0
-"""Shorter silences are not worth a word."""
+"""Shorter silences are not reported."""
 
 
 class SilentActor(msgspec.Struct, frozen=True):
@@ -58,8 +58,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         n_observing: callers that wait for room in the queue.
         n_acting: callers that wait for an action.
         n_asking: callers that wait in ``flush``, ``checkpoint``, ``snapshot`` or ``maybe_save_best``.
-        silent: actors in an episode that are not heard of, the longest silent first; at most 100.
-        waits: the same in sentences, one for each part that keeps somebody waiting.
+        silent: actors in an episode that send nothing, the longest silent first; at most 100.
+        waits: the same in sentences, one for each part that keeps callers waiting.
     """
 
     is_running: bool
@@ -191,7 +191,7 @@ class Rounds:
 
     def __init__(self, interval_s: float) -> None:
         self.awake_since = 0.0
-        """When this process last came back from not running: nobody in it could move before."""
+        """When this process last resumed after it was stopped: nothing in it could move before."""
         self._interval_s = interval_s
 
     async def next(self) -> float:
@@ -304,8 +304,8 @@ class Watch:
 
     def _look_at_actors(self, now: float) -> None:
         parts = self._parts
-        could_be_heard = parts.queue.is_awaited and not len(parts.queue) and not len(parts.replies)
-        if not could_be_heard or now - self._rounds.awake_since < self._actor_s:
+        could_be_active = parts.queue.is_awaited and not len(parts.queue) and not len(parts.replies)
+        if not could_be_active or now - self._rounds.awake_since < self._actor_s:
             return  # they may be waiting for an answer, their last events to be consumed, or could not come
         silent = [
             one for one in silent_actors(parts, now, self._actor_s) if one.actor_id not in parts.supervised
@@ -322,7 +322,7 @@ class Watch:
         logger.warning("%s%s", _stalled(fresh[0]), others)
 
     def _watch_loop(self, loop_thread: int) -> None:
-        """Tell what holds the event loop, should it not turn for long; in a thread of its own."""
+        """Warn when a call blocks the event loop for long, and name it; runs in its own thread."""
         told_at = 0.0
         while not self._ended.wait(self._interval_s):
             turned_at = self._turned_at

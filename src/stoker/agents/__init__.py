@@ -24,15 +24,19 @@ if TYPE_CHECKING:
         ReplayState,
     )
     from stoker.agents.registry import AGENTS, config_type, make_agent
+    from stoker.agents.spaces import AgentSpaces, BoxActions, DiscreteActions
 else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
             "AGENTS": "stoker.agents.registry",
+            "AgentSpaces": "stoker.agents.spaces",
+            "BoxActions": "stoker.agents.spaces",
             "ChecksInput": "stoker.agents.protocol",
             "DQN": "stoker.agents.dqn.agent",
             "DQNConfig": "stoker.agents.dqn.config",
             "DQNPolicy": "stoker.agents.dqn.policy",
+            "DiscreteActions": "stoker.agents.spaces",
             "HasReplay": "stoker.agents.protocol",
             "LearningAgent": "stoker.agents.protocol",
             "PPO": "stoker.agents.ppo.agent",
@@ -52,9 +56,12 @@ __all__ = [
     "AGENTS",
     "DQN",
     "PPO",
+    "AgentSpaces",
+    "BoxActions",
     "ChecksInput",
     "DQNConfig",
     "DQNPolicy",
+    "DiscreteActions",
     "HasReplay",
     "LearningAgent",
     "PPOConfig",

@@ -1,6 +1,6 @@
 """A place of a user: workers are programs that connect to a socket, as on another machine.
 
-Only public names of ``stoker`` are used. ``python socket_place.py PORT ACTOR_ID SEED EPISODE`` is the far end: it
+Only public names of ``stoker`` are used. ``socket_place.py PORT ACTOR_ID SEED EPISODE`` is the far end: it
 makes the environment and the policy itself, and nothing is unpickled.
 """
 

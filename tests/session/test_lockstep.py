@@ -118,7 +118,7 @@ async def test_the_same_training_twice_is_the_same(tmp_path: Path, n_actors: int
     assert len(first[1]) > 5
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(
     endings=st.lists(
         st.tuples(st.sampled_from(["stop", "cancelled", "limit"]), st.integers(0, 600)),
@@ -151,8 +151,7 @@ def test_ended_anywhere_and_resumed_it_is_the_uninterrupted_one(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("ending", ["stop", "cancelled", "limit"])
-@pytest.mark.parametrize("stepping", ["inline", "thread"])
-@pytest.mark.parametrize("n_actors", [1, 5])
+@pytest.mark.parametrize(("stepping", "n_actors"), [("inline", 1), ("thread", 5)])
 async def test_each_way_to_end_it(tmp_path: Path, ending: str, stepping: str, n_actors: int) -> None:
     factory: Factory = SlippingAsync if stepping == "thread" else inline
     expected = await whole(tmp_path, "whole", factory, n_actors)

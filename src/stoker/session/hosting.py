@@ -34,6 +34,9 @@ from stoker.threads import DedicatedThread, call_soon_here
 
 __all__ = ["Body", "Host", "SessionClaim"]
 
+logger = logging.getLogger("stoker.session")
+
+
 T = TypeVar("T")
 
 
@@ -127,7 +130,6 @@ _agents_lock = threading.Lock()
 _never_released: list[SessionClaim] = []
 
 
-logger = logging.getLogger("stoker.session")
 _tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps no task alive
 
 

@@ -56,6 +56,10 @@ class _PendingBatch:
     def __len__(self) -> int:
         return len(self.observations)
 
+    def raise_if_failed(self) -> None:
+        if self.error is not None:
+            raise self.error()
+
     def begin(self) -> Sequence[Any]:
         """The observations of those who have not given up by now."""
         if self.gone:
@@ -124,37 +128,47 @@ class Inference:
 
     async def ask(self, observation: Any, mode: ActMode) -> tuple[Any, Any, int]:
         """The same, and the optimization steps behind the policy that chose it."""
-        actions, extras, opt_steps = await self.ask_many((observation,), mode)
-        return actions[0], None if extras is None else extras[0], opt_steps
+        batch = self._pending(mode)
+        place = len(batch.observations)
+        batch.observations.append(observation)
+        try:
+            await batch.answered.wait()
+        except BaseException:
+            batch.gone.add(place)
+            raise
+        batch.raise_if_failed()
+        extras = batch.policy_extras
+        return batch.actions[place], None if extras is None else extras[place], batch.opt_steps
 
     async def ask_many(self, observations: Sequence[Any], mode: ActMode) -> _Answer:
         """The actions for several observations, in one pass; the request costs no more than for one."""
-        if self._closed is not None:
-            raise self._closed()
-        together = self._exploring if mode is ActMode.EXPLORE else self._exploiting
-        if together is None:
-            self._wake.set()  # first: an interruption must not leave a batch that is never answered
-            together = _PendingBatch()
-            if mode is ActMode.EXPLORE:
-                self._exploring = together
-            else:
-                self._exploiting = together
-        first = len(together.observations)
-        together.observations.extend(observations)
+        batch = self._pending(mode)
+        first = len(batch.observations)
+        batch.observations.extend(observations)
         places = range(first, first + len(observations))
         try:
-            await together.answered.wait()
+            await batch.answered.wait()
         except BaseException:
-            together.gone.update(places)
+            batch.gone.update(places)
             raise
-        if together.error is not None:
-            raise together.error()
-        actions, extras = together.actions, together.policy_extras
-        return (
-            [actions[place] for place in places],
-            None if extras is None else [extras[place] for place in places],
-            together.opt_steps,
-        )
+        batch.raise_if_failed()
+        actions, extras = batch.actions, batch.policy_extras
+        remembered = None if extras is None else [extras[place] for place in places]
+        return [actions[place] for place in places], remembered, batch.opt_steps
+
+    def _pending(self, mode: ActMode) -> _PendingBatch:
+        """The batch that the next pass answers."""
+        if self._closed is not None:
+            raise self._closed()
+        batch = self._exploring if mode is ActMode.EXPLORE else self._exploiting
+        if batch is None:
+            self._wake.set()  # first: an interruption must not leave a batch that is never answered
+            batch = _PendingBatch()
+            if mode is ActMode.EXPLORE:
+                self._exploring = batch
+            else:
+                self._exploiting = batch
+        return batch
 
     def close(self, error: Callable[[], Exception]) -> None:
         """Answer those who wait, and those who come, with this error."""

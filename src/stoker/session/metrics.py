@@ -23,6 +23,8 @@ from stoker.types import Experience
 
 __all__ = ["Staleness", "StalenessReport", "TrainingMetrics"]
 
+logger = logging.getLogger("stoker.session")
+
 
 class StalenessReport(msgspec.Struct, frozen=True):
     """The staleness of what was learned.
@@ -71,7 +73,6 @@ def _report(counts: Counter[int]) -> StalenessReport:
     return StalenessReport(mean, max(counts), dict(sorted(counts.items())))
 
 
-logger = logging.getLogger("stoker.session")
 _WINDOW = 100
 """Episodes that ``rollout`` values are means of, as in Stable-Baselines3."""
 

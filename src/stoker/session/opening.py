@@ -28,6 +28,8 @@ from stoker.session.state import TrainingState
 
 __all__ = ["Opened", "context_of", "open_learning"]
 
+logger = logging.getLogger("stoker.session")
+
 
 def context_of(learner: TrainingState, run: TrainingRun | None, config: SessionConfig) -> RunContext:
     """Which run it is, from where it goes on, and with what settings."""
@@ -47,9 +49,6 @@ def context_of(learner: TrainingState, run: TrainingRun | None, config: SessionC
         resumed=run.attempt > 1,
         total_steps=learner.total_steps,
     )
-
-
-logger = logging.getLogger("stoker.session")
 
 
 class Opened(NamedTuple):

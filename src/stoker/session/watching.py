@@ -25,6 +25,7 @@ from stoker.types import ActorId
 
 __all__ = ["Health", "Rounds", "SilentActor", "Watch", "health_of", "silent_actors", "stuck_line"]
 
+logger = logging.getLogger("stoker.session")
 _SHOWN = 100
 _LEAST_S = 1.0
 """Shorter silences are not reported."""
@@ -177,7 +178,6 @@ def _callers(count: int) -> str:
     return "1 caller waits" if count == 1 else f"{count} callers wait"
 
 
-logger = logging.getLogger("stoker.session")
 _LATE_S = 0.5
 """A wake-up that is later than this, beyond two intervals, was kept from coming."""
 

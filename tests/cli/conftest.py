@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from stoker.cli.main import main
+
 SMALL = ("--learning-starts", "64", "--hidden-sizes", "16", "--num-envs", "4")
 """Settings with which a training of some hundred steps takes a second."""
 
@@ -37,6 +39,22 @@ def stoker(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             env=environment() | more.pop("env", {}),
             **more,
         )
+
+    return run
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a command in this process, where starting one is not what is tested."""
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            capsys.readouterr()
+            code = main(list(args))
+        return subprocess.CompletedProcess(args, code, *capsys.readouterr())
 
     return run
 

@@ -24,7 +24,7 @@ def only_run(tmp_path: Path) -> Path:
     return run
 
 
-def test_ppo_from_training_to_replay(stoker: Any, tmp_path: Path) -> None:
+def test_ppo_from_training_to_replay(stoker: Any, command: Any, tmp_path: Path) -> None:
     flags = ["--num-envs", "3", "--eval-freq", "600", "--eval-episodes", "2", "--checkpoint-freq", "300"]
     done = stoker(
         "train", "Pendulum-v1", "-n", "700", *PPO, *flags, "--keep-journal", "all", "--record-freq", "200"
@@ -37,25 +37,27 @@ def test_ppo_from_training_to_replay(stoker: Any, tmp_path: Path) -> None:
     assert any("eval/iqm_reward" in row["metrics"] for row in recorded)
     resumed = stoker("resume", str(run), "-n", "1000", "--json")
     assert json.loads(resumed.stdout)["total_steps"] == 1000
-    for command in (["eval", str(run), "--episodes", "2"], ["verify", str(run)]):
-        assert (answer := stoker(*command)).returncode == 0, answer.stdout + answer.stderr
-    replayed = stoker("replay", str(run), "--verify")
+    for words in (["eval", str(run), "--episodes", "2"], ["verify", str(run)]):
+        assert (answer := command(*words)).returncode == 0, answer.stdout + answer.stderr
+    replayed = command("replay", str(run), "--verify")
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
 
 
-def test_a_replay_by_priority_is_rebuilt_from_the_journal(stoker: Any, tmp_path: Path) -> None:
+def test_a_replay_by_priority_is_rebuilt_from_the_journal(stoker: Any, command: Any, tmp_path: Path) -> None:
     # With a schedule that -n changes, what came before it would be replayed otherwise.
     flags = ["--prioritized", "--dueling", "--n-step", "3", "--checkpoint-freq", "200", "--eval-freq", "0"]
     flags += ["--learning-rate-schedule", "constant"]
     assert stoker("train", "CartPole-v1", "-n", "500", *SMALL, *flags).returncode == 0
     run = only_run(tmp_path)
     assert stoker("resume", str(run), "-n", "700").returncode == 0
-    assert stoker("verify", str(run)).returncode == 0
-    assert stoker("replay", str(run), "--verify").returncode == 0
+    assert command("verify", str(run)).returncode == 0
+    assert command("replay", str(run), "--verify").returncode == 0
 
 
 @pytest.mark.parametrize("place", ["threads", "processes"])
-def test_actors_elsewhere_bring_what_tasks_bring(stoker: Any, tmp_path: Path, place: str) -> None:
+def test_actors_elsewhere_bring_what_tasks_bring(
+    stoker: Any, command: Any, tmp_path: Path, place: str
+) -> None:
     flags = ["--actors", place, "--num-envs", "2", "--eval-freq", "0", "--record-freq", "200"]
     done = stoker("train", "CartPole-v1", "-n", "600", *SMALL[2:], *flags, "--json")
     assert done.returncode == 0, done.stderr
@@ -65,10 +67,10 @@ def test_actors_elsewhere_bring_what_tasks_bring(stoker: Any, tmp_path: Path, pl
     assert {row["actor_id"] for row in rows} <= {0, 1}
     assert rows
     assert all("train/staleness_mean" in row["metrics"] for row in metrics_of(run))
-    assert stoker("verify", str(run)).returncode == 0
+    assert command("verify", str(run)).returncode == 0
 
 
-def test_trackers_get_the_metrics_of_the_run(stoker: Any, tmp_path: Path) -> None:
+def test_trackers_get_the_metrics_of_the_run(stoker: Any, command: Any, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     flags = ["--track", "tensorboard", "console", "--record-freq", "200", "--eval-freq", "0"]
@@ -82,14 +84,14 @@ def test_trackers_get_the_metrics_of_the_run(stoker: Any, tmp_path: Path) -> Non
         logged = {row["total_steps"]: row["metrics"][name] for row in metrics_of(run)}
         assert written == pytest.approx(logged), name
     assert "ep_rew_mean" in done.stdout + done.stderr
-    assert stoker("verify", str(run)).returncode == 0
+    assert command("verify", str(run)).returncode == 0
 
 
-def test_stacked_frames_are_scored_as_they_were_learned(stoker: Any, tmp_path: Path) -> None:
+def test_stacked_frames_are_scored_as_they_were_learned(stoker: Any, command: Any, tmp_path: Path) -> None:
     flags = ["--frame-stack", "3", "--eval-freq", "200", "--eval-episodes", "2"]
     done = stoker("train", "CartPole-v1", "-n", "300", *SMALL, *flags)
     assert done.returncode == 0, done.stderr
-    assert stoker("eval", str(only_run(tmp_path)), "--episodes", "2").returncode == 0
+    assert command("eval", str(only_run(tmp_path)), "--episodes", "2").returncode == 0
 
 
 def test_a_training_that_improves_no_more_says_so(stoker: Any) -> None:
@@ -114,17 +116,17 @@ def test_a_training_that_improves_no_more_says_so(stoker: Any) -> None:
     ids=lambda value: value if isinstance(value, str) else "-",
 )
 def test_bad_flags_are_one_clear_line_and_leave_nothing(
-    stoker: Any, tmp_path: Path, flags: list[str], said: str
+    command: Any, tmp_path: Path, flags: list[str], said: str
 ) -> None:
-    done = stoker("train", "CartPole-v1", *flags)
+    done = command("train", "CartPole-v1", *flags)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_agent_that_cannot_act_there_says_what_it_takes(stoker: Any, tmp_path: Path) -> None:
-    done = stoker("train", "Pendulum-v1", "--agent", "dqn")
+def test_an_agent_that_cannot_act_there_says_what_it_takes(command: Any, tmp_path: Path) -> None:
+    done = command("train", "Pendulum-v1", "--agent", "dqn")
     assert done.returncode == 2
     assert "Discrete" in done.stderr
     assert not (tmp_path / "runs").exists()

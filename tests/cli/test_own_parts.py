@@ -162,11 +162,3 @@ def test_the_working_directory_is_importable_from_the_installed_command(beside: 
         cwd=beside, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("agent", ["dqn", "ppo"])
-@pytest.mark.parametrize("env", ["Taxi-v4", "FrozenLake-v1", "Blackjack-v1"])
-def test_tables_are_learned_from_one_hot_vectors(stoker: Any, env: str, agent: str) -> None:
-    done = stoker("train", env, "--agent", agent, "--json", *SHORT)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["total_steps"] == 200

@@ -56,10 +56,6 @@ class _PendingBatch:
     def __len__(self) -> int:
         return len(self.observations)
 
-    def raise_if_failed(self) -> None:
-        if self.error is not None:
-            raise self.error()
-
     def begin(self) -> Sequence[Any]:
         """The observations of those who have not given up by now."""
         if self.gone:
@@ -128,7 +124,9 @@ class Inference:
 
     async def ask(self, observation: Any, mode: ActMode) -> tuple[Any, Any, int]:
         """The same, and the optimization steps behind the policy that chose it."""
-        batch = self._pending(mode)
+        batch = self._exploring if mode is ActMode.EXPLORE else self._exploiting
+        if batch is None:
+            batch = self._new_batch(mode)
         place = len(batch.observations)
         batch.observations.append(observation)
         try:
@@ -136,13 +134,16 @@ class Inference:
         except BaseException:
             batch.gone.add(place)
             raise
-        batch.raise_if_failed()
+        if batch.error is not None:
+            raise batch.error()
         extras = batch.policy_extras
         return batch.actions[place], None if extras is None else extras[place], batch.opt_steps
 
     async def ask_many(self, observations: Sequence[Any], mode: ActMode) -> _Answer:
         """The actions for several observations, in one pass; the request costs no more than for one."""
-        batch = self._pending(mode)
+        batch = self._exploring if mode is ActMode.EXPLORE else self._exploiting
+        if batch is None:
+            batch = self._new_batch(mode)
         first = len(batch.observations)
         batch.observations.extend(observations)
         places = range(first, first + len(observations))
@@ -151,23 +152,22 @@ class Inference:
         except BaseException:
             batch.gone.update(places)
             raise
-        batch.raise_if_failed()
+        if batch.error is not None:
+            raise batch.error()
         actions, extras = batch.actions, batch.policy_extras
         remembered = None if extras is None else [extras[place] for place in places]
         return [actions[place] for place in places], remembered, batch.opt_steps
 
-    def _pending(self, mode: ActMode) -> _PendingBatch:
-        """The batch that the next pass answers."""
+    def _new_batch(self, mode: ActMode) -> _PendingBatch:
+        """Begin the batch that the next pass answers; once closed there is none."""
         if self._closed is not None:
             raise self._closed()
-        batch = self._exploring if mode is ActMode.EXPLORE else self._exploiting
-        if batch is None:
-            self._wake.set()  # first: an interruption must not leave a batch that is never answered
-            batch = _PendingBatch()
-            if mode is ActMode.EXPLORE:
-                self._exploring = batch
-            else:
-                self._exploiting = batch
+        self._wake.set()  # first: an interruption must not leave a batch that is never answered
+        batch = _PendingBatch()
+        if mode is ActMode.EXPLORE:
+            self._exploring = batch
+        else:
+            self._exploiting = batch
         return batch
 
     def close(self, error: Callable[[], Exception]) -> None:

@@ -1,6 +1,6 @@
 """How many environment steps per second does DQN on CartPole make, end to end?
 
-The reference's settings: one optimisation step per environment step, batch 64, hidden [64, 64], gradients
+The reference's settings: one optimization step per environment step, batch 64, hidden [64, 64], gradients
 limited to a norm of 10. Against Stable-Baselines3's DQN with the same settings; against a bare torch loop of
 the same update, as a textbook has it, on data that is already there; and against the agent's own update: the
 limit. Rows, journal and checkpoints are on.

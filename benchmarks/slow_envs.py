@@ -1,7 +1,7 @@
 """How many steps per second do slow, uneven environments make while DQN learns from them?
 
 16, 64 and 512 environments whose steps take heavy-tailed times, each a task in a loop of ``session.act``,
-``step`` and ``session.observe``; one optimisation step per round of the environments. Against Gymnasium's
+``step`` and ``session.observe``; one optimization step per round of the environments. Against Gymnasium's
 ``AsyncVectorEnv``, which waits for the slowest and learns nothing; against the same tasks without a session
 (the ceiling); and against environments that lose no time at all (the ideal).
 """
@@ -159,7 +159,7 @@ def stoker_rate(play_all: Callable[..., Any], n_envs: int, *, on_disk: bool = Tr
         async with open_session(n_envs, on_disk=on_disk) as session:
             rate = await counted_rate(partial(play_all, session, n_envs), lambda: session.total_steps)
         said[n_envs] = (
-            f"{session.opt_steps:,} optimisation steps in {session.total_steps:,} environment steps, "
+            f"{session.opt_steps:,} optimization steps in {session.total_steps:,} environment steps, "
             f"{session.total_steps / session.n_forward_passes:.1f} actions per forward pass"
         )
         return rate

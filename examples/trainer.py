@@ -31,7 +31,7 @@ async def train(steps: int, runs_dir: str, tensorboard: bool) -> None:
         num_envs=8,
         opt_interval=training_preset("ppo", ENV)["opt_interval"],
         seed=SEED,
-        eval_interval=5_120 // STEPS_PER_UPDATE,  # optimisation steps, as the next two
+        eval_interval=5_120 // STEPS_PER_UPDATE,  # optimization steps, as the next two
         save_interval=10_240 // STEPS_PER_UPDATE,
         record_interval=1,
         evaluation=EvaluationSettings(n_episodes=20, confirm=True, stop_at_reward=475),

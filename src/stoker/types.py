@@ -91,7 +91,7 @@ class Experience(msgspec.Struct, frozen=True, eq=False, gc=False):
         actor_id: the stream of episodes that this transition continues.
         policy_extras: what the policy remembered about the action (log-probability, value, ...). Left None by
             callers: the session joins what ``act`` kept for this actor.
-        policy_version: the optimisation steps behind the policy that chose the action; None: not known. The
+        policy_version: the optimization steps behind the policy that chose the action; None: not known. The
             session fills it in for actions of ``act`` where it keeps count of staleness.
     """
 

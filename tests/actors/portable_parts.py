@@ -61,7 +61,7 @@ class PortableAgent(FakeAgent):
         self.exploration_rate = 0.5
         self.opts = 0
         self.opts_before: list[int] = []
-        """For each experience, the optimisation steps done when it was taken in."""
+        """For each experience, the optimization steps done when it was taken in."""
         self.lags: list[int] = []
         """And the staleness of those whose policy is known."""
 

@@ -105,7 +105,7 @@ def test_later_changes_of_the_callers_array_do_not_reach_it() -> None:
     assert moments.mean().item() == pytest.approx(49.5)
 
 
-def test_the_networks_see_normalised_observations() -> None:
+def test_the_networks_see_normalized_observations() -> None:
     learner = agent()
     plain = agent(DQNConfig(learning_starts=0, batch_size=4))
     data = rows(300)

@@ -104,7 +104,7 @@ def test_a_single_step_is_a_transition_with_its_reward_clipped(status: EpisodeSt
         ({"clip_rewards": 1e9}, True),
         ({"normalize_rewards": True}, True),
     ],
-    ids=["defaults", "one step", "two steps", "clipped", "normalised"],
+    ids=["defaults", "one step", "two steps", "clipped", "normalized"],
 )
 def test_it_says_whether_there_is_anything_to_do(settings: dict[str, object], changes: bool) -> None:
     own = StepProcessor(**settings)

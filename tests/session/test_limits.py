@@ -1,4 +1,4 @@
-"""Limits and periods in optimisation steps: exact, over resumes, and the same in a replay of the journal."""
+"""Limits and periods in optimization steps: exact, over resumes, and the same in a replay of the journal."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ async def test_nothing_is_learned_before_the_warmup_is_over(tmp_path: Path) -> N
     assert replayed.learned_at == [15, 20, 25, 30]
 
 
-async def test_checkpoints_and_evaluations_in_optimisation_steps(tmp_path: Path) -> None:
+async def test_checkpoints_and_evaluations_in_optimization_steps(tmp_path: Path) -> None:
     run = await TrainingRun.create("r", root=tmp_path)
     settings = {"save_interval": 20, "eval_interval": 30, "checkpoint_freq": 0, "keep_checkpoints": None}
     async with TrainingSession(dqn(), run, **settings) as session:
-        await feed(session, 0, 39)  # 30 optimisation steps
+        await feed(session, 0, 39)  # 30 optimization steps
         snapshot = await session.next_evaluation()
         await feed(session, 39, 60)
     assert snapshot.total_steps == 39
     assert run.checkpoint_steps() == [29, 49, 60]
 
 
-async def test_optimising_without_experiences_counts_saves_and_stops_at_the_limit(tmp_path: Path) -> None:
+async def test_optimizing_without_experiences_counts_saves_and_stops_at_the_limit(tmp_path: Path) -> None:
     run = await TrainingRun.create("r", root=tmp_path)
     settings = {"opt_interval": 0, "journal": False, "save_interval": 300, "max_opts": 1000}
     agent = dqn()
@@ -83,7 +83,7 @@ async def test_optimising_without_experiences_counts_saves_and_stops_at_the_limi
     assert not list(unequal(bits(again), bits(agent)))
 
 
-async def test_optimising_tells_when_the_agent_skips(tmp_path: Path) -> None:
+async def test_optimizing_tells_when_the_agent_skips(tmp_path: Path) -> None:
     async with TrainingSession(dqn(), opt_interval=0) as session:
         await feed(session, 0, 5)
         assert await session.optimize(10) == 0

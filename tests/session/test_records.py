@@ -76,7 +76,7 @@ async def test_rows_and_recorders_say_the_same_at_multiples_of_the_period(tmp_pa
     assert threading.current_thread().name not in kept.threads
 
 
-async def test_loss_is_the_mean_over_the_optimisation_steps_since_the_last_record(tmp_path: Path) -> None:
+async def test_loss_is_the_mean_over_the_optimization_steps_since_the_last_record(tmp_path: Path) -> None:
     run = await TrainingRun.create("r", root=tmp_path)
     agent = dqn()
     losses: list[float] = []

@@ -64,7 +64,7 @@ AGENTS: list[tuple[str, Any, Any]] = [
     ("dqn", dqn, chain),
     ("dqn-n-step", lambda: dqn(n_step=3, double=True, normalize_observations=True), chain),
     ("ppo", lambda: ppo(chain()), chain),
-    ("ppo-normalising", lambda: ppo(chain(), normalize_observations=True), chain),
+    ("ppo-normalizing", lambda: ppo(chain(), normalize_observations=True), chain),
     ("ppo-continuous", lambda: ppo(pendulum()), pendulum),
     ("example", Reinforce, cart_pole),
 ]

@@ -253,7 +253,7 @@ async def test_offline_a_schedule_in_environment_steps_is_refused() -> None:
         await Trainer(agent, ChainEnv, TrainerConfig(max_opts=10)).train_offline(dataset(30))
 
 
-async def test_offline_needs_a_number_of_optimisation_steps() -> None:
+async def test_offline_needs_a_number_of_optimization_steps() -> None:
     with pytest.raises(ConfigError, match="max_opts"):
         await Trainer(box_agent(), ChainEnv, TrainerConfig(max_steps=10)).train_offline(dataset(30))
 

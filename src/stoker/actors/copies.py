@@ -1,6 +1,6 @@
 """Copies of the policy that actors have of their own, and how they are kept up to date.
 
-A copy's version is the number of optimisation steps behind it. It is brought up to date when the session
+A copy's version is the number of optimization steps behind it. It is brought up to date when the session
 hands out a policy that is ``sync_interval`` steps ahead of it (Horgan et al. 2018, "Distributed Prioritized
 Experience Replay", algorithm 1, where actors fetch the learner's weights every so often).
 """
@@ -33,7 +33,7 @@ class Weights(msgspec.Struct, frozen=True, eq=False, weakref=True):
     """What a copy is brought up to date with.
 
     Attributes:
-        version: the optimisation steps behind them.
+        version: the optimization steps behind them.
         weights: what ``PortablePolicy.weights`` gave; only read.
     """
 
@@ -46,7 +46,7 @@ class OwnPolicy:
 
     Args:
         policy: the copy.
-        version: the optimisation steps behind it.
+        version: the optimization steps behind it.
     """
 
     def __init__(self, policy: PortablePolicy, version: int) -> None:
@@ -74,7 +74,7 @@ class PolicyFeed:
 
     Args:
         policies: those that the session acts with.
-        sync_interval: optimisation steps by which a copy may be behind before it is brought up to date.
+        sync_interval: optimization steps by which a copy may be behind before it is brought up to date.
 
     Raises:
         ConfigError: The session's policies are not ``PortablePolicy``.

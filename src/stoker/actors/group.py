@@ -63,7 +63,7 @@ class ActorGroup:
         actors: how many, with ids from 0; or their ids, each an int or a str.
         place: ``"tasks"``, ``"threads"``, ``"processes"``, or a ``Place`` of the user.
         sync_interval: they act on copies of the policy that are brought up to date when the session hands out
-            one that is so many optimisation steps ahead of theirs; asked before each step, by processes
+            one that is so many optimization steps ahead of theirs; asked before each step, by processes
             with each batch of steps. None: in tasks they have no copies and ask the session's ``act``; on
             threads and in processes it is 1: as soon as there is a newer one.
         stepping: for tasks, where plain environments are stepped; elsewhere it is where their actor is.

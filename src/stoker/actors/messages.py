@@ -62,7 +62,7 @@ class Played(msgspec.Struct, frozen=True, kw_only=True):
         events: steps, and beginnings and ends of episodes, in order.
         env_s, act_s, wait_s: where its time went so far, in seconds, since it is up.
         syncs: how often its policy was brought up to date since then.
-        version: the optimisation steps behind its policy.
+        version: the optimization steps behind its policy.
         asks: whether it waits for permission for its next step.
     """
 

@@ -158,7 +158,7 @@ class _VectorActor(Actor):
             if behind > config.max_staleness:
                 raise ConfigError(
                     f"max_staleness={config.max_staleness}: {count} sub-environments act at once, so that "
-                    f"the last to be learned of lags by {behind} optimisation steps; allow so many, or raise "
+                    f"the last to be learned of lags by {behind} optimization steps; allow so many, or raise "
                     "opt_interval"
                 )
         self._sums = [_Sum() for _ in range(count)]

@@ -76,7 +76,7 @@ class NatureCNN(nn.Module):
     (Methods, "Model architecture"), ReLU behind each.
 
     Args:
-        image_shape: at least 36 pixels high and wide, with the channels (stacked frames, colours) on the
+        image_shape: at least 36 pixels high and wide, with the channels (stacked frames, colors) on the
             first axis or on the last: on the shorter of the two.
         generator: a CPU generator that the weights are drawn from.
 

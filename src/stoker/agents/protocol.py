@@ -102,7 +102,7 @@ class LearningAgent(Protocol):
         ...
 
     def learn(self) -> Mapping[str, float] | None:
-        """Do one optimisation step and return its metrics; None when skipped (warm-up, rollout not full)."""
+        """Do one optimization step and return its metrics; None when skipped (warm-up, rollout not full)."""
         ...
 
     def episode_extras(self, actor_id: ActorId) -> Mapping[str, float]:

@@ -115,7 +115,7 @@ def _report(replayed: Replayed, elapsed_s: float) -> list[str]:
     lines = [
         f"replayed {number(n_steps)} steps, from {number(replayed.from_steps)} to "
         f"{number(replayed.total_steps)}: {number(replayed.total_episodes)} episodes and "
-        f"{number(replayed.opt_steps)} optimisation steps in all, in {elapsed_s:.1f} s"
+        f"{number(replayed.opt_steps)} optimization steps in all, in {elapsed_s:.1f} s"
     ]
     for found in replayed.comparisons:
         name = f"step_{found.step}.pt"

@@ -1,4 +1,4 @@
-"""Tables on standard output: in colour and of the terminal's width, or plain and as wide as they are."""
+"""Tables on standard output: in color and of the terminal's width, or plain and as wide as they are."""
 
 from __future__ import annotations
 

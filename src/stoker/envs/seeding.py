@@ -19,7 +19,7 @@ __all__ = ["episode_seed"]
 def episode_seed(seed: int, actor_id: ActorId, episode: int, *, stream: str = "actors") -> int:
     """The same seed for the same arguments on every machine and in every process, and else another.
 
-    Each combination is a ``numpy.random.SeedSequence`` of its own (its ``spawn_key``), so that neighbours
+    Each combination is a ``numpy.random.SeedSequence`` of its own (its ``spawn_key``), so that neighbors
     such as seed 0 and seed 1 are not correlated. As the results have 32 bits, two of n of them agree by
     chance with a probability of about n² / 2³³.
 

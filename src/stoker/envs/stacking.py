@@ -98,7 +98,7 @@ def stack_frames(factory: Callable[[], Any], n: int) -> Callable[[], Any]:
     """A factory whose environments show stacks of the last n observations.
 
     What it makes is of the same kind as what the given factory makes: a ``gymnasium.Env`` stays one, and
-    an async environment stays recognisable as async. So it can be given to whatever takes a factory.
+    an async environment stays recognizable as async. So it can be given to whatever takes a factory.
 
     Args:
         factory: makes an environment, plain or async; may itself be async.
@@ -200,7 +200,7 @@ class _StackedPlain:
 
 
 class _StackedAsync(_StackedPlain):
-    """The same for one that is recognised as async by its ``step``."""
+    """The same for one that is recognized as async by its ``step``."""
 
     async def reset(self, **settings: Any) -> Any:
         return _first_replaced(await self._env.reset(**settings), self._frames.begin)

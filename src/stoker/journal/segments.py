@@ -69,7 +69,7 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         total_steps: environment steps consumed before that event.
         opt_interval: transitions per call of ``learn``.
         warmup_period: transitions before the first call.
-        max_opts: optimisation steps after which there are no more calls; None: no limit.
+        max_opts: optimization steps after which there are no more calls; None: no limit.
         rebuild: what the agent needs to take the events in from here on, such as a small dict of arrays.
         version: of the format.
     """

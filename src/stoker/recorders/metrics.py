@@ -1,6 +1,6 @@
 """The buffer between those who measure and a record: many values in, one value per name out.
 
-Whoever learns stores what an optimisation step had to say and does not wait: keeping two numbers is about a
+Whoever learns stores what an optimization step had to say and does not wait: keeping two numbers is about a
 microsecond. A flush makes one record of all that was stored since the last one. The names in it depend on
 what is stored, never on how often: a curve does not change its name with the record interval.
 """
@@ -75,7 +75,7 @@ class Metrics:
             if type(value) is not float:
                 break
         else:
-            if self._scalars.issuperset(values):  # what an optimisation step says, ever again
+            if self._scalars.issuperset(values):  # what an optimization step says, ever again
                 with self._lock:
                     self._pending.append(dict(values))
                     if len(self._pending) >= _FOLD_AT:

@@ -67,7 +67,7 @@ def mapped_rows(layout: RowLayout, n_rows: int, directory: AnyPath) -> torch.Ten
     except OSError as error:
         raise ConfigError(f"memory_map {place} cannot be used ({error.strerror}): {way_out}") from error
     if hasattr(mmap, "MADV_RANDOM"):
-        mapping.madvise(mmap.MADV_RANDOM)  # rows are drawn at random: their neighbours need not be read too
+        mapping.madvise(mmap.MADV_RANDOM)  # rows are drawn at random: their neighbors need not be read too
     rows = torch.from_numpy(np.frombuffer(mapping, np.int64))  # pyright: ignore[reportUnknownMemberType]
     return rows.view(n_rows, layout.row_words)
 

@@ -1,4 +1,4 @@
-"""Proportional prioritised replay (Schaul et al. 2016, "Prioritized Experience Replay", section 3.3, Alg. 1).
+"""Proportional prioritized replay (Schaul et al. 2016, "Prioritized Experience Replay", section 3.3, Alg. 1).
 
 A transition is drawn with the probability ``P(i) = p_i**alpha / sum_k p_k**alpha``, where ``p_i`` is the size
 that its TD error had when it was last learned from. What that does to the expectation of an update is made
@@ -56,7 +56,7 @@ class PrioritizedReplay(Ring):
         alpha: how much priorities count, from 0 (not at all: uniform) to 1.
         beta: how much of the bias the weights make good at first, from 0 (none) to 1 (all).
         final_beta: the same after ``beta_steps``; in between it goes along a line.
-        beta_steps: after so many samples, each of which counts as one optimisation step.
+        beta_steps: after so many samples, each of which counts as one optimization step.
         epsilon: what is added to each priority, above 0, so that what is learned well is drawn at times.
         normalize_weights: whether the largest weight is 1 among those of the batch, or would be among those
             of all that are held; with the latter a transition's weight does not depend on its batch.

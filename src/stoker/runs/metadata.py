@@ -26,7 +26,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
         from_steps: ``total_steps`` of the checkpoint that it began from.
         from_episodes: ``total_episodes`` of that checkpoint.
         from_events: how many events of the journal were consumed before that checkpoint.
-        from_opt_steps: how many optimisation steps were done before it; None: not known.
+        from_opt_steps: how many optimization steps were done before it; None: not known.
     """
 
     number: int
@@ -114,7 +114,7 @@ class MetricsRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         total_steps: the environment step that the record is of.
-        opt_steps: optimisation steps done in the run when it was made.
+        opt_steps: optimization steps done in the run when it was made.
         metrics: its numbers and texts, by name.
         time, attempt: as in a training row.
     """
@@ -160,7 +160,7 @@ def counting(attempts: Sequence[Attempt]) -> Callable[[TrainEpisodeRow | EvalEpi
             return row.episode <= episodes.get(row.attempt, lowest_episodes)
         if isinstance(row, EvalEpisodeRow):
             return row.total_steps_at_eval <= steps.get(row.attempt, lowest_steps)
-        # From a data set environment steps stand still while optimisation goes on.
+        # From a data set environment steps stand still while optimization goes on.
         is_before = row.opt_steps <= opt_steps.get(row.attempt, lowest_opts)
         return is_before and row.total_steps <= steps.get(row.attempt, lowest_steps)
 

@@ -152,7 +152,7 @@ def learns_and_says_what(lessons: Lessons) -> None:
     metrics = [said.metrics for said in feed(lessons.make_agent(), lessons.experiences)]
     if all(each is None for each in metrics):
         raise ContractViolation(
-            "learn does an optimisation step once the warm-up is over",
+            "learn does an optimization step once the warm-up is over",
             f"None in all of {len(metrics)} calls",
             "metrics in some: give the suite an agent with a shorter warm-up, or more steps",
         )

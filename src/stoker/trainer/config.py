@@ -113,19 +113,19 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Where to learn: cpu, cuda, cuda:1, mps."""
 
     opt_interval: _Count = 1
-    """Environment steps for each optimisation step."""
+    """Environment steps for each optimization step."""
 
     warmup_period: _Period = 0
-    """Environment steps before the first optimisation step."""
+    """Environment steps before the first optimization step."""
 
     max_staleness: _Period | None = None
-    """Most optimisation steps that a policy may be behind when its transition is learned; none: any."""
+    """Most optimization steps that a policy may be behind when its transition is learned; none: any."""
 
     actors: PlaceName = "tasks"
     """Where environments are played: tasks of one process, threads, or processes of their own."""
 
     sync_interval: _Count | None = None
-    """Optimisation steps after which actors refresh policies of their own; none: tasks share one policy."""
+    """Optimization steps after which actors refresh policies of their own; none: tasks share one policy."""
 
     frame_stack: _Count = 1
     """Observations that the agent sees at once, the newest last."""

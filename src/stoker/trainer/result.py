@@ -25,7 +25,7 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
             bound if evaluations are compared by that; None: never.
         last_eval_reward: the last one of this process.
         restarts: how many environments failed and were made again.
-        opt_steps: optimisation steps, over all attempts.
+        opt_steps: optimization steps, over all attempts.
         stopped_because: why an evaluation ended the training; None: none did.
     """
 

@@ -171,11 +171,11 @@ class Trainer:
         return self._end(progress)
 
     async def train_offline(self, dataset: Iterable[Experience] | Mapping[str, Any]) -> TrainResult:
-        """Optimise ``max_opts`` times on a fixed data set, without any environment but for evaluation.
+        """Optimize ``max_opts`` times on a fixed data set, without any environment but for evaluation.
 
         The agent observes the data set once: a further training on the same one, also in a resumed run, goes
         on where the one before was in it. A run of this kind has no journal, and its recorders go by
-        optimisation steps.
+        optimization steps.
 
         Args:
             dataset: experiences, or columns by name (see ``transitions_of``).
@@ -186,7 +186,7 @@ class Trainer:
             SessionFailed: The agent, the writer or a recorder died.
         """
         if self.config.max_opts is None:
-            raise ConfigError("train_offline: set max_opts, the number of optimisation steps")
+            raise ConfigError("train_offline: set max_opts, the number of optimization steps")
         agent_config = config_of(self.agent)
         settings = {} if agent_config is None else msgspec.structs.asdict(agent_config)
         if settings.get("learning_rate_schedule", "constant") != "constant":
@@ -213,7 +213,7 @@ class Trainer:
         done = await session.optimize(wanted)
         if done < wanted and not session.is_done:
             raise ConfigError(
-                f"train_offline: after {done} optimisation steps the agent skipped one: it waits for more "
+                f"train_offline: after {done} optimization steps the agent skipped one: it waits for more "
                 f"than the {session.total_steps} transitions of the data set; lower what it waits for "
                 "(learning_starts, batch_size)"
             )
@@ -320,7 +320,7 @@ class Trainer:
                 "max_staleness",
             )
         }
-        # Room for two steps of each: policies stay fresh, and the last optimisation step is soon followed.
+        # Room for two steps of each: policies stay fresh, and the last optimization step is soon followed.
         settings["queue_capacity"] = max(16, 2 * config.num_envs)
         if config.save_interval:
             settings["checkpoint_freq"] = 0

@@ -33,25 +33,25 @@ class TrainerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     max_opts: int | None = None
-    """Optimisation steps after which ``train`` ends, exactly."""
+    """Optimization steps after which ``train`` ends, exactly."""
 
     max_steps: int | None = None
     """Environment steps after which ``train`` ends, exactly, over all actors."""
 
     opt_interval: int | None = 1
-    """Environment steps per optimisation step."""
+    """Environment steps per optimization step."""
 
     warmup_period: int | None = 0
-    """Environment steps before the first optimisation step."""
+    """Environment steps before the first optimization step."""
 
     eval_interval: int | None = 0
-    """Optimisation steps between evaluations."""
+    """Optimization steps between evaluations."""
 
     record_interval: int | None = 1_000
-    """Optimisation steps between records of the metrics."""
+    """Optimization steps between records of the metrics."""
 
     save_interval: int | None = 0
-    """Optimisation steps between checkpoints; what the training ends with is saved in any case."""
+    """Optimization steps between checkpoints; what the training ends with is saved in any case."""
 
     num_envs: int = 8
     """How many environments are played at the same time, each by an actor."""
@@ -66,10 +66,10 @@ class TrainerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Where actors live: tasks, threads or processes."""
 
     sync_interval: int | None = None
-    """Optimisation steps after which an actor with a policy of its own refreshes it."""
+    """Optimization steps after which an actor with a policy of its own refreshes it."""
 
     max_staleness: int | None = None
-    """The most optimisation steps that a policy may be behind when its transition is learned."""
+    """The most optimization steps that a policy may be behind when its transition is learned."""
 
     evaluation: EvaluationSettings = EvaluationSettings()
     """How policies are evaluated."""

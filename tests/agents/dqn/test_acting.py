@@ -10,7 +10,7 @@ from stoker.agents.dqn.perceptron import Perceptron
 
 @pytest.mark.parametrize("hidden", [(), (16,), (64, 64)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.int64, torch.bool])
-@pytest.mark.parametrize("normalizes", [False, True], ids=["raw", "normalised"])
+@pytest.mark.parametrize("normalizes", [False, True], ids=["raw", "normalized"])
 @pytest.mark.parametrize("dueling", [False, True], ids=["plain", "dueling"])
 def test_it_computes_what_the_network_does(
     hidden: tuple[int, ...], dtype: torch.dtype, normalizes: bool, dueling: bool

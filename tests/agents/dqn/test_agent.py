@@ -161,7 +161,7 @@ def test_a_step_equals_the_textbook(
 
 
 @pytest.mark.parametrize("network", [{}, {"dueling": True, "double": True}], ids=["plain", "dueling"])
-def test_a_prioritised_step_equals_the_textbook(
+def test_a_prioritized_step_equals_the_textbook(
     make_agent: MakeAgent, make_experiences: MakeExperiences, network: dict[str, bool]
 ) -> None:
     """Weighted losses by autograd, and |error| as the new priority; a twin shows what the agent will draw."""
@@ -325,7 +325,7 @@ def test_the_settings_choose_the_replay(make_agent: MakeAgent, tmp_path: Path) -
         make_agent(memory_map=str(tmp_path / "missing"))
 
 
-@pytest.mark.parametrize("prioritized", [False, True], ids=["uniform", "prioritised"])
+@pytest.mark.parametrize("prioritized", [False, True], ids=["uniform", "prioritized"])
 def test_a_mapped_replay_is_as_good_as_one_in_memory(
     make_agent: MakeAgent, make_experiences: MakeExperiences, tmp_path: Path, prioritized: bool
 ) -> None:
@@ -336,7 +336,7 @@ def test_a_mapped_replay_is_as_good_as_one_in_memory(
     assert torch.equal(weights(mapped._online), weights(inside._online))
 
 
-def test_beta_reaches_its_end_with_the_optimisation_steps(
+def test_beta_reaches_its_end_with_the_optimization_steps(
     make_agent: MakeAgent, make_experiences: MakeExperiences
 ) -> None:
     agent = make_agent(prioritized=True, priority_beta=0.2, priority_final_beta=1.0, priority_beta_steps=4)

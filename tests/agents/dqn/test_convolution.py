@@ -101,7 +101,7 @@ def test_the_seed_decides_the_weights_and_global_generators_are_not_touched() ->
         ((84, 3, 84), torch.uint8),
         ((84, 84, 84), torch.uint8),
     ],
-    ids=["floats", "no channels", "vector", "stacked colours", "low", "narrow", "channels between", "cube"],
+    ids=["floats", "no channels", "vector", "stacked colors", "low", "narrow", "channels between", "cube"],
 )
 def test_what_is_no_image_is_refused_and_it_says_what_it_takes(
     shape: tuple[int, ...], dtype: torch.dtype

@@ -31,7 +31,7 @@ def play(state: int, action: int) -> tuple[int, float, EpisodeStatus]:
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "double": {"double": True},
-    "dueling, prioritised, n-step": {"dueling": True, "prioritized": True, "n_step": 3, "double": True},
+    "dueling, prioritized, n-step": {"dueling": True, "prioritized": True, "n_step": 3, "double": True},
     "softmax": {"exploration": "softmax", "softmax_temperature": 0.1},
     "scaled rewards": {"normalize_rewards": True, "clip_rewards": 10.0},
 }

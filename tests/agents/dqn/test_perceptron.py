@@ -98,7 +98,7 @@ def test_a_frozen_copy_has_memory_of_its_own_and_no_gradients() -> None:
 
 
 @pytest.mark.parametrize("dueling", [False, True], ids=["plain", "dueling"])
-@pytest.mark.parametrize("normalizes", [False, True], ids=["raw", "normalised"])
+@pytest.mark.parametrize("normalizes", [False, True], ids=["raw", "normalized"])
 @pytest.mark.parametrize("hidden", [(), (5,), (16, 8), (7, 7, 7)])
 def test_its_gradient_is_that_of_autograd(hidden: tuple[int, ...], normalizes: bool, dueling: bool) -> None:
     generator = torch.Generator().manual_seed(1)

@@ -151,7 +151,7 @@ def test_softmax_prefers_the_better_actions_and_exploits_greedily() -> None:
 
 
 def learned_agent(**settings: Any) -> DQN:
-    """An agent that has learned: with moments, if it normalises, and with weights that have moved."""
+    """An agent that has learned: with moments, if it normalizes, and with weights that have moved."""
     dqn = agent(batch_size=8, learning_starts=8, **settings)
     rng = np.random.default_rng(7)
     for _ in range(120):
@@ -165,7 +165,7 @@ def learned_agent(**settings: Any) -> DQN:
 PORTABLE = {
     "epsilon": {},
     "softmax": {"exploration": "softmax", "softmax_temperature": 0.3},
-    "normalised and dueling": {"normalize_observations": True, "dueling": True},
+    "normalized and dueling": {"normalize_observations": True, "dueling": True},
 }
 
 

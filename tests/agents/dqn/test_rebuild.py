@@ -23,8 +23,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "n-step": {"n_step": 3},
     "clipped": {"clip_rewards": 1.0, "n_step": 2},
-    "normalised": {"normalize_rewards": True},
-    "prioritised": {"prioritized": True},
+    "normalized": {"normalize_rewards": True},
+    "prioritized": {"prioritized": True},
     "all": {
         "prioritized": True, "n_step": 3, "normalize_rewards": True, "clip_rewards": 2.0, "dueling": True,
         "normalize_observations": True,

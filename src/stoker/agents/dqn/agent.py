@@ -1,6 +1,6 @@
 """DQN (Mnih et al. 2015), and what has been found to improve it since, each when asked for.
 
-Double targets (van Hasselt et al. 2016), a dueling network (Wang et al. 2016), prioritised replay (Schaul et
+Double targets (van Hasselt et al. 2016), a dueling network (Wang et al. 2016), prioritized replay (Schaul et
 al. 2016) and n-step targets, as Hessel et al. (2018, "Rainbow") put them together. It learns off-policy.
 Called by a session as ``LearningAgent`` describes; the replay is saved apart (``HasReplay``). The same seed
 and the same order of calls give the same weights: its generators are its own, for the first weights, for
@@ -66,7 +66,7 @@ class DQN:
         needs_policy_extras: False: it learns from any action.
         config: the settings; ``network`` is the one that ``"auto"`` came to.
         total_steps: transitions observed, ever.
-        opt_steps: optimisation steps done, ever.
+        opt_steps: optimization steps done, ever.
 
     Raises:
         ConfigError: A space, the seed or the device cannot be used.
@@ -222,12 +222,12 @@ class DQN:
             self._last_actor = experiences[-1].actor_id
 
     def learn(self) -> dict[str, float] | None:
-        """Do one optimisation step; with a prioritised replay, new priorities are the errors found in it.
+        """Do one optimization step; with a prioritized replay, new priorities are the errors found in it.
 
         The loss counts towards the running episode of the actor whose transition was observed last.
 
         Returns:
-            ``loss`` (Huber, mean over the batch, weighted where the replay is prioritised) and ``q_mean``
+            ``loss`` (Huber, mean over the batch, weighted where the replay is prioritized) and ``q_mean``
             (mean value of the actions in the batch); None before learning starts.
 
         Raises:
@@ -250,7 +250,7 @@ class DQN:
             loss_value = found.loss.item()
             if not math.isfinite(loss_value):
                 raise TrainingDiverged(
-                    f"DQN diverged: the loss of optimisation step {self.opt_steps + 1} is {loss_value}; "
+                    f"DQN diverged: the loss of optimization step {self.opt_steps + 1} is {loss_value}; "
                     f"lower learning_rate ({config.learning_rate:g}), set max_grad_norm "
                     f"({config.max_grad_norm}), clip_rewards or normalize_rewards, and resume from an "
                     "earlier checkpoint"
@@ -342,7 +342,7 @@ class DQN:
             norm = float(torch.linalg.vector_norm(gradients))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
             if not math.isfinite(norm):
                 raise TrainingDiverged(
-                    f"DQN diverged: the gradient of optimisation step {self.opt_steps + 1} has the norm "
+                    f"DQN diverged: the gradient of optimization step {self.opt_steps + 1} has the norm "
                     f"{norm}; scale observations and rewards, and resume from an earlier checkpoint"
                 )
             if norm > most:

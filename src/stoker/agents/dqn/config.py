@@ -35,7 +35,7 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Discount per environment step, from 0 to 1."""
 
     batch_size: int = 64
-    """Transitions per optimisation step."""
+    """Transitions per optimization step."""
 
     buffer_size: int = 100_000
     """Transitions that the replay holds; the oldest makes way for a new one."""
@@ -44,10 +44,10 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Transitions in the replay before learning starts; never fewer than one batch."""
 
     target_update_interval: int = 500
-    """Optimisation steps between two copies of the network to the target network. Unused when tau is set."""
+    """Optimization steps between two copies of the network to the target network. Unused when tau is set."""
 
     tau: float | None = None
-    """Fraction by which the target network follows at each optimisation step, instead of whole copies."""
+    """Fraction by which the target network follows at each optimization step, instead of whole copies."""
 
     network: Network = "auto"
     """mlp: fully connected layers; nature_cnn: convolutions (Mnih et al. 2015); auto: these for images."""
@@ -101,7 +101,7 @@ class DQNConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """The same at the end."""
 
     priority_beta_steps: int = 500_000
-    """Optimisation steps over which beta goes linearly from its first to its final value."""
+    """Optimization steps over which beta goes linearly from its first to its final value."""
 
     priority_epsilon: float = 1e-6
     """What is added to each error, so that no transition is never drawn again."""

@@ -29,11 +29,11 @@ class NatureCNN(QNetwork):
 
     Args:
         observation_shape: of an image, at least 36 pixels high and wide, with its channels (stacked frames,
-            colours) on the first axis or on the last: on the shorter of the two.
+            colors) on the first axis or on the last: on the shorter of the two.
         observation_dtype: uint8.
         n_actions: how many values there are per observation.
         generator: a CPU generator that the weights are drawn from.
-        normalizes: whether observations are normalised, as ``QNetwork`` says.
+        normalizes: whether observations are normalized, as ``QNetwork`` says.
         dueling: whether it has a dueling head.
 
     Raises:

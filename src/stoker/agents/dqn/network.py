@@ -37,7 +37,7 @@ class QNetwork(nn.Module, ABC):
     Attributes:
         n_inputs: how many numbers an observation has.
         scale: what observations are multiplied with; None: nothing.
-        normalizes: whether they are normalised.
+        normalizes: whether they are normalized.
         dueling: whether it has a dueling head.
     """
 
@@ -80,7 +80,7 @@ class QNetwork(nn.Module, ABC):
         """
 
     def set_moments(self, mean: torch.Tensor, scale: torch.Tensor) -> None:
-        """Normalise by this mean and this inverse standard deviation, each ``[n_inputs]``, from now on."""
+        """Normalize by this mean and this inverse standard deviation, each ``[n_inputs]``, from now on."""
         self.input_mean.copy_(mean)
         self.input_scale.copy_(scale)
 

@@ -29,7 +29,7 @@ class Perceptron(QNetwork):
         n_actions: how many values there are per observation.
         hidden_sizes: the width of each hidden layer.
         generator: a CPU generator that the weights are drawn from.
-        normalizes: whether observations are normalised, as ``QNetwork`` says.
+        normalizes: whether observations are normalized, as ``QNetwork`` says.
         dueling: whether it has a dueling head.
 
     Attributes:

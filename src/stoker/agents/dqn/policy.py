@@ -97,7 +97,7 @@ class DQNPolicy:
         return DQNPolicy(self._config, self._spaces, network, seeded_generator(seed), self.exploration_rate)
 
     def weights(self) -> dict[str, Any]:
-        """The network's weights, its moments if it normalises, and ``epsilon`` or ``temperature``."""
+        """The network's weights, its moments if it normalizes, and ``epsilon`` or ``temperature``."""
         return {**self._packed.named_copy(), self._config.exploration_rate_name: self.exploration_rate}
 
     def load_weights(self, weights: Mapping[str, Any]) -> None:

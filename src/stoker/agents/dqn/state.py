@@ -19,7 +19,7 @@ _ADDED_LATER = {"rewards"}  # states of earlier versions lack it, and are as goo
 def check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Refuse a state that the agent with the state ``own`` cannot become.
 
-    The agent's kind, its spaces, the kind and sizes of its network, whether it normalises observations, and
+    The agent's kind, its spaces, the kind and sizes of its network, whether it normalizes observations, and
     the shapes of all weights must be equal; other settings may differ.
 
     Raises:

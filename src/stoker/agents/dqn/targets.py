@@ -66,7 +66,7 @@ def td_loss(
         action_indices: the actions taken, counted from zero, int64 ``[B]``.
         targets: what to regress to, float32 ``[B]``.
         weights: what each transition's loss is multiplied with, float32 ``[B]``, such as the importance of a
-            prioritised draw (Schaul et al. 2016, section 3.4); None: one.
+            prioritized draw (Schaul et al. 2016, section 3.4); None: one.
     """
     indices = action_indices.unsqueeze(1)
     taken = values.gather(1, indices).squeeze(1)

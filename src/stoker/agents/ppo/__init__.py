@@ -1,4 +1,4 @@
-"""Proximal policy optimisation: the agent, its acting copy and its settings."""
+"""Proximal policy optimization: the agent, its acting copy and its settings."""
 
 from typing import TYPE_CHECKING
 

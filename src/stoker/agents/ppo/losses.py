@@ -70,7 +70,7 @@ def ppo_losses(
     """The clipped surrogate loss (Schulman et al. 2017, eqs. 7 and 9) for the network's present outputs.
 
     The value loss is the mean squared error, not half of it. With ``value_clip_range`` it is that of the
-    value moved by no more than this. Advantages are normalised by the sample standard deviation of the batch;
+    value moved by no more than this. Advantages are normalized by the sample standard deviation of the batch;
     a batch of one row has none, and its advantage stays as it is. All as Stable-Baselines3 does.
 
     Args:

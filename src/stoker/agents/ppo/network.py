@@ -81,7 +81,7 @@ class ActorCritic(nn.Module):
     Attributes:
         body: as given.
         log_std: a parameter like others, or None.
-        normalizes: whether observations are normalised.
+        normalizes: whether observations are normalized.
     """
 
     input_mean: torch.Tensor
@@ -108,14 +108,14 @@ class ActorCritic(nn.Module):
         return self.body(self.prepared(observations))
 
     def prepared(self, observations: torch.Tensor) -> torch.Tensor:
-        """What the body sees of observations: normalised float32, or else the observations as they are."""
+        """What the body sees of observations: normalized float32, or else the observations as they are."""
         if not self.normalizes:
             return observations
         deviations = (observations.float() - self.input_mean).mul_(self.input_scale)
         return deviations.clamp_(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
 
     def set_moments(self, mean: torch.Tensor, scale: torch.Tensor) -> None:
-        """Normalise by this mean and this inverse standard deviation, of flat observations, from now on."""
+        """Normalize by this mean and this inverse standard deviation, of flat observations, from now on."""
         self.input_mean.copy_(mean.view_as(self.input_mean))
         self.input_scale.copy_(scale.view_as(self.input_scale))
 

@@ -105,7 +105,7 @@ class PPOPolicy:
         return PPOPolicy(network, self._spaces, seeded_generator(seed), self.version, device)
 
     def weights(self) -> dict[str, Any]:
-        """The network's weights, its moments if it normalises, and ``version``."""
+        """The network's weights, its moments if it normalizes, and ``version``."""
         return {**self.packed.named_copy(), "version": self.version}
 
     def load_weights(self, weights: Mapping[str, Any]) -> None:

@@ -101,5 +101,5 @@ def _diverged(rows: torch.Tensor, config: PPOConfig, total_steps: int) -> Traini
     return TrainingDiverged(
         f"PPO diverged: at step {total_steps} a minibatch had loss {loss} and a gradient of norm {norm}; "
         f"lower learning_rate ({config.learning_rate:g}), set max_grad_norm ({config.max_grad_norm}) or "
-        "normalise the rewards, and resume from an earlier checkpoint"
+        "normalize the rewards, and resume from an earlier checkpoint"
     )

@@ -1,4 +1,4 @@
-"""Curves made of characters: one line of blocks, or a chart of braille dots. No terminal, no colour."""
+"""Curves made of characters: one line of blocks, or a chart of braille dots. No terminal, no color."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def chart(
     for x, row in enumerate(rows):
         if row is None:
             continue
-        # The line between two neighbours is drawn in the second one's column.
+        # The line between two neighbors is drawn in the second one's column.
         start = row if before is None or abs(before - row) <= 1 else before + (1 if row > before else -1)
         for y in range(min(start, row), max(start, row) + 1):
             canvas[y // down][x // across] |= 1 if ascii_only else _DOTS[y % 4][x % 2]

@@ -24,7 +24,7 @@ __all__ = ["draw"]
 _WIDEST = 92
 _CHART_LINES = 7
 _METRICS = 4
-"""So many numbers of the last optimisation step are shown; one where the terminal is narrow."""
+"""So many numbers of the last optimization step are shown; one where the terminal is narrow."""
 _NARROW = 40
 """The columns that labels and values take; the last column needs about as much again."""
 

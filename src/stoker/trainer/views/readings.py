@@ -33,8 +33,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         mean_reward, mean_length: over the last 100 episodes.
         curve: the mean reward so far, from the beginning of this process.
         exploration: the agent's ``exploration_rate``, such as epsilon; None: it has none.
-        metrics: what the last optimisation step had to say.
-        opt_steps: optimisation steps.
+        metrics: what the last optimization step had to say.
+        opt_steps: optimization steps.
         queue: how full the event queue is, 0 to 1.
         shares: part of the wall clock spent on env, act, learn and write; env sums over all actors.
         eval_reward, eval_step: the last evaluation of this process.

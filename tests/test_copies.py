@@ -43,6 +43,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "ActorReport": (3,),
     "Activity": ("syncing train_episodes.jsonl", 1.0, 2),
     "ArraySpec": (torch.float32, (2,)),
+    "Assignment": {"actor_id": "left", "seed": 3, "episode": 1},
     "Attempt": {"number": 1, "started_at": WHEN},
     "Batch": COLUMNS,
     "Check": ("resumes", len),
@@ -122,6 +123,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "TrainEpisodeRow": {"total_steps": 3, "episode": 1, "actor_id": "left", "time": WHEN, **EPISODE},
     "TrainResult": dict.fromkeys(stoker.TrainResult.__struct_fields__, 1) | {"run": "runs/a"},
     "TrainingDiverged": ("loss=nan",),
+    "Weights": (3, {"matrix": np.ones((2, 2))}),
     "WindowStats": (1, 2.0, 3.0, 1.0, 4.0),
     "WriteFailed": (Path("metadata.json"), OSError(28, "No space left on device")),
 }

@@ -164,7 +164,7 @@ class ActorConflict(SessionError):
         self.actor_id = actor_id
         super().__init__(
             f"actor {actor_id!r} is already waiting in {what}: an actor_id names one stream of episodes, "
-            "so give each concurrent actor an actor_id of its own"
+            "so give each concurrent actor its own actor_id"
         )
 
 

@@ -137,7 +137,7 @@ class BatchQueue(Generic[T]):
             self.refill()  # for those who found it full just before a ``take_now``
             self.take_now()  # nothing; the last items are done with
             self._reader = reader = anyio.Event()
-            self.credit = 0  # so that whoever comes next looks, and wakes it
+            self.credit = 0  # so that the next producer looks, and wakes the consumer
             try:
                 await reader.wait()
             finally:

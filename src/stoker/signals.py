@@ -1,6 +1,6 @@
 """What ends a program from outside: signals, and deadlines that hold even when nothing else moves.
 
-A thread of its own waits for both. The system writes a signal's number straight to its socket
+A thread waits for both. The system writes a signal's number straight to its socket
 (``signal.set_wakeup_fd``), so that it learns of one while the event loop, or a call into C, stands still.
 """
 
@@ -28,7 +28,7 @@ _FAREWELL_S = 1.0
 _ANSWER_S = 0.3
 """An event loop that does not answer for so long is said to stand still."""
 _ONE_WISH_S = 1.0
-"""Until the user was told, but no longer, a further signal says the same; one of another kind does so for
+"""Until the message is out, a further signal of the same kind is the same request; one of another kind for
 this long in any case: wrappers pass on what a terminal has sent to all."""
 
 

@@ -114,7 +114,7 @@ class DedicatedThread:
             except BaseException as error:  # noqa: BLE001 - raised again where the call is awaited
                 call.error = error
             self.since = None
-            # Freed before anybody hears of the end: tensors that a thread frees while the interpreter is
+            # Freed before the result is announced: tensors that a thread frees while the interpreter is
             # shutting down abort the process.
             call.forget()
             try:

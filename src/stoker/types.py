@@ -22,8 +22,8 @@ PlaceName = Literal["tasks", "threads", "processes"]
 """Where actors play.
 
 - ``"tasks"``: on the session's event loop; environments are stepped as ``stepping`` says.
-- ``"threads"``: each on a thread of its own, with its environment and a copy of the policy.
-- ``"processes"``: each in a process of its own, for environments that hold the interpreter lock, or crash. A
+- ``"threads"``: each on its own thread, with its environment and a copy of the policy.
+- ``"processes"``: each in its own process, for environments that hold the interpreter lock, or crash. A
   script that starts processes needs its ``if __name__ == "__main__":``. They may have no processes of their
   own by ``multiprocessing``.
 """

@@ -39,7 +39,7 @@ class Failing(DQN):
 
     def learn(self) -> dict[str, float] | None:
         if self.opt_steps >= self.fail_at:
-            raise TrainingDiverged("as it was told to")
+            raise TrainingDiverged("as it was set to")
         return super().learn()
 
 
@@ -109,7 +109,7 @@ async def test_it_equals_the_live_training_over_attempts_that_ended_in_every_way
     for number, (ending, opt_interval) in enumerate(zip(endings, intervals, strict=True)):
         run = await TrainingRun.resume(run.directory) if number else run
         settings = {"opt_interval": opt_interval, "keep_journal": "all", "n_step": n_step}
-        fails = pytest.raises(SessionFailed, match="as it was told to")
+        fails = pytest.raises(SessionFailed, match="as it was set to")
         with fails if ending == "failure" else contextlib.nullcontext():
             await attempt(run, ending, 130 * (number + 1), n_actors, **settings)
     assert len(run.metadata.attempts) == 4

@@ -206,7 +206,7 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("what_cannot_be_drawn_is_refused", DrawsBeforeItRefuses, "changes nothing"),
     ("a_resume_draws_bit_equal", ForgetsItsGenerator, "bit by bit"),
     ("a_resume_draws_bit_equal", ForgetsItsCount, "holds as much"),
-    ("a_deep_copy_is_a_replay_of_its_own", CopiesShareRows, "memory of its own"),
+    ("a_deep_copy_is_a_replay_of_its_own", CopiesShareRows, "its own memory"),
     ("a_deep_copy_is_a_replay_of_its_own", CopiesBeginAnew, "bit by bit"),
     ("a_foreign_state_is_refused", LoadsAnything, "nothing was raised"),
     ("a_foreign_state_is_refused", HalfLoads, "changes nothing"),

@@ -37,7 +37,7 @@ def main(pipe: Connection, assignment: Assignment, backend: str) -> None:
         assignment: what to play.
         backend: the kind of event loop, by anyio's name.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever pressed Ctrl-C means the training, which ends this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the training, which ends this process
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _end_with_the_parent()
     factory: EnvFactory

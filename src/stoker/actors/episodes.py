@@ -57,7 +57,7 @@ async def play_episode(
 
     Args:
         env: the environment.
-        listener: chooses actions and is told the outcome.
+        listener: chooses actions and observes their outcomes.
         seed: for ``reset``.
         played: the steps of this episode that were done and told before: done again, not told.
 
@@ -130,7 +130,7 @@ async def open_played(factory: EnvFactory, stepping: Stepping, name: str) -> Pla
 
 
 async def close_played(env: PlayedEnv, name: str) -> None:
-    """Close an environment. What it raises is told and no more: no episode is left that it could cost."""
+    """Close an environment. An error is logged and not raised: no episode depends on it any more."""
     try:
         await env.close()
     except Exception:

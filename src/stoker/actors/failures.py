@@ -1,4 +1,4 @@
-"""How often an environment may fail, how long to wait before it is made again, and who is told of it."""
+"""How often an environment may fail, how long to wait before it is made again, and what is logged."""
 
 from __future__ import annotations
 

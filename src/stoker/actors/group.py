@@ -242,7 +242,7 @@ def ids_of(actors: Any) -> list[ActorId]:
 async def run_actors(
     session: TrainingSession, factory: EnvFactory, actors: int | Iterable[ActorId] = 8, **settings: Any
 ) -> list[ActorReport]:
-    """Play environments on a session until it is done, each as an actor of its own.
+    """Play environments on a session until it is done, each under its own ``actor_id``.
 
     Returns when everything that they did is consumed, so that ``session.total_steps`` counts it.
 

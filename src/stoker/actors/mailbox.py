@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Mailbox(Generic[T]):
-    """Any thread posts, one task takes; nobody polls. It has no bound of its own.
+    """Any thread posts, one task takes; nobody polls. It is unbounded.
 
     Posting never waits. It wakes an event loop only while the task waits there, so that a task that looks
     into its mailbox between two steps costs those who post no more than an append.
@@ -45,7 +45,7 @@ class Mailbox(Generic[T]):
             arrived = anyio.Event()
             self._waiting = (call_soon_here(), arrived)
             try:
-                # Whoever posts appends first and looks for the waiting then; here it is the other way round.
+                # ``post`` appends first and then looks for a waiting task; here the order is reversed.
                 if not self._messages:
                     await arrived.wait()
             finally:

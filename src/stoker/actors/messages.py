@@ -95,14 +95,14 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class EnvDiscarded(msgspec.Struct, frozen=True):
-    """It has given up its environment, as it was told to, and waits for ``RestartEnv``."""
+    """The worker gave up its environment after ``DiscardEnv`` and waits for ``RestartEnv``."""
 
 
 WorkerMessage = Ready | Played | Failed | EnvDiscarded
 
 
 class WorkerExited(msgspec.Struct, frozen=True):
-    """It is no more; said last, and by whoever looks after it.
+    """The worker has ended; the last message, posted by its link.
 
     Attributes:
         exit_code: of its process, negative for a signal; None: not known, or there was none.
@@ -124,7 +124,7 @@ class WorkerExited(msgspec.Struct, frozen=True):
 WorkerEvent = WorkerMessage | WorkerExited
 
 
-# What it is told -----------------------------------------------------------------------------------
+# Commands -----------------------------------------------------------------------------------
 
 
 class Credit(msgspec.Struct, frozen=True):
@@ -216,7 +216,7 @@ def _weights_as_bytes(order: Weights) -> bytes:
 
 
 def encode_command(order: WorkerCommand) -> bytes:
-    """What a worker is told, as bytes.
+    """A command as bytes.
 
     Raises:
         ConfigError: The policy's weights hold a value of a type that cannot be sent.

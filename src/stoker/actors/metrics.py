@@ -65,7 +65,7 @@ class StepTeller:
     Args:
         session: which accepts them.
         actor_id: whose.
-        on_step: who is told.
+        on_step: called with the metrics of each step.
     """
 
     def __init__(self, session: TrainingSession, actor_id: ActorId, on_step: OnStep) -> None:

@@ -37,7 +37,7 @@ class Actor:
         stepping: where plain environments are stepped.
         seed: episodes are seeded from it, the actor and the episode's number; None: not at all.
         limit: how many failures it puts up with.
-        running: the episode that it goes on with; None: it begins one.
+        running: the episode that it continues; None: it begins one.
         feed: where its own copy of the policy comes from; None: it has none, and asks the session's ``act``.
         on_step: awaited after each step that was accepted.
         gate: asked before each step.

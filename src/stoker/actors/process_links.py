@@ -1,4 +1,4 @@
-"""A worker in a process of its own, for environments that hold the interpreter lock or may crash.
+"""A worker in its own process, for environments that hold the interpreter lock or may crash.
 
 The process is started anew (``spawn``): Python hands it the factory and the policy, pickled. From then on
 nothing is unpickled, and only messages go through the pipe. Per process one thread starts it, reads what it
@@ -106,7 +106,7 @@ class ProcessLink:
         return self._process.pid if self._has_started else None
 
     def open(self) -> None:
-        """Start the process; ``Ready`` or ``WorkerExited`` is told when it is up or is not."""
+        """Start the process; ``Ready`` or ``WorkerExited`` is posted when it has started or failed to."""
         context = multiprocessing.get_context("spawn")
         self._pipe, self._far_end = context.Pipe()
         # Not with the process: its start would wait, with the lock, until it has come up and taken them, and
@@ -189,7 +189,7 @@ class ProcessLink:
         if process.is_alive():
             process.kill()
             process.join(_EXIT_S)
-        with _STARTING:  # whoever starts another one may have been told the exit code in our place
+        with _STARTING:  # another thread that starts a process may have collected the exit code
             return process.exitcode
 
     # On the writer's -----------------------------------------------------------------------------------

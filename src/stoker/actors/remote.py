@@ -89,7 +89,7 @@ class RemoteActor:
     ) -> None:
         self.report = ActorReport(actor_id)
         self.in_env_since: float | None = None
-        """When it was last heard of, while it waits for nothing of the session, in monotonic seconds."""
+        """When its last message came, in monotonic seconds, while the session owes it nothing."""
         self.is_starting = False
         """Whether its process is being started: nothing of it would be missed."""
         self._session = session

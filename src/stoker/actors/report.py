@@ -14,7 +14,7 @@ __all__ = ["ActorReport"]
 class ActorReport(msgspec.Struct):
     """Running totals of one actor in this process.
 
-    Where its time goes is told for all places alike; what is left of it was spent on this library, or in
+    Times are reported in the same way for all places; the rest was spent in this library, or in
     waiting for a processor.
 
     Attributes:

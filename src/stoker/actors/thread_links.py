@@ -1,4 +1,4 @@
-"""A worker on a thread of its own, from the construction of its environment to the closing."""
+"""A worker on its own thread, from the construction of its environment to the closing."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ async def run_vector_actors(
 
     Seeds: the first episodes are seeded from ``seed``, the actor and the episode's number, as those of
     ``run_actors``. Later ones are so only with ``AutoresetMode.DISABLED``, in a ``SyncVectorEnv`` or an
-    ``AsyncVectorEnv``; otherwise the environment resets itself, goes on with its own generators, and the
+    ``AsyncVectorEnv``; otherwise the environment resets itself with its own generators, and the
     journal holds no seed. A vector environment that takes one seed for all gets the first actor's.
 
     Args:

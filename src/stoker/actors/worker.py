@@ -1,8 +1,8 @@
-"""The loop of an actor that plays somewhere else: on a thread or in a process of its own.
+"""The loop of an actor that plays somewhere else: on its own thread or in its own process.
 
 It has its environment and its copy of the policy to itself, tells what it played in batches, and asks before
 each step where it is to. A bounded number of its steps is on the way: a training that cannot keep up makes it
-wait. What goes wrong is told; whether to play on is decided by who hears it.
+wait. Failures are reported; the receiver decides whether to play on.
 """
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ class _PolicyFailed(Exception):
 
 
 class Worker:
-    """Plays an environment until it is told to stop.
+    """Plays an environment until it gets ``Stop``.
 
     Args:
         assignment: what it is to play.
         factory: makes the environment, which is stepped here.
         policy: chooses the actions.
-        commands: what it is told.
+        commands: from the training.
         tell: takes what it has to tell; may be slow, must not wait for an order.
         newer: weights that a policy of that version is to be brought up to date with, or None; where they
             do not come as commands.
@@ -113,7 +113,7 @@ class Worker:
         self._act_s = self._wait_s = 0.0
 
     async def run(self) -> None:
-        """Play; what goes wrong is told and not raised."""
+        """Play; failures are sent as messages, not raised."""
         self._tell(Ready())
         try:
             while not self._is_stopped:
@@ -154,7 +154,7 @@ class Worker:
         seed = None if mine.seed is None else episode_seed(mine.seed, mine.actor_id, number)
         self._add(EpisodeStarted(mine.actor_id, seed))
         if number == mine.episode:
-            self._flush()  # should this one kill it, whoever comes after it begins the next
+            self._flush()  # if this episode kills the worker, the next worker begins the next episode
         record = await play_episode(env, self, seed)
         if record is not None:
             self._add(EpisodeEnded(record, mine.actor_id))
@@ -243,7 +243,7 @@ class Worker:
     # Commands ----------------------------------------------------------------------------------------
 
     def _goes_on_at_once(self) -> bool:
-        """Whether to play on, by all that it was told so far.
+        """Take all waiting commands; whether to play on.
 
         Raises:
             _GivenUp: Not with this environment.

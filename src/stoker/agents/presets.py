@@ -1,8 +1,8 @@
 """Settings known to work for an agent on an environment.
 
 Some are the agent's, some are the training's: how often it learns decides, too, what a learning rate does. A
-training from a config takes both (``stoker.trainer.config_from``); whoever makes agent and session by hand
-takes the agent's with ``preset``.
+training from a config takes both (``stoker.trainer.config_from``); a program that makes its agent and session
+itself takes the agent's with ``preset``.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class PortablePolicy(Policy, Protocol):
     """
 
     def fork(self, seed: int) -> PortablePolicy:
-        """An independent copy that draws from a generator of its own, made from that seed."""
+        """An independent copy that draws from its own generator, made from that seed."""
         ...
 
     def weights(self) -> dict[str, Any]:
@@ -240,7 +240,7 @@ class ChangesByActing(Protocol):
 
 @runtime_checkable
 class ChecksInput(Protocol):
-    """An agent that brings its own input check, called where the caller can still be told.
+    """An agent with its own input check, called where the caller still gets the error.
 
     Both are on the hot path: a microsecond or two, no copies.
     """

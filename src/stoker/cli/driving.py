@@ -64,7 +64,7 @@ class Driver:
         run: where to.
         agent: made for the config.
         shown: what to tell.
-        guard: hears of signals and keeps the deadlines.
+        guard: receives signals and keeps the deadlines.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Driver:
             if isinstance(error, ConfigError) and has_trained:  # not a usage error: training has begun
                 error = SessionFailed("training", error)
             if has_trained:
-                error.add_note(f"what was saved so far goes on with `{self._go_on}`")
+                error.add_note(f"continue from what was saved with `{self._go_on}`")
             raise error from error.__cause__
         finally:
             await self._screen.close()
@@ -142,7 +142,7 @@ class Driver:
     # Ending ---------------------------------------------------------------------------------------
 
     def _finish(self, why: str) -> None:
-        """Stop taking experiences; the first reason is the one that is told."""
+        """Stop taking experiences; the first reason is reported."""
         if self._stopped is None:
             self._stopped = why
             self._stopping.set()
@@ -183,7 +183,7 @@ class Driver:
     def _last_words(self, progress: Progress, loop_turns: bool) -> str:
         """Why the process could not end in time, and what becomes of the run."""
         why = stuck_line(progress.session.health, loop_turns=loop_turns)
-        return f"{why}; what was saved so far goes on with `{self._go_on}`"
+        return f"{why}; continue from what was saved with `{self._go_on}`"
 
     def _left(self) -> str:
         """What becomes of a run that is left at once."""

@@ -19,7 +19,7 @@ __all__ = ["ForkArguments", "fork_command"]
 
 _DESCRIPTION = """Make a new run that begins with a checkpoint of another one: its history, config and replay.
 
-The other run is only read: it may be training. `stoker resume` goes on with the new one.
+The other run is only read: it may be training. `stoker resume` continues the new one.
 """
 
 

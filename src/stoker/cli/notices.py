@@ -25,7 +25,7 @@ class _Notices(logging.Handler):
             self._say(f"stoker: {record.levelname.lower()}: {record.getMessage()}")
             if record.exc_info:
                 self._say(logging.Formatter().formatException(record.exc_info))
-        except Exception:  # noqa: BLE001 - logging's own way, which never stops whoever logs
+        except Exception:  # noqa: BLE001 - as logging does: it never stops its callers
             self.handleError(record)
 
 

@@ -27,7 +27,7 @@ _SAID = {"ok": "ok", "torn": "torn", "damaged": "DAMAGED", "note": "note"}
 _STYLES = {"ok": "green", "torn": "yellow", "damaged": "bold red", "note": "cyan"}
 _DESCRIPTION = """Check every file of a run: checksums, rows, journal, agreement of counters.
 
-What a kill leaves behind is told and is no damage. Nothing is changed. Exit code 1 if something is damaged.
+What a kill leaves behind is reported and is no damage. Nothing is changed. Exit code 1 if a file is damaged.
 """
 
 

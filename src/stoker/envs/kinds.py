@@ -147,7 +147,7 @@ class AwaitedEnv(InlineEnv):
 
 
 class ThreadedEnv(EnvBase):
-    """A plain environment on a thread of its own.
+    """A plain environment on its own thread.
 
     Args:
         env: the environment.
@@ -198,7 +198,7 @@ class SlowSteps:
 
 
 class AutoEnv(EnvBase):
-    """Inline until its steps prove slow (see ``SlowSteps``), then on a thread of its own for good."""
+    """Inline until its steps prove slow (see ``SlowSteps``), then on its own thread for good."""
 
     def __init__(self, env: Any, name: str) -> None:
         super().__init__(env, name)

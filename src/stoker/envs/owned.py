@@ -23,7 +23,7 @@ IMMUTABLE: frozenset[type] = frozenset(
 
 
 def owned(value: Any) -> Any:
-    """The value in memory of its own, nested containers included.
+    """The value in its own memory, nested containers included.
 
     Raises:
         Exception: Whatever ``copy.deepcopy`` raises for an object that cannot be copied.

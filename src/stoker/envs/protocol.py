@@ -1,7 +1,7 @@
 """The two faces of an environment: what users write as async, and what actors await.
 
 Actors know only ``PlayedEnv``. Whether the environment behind it is awaited, stepped on the event loop
-or kept on a thread of its own is decided in ``stoker.envs.stepping``.
+or kept on its own thread is decided in ``stoker.envs.stepping``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Stepping: TypeAlias = Literal["auto", "inline", "thread"]
 - ``"inline"``: on the event loop. Right for steps of microseconds; nothing else runs meanwhile.
 - ``"thread"``: construction and every call on one thread of its own. Right for simulators, and needed
   for environments that are bound to their thread (OpenGL and the like).
-- ``"auto"``: inline, until the environment proves slow; then on a thread of its own for good. It changes
+- ``"auto"``: inline, until the environment proves slow; then on its own thread for good. It changes
   threads while it lives, so an environment that is bound to its thread must say ``"thread"``.
 """
 

@@ -1,7 +1,7 @@
 """Which seed an episode is played with, from what identifies the episode.
 
 Pure: no generator is drawn from, so that the seeds do not depend on which actor happens to be faster,
-and a resumed run goes on with the seeds that the first one would have used.
+and a resumed run continues with the seeds that the first one would have used.
 """
 
 from __future__ import annotations

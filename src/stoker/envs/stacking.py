@@ -211,7 +211,7 @@ class _StackedAsync(_StackedPlain):
 
 def _with_stacks(env: Any, n: int) -> Any:
     if isinstance(env, VectorEnv | type) or not callable(getattr(env, "step", None)):
-        return cast("Any", env)  # nothing that can be played: whoever takes it in says so
+        return cast("Any", env)  # not an environment: the caller refuses it with a message
     if inspect.iscoroutinefunction(env.step):
         return _StackedAsync(env, n)
     if isinstance(env, gymnasium.Env):
@@ -220,7 +220,7 @@ def _with_stacks(env: Any, n: int) -> Any:
 
 
 def _first_replaced(result: Any, stack: Callable[[Any], Any]) -> Any:
-    """Reset's or step's values with a stack as the observation; anything else stays, to be told of."""
+    """Reset's or step's values with a stack as the observation; other results are left to the checks."""
     if isinstance(result, tuple) and len(cast("tuple[Any, ...]", result)) in (2, 5):
         values = cast("tuple[Any, ...]", result)
         return (stack(values[0]), *values[1:])

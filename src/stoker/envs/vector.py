@@ -5,7 +5,7 @@ A vector environment steps N sub-environments at once, and begins their next epi
 made: the last observation of an episode is its own, never the first of the next one, and a step that only
 resets is no transition. Every observation in it is a copy: vector environments write into the same memory
 again. The sub-environments of a ``SyncVectorEnv`` are checked and copied from one by one, as single
-environments are. An ``AsyncVectorEnv`` has them in processes of its own, where Gymnasium has made numbers
+environments are. An ``AsyncVectorEnv`` has each in a separate process, where Gymnasium has made numbers
 and booleans of whatever they gave; and with SAME_STEP it resets one before it hands its last observation
 out, so that one which writes all into one array must not be reset in that way there.
 No loop, no thread and no session here: ``stoker.actors.vector`` plays rounds.
@@ -31,7 +31,7 @@ __all__ = ["Moves", "Round", "SeedOf", "VectorRounds", "VectorTransition", "auto
 
 
 SeedOf = Callable[[int], int | None]
-"""The seed for the next episode of a sub-environment, by its index; None: it goes on with its generator."""
+"""The seed for the next episode of a sub-environment, by its index; None: it keeps its generator."""
 
 
 class VectorTransition(NamedTuple):
@@ -86,7 +86,7 @@ class Moves(NamedTuple):
 
 
 class VectorRounds:
-    """A vector environment that is asked for rounds; to whoever steps it, it looks like one environment.
+    """A vector environment that is stepped in rounds, with the interface of one environment.
 
     Args:
         env: the vector environment.

@@ -103,7 +103,7 @@ class SegmentReader:
         return header
 
     def _payloads(self) -> Iterator[bytes]:
-        """The payload of each whole frame; then the ending is told."""
+        """The payload of each whole frame; then ``ending`` is set."""
         buffer = bytearray()  # what was read behind the last whole frame
         needed = 0
         chunks = self._chunks()

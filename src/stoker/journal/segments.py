@@ -1,6 +1,6 @@
 """One segment: a file of events in the order of their consumption, behind a header that says where it begins.
 
-An event has no number of its own: it is the header's ``first_event`` plus its place in the segment. An
+The number of an event is the header's ``first_event`` plus its place in the segment. An
 observation that was its actor's last ``next_observation`` is not stored again; ``_Recent`` says for the
 writer and for the reader alike what that was, so that they cannot disagree. A segment needs no other one.
 """

@@ -137,7 +137,7 @@ def _tensor(array: NDArray[Any]) -> torch.Tensor:
 
 
 def _values(column: Any) -> Iterable[Any]:
-    """The values of which ``_column`` made a column, each in memory of its own: a view would keep all."""
+    """The values of which ``_column`` made a column, each in its own memory: a view would keep all."""
     if isinstance(column, Mapping):
         named = cast("Mapping[Any, Any]", column)
         rows = zip(*map(_values, named.values()), strict=True)

@@ -1,4 +1,4 @@
-"""Recording: all recorders of a run, off the way of whoever measures.
+"""Recording: all recorders of a run, off the hot path.
 
     recording = Recording([TensorBoardRecorder(), MLflowRecorder()])
     async with recording.opened(RunContext(name="cartpole", directory=directory)):
@@ -215,7 +215,7 @@ class Recording:
 
         It takes ``timeout_s`` for what is left, should a recorder be in a call then as long again for that,
         and as long for closing, at the most; it is not cut short by cancellation. What then has not been
-        handed on is told. A second call does nothing.
+        handed on is logged. A second call does nothing.
 
         Args:
             status: how the run ended.

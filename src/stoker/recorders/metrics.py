@@ -1,6 +1,6 @@
 """The buffer between those who measure and a record: many values in, one value per name out.
 
-Whoever learns stores what an optimization step had to say and does not wait: keeping two numbers is about a
+The learner stores the metrics of an optimization step and does not wait: keeping two numbers is about a
 microsecond. A flush makes one record of all that was stored since the last one. The names in it depend on
 what is stored, never on how often: a curve does not change its name with the record interval.
 """

@@ -49,7 +49,7 @@ class MLflowRecorder:
 
     Numbers are metrics, also NaN and infinity (which MLflow keeps as the largest float). Texts and times
     are tags, of which the last counts. Arrays, images and histograms have no place in MLflow's metrics and
-    are left out; that is told once per name. MLflow deletes no metrics: what an earlier attempt recorded
+    are left out, with one warning per name. MLflow deletes no metrics: what an earlier attempt recorded
     beyond the point where a resumed run goes on stays, and the tag ``stoker.resumed_at`` says where that is.
 
     Args:
@@ -59,7 +59,7 @@ class MLflowRecorder:
         run_name: what MLflow shows; None: version and id of the run.
         tags: further tags.
         most_kept: how many values are kept while they cannot be sent; of more, the oldest are left out,
-            and that is told.
+            and that is logged.
 
     Raises:
         MissingDependency: mlflow is not installed.

@@ -1,4 +1,4 @@
-"""What a recorder is, and what it is told of the run.
+"""The recorder protocol, and the description of the run that recorders get.
 
     recorder.open(context)                  once, or again after it has failed
     recorder.write(step, record)            per record, in order
@@ -6,7 +6,7 @@
     recorder.close("finished")              once
 
 All calls block, and all come from one thread of the recorder's own: a slow disk or network holds up nobody
-else. A recorder raises what goes wrong; what becomes of that is decided by whoever drives it.
+else. A recorder raises its errors; ``Recording`` decides what happens then.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Records as TensorBoard event files, written with tensorboardX.
 
 Its event files are written here in the recorder's own thread. tensorboardX's ``SummaryWriter`` would add a
-process queue and a thread of its own, in which an error of the disk goes unseen, and gives two files that
+process queue and its own thread, in which an error of the disk goes unseen, and gives two files that
 are begun in one second the same name.
 """
 

@@ -1,4 +1,4 @@
-"""One recorder, driven in a thread of its own behind a bounded queue of its own.
+"""One recorder, driven in its own thread behind its own bounded queue.
 
 What one recorder does is nothing to the others and nothing to the run: a record is put into each lane
 without waiting, and each lane hands on what it has as fast as its recorder takes it. Everything that a
@@ -29,7 +29,7 @@ logger = logging.getLogger("stoker.recorders")
 Ts = TypeVarTuple("Ts")
 
 OnError = Literal["warn", "drop", "fail"]
-"""What becomes of a recorder that raises: it is told and tried again with the next record, it is told and
+"""What happens to a recorder that raises: a warning and another try with the next record, a warning and
 left out, or it ends the recording."""
 
 
@@ -154,7 +154,7 @@ class RecorderThread:
     async def close(self, status: Outcome) -> None:
         """End it: what is there is handed on and the recorder closed, as far as there is time for that.
 
-        Nothing is raised; what goes wrong is told.
+        Nothing is raised; failures are logged.
         """
         self.end()
         with anyio.move_on_after(self._timeout_s):
@@ -243,7 +243,7 @@ class RecorderThread:
                     raise
                 self._failed(doing, error)
                 return False
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is the recorder's and is told
+            except Exception as error:  # noqa: BLE001 - any error of the recorder is logged
                 self._failed(doing, error)
                 return False
             return True

@@ -17,7 +17,7 @@ class TrackioRecorder:
     """Writes to the store that Trackio has for its user: ``TRACKIO_DIR``, by default in its cache directory.
 
     A resumed run goes on under its name. Numbers, texts and images are such; arrays and histograms are
-    histograms; times are texts. Trackio writes from a thread of its own, twice a second, and warns of what it
+    histograms; times are texts. Trackio writes from its own thread, twice a second, and warns of what it
     cannot write. It knows no outcomes: the last row says how the run ended, as ``stoker/status``.
 
     Args:

@@ -27,7 +27,7 @@ _pack_numbers = struct.Struct("=qff").pack_into  # the fields that a plain trans
 
 
 class PendingRow:
-    """A row of its own, where a plain transition is put together: half of one is never in the storage.
+    """A separate row in which a plain transition is put together: half of one is never in the storage.
 
     Args:
         spec: a plain one.

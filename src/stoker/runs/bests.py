@@ -89,7 +89,7 @@ class Bests:
             files.link_atomically(self.path, self._named(first))
 
     def _read(self) -> dict[int, float]:
-        """The values by step; a file that does not load is told, and set aside under the run's lock."""
+        """The values by step; a file that does not load is logged, and set aside under the run's lock."""
         if self._values is None:
             names = files.files_in(self.directory)
             wanted = [naming.best_name(step) for step in naming.best_steps_of(names)]

@@ -3,9 +3,9 @@
     checkpoints/step_<N>.pt   the training at exactly N steps
                 latest.pt     a second name of the newest one, for people and ``torch.load``
 
-``latest.pt`` is for convenience only: a kill may leave it one behind. Which one is the newest is told by the
-numbers in the names and the checksums in the files. Where it is a file of its own, as in a copy of the run,
-it is one more checkpoint, of the step that it holds. Everything here blocks: it is for threads.
+``latest.pt`` is for convenience only: a kill may leave it one behind. The names and the checksums of the step
+files say which one is the newest. Where ``latest.pt`` is a separate file, as in a copy of the run, it is one
+more checkpoint, of the step that it holds. Everything here blocks: it is for threads.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Checkpoints:
         self._needs: dict[int, int | None] = {}  # step -> first event of the journal that a resume reads
         self._verified: dict[str, tuple[int, int]] = {}  # name -> size and time of what was verified
         self._broken: set[Path] = set()  # what did not load, until a resume has taken another one
-        self._own: tuple[tuple[int, int], float] | None = None  # signature and step of a latest of its own
+        self._own: tuple[tuple[int, int], float] | None = None  # signature and step of a separate latest.pt
 
     def path(self, step: int) -> Path:
         """Where the checkpoint at that step lies, or would.
@@ -104,8 +104,8 @@ class Checkpoints:
     def candidates(self) -> Iterator[Candidate]:
         """The checkpoints that a resume may begin from, with their contents, the newest first.
 
-        Those that do not load are told, and stay where they are: ``begin_from`` sets them aside, once another
-        one was good. So a resume that fails can be tried again, with the same result.
+        Those that do not load are logged, and stay where they are: ``begin_from`` sets them aside once
+        another one was good. So a resume that fails can be tried again, with the same result.
 
         Raises:
             CheckpointCorrupt: There are checkpoints, but none loads. It is about the newest.

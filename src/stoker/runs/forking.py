@@ -61,7 +61,7 @@ async def fork(
         with_replay: whether a resume of the new run gets the replay back; without, it starts with none.
 
     Returns:
-        The new run, which a session goes on with as it does with one that was resumed.
+        The new run, which a session continues as it continues a resumed run.
 
     Raises:
         ConfigError: The name or version would leave ``root``.
@@ -128,7 +128,7 @@ def _state_at(source: TrainingRun, step: int) -> dict[str, Any]:
 
 
 def _new_directory(parent: Path) -> Path:
-    """A directory of its own that does not count as a run yet."""
+    """A new directory that does not count as a run yet."""
     started_at, number = now(), 1
     while not files.make_directory(parent / naming.run_id_for(started_at, number), exclusive=True):
         number += 1

@@ -1,4 +1,4 @@
-"""One writer per run: the lock that whoever writes a run directory holds.
+"""One writer per run: the lock that the writer of a run directory holds.
 
 The lock is an ``flock`` on ``.lock``, which the system gives back when its holder dies, however it dies; the
 file says who that is. A forked child keeps its parent's lock alive: when the parent is known to be dead, the

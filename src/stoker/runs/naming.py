@@ -88,7 +88,7 @@ def checked_name(what: str, name: str) -> str:
     if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - may come from a caller
         raise ConfigError(f"{what} {name!r} is a {type(name).__name__}: give a str")
     if name == CHECKPOINTS:
-        raise ConfigError(f"{what} {name!r} is what a run calls a directory of its own: choose another")
+        raise ConfigError(f"{what} {name!r} is the name of a directory inside runs: choose another")
     if not _NAME.fullmatch(name) or name.endswith((".", " ")):
         raise ConfigError(
             f"{what} {name!r} cannot name a directory: begin with a letter or digit, go on with letters, "

@@ -58,7 +58,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_dead(self) -> bool:
-        """Whether that process is certainly gone; False where it cannot be told from here."""
+        """Whether that process is certainly gone; False where that is unknown."""
         if not self.is_comparable:
             return False
         if _has_vanished(self.pid):

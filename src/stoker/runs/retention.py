@@ -16,7 +16,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         last: so many of the newest step checkpoints; None: all; 0: only ``latest``, the newest one's
-            second name (with ``every`` that would be no name of its own: then 1).
+            second name (with ``every`` it would lose its only name: then 1).
         every: those at multiples of so many steps are kept for good; 0: none.
         best: how many of the best evaluated policies, at least 1.
         all_journal: keep the whole journal, not only what the newest checkpoints need.

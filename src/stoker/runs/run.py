@@ -5,7 +5,7 @@
         checkpoints/step_<N>.pt  latest.pt  best.pt
         journal/<attempt>-<first event>.journal
 
-Whoever writes has it locked. A session writes it through its writer task; the methods here write directly,
+Its writer has it locked. A session writes it through its writer task; the methods here write directly,
 for those who have no session.
 """
 

@@ -216,8 +216,8 @@ class SavedTraining:
     def load_best_score(self) -> tuple[float, int] | None:
         """The value of ``best`` and the steps behind it, or None where there is none.
 
-        It is read from the file itself. One that does not load or is gone is told; then the metadata says
-        what to beat.
+        It is read from the file itself. If it does not load or is gone, a warning is logged, and the
+        metadata says what to beat.
         """
         names = files.files_in(self.checkpoints_directory)
         if scores := self.bests():
@@ -238,8 +238,8 @@ class SavedTraining:
     def candidates(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """The checkpoints that a resume may begin from, with their contents, the newest first.
 
-        Those that do not load are told. They stay as they are until ``begin_from`` says that another one was
-        taken. A run that never had a checkpoint gives none: it starts from the beginning.
+        Those that do not load are logged. They stay as they are until ``begin_from`` says that another one
+        was taken. A run that never had a checkpoint gives none: it starts from the beginning.
 
         Raises:
             CheckpointCorrupt: There are checkpoints, but none loads.

@@ -1,8 +1,8 @@
 """Whether the files of a run are whole and agree with one another. Reads only.
 
 Every byte of checkpoints, rows and journal is checked against its checksum. What a kill leaves behind, such
-as a torn last row, is told and is no damage: checkpoints say how much must be there at least. Here are the
-files one by one; what they must agree on is in ``stoker.runs.agreeing``.
+as a torn last row, is reported and is no damage: checkpoints say how much must be there at least. This module
+checks each file; ``stoker.runs.agreeing`` checks that they agree.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class _Verification:
         return point
 
     def _check_latest(self, path: Path, size: int, steps: list[str]) -> None:
-        """``latest.pt`` is a second name of a step file, or a checkpoint of its own, as in a copy of the run.
+        """``latest.pt`` is a second name of a step file, or a separate checkpoint, as in a copy of the run.
 
         A resume begins from it if it is newer than every step file that is whole.
         """

@@ -61,7 +61,7 @@ class SessionClaim:
         if other is not self:
             raise SessionError(
                 f"this {type(agent).__name__} is in another open session ({other}): close that one first, or "
-                "give each session an agent of its own, such as copy.deepcopy(agent)"
+                "give each session its own agent, such as copy.deepcopy(agent)"
             )
 
     def __str__(self) -> str:

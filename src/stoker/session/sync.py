@@ -1,6 +1,6 @@
 """SyncTrainingSession: the same session for a plain ``for`` loop in a thread without an event loop.
 
-The session runs on an event loop in a thread of its own. A hop between threads for each step would cost
+The session runs on an event loop in its own thread. A hop between threads for each step would cost
 more than the step, so events are handed over in batches, and actions are chosen right here, on the last
 published policy.
 
@@ -45,7 +45,7 @@ Ts = TypeVarTuple("Ts")
 class SyncTrainingSession(Readings):
     """A ``TrainingSession`` whose methods block instead of being awaited; a plain context manager.
 
-    May be called from several threads, each under an ``actor_id`` of its own. What ``observe`` accepted is
+    May be called from several threads, each under its own ``actor_id``. What ``observe`` accepted is
     handed to the learner at the latest with the ``batch_size``-th event, with the first call that comes
     later than ``max_delay_s`` after it, and with ``flush``, ``checkpoint`` and the exit.
 
@@ -78,7 +78,7 @@ class SyncTrainingSession(Readings):
         self._max_delay_s = max_delay_s
         self._oldest_at = 0.0
         self._leaving = False
-        # Reentrant: handing over happens inside observe. Acting has a lock of its own, so that a thread
+        # Reentrant: handing over happens inside observe. Acting has its own lock, so that a thread
         # that waits for room in the queue does not keep others from acting.
         self._turn = threading.RLock()
         self._acting = threading.RLock()

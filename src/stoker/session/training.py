@@ -47,7 +47,7 @@ _OPTS_AT_ONCE = 256
 class TrainingSession(Lifecycle):
     """One training in progress: an async context manager, or between ``open`` and ``close``; opened once.
 
-    Any number of tasks may call it concurrently, each under an ``actor_id`` of its own. Closing it drains
+    Any number of tasks may call it concurrently, each under its own ``actor_id``. Closing it drains
     what was accepted, makes it durable, writes a final checkpoint and raises what went wrong.
 
     Given a resumed run, it starts from the newest checkpoint that loads: weights, optimizer, replay,

@@ -143,7 +143,7 @@ def stuck_line(health: Callable[[], Health], *, loop_turns: bool = True) -> str:
     try:
         found = health()
     except Exception as error:  # noqa: BLE001 - looked at from outside its thread, it may change meanwhile
-        return f"which part is busy cannot be told ({type(error).__name__}: {error})"
+        return f"which part is busy is unknown ({type(error).__name__}: {error})"
     busy = list(found.waits)
     if found.learner_s is not None:
         busy.append(f"the learner has been in one call for {found.learner_s:.1f} s")

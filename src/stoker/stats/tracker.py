@@ -99,7 +99,7 @@ class StatsTracker:
         return cls(window, max_actors=max_actors)._having({})  # noqa: SLF001 - one of its own
 
     def fresh(self) -> StatsTracker:
-        """An empty tracker with the same stats, window and bound, for an evaluation of its own."""
+        """An empty tracker with the same stats, window and bound, for one evaluation."""
         tracker = copy.copy(self)
         tracker.reset()  # replaces what the copy shares with this one
         return tracker

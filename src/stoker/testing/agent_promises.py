@@ -170,9 +170,7 @@ def the_same_calls_give_the_same_agent(lessons: Lessons) -> None:
     one, other = (lessons.play(lessons.make_agent()) for _ in range(2))
     for what in ("actions", "said", "state"):
         if problem := difference(getattr(one, what), getattr(other, what), what):
-            raise ContractViolation(
-                "equal agents stay equal", problem, "the same, from generators of its own"
-            )
+            raise ContractViolation("equal agents stay equal", problem, "the same, from its own generators")
 
 
 def slices_do_not_matter(lessons: Lessons) -> None:
@@ -194,9 +192,9 @@ def slices_do_not_matter(lessons: Lessons) -> None:
 
 
 def extras_are_finite_numbers(lessons: Lessons) -> None:
-    """What it has to say of an episode is finite numbers by name, also for an actor never heard of."""
+    """What it has to say of an episode is finite numbers by name, also for an unknown actor."""
     agent = lessons.trained()
-    for actor_id in (*ACTORS, "never heard of"):
+    for actor_id in (*ACTORS, "unknown"):
         if problem := _no_numbers(agent.episode_extras(actor_id)):
             raise ContractViolation(
                 "episode_extras gives finite numbers by name", problem, "a str and a float"
@@ -228,9 +226,9 @@ def extras_belong_to_their_actor(lessons: Lessons) -> None:
 
 
 def beginning_twice_does_no_harm(lessons: Lessons) -> None:
-    """Saying twice in a row that an episode begins is saying it once, also of an actor never heard of."""
+    """Saying twice in a row that an episode begins is the same as once, also for an unknown actor."""
     agent = lessons.trained()
-    for actor_id in (*ACTORS, "never heard of"):
+    for actor_id in (*ACTORS, "unknown"):
         agent.on_episode_start(actor_id)
         before = state_of(agent)
         agent.on_episode_start(actor_id)
@@ -287,7 +285,7 @@ def portable_policies_travel(lessons: Lessons) -> None:
     if problem := difference(explored[0], explored[1], "actions"):
         raise ContractViolation("forks of one seed explore alike", problem, "the same actions")
     if problem := difference(before, state_of(agent), "state"):
-        raise ContractViolation("a fork draws from a generator of its own", problem, "the agent as before")
+        raise ContractViolation("a fork draws from its own generator", problem, "the agent as before")
     old = policy.weights()
     kept = through_file(old)
     feed(agent, lessons.experiences)

@@ -75,7 +75,7 @@ def a_resume_goes_on_bit_equal(lessons: Lessons) -> None:
 
 
 def a_deep_copy_is_an_agent_of_its_own(lessons: Lessons) -> None:
-    """If copy.deepcopy takes it, the copy learns and acts as the agent would, by weights of its own."""
+    """If copy.deepcopy takes it, the copy learns and acts as the agent would, by its own weights."""
     first, second = lessons.halves
     agent, uncopied = lessons.make_agent(), lessons.make_agent()
     for each in (agent, uncopied):

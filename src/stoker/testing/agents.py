@@ -64,7 +64,7 @@ class FakeAgent:
         self.experiences.extend(experiences)
         self.total_steps += len(experiences)
         if self.fail_at is not None and self.total_steps >= self.fail_at:
-            raise RuntimeError(f"failed at {self.total_steps} steps, as it was told to")
+            raise RuntimeError(f"failed at {self.total_steps} steps, as it was set to")
 
     def learn(self) -> Mapping[str, float] | None:
         """Note when."""

@@ -194,7 +194,7 @@ def is_close(one: Any, other: Any) -> bool:
 
 
 def through_file(state: Any) -> Any:
-    """What comes back of a state that was saved: with memory of its own, and only what may be loaded."""
+    """What comes back of a state that was saved: with its own memory, and only what may be loaded."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)

@@ -1,6 +1,6 @@
 """What a recorder promises, as checks to run on your own: it is opened, written, flushed and closed.
 
-The suite calls it as whoever drives it does: from one thread, with records that were checked. What a
+The suite calls it as ``Recording`` does: from one thread, with checked records. What a
 recorder made of them only its own test can say: hand in ``read`` to have the numbers compared.
 """
 
@@ -30,10 +30,10 @@ class _Suite(NamedTuple):
 
 
 def check_recorder(make_recorder: Callable[[], Recorder], *, read: Read | None = None) -> None:
-    """Hold a recorder against everything that whoever drives it relies on.
+    """Check a recorder for everything that ``Recording`` relies on.
 
     Args:
-        make_recorder: makes one. Each records to a place of its own, or to where the one before did.
+        make_recorder: makes one. Each records to its own place, or to where the one before did.
         read: gives the numbers that the recorder made last has recorded; None: they are not looked at.
 
     Raises:

@@ -254,7 +254,7 @@ def a_resume_draws_bit_equal(suite: _Suite) -> None:
 
 
 def a_deep_copy_is_a_replay_of_its_own(suite: _Suite) -> None:
-    """If copy.deepcopy takes it, the copy draws and takes in as the replay would, in memory of its own."""
+    """If copy.deepcopy takes it, the copy draws and takes in as the replay would, in its own memory."""
     replay, uncopied = (suite.filled(_CAPACITY + 3, seed=5) for _ in range(2))
     for each in (replay, uncopied):
         each.sample(2)
@@ -270,7 +270,7 @@ def a_deep_copy_is_a_replay_of_its_own(suite: _Suite) -> None:
         if problem := difference(drawn, expected, "batch"):
             raise ContractViolation("a deep copy goes on bit by bit", problem, "the same batches, or no copy")
     if problem := difference(before, _state(replay), "state"):
-        raise ContractViolation("a deep copy has memory of its own", problem, "a replay as it was")
+        raise ContractViolation("a deep copy has its own memory", problem, "a replay as it was")
 
 
 def a_foreign_state_is_refused(suite: _Suite) -> None:

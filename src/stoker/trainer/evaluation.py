@@ -150,7 +150,7 @@ class Evaluation(msgspec.Struct, frozen=True, dict=True):
         return sum(said) / len(self.records) if said else None
 
     def settle(self) -> None:
-        """Compute both intervals now, so that whoever asks for them later has them at once."""
+        """Compute both intervals now, so that reading them later takes no time."""
         _ = self.mean_interval, self.iqm_interval
 
     def judged(self, *, is_best: bool) -> Evaluation:

@@ -1,6 +1,6 @@
 """Evaluation beside the actors: the same seeds each time, greedy, on a pinned policy.
 
-The evaluator has environments of its own; neither the actors' episodes nor the agent's state are touched, and
+The evaluator has its own environments; neither the actors' episodes nor the agent's state are touched, and
 training never waits for it: while it is busy, the session keeps only the newest policy that is due.
 What it finds best is what is saved: the weights that were evaluated, not what the learner has since become.
 """

@@ -52,7 +52,7 @@ class StepGate:
         return not self._is_shut
 
     def give_back(self, actor_id: ActorId) -> None:
-        """The step that this actor was let do will not come: whoever is ready may do it."""
+        """The step that this actor was granted will not come: another actor may do it."""
         if actor_id in self._under_way:
             self._under_way.discard(actor_id)
             self._free += 1
@@ -83,12 +83,12 @@ class StepGate:
         return self._done.popleft()
 
     def shut(self) -> None:
-        """Let no actor through any more; what those under way still do is told."""
+        """Let no actor through any more; steps under way are still reported."""
         self._is_shut = True
         self._wake()
 
     def close(self) -> None:
-        """There are no actors any more: nothing will be told."""
+        """There are no actors any more: no further steps will be reported."""
         self._is_shut = self._is_over = True
         self._wake()
 

@@ -86,5 +86,5 @@ async def feed(
 
 
 def _plain(action: Any) -> Any:
-    """A number of its own type rather than numpy's; an array stays what it is."""
+    """A Python number instead of numpy's; an array stays as it is."""
     return action.item() if np.ndim(action) == 0 else action

@@ -1,6 +1,6 @@
 """The loop for those who want one given: a session, its actors, an evaluator and recorders put together.
 
-It has no loop of its own: actors play, the session learns, and the periods of the config are the session's.
+Actors play, the session learns, and the periods of the config are the session's.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ class Trainer:
     def __aiter__(self) -> Self:
         """The steps in the order in which they are done, all actors playing at the same time.
 
-        They wait for whoever iterates: each is at most one step ahead.
+        They wait for the iteration: each is at most one step ahead.
         """
         return self
 
@@ -303,7 +303,7 @@ class Trainer:
 
     async def _play(self, group: ActorGroup, gate: StepGate) -> None:
         await group.run()
-        gate.close()  # not where it fails: then whoever waits is cancelled, and told why
+        gate.close()  # not on failure: waiting callers are then cancelled with the cause
 
     # Parts ----------------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ class TrainerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Where actors live: tasks, threads or processes."""
 
     sync_interval: int | None = None
-    """Optimization steps after which an actor with a policy of its own refreshes it."""
+    """Optimization steps after which an actor with its own policy refreshes it."""
 
     max_staleness: int | None = None
     """The most optimization steps that a policy may be behind when its transition is learned."""

@@ -1,7 +1,7 @@
-"""What the writer is at: in words, since when, and how far, for whoever watches the disk.
+"""What the writer is doing: in words, since when, and how far, for the watch over the disk.
 
 A disk that is slow moves on, one that is stuck does not; and one file may be stuck while others move. So
-progress is told for each activity, in bytes that have reached the file.
+progress is counted for each activity, in bytes that have reached the file.
 """
 
 from __future__ import annotations

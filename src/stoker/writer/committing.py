@@ -31,7 +31,7 @@ async def commit(pieces: Mapping[Log, bytes], activities: Activities) -> None:
 
     Args:
         pieces: what each log is to take, in the order in which they are to be written; perhaps nothing.
-        activities: where it is told meanwhile.
+        activities: where progress is reported.
 
     Raises:
         WriteFailed: The disk refused, and for which log first. One that cannot be made durable keeps no other

@@ -1,7 +1,7 @@
 """Threads for calls to a disk that may never come back.
 
 A disk that hangs holds the thread that called it, and nothing can take it back. So each file that is
-written has a thread of its own; whoever waits for it can be cancelled and leaves at once, what comes
+written has its own thread; a cancelled caller leaves at once, what comes
 later queues up behind, and a thread that still hangs does not keep the process from exiting.
 A call can be handed in by another thread, so that one file's turn comes behind another's without the event
 loop between them. ``stoker.threads`` has the thread for everything else; this one is an ``Executor`` too, for
@@ -77,7 +77,7 @@ class DiskCall(_Call, Generic[T]):
         return self._is_kept or not self._is_abandoned
 
     def tell(self) -> None:
-        """Wake whoever waits."""
+        """Wake the waiting callers."""
         if not self._is_abandoned:
             with suppress(RuntimeError):  # the loop has ended: nobody is left to hear of it
                 self._call_soon(self._done.set)
@@ -183,7 +183,7 @@ class DiskThread(Executor):
                     call.result = call.function()
                 except BaseException as error:  # noqa: BLE001 - raised again where the call is awaited
                     call.error = error
-            # Freed before anybody hears of the end: tensors that a thread frees while the interpreter is
+            # Freed before the result is announced: tensors that a thread frees while the interpreter is
             # shutting down abort the process.
             call.function = _nothing
             with self._changed:

@@ -127,7 +127,7 @@ def read_tail(path: Path, most_bytes: int) -> tuple[int, bytes]:
     """The last bytes of a file, at most that many, and the offset where they begin; none where no file is.
 
     Raises:
-        WriteFailed: It cannot be read, which whoever wants to write it must know.
+        WriteFailed: It cannot be read, so it must not be written.
     """
     with refusals_of(path):
         try:
@@ -215,7 +215,7 @@ def make_directory(path: Path, *, exclusive: bool = False) -> bool:
         missing = missing[: next((i for i, parent in enumerate(missing) if parent.is_dir()), len(missing))]
         if not missing:
             if not exclusive:
-                _sync_directory(path.parent)  # whoever made it may have been killed before this
+                _sync_directory(path.parent)  # the process that made it may have been killed before this
             return not exclusive
         for directory in reversed(missing):
             try:
@@ -232,7 +232,7 @@ def make_directory(path: Path, *, exclusive: bool = False) -> bool:
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Publish a file: ``write`` fills it beside, then it takes the final name, durably.
 
-    Whoever opens ``path`` meanwhile, or after a crash at any point, finds the old file or the new one.
+    A reader that opens ``path`` meanwhile, or after a crash at any point, finds the old file or the new one.
     Two writers of one path do not disturb each other's half: the last rename wins.
     """
     put_in_place(path, write)
@@ -241,7 +241,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def put_in_place(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """The first half of ``write_atomically``: whoever opens ``path`` from now on finds the new file, whole.
+    """The first half of ``write_atomically``: readers that open ``path`` from now on find the whole new file.
 
     After a power cut it may be the old one again, until ``sync_directory`` has returned.
     """
@@ -344,7 +344,7 @@ def cut_at(path: Path, offset: int, *, separator: bytes = b"") -> int:
 
 
 def _beside(path: Path) -> Path:
-    """A name of its own for each writer, as ``remove_leftovers`` knows them."""
+    """A separate name for each writer, as ``remove_leftovers`` knows them."""
     return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
 
 

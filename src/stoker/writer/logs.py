@@ -1,7 +1,7 @@
 """Logs: files that grow by whole pieces, shared by tasks, durable when asked for.
 
 ``AppendLog`` takes bytes; ``RowLog`` (in ``rows``) takes rows. The writer task owns most of them and makes
-them durable together; whoever has no writer uses them directly.
+them durable together; without a writer they are used directly.
 
 What a kill or a power cut leaves is a prefix of the pieces, perhaps with one torn piece behind it.
 """
@@ -28,7 +28,7 @@ class Log:
     After a failed sync it is of no more use: the system may have dropped what it could not write, and a
     second try would call that a success. Every later call raises that ``WriteFailed``; nothing is retried.
 
-    Everything is done by one thread of the log's own, in order. Whoever is cancelled while the disk is at it
+    Everything is done by the log's thread, in order. A caller that is cancelled while the disk is busy
     leaves at once: what was begun is done to its end all the same, before anything that comes later, and what
     it finds out holds for all that comes later. So nothing is ever put behind half a piece.
     """
@@ -37,7 +37,7 @@ class Log:
         self.path = path
         self._turn = anyio.Lock()
         self._thread = DiskThread("stoker-log")
-        # Both are set in the thread, whoever still waits for that.
+        # Both are set in the thread, whether or not a caller still waits.
         self._file: PieceFile | None = None
         self._former: PieceFile | None = None  # the last one that was closed
         self._is_syncing = False
@@ -156,7 +156,7 @@ class Log:
 
 
 class AppendLog(Log):
-    """A log of bytes. What a piece means, and how a torn one is told, is its reader's affair."""
+    """A log of bytes. Its reader knows what a piece means and how to recognize a torn one."""
 
     async def append(self, data: bytes) -> None:
         """Write the bytes behind what is there, with one write.

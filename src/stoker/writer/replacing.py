@@ -1,6 +1,6 @@
 """Files that always hold the latest value of something, such as a run's metadata.
 
-The writer task puts values in; a task of this part writes the newest of each, whole, in a thread of its own,
+The writer task puts values in; a task of this part writes the newest of each, whole, in its own thread,
 so that logs are made durable meanwhile. Two things can be waited for: that a value can be read under the
 file's name, and that it stays there after a power cut.
 """

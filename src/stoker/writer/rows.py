@@ -120,7 +120,7 @@ def cut_rows(source: Path, target: Path, keep: Callable[[Row], bool], row_type: 
 
 
 def check_rows(path: Path) -> RowsReport:
-    """Look at every line of a log. Damage is told, not raised; where there is no file all is well."""
+    """Look at every line of a log. Damage is reported, not raised; a missing file is fine."""
     try:
         data = files.read_bytes(path)
     except FileNotFoundError:

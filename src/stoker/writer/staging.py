@@ -1,4 +1,4 @@
-"""Staging: a state copied to memory of its own, where the learner is, between two of its updates.
+"""Staging: a state copied to its own memory, where the learner is, between two of its updates.
 
 Learning goes on while the copy is written. ``stage`` makes a fresh copy; a ``StagingArea`` makes every copy
 in the same memory, which keeps the process from growing and spares the system handing out new pages (most
@@ -21,7 +21,7 @@ _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 
 
 def stage(state: Any, where: str = "state") -> Any:
-    """Copy a state to memory of its own: tensors to the CPU, containers to plain ones.
+    """Copy a state to its own memory: tensors to the CPU, containers to plain ones.
 
     Raises:
         InvalidAgentState: It holds something that a checkpoint cannot, named by its path in the state.
@@ -32,7 +32,7 @@ def stage(state: Any, where: str = "state") -> Any:
 class StagingArea:
     """Memory for one staged state at a time, kept from one staging to the next.
 
-    Whoever stages promises that the state staged before is no longer in use: its tensors are written over.
+    The caller promises that the state staged before is no longer in use: its tensors are written over.
     A buffer whose tensor has another shape or type by now, or is gone, is freed before anything is copied, so
     that no more than one copy is ever held. From one thread at a time.
     """

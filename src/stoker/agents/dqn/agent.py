@@ -131,7 +131,7 @@ class DQN:
         return self.exploration_rate if self.config.exploration == "epsilon" else None
 
     def policy(self) -> DQNPolicy:
-        """A new acting copy with weights of its own.
+        """A new acting copy with its own weights.
 
         All policies of one agent share its exploring generator, so that checkpoints hold it: let one
         thread at a time act with any of them.

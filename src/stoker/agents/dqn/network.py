@@ -109,7 +109,7 @@ class QNetwork(nn.Module, ABC):
 
 
 def frozen_copy(network: QNetwork) -> QNetwork:
-    """A copy with memory of its own that takes no gradients."""
+    """A copy with its own memory that takes no gradients."""
     return copy.deepcopy(network).requires_grad_(requires_grad=False)
 
 

@@ -25,13 +25,13 @@ __all__ = ["DQNPolicy"]
 
 
 class DQNPolicy:
-    """Chooses actions with weights of its own; one forward pass for all observations.
+    """Chooses actions with its own weights; one forward pass for all observations.
 
     EXPLOIT takes the action of the highest value and draws no random number. EXPLORE is epsilon-greedy, or
     takes actions by the softmax of their values (``stoker.agents.dqn.exploring``).
 
     Those that an agent makes share its generator, so that a checkpoint holds it: act from one thread at a
-    time. A ``fork`` has a generator of its own and may act anywhere; it can be pickled.
+    time. A ``fork`` has its own generator and may act anywhere; it can be pickled.
 
     Args:
         config: the settings of its agent.
@@ -88,7 +88,7 @@ class DQNPolicy:
         self.exploration_rate = exploration_rate
 
     def fork(self, seed: int) -> DQNPolicy:
-        """An independent copy on the CPU that explores by a generator of its own.
+        """An independent copy on the CPU that explores by its own generator.
 
         Raises:
             ConfigError: The seed is no whole number of at least 0.

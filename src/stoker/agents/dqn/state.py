@@ -28,7 +28,7 @@ def check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     check_kind(state, own, _ADDED_LATER)
     if not isinstance(state["explore_generator"], Mapping):
         raise ConfigError(
-            "the saved agent is of an earlier version of stoker, whose exploring cannot be gone on with: "
+            "the saved agent is of an earlier version of stoker, whose exploration state cannot be restored: "
             "train anew, or load it with the version that wrote it"
         )
     for part in ("observation_space", "action_space"):

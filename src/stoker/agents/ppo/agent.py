@@ -142,7 +142,7 @@ class PPO:
         self._rollout = Rollout(
             spaces.observation_shape, spaces.array_dtype, extras_size(spaces), config.rollout_steps
         )
-        self._last: dict[str, float] = {}  # what is told of the last update
+        self._last: dict[str, float] = {}  # metrics of the last update
 
     def __copy__(self) -> NoReturn:
         refuse_shallow_copy(self)
@@ -153,7 +153,7 @@ class PPO:
         return self._last.get("entropy", 0.0)
 
     def policy(self) -> PPOPolicy:
-        """A new acting copy with weights of its own.
+        """A new acting copy with its own weights.
 
         All policies of one agent share its exploring generator, so that checkpoints hold it: let one
         thread at a time act with any of them.

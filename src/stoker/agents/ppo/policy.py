@@ -30,7 +30,7 @@ def extras_size(spaces: PPOSpaces) -> int:
 
 
 class PPOPolicy:
-    """Chooses actions with weights of its own; one forward pass for all observations.
+    """Chooses actions with its own weights; one forward pass for all observations.
 
     EXPLORE draws from the policy's distribution and gives extras for each action: float64
     ``[log-probability, value, version, *action]``, the action being the index of a discrete one, or a
@@ -96,7 +96,7 @@ class PPOPolicy:
         return actions.for_env(chosen), list(extras)
 
     def fork(self, seed: int) -> PPOPolicy:
-        """An independent copy on the CPU that draws from a generator of its own, made from that seed.
+        """An independent copy on the CPU that draws from its own generator, made from that seed.
 
         Raises:
             ConfigError: The seed is no whole number of at least 0.

@@ -44,9 +44,7 @@ class Rollout:
         # Of each fragment, in the order in which they began:
         self._successors: NDArray[Any] = np.empty((_FEW, *observation_shape), observation_dtype)
         self._has_future: NDArray[np.bool_] = np.empty(_FEW, np.bool_)
-        self._running: dict[
-            ActorId, int
-        ] = {}  # the fragments that the next transition of an actor goes on with
+        self._running: dict[ActorId, int] = {}  # the fragments that the next transition of an actor continues
 
     def __len__(self) -> int:
         return self._size

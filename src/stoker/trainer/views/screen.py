@@ -1,4 +1,4 @@
-"""Shows one training on a view while it goes on, from a thread of its own."""
+"""Shows one training on a view while it goes on, from its own thread."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ makes the environment and the policy itself, and nothing is unpickled.
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 import subprocess
 import sys
@@ -63,57 +64,60 @@ class SocketPlace:
 
 
 class SocketLink:
-    """One program and the connection to it."""
+    """One program and the connection to it; threads wait for both, never the event loop."""
 
     is_remote = True
 
     def __init__(self, assignment: Assignment, feed: PolicyFeed) -> None:
         self.messages: Mailbox[WorkerEvent] = Mailbox()
+        self.program: subprocess.Popen[bytes] | None = None
         self._assignment = assignment
-        self._weights = feed.newest()
-        self._commands: list[WorkerCommand] = []
-        self._connection: socket.socket | None = None
+        self._commands: queue.SimpleQueue[WorkerCommand | None] = queue.SimpleQueue()
+        self._commands.put(feed.newest())
         self._lock = threading.Lock()
+        self._is_killed = False
 
     def open(self) -> None:
         threading.Thread(target=self._serve, daemon=True).start()
 
     def send(self, command: WorkerCommand) -> None:
-        with self._lock:
-            if self._connection is None:
-                self._commands.append(command)
-                return
-            with contextlib.suppress(OSError):
-                send(self._connection, encode_command(command))
+        self._commands.put(command)
 
     def kill(self) -> None:
-        self.program.kill()
+        with self._lock:
+            self._is_killed = True
+            if self.program is not None:
+                self.program.kill()
 
     def _serve(self) -> None:
-        mine = self._assignment
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            server.settimeout(30)
-            port = str(server.getsockname()[1])
-            arguments = [
-                sys.executable,
-                __file__,
-                port,
-                str(mine.actor_id),
-                str(mine.seed),
-                str(mine.episode),
-            ]
-            self.program = subprocess.Popen(arguments)
-            connection, _ = server.accept()
-        with connection:
-            with self._lock:
-                for command in (self._weights, *self._commands):
-                    send(connection, encode_command(command))
-                self._connection = connection
-            stream = connection.makefile("rb")
-            with contextlib.suppress(EOFError, OSError):
-                while True:
-                    self.messages.post(decode_message(receive(stream), mine.actor_id))
-        self.messages.post(WorkerExited(self.program.wait(10)))
+        mine, exit_code, why = self._assignment, None, ""
+        try:
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                server.settimeout(30)
+                port = str(server.getsockname()[1])
+                ours = (port, str(mine.actor_id), str(mine.seed), str(mine.episode))
+                with self._lock:
+                    if self._is_killed:
+                        return
+                    self.program = subprocess.Popen([sys.executable, __file__, *ours])
+                connection, _ = server.accept()
+            with connection:
+                threading.Thread(target=self._write, args=(connection,), daemon=True).start()
+                stream = connection.makefile("rb")
+                with contextlib.suppress(EOFError, OSError):
+                    while True:
+                        self.messages.post(decode_message(receive(stream), mine.actor_id))
+            exit_code = self.program.wait(10)
+        except OSError as error:
+            why = f"the program did not connect ({error})"
+        finally:
+            self._commands.put(None)
+            self.messages.post(WorkerExited(exit_code, why))
+
+    def _write(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # the connection is closed, which the reader sees
+            while (command := self._commands.get()) is not None:
+                send(connection, encode_command(command))
 
 
 def main() -> None:

@@ -32,8 +32,8 @@ def main(pipe: Connection, assignment: Assignment, backend: str) -> None:
     """Play until told to stop, or until the training is gone.
 
     Args:
-        pipe: to the training.
-        packed: the factory and the policy, as the process that started this one pickled them.
+        pipe: to the training; first come the factory and the policy, pickled by the process that started this
+            one.
         assignment: what to play.
         backend: the kind of event loop, by anyio's name.
     """

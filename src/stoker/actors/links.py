@@ -22,7 +22,8 @@ class Link(Protocol):
     """The connection to one worker. Used on the event loop, and opened once.
 
     ``messages`` gets what the worker sends, in order, and last ``WorkerExited``, whatever ended the worker. A
-    link that loses its worker must say so; otherwise the actor counts as silent.
+    link that loses its worker must say so; otherwise the actor counts as silent. ``send`` and ``kill`` may
+    come before the worker is there, also where ``open`` was never called.
     """
 
     messages: Mailbox[WorkerEvent]

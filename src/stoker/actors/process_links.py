@@ -98,7 +98,7 @@ class ProcessLink:
         self._load: Any = (factory, policy)
         self._rest = (assignment, backend)
         self._lock = threading.Lock()
-        self._has_started = self._is_killed = False
+        self._has_started = self._is_killed = self._has_spoken = False
 
     @property
     def pid(self) -> int | None:
@@ -140,6 +140,13 @@ class ProcessLink:
             if not why:
                 why = self._read()
                 exit_code = self._see_it_end()
+                if exit_code == 1 and not self._has_spoken:
+                    text = (
+                        f"actor {self._actor_id!r}: its process ended before it could begin; what it printed "
+                        "says why. What makes the environment must be importable there, and a script that "
+                        "starts processes needs its `if __name__ == '__main__':`"
+                    )
+                    self.messages.post(Failed("setup", ConfigError(text)))
         finally:
             self._commands.put(None)
             self._writer.join(_EXIT_S)
@@ -177,6 +184,7 @@ class ProcessLink:
         try:
             while True:
                 self.messages.post(decode_message(self._pipe.recv_bytes(), self._actor_id))
+                self._has_spoken = True
         except (EOFError, OSError):
             return ""  # it has ended, or is about to
         except msgspec.DecodeError as error:

@@ -197,12 +197,6 @@ class RemoteActor:
                     message = await self._next(link)
                 finally:
                     self.is_starting = False
-                if isinstance(message, WorkerExited) and message.exit_code == 1:
-                    raise ConfigError(
-                        f"actor {self._actor_id!r}: its process ended before it could begin; what it printed "
-                        "says why. What makes the environment must be importable there, and a script that "
-                        "starts processes needs its `if __name__ == '__main__':`"
-                    )
                 await self._handle(message, link)
                 return
         raise EnvironmentFailed from WorkerLost(f"its process was not up after {_BOOT_S:.0f} s")

@@ -361,6 +361,19 @@ async def waits(session: TrainingSession, call: Any, gate: Gate, ready: Any = No
                 gate.release.set()
 
 
+async def test_an_actor_that_was_answered_after_a_long_wait_has_its_time_again(gate: Gate) -> None:
+    settings = {**SILENT, "actor_timeout_s": 1.0}
+    async with TrainingSession(HangingPolicy(gate), inference="thread", **settings) as session:
+        await session.observe(step(0))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.act, 0.0)
+            await until(gate.reached.is_set)
+            await anyio.sleep(1.3)
+            gate.release.set()
+        await anyio.sleep(0.3)  # three looks of the watch
+        assert session.engine.failure is None
+
+
 async def test_who_waits_in_act_is_not_silent(gate: Gate) -> None:
     async with TrainingSession(HangingPolicy(gate), inference="thread", **SILENT) as session:
         await session.observe(step(0))

@@ -129,6 +129,7 @@ class Engine:
             self.writer,
             OpenReplies(),
             set(),
+            {},
         )
         self.consumer = Consumer(parts, run, self.retention, recording, lambda: self.saved_best)
         self.intake.on_end += (self.pacing.moved, self.consumer.wake_evaluators)

@@ -192,6 +192,10 @@ class Intake:
         if remembered is not None and self._remembered.get(actor_id) is remembered:
             del self._remembered[actor_id]
 
+    def waiting(self) -> set[ActorId]:
+        """The actors that wait for the session, in ``act`` or in ``observe``."""
+        return self.acting | self.observing
+
     def is_waiting(self, actor_id: ActorId) -> bool:
         """Whether this actor waits for the session, in ``act`` or in ``observe``."""
         return actor_id in self.acting or actor_id in self.observing

@@ -31,6 +31,7 @@ class Parts(NamedTuple):
         writer: rows, journal and checkpoints on their way to the disk.
         replies: answers of the learner and the writer that callers wait for.
         supervised: actors whose silence somebody else watches.
+        waited_at: when actors were last seen waiting for the session, in monotonic seconds.
     """
 
     learner: Learner
@@ -42,3 +43,4 @@ class Parts(NamedTuple):
     writer: Writer
     replies: OpenReplies
     supervised: set[ActorId]
+    waited_at: dict[ActorId, float]

@@ -36,7 +36,7 @@ class SilentActor(msgspec.Struct, frozen=True):
 
     Attributes:
         actor_id: who.
-        silent_s: seconds since its last event was consumed.
+        silent_s: seconds since its last event was consumed, or since it last waited for the session.
         last_event: what that was, in words.
     """
 
@@ -157,15 +157,16 @@ def silent_actors(parts: Parts, now: float, at_least_s: float = _LEAST_S) -> tup
     learner = parts.learner
     # With lockstep those who take turns wait for each other.
     in_turns = parts.supervised if learner.is_lockstep else frozenset[ActorId]()
+    seen_at, waited_at = learner.actors.seen_at, parts.waited_at
     found = [
-        (learner.actors.seen_at.get(actor_id, now), actor_id)
+        (max(seen_at.get(actor_id, now), waited_at.get(actor_id, 0.0)), actor_id)
         for actor_id in list(learner.actors.running)
         if not parts.intake.is_waiting(actor_id) and actor_id not in in_turns
     ]
     found = sorted((pair for pair in found if now - pair[0] >= at_least_s), key=lambda pair: pair[0])
     return tuple(
-        SilentActor(actor_id, now - seen_at, _last_event(learner, actor_id))
-        for seen_at, actor_id in found[:_SHOWN]
+        SilentActor(actor_id, now - since, _last_event(learner, actor_id))
+        for since, actor_id in found[:_SHOWN]
     )
 
 
@@ -234,6 +235,7 @@ class Watch:
         self._interval_s = max(0.01, min(5.0, self._stall_s / 10, self._actor_s / 10))
         # How far each thing has got that is being done, and since when it is no further.
         self._known: dict[tuple[str, float], tuple[object, float]] = {}
+        self._asked_at, self._was_asking = 0.0, False
         self._warned: set[str] = set()
         self._warned_of: set[ActorId] = set()
         self._turned_at = time.monotonic()
@@ -305,7 +307,8 @@ class Watch:
     def _look_at_actors(self, now: float) -> None:
         parts = self._parts
         could_be_active = parts.queue.is_awaited and not len(parts.queue) and not len(parts.replies)
-        if not could_be_active or now - self._rounds.awake_since < self._actor_s:
+        self._note_waiting(now)
+        if not could_be_active or now - max(self._rounds.awake_since, self._asked_at) < self._actor_s:
             return  # they may be waiting for an answer, their last events to be consumed, or could not come
         silent = [
             one for one in silent_actors(parts, now, self._actor_s) if one.actor_id not in parts.supervised
@@ -320,6 +323,18 @@ class Watch:
         self._warned_of |= {one.actor_id for one in fresh}
         others = "" if len(fresh) == 1 else f" (and {len(fresh) - 1} more actors)"
         logger.warning("%s%s", _stalled(fresh[0]), others)
+
+    def _note_waiting(self, now: float) -> None:
+        """An actor that gets its answer after a long wait is not silent at once: its time begins then."""
+        parts, waited_at = self._parts, self._parts.waited_at
+        for actor_id in [one for one in waited_at if one not in parts.learner.actors.running]:
+            del waited_at[actor_id]
+        waited_at |= dict.fromkeys(parts.intake.waiting(), now)
+        # Of an answer to a flush or the like only the wait is known, not the actor. Short ones are left out:
+        # a task that flushes every second must not hide an actor that is silent.
+        if self._was_asking and len(parts.replies):
+            self._asked_at = now
+        self._was_asking = bool(len(parts.replies))
 
     def _watch_loop(self, loop_thread: int) -> None:
         """Warn when a call blocks the event loop for long, and name it; runs in its own thread."""

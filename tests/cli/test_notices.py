@@ -58,5 +58,5 @@ def test_what_is_logged_with_an_error_comes_with_its_trace(capsys: Capture) -> N
 
 def test_asking_a_session_what_is_stuck_never_raises() -> None:
     session = TrainingSession(FakeAgent())
-    assert "cannot be told (SessionClosed: " in stuck_line(session.health)
+    assert "is unknown (SessionClosed: " in stuck_line(session.health)
     assert stuck_line(session.health, loop_turns=False).startswith("the event loop does not turn: ")

@@ -174,7 +174,7 @@ def test_a_training_that_cannot_begin_leaves_nothing(stoker: Any, tmp_path: Path
     assert not (tmp_path / "runs").exists()
     done = stoker("train", "wrong_envs:WrongLater-v0", *SMALL, env=path)
     assert done.returncode == 1, "it had begun: this is a failure"
-    assert "goes on with `stoker resume runs/wrong_envs-WrongLater-v0/" in done.stderr
+    assert "continue from what was saved with `stoker resume runs/wrong_envs-WrongLater-v0/" in done.stderr
     assert list((tmp_path / "runs").rglob("metadata.json"))
 
 

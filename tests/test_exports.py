@@ -49,7 +49,8 @@ def lists_of(package: str) -> tuple[dict[str, str], dict[str, str]]:
     (assignment,) = branch.orelse
     assert isinstance(assignment, ast.Assign)
     assert isinstance(assignment.value, ast.Call)
-    return checked, ast.literal_eval(assignment.value.args[1])
+    table: dict[str, str] = ast.literal_eval(assignment.value.args[1])
+    return checked, {name: module for module, names in table.items() for name in names.split()}
 
 
 def test_every_name_in_all_is_there_once_and_dir_knows_it() -> None:

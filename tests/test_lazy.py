@@ -23,7 +23,7 @@ def package() -> types.ModuleType:
     """An importable package that hands on ``Fraction``, and a name that its module lacks."""
     module = types.ModuleType("lazy_package_of_this_test")
     sys.modules[module.__name__] = module
-    table = {"Fraction": "fractions", "Missing": "fractions"}
+    table = {"fractions": "Fraction Missing"}
     module.__getattr__, module.__dir__ = lazy_exports(module.__name__, table)
     yield module
     del sys.modules[module.__name__]

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.agents import DQN, PPO, DQNConfig, LearningAgent, PPOConfig
+from stoker.testing.agent_driving import feed, load_state, state_of
 from stoker.testing.contract import difference
-from stoker.testing.lessons import feed, load_state, state_of
 from stoker.types import ActMode, EpisodeStatus, Experience
 
 STEPS = 130  # more than the 100 observations that moments are taken over at once

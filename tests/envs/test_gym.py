@@ -155,7 +155,7 @@ def test_render_modes_that_gymnasium_adds_are_possible():
 def test_a_module_is_imported_for_its_names(tmp_path, monkeypatch):
     (tmp_path / "stoker_registers_one.py").write_text(
         "from gymnasium import register\n"
-        "register('StokerTest/Imported-v0', entry_point='stoker.testing.envs:ChainEnv')\n"
+        "register('StokerTest/Imported-v0', entry_point='stoker.testing.fakes:ChainEnv')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     env = make_gym("stoker_registers_one:StokerTest/Imported-v0", length=2)

@@ -15,8 +15,7 @@ from stoker.agents.dqn.agent import DQN
 from stoker.agents.dqn.config import DQNConfig
 from stoker.errors import ConfigError
 from stoker.processing.moments import RunningMoments
-from stoker.testing.contract import difference
-from stoker.testing.lessons import through_file
+from stoker.testing.contract import difference, through_file
 from stoker.types import ActMode, EpisodeStatus, Experience
 
 CONFIG = DQNConfig(normalize_observations=True, learning_starts=0, batch_size=4, target_update_interval=7)

@@ -19,8 +19,7 @@ from stoker.errors import ConfigError
 from stoker.journal.codec import decode, encode
 from stoker.processing.n_step import NStepWindows
 from stoker.processing.steps import StepProcessor
-from stoker.testing.contract import difference
-from stoker.testing.lessons import through_file
+from stoker.testing.contract import difference, through_file
 from stoker.types import EpisodeStatus, Experience
 
 C, TERMINATED, TRUNCATED = EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED

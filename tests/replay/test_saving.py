@@ -18,8 +18,7 @@ from stoker.errors import ConfigError
 from stoker.replay.prioritized import PrioritizedReplay
 from stoker.replay.sum_tree import SumTree
 from stoker.replay.uniform import UniformReplay
-from stoker.testing.contract import difference
-from stoker.testing.lessons import through_file
+from stoker.testing.contract import difference, through_file
 from stoker.types import EpisodeStatus, Experience
 
 Replay = UniformReplay | PrioritizedReplay

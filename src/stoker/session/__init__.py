@@ -19,14 +19,13 @@ else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
-            "PolicySnapshot": "stoker.session.policies",
-            "ResumePoint": "stoker.session.resume_point",
-            "RunningEpisode": "stoker.session.resume_point",
-            "SessionConfig": "stoker.session.config",
-            "SessionReadings": "stoker.session.readings",
-            "SyncTrainingSession": "stoker.session.sync",
-            "TrainingSession": "stoker.session.training",
-            "stop_on_signals": "stoker.session.signals",
+            "stoker.session.config": "SessionConfig",
+            "stoker.session.policies": "PolicySnapshot",
+            "stoker.session.readings": "SessionReadings",
+            "stoker.session.resume_point": "ResumePoint RunningEpisode",
+            "stoker.session.signals": "stop_on_signals",
+            "stoker.session.sync": "SyncTrainingSession",
+            "stoker.session.training": "TrainingSession",
         },
     )
 

@@ -1,57 +1,63 @@
-"""What an agent promises, as checks to run on your own: ``LearningAgent`` and what it may be besides.
+"""The promises of an agent, as checks to run on your own: ``LearningAgent`` and its optional capabilities.
 
-Each check makes agents with the factory and drives them as a session does, with two actors whose steps are
-interleaved. What they are fed was played once, by an agent of the same factory; so the factory must make
-equal agents (the same seed), with a warm-up shorter than the suite's steps.
+Each check makes agents with the factory and drives them as a session does, with the interleaved steps of two
+actors. An agent of the same factory plays these steps once, so the factory must make equal agents (same seed)
+with a warm-up shorter than the suite's steps.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, cast
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from stoker.agents.protocol import ChecksInput, LearningAgent, PortablePolicy
-from stoker.errors import InvalidExperience, StokerError
-from stoker.testing.agent_saving import (
-    a_deep_copy_is_an_agent_of_its_own,
-    a_foreign_state_is_refused,
-    a_resume_goes_on_bit_equal,
-    policy_extras_survive_a_journal,
-    the_replay_can_be_rebuilt,
-    the_state_loads_with_weights_only,
-)
-from stoker.testing.contract import Check, ContractViolation, brief, difference, named_checks, run_checks
-from stoker.testing.lessons import (
+from stoker.agents.protocol import ChecksInput, LearningAgent, PortablePolicy, RebuildsReplay
+from stoker.errors import ConfigError, InvalidExperience
+from stoker.journal.codec import decode, encode
+from stoker.testing.agent_driving import (
     ACTORS,
-    Lessons,
-    changed,
+    AgentSuite,
     feed,
     greedy,
     is_close,
+    load_state,
+    reshaped,
+    snapshot,
     state_of,
-    through_file,
-    weights_of,
 )
-from stoker.types import ActMode
+from stoker.testing.contract import (
+    Check,
+    Contract,
+    ContractViolation,
+    brief,
+    expect_error,
+    expect_same,
+    run_checks,
+    through_file,
+)
+from stoker.types import ActMode, Experience
 
 __all__ = ["agent_contract", "check_agent"]
+
+_CONTRACT = Contract()
 
 
 def check_agent(
     make_agent: Callable[[], LearningAgent], make_env: Callable[[], Any], *, steps: int = 300
 ) -> None:
-    """Hold an agent against every promise that a session relies on.
+    """Check every promise of an agent that a session relies on.
 
     Args:
-        make_agent: makes the agent, each time the same one: of the same seed and settings.
-        make_env: makes a ``gymnasium.Env`` that it can learn from.
-        steps: how many transitions it is fed; let it be past its warm-up by half of them.
+        make_agent: makes the agent, each time with the same seed and settings.
+        make_env: makes a ``gymnasium.Env`` that the agent can learn from.
+        steps: the number of transitions; the warm-up must end within the first half.
 
     Raises:
         ContractViolation: It names the broken promise, what was seen, and what was expected.
@@ -62,84 +68,39 @@ def check_agent(
 def agent_contract(
     make_agent: Callable[[], LearningAgent], make_env: Callable[[], Any], *, steps: int = 300
 ) -> list[Check]:
-    """The same as a list of named checks, for a test framework to go through."""
-    return named_checks(_CHECKS, Lessons(make_agent, make_env, steps))
+    """The checks of ``check_agent`` as a list, for a test framework."""
+    return _CONTRACT.checks(AgentSuite(make_agent, make_env, steps))
 
 
-# Acting -------------------------------------------------------------------------------------------
+# Acting and learning ------------------------------------------------------------------------------
 
 
-def acts_once_per_observation(lessons: Lessons) -> None:
-    """Act gives one action per observation, each one of the environment's, and as many extras or none."""
-    agent = lessons.make_agent()
+@_CONTRACT.promise
+def acts_once_per_observation(suite: AgentSuite) -> None:
+    """Act gives one action of the action space per observation, and as many policy extras or none."""
+    agent = suite.make_agent()
     for mode in ActMode:
         for count in (1, 2, 5):
-            actions, extras = agent.policy().act(lessons.observations[:count], mode)
+            actions, extras = agent.policy().act(suite.observations[:count], mode)
             if len(actions) != count or (extras is not None and len(extras) != count):
                 seen = f"{len(actions)} actions and {'no' if extras is None else len(extras)} extras"
                 raise ContractViolation(
                     "act answers each observation", f"{seen} for {count}", f"{count} actions"
                 )
             for action in actions:
-                if action not in lessons.action_space:
+                if action not in suite.action_space:
                     raise ContractViolation(
-                        "act gives the environment's actions", brief(action), str(lessons.action_space)
+                        "act gives the environment's actions", brief(action), str(suite.action_space)
                     )
 
 
-def grouping_does_not_change_greedy_actions(lessons: Lessons) -> None:
-    """With EXPLOIT the action depends on its observation alone: not on its place, its company or chance."""
-    agent = lessons.trained()
-    policy, observations = agent.policy(), lessons.observations
-    together = greedy(policy, observations)
-    for name, apart in (
-        ("one by one", [greedy(policy, [observation])[0] for observation in observations]),
-        ("in reverse", greedy(policy, observations[::-1])[::-1]),
-        ("a second time", greedy(policy, observations)),
-    ):
-        for place, (one, other) in enumerate(zip(together, apart, strict=True)):
-            if not is_close(one, other):
-                raise ContractViolation(
-                    "greedy actions do not depend on who else is asked",
-                    f"{brief(other)} when asked {name}, {brief(one)} together, for observation {place}",
-                    "the same action",
-                )
-
-
-def policies_are_copies(lessons: Lessons) -> None:
-    """A policy does not change when the agent learns, nor when another policy is published to."""
-    agent = lessons.make_agent()
-    policy, other = agent.policy(), agent.policy()
-    if cast("Any", policy) is agent:
-        return  # one without parameters may be its own policy
-    before = _acting(policy, lessons)
-    feed(agent, lessons.experiences)
-    if problem := difference(before, _acting(policy, lessons), "policy"):
-        raise ContractViolation("a policy is independent of learning", problem, "as it was before")
-    agent.publish(other)
-    if problem := difference(before, _acting(policy, lessons), "policy"):
-        raise ContractViolation("policies are independent of each other", problem, "as it was before")
-
-
-def publish_brings_a_policy_up_to_date(lessons: Lessons) -> None:
-    """After publish a policy is what a new one would be."""
-    agent = lessons.make_agent()
-    policy = agent.policy()
-    feed(agent, lessons.experiences)
-    agent.publish(policy)
-    if problem := difference(_acting(agent.policy(), lessons), _acting(policy, lessons), "policy"):
-        raise ContractViolation("publish brings a policy up to date", problem, "what policy() gives")
-
-
-# Learning -----------------------------------------------------------------------------------------
-
-
-def counts_total_steps(lessons: Lessons) -> None:
-    """Total_steps grows by the number of transitions observed."""
-    agent = lessons.make_agent()
+@_CONTRACT.promise
+def counts_total_steps(suite: AgentSuite) -> None:
+    """The agent's total_steps grows by the number of transitions observed."""
+    agent = suite.make_agent()
     expected, at = agent.total_steps, 0
     for count in (1, 3, 5):
-        agent.observe(lessons.experiences[at : at + count])
+        agent.observe(suite.experiences[at : at + count])
         at, expected = at + count, expected + count
         if agent.total_steps != expected:
             raise ContractViolation(
@@ -147,212 +108,328 @@ def counts_total_steps(lessons: Lessons) -> None:
             )
 
 
-def learns_and_says_what(lessons: Lessons) -> None:
-    """Learn gives None or finite numbers by name, and does something before the suite's steps are over."""
-    metrics = [said.metrics for said in feed(lessons.make_agent(), lessons.experiences)]
+@_CONTRACT.promise
+def learns_and_reports_metrics(suite: AgentSuite) -> None:
+    """Learn gives None or finite numbers by name, and learns before the suite's steps are over."""
+    metrics = [report.metrics for report in feed(suite.make_agent(), suite.experiences)]
     if all(each is None for each in metrics):
         raise ContractViolation(
-            "learn does an optimization step once the warm-up is over",
+            "learn does an optimization step after the warm-up",
             f"None in all of {len(metrics)} calls",
             "metrics in some: give the suite an agent with a shorter warm-up, or more steps",
         )
     for at, each in enumerate(metrics, 1):
-        if each is not None and (problem := _no_numbers(each)):
-            raise ContractViolation(
-                "learn gives None or finite numbers by name",
-                f"{problem} after step {at}",
-                "a str and a float",
-            )
+        if each is not None:
+            _expect_numbers("learn gives None or finite numbers by name", each, f" after step {at}")
 
 
-def the_same_calls_give_the_same_agent(lessons: Lessons) -> None:
-    """Two equal agents that do the same are equal: all chance comes from their own seeded generators."""
-    one, other = (lessons.play(lessons.make_agent()) for _ in range(2))
-    for what in ("actions", "said", "state"):
-        if problem := difference(getattr(one, what), getattr(other, what), what):
-            raise ContractViolation("equal agents stay equal", problem, "the same, from its own generators")
+@_CONTRACT.promise
+def the_state_loads_with_weights_only(suite: AgentSuite) -> None:
+    """``torch.load(weights_only=True)`` loads the agent's state unchanged."""
+    state = suite.trained().state_dict()
+    expect_same("a state comes back from a file", state, through_file(state), "state")
 
 
-def slices_do_not_matter(lessons: Lessons) -> None:
-    """Observing many transitions at once is observing them one by one."""
-    one, other = lessons.make_agent(), lessons.make_agent()
-    for experience in lessons.experiences:
+@_CONTRACT.promise
+def the_same_calls_give_the_same_agent(suite: AgentSuite) -> None:
+    """Equal agents that get the same calls stay equal: all chance comes from their own seeded generators."""
+    one, other = (suite.play(suite.make_agent()) for _ in range(2))
+    for what in ("actions", "reports", "state"):
+        expect_same(
+            "equal agents stay equal",
+            getattr(one, what),
+            getattr(other, what),
+            what,
+            "the same, from its own generators",
+        )
+
+
+@_CONTRACT.promise
+def grouping_does_not_change_greedy_actions(suite: AgentSuite) -> None:
+    """With EXPLOIT an action depends on its observation alone: not on its place, on others or on chance."""
+    policy, observations = suite.trained().policy(), suite.observations
+    together = greedy(policy, observations)
+    for how, apart in (
+        ("one by one", [greedy(policy, [observation])[0] for observation in observations]),
+        ("in reverse", greedy(policy, observations[::-1])[::-1]),
+        ("a second time", greedy(policy, observations)),
+    ):
+        for place, (one, other) in enumerate(zip(together, apart, strict=True)):
+            if not is_close(one, other):
+                raise ContractViolation(
+                    "a greedy action depends on its observation alone",
+                    f"{brief(other)} when asked {how}, {brief(one)} together, for observation {place}",
+                    "the same action",
+                )
+
+
+@_CONTRACT.promise
+def policies_are_copies(suite: AgentSuite) -> None:
+    """A policy changes neither when the agent learns nor when the agent publishes to another policy."""
+    agent = suite.make_agent()
+    policy, other = agent.policy(), agent.policy()
+    if cast("Any", policy) is agent:
+        return  # an agent without parameters may be its own policy
+    before = snapshot(policy, suite)
+    feed(agent, suite.experiences)
+    expect_same("a policy is independent of learning", before, snapshot(policy, suite), "policy")
+    agent.publish(other)
+    expect_same("policies are independent of each other", before, snapshot(policy, suite), "policy")
+
+
+@_CONTRACT.promise
+def publish_brings_a_policy_up_to_date(suite: AgentSuite) -> None:
+    """After publish a policy equals a new one."""
+    agent = suite.make_agent()
+    policy = agent.policy()
+    feed(agent, suite.experiences)
+    agent.publish(policy)
+    new, published = snapshot(agent.policy(), suite), snapshot(policy, suite)
+    expect_same("publish brings a policy up to date", new, published, "policy", "what policy() gives")
+
+
+@_CONTRACT.promise
+def slices_do_not_matter(suite: AgentSuite) -> None:
+    """Observing many transitions in one call equals observing them one by one."""
+    one, other = suite.make_agent(), suite.make_agent()
+    for experience in suite.experiences:
         one.observe([experience])
-    rest, counts = lessons.experiences, (1, 7, 2, 30)
-    for at in range(len(rest)):
-        count = counts[at % len(counts)]
-        if rest:
-            other.observe(rest[:count])
+    rest, counts = suite.experiences, itertools.cycle((1, 7, 2, 30))
+    while rest:
+        count = next(counts)
+        other.observe(rest[:count])
         rest = rest[count:]
-    if problem := difference(state_of(one), state_of(other), "state"):
-        raise ContractViolation("slices of any length come to the same", problem, "equal states")
+    expect_same(
+        "slices of any length give the same agent", state_of(one), state_of(other), "state", "equal states"
+    )
 
 
 # Episodes -----------------------------------------------------------------------------------------
 
 
-def extras_are_finite_numbers(lessons: Lessons) -> None:
-    """What it has to say of an episode is finite numbers by name, also for an unknown actor."""
-    agent = lessons.trained()
+@_CONTRACT.promise
+def extras_are_finite_numbers(suite: AgentSuite) -> None:
+    """The extras of an episode are finite numbers by name, also for an unknown actor."""
+    agent = suite.trained()
     for actor_id in (*ACTORS, "unknown"):
-        if problem := _no_numbers(agent.episode_extras(actor_id)):
-            raise ContractViolation(
-                "episode_extras gives finite numbers by name", problem, "a str and a float"
-            )
+        _expect_numbers("episode_extras gives finite numbers by name", agent.episode_extras(actor_id))
 
 
-def extras_belong_to_their_actor(lessons: Lessons) -> None:
-    """What it has to say of an actor's episode does not depend on what others got, or whether they begin."""
+@_CONTRACT.promise
+def extras_belong_to_their_actor(suite: AgentSuite) -> None:
+    """The extras of an actor's episode depend neither on the rewards nor on the episodes of other actors."""
     mine, theirs = ACTORS
-    played = lessons.experiences[: max(2, len(lessons.experiences) // 2)]
-    found: list[Any] = []
+    played = suite.experiences[: max(2, len(suite.experiences) // 2)]
+    found: list[list[Any]] = []
     for is_changed in (False, True):
-        agent = lessons.make_agent()
+        agent = suite.make_agent()
+        extras: list[Any] = []
         for experience in played:
             more = 1.0 if is_changed and experience.actor_id == theirs else 0.5
-            agent.observe([changed(experience, reward=experience.reward + more)])
+            agent.observe([replace(experience, reward=experience.reward + more)])
             if experience.status.is_done:
                 if experience.actor_id == mine:
-                    found.append(dict(agent.episode_extras(mine)))
+                    extras.append(dict(agent.episode_extras(mine)))
                 agent.on_episode_start(experience.actor_id)
         if is_changed:
             agent.on_episode_start(theirs)
-        found.append(dict(agent.episode_extras(mine)))
-    half = len(found) // 2
-    if problem := difference(found[:half], found[half:], "extras"):
-        raise ContractViolation(
-            "an actor's extras are its own", f"with other rewards for another actor, {problem}", "the same"
-        )
+        found.append([*extras, dict(agent.episode_extras(mine))])
+    one, other = found
+    expect_same("an actor's extras depend on its own episode", one, other, "with other rewards for another")
 
 
-def beginning_twice_does_no_harm(lessons: Lessons) -> None:
-    """Saying twice in a row that an episode begins is the same as once, also for an unknown actor."""
-    agent = lessons.trained()
+@_CONTRACT.promise
+def beginning_twice_does_no_harm(suite: AgentSuite) -> None:
+    """A second on_episode_start in a row changes nothing, also for an unknown actor."""
+    agent = suite.trained()
     for actor_id in (*ACTORS, "unknown"):
         agent.on_episode_start(actor_id)
         before = state_of(agent)
         agent.on_episode_start(actor_id)
-        if problem := difference(before, state_of(agent), "state"):
-            raise ContractViolation("a second on_episode_start changes nothing", problem, "an equal state")
+        expect_same("a second on_episode_start changes nothing", before, state_of(agent), "state")
 
 
-# What it may be besides ---------------------------------------------------------------------------
+# Saving, restoring, copying -----------------------------------------------------------------------
 
 
-def input_is_checked(lessons: Lessons) -> None:
-    """If it checks its input, it takes what is right, refuses what is not, and is not changed by looking."""
-    agent = lessons.make_agent()
+@_CONTRACT.promise
+def a_resume_is_bit_exact(suite: AgentSuite) -> None:
+    """An agent that is saved at any point and restored continues bit by bit as without a resume."""
+    experiences = suite.experiences
+    points = [*sorted({0, 1, *range(0, len(experiences), max(1, len(experiences) // 6))}), len(experiences)]
+    stretches = [experiences[first:last] for first, last in itertools.pairwise(points)]
+    agent = suite.make_agent()
+    states: list[Any] = [state_of(agent)]
+    expected: list[Any] = []
+    for stretch in stretches:
+        expected.append(_learn_and_explore(agent, stretch, suite))
+        states.append(state_of(agent))
+    for place, (point, state) in enumerate(zip(points, states, strict=True)):
+        resumed = suite.make_agent()
+        load_state(resumed, state)
+        if resumed.total_steps != point:
+            raise ContractViolation(
+                "a resume restores the count", f"total_steps={resumed.total_steps}", str(point)
+            )
+        found = [_learn_and_explore(resumed, stretch, suite) for stretch in stretches[place:]]
+        promise = f"saved after {point} of {len(experiences)} transitions, a resume continues bit by bit"
+        expect_same(promise, expected[place:], found, "then", "the same as without a resume")
+        expect_same(promise, states[-1], state_of(resumed), "state", "the same as without a resume")
+
+
+@_CONTRACT.promise
+def a_deep_copy_is_independent(suite: AgentSuite) -> None:
+    """If copy.deepcopy copies the agent, it learns and acts as the agent would, with its own weights."""
+    first, second = suite.halves
+    agent, uncopied = suite.make_agent(), suite.make_agent()
+    for each in (agent, uncopied):
+        feed(each, first)
+    try:
+        copied = copy.deepcopy(agent)
+    except Exception:  # noqa: BLE001 - an agent that cannot be copied may raise any error
+        return
+    before, policy = state_of(agent), copied.policy()
+    reports, expected = feed(copied, second), feed(uncopied, second)
+    copied.publish(policy)
+    for what, one, other in (
+        ("reports", expected, reports),
+        ("state", state_of(uncopied), state_of(copied)),
+        ("policy", snapshot(uncopied.policy(), suite), snapshot(policy, suite)),
+    ):
+        expect_same(
+            "a deep copy continues bit by bit", one, other, what, "the same, or an error from copying"
+        )
+    expect_same("an agent does not learn with its copy", before, state_of(agent), "state")
+
+
+@_CONTRACT.promise
+def a_foreign_state_is_refused(suite: AgentSuite) -> None:
+    """The state of another kind of agent, or of other shapes, is a ConfigError and changes nothing."""
+    agent = suite.trained()
+    before = state_of(agent)
+    foreign: list[tuple[str, Any]] = [("of another agent", {"agent": "of another kind"})]
+    if (other_shape := reshaped(before["agent"])) is not None:
+        foreign.append(("with a tensor of another shape", other_shape))
+    for what, state in foreign:
+        expect_error(
+            f"a state {what} is refused", ConfigError, lambda state=state: agent.load_state_dict(state)
+        )
+        expect_same(f"a refused state {what} changes nothing", before, state_of(agent), "state")
+
+
+@_CONTRACT.promise
+def policy_extras_survive_a_journal(suite: AgentSuite) -> None:
+    """Policy extras can be written to a journal, and the agent learns the same from them when read back."""
+    read = [
+        replace(experience, policy_extras=decode(encode(experience.policy_extras, "policy_extras")))
+        for experience in suite.experiences
+    ]
+    one, other = suite.make_agent(), suite.make_agent()
+    reports, again = feed(one, suite.experiences), feed(other, read)
+    promise = "an agent learns the same from policy extras of a journal"
+    expect_same(promise, reports, again, "reports")
+    expect_same(promise, state_of(one), state_of(other), "state")
+
+
+# Optional capabilities ----------------------------------------------------------------------------
+
+
+@_CONTRACT.promise
+def the_replay_can_be_rebuilt(suite: AgentSuite) -> None:
+    """With ``RebuildsReplay``: observing the same transitions again gives the same replay."""
+    agent, rebuilt = suite.make_agent(), suite.make_agent()
+    if not isinstance(agent, RebuildsReplay) or not isinstance(rebuilt, RebuildsReplay):
+        return
+    point = through_file(agent.rebuild_point())
+    feed(agent, suite.experiences)
+    reference = through_file(agent.replay_reference())
+    rebuilt.begin_rebuild(point, reference)
+    for experience in suite.experiences:
+        rebuilt.observe([experience])
+        if experience.status.is_done:
+            rebuilt.on_episode_start(experience.actor_id)
+    rebuilt.load_state_dict(through_file(agent.state_dict()))
+    rebuilt.end_rebuild(reference)
+    expect_same(
+        "a replay is rebuilt by observing again", state_of(agent), state_of(rebuilt), "state", "equal replays"
+    )
+
+
+@_CONTRACT.promise
+def input_is_checked(suite: AgentSuite) -> None:
+    """With ``ChecksInput``: checks accept valid input, refuse NaN and wrong shapes, and change nothing."""
+    agent = suite.make_agent()
     if not isinstance(agent, ChecksInput):
         return
     before = state_of(agent)
-    for experience in lessons.experiences:
+    for experience in suite.experiences:
         agent.check_experience(experience)
         agent.check_observation(experience.observation)
-    good = lessons.experiences[0]
-    for what, spoilt in _spoilt(good.observation):
-        for where, check in (
-            ("check_observation", lambda bad=spoilt: agent.check_observation(bad)),
-            ("check_experience", lambda bad=spoilt: agent.check_experience(changed(good, observation=bad))),
-            (
-                "check_experience",
-                lambda bad=spoilt: agent.check_experience(changed(good, next_observation=bad)),
-            ),
-        ):
-            try:
-                check()
-            except InvalidExperience:
-                continue
-            except StokerError as error:
-                raise ContractViolation(
-                    f"{where} refuses {what}", brief(error), "InvalidExperience"
-                ) from error
-            raise ContractViolation(f"{where} refuses {what}", "nothing was raised", "InvalidExperience")
-    if problem := difference(before, state_of(agent), "state"):
-        raise ContractViolation("checking changes nothing", problem, "an equal state")
+    valid = suite.experiences[0]
+    for what, invalid in _invalid_like(valid.observation):
+        calls: list[tuple[Callable[[Any], None], Any]] = [
+            (agent.check_observation, invalid),
+            (agent.check_experience, replace(valid, observation=invalid)),
+            (agent.check_experience, replace(valid, next_observation=invalid)),
+        ]
+        for check, value in calls:
+            promise = f"{check.__name__} refuses {what}"
+            expect_error(promise, InvalidExperience, lambda check=check, value=value: check(value))
+    expect_same("checking changes nothing", before, state_of(agent), "state")
 
 
-def portable_policies_travel(lessons: Lessons) -> None:
-    """If its policy is portable, forks are independent, and weights make one act as another."""
-    agent = lessons.make_agent()
+@_CONTRACT.promise
+def portable_policies_travel(suite: AgentSuite) -> None:
+    """With ``PortablePolicy``: forks and copies are independent, and act by the weights that they load."""
+    agent = suite.make_agent()
     policy = agent.policy()
     if not isinstance(policy, PortablePolicy):
         return
     ForkingPickler.dumps(policy)
-    copied = copy.deepcopy(policy)  # as a pickle is made and read
+    copied = copy.deepcopy(policy)  # by the same methods as pickling
     before = state_of(agent)
     fork, twin = policy.fork(11), policy.fork(11)
-    explored = [list(each.act(lessons.observations, ActMode.EXPLORE)[0]) for each in (fork, twin)]
-    if problem := difference(explored[0], explored[1], "actions"):
-        raise ContractViolation("forks of one seed explore alike", problem, "the same actions")
-    if problem := difference(before, state_of(agent), "state"):
-        raise ContractViolation("a fork draws from its own generator", problem, "the agent as before")
+    one, other = (list(each.act(suite.observations, ActMode.EXPLORE)[0]) for each in (fork, twin))
+    expect_same("forks of one seed explore alike", one, other, "actions")
+    expect_same("a fork draws from its own generator", before, state_of(agent), "state")
     old = policy.weights()
     kept = through_file(old)
-    feed(agent, lessons.experiences)
+    feed(agent, suite.experiences)
     agent.publish(policy)
-    if problem := difference(kept, old, "weights"):
-        raise ContractViolation("weights are of their own memory", problem, "as they were when given")
-    if problem := difference(kept, fork.weights(), "weights"):
-        raise ContractViolation("a fork is independent of its policy", problem, "as it was when made")
+    expect_same("weights() gives copies", kept, old, "weights", "the weights at the time of the call")
+    expect_same("a fork is independent of its policy", kept, fork.weights(), "weights")
     fork.load_weights(through_file(policy.weights()))
-    if problem := difference(policy.weights(), fork.weights(), "weights"):
-        raise ContractViolation("load_weights takes what weights gave", problem, "the same weights")
+    expect_same("load_weights takes what weights() gave", policy.weights(), fork.weights(), "weights")
     copied.load_weights(through_file(policy.weights()))
-    for name, other in (("a fork", fork), ("a copied policy", copied)):
-        if problem := difference(_acting(policy, lessons), _acting(other, lessons), "policy"):
-            raise ContractViolation(
-                f"with its weights {name} acts as the policy", problem, "the same actions"
-            )
+    for name, each in (("a fork", fork), ("a copied policy", copied)):
+        promise = f"with its weights {name} acts as the policy"
+        expect_same(promise, snapshot(policy, suite), snapshot(each, suite), "policy")
 
 
-_CHECKS = [
-    acts_once_per_observation,
-    counts_total_steps,
-    learns_and_says_what,
-    the_state_loads_with_weights_only,
-    the_same_calls_give_the_same_agent,
-    grouping_does_not_change_greedy_actions,
-    policies_are_copies,
-    publish_brings_a_policy_up_to_date,
-    slices_do_not_matter,
-    extras_are_finite_numbers,
-    extras_belong_to_their_actor,
-    beginning_twice_does_no_harm,
-    a_resume_goes_on_bit_equal,
-    a_deep_copy_is_an_agent_of_its_own,
-    a_foreign_state_is_refused,
-    policy_extras_survive_a_journal,
-    the_replay_can_be_rebuilt,
-    input_is_checked,
-    portable_policies_travel,
-]
-
-
-def _acting(policy: Any, lessons: Lessons) -> dict[str, Any]:
-    """All of a policy that can be looked at: its weights, and what it would do."""
-    return {"weights": weights_of(policy), "actions": greedy(policy, lessons.observations)}
-
-
-def _no_numbers(values: Any) -> str | None:
-    """What is wrong with finite numbers by name; None: nothing."""
+def _expect_numbers(promise: str, values: Any, when: str = "") -> None:
     if not isinstance(values, Mapping):
-        return brief(values)
+        raise ContractViolation(promise, f"{brief(values)}{when}", "a mapping")
     for key, value in cast("Mapping[Any, Any]", values).items():
-        if not isinstance(key, str) or isinstance(value, bool) or not isinstance(value, int | float):
-            return f"{key!r}: {brief(value)}"
-        if not math.isfinite(value):
-            return f"{key!r}: {value}"
-    return None
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not isinstance(key, str) or not is_number or not math.isfinite(value):
+            raise ContractViolation(promise, f"{key!r}: {brief(value)}{when}", "a str and a finite number")
 
 
-def _spoilt(observation: Any) -> Sequence[tuple[str, Any]]:
-    """Observations that are none, with what is wrong with them; nothing for those that are no arrays."""
+def _learn_and_explore(agent: LearningAgent, experiences: Sequence[Experience], suite: AgentSuite) -> Any:
+    """The agent's reports, and its exploring actions then, which advance its generator."""
+    reports = feed(agent, experiences)
+    explored = agent.policy().act(suite.observations, ActMode.EXPLORE)[0]
+    return {"reports": reports, "explored": list(explored)}
+
+
+def _invalid_like(observation: Any) -> Sequence[tuple[str, Any]]:
+    """Invalid observations, each with its fault; none for those that are not arrays."""
     if not isinstance(observation, np.ndarray):
         return []
     array = cast("NDArray[Any]", observation)
-    spoilt: list[tuple[str, Any]] = [("another shape", np.zeros((*array.shape, 2), array.dtype))]
+    invalid: list[tuple[str, Any]] = [("another shape", np.zeros((*array.shape, 2), array.dtype))]
     if array.dtype.kind == "f" and array.size:
         nan = array.copy()
         nan.flat[0] = np.nan
-        spoilt.append(("NaN", nan))
-    return spoilt
+        invalid.append(("NaN", nan))
+    return invalid

@@ -1,33 +1,41 @@
-"""What a contract suite is made of: named checks, and the error that says which promise was broken.
+"""The parts of every contract suite: named checks, and the error that names a broken promise.
 
-A suite is a list of checks, and each is a plain function: call it, hand it to any test framework, or run all
-of them with ``run_checks``. The order does not matter, and none needs another.
+A suite is a list of checks, and each check is a plain function: call it, hand it to any test framework, or
+run all of them with ``run_checks``. The checks are independent of each other and of their order.
 """
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-__all__ = ["Check", "ContractViolation", "brief", "difference", "named_checks", "run_checks"]
+__all__ = [
+    "Check",
+    "Contract",
+    "ContractViolation",
+    "brief",
+    "difference",
+    "expect_error",
+    "expect_same",
+    "run_checks",
+    "through_file",
+]
+
+_Function = TypeVar("_Function", bound=Callable[..., None])
 
 
 class ContractViolation(AssertionError):
-    """A promise was broken.
-
-    Args:
-        promise: what was promised.
-        seen: what was seen instead.
-        expected: what would have kept it.
+    """A part does not keep a promise.
 
     Attributes:
-        check: the name of the check that found it; "" as long as none did.
-        promise: as given.
-        seen: as given.
-        expected: as given.
+        check: the name of the check that found it; "" outside a check.
+        promise: the promise.
+        seen: what the part did.
+        expected: what would have kept the promise.
     """
 
     def __init__(self, promise: str, seen: str, expected: str) -> None:
@@ -46,35 +54,46 @@ class Check(NamedTuple):
     """One promise of a contract.
 
     Attributes:
-        name: what it is called, such as ``resume_goes_on_bit_equal``.
-        run: holds the promise against what the suite was given.
+        name: for example ``a_resume_is_bit_exact``.
+        run: raises ``ContractViolation`` if the part breaks the promise.
     """
 
     name: str
     run: Callable[[], None]
 
 
-def named_checks(functions: Sequence[Callable[..., None]], *args: Any) -> list[Check]:
-    """A check of each function: called with the arguments, named as it is, promising its docstring."""
-    return [Check(function.__name__, _named(function, args)) for function in functions]
+class Contract:
+    """The promises of one kind of part, each a function whose docstring says what is promised."""
+
+    def __init__(self) -> None:
+        self._promises: list[Callable[..., None]] = []
+
+    def promise(self, function: _Function) -> _Function:
+        """Add a promise: the decorated function."""
+        self._promises.append(function)
+        return function
+
+    def checks(self, suite: Any) -> list[Check]:
+        """One check for each promise, which calls its function with the suite."""
+        return [Check(promise.__name__, _check(promise, suite)) for promise in self._promises]
 
 
 def run_checks(checks: Iterable[Check]) -> None:
-    """Run them in order, up to the first that fails.
+    """Run the checks in order, up to the first that fails.
 
     Raises:
-        ContractViolation: A promise is broken.
+        ContractViolation: The part breaks a promise.
     """
     for check in checks:
         check.run()
 
 
-def _named(function: Callable[..., None], args: tuple[Any, ...]) -> Callable[[], None]:
+def _check(function: Callable[..., None], suite: Any) -> Callable[[], None]:
     promise = (function.__doc__ or "").strip().splitlines()[0]
 
     def run() -> None:
         try:
-            function(*args)
+            function(suite)
         except ContractViolation as violation:
             violation.check = function.__name__
             raise
@@ -87,16 +106,51 @@ def _named(function: Callable[..., None], args: tuple[Any, ...]) -> Callable[[],
     return run
 
 
+def expect_same(promise: str, one: Any, other: Any, where: str, expected: str = "the same") -> None:
+    """Raise ``ContractViolation`` with the first place where two values differ.
+
+    Args:
+        promise: the promise that a difference breaks.
+        one: the value as it should be.
+        other: the value as it is.
+        where: what the values are, for example ``"state"``.
+        expected: what would have kept the promise.
+    """
+    if problem := difference(one, other, where):
+        raise ContractViolation(promise, problem, expected)
+
+
+def expect_error(promise: str, kind: type[Exception], call: Callable[[], Any]) -> None:
+    """Raise ``ContractViolation`` unless the call raises an error of this kind."""
+    try:
+        call()
+    except kind:
+        return
+    except Exception as error:
+        raise ContractViolation(promise, f"{type(error).__name__}: {error}", kind.__name__) from error
+    raise ContractViolation(promise, "nothing was raised", kind.__name__)
+
+
+def through_file(state: Any) -> Any:
+    """The state after ``torch.save`` and ``torch.load(weights_only=True)``: an independent copy."""
+    import torch  # late: fakes and suites of environments do without it
+
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
 def brief(value: Any) -> str:
-    """A value in a message: its type, and not pages of it."""
+    """A value and its type, short enough for a message."""
     text = " ".join(repr(value).split())
     return f"{text if len(text) <= 100 else text[:97] + '...'} ({type(value).__name__})"
 
 
 def difference(one: Any, other: Any, where: str = "") -> str | None:
-    """Where two values differ, and how, to the bit; None where they do not.
+    """The first place where two values differ, and how; None if they are equal to the bit.
 
-    Values are numbers, texts, None, arrays, tensors, and containers of these. NaN equals NaN.
+    Values are numbers, strings, None, arrays, tensors, and containers of these. NaN equals NaN.
     """
     here = where or "the whole"
     if isinstance(one, Mapping) and isinstance(other, Mapping):

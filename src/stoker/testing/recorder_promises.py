@@ -1,7 +1,7 @@
-"""What a recorder promises, as checks to run on your own: it is opened, written, flushed and closed.
+"""The promises of a recorder, as checks to run on your own: open, write, flush, close.
 
-The suite calls it as ``Recording`` does: from one thread, with checked records. What a
-recorder made of them only its own test can say: hand in ``read`` to have the numbers compared.
+The suite calls a recorder as ``Recording`` does: from one thread, with checked records. Give it ``read`` to
+compare the recorded numbers.
 """
 
 from __future__ import annotations
@@ -14,27 +14,29 @@ import numpy as np
 
 from stoker.recorders.protocol import Outcome, Recorder, RunContext
 from stoker.recorders.values import Histogram, Image, Value, checked_record
-from stoker.testing.contract import Check, ContractViolation, brief, difference, named_checks, run_checks
+from stoker.testing.contract import Check, Contract, ContractViolation, brief, expect_same, run_checks
 
 __all__ = ["check_recorder", "recorder_contract"]
 
 Read = Callable[[], Sequence[tuple[int, Mapping[str, float]]]]
-"""What a recorder has recorded: step and numbers of each record, in order."""
+"""Gives the step and the numbers of each record, in order."""
+
+_CONTRACT = Contract()
 
 
 class _Suite(NamedTuple):
-    """What the checks share."""
+    """The arguments of ``recorder_contract``."""
 
     factory: Callable[[], Recorder]
     read: Read | None
 
 
 def check_recorder(make_recorder: Callable[[], Recorder], *, read: Read | None = None) -> None:
-    """Check a recorder for everything that ``Recording`` relies on.
+    """Check every promise of a recorder that ``Recording`` relies on.
 
     Args:
-        make_recorder: makes one. Each records to its own place, or to where the one before did.
-        read: gives the numbers that the recorder made last has recorded; None: they are not looked at.
+        make_recorder: makes a recorder, with its own destination or with that of the one before.
+        read: gives the numbers of the recorder made last; None: they are not compared.
 
     Raises:
         ContractViolation: It names the broken promise, what was seen, and what was expected.
@@ -43,22 +45,24 @@ def check_recorder(make_recorder: Callable[[], Recorder], *, read: Read | None =
 
 
 def recorder_contract(make_recorder: Callable[[], Recorder], *, read: Read | None = None) -> list[Check]:
-    """The same as a list of named checks, for a test framework to go through."""
-    return named_checks(_CHECKS, _Suite(make_recorder, read))
+    """The checks of ``check_recorder`` as a list, for a test framework."""
+    return _CONTRACT.checks(_Suite(make_recorder, read))
 
 
 # Promises -----------------------------------------------------------------------------------------
 
 
+@_CONTRACT.promise
 def has_a_name(suite: _Suite) -> None:
-    """It has a name that messages can call it by."""
+    """The recorder has a name for messages."""
     name: Any = getattr(suite.factory(), "name", None)
     if not isinstance(name, str) or not name:
-        raise ContractViolation("a recorder has a name", brief(name), "a str with something in it")
+        raise ContractViolation("a recorder has a name", brief(name), "a str that is not empty")
 
 
+@_CONTRACT.promise
 def takes_each_kind_of_value(suite: _Suite) -> None:
-    """Each kind of value that a record may hold is recorded or left out, and none is an error."""
+    """Each kind of value that a record may hold is recorded or left out; none is an error."""
     recorder = _opened(suite)
     for at, (kind, value) in enumerate(_values().items()):
         try:
@@ -67,45 +71,44 @@ def takes_each_kind_of_value(suite: _Suite) -> None:
             raise ContractViolation(
                 "write takes each kind of value", f"{kind}: {type(error).__name__}: {error}", "no error"
             ) from error
-    recorder.flush()
-    recorder.close("finished")
+    _finish(recorder)
 
 
+@_CONTRACT.promise
 def takes_records_of_many_and_of_none(suite: _Suite) -> None:
-    """Names may come and go from record to record, a step may come again, and a record may be empty."""
+    """Names may differ between records, a step may repeat, and a record may be empty."""
     recorder = _opened(suite)
     for step, names in ((1, "ab"), (1, "ab"), (2, "c"), (5, ""), (1_000_000_000_000, "abc")):
         recorder.write(step, checked_record({f"some/{name}": float(step) for name in names}))
-    recorder.flush()
-    recorder.close("finished")
+    _finish(recorder)
 
 
+@_CONTRACT.promise
 def leaves_what_it_is_given_as_it_was(suite: _Suite) -> None:
-    """A record is not changed by writing it."""
+    """Writing a record does not change it."""
     recorder = _opened(suite)
     record = checked_record({"train/loss": 0.5, "train/values": np.arange(6.0).reshape(2, 3)})
     before = {
         key: np.copy(value) if isinstance(value, np.ndarray) else value for key, value in record.items()
     }
     recorder.write(3, record)
-    recorder.flush()
-    recorder.close("finished")
-    if problem := difference(before, record, "record"):
-        raise ContractViolation("a record stays as it was", problem, "the same")
+    _finish(recorder)
+    expect_same("write leaves a record as it was", before, record, "record")
 
 
+@_CONTRACT.promise
 def flushes_at_any_time(suite: _Suite) -> None:
-    """Flush may come before anything was written, and twice in a row."""
+    """Flush may come before the first record, and twice in a row."""
     recorder = _opened(suite)
     recorder.flush()
     recorder.write(1, checked_record({"train/loss": 0.5}))
     recorder.flush()
-    recorder.flush()
-    recorder.close("finished")
+    _finish(recorder)
 
 
+@_CONTRACT.promise
 def may_be_opened_again(suite: _Suite) -> None:
-    """After something went wrong it is opened again, and goes on; so does one of a resumed run."""
+    """A recorder can be opened again after a failure, and for a resumed run."""
     recorder = _opened(suite)
     recorder.write(1, checked_record({"train/loss": 0.5}))
     recorder.open(_context())
@@ -115,18 +118,19 @@ def may_be_opened_again(suite: _Suite) -> None:
     resumed = suite.factory()
     resumed.open(_context(resumed=True, total_steps=2))
     resumed.write(3, checked_record({"train/loss": 0.3}))
-    resumed.flush()
-    resumed.close("finished")
+    _finish(resumed)
 
 
+@_CONTRACT.promise
 def closes_with_each_outcome(suite: _Suite) -> None:
-    """Close takes each way in which a run may end, also with nothing written."""
+    """Close takes each outcome of a run, also without a record."""
     for outcome in get_args(Outcome):
         _opened(suite).close(outcome)
 
 
+@_CONTRACT.promise
 def needs_no_directory_and_takes_any_params(suite: _Suite) -> None:
-    """The context may be without a directory, and its params of each plain kind."""
+    """The context may have no directory, and params of each plain type."""
     recorder = suite.factory()
     recorder.open(_context(params={"a": 1, "b/c": 0.5, "d": "text", "e": True, "f": None}, tags={"g": "h"}))
     recorder.write(1, checked_record({"train/loss": 0.5}))
@@ -134,8 +138,9 @@ def needs_no_directory_and_takes_any_params(suite: _Suite) -> None:
     recorder.close("failed")
 
 
+@_CONTRACT.promise
 def records_the_numbers_in_order(suite: _Suite) -> None:
-    """What was flushed can be read: each number under its name, at its step, in order."""
+    """Flushed numbers can be read, each under its name, at its step, in order."""
     if suite.read is None:
         return
     recorder = _opened(suite)
@@ -159,23 +164,15 @@ def records_the_numbers_in_order(suite: _Suite) -> None:
             )
 
 
-_CHECKS = [
-    has_a_name,
-    takes_each_kind_of_value,
-    takes_records_of_many_and_of_none,
-    leaves_what_it_is_given_as_it_was,
-    flushes_at_any_time,
-    may_be_opened_again,
-    closes_with_each_outcome,
-    needs_no_directory_and_takes_any_params,
-    records_the_numbers_in_order,
-]
-
-
 def _opened(suite: _Suite) -> Recorder:
     recorder = suite.factory()
     recorder.open(_context())
     return recorder
+
+
+def _finish(recorder: Recorder) -> None:
+    recorder.flush()
+    recorder.close("finished")
 
 
 def _context(**settings: Any) -> RunContext:

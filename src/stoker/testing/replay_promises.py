@@ -1,7 +1,6 @@
-"""What a replay promises, as checks to run on your own: what it keeps, what it draws, what it saves.
+"""The promises of a replay memory, as checks to run on your own: storing, sampling, saving.
 
-The transitions that it is given are numbered, and tell their number in every column: so it shows whether
-the parts of a transition stay together.
+The suite numbers its transitions and writes the number into every column, so that a mixed-up row shows.
 """
 
 from __future__ import annotations
@@ -13,28 +12,37 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from stoker.errors import ConfigError
-from stoker.testing.contract import Check, ContractViolation, brief, difference, named_checks, run_checks
-from stoker.testing.lessons import through_file
+from stoker.testing.contract import (
+    Check,
+    Contract,
+    ContractViolation,
+    brief,
+    expect_error,
+    expect_same,
+    run_checks,
+    through_file,
+)
 from stoker.types import EpisodeStatus, Experience
 
 __all__ = ["SampledReplay", "check_replay", "replay_contract"]
 
+_CONTRACT = Contract()
 _CAPACITY = 8
 _DRAWS = 80
-"""Batches that are drawn where all of what is held should turn up: missing one by chance is out of reach."""
+"""Enough batches to draw every transition: the chance to miss one is negligible."""
 
 
 class SampledReplay(Protocol):
-    """What the suite asks of a replay: what ``UniformReplay`` has."""
+    """The methods that the suite calls, as ``UniformReplay`` has them."""
 
     @property
     def capacity(self) -> int:
-        """How many transitions it can hold."""
+        """The most transitions that it can hold."""
         ...
 
     @property
     def n_added(self) -> int:
-        """How many transitions were ever added."""
+        """The number of transitions ever added."""
         ...
 
     def __len__(self) -> int: ...
@@ -44,30 +52,30 @@ class SampledReplay(Protocol):
         ...
 
     def extend(self, experiences: Sequence[Experience], /) -> None:
-        """Copy transitions in, in their order."""
+        """Copy transitions in, in order."""
         ...
 
     def sample(self, batch_size: int, /) -> Any:
-        """Draw transitions; the columns of a ``Batch``, as attributes."""
+        """Draw transitions; their columns are attributes, as in ``Batch``."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """All that it needs to go on."""
+        """The whole state."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Become what ``state_dict`` described."""
+        """Restore a state."""
         ...
 
 
 class _Suite(NamedTuple):
-    """What the checks share."""
+    """The arguments of ``replay_contract``."""
 
     factory: Callable[[int, int], SampledReplay]
     shape: tuple[int, ...]
 
     def numbered(self, numbers: Iterable[int]) -> list[Experience]:
-        """The transitions of these numbers."""
+        """The transitions with these numbers."""
         statuses = list(EpisodeStatus)
         return [
             Experience(
@@ -81,7 +89,7 @@ class _Suite(NamedTuple):
         ]
 
     def filled(self, count: int, capacity: int = _CAPACITY, seed: int = 0) -> SampledReplay:
-        """A replay that was given the first transitions."""
+        """A replay with this many transitions added."""
         replay = self.factory(capacity, seed)
         replay.extend(self.numbered(range(count)))
         return replay
@@ -90,10 +98,10 @@ class _Suite(NamedTuple):
 def check_replay(
     make_replay: Callable[[int, int], SampledReplay], *, observation_shape: Sequence[int] = (2,)
 ) -> None:
-    """Hold a replay against everything that a learner relies on.
+    """Check every promise of a replay that a learner relies on.
 
     Args:
-        make_replay: makes one of a capacity and a seed, for float32 observations and Discrete actions.
+        make_replay: makes a replay from a capacity and a seed, for float32 observations and Discrete actions.
         observation_shape: the shape of one observation.
 
     Raises:
@@ -105,15 +113,16 @@ def check_replay(
 def replay_contract(
     make_replay: Callable[[int, int], SampledReplay], *, observation_shape: Sequence[int] = (2,)
 ) -> list[Check]:
-    """The same as a list of named checks, for a test framework to go through."""
-    return named_checks(_CHECKS, _Suite(make_replay, tuple(observation_shape)))
+    """The checks of ``check_replay`` as a list, for a test framework."""
+    return _CONTRACT.checks(_Suite(make_replay, tuple(observation_shape)))
 
 
 # Promises -----------------------------------------------------------------------------------------
 
 
+@_CONTRACT.promise
 def counts_what_it_holds(suite: _Suite) -> None:
-    """It holds what was added, up to its capacity, and counts all that ever was."""
+    """The replay counts what it holds, up to its capacity, and all that was ever added."""
     replay = suite.factory(_CAPACITY, 0)
     for number, experience in enumerate(suite.numbered(range(3 * _CAPACITY)), 1):
         replay.add(experience)
@@ -126,19 +135,21 @@ def counts_what_it_holds(suite: _Suite) -> None:
             )
 
 
+@_CONTRACT.promise
 def draws_all_that_it_holds_and_nothing_else(suite: _Suite) -> None:
-    """Before it is full, it draws what was added; then the newest: the oldest makes way."""
+    """The replay draws the newest transitions, up to its capacity, and no others."""
     for count in (1, 3, _CAPACITY, _CAPACITY + 3, 4 * _CAPACITY - 1):
         expected = set(range(max(0, count - _CAPACITY), count))
         found = {int(number) for number in _rewards(suite.filled(count))}
         if found != expected:
             raise ContractViolation(
-                "the newest transitions are drawn, and only they",
+                "the newest transitions are drawn, and no others",
                 f"numbers {sorted(found)} of {count} added with capacity {_CAPACITY}",
                 str(sorted(expected)),
             )
 
 
+@_CONTRACT.promise
 def the_parts_of_a_transition_stay_together(suite: _Suite) -> None:
     """Each row has the observation, action, reward and next observation of one transition."""
     replay = suite.filled(2 * _CAPACITY - 3)
@@ -165,8 +176,9 @@ def the_parts_of_a_transition_stay_together(suite: _Suite) -> None:
                 )
 
 
+@_CONTRACT.promise
 def masks_are_zero_for_terminated_alone(suite: _Suite) -> None:
-    """The bootstrap mask is 0 where the episode terminated, and 1 where it goes on or was truncated."""
+    """The bootstrap mask is 0 where the episode terminated, and 1 where it continues or was truncated."""
     replay = suite.filled(_CAPACITY)
     for _ in range(4):
         columns = _columns(replay.sample(_CAPACITY))
@@ -174,12 +186,15 @@ def masks_are_zero_for_terminated_alone(suite: _Suite) -> None:
             status = suite.numbered([int(number)])[0].status
             if mask != status.bootstrap_mask:
                 raise ContractViolation(
-                    "masks tell terminated from truncated", f"{mask} for {status}", str(status.bootstrap_mask)
+                    "masks distinguish terminated from truncated",
+                    f"{mask} for {status}",
+                    str(status.bootstrap_mask),
                 )
 
 
+@_CONTRACT.promise
 def extending_is_adding_one_by_one(suite: _Suite) -> None:
-    """Extend comes to the same as adding each in order, also beyond the capacity."""
+    """Extend equals adding each transition in order, also beyond the capacity."""
     for counts in ((3, 4), (_CAPACITY - 1, 3), (2, 2 * _CAPACITY + 1), (0, 5)):
         one, other = suite.factory(_CAPACITY, 0), suite.factory(_CAPACITY, 0)
         experiences = suite.numbered(range(sum(counts)))
@@ -187,12 +202,13 @@ def extending_is_adding_one_by_one(suite: _Suite) -> None:
             one.add(experience)
         other.extend(experiences[: counts[0]])
         other.extend(experiences[counts[0] :])
-        if problem := difference(_state(one), _state(other), "state"):
-            raise ContractViolation(f"extending by {counts} is adding one by one", problem, "equal states")
+        promise = f"extending by {counts} equals adding one by one"
+        expect_same(promise, _state(one), _state(other), "state", "equal states")
 
 
+@_CONTRACT.promise
 def what_is_added_is_copied(suite: _Suite) -> None:
-    """What is done to an array after it was added, or to a batch after it was drawn, does not show."""
+    """Changing an array after it was added, or a batch after it was drawn, does not change the replay."""
     replay = suite.factory(_CAPACITY, 0)
     experiences = suite.numbered(range(_CAPACITY))
     replay.extend(experiences[1:])
@@ -201,38 +217,37 @@ def what_is_added_is_copied(suite: _Suite) -> None:
     for experience in experiences:
         experience.observation[...] = -1.0
         experience.next_observation[...] = -1.0
-    if problem := difference(before, _state(replay), "state"):
-        raise ContractViolation("what is added is copied", problem, "as it was added")
+    expect_same("what is added is copied", before, _state(replay), "state")
     batch = replay.sample(_CAPACITY)
-    held = _without_generators(replay)
+    stored = _columns_of_state(replay)
     for name in _COLUMNS:
         getattr(batch, name)[...] = -1
-    if problem := difference(held, _without_generators(replay), "state"):
-        raise ContractViolation("a batch is the learner's own", problem, "a replay as it was")
+    expect_same("a batch is a copy", stored, _columns_of_state(replay), "state")
 
 
+@_CONTRACT.promise
 def the_seed_decides_what_is_drawn(suite: _Suite) -> None:
     """The same transitions, calls and seed give the same batches; another seed gives others."""
     one, same, other = (_rewards(suite.filled(_CAPACITY, seed=seed), 3) for seed in (3, 3, 4))
     if not np.array_equal(one, same):
-        raise ContractViolation("one seed, one sequence of batches", "another one", "the same batches")
+        raise ContractViolation("one seed gives one sequence of batches", "another one", "the same batches")
     if np.array_equal(one, other):
-        raise ContractViolation("another seed draws otherwise", "the same batches", "others")
+        raise ContractViolation("another seed gives other batches", "the same batches", "others")
 
 
+@_CONTRACT.promise
 def what_cannot_be_drawn_is_refused(suite: _Suite) -> None:
-    """Drawing none, or more than are held, is a ConfigError and changes nothing."""
+    """Drawing none, or more than the replay holds, is a ConfigError and changes nothing."""
     for count, batch_size in ((0, 1), (3, 0), (3, -1), (3, 4)):
         replay = suite.filled(count)
-        before = _state(replay)
-        what = f"sampling {batch_size} of {count}"
-        _is_refused(what, lambda replay=replay, size=batch_size: replay.sample(size))
-        if problem := difference(before, _state(replay), "state"):
-            raise ContractViolation(f"{what} changes nothing", problem, "an equal state")
+        _expect_refused(
+            f"sampling {batch_size} of {count}", replay, lambda r=replay, size=batch_size: r.sample(size)
+        )
 
 
-def a_resume_draws_bit_equal(suite: _Suite) -> None:
-    """A replay that loaded a state draws, takes in and makes way as the one that gave it."""
+@_CONTRACT.promise
+def a_resume_draws_the_same_batches(suite: _Suite) -> None:
+    """A replay that loaded a state holds, draws and drops the same as the one that gave it."""
     for count in (0, 3, _CAPACITY, 2 * _CAPACITY + 3):
         replay = suite.filled(count, seed=5)
         if count:
@@ -247,56 +262,37 @@ def a_resume_draws_bit_equal(suite: _Suite) -> None:
             each.extend(suite.numbered(range(count, count + 3)))
         for _ in range(3):
             drawn, again = (_columns(each.sample(len(each))) for each in (replay, resumed))
-            if problem := difference(drawn, again, "batch"):
-                raise ContractViolation(
-                    f"with {count} transitions, a resume goes on bit by bit", problem, "the same batches"
-                )
+            expect_same(f"with {count} transitions, a resume continues bit by bit", drawn, again, "batch")
 
 
-def a_deep_copy_is_a_replay_of_its_own(suite: _Suite) -> None:
-    """If copy.deepcopy takes it, the copy draws and takes in as the replay would, in its own memory."""
+@_CONTRACT.promise
+def a_deep_copy_is_independent(suite: _Suite) -> None:
+    """If copy.deepcopy copies the replay, it draws and stores as the replay would, in its own memory."""
     replay, uncopied = (suite.filled(_CAPACITY + 3, seed=5) for _ in range(2))
     for each in (replay, uncopied):
         each.sample(2)
     try:
         copied = copy.deepcopy(replay)
-    except Exception:  # noqa: BLE001 - whatever it is: it cannot be copied, and says so
+    except Exception:  # noqa: BLE001 - a replay that cannot be copied may raise any error
         return
     before = _state(replay)
     for _ in range(3):
         for each in (copied, uncopied):
             each.extend(suite.numbered(range(50, 53)))
         drawn, expected = (_columns(each.sample(2)) for each in (copied, uncopied))
-        if problem := difference(drawn, expected, "batch"):
-            raise ContractViolation("a deep copy goes on bit by bit", problem, "the same batches, or no copy")
-    if problem := difference(before, _state(replay), "state"):
-        raise ContractViolation("a deep copy has its own memory", problem, "a replay as it was")
+        expect_same("a deep copy continues bit by bit", expected, drawn, "batch", "the same, or no copy")
+    expect_same("a deep copy has its own memory", before, _state(replay), "state")
 
 
+@_CONTRACT.promise
 def a_foreign_state_is_refused(suite: _Suite) -> None:
-    """A state that is none, or that lacks something, is a ConfigError and changes nothing."""
+    """A foreign state, or one that lacks a part, is a ConfigError and changes nothing."""
     replay = suite.filled(_CAPACITY + 2)
-    before = _state(replay)
-    lacking = {key: value for key, value in before.items() if key != min(before)}
+    own = _state(replay)
+    lacking = {key: value for key, value in own.items() if key != min(own)}
     for what, state in (("something else", {"weights": 1}), ("a state with a part missing", lacking)):
-        _is_refused(f"loading {what}", lambda state=state: replay.load_state_dict(state))
-        if problem := difference(before, _state(replay), "state"):
-            raise ContractViolation(f"loading {what} changes nothing", problem, "an equal state")
+        _expect_refused(f"loading {what}", replay, lambda state=state: replay.load_state_dict(state))
 
-
-_CHECKS = [
-    counts_what_it_holds,
-    draws_all_that_it_holds_and_nothing_else,
-    the_parts_of_a_transition_stay_together,
-    masks_are_zero_for_terminated_alone,
-    extending_is_adding_one_by_one,
-    what_is_added_is_copied,
-    the_seed_decides_what_is_drawn,
-    what_cannot_be_drawn_is_refused,
-    a_resume_draws_bit_equal,
-    a_deep_copy_is_a_replay_of_its_own,
-    a_foreign_state_is_refused,
-]
 
 _COLUMNS = ("observations", "actions", "rewards", "next_observations", "bootstrap_masks")
 
@@ -311,22 +307,16 @@ def _rewards(replay: SampledReplay, batch_size: int | None = None) -> Any:
 
 
 def _state(replay: SampledReplay) -> dict[str, Any]:
-    """As it comes back from a checkpoint."""
+    """The state, read back from a file."""
     return through_file(replay.state_dict())
 
 
-def _without_generators(replay: SampledReplay) -> dict[str, Any]:
-    """What it holds, whatever drawing has changed of the rest."""
+def _columns_of_state(replay: SampledReplay) -> dict[str, Any]:
+    """The stored columns: drawing changes the rest of the state."""
     return {name: value for name, value in _state(replay).items() if name in _COLUMNS}
 
 
-def _is_refused(what: str, call: Callable[[], Any]) -> None:
-    try:
-        call()
-    except ConfigError:
-        return
-    except Exception as error:
-        raise ContractViolation(
-            f"{what} is refused", f"{type(error).__name__}: {error}", "a ConfigError"
-        ) from error
-    raise ContractViolation(f"{what} is refused", "nothing was raised", "a ConfigError")
+def _expect_refused(what: str, replay: SampledReplay, call: Callable[[], Any]) -> None:
+    before = _state(replay)
+    expect_error(f"{what} is refused", ConfigError, call)
+    expect_same(f"{what} changes nothing", before, _state(replay), "state")

@@ -12,9 +12,9 @@ else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
-            "DQN": "stoker.agents.dqn.agent",
-            "DQNConfig": "stoker.agents.dqn.config",
-            "DQNPolicy": "stoker.agents.dqn.policy",
+            "stoker.agents.dqn.agent": "DQN",
+            "stoker.agents.dqn.config": "DQNConfig",
+            "stoker.agents.dqn.policy": "DQNPolicy",
         },
     )
 

@@ -12,9 +12,9 @@ else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
-            "PPO": "stoker.agents.ppo.agent",
-            "PPOConfig": "stoker.agents.ppo.config",
-            "PPOPolicy": "stoker.agents.ppo.policy",
+            "stoker.agents.ppo.agent": "PPO",
+            "stoker.agents.ppo.config": "PPOConfig",
+            "stoker.agents.ppo.policy": "PPOPolicy",
         },
     )
 

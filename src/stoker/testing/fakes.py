@@ -1,14 +1,14 @@
-"""Environments to test actors, trainers and agents with: a tiny one, and ways in which real ones misbehave.
+"""Fakes for tests: an agent that records its calls, tiny environments, and environments that misbehave.
 
-The plain ones are real ``gymnasium.Env`` and ``gymnasium.Wrapper`` objects, so they can be wrapped,
-registered and checked like any other.
+The plain environments are real ``gymnasium.Env`` and ``gymnasium.Wrapper`` objects: Gymnasium wraps,
+registers and checks them like any other.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -19,10 +19,97 @@ from gymnasium.error import InvalidAction, ResetNeeded
 from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
+from stoker.types import ActMode, ActorId, Experience
 
-__all__ = ["AsyncChainEnv", "ChainEnv", "CrashingEnv", "SlowEnv"]
+__all__ = ["AsyncChainEnv", "ChainEnv", "CrashingEnv", "FakeAgent", "SlowEnv"]
 
 Position = NDArray[np.float32]
+
+
+class FakeAgent:
+    """Records what it is given, in order, learns nothing, and answers each observation with one action.
+
+    Args:
+        action: the action.
+        total_steps: the first value of its counter.
+        fail_at: ``observe`` raises ``RuntimeError`` once the counter reaches this number.
+        policy_extras: whether its policy gives each observation back as policy extras.
+    """
+
+    needs_policy_extras = False
+
+    def __init__(
+        self,
+        action: Any = 0,
+        *,
+        total_steps: int = 0,
+        fail_at: int | None = None,
+        policy_extras: bool = False,
+    ) -> None:
+        self.action = action
+        self.total_steps = total_steps
+        self.fail_at = fail_at
+        self.policy_extras = policy_extras
+        self.experiences: list[Experience] = []
+        self.learned_at: list[int] = []
+        """``total_steps`` at each call of ``learn``."""
+        self.started: list[ActorId] = []
+        self.batch_sizes: list[int] = []
+        """The number of observations of each forward pass."""
+
+    def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[Sequence[Any], Sequence[Any] | None]:
+        """Answer each observation with the fixed action."""
+        del mode
+        self.batch_sizes.append(len(observations))
+        return [self.action] * len(observations), list(observations) if self.policy_extras else None
+
+    def policy(self) -> FakeAgent:
+        """Itself: it has no parameters."""
+        return self
+
+    def publish(self, policy: Any) -> None:
+        """Do nothing: the policy is the agent."""
+
+    def observe(self, experiences: Sequence[Experience]) -> None:
+        """Record the transitions.
+
+        Raises:
+            RuntimeError: ``fail_at`` is reached.
+        """
+        self.experiences.extend(experiences)
+        self.total_steps += len(experiences)
+        if self.fail_at is not None and self.total_steps >= self.fail_at:
+            raise RuntimeError(f"failed at {self.total_steps} steps, as set by fail_at")
+
+    def learn(self) -> Mapping[str, float] | None:
+        """Record ``total_steps``."""
+        self.learned_at.append(self.total_steps)
+        return {}
+
+    def episode_extras(self, actor_id: ActorId) -> Mapping[str, float]:
+        """``total_steps``, as ``seen``."""
+        del actor_id
+        return {"seen": float(self.total_steps)}
+
+    def on_episode_start(self, actor_id: ActorId) -> None:
+        """Record the actor."""
+        self.started.append(actor_id)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counter."""
+        return {"total_steps": self.total_steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the counter.
+
+        Raises:
+            ConfigError: The state has no counter.
+        """
+        if "total_steps" not in state:
+            raise ConfigError(
+                f"not the state of a FakeAgent: it has {', '.join(map(str, state)) or 'nothing'}"
+            )
+        self.total_steps = state["total_steps"]
 
 
 class ChainEnv(gymnasium.Env[Position, Any]):
@@ -37,7 +124,7 @@ class ChainEnv(gymnasium.Env[Position, Any]):
         slip: the probability that a step goes the other way, drawn from the seeded generator.
 
     Raises:
-        ConfigError: The length is below 1, or slip is no probability.
+        ConfigError: The length is below 1, or slip is not a probability.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium's declaration
@@ -88,20 +175,20 @@ class ChainEnv(gymnasium.Env[Position, Any]):
 
 
 class CrashingEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Raises ``RuntimeError("simulator crashed")`` in some steps, before the wrapped environment sees them.
+    """Raises ``RuntimeError("simulator crashed")`` in some steps, before it steps the wrapped environment.
 
-    Steps are numbered from 1 on, over all episodes.
+    Steps are numbered from 1, over all episodes.
 
     Args:
-        env: the environment that would go on otherwise.
+        env: the wrapped environment.
         crash_at_steps: the numbers of the steps that crash.
-        probability: how likely any other step crashes.
-        seed: seeds the generator for that.
-        steps: gives each step its number. Share one ``itertools.count(1)`` between an environment and
-            those that replace it, so that a remade one goes on counting and does not crash again.
+        probability: the probability that any other step crashes.
+        seed: seeds the generator of these crashes.
+        steps: numbers the steps. Share one ``itertools.count(1)`` between an environment and its
+            replacements, so that a replacement continues the count and does not crash again.
 
     Raises:
-        ConfigError: The probability is none.
+        ConfigError: The probability is not between 0 and 1.
     """
 
     def __init__(
@@ -124,7 +211,7 @@ class CrashingEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Step the environment, or crash.
 
         Raises:
-            RuntimeError: This step was to crash.
+            RuntimeError: This step crashes.
         """
         by_chance = self._probability > 0.0 and self._generator.random() < self._probability
         if next(self._numbers) in self._crash_at_steps or by_chance:
@@ -137,7 +224,7 @@ class SlowEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     Args:
         env: the environment.
-        delay_s: for how long, in seconds.
+        delay_s: the delay in seconds.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], delay_s: float) -> None:
@@ -145,17 +232,17 @@ class SlowEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._delay_s = delay_s
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step the environment, late."""
+        """Step the environment after the delay."""
         time.sleep(self._delay_s)
         return self.env.step(action)
 
 
 class AsyncChainEnv:
-    """A ``ChainEnv`` that is awaited, as an environment behind a network is.
+    """A ``ChainEnv`` that is awaited, like an environment behind a network.
 
     Args:
         length: as for ``ChainEnv``.
-        latency: how long each reset and step takes, in seconds; called anew for each if it can be.
+        latency: the seconds that each reset and step takes; a function is called for each.
     """
 
     def __init__(self, length: int = 5, latency: Callable[[], float] | float = 0.0) -> None:
@@ -173,12 +260,12 @@ class AsyncChainEnv:
         return self._chain.reset(seed=seed, options=options)
 
     async def step(self, action: Any) -> tuple[Position, float, bool, bool, dict[str, Any]]:
-        """Go one cell; nothing has happened when this is cancelled."""
+        """Go one cell; a cancelled step changes nothing."""
         await self._travel()
         return self._chain.step(action)
 
     async def close(self) -> None:
-        """Say goodbye."""
+        """Record the call."""
         self.closed = True
 
     async def _travel(self) -> None:
@@ -187,4 +274,4 @@ class AsyncChainEnv:
 
 def _check_probability(name: str, value: float) -> None:
     if not 0.0 <= value <= 1.0:
-        raise ConfigError(f"{name}={value} is no probability: give a number from 0 to 1")
+        raise ConfigError(f"{name}={value} is not a probability: give a number from 0 to 1")

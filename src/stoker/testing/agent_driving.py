@@ -1,0 +1,250 @@
+"""The agent suite drives agents as a session does, and feeds the same transitions to all of them.
+
+Two actors take turns. One agent of the suite's factory plays the transitions while it learns; every other
+agent is fed these transitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from stoker.agents.protocol import HasReplay, LearningAgent, Policy, PortablePolicy
+from stoker.envs.owned import owned
+from stoker.testing.contract import through_file
+from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
+
+__all__ = [
+    "ACTORS",
+    "AgentSuite",
+    "Game",
+    "Report",
+    "feed",
+    "greedy",
+    "is_close",
+    "load_state",
+    "reshaped",
+    "snapshot",
+    "state_of",
+    "weights_of",
+]
+
+ACTORS: tuple[ActorId, ActorId] = (0, "one")
+_N_OBSERVATIONS = 24
+_MAX_DEPTH = 3
+
+
+class Report(NamedTuple):
+    """What an agent reports about one transition.
+
+    Attributes:
+        metrics: from ``learn``; None if it skipped the step.
+        extras: from ``episode_extras`` if the transition ended an episode, else None.
+    """
+
+    metrics: Mapping[str, float] | None
+    extras: Mapping[str, float] | None
+
+
+class Game(NamedTuple):
+    """The course of one game: transitions, actions and reports in their order, and the agent's last state."""
+
+    experiences: list[Experience]
+    actions: list[Any]
+    reports: list[Report]
+    state: dict[str, Any]
+
+
+class AgentSuite:
+    """The factories and the transitions that all checks of an agent share.
+
+    Args:
+        make_agent: makes the agent.
+        make_env: makes the environment.
+        steps: the number of transitions.
+    """
+
+    def __init__(
+        self, make_agent: Callable[[], LearningAgent], make_env: Callable[[], Any], steps: int
+    ) -> None:
+        self.make_agent = make_agent
+        self.steps = steps
+        self._make_env = make_env
+
+    @cached_property
+    def experiences(self) -> list[Experience]:
+        """The transitions of both actors, interleaved."""
+        return self.play(self.make_agent()).experiences
+
+    @property
+    def halves(self) -> tuple[list[Experience], list[Experience]]:
+        """The transitions in two halves, usually cut in the middle of episodes."""
+        middle = len(self.experiences) // 2
+        return self.experiences[:middle], self.experiences[middle:]
+
+    @cached_property
+    def observations(self) -> list[Any]:
+        """Observations of random actions."""
+        env = self._make_env()
+        try:
+            env.action_space.seed(0)
+            found, is_over = [owned(env.reset(seed=3)[0])], False
+            while len(found) < _N_OBSERVATIONS:
+                if is_over:
+                    observation, is_over = env.reset()[0], False
+                else:
+                    observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
+                    is_over = bool(terminated or truncated)
+                found.append(owned(observation))
+            return found
+        finally:
+            env.close()
+
+    @cached_property
+    def action_space(self) -> Any:
+        """The environment's action space."""
+        env = self._make_env()
+        env.close()
+        return env.action_space
+
+    def trained(self) -> LearningAgent:
+        """An agent that has learned all transitions."""
+        agent = self.make_agent()
+        feed(agent, self.experiences)
+        return agent
+
+    def play(self, agent: LearningAgent) -> Game:
+        """Let an agent act and learn."""
+        envs = [self._make_env() for _ in ACTORS]
+        try:
+            return self._play(agent, envs)
+        finally:
+            for env in envs:
+                env.close()
+
+    def _play(self, agent: LearningAgent, envs: Sequence[Any]) -> Game:
+        policy = agent.policy()
+        observations = [owned(env.reset(seed=7 + place)[0]) for place, env in enumerate(envs)]
+        for actor_id in ACTORS:
+            agent.on_episode_start(actor_id)
+        game = Game([], [], [], {})
+        while len(game.experiences) < self.steps:
+            actions, extras = policy.act(list(observations), ActMode.EXPLORE)
+            for place, env in enumerate(envs):
+                after, reward, terminated, truncated, _ = env.step(actions[place])
+                after, status = owned(after), EpisodeStatus.of(terminated, truncated)
+                experience = Experience(
+                    observations[place],
+                    actions[place],
+                    float(reward),
+                    after,
+                    status,
+                    ACTORS[place],
+                    None if extras is None else extras[place],
+                )
+                game.experiences.append(experience)
+                game.actions.append(actions[place])
+                game.reports.extend(feed(agent, [experience]))
+                observations[place] = owned(env.reset()[0]) if status.is_done else after
+            agent.publish(policy)
+        game.state.update(state_of(agent))
+        return game
+
+
+def feed(agent: LearningAgent, experiences: Sequence[Experience]) -> list[Report]:
+    """Hand transitions to an agent one by one, as a session does."""
+    reports: list[Report] = []
+    for experience in experiences:
+        agent.observe([experience])
+        metrics, extras = agent.learn(), None
+        if experience.status.is_done:
+            extras = dict(agent.episode_extras(experience.actor_id))
+            agent.on_episode_start(experience.actor_id)
+        reports.append(Report(metrics, extras))
+    return reports
+
+
+def greedy(policy: Policy, observations: Sequence[Any]) -> list[Any]:
+    """The policy's actions without exploration."""
+    return list(policy.act(list(observations), ActMode.EXPLOIT)[0])
+
+
+def snapshot(policy: Any, suite: AgentSuite) -> dict[str, Any]:
+    """The weights of a policy and its greedy actions, to compare it with another one."""
+    return {"weights": weights_of(policy), "actions": greedy(policy, suite.observations)}
+
+
+def is_close(one: Any, other: Any) -> bool:
+    """Whether two actions are equal; floats may differ by what the order of a sum changes."""
+    mine, its = np.asarray(one), np.asarray(other)
+    if mine.dtype.kind == "f":
+        return mine.shape == its.shape and np.allclose(mine, its, rtol=1e-3, atol=1e-5)
+    return np.array_equal(mine, its)
+
+
+def state_of(agent: LearningAgent) -> dict[str, Any]:
+    """Everything that a checkpoint holds of an agent, read back from a file."""
+    state: dict[str, Any] = {"agent": agent.state_dict()}
+    if isinstance(agent, HasReplay):
+        state["replay"] = agent.replay.state_dict()
+    return through_file(state)
+
+
+def load_state(agent: LearningAgent, state: dict[str, Any]) -> None:
+    """Restore an agent from ``state_of``."""
+    agent.load_state_dict(state["agent"])
+    if isinstance(agent, HasReplay):
+        agent.replay.load_state_dict(state["replay"])
+
+
+def weights_of(policy: Any) -> Any:
+    """Copies of a policy's tensors: its ``weights()``, or else those found in its attributes."""
+    if isinstance(policy, PortablePolicy):
+        return through_file(policy.weights())
+    return _tensors(policy, 0)
+
+
+def _tensors(value: Any, depth: int) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, nn.Module):
+        return {name: tensor.detach().clone() for name, tensor in value.state_dict().items()}
+    parts: dict[Any, Any] = {}
+    if depth < _MAX_DEPTH:
+        if isinstance(value, Mapping):
+            parts = dict(cast("Mapping[Any, Any]", value))
+        elif isinstance(value, list | tuple):
+            parts = dict(enumerate(cast("Sequence[Any]", value)))
+        elif not isinstance(value, type):
+            parts = dict(getattr(value, "__dict__", {}))
+    found = {key: _tensors(part, depth + 1) for key, part in parts.items()}
+    return {key: tensors for key, tensors in found.items() if tensors is not None} or None
+
+
+def reshaped(state: Any) -> Any:
+    """The state with its first matrix, or else its first float vector, one row longer; None without any."""
+    for n_axes in (2, 1):
+        is_found, result = _lengthened(state, n_axes)
+        if is_found:
+            return result
+    return None
+
+
+def _lengthened(value: Any, n_axes: int) -> tuple[bool, Any]:
+    if isinstance(value, torch.Tensor) and value.is_floating_point() and value.ndim == n_axes:
+        return True, torch.cat([value, value[:1]])
+    if isinstance(value, dict | list | tuple):
+        whole: Any = cast("Any", value)
+        places: Sequence[Any] = list(whole) if isinstance(value, dict) else range(len(whole))
+        for place in places:
+            is_found, result = _lengthened(whole[place], n_axes)
+            if is_found:
+                parts: Any = dict(whole) if isinstance(value, dict) else list(whole)
+                parts[place] = result
+                return True, tuple(parts) if isinstance(value, tuple) else parts
+    return False, None

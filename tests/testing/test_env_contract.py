@@ -241,8 +241,11 @@ def test_a_broken_promise_is_named(name: str, make: Any, message: str) -> None:
     with pytest.raises(ContractViolation, match=message) as caught:
         check.run()
     assert caught.value.check == name
-    with pytest.raises(ContractViolation):
-        check_env(make, steps=60)
+
+
+def test_check_env_runs_the_checks() -> None:
+    with pytest.raises(ContractViolation, match="closes_twice: "):
+        check_env(ClosesOnce, steps=60)
 
 
 def test_each_check_is_shown_to_fail() -> None:

@@ -168,7 +168,11 @@ def test_a_broken_promise_is_named(name: str, kind: Any, message: str) -> None:
     with pytest.raises(ContractViolation, match=message) as caught:
         check.run()
     assert caught.value.check == name
-    with pytest.raises(ContractViolation):
+
+
+def test_check_recorder_runs_the_checks() -> None:
+    make, read = reading(Rounds)
+    with pytest.raises(ContractViolation, match="records_the_numbers_in_order: "):
         check_recorder(make, read=read)
 
 

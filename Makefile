@@ -7,7 +7,7 @@ TRAIN  := $(VENV)/.for-training
 DEV    := $(VENV)/.for-development
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint format learning faults bench bench-quick clean
+.PHONY: help train test lint format learning faults bench bench-quick wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,13 @@ bench: $(DEV) ## Measure stoker beside its peers and print the ratios
 bench-quick: $(DEV) ## Print the ratios that matter most, in a minute
 	@$(PIP) -e '.[bench]'
 	$(BIN)/python -m benchmarks observe act slow_envs calm_loop --quick
+
+wheel: ## Build the wheel, install it alone in an empty environment, and train with it
+	rm -rf build/wheel
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	build/wheel/venv/bin/python -m pip install --quiet --no-compile -c constraints.txt build/wheel/*.whl
+	cd build/wheel && venv/bin/stoker train CartPole-v1 -n 2000 && venv/bin/stoker verify runs/CartPole-v1
 
 clean: ## Remove what the other targets made, except runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist build

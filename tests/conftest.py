@@ -1,8 +1,9 @@
-"""What every test shares: the event loops that stoker promises to run on."""
+"""Shared by all tests: the event loops that stoker promises to run on, and the end of tests that hang."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ ON_UVLOOP_TOO = (
     "test_threads",
     "writer/test_task",
 )
-"""Tests of what waits, wakes and cancels by itself; the rest of the house goes through these parts."""
+"""Tests of the parts that wait, wake and cancel; everything else goes through these parts."""
 
 ON_ASYNCIO_ONLY = (
     "session/test_decisions",
@@ -51,7 +52,7 @@ ON_ASYNCIO_ONLY = (
     "session/test_saving",
     "session/test_values",
 )
-"""Tests of values, counters and files, which the event loop has no part in."""
+"""Tests of values, counters and files, which do not depend on the event loop."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -65,6 +66,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         else:
             loops = [ASYNCIO, UVLOOP, TRIO] if where.startswith(ON_UVLOOP_TOO) else [ASYNCIO, TRIO]
         metafunc.parametrize("anyio_backend", loops, indirect=True)
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Let pytest-timeout end the process if a test on trio hangs.
+
+    By default it raises an error in a signal handler. That fails a test on asyncio, but on trio it ends the
+    loop, and pytest waits for the test forever.
+    """
+    for item in items:
+        backend = item.callspec.params.get("anyio_backend") if hasattr(item, "callspec") else None
+        if backend in ("trio", ("trio", {})):
+            item.add_marker(pytest.mark.timeout(method="thread"))
 
 
 @pytest.fixture

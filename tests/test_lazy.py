@@ -60,7 +60,9 @@ assert "torch" not in sys.modules, "torch was imported"
 from stoker.agents import DQN
 assert "torch" in sys.modules
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=100
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.anyio
 async def test_messages_of_many_threads_arrive_each_threads_in_order() -> None:
     mailbox: Mailbox[tuple[int, int]] = Mailbox()
     threads = [
-        threading.Thread(target=lambda n=n: [mailbox.post((n, k)) for k in range(500)]) for n in range(4)
+        threading.Thread(daemon=True, target=lambda n=n: [mailbox.post((n, k)) for k in range(500)])
+        for n in range(4)
     ]
     for thread in threads:
         thread.start()

@@ -275,7 +275,7 @@ async def test_too_many_failures_end_it_with_what_was_said_over_there() -> None:
     with pytest.raises(ActorFailed, match="failed 2 times within 1000 s.*simulator crashed") as caught:
         await play(always_crashing, limit=FailureLimit(failures=2, window_s=1000.0, first_delay_s=0.0))
     assert str(caught.value.__cause__) == "RuntimeError: simulator crashed"
-    assert "testing/envs.py" in "".join(getattr(caught.value.__cause__, "__notes__", []))
+    assert "testing/fakes.py" in "".join(getattr(caught.value.__cause__, "__notes__", []))
 
 
 # Ends of the training's process --------------------------------------------------------------------

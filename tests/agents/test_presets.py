@@ -81,5 +81,7 @@ def test_rollouts_are_cut_where_they_are_full(env: str) -> None:
 
 def test_they_are_read_without_torch() -> None:
     code = "from stoker.agents import preset; preset('ppo', 'x'); import sys; print('torch' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100
+    )
     assert found.stdout.strip() == "False"

@@ -23,7 +23,7 @@ def test_a_generators_state_is_never_one_in_the_middle_of_a_call() -> None:
         for _ in range(N_CALLS):
             generator.random(N_DRAWS)
 
-    thread = threading.Thread(target=draw)
+    thread = threading.Thread(daemon=True, target=draw)
     thread.start()
     assert begun.wait(20)
     seen = []

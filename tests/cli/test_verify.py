@@ -370,7 +370,9 @@ def test_any_bit_of_many_segments_is_noticed(segmented: Path) -> None:
 
 def test_a_live_run_is_never_called_damaged(tmp_path: Path) -> None:
     stop = threading.Event()
-    training = threading.Thread(target=anyio.run, args=(play, tmp_path, lambda _: not stop.is_set()))
+    training = threading.Thread(
+        daemon=True, target=anyio.run, args=(play, tmp_path, lambda _: not stop.is_set())
+    )
     training.start()
     try:
         deadline = time.monotonic() + DEADLINE_S

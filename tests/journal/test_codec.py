@@ -210,4 +210,4 @@ def test_the_journal_needs_no_torch_until_a_tensor_turns_up() -> None:
         "import sys, numpy as np; from stoker.journal import codec; "
         "codec.decode(codec.encode([np.zeros(3), {'a': (1, 2.0)}])); assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)

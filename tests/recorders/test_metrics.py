@@ -166,8 +166,8 @@ def test_nothing_is_lost_between_threads() -> None:
         while not ended.is_set():
             flushed.append(metrics.flush(0))
 
-    storing = [threading.Thread(target=store) for _ in range(3)]
-    flushing = threading.Thread(target=flush)
+    storing = [threading.Thread(daemon=True, target=store) for _ in range(3)]
+    flushing = threading.Thread(daemon=True, target=flush)
     for thread in (*storing, flushing):
         thread.start()
     for thread in storing:

@@ -206,7 +206,7 @@ def test_no_thread_is_turned_away_in_silence_while_a_plain_session_ends() -> Non
                 pass
 
         with SyncTrainingSession(agent) as session:
-            threads = [threading.Thread(target=feed, args=(i, session)) for i in range(3)]
+            threads = [threading.Thread(daemon=True, target=feed, args=(i, session)) for i in range(3)]
             for thread in threads:
                 thread.start()
             time.sleep(0.02)

@@ -106,7 +106,7 @@ def test_a_thread_that_acts_while_another_publishes_never_sees_half_written_weig
         except BaseException as problem:  # noqa: BLE001 - shown below
             problems.append(problem)
 
-    threads = [threading.Thread(target=act, args=(versions,)) for versions in seen]
+    threads = [threading.Thread(daemon=True, target=act, args=(versions,)) for versions in seen]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + 20

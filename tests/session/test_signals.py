@@ -248,7 +248,7 @@ def test_only_the_main_thread_can_receive_signals() -> None:
         except ConfigError as error:
             raised.append(error)
 
-    thread = threading.Thread(target=run, name="worker")
+    thread = threading.Thread(daemon=True, target=run, name="worker")
     thread.start()
     thread.join(DEADLINE_S)
     assert "stop_on_signals in thread 'worker': " in str(raised[0])

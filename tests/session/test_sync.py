@@ -141,7 +141,7 @@ def test_several_threads_each_under_an_id_of_its_own(tmp_path: Path) -> None:
             errors.append(error)
 
     with SyncTrainingSession(agent, run, queue_capacity=8) as session:
-        threads = [threading.Thread(target=play, args=(actor_id,)) for actor_id in range(6)]
+        threads = [threading.Thread(daemon=True, target=play, args=(actor_id,)) for actor_id in range(6)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -163,7 +163,7 @@ def test_max_steps_is_exact_for_racing_threads() -> None:
             session.observe(step(0, actor_id))
 
     with SyncTrainingSession(agent, max_steps=777) as session:
-        threads = [threading.Thread(target=play, args=(actor_id,)) for actor_id in range(4)]
+        threads = [threading.Thread(daemon=True, target=play, args=(actor_id,)) for actor_id in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -367,7 +367,7 @@ def test_another_thread_may_read_at_any_time() -> None:
         except BaseException as error:  # noqa: BLE001 - asserted on below
             errors.append(error)
 
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(daemon=True, target=read)
     reader.start()
     assert reading.wait(30)
     for number in range(5_000):

@@ -75,7 +75,7 @@ def test_two_publishers_of_one_path_do_not_disturb_each_other(tmp_path: Path) ->
         except BaseException as error:  # noqa: BLE001 - shown below
             errors.append(error)
 
-    threads = [threading.Thread(target=publish, args=(k,)) for k in range(4)]
+    threads = [threading.Thread(daemon=True, target=publish, args=(k,)) for k in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -102,7 +102,7 @@ def test_whoever_reads_meanwhile_finds_a_whole_one(tmp_path: Path) -> None:
         except BaseException as problem:  # noqa: BLE001 - shown below
             problems.append(problem)
 
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(daemon=True, target=read)
     reader.start()
     deadline = time.monotonic() + 20
     k = 0

@@ -334,7 +334,7 @@ async def test_other_threads_may_look_at_any_moment() -> None:
         except BaseException as error:  # noqa: BLE001 - told below
             failures.append(error)
 
-    threads = [threading.Thread(target=look) for _ in range(2)]
+    threads = [threading.Thread(daemon=True, target=look) for _ in range(2)]
     for thread in threads:
         thread.start()
     try:

@@ -2,25 +2,25 @@
 
     StokerError
     ├── ConfigError (ValueError)            a setting, name or flag that cannot be used
-    ├── InvalidExperience (ValueError)      what a caller handed in cannot be taken; the session stays usable
+    ├── InvalidExperience (ValueError)      a caller gave an invalid value; the session stays usable
     ├── InvalidAgentState (TypeError)       a state_dict that would not load with weights_only=True
-    ├── TrainingDiverged (ArithmeticError)  a loss is no longer finite; the weights are as before it
+    ├── TrainingDiverged (ArithmeticError)  a loss is not finite; the update was not applied
     ├── SessionError (RuntimeError)
     │   ├── SessionClosed                   the caller used a session before entering or after leaving it
-    │   ├── SessionFailed                   a part of the session died; __cause__ is why
+    │   ├── SessionFailed                   a part of the session failed; __cause__ is its error
     │   └── ActorConflict                   two actors under one actor_id at the same time
     ├── ActorFailed (RuntimeError)          its environment failed too often; __cause__ is the last failure
     ├── UnexpectedExit (RuntimeError)       an environment, agent or callback raised SystemExit or the like
-    ├── RecorderFailed (RuntimeError)       one that the run was not to go on without; __cause__ is why
+    ├── RecorderFailed (RuntimeError)       a required recorder failed; __cause__ is its error
     ├── RunDirectoryError (OSError)         the runs directory cannot be used
     │   ├── RunNotFound                     nothing to resume or read there
     │   ├── RunBroken                       a run with a file that cannot be read
     │   ├── RunLocked                       another process writes it
-    │   └── JournalBroken                   its journal cannot give the events that are needed
+    │   └── JournalBroken                   events that are needed from its journal are damaged or missing
     ├── CheckpointNotFound (LookupError)
     ├── CheckpointCorrupt (ValueError)
     ├── WriteFailed (OSError)               the disk refused a write; __cause__ is the system's error
-    ├── Stalled (TimeoutError)              a part has not moved for longer than it may
+    ├── Stalled (TimeoutError)              a part made no progress within its time limit
     └── MissingDependency (ImportError)     an optional package is absent; the message names the extra
 
 Who is at fault decides the class. A message names the value and what to do about it. Every error can be
@@ -69,7 +69,7 @@ _Error = TypeVar("_Error", bound="StokerError")
 
 
 class StokerError(Exception):
-    """The root of the tree: catch this to catch whatever stoker raises on purpose.
+    """The root of the tree: catches every error that stoker raises on purpose.
 
     Pickling and copying keep the class, the message, the attributes, the notes and ``__cause__``. Another
     process may be unable to load the class or the values of a foreign cause, which would lose the whole
@@ -92,10 +92,9 @@ class ConfigError(StokerError, ValueError):
 
 
 class InvalidExperience(StokerError, ValueError):
-    """An experience, observation, action, record or extra cannot be taken.
+    """An experience, observation, action, record or extra is invalid.
 
-    It was refused where it was handed in: nothing of it was counted, learned or written,
-    and the session goes on as if the call had not been made.
+    The call had no effect: nothing was counted, learned or written, and the session continues.
     """
 
 
@@ -117,15 +116,15 @@ class InvalidAgentState(StokerError, TypeError):
 
 
 class TrainingDiverged(StokerError, ArithmeticError):
-    """A loss is not finite any more. The update was not made: the weights are those from before it."""
+    """A loss is not finite. The update was not applied: the weights are unchanged."""
 
 
 class SessionError(StokerError, RuntimeError):
-    """A session cannot do what was asked of it."""
+    """A session cannot perform a call."""
 
 
 class SessionClosed(SessionError):
-    """The session was used before it was entered or after it was left.
+    """A session was used before it was entered or after it was left.
 
     Args:
         what: the call that was made.
@@ -139,11 +138,11 @@ class SessionClosed(SessionError):
 
 
 class SessionFailed(SessionError):
-    """A part of the session died and took the rest down; ``__cause__`` says why.
+    """A part of the session failed and ended the session; ``__cause__`` is its error.
 
     Args:
-        part: what died: ``"agent"``, ``"writer"``, ``"actor 3"``, ...
-        cause: the exception it died of.
+        part: the part: ``"agent"``, ``"writer"``, ``"actor 3"``, ...
+        cause: its exception.
     """
 
     def __init__(self, part: str, cause: BaseException) -> None:
@@ -156,8 +155,8 @@ class ActorConflict(SessionError):
     """Two actors used one ``actor_id`` at the same time.
 
     Args:
-        actor_id: the id they share.
-        what: what the first of them is still waiting in.
+        actor_id: the shared id.
+        what: the call in which the first actor waits.
     """
 
     def __init__(self, actor_id: ActorId, what: str) -> None:
@@ -172,9 +171,9 @@ class ActorFailed(StokerError, RuntimeError):
     """An actor's environment failed more often than the limit allows.
 
     Args:
-        actor_id: the actor that gave up.
-        failures: how many failures it had within ``window_s``.
-        window_s: the time, in seconds, over which failures are counted.
+        actor_id: the actor.
+        failures: the number of failures within ``window_s``.
+        window_s: the window, in seconds, in which failures are counted.
         cause: the last failure.
     """
 
@@ -191,16 +190,16 @@ class ActorFailed(StokerError, RuntimeError):
 class UnexpectedExit(StokerError, RuntimeError):
     """Code inside a training raised SystemExit, KeyboardInterrupt or another exception that ends a process.
 
-    ``__cause__`` is that exception. Left as it was, it would end the event loop before anything is saved.
+    ``__cause__`` is that exception. Unchanged, it would end the event loop before the run is saved.
     """
 
 
 class RecorderFailed(StokerError, RuntimeError):
-    """A recorder failed that the run was not to go on without; ``__cause__`` says why.
+    """A required recorder failed; ``__cause__`` is its error.
 
     Args:
         name: the recorder's name.
-        cause: the exception it failed with.
+        cause: its exception.
     """
 
     def __init__(self, name: str, cause: BaseException) -> None:
@@ -213,7 +212,7 @@ class RunDirectoryError(StokerError, OSError):
     """A runs directory cannot be used.
 
     Args:
-        path: the directory or file concerned.
+        path: the directory or file.
         problem: what is wrong with it and what to do.
     """
 
@@ -227,7 +226,7 @@ class RunNotFound(RunDirectoryError):
 
 
 class RunBroken(RunDirectoryError):
-    """There is a run, but one of its files cannot be read."""
+    """A file of a run cannot be read."""
 
 
 class RunLocked(RunDirectoryError):
@@ -235,7 +234,7 @@ class RunLocked(RunDirectoryError):
 
     Args:
         path: the run's directory.
-        holder: who does, such as ``process 4711 on host-a, since 2026-01-02 03:04:05 UTC``.
+        holder: the process, for example ``process 4711 on host-a, since 2026-01-02 03:04:05 UTC``.
     """
 
     def __init__(self, path: AnyPath, holder: str) -> None:
@@ -246,7 +245,7 @@ class RunLocked(RunDirectoryError):
 
 
 class JournalBroken(RunDirectoryError):
-    """A run's journal cannot give the events that are needed of it: they are damaged or gone."""
+    """Events that are needed from a run's journal are damaged or missing."""
 
 
 class CheckpointNotFound(StokerError, LookupError):
@@ -267,10 +266,10 @@ class CheckpointCorrupt(StokerError, ValueError):
 
 
 class WriteFailed(StokerError, OSError):
-    """The operating system refused a write; the message says what to do about this very refusal.
+    """The operating system refused a write; the message says what to do about it.
 
     Args:
-        path: the file that was to be written.
+        path: the file.
         cause: the operating system's error.
     """
 
@@ -301,12 +300,12 @@ _WAYS_OUT: Final[Mapping[int, str]] = {
 
 
 class Stalled(StokerError, TimeoutError):
-    """A part has not moved for longer than it may.
+    """A part made no progress within its time limit.
 
     Args:
-        what: which part, and what it was doing, such as ``the writer (syncing metadata.json)``.
-        seconds: for how long.
-        way_out: what to do about it.
+        what: the part and its current operation, for example ``the writer (syncing metadata.json)``.
+        seconds: the time without progress.
+        way_out: what the reader can do.
     """
 
     def __init__(self, what: str, seconds: float, way_out: str) -> None:
@@ -328,15 +327,15 @@ class MissingDependency(StokerError, ImportError):
 
 
 def with_way_out(refusal: OSError) -> str:
-    """What the operating system says of a file, and what to do about it."""
+    """The operating system's message for an error, and what to do about it."""
     way_out = _WAYS_OUT.get(refusal.errno or 0, "remove the cause and try again")
     return f"{refusal.strerror or refusal}; {way_out}"
 
 
 def first_error(error: BaseException) -> BaseException:
-    """The error itself; of a group, however nested, the member that says most.
+    """The error itself, or the most important member of a group, however nested.
 
-    A wish to end the process comes first, then an error; a cancellation, which trio mixes in, comes last.
+    KeyboardInterrupt and SystemExit come first, then errors, and cancellations, which trio adds, come last.
     """
     leaves = list(_leaves(error))
     for kinds in ((KeyboardInterrupt, SystemExit), (Exception,)):
@@ -360,7 +359,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 def _rebuilt(
     kind: type[_Error], args: tuple[Any, ...], attributes: Mapping[str, Any], cause: BaseException | None
 ) -> _Error:
-    """The error as it was, past its own ``__init__``, which makes the message from other arguments."""
+    """The error as it was, without ``__init__``, which builds the message from other arguments."""
     error = kind.__new__(kind)
     super(StokerError, error).__init__(*args)
     error.__dict__.update(attributes)
@@ -370,7 +369,7 @@ def _rebuilt(
 
 
 def _portable(cause: BaseException | None) -> BaseException | None:
-    """The cause if any process can load it, else an ``Exception`` that says what it was."""
+    """The cause if any process can load it, else an ``Exception`` with its type and message."""
     if cause is None or isinstance(cause, StokerError):
         return cause
     if isinstance(cause, BaseExceptionGroup):
@@ -388,7 +387,7 @@ def _portable(cause: BaseException | None) -> BaseException | None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether the value is made of nothing but Python's own data."""
+    """Whether the value consists of Python's built-in types only."""
     if isinstance(value, dict):
         value = [*value, *value.values()]
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Objects and modules that a config names, as ``module`` or ``module:name``, with errors of one line."""
+"""Import what a config names, as ``module`` or ``module:name``, with one-line errors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["import_named", "imported_callable", "split_name"]
 
 
 def split_name(name: str, what: str) -> tuple[str, str]:
-    """``"module:name"`` in two; the name may hold dots.
+    """Split ``"module:name"``; the name may contain dots.
 
     Args:
-        name: both, with a colon between them.
+        name: module and name, separated by a colon.
         what: the setting that holds it, for the message.
 
     Raises:
-        ConfigError: One of them is missing.
+        ConfigError: The module or the name is missing.
     """
     module, _, attribute = name.rpartition(":")
     if not module or module.startswith(".") or not attribute:
@@ -34,21 +34,21 @@ def import_named(module: str, what: str) -> ModuleType:
     """Import a module.
 
     Args:
-        module: its full name.
-        what: what asks for it, such as ``"env='shop:Queue-v0'"``, for the message.
+        module: the full name of the module.
+        what: the setting that needs it, for example ``"env='shop:Queue-v0'"``, for the message.
 
     Raises:
         ConfigError: There is no such module, or importing it fails.
     """
     try:
         return importlib.import_module(module)
-    except Exception as error:  # whatever its code raises
+    except Exception as error:  # the module may raise anything
         text = " ".join(str(error).split())
         is_missing = isinstance(error, ModuleNotFoundError) and module.partition(".")[0] == error.name
         way_out = (
             "run this in the directory that holds it, set PYTHONPATH to that, or install its package"
             if is_missing
-            else "importing it by hand shows where that happens"
+            else "import it in Python to see where this happens"
         )
         raise ConfigError(
             f"{what}: the module {module!r} cannot be imported ({type(error).__name__}: {text}); {way_out}"

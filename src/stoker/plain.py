@@ -1,8 +1,8 @@
-"""The values that rows, counters and checkpoints may hold: made plain, or refused with their name.
+"""Turn values from outside into plain Python values for rows, counters and checkpoints, or refuse them.
 
 A row comes back as it went in only if its numbers are finite, its integers have 64 bits and its texts are
-valid Unicode. Everything else fails in an encoder long after its caller has left, or makes a row that no
-reader accepts. So each value from outside passes here once, before it is counted or queued.
+valid Unicode. Anything else fails in an encoder long after the call, or writes a row that no reader
+accepts. So each value from outside is checked here once, before it is counted or queued.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from stoker.errors import InvalidExperience
 __all__ = ["LARGEST_INT", "as_float", "check_actor_id", "plain_count", "plain_number", "plain_text", "shown"]
 
 LARGEST_INT: Final = (1 << 63) - 1
-"""The largest integer that every reader of JSON and every column of a table takes."""
+"""The largest integer that all JSON readers and table columns can hold."""
 
 
 def as_float(value: Any) -> float | None:
-    """One real number, also as a bool or as an array or tensor without axes; None: it is something else."""
+    """The float of a real number, bool, or array or tensor without axes; None for any other value."""
     if isinstance(value, str | bytes | bytearray) or getattr(value, "shape", ()) != ():
         return None  # float() parses texts, and takes arrays of one element
     if getattr(getattr(value, "dtype", None), "kind", "f") not in "biuf":
@@ -32,10 +32,10 @@ def as_float(value: Any) -> float | None:
 
 
 def plain_number(name: str, value: Any) -> float:
-    """A real number of Python or numpy as a finite float; a bool is no number here.
+    """A real number of Python or numpy as a finite float; a bool is refused.
 
     Raises:
-        InvalidExperience: It is something else.
+        InvalidExperience: The value is something else.
     """
     # `type(...) is float` first: isinstance of an abstract class costs ten times as much.
     if type(value) is not float:
@@ -56,7 +56,7 @@ def plain_count(name: str, value: Any) -> int:
     """An integer of Python or numpy that counts something, as an int of at least 0 and at most 63 bits.
 
     Raises:
-        InvalidExperience: It is something else.
+        InvalidExperience: The value is something else.
     """
     if type(value) is not int:
         if isinstance(value, bool) or not isinstance(value, Integral):
@@ -69,10 +69,10 @@ def plain_count(name: str, value: Any) -> int:
 
 
 def plain_text(name: str, value: Any) -> str:
-    """A text as a str that can be written.
+    """A str that can be written as UTF-8.
 
     Raises:
-        InvalidExperience: It is no text, or not valid Unicode.
+        InvalidExperience: The value is not a str, or not valid Unicode.
     """
     if not isinstance(value, str):
         raise InvalidExperience(f"{name}={shown(value)}: give a str")
@@ -87,10 +87,10 @@ def plain_text(name: str, value: Any) -> str:
 
 
 def check_actor_id(actor_id: Any) -> None:
-    """Refuse what cannot name an actor in rows, journal and checkpoints.
+    """Refuse a value that cannot name an actor in rows, journal and checkpoints.
 
     Raises:
-        InvalidExperience: It is no int of 64 bits and no valid str.
+        InvalidExperience: The value is neither an int of up to 63 bits nor a valid str.
     """
     if type(actor_id) is str:
         plain_text("actor_id", actor_id)

@@ -1,7 +1,4 @@
-"""The vocabulary that every part shares: one transition, how an episode stands, how to act.
-
-Words are Gymnasium's. Nothing here knows of shapes, agents or disks.
-"""
+"""The shared vocabulary, in Gymnasium's words: a transition, the status of an episode, the mode of acting."""
 
 from __future__ import annotations
 
@@ -24,13 +21,13 @@ PlaceName = Literal["tasks", "threads", "processes"]
 - ``"tasks"``: on the session's event loop; environments are stepped as ``stepping`` says.
 - ``"threads"``: each on its own thread, with its environment and a copy of the policy.
 - ``"processes"``: each in its own process, for environments that hold the interpreter lock, or crash. A
-  script that starts processes needs its ``if __name__ == "__main__":``. They may have no processes of their
-  own by ``multiprocessing``.
+  script that starts processes needs its ``if __name__ == "__main__":``. They cannot start processes with
+  ``multiprocessing``.
 """
 
 
 class EpisodeStatus(enum.Enum):
-    """How an episode stands after a transition.
+    """The status of an episode after a transition.
 
     Terminated and truncated are never merged: only a terminated episode has no future to bootstrap
     from (Sutton & Barto 2018, section 3.4; Pardo et al. 2018, "Time Limits in Reinforcement Learning").
@@ -64,35 +61,35 @@ class EpisodeStatus(enum.Enum):
 
     @property
     def bootstrap_mask(self) -> float:
-        """What the value of the next observation is multiplied with: 0.0 only for Terminated, else 1.0."""
+        """The factor of the next observation's value: 0.0 for Terminated, else 1.0."""
         return 0.0 if self is EpisodeStatus.TERMINATED else 1.0
 
 
 class ActMode(enum.Enum):
-    """Whether an action is chosen to learn from or to score with."""
+    """Whether an action is chosen to explore or to maximize the reward."""
 
     EXPLORE = "Explore"
     EXPLOIT = "Exploit"
 
 
 class Experience(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """One transition: what was seen, done and got, and what was seen next.
+    """One transition: observation, action, reward, next observation and status.
 
     Compared by identity, because observations are arrays. The struct is not tracked by the garbage
     collector: an observation must not refer back to its experience.
 
     Attributes:
-        observation: what the action was chosen on, shape ``[*observation_shape]``.
-        action: what was done.
-        reward: what it gave, finite.
-        next_observation: what was seen after it; at an episode's end the last observation of that
-            episode, never the first of the next one.
-        status: how the episode stands after this transition.
+        observation: the observation that the action was chosen for, shape ``[*observation_shape]``.
+        action: the action.
+        reward: the reward, finite.
+        next_observation: the observation after the action; at an episode's end the last observation of
+            that episode, never the first of the next one.
+        status: the status of the episode after this transition.
         actor_id: the stream of episodes that this transition continues.
-        policy_extras: what the policy remembered about the action (log-probability, value, ...). Left None by
-            callers: the session joins what ``act`` kept for this actor.
-        policy_version: the optimization steps behind the policy that chose the action; None: not known. The
-            session fills it in for actions of ``act`` where it keeps count of staleness.
+        policy_extras: what the policy recorded about the action (log-probability, value, ...). Callers leave
+            it None: the session adds what ``act`` kept for this actor.
+        policy_version: the optimization steps behind the policy that chose the action; None if unknown. The
+            session fills it in for actions of ``act`` if it counts staleness.
     """
 
     observation: Any

@@ -206,6 +206,18 @@ async def test_the_config_in_the_run_has_the_settings_of_the_agent_that_was_give
     assert config_from(await run.read_config()) == other
 
 
+async def test_an_agent_of_another_kind_than_the_config_names_is_refused(tmp_path: Path) -> None:
+    ppo = agent_for(config_from({"env": "StokerChain-v0", "agent": "ppo"}))
+    run = await TrainingRun.create("chain", root=tmp_path)
+    message = "agent='dqn' in the config, but the given agent is a PPO: set agent='ppo'"
+    with pytest.raises(ConfigError, match=message):
+        await train(config_from(TINY), run, agent=ppo)
+    with pytest.raises(ConfigError, match=message):
+        await train(config_from(TINY), run, agent=ppo, factory=lambda: ChainEnv(3))
+    assert run.holder() is None
+    assert not (run.directory / "config.json").exists()
+
+
 async def test_a_config_that_does_not_fit_the_run_leaves_the_runs_own(tmp_path: Path) -> None:
     run = await TrainingRun.create("chain", root=tmp_path)
     config = config_from({**TINY, "total_timesteps": 30, "eval_freq": 0})

@@ -13,7 +13,7 @@ from anyio import to_thread
 
 from stoker.actors import EnvFactory
 from stoker.agents.protocol import LearningAgent, config_of
-from stoker.agents.registry import is_own
+from stoker.agents.registry import AGENTS, is_own
 from stoker.errors import ConfigError, RunBroken
 from stoker.runs import TrainingRun
 from stoker.runs.naming import safe_name
@@ -54,8 +54,8 @@ async def train(
         config: what to train on what; or plain values, for ``config_from``.
         run: a new run, or a resumed one, which goes on from its newest checkpoint; None: a new one below
             ``runs``, named after the environment.
-        agent: left out, it is ``agent_for(config)``. If it is given, its settings replace those of the
-            config, also in ``config.json``.
+        agent: left out, it is ``agent_for(config)``. If it is given, it is of the kind that the config names,
+            and its settings replace those of the config, also in ``config.json``.
         factory: makes environments other than those that the config names. No config could name them, so
             the run gets no ``config.json``; ``env="module:factory"`` in the config is the other way.
         watch: runs beside the training and is cancelled when it ends.
@@ -64,7 +64,7 @@ async def train(
 
     Raises:
         ConfigError: A value is unknown or out of range, the environment or the agent cannot be made, or the
-            run is of another agent.
+            agent or the run is not of the kind of agent that the config names.
         MissingDependency: A tracker's package is not installed.
         ActorFailed: An environment failed too often.
         SessionFailed: The agent, the writer or a recorder died.
@@ -151,11 +151,24 @@ async def _write_if_changed(run: TrainingRun, config: TrainConfig) -> None:
 
 
 def _with_settings_of(agent: LearningAgent, config: TrainConfig) -> TrainConfig:
-    """The config with the settings that its agent has: another process makes the agent from them."""
+    """The config with the settings of the given agent, from which another process makes the agent.
+
+    Raises:
+        ConfigError: The agent is a known one, but not the one that the config names.
+    """
     settings: Any = config_of(agent)
-    if is_own(config.agent) or type(settings) is not type(config.agent_settings):
+    if is_own(config.agent):
         return config
-    if config.agent_settings.network == "auto":  # an agent keeps what it chose, which follows from its spaces
+    kind = next((name for name, entry in AGENTS.items() if type(settings) is entry.config_type), None)
+    if kind is None:  # an agent of the user's, given as an object
+        return config
+    if kind != config.agent:
+        raise ConfigError(
+            f"agent={config.agent!r} in the config, but the given agent is a {type(agent).__name__}: "
+            f"set agent={kind!r}"
+        )
+    # An agent keeps the network that it chose, which follows from its spaces.
+    if getattr(config.agent_settings, "network", None) == "auto":
         settings = msgspec.structs.replace(settings, network="auto")
     return msgspec.structs.replace(config, agent_settings=settings)
 

@@ -126,6 +126,8 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "Weights": (3, {"matrix": np.ones((2, 2))}),
     "WindowStats": (1, 2.0, 3.0, 1.0, 4.0),
     "WriteFailed": (Path("metadata.json"), OSError(28, "No space left on device")),
+    "NoImprovement": (3,),
+    "StopAtReward": (475.0,),
 }
 """What to make an example of each class from. Those that need no arguments are not in here."""
 

@@ -76,10 +76,9 @@ if TYPE_CHECKING:
     from stoker.trainer.config import TrainConfig
     from stoker.trainer.evaluating import evaluate
     from stoker.trainer.evaluation import Evaluation
-    from stoker.trainer.evaluation_settings import EvaluationSettings
+    from stoker.trainer.evaluation_settings import EvaluationSettings, NoImprovement, StopAtReward
     from stoker.trainer.evaluator import Evaluator
     from stoker.trainer.result import TrainResult
-    from stoker.trainer.stopping import NoImprovement, StopAtReward
     from stoker.trainer.trainer import Trainer
     from stoker.trainer.trainer_config import TrainerConfig
     from stoker.trainer.training import train
@@ -133,10 +132,9 @@ else:
             "stoker.trainer.config": "TrainConfig",
             "stoker.trainer.evaluating": "evaluate",
             "stoker.trainer.evaluation": "Evaluation",
-            "stoker.trainer.evaluation_settings": "EvaluationSettings",
+            "stoker.trainer.evaluation_settings": "EvaluationSettings NoImprovement StopAtReward",
             "stoker.trainer.evaluator": "Evaluator",
             "stoker.trainer.result": "TrainResult",
-            "stoker.trainer.stopping": "NoImprovement StopAtReward",
             "stoker.trainer.trainer": "Trainer",
             "stoker.trainer.trainer_config": "TrainerConfig",
             "stoker.trainer.training": "train",

@@ -11,8 +11,8 @@ import pytest
 
 from stoker import ConfigError, DQNConfig, TrainConfig, preset
 from stoker.agents.presets import PRESETS
+from stoker.settings import read_toml
 from stoker.trainer import config_from
-from stoker.trainer.toml import read_toml
 
 CARTPOLE = {"env": "CartPole-v1"}
 

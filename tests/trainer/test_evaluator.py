@@ -34,8 +34,7 @@ from stoker.envs import episode_seed
 from stoker.testing import AsyncChainEnv, ChainEnv, FakeAgent
 from stoker.trainer.evaluating import evaluate
 from stoker.trainer.evaluation import Evaluation
-from stoker.trainer.evaluation_settings import EvaluationSettings
-from stoker.trainer.stopping import NoImprovement
+from stoker.trainer.evaluation_settings import EvaluationSettings, NoImprovement
 from stoker.writer import stage
 
 pytestmark = pytest.mark.anyio

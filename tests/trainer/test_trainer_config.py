@@ -78,12 +78,12 @@ def test_a_file_is_written_and_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("max_opt = 3", r"unknown key 'max_opt': did you mean 'max_opts'"),
+        ("max_opt = 3", r"unknown key 'max_opt'; did you mean 'max_opts'"),
         (
             "[evaluation]\nn_episode = 3",
-            r"\[evaluation\]: unknown key 'n_episode': did you mean 'n_episodes'",
+            r"\[evaluation\]: unknown key 'n_episode'; did you mean 'n_episodes'",
         ),
-        ("completely_other = 3", r"unknown key 'completely_other': known are max_opts"),
+        ("completely_other = 3", r"unknown key 'completely_other'; known are max_opts"),
         ('max_opts = "many"', r"max_opts"),
         ("save_interval = -5", r"save_interval=-5"),
         ("max_opts = ", r"not TOML"),

@@ -20,8 +20,8 @@ from stoker.cli.assignments import ASSIGNMENTS, gathered
 from stoker.cli.parsing import parse, required, without_help
 from stoker.errors import ConfigError
 from stoker.runs.naming import safe_name
+from stoker.settings import read_toml
 from stoker.trainer.config import TrainConfig, config_from, with_schedule
-from stoker.trainer.toml import read_toml
 
 __all__ = ["TrainArguments", "parse_train"]
 

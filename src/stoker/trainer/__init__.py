@@ -11,11 +11,10 @@ if TYPE_CHECKING:
     from stoker.trainer.config import TrainConfig, config_from
     from stoker.trainer.evaluating import evaluate
     from stoker.trainer.evaluation import BestBy, Evaluation
-    from stoker.trainer.evaluation_settings import EvaluationSettings
+    from stoker.trainer.evaluation_settings import EvaluationSettings, NoImprovement, StopAtReward, StopRule
     from stoker.trainer.evaluator import Evaluator
     from stoker.trainer.making import agent_for
     from stoker.trainer.result import Progress, TrainResult
-    from stoker.trainer.stopping import NoImprovement, StopAtReward, StopRule
     from stoker.trainer.trainer import Trainer
     from stoker.trainer.trainer_config import TrainerConfig
     from stoker.trainer.training import train
@@ -26,11 +25,10 @@ else:
             "stoker.trainer.config": "TrainConfig config_from",
             "stoker.trainer.evaluating": "evaluate",
             "stoker.trainer.evaluation": "BestBy Evaluation",
-            "stoker.trainer.evaluation_settings": "EvaluationSettings",
+            "stoker.trainer.evaluation_settings": "EvaluationSettings NoImprovement StopAtReward StopRule",
             "stoker.trainer.evaluator": "Evaluator",
             "stoker.trainer.making": "agent_for",
             "stoker.trainer.result": "Progress TrainResult",
-            "stoker.trainer.stopping": "NoImprovement StopAtReward StopRule",
             "stoker.trainer.trainer": "Trainer",
             "stoker.trainer.trainer_config": "TrainerConfig",
             "stoker.trainer.training": "train",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
 import msgspec
 
@@ -13,12 +11,12 @@ from stoker.agents.presets import preset, training_preset
 from stoker.agents.registry import config_type, is_own
 from stoker.envs.protocol import Stepping
 from stoker.errors import ConfigError
+from stoker.settings import check_settings, refuse_unknown, settings_from, underscored
 from stoker.trainer.evaluation import BestBy
 from stoker.types import PlaceName
 
 __all__ = ["Tracker", "TrainConfig", "config_from", "with_schedule"]
 
-T = TypeVar("T")
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
 _Period = Annotated[int, msgspec.Meta(ge=0)]
@@ -30,8 +28,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """A training of one agent on one environment; the content of ``config.json``.
 
     Raises:
-        ConfigError: No agent has that name, or ``env_kwargs`` or an own agent's settings hold values that
-            JSON does not have.
+        ConfigError: A value is of a wrong type or out of range, no agent has that name, or ``env_kwargs`` or
+            an own agent's settings hold values that JSON does not have.
     """
 
     env: str
@@ -144,6 +142,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Left out, they are the agent's defaults; presets are for ``config_from``."""
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if self.agent_settings is None and not is_own(self.agent):
             # Spelled out: who reads config.json takes what is missing there from the preset.
             msgspec.structs.force_setattr(self, "agent_settings", config_type(self.agent)())
@@ -172,11 +171,11 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
     Raises:
         ConfigError: An unknown name, a value of a wrong type or out of range; the message names it.
     """
-    flat = {key.replace("-", "_"): value for key, value in values.items()}
+    flat = underscored(values)
     nested: Any = flat.pop("agent_settings", None) or {}
     if not isinstance(nested, Mapping):
         raise ConfigError(f"{where}: agent_settings={nested!r} is not a table of settings")
-    settings = {key.replace("-", "_"): value for key, value in cast("Mapping[str, Any]", nested).items()}
+    settings = underscored(cast("Mapping[str, Any]", nested))
     env, agent = flat.get("env"), flat.get("agent", "dqn")
     if not isinstance(env, str):
         raise ConfigError(f'{where}: name the environment, such as env = "CartPole-v1"')
@@ -186,39 +185,20 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
         flat["imports"] = flat.pop("import")
     if isinstance(flat.get("imports"), str):
         flat["imports"] = [flat["imports"]]
-    common = set(TrainConfig.__struct_fields__)
+    common = TrainConfig.__struct_fields__
     if is_own(agent):
-        _refuse_unknown(flat, common, where, f"; settings of {agent} go into agent_settings")
-        return _converted({**flat, "agent_settings": settings}, TrainConfig, flat, where)
+        refuse_unknown(flat, common, where, f"; settings of {agent} go into agent_settings")
+        return settings_from({**flat, "agent_settings": settings}, TrainConfig, where)
     agent_config = config_type(agent)
-    own = set(agent_config.__struct_fields__)
-    beside = {key: flat.pop(key) for key in list(flat) if key not in common and key in own}
-    settings |= beside
-    _refuse_unknown(flat, common | own, where)
-    _refuse_unknown(settings, own, where, near=common | own)
+    own = agent_config.__struct_fields__
+    settings |= {key: flat.pop(key) for key in own if key in flat and key not in common}
+    refuse_unknown(flat, common, where, near=common + own)
+    refuse_unknown(settings, own, where, near=common + own)
     base = msgspec.to_builtins(preset(agent, env))
-    values = {**flat, **settings}
-    decoded = _converted({**base, **settings}, agent_config, values, where)
-    config = _converted({**training_preset(agent, env), **flat}, TrainConfig, values, where)
+    decoded = settings_from({**base, **settings}, agent_config, where)
+    config = settings_from({**training_preset(agent, env), **flat}, TrainConfig, where)
     config = msgspec.structs.replace(config, agent_settings=decoded)
     return config if "schedule_steps" in settings else with_schedule(config, base.get("schedule_steps"))
-
-
-def _refuse_unknown(
-    values: Mapping[str, Any], known: set[str], where: str, way_out: str = "", near: set[str] | None = None
-) -> None:
-    for key in values:
-        if key not in known:
-            close = difflib.get_close_matches(key, near or known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else way_out
-            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
-
-
-def _converted(values: Mapping[str, Any], kind: type[T], given: Mapping[str, Any], where: str) -> T:
-    try:
-        return msgspec.convert(values, kind)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_named(error, given)}") from error
 
 
 def with_schedule(config: TrainConfig, spanned: int | None) -> TrainConfig:
@@ -234,9 +214,3 @@ def with_schedule(config: TrainConfig, spanned: int | None) -> TrainConfig:
         return config
     settings = msgspec.structs.replace(settings, schedule_steps=config.total_timesteps)
     return msgspec.structs.replace(config, agent_settings=settings)
-
-
-def _named(error: msgspec.ValidationError, values: Mapping[str, Any]) -> str:
-    """The message with the setting and its value in front, where msgspec has only its path."""
-    found = re.fullmatch(r"(.*) - at `\$\.(\w+).*`", str(error))
-    return f"{found[2]}={values.get(found[2])!r}: {found[1]}" if found else str(error)

@@ -1,20 +1,113 @@
-"""How policies are evaluated, in one value that can be written down and checked. Free of torch."""
+"""How policies are evaluated, and which evaluations end a training early. Free of torch.
+
+A stop rule only judges; the evaluator asks it after each evaluation and stops the session.
+"""
 
 from __future__ import annotations
 
-from typing import get_args
+import sys
+from typing import Annotated, Protocol
 
 import msgspec
 
-from stoker.errors import ConfigError
-from stoker.trainer.evaluation import BestBy
-from stoker.trainer.stopping import NoImprovement, StopAtReward, StopRule
+from stoker.settings import check_settings
+from stoker.trainer.evaluation import BestBy, Evaluation
 
-__all__ = ["EvaluationSettings"]
+__all__ = ["EvaluationSettings", "NoImprovement", "StopAtReward", "StopRule"]
+
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+_Natural = Annotated[int, msgspec.Meta(ge=0)]
+_Margin = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
+_Number = Annotated[float, msgspec.Meta(ge=-sys.float_info.max)]  # not NaN
+
+
+class StopRule(Protocol):
+    """Says when a training has come far enough, or will come no further."""
+
+    def judge(self, evaluation: Evaluation, best: float | None, /) -> str | None:
+        """Asked once for each evaluation, in order.
+
+        Args:
+            evaluation: the newest one.
+            best: the best value of the run before it, over all attempts; None: there was none.
+
+        Returns:
+            Why the training is to end, in a few words; None: it goes on.
+        """
+        ...
+
+
+class StopAtReward(msgspec.Struct, frozen=True):
+    """Ends a training whose mean reward reaches a goal.
+
+    Attributes:
+        reward: the goal.
+
+    Raises:
+        ConfigError: The goal is not a number.
+    """
+
+    reward: _Number
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    def judge(self, evaluation: Evaluation, best: float | None, /) -> str | None:
+        """Whether the mean reward is at least the goal, whatever evaluations are compared by."""
+        del best
+        if evaluation.mean_reward < self.reward:
+            return None
+        return f"the mean reward {evaluation.mean_reward:g} reached {self.reward:g}"
+
+
+class NoImprovement(msgspec.Struct, eq=False):
+    """Ends a training after ``patience`` evaluations in a row of which none was better than the best.
+
+    It compares ``Evaluation.value``. Many small steps count together: a value is held against the last one
+    that was better by more than ``min_delta``, not against the evaluation before.
+
+    After a resume the best value is that of the run, and counting begins anew: a training that is
+    interrupted more often than every ``patience`` evaluations never ends by this rule. The rule counts, so
+    each evaluator needs one of its own.
+
+    Attributes:
+        patience: the number of evaluations without improvement that ends the training.
+        min_delta: an improvement is more than this.
+        after_steps: evaluations of policies with fewer environment steps can improve, but do not count.
+        n_without: the number of evaluations without improvement so far.
+        to_beat: the value that the next evaluation must exceed; None: the run's best.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    patience: _Count
+    min_delta: _Margin = 0.0
+    after_steps: _Natural = 0
+    n_without: int = 0
+    to_beat: float | None = None
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    def judge(self, evaluation: Evaluation, best: float | None, /) -> str | None:
+        """Count it, unless it is better."""
+        to_beat = best if self.to_beat is None else self.to_beat
+        if to_beat is None or evaluation.value > to_beat + self.min_delta:
+            self.to_beat = evaluation.value
+            self.n_without = 0
+            return None
+        self.to_beat = to_beat
+        if evaluation.total_steps >= self.after_steps:
+            self.n_without += 1
+        if self.n_without < self.patience:
+            return None
+        margin = f" by more than {self.min_delta:g}" if self.min_delta else ""
+        return f"no evaluation of the last {self.n_without} was better than {to_beat:g}{margin}"
 
 
 class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The settings of an ``Evaluator``. When it evaluates is the session's to say.
+    """The settings of an ``Evaluator``; the session's settings say when it evaluates.
 
     Attributes:
         n_episodes: episodes in an evaluation.
@@ -27,50 +120,27 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         patience: end it after so many evaluations in a row without improvement; None: never.
         min_delta: an improvement is more than this; for ``patience``.
         after_steps: evaluations before this environment step do not count against ``patience``.
+
+    Raises:
+        ConfigError: A value is out of range; the message names it and the range.
     """
 
-    n_episodes: int = 20
-    seed: int = 0
-    max_episode_steps: int | None = None
-    concurrency: int | None = None
+    n_episodes: _Count = 20
+    seed: _Natural = 0
+    max_episode_steps: _Count | None = None
+    concurrency: _Count | None = None
     best_by: BestBy = "mean"
     confirm: bool = False
-    stop_at_reward: float | None = None
-    patience: int | None = None
-    min_delta: float = 0.0
-    after_steps: int = 0
+    stop_at_reward: _Number | None = None
+    patience: _Count | None = None
+    min_delta: _Margin = 0.0
+    after_steps: _Natural = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be used.
-
-        Raises:
-            ConfigError: A value is out of range; the message names it and the range.
-        """
-        if type(self.n_episodes) is not int or self.n_episodes < 1:
-            raise ConfigError(f"n_episodes={self.n_episodes!r}: give an int, and evaluate at least 1")
-        if type(self.seed) is not int or self.seed < 0:
-            raise ConfigError(f"seed={self.seed!r}: give an int of at least 0")
-        for name in ("max_episode_steps", "concurrency"):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise ConfigError(f"{name}={value!r}: give an int of at least 1, or None for no limit")
-        if self.best_by not in get_args(BestBy):
-            raise ConfigError(f"best_by={self.best_by!r}: choose one of {', '.join(get_args(BestBy))}")
-        if type(self.confirm) is not bool:
-            raise ConfigError(f"confirm={self.confirm!r}: give True or False")
-        NoImprovement(
-            1 if self.patience is None else self.patience,
-            min_delta=self.min_delta,
-            after_steps=self.after_steps,
-        )
-        self.goal()
+        check_settings(self)
 
     def goal(self) -> StopAtReward | None:
-        """The rule behind ``stop_at_reward``.
-
-        Raises:
-            ConfigError: That is no number.
-        """
+        """The rule behind ``stop_at_reward``."""
         return None if self.stop_at_reward is None else StopAtReward(self.stop_at_reward)
 
     def stop_rules(self) -> tuple[StopRule, ...]:

@@ -22,8 +22,7 @@ from stoker.exits import Contained
 from stoker.session import PolicySnapshot, TrainingSession
 from stoker.trainer.evaluating import evaluate, play_greedily
 from stoker.trainer.evaluation import CONFIRMATION, BestBy, Evaluation
-from stoker.trainer.evaluation_settings import EvaluationSettings
-from stoker.trainer.stopping import StopRule
+from stoker.trainer.evaluation_settings import EvaluationSettings, StopRule
 
 __all__ = ["Evaluation", "Evaluator", "evaluate"]
 

@@ -29,11 +29,30 @@ from stoker.recorders import (
     RunContext,
     TensorBoardRecorder,
 )
+from stoker.recorders.mlflow import request_timeouts
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 asyncio_only = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 """MLflow works in a thread of its own, whatever the event loop: each of these takes seconds."""
+
+
+TIMEOUT, RETRIES = "MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+
+
+def test_requests_give_up_after_seconds_while_a_recorder_is_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(TIMEOUT, raising=False)
+    monkeypatch.setenv(RETRIES, "3")
+    request_timeouts.begin()
+    request_timeouts.begin()
+    assert (os.environ[TIMEOUT], os.environ[RETRIES]) == ("5", "3")
+    request_timeouts.end()
+    assert os.environ[TIMEOUT] == "5"
+    request_timeouts.end()
+    assert TIMEOUT not in os.environ
+    assert os.environ[RETRIES] == "3"
 
 
 class Server:

@@ -11,21 +11,21 @@ import logging
 import os
 import posixpath
 import re
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from stoker.errors import ConfigError
 from stoker.recorders.optional import imported, require
-from stoker.recorders.patience import impatience
 from stoker.recorders.protocol import Outcome, RunContext
 from stoker.recorders.values import Record, row_value
 
-__all__ = ["MLflowRecorder"]
+__all__ = ["MLflowRecorder", "request_timeouts"]
 
 logger = logging.getLogger("stoker.recorders")
 T = TypeVar("T")
@@ -42,6 +42,44 @@ _SEND_S = 10.0
 _STATUS: Mapping[Outcome, str] = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 _HOPELESS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 """What MLflow says of a request that it will never take."""
+
+
+_REQUEST_SETTINGS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+
+
+class _RequestTimeouts:
+    """How long MLflow waits for a server that is away, while a recorder is open.
+
+    MLflow reads that from environment variables alone, at each request; by default it tries seven times, for
+    two minutes each. From the first ``begin`` to the last ``end`` they say seconds. What the user has set
+    stays.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_begun = 0
+        self._ours: set[str] = set()
+
+    def begin(self) -> None:
+        """From now on MLflow's requests give up after seconds."""
+        with self._lock:
+            self._n_begun += 1
+            for name in _REQUEST_SETTINGS.keys() - os.environ.keys():
+                os.environ[name] = _REQUEST_SETTINGS[name]
+                self._ours.add(name)
+
+    def end(self) -> None:
+        """Once as often as ``begin``: MLflow's requests are as they were."""
+        with self._lock:
+            self._n_begun -= 1
+            if self._n_begun == 0:
+                for name in self._ours:
+                    os.environ.pop(name, None)
+                self._ours.clear()
+
+
+request_timeouts: Final = _RequestTimeouts()
+"""One for the process, as its environment is."""
 
 
 class MLflowRecorder:
@@ -110,7 +148,7 @@ class MLflowRecorder:
             ConfigError: Neither this recorder nor the run says where to.
         """
         uri, artifacts = self._where(context)
-        impatience.begin()
+        request_timeouts.begin()
         try:
             self._entities = imported("mlflow.entities")
             self._client = imported("mlflow.tracking").MlflowClient(tracking_uri=uri)
@@ -121,7 +159,7 @@ class MLflowRecorder:
             self._send_params(found, context.params)
             self._run_id = found.info.run_id
         except BaseException:
-            impatience.end()
+            request_timeouts.end()
             raise
         if context.resumed:
             before = found.data.tags.get("stoker.resumed_at", "")
@@ -159,7 +197,7 @@ class MLflowRecorder:
             finally:
                 self._client.set_terminated(self._run_id, _STATUS[status])
         finally:
-            impatience.end()
+            request_timeouts.end()
             if n := self._n_lost + len(self._unsent):
                 logger.warning("%d values could not be sent to MLflow", n)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stoker.recorders.optional import imported, require
 from stoker.recorders.protocol import Outcome, RunContext
-from stoker.recorders.values import Histogram, Image, Record, Value, row_value
+from stoker.recorders.values import Record, logged_values
 
 __all__ = ["TrackioRecorder"]
 
@@ -52,8 +53,7 @@ class TrackioRecorder:
 
     def write(self, step: int, record: Record) -> None:
         """Log the record as one row."""
-        found = {key: self._logged(value) for key, value in record.items()}
-        self._run.log({key: value for key, value in found.items() if value is not None}, step=step)
+        self._run.log(logged_values(record, self._image, self._trackio.Histogram), step=step)
         self._step = step
 
     def flush(self) -> None:
@@ -64,21 +64,5 @@ class TrackioRecorder:
         self._run.log({"stoker/status": status}, step=self._step)
         self._run.finish()
 
-    def _logged(self, value: Value) -> Any:
-        """The value as Trackio takes it; None for a histogram of nothing."""
-        match value:
-            case Image():
-                return self._trackio.Image(
-                    value.pixels.squeeze(-1) if value.pixels.shape[-1] == 1 else value.pixels
-                )
-            case Histogram():
-                return self._histogram(value)
-            case np.ndarray():
-                return self._histogram(Histogram(value))
-            case bool() | int() | float():
-                return value
-            case _:
-                return row_value(value)
-
-    def _histogram(self, histogram: Histogram) -> Any:
-        return self._trackio.Histogram(histogram.values) if len(histogram.finite()) else None
+    def _image(self, pixels: NDArray[np.uint8]) -> Any:
+        return self._trackio.Image(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -32,6 +32,7 @@ __all__ = [
     "check_key",
     "checked_record",
     "checked_value",
+    "logged_values",
     "row_value",
 ]
 
@@ -186,6 +187,34 @@ def row_value(value: Value) -> float | str | None:
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         case _:
             return None
+
+
+def logged_values(
+    record: Record, image: Callable[[NDArray[np.uint8]], Any], histogram: Callable[[NDArray[np.float64]], Any]
+) -> dict[str, Any]:
+    """A record as W&B and Trackio log it: arrays become histograms, and times become texts.
+
+    Scalars that are not finite stay. Histograms are of finite values; one of nothing is left out.
+
+    Args:
+        record: what was measured.
+        image: makes the tracker's image of uint8 pixels ``[H, W, C]``.
+        histogram: makes the tracker's histogram of finite values ``[N]``, N at least 1.
+    """
+    logged: dict[str, Any] = {}
+    for key, value in record.items():
+        match value:
+            case Image():
+                logged[key] = image(value.pixels)
+            case Histogram() | np.ndarray():
+                found = (value if isinstance(value, Histogram) else Histogram(value)).finite()
+                if len(found):
+                    logged[key] = histogram(found)
+            case bool() | int() | float():
+                logged[key] = value
+            case _:
+                logged[key] = row_value(value)
+    return logged
 
 
 def _text(key: str, value: str) -> str:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
 from stoker.recorders.optional import imported, require
 from stoker.recorders.protocol import Outcome, RunContext
-from stoker.recorders.values import Histogram, Image, Record, Value, row_value
+from stoker.recorders.values import Record, logged_values
 from stoker.types import AnyPath
 
 __all__ = ["WandbRecorder"]
@@ -96,8 +97,7 @@ class WandbRecorder:
 
     def write(self, step: int, record: Record) -> None:
         """Log the record as one row."""
-        found = {key: self._logged(value) for key, value in record.items()}
-        self._run.log({_STEP: step, **{key: value for key, value in found.items() if value is not None}})
+        self._run.log({_STEP: step, **logged_values(record, self._wandb.Image, self._histogram)})
 
     def flush(self) -> None:
         """Wandb's own process writes by itself."""
@@ -107,20 +107,5 @@ class WandbRecorder:
         self._run.summary["stoker/status"] = status
         self._run.finish(exit_code=_EXIT_CODE[status])
 
-    def _logged(self, value: Value) -> Any:
-        """The value as wandb takes it; None for a histogram of nothing."""
-        match value:
-            case Image():
-                return self._wandb.Image(value.pixels)
-            case Histogram():
-                return self._histogram(value)
-            case np.ndarray():
-                return self._histogram(Histogram(value))
-            case bool() | int() | float():
-                return value
-            case _:
-                return row_value(value)
-
-    def _histogram(self, histogram: Histogram) -> Any:
-        found = histogram.finite()
-        return self._wandb.Histogram(np_histogram=np.histogram(found, _BINS)) if len(found) else None
+    def _histogram(self, values: NDArray[np.float64]) -> Any:
+        return self._wandb.Histogram(np_histogram=np.histogram(values, _BINS))

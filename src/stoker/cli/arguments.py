@@ -8,7 +8,7 @@ that ``--help`` shows the values that would be used.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -20,7 +20,7 @@ from stoker.cli.assignments import ASSIGNMENTS, gathered
 from stoker.cli.parsing import parse, required, without_help
 from stoker.errors import ConfigError
 from stoker.runs.naming import safe_name
-from stoker.settings import read_toml
+from stoker.settings import read_toml, settings_from
 from stoker.trainer.config import TrainConfig, config_from, with_schedule
 
 __all__ = ["TrainArguments", "parse_train"]
@@ -111,7 +111,7 @@ def parse_train(args: Sequence[str]) -> tuple[TrainConfig, TrainArguments]:
     args = gathered(args)
     named = _peek(args)
     where = f"--config {named.config}"
-    from_file = _underscored(read_toml(Path(named.config), "--config ")) if named.config else {}
+    from_file = read_toml(Path(named.config), "--config ") if named.config else {}
     place = _place_from(from_file, where)
     agent = named.agent or from_file.get("agent", "dqn")
     if not isinstance(agent, str):
@@ -190,25 +190,10 @@ def _as_arguments(
     return kind(**values, place=place)
 
 
-def _underscored(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The file's values by the names of fields; ``"none"`` says what TOML has no word for."""
-    plain: dict[str, Any] = {}
-    for key, value in values.items():
-        name = key.replace("-", "_")
-        if isinstance(value, Mapping):
-            plain[name] = _underscored(cast("Mapping[str, Any]", value))
-        else:
-            plain[name] = None if isinstance(value, str) and value.lower() == "none" else value
-    return plain
-
-
 def _place_from(values: dict[str, Any], where: str) -> RunPlace:
     """Take out of the file's values those that say where the run goes."""
     own = {key: values.pop(key) for key in RunPlace.__struct_fields__ if key in values}
     for key in ("max_time", "grace"):
         if type(own.get(key)) in (int, float):  # seconds need no quotes
             own[key] = str(own[key])
-    try:
-        return msgspec.convert(own, RunPlace)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    return settings_from(own, RunPlace, where)

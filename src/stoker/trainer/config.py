@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
 
@@ -11,20 +11,16 @@ from stoker.agents.presets import preset, training_preset
 from stoker.agents.registry import config_type, is_own
 from stoker.envs.protocol import Stepping
 from stoker.errors import ConfigError
-from stoker.settings import check_settings, refuse_unknown, settings_from, underscored
+from stoker.settings import Count, Natural, Positive, Settings, refuse_unknown, settings_from
 from stoker.trainer.evaluation import BestBy
 from stoker.types import PlaceName
 
 __all__ = ["Tracker", "TrainConfig", "config_from", "with_schedule"]
 
-_Count = Annotated[int, msgspec.Meta(ge=1)]
-_Seconds = Annotated[float, msgspec.Meta(gt=0)]
-_Period = Annotated[int, msgspec.Meta(ge=0)]
-
 Tracker: TypeAlias = Literal["console", "tensorboard", "mlflow", "wandb", "trackio"]
 
 
-class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TrainConfig(Settings, frozen=True, kw_only=True):
     """A training of one agent on one environment; the content of ``config.json``.
 
     Raises:
@@ -41,28 +37,28 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     imports: tuple[str, ...] = ()
     """Modules to import first, such as those that register environments."""
 
-    env_kwargs: dict[str, Any] = {}
+    env_kwargs: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies it
     """Keyword arguments for making the environment."""
 
-    num_envs: _Count = 8
+    num_envs: Count = 8
     """How many environments are played at the same time."""
 
-    total_timesteps: _Count = 100_000
+    total_timesteps: Count = 100_000
     """Environment steps to train for, over all environments and resumes."""
 
     seed: int = 42
     """Seed of the agent and of the environments; evaluation has its own."""
 
-    checkpoint_freq: _Period = 10_000
+    checkpoint_freq: Natural = 10_000
     """Environment steps between checkpoints; 0: only the final one."""
 
-    keep_checkpoints: _Period | None = 3
+    keep_checkpoints: Natural | None = 3
     """How many step checkpoints to keep; none: all of them."""
 
-    keep_every: _Period = 0
+    keep_every: Natural = 0
     """Keep checkpoints at multiples of so many steps for good; 0: none."""
 
-    keep_best: _Count = 1
+    keep_best: Count = 1
     """How many of the best evaluated policies to keep."""
 
     journal: bool = True
@@ -74,19 +70,19 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     lockstep: bool = False
     """Environments take turns with the learner: slower, but repeatable, and a resume is exact to the bit."""
 
-    actor_timeout_s: _Seconds = 60.0
+    actor_timeout_s: Positive = 60.0
     """An environment that does not come back for so many seconds is stuck."""
 
     on_silent_actor: Literal["warn", "restart", "fail"] = "warn"
     """What to do with a stuck environment: warn, restart it, or fail."""
 
-    stall_timeout_s: _Seconds = 120.0
+    stall_timeout_s: Positive = 120.0
     """A learner or disk that does not move for so many seconds ends the training."""
 
-    eval_freq: _Period = 2_500
+    eval_freq: Natural = 2_500
     """Environment steps between evaluations; 0: never."""
 
-    eval_episodes: _Count = 20
+    eval_episodes: Count = 20
     """Episodes in an evaluation."""
 
     stop_at_reward: float | None = None
@@ -98,10 +94,10 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     confirm_best: bool = False
     """Evaluate what would become the best again, on other seeds, before it does."""
 
-    patience: _Count | None = None
+    patience: Count | None = None
     """End the training after so many evaluations in a row without improvement; none: never."""
 
-    record_freq: _Period = 1_000
+    record_freq: Natural = 1_000
     """Environment steps between records of the metrics; 0: never."""
 
     track: tuple[Tracker, ...] = ()
@@ -110,31 +106,31 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     device: str = "cpu"
     """Where to learn: cpu, cuda, cuda:1, mps."""
 
-    opt_interval: _Count = 1
+    opt_interval: Count = 1
     """Environment steps for each optimization step."""
 
-    warmup_period: _Period = 0
+    warmup_period: Natural = 0
     """Environment steps before the first optimization step."""
 
-    max_staleness: _Period | None = None
+    max_staleness: Natural | None = None
     """Most optimization steps that a policy may be behind when its transition is learned; none: any."""
 
     actors: PlaceName = "tasks"
     """Where environments are played: tasks of one process, threads, or processes of their own."""
 
-    sync_interval: _Count | None = None
+    sync_interval: Count | None = None
     """Optimization steps after which actors refresh policies of their own; none: tasks share one policy."""
 
-    frame_stack: _Count = 1
+    frame_stack: Count = 1
     """Observations that the agent sees at once, the newest last."""
 
-    queue_capacity: _Count = 16
+    queue_capacity: Count = 16
     """Steps that may wait for the learner; fewer keep the acting policy fresher."""
 
     stepping: Stepping = "auto"
     """Where environments are stepped: inline on the event loop, each in a thread, or auto."""
 
-    torch_threads: _Count = 1
+    torch_threads: Count = 1
     """Threads that torch computes with; small networks are fastest with one."""
 
     agent_settings: Any = None
@@ -142,7 +138,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Left out, they are the agent's defaults; presets are for ``config_from``."""
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        super().__post_init__()
         if self.agent_settings is None and not is_own(self.agent):
             # Spelled out: who reads config.json takes what is missing there from the preset.
             msgspec.structs.force_setattr(self, "agent_settings", config_type(self.agent)())
@@ -171,11 +167,11 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
     Raises:
         ConfigError: An unknown name, a value of a wrong type or out of range; the message names it.
     """
-    flat = underscored(values)
+    flat = _underscored(values)
     nested: Any = flat.pop("agent_settings", None) or {}
     if not isinstance(nested, Mapping):
         raise ConfigError(f"{where}: agent_settings={nested!r} is not a table of settings")
-    settings = underscored(cast("Mapping[str, Any]", nested))
+    settings = _underscored(cast("Mapping[str, Any]", nested))
     env, agent = flat.get("env"), flat.get("agent", "dqn")
     if not isinstance(env, str):
         raise ConfigError(f'{where}: name the environment, such as env = "CartPole-v1"')
@@ -187,18 +183,23 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
         flat["imports"] = [flat["imports"]]
     common = TrainConfig.__struct_fields__
     if is_own(agent):
-        refuse_unknown(flat, common, where, f"; settings of {agent} go into agent_settings")
+        refuse_unknown(flat, common, where, f"settings of {agent} go into agent_settings")
         return settings_from({**flat, "agent_settings": settings}, TrainConfig, where)
     agent_config = config_type(agent)
     own = agent_config.__struct_fields__
     settings |= {key: flat.pop(key) for key in own if key in flat and key not in common}
-    refuse_unknown(flat, common, where, near=common + own)
-    refuse_unknown(settings, own, where, near=common + own)
+    way_out = f"it is no setting of a training or of the agent {agent!r}"
+    refuse_unknown(flat, common, where, way_out, near=own)
+    refuse_unknown(settings, own, where, way_out, near=common)
     base = msgspec.to_builtins(preset(agent, env))
     decoded = settings_from({**base, **settings}, agent_config, where)
     config = settings_from({**training_preset(agent, env), **flat}, TrainConfig, where)
     config = msgspec.structs.replace(config, agent_settings=decoded)
     return config if "schedule_steps" in settings else with_schedule(config, base.get("schedule_steps"))
+
+
+def _underscored(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.replace("-", "_"): value for name, value in values.items()}
 
 
 def with_schedule(config: TrainConfig, spanned: int | None) -> TrainConfig:

@@ -5,20 +5,14 @@ A stop rule only judges; the evaluator asks it after each evaluation and stops t
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated, Protocol
+from typing import Protocol
 
 import msgspec
 
-from stoker.settings import check_settings
+from stoker.settings import Count, Finite, Natural, NonNegative, Settings, check_settings
 from stoker.trainer.evaluation import BestBy, Evaluation
 
 __all__ = ["EvaluationSettings", "NoImprovement", "StopAtReward", "StopRule"]
-
-_Count = Annotated[int, msgspec.Meta(ge=1)]
-_Natural = Annotated[int, msgspec.Meta(ge=0)]
-_Margin = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
-_Number = Annotated[float, msgspec.Meta(ge=-sys.float_info.max)]  # not NaN
 
 
 class StopRule(Protocol):
@@ -37,7 +31,7 @@ class StopRule(Protocol):
         ...
 
 
-class StopAtReward(msgspec.Struct, frozen=True):
+class StopAtReward(Settings, frozen=True):
     """Ends a training whose mean reward reaches a goal.
 
     Attributes:
@@ -47,10 +41,7 @@ class StopAtReward(msgspec.Struct, frozen=True):
         ConfigError: The goal is not a number.
     """
 
-    reward: _Number
-
-    def __post_init__(self) -> None:
-        check_settings(self)
+    reward: Finite
 
     def judge(self, evaluation: Evaluation, best: float | None, /) -> str | None:
         """Whether the mean reward is at least the goal, whatever evaluations are compared by."""
@@ -81,9 +72,9 @@ class NoImprovement(msgspec.Struct, eq=False):
         ConfigError: A value is out of range.
     """
 
-    patience: _Count
-    min_delta: _Margin = 0.0
-    after_steps: _Natural = 0
+    patience: Count
+    min_delta: NonNegative = 0.0
+    after_steps: Natural = 0
     n_without: int = 0
     to_beat: float | None = None
 
@@ -106,7 +97,7 @@ class NoImprovement(msgspec.Struct, eq=False):
         return f"no evaluation of the last {self.n_without} was better than {to_beat:g}{margin}"
 
 
-class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EvaluationSettings(Settings, frozen=True, kw_only=True):
     """The settings of an ``Evaluator``; the session's settings say when it evaluates.
 
     Attributes:
@@ -125,19 +116,16 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         ConfigError: A value is out of range; the message names it and the range.
     """
 
-    n_episodes: _Count = 20
-    seed: _Natural = 0
-    max_episode_steps: _Count | None = None
-    concurrency: _Count | None = None
+    n_episodes: Count = 20
+    seed: Natural = 0
+    max_episode_steps: Count | None = None
+    concurrency: Count | None = None
     best_by: BestBy = "mean"
     confirm: bool = False
-    stop_at_reward: _Number | None = None
-    patience: _Count | None = None
-    min_delta: _Margin = 0.0
-    after_steps: _Natural = 0
-
-    def __post_init__(self) -> None:
-        check_settings(self)
+    stop_at_reward: Finite | None = None
+    patience: Count | None = None
+    min_delta: NonNegative = 0.0
+    after_steps: Natural = 0
 
     def goal(self) -> StopAtReward | None:
         """The rule behind ``stop_at_reward``."""

@@ -5,55 +5,51 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Self, cast
+from typing import Any, Self, cast
 
 import msgspec
 
 from stoker.envs.protocol import Stepping
 from stoker.errors import ConfigError
-from stoker.settings import check_settings, read_toml, refuse_unknown, settings_from, underscored
+from stoker.settings import Count, Natural, Settings, read_toml, settings_from
 from stoker.trainer.evaluation_settings import EvaluationSettings
 from stoker.types import AnyPath, PlaceName
 
 __all__ = ["TrainerConfig"]
 
-_Count = Annotated[int, msgspec.Meta(ge=1)]
-_Natural = Annotated[int, msgspec.Meta(ge=0)]
-_NONE = "none"
 
-
-class TrainerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TrainerConfig(Settings, frozen=True, kw_only=True):
     """How a ``Trainer`` trains. Of a period or limit 0 and None both mean never.
 
     Raises:
         ConfigError: A value is out of range; the message names it.
     """
 
-    max_opts: _Natural | None = None
+    max_opts: Natural | None = None
     """Optimization steps after which ``train`` ends, exactly."""
 
-    max_steps: _Natural | None = None
+    max_steps: Natural | None = None
     """Environment steps after which ``train`` ends, exactly, over all actors."""
 
-    opt_interval: _Natural | None = 1
+    opt_interval: Natural | None = 1
     """Environment steps per optimization step."""
 
-    warmup_period: _Natural | None = 0
+    warmup_period: Natural | None = 0
     """Environment steps before the first optimization step."""
 
-    eval_interval: _Natural | None = 0
+    eval_interval: Natural | None = 0
     """Optimization steps between evaluations."""
 
-    record_interval: _Natural | None = 1_000
+    record_interval: Natural | None = 1_000
     """Optimization steps between records of the metrics."""
 
-    save_interval: _Natural | None = 0
+    save_interval: Natural | None = 0
     """Optimization steps between checkpoints; what the training ends with is saved in any case."""
 
-    num_envs: _Count = 8
+    num_envs: Count = 8
     """How many environments are played at the same time, each by an actor."""
 
-    seed: _Natural | None = 42
+    seed: Natural | None = 42
     """Episodes are seeded from it; none: not at all."""
 
     stepping: Stepping = "auto"
@@ -62,17 +58,17 @@ class TrainerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     actors: PlaceName = "tasks"
     """Where actors live: tasks, threads or processes."""
 
-    sync_interval: _Count | None = None
+    sync_interval: Count | None = None
     """Optimization steps after which an actor with its own policy refreshes it."""
 
-    max_staleness: _Natural | None = None
+    max_staleness: Natural | None = None
     """The most optimization steps that a policy may be behind when its transition is learned."""
 
     evaluation: EvaluationSettings = EvaluationSettings()
     """How policies are evaluated."""
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        super().__post_init__()
         for name in ("opt_interval", "warmup_period", "eval_interval", "record_interval", "save_interval"):
             msgspec.structs.force_setattr(self, name, getattr(self, name) or 0)
         for name in ("max_opts", "max_steps"):
@@ -89,22 +85,7 @@ class TrainerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Raises:
             ConfigError: The file cannot be read, has an unknown key or a value of a wrong type or range.
         """
-        return cls.from_values(read_toml(Path(path)), str(path))
-
-    @classmethod
-    def from_values(cls, values: dict[str, Any], where: str = "config") -> Self:
-        """A config from plain values, names with underscores or dashes.
-
-        Raises:
-            ConfigError: A key is unknown, or a value of a wrong type or range; the message names it.
-        """
-        flat = {key: None if value == _NONE else value for key, value in underscored(values).items()}
-        known = cls.__struct_fields__
-        refuse_unknown(flat, known, where, f"; known are {', '.join(known)}")
-        if isinstance(nested := flat.get("evaluation"), dict):
-            flat["evaluation"] = table = underscored(cast("dict[str, Any]", nested))
-            refuse_unknown(table, EvaluationSettings.__struct_fields__, f"{where}: [evaluation]")
-        return settings_from(flat, cls, where)
+        return settings_from(read_toml(Path(path)), cls, str(path))
 
     def save(self, path: AnyPath) -> None:
         """Write it to a TOML file, whole or not at all. Blocks.

@@ -16,7 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker.errors import RunBroken, WriteFailed
-from stoker.writer import RowLog, RowsReport, check_rows, cut_rows, decode_rows, encode_row_lines, files
+from stoker.writer import (
+    RowLog,
+    RowReader,
+    RowsReport,
+    check_rows,
+    cut_rows,
+    decode_rows,
+    encode_row_lines,
+    files,
+)
 
 
 class Empty(msgspec.Struct):
@@ -301,3 +310,65 @@ async def test_a_log_whose_rows_cannot_be_made_durable_says_so_and_is_closed_all
     await log.aclose()
     with pytest.raises(WriteFailed, match="/dev/null: Invalid argument"):
         await log.append([Row(1)])
+
+
+def ks_of(reader: RowReader[Row]) -> list[int]:
+    return [row.k for row in reader.read_new()]
+
+
+@given(st.lists(st.integers(0, 200), max_size=8))
+def test_a_reader_gives_each_row_of_a_growing_file_once(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int]
+) -> None:
+    path = tmp_path_factory.mktemp("growing") / "rows.jsonl"
+    whole = encode_row_lines([Row(k) for k in range(6)])
+    reader = RowReader(path, Row)
+    found = ks_of(reader)
+    for cut in [*sorted(min(cut, len(whole)) for cut in cuts), len(whole)]:
+        path.write_bytes(whole[:cut])
+        found += ks_of(reader)
+        assert found == list(range(whole[:cut].count(b"\n")))
+        assert not reader.has_restarted
+    assert ks_of(reader) == []
+
+
+@pytest.mark.anyio
+async def test_a_reader_stays_in_its_place_when_a_torn_tail_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"".join(LINES[:2]) + LINES[2][:-4])
+    reader = RowReader(path, Row)
+    assert ks_of(reader) == [0, 1]
+    await append_one(path)
+    assert (ks_of(reader), reader.has_restarted) == ([-1], False)
+
+
+def test_a_reader_starts_again_in_a_file_that_was_replaced_cut_back_or_removed(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(WHOLE)
+    reader = RowReader(path, Row)
+    assert (ks_of(reader), reader.has_restarted) == ([0, 1, 2, 3], False)
+    path.write_bytes(b"".join(LINES[:2]))
+    assert (ks_of(reader), reader.has_restarted) == ([0, 1], True)
+    path.write_bytes(encode_row_lines([Row(k) for k in range(50, 60)]))
+    assert (ks_of(reader), reader.has_restarted) == (list(range(50, 60)), True)
+    assert (ks_of(reader), reader.has_restarted) == ([], False)
+    path.unlink()
+    assert (ks_of(reader), reader.has_restarted) == ([], True)
+    path.write_bytes(LINES[1])
+    assert (ks_of(reader), reader.has_restarted) == ([1], False)
+
+
+def test_a_reader_names_a_damaged_line_by_its_number_and_stays_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(LINES[0])
+    reader = RowReader(path, Row)
+    assert ks_of(reader) == [0]
+    path.write_bytes(LINES[0] + b"garbage\n" + LINES[2])
+    for _ in range(2):
+        with pytest.raises(RunBroken, match=r"rows\.jsonl: line 2 is not a row"):
+            reader.read_new()
+    path.write_bytes(b"garbage\n" + LINES[1])
+    with pytest.raises(RunBroken, match="line 1"):
+        reader.read_new()
+    path.write_bytes(LINES[1] + LINES[2])
+    assert (ks_of(reader), reader.has_restarted) == ([1, 2], True)

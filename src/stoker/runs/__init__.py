@@ -8,6 +8,7 @@ from stoker.runs.processes import Holder
 from stoker.runs.reading import Columns
 from stoker.runs.retention import Retention
 from stoker.runs.run import TrainingRun
+from stoker.writer import RowReader
 
 __all__ = [
     "Attempt",
@@ -16,6 +17,7 @@ __all__ = [
     "Holder",
     "MetricsRow",
     "Retention",
+    "RowReader",
     "RunLock",
     "RunMetadata",
     "TrainEpisodeRow",

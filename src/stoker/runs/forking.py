@@ -33,7 +33,7 @@ from stoker.runs.metadata import (
 )
 from stoker.runs.run import CONFIG, EVAL_ROWS, METRICS_ROWS, TRAIN_ROWS, TrainingRun
 from stoker.types import AnyPath
-from stoker.writer import cut_rows, decode_rows, files, load_checkpoint, publish_checkpoint, verify_checkpoint
+from stoker.writer import cut_rows, files, load_checkpoint, publish_checkpoint, verify_checkpoint
 
 __all__ = ["fork"]
 
@@ -186,7 +186,7 @@ def _copy_rows(source: TrainingRun, fork: TrainingRun) -> None:
     counts = counting(fork.metadata.attempts)
     steps, episodes = fork.metadata.total_steps, fork.metadata.total_episodes
     train = source.directory / TRAIN_ROWS
-    cut_rows(
+    n_copied = cut_rows(
         train,
         fork.directory / TRAIN_ROWS,
         lambda row: counts(row) and row.episode <= episodes,
@@ -204,7 +204,6 @@ def _copy_rows(source: TrainingRun, fork: TrainingRun) -> None:
         lambda row: counts(row) and row.total_steps <= steps,
         MetricsRow,
     )
-    n_copied = len(decode_rows(fork.directory / TRAIN_ROWS, TrainEpisodeRow))
     if n_copied != episodes:
         raise RunBroken(train, f"{n_copied} of the {episodes} episodes before step {steps} are in it")
 

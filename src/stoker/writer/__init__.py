@@ -3,7 +3,15 @@
 from stoker.writer.activities import Activity
 from stoker.writer.checkpoints import load_checkpoint, publish_checkpoint, verify_checkpoint
 from stoker.writer.logs import AppendLog, Log
-from stoker.writer.rows import RowLog, RowsReport, check_rows, cut_rows, decode_rows, encode_row_lines
+from stoker.writer.rows import (
+    RowLog,
+    RowReader,
+    RowsReport,
+    check_rows,
+    cut_rows,
+    decode_rows,
+    encode_row_lines,
+)
 from stoker.writer.staging import StagingArea, stage
 from stoker.writer.task import Writer
 
@@ -12,6 +20,7 @@ __all__ = [
     "AppendLog",
     "Log",
     "RowLog",
+    "RowReader",
     "RowsReport",
     "StagingArea",
     "Writer",

@@ -108,15 +108,17 @@ def _unreadable(path: Path, error: OSError) -> RunBroken:
     return RunBroken(path, f"cannot be read: {with_way_out(error)}")
 
 
-def read_bytes(path: Path) -> bytes:
-    """The whole file.
+def read_bytes(path: Path, start: int = 0) -> bytes:
+    """The file from that byte to its end; nothing where it is shorter.
 
     Raises:
         FileNotFoundError: It is missing.
         RunBroken: It cannot be read.
     """
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read()
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -9,9 +9,9 @@ is never cut: reading names it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from zlib import crc32
 
 import msgspec
@@ -23,6 +23,7 @@ from stoker.writer.logs import Log
 
 __all__ = [
     "RowLog",
+    "RowReader",
     "RowsReport",
     "check_rows",
     "cut_rows",
@@ -94,13 +95,84 @@ async def encode_in_turns(rows: Sequence[Any]) -> bytes:
     return lines[0] if len(lines) == 1 else b"".join(lines)
 
 
+class RowReader(Generic[Row]):
+    """Reads a row file in pieces, each row once, also while another process writes it.
+
+    A torn tail is read when it has become a whole row. If the file was replaced or cut back, reading starts
+    again at its first row. Not for several threads at once.
+
+    Args:
+        path: the file; it need not exist yet.
+        row_type: the type of its rows.
+    """
+
+    def __init__(self, path: Path, row_type: type[Row]) -> None:
+        self.path = path
+        self.has_restarted = False
+        """Whether the last read started again at the first row: rows that were read before it are void."""
+        self._decoder = msgspec.json.Decoder(row_type)
+        self._offset: int = 0
+        self._n_lines: int = 0
+        self._last_read = b""  # the checksum of the last row that was read, and its newline
+        self._has_given = False
+
+    def read_new(self) -> list[Row]:
+        """Read the whole rows that were appended since the last call, in file order. Blocks.
+
+        Raises:
+            RunBroken: A line before the tail is damaged or of another type; the message names it. Nothing is
+                skipped: the next call starts at the same row.
+        """
+        return [row for _, row in self.read_new_lines()]
+
+    def read_new_lines(self) -> list[tuple[bytes, Row]]:
+        """Read the same rows, each with its line in the file."""
+        data = self._unread()
+        end = _end_of_whole(data)
+        if end == 0 and self._offset == 0 and _is_foreign(data):
+            raise RunBroken(self.path, _FOREIGN)
+        lines = data[: end - 1].split(b"\n") if end else []
+        found = [
+            (line, self._decoded(line, number))
+            for number, line in enumerate(lines, self._n_lines + 1)
+            if line.strip()
+        ]
+        self.has_restarted = self._has_given and self._offset == 0
+        self._has_given = bool(found) or (self._has_given and not self.has_restarted)
+        if found:
+            self._offset += end
+            self._n_lines += len(lines)
+            self._last_read = lines[-1][-_CRC_BYTES:] + b"\n"
+        return found
+
+    def _unread(self) -> bytes:
+        """The bytes behind the last row that was read; all bytes where that row is no longer in its place."""
+        try:
+            data = files.read_bytes(self.path, self._offset - len(self._last_read))
+            if data.startswith(self._last_read):
+                return data[len(self._last_read) :]
+            data = files.read_bytes(self.path)
+        except FileNotFoundError:
+            data = b""
+        self._offset, self._n_lines, self._last_read = 0, 0, b""
+        return data
+
+    def _decoded(self, line: bytes, number: int) -> Row:
+        if not _is_whole(line):
+            raise RunBroken(self.path, f"line {number} is not a row ({_DAMAGED}); remove that line")
+        try:
+            return self._decoder.decode(line)
+        except _UNREADABLE as error:
+            raise RunBroken(self.path, f"line {number} is not a row ({error}); remove that line") from error
+
+
 def decode_rows(path: Path, row_type: type[Row]) -> list[Row]:
     """The whole rows of a log, in file order; none where there is no file. A torn tail is passed over.
 
     Raises:
         RunBroken: A line before the tail is damaged or no such row; the message names it.
     """
-    return [row for _, row in _rows_of(path, row_type)]
+    return RowReader(path, row_type).read_new()
 
 
 def cut_rows(source: Path, target: Path, keep: Callable[[Row], bool], row_type: type[Row]) -> int:
@@ -113,7 +185,7 @@ def cut_rows(source: Path, target: Path, keep: Callable[[Row], bool], row_type: 
         RunBroken: As for ``decode_rows``.
         WriteFailed: The disk refused; what the target was before it still is.
     """
-    kept = [line for line, row in _rows_of(source, row_type) if keep(row)]
+    kept = [line for line, row in RowReader(source, row_type).read_new_lines() if keep(row)]
     if kept or source.name in files.files_in(source.parent):
         files.write_atomically(target, lambda file: file.write(b"".join(line + b"\n" for line in kept)))
     return len(kept)
@@ -177,28 +249,6 @@ def _end_of_whole(data: bytes) -> int:
             return end
         end = start
     return 0
-
-
-def _rows_of(path: Path, row_type: type[Row]) -> Iterator[tuple[bytes, Row]]:
-    """Line and row, for each whole row."""
-    try:
-        data = files.read_bytes(path)
-    except FileNotFoundError:
-        return
-    end = _end_of_whole(data)
-    if end == 0 and _is_foreign(data):
-        raise RunBroken(path, _FOREIGN)
-    decoder = msgspec.json.Decoder(row_type)
-    for number, line in enumerate(data[:end].split(b"\n"), 1):
-        if not line.strip():
-            continue
-        if not _is_whole(line):
-            raise RunBroken(path, f"line {number} is not a row ({_DAMAGED}); remove that line")
-        try:
-            row = decoder.decode(line)
-        except _UNREADABLE as error:
-            raise RunBroken(path, f"line {number} is not a row ({error}); remove that line") from error
-        yield line, row
 
 
 def _set_torn_tail_aside(path: Path) -> int:

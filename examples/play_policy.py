@@ -10,6 +10,7 @@ import torch
 
 from stoker import DQN, ActMode, TrainingRun, make_gym, preset
 from stoker.agents import Policy
+from stoker.cli.streams import steady_streams
 
 ENV = "CartPole-v1"
 
@@ -39,4 +40,6 @@ def main(path: str = "runs/CartPole-v1", episodes: int = 10) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    with steady_streams() as output:  # `| head` may close the pipe: that is no error of this program
+        main(*sys.argv[1:2])
+        sys.exit(output.checked(0))

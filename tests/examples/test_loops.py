@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -92,10 +95,26 @@ def test_each_agent_of_a_pettingzoo_environment_is_an_actor(run_python: Any, run
     assert {(row["length"], row["status"]) for row in rows} == {(25, "Truncated")}
 
 
-def test_a_policy_acts_without_its_session(run_python: Any) -> None:
+def test_a_policy_acts_without_its_session(
+    run_python: Any, tmp_path: Path, root: Path, environment: dict[str, str]
+) -> None:
     run_python("import plain_loop; plain_loop.main(steps=600)")
     printed = run_python("import play_policy; play_policy.main('runs/plain-loop', episodes=3)")
     assert [line.split(":")[0] for line in printed.splitlines()] == [f"episode {i}" for i in range(3)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as nobody_reads:
+        left = subprocess.run(
+            [sys.executable, root / "examples" / "play_policy.py", "runs/plain-loop"],
+            cwd=tmp_path,
+            env=environment,
+            stdout=nobody_reads,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+    assert (left.returncode, left.stderr) == (1, ""), "as after `| head`"
 
 
 def test_a_sweep_leaves_a_run_for_each_setting(run_python: Any, tmp_path: Path) -> None:

@@ -18,8 +18,7 @@ import pytest
 
 from stoker import DQN, DQNConfig, EpisodeStatus, Experience, TrainingRun, TrainingSession
 from stoker.cli.main import main
-from stoker.runs.findings import Finding
-from stoker.runs.verifying import verify_run
+from stoker.runs.verifying import Finding, verify_run
 
 SMALL = ("--learning-starts", "64", "--hidden-sizes", "16", "--num-envs", "4")
 DEADLINE_S = 40.0

@@ -18,8 +18,7 @@ from stoker.cli.parsing import parse, required
 from stoker.cli.stored import open_run
 from stoker.cli.tables import say
 from stoker.errors import RunBroken
-from stoker.runs.findings import Finding
-from stoker.runs.verifying import verify_run
+from stoker.runs.verifying import Finding, verify_run
 
 __all__ = ["VerifyArguments", "verify"]
 

@@ -2,7 +2,7 @@
 
 Every byte of checkpoints, rows and journal is checked against its checksum. What a kill leaves behind, such
 as a torn last row, is reported and is no damage: checkpoints say how much must be there at least. This module
-checks each file; ``stoker.runs.agreeing`` checks that they agree.
+checks each file; ``stoker.runs.agreement`` checks that they agree.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from typing import Any, TypeVar
 import stoker.runs.naming as naming
 from stoker.errors import CheckpointNotFound, RunDirectoryError, StokerError
 from stoker.journal import JournalReport
-from stoker.runs.agreeing import Rows, SavedPoint, saved_point, what_disagrees
+from stoker.runs.agreement import Finding, Rows, SavedPoint, saved_point, what_disagrees
 from stoker.runs.bests import Score, best_of
 from stoker.runs.documents import read_json
-from stoker.runs.findings import Finding
 from stoker.runs.locating import METADATA, read_metadata
 from stoker.runs.metadata import EvalEpisodeRow, MetricsRow, RunMetadata, TrainEpisodeRow, effective
 from stoker.runs.run import CONFIG, EVAL_ROWS, METRICS_ROWS, TRAIN_ROWS, TrainingRun
 from stoker.writer import check_rows, decode_rows, files, load_checkpoint
 
-__all__ = ["verify_run"]
+__all__ = ["Finding", "verify_run"]
 
 Row = TypeVar("Row", TrainEpisodeRow, EvalEpisodeRow, MetricsRow)
 _LEFT = {

@@ -17,7 +17,7 @@ from stoker.agents.protocol import RebuildsReplay, config_of
 from stoker.errors import CheckpointCorrupt, JournalBroken
 from stoker.recorders import RunContext, flat_params
 from stoker.runs import TrainingRun
-from stoker.runs.missing import lost_rows
+from stoker.runs.agreement import lost_rows
 from stoker.session.config import SessionConfig
 from stoker.session.journaling import EventJournal
 from stoker.session.learner import Learner

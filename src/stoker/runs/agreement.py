@@ -1,7 +1,8 @@
 """What the files of a run must agree on: metadata, checkpoints, rows and journal, each known to be whole.
 
-Everything that a checkpoint counts was durable before it was. So the newest one says how many rows and events
-there must be at least, however the process ended.
+Everything that a checkpoint counts was durable before it. So the newest one says how many rows and events
+there must be at least, however the process ended. ``verifying`` checks each file by itself; a resume asks for
+``lost_rows``. Reads only.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -18,15 +19,32 @@ import stoker.runs.naming as naming
 from stoker.errors import CheckpointCorrupt, JournalBroken, RunBroken
 from stoker.journal import JournalReport
 from stoker.runs.bests import Score
-from stoker.runs.findings import Finding
 from stoker.runs.locating import METADATA
-from stoker.runs.metadata import EvalEpisodeRow, MetricsRow, RunMetadata, TrainEpisodeRow
+from stoker.runs.metadata import Attempt, EvalEpisodeRow, MetricsRow, RunMetadata, TrainEpisodeRow, counting
 from stoker.runs.run import EVAL_ROWS, METRICS_ROWS, TRAIN_ROWS, TrainingRun
-from stoker.writer import files
+from stoker.writer import RowLog, check_rows, decode_rows, files
 
-__all__ = ["SavedPoint", "saved_point", "what_disagrees"]
+__all__ = ["Finding", "SavedPoint", "lost_rows", "saved_point", "what_disagrees"]
 
+RowType = type[TrainEpisodeRow | EvalEpisodeRow | MetricsRow]
 Rows = tuple[list[TrainEpisodeRow] | None, list[EvalEpisodeRow] | None, list[MetricsRow] | None]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One file of a run and what is the matter with it.
+
+    Attributes:
+        file: its path below the run; empty: the run as a whole.
+        size: in bytes.
+        kind: ``ok``; ``torn``: ends in what a killed process left half written, which is no damage;
+            ``damaged``; ``note``: worth a word and no more.
+        text: what was found.
+    """
+
+    file: str
+    size: int
+    kind: Literal["ok", "torn", "damaged", "note"]
+    text: str
 
 
 class SavedPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,3 +255,47 @@ def _damaged(file: str, text: str) -> Finding:
 
 def _note(file: str, text: str) -> Finding:
     return Finding(file, 0, "note", text)
+
+
+def lost_rows(run: TrainingRun, total_episodes: int, eval_episodes: int, records: int = 0) -> Iterator[str]:
+    """What is damaged or missing, one text for each file that has lost something. Blocks.
+
+    Args:
+        run: the run.
+        total_episodes: training episodes that the checkpoint counts.
+        eval_episodes: evaluation episodes that it counts.
+        records: records of the metrics that it counts.
+    """
+    attempts = run.metadata.attempts
+    for log, n_counted, row_type in (
+        (run.train_log, total_episodes, TrainEpisodeRow),
+        (run.eval_log, eval_episodes, EvalEpisodeRow),
+        (run.metrics_log, records, MetricsRow),
+    ):
+        if (lost := _lost(log, n_counted, row_type, attempts)) is not None:
+            yield f"{log.path}: {lost}"
+
+
+def _lost(log: RowLog, n_counted: int, row_type: RowType, attempts: Sequence[Attempt]) -> str | None:
+    report = check_rows(log.path)
+    if report.problems:
+        return "; ".join(text.removeprefix(f"{log.path.name}: ") for text in report.problems)
+    try:
+        rows = decode_rows(log.path, row_type)
+    except RunBroken as error:
+        return str(error).removeprefix(f"{error.path}: ")
+    counts = counting(attempts)
+    n_there, first_gap = 0, None
+    for line, row in enumerate(rows, 1):
+        if not counts(row):
+            continue
+        n_there += 1
+        if first_gap is None and isinstance(row, TrainEpisodeRow) and row.episode != n_there:
+            first_gap = line
+    n_lost = n_counted - n_there
+    if first_gap is None:
+        if n_lost <= 0:
+            return None
+        first_gap = len(rows) + 1
+    what = f"{n_lost:,} of {n_counted:,} rows are missing" if n_lost > 0 else "rows are missing"
+    return f"{what}, from line {first_gap:,} on"

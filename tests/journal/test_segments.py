@@ -26,10 +26,10 @@ from stoker.journal import (
     read_header,
     read_segment,
     segment_name,
-    segments,
     set_torn_aside,
 )
 from stoker.journal.scanning import count_events, length_of
+from stoker.lru import MAX_ACTORS
 from stoker.stats import EpisodeRecord
 from stoker.types import EpisodeStatus, Experience
 
@@ -107,15 +107,13 @@ def histories(draw: st.DrawFn) -> list[JournalEvent]:
     return events
 
 
-@given(histories(), st.integers(1, 3))
+@given(histories())
 def test_events_come_back_as_they_were(
-    tmp_path_factory: pytest.TempPathFactory, history: list[JournalEvent], most_actors: int
+    tmp_path_factory: pytest.TempPathFactory, history: list[JournalEvent]
 ) -> None:
     path = tmp_path_factory.mktemp("journal") / segment_name(1, 0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segments, "MOST_ACTORS", most_actors)  # a bound like any other, reached sooner
-        path.write_bytes(encoded(history))
-        assert events_in(path) == [as_bytes(event) for event in history]
+    path.write_bytes(encoded(history))
+    assert events_in(path) == [as_bytes(event) for event in history]
 
 
 def test_events_may_be_encoded_one_by_one_or_together() -> None:
@@ -167,14 +165,20 @@ def test_the_reader_gives_an_observation_that_goes_on_as_one_object(tmp_path: Pa
     assert second.observation is first.next_observation
 
 
-def test_the_memory_of_the_encoder_is_bounded() -> None:
+def test_events_of_more_actors_than_are_remembered_come_back(tmp_path: Path) -> None:
     encoder = SegmentEncoder()
-    encoder.begin(HEADER)
-    for actor in range(segments.MOST_ACTORS + 50):
-        encoder.encode(Experience(np.zeros(1), 0, 0.0, np.ones(1), CONTINUING, actor))
+    data = [encoder.begin(HEADER)]
+    observations = [np.full(1, float(i)) for i in range(3)]
+    events: list[JournalEvent] = []
+    for before, after in pairwise(observations):
+        for actor in range(MAX_ACTORS + 50):  # actor 0 is active all the time, actor 1 is forgotten
+            others = [Experience(after, 0, 0.0, after, CONTINUING, 0)] if actor % 1_000 == 999 else []
+            events += [Experience(before, 0, 0.0, after, CONTINUING, actor), *others]
+    data += map(encoder.encode, events)
     assert encoder._recent is not None
-    assert len(encoder._recent) == segments.MOST_ACTORS
-    for actor in range(segments.MOST_ACTORS + 50):
+    assert len(encoder._recent) == MAX_ACTORS
+    assert events_in(write(tmp_path, b"".join(data))) == [as_bytes(event) for event in events]
+    for actor in range(MAX_ACTORS + 50):
         encoder.encode(EpisodeStarted(actor))
     assert not encoder._recent
 

@@ -1,15 +1,15 @@
 """One segment: a file of events in the order of their consumption, behind a header that says where it begins.
 
 The number of an event is the header's ``first_event`` plus its place in the segment. An
-observation that was its actor's last ``next_observation`` is not stored again; ``_Recent`` says for the
-writer and for the reader alike what that was, so that they cannot disagree. A segment needs no other one.
+observation that was its actor's last ``next_observation`` is not stored again: writer and reader remember
+that one for the same most recently active actors. A segment needs no other one.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import msgspec
 from msgspec.msgpack import Ext
@@ -18,6 +18,7 @@ import stoker.journal.codec as codec
 from stoker.journal.codec import Form
 from stoker.journal.events import EpisodeEnded, EpisodeStarted, JournalEvent
 from stoker.journal.frames import frame
+from stoker.lru import LRUDict
 from stoker.stats import EpisodeRecord
 from stoker.types import ActorId, EpisodeStatus, Experience
 
@@ -33,9 +34,6 @@ __all__ = [
 
 VERSION = 1
 """Of the format; a reader refuses a later one."""
-
-MOST_ACTORS = 10_000
-"""How many actors' last observations are remembered, here and by the reader."""
 
 _HEADER, _EXPERIENCE, _CONTINUING, _STARTED, _ENDED = range(5)
 _LENGTHS = {_HEADER: 2, _EXPERIENCE: 8, _CONTINUING: 7, _STARTED: 3, _ENDED: 6}
@@ -84,17 +82,8 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     version: int = VERSION
 
 
-class _Recent(dict[Any, Any]):
-    """Each actor's last next observation in its episode; where they are too many, the oldest actor goes."""
-
-    def after(self, actor_id: ActorId, status: EpisodeStatus, next_observation: Any) -> None:
-        """Take a transition in."""
-        if status is _GOES_ON:
-            self[actor_id] = next_observation
-            if len(self) > MOST_ACTORS:
-                del self[next(iter(self))]
-        else:
-            self.pop(actor_id, None)
+_Recent: TypeAlias = LRUDict[ActorId, Any]
+"""Each actor's last next observation in its running episode."""
 
 
 class SegmentEncoder:
@@ -118,7 +107,7 @@ class SegmentEncoder:
         # Its own value, so that an error names the place within it.
         fields_form = codec.form(fields | {"rebuild": codec.encode(header.rebuild, "rebuild")}, "header")
         data = frame(codec.pack([_HEADER, fields_form]))
-        self._recent = _Recent()
+        self._recent = LRUDict()
         return data
 
     def encode(self, event: JournalEvent) -> bytes:
@@ -138,20 +127,29 @@ class SegmentEncoder:
         recent, self._recent = self._recent, None  # stays None where one of them fails
         if recent is None:
             raise RuntimeError("no segment was begun, or its encoder failed: begin a new one")
-        data = b"".join([frame(codec.pack(_message(event, recent))) for event in events])
+        data = b"".join(
+            [
+                frame(
+                    codec.pack(
+                        _experience_message(event, recent)
+                        if isinstance(event, Experience)
+                        else _boundary_message(event, recent)
+                    )
+                )
+                for event in events
+            ]
+        )
         self._recent = recent
         return data
 
 
-def _message(event: JournalEvent, recent: _Recent) -> list[Form]:
-    if type(event) is Experience:
-        return _experience_message(event, recent)
+def _boundary_message(event: EpisodeStarted | EpisodeEnded, recent: _Recent) -> list[Form]:
     form = codec.form
     actor_id = form(event.actor_id, "actor_id")
     recent.pop(event.actor_id, None)
     if isinstance(event, EpisodeStarted):
         return [_STARTED, actor_id, form(event.seed, "seed")]
-    record = cast("EpisodeEnded", event).record
+    record = event.record
     return [
         _ENDED,
         actor_id,
@@ -170,7 +168,9 @@ def _experience_message(event: Experience, recent: _Recent) -> list[Form]:
     )  # fmt: skip
     observation = form(event.observation, "observation")
     after = form(event.next_observation, "next_observation")
-    rest: list[Form] = [
+    message: list[Form] = [
+        _EXPERIENCE,
+        observation,
         action if type(action) is int and -_SMALL < action < _SMALL else form(action, "action"),
         reward if type(reward) is float else form(reward, "reward"),
         after,
@@ -179,7 +179,10 @@ def _experience_message(event: Experience, recent: _Recent) -> list[Form]:
         None if policy_extras is None else form(policy_extras, "policy_extras"),
     ]
     before = recent.get(actor_id)
-    recent.after(actor_id, status, after)
+    if status is _GOES_ON:
+        recent.put(actor_id, after)
+    else:
+        recent.pop(actor_id, None)
     # By their bytes: an environment may write the next observation into the same array, or hand an equal one
     # of its own out each time.
     if (
@@ -188,15 +191,16 @@ def _experience_message(event: Experience, recent: _Recent) -> list[Form]:
         and observation.data == before.data
         and observation.code == before.code
     ):
-        return [_CONTINUING, *rest]
-    return [_EXPERIENCE, observation, *rest]
+        message[0] = _CONTINUING
+        del message[1]
+    return message
 
 
 class SegmentDecoder:
     """The events of one segment, from its payloads in their order."""
 
     def __init__(self) -> None:
-        self._recent = _Recent()
+        self._recent: _Recent = LRUDict()
 
     def header(self, payload: bytes) -> SegmentHeader:
         """The header that the first payload holds.
@@ -226,6 +230,8 @@ class SegmentDecoder:
             msgspec.DecodeError: It holds none.
         """
         kind, forms = _parts(payload)
+        if kind == _HEADER:
+            raise msgspec.DecodeError("a header among the events")
         try:
             if kind in (_EXPERIENCE, _CONTINUING):
                 return self._experience(kind, forms)
@@ -234,14 +240,12 @@ class SegmentDecoder:
             self._recent.pop(actor_id, None)
             if kind == _STARTED:
                 return EpisodeStarted(actor_id, restore(forms[1]))
-            if kind == _ENDED:
-                record = EpisodeRecord(
-                    restore(forms[1]), restore(forms[2]), _STATUSES[cast("int", forms[3])], restore(forms[4])
-                )
-                return EpisodeEnded(record, actor_id)
+            record = EpisodeRecord(
+                restore(forms[1]), restore(forms[2]), _STATUSES[cast("int", forms[3])], restore(forms[4])
+            )
+            return EpisodeEnded(record, actor_id)
         except (LookupError, TypeError) as error:
             raise msgspec.DecodeError(f"{type(error).__name__}: {error}") from error
-        raise msgspec.DecodeError("a header among the events")
 
     def _experience(self, kind: int, forms: list[Form]) -> Experience:
         restore = codec.restore
@@ -250,7 +254,10 @@ class SegmentDecoder:
         observation = restore(forms[0]) if kind == _EXPERIENCE else self._recent[actor_id]
         next_observation = restore(after)
         status = _STATUSES[cast("int", status_code)]
-        self._recent.after(actor_id, status, next_observation)
+        if status is _GOES_ON:
+            self._recent.put(actor_id, next_observation)
+        else:
+            self._recent.pop(actor_id, None)
         return Experience(
             observation,
             restore(action),

@@ -17,6 +17,7 @@ import msgspec
 
 from stoker.agents.protocol import ChecksInput, LearningAgent
 from stoker.errors import ActorConflict, InvalidExperience
+from stoker.lru import MAX_ACTORS, LRUDict
 from stoker.plain import as_float, check_actor_id, plain_count, shown
 from stoker.session.decisions import Decision, RememberedDecision
 from stoker.stats import EpisodeRecord, check_record
@@ -67,7 +68,7 @@ class Intake:
         """Called when no more experiences are accepted, other than by reaching ``max_steps``."""
         self.n_refused = 0
         """Experiences that came after the limit or after ``stop``: neither learned nor counted."""
-        self._remembered: dict[ActorId, RememberedDecision] = {}
+        self._remembered: LRUDict[ActorId, RememberedDecision] = LRUDict()
         self.acting: set[ActorId] = set()
         """Actors that wait for an exploring action."""
         self.observing: set[ActorId] = set()
@@ -177,7 +178,7 @@ class Intake:
         """
         if self.is_full:
             self.n_refused += 1
-            if len(self._cut) < _ACTORS:
+            if len(self._cut) < MAX_ACTORS:
                 self._cut.add(actor_id)
             return False
         self.accepted_steps += 1
@@ -241,11 +242,7 @@ class Intake:
         if extras is not None or self._keeps_versions:
             self.is_plain = False  # from now on experiences are joined
             version = decision.policy_version if self._keeps_versions else None
-            remembered = RememberedDecision(observation, decision.action, extras, version)
-            self._remembered.pop(actor_id, None)  # the order is that of the last decisions
-            self._remembered[actor_id] = remembered
-            if len(self._remembered) > _ACTORS:  # actors that left without a word
-                del self._remembered[next(iter(self._remembered))]
+            self._remembered.put(actor_id, RememberedDecision(observation, decision.action, extras, version))
 
     # Episodes -------------------------------------------------------------------------------------
 
@@ -288,10 +285,6 @@ class Intake:
         """An actor's episode is over: nothing of it is kept."""
         self._remembered.pop(actor_id, None)
         self._cut.discard(actor_id)
-
-
-_ACTORS = 10_000
-"""How many absent actors are remembered; unlimited ids must not fill the memory."""
 
 
 def _not_remembered(experience: Experience) -> InvalidExperience:

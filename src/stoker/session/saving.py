@@ -64,7 +64,7 @@ def step_state(learner: TrainingState, area: StagingArea, acting: Mapping[str, A
     state["session"] |= {
         "stats": learner.stats.state_dict(),
         "recent_episodes": learner.metrics.state_dict(),
-        "actor_episodes": learner.actors.episodes,
+        "actor_episodes": dict(learner.actors.episodes),
         "open_episodes": learner.actors.running,
         "lockstep": learner.is_lockstep,
         "attempt": learner.attempt,

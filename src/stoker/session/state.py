@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from operator import attrgetter
 
 from stoker.agents.protocol import CountsOptSteps, LearningAgent
+from stoker.lru import MAX_ACTORS, LRUDict
 from stoker.runs import TrainingRun
 from stoker.session.config import SessionConfig
 from stoker.session.journaling import EventJournal
@@ -15,9 +16,6 @@ from stoker.stats import StatsTracker
 from stoker.types import ActorId, EpisodeStatus, Experience
 
 __all__ = ["ActorRegistry", "TrainingState"]
-
-_ACTORS = 10_000
-"""How many actors are remembered; unlimited ids (one per connection, say) must not fill the memory."""
 
 _ACTOR_OF = attrgetter("actor_id")
 
@@ -32,7 +30,7 @@ class ActorRegistry:
     """
 
     def __init__(self) -> None:
-        self.episodes: dict[ActorId, int] = {}
+        self.episodes: LRUDict[ActorId, int] = LRUDict()
         self.running: dict[ActorId, int] = {}
         self.seen_at: dict[ActorId, float] = {}
         self._active: set[ActorId] = set()  # the actors of the present batch
@@ -40,7 +38,8 @@ class ActorRegistry:
 
     def restore(self, episodes: Mapping[ActorId, int], running: Mapping[ActorId, int]) -> None:
         """Go on from what a checkpoint says."""
-        self.episodes, self.running = dict(episodes), dict(running)
+        self.episodes.update(episodes)
+        self.running.update(running)
 
     def begin(self) -> None:
         """Count every actor with a running episode as seen now."""
@@ -77,9 +76,7 @@ class ActorRegistry:
         """An episode has ended, and is counted."""
         self._hear(actor_id)
         self.running.pop(actor_id, None)
-        self.episodes[actor_id] = self.episodes.pop(actor_id, 0) + 1  # the most recent last
-        if len(self.episodes) > _ACTORS:
-            del self.episodes[next(iter(self.episodes))]
+        self.episodes.put(actor_id, self.episodes.get(actor_id, 0) + 1)
 
     def give_up(self, actor_id: ActorId) -> None:
         """A running episode will not go on, and no other one begins."""
@@ -97,9 +94,9 @@ class ActorRegistry:
         Returns:
             Those of them with a running episode.
         """
-        if len(self.seen_at) <= 2 * _ACTORS:
+        if len(self.seen_at) <= 2 * MAX_ACTORS:
             return []
-        gone = sorted(self.seen_at, key=self.seen_at.__getitem__)[:-_ACTORS]
+        gone = sorted(self.seen_at, key=self.seen_at.__getitem__)[:-MAX_ACTORS]
         for actor_id in gone:
             del self.seen_at[actor_id]
         self._ended &= self.seen_at.keys()

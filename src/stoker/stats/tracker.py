@@ -10,10 +10,10 @@ from __future__ import annotations
 import copy
 import math
 import operator
-from collections import OrderedDict
 from typing import Any, NamedTuple
 
 from stoker.errors import ConfigError
+from stoker.lru import MAX_ACTORS, LRUDict
 from stoker.stats.aggregators import Aggregator, Mean, StatefulAggregator
 from stoker.stats.records import EpisodeRecord
 from stoker.stats.sources import Source, length, total_reward
@@ -78,19 +78,19 @@ class StatsTracker:
         ConfigError: The window or ``max_actors`` is not an int above 0.
     """
 
-    def __init__(self, window: int = 100, *, max_actors: int = 10_000) -> None:
+    def __init__(self, window: int = 100, *, max_actors: int = MAX_ACTORS) -> None:
         if type(max_actors) is not int or max_actors < 1:
             raise ConfigError(f"max_actors={max_actors!r}: give the number of actors to keep, an int above 0")
         self._window = window
         self._max_actors = max_actors
         self._stats: dict[str, _Stat] = {}
         self._overall = _View(self._stats, window)
-        self._by_actor: OrderedDict[ActorId, _View] = OrderedDict()
+        self._by_actor: LRUDict[ActorId, _View] = LRUDict(max_actors)
         self.with_stat("episode_reward", total_reward, Mean())
         self.with_stat("episode_length", length, Mean())
 
     @classmethod
-    def empty(cls, window: int = 100, *, max_actors: int = 10_000) -> StatsTracker:
+    def empty(cls, window: int = 100, *, max_actors: int = MAX_ACTORS) -> StatsTracker:
         """A tracker that aggregates nothing until ``with_stat`` is called; its window counts as ever.
 
         Raises:
@@ -195,15 +195,16 @@ class StatsTracker:
         loading fails, the tracker is as it was before.
         """
         overall = self._restored(state["overall"])
-        views = list(state["actors"].items())[-self._max_actors :]
-        by_actor = OrderedDict((actor_id, self._restored(view)) for actor_id, view in views)
+        by_actor: LRUDict[ActorId, _View] = LRUDict(self._max_actors)
+        for actor_id, view in list(state["actors"].items())[-self._max_actors :]:
+            by_actor.put(actor_id, self._restored(view))
         self._overall, self._by_actor = overall, by_actor
 
     def _having(self, stats: dict[str, _Stat]) -> StatsTracker:
         """Take on these stats, with all views empty. Dicts are replaced, not grown: readers keep theirs."""
         self._stats = stats
         self._overall = _View(stats, self._window)
-        self._by_actor = OrderedDict()
+        self._by_actor = LRUDict(self._max_actors)
         return self
 
     def _restored(self, state: dict[str, Any]) -> _View:
@@ -213,16 +214,12 @@ class StatsTracker:
 
     def _view_of(self, actor_id: ActorId) -> _View:
         """The actor's view, made if need be, and now the most recently updated."""
-        by_actor = self._by_actor
-        view = by_actor.get(actor_id)
-        if view is not None:
-            by_actor.move_to_end(actor_id)
-            return view
-        # A numpy integer finds its int above, but as a key it would not load with weights_only=True.
+        # As a key, a numpy integer would not load with weights_only=True.
         key = actor_id if isinstance(actor_id, str) else operator.index(actor_id)
-        view = by_actor[key] = _View(self._stats, self._window)
-        if len(by_actor) > self._max_actors:
-            by_actor.popitem(last=False)
+        view = self._by_actor.get(key)
+        if view is None:
+            view = _View(self._stats, self._window)
+        self._by_actor.put(key, view)
         return view
 
 

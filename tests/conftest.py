@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+import launching
 
 settings.register_profile("stoker", deadline=None)  # no test measures time
 settings.load_profile("stoker")
@@ -84,3 +88,8 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
     """The event loop that a test runs on."""
     return request.param
+
+
+def pytest_sessionfinish() -> None:
+    """End the server that forks the programs of tests."""
+    launching.stop()

@@ -29,6 +29,7 @@ from portable_parts import (
     spoilt_by_name,
 )
 
+import launching
 from stoker import (
     ActorFailed,
     ActorGroup,
@@ -88,7 +89,7 @@ def workers() -> list[psutil.Process]:
         child
         for child in psutil.Process().children(recursive=True)
         if child.status() != psutil.STATUS_ZOMBIE
-        and not any("resource_tracker" in part for part in child.cmdline())
+        and not any("resource_tracker" in part or part == launching.__file__ for part in child.cmdline())
     ]
 
 
@@ -286,7 +287,7 @@ class Program:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.process = subprocess.Popen(
+        self.process = launching.Popen(
             [sys.executable, str(HERE / "group_program.py"), str(folder)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

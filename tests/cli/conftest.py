@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import launching
 from stoker.cli.main import main
 
 SMALL = ("--learning-starts", "64", "--hidden-sizes", "16", "--num-envs", "4")
@@ -29,7 +30,7 @@ def stoker(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs ``python -m stoker`` in ``tmp_path`` and returns how it ended."""
 
     def run(*args: str, **more: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        return launching.run(
             [sys.executable, "-m", "stoker", *args],
             cwd=tmp_path,
             capture_output=True,
@@ -65,7 +66,7 @@ def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     processes: list[subprocess.Popen[str]] = []
 
     def start(*args: str, **more: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
+        process = launching.Popen(
             [sys.executable, "-m", "stoker", *args],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
@@ -97,7 +98,7 @@ class Trained(NamedTuple):
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """One training for all tests that read a run; copy it to change it."""
     root = tmp_path_factory.mktemp("cli") / "runs"
-    done = subprocess.run(
+    done = launching.run(
         [
             *(sys.executable, "-m", "stoker", "train", "CartPole-v1", "-n", "1200", "--runs-dir", str(root)),
             *(*SMALL, "--checkpoint-freq", "400", "--keep-checkpoints", "2"),

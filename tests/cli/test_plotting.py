@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+import launching
 from stoker.cli.main import main
 
 
@@ -74,7 +74,7 @@ def test_without_matplotlib_it_says_what_to_install(trained: Any, tmp_path: Path
         "from stoker.cli.main import main\n"
         f"sys.exit(main(['plot', {str(trained.run)!r}, '-o', 'curve.png']))"
     )
-    done = subprocess.run(
+    done = launching.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import launching
 from stoker.cli.main import main
 
 SETTINGS = {
@@ -45,7 +45,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["-m", "stoker", "train", "CartPole-v1", *flags, "--lockstep", "--name", "command"],
     ]
     for line in lines:
-        done = subprocess.run(
+        done = launching.run(
             [sys.executable, *line], cwd=root, capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == 0, done.stderr

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import launching
 
 SMALL = ("--learning-starts", "64", "--hidden-sizes", "16", "--num-envs", "4", "--eval-freq", "0")
 
@@ -179,7 +180,7 @@ def test_a_training_that_cannot_begin_leaves_nothing(stoker: Any, tmp_path: Path
 
 
 def test_a_tracker_without_its_package_leaves_nothing(tmp_path: Path) -> None:
-    done = subprocess.run(
+    done = launching.run(
         [sys.executable, "-c", MAIN_WITHOUT_WANDB, "train", "CartPole-v1", "--track", "wandb"],
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip

@@ -13,12 +13,14 @@ import sys
 import termios
 from pathlib import Path
 
+import launching
+
 
 def test_on_a_terminal_a_table_is_redrawn_in_place(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 80, 0, 0))
     env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR", "CI")}
-    process = subprocess.Popen(
+    process = launching.Popen(
         [
             *(sys.executable, "-m", "stoker", "train", "CartPole-v1", "-n", "900", "--learning-starts", "64"),
             *("--hidden-sizes", "16", "--eval-freq", "300", "--eval-episodes", "1", "--json"),

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import torch
 
+import launching
+
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join([str(ROOT / "examples"), str(ROOT / "src")]),
@@ -54,7 +56,7 @@ def serving(code: str, directory: Path, *, logs: str | None = None) -> Iterator[
 
     Its log must hold ``logs`` at the end, or no traceback.
     """
-    server = subprocess.Popen(
+    server = launching.Popen(
         [sys.executable, "-c", code], cwd=directory, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
     )
     watchdog = threading.Timer(START_S + 2 * STOP_S, server.kill)
@@ -105,7 +107,7 @@ def run_python(tmp_path: Path) -> Callable[..., str]:
     """Runs code with the examples importable and returns what it printed; warnings are errors."""
 
     def run(code: str, cwd: Path = tmp_path) -> str:
-        done = subprocess.run(  # noqa: PLW1510 - the assertion below shows what went wrong
+        done = launching.run(
             [sys.executable, "-W", "error", "-c", code],
             cwd=cwd,
             env=ENVIRONMENT,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import pytest
+
+import launching
 
 # As a user's own module in the working directory: a Dict and an image environment.
 OWN_ENVIRONMENTS = """
@@ -61,7 +62,7 @@ def test_it_trains_is_resumed_and_evaluated(words: list[str], tmp_path: Path, en
     (tmp_path / "own.py").write_text(OWN_ENVIRONMENTS)
 
     def stoker(*args: str) -> dict[str, Any]:
-        done = subprocess.run(
+        done = launching.run(
             [sys.executable, "-m", "stoker", *args, "--json"],
             cwd=tmp_path,
             env=environment,

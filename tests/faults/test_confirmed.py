@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+import launching
 from stoker import TrainingRun, TrainingSession
 from stoker.testing import FakeAgent
 from stoker.types import Experience
@@ -40,7 +41,7 @@ PROGRAM = textwrap.dedent(
 
 def killed_after(confirm: str, tmp_path: Path) -> TrainingRun:
     """The run of a program that was killed with SIGKILL when that call of its session had returned."""
-    with subprocess.Popen(
+    with launching.Popen(
         [sys.executable, "-c", PROGRAM, confirm], cwd=tmp_path, stdout=subprocess.PIPE, text=True
     ) as program:
         assert program.stdout is not None

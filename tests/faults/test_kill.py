@@ -22,6 +22,7 @@ import pytest
 from breaking import Breaker, amount, check
 from worker import Confirmed, Order
 
+import launching
 from stoker import DQNConfig, TrainingRun, preset
 from stoker.trainer import config_from
 from stoker.writer import load_checkpoint
@@ -41,7 +42,7 @@ def stoker(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     """A command in a process group of its own, so that a kill reaches whatever it has started."""
     log = (cwd / "stderr.txt").open("a")
     with log:
-        return subprocess.Popen(
+        return launching.Popen(
             [sys.executable, "-m", "stoker", *arguments],
             cwd=cwd, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
         )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import sys
 import threading
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from anyio import to_thread
 
+import launching
 from stoker.errors import ConfigError, MissingDependency, RecorderFailed, Stalled
 from stoker.recorders import Outcome, Record, Recorder, Recording, RunContext
 from stoker.recorders.threads import OnError
@@ -326,7 +326,7 @@ async def main():
 anyio.run(main)
 print("ended")
 """
-    done = subprocess.run(
+    done = launching.run(
         [sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "ended\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import launching
 from stoker import ConfigError, EpisodeRecord, EpisodeStatus, RunMetadata, TrainingRun, WriteFailed, list_runs
 from stoker.runs import naming
 
@@ -175,7 +175,7 @@ def test_without_a_working_directory_a_relative_path_is_a_typed_error(tmp_path: 
         "    except RunDirectoryError as error: print(error)"
     )
     (here := tmp_path / "gone").mkdir()
-    done = subprocess.run(
+    done = launching.run(
         [sys.executable, "-c", program], cwd=here, capture_output=True, text=True, timeout=60, check=True
     )
     assert (

@@ -16,6 +16,7 @@ import msgspec
 import psutil
 import pytest
 
+import launching
 from stoker import EpisodeRecord, EpisodeStatus, TrainingRun, WriteFailed, list_runs
 from stoker.errors import RunLocked
 from stoker.runs import Holder, RunLock
@@ -112,9 +113,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
         f"from stoker.runs.locking import RunLock\ndirectory = Path({str(tmp_path)!r})\n"
     )
 
-    def start(code: str) -> subprocess.Popen[str]:
+    def start(code: str, popen: Callable[..., Any] = launching.Popen) -> subprocess.Popen[str]:
         processes.append(
-            subprocess.Popen(
+            popen(
                 [sys.executable, "-c", imports + code],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -183,7 +184,7 @@ def test_a_killed_holders_forked_child_does_not_keep_it(start: Start, tmp_path: 
 
 @needs_proc
 def test_a_killed_holder_that_nobody_has_waited_for_is_dead(start: Start, tmp_path: Path) -> None:
-    other = start(FORK)
+    other = start(FORK, subprocess.Popen)
     child = int(said(other))
     try:
         other.kill()

@@ -14,6 +14,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+import launching
 import stoker
 from stoker import ConfigError, Trainer, TrainerConfig, TrainingRun, TrainingSession
 from stoker.session.signals import ReportsHealth
@@ -77,7 +78,7 @@ class Program:
 
     def __init__(self, backend: str, what: str, root: Path) -> None:
         self.root = root
-        self.process = subprocess.Popen(
+        self.process = launching.Popen(
             [sys.executable, "-c", PROGRAM, backend, what, str(root)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

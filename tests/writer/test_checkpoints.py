@@ -20,6 +20,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import launching
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, WriteFailed
 from stoker.writer import files, load_checkpoint, publish_checkpoint, stage, verify_checkpoint
 
@@ -265,7 +266,7 @@ for line in sys.stdin:
 def test_a_killed_publisher_leaves_nothing_torn_under_a_final_name(tmp_path: Path) -> None:
     rng = random.Random(2)
     k = 0
-    with subprocess.Popen(
+    with launching.Popen(
         [sys.executable, "-c", PUBLISHER, str(tmp_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -1,0 +1,280 @@
+"""``subprocess.Popen`` and ``subprocess.run`` for Python programs, without their two seconds of imports.
+
+A server, one for each pytest process, has imported stoker and torch and forks itself for each program. The
+program is a process like any other: it has its own pid, session, working directory, environment, arguments,
+streams and signals, and its interpreter ends as usual. It differs from ``python ...`` in this: modules of
+stoker and torch are already imported, its parent is the server, ``/proc/PID/cmdline`` is the server's, and
+``PYTHONHASHSEED`` has no effect. Tests of these, and of the installed command, start a real interpreter.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import functools
+import gc
+import importlib
+import io
+import os
+import pickle
+import pkgutil
+import runpy
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import types
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = ["Popen", "run", "stop"]
+
+_NUMBER = struct.Struct("=i")
+_PRELOADED = (
+    "anyio._backends._asyncio",
+    "gymnasium.envs.classic_control",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch.utils.serialization.config",
+    "typeguard",
+    "tyro._backends._tyro_backend",
+    "uvloop",
+)
+"""What a training imports at its first use, besides stoker's own modules."""
+
+
+class _Program(NamedTuple):
+    """What the server forks for; the descriptors of its standard streams come beside it."""
+
+    words: list[str]
+    cwd: str
+    env: dict[str, str]
+    closed: Sequence[int]
+    ignored: list[int]
+
+
+# In the test --------------------------------------------------------------------------------------
+
+
+class Popen(subprocess.Popen):
+    """A program that is forked from the server: the words begin with ``sys.executable``.
+
+    Args:
+        closed: standard streams that are closed in the program.
+    """
+
+    def __init__(self, args: Sequence[str], *, closed: Sequence[int] = (), **options: Any) -> None:
+        self._closed = closed
+        super().__init__(args, **options)
+
+    # The three methods with which Popen creates a process and waits for it. Everything else is its own.
+
+    def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *rest) -> None:
+        pipes = rest[3:9]  # behind startupinfo, creationflags, shell
+        assert args[0] == sys.executable
+        assert executable is None
+        assert preexec_fn is None
+        assert not pass_fds
+        p2cread, _, _, c2pwrite, _, errwrite = pipes
+        streams = [own if own >= 0 else number for number, own in enumerate((p2cread, c2pwrite, errwrite))]
+        ignored = [number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN]
+        program = _Program(
+            list(map(os.fspath, args[1:])),
+            os.fspath(cwd or Path.cwd()),
+            dict(os.environ if env is None else env),
+            self._closed,
+            ignored,
+        )
+        self._connection, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(_server().control, [b"."], [theirs.fileno()])
+        data = pickle.dumps(program)
+        socket.send_fds(self._connection, [_NUMBER.pack(len(data))], streams)
+        self._connection.sendall(data)
+        [self.pid] = _NUMBER.unpack(self._connection.recv(_NUMBER.size))
+        self._child_created = True
+        self._close_pipe_fds(*pipes)
+
+    def _wait(self, timeout: float | None) -> int:
+        if self.returncode is None:
+            self._connection.settimeout(timeout)
+            try:
+                status = self._connection.recv(_NUMBER.size)
+            except (BlockingIOError, TimeoutError):
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0) from None
+            assert status, "the server of launching.py has ended"
+            self._connection.close()
+            self.returncode = os.waitstatus_to_exitcode(*_NUMBER.unpack(status))
+        return self.returncode
+
+    def _internal_poll(self, **_: Any) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._wait(0.0)
+        return self.returncode
+
+
+def run(
+    args: Sequence[str],
+    *,
+    capture_output: bool = False,
+    timeout: float = 60.0,
+    check: bool = False,
+    **options: Any,
+) -> subprocess.CompletedProcess[Any]:
+    """``subprocess.run`` of a program that is forked from the server."""
+    if capture_output:
+        options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with Popen(args, **options) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    done = subprocess.CompletedProcess(args, process.returncode, stdout, stderr)
+    if check:
+        done.check_returncode()
+    return done
+
+
+class _Server(NamedTuple):
+    process: subprocess.Popen[bytes]
+    control: socket.socket
+
+
+@functools.cache
+def _server() -> _Server:
+    """This process's server, started for its first program."""
+    control, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,  # a Ctrl-C for pytest is not for the server
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # no threads: it forks
+        )
+    return _Server(process, control)
+
+
+def stop() -> None:
+    """End this process's server, if it has started, with the programs that still run."""
+    if _server.cache_info().currsize:
+        _server().control.close()
+        _server().process.wait(30.0)
+        _server.cache_clear()
+
+
+# In the server ------------------------------------------------------------------------------------
+
+
+def _serve(control: socket.socket) -> tuple[_Program, list[int]]:
+    """Fork a process for each program. Returns in these processes only, with what each is to run."""
+    running: dict[int, socket.socket] = {}
+
+    def reap(*_: object) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                with running.pop(ended[0]) as connection, contextlib.suppress(OSError):  # the test is over
+                    connection.sendall(_NUMBER.pack(ended[1]))
+
+    signal.signal(signal.SIGCHLD, reap)
+    while (message := socket.recv_fds(control, 1, 1))[0]:
+        connection = socket.socket(fileno=message[1][0])
+        size, descriptors, _, _ = socket.recv_fds(connection, _NUMBER.size, 3)
+        with connection.makefile("rb") as file:
+            program: _Program = pickle.loads(file.read(*_NUMBER.unpack(size)))
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        pid = os.fork()
+        if not pid:
+            for each in (control, connection, *running.values()):
+                each.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+            return program, descriptors
+        running[pid] = connection
+        for descriptor in descriptors:
+            os.close(descriptor)
+        with contextlib.suppress(OSError):
+            connection.sendall(_NUMBER.pack(pid))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+    for pid in list(running):
+        os.kill(pid, signal.SIGKILL)
+    sys.exit()
+
+
+def _become(program: _Program, descriptors: list[int]) -> None:
+    """Turn this fork of the server into the program's process, as the system and the interpreter would."""
+    os.setsid()
+    os.chdir(program.cwd)
+    own_path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ.clear()
+    os.environ.update(program.env)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number in program.ignored else default)
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    for number in program.closed:
+        os.close(number)
+    encoding, _, errors = program.env.get("PYTHONIOENCODING", "").partition(":")
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        setattr(sys, name, _stream(number, encoding or "utf-8", errors or "strict"))
+        setattr(sys, f"__{name}__", getattr(sys, name))
+    sys.path[:] = [
+        *filter(None, program.env.get("PYTHONPATH", "").split(os.pathsep)),
+        *(path for path in sys.path[1:] if path not in own_path),
+    ]
+    importlib.invalidate_caches()
+
+
+def _stream(number: int, encoding: str, errors: str) -> io.TextIOWrapper | None:
+    """A standard stream as the interpreter makes it; None if it is closed."""
+    try:
+        os.fstat(number)
+    except OSError:
+        return None
+    if number == 0:
+        return open(0, encoding=encoding, errors=errors, closefd=False)
+    return io.TextIOWrapper(
+        open(number, "wb", closefd=False),
+        encoding=encoding,
+        errors="backslashreplace" if number == 2 else errors,
+        line_buffering=number == 2 or os.isatty(number),
+        write_through=bool(os.environ.get("PYTHONUNBUFFERED")),
+    )
+
+
+def _execute(words: list[str]) -> None:
+    """Do what the interpreter does with its command line."""
+    sys.orig_argv = [sys.executable, *words]
+    while words[0] == "-W":
+        action, _, category = words[1].partition("::")
+        warnings.simplefilter(action, getattr(builtins, category or "Warning"))
+        words = words[2:]
+    kind, rest = (words[0], words[1:]) if words[0] in ("-m", "-c") else ("", words)
+    sys.argv = rest if kind != "-c" else ["-c", *rest[1:]]
+    if kind == "-m":
+        sys.path.insert(0, str(Path.cwd()))
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif kind == "-c":
+        sys.path.insert(0, "")
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(rest[0], "<string>", "exec"), main.__dict__)
+    else:
+        sys.path.insert(0, str(Path(rest[0]).resolve().parent))
+        runpy.run_path(rest[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    import stoker
+
+    for _module in (*_PRELOADED, *(each.name for each in pkgutil.walk_packages(stoker.__path__, "stoker."))):
+        if not _module.endswith("__main__"):
+            importlib.import_module(_module)
+    gc.collect()
+    gc.freeze()  # a fork copies only the memory that it changes
+    _the_program = _serve(socket.socket(fileno=int(sys.argv[1])))
+    _become(*_the_program)
+    _execute(_the_program[0].words)

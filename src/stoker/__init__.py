@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.actors.failures import FailureLimit
+    from stoker.actors.episodes import FailureLimit
     from stoker.actors.group import ActorGroup, run_actors
-    from stoker.actors.metrics import StepMetrics
-    from stoker.actors.report import ActorReport
+    from stoker.actors.report import ActorReport, StepMetrics
     from stoker.actors.vector import run_vector_actors
     from stoker.agents.dqn.agent import DQN
     from stoker.agents.dqn.config import DQNConfig
@@ -87,10 +86,9 @@ else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
-            "stoker.actors.failures": "FailureLimit",
+            "stoker.actors.episodes": "FailureLimit",
             "stoker.actors.group": "ActorGroup run_actors",
-            "stoker.actors.metrics": "StepMetrics",
-            "stoker.actors.report": "ActorReport",
+            "stoker.actors.report": "ActorReport StepMetrics",
             "stoker.actors.vector": "run_vector_actors",
             "stoker.agents.dqn.agent": "DQN",
             "stoker.agents.dqn.config": "DQNConfig",

@@ -72,7 +72,7 @@ class ActMode(enum.Enum):
     EXPLOIT = "Exploit"
 
 
-class Experience(msgspec.Struct, frozen=True, eq=False, gc=False):
+class Experience(msgspec.Struct, frozen=True, eq=False, gc=False, tag=True, array_like=True):
     """One transition: observation, action, reward, next observation and status.
 
     Compared by identity, because observations are arrays. The struct is not tracked by the garbage

@@ -31,7 +31,6 @@ from stoker.actors import (
     WorkerMessage,
     decode_command,
     decode_message,
-    encode_command,
     encode_message,
 )
 
@@ -106,7 +105,7 @@ class SocketLink:
                 stream = connection.makefile("rb")
                 with contextlib.suppress(EOFError, OSError):
                     while True:
-                        self.messages.post(decode_message(receive(stream), mine.actor_id))
+                        self.messages.post(decode_message(receive(stream)))
             exit_code = self.program.wait(10)
         except OSError as error:
             why = f"the program did not connect ({error})"
@@ -117,7 +116,7 @@ class SocketLink:
     def _write(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):  # the connection is closed, which the reader sees
             while (command := self._commands.get()) is not None:
-                send(connection, encode_command(command))
+                send(connection, encode_message(command))
 
 
 def main() -> None:

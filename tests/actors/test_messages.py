@@ -1,9 +1,11 @@
-"""Messages between processes: what comes out is what went in, and other bytes are refused."""
+"""Messages arrive as they were sent, in bytes or in a mailbox; other bytes are refused."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
+import anyio
 import msgspec
 import numpy as np
 import pytest
@@ -12,21 +14,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker.actors.copies import Weights
-from stoker.actors.failures import RemoteFailure, described
 from stoker.actors.messages import (
     Credit,
     DiscardEnv,
     EnvDiscarded,
     Failed,
     Granted,
+    Mailbox,
     Played,
     Ready,
+    RemoteFailure,
     RestartEnv,
     Stop,
     WorkerExited,
     decode_command,
     decode_message,
-    encode_command,
+    described,
     encode_message,
 )
 from stoker.errors import ConfigError
@@ -39,8 +42,8 @@ def played(*events: Any) -> Played:
     return Played(events=events, env_s=0.1, act_s=0.2, wait_s=0.3, syncs=4, version=5, asks=True)
 
 
-def through(message: Any, actor_id: Any = "a") -> Any:
-    return decode_message(encode_message(message), actor_id)
+def through(message: Any) -> Any:
+    return decode_message(encode_message(message))
 
 
 def same(one: Any, other: Any) -> bool:
@@ -92,7 +95,7 @@ def test_an_observation_is_sent_once_and_shared_where_it_arrives() -> None:
     steps = [Experience(pictures[k], 0, 0.0, pictures[k + 1], EpisodeStatus.CONTINUING, 3) for k in range(4)]
     data = encode_message(played(*steps))
     assert len(data) < 5 * 10_000 + 1_000
-    arrived = decode_message(data, 3).events  # type: ignore[union-attr]
+    arrived = decode_message(data).events  # type: ignore[union-attr]
     assert all(arrived[k].next_observation is arrived[k + 1].observation for k in range(3))
     assert [int(step.observation[0, 0]) for step in arrived] == [0, 1, 2, 3]
 
@@ -100,9 +103,9 @@ def test_an_observation_is_sent_once_and_shared_where_it_arrives() -> None:
 def test_the_other_messages() -> None:
     assert through(Ready()) == Ready()
     assert through(EnvDiscarded()) == EnvDiscarded()
-    for order in (Credit(3), Granted(), DiscardEnv(), RestartEnv(), Stop()):
-        assert decode_command(encode_command(order)) == order
-    weights = decode_command(encode_command(Weights(7, {"w": torch.arange(6.0).view(2, 3), "epsilon": 0.5})))
+    for command in (Credit(3), Granted(), DiscardEnv(), RestartEnv(), Stop()):
+        assert decode_command(encode_message(command)) == command
+    weights = decode_command(encode_message(Weights(7, {"w": torch.arange(6.0).view(2, 3), "epsilon": 0.5})))
     assert isinstance(weights, Weights)
     assert weights.version == 7
     assert torch.equal(weights.weights["w"], torch.arange(6.0).view(2, 3))
@@ -115,24 +118,24 @@ def test_an_exception_arrives_as_text_with_its_traceback() -> None:
     assert isinstance(failed.error, RemoteFailure)
     assert described(failed.error) == "KeyError: 'x'"
     assert "test_messages.py" in failed.error.__notes__[0]
-    assert (failed.blame, failed.observation.tolist()) == ("policy", [1.0, 1.0])
+    assert (failed.source, failed.observation.tolist()) == ("policy", [1.0, 1.0])
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\x00", b"\x91\x01", b"\x92\x07\x00", b"\xc1", encode_command(Credit(1))[:-1]]
+    "data", [b"", b"\x00", b"\x91\x01", b"\x92\x07\x00", b"\xc1", encode_message(Credit(1))[:-1]]
 )
 def test_other_bytes_are_refused(data: bytes) -> None:
-    for read in (decode_command, lambda data: decode_message(data, 0)):
+    for read in (decode_command, decode_message):
         with pytest.raises(msgspec.DecodeError):
             read(data)
 
 
 def test_what_cannot_be_sent_is_named() -> None:
     step = Experience({1, 2}, 0, 0.0, np.zeros(1), EpisodeStatus.CONTINUING)
-    with pytest.raises(ConfigError, match="what is sent.* is a builtins.set"):
+    with pytest.raises(ConfigError, match="observation is a builtins.set"):
         encode_message(played(step))
-    with pytest.raises(ConfigError, match="the policy's weights.*'f'"):
-        encode_command(Weights(0, {"f": print}))
+    with pytest.raises(ConfigError, match=r"weights\['f'\] is a builtins.builtin_function"):
+        encode_message(Weights(0, {"f": print}))
 
 
 @pytest.mark.parametrize(
@@ -147,3 +150,55 @@ def test_what_cannot_be_sent_is_named() -> None:
 )
 def test_an_end_in_words(gone: WorkerExited, words: str) -> None:
     assert gone.in_words == words
+
+
+# Mailboxes ---
+
+
+@pytest.mark.anyio
+async def test_messages_of_many_threads_arrive_each_threads_in_order() -> None:
+    mailbox: Mailbox[tuple[int, int]] = Mailbox()
+    threads = [
+        threading.Thread(daemon=True, target=lambda n=n: [mailbox.post((n, k)) for k in range(500)])
+        for n in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    with anyio.fail_after(30):
+        got = [await mailbox.take() for _ in range(2000)]
+    for thread in threads:
+        thread.join()
+    for n in range(4):
+        assert [k for m, k in got if m == n] == list(range(500))
+    assert mailbox.take_now() is None
+
+
+@pytest.mark.anyio
+async def test_a_wait_that_is_cancelled_loses_nothing() -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    with anyio.move_on_after(0):
+        await mailbox.take()
+    mailbox.post(1)
+    mailbox.post(2)
+    assert mailbox.take_now() == 1
+    assert await mailbox.take() == 2
+
+
+def test_posting_to_a_loop_that_has_ended_does_nothing() -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    waiting = threading.Event()
+
+    async def wait() -> None:
+        async def take() -> None:
+            waiting.set()
+            await mailbox.take()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(take)
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+
+    anyio.run(wait)
+    assert waiting.is_set()
+    mailbox.post(3)
+    assert mailbox.take_now() == 3

@@ -449,7 +449,7 @@ async def test_success_is_an_extra_and_the_environment_has_the_last_word() -> No
     from stoker.envs import played
 
     class Listener:
-        async def goes_on(self) -> bool:
+        async def may_step(self) -> bool:
             return True
 
         async def act(self, observation: Any, /) -> int:

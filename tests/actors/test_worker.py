@@ -13,13 +13,13 @@ import pytest
 from portable_parts import Right, Seeded
 
 from stoker.actors.copies import OwnPolicy, Weights
-from stoker.actors.mailbox import Mailbox
 from stoker.actors.messages import (
     Credit,
     DiscardEnv,
     EnvDiscarded,
     Failed,
     Granted,
+    Mailbox,
     Played,
     Ready,
     RestartEnv,
@@ -159,7 +159,7 @@ async def test_after_a_failure_it_waits_until_it_is_told_to_play_again() -> None
         played, failed = await desk.next(), await desk.next()
         assert played.n_steps == 1, "what came before the failure is told before it"
         assert isinstance(failed, Failed)
-        assert (failed.blame, str(failed.error)) == ("environment", "simulator crashed")
+        assert (failed.source, str(failed.error)) == ("environment", "simulator crashed")
         desk.commands.post(DiscardEnv())  # too late: it was given up before
         assert await desk.quiet()
         assert len(made) == 1
@@ -183,7 +183,7 @@ async def test_what_would_not_be_mended_is_told_and_ends_it() -> None:
     async with at_work(object) as desk:
         await desk.next()
         failed = await desk.next()
-        assert failed.blame == "setup"
+        assert failed.source == "setup"
         assert isinstance(failed.error, ConfigError)
 
 
@@ -196,5 +196,5 @@ async def test_a_policy_that_raises_is_told_with_what_it_was_to_act_on() -> None
     async with at_work(Wrong) as desk:
         await desk.next()
         failed = await desk.next()
-        assert (failed.blame, failed.observation.tolist()) == ("policy", [-13.0])
+        assert (failed.source, failed.observation.tolist()) == ("policy", [-13.0])
         assert isinstance(failed.error, ZeroDivisionError)

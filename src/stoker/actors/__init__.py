@@ -1,6 +1,6 @@
 """Environments as actors on a session: as tasks, on threads, in processes, or in vectors.
 
-Names are imported at their first use, so that the process of an actor does not wait for a session's parts.
+Names are imported at their first use, so that the process of an actor starts without a session's parts.
 """
 
 from typing import TYPE_CHECKING
@@ -9,24 +9,27 @@ from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from stoker.actors.copies import OwnPolicy, PolicyFeed, Weights
-    from stoker.actors.episodes import EnvFactory, close_played, open_played, play_episode
-    from stoker.actors.failures import EnvironmentFailed, FailureCount, FailureLimit
+    from stoker.actors.episodes import (
+        EnvFactory,
+        EnvironmentFailed,
+        FailureCount,
+        FailureLimit,
+        opened_env,
+        play_episode,
+    )
     from stoker.actors.group import ActorGroup, run_actors
-    from stoker.actors.links import Link, Place
-    from stoker.actors.mailbox import Mailbox
     from stoker.actors.messages import (
+        Mailbox,
         WorkerCommand,
         WorkerEvent,
         WorkerExited,
         WorkerMessage,
         decode_command,
         decode_message,
-        encode_command,
         encode_message,
     )
-    from stoker.actors.metrics import Gate, OnStep, StepMetrics
-    from stoker.actors.playing import Actor
-    from stoker.actors.report import ActorReport
+    from stoker.actors.places import Link, Place
+    from stoker.actors.report import ActorReport, Gate, OnStep, StepMetrics
     from stoker.actors.vector import run_vector_actors
     from stoker.actors.worker import Assignment, Worker
 else:
@@ -34,25 +37,22 @@ else:
         __name__,
         {
             "stoker.actors.copies": "OwnPolicy PolicyFeed Weights",
-            "stoker.actors.episodes": "EnvFactory close_played open_played play_episode",
-            "stoker.actors.failures": "EnvironmentFailed FailureCount FailureLimit",
-            "stoker.actors.group": "ActorGroup run_actors",
-            "stoker.actors.links": "Link Place",
-            "stoker.actors.mailbox": "Mailbox",
-            "stoker.actors.messages": (
-                "WorkerCommand WorkerEvent WorkerExited WorkerMessage decode_command decode_message "
-                "encode_command encode_message"
+            "stoker.actors.episodes": (
+                "EnvFactory EnvironmentFailed FailureCount FailureLimit opened_env play_episode"
             ),
-            "stoker.actors.metrics": "Gate OnStep StepMetrics",
-            "stoker.actors.playing": "Actor",
-            "stoker.actors.report": "ActorReport",
+            "stoker.actors.group": "ActorGroup run_actors",
+            "stoker.actors.messages": (
+                "Mailbox WorkerCommand WorkerEvent WorkerExited WorkerMessage "
+                "decode_command decode_message encode_message"
+            ),
+            "stoker.actors.places": "Link Place",
+            "stoker.actors.report": "ActorReport Gate OnStep StepMetrics",
             "stoker.actors.vector": "run_vector_actors",
             "stoker.actors.worker": "Assignment Worker",
         },
     )
 
 __all__ = [
-    "Actor",
     "ActorGroup",
     "ActorReport",
     "Assignment",
@@ -74,12 +74,10 @@ __all__ = [
     "WorkerEvent",
     "WorkerExited",
     "WorkerMessage",
-    "close_played",
     "decode_command",
     "decode_message",
-    "encode_command",
     "encode_message",
-    "open_played",
+    "opened_env",
     "play_episode",
     "run_actors",
     "run_vector_actors",

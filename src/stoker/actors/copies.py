@@ -1,14 +1,15 @@
-"""Copies of the policy that actors have of their own, and how they are kept up to date.
+"""Copies of the policy for actors that choose their own actions, and their updates.
 
-A copy's version is the number of optimization steps behind it. It is brought up to date when the session
-hands out a policy that is ``sync_interval`` steps ahead of it (Horgan et al. 2018, "Distributed Prioritized
-Experience Replay", algorithm 1, where actors fetch the learner's weights every so often).
+The version of a copy is the number of optimization steps behind it. The copy is updated when the session
+publishes a policy that is ``sync_interval`` steps ahead (Horgan et al. 2018, "Distributed Prioritized
+Experience Replay", algorithm 1, where actors fetch the learner's weights periodically).
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,16 +26,15 @@ if TYPE_CHECKING:
 
 __all__ = ["OwnPolicy", "PolicyFeed", "Weights"]
 
-
 _ACTING, _LOADING = Contained("policy.act"), Contained("policy.load_weights")
 
 
-class Weights(msgspec.Struct, frozen=True, eq=False, weakref=True):
-    """What a copy is brought up to date with.
+class Weights(msgspec.Struct, frozen=True, eq=False, weakref=True, tag=True, array_like=True):
+    """New weights for a copy; also the command that brings them to a worker.
 
     Attributes:
         version: the optimization steps behind them.
-        weights: what ``PortablePolicy.weights`` gave; only read.
+        weights: what ``PortablePolicy.weights`` returned; read-only.
     """
 
     version: int
@@ -53,16 +53,16 @@ class OwnPolicy:
         self.policy = policy
         self.version = version
         self.syncs = 0
-        """How often it was brought up to date."""
+        """How often it was updated."""
 
     def act(self, observation: Any) -> tuple[Any, Any]:
-        """An exploring action, and what is to be remembered of it."""
+        """An exploring action, and its policy extras."""
         with _ACTING:
             actions, extras = self.policy.act([observation], ActMode.EXPLORE)
         return actions[0], None if extras is None else extras[0]
 
     def load(self, fresh: Weights) -> None:
-        """Act with these from now on."""
+        """Act with these weights from now on."""
         with _LOADING:
             self.policy.load_weights(fresh.weights)
         self.version = fresh.version
@@ -70,11 +70,11 @@ class OwnPolicy:
 
 
 class PolicyFeed:
-    """Where copies come from, and their weights. May be asked from any thread.
+    """Makes copies of the session's policy, and their new weights. Safe from any thread.
 
     Args:
-        policies: those that the session acts with.
-        sync_interval: optimization steps by which a copy may be behind before it is brought up to date.
+        policies: the policies that the session acts with.
+        sync_interval: a copy that is this many optimization steps behind is updated.
 
     Raises:
         ConfigError: The session's policies are not ``PortablePolicy``.
@@ -85,53 +85,48 @@ class PolicyFeed:
         self._interval = sync_interval
         self._lock = threading.Lock()
         self._newest: tuple[int, Weights] | None = None  # shared by all copies that are due together
-        policy, ticket = policies.acquire()
-        policies.release(ticket)
-        if not isinstance(policy, PortablePolicy):
-            raise ConfigError(
-                f"{type(policy).__name__} is no PortablePolicy (fork, weights and load_weights): actors can "
-                "have no copies of it; use place='tasks' without sync_interval"
-            )
+        with self._acquired():  # checks it
+            pass
 
     def fork(self, seed: int | None, actor_id: ActorId, episode: int) -> OwnPolicy:
-        """A copy for an actor whose next episode has this number, as new as there is.
+        """A copy of the newest policy, for an actor whose next episode has this number.
 
-        What it draws comes from a generator that ``seed``, the actor and that number determine; None:
-        from one of its own.
+        The generator of the copy is determined by ``seed``, the actor and that number; without a seed it is
+        random.
         """
-        drawn = _fresh_seed() if seed is None else episode_seed(seed, actor_id, episode, stream="policies")
-        policy, ticket = self._policies.acquire()
-        try:
-            return OwnPolicy(_portable(policy).fork(drawn), self._policies.opt_steps(ticket))
-        finally:
-            self._policies.release(ticket)
+        if seed is None:
+            drawn = int(np.random.SeedSequence().generate_state(1, np.uint32)[0])
+        else:
+            drawn = episode_seed(seed, actor_id, episode, stream="policies")
+        with self._acquired() as (policy, version):
+            return OwnPolicy(policy.fork(drawn), version)
 
     def is_due(self, version: int) -> bool:
-        """Whether a copy of that version is to be brought up to date."""
+        """Whether a copy of that version is to be updated."""
         return self._policies.published - version >= self._interval
 
     def newer(self, version: int) -> Weights | None:
-        """What a copy of that version is to be brought up to date with, if it is due."""
+        """The newest weights if a copy of that version is due."""
         return self.newest() if self.is_due(version) else None
 
     def newest(self) -> Weights:
         """The newest weights there are."""
         with self._lock:
-            number = self._policies.version  # read first: what is acquired may only be newer than that
+            number = self._policies.version  # read first: the acquired policy can only be newer
             if self._newest is None or self._newest[0] != number:
-                policy, ticket = self._policies.acquire()
-                try:
-                    weights = Weights(self._policies.opt_steps(ticket), _portable(policy).weights())
-                finally:
-                    self._policies.release(ticket)
-                self._newest = number, weights
+                with self._acquired() as (policy, version):
+                    self._newest = number, Weights(version, policy.weights())
             return self._newest[1]
 
-
-def _fresh_seed() -> int:
-    """A seed that nobody has asked for."""
-    return int(np.random.SeedSequence().generate_state(1, np.uint32)[0])
-
-
-def _portable(policy: Any) -> PortablePolicy:
-    return policy
+    @contextmanager
+    def _acquired(self) -> Generator[tuple[PortablePolicy, int]]:
+        policy, ticket = self._policies.acquire()
+        try:
+            if not isinstance(policy, PortablePolicy):
+                raise ConfigError(
+                    f"{type(policy).__name__} is no PortablePolicy (fork, weights and load_weights): actors "
+                    "can have no copies of it; use place='tasks' without sync_interval"
+                )
+            yield policy, self._policies.opt_steps(ticket)
+        finally:
+            self._policies.release(ticket)

@@ -1,26 +1,39 @@
-"""One episode of an environment, wherever it is played: told step by step to a listener.
+"""One episode of an environment, wherever it is played, and how often the environment may fail.
 
-What the environment does wrong comes out as ``EnvironmentFailed``, with that as its cause; what the listener
-raises comes out as it is.
+An error of the environment is raised as ``EnvironmentFailed``, with the error as its cause; an error of the
+listener is raised as it is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any, Protocol, TypeVar, cast
 
+import msgspec
 import numpy as np
 
-from stoker.actors.failures import EnvironmentFailed
 from stoker.envs import PlayedEnv, Stepping, make_played
-from stoker.errors import ConfigError, InvalidExperience
+from stoker.errors import ActorFailed, ConfigError, InvalidExperience, UnexpectedExit
 from stoker.stats import EpisodeRecord, check_record
-from stoker.types import EpisodeStatus, Experience
+from stoker.threads import on_asyncio
+from stoker.types import ActorId, EpisodeStatus, Experience
 
-__all__ = ["EnvFactory", "Listener", "close_played", "open_played", "play_episode"]
+__all__ = [
+    "EnvFactory",
+    "EnvironmentFailed",
+    "FailureCount",
+    "FailureLimit",
+    "Listener",
+    "call_env",
+    "opened_env",
+    "play_episode",
+]
 
 logger = logging.getLogger("stoker.actors")
 T = TypeVar("T")
@@ -29,11 +42,125 @@ EnvFactory = Callable[[], Any]
 """Makes one environment, plain or async; may itself be async. Called again after a failure."""
 
 
-class Listener(Protocol):
-    """What happens in an episode, as it happens."""
+# Failures -------------------------------------------------------------------------------------------
 
-    async def goes_on(self) -> bool:
-        """Asked before each step: whether to do it, or to give the episode up."""
+
+class EnvironmentFailed(Exception):
+    """An environment raised ``__cause__``; never leaves this package."""
+
+
+class FailureLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """How many failures of its environment an actor survives.
+
+    Attributes:
+        failures: this many failures within ``window_s`` end the session; 1: the first one does.
+        window_s: the time over which failures count, in seconds.
+        first_delay_s: the pause before the environment is made again; doubled with each failure that
+            counts, up to ``longest_delay_s``: a service that is down needs time to restart.
+        longest_delay_s: the longest pause.
+    """
+
+    failures: int = 5
+    window_s: float = 60.0
+    first_delay_s: float = 0.1
+    longest_delay_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Validate the settings.
+
+        Raises:
+            ConfigError: A value is out of range.
+        """
+        if self.failures < 1:
+            raise ConfigError(f"failures={self.failures}: give at least 1")
+        if not (self.window_s > 0 and self.first_delay_s >= 0 and self.longest_delay_s >= 0):
+            raise ConfigError(f"{self}: times are in seconds and not negative, the window above 0")
+
+
+class FailureCount:
+    """Counts one actor's failures against its limit.
+
+    Args:
+        actor_id: the actor.
+        limit: how many failures are allowed.
+        clock: the time in seconds; monotonic.
+    """
+
+    def __init__(
+        self, actor_id: ActorId, limit: FailureLimit, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._actor_id = actor_id
+        self._limit = limit
+        self._clock = clock
+        self._times: deque[float] = deque()
+
+    def add(self, cause: BaseException) -> float:
+        """Count a failure and return how many seconds to wait before the next try.
+
+        Raises:
+            ActorFailed: The limit is reached, or the environment tried to end the process, which would only
+                happen again.
+        """
+        now, limit = self._clock(), self._limit
+        self._times.append(now)
+        while now - self._times[0] > limit.window_s:
+            self._times.popleft()
+        count = 1 if isinstance(cause, UnexpectedExit) else len(self._times)
+        if count >= limit.failures or isinstance(cause, UnexpectedExit):
+            raise ActorFailed(self._actor_id, count, limit.window_s, cause)
+        return min(limit.longest_delay_s, limit.first_delay_s * 2 ** (count - 1))
+
+
+# One environment ------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def opened_env(factory: EnvFactory, stepping: Stepping, name: str) -> AsyncGenerator[PlayedEnv]:
+    """Make an environment, and close it at the end of the block.
+
+    An error in closing is logged and not raised: no episode depends on the environment any more.
+
+    Raises:
+        EnvironmentFailed: The factory raised.
+        ConfigError: The factory made something that cannot be played.
+    """
+    env = await call_env(make_played(factory, stepping, name))
+    try:
+        yield env
+    finally:
+        try:
+            await env.close()
+        except Exception:
+            logger.warning("%s: closing it failed", name, exc_info=True)
+
+
+async def call_env(call: Awaitable[T]) -> T:
+    """Await a call of an environment.
+
+    Raises:
+        EnvironmentFailed: The call raised.
+        ConfigError: The environment cannot be played, and a retry would not help.
+    """
+    try:
+        return await call
+    except ConfigError:
+        raise
+    except asyncio.CancelledError as error:  # raised by the environment, unless this task was cancelled
+        if on_asyncio() and (task := asyncio.current_task()) is not None and task.cancelling():
+            raise
+        raise EnvironmentFailed from error
+    except Exception as error:
+        raise EnvironmentFailed from error
+
+
+# One episode ----------------------------------------------------------------------------------------
+
+
+class Listener(Protocol):
+    """Chooses the actions of an episode and observes their outcomes."""
+
+    async def may_step(self) -> bool:
+        """Called before each step; False abandons the episode."""
         ...
 
     async def act(self, observation: Any, /) -> Any:
@@ -43,65 +170,62 @@ class Listener(Protocol):
     async def observe(
         self, observation: Any, action: Any, reward: float, next_observation: Any, status: EpisodeStatus, /
     ) -> None:
-        """Take in what came of it."""
+        """Observe the outcome of the action."""
         ...
 
 
 async def play_episode(
     env: PlayedEnv, listener: Listener, seed: int | None, played: Sequence[Experience] = ()
 ) -> EpisodeRecord | None:
-    """Play one episode, or go on with one.
+    """Play one episode, or continue one.
 
-    The record's extras are what the environment has to say of the episode (``episode_extras``) and, where the
-    last step's ``info`` holds Gymnasium's ``is_success``, that as 0.0 or 1.0; the environment's own wins.
+    The record's extras are the environment's ``episode_extras`` and, if the last ``info`` holds Gymnasium's
+    ``is_success``, that as 0.0 or 1.0; the environment's own value wins.
 
     Args:
         env: the environment.
         listener: chooses actions and observes their outcomes.
         seed: for ``reset``.
-        played: the steps of this episode that were done and told before: done again, not told.
+        played: the steps of this episode before a resume: they are repeated without the listener.
 
     Returns:
-        The record, or None when the episode was given up because the listener said so.
+        The record, or None if the listener abandoned the episode.
 
     Raises:
-        EnvironmentFailed: The environment raised, or gave what the agent cannot take.
-        ConfigError: Doing the steps again led elsewhere: the environment is not deterministic.
+        EnvironmentFailed: The environment raised, or gave a value that the agent refuses.
+        ConfigError: The repeated steps had other outcomes: the environment is not deterministic.
     """
-    observation, info = await of_env(env.reset(seed))
-    total_reward, steps = 0.0, len(played)
-    for number, step in enumerate(played):
-        observation, reward, terminated, truncated, info = await of_env(env.step(step.action))
-        outcome = (reward, EpisodeStatus.of(terminated, truncated))
-        if outcome != (step.reward, step.status) or not _equal(observation, step.next_observation):
+    observation, info = await call_env(env.reset(seed))
+    total_reward, steps, status = 0.0, 0, EpisodeStatus.CONTINUING
+    for steps, step in enumerate(played, 1):
+        observation, reward, terminated, truncated, info = await call_env(env.step(step.action))
+        status = EpisodeStatus.of(terminated, truncated)
+        if (reward, status) != (step.reward, step.status) or not _equal(observation, step.next_observation):
             raise ConfigError(
-                f"actor {step.actor_id!r}: doing step {number + 1} of {len(played)} of its episode again led "
-                "elsewhere than before: lockstep can bring back only environments that are deterministic "
-                "given their seed and actions; resume without lockstep"
+                f"actor {step.actor_id!r}: step {steps} of {len(played)} of its episode had another outcome "
+                "when it was repeated: lockstep can resume only environments that are deterministic given "
+                "their seed and actions; resume without lockstep"
             )
-        total_reward += step.reward
-    if played and played[-1].status.is_done:
-        extras = {**_success(info), **await of_env(env.episode_extras())}
-        return check_record(EpisodeRecord(total_reward, steps, played[-1].status, extras))
-    while await listener.goes_on():
-        try:
+        total_reward += reward
+    try:
+        while not status.is_done:
+            if not await listener.may_step():
+                return None
             action = await listener.act(observation)
-            next_observation, reward, terminated, truncated, info = await of_env(env.step(action))
+            next_observation, reward, terminated, truncated, info = await call_env(env.step(action))
             status = EpisodeStatus.of(terminated, truncated)
             await listener.observe(observation, action, reward, next_observation, status)
             total_reward += reward
             steps += 1
             observation = next_observation
-            if status.is_done:
-                extras = {**_success(info), **await of_env(env.episode_extras())}
-                return check_record(EpisodeRecord(total_reward, steps, status, extras))
-        except InvalidExperience as error:  # a NaN reward or extra, an observation of another shape
-            raise EnvironmentFailed from error
-    return None
+        extras = {**_success(info), **await call_env(env.episode_extras())}
+        return check_record(EpisodeRecord(total_reward, steps, status, extras))
+    except InvalidExperience as error:  # a NaN reward or extra, an observation of another shape
+        raise EnvironmentFailed from error
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Whether two observations are the same, to the bit."""
+    """Whether two observations are equal, bit by bit."""
     match one:
         case dict():
             mine = cast("dict[Any, Any]", one)
@@ -114,45 +238,6 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _success(info: Any) -> dict[str, float]:
-    """What the last step's info says of success, as an extra."""
+    """The ``is_success`` of a last ``info``, as an extra."""
     value = cast("Mapping[str, Any]", info).get("is_success") if isinstance(info, Mapping) else None
     return {"is_success": float(cast("float", value))} if isinstance(value, Real | np.bool_) else {}
-
-
-async def open_played(factory: EnvFactory, stepping: Stepping, name: str) -> PlayedEnv:
-    """Make an environment.
-
-    Raises:
-        EnvironmentFailed: The factory raised.
-        ConfigError: What it made cannot be played.
-    """
-    return await of_env(make_played(factory, stepping, name))
-
-
-async def close_played(env: PlayedEnv, name: str) -> None:
-    """Close an environment. An error is logged and not raised: no episode depends on it any more."""
-    try:
-        await env.close()
-    except Exception:
-        logger.warning("%s: closing it failed", name, exc_info=True)
-
-
-async def of_env(call: Awaitable[T]) -> T:
-    """What the environment returns; what it raises is marked as its own fault."""
-    try:
-        return await call
-    except ConfigError:  # not an environment as stoker understands it: trying again will not help
-        raise
-    except asyncio.CancelledError as error:  # its own, unless somebody cancelled this very task
-        if (task := _current_task()) is not None and task.cancelling():
-            raise
-        raise EnvironmentFailed from error
-    except Exception as error:
-        raise EnvironmentFailed from error
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # trio
-        return None

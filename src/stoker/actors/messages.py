@@ -1,36 +1,43 @@
-"""What a training and a worker that plays for it say to each other.
+"""Messages between a training and the workers that play for it, and the mailboxes that they arrive in.
 
-A worker tells what it played and asks; the training commands. In one process messages are passed as they are.
-Between processes they are bytes: values by the journal's encoding, nothing of which is ever unpickled.
+A worker sends what it played and asks for permission; the training sends commands. Within one process a
+message is passed as the object that it is. Between processes it is msgpack, with arrays and other values in
+the journal's encoding; nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import traceback
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Generic, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
+import anyio
 import msgspec
+from msgspec.msgpack import Ext
+from msgspec.structs import replace
 
 from stoker.actors.copies import Weights
-from stoker.actors.failures import RemoteFailure, described
-from stoker.errors import UnexpectedExit
-from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
-from stoker.journal.codec import decode, encode
-from stoker.stats import EpisodeRecord
-from stoker.types import ActorId, EpisodeStatus, Experience
+from stoker.errors import ConfigError, UnexpectedExit
+from stoker.journal import JournalEvent
+from stoker.journal.codec import form, restore
+from stoker.threads import CallSoon, call_soon_here
+from stoker.types import Experience
 
 __all__ = [
-    "Blame",
     "Credit",
     "DiscardEnv",
     "EnvDiscarded",
     "Failed",
+    "FailureSource",
     "Granted",
+    "Mailbox",
     "Played",
     "Ready",
+    "RemoteFailure",
     "RestartEnv",
     "Stop",
     "WorkerCommand",
@@ -39,31 +46,45 @@ __all__ = [
     "WorkerMessage",
     "decode_command",
     "decode_message",
-    "encode_command",
+    "described",
     "encode_message",
 ]
 
-Blame = Literal["environment", "exit", "policy", "setup"]
-"""Whose fault a failure is: the environment raised, or raised what ends a process; the policy raised; or
-something is set up in a way that fails again at each try."""
+T = TypeVar("T")
+
+FailureSource = Literal["environment", "policy", "setup"]
+"""What failed: the environment, the policy, or the setup, which would fail again at each retry."""
 
 
-# What a worker tells -------------------------------------------------------------------------------
+class RemoteFailure(Exception):
+    """An exception of another process, as text; its traceback is a note."""
 
 
-class Ready(msgspec.Struct, frozen=True):
-    """It is up, and is about to make its environment."""
+def described(error: BaseException) -> str:
+    """An error in one line, wherever it was raised."""
+    return str(error) if isinstance(error, RemoteFailure) else f"{type(error).__name__}: {error}"
 
 
-class Played(msgspec.Struct, frozen=True, kw_only=True):
-    """What it played since the last time.
+class _Sent(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A message between a training and a worker."""
+
+
+# Messages of a worker -------------------------------------------------------------------------------
+
+
+class Ready(_Sent, frozen=True):
+    """The worker has started and is about to make its environment."""
+
+
+class Played(_Sent, frozen=True, kw_only=True):
+    """What the worker played since its last message.
 
     Attributes:
-        events: steps, and beginnings and ends of episodes, in order.
-        env_s, act_s, wait_s: where its time went so far, in seconds, since it is up.
-        syncs: how often its policy was brought up to date since then.
+        events: steps, and starts and ends of episodes, in order.
+        env_s, act_s, wait_s: seconds spent so far, since the worker started.
+        syncs: how often its policy was updated since then.
         version: the optimization steps behind its policy.
-        asks: whether it waits for permission for its next step.
+        asks: whether it waits for permission to step.
     """
 
     events: tuple[JournalEvent, ...]
@@ -80,22 +101,22 @@ class Played(msgspec.Struct, frozen=True, kw_only=True):
         return sum(type(event) is Experience for event in self.events)
 
 
-class Failed(msgspec.Struct, frozen=True):
-    """Something went wrong; it waits for ``RestartEnv``, unless it is the setup: then it ends.
+class Failed(_Sent, frozen=True):
+    """Something failed; the worker waits for ``RestartEnv``, or ends if the setup failed.
 
     Attributes:
-        blame: whose fault it seems to be.
-        error: what was raised; from another process a ``RemoteFailure``.
-        observation: where the policy failed, what it was to act on.
+        source: what failed.
+        error: the exception; from another process a ``RemoteFailure``, ``ConfigError`` or ``UnexpectedExit``.
+        observation: the observation that the policy failed on.
     """
 
-    blame: Blame
+    source: FailureSource
     error: BaseException
     observation: Any = None
 
 
-class EnvDiscarded(msgspec.Struct, frozen=True):
-    """The worker gave up its environment after ``DiscardEnv`` and waits for ``RestartEnv``."""
+class EnvDiscarded(_Sent, frozen=True):
+    """The worker closed its environment after ``DiscardEnv`` and waits for ``RestartEnv``."""
 
 
 WorkerMessage = Ready | Played | Failed | EnvDiscarded
@@ -105,8 +126,8 @@ class WorkerExited(msgspec.Struct, frozen=True):
     """The worker has ended; the last message, posted by its link.
 
     Attributes:
-        exit_code: of its process, negative for a signal; None: not known, or there was none.
-        why: what is known beside that, in words.
+        exit_code: of its process, negative for a signal; None: unknown, or there was no process.
+        why: the reason in words, if it is known.
     """
 
     exit_code: int | None = None
@@ -124,185 +145,189 @@ class WorkerExited(msgspec.Struct, frozen=True):
 WorkerEvent = WorkerMessage | WorkerExited
 
 
-# Commands -----------------------------------------------------------------------------------
+# Commands of the training ---------------------------------------------------------------------------
 
 
-class Credit(msgspec.Struct, frozen=True):
-    """So many of its steps were taken in."""
+class Credit(_Sent, frozen=True):
+    """The session accepted this many of the worker's steps."""
 
     n_steps: int
 
 
-class Granted(msgspec.Struct, frozen=True):
-    """It may do the step that it asked for."""
+class Granted(_Sent, frozen=True):
+    """The worker may do the step that it asked for."""
 
 
-class DiscardEnv(msgspec.Struct, frozen=True):
-    """What its environment gave cannot be taken: give the environment up."""
+class DiscardEnv(_Sent, frozen=True):
+    """The session refused what the environment gave: close the environment."""
 
 
-class RestartEnv(msgspec.Struct, frozen=True):
-    """Make another environment and play on."""
+class RestartEnv(_Sent, frozen=True):
+    """Make another environment and continue."""
 
 
-class Stop(msgspec.Struct, frozen=True):
+class Stop(_Sent, frozen=True):
     """Close the environment and end."""
 
 
 WorkerCommand = Weights | Credit | Granted | DiscardEnv | RestartEnv | Stop
 
 
-# As bytes ------------------------------------------------------------------------------------------
+# As bytes -------------------------------------------------------------------------------------------
 
-_STATUSES = dict(enumerate(EpisodeStatus))
-_CODES = {status: code for code, status in _STATUSES.items()}
+_SAME = Ext(100, b"")
+"""Stands for an observation that is the ``next_observation`` of the event before: it is not sent twice."""
 
-
-def encode_message(message: WorkerMessage) -> bytes:
-    """What a worker tells, as bytes.
-
-    Raises:
-        ConfigError: A value in it is of a type that cannot be sent.
-    """
-    match message:
-        case Ready():
-            return encode((0,))
-        case Played():
-            rows = _rows(message.events)
-            m = message
-            return encode((1, rows, m.env_s, m.act_s, m.wait_s, m.syncs, m.version, m.asks), "what is sent")
-        case Failed():
-            trace = "".join(traceback.format_exception(message.error))
-            text = str(message.error) if message.blame == "exit" else described(message.error)
-            return encode((2, message.blame, text, trace, message.observation))
-        case EnvDiscarded():
-            return encode((3,))
-
-
-def decode_message(data: bytes, actor_id: ActorId) -> WorkerMessage:
-    """The message of a worker that plays this actor.
-
-    Raises:
-        msgspec.DecodeError: These are no such bytes.
-    """
-
-    def played(rows: Any, *rest: Any) -> Played:
-        return Played(events=_events(rows, actor_id), **dict(zip(_PLAYED, rest, strict=True)))
-
-    def failed(blame: Blame, text: str, trace: str, observation: Any) -> Failed:
-        error: Exception = RemoteFailure(text, trace)
-        if blame == "exit":
-            error = UnexpectedExit(text)
-            error.add_note(trace)
-        return Failed(blame, error, observation)
-
-    return _made(data, {0: Ready, 1: played, 2: failed, 3: EnvDiscarded})
-
-
-_PLAYED = ("env_s", "act_s", "wait_s", "syncs", "version", "asks")
-
+_RAISED_AGAIN = {kind.__name__: kind for kind in (ConfigError, UnexpectedExit)}
 
 _encoding = threading.Lock()
 _encoded: WeakKeyDictionary[Weights, bytes] = WeakKeyDictionary()
 
 
-def _weights_as_bytes(order: Weights) -> bytes:
-    """Encoded once for all workers that are due together: weights may be megabytes."""
-    with _encoding:
-        if (data := _encoded.get(order)) is None:
-            data = encode((1, order.version, dict(order.weights)), "the policy's weights")
-            _encoded[order] = data
-        return data
-
-
-def encode_command(order: WorkerCommand) -> bytes:
-    """A command as bytes.
+def encode_message(message: WorkerMessage | WorkerCommand) -> bytes:
+    """A message or a command as bytes.
 
     Raises:
-        ConfigError: The policy's weights hold a value of a type that cannot be sent.
+        ConfigError: It holds a value that cannot be sent; the error names the value.
     """
-    match order:
-        case Credit():
-            return encode((0, order.n_steps))
+    match message:
         case Weights():
-            return _weights_as_bytes(order)
-        case Granted():
-            return encode((2,))
-        case DiscardEnv():
-            return encode((3,))
-        case RestartEnv():
-            return encode((4,))
-        case Stop():
-            return encode((5,))
+            with _encoding:  # once for all workers that need them: weights may be megabytes
+                if message not in _encoded:
+                    forms = {
+                        name: form(value, f"weights[{name!r}]") for name, value in message.weights.items()
+                    }
+                    _encoded[message] = _packed(replace(message, weights=forms))
+                return _encoded[message]
+        case Played():
+            return _packed(replace(message, events=tuple(_with_forms(message.events))))
+        case Failed():
+            return _packed(replace(message, observation=form(message.observation, "observation")))
+        case _:
+            return _packed(message)
+
+
+def decode_message(data: bytes) -> WorkerMessage:
+    """The message that a worker encoded.
+
+    Raises:
+        msgspec.DecodeError: The bytes are not a message.
+    """
+    message = _unpacked(_messages, data)
+    if isinstance(message, Played):
+        return replace(message, events=tuple(_with_observations(message.events)))
+    return message
 
 
 def decode_command(data: bytes) -> WorkerCommand:
-    """The order that these bytes are.
+    """The command that a training encoded.
 
     Raises:
-        msgspec.DecodeError: They are none.
+        msgspec.DecodeError: The bytes are not a command.
     """
-    return _made(data, {0: Credit, 1: Weights, 2: Granted, 3: DiscardEnv, 4: RestartEnv, 5: Stop})
+    return _unpacked(_commands, data)
 
 
-def _made(data: bytes, makers: Mapping[int, Callable[..., Any]]) -> Any:
-    try:
-        kind, *fields = decode(data)
-        return makers[kind](*fields)
-    except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise msgspec.DecodeError(f"this is no message: {type(error).__name__}: {error}") from error
-
-
-def _rows(events: tuple[JournalEvent, ...]) -> list[tuple[Any, ...]]:
-    """Each event as a tuple. An observation that the step before it led to is not sent twice."""
-    rows: list[tuple[Any, ...]] = []
-    seen: Any = None
+def _with_forms(events: tuple[JournalEvent, ...]) -> Iterator[JournalEvent]:
+    last_seen: Any = None
     for event in events:
-        match event:
-            case Experience():
-                e = event
-                continues = e.observation is seen and seen is not None
-                rest = (e.action, e.reward, e.next_observation, _CODES[e.status])
-                rows.append(
-                    (
-                        0,
-                        continues,
-                        None if continues else e.observation,
-                        *rest,
-                        e.policy_extras,
-                        e.policy_version,
-                    )
-                )
-                seen = e.next_observation
-            case EpisodeStarted():
-                rows.append((1, event.seed))
-            case EpisodeEnded():
-                record = event.record
-                status = _CODES[record.status]
-                rows.append((2, record.total_reward, record.length, status, record.extras))
-    return rows
+        if isinstance(event, Experience):
+            is_same = event.observation is last_seen and last_seen is not None
+            last_seen = event.next_observation
+            yield replace(
+                event,
+                observation=_SAME if is_same else form(event.observation, "observation"),
+                action=form(event.action, "action"),
+                next_observation=form(event.next_observation, "next_observation"),
+                policy_extras=form(event.policy_extras, "policy_extras"),
+            )
+        else:
+            yield event
 
 
-def _events(rows: list[tuple[Any, ...]], actor_id: ActorId) -> tuple[JournalEvent, ...]:
-    events: list[JournalEvent] = []
-    seen: Any = None
-    row: list[Any]
-    for kind, *row in rows:
-        match kind:
-            case 0:
-                continues, observation, action, reward, following, status, extras, version = row
-                before = seen if continues else observation
-                step = Experience(
-                    before, action, reward, following, _STATUSES[status], actor_id, extras, version
-                )
-                events.append(step)
-                seen = following
-            case 1:
-                events.append(EpisodeStarted(actor_id, row[0]))
-            case 2:
-                total_reward, length, status, extras = row
-                record = EpisodeRecord(total_reward, length, _STATUSES[status], extras)
-                events.append(EpisodeEnded(record, actor_id))
-            case _:
-                raise msgspec.DecodeError(f"{kind!r} is no event")
-    return tuple(events)
+def _with_observations(events: tuple[JournalEvent, ...]) -> Iterator[JournalEvent]:
+    last_seen: Any = None
+    for event in events:
+        if isinstance(event, Experience):
+            yield replace(event, observation=last_seen) if event.observation is _SAME else event
+            last_seen = event.next_observation
+        else:
+            yield event
+
+
+def _packed(message: Any) -> bytes:
+    try:
+        return _encoder.encode(message)
+    except (TypeError, ValueError) as error:  # text that is not valid Unicode, or a value beyond 4 GiB
+        raise ConfigError(f"{type(message).__name__} cannot be sent: {error}") from error
+
+
+def _unpacked(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
+    try:
+        return decoder.decode(data)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(str(error)) from error
+
+
+def _error_fields(error: Any) -> tuple[str, str, str]:
+    if not isinstance(error, BaseException):
+        raise TypeError(f"{type(error).__name__} cannot be sent")
+    trace = "".join(traceback.format_exception(error))
+    return type(error).__name__, str(error), trace
+
+
+def _error(kind: type, fields: Any) -> BaseException:
+    name, text, trace = msgspec.convert(fields, tuple[str, str, str])
+    error = _RAISED_AGAIN[name](text) if name in _RAISED_AGAIN else RemoteFailure(f"{name}: {text}")
+    error.add_note(trace)
+    return error
+
+
+def _value(code: int, data: memoryview) -> Any:
+    return _SAME if code == _SAME.code else restore(Ext(code, bytes(data)))
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_error_fields)
+_messages = msgspec.msgpack.Decoder[WorkerMessage](WorkerMessage, ext_hook=_value, dec_hook=_error)
+_commands = msgspec.msgpack.Decoder[WorkerCommand](WorkerCommand, ext_hook=_value)
+
+
+# Mailboxes ------------------------------------------------------------------------------------------
+
+
+class Mailbox(Generic[T]):
+    """An unbounded queue from any number of threads to one task, in order.
+
+    Posting never waits. It wakes the event loop only while the task waits there: a task that checks its
+    mailbox between two steps costs the poster no more than an append.
+    """
+
+    def __init__(self) -> None:
+        self._messages: deque[T] = deque()
+        self._waiting: tuple[CallSoon, anyio.Event] | None = None
+
+    def post(self, message: T) -> None:
+        """Add a message; safe from any thread, and without effect once nobody takes messages."""
+        self._messages.append(message)
+        waiting = self._waiting
+        if waiting is not None:
+            call_soon, arrived = waiting
+            with contextlib.suppress(RuntimeError):  # the loop has ended, so nobody waits
+                call_soon(arrived.set)
+
+    def take_now(self) -> T | None:
+        """The next message, or None if there is none."""
+        return self._messages.popleft() if self._messages else None
+
+    async def take(self) -> T:
+        """Wait for the next message. If cancelled, no message is lost."""
+        while not self._messages:
+            arrived = anyio.Event()
+            self._waiting = (call_soon_here(), arrived)
+            try:
+                # ``post`` appends first and then looks for a waiting task; here the order is reversed.
+                if not self._messages:
+                    await arrived.wait()
+            finally:
+                self._waiting = None
+        return self._messages.popleft()

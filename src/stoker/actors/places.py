@@ -1,21 +1,119 @@
-"""The built-in places by name, and what actors need to play there."""
+"""Where actors play: a ``Place`` makes a ``Link`` to a worker for each actor; threads and processes are two.
+
+A user's own place (machines behind a socket, a cluster) implements both protocols with the names that
+``stoker.actors`` exports, and is given to ``run_actors(place=...)``. At the far end runs a ``Worker``;
+commands and messages go between the two, as bytes if need be.
+"""
 
 from __future__ import annotations
 
-from typing import get_args
+import logging
+import threading
+from typing import Protocol
+
+import anyio
 
 from stoker.actors.copies import OwnPolicy, PolicyFeed
 from stoker.actors.episodes import EnvFactory
-from stoker.actors.links import Link, Place
-from stoker.actors.process_links import ProcessLink, check_portable
-from stoker.actors.thread_links import ThreadLink
-from stoker.actors.worker import Assignment
+from stoker.actors.messages import Mailbox, WorkerCommand, WorkerEvent, WorkerExited
+from stoker.actors.processes import ProcessLink, check_portable
+from stoker.actors.worker import Assignment, Worker
 from stoker.errors import ConfigError
 from stoker.session import TrainingSession
 from stoker.threads import on_asyncio
 from stoker.types import PlaceName
 
-__all__ = ["feed_for", "place_of"]
+__all__ = ["Link", "Place", "feed_for", "place_of"]
+
+logger = logging.getLogger("stoker.actors")
+
+
+class Link(Protocol):
+    """The connection to one worker. Used on the event loop, and opened once.
+
+    ``messages`` gets the messages of the worker in order and, last, ``WorkerExited``, whatever ended the
+    worker. A link that loses its worker must post that; otherwise the actor counts as silent. ``send`` and
+    ``kill`` may be called before the worker has started, even if ``open`` was never called.
+    """
+
+    messages: Mailbox[WorkerEvent]
+    """Messages of the worker; any thread may post them."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the worker takes a while to start, and gets weights only by ``send``."""
+        ...
+
+    def open(self) -> None:
+        """Start the worker without waiting for it."""
+        ...
+
+    def send(self, command: WorkerCommand) -> None:
+        """Send a command to the worker without waiting until it arrives."""
+        ...
+
+    def kill(self) -> None:
+        """End the worker at once, as far as that is possible."""
+        ...
+
+
+class Place(Protocol):
+    """Makes the links to workers."""
+
+    def check(self, factory: EnvFactory, feed: PolicyFeed) -> None:
+        """Refuse an environment factory or a policy that cannot be sent there.
+
+        Raises:
+            ConfigError: The message names what cannot be sent, and the way out.
+        """
+        ...
+
+    def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy, feed: PolicyFeed) -> Link:
+        """A link to a worker that has not started yet.
+
+        Args:
+            assignment: what the worker plays.
+            factory: makes its environment.
+            policy: a copy of the policy for it.
+            feed: newer weights, for workers in this process.
+        """
+        ...
+
+
+class ThreadLink:
+    """A worker on its own daemonic thread, with its own event loop for environments that are awaited."""
+
+    is_remote = False
+
+    def __init__(
+        self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy, feed: PolicyFeed, backend: str
+    ) -> None:
+        self.messages: Mailbox[WorkerEvent] = Mailbox()
+        self._commands: Mailbox[WorkerCommand] = Mailbox()
+        self._name = f"stoker-actor-{assignment.actor_id}"
+        self._backend = backend
+        self._worker = Worker(assignment, factory, policy, self._commands, self.messages.post, feed.newer)
+
+    def open(self) -> None:
+        """Start the thread."""
+        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+
+    def send(self, command: WorkerCommand) -> None:
+        """Send a command to the worker."""
+        self._commands.post(command)
+
+    def kill(self) -> None:
+        """Leave the thread behind: it cannot be ended, and closes its environment if that ever returns."""
+        logger.warning("%s: its environment did not return; the thread is left behind", self._name)
+
+    def _run(self) -> None:
+        why = ""
+        try:
+            anyio.run(self._worker.run, backend=self._backend)
+        except BaseException as error:
+            why = f"its thread has ended ({type(error).__name__}: {error})"
+            logger.exception("%s: %s", self._name, why)
+        self.messages.post(WorkerExited(why=why))
 
 
 class _Threads:
@@ -32,14 +130,13 @@ class _Processes:
     """A process for each actor."""
 
     def check(self, factory: EnvFactory, feed: PolicyFeed) -> None:
-        """Refuse what cannot be pickled."""
         check_portable(factory, feed)
 
     def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy, feed: PolicyFeed) -> Link:
         return ProcessLink(assignment, factory, policy, _backend())
 
 
-_BUILT_IN: dict[str, Place] = {"threads": _Threads(), "processes": _Processes()}
+_BUILT_IN: dict[str, Place | None] = {"tasks": None, "threads": _Threads(), "processes": _Processes()}
 
 
 def place_of(place: PlaceName | Place) -> Place | None:
@@ -50,19 +147,19 @@ def place_of(place: PlaceName | Place) -> Place | None:
     """
     if not isinstance(place, str):
         return place
-    if place not in get_args(PlaceName):
-        choices = ", ".join(get_args(PlaceName))
+    if place not in _BUILT_IN:
+        choices = ", ".join(_BUILT_IN)
         raise ConfigError(f"place={place!r}: choose one of {choices}, or give a Place of your own")
-    return _BUILT_IN.get(place)
+    return _BUILT_IN[place]
 
 
 def feed_for(
     session: TrainingSession, factory: EnvFactory, place: Place | None, sync_interval: int | None
 ) -> PolicyFeed | None:
-    """Where copies of the policy come from; None: the session's ``act`` chooses actions.
+    """The source of the actors' copies of the policy; None: the session's ``act`` chooses actions.
 
     Raises:
-        ConfigError: The settings cannot be used, or the factory or the policy cannot be sent there.
+        ConfigError: A setting is invalid, or the factory or the policy cannot be sent there.
     """
     if place is None and sync_interval is None:
         return None
@@ -72,7 +169,7 @@ def feed_for(
     if session.config.lockstep:
         raise ConfigError(
             "lockstep=True: on threads, in processes or with sync_interval actors act on copies of the "
-            "policy, which a resume could not bring back; use place='tasks' without sync_interval, or train "
+            "policy, which a resume could not restore; use place='tasks' without sync_interval, or train "
             "without lockstep"
         )
     session.require_open("ActorGroup")

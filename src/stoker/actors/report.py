@@ -1,34 +1,41 @@
-"""What an actor has done so far; read by progress views while it plays."""
+"""The stream of events from one actor to the session, and what is reported of it."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Protocol
 
 import msgspec
 
-from stoker.types import ActorId
+from stoker.agents.protocol import ReportsExploration
+from stoker.errors import InvalidExperience
+from stoker.exits import Contained
+from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
+from stoker.session import TrainingSession
+from stoker.stats import EpisodeRecord
+from stoker.types import ActorId, EpisodeStatus, Experience
 
-__all__ = ["ActorReport"]
+__all__ = ["ActorReport", "ActorStream", "Gate", "OnStep", "StepMetrics"]
 
 
 class ActorReport(msgspec.Struct):
-    """Running totals of one actor in this process.
-
-    Times are reported in the same way for all places; the rest was spent in this library, or in
-    waiting for a processor.
+    """Running totals of one actor in this process, the same for all places.
 
     Attributes:
-        actor_id: whose they are.
-        steps: environment steps that it played, also those that came after the session's limit.
+        actor_id: the actor.
+        steps: environment steps that it played, including those after the session's limit.
         episodes: finished episodes.
         restarts: how often its environment failed and was made again.
-        env_s: seconds spent in its environments' ``reset`` and ``step``.
-        last_error: what the last failure was.
-        act_s: seconds spent in choosing actions; with the session's own policy also in waiting for it.
-        wait_s: seconds spent in waiting for the session: for room, for its answer, for its permission.
-        syncs: how often its own copy of the policy was brought up to date.
-        begun_at: when it began to play, in monotonic seconds; None: it has not.
-        ended_at: when it was through; None: it is not.
+        env_s: seconds spent in ``reset`` and ``step`` of its environments.
+        last_error: the last failure.
+        act_s: seconds spent in choosing actions; with the session's policy, including the wait for it.
+        wait_s: seconds spent in waiting for the session: for room, an answer or permission.
+        syncs: how often its own copy of the policy was updated.
+        begun_at: when it began to play, in monotonic seconds; None: not yet.
+        ended_at: when it ended; None: not yet.
     """
 
     actor_id: ActorId
@@ -51,10 +58,151 @@ class ActorReport(msgspec.Struct):
         elapsed_s = (time.monotonic() if self.ended_at is None else self.ended_at) - self.begun_at
         return self.steps / elapsed_s if elapsed_s > 0 else 0.0
 
+
+class StepMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """One environment step that the session accepted.
+
+    Attributes:
+        actor_id: the actor.
+        total_steps: environment steps accepted so far, over all actors and attempts.
+        episode: the number of the episode of this actor, from 0.
+        episode_step: the number of the step within the episode, from 1.
+        reward: the reward of the step.
+        episode_reward: the undiscounted sum of the episode's rewards so far.
+        exploration: the agent's ``exploration_rate``; None: it has none.
+        episode_over: whether the step ended the episode.
+        status: the status of the episode.
+    """
+
+    actor_id: ActorId
+    total_steps: int
+    episode: int
+    episode_step: int
+    reward: float
+    episode_reward: float
+    exploration: float | None
+    episode_over: bool
+    status: EpisodeStatus
+
+
+OnStep = Callable[[StepMetrics], Awaitable[None]]
+"""Awaited after each accepted step, before the actor continues."""
+
+
+class Gate(Protocol):
+    """Asked by actors before each step."""
+
+    async def enter(self, actor_id: ActorId) -> bool:
+        """Wait until this actor may do a step; False ends the actor."""
+        ...
+
+    def give_back(self, actor_id: ActorId) -> None:
+        """The actor will not do the step that it was granted: its environment failed, or it ends."""
+        ...
+
+
+class ActorStream:
+    """Sends one actor's events to the session in order, and counts them.
+
+    Args:
+        session: accepts the events.
+        actor_id: the actor.
+        on_step: called with the metrics of each accepted step.
+    """
+
+    def __init__(self, session: TrainingSession, actor_id: ActorId, on_step: OnStep | None = None) -> None:
+        self.report = ActorReport(actor_id)
+        self.next_episode = session.actor_episodes(actor_id)
+        """The number of the next episode."""
+        self.episode_steps = 0
+        self.episode_reward = 0.0
+        self._session = session
+        self._actor_id: ActorId = actor_id
+        self._on_step = on_step
+        self._agent = session.agent if isinstance(session.agent, ReportsExploration) else None
+
     def begin(self) -> None:
-        """It plays from now on."""
-        self.begun_at, self.ended_at = time.monotonic(), None
+        """Start the clock of the report."""
+        self.report.begun_at, self.report.ended_at = time.monotonic(), None
 
     def end(self) -> None:
-        """It plays no more."""
-        self.ended_at = time.monotonic()
+        """Stop the clock of the report."""
+        self.report.ended_at = time.monotonic()
+
+    async def start_episode(self, seed: int | None) -> None:
+        """Begin the next episode."""
+        self.resume_episode(())
+        await self._session.on_episode_start(self._actor_id, seed)
+
+    def resume_episode(self, steps: Sequence[Experience]) -> None:
+        """Continue an episode that the session knows already, after these steps."""
+        self.next_episode += 1
+        self.episode_steps, self.episode_reward = len(steps), sum(step.reward for step in steps)
+
+    async def observe(self, step: Experience) -> bool:
+        """Send one step; whether the session still wanted it.
+
+        Raises:
+            InvalidExperience: The session refused it.
+        """
+        is_wanted = not self._session.is_done
+        await self._session.observe(step)
+        self.count(step.reward)
+        return is_wanted
+
+    async def publish(self, step: Experience) -> None:
+        """Give the metrics of the step that was observed last to ``on_step``."""
+        if self._on_step is not None:
+            metrics = StepMetrics(
+                actor_id=self._actor_id,
+                total_steps=self._session.accepted_steps,
+                episode=self.next_episode - 1,
+                episode_step=self.episode_steps,
+                reward=step.reward,
+                episode_reward=self.episode_reward,
+                exploration=None if self._agent is None else float(self._agent.exploration_rate),
+                episode_over=step.status.is_done,
+                status=step.status,
+            )
+            with Contained(f"on_step for actor {self._actor_id!r}"):
+                await self._on_step(metrics)
+
+    def count(self, reward: float) -> None:
+        """Count a step that the session accepted."""
+        self.report.steps += 1
+        self.episode_steps += 1
+        self.episode_reward += reward
+
+    async def end_episode(self, record: EpisodeRecord) -> None:
+        """End the episode."""
+        self.report.episodes += 1
+        await self._session.on_episode(
+            record.total_reward, record.length, record.status, record.extras, self._actor_id
+        )
+
+    async def send(self, events: Iterable[JournalEvent]) -> None:
+        """Send events in order.
+
+        Raises:
+            InvalidExperience: The session refused a step; the events before that step were accepted.
+        """
+        for kind, group in itertools.groupby(events, type):
+            if kind is Experience:
+                await self._send_steps([step for step in group if isinstance(step, Experience)])
+                continue
+            for event in group:
+                if isinstance(event, EpisodeStarted):
+                    await self.start_episode(event.seed)
+                elif isinstance(event, EpisodeEnded):
+                    await self.end_episode(event.record)
+
+    async def _send_steps(self, steps: list[Experience]) -> None:
+        if self._on_step is None:
+            with contextlib.suppress(InvalidExperience):  # none was accepted: send them one by one
+                await self._session.observe_many(steps)
+                for step in steps:
+                    self.count(step.reward)
+                return
+        for step in steps:
+            if await self.observe(step):
+                await self.publish(step)

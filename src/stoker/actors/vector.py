@@ -1,26 +1,26 @@
 """The sub-environments of one vector environment as actors on a session.
 
-They step together: in each round all of them act, the environment is stepped once, and what came of it is
-observed in the order of their places. So they live, fail and get stuck together, too: a vector environment
-that raises costs the running episodes of all, and is made again.
+They step together: in each round all of them act, the environment is stepped once, and the outcomes are
+observed in the order of their indices. So they fail and get stuck together, too: a vector environment that
+raises costs the running episodes of all, and is made again.
 """
 
 from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
-from stoker.actors.episodes import of_env
-from stoker.actors.failures import EnvironmentFailed, FailureLimit
-from stoker.actors.group import ActorGroup, ids_of
-from stoker.actors.playing import Actor, EnvFactory
-from stoker.actors.report import ActorReport
+from stoker.actors.episodes import EnvFactory, EnvironmentFailed, FailureLimit, call_env, opened_env
+from stoker.actors.group import PlayerGroup, ids_of
+from stoker.actors.player import Player, PlayerSettings
+from stoker.actors.report import ActorReport, ActorStream
 from stoker.envs import PlayedEnv, Stepping, episode_seed
-from stoker.envs.vector import Moves, Round, VectorRounds, VectorTransition
+from stoker.envs.vector import Moves, Round, VectorRounds
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.session import TrainingSession
+from stoker.stats import EpisodeRecord
 from stoker.types import ActorId, Experience
 
 __all__ = ["run_vector_actors"]
@@ -39,9 +39,9 @@ async def run_vector_actors(
 ) -> list[ActorReport]:
     """Play the sub-environments of a vector environment on a session until it is done, each as an actor.
 
-    Every ``AutoresetMode`` of Gymnasium is understood, and gives the same transitions. ``actor_timeout_s``
-    and ``on_silent_actor`` of the session hold for the vector environment as for a single one. What
-    sub-environments have to say of their episodes (``episode_extras``) is not asked for.
+    All ``AutoresetMode`` of Gymnasium are supported, and give the same transitions. ``actor_timeout_s`` and
+    ``on_silent_actor`` of the session apply to the vector environment as to a single one. The
+    ``episode_extras`` of sub-environments are not read.
 
     Seeds: the first episodes are seeded from ``seed``, the actor and the episode's number, as those of
     ``run_actors``. Later ones are so only with ``AutoresetMode.DISABLED``, in a ``SyncVectorEnv`` or an
@@ -52,9 +52,9 @@ async def run_vector_actors(
         session: an entered session.
         make_env: makes the vector environment; may be async. Called again after a failure.
         actor_ids: the actors' ids, one per sub-environment; None: 0 to N - 1.
-        seed: the run's; None: nothing is seeded.
+        seed: the run's; None: no seeds.
         stepping: where the environment is stepped; see ``Stepping``.
-        limit: how many failures are put up with.
+        limit: how many failures are allowed.
 
     Returns:
         What each actor has done; ``env_s`` of each is the time of the whole environment, and ``restarts``
@@ -63,199 +63,163 @@ async def run_vector_actors(
     Raises:
         ActorFailed: The environment failed too often.
         Stalled: It is stuck, and the session's ``on_silent_actor`` is ``"fail"``.
-        ConfigError: What is made is no vector environment, does not say how it resets, or has another number
-            of sub-environments than there are ids; the session is ``lockstep``; or its ``max_staleness`` is
-            below what a round needs.
+        ConfigError: The factory makes no vector environment, or one that does not say how it resets or has
+            another number of sub-environments than there are ids; the session is ``lockstep``; or its
+            ``max_staleness`` is below what a round needs.
         SessionError: The session does not run.
     """
-    group = _VectorGroup(session, make_env, actor_ids, stepping=stepping, seed=seed, limit=limit)
+    if session.config.lockstep:
+        raise ConfigError(
+            "lockstep=True: the sub-environments of a vector environment step at once and cannot take "
+            "turns; play single environments with run_actors, or train without lockstep"
+        )
+    ids = None if actor_ids is None else ids_of(actor_ids)
+    settings = PlayerSettings(
+        factory=_rounds_of(make_env, None if ids is None else len(ids)),
+        seed=seed,
+        limit=limit or FailureLimit(),
+    )
+    group = PlayerGroup(session, [_VectorPlayer(session, ids, settings, stepping)])
     await group.run()
     return group.reports
 
 
-class _VectorGroup(ActorGroup):
-    """A group of the one task that plays the vector environment; supervised as any other group.
+class _VectorPlayer(Player):
+    """Plays a vector environment in rounds; its failures are those of the first actor.
 
     Args:
-        session: the session.
-        make_env: makes the vector environment.
-        actor_ids: the actors' ids; None: 0 to N - 1.
-        settings: ``stepping``, ``seed`` and ``limit``.
+        session: takes the experiences and chooses the actions.
+        actor_ids: the actors' ids, one per sub-environment; None: 0 to N - 1.
+        settings: as for a single environment.
+        stepping: where the environment is stepped.
     """
 
     def __init__(
         self,
         session: TrainingSession,
-        make_env: EnvFactory,
-        actor_ids: Iterable[ActorId] | None,
-        **settings: Any,
+        actor_ids: list[ActorId] | None,
+        settings: PlayerSettings,
+        stepping: Stepping,
     ) -> None:
-        if session.config.lockstep:
-            raise ConfigError(
-                "lockstep=True: the sub-environments of a vector environment step at once and cannot take "
-                "turns; play single environments with run_actors, or train without lockstep"
-            )
-        ids = None if actor_ids is None else ids_of(actor_ids)
-        super().__init__(session, make_env, ids or [0], **settings)
-        self._player = _VectorActor(session, make_env, ids, **settings)
-        self._actors = [self._player]
+        super().__init__(session, 0 if actor_ids is None else actor_ids[0], settings)
+        self._stepping: Stepping = stepping
+        self._streams = [self._stream]
+        for actor_id in (actor_ids or [])[1:]:
+            self._streams.append(ActorStream(session, actor_id))
 
     @property
-    def reports(self) -> list[ActorReport]:
-        return self._player.reports
+    def streams(self) -> list[ActorStream]:
+        return self._streams
 
-    async def run(self) -> None:
-        supervised = self._session.supervised_actors
-        try:
-            await super().run()
-        finally:
-            supervised -= {report.actor_id for report in self._player.reports}
+    async def _play_env(self) -> None:
+        self.in_env_since = time.monotonic()
+        name = f"env of actor {self._actor_id}"
+        async with opened_env(self._settings.factory, self._stepping, name) as env:
+            seed_of: Any = self._seed_of
+            now: Round = (await self._call(env, env.reset(seed_of)))[0]
+            self._begin_streams(len(now.observations))
+            await self._start_episodes(now)
+            while not self._is_over:
+                actions = await self._act(now)
+                if self._is_over:
+                    return
+                now = (await self._call(env, env.step(Moves(actions, self._seed_of))))[0]
+                try:
+                    await self._observe(now)
+                except InvalidExperience as error:  # a NaN reward, an observation of another shape
+                    raise EnvironmentFailed from error
+                await self._start_episodes(now)
 
+    def _begin_streams(self, count: int) -> None:
+        """Have a stream for each sub-environment; their number is known once the environment is made.
 
-class _VectorActor(Actor):
-    """Plays a vector environment: an actor whose steps are rounds.
-
-    What an actor has one of (``report``, its failures) stands for the first of them.
-    """
-
-    def __init__(
-        self,
-        session: TrainingSession,
-        make_env: EnvFactory,
-        actor_ids: Sequence[ActorId] | None,
-        **settings: Any,
-    ) -> None:
-        self._ids = actor_ids
-        first = 0 if self._ids is None else self._ids[0]
-        n_ids = None if self._ids is None else len(self._ids)
-        super().__init__(session, _rounds_of(make_env, n_ids), first, **settings)
-        self.reports = [self.report, *(ActorReport(actor_id) for actor_id in (self._ids or [])[1:])]
-        self._numbers: dict[int, int] = {}  # of the next episode of each, by index
-        self._sums: list[_Sum] = []
-
-    async def _play(self, env: PlayedEnv) -> None:
-        seed_of: Any = self._seed_of
-        begun, _ = await self._asked(env, env.reset(seed_of))
-        now: Round = begun
-        self._take_places(len(now.observations))
-        await self._begin(now)
-        while await self.goes_on():
-            actions = await self._act_together(now)
-            if self._session.is_done:
-                return
-            now, *_ = await self._asked(env, env.step(Moves(actions, self._seed_of)))
-            try:
-                await self._tell(now)
-            except InvalidExperience as error:  # a NaN reward, an observation of another shape
-                raise EnvironmentFailed from error
-            await self._begin(now)
-
-    def _take_places(self, count: int) -> None:
-        """Be as many actors as the environment has sub-environments, which is known once it is there."""
+        Raises:
+            ConfigError: The session's ``max_staleness`` does not allow that many.
+        """
         config = self._session.config
         if config.max_staleness is not None and config.opt_interval:
             behind = -(-(count - 1) // config.opt_interval)
             if behind > config.max_staleness:
                 raise ConfigError(
-                    f"max_staleness={config.max_staleness}: {count} sub-environments act at once, so that "
-                    f"the last to be learned of lags by {behind} optimization steps; allow so many, or raise "
+                    f"max_staleness={config.max_staleness}: {count} sub-environments act at once, so the "
+                    f"last of their steps lags by {behind} optimization steps; allow that many, or raise "
                     "opt_interval"
                 )
-        self._sums = [_Sum() for _ in range(count)]
-        self.reports += [ActorReport(self._id(index)) for index in range(len(self.reports), count)]
+        for index in range(len(self._streams), count):
+            self._streams.append(ActorStream(self._session, index))
+        for stream in self._streams[1:]:
+            if stream.report.begun_at is None:
+                stream.begin()
         supervised = self._session.supervised_actors
-        supervised |= {report.actor_id for report in self.reports}
-
-    def _id(self, index: int) -> ActorId:
-        return index if self._ids is None else self._ids[index]
+        supervised |= {stream.report.actor_id for stream in self._streams}
 
     def _seed_of(self, index: int) -> int | None:
-        """The seed of the next episode; changes nothing, as it may be asked on the environment's thread."""
-        if self._seed is None:
+        """The seed of the next episode; changes nothing, as it may be called on the environment's thread."""
+        seed = self._settings.seed
+        if seed is None:
             return None
-        actor_id = self._id(index)
-        number = self._numbers.get(index, self._session.actor_episodes(actor_id))
-        return episode_seed(self._seed, actor_id, number)
+        if index >= len(self._streams):  # before the first round
+            return episode_seed(seed, index, self._session.actor_episodes(index))
+        stream = self._streams[index]
+        return episode_seed(seed, stream.report.actor_id, stream.next_episode)
 
-    async def _begin(self, now: Round) -> None:
+    async def _start_episodes(self, now: Round) -> None:
         for index, seed in now.begun:
-            actor_id = self._id(index)
-            self._numbers[index] = self._numbers.get(index, self._session.actor_episodes(actor_id)) + 1
-            self._sums[index] = _Sum()
-            await self._session.on_episode_start(actor_id, seed)
+            await self._streams[index].start_episode(seed)
 
-    async def _act_together(self, now: Round) -> list[Any]:
+    async def _act(self, now: Round) -> list[Any]:
         """An action for each sub-environment that needs one, all from one forward pass."""
         if self._session.config.max_staleness is not None:
-            # Some would be let act and the others not, and none of them could go on, were there still
-            # transitions to learn: so those of the last round first.
+            # While transitions of the last round are still to be learned, some would be allowed to act and
+            # others not, and then none could continue.
             await self._session.barrier()
-        acting = list(now.acting)
         try:
             chosen = await self._session.act_many(
-                [now.observations[index] for index in acting], map(self._id, acting)
+                [now.observations[index] for index in now.acting],
+                [self._streams[index].report.actor_id for index in now.acting],
             )
-        except InvalidExperience as error:  # no agent can act on what the environment showed
+        except InvalidExperience as error:  # the agent refuses an observation
             raise EnvironmentFailed from error
         actions: list[Any] = [None] * len(now.observations)
-        for index, action in zip(acting, chosen, strict=True):
+        for index, action in zip(now.acting, chosen, strict=True):
             actions[index] = action
         return actions
 
-    async def _tell(self, now: Round) -> None:
-        """Tell the session what was done, and which episodes ended with it."""
-        session = self._session
-        await session.observe_many([self._experience(transition) for transition in now.transitions])
-        for transition in now.transitions:
-            index, status = transition.place, transition.status
-            report, sums = self.reports[index], self._sums[index]
-            report.steps += 1
-            sums.steps += 1
-            sums.total_reward += transition.reward
-            if status.is_done:
-                report.episodes += 1
-                await session.on_episode(sums.total_reward, sums.steps, status, actor_id=report.actor_id)
-
-    def _experience(self, done: VectorTransition) -> Experience:
-        return Experience(
-            done.observation,
-            done.action,
-            done.reward,
-            done.next_observation,
-            done.status,
-            self._id(done.place),
+    async def _observe(self, now: Round) -> None:
+        """Send the steps of a round to the session, and the ends of episodes."""
+        await self._session.observe_many(
+            Experience(
+                done.observation,
+                done.action,
+                done.reward,
+                done.next_observation,
+                done.status,
+                self._streams[done.place].report.actor_id,
+            )
+            for done in now.transitions
         )
+        for done in now.transitions:
+            stream = self._streams[done.place]
+            stream.count(done.reward)
+            if done.status.is_done:
+                await stream.end_episode(
+                    EpisodeRecord(stream.episode_reward, stream.episode_steps, done.status, {})
+                )
 
-    async def _asked(self, env: PlayedEnv, call: Awaitable[T]) -> T:
-        """What the environment returns; what it raises is marked as its own fault."""
-        before_s = self.report.env_s - env.busy_s
+    async def _call(self, env: PlayedEnv, call: Awaitable[T]) -> T:
+        """Await a call of the environment, which counts as time in it."""
+        before_s = self._stream.report.env_s - env.busy_s
         self.in_env_since = time.monotonic()
         try:
-            return await of_env(call)
+            return await call_env(call)
         finally:
             self.in_env_since = None
-            for report in self.reports:
-                report.env_s = before_s + env.busy_s
-
-    async def _recover(self, cause: BaseException) -> None:
-        for report in self.reports[1:]:
-            report.restarts += 1
-            report.last_error = f"{type(cause).__name__}: {cause}"
-        await super()._recover(cause)
-
-
-class _Sum:
-    """What is summed up over a running episode."""
-
-    __slots__ = ("steps", "total_reward")
-
-    def __init__(self) -> None:
-        self.steps = 0
-        self.total_reward = 0.0
+            for stream in self._streams:
+                stream.report.env_s = before_s + env.busy_s
 
 
 def _rounds_of(make_env: EnvFactory, num_envs: int | None) -> Callable[[], Any]:
-    """A factory of what plays the vector environment in rounds, made where the environment is made."""
+    """A factory that makes the vector environment and plays it in rounds."""
 
     async def awaited(env: Awaitable[Any]) -> VectorRounds:
         return VectorRounds(await env, num_envs)

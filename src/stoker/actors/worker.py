@@ -1,8 +1,8 @@
-"""The loop of an actor that plays somewhere else: on its own thread or in its own process.
+"""The loop of an actor that plays elsewhere: on a thread, in a process or on another machine.
 
-It has its environment and its copy of the policy to itself, tells what it played in batches, and asks before
-each step where it is to. A bounded number of its steps is on the way: a training that cannot keep up makes it
-wait. Failures are reported; the receiver decides whether to play on.
+A worker has its own environment and its own copy of the policy. It sends what it played in batches and, if so
+assigned, asks for permission before each step. The number of its steps in flight is bounded, so a training
+that cannot keep up makes it wait. It reports failures; the training decides whether to restart it.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Any
 import msgspec
 
 from stoker.actors.copies import OwnPolicy, Weights
-from stoker.actors.episodes import EnvFactory, close_played, open_played, play_episode
-from stoker.actors.failures import EnvironmentFailed, described
-from stoker.actors.mailbox import Mailbox
+from stoker.actors.episodes import EnvFactory, EnvironmentFailed, opened_env, play_episode
 from stoker.actors.messages import (
     Credit,
     DiscardEnv,
     EnvDiscarded,
     Failed,
     Granted,
+    Mailbox,
     Played,
     Ready,
     RestartEnv,
     Stop,
     WorkerCommand,
     WorkerMessage,
+    described,
 )
 from stoker.envs import PlayedEnv, episode_seed
-from stoker.errors import ConfigError, InvalidExperience, UnexpectedExit
+from stoker.errors import ConfigError, InvalidExperience
 from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
 from stoker.session.intake import checked_number
 from stoker.types import ActorId, EpisodeStatus, Experience
@@ -40,16 +40,16 @@ __all__ = ["Assignment", "Worker"]
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker is to play, and how it tells of it.
+    """What a worker plays, and when it sends messages.
 
     Attributes:
         actor_id: the actor.
-        seed: episodes are seeded from it; None: not at all.
+        seed: seeds its episodes; None: no seeds.
         episode: the number of its first episode.
-        asks: whether it asks before each step.
-        window_steps: how many of its steps may be on the way; at least ``batch_steps``.
-        batch_steps: it tells of so many steps together, at most.
-        max_delay_s: it tells at the end of a step, at the latest, when the last time is so long ago.
+        asks: whether it asks for permission before each step.
+        window_steps: the most steps in flight; at least ``batch_steps``.
+        batch_steps: the most events in one message.
+        max_delay_s: the longest time between two messages, checked at the end of each step.
     """
 
     actor_id: ActorId
@@ -61,12 +61,12 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     max_delay_s: float = 0.02
 
 
-class _GivenUp(Exception):
-    """The environment is to be given up."""
+class _Discarded(Exception):
+    """The training discarded the environment."""
 
 
 class _PolicyFailed(Exception):
-    """The policy raised, with that as ``__cause__``, when it was to act on ``observation``."""
+    """The policy raised ``__cause__`` on ``observation``."""
 
     def __init__(self, observation: Any) -> None:
         super().__init__()
@@ -77,13 +77,13 @@ class Worker:
     """Plays an environment until it gets ``Stop``.
 
     Args:
-        assignment: what it is to play.
-        factory: makes the environment, which is stepped here.
+        assignment: what it plays.
+        factory: makes the environment.
         policy: chooses the actions.
         commands: from the training.
-        tell: takes what it has to tell; may be slow, must not wait for an order.
-        newer: weights that a policy of that version is to be brought up to date with, or None; where they
-            do not come as commands.
+        post: takes its messages; may be slow, must not wait for a command.
+        newer: returns new weights for a policy of a given version, or None; for workers that get no
+            ``Weights`` commands.
     """
 
     def __init__(
@@ -92,63 +92,61 @@ class Worker:
         factory: EnvFactory,
         policy: OwnPolicy,
         commands: Mailbox[WorkerCommand],
-        tell: Callable[[WorkerMessage], None],
+        post: Callable[[WorkerMessage], None],
         newer: Callable[[int], Weights | None] | None = None,
     ) -> None:
         self._assignment = assignment
         self._factory = factory
         self._policy = policy
         self._commands = commands
-        self._tell = tell
+        self._post = post
         self._newer = newer
         self._episode = assignment.episode
-        self._events: list[JournalEvent] = []  # not told yet
-        self._told_at = time.monotonic()
-        self._n_unconfirmed = 0  # steps that are on the way, or not told yet
+        self._events: list[JournalEvent] = []  # not sent yet
+        self._sent_at = time.monotonic()
+        self._n_unconfirmed = 0  # steps in flight, or not sent yet
         self._fresh: Weights | None = None
-        self._is_stopped = self._is_granted = self._is_to_give_up = self._may_begin = False
+        self._is_stopped = self._is_granted = self._is_discarded = self._may_restart = False
         self._policy_extras: Any = None
         self._env: PlayedEnv | None = None
-        self._env_s = 0.0  # in environments before this one
+        self._env_s = 0.0  # in earlier environments
         self._act_s = self._wait_s = 0.0
 
     async def run(self) -> None:
         """Play; failures are sent as messages, not raised."""
-        self._tell(Ready())
+        self._post(Ready())
         try:
             while not self._is_stopped:
-                problem = await self._play_one()
+                problem = await self._play_env()
                 self._flush()
                 if problem is not None:
-                    self._tell(problem)
-                    await self._wait_to_begin()
+                    self._post(problem)
+                    while not (self._may_restart or self._is_stopped):
+                        await self._wait_for_command()
+                    self._may_restart = self._is_discarded = self._is_granted = False
         except ConfigError as error:
-            self._tell(Failed("setup", error))
+            self._post(Failed("setup", error))
 
-    # One environment, until it fails -----------------------------------------------------------------
-
-    async def _play_one(self) -> WorkerMessage | None:
+    async def _play_env(self) -> Failed | EnvDiscarded | None:
+        """Play one environment until the worker is stopped or something fails."""
         name = f"env of actor {self._assignment.actor_id}"
-        env: PlayedEnv | None = None
         try:
-            env = self._env = await open_played(self._factory, "inline", name)
-            while self._goes_on_at_once():
-                await self._play(env)
+            async with opened_env(self._factory, "inline", name) as env:
+                self._env = env
+                try:
+                    while self._may_continue():
+                        await self._play(env)
+                finally:
+                    self._env, self._env_s = None, self._env_s + env.busy_s
         except EnvironmentFailed as failure:
-            cause = failure.__cause__ or failure
-            return Failed("exit" if isinstance(cause, UnexpectedExit) else "environment", cause)
+            return Failed("environment", failure.__cause__ or failure)
         except _PolicyFailed as failure:
             return Failed("policy", failure.__cause__ or failure, failure.observation)
-        except _GivenUp:
+        except _Discarded:
             return EnvDiscarded()
-        finally:
-            if env is not None:
-                self._env, self._env_s = None, self._env_s + env.busy_s
-                await close_played(env, name)
         return None
 
     async def _play(self, env: PlayedEnv) -> None:
-        """One episode."""
         mine = self._assignment
         number, self._episode = self._episode, self._episode + 1
         seed = None if mine.seed is None else episode_seed(mine.seed, mine.actor_id, number)
@@ -160,22 +158,22 @@ class Worker:
             self._add(EpisodeEnded(record, mine.actor_id))
             self._flush()
 
-    # What the episode asks ----------------------------------------------------------------------------
+    # The listener of an episode -----------------------------------------------------------------------
 
-    async def goes_on(self) -> bool:
-        """Whether to do a step; waits until it may be done."""
+    async def may_step(self) -> bool:
+        """Wait for permission, or for room in the window; False once the worker is stopped."""
         if self._assignment.asks:
-            self._bring_up_to_date()
+            self._update_policy()
             self._flush(asks=True)
-            while self._goes_on_at_once() and not self._is_granted:
-                await self._handle()
+            while self._may_continue() and not self._is_granted:
+                await self._wait_for_command()
             self._is_granted = False
         else:
-            while self._goes_on_at_once() and self._n_unconfirmed >= self._assignment.window_steps:
+            while self._may_continue() and self._n_unconfirmed >= self._assignment.window_steps:
                 self._flush()
-                await self._handle()
-        self._bring_up_to_date()
-        return self._goes_on_at_once()
+                await self._wait_for_command()
+        self._update_policy()
+        return self._may_continue()
 
     async def act(self, observation: Any, /) -> Any:
         """Ask its own policy."""
@@ -192,43 +190,32 @@ class Worker:
     async def observe(
         self, observation: Any, action: Any, reward: float, next_observation: Any, status: EpisodeStatus, /
     ) -> None:
-        """Note what came of it.
+        """Add the step to the next message.
 
         Raises:
             InvalidExperience: The reward is not finite.
         """
-        checked_number(
-            "reward", reward
-        )  # here, so that not even a step more is played with such an environment
+        checked_number("reward", reward)  # here, so that such an environment does not do another step
         extras, self._policy_extras = self._policy_extras, None
+        actor_id, version = self._assignment.actor_id, self._policy.version
         self._n_unconfirmed += 1
         self._add(
-            Experience(
-                observation,
-                action,
-                reward,
-                next_observation,
-                status,
-                self._assignment.actor_id,
-                extras,
-                self._policy.version,
-            )
+            Experience(observation, action, reward, next_observation, status, actor_id, extras, version)
         )
 
-    # Telling -------------------------------------------------------------------------------------------
+    # Messages -----------------------------------------------------------------------------------------
 
     def _add(self, event: JournalEvent) -> None:
-        mine = self._assignment
         self._events.append(event)
-        is_due = time.monotonic() - self._told_at >= mine.max_delay_s
-        if is_due or len(self._events) >= mine.batch_steps:
+        is_due = time.monotonic() - self._sent_at >= self._assignment.max_delay_s
+        if is_due or len(self._events) >= self._assignment.batch_steps:
             self._flush()
 
     def _flush(self, *, asks: bool = False) -> None:
         if self._events or asks:
-            self._told_at = time.monotonic()
+            self._sent_at = time.monotonic()
             events, self._events = tuple(self._events), []
-            self._tell(
+            self._post(
                 Played(
                     events=events,
                     env_s=self._env_s + (0.0 if self._env is None else self._env.busy_s),
@@ -240,29 +227,24 @@ class Worker:
                 )
             )
 
-    # Commands ----------------------------------------------------------------------------------------
+    # Commands -----------------------------------------------------------------------------------------
 
-    def _goes_on_at_once(self) -> bool:
-        """Take all waiting commands; whether to play on.
+    def _may_continue(self) -> bool:
+        """Take all commands that are there; False once the worker is stopped.
 
         Raises:
-            _GivenUp: Not with this environment.
+            _Discarded: The training discarded the environment.
         """
         while (command := self._commands.take_now()) is not None:
             self._take(command)
-        if self._is_to_give_up and not self._is_stopped:
-            raise _GivenUp
+        if self._is_discarded and not self._is_stopped:
+            raise _Discarded
         return not self._is_stopped
 
-    async def _handle(self) -> None:
+    async def _wait_for_command(self) -> None:
         begun = time.perf_counter()
         self._take(await self._commands.take())
         self._wait_s += time.perf_counter() - begun
-
-    async def _wait_to_begin(self) -> None:
-        while not (self._may_begin or self._is_stopped):
-            await self._handle()
-        self._may_begin = self._is_to_give_up = self._is_granted = False
 
     def _take(self, command: WorkerCommand) -> None:
         match command:
@@ -273,13 +255,13 @@ class Worker:
             case Granted():
                 self._is_granted = True
             case DiscardEnv():
-                self._is_to_give_up = True
+                self._is_discarded = True
             case RestartEnv():
-                self._may_begin = True
+                self._may_restart = True
             case Stop():
                 self._is_stopped = True
 
-    def _bring_up_to_date(self) -> None:
+    def _update_policy(self) -> None:
         fresh, self._fresh = self._fresh, None
         if fresh is None and self._newer is not None:
             fresh = self._newer(self._policy.version)

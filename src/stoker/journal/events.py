@@ -13,14 +13,14 @@ from stoker.types import ActorId, Experience
 __all__ = ["EpisodeEnded", "EpisodeStarted", "JournalEvent"]
 
 
-class EpisodeStarted(msgspec.Struct, frozen=True):
+class EpisodeStarted(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """An actor begins an episode; ``seed`` is what its environment was reset with, where that is known."""
 
     actor_id: ActorId
     seed: int | None = None
 
 
-class EpisodeEnded(msgspec.Struct, frozen=True):
+class EpisodeEnded(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """An actor's episode is over; the record carries what the environment had to say."""
 
     record: EpisodeRecord

@@ -20,8 +20,7 @@ from stoker.actors import (
     EnvironmentFailed,
     FailureCount,
     FailureLimit,
-    close_played,
-    open_played,
+    opened_env,
     play_episode,
 )
 from stoker.envs import PlayedEnv, Stepping, episode_seed
@@ -120,18 +119,14 @@ async def play_greedily(
         name = f"evaluation env {index}"
         failures = FailureCount(f"evaluation {index}", limit or FailureLimit())
         while records[index] is None:
-            env: PlayedEnv | None = None
             try:
-                env = await open_played(factory, stepping, name)
-                played = env if max_episode_steps is None else _Capped(env, max_episode_steps)
-                records[index] = await play_episode(played, _Greedy(inference), seed)
+                async with opened_env(factory, stepping, name) as env:
+                    played = env if max_episode_steps is None else _Capped(env, max_episode_steps)
+                    records[index] = await play_episode(played, _Greedy(inference), seed)
             except EnvironmentFailed as failure:
                 cause = failure.__cause__ or failure
                 logger.warning("evaluation %d: its environment failed (%s); played again", index, cause)
                 await anyio.sleep(failures.add(cause))
-            finally:
-                if env is not None:
-                    await close_played(env, name)
 
     async def play_in_turn() -> None:
         for index, seed in waiting:  # one iterator for all: each takes the next that nobody has
@@ -156,7 +151,7 @@ class _Greedy:
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
 
-    async def goes_on(self) -> bool:
+    async def may_step(self) -> bool:
         return True
 
     async def act(self, observation: Any, /) -> Any:

@@ -1,4 +1,4 @@
-"""RoundRobin go round in order, past those who have left, and begin where a resumed training stood."""
+"""Actors take turns in order, without those that have left, from where a resumed training stood."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker import EpisodeStatus, Experience
-from stoker.actors.round_robin import RoundRobin, first_place
+from stoker.actors.actor import RoundRobin
 from stoker.session import ResumePoint, RunningEpisode
 
 pytestmark = pytest.mark.anyio
+
+
+def turns_of(count: int, first: int = 0) -> RoundRobin:
+    return RoundRobin(range(count), ResumePoint({first: RunningEpisode(1, ())}, first))
 
 
 async def rounds(turns: RoundRobin, place: int, n: int, order: list[int]) -> None:
@@ -28,7 +32,7 @@ async def rounds(turns: RoundRobin, place: int, n: int, order: list[int]) -> Non
 
 @pytest.mark.parametrize("first", [0, 2, 3])
 async def test_they_go_round_in_order(first: int) -> None:
-    turns, order = RoundRobin(4, first), list[int]()
+    turns, order = turns_of(4, first), list[int]()
     async with anyio.create_task_group() as tasks:
         for place in (3, 1, 0, 2):
             tasks.start_soon(rounds, turns, place, 5, order)
@@ -36,7 +40,7 @@ async def test_they_go_round_in_order(first: int) -> None:
 
 
 async def test_those_who_leave_are_passed_over() -> None:
-    turns, order = RoundRobin(3, 0), list[int]()
+    turns, order = turns_of(3), list[int]()
     async with anyio.create_task_group() as tasks:
         for place, n in enumerate((1, 3, 2)):
             tasks.start_soon(rounds, turns, place, n, order)
@@ -48,7 +52,7 @@ def test_nobody_waits_for_one_who_has_left(counts: list[int], data: st.DataObjec
     first = data.draw(st.integers(0, len(counts) - 1))
 
     async def play() -> list[int]:
-        turns, order = RoundRobin(len(counts), first), list[int]()
+        turns, order = turns_of(len(counts), first), list[int]()
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
                 for place, n in enumerate(counts):
@@ -60,7 +64,7 @@ def test_nobody_waits_for_one_who_has_left(counts: list[int], data: st.DataObjec
 
 
 async def test_a_turn_is_kept_until_it_is_passed_on_and_passing_it_twice_is_once() -> None:
-    turns = RoundRobin(3, 1)
+    turns = turns_of(3, 1)
     with anyio.fail_after(5):
         await turns.take(1)
         await turns.take(1)
@@ -77,7 +81,7 @@ async def test_a_turn_is_kept_until_it_is_passed_on_and_passing_it_twice_is_once
 
 
 async def test_who_leaves_while_waiting_takes_no_turn_along() -> None:
-    turns = RoundRobin(3, 0)
+    turns = turns_of(3)
     turns.leave(1)
     turns.pass_on(0)
     with anyio.fail_after(5):
@@ -108,5 +112,12 @@ WHERE = [
 
 
 @pytest.mark.parametrize(("turn", "place"), [w[1:] for w in WHERE], ids=[w[0] for w in WHERE])
-def test_where_a_resumed_training_goes_on(turn: ResumePoint, place: int) -> None:
-    assert first_place(["a", "b", "c"], turn) == place
+async def test_where_a_resumed_training_continues(turn: ResumePoint, place: int) -> None:
+    actors = ["a", "b", "c"]
+    turns = RoundRobin(actors, turn)
+    with anyio.fail_after(5):
+        await turns.take(actors[place])
+    for other in {*actors} - {actors[place]}:
+        with anyio.move_on_after(0) as waiting:
+            await turns.take(other)
+        assert waiting.cancelled_caught

@@ -1,0 +1,287 @@
+"""A worker in its own process, for environments that hold the interpreter lock or may crash: both ends.
+
+The process is started anew (``spawn``) and unpickles the factory and the policy that this process sends.
+After that nothing is unpickled, and only messages go through the pipe. For each process one thread starts
+it, reads its messages and joins it, and another one writes, so that no event loop waits for a pipe.
+
+A child never outlives its parent. It ends at once, without closing its environment, when the other end of
+its pipe is closed; on Linux the kernel ends it even while its environment holds the interpreter lock.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import queue
+import select
+import signal
+import sys
+import threading
+from multiprocessing import parent_process, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, ClassVar, cast
+
+import anyio
+import msgspec
+
+from stoker.actors.copies import OwnPolicy, PolicyFeed
+from stoker.actors.episodes import EnvFactory
+from stoker.actors.messages import (
+    Failed,
+    Mailbox,
+    WorkerCommand,
+    WorkerEvent,
+    WorkerExited,
+    WorkerMessage,
+    decode_command,
+    decode_message,
+    encode_message,
+)
+from stoker.actors.worker import Assignment, Worker
+from stoker.errors import ConfigError
+
+__all__ = ["ProcessLink", "check_portable", "run_child"]
+
+_EXIT_S = 5.0
+"""How long a process may take to end after it has closed its pipe."""
+
+_starting = threading.Lock()
+"""multiprocessing keeps a list of all children, which one thread at a time may change."""
+
+
+def check_portable(factory: EnvFactory, feed: PolicyFeed) -> None:
+    """Refuse what cannot be sent to a process, before there is one.
+
+    Raises:
+        ConfigError: The factory or the policy cannot be pickled.
+    """
+    ways_out = {
+        "factory": "give a function of a module that can be imported, or functools.partial of one; a lambda "
+        "or a function inside a function cannot be sent",
+        "policy": "its class must be picklable",
+    }
+    for what, value in (("factory", factory), ("policy", feed.fork(0, 0, 0).policy)):
+        try:
+            _pickled(value)
+        except Exception as error:
+            raise ConfigError(
+                f"the {what} {value!r} cannot be sent to another process ({type(error).__name__}: {error}): "
+                f"{ways_out[what]}; or use place='threads'"
+            ) from error
+
+
+class _ByValue(ForkingPickler):
+    """Pickles tensors by value; torch's reducers would share their memory, and run out of it."""
+
+    _extra_reducers: ClassVar[dict[Any, Any]] = {}
+
+
+def _pickled(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    _ByValue(buffer).dump(value)
+    return buffer.getvalue()
+
+
+# In the training ------------------------------------------------------------------------------------
+
+
+class ProcessLink:
+    """A daemonic process and the pipe to it.
+
+    Args:
+        assignment: what the worker plays.
+        factory: makes the environment.
+        policy: the worker's own copy.
+        backend: the kind of event loop, by anyio's name.
+    """
+
+    is_remote = True
+
+    def __init__(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy, backend: str) -> None:
+        self.messages: Mailbox[WorkerEvent] = Mailbox()
+        self._actor_id = assignment.actor_id
+        self._outgoing: queue.SimpleQueue[WorkerCommand | bytes | None] = queue.SimpleQueue()
+        # Not as arguments of the process: its start, under a lock, would wait until the child has read them,
+        # and without bound if the child never does.
+        self._outgoing.put(_pickled((factory, policy)))
+        self._pipe, self._far_end = multiprocessing.Pipe()
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=run_child,
+            args=(self._far_end, assignment, backend),
+            name=f"stoker-actor-{assignment.actor_id}",
+            daemon=True,
+        )
+        self._lock = threading.Lock()
+        self._has_started = self._is_killed = False
+
+    def open(self) -> None:
+        """Start the process; ``Ready`` or ``WorkerExited`` is posted when it has started or failed to."""
+        name = self._process.name
+        writer = threading.Thread(target=self._write, name=f"{name}-writer", daemon=True)
+        writer.start()
+        threading.Thread(target=self._serve, args=(writer,), name=f"{name}-reader", daemon=True).start()
+
+    def send(self, command: WorkerCommand) -> None:
+        """Send a command to the worker without waiting until it is read."""
+        self._outgoing.put(command)
+
+    def kill(self) -> None:
+        """End the process at once, even one that is about to be started."""
+        with self._lock:
+            self._is_killed = True
+            if self._has_started:
+                self._process.kill()
+
+    # On the reader's thread ---------------------------------------------------------------------------
+
+    def _serve(self, writer: threading.Thread) -> None:
+        exit_code: int | None = None
+        why = ""
+        try:
+            why = self._start()
+            if not why:
+                exit_code, why = self._read()
+        finally:
+            self._outgoing.put(None)
+            writer.join(_EXIT_S)
+            if not writer.is_alive():  # else another process holds the pipe open and does not read
+                self._pipe.close()
+            self.messages.post(WorkerExited(exit_code, why))
+
+    def _start(self) -> str:
+        """Start the process; returns why it could not be started, if so."""
+        # Ctrl-C in a terminal reaches children, too. A blocked signal stays blocked in a new process, so it
+        # cannot interrupt a child before that ignores it; starting the tracker would unblock it here.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with _starting:
+                self._process.start()
+        except OSError as error:  # no more processes, say: that may pass
+            return f"its process could not be started ({error})"
+        except Exception as error:  # noqa: BLE001 - reported; a training in a daemonic process, say
+            why = f"its process cannot be started ({type(error).__name__}: {error})"
+            self._fail(why)
+            return why
+        finally:
+            self._far_end.close()
+        with self._lock:
+            self._has_started = True
+            if self._is_killed:
+                self._process.kill()
+        return ""
+
+    def _read(self) -> tuple[int | None, str]:
+        """Read until the process ends; returns its exit code, and what was wrong with its messages."""
+        n_read, why = 0, ""
+        try:
+            while True:
+                self.messages.post(decode_message(self._pipe.recv_bytes()))
+                n_read += 1
+        except (EOFError, OSError):
+            pass  # it has ended, or is about to
+        except msgspec.DecodeError as error:
+            self.kill()
+            why = f"its process sent an invalid message ({error})"
+        exit_code = self._join()
+        if exit_code == 1 and not n_read:
+            self._fail(
+                "its process ended before it could begin; what it printed says why. What makes the "
+                "environment must be importable there, and a script that starts processes needs its "
+                "`if __name__ == '__main__':`"
+            )
+        return exit_code, why
+
+    def _join(self) -> int | None:
+        process = self._process
+        process.join(_EXIT_S)
+        if process.is_alive():
+            process.kill()
+            process.join(_EXIT_S)
+        with _starting:  # another thread that starts a process may have collected the exit code
+            return process.exitcode
+
+    def _fail(self, why: str) -> None:
+        self.messages.post(Failed("setup", ConfigError(f"actor {self._actor_id!r}: {why}")))
+
+    # On the writer's thread ---------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        try:
+            while (item := self._outgoing.get()) is not None:
+                self._pipe.send_bytes(item if isinstance(item, bytes) else encode_message(item))
+        except OSError:
+            pass  # the process is gone, which the reader reports
+        except ConfigError as error:
+            self.messages.post(Failed("setup", error))
+
+
+# In the child ---------------------------------------------------------------------------------------
+
+
+def run_child(pipe: Connection, assignment: Assignment, backend: str) -> None:
+    """Play until stopped, or until the training is gone.
+
+    Args:
+        pipe: to the training, which sends the pickled factory and policy first.
+        assignment: what to play.
+        backend: the kind of event loop, by anyio's name.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training, which ends this process
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    _end_with_the_parent()
+    try:
+        pickled = pipe.recv_bytes()
+    except (EOFError, OSError):
+        os._exit(1)
+    factory, policy = cast("Any", ForkingPickler).loads(pickled)
+    # Processes that the environment starts must not hold the pipe open.
+    os.set_inheritable(pipe.fileno(), False)  # noqa: FBT003 - it takes no keyword
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)  # the actors run in parallel instead
+    commands: Mailbox[WorkerCommand] = Mailbox()
+    threading.Thread(target=_listen, args=(pipe, commands), name="stoker-commands", daemon=True).start()
+
+    def post(message: WorkerMessage) -> None:
+        try:
+            data = encode_message(message)
+        except ConfigError as error:
+            raise ConfigError(
+                f"actor {assignment.actor_id!r}: what it played cannot be sent to the training ({error}); "
+                "use place='threads'"
+            ) from error
+        try:
+            pipe.send_bytes(data)
+        except OSError:
+            os._exit(1)
+
+    anyio.run(Worker(assignment, factory, policy, commands, post).run, backend=backend)
+
+
+def _listen(pipe: Connection, commands: Mailbox[WorkerCommand]) -> None:
+    try:
+        while True:
+            commands.post(decode_command(pipe.recv_bytes()))
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _end_with_the_parent() -> None:
+    """Have the kernel end this process when its parent ends.
+
+    multiprocessing keeps a pipe open between the two that nothing is written to. SIGIO comes when the other
+    end is closed, and ends a process that does not handle it; only on Linux.
+    """
+    parent = parent_process()
+    if parent is None or sys.platform != "linux":
+        return
+    import fcntl
+
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    lifeline = int(parent.sentinel)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([lifeline], [], [], 0)[0]:  # it had ended before
+        os._exit(1)

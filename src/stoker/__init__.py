@@ -69,8 +69,7 @@ if TYPE_CHECKING:
     from stoker.session.sync import SyncTrainingSession
     from stoker.session.training import TrainingSession
     from stoker.session.watching import Health
-    from stoker.stats.records import EpisodeRecord
-    from stoker.stats.report import EvalReport
+    from stoker.stats.records import EpisodeRecord, EvalReport
     from stoker.stats.tracker import StatsTracker
     from stoker.trainer.config import TrainConfig
     from stoker.trainer.evaluating import evaluate
@@ -124,8 +123,7 @@ else:
             "stoker.session.sync": "SyncTrainingSession",
             "stoker.session.training": "TrainingSession",
             "stoker.session.watching": "Health",
-            "stoker.stats.records": "EpisodeRecord",
-            "stoker.stats.report": "EvalReport",
+            "stoker.stats.records": "EpisodeRecord EvalReport",
             "stoker.stats.tracker": "StatsTracker",
             "stoker.trainer.config": "TrainConfig",
             "stoker.trainer.evaluating": "evaluate",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.errors import ConfigError, InvalidExperience
+from stoker.errors import InvalidExperience
 from stoker.stats.intervals import (
     Interval,
     bootstrap_interval,
@@ -55,34 +55,28 @@ def test_statistics_are_taken_of_each_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "statistic", "confidence", "expected"),
+    ("values", "statistic", "expected"),
     [
         # The mean of a resample of five zeros and five ones is Binomial(10, 1/2) / 10: of that, 1.07 % lie
         # at 0.1 or below and 5.47 % at 0.2 or below, so both quantiles are far from a step.
-        ([0.0, 1.0] * 5, means, 0.95, Interval(0.2, 0.8)),
-        # Binomial(10, 1/2): 17.2 % at 3 or below, 37.7 % at 4 or below.
-        ([0.0, 1.0] * 5, means, 0.5, Interval(0.4, 0.6)),
+        ([0.0, 1.0] * 5, means, Interval(0.2, 0.8)),
         # The mean of two is 0, 1/2 or 1 with 1/4, 1/2 and 1/4.
-        ([0.0, 1.0], means, 0.95, Interval(0.0, 1.0)),
-        ([0.0, 1.0], means, 0.4, Interval(0.5, 0.5)),
+        ([0.0, 1.0], means, Interval(0.0, 1.0)),
         # The ones among four draws from one 1 and three 0 are Binomial(4, 1/4): 0 or 1 of them (73.8 %) make
         # an interquartile mean of 0, 2 (21.1 %) one of 1/2, 3 or 4 (5.1 %) one of 1.
-        ([1.0, 0.0, 0.0, 0.0], interquartile_means, 0.95, Interval(0.0, 1.0)),
-        ([1.0, 0.0, 0.0, 0.0], interquartile_means, 0.8, Interval(0.0, 0.5)),
-        ([1.0, 0.0, 0.0, 0.0], interquartile_means, 0.3, Interval(0.0, 0.0)),
+        ([1.0, 0.0, 0.0, 0.0], interquartile_means, Interval(0.0, 1.0)),
     ],
 )
-@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_intervals_whose_distribution_is_known(
-    values: list[float], statistic: Any, confidence: float, expected: Interval, seed: int
+    values: list[float], statistic: Any, expected: Interval
 ) -> None:
-    assert bootstrap_interval(values, statistic, confidence=confidence, seed=seed) == expected
+    assert bootstrap_interval(values, statistic) == expected
 
 
 def test_the_interval_of_a_normal_mean_covers_it_as_often_as_it_says() -> None:
     """Nearly: of 40 draws the percentile interval is a little too narrow."""
     rng = np.random.default_rng(7)
-    found = [bootstrap_interval(rng.normal(3.0, 2.0, 40).tolist(), n_resamples=500) for _ in range(400)]
+    found = [bootstrap_interval(rng.normal(3.0, 2.0, 40).tolist(), means) for _ in range(200)]
     covered = statistics.fmean(interval.low <= 3.0 <= interval.high for interval in found)
     assert 0.91 <= covered <= 0.97
     # The interval of a normal mean: 1.96 standard errors to each side.
@@ -92,30 +86,29 @@ def test_the_interval_of_a_normal_mean_covers_it_as_often_as_it_says() -> None:
 
 def test_the_same_values_give_the_same_interval_whatever_torch_and_numpy_have_drawn() -> None:
     values = np.random.default_rng(1).normal(size=30).tolist()
-    first = bootstrap_interval(values)
+    first = bootstrap_interval(values, means)
     np.random.random(5)
     before = np.random.get_state()[1].tolist()
-    assert bootstrap_interval(values) == first
+    assert bootstrap_interval(values, means) == first
     assert np.random.get_state()[1].tolist() == before
-    assert bootstrap_interval(values, seed=1) != first
 
 
 def test_many_values_are_resampled_in_parts_and_all_parts_count() -> None:
-    values = [0.0, 1.0] * 50_000  # 100,000 values: two resamples are in memory at a time
-    interval = bootstrap_interval(values, n_resamples=101, confidence=0.9)
+    values = [0.0, 1.0] * 5_000  # 10,000 values: 26 resamples are in memory at a time
+    interval = bootstrap_interval(values, means)
     error = 0.5 / math.sqrt(len(values))
     assert 0.5 - 3 * error < interval.low < 0.5 < interval.high < 0.5 + 3 * error
 
 
-@given(values_of, st.integers(1, 30))
-def test_an_interval_lies_within_the_values(values: list[float], n_resamples: int) -> None:
-    interval = bootstrap_interval(values, n_resamples=n_resamples)
+@given(values_of)
+def test_an_interval_lies_within_the_values(values: list[float]) -> None:
+    interval = bootstrap_interval(values, means)
     assert min(values) <= interval.low <= interval.high <= max(values)
 
 
 @pytest.mark.parametrize("values", [[0.1], [0.1] * 20])
 def test_values_that_do_not_differ_have_no_width(values: list[float]) -> None:
-    assert bootstrap_interval(values) == Interval(0.1, 0.1)
+    assert bootstrap_interval(values, means) == Interval(0.1, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -132,19 +125,4 @@ def test_what_has_no_statistic_is_refused(values: Any, message: str) -> None:
     with pytest.raises(InvalidExperience, match=message):
         interquartile_mean(values)
     with pytest.raises(InvalidExperience, match=message):
-        bootstrap_interval(values)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"confidence": 0.0}, "confidence=0.0"),
-        ({"confidence": 95}, "confidence=95"),
-        ({"confidence": NAN}, "confidence=nan"),
-        ({"n_resamples": 0}, "n_resamples=0"),
-        ({"seed": -1}, "seed=-1"),
-    ],
-)
-def test_settings_out_of_range_are_refused(settings: Any, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        bootstrap_interval([1.0, 2.0], **settings)
+        bootstrap_interval(values, means)

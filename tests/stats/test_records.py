@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker.errors import InvalidExperience
-from stoker.stats import EpisodeRecord, check_record
+from stoker.stats import EpisodeRecord, EvalReport, check_record, extra, length, total_reward
 from stoker.types import EpisodeStatus
 
 TERMINATED = EpisodeStatus.TERMINATED
@@ -133,3 +135,37 @@ def test_check_names_what_it_refuses(fields: dict[str, object], words: list[str]
         check_record(record)
     for word in words:
         assert word in str(refusal.value)
+
+
+def test_sources_read_one_field() -> None:
+    record = EpisodeRecord(7.5, 3, EpisodeStatus.TERMINATED, {"loss": 0.25})
+    assert total_reward(record) == 7.5
+    assert length(record) == 3
+    assert extra("loss")(record) == 0.25
+    assert extra("absent")(record) is None
+
+
+@pytest.mark.parametrize(
+    ("report", "printed"),
+    [
+        (
+            EvalReport(100_000, 20, {"episode_reward": 487.25, "episode_length": 487.0, "epsilon": 0.05}),
+            "=== Eval @ step 100000 (20 episodes) ===\nepisode_length: 487.000\nepisode_reward: 487.250\n"
+            "epsilon: 0.050",
+        ),
+        (EvalReport(0, 0, {}), "=== Eval @ step 0 (0 episodes) ==="),
+        (
+            EvalReport(1, 1, {"b": math.nan, "a": -0.00049}),
+            "=== Eval @ step 1 (1 episodes) ===\na: -0.000\nb: nan",
+        ),
+    ],
+)
+def test_a_report_prints_its_stats_sorted(report: EvalReport, printed: str) -> None:
+    assert str(report) == printed
+
+
+def test_a_report_survives_json() -> None:
+    report = EvalReport(5, 2, {"a": 1.0})
+    row = msgspec.json.encode(report)
+    assert row == b'{"total_steps":5,"n_episodes":2,"stats":{"a":1.0}}'
+    assert msgspec.json.decode(row, type=EvalReport) == report

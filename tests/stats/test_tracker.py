@@ -105,20 +105,43 @@ def test_builder_chains_and_each_stat_has_its_source_and_aggregator() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "absent", [{}, {"loss": NAN}, {"loss": math.inf}, {"loss": -math.inf}, {"loss": 10**400}]
-)
-@pytest.mark.parametrize(
-    ("aggregator", "expected"), [(Mean(), 2.0), (Std(), 1.0), (Max(), 3.0), (Last(), 3.0)]
-)
-def test_absent_or_not_finite_extra_is_skipped(
-    absent: dict[str, float], aggregator: Any, expected: float
-) -> None:
-    stats = StatsTracker.empty().with_stat("loss", extra("loss"), aggregator)
-    for extras in [absent, {"loss": 1.0}, absent, {"loss": 3.0}, absent]:
-        stats.update(record(0.0, 1, **extras))
-    assert stats.summary() == {"loss": expected}
-    assert stats.window().n_episodes == 5
+def test_absent_or_not_finite_extra_is_skipped() -> None:
+    stats = (
+        StatsTracker.empty()
+        .with_stat("mean", extra("loss"), Mean())
+        .with_stat("std", extra("loss"), Std())
+        .with_stat("max", extra("loss"), Max())
+        .with_stat("last", extra("loss"), Last())
+    )
+    for loss in (None, 1.0, NAN, math.inf, 3.0, -math.inf):
+        stats.update(record(0.0, 1, **({} if loss is None else {"loss": loss})))
+    assert stats.summary() == {"mean": 2.0, "std": 1.0, "max": 3.0, "last": 3.0}
+    assert stats.window().n_episodes == 6
+
+
+def test_window_forgets_but_its_count_does_not() -> None:
+    stats = StatsTracker(window=2)
+    assert repr(stats.window()) == repr(WindowStats(0, NAN, NAN, NAN, NAN))
+    seen: list[WindowStats] = []
+    for reward, steps in [(10.0, 1), (-4.0, 3), (2.0, 5)]:
+        stats.update(record(reward, steps))
+        seen.append(stats.window())
+    assert seen == [
+        WindowStats(1, 10.0, 10.0, 10.0, 1.0),
+        WindowStats(2, 3.0, 10.0, -4.0, 2.0),
+        WindowStats(3, -1.0, 2.0, -4.0, 4.0),
+    ]
+
+
+@given(st.integers(1, 5), st.lists(st.tuples(st.integers(-1000, 1000), st.integers(0, 1000)), min_size=1))
+def test_window_is_that_of_the_last_episodes(size: int, played: list[tuple[int, int]]) -> None:
+    stats = StatsTracker(window=size)
+    for reward, steps in played:
+        stats.update(record(reward, steps))
+    rewards, lengths = zip(*played[-size:], strict=True)
+    assert stats.window() == WindowStats(
+        len(played), statistics.fmean(rewards), max(rewards), min(rewards), statistics.fmean(lengths)
+    )
 
 
 def test_not_finite_reward_is_skipped_everywhere() -> None:

@@ -1,16 +1,12 @@
-"""Episode records, and what many of them come to."""
+"""Episode records, and statistics over them."""
 
 from stoker.stats.aggregators import Aggregator, Last, Max, Mean, Min, RollingMean, StatefulAggregator, Std
-from stoker.stats.records import EpisodeRecord, check_record
-from stoker.stats.report import EvalReport
-from stoker.stats.sources import Source, extra, length, total_reward
-from stoker.stats.tracker import StatsTracker
-from stoker.stats.window import EpisodeWindow, WindowStats
+from stoker.stats.records import EpisodeRecord, EvalReport, Source, check_record, extra, length, total_reward
+from stoker.stats.tracker import StatsTracker, WindowStats
 
 __all__ = [
     "Aggregator",
     "EpisodeRecord",
-    "EpisodeWindow",
     "EvalReport",
     "Last",
     "Max",

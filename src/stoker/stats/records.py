@@ -1,13 +1,13 @@
-"""What is known of one episode when it has ended.
+"""Episode records, the sources that read a stat from one, and the report of an evaluation.
 
-A record is what a row of ``train_episodes.jsonl`` holds and what a ``StatsTracker`` is fed. Building one
-checks nothing; ``check_record`` is the gate that callers' records go through, once, before they count.
+A record is one row of ``train_episodes.jsonl`` and one update of a ``StatsTracker``. Building one checks
+nothing; ``check_record`` validates each record from a caller once, before it counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, cast
 
 import msgspec
 
@@ -15,7 +15,7 @@ from stoker.errors import InvalidExperience
 from stoker.plain import plain_count, plain_number, plain_text
 from stoker.types import EpisodeStatus
 
-__all__ = ["EpisodeRecord", "check_record"]
+__all__ = ["EpisodeRecord", "EvalReport", "Source", "check_record", "extra", "length", "total_reward"]
 
 
 class EpisodeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,3 +78,46 @@ def _ended(status: Any) -> EpisodeStatus:
     if not status.is_done:
         raise InvalidExperience(f"status={status}: an ended episode is Terminated or Truncated")
     return status
+
+
+Source: TypeAlias = Callable[[EpisodeRecord], float | None]
+"""Reads one number from a record, once; None: the record has none, and the stat skips it."""
+
+
+def total_reward(record: EpisodeRecord) -> float:
+    """The undiscounted sum of the episode's rewards."""
+    return record.total_reward
+
+
+def length(record: EpisodeRecord) -> float:
+    """The number of the episode's transitions."""
+    return record.length
+
+
+def extra(key: str) -> Source:
+    """A source of the extra with this key; records without it are skipped."""
+
+    def source(record: EpisodeRecord) -> float | None:
+        return record.extras.get(key)
+
+    return source
+
+
+class EvalReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The stats of an evaluation at one point of the training.
+
+    Printed as a headline and one ``key: value`` line per stat, sorted by key, with three decimals.
+
+    Attributes:
+        total_steps: environment steps of training at that point.
+        n_episodes: number of episodes evaluated.
+        stats: the values by name; NaN where no episode had one.
+    """
+
+    total_steps: int
+    n_episodes: int
+    stats: dict[str, float]
+
+    def __str__(self) -> str:
+        headline = f"=== Eval @ step {self.total_steps} ({self.n_episodes} episodes) ==="
+        return "\n".join([headline, *(f"{key}: {value:.3f}" for key, value in sorted(self.stats.items()))])

@@ -1,8 +1,8 @@
 """Named stats over episodes: over all actors, and per actor.
 
-A session feeds its tracker one checked ``EpisodeRecord`` per ended episode and saves it with each
-checkpoint. Fed from one thread at a time; another thread may read meanwhile, never gets an error from
-that, and may see a value that is one episode old.
+A session updates its tracker with one checked ``EpisodeRecord`` per ended episode and saves it with each
+checkpoint. Update it from one thread at a time; another thread may read meanwhile without errors, and may see
+a value that is one episode old.
 """
 
 from __future__ import annotations
@@ -12,51 +12,100 @@ import math
 import operator
 from typing import Any, NamedTuple
 
+import msgspec
+
 from stoker.errors import ConfigError
 from stoker.lru import MAX_ACTORS, LRUDict
-from stoker.stats.aggregators import Aggregator, Mean, StatefulAggregator
-from stoker.stats.records import EpisodeRecord
-from stoker.stats.sources import Source, length, total_reward
-from stoker.stats.window import EpisodeWindow, WindowStats
+from stoker.stats.aggregators import Aggregator, Mean, RollingMean, StatefulAggregator
+from stoker.stats.records import EpisodeRecord, Source, length, total_reward
 from stoker.types import ActorId
 
-__all__ = ["StatsTracker"]
+__all__ = ["StatsTracker", "WindowStats"]
+
+
+class WindowStats(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Statistics of the last episodes; NaN while there are none.
+
+    Attributes:
+        n_episodes: all episodes so far, also those outside the window.
+        mean_reward: mean total reward of the episodes in the window.
+        max_reward: the largest total reward in the window.
+        min_reward: the smallest total reward in the window.
+        mean_length: mean number of transitions of the episodes in the window.
+    """
+
+    n_episodes: int
+    mean_reward: float
+    max_reward: float
+    min_reward: float
+    mean_length: float
 
 
 class _Stat(NamedTuple):
     source: Source
     pristine: Aggregator
-    is_stateful: bool  # asked once: it takes long for a protocol
+    is_stateful: bool  # checked once: isinstance of a protocol is slow
 
 
 class _View:
-    """The aggregators, by stat, and the window of one actor or of all."""
+    """The aggregators, by stat, and the last episodes of one actor or of all."""
 
-    __slots__ = ("_saved", "aggregators", "window")
+    __slots__ = ("_lengths", "_rewards", "_saved", "aggregators", "n_episodes")
 
     def __init__(self, stats: dict[str, _Stat], window: int) -> None:
         self._saved = [name for name, stat in stats.items() if stat.is_stateful]
         self.aggregators = {name: copy.deepcopy(stat.pristine) for name, stat in stats.items()}
-        self.window = EpisodeWindow(window)
+        self.n_episodes = 0
+        self._rewards, self._lengths = RollingMean(window), RollingMean(window)
+
+    def update(
+        self, values: list[tuple[str, float | None]], total_reward: float | None, length: float | None
+    ) -> None:
+        """Count one episode; a value that is None is skipped."""
+        for name, value in values:
+            if value is not None:
+                self.aggregators[name].update(value)
+        self.n_episodes += 1
+        if total_reward is not None:
+            self._rewards.update(total_reward)
+        if length is not None:
+            self._lengths.update(length)
+
+    def window(self) -> WindowStats:
+        rewards = self._rewards.recent()
+        return WindowStats(
+            n_episodes=self.n_episodes,
+            mean_reward=self._rewards.value(),
+            max_reward=max(rewards, default=math.nan),
+            min_reward=min(rewards, default=math.nan),
+            mean_length=self._lengths.value(),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         stats: dict[str, Any] = {}
         for name in self._saved:
             aggregator: Any = self.aggregators[name]
             stats[name] = {"kind": type(aggregator).__qualname__, "state": aggregator.state_dict()}
-        return {"stats": stats, "window": self.window.state_dict()}
+        window = {
+            "n_episodes": self.n_episodes,
+            "rewards": self._rewards.state_dict(),
+            "lengths": self._lengths.state_dict(),
+        }
+        return {"stats": stats, "window": window}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        saved = state["stats"]
+        saved, window = state["stats"], state["window"]
         for name, aggregator in self.aggregators.items():
             kind = type(aggregator).__qualname__
             if isinstance(aggregator, StatefulAggregator) and name in saved and saved[name]["kind"] == kind:
                 aggregator.load_state_dict(saved[name]["state"])
-        self.window.load_state_dict(state["window"])
+        self.n_episodes = int(window["n_episodes"])
+        self._rewards.load_state_dict(window["rewards"])
+        self._lengths.load_state_dict(window["lengths"])
 
 
 class StatsTracker:
-    """Aggregates episode records; to begin with ``episode_reward`` and ``episode_length``, their means.
+    """Aggregates episode records: by default the means ``episode_reward`` and ``episode_length``.
 
     ::
 
@@ -64,11 +113,9 @@ class StatsTracker:
         stats.update(record, actor_id=3)
         stats.summary()  # {"episode_reward": ..., "episode_length": ..., "epsilon": ...}
 
-    A value that a record does not have (None), or that is not finite, is skipped by its stat: it never
-    turns a mean into NaN. A view per actor comes into being with the actor's first episode; views never
-    mix. At most ``max_actors`` are kept, the least recently updated goes first: actor ids may be those of
-    connections, which never end, and each view is also saved with every checkpoint. What a dropped view
-    counted stays in the global one.
+    A stat skips values that are None or not finite. Each actor has its own view, made with its first
+    episode. At most ``max_actors`` views are kept, because each is saved with every checkpoint; the least
+    recently updated is dropped first. The global view keeps counting what a dropped view counted.
 
     Args:
         window: episodes that ``window()`` looks back on, at least 1.
@@ -91,12 +138,12 @@ class StatsTracker:
 
     @classmethod
     def empty(cls, window: int = 100, *, max_actors: int = MAX_ACTORS) -> StatsTracker:
-        """A tracker that aggregates nothing until ``with_stat`` is called; its window counts as ever.
+        """A tracker without stats; its window counts as usual.
 
         Raises:
             ConfigError: The window or ``max_actors`` is not an int above 0.
         """
-        return cls(window, max_actors=max_actors)._having({})  # noqa: SLF001 - one of its own
+        return cls(window, max_actors=max_actors)._having({})  # noqa: SLF001 - its own
 
     def fresh(self) -> StatsTracker:
         """An empty tracker with the same stats, window and bound, for one evaluation."""
@@ -105,7 +152,7 @@ class StatsTracker:
         return tracker
 
     def with_stat(self, name: str, source: Source, aggregator: Aggregator) -> StatsTracker:
-        """Aggregate one more value under this name, and return the tracker itself.
+        """Add a stat under this name, and return the tracker itself.
 
         The tracker works on empty copies of the aggregator; the one given stays the caller's.
 
@@ -126,7 +173,7 @@ class StatsTracker:
             raise ConfigError(
                 f"stat {name!r}: aggregator={aggregator!r} is not an aggregator; give one such as Mean()"
             )
-        if self._overall.window.n_episodes:
+        if self._overall.n_episodes:
             raise ConfigError(
                 f"stat {name!r}: episodes have been counted already; add stats before the first one"
             )
@@ -143,30 +190,25 @@ class StatsTracker:
             ConfigError: A source raised, or returned what is neither a number nor None; the message names
                 its stat, and nothing has been counted.
         """
-        values = [(name, _finite(name, _of(name, stat, record))) for name, stat in self._stats.items()]
-        reward = _finite("total_reward", record.total_reward)
-        steps = _finite("length", record.length)
-        for view in (self._overall, self._view_of(actor_id)):
-            aggregators = view.aggregators
-            for name, value in values:
-                if value is not None:
-                    aggregators[name].update(value)
-            view.window.update(reward, steps)
+        values = [(name, _read(name, stat.source, record)) for name, stat in self._stats.items()]
+        reward, steps = _read("total_reward", total_reward, record), _read("length", length, record)
+        # As a key, a numpy integer would not load with weights_only=True.
+        key = actor_id if isinstance(actor_id, str) else operator.index(actor_id)
+        view = self._by_actor.get(key) or self._empty_view()
+        self._by_actor.put(key, view)
+        self._overall.update(values, reward, steps)
+        view.update(values, reward, steps)
 
     def summary(self, actor_id: ActorId | None = None) -> dict[str, float]:
         """Each stat's value by name: over all episodes, or over one actor's.
 
-        All are NaN for an actor that has ended no episode, or whose view has been dropped.
+        An actor that has ended no episode, or whose view has been dropped, reads as empty: NaN.
         """
-        view = self._overall if actor_id is None else self._by_actor.get(actor_id)
-        if view is None:
-            return dict.fromkeys(self._stats, math.nan)
-        return {name: aggregator.value() for name, aggregator in view.aggregators.items()}
+        return {name: aggregator.value() for name, aggregator in self._view(actor_id).aggregators.items()}
 
     def window(self, actor_id: ActorId | None = None) -> WindowStats:
         """The last ``window`` episodes: of all actors, or of one; empty for an unknown actor."""
-        view = self._overall if actor_id is None else self._by_actor.get(actor_id)
-        return EpisodeWindow(1).stats() if view is None else view.window.stats()
+        return self._view(actor_id).window()
 
     def actors(self) -> list[ActorId]:
         """The actors that have a view, the least recently updated first."""
@@ -187,58 +229,42 @@ class StatsTracker:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Become what ``state_dict`` described, as far as the stats here are those of then.
+        """Restore what ``state_dict`` returned, for the stats whose name and aggregator class match.
 
-        A stat may be added, dropped or made anew between two runs: what matches by name and by the
-        aggregator's class goes on, a stat that the state does not have starts empty, the rest of the
-        state is ignored. Of more than ``max_actors`` views the most recently updated are taken. When
-        loading fails, the tracker is as it was before.
+        A stat that the state lacks starts empty; the rest of the state is ignored. Of more than
+        ``max_actors`` views the most recently updated are taken. A load that fails changes nothing.
         """
-        overall = self._restored(state["overall"])
-        by_actor: LRUDict[ActorId, _View] = LRUDict(self._max_actors)
-        for actor_id, view in list(state["actors"].items())[-self._max_actors :]:
-            by_actor.put(actor_id, self._restored(view))
+        overall, by_actor = self._empty_view(), LRUDict[ActorId, _View](self._max_actors)
+        overall.load_state_dict(state["overall"])
+        for actor_id, saved in list(state["actors"].items())[-self._max_actors :]:
+            view = self._empty_view()
+            view.load_state_dict(saved)
+            by_actor.put(actor_id, view)
         self._overall, self._by_actor = overall, by_actor
 
     def _having(self, stats: dict[str, _Stat]) -> StatsTracker:
-        """Take on these stats, with all views empty. Dicts are replaced, not grown: readers keep theirs."""
+        """Use these stats, with all views empty. Dicts are replaced, not changed: readers keep theirs."""
         self._stats = stats
         self._overall = _View(stats, self._window)
         self._by_actor = LRUDict(self._max_actors)
         return self
 
-    def _restored(self, state: dict[str, Any]) -> _View:
-        view = _View(self._stats, self._window)
-        view.load_state_dict(state)
-        return view
+    def _empty_view(self) -> _View:
+        return _View(self._stats, self._window)
 
-    def _view_of(self, actor_id: ActorId) -> _View:
-        """The actor's view, made if need be, and now the most recently updated."""
-        # As a key, a numpy integer would not load with weights_only=True.
-        key = actor_id if isinstance(actor_id, str) else operator.index(actor_id)
-        view = self._by_actor.get(key)
-        if view is None:
-            view = _View(self._stats, self._window)
-        self._by_actor.put(key, view)
-        return view
+    def _view(self, actor_id: ActorId | None) -> _View:
+        if actor_id is None:
+            return self._overall
+        return self._by_actor.get(actor_id) or self._empty_view()
 
 
-def _finite(name: str, value: float | None) -> float | None:
-    """The value, or None where there is none to aggregate."""
-    if value is None:
-        return None
+def _read(name: str, source: Source, record: EpisodeRecord) -> float | None:
+    """The number that a source reads from a record; None: there is none, or it is not finite."""
     try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # an int beyond the largest float
-        return None
-    except TypeError as error:
-        raise ConfigError(
-            f"stat {name!r}: its source returned {value!r}; return a finite number or None"
-        ) from error
-
-
-def _of(name: str, stat: _Stat, record: EpisodeRecord) -> float | None:
-    try:
-        return stat.source(record)
+        value = source(record)
+        return float(value) if value is not None and math.isfinite(value) else None
     except Exception as error:
-        raise ConfigError(f"stat {name!r}: its source raised {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"stat {name!r}: its source raised {type(error).__name__}: {error}; return a finite number "
+            "or None"
+        ) from error

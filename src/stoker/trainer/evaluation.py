@@ -14,7 +14,13 @@ import msgspec
 
 from stoker.errors import ConfigError
 from stoker.stats import EpisodeRecord
-from stoker.stats.intervals import Interval, bootstrap_interval, interquartile_mean, interquartile_means
+from stoker.stats.intervals import (
+    Interval,
+    bootstrap_interval,
+    interquartile_mean,
+    interquartile_means,
+    means,
+)
 from stoker.types import EpisodeStatus
 
 __all__ = ["CONFIRMATION", "SUCCESS", "BestBy", "Evaluation"]
@@ -105,7 +111,7 @@ class Evaluation(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def mean_interval(self) -> Interval:
         """The 95 % bootstrap interval of the mean."""
-        return bootstrap_interval(self.rewards)
+        return bootstrap_interval(self.rewards, means)
 
     @cached_property
     def iqm_reward(self) -> float:

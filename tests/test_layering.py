@@ -14,7 +14,7 @@ SRC = Path(__file__).parents[1] / "src" / "stoker"
 LAYERS: list[set[str]] = [
     {"_lazy", "types"},
     {"errors"},
-    {"exits", "importing", "lru", "plain", "queues", "replies", "settings", "threads"},
+    {"exits", "importing", "lru", "plain", "queues", "replies", "settings", "stalls", "threads"},
     {"signals"},
     {"stats"},
     {"replay", "envs", "processing", "recorders"},

@@ -1,4 +1,4 @@
-"""The dedicated thread: one thread, in order, errors come back, cancellation as promised."""
+"""The dedicated thread: one thread, in order, with errors, cancellation and calls that hang."""
 
 from __future__ import annotations
 
@@ -7,9 +7,29 @@ import threading
 import anyio
 import pytest
 
-from stoker.threads import DedicatedThread
+from stoker.threads import DedicatedThread, ThreadCall
 
 pytestmark = pytest.mark.anyio
+
+
+class Gate:
+    """A call that hangs until it is released."""
+
+    def __init__(self) -> None:
+        self.reached, self.release = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        self.reached.set()
+        assert self.release.wait(20)
+
+
+async def leave(thread: DedicatedThread, gate: Gate) -> None:
+    """Cancel a call while it hangs."""
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(thread.run, gate)
+            await anyio.to_thread.run_sync(gate.reached.wait, 20)
+            tasks.cancel_scope.cancel()
 
 
 async def test_calls_run_in_order_on_one_thread_of_that_name() -> None:
@@ -37,69 +57,90 @@ async def test_errors_come_back_and_the_thread_goes_on() -> None:
         with pytest.raises(KeyError, match="told"):
             await thread.run(fail)
     assert await thread.run(int, "3") == 3
+    assert thread.since is None
     thread.close()
 
 
-async def test_an_abandoned_call_goes_on_unseen_and_a_waiting_one_is_skipped() -> None:
-    thread = DedicatedThread("stoker-test")
-    entered, let_go = threading.Event(), threading.Event()
+async def test_a_cancelled_caller_leaves_at_once_and_what_waited_is_skipped_unless_it_is_kept() -> None:
+    thread, gate = DedicatedThread("stoker-test"), Gate()
     ran: list[str] = []
-
-    def call() -> None:
-        entered.set()
-        assert let_go.wait(20)
-        ran.append("first")
-
-    async def abandon(function: object) -> None:
-        await thread.run(function)  # type: ignore[arg-type]
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(abandon, call)
-        await anyio.to_thread.run_sync(entered.wait, 20)
-        tasks.start_soon(abandon, lambda: ran.append("second"))
-        await anyio.wait_all_tasks_blocked()
-        tasks.cancel_scope.cancel()
-    assert ran == []
-    assert not await thread.settle(0.0), "the first has not come back"
-    let_go.set()
+    assert await thread.settle(0), "it never ran"
+    await leave(thread, gate)
+    assert not thread.is_idle
+    assert thread.since is not None
+    with anyio.move_on_after(0):
+        await thread.run(ran.append, "skipped")
+    with anyio.move_on_after(0):
+        await thread.run(ran.append, "kept", is_kept=True)
+    dropped = thread.submit(ran.append, "dropped")
+    assert dropped.cancel()
+    assert not await thread.settle(0.01)
+    gate.release.set()
     assert await thread.settle(20)
-    assert ran == ["first"]
+    assert ran == ["kept"]
+    assert thread.since is None
+    assert thread.is_idle
+    assert await thread.settle(0), "at once"
     thread.close()
 
 
-async def test_settling_and_closing_what_never_ran() -> None:
-    thread = DedicatedThread("stoker-test")
-    assert await thread.settle(0.0)
-    thread.close()
-
-
-async def test_a_call_that_hangs_is_seen_until_it_returns_also_when_closed_and_nothing_overtakes_it() -> None:
-    thread = DedicatedThread("stoker-test")
-    entered, let_go = threading.Event(), threading.Event()
-
-    def hang() -> None:
-        entered.set()
-        assert let_go.wait(20)
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(thread.run, hang)
-        await anyio.to_thread.run_sync(entered.wait, 20)
-        assert not await thread.settle(0.01)
-        tasks.cancel_scope.cancel()
+async def test_a_call_that_hangs_is_seen_also_when_closed_and_nothing_overtakes_it() -> None:
+    thread, gate = DedicatedThread("stoker-test"), Gate()
+    await leave(thread, gate)
     thread.close()
     thread.close()
     assert thread.since is not None
+    assert not thread.join(0.01)
     with pytest.raises(RuntimeError, match="'stoker-test' was closed"):
         await thread.run(int, "3")
-    let_go.set()
-    with anyio.fail_after(20):
-        while thread.since is not None:
-            await anyio.wait_all_tasks_blocked()
-
-
-async def test_a_call_that_raises_is_over() -> None:
-    thread = DedicatedThread("stoker-test")
-    with pytest.raises(ValueError, match="invalid"):
-        await thread.run(int, "no")
+    gate.release.set()
+    assert thread.join(20)
     assert thread.since is None
+
+
+async def test_released_it_ends_and_starts_again_behind_a_call_that_hangs() -> None:
+    thread, gate = DedicatedThread("stoker-released"), Gate()
+    thread.release()
+    await thread.run(int)
+    (first,) = [one for one in threading.enumerate() if one.name == "stoker-released"]
+    thread.release()
+    first.join(20)
+    assert not first.is_alive()
+    await leave(thread, gate)
+    thread.release()
+    thread.release()
+    later = thread.submit(gate.release.is_set)
+    gate.release.set()
+    assert later.result(20), "not beside it, in another thread"
+    assert all(one.daemon for one in threading.enumerate() if one.name == "stoker-released")
+    thread.close()
+
+
+async def test_another_thread_may_hand_a_call_in_and_futures_are_fulfilled() -> None:
+    first, second, gate = DedicatedThread("stoker-first"), DedicatedThread("stoker-second"), Gate()
+    ran: list[str] = []
+    call = ThreadCall(ran.append, "handed in")
+    first.submit(gate)
+    first.submit(second.hand_in, call)
+    await second.run(ran.append, "earlier")
+    gate.release.set()
+    with anyio.fail_after(20):
+        await call.wait()
+    assert ran == ["earlier", "handed in"]
+    assert isinstance(second.submit(int, "y").exception(20), ValueError)
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+def test_a_call_that_returns_when_its_loop_has_ended_is_no_error(anyio_backend: str) -> None:
+    thread, gate = DedicatedThread("stoker-test"), Gate()
+
+    async def leave_it() -> None:
+        thread.hand_in(ThreadCall(gate))
+        assert gate.reached.wait(20)
+
+    anyio.run(leave_it, backend=anyio_backend)
+    gate.release.set()
+    assert thread.submit(int, "3").result(20) == 3
     thread.close()

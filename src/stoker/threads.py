@@ -1,131 +1,203 @@
-"""One dedicated thread whose calls are awaited.
+"""One dedicated thread whose calls are awaited: the only kind of thread that stoker hands work to.
 
-Why not a thread pool: torch keeps per-thread pools and modes, and simulators (OpenGL, SQLite, many C++
-engines) want every call from the thread that made them. Why daemonic: a call that never comes back must
-not keep the process from exiting.
-
-Used by the learner, by the writer's encoding and by environments that block.
+Why not a thread pool: torch keeps per-thread pools and modes, simulators (OpenGL, SQLite, many C++ engines)
+want every call from the thread that made them, and a disk that hangs must hold up its own file only. Why
+daemonic: a call that never returns must not keep the process from exiting.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar, TypeVarTuple
+from concurrent.futures import Executor, Future
+from functools import partial
+from typing import Any, Generic, ParamSpec, TypeVar, TypeVarTuple
 
 import anyio
 
-__all__ = ["CallSoon", "DedicatedThread", "call_soon_here", "on_asyncio"]
+__all__ = ["CallSoon", "DedicatedThread", "ThreadCall", "call_soon_here", "on_asyncio"]
 
 CallSoon = Callable[[Callable[[], object]], object]
-"""Has something called on an event loop, soon, from any thread and without waiting for it; raises a
-RuntimeError when that loop has ended."""
+"""Schedules a function on an event loop, from any thread and without waiting; raises a RuntimeError when that
+loop has ended."""
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
 class _Call:
-    """One call on its way through the thread and back."""
+    """One call of a function; by itself, one that no event loop waits for."""
 
-    __slots__ = ("abandoned", "args", "call_soon", "done", "error", "function", "result")
+    __slots__ = ("args", "error", "function", "result")
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self.function = function
         self.args = args
-        self.call_soon = call_soon_here()
-        self.done = anyio.Event()
         self.result: Any = None
         self.error: BaseException | None = None
-        self.abandoned = False
 
-    def forget(self) -> None:
-        """Let go of what it was asked to do."""
-        self.function, self.args = _nothing, ()
+    def is_wanted(self) -> bool:
+        """Whether the function is still to be called."""
+        return True
+
+    def announce(self) -> None:
+        """Wake the waiting task."""
 
 
-class DedicatedThread:
-    """Runs functions one after the other, in the order asked for, always on the same thread.
+class ThreadCall(_Call, Generic[T]):
+    """A call that a task waits for; to be made on that task's event loop.
 
-    The thread starts with the first call and ends with ``close``. Use it from one event loop.
+    Args:
+        function: what the thread calls.
+        args: its arguments.
+        is_kept: whether it is called also where the waiting task was cancelled before that.
+    """
+
+    __slots__ = ("_call_soon", "_done", "_is_abandoned", "_is_kept")
+
+    def __init__(self, function: Callable[[*Ts], T], *args: *Ts, is_kept: bool = False) -> None:
+        super().__init__(function, args)
+        self._done, self._call_soon = anyio.Event(), call_soon_here()
+        self._is_kept, self._is_abandoned = is_kept, False
+
+    async def wait(self) -> T:
+        """Return what the function returned, or raise what it raised. Cancellation does not wait."""
+        try:
+            await self._done.wait()
+        finally:
+            self._is_abandoned = not self._done.is_set()
+        if self.error is not None:
+            try:
+                raise self.error
+            finally:
+                self.error = None  # the traceback would keep this frame, and it the call
+        return self.result
+
+    def is_wanted(self) -> bool:
+        """Whether the function is still to be called."""
+        return self._is_kept or not self._is_abandoned
+
+    def announce(self) -> None:
+        """Wake the waiting task."""
+        if not self._is_abandoned:
+            with contextlib.suppress(RuntimeError):  # the event loop has ended
+                self._call_soon(self._done.set)
+
+
+class DedicatedThread(Executor):
+    """Runs functions one after the other, in the order in which they were handed in, on one thread.
+
+    The thread starts with the first call. ``close`` ends it for good; ``release`` ends it until the next
+    call, which never overtakes one that still runs.
     """
 
     def __init__(self, name: str) -> None:
         self.since: float | None = None
-        """When the present call began, in monotonic seconds, also an abandoned one; None: there is none."""
+        """When the running call began, in monotonic seconds, also an abandoned one; None: no call runs."""
         self._name = name
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._n_calls = 0
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
-    async def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+    @property
+    def is_idle(self) -> bool:
+        """Whether every call has returned."""
+        return self._n_calls == 0
+
+    async def run(self, function: Callable[[*Ts], T], *args: *Ts, is_kept: bool = False) -> T:
         """Call the function there and return what it returns, or raise what it raises.
 
-        Cancellation does not wait: a call that has not begun is skipped, a running one continues unseen and
-        later calls queue up behind it.
+        Cancellation does not wait: a call that has not begun is skipped unless it ``is_kept``, a running one
+        continues unseen and later calls queue up behind it.
 
         Raises:
             RuntimeError: The thread was closed.
         """
-        if self._is_closed:  # a second thread would overtake a call that still runs on this one
-            raise RuntimeError(f"thread {self._name!r} was closed; make a new one")
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
-            self._thread.start()
-        call = _Call(function, args)
-        self._calls.put(call)
-        try:
-            await call.done.wait()
-        finally:
-            call.abandoned = not call.done.is_set()
-        if call.error is not None:
-            try:
-                raise call.error
-            finally:
-                call.error = None  # the traceback would keep this frame, and it the call
-        return call.result
+        call = ThreadCall(function, *args, is_kept=is_kept)
+        self.hand_in(call)
+        return await call.wait()
+
+    def hand_in(self, call: _Call) -> None:
+        """Queue a call behind those that are there, from any thread.
+
+        Raises:
+            RuntimeError: The thread was closed.
+        """
+        with self._lock:
+            if self._is_closed:  # a second thread would overtake a call that still runs on this one
+                raise RuntimeError(f"thread {self._name!r} was closed; make a new one")
+            self._n_calls += 1
+            self._calls.put(call)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+                self._thread.start()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Queue a call from any thread, as with any executor: it is skipped if its future is cancelled."""
+        future: Future[T] = Future()
+        self.hand_in(_Call(_fulfill, (future, partial(fn, *args, **kwargs))))
+        return future
 
     async def settle(self, timeout_s: float) -> bool:
-        """Wait until the calls it has have come back, but no longer than that; say whether they have."""
-        if self._thread is None:
-            return True
+        """Wait at most that long until every call has returned; return whether they have."""
         with anyio.move_on_after(timeout_s):
-            await self.run(_nothing)
+            if not self.is_idle:
+                await self.run(_nothing)
             return True
         return False
 
+    def release(self) -> None:
+        """Let the thread end after the calls it has, without waiting; a later call starts a new one."""
+        with self._lock:
+            if self._thread is not None:
+                self._calls.put(None)
+
     def close(self) -> None:
-        """Let the thread end after the calls it has; it is not waited for. A second call does nothing."""
-        if self._thread is not None and not self._is_closed:
-            self._calls.put(None)
+        """Let the thread end after the calls it has, without waiting, and accept no more."""
+        self.release()
         self._is_closed = True
 
+    def join(self, timeout_s: float) -> bool:
+        """Block until the thread has ended, after ``close``; return whether it has."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout_s)
+        return thread is None or not thread.is_alive()
+
     def _serve(self) -> None:
-        calls = self._calls
-        while (call := calls.get()) is not None:
-            if call.abandoned:
+        while True:
+            call = self._calls.get()
+            if call is None:
+                with self._lock:
+                    if self._calls.empty():
+                        self._thread = None
+                        return
                 continue
-            self.since = time.monotonic()
-            try:
-                call.result = call.function(*call.args)
-            except BaseException as error:  # noqa: BLE001 - raised again where the call is awaited
-                call.error = error
-            self.since = None
+            if call.is_wanted():
+                self.since = time.monotonic()
+                try:
+                    call.result = call.function(*call.args)
+                except BaseException as error:  # noqa: BLE001 - raised again where the call is awaited
+                    call.error = error
+                self.since = None
             # Freed before the result is announced: tensors that a thread frees while the interpreter is
             # shutting down abort the process.
-            call.forget()
-            try:
-                call.call_soon(call.done.set)
-            except RuntimeError:
-                return  # the loop has ended: nobody is left to hear of it
+            call.function, call.args = _nothing, ()
+            with self._lock:
+                self._n_calls -= 1
+            call.announce()
             del call
 
 
 def call_soon_here() -> CallSoon:
-    """What calls something on the present event loop."""
+    """The function that schedules calls on the running event loop."""
     if on_asyncio():
         return asyncio.get_running_loop().call_soon_threadsafe
     from trio.lowlevel import current_trio_token  # installed, since it is running
@@ -134,7 +206,7 @@ def call_soon_here() -> CallSoon:
 
 
 def on_asyncio() -> bool:
-    """Whether the present event loop is asyncio's, uvloop included; if not, it is trio's."""
+    """Whether the running event loop is asyncio's, uvloop included; if not, it is trio's."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -142,5 +214,15 @@ def on_asyncio() -> bool:
     return True
 
 
-def _nothing() -> None:
-    """Reached when everything asked for earlier is done."""
+def _fulfill(future: Future[T], function: Callable[[], T]) -> None:
+    if future.set_running_or_notify_cancel():
+        try:
+            result = function()
+        except BaseException as error:  # noqa: BLE001 - raised again where the future is asked
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+
+def _nothing() -> Any:
+    """Returns once every earlier call has returned."""

@@ -15,8 +15,7 @@ from typing import Any, Protocol, cast
 import aiofiles.threadpool
 import anyio
 
-from stoker.threads import on_asyncio
-from stoker.writer.disk_threads import DiskCall, DiskThread
+from stoker.threads import DedicatedThread, ThreadCall, on_asyncio
 from stoker.writer.piece_file import PieceFile
 
 __all__ = ["AppendLog", "Log"]
@@ -36,7 +35,7 @@ class Log:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._turn = anyio.Lock()
-        self._thread = DiskThread("stoker-log")
+        self._thread = DedicatedThread("stoker-log")
         # Both are set in the thread, whether or not a caller still waits.
         self._file: PieceFile | None = None
         self._former: PieceFile | None = None  # the last one that was closed
@@ -78,16 +77,16 @@ class Log:
             else:
                 await self._thread.run(file.write, data)
 
-    def prepare_commit(self, data: bytes, written: Callable[[], None]) -> DiskCall[None]:
+    def prepare_commit(self, data: bytes, written: Callable[[], None]) -> ThreadCall[None]:
         """A call that writes the bytes and makes every appended piece durable, in one go, come what may.
 
         Args:
             data: what ``append_bytes`` takes; nothing is written where it is empty.
             written: called in the log's thread when they are in the file, and not yet durable.
         """
-        return self._thread.prepare(self._commit_it, data, written, is_kept=True)
+        return ThreadCall(self._commit_it, data, written, is_kept=True)
 
-    def hand_in(self, call: DiskCall[None]) -> None:
+    def hand_in(self, call: ThreadCall[None]) -> None:
         """Let a prepared call take its turn behind what the log was asked for before. From any thread."""
         self._thread.hand_in(call)
 
@@ -116,7 +115,7 @@ class Log:
             try:
                 await self._thread.run(self._finish, is_kept=True)
             finally:
-                self._thread.shutdown()
+                self._thread.release()
 
     async def settle(self, timeout_s: float) -> bool:
         """Wait until nothing of it touches the disk, but no longer than that; say whether that is so."""

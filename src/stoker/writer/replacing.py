@@ -17,8 +17,8 @@ import anyio
 import msgspec
 
 import stoker.writer.files as files
+from stoker.threads import DedicatedThread
 from stoker.writer.activities import Activities
-from stoker.writer.disk_threads import DiskThread
 
 __all__ = ["Replacer", "metered"]
 
@@ -34,7 +34,7 @@ class Replacer:
     def __init__(self, activities: Activities, interval_s: float) -> None:
         self._activities = activities
         self._interval_s = interval_s
-        self._thread = DiskThread("stoker-replace")
+        self._thread = DedicatedThread("stoker-replace")
         self._latest: dict[Path, Any] = {}
         self._n_put = self._n_readable = self._n_durable = 0
         self._wanted = anyio.Event()
@@ -109,7 +109,7 @@ class Replacer:
 
     def shutdown(self) -> None:
         """Let its thread end after what it has to do."""
-        self._thread.shutdown()
+        self._thread.release()
 
     async def _until(self, is_done: Callable[[], bool]) -> None:
         self.begin()

@@ -26,9 +26,9 @@ import stoker.writer.files as files
 from stoker.errors import first_error
 from stoker.queues import BatchQueue
 from stoker.replies import Reply
+from stoker.threads import DedicatedThread
 from stoker.writer.activities import Activities, Activity
 from stoker.writer.committing import commit, written_bytes
-from stoker.writer.disk_threads import DiskThread
 from stoker.writer.logs import AppendLog, Log
 from stoker.writer.operations import Data, Flush, Job, Operation, Replace, Retire
 from stoker.writer.replacing import Replacer, metered
@@ -73,7 +73,7 @@ class Writer:
         self._jobs: BatchQueue[Job | Flush] = BatchQueue(1 << 30)
         self._n_jobs = 0  # handed in and not yet done
         self._n_answers = 0  # jobs and flushes that ``_run_jobs`` has yet to answer
-        self._job_thread = DiskThread("stoker-writer")
+        self._job_thread = DedicatedThread("stoker-writer")
         self._sync_interval_s = sync_interval_s
         self._sync_bytes = sync_bytes
         self._data: dict[Log, list[bytes]] = {}
@@ -247,7 +247,7 @@ class Writer:
                 for log in self._logs:
                     tasks.start_soon(self._close, log, refused)
         self._take_off(n_bytes=self._data_bytes, n_jobs=self._n_jobs)
-        self._job_thread.shutdown()
+        self._job_thread.release()
         self._replacer.shutdown()
         return refused
 

@@ -113,7 +113,7 @@ async def test_checkpoints_do_not_pile_up_before_a_slow_disk(tmp_path: Path) -> 
     async def watch() -> None:
         nonlocal most
         while True:
-            most = max(most, len(session.engine.writer))
+            most = max(most, len(session.engine.parts.writer))
             await anyio.sleep(0.001)
 
     async with session, anyio.create_task_group() as tasks:

@@ -160,7 +160,7 @@ def test_a_plain_loop_that_is_interrupted_while_it_leaves_loses_nothing() -> Non
         for k in range(5):
             session.observe(step(k))
         was_interrupted = interrupted(lambda: session.__exit__(None, None, None), n)  # noqa: B023
-        if was_interrupted and not session.session.engine.is_over:
+        if was_interrupted and not session.session.engine.parts.written.is_set():
             session.__exit__(None, None, None)
         assert session.accepted_steps == session.total_steps == len(agent.experiences) == 5
         if not was_interrupted:

@@ -70,7 +70,7 @@ async def test_it_holds_every_event_in_the_order_of_consumption(tmp_path: Path) 
     ):
         for actor_id in range(7):
             actors.start_soon(play, session, actor_id, 30)
-    events = list(journal_of(run).read(0, session.engine.learner.n_events))
+    events = list(journal_of(run).read(0, session.engine.parts.learner.n_events))
     assert [number for number, _ in events] == list(range(7 * (30 + 3 + 3)))
     order: list[Any] = [
         (e.actor_id, e.observation) if isinstance(e, Experience) else e.actor_id for _, e in events
@@ -97,7 +97,7 @@ async def test_a_flush_covers_it(tmp_path: Path) -> None:
         for n in (1, 5, 300):
             await session.observe_many([step(k) for k in range(n)])
             await session.flush()
-            assert run.journal.n_events() == session.total_steps == session.engine.learner.n_events
+            assert run.journal.n_events() == session.total_steps == session.engine.parts.learner.n_events
         await session.on_episode(1.0, 1, TERMINATED)
         await session.flush()
         assert run.journal.n_events() == 307

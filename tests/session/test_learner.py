@@ -27,20 +27,15 @@ from stoker import (
 )
 from stoker.replies import Reply
 from stoker.session.events import (
-    Answered,
-    CheckpointRequested,
-    CheckpointStaged,
     EpisodeEnded,
     EpisodeStarted,
     EvalEpisodeEnded,
-    EvaluationDue,
     Event,
-    FlushRequested,
-    RowReady,
-    SnapshotRequested,
+    Outbox,
+    Request,
+    StagedCheckpoint,
 )
 from stoker.session.learner import Learner
-from stoker.session.saving import restore
 from stoker.testing import FakeAgent
 
 TERMINATED = EpisodeStatus.TERMINATED
@@ -80,12 +75,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
 
 def learner_with(agent: Any, run: TrainingRun | None, **config: Any) -> Learner:
     learner = Learner(agent, SessionConfig(**config), StatsTracker(), run)
-    learner.begin(None)
+    learner.begin()
     return learner
 
 
-def described(effect: Any) -> Any:
-    """An effect without its clock times, with tensors as lists."""
+def described(outbox: Outbox) -> list[Any]:
+    """An outbox without its clock times, with tensors as lists."""
 
     def plain(value: Any) -> Any:
         match value:
@@ -98,21 +93,22 @@ def described(effect: Any) -> Any:
             case _:
                 return value
 
-    match effect:
-        case RowReady(_, row):
-            return (row.episode, row.total_steps, row.total_reward, row.extras, row.actor_id)
-        case CheckpointStaged(staged, step, _):
-            return ("checkpoint", step, plain(staged))
-        case EvaluationDue(snapshot):
-            return ("evaluation", snapshot.total_steps, plain(snapshot.state))
-        case _:
-            return effect
+    found: list[Any] = [
+        ("row", row.episode, row.total_steps, row.total_reward, row.extras, row.actor_id)  # type: ignore[union-attr]
+        for rows in outbox.rows.values()
+        for row in rows
+    ]
+    if (snapshot := outbox.evaluation) is not None:
+        found.append(("evaluation", snapshot.total_steps, plain(snapshot.state)))
+    if (checkpoint := outbox.checkpoint) is not None:
+        found.append(("checkpoint", checkpoint.step, plain(checkpoint.state)))
+    return found
 
 
 def processed(learner: Learner, events: Sequence[Event]) -> list[Any]:
-    """Everything that comes of the events, however often the learner stops to have a checkpoint staged.
+    """The results of each event in turn, however often the learner stops to have a checkpoint staged.
 
-    Effects are described as they come: a staged copy is good until the next one is staged.
+    They are described as they come: a staged copy is good until the next one is staged.
     """
     effects: list[Any] = []
     while events or learner.is_checkpoint_due:
@@ -121,8 +117,14 @@ def processed(learner: Learner, events: Sequence[Event]) -> list[Any]:
         else:
             before, events = len(events), learner.process(events)
             assert len(events) < before
-        effects += map(described, learner.take_effects())
+        effects += described(learner.take_outbox())
     return effects
+
+
+def staged(learner: Learner) -> StagedCheckpoint:
+    checkpoint = learner.take_outbox().checkpoint
+    assert checkpoint is not None
+    return checkpoint
 
 
 def finished(learner: Learner) -> list[Any]:
@@ -148,18 +150,27 @@ def outcome(run: TrainingRun, events: list[Event], cuts: list[int]) -> list[Any]
 
 @settings(max_examples=15)
 @given(cuts=st.lists(st.integers(0, len(script())), max_size=30))
-def test_the_same_order_of_events_has_the_same_effects_however_it_is_cut(
-    run: TrainingRun, cuts: list[int]
+def test_the_same_order_of_events_has_the_same_results_however_it_is_cut(
+    run: TrainingRun, one_by_one: list[Any], cuts: list[int]
 ) -> None:
+    found = outcome(run, script(), cuts)
+    for kind in ("row", "checkpoint"):
+        assert [one for one in found if one[0] == kind] == [one for one in one_by_one if one[0] == kind]
+    evaluations = [one for one in found if one[0] == "evaluation"]
+    assert evaluations
+    assert all(one in one_by_one for one in evaluations), "a newer one replaces one that nobody fetched"
+
+
+@pytest.fixture(scope="module")
+def one_by_one(run: TrainingRun) -> list[Any]:
     events = script()
-    assert outcome(run, events, cuts) == outcome(run, events, [])
+    return outcome(run, events, list(range(len(events))))
 
 
-def test_effects_come_in_the_order_of_what_caused_them(run: TrainingRun) -> None:
-    kinds = [effect if isinstance(effect[0], int) else effect[:2] for effect in outcome(run, script(), [])]
-    assert [kind[:2] for kind in kinds] == [
-        (1, 7), (2, 14), ("evaluation", 20), (3, 21), ("checkpoint", 25), (4, 28), (5, 35),
-        ("evaluation", 40), (6, 42), (7, 49), ("checkpoint", 50), (8, 56),
+def test_results_come_in_the_order_of_what_caused_them(one_by_one: list[Any]) -> None:
+    assert [(one[0], one[2 if one[0] == "row" else 1]) for one in one_by_one] == [
+        ("row", 7), ("row", 14), ("evaluation", 20), ("row", 21), ("checkpoint", 25), ("row", 28),
+        ("row", 35), ("evaluation", 40), ("row", 42), ("row", 49), ("checkpoint", 50), ("row", 56),
         ("evaluation", 60), ("checkpoint", 60),
     ]  # fmt: skip
 
@@ -174,18 +185,16 @@ def test_requests_are_answered_in_their_place(run: TrainingRun) -> None:
     steps: list[Event] = [transition(k) for k in range(4)]
     record = EpisodeRecord(1.0, 2, TERMINATED)
     rest = learner.process([
-        steps[0], FlushRequested(flushed), steps[1], SnapshotRequested(snapped), steps[2],
+        steps[0], Request("flush", flushed), steps[1], Request("snapshot", snapped), steps[2],
         EvalEpisodeEnded(record, None), EvalEpisodeEnded(record, 1), steps[3],
     ])  # fmt: skip
     assert rest == []
-    flush, snapshot, now, pinned = learner.take_effects()
-    assert isinstance(flush, FlushRequested)
-    assert flush.reply is flushed
-    assert isinstance(snapshot, Answered)
-    assert snapshot.value.total_steps == 2
-    assert isinstance(now, RowReady)
-    assert isinstance(pinned, RowReady)
-    assert [row.row.total_steps_at_eval for row in (now, pinned)] == [3, 1]  # type: ignore[union-attr]
+    outbox = learner.take_outbox()
+    assert outbox.flushes == [flushed]
+    [(reply, snapshot)] = outbox.answers
+    assert (reply, snapshot.total_steps) == (snapped, 2)
+    [(_, rows)] = outbox.rows.items()
+    assert [row.total_steps_at_eval for row in rows] == [3, 1]  # type: ignore[union-attr]
     assert learner.total_steps == 4
 
 
@@ -197,15 +206,12 @@ def test_it_stops_where_a_checkpoint_is_due_and_goes_on_behind_it(run: TrainingR
     assert (learner.is_checkpoint_due, len(rest), learner.total_steps) == (True, 2, 3)
     assert learner.process(rest) == rest, "nothing is taken in before the copy is made"
     learner.stage_checkpoint()
-    (staged,) = learner.take_effects()
-    assert isinstance(staged, CheckpointStaged)
-    assert (staged.step, staged.reply) == (3, None)
-    rest = learner.process([rest[0], CheckpointRequested(asked), rest[1]])
+    assert staged(learner).step == 3
+    rest = learner.process([rest[0], Request("checkpoint", asked), rest[1]])
     assert (learner.is_checkpoint_due, len(rest), learner.total_steps) == (True, 1, 4)
-    learner.stage_checkpoint()
-    (staged,) = learner.take_effects()
-    assert isinstance(staged, CheckpointStaged)
-    assert (staged.step, staged.reply) == (4, asked)
+    assert learner.stage_checkpoint() is asked
+    checkpoint = staged(learner)
+    assert (checkpoint.step, checkpoint.reply) == (4, asked)
     assert learner.process(rest) == []
 
 
@@ -220,7 +226,7 @@ def test_each_period_fires_at_exactly_its_multiples(
     learner = learner_with(
         agent, run, opt_interval=opt_interval, checkpoint_freq=checkpoint_freq, eval_freq=eval_freq
     )
-    effects = processed(learner, [transition(k) for k in range(100)])
+    effects = [effect for k in range(100) for effect in processed(learner, [transition(k)])]
     saved = [step for kind, step, _ in effects if kind == "checkpoint"]
     due = [step for kind, step, _ in effects if kind == "evaluation"]
     assert agent.learned_at == list(range(opt_interval, 101, opt_interval))
@@ -239,7 +245,7 @@ def test_the_final_checkpoint_is_not_written_twice(run: TrainingRun) -> None:
     processed(learner, [EpisodeStarted(0)])
     assert [effect[:2] for effect in finished(learner)] == [("checkpoint", 10)], "and so is its beginning"
     learner.process([EvalEpisodeEnded(EpisodeRecord(1.0, 1, TERMINATED), None)])
-    learner.take_effects()
+    learner.take_outbox()
     assert [effect[:2] for effect in finished(learner)] == [("checkpoint", 10)], "and an evaluation"
 
 
@@ -254,18 +260,16 @@ def test_a_checkpoint_is_a_copy_of_its_moment_in_the_one_place_there_is(run: Tra
     learner = learner_with(agent, run, checkpoint_freq=30)
     assert len(learner.process([transition(k) for k in range(60)])) == 30
     learner.stage_checkpoint()
-    (first,) = learner.take_effects()
-    assert isinstance(first, CheckpointStaged)
-    weights = first.staged["agent"]["online"]
+    first = staged(learner)
+    weights = first.state["agent"]["online"]
     early = {name: weight.clone() for name, weight in weights.items()}
     assert all(torch.equal(early[name], weight) for name, weight in agent.state_dict()["online"].items())
     learner.process([transition(k) for k in range(30, 60)])
     assert all(torch.equal(early[name], weight) for name, weight in weights.items()), "learning leaves it be"
     assert any(not torch.equal(early[name], late) for name, late in agent.state_dict()["online"].items())
     learner.stage_checkpoint()
-    (second,) = learner.take_effects()
-    assert isinstance(second, CheckpointStaged)
-    for name, weight in second.staged["agent"]["online"].items():
+    second = staged(learner)
+    for name, weight in second.state["agent"]["online"].items():
         assert weight.data_ptr() == weights[name].data_ptr(), "the same memory, again"
 
 
@@ -274,16 +278,15 @@ def test_a_restored_learner_goes_on_as_the_first_would_have(run: TrainingRun) ->
     learner = learner_with(DQN(BOX, gymnasium.spaces.Discrete(2), CONFIG, seed=5), run, checkpoint_freq=25)
     rest = learner.process(events)
     learner.stage_checkpoint()
-    (*_, first) = learner.take_effects()
-    assert isinstance(first, CheckpointStaged)
+    first = staged(learner)
     other = Learner(
         DQN(BOX, gymnasium.spaces.Discrete(2), CONFIG, seed=99),
         SessionConfig(checkpoint_freq=25),
         StatsTracker(),
         run,
     )
-    restore(other, first.staged, run.journal)
-    other.begin(None)
+    other.restore(first.state, run.journal)
+    other.begin()
     assert (other.total_steps, other.total_episodes, other.opt_steps) == (25, 3, learner_opt_steps(25))
     assert other.n_events == len(events) - len(rest)
     assert finished(other) == [], "it begins where it was saved"

@@ -180,7 +180,7 @@ async def test_an_environment_that_is_not_deterministic_is_refused_by_actor_and_
     settings: dict[str, Any] = {"lockstep": True}
     async with TrainingSession(agent_for(), run, max_steps=31, **settings) as session:
         await run_actors(session, lambda: Drifting(20), 1, seed=1)
-    assert session.engine.learner.actors.running == {0: 0}
+    assert session.engine.parts.learner.actors.running == {0: 0}
     resumed = await TrainingRun.resume(run.directory)
     with pytest.raises(
         ConfigError, match=r"actor 0: doing step 1 of 31 of its episode again.*resume without lockstep"
@@ -224,7 +224,7 @@ async def test_a_checkpoint_from_before_lockstep_gives_its_episodes_up(tmp_path:
         agent_for(), await TrainingRun.resume(run.directory), max_steps=60, lockstep=True
     ) as session:
         assert session.take_resume_point().episodes == {}
-        assert session.engine.learner.actors.running == {}
+        assert session.engine.parts.learner.actors.running == {}
         await run_actors(session, inline, 2, seed=1)
     assert session.total_steps == 60
 

@@ -191,7 +191,7 @@ async def test_where_the_journal_fails_them_all_that_is_said(tmp_path: Path) -> 
     assert await to_thread.run_sync(main, [*words[1:], "--runs-dir", str(tmp_path)]) == 0
     async with TrainingSession(dqn(), await TrainingRun.resume(tmp_path / "NEW")) as session:
         assert session.total_steps == 120
-        assert len(session.engine.learner.agent.replay) == 0  # type: ignore[attr-defined]
+        assert len(session.engine.parts.learner.agent.replay) == 0  # type: ignore[attr-defined]
 
 
 @pytest.mark.anyio
@@ -286,8 +286,8 @@ async def test_all_goes_on_but_the_running_episodes(tmp_path: Path) -> None:
     async with TrainingSession(first, run) as session:
         await feed(session, 0, 95)
         assert await session.maybe_save_best(4.0)
-    before, events = bits(first), session.engine.learner.n_events
-    open_before = dict(session.engine.learner.actors.running)
+    before, events = bits(first), session.engine.parts.learner.n_events
+    open_before = dict(session.engine.parts.learner.actors.running)
     assert open_before.keys() == {0, 1, 2}
     resumed = await TrainingRun.resume(run.directory)
     async with TrainingSession(second, resumed) as again:
@@ -298,7 +298,7 @@ async def test_all_goes_on_but_the_running_episodes(tmp_path: Path) -> None:
         assert {a: again.actor_episodes(a) for a in range(3)} == {
             a: session.actor_episodes(a) for a in range(3)
         }
-        assert again.engine.learner.actors.running == {}
+        assert again.engine.parts.learner.actors.running == {}
         for part in ("online", "target", "optimizer", "explore_generator"):
             assert list(unequal(before["agent"][part], bits(second)["agent"][part])) == []
         for actor_id in open_before:

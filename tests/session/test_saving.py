@@ -54,7 +54,7 @@ async def test_there_is_one_copy_however_slow_the_disk_is(tmp_path: Path) -> Non
                     await anyio.sleep(0.002)
                 assert run.begun == [20 * k for k in range(1, number + 1)]
                 assert session.total_steps == min(20 * (number + 1), 100), "it learned on, up to the next one"
-                held = session.engine.learner._area.held_bytes
+                held = session.engine.parts.learner._area.held_bytes
                 run.may_publish.release()
         run.may_publish.release()
         run.may_publish.release()

@@ -356,7 +356,7 @@ async def waits(session: TrainingSession, call: Any, gate: Gate, ready: Any = No
             try:
                 await until(gate.reached.is_set)
                 await anyio.sleep(0.4)
-                assert session.engine.failure is None
+                assert session.engine.parts.failure is None
             finally:
                 gate.release.set()
 
@@ -371,7 +371,7 @@ async def test_an_actor_that_was_answered_after_a_long_wait_has_its_time_again(g
             await anyio.sleep(1.3)
             gate.release.set()
         await anyio.sleep(0.3)  # three looks of the watch
-        assert session.engine.failure is None
+        assert session.engine.parts.failure is None
 
 
 async def test_who_waits_in_act_is_not_silent(gate: Gate) -> None:

@@ -21,7 +21,6 @@ from stoker import (
     TrainingSession,
 )
 from stoker.session.learner import Learner
-from stoker.session.saving import restore
 from stoker.writer import stage
 
 __all__ = ["SMALL", "bits", "dqn", "feed", "restore_into", "rows", "transition", "unequal"]
@@ -90,7 +89,7 @@ def unequal(one: Any, other: Any, where: str = "") -> Iterator[str]:
 def restore_into(agent: DQN, state: Mapping[str, Any], run: TrainingRun) -> Learner:
     """Let a new agent become what that checkpoint holds, without a session."""
     learner = Learner(agent, SessionConfig(), StatsTracker(), run)
-    restore(learner, state, run.journal)
+    learner.restore(state, run.journal)
     return learner
 
 

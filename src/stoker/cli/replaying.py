@@ -81,7 +81,7 @@ async def _replay(arguments: ReplayArguments) -> int:
     config = await read_train_config(run)
 
     from stoker.session.replaying import replay_run
-    from stoker.session.saving import agent_state
+    from stoker.session.state import weights_of
     from stoker.trainer import agent_for
     from stoker.trainer.making import set_torch_threads
     from stoker.writer import publish_checkpoint
@@ -99,7 +99,7 @@ async def _replay(arguments: ReplayArguments) -> int:
     replayed = replay_run(run, agent, to_step=arguments.to_step, from_step=arguments.from_step, watch=watch)
     elapsed_s = time.monotonic() - started
     if arguments.out is not None:
-        publish_checkpoint(agent_state(agent), Path(arguments.out))
+        publish_checkpoint(weights_of(agent, {"total_steps": agent.total_steps}), Path(arguments.out))
     if arguments.json:
         print(
             json.dumps({"run": str(run.directory), "elapsed_s": elapsed_s, **msgspec.to_builtins(replayed)})

@@ -9,9 +9,9 @@ from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from stoker.session.config import SessionConfig
+    from stoker.session.lifecycle import SessionReadings
+    from stoker.session.opening import ResumePoint, RunningEpisode
     from stoker.session.policies import PolicySnapshot
-    from stoker.session.readings import SessionReadings
-    from stoker.session.resume_point import ResumePoint, RunningEpisode
     from stoker.session.signals import stop_on_signals
     from stoker.session.sync import SyncTrainingSession
     from stoker.session.training import TrainingSession
@@ -20,9 +20,9 @@ else:
         __name__,
         {
             "stoker.session.config": "SessionConfig",
+            "stoker.session.lifecycle": "SessionReadings",
+            "stoker.session.opening": "ResumePoint RunningEpisode",
             "stoker.session.policies": "PolicySnapshot",
-            "stoker.session.readings": "SessionReadings",
-            "stoker.session.resume_point": "ResumePoint RunningEpisode",
             "stoker.session.signals": "stop_on_signals",
             "stoker.session.sync": "SyncTrainingSession",
             "stoker.session.training": "TrainingSession",

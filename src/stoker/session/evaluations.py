@@ -1,4 +1,4 @@
-"""What was found out about a session's policies: evaluation episodes, and the best of them.
+"""The evaluations of a session: the policies that are due, the episodes they played, and the best of them.
 
 The best value is that of the run, over all attempts: what was saved as best is beaten, not overwritten.
 """
@@ -6,99 +6,123 @@ The best value is that of the run, over all attempts: what was saved as best is 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import anyio
 
-import stoker.session.saving as saving
-from stoker.errors import ConfigError
+from stoker.errors import ConfigError, SessionClosed, SessionFailed
 from stoker.runs import TrainingRun
-from stoker.session.engine import Engine
 from stoker.session.events import EvalEpisodeEnded
+from stoker.session.parts import Parts
 from stoker.session.policies import PolicySnapshot
-from stoker.stats import EpisodeRecord, EvalReport, StatsTracker
+from stoker.stats import EpisodeRecord, EvalReport
 
 __all__ = ["Evaluations"]
 
 _KEPT = 1000
 
 
-def _publish(
-    engine: Engine, run: TrainingRun, staged: Mapping[str, Any], best: tuple[float, int] | None
-) -> None:
-    """Write a policy, and only then let the metadata speak of it. In the writer's thread."""
-    run.publish_best(staged, engine.retention)
-    if best is not None:
-        engine.saved_best = best
-
-
 class Evaluations:
-    """The evaluation episodes of one session.
+    """What evaluators get and give back.
 
     Args:
-        stats: what is kept over training episodes; the same is kept over these.
+        parts: the session's.
     """
 
-    def __init__(self, stats: StatsTracker) -> None:
-        self._stats = stats
+    def __init__(self, parts: Parts) -> None:
+        self.best = parts.learner.best
+        """The highest mean reward that was evaluated, and the steps of the policy that reached it."""
+        self.saved_best = self.best
+        """The same, as far as its file is on disk: the metadata may name it."""
+        self._parts = parts
         self._records: deque[tuple[int | None, EpisodeRecord]] = deque(maxlen=_KEPT)
-        self._turn = anyio.Lock()
+        self._due: PolicySnapshot | None = None
+        self._changed = anyio.Event()
+        self._saving = anyio.Lock()
 
-    async def add(self, engine: Engine, record: EpisodeRecord, snapshot: PolicySnapshot | None) -> None:
+    def put_due(self, snapshot: PolicySnapshot) -> None:
+        """Give this policy to the next caller of ``next_due``, instead of one that nobody fetched."""
+        self._due = snapshot
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the callers of ``next_due`` look again: a snapshot is due, or the session is done."""
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def next_due(self) -> PolicySnapshot | None:
+        """Wait for the next snapshot that is due; the newest, if several were; None: no more will come."""
+        parts = self._parts
+        while self._due is None:
+            if parts.failure is not None:
+                raise SessionFailed(*parts.failure)
+            if parts.drained.is_set():
+                raise SessionClosed("next_evaluation", entered=True)
+            if parts.intake.is_full and not parts.queue.is_closed:
+                await parts.request("barrier")  # the events in the queue may make one due
+                if self._due is None and parts.intake.is_full:
+                    return None
+            else:
+                await self._changed.wait()
+        snapshot, self._due = self._due, None
+        return snapshot
+
+    async def add(self, record: EpisodeRecord, snapshot: PolicySnapshot | None) -> None:
         """Log one episode, which was checked: of the snapshot's policy, or else of the present one."""
         steps = None if snapshot is None else snapshot.total_steps
-        await engine.queue.put(EvalEpisodeEnded(record, steps))
+        await self._parts.queue.put(EvalEpisodeEnded(record, steps))
         self._records.append((steps, record))
 
-    async def save_best(
-        self,
-        engine: Engine,
-        mean: float,
-        snapshot: PolicySnapshot | None,
-        pin: Callable[[], Awaitable[PolicySnapshot]],
-    ) -> bool:
+    async def save_best(self, mean: float, snapshot: PolicySnapshot | None) -> bool:
         """Keep the policy if it is among the best that are kept; say whether it is the very best.
 
         Args:
-            engine: of the session.
             mean: its mean reward.
-            snapshot: the policy; None: what ``pin`` gives.
-            pin: pins the present policy.
+            snapshot: the policy; None: the present one.
         """
-        async with self._turn:
-            is_best = engine.best is None or mean > engine.best[0]
-            if not is_best and (engine.run is None or engine.config.keep_best == 1):
+        run = self._parts.run
+        async with self._saving:
+            is_best = self.best is None or mean > self.best[0]
+            if not is_best and (run is None or self._parts.config.keep_best == 1):
                 return False
-            snapshot = await pin() if snapshot is None else snapshot
-            best = (mean, snapshot.total_steps)
+            pinned: PolicySnapshot = snapshot or await self._parts.request("snapshot")
+            best = (mean, pinned.total_steps)
 
             def handed_in() -> None:
                 if is_best:
-                    engine.best = best
+                    self.best = best
 
-            if engine.run is None:
+            if run is None:
                 handed_in()
             else:
-                staged = saving.best_state(snapshot.state, *best)
-                work = partial(_publish, engine, engine.run, staged, best if is_best else None)
-                # Once it is handed in it will be published, whatever becomes of this task.
-                await engine.write(work, handed_in, name="writing best.pt")
+                state = {**pinned.state, "kind": "best"}
+                state["best"] = {"value": mean, "total_steps": pinned.total_steps}
+                work = partial(self._publish, run, state, best if is_best else None)
+                # Once it is handed in it will be published, even if this task is cancelled.
+                await self._parts.write(work, handed_in, name="writing best.pt")
             return is_best
 
-    def report(self, n_episodes: int, total_steps: int) -> EvalReport:
-        """The stats over the last episodes; ``total_steps`` is where the session stands.
+    def _publish(self, run: TrainingRun, state: Mapping[str, Any], best: tuple[float, int] | None) -> None:
+        """Write a policy, and only then let the metadata name it. In the writer's thread."""
+        run.publish_best(state, self._parts.retention)
+        if best is not None:
+            self.saved_best = best
+
+    def report(self, n_episodes: int) -> EvalReport:
+        """The stats over the last episodes.
 
         Raises:
             ConfigError: ``n_episodes`` is below 1.
         """
         if type(n_episodes) is not int or n_episodes < 1:
             raise ConfigError(f"n_episodes={n_episodes!r}: give an int of at least 1")
-        stats = self._stats.fresh()
+        learner = self._parts.learner
+        stats = learner.stats.fresh()
         last = list(self._records)[-n_episodes:]
         for _, record in last:
             stats.update(record)
         pinned_at = last[-1][0] if last else None
-        steps = total_steps if pinned_at is None else pinned_at
+        steps = learner.total_steps if pinned_at is None else pinned_at
         return EvalReport(total_steps=steps, n_episodes=len(last), stats=stats.summary())

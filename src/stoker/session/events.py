@@ -1,14 +1,13 @@
-"""What goes into the session task, and what comes out of the learner.
+"""The events that the session task takes in, and the outbox in which the learner leaves the results.
 
-An ``Experience`` is an event by itself: wrapping each one would cost more than accepting it. Everything
-else that must keep its place among the experiences is a struct here. What the learner hands back is in the
-order in which it came about; the session task passes it on to the writer and to those who wait.
+An ``Experience`` is an event itself: wrapping each one would cost more than accepting it. Everything else
+that must keep its place among the experiences is a struct here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -21,67 +20,48 @@ from stoker.types import Experience
 from stoker.writer import AppendLog, RowLog
 
 __all__ = [
-    "Answered",
-    "BarrierRequested",
-    "CheckpointRequested",
-    "CheckpointStaged",
-    "Effect",
     "EpisodeEnded",
     "EpisodeStarted",
     "EvalEpisodeEnded",
-    "EvaluationDue",
     "Event",
-    "FlushRequested",
-    "JournalWritten",
-    "LimitReached",
     "MetricsGiven",
     "OptimizationRequested",
-    "Recorded",
-    "RowReady",
-    "SnapshotRequested",
+    "Outbox",
+    "Request",
+    "RequestKind",
+    "Row",
+    "StagedCheckpoint",
 ]
 
 
 class EvalEpisodeEnded(msgspec.Struct, frozen=True):
-    """An episode of the policy as it was at ``total_steps``; as it is in this place, if None."""
+    """An episode of the policy as of ``total_steps``; None: as of this place among the events."""
 
     record: EpisodeRecord
     total_steps: int | None
 
 
-class FlushRequested(msgspec.Struct, frozen=True):
-    """Everything before this is to be consumed and durable before the reply."""
-
-    reply: Reply[None]
-
-
-class BarrierRequested(msgspec.Struct, frozen=True):
-    """Everything before this is to be consumed, and its policy published, before the reply."""
-
-    reply: Reply[None]
-
-
-class CheckpointRequested(msgspec.Struct, frozen=True):
-    """A checkpoint of this very point is to be published before the reply."""
-
-    reply: Reply[None]
-
-
-class SnapshotRequested(msgspec.Struct, frozen=True):
-    """The policy of this very point is wanted."""
-
-    reply: Reply[PolicySnapshot]
-
-
 class MetricsGiven(msgspec.Struct, frozen=True):
-    """A record by itself, of ``total_steps``; of this place, if None."""
+    """A record by itself, of ``total_steps``; None: of this place among the events."""
 
     record: Mapping[str, Any]
     total_steps: int | None
 
 
+RequestKind = Literal["barrier", "flush", "checkpoint", "snapshot"]
+"""What a request waits for, of everything before it: that it is learned and the policy published, that it is
+durable, that a checkpoint of this point is on disk, or the policy of this point."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A caller waits for an answer."""
+
+    kind: RequestKind
+    reply: Reply[Any]
+
+
 class OptimizationRequested(msgspec.Struct):
-    """So many optimization steps are to be done, on what the agent has; the reply says how many were."""
+    """``remaining`` optimization steps on what the agent has observed; the reply says how many were done."""
 
     remaining: int
     reply: Reply[int]
@@ -93,68 +73,54 @@ Event = (
     | EpisodeStarted
     | EpisodeEnded
     | EvalEpisodeEnded
-    | FlushRequested
-    | BarrierRequested
-    | CheckpointRequested
-    | SnapshotRequested
-    | OptimizationRequested
     | MetricsGiven
+    | Request
+    | OptimizationRequested
 )
 
-
-class Answered(msgspec.Struct, frozen=True):
-    """The answer to a request, when everything before it has been consumed."""
-
-    reply: Reply[Any]
-    value: Any
+Row = TrainEpisodeRow | EvalEpisodeRow | MetricsRow
 
 
-class RowReady(msgspec.Struct, frozen=True):
-    """A row for one of the run's logs."""
-
-    log: RowLog
-    row: TrainEpisodeRow | EvalEpisodeRow | MetricsRow
-
-
-class JournalWritten(msgspec.Struct, frozen=True):
-    """Bytes for a segment of the journal; None: the segment is complete."""
-
-    log: AppendLog
-    data: bytes | None
-
-
-class CheckpointStaged(msgspec.Struct, frozen=True):
+class StagedCheckpoint(msgspec.Struct, frozen=True):
     """A copy of everything that a resume needs, as of ``step``."""
 
-    staged: Mapping[str, Any]
+    state: Mapping[str, Any]
     step: int
-    reply: Reply[None] | None
+    reply: Reply[None]
 
 
-class EvaluationDue(msgspec.Struct, frozen=True):
-    """A multiple of ``eval_freq`` was reached; this is the policy of that step."""
+class Outbox(msgspec.Struct):
+    """What the learner leaves for the writer and for waiting callers; all of it is of the events so far.
 
-    snapshot: PolicySnapshot
+    Attributes:
+        journal: bytes for the journal's segments, in order; None: the segment is complete.
+        rows: rows by log, in order.
+        flushes: answered when everything before them is durable.
+        checkpoint: behind all else, if one was staged.
+        records: records of the metrics with their step, for the recorders.
+        evaluation: the newest policy that is due to be evaluated.
+        answers: replies with their values.
+        has_ended: whether ``max_opts`` was reached.
+    """
 
+    journal: list[tuple[AppendLog, bytes | None]] = []
+    rows: dict[RowLog, list[Row]] = {}
+    flushes: list[Reply[None]] = []
+    checkpoint: StagedCheckpoint | None = None
+    records: list[tuple[int, Mapping[str, Any]]] = []
+    evaluation: PolicySnapshot | None = None
+    answers: list[tuple[Reply[Any], Any]] = []
+    has_ended: bool = False
 
-class Recorded(msgspec.Struct, frozen=True):
-    """A record of the metrics, for the recorders."""
-
-    total_steps: int
-    record: Mapping[str, Any]
-
-
-class LimitReached(msgspec.Struct, frozen=True):
-    """``max_opts`` optimization steps are done."""
-
-
-Effect = (
-    Answered
-    | FlushRequested
-    | RowReady
-    | JournalWritten
-    | CheckpointStaged
-    | EvaluationDue
-    | Recorded
-    | LimitReached
-)
+    @property
+    def is_awaited(self) -> bool:
+        """Whether there is something for a caller or a recorder, beyond the journal."""
+        return bool(
+            self.rows
+            or self.flushes
+            or self.records
+            or self.evaluation
+            or self.answers
+            or self.has_ended
+            or self.checkpoint
+        )

@@ -12,10 +12,10 @@ import contextvars
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import anyio
 from anyio.lowlevel import current_token
@@ -26,22 +26,20 @@ from stoker.exits import wait_to_the_end
 from stoker.recorders import Recording
 from stoker.replies import Reply
 from stoker.runs import TrainingRun
-from stoker.session.config import SessionConfig
 from stoker.session.engine import Engine
 from stoker.session.learner import Learner
 from stoker.session.opening import context_of, open_learning
-from stoker.threads import DedicatedThread, call_soon_here
+from stoker.threads import DedicatedThread, call_soon_here, on_asyncio
 
 __all__ = ["Body", "Host", "SessionClaim"]
 
 logger = logging.getLogger("stoker.session")
 
-
 T = TypeVar("T")
 
 
 class SessionClaim:
-    """The agent and the run of one session, from its opening until ``release``.
+    """The agent and the run of one session, until all that hold the claim have released it.
 
     Args:
         agent: what learns; claimed at once.
@@ -54,7 +52,8 @@ class SessionClaim:
     def __init__(self, agent: LearningAgent, run: TrainingRun | None) -> None:
         self._agent = agent  # as long as this lives, no other object has its id
         self._run = run
-        self._has_run = self._is_opening = self._is_released = False
+        self._has_run = False
+        self._n_holders = 1  # the host; and a thread in ``open``
         self._lock = threading.Lock()
         with _agents_lock:
             other = _agents.setdefault(id(agent), self)
@@ -68,49 +67,34 @@ class SessionClaim:
         return "without a run" if self._run is None else f"of {self._run.directory}"
 
     def open(self, restore: Callable[[], T]) -> T:
-        """Lock the run and restore from it: all, or nothing. Blocks.
-
-        If ``release`` is called meanwhile, the claim ends when ``restore`` has returned.
+        """Lock the run and restore from it. Blocks, and holds the claim meanwhile.
 
         Raises:
             RunLocked, RunBroken, WriteFailed: As for ``TrainingRun.begin_session``.
             SessionClosed: The claim was released.
         """
         with self._lock:
-            if self._is_released:
-                raise _closed()
-            self._is_opening = True
-        is_open = False
+            if not self._n_holders:
+                raise SessionClosed("open", entered=True)
+            self._n_holders += 1
         try:
             if self._run is not None:
                 self._run.begin_session()
                 self._has_run = True
-            result = restore()
-            is_open = True
+            return restore()
         finally:
-            with self._lock:
-                self._is_opening = False
-                is_open = is_open and not self._is_released
-                self._is_released = not is_open
-            if not is_open:
-                self._give_back(settled=True)
-        if not is_open:
-            raise _closed()
-        return result
+            self.release()
 
     def release(self, *, settled: bool = True) -> None:
-        """Let other sessions have the agent and the run. A second call does nothing.
+        """Hold the claim no longer; the last holder frees the agent and the run for other sessions.
 
         Args:
             settled: whether no thread of the session uses them any more; if not, both stay taken.
         """
         with self._lock:
-            was_released, self._is_released = self._is_released, True
-            if was_released or self._is_opening:  # in a thread, which gives them back
+            self._n_holders -= 1
+            if self._n_holders:
                 return
-        self._give_back(settled)
-
-    def _give_back(self, settled: bool) -> None:
         if settled:
             with _agents_lock:
                 del _agents[id(self._agent)]
@@ -120,24 +104,20 @@ class SessionClaim:
             self._run.end_session(settled)
 
 
-def _closed() -> SessionClosed:
-    return SessionClosed("open", entered=True)
-
-
 _agents: weakref.WeakValueDictionary[int, SessionClaim] = weakref.WeakValueDictionary()
 """By the agents' ids. Weak, because an event loop that was dropped never closes its sessions."""
 _agents_lock = threading.Lock()
 _never_released: list[SessionClaim] = []
-
-
 _tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps no task alive
 
 
 class Host:
     """Opens, runs and closes an engine in its own task. Created by ``open``."""
 
-    def __init__(self, claim: SessionClaim) -> None:
-        self._claim = claim
+    def __init__(self, learner: Learner, recording: Recording) -> None:
+        self._claim = SessionClaim(learner.agent, learner.run)
+        self._learner = learner
+        self._recording = recording
         self._engine: Engine | None = None
         self._opened: Reply[None] = Reply()
         self._opening = anyio.CancelScope()
@@ -146,9 +126,7 @@ class Host:
         self._call_soon = call_soon_here()
 
     @classmethod
-    async def open(
-        cls, learner: Learner, run: TrainingRun | None, config: SessionConfig, recording: Recording
-    ) -> Self:
+    async def open(cls, learner: Learner, recording: Recording) -> Self:
         """Claim agent and run, restore the newest checkpoint, open the recorders and start the engine.
 
         All or nothing: if it fails or is cancelled, agent and run are free again when it raises. A disk that
@@ -156,8 +134,6 @@ class Host:
 
         Args:
             learner: what learns; new.
-            run: where the session writes, or None.
-            config: the session's settings.
             recording: where records of the metrics go.
 
         Raises:
@@ -167,8 +143,8 @@ class Host:
             ConfigError, MissingDependency, RecorderFailed: A recorder cannot be used.
             WriteFailed: Nothing can be written there.
         """
-        host = cls(SessionClaim(learner.agent, run))
-        _start(partial(host._live, learner, run, config, recording), host._end)
+        host = cls(learner, recording)
+        host._start()
         try:
             await host._opened.wait()
         except BaseException:
@@ -181,7 +157,7 @@ class Host:
 
     @property
     def engine(self) -> Engine:
-        """What it hosts.
+        """The engine.
 
         Raises:
             SessionClosed: It is not open yet.
@@ -194,7 +170,7 @@ class Host:
         """Let the engine wind down, and wait for its end, also when cancelled.
 
         Args:
-            error: what the block of ``async with`` was left with.
+            error: the error that ended the block of ``async with``.
 
         Raises:
             SessionFailed: A part of the session failed.
@@ -205,8 +181,8 @@ class Host:
                 raise SessionError("close: this session was opened on another event loop; close it there")
             self.engine.end(error)
             await wait_to_the_end(self._ended.wait)
-        if self.engine.failure is not None:
-            raise SessionFailed(*self.engine.failure)
+        if self.engine.parts.failure is not None:
+            raise SessionFailed(*self.engine.parts.failure)
 
     def end_soon(self) -> None:
         """Let the engine wind down, without waiting for it. From any thread.
@@ -216,18 +192,32 @@ class Host:
         """
         self._call_soon(self.engine.end)
 
-    async def _live(
-        self, learner: Learner, run: TrainingRun | None, config: SessionConfig, recording: Recording
-    ) -> None:
+    def _start(self) -> None:
+        """Start the task, which belongs to the event loop and must not raise."""
+        if not on_asyncio():
+            from trio.lowlevel import spawn_system_task
+
+            spawn_system_task(self._live, name="stoker-session", context=contextvars.copy_context())
+            return
+        task = asyncio.get_running_loop().create_task(self._live(), name="stoker-session")
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+        task.add_done_callback(lambda _: self._end())  # a task that is cancelled before it begins
+
+    async def _live(self) -> None:
+        thread = DedicatedThread("stoker-learner")
         try:
-            self._engine = engine = await self._open(learner, run, config, recording)
+            with self._opening:
+                point = await thread.run(self._claim.open, partial(open_learning, self._learner))
+                await self._recording.open(context_of(self._learner))
+                self._engine = Engine(self._learner, point, self._recording, thread)
+            if (engine := self._engine) is None:  # the caller was cancelled
+                await self._give_up(thread)
+                return
             if self._opening.cancel_called:
                 engine.end()
             self._opened.set(None)
-            try:
-                await engine.live()
-            finally:
-                self._claim.release(settled=engine.is_settled)
+            await engine.live()
         except GeneratorExit:  # the event loop was dropped
             raise
         except BaseException as error:  # noqa: BLE001 - raised by ``open``
@@ -235,40 +225,25 @@ class Host:
             if isinstance(error, anyio.get_cancelled_exc_class()):  # which no caller can do
                 cause = SessionError("open: the event loop ended before the session was open")
                 cause.__cause__ = error
+            if self._engine is None:
+                await self._give_up(thread)
             self._opened.fail(cause)
         finally:
             self._end()
 
-    def _end(self) -> None:
-        self._claim.release()  # if that was not done
-        self._ended.set()
-
-    async def _open(
-        self, learner: Learner, run: TrainingRun | None, config: SessionConfig, recording: Recording
-    ) -> Engine:
-        thread = DedicatedThread("stoker-learner")
-        engine: Engine | None = None
-        try:
-            with self._opening:
-                restore = partial(open_learning, learner, config, run)
-                opened = await thread.run(self._claim.open, restore)
-                await recording.open(context_of(learner, run, config))
-                engine = Engine(learner, opened, run, config, recording, thread)
-                return engine
-        finally:
-            if engine is None:
-                await self._give_up(thread, config.stall_timeout_s)
-        raise SessionClosed("open", entered=True)  # the caller was cancelled
-
-    async def _give_up(self, thread: DedicatedThread, patience_s: float) -> None:
-        self._claim.release()
+    async def _give_up(self, thread: DedicatedThread) -> None:
         with anyio.CancelScope(shield=True):
-            if not await thread.settle(patience_s):
+            if not await thread.settle(self._learner.config.stall_timeout_s):
                 logger.warning(
                     "opening a session %s was given up; agent and run stay taken until its call returns",
                     self._claim,
                 )
         thread.close()
+
+    def _end(self) -> None:
+        if not self._ended.is_set():
+            self._claim.release(settled=self._engine is None or self._engine.is_settled)
+            self._ended.set()
 
 
 class Body:
@@ -276,12 +251,12 @@ class Body:
 
     def __init__(self) -> None:
         self._entered_in = anyio.get_current_task()
-        self._task = _asyncio_task()
+        self._task = asyncio.current_task() if on_asyncio() else None
         self._scope = anyio.CancelScope()
         self._scope.__enter__()
 
     def cancel(self) -> None:
-        """Cancel what the block does."""
+        """Cancel the code in the block."""
         self._scope.cancel()
 
     def leave(
@@ -307,30 +282,3 @@ class Body:
                 f"`async with session` was entered in task {self._entered_in.name!r}, which still runs, and "
                 f"left in task {here.name!r}; use session.open() and session.close() instead"
             )
-
-
-def _start(run: Callable[[], Coroutine[Any, Any, None]], end: Callable[[], None]) -> None:
-    """Start a task that belongs to the event loop; it must not raise.
-
-    Args:
-        run: the task. It calls ``end`` itself, but for asyncio's tasks that are cancelled before they begin.
-        end: does nothing the second time.
-    """
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        from trio.lowlevel import spawn_system_task
-
-        spawn_system_task(run, name="stoker-session", context=contextvars.copy_context())
-    else:
-        task = loop.create_task(run(), name="stoker-session")
-        _tasks.add(task)
-        task.add_done_callback(_tasks.discard)
-        task.add_done_callback(lambda _: end())
-
-
-def _asyncio_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # on trio
-        return None

@@ -1,50 +1,45 @@
 """The learner's side of the journal: which events are in it, in which segment, and from where to rebuild.
 
-The learner notes every event here before the agent gets it; the bytes go to the writer with the other
-effects, in order. A segment begins with the point from which the agent's replay can be rebuilt, so that
+The learner notes every event here before the agent gets it; the bytes go to the writer with its other
+results, in order. A segment begins with the point from which the agent's replay can be rebuilt, so that
 segments that are no longer needed can be removed whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from stoker.agents.protocol import LearningAgent, RebuildsReplay
 from stoker.journal import JournalEvent, SegmentEncoder, SegmentHeader
-from stoker.session.config import LearningPeriods
+from stoker.runs import TrainingRun
+from stoker.session.config import SessionConfig
 from stoker.writer import AppendLog
 
 __all__ = ["EventJournal"]
 
 
 class EventJournal:
-    """Encodes events into segments.
+    """Encodes the events of one attempt into segments of the run's journal.
 
     Args:
-        open_segment: gives the file for the events from that number on.
-        attempt: the number of the present attempt.
-        periods: when the agent learns, for those who replay the journal.
-        segment_bytes: size at which a segment is closed.
-        rebuild_point: what a segment begins with; None: the agent's replay cannot be rebuilt.
-        points: the points of earlier segments, as ``(first_event, n_added)``, ascending.
+        run: where the segments go, in its present attempt.
+        agent: each segment begins with its ``rebuild_point``, if it has one.
+        config: the settings that a replay of the journal needs, and the size of a segment.
+        n_events: how many events came before, over all attempts.
     """
 
-    def __init__(
-        self,
-        open_segment: Callable[[int], AppendLog],
-        *,
-        attempt: int,
-        periods: LearningPeriods,
-        segment_bytes: int,
-        rebuild_point: Callable[[], Mapping[str, Any]] | None,
-        points: Sequence[tuple[int, int]] = (),
-    ) -> None:
-        self._open_segment = open_segment
-        self._attempt = attempt
-        self._periods = periods
-        self._segment_bytes = segment_bytes
-        self._rebuild_point = rebuild_point
-        self._points = list(points)
+    def __init__(self, run: TrainingRun, agent: LearningAgent, config: SessionConfig, n_events: int) -> None:
+        run.begin_journal()
+        self._run = run
+        self._config = config
+        self._rebuild_point = agent.rebuild_point if isinstance(agent, RebuildsReplay) else None
+        # A point is of use only if nothing is missing behind it: an attempt may have been without a journal.
+        first = run.journal.leads_from(n_events)
+        self._points = [  # of the segments: first event, and transitions added to the replay before it
+            (header.first_event, int(header.rebuild["n_added"]))
+            for _, header in run.journal.headers()
+            if header.rebuild is not None and first is not None and first <= header.first_event <= n_events
+        ]
         self._encoder = SegmentEncoder()
         self._log: AppendLog | None = None
         self._size = 0
@@ -60,14 +55,14 @@ class EventJournal:
             total_steps: environment steps consumed before them.
 
         Raises:
-            ConfigError: One of them holds what a journal cannot.
+            ConfigError: One of them holds a value that a journal cannot.
         """
-        if self._log is None or self._size + len(self._buffer) >= self._segment_bytes:
+        if self._log is None or self._size + len(self._buffer) >= self._config.journal_segment_bytes:
             self._begin_segment(n_events, total_steps)
         self._buffer += self._encoder.encode_all(events)
 
     def take(self) -> list[tuple[AppendLog, bytes | None]]:
-        """What is to be written since the last call, in order; None for bytes: the segment is complete."""
+        """The bytes to write since the last call, in order; None for bytes: the segment is complete."""
         self._hand_over()
         written, self._written = self._written, []
         return written
@@ -91,15 +86,13 @@ class EventJournal:
         if point is not None:
             self._points.append((n_events, int(point["n_added"])))
         header = SegmentHeader(
-            attempt=self._attempt,
+            attempt=self._run.attempt,
             first_event=n_events,
             total_steps=total_steps,
-            opt_interval=self._periods.opt_interval,
-            warmup_period=self._periods.warmup_period,
-            max_opts=self._periods.max_opts,
+            **self._config.periods._asdict(),
             rebuild=point,
         )
-        self._log = self._open_segment(n_events)
+        self._log = self._run.open_segment(n_events)
         self._size = 0
         self._buffer += self._encoder.begin(header)
 

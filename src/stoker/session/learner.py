@@ -1,6 +1,6 @@
 """The learner: everything that happens to the agent, in the order in which events were accepted.
 
-A plain, synchronous state machine in one thread: events in, effects out, no waiting, no disk, no clock
+A plain, synchronous state machine in one thread: events in, an outbox out, no waiting, no disk, no clock
 that decides anything. How many updates happen, and at which transition a checkpoint is staged, is a
 function of the events alone, so that the same order of events gives the same weights.
 """
@@ -15,7 +15,6 @@ from typing import Any, assert_never, cast
 
 import msgspec
 
-import stoker.session.saving as saving
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import InvalidExperience
 from stoker.plain import plain_number, plain_text
@@ -23,32 +22,23 @@ from stoker.replies import Reply
 from stoker.runs import TrainingRun
 from stoker.session.config import LearningPeriods, SessionConfig
 from stoker.session.events import (
-    Answered,
-    BarrierRequested,
-    CheckpointRequested,
-    CheckpointStaged,
-    Effect,
     EpisodeEnded,
     EpisodeStarted,
     EvalEpisodeEnded,
-    EvaluationDue,
     Event,
-    FlushRequested,
-    JournalWritten,
-    LimitReached,
     MetricsGiven,
     OptimizationRequested,
-    Recorded,
-    RowReady,
-    SnapshotRequested,
+    Outbox,
+    Request,
+    Row,
+    StagedCheckpoint,
 )
-from stoker.session.journaling import EventJournal
 from stoker.session.policies import PolicyBuffer, PolicySnapshot
 from stoker.session.state import TrainingState
 from stoker.session.triggers import Triggers
 from stoker.stats import StatsTracker
 from stoker.types import ActorId, Experience
-from stoker.writer import StagingArea
+from stoker.writer import RowLog, StagingArea
 
 __all__ = ["Learner"]
 
@@ -58,14 +48,8 @@ logger = logging.getLogger("stoker.session")
 class Learner(TrainingState):
     """Owns the agent, the counters and the stats while a session runs.
 
-    Its attributes may be read from anywhere and are written by ``process`` alone.
-
-    Args:
-        agent: what learns; its ``total_steps`` is where the count starts.
-        config: the session's settings.
-        stats: over training episodes.
-        run: where rows and checkpoints will go, or None.
-        statistics: what records say of a metric beside its mean.
+    Its attributes may be read from anywhere and are written by ``process`` alone. The arguments are those of
+    ``TrainingState``.
     """
 
     def __init__(
@@ -77,71 +61,61 @@ class Learner(TrainingState):
         statistics: Sequence[str] = (),
     ) -> None:
         super().__init__(agent, config, stats, run, statistics)
+        self.best: tuple[float, int] | None = None
+        """The highest mean reward that earlier attempts evaluated, and the steps of its policy."""
         self.is_checkpoint_due = False
         """Whether ``stage_checkpoint`` is to be called before any further event."""
         self.learn_metrics: Mapping[str, float] = {}
         """Metrics of the last optimization step."""
-        self.progress = (self.total_steps, self.opt_steps)
-        """Both counters, read as one; while it learns, as they will be when it has."""
         self.busy_s = 0.0
         """Seconds spent in ``process``."""
-        self._config = config
         self._counts_staleness = config.keeps_versions
-        self._effects: list[Effect] = []
+        self._outbox = Outbox()
         self._area = StagingArea()
         self._checkpoint_reply: Reply[None] | None = None
         self._acting: dict[str, Any] = {}  # with lockstep: what acting changes, behind the last step
-        self._triggers = Triggers(config, self.total_steps, 0, has_run=run is not None)
         self._unpublished = 0  # optimization steps since the weights were last published
         self._warned: set[str] = set()
 
-    # Before the first event -----------------------------------------------------------------------
-
-    def begin(self, journal: EventJournal | None) -> PolicyBuffer:
-        """Make the acting copies; from here on events may come, and go to the journal."""
-        self.journal = journal
+    def begin(self) -> None:
+        """Make the acting copies of a new or restored agent; from here on events may come."""
         self.policies = PolicyBuffer(self.agent, self.opt_steps)
+        self._published_at = self.total_steps
         self._note_acting()
         self.actors.begin()
-        self._published_at = self.total_steps
-        self.progress = (self.total_steps, self.opt_steps)
-        has_run = self.run is not None
-        self._triggers = Triggers(self._config, self.total_steps, self.opt_steps, has_run=has_run)
         self.metrics.begin(self)
-        return self.policies
+        self.learn_at(self.config.periods)
+
+    def learn_at(self, periods: LearningPeriods) -> None:
+        """Learn at these times from here on."""
+        self.config = msgspec.structs.replace(self.config, **periods._asdict())
+        has_run = self.run is not None
+        self._triggers = Triggers(self.config, self.total_steps, self.opt_steps, has_run=has_run)
+        self.progress = (self.total_steps, self.opt_steps)
+        """Both counters, read as one; while it learns, as they will be when it has."""
 
     @property
     def may_learn(self) -> bool:
         """Whether ``max_opts`` leaves anything to do."""
         return self._triggers.may_learn
 
-    @property
-    def periods(self) -> LearningPeriods:
-        """When it learns."""
-        return self._config.periods
-
-    def with_periods(self, periods: LearningPeriods) -> Learner:
-        """A learner that goes on from here, with the same agent, and learns at other times."""
-        config = msgspec.structs.replace(self._config, **periods._asdict())
-        other = Learner(self.agent, config, self.stats, self.run)
-        for name in ("total_episodes", "opt_steps", "n_events", "eval_episodes", "n_records", "kept_steps"):
-            setattr(other, name, getattr(self, name))
-        other.actors.restore(self.actors.episodes, self.actors.running)
-        other.begin(None)
-        return other
-
     # Events ---------------------------------------------------------------------------------------
 
-    def give_up_episodes(self) -> None:
+    def abandon_episodes(self) -> None:
         """End the running episodes: after a resume their actors begin new ones.
 
         Journaled like other events, so that a replay does the same at the same place.
         """
         for actor_id in list(self.actors.running):
-            self._give_up(actor_id)
+            self._abandon(actor_id)
+
+    def abandon_vanished(self) -> None:
+        """End the episodes of the actors that have been away longest, where there are too many to keep."""
+        for actor_id in self.actors.take_vanished():
+            self._abandon(actor_id)
 
     def process(self, batch: Sequence[Event]) -> Sequence[Event]:
-        """Take a batch of events in; what comes of them, in order, is for ``take_effects``.
+        """Take a batch of events in; ``take_outbox`` has the results.
 
         Returns:
             The events that are left over: it stops where a checkpoint is due, and in a long optimization.
@@ -152,49 +126,47 @@ class Learner(TrainingState):
             event = batch[done]
             if type(event) is Experience:
                 done = self._feed(batch, done)
-            elif type(event) is OptimizationRequested:
-                if not self._optimize(event):
-                    break  # what has come of it is handed on before there is more
+            elif self._handle(event):
                 done += 1
             else:
-                self._handle(event)
-                done += 1
+                break
         if self._unpublished or self._published_at != self.total_steps:
             self._publish()
         self.actors.note_seen()
         self.busy_s += time.perf_counter() - started
         return batch[done:]
 
-    def forget_vanished(self) -> None:
-        """Give up the episodes of those who have been away longest, where there are too many to keep."""
-        for actor_id in self.actors.take_vanished():
-            self._give_up(actor_id)
-
     @property
-    def has_effects(self) -> bool:
-        """Whether there are effects that a caller may wait for, beyond the journal."""
-        return bool(self._effects)
+    def is_awaited(self) -> bool:
+        """Whether the outbox has something that a caller may wait for, beyond the journal."""
+        return self._outbox.is_awaited
 
-    def take_effects(self) -> list[Effect]:
-        """The effects of the events since the last call, in order."""
-        self._write_journal()
-        effects, self._effects = self._effects, []
-        return effects
+    def take_outbox(self) -> Outbox:
+        """The results of the events since the last call."""
+        if self.journal is not None:
+            self._outbox.journal += self.journal.take()
+        outbox, self._outbox = self._outbox, Outbox()
+        return outbox
 
     def finish(self) -> None:
         """Let a final checkpoint be due, unless the last one was taken at this very point."""
         if self.run is not None and not self.is_saved:
             self.is_checkpoint_due = True
 
-    def stage_checkpoint(self) -> None:
-        """Copy the state of this point; the copy made last must be on disk by now."""
+    def stage_checkpoint(self) -> Reply[None]:
+        """Copy the state of this point; the copy made last must be on disk by now.
+
+        Returns:
+            The reply that is set when this one is.
+        """
         started = time.perf_counter()
-        self._write_journal()
-        staged = saving.step_state(self, self._area, self._acting)
-        self._effects.append(CheckpointStaged(staged, self.total_steps, self._checkpoint_reply))
+        reply: Reply[None] = self._checkpoint_reply or Reply()
+        staged = self._area.stage(self.step_state(self._acting))
+        self._outbox.checkpoint = StagedCheckpoint(staged, self.total_steps, reply)
         self.is_checkpoint_due, self._checkpoint_reply = False, None
         self.note_saved()
         self.busy_s += time.perf_counter() - started
+        return reply
 
     def _feed(self, batch: Sequence[Event], start: int) -> int:
         """Feed the experiences that begin at ``start``, as far as another event, checkpoint or snapshot.
@@ -208,7 +180,11 @@ class Learner(TrainingState):
         found = cast("Sequence[Experience]", batch[start : start + self._triggers.room()])
         if {*map(type, found)} != {Experience}:
             found = found[: next(i for i, event in enumerate(found) if type(event) is not Experience)]
-        self._note_steps(found)  # nothing else comes between
+        if self.journal is not None:
+            self.journal.note(found, self.n_events, self.total_steps)
+        self.actors.step(found, self.n_events)
+        self.n_events += len(found)
+        self._acting = {}
         self._learn(found)
         return start + len(found)
 
@@ -216,7 +192,7 @@ class Learner(TrainingState):
         """Let the agent observe experiences and learn from them; what is due at the last one is done too."""
         start, end = 0, len(experiences)
         next_learn = self._triggers.next_learn - self.total_steps
-        for stop in range(next_learn, end + 1, self._config.opt_interval or end + 1):
+        for stop in range(next_learn, end + 1, self.config.opt_interval or end + 1):
             self.progress = (self.total_steps + stop - start, self.opt_steps + 1)
             self._observe(experiences[start:stop])
             start = stop
@@ -231,7 +207,7 @@ class Learner(TrainingState):
             self.staleness.add(experiences, self.opt_steps)
         self.agent.observe(experiences)
         self.total_steps += len(experiences)
-        if not self._config.opt_interval:
+        if not self.config.opt_interval:
             self.kept_steps += len(experiences)
 
     def _optimize_once(self) -> bool:
@@ -243,7 +219,7 @@ class Learner(TrainingState):
         self.metrics.learned(metrics)
         self.opt_steps += 1
         self._unpublished += 1
-        if self._unpublished >= self._config.publish_interval:
+        if self._unpublished >= self.config.publish_interval:
             self._publish()
         return True
 
@@ -257,10 +233,10 @@ class Learner(TrainingState):
             event.done += 1
             self.progress = (self.total_steps, self.opt_steps)
             self._do_what_is_due()
-            if self._effects or self.is_checkpoint_due:
-                break
+            if self._outbox.is_awaited or self.is_checkpoint_due:
+                break  # the results are delivered before there are more
         if event.remaining == 0:
-            self._effects.append(Answered(event.reply, event.done))
+            self._outbox.answers.append((event.reply, event.done))
         return event.remaining == 0
 
     def _do_what_is_due(self) -> None:
@@ -269,33 +245,38 @@ class Learner(TrainingState):
         if due is None:
             return
         if due.evaluation:
-            self._effects.append(EvaluationDue(self._snapshot()))
+            self._outbox.evaluation = self._snapshot()
         if due.record:
             self._record(self.total_steps, self.metrics.flush(self))
         if due.limit:
-            self._effects.append(LimitReached())
+            self._outbox.has_ended = True
         if due.checkpoint and self.run is not None:
             self.is_checkpoint_due = True
 
     def _record(self, total_steps: int, record: Mapping[str, Any]) -> None:
         """Hand a record to the run's log and to the recorders.
 
-        Where nothing is learned from steps as they come, optimization steps are what recorders go by.
+        Where nothing is learned from steps as they come, recorders go by optimization steps.
         """
-        self._tell_unwritten(record)
-        self._effects.append(Recorded(total_steps if self._config.opt_interval else self.opt_steps, record))
-        row = None if self.run is None else self.run.metrics_row(total_steps, self.opt_steps, record)
-        if self.run is not None and row is not None:
-            self.n_records += 1
-            self._effects.append(RowReady(self.run.metrics_log, row))
+        for key, value in record.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                self._warn_once(key, f"{key}={value}: left out of metrics.jsonl, as JSON has no such number")
+        step = total_steps if self.config.opt_interval else self.opt_steps
+        self._outbox.records.append((step, record))
+        if self.run is not None:
+            row = self.run.metrics_row(total_steps, self.opt_steps, record)
+            if row is not None:
+                self.n_records += 1
+                self._put_row(self.run.metrics_log, row)
 
     def _publish(self) -> None:
-        """Hand the weights and the exploration of this point to those who act."""
+        """Hand the weights and the exploration of this point to the actors."""
         self.policies.publish(self.opt_steps)
         self._unpublished = 0
         self._published_at = self.total_steps
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: Event) -> bool:
+        """Take another event than an experience in; say whether that is done."""
         match event:
             case EpisodeStarted():
                 self._start_episode(event)
@@ -305,33 +286,27 @@ class Learner(TrainingState):
                 self.eval_episodes += 1
                 if self.run is not None:
                     steps = self.total_steps if total_steps is None else total_steps
-                    row = self.run.eval_row(record, steps)
-                    self._effects.append(RowReady(self.run.eval_log, row))
-            case FlushRequested():
-                self._effects.append(event)  # the writer answers it
-            case BarrierRequested(reply):
-                self._note_acting()
-                self._effects.append(Answered(reply, None))
-            case CheckpointRequested(reply):
-                self.is_checkpoint_due, self._checkpoint_reply = True, reply
-            case SnapshotRequested(reply):
-                self._effects.append(Answered(reply, self._snapshot()))
-            case Experience():
-                self._feed([event], 0)
-            case OptimizationRequested():
-                self._optimize(event)
+                    self._put_row(self.run.eval_log, self.run.eval_row(record, steps))
             case MetricsGiven(record, total_steps):
                 self._record(self.total_steps if total_steps is None else total_steps, record)
+            case Request(kind, reply):
+                match kind:
+                    case "barrier":
+                        self._note_acting()
+                        self._outbox.answers.append((reply, None))
+                    case "flush":
+                        self._outbox.flushes.append(reply)
+                    case "checkpoint":
+                        self.is_checkpoint_due, self._checkpoint_reply = True, reply
+                    case "snapshot":
+                        self._outbox.answers.append((reply, self._snapshot()))
+            case OptimizationRequested():
+                return self._optimize(event)
+            case Experience():
+                self._feed([event], 0)
             case _:
                 assert_never(event)
-
-    def _note_steps(self, experiences: Sequence[Experience]) -> None:
-        """Journal and count transitions, before the agent gets them."""
-        if self.journal is not None:
-            self.journal.note(experiences, self.n_events, self.total_steps)
-        self.actors.step(experiences, self.n_events)
-        self.n_events += len(experiences)
-        self._acting = {}
+        return True
 
     def _note(self, event: EpisodeStarted | EpisodeEnded) -> None:
         if self.journal is not None:
@@ -343,9 +318,9 @@ class Learner(TrainingState):
         self.actors.start(event.actor_id, self.n_events - 1)
         self.agent.on_episode_start(event.actor_id)
 
-    def _give_up(self, actor_id: ActorId) -> None:
+    def _abandon(self, actor_id: ActorId) -> None:
         self._start_episode(EpisodeStarted(actor_id))
-        self.actors.give_up(actor_id)
+        self.actors.abandon(actor_id)
 
     def _end_episode(self, event: EpisodeEnded) -> None:
         self._note(event)
@@ -357,38 +332,32 @@ class Learner(TrainingState):
         self.stats.update(record, event.actor_id)
         if self.run is not None:
             row = self.run.train_row(record, self.total_steps, self.total_episodes, event.actor_id)
-            self._effects.append(RowReady(self.run.train_log, row))
+            self._put_row(self.run.train_log, row)
         self.agent.on_episode_start(event.actor_id)
 
-    def _tell_unwritten(self, record: Mapping[str, Any]) -> None:
-        """Say, once for each name, what the run's log leaves out because JSON has no number for it."""
-        for key, value in record.items():
-            if isinstance(value, float) and not math.isfinite(value) and key not in self._warned:
-                self._warned.add(key)
-                logger.warning("%s=%s: left out of metrics.jsonl, as JSON has no such number", key, value)
+    def _put_row(self, log: RowLog, row: Row) -> None:
+        self._outbox.rows.setdefault(log, []).append(row)
 
     def _agent_extras(self, actor_id: ActorId) -> dict[str, float]:
-        """The agent's extras that a row can hold; the others are left out, with one warning per key."""
+        """The agent's extras that a row can hold."""
         extras: dict[str, float] = {}
         for key, value in self.agent.episode_extras(actor_id).items():
             try:
                 extras[plain_text("a key", key)] = plain_number(str(key), value)
             except InvalidExperience as error:
-                if repr(key) not in self._warned:
-                    self._warned.add(repr(key))
-                    logger.warning("an episode extra of the agent is left out of the rows: %s", error)
+                text = f"an episode extra of the agent is left out of the rows: {error}"
+                self._warn_once(repr(key), text)
         return extras
 
-    # What leaves the thread -----------------------------------------------------------------------
-
-    def _write_journal(self) -> None:
-        if self.journal is not None:
-            self._effects += (JournalWritten(log, data) for log, data in self.journal.take())
+    def _warn_once(self, key: str, text: str) -> None:
+        if key not in self._warned:
+            self._warned.add(key)
+            logger.warning("%s", text)
 
     def _note_acting(self) -> None:
         """With lockstep: keep what acting changes, as it is behind the last step and before the next one."""
-        if self.is_lockstep and not self._acting:
-            self._acting = saving.acting_state(self.agent)
+        if self.config.lockstep and not self._acting:
+            self._acting = self.acting_state()
 
     def _snapshot(self) -> PolicySnapshot:
         return PolicySnapshot(
@@ -396,5 +365,5 @@ class Learner(TrainingState):
             total_steps=self.total_steps,
             policy_version=self.policies.version,
             opt_steps=self.opt_steps,
-            state=saving.weights_state(self),
+            state=self.weights_state(),
         )

@@ -1,4 +1,4 @@
-"""How a session is opened and closed, from any task or around a block.
+"""What both kinds of session share: counters and health at any time; and how a session is opened and closed.
 
 The session lives in a host task (``hosting``); here is what its users see of that.
 """
@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
+
+import msgspec
 
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import SessionClosed, SessionError, SessionFailed
@@ -23,41 +26,223 @@ from stoker.session.engine import Engine
 from stoker.session.events import Event
 from stoker.session.hosting import Body, Host
 from stoker.session.learner import Learner
+from stoker.session.metrics import StalenessReport
+from stoker.session.opening import ResumePoint
 from stoker.session.pacing import Pacing
 from stoker.session.policies import PolicySource
-from stoker.session.readings import Core, Readings, State
-from stoker.session.resume_point import ResumePoint
+from stoker.session.watching import Health, health_of
 from stoker.stats import StatsTracker
 from stoker.types import ActorId
 
-__all__ = ["Lifecycle"]
+__all__ = ["Core", "Lifecycle", "Readings", "SessionReadings"]
 
 logger = logging.getLogger("stoker.session")
+
+
+class Core:
+    """The stage of a session, its learner and, once it was opened, its engine; shared by its readings."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.stage: Literal["new", "opening", "open", "left"] = "new"
+        self.learner = learner
+        self.engine: Engine | None = None
+
+
+class SessionReadings(msgspec.Struct, frozen=True, kw_only=True):
+    """The counters of a session at one moment, named and described as its properties are."""
+
+    total_steps: int
+    accepted_steps: int
+    refused_steps: int
+    total_episodes: int
+    opt_steps: int
+    policy_version: int
+    n_forward_passes: int
+    steps_per_sec: float
+    queue_fill: float
+    best_value: float | None
+    is_done: bool
+    is_stopped: bool
+
+
+class Readings:
+    """The reading side of a session, at any time.
+
+    Args:
+        core: what is read; ``Lifecycle`` writes it.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        """For stoker's own parts, not for users."""
+
+    @property
+    def engine(self) -> Engine:
+        """The running parts; for stoker's own parts, not for users.
+
+        Raises:
+            SessionClosed: The session was not opened.
+        """
+        if self.core.engine is None:
+            raise SessionClosed("engine", entered=False)
+        return self.core.engine
+
+    def readings(self) -> SessionReadings:
+        """All counters at this moment, for dashboards and metrics; from any thread."""
+        return SessionReadings(**{name: getattr(self, name) for name in SessionReadings.__struct_fields__})
+
+    @property
+    def agent(self) -> LearningAgent:
+        """The agent; read it when the session has ended, while it runs the session owns it."""
+        return self.core.learner.agent
+
+    @property
+    def run(self) -> TrainingRun | None:
+        """The run that the session writes; None: none."""
+        return self.core.learner.run
+
+    @property
+    def stats(self) -> StatsTracker:
+        """The stats over training episodes, for reading."""
+        return self.core.learner.stats
+
+    @property
+    def total_steps(self) -> int:
+        """Environment steps consumed, over all attempts."""
+        return self.core.learner.total_steps
+
+    @property
+    def accepted_steps(self) -> int:
+        """Environment steps accepted, over all attempts: those consumed, and those in the queue."""
+        if self.core.engine is None:
+            return self.total_steps
+        intake = self.core.engine.parts.intake
+        return intake.accepted_steps - len(intake.observing)
+
+    @property
+    def total_episodes(self) -> int:
+        """Training episodes consumed, over all attempts."""
+        return self.core.learner.total_episodes
+
+    @property
+    def opt_steps(self) -> int:
+        """Optimization steps done, over all attempts."""
+        return self.core.learner.opt_steps
+
+    @property
+    def policy_version(self) -> int:
+        """How often weights were published in this process."""
+        return 0 if self.core.engine is None else self.core.learner.policies.version
+
+    @property
+    def refused_steps(self) -> int:
+        """Experiences that came after the limit: neither learned nor counted."""
+        return 0 if self.core.engine is None else self.core.engine.parts.intake.n_refused
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no more experiences are accepted: ``max_steps`` reached, stopped, left or failed."""
+        core = self.core
+        if core.engine is None or core.stage != "open":
+            return core.stage == "left"
+        return core.engine.parts.failure is not None or core.engine.parts.intake.is_full
+
+    @property
+    def remaining_steps(self) -> float:
+        """How many more experiences will be accepted; infinity: there is no limit."""
+        core = self.core
+        if core.engine is None or core.stage != "open" or core.engine.parts.failure is not None:
+            return 0
+        return max(0, core.engine.parts.intake.limit - core.engine.parts.intake.accepted_steps)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether ``stop`` was called."""
+        return self.core.engine is not None and self.core.engine.parts.intake.is_stopped
+
+    @property
+    def steps_per_sec(self) -> float:
+        """Environment steps per second that this process consumed; those from before a resume don't count."""
+        if self.core.engine is None:
+            return 0.0
+        parts = self.core.engine.parts
+        elapsed_s = (parts.ended_at or time.monotonic()) - parts.started_at
+        return (self.total_steps - parts.first_step) / elapsed_s if elapsed_s > 0 else 0.0
+
+    @property
+    def best(self) -> tuple[float, int] | None:
+        """The highest mean reward that was evaluated, over all attempts, and the steps of its policy."""
+        return None if self.core.engine is None else self.core.engine.evaluations.best
+
+    @property
+    def best_value(self) -> float | None:
+        """The highest mean reward that ``maybe_save_best`` was given, over all attempts."""
+        return None if (best := self.best) is None else best[0]
+
+    @property
+    def queue_fill(self) -> float:
+        """How full the event queue is, 0.0 to 1.0."""
+        return 0.0 if self.core.engine is None else self.core.engine.parts.queue.fill
+
+    @property
+    def n_forward_passes(self) -> int:
+        """Forward passes that answered ``act`` in this process."""
+        return 0 if self.core.engine is None else self.core.engine.parts.inference.n_passes
+
+    @property
+    def learn_metrics(self) -> Mapping[str, float]:
+        """Metrics of the last optimization step."""
+        return self.core.learner.learn_metrics
+
+    @property
+    def staleness(self) -> StalenessReport:
+        """How old the policies were whose transitions were learned, since the last record.
+
+        Counted where ``max_staleness`` is set or metrics are recorded.
+        """
+        return self.core.learner.staleness.report()
+
+    def busy_s(self) -> dict[str, float]:
+        """Seconds that this process has spent acting, learning and writing."""
+        parts = None if self.core.engine is None else self.core.engine.parts
+        return {
+            "act": 0.0 if parts is None else parts.inference.busy_s,
+            "learn": self.core.learner.busy_s,
+            "write": 0.0 if parts is None else parts.writer.busy_s,
+        }
+
+    def actor_episodes(self, actor_id: ActorId) -> int:
+        """How many episodes of this actor were consumed, over all attempts."""
+        return self.core.learner.actors.episodes.get(actor_id, 0)
+
+    def health(self) -> Health:
+        """Who waits for whom at this moment, and which actors are silent.
+
+        Raises:
+            SessionClosed: The session was not opened.
+        """
+        if self.core.engine is None:
+            raise SessionClosed("health", entered=False)
+        return health_of(self.core.engine.parts, now=time.monotonic())
+
+    def stats_summary(self, actor_id: ActorId | None = None) -> dict[str, float]:
+        """The stats over all training episodes, or over those of one actor."""
+        return self.core.learner.stats.summary(actor_id)
 
 
 class Lifecycle(Readings):
     """A session that is opened and closed; what happens in between is ``TrainingSession``.
 
     Args:
-        agent: what learns.
-        run: where the session writes, or None.
-        stats: over training episodes.
-        config: the settings.
+        learner: what learns; new.
         recording: where records of the metrics go.
     """
 
     _host: Host | None = None
 
-    def __init__(
-        self,
-        agent: LearningAgent,
-        run: TrainingRun | None,
-        stats: StatsTracker,
-        config: SessionConfig,
-        recording: Recording,
-    ) -> None:
-        super().__init__(Core(Learner(agent, config, stats, run, recording.statistics)))
-        self.config = config
+    def __init__(self, learner: Learner, recording: Recording) -> None:
+        super().__init__(Core(learner))
+        self.config: SessionConfig = learner.config
         self._recording = recording
         self._queue: BatchQueue[Event] = BatchQueue(1)
         self._queue.close()  # until it is open
@@ -84,8 +269,8 @@ class Lifecycle(Readings):
     async def close(self) -> None:
         """Drain what was accepted, make it durable, write a final checkpoint, and end; also when cancelled.
 
-        Every call, from whatever task, waits for that end and raises the failure, if there was one. A
-        session that was not opened stays as it is.
+        Every call, from any task, waits for that end and raises the failure, if there was one. A session
+        that was not opened stays as it is.
 
         Raises:
             SessionFailed: A part of the session failed.
@@ -115,22 +300,23 @@ class Lifecycle(Readings):
         Raises:
             SessionClosed, SessionFailed: It does not run.
         """
-        if self.core.engine is not None and self.core.engine.failure is not None:
-            raise SessionFailed(*self.core.engine.failure)
-        if self.core.state != State.OPEN:
-            raise SessionClosed(what, entered=self.core.state == State.LEFT)
+        core = self.core
+        if core.engine is not None and core.engine.parts.failure is not None:
+            raise SessionFailed(*core.engine.parts.failure)
+        if core.stage != "open":
+            raise SessionClosed(what, entered=core.stage == "left")
 
-    # For those who play and evaluate on it ------------------------------------------------------------
+    # For parts that play and evaluate on it -----------------------------------------------------------
 
     def policy_source(self) -> PolicySource:
         """Where to take published policies from, to act without ``act``; from any thread."""
         self.require_open("policy_source")
-        return self.engine.policies
+        return self.core.learner.policies
 
     @property
     def pacing(self) -> Pacing:
         """Which actors may begin an action now, under ``max_staleness``."""
-        return self.engine.pacing
+        return self.engine.parts.pacing
 
     @property
     def supervised_actors(self) -> set[ActorId]:
@@ -144,10 +330,10 @@ class Lifecycle(Readings):
 
     def on_end(self, call: Callable[[], None]) -> None:
         """Call this, on the event loop, when ``stop`` or ``max_opts`` ends the training."""
-        self.engine.intake.on_end.append(call)
+        self.engine.parts.intake.on_end.append(call)
 
     def fail(self, part: str, error: BaseException) -> None:
-        """End the session with ``SessionFailed``: this part of it, which plays on it, has failed."""
+        """End the session with ``SessionFailed``: this part, which plays on it, has failed."""
         self.engine.fail(part, error)
 
     @property
@@ -156,7 +342,7 @@ class Lifecycle(Readings):
         return self._queue.is_closed
 
     def __del__(self) -> None:
-        if self._host is not None and self.core.state == State.OPEN:
+        if self._host is not None and self.core.stage == "open":
             with contextlib.suppress(RuntimeError):  # the event loop was closed
                 self._host.end_soon()
             place = "without a run" if self.run is None else f"of {self.run.directory}"
@@ -168,39 +354,39 @@ class Lifecycle(Readings):
             )
 
     async def _open(self) -> Engine:
-        if self.core.state != State.NEW:
+        core, learner = self.core, self.core.learner
+        if core.stage != "new":
             raise SessionError("a session is opened once: make a new one, with the same agent and run")
-        self.core.state = State.OPENING
-        learner = self.core.learner
+        core.stage = "opening"
         try:
-            self._host = await Host.open(learner, self.run, self.config, self._recording)
+            self._host = await Host.open(learner, self._recording)
         except BaseException:
-            self.core.state = State.NEW
+            core.stage = "new"
             statistics = self._recording.statistics
             if self._recording.is_empty:  # recorders are opened once
                 self._recording = Recording(statistics=statistics)
-            self.core.learner = Learner(learner.agent, self.config, learner.stats, self.run, statistics)
+            core.learner = Learner(learner.agent, self.config, learner.stats, self.run, statistics)
             raise
-        self.core.engine = engine = self._host.engine
-        self.intake = engine.intake
+        core.engine = engine = self._host.engine
+        self.intake = engine.parts.intake
         self._is_lockstep = self.config.lockstep
         self._is_paced = self.config.max_staleness is not None
         if self._is_lockstep:
             self.intake.is_plain = False
-        self._queue = engine.queue
-        self.core.state = State.OPEN
+        self._queue = engine.parts.queue
+        core.stage = "open"
         return engine
 
     async def _close(self, error: BaseException | None) -> None:
         if self._host is None:
-            if self.core.state == State.OPENING:
+            if self.core.stage == "opening":
                 raise SessionError("close: the session is still opening; cancel the task that opens it")
             return
-        self.core.state = State.LEFT
+        self.core.stage = "left"
         self.intake.is_plain = False  # observe goes the long way now, and is refused there
         await self._host.close(error)
 
 
 def _log_failure(engine: Engine) -> None:
-    if engine.failure is not None:
-        logger.error("%s", SessionFailed(*engine.failure))
+    if engine.parts.failure is not None:
+        logger.error("%s", SessionFailed(*engine.parts.failure))

@@ -19,7 +19,6 @@ from stoker.journal import JournalEvent, SegmentHeader
 from stoker.runs import TrainingRun
 from stoker.session.config import LearningPeriods, SessionConfig
 from stoker.session.learner import Learner
-from stoker.session.saving import restore
 from stoker.stats import StatsTracker
 from stoker.types import Experience
 from stoker.writer import load_checkpoint
@@ -103,7 +102,7 @@ def replay_run(
 
     def feed() -> None:
         rest = learner.process(chunk)
-        learner.take_effects()
+        learner.take_outbox()
         chunk.clear()
         if rest:  # nothing that is due can stop a learner without a run
             raise AssertionError(rest)
@@ -120,9 +119,9 @@ def replay_run(
     for _, event in journal.read(position, last):
         if to_step is not None and steps == to_step and isinstance(event, Experience):
             break
-        if periods.get(position, learner.periods) != learner.periods:
+        if periods.get(position, learner.config.periods) != learner.config.periods:
             feed()
-            learner = learner.with_periods(periods[position])
+            learner.learn_at(periods[position])
         chunk.append(event)
         position += 1
         steps += isinstance(event, Experience)
@@ -147,20 +146,22 @@ def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | Non
     learner = _learner(agent, _periods(headers[0]))
     leads_from = journal.leads_from(last)
     if from_step is None and leads_from == 0:
-        learner.begin(None)
+        learner.begin()
         return learner
     problem: Exception | None = None
     for step in [from_step] if from_step is not None else run.checkpoint_steps():
         try:
             state = load_checkpoint(run.checkpoint_path(step))
-            restore(learner, state, journal)
+            learner.restore(state, journal)
         except (JournalBroken, CheckpointCorrupt, CheckpointNotFound) as error:
             problem = error
             continue
         if from_step is None and (leads_from is None or learner.n_events < leads_from):
             continue
         before = [header for header in headers if header.first_event <= learner.n_events]
-        return learner.with_periods(_periods((before or headers)[-1 if before else 0]))
+        learner.begin()
+        learner.learn_at(_periods((before or headers)[-1 if before else 0]))
+        return learner
     if problem is not None:
         raise problem
     raise JournalBroken(

@@ -1,12 +1,28 @@
-"""The state of a training between two events: what checkpoints hold, restore and records report."""
+"""The state of a training between two events, and what a checkpoint holds of it.
+
+    step_<N>.pt, latest.pt   format, kind="step", agent_type, agent, session, journal, replay
+    best.pt                  format, kind="best", agent_type, agent, session, best (value, total_steps)
+
+``journal`` is the position in the journal, from where a resume must read it, and all of the replay but its
+transitions; it is None without a journal. ``replay`` holds the transitions that the journal cannot give back.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
+from typing import Any
 
-from stoker.agents.protocol import CountsOptSteps, LearningAgent
+from stoker.agents.protocol import (
+    ChangesByActing,
+    CountsOptSteps,
+    HasReplay,
+    LearningAgent,
+    RebuildsReplay,
+)
+from stoker.errors import ConfigError, JournalBroken, RunBroken
+from stoker.journal import Journal
 from stoker.lru import MAX_ACTORS, LRUDict
 from stoker.runs import TrainingRun
 from stoker.session.config import SessionConfig
@@ -14,10 +30,23 @@ from stoker.session.journaling import EventJournal
 from stoker.session.metrics import Staleness, TrainingMetrics
 from stoker.stats import StatsTracker
 from stoker.types import ActorId, EpisodeStatus, Experience
+from stoker.writer import stage
 
-__all__ = ["ActorRegistry", "TrainingState"]
+__all__ = ["ActorRegistry", "TrainingState", "weights_of"]
 
 _ACTOR_OF = attrgetter("actor_id")
+_FORMAT = 2
+_CHUNK = 1024
+_COUNTERS = {
+    "total_steps": "total_steps",
+    "total_episodes": "total_episodes",
+    "opt_steps": "opt_steps",
+    "events": "n_events",
+    "eval_episodes": "eval_episodes",
+    "records": "n_records",
+    "kept_steps": "kept_steps",
+}
+"""The counters of a checkpoint, by their attributes here."""
 
 
 class ActorRegistry:
@@ -37,49 +66,47 @@ class ActorRegistry:
         self._ended: set[ActorId] = set()  # actors whose last transition ended an episode that is not closed
 
     def restore(self, episodes: Mapping[ActorId, int], running: Mapping[ActorId, int]) -> None:
-        """Go on from what a checkpoint says."""
+        """Become what a checkpoint says."""
+        self.episodes.clear()
         self.episodes.update(episodes)
-        self.running.update(running)
+        self.running = dict(running)
 
     def begin(self) -> None:
         """Count every actor with a running episode as seen now."""
         self.seen_at = dict.fromkeys(self.running, time.monotonic())
 
     def step(self, experiences: Sequence[Experience], number: int) -> None:
-        """Transitions come, the first of them as the event of that number."""
+        """Note transitions, the first of which is the event of that number."""
         actors = {*map(_ACTOR_OF, experiences)}
         self._active |= actors
         running, ended = self.running, self._ended
-        goes_on = EpisodeStatus.CONTINUING
+        continuing = EpisodeStatus.CONTINUING
         if (
             actors <= running.keys()
             and ended.isdisjoint(actors)
-            and not [None for experience in experiences if experience.status is not goes_on]
+            and not [None for experience in experiences if experience.status is not continuing]
         ):
             return  # nearly always: nothing begins or ends among them
-        for experience in experiences:
+        for offset, experience in enumerate(experiences):
             actor_id = experience.actor_id
             if actor_id not in running or actor_id in ended:
-                running[actor_id] = number
+                running[actor_id] = number + offset
                 ended.discard(actor_id)
-            if experience.status is not goes_on:
+            if experience.status is not continuing:
                 ended.add(actor_id)
-            number += 1
 
     def start(self, actor_id: ActorId, number: int) -> None:
-        """An episode begins, with the event of that number; one that was running is given up."""
-        self._hear(actor_id)
-        self.running.pop(actor_id, None)  # the oldest first
+        """Begin an episode with the event of that number, and abandon a running one."""
+        self._note(actor_id)
         self.running[actor_id] = number
 
     def end(self, actor_id: ActorId) -> None:
-        """An episode has ended, and is counted."""
-        self._hear(actor_id)
-        self.running.pop(actor_id, None)
+        """End an episode, and count it."""
+        self._note(actor_id)
         self.episodes.put(actor_id, self.episodes.get(actor_id, 0) + 1)
 
-    def give_up(self, actor_id: ActorId) -> None:
-        """A running episode will not go on, and no other one begins."""
+    def abandon(self, actor_id: ActorId) -> None:
+        """End a running episode without another one."""
         del self.running[actor_id]
         self._active.discard(actor_id)
 
@@ -102,9 +129,10 @@ class ActorRegistry:
         self._ended &= self.seen_at.keys()
         return [actor_id for actor_id in gone if actor_id in self.running]
 
-    def _hear(self, actor_id: ActorId) -> None:
+    def _note(self, actor_id: ActorId) -> None:
         self._active.add(actor_id)
         self._ended.discard(actor_id)
+        self.running.pop(actor_id, None)  # so that the oldest comes first
 
 
 class TrainingState:
@@ -127,6 +155,7 @@ class TrainingState:
         statistics: Sequence[str] = (),
     ) -> None:
         self.agent = agent
+        self.config = config
         self.stats = stats
         self.run = run
         self.total_steps: int = agent.total_steps
@@ -141,19 +170,12 @@ class TrainingState:
         self.n_records: int = 0
         """Rows of metrics."""
         self.actors = ActorRegistry()
-        """The actors and their running episodes."""
         self.journal: EventJournal | None = None
-        self.is_lockstep = config.lockstep
         self.metrics = TrainingMetrics(is_kept=config.records, statistics=statistics)
         """The content of the next record."""
         self.staleness = Staleness()
         """Ages of the policies whose transitions were learned since the last record."""
         self._saved_at: tuple[int, ...] | None = None
-
-    @property
-    def attempt(self) -> int:
-        """The number of the run's present attempt; 0 without a run."""
-        return 0 if self.run is None else self.run.attempt
 
     @property
     def run_started_at(self) -> str | None:
@@ -171,3 +193,149 @@ class TrainingState:
 
     def _counts(self) -> tuple[int, ...]:
         return self.n_events, self.eval_episodes, self.n_records, self.opt_steps
+
+    # Saving ---------------------------------------------------------------------------------------
+
+    def acting_state(self) -> dict[str, Any]:
+        """Stage the entries of the agent's state that acting changes."""
+        if not isinstance(self.agent, ChangesByActing):
+            return {}
+        state = self.agent.state_dict()
+        return {name: stage(state[name], f"agent[{name!r}]") for name in self.agent.acting_state}
+
+    def weights_state(self) -> dict[str, Any]:
+        """Stage the agent without its replay: what ``best`` needs."""
+        return weights_of(self.agent, self._counters())
+
+    def step_state(self, acting: Mapping[str, Any]) -> dict[str, Any]:
+        """All that a resume needs, not staged yet.
+
+        Args:
+            acting: what acting changes, where somebody may have drawn for a step that is not learned yet.
+        """
+        agent, position = self.agent, self._journal_position()
+        state: dict[str, Any] = {
+            "format": _FORMAT,
+            "kind": "step",
+            "agent_type": type(agent).__name__,
+            "session": {
+                **self._counters(),
+                "stats": self.stats.state_dict(),
+                "recent_episodes": self.metrics.state_dict(),
+                "actor_episodes": dict(self.actors.episodes),
+                "open_episodes": self.actors.running,
+                "lockstep": self.config.lockstep,
+                "attempt": 0 if self.run is None else self.run.attempt,
+                "run_started_at": self.run_started_at,
+            },
+            "agent": {**agent.state_dict(), **acting},
+            "journal": position,
+        }
+        if isinstance(agent, HasReplay) and (position is None or position["replay"] is None):
+            state["replay"] = agent.replay.state_dict()
+        return state
+
+    def _counters(self) -> dict[str, int]:
+        return {key: getattr(self, name) for key, name in _COUNTERS.items()}
+
+    def _journal_position(self) -> dict[str, Any] | None:
+        """Where the journal stands, and from where it is needed; None without a journal."""
+        if self.journal is None:
+            return None
+        needs_from, reference, rebuild_from = self.n_events, None, None
+        if isinstance(self.agent, RebuildsReplay):
+            standing = self.agent.replay_reference()
+            rebuild_from = self.journal.rebuild_from(int(standing["n_added"]) - int(standing["size"]))
+            if rebuild_from is not None:
+                needs_from, reference = rebuild_from, standing
+        if self.config.lockstep:  # a resume needs the running episodes, and the last event for the next turn
+            needs_from = min([needs_from, max(self.n_events - 1, 0), *self.actors.running.values()])
+        return {
+            "events": self.n_events,
+            "needs_from": needs_from,
+            "rebuild_from": rebuild_from,
+            "replay": reference,
+        }
+
+    # Restoring ------------------------------------------------------------------------------------
+
+    def restore(self, state: Mapping[str, Any], journal: Journal) -> None:
+        """Restore a step checkpoint into this and the agent; the replay may come from the journal. Blocks.
+
+        Raises:
+            ConfigError: It is of another format, kind or agent.
+            JournalBroken: The journal cannot give the replay back.
+        """
+        if state.get("format") != _FORMAT or state.get("kind") != "step":
+            raise ConfigError(
+                f"the checkpoint is a {state.get('kind')!r} of format {state.get('format')!r}, this stoker "
+                f"resumes a 'step' of format {_FORMAT}"
+            )
+        if (expected := state["agent_type"]) != type(self.agent).__name__:
+            raise ConfigError(
+                f"the run was trained by the agent {expected}, this is {type(self.agent).__name__}: "
+                f"resume it with {expected}, or create a new run"
+            )
+        _restore_agent(self.agent, state, journal)
+        session = state["session"]
+        for key, name in _COUNTERS.items():
+            setattr(self, name, session[key])
+        self.actors.restore(session["actor_episodes"], session["open_episodes"])
+        self.stats.load_state_dict(session["stats"])
+        self.metrics.load_state_dict(session["recent_episodes"])
+        self.note_saved()
+
+
+def weights_of(agent: LearningAgent, counters: Mapping[str, int]) -> dict[str, Any]:
+    """Stage an agent without its replay, in the form of a checkpoint."""
+    return {
+        "format": _FORMAT,
+        "kind": "weights",
+        "agent_type": type(agent).__name__,
+        "session": counters,
+        "agent": stage(agent.state_dict(), "agent"),
+    }
+
+
+def _restore_agent(agent: LearningAgent, state: Mapping[str, Any], journal: Journal) -> None:
+    position: Mapping[str, Any] | None = state["journal"]
+    if position is None or position["replay"] is None:
+        agent.load_state_dict(state["agent"])
+        if isinstance(agent, HasReplay) and "replay" in state:
+            agent.replay.load_state_dict(state["replay"])
+        return
+    if not isinstance(agent, RebuildsReplay):
+        raise ConfigError(
+            f"the checkpoint's replay is in the journal, which {type(agent).__name__} cannot read: it lacks "
+            "the methods of RebuildsReplay"
+        )
+    before = agent.replay.state_dict()
+    try:
+        _observe_again(agent, journal, position)
+    except (JournalBroken, RunBroken):
+        agent.replay.load_state_dict(before)  # an older checkpoint may bring no replay
+        raise
+    agent.load_state_dict(state["agent"])
+    agent.end_rebuild(position["replay"])
+
+
+def _observe_again(agent: RebuildsReplay, journal: Journal, position: Mapping[str, Any]) -> None:
+    """Let the agent observe what its replay held, without learning from it."""
+    first, last = position["rebuild_from"], position["events"]
+    points = {header.first_event: header.rebuild for _, header in journal.headers()}
+    if points.get(first) is None:
+        raise JournalBroken(
+            journal.directory, f"no segment begins at event {first}, where the replay must begin"
+        )
+    agent.begin_rebuild(points[first], position["replay"])
+    chunk: list[Experience] = []
+    for _, event in journal.read(first, last):
+        if isinstance(event, Experience):
+            chunk.append(event)
+        if chunk and (len(chunk) == _CHUNK or not isinstance(event, Experience)):
+            agent.observe(chunk)
+            chunk = []
+        if not isinstance(event, Experience):
+            agent.on_episode_start(event.actor_id)
+    if chunk:
+        agent.observe(chunk)

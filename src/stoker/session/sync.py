@@ -27,10 +27,10 @@ from stoker.errors import ConfigError, SessionClosed
 from stoker.queues import BatchQueue
 from stoker.runs import TrainingRun
 from stoker.session.decisions import Decision
-from stoker.session.events import BarrierRequested, EpisodeEnded, EpisodeStarted, Event
+from stoker.session.events import EpisodeEnded, EpisodeStarted, Event
 from stoker.session.intake import Accepted
+from stoker.session.lifecycle import Readings
 from stoker.session.policies import PolicySnapshot
-from stoker.session.readings import Readings
 from stoker.session.training import TrainingSession
 from stoker.stats import EpisodeRecord, EvalReport, StatsTracker
 from stoker.threads import CallSoon, call_soon_here
@@ -223,7 +223,7 @@ class SyncTrainingSession(Readings):
         return self._decided([observation], mode)[0]
 
     def _decided(self, observations: Sequence[Any], mode: ActMode) -> list[Decision]:
-        policies = self.engine.policies
+        policies = self.core.learner.policies
         policy, ticket = policies.acquire()
         try:
             opt_steps = policies.opt_steps(ticket)
@@ -264,7 +264,7 @@ class SyncTrainingSession(Readings):
     def _keep_step(self) -> None:
         """With lockstep: wait until what was accepted is learned and the policy published."""
         if self._session.config.lockstep:
-            self._ask("observe", self.engine.request, BarrierRequested)
+            self._ask("observe", self.engine.parts.request, "barrier")
 
     def _ask(self, what: str, call: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """Await a call of the session on its event loop, behind everything accepted so far."""
@@ -360,7 +360,7 @@ class _HandedOver:
 
     async def __aenter__(self) -> Handover:
         session = await self._session.__aenter__()
-        self._handover = Handover(session.engine.queue, session.accepted_steps, call_soon_here())
+        self._handover = Handover(session.engine.parts.queue, session.accepted_steps, call_soon_here())
         return self._handover
 
     async def __aexit__(

@@ -22,18 +22,9 @@ from stoker.recorders import Recorder, Recording, Value, checked_record
 from stoker.runs import TrainingRun
 from stoker.session.config import check_parts, session_config
 from stoker.session.decisions import Decision
-from stoker.session.evaluations import Evaluations
-from stoker.session.events import (
-    BarrierRequested,
-    CheckpointRequested,
-    EpisodeEnded,
-    EpisodeStarted,
-    FlushRequested,
-    MetricsGiven,
-    OptimizationRequested,
-    SnapshotRequested,
-)
+from stoker.session.events import EpisodeEnded, EpisodeStarted, MetricsGiven, OptimizationRequested
 from stoker.session.intake import Accepted, checked_number
+from stoker.session.learner import Learner
 from stoker.session.lifecycle import Lifecycle
 from stoker.session.policies import PolicySnapshot
 from stoker.stats import EpisodeRecord, EvalReport, StatsTracker, check_record
@@ -80,8 +71,7 @@ class TrainingSession(Lifecycle):
         check_parts(agent, run)
         recording = recorders if isinstance(recorders, Recording) else Recording(recorders)
         stats = stats if stats is not None else StatsTracker()
-        super().__init__(agent, run, stats, config, recording)
-        self._evaluations = Evaluations(stats)
+        super().__init__(Learner(agent, config, stats, run, recording.statistics), recording)
 
     # Actors ---------------------------------------------------------------------------------------
 
@@ -103,17 +93,17 @@ class TrainingSession(Lifecycle):
         intake = self.intake
         intake.check_acting(observation, mode, actor_id)
         if mode is not ActMode.EXPLORE:
-            return (await self.engine.inference.ask(observation, mode))[0]
+            return (await self.engine.parts.inference.ask(observation, mode))[0]
         if actor_id in intake.acting:
             raise ActorConflict(actor_id, "act()")
         try:
             intake.acting.add(actor_id)
             if self._is_paced:
-                await self.engine.pacing.begin(actor_id)
-            decision = Decision(*await self.engine.inference.ask(observation, mode))
+                await self.engine.parts.pacing.begin(actor_id)
+            decision = Decision(*await self.engine.parts.inference.ask(observation, mode))
             intake.remember(actor_id, observation, decision)
         except BaseException:
-            self.engine.pacing.end(actor_id)
+            self.engine.parts.pacing.end(actor_id)
             raise
         finally:
             intake.acting.discard(actor_id)
@@ -135,28 +125,28 @@ class TrainingSession(Lifecycle):
             ActorConflict, SessionClosed, SessionFailed: As for ``act``.
         """
         self.require_open("act_many")
-        intake, engine = self.intake, self.engine
+        intake, parts = self.intake, self.engine.parts
         batch = intake.checked_acting(observations, actor_ids, mode)
         if not batch:
             await checkpoint()
             return []
         shown = [observation for _, observation in batch]
         if mode is not ActMode.EXPLORE:
-            return list((await engine.inference.ask_many(shown, mode))[0])
+            return list((await parts.inference.ask_many(shown, mode))[0])
         ids = {actor_id for actor_id, _ in batch}
         if taken := ids & intake.acting:
             raise ActorConflict(next(iter(taken)), "act()")
         try:
             intake.acting |= ids
             if self._is_paced:
-                await engine.pacing.begin_many(ids)
-            actions, extras, version = await engine.inference.ask_many(shown, mode)
+                await parts.pacing.begin_many(ids)
+            actions, extras, version = await parts.inference.ask_many(shown, mode)
             for i, (actor_id, observation) in enumerate(batch):
                 decision = Decision(actions[i], None if extras is None else extras[i], version)
                 intake.remember(actor_id, observation, decision)
         except BaseException:
             for actor_id in ids:
-                engine.pacing.end(actor_id)
+                parts.pacing.end(actor_id)
             raise
         finally:
             intake.acting -= ids
@@ -183,7 +173,7 @@ class TrainingSession(Lifecycle):
                 "actions, and a decision may stay open: use act, or no max_staleness"
             )
         self.intake.check_acting(observation, mode, actor_id)
-        return Decision(*await self.engine.inference.ask(observation, mode))
+        return Decision(*await self.engine.parts.inference.ask(observation, mode))
 
     async def observe(self, experience: Experience) -> None:
         """Accept one transition. Once this returns it will be consumed, in order, unless the process dies.
@@ -235,13 +225,13 @@ class TrainingSession(Lifecycle):
         self.require_open("observe_many")
         await self._accept(self.intake.admitted_all(experiences))
         if self._is_lockstep:
-            await self.engine.request(BarrierRequested)
+            await self.engine.parts.request("barrier")
 
     async def on_episode_start(self, actor_id: ActorId = 0, seed: int | None = None) -> None:
         """Begin an actor's episode and abandon an unfinished one; the journal keeps the reset's seed."""
         self.require_open("on_episode_start")
         seed = self.intake.begin_episode(actor_id, seed)
-        self.engine.pacing.end(actor_id)
+        self.engine.parts.pacing.end(actor_id)
         await self._queue.put(EpisodeStarted(actor_id, seed))
         self.intake.forget(actor_id)
 
@@ -279,7 +269,7 @@ class TrainingSession(Lifecycle):
     async def snapshot(self) -> PolicySnapshot:
         """Pin the policy as it is when everything accepted so far is consumed."""
         self.require_open("snapshot")
-        return await self.engine.request(SnapshotRequested)
+        return await self.engine.parts.request("snapshot")
 
     async def next_evaluation(self) -> PolicySnapshot | None:
         """Wait for the policy of the next multiple of ``eval_freq`` or ``eval_interval``.
@@ -291,7 +281,7 @@ class TrainingSession(Lifecycle):
             SessionClosed, SessionFailed: The session does not run, or was closed meanwhile.
         """
         self.require_open("next_evaluation")
-        return await self.engine.next_evaluation()
+        return await self.engine.evaluations.next_due()
 
     async def on_eval_episode(self, record: EpisodeRecord, snapshot: PolicySnapshot | None = None) -> None:
         """Log one evaluation episode: of the snapshot's policy, or else of the present one.
@@ -300,7 +290,7 @@ class TrainingSession(Lifecycle):
             InvalidExperience: A number in the record is not finite.
         """
         self.require_open("on_eval_episode")
-        await self._evaluations.add(self.engine, check_record(record), snapshot)
+        await self.engine.evaluations.add(check_record(record), snapshot)
 
     async def maybe_save_best(self, mean_reward: float, snapshot: PolicySnapshot | None = None) -> bool:
         """Keep the evaluated policy as ``best`` if its mean reward is strictly above the best so far, ever.
@@ -313,7 +303,7 @@ class TrainingSession(Lifecycle):
         """
         self.require_open("maybe_save_best")
         mean = checked_number("mean_reward", mean_reward)
-        return await self._evaluations.save_best(self.engine, mean, snapshot, self.snapshot)
+        return await self.engine.evaluations.save_best(mean, snapshot)
 
     def eval_report(self, n_episodes: int) -> EvalReport:
         """The stats over the last ``n_episodes`` evaluation episodes of this process, at most 1,000.
@@ -323,7 +313,7 @@ class TrainingSession(Lifecycle):
         Raises:
             ConfigError: ``n_episodes`` is below 1.
         """
-        return self._evaluations.report(n_episodes, self.total_steps)
+        return self.engine.evaluations.report(n_episodes)
 
     # Metrics --------------------------------------------------------------------------------------
 
@@ -374,7 +364,7 @@ class TrainingSession(Lifecycle):
         done = 0
         while done < n and not self.is_done:  # bit by bit: others come in between, and it can be cancelled
             some = min(_OPTS_AT_ONCE, n - done)
-            found = await self.engine.request(partial(OptimizationRequested, some))
+            found = await self.engine.parts.ask(partial(OptimizationRequested, some))
             done += found
             if found < some:
                 break
@@ -387,7 +377,7 @@ class TrainingSession(Lifecycle):
         flushed after that is on disk, but is not learned again. Call ``checkpoint`` to keep the training.
         """
         self.require_open("flush")
-        await self.engine.request(FlushRequested)
+        await self.engine.parts.request("flush")
 
     async def checkpoint(self) -> None:
         """Write a checkpoint of this point, whatever the period, and return when it is on disk.
@@ -397,7 +387,7 @@ class TrainingSession(Lifecycle):
         self.require_open("checkpoint")
         if self.run is None:
             raise ConfigError("checkpoint: this session has no run to write to; give TrainingSession a run")
-        await self.engine.request(CheckpointRequested)
+        await self.engine.parts.request("checkpoint")
 
     def stop(self) -> None:
         """Accept no more experiences, as if ``max_steps`` were reached: ``is_done`` becomes true."""
@@ -407,13 +397,13 @@ class TrainingSession(Lifecycle):
     async def barrier(self) -> None:
         """Return when everything accepted so far is consumed, and what was learned of it is published."""
         self.require_open("barrier")
-        await self.engine.request(BarrierRequested)
+        await self.engine.parts.request("barrier")
 
     async def _observe(self, experience: Experience) -> None:
         self.require_open("observe")
         await self._accept([self.intake.admitted(experience)])
         if self._is_lockstep:
-            await self.engine.request(BarrierRequested)
+            await self.engine.parts.request("barrier")
 
     async def _accept(self, batch: Sequence[Accepted]) -> None:
         """Put experiences that were checked into the queue."""
@@ -423,14 +413,14 @@ class TrainingSession(Lifecycle):
             for experience, remembered in batch:
                 actor_id = experience.actor_id
                 if not intake.reserve(actor_id):
-                    self.engine.pacing.end(actor_id)
+                    self.engine.parts.pacing.end(actor_id)
                     was_refused = True
                     continue
                 if not queue.offer(experience):
                     await self._wait_for_room(experience)
                 intake.settle(actor_id, remembered)
                 if self._is_paced:
-                    self.engine.pacing.end(actor_id)
+                    self.engine.parts.pacing.end(actor_id)
         except BaseException:
             intake.recount()
             raise

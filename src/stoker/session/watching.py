@@ -18,7 +18,6 @@ import anyio
 import msgspec
 
 from stoker.errors import Stalled
-from stoker.session.config import SessionConfig
 from stoker.session.learner import Learner
 from stoker.session.parts import Parts
 from stoker.types import ActorId
@@ -77,17 +76,14 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     waits: tuple[str, ...]
 
 
-def health_of(
-    parts: Parts, failure: tuple[str, BaseException] | None, *, is_over: bool, now: float
-) -> Health:
-    """Look at a session that was started.
+def health_of(parts: Parts, now: float) -> Health:
+    """Look at the parts of a session that was started.
 
     Args:
-        parts: its running parts.
-        failure: the part that failed and its error, if one did.
-        is_over: whether everything that was accepted has been written.
+        parts: the session's.
         now: in monotonic seconds.
     """
+    failure, is_over = parts.failure, parts.written.is_set()
     queue, writer_part = parts.queue, parts.writer
     since = parts.thread.since
     learner_s = None if since is None else now - since
@@ -156,7 +152,7 @@ def silent_actors(parts: Parts, now: float, at_least_s: float = _LEAST_S) -> tup
     """Actors in an episode that wait for nothing of the session, the longest silent first; at most 100."""
     learner = parts.learner
     # With lockstep those who take turns wait for each other.
-    in_turns = parts.supervised if learner.is_lockstep else frozenset[ActorId]()
+    in_turns = parts.supervised if parts.config.lockstep else frozenset[ActorId]()
     seen_at, waited_at = learner.actors.seen_at, parts.waited_at
     found = [
         (max(seen_at.get(actor_id, now), waited_at.get(actor_id, 0.0)), actor_id)
@@ -220,16 +216,13 @@ class Watch:
     """Looks at a session's parts every so often, from the event loop and at the event loop.
 
     Args:
-        parts: what it watches.
-        config: says how long may pass, and what is done then.
+        parts: what it watches; their config says how long may pass, and what is done then.
         fail: ends the session, given the stuck part and the error.
     """
 
-    def __init__(
-        self, parts: Parts, config: SessionConfig, fail: Callable[[str, BaseException], None]
-    ) -> None:
+    def __init__(self, parts: Parts, fail: Callable[[str, BaseException], None]) -> None:
         self._parts = parts
-        self._config = config
+        self._config = config = parts.config
         self._fail = fail
         self._stall_s, self._actor_s = config.stall_timeout_s, config.actor_timeout_s
         self._interval_s = max(0.01, min(5.0, self._stall_s / 10, self._actor_s / 10))

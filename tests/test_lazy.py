@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
-
-from stoker._lazy import lazy_exports
 
 TORCH_FREE = [
     "stoker.agents",
@@ -18,15 +18,24 @@ TORCH_FREE = [
 ]
 
 
+SOURCE = """
+from typing import TYPE_CHECKING
+from stoker._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from fractions import Fraction as Fraction, Missing as Missing
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)
+"""
+
+
 @pytest.fixture
-def package() -> types.ModuleType:
-    """An importable package that hands on ``Fraction``, and a name that its module lacks."""
-    module = types.ModuleType("lazy_package_of_this_test")
-    sys.modules[module.__name__] = module
-    table = {"fractions": "Fraction Missing"}
-    module.__getattr__, module.__dir__ = lazy_exports(module.__name__, table)
-    yield module
-    del sys.modules[module.__name__]
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """A package that exports ``Fraction``, and a name that its module lacks."""
+    (tmp_path / "lazy_package.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("lazy_package")
+    del sys.modules["lazy_package"]
 
 
 def test_a_name_is_imported_at_its_first_use_and_kept(package: types.ModuleType) -> None:
@@ -39,6 +48,7 @@ def test_a_name_is_imported_at_its_first_use_and_kept(package: types.ModuleType)
 
 def test_dir_lists_names_before_they_are_imported(package: types.ModuleType) -> None:
     assert {"Fraction", "Missing", "__name__"} <= set(dir(package))
+    assert package.__all__ == ["Fraction", "Missing"]
     assert "Fraction" not in vars(package)
 
 

@@ -8,217 +8,89 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.actors.episodes import FailureLimit
-    from stoker.actors.group import ActorGroup, run_actors
-    from stoker.actors.report import ActorReport, StepMetrics
-    from stoker.actors.vector import run_vector_actors
-    from stoker.agents.dqn.agent import DQN
-    from stoker.agents.dqn.config import DQNConfig
-    from stoker.agents.ppo.agent import PPO
-    from stoker.agents.ppo.config import PPOConfig
-    from stoker.agents.presets import preset, training_preset
+    from stoker.actors.episodes import FailureLimit as FailureLimit
+    from stoker.actors.group import ActorGroup as ActorGroup, run_actors as run_actors
+    from stoker.actors.report import ActorReport as ActorReport, StepMetrics as StepMetrics
+    from stoker.actors.vector import run_vector_actors as run_vector_actors
+    from stoker.agents.dqn.agent import DQN as DQN
+    from stoker.agents.dqn.config import DQNConfig as DQNConfig
+    from stoker.agents.ppo.agent import PPO as PPO
+    from stoker.agents.ppo.config import PPOConfig as PPOConfig
+    from stoker.agents.presets import preset as preset, training_preset as training_preset
     from stoker.agents.protocol import (
-        ChecksInput,
-        HasReplay,
-        LearningAgent,
-        Policy,
-        PortablePolicy,
-        RebuildsReplay,
+        ChecksInput as ChecksInput,
+        HasReplay as HasReplay,
+        LearningAgent as LearningAgent,
+        Policy as Policy,
+        PortablePolicy as PortablePolicy,
+        RebuildsReplay as RebuildsReplay,
     )
-    from stoker.envs.gym import make_gym
-    from stoker.envs.stacking import stack_frames
+    from stoker.envs.gym import make_gym as make_gym
+    from stoker.envs.stacking import stack_frames as stack_frames
     from stoker.errors import (
-        ActorConflict,
-        ActorFailed,
-        CheckpointCorrupt,
-        CheckpointNotFound,
-        ConfigError,
-        InvalidAgentState,
-        InvalidExperience,
-        JournalBroken,
-        MissingDependency,
-        RecorderFailed,
-        RunBroken,
-        RunDirectoryError,
-        RunLocked,
-        RunNotFound,
-        SessionClosed,
-        SessionError,
-        SessionFailed,
-        Stalled,
-        StokerError,
-        TrainingDiverged,
-        UnexpectedExit,
-        WriteFailed,
+        ActorConflict as ActorConflict,
+        ActorFailed as ActorFailed,
+        CheckpointCorrupt as CheckpointCorrupt,
+        CheckpointNotFound as CheckpointNotFound,
+        ConfigError as ConfigError,
+        InvalidAgentState as InvalidAgentState,
+        InvalidExperience as InvalidExperience,
+        JournalBroken as JournalBroken,
+        MissingDependency as MissingDependency,
+        RecorderFailed as RecorderFailed,
+        RunBroken as RunBroken,
+        RunDirectoryError as RunDirectoryError,
+        RunLocked as RunLocked,
+        RunNotFound as RunNotFound,
+        SessionClosed as SessionClosed,
+        SessionError as SessionError,
+        SessionFailed as SessionFailed,
+        Stalled as Stalled,
+        StokerError as StokerError,
+        TrainingDiverged as TrainingDiverged,
+        UnexpectedExit as UnexpectedExit,
+        WriteFailed as WriteFailed,
     )
-    from stoker.processing.steps import StepProcessor
-    from stoker.recorders.driving import Recording
-    from stoker.recorders.protocol import Recorder
-    from stoker.replay.prioritized import PrioritizedReplay
-    from stoker.replay.uniform import UniformReplay
-    from stoker.runs.forking import fork
-    from stoker.runs.listing import list_runs
-    from stoker.runs.metadata import RunMetadata
-    from stoker.runs.run import TrainingRun
-    from stoker.session.config import SessionConfig
-    from stoker.session.decisions import Decision
-    from stoker.session.metrics import StalenessReport
-    from stoker.session.policies import PolicySnapshot
-    from stoker.session.replaying import Replayed, replay_run
-    from stoker.session.signals import stop_on_signals
-    from stoker.session.sync import SyncTrainingSession
-    from stoker.session.training import TrainingSession
-    from stoker.session.watching import Health
-    from stoker.stats.records import EpisodeRecord, EvalReport
-    from stoker.stats.tracker import StatsTracker
-    from stoker.trainer.config import TrainConfig
-    from stoker.trainer.evaluating import evaluate
-    from stoker.trainer.evaluation import Evaluation
-    from stoker.trainer.evaluation_settings import EvaluationSettings, NoImprovement, StopAtReward
-    from stoker.trainer.evaluator import Evaluator
-    from stoker.trainer.result import TrainResult
-    from stoker.trainer.trainer import Trainer
-    from stoker.trainer.trainer_config import TrainerConfig
-    from stoker.trainer.training import train
-    from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
+    from stoker.processing.steps import StepProcessor as StepProcessor
+    from stoker.recorders.driving import Recording as Recording
+    from stoker.recorders.protocol import Recorder as Recorder
+    from stoker.replay.prioritized import PrioritizedReplay as PrioritizedReplay
+    from stoker.replay.uniform import UniformReplay as UniformReplay
+    from stoker.runs.forking import fork as fork
+    from stoker.runs.listing import list_runs as list_runs
+    from stoker.runs.metadata import RunMetadata as RunMetadata
+    from stoker.runs.run import TrainingRun as TrainingRun
+    from stoker.session.config import SessionConfig as SessionConfig
+    from stoker.session.decisions import Decision as Decision
+    from stoker.session.metrics import StalenessReport as StalenessReport
+    from stoker.session.policies import PolicySnapshot as PolicySnapshot
+    from stoker.session.replaying import Replayed as Replayed, replay_run as replay_run
+    from stoker.session.signals import stop_on_signals as stop_on_signals
+    from stoker.session.sync import SyncTrainingSession as SyncTrainingSession
+    from stoker.session.training import TrainingSession as TrainingSession
+    from stoker.session.watching import Health as Health
+    from stoker.stats.records import EpisodeRecord as EpisodeRecord, EvalReport as EvalReport
+    from stoker.stats.tracker import StatsTracker as StatsTracker
+    from stoker.trainer.config import TrainConfig as TrainConfig
+    from stoker.trainer.evaluating import evaluate as evaluate
+    from stoker.trainer.evaluation import Evaluation as Evaluation
+    from stoker.trainer.evaluation_settings import (
+        EvaluationSettings as EvaluationSettings,
+        NoImprovement as NoImprovement,
+        StopAtReward as StopAtReward,
+    )
+    from stoker.trainer.evaluator import Evaluator as Evaluator
+    from stoker.trainer.result import TrainResult as TrainResult
+    from stoker.trainer.trainer import Trainer as Trainer
+    from stoker.trainer.trainer_config import TrainerConfig as TrainerConfig
+    from stoker.trainer.training import train as train
+    from stoker.types import (
+        ActMode as ActMode,
+        ActorId as ActorId,
+        EpisodeStatus as EpisodeStatus,
+        Experience as Experience,
+    )
 else:
-    __getattr__, __dir__ = lazy_exports(
-        __name__,
-        {
-            "stoker.actors.episodes": "FailureLimit",
-            "stoker.actors.group": "ActorGroup run_actors",
-            "stoker.actors.report": "ActorReport StepMetrics",
-            "stoker.actors.vector": "run_vector_actors",
-            "stoker.agents.dqn.agent": "DQN",
-            "stoker.agents.dqn.config": "DQNConfig",
-            "stoker.agents.ppo.agent": "PPO",
-            "stoker.agents.ppo.config": "PPOConfig",
-            "stoker.agents.presets": "preset training_preset",
-            "stoker.agents.protocol": (
-                "ChecksInput HasReplay LearningAgent Policy PortablePolicy RebuildsReplay"
-            ),
-            "stoker.envs.gym": "make_gym",
-            "stoker.envs.stacking": "stack_frames",
-            "stoker.errors": (
-                "ActorConflict ActorFailed CheckpointCorrupt CheckpointNotFound ConfigError "
-                "InvalidAgentState InvalidExperience JournalBroken MissingDependency RecorderFailed "
-                "RunBroken RunDirectoryError RunLocked RunNotFound SessionClosed SessionError "
-                "SessionFailed Stalled StokerError TrainingDiverged UnexpectedExit WriteFailed"
-            ),
-            "stoker.processing.steps": "StepProcessor",
-            "stoker.recorders.driving": "Recording",
-            "stoker.recorders.protocol": "Recorder",
-            "stoker.replay.prioritized": "PrioritizedReplay",
-            "stoker.replay.uniform": "UniformReplay",
-            "stoker.runs.forking": "fork",
-            "stoker.runs.listing": "list_runs",
-            "stoker.runs.metadata": "RunMetadata",
-            "stoker.runs.run": "TrainingRun",
-            "stoker.session.config": "SessionConfig",
-            "stoker.session.decisions": "Decision",
-            "stoker.session.metrics": "StalenessReport",
-            "stoker.session.policies": "PolicySnapshot",
-            "stoker.session.replaying": "Replayed replay_run",
-            "stoker.session.signals": "stop_on_signals",
-            "stoker.session.sync": "SyncTrainingSession",
-            "stoker.session.training": "TrainingSession",
-            "stoker.session.watching": "Health",
-            "stoker.stats.records": "EpisodeRecord EvalReport",
-            "stoker.stats.tracker": "StatsTracker",
-            "stoker.trainer.config": "TrainConfig",
-            "stoker.trainer.evaluating": "evaluate",
-            "stoker.trainer.evaluation": "Evaluation",
-            "stoker.trainer.evaluation_settings": "EvaluationSettings NoImprovement StopAtReward",
-            "stoker.trainer.evaluator": "Evaluator",
-            "stoker.trainer.result": "TrainResult",
-            "stoker.trainer.trainer": "Trainer",
-            "stoker.trainer.trainer_config": "TrainerConfig",
-            "stoker.trainer.training": "train",
-            "stoker.types": "ActMode ActorId EpisodeStatus Experience",
-        },
-    )
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "DQN",
-    "PPO",
-    "ActMode",
-    "ActorConflict",
-    "ActorFailed",
-    "ActorGroup",
-    "ActorId",
-    "ActorReport",
-    "CheckpointCorrupt",
-    "CheckpointNotFound",
-    "ChecksInput",
-    "ConfigError",
-    "DQNConfig",
-    "Decision",
-    "EpisodeRecord",
-    "EpisodeStatus",
-    "EvalReport",
-    "Evaluation",
-    "EvaluationSettings",
-    "Evaluator",
-    "Experience",
-    "FailureLimit",
-    "HasReplay",
-    "Health",
-    "InvalidAgentState",
-    "InvalidExperience",
-    "JournalBroken",
-    "LearningAgent",
-    "MissingDependency",
-    "NoImprovement",
-    "PPOConfig",
-    "Policy",
-    "PolicySnapshot",
-    "PortablePolicy",
-    "PrioritizedReplay",
-    "RebuildsReplay",
-    "Recorder",
-    "RecorderFailed",
-    "Recording",
-    "Replayed",
-    "RunBroken",
-    "RunDirectoryError",
-    "RunLocked",
-    "RunMetadata",
-    "RunNotFound",
-    "SessionClosed",
-    "SessionConfig",
-    "SessionError",
-    "SessionFailed",
-    "StalenessReport",
-    "Stalled",
-    "StatsTracker",
-    "StepMetrics",
-    "StepProcessor",
-    "StokerError",
-    "StopAtReward",
-    "SyncTrainingSession",
-    "TrainConfig",
-    "TrainResult",
-    "Trainer",
-    "TrainerConfig",
-    "TrainingDiverged",
-    "TrainingRun",
-    "TrainingSession",
-    "UnexpectedExit",
-    "UniformReplay",
-    "WriteFailed",
-    "__version__",
-    "evaluate",
-    "fork",
-    "list_runs",
-    "make_gym",
-    "preset",
-    "replay_run",
-    "run_actors",
-    "run_vector_actors",
-    "stack_frames",
-    "stop_on_signals",
-    "train",
-    "training_preset",
-]

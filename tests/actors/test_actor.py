@@ -6,8 +6,7 @@ import random
 
 import anyio
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stoker import EpisodeStatus, Experience
 from stoker.actors.actor import RoundRobin

@@ -10,8 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stoker.actors.copies import Weights
 from stoker.actors.messages import (

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from stoker.agents import DQN, PPO, DQNConfig, LearningAgent, PPOConfig
 from stoker.testing.agent_driving import feed, load_state, state_of

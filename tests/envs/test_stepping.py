@@ -11,8 +11,7 @@ import anyio.to_thread
 import gymnasium
 import pytest
 from gymnasium.error import ClosedEnvironmentError
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stoker.envs import AutoEnv, AwaitedEnv, InlineEnv, ThreadedEnv, make_played, played
 from stoker.envs.kinds import SLOW_STEP_S, SLOW_STEPS, SLOW_WINDOW, SlowSteps

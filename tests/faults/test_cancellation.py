@@ -23,8 +23,7 @@ import anyio
 import numpy as np
 import pytest
 from anyio.lowlevel import checkpoint
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from stoker import TrainingRun, TrainingSession
 from stoker.testing import FakeAgent

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from stoker.agents.dqn.agent import DQN
 from stoker.agents.dqn.config import DQNConfig

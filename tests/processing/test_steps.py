@@ -7,8 +7,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stoker.errors import ConfigError
 from stoker.processing import NStepWindows, RewardScaler, StepProcessor

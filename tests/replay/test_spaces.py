@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.replay import ArraySpec, Batch, PrioritizedReplay, TransitionSpec, UniformReplay

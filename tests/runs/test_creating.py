@@ -11,8 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import launching
 from stoker import ConfigError, EpisodeRecord, EpisodeStatus, RunMetadata, TrainingRun, WriteFailed, list_runs

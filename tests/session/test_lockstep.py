@@ -11,8 +11,7 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from training_parts import bits, rows, unequal
 
 from stoker import (

@@ -10,8 +10,7 @@ import anyio
 import pytest
 import torch
 from anyio import to_thread
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from training_parts import bits, dqn, feed, restore_into, transition, unequal
 
 from stoker import (

@@ -16,8 +16,7 @@ import anyio
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from stoker import (
     ConfigError,

@@ -6,8 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stoker.errors import InvalidExperience
 from stoker.stats import EpisodeRecord, EvalReport, check_record, extra, length, total_reward

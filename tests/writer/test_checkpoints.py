@@ -17,8 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 import launching
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, WriteFailed

@@ -12,8 +12,7 @@ import anyio
 import msgspec
 import pytest
 from anyio.lowlevel import checkpoint
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stoker.errors import RunBroken, WriteFailed
 from stoker.writer import (

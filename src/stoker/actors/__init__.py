@@ -8,77 +8,34 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.actors.copies import OwnPolicy, PolicyFeed, Weights
+    from stoker.actors.copies import OwnPolicy as OwnPolicy, PolicyFeed as PolicyFeed, Weights as Weights
     from stoker.actors.episodes import (
-        EnvFactory,
-        EnvironmentFailed,
-        FailureCount,
-        FailureLimit,
-        opened_env,
-        play_episode,
+        EnvFactory as EnvFactory,
+        EnvironmentFailed as EnvironmentFailed,
+        FailureCount as FailureCount,
+        FailureLimit as FailureLimit,
+        opened_env as opened_env,
+        play_episode as play_episode,
     )
-    from stoker.actors.group import ActorGroup, run_actors
+    from stoker.actors.group import ActorGroup as ActorGroup, run_actors as run_actors
     from stoker.actors.messages import (
-        Mailbox,
-        WorkerCommand,
-        WorkerEvent,
-        WorkerExited,
-        WorkerMessage,
-        decode_command,
-        decode_message,
-        encode_message,
+        Mailbox as Mailbox,
+        WorkerCommand as WorkerCommand,
+        WorkerEvent as WorkerEvent,
+        WorkerExited as WorkerExited,
+        WorkerMessage as WorkerMessage,
+        decode_command as decode_command,
+        decode_message as decode_message,
+        encode_message as encode_message,
     )
-    from stoker.actors.places import Link, Place
-    from stoker.actors.report import ActorReport, Gate, OnStep, StepMetrics
-    from stoker.actors.vector import run_vector_actors
-    from stoker.actors.worker import Assignment, Worker
+    from stoker.actors.places import Link as Link, Place as Place
+    from stoker.actors.report import (
+        ActorReport as ActorReport,
+        Gate as Gate,
+        OnStep as OnStep,
+        StepMetrics as StepMetrics,
+    )
+    from stoker.actors.vector import run_vector_actors as run_vector_actors
+    from stoker.actors.worker import Assignment as Assignment, Worker as Worker
 else:
-    __getattr__, __dir__ = lazy_exports(
-        __name__,
-        {
-            "stoker.actors.copies": "OwnPolicy PolicyFeed Weights",
-            "stoker.actors.episodes": (
-                "EnvFactory EnvironmentFailed FailureCount FailureLimit opened_env play_episode"
-            ),
-            "stoker.actors.group": "ActorGroup run_actors",
-            "stoker.actors.messages": (
-                "Mailbox WorkerCommand WorkerEvent WorkerExited WorkerMessage "
-                "decode_command decode_message encode_message"
-            ),
-            "stoker.actors.places": "Link Place",
-            "stoker.actors.report": "ActorReport Gate OnStep StepMetrics",
-            "stoker.actors.vector": "run_vector_actors",
-            "stoker.actors.worker": "Assignment Worker",
-        },
-    )
-
-__all__ = [
-    "ActorGroup",
-    "ActorReport",
-    "Assignment",
-    "EnvFactory",
-    "EnvironmentFailed",
-    "FailureCount",
-    "FailureLimit",
-    "Gate",
-    "Link",
-    "Mailbox",
-    "OnStep",
-    "OwnPolicy",
-    "Place",
-    "PolicyFeed",
-    "StepMetrics",
-    "Weights",
-    "Worker",
-    "WorkerCommand",
-    "WorkerEvent",
-    "WorkerExited",
-    "WorkerMessage",
-    "decode_command",
-    "decode_message",
-    "encode_message",
-    "opened_env",
-    "play_episode",
-    "run_actors",
-    "run_vector_actors",
-]
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

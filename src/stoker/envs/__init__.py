@@ -1,28 +1,27 @@
 """What is played: one awaitable face over plain, slow and async environments, and how episodes are seeded."""
 
-from stoker.envs.affinity import CLOSE_GRACE_S
-from stoker.envs.gym import make_gym
-from stoker.envs.kinds import AutoEnv, AwaitedEnv, InlineEnv, ThreadedEnv
-from stoker.envs.protocol import AsyncEnv, PlayedEnv, ResetResult, Stepping, StepResult
-from stoker.envs.seeding import episode_seed
-from stoker.envs.stacking import stack_frames, stacked
-from stoker.envs.stepping import make_played, played
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "CLOSE_GRACE_S",
-    "AsyncEnv",
-    "AutoEnv",
-    "AwaitedEnv",
-    "InlineEnv",
-    "PlayedEnv",
-    "ResetResult",
-    "StepResult",
-    "Stepping",
-    "ThreadedEnv",
-    "episode_seed",
-    "make_gym",
-    "make_played",
-    "played",
-    "stack_frames",
-    "stacked",
-]
+from stoker._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from stoker.envs.affinity import CLOSE_GRACE_S as CLOSE_GRACE_S
+    from stoker.envs.gym import make_gym as make_gym
+    from stoker.envs.kinds import (
+        AutoEnv as AutoEnv,
+        AwaitedEnv as AwaitedEnv,
+        InlineEnv as InlineEnv,
+        ThreadedEnv as ThreadedEnv,
+    )
+    from stoker.envs.protocol import (
+        AsyncEnv as AsyncEnv,
+        PlayedEnv as PlayedEnv,
+        ResetResult as ResetResult,
+        Stepping as Stepping,
+        StepResult as StepResult,
+    )
+    from stoker.envs.seeding import episode_seed as episode_seed
+    from stoker.envs.stacking import stack_frames as stack_frames, stacked as stacked
+    from stoker.envs.stepping import make_played as make_played, played as played
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

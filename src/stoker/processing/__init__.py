@@ -3,9 +3,14 @@
 Per actor, so that interleaved actors never mix, and right at an episode's end for either reason.
 """
 
-from stoker.processing.moments import RunningMoments
-from stoker.processing.n_step import NStepWindows
-from stoker.processing.rewards import RewardScaler
-from stoker.processing.steps import StepProcessor
+from typing import TYPE_CHECKING
 
-__all__ = ["NStepWindows", "RewardScaler", "RunningMoments", "StepProcessor"]
+from stoker._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from stoker.processing.moments import RunningMoments as RunningMoments
+    from stoker.processing.n_step import NStepWindows as NStepWindows
+    from stoker.processing.rewards import RewardScaler as RewardScaler
+    from stoker.processing.steps import StepProcessor as StepProcessor
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

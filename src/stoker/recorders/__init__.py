@@ -8,58 +8,28 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.recorders.console import ConsoleRecorder
-    from stoker.recorders.driving import Recording
-    from stoker.recorders.jsonl import JsonlRecorder, row_of
-    from stoker.recorders.metrics import Metrics
-    from stoker.recorders.mlflow import MLflowRecorder
+    from stoker.recorders.console import ConsoleRecorder as ConsoleRecorder
+    from stoker.recorders.driving import Recording as Recording
+    from stoker.recorders.jsonl import JsonlRecorder as JsonlRecorder, row_of as row_of
+    from stoker.recorders.metrics import Metrics as Metrics
+    from stoker.recorders.mlflow import MLflowRecorder as MLflowRecorder
     from stoker.recorders.protocol import (
-        ArtifactRecorder,
-        Outcome,
-        Recorder,
-        RunContext,
-        flat_params,
+        ArtifactRecorder as ArtifactRecorder,
+        Outcome as Outcome,
+        Recorder as Recorder,
+        RunContext as RunContext,
+        flat_params as flat_params,
     )
-    from stoker.recorders.tensorboard import TensorBoardRecorder
-    from stoker.recorders.trackio import TrackioRecorder
-    from stoker.recorders.values import Histogram, Image, Record, Value, checked_record, row_value
-    from stoker.recorders.wandb import WandbRecorder
+    from stoker.recorders.tensorboard import TensorBoardRecorder as TensorBoardRecorder
+    from stoker.recorders.trackio import TrackioRecorder as TrackioRecorder
+    from stoker.recorders.values import (
+        Histogram as Histogram,
+        Image as Image,
+        Record as Record,
+        Value as Value,
+        checked_record as checked_record,
+        row_value as row_value,
+    )
+    from stoker.recorders.wandb import WandbRecorder as WandbRecorder
 else:
-    __getattr__, __dir__ = lazy_exports(
-        __name__,
-        {
-            "stoker.recorders.console": "ConsoleRecorder",
-            "stoker.recorders.driving": "Recording",
-            "stoker.recorders.jsonl": "JsonlRecorder row_of",
-            "stoker.recorders.metrics": "Metrics",
-            "stoker.recorders.mlflow": "MLflowRecorder",
-            "stoker.recorders.protocol": "ArtifactRecorder Outcome Recorder RunContext flat_params",
-            "stoker.recorders.tensorboard": "TensorBoardRecorder",
-            "stoker.recorders.trackio": "TrackioRecorder",
-            "stoker.recorders.values": "Histogram Image Record Value checked_record row_value",
-            "stoker.recorders.wandb": "WandbRecorder",
-        },
-    )
-
-__all__ = [
-    "ArtifactRecorder",
-    "ConsoleRecorder",
-    "Histogram",
-    "Image",
-    "JsonlRecorder",
-    "MLflowRecorder",
-    "Metrics",
-    "Outcome",
-    "Record",
-    "Recorder",
-    "Recording",
-    "RunContext",
-    "TensorBoardRecorder",
-    "TrackioRecorder",
-    "Value",
-    "WandbRecorder",
-    "checked_record",
-    "flat_params",
-    "row_of",
-    "row_value",
-]
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -1,9 +1,14 @@
 """Where transitions are remembered, and how batches are drawn from them."""
 
-from stoker.replay.batch import Batch, PrioritizedBatch
-from stoker.replay.nesting import ArraySpec
-from stoker.replay.prioritized import PrioritizedReplay
-from stoker.replay.transition import TransitionSpec
-from stoker.replay.uniform import UniformReplay
+from typing import TYPE_CHECKING
 
-__all__ = ["ArraySpec", "Batch", "PrioritizedBatch", "PrioritizedReplay", "TransitionSpec", "UniformReplay"]
+from stoker._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from stoker.replay.batch import Batch as Batch, PrioritizedBatch as PrioritizedBatch
+    from stoker.replay.nesting import ArraySpec as ArraySpec
+    from stoker.replay.prioritized import PrioritizedReplay as PrioritizedReplay
+    from stoker.replay.transition import TransitionSpec as TransitionSpec
+    from stoker.replay.uniform import UniformReplay as UniformReplay
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -14,7 +14,16 @@ import msgspec
 
 from stoker.types import ActorId, EpisodeStatus
 
-__all__ = ["Attempt", "EvalEpisodeRow", "RunMetadata", "TrainEpisodeRow", "counting", "effective", "now"]
+__all__ = [
+    "Attempt",
+    "EvalEpisodeRow",
+    "MetricsRow",
+    "RunMetadata",
+    "TrainEpisodeRow",
+    "counting",
+    "effective",
+    "now",
+]
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

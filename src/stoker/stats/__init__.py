@@ -1,25 +1,29 @@
 """Episode records, and statistics over them."""
 
-from stoker.stats.aggregators import Aggregator, Last, Max, Mean, Min, RollingMean, StatefulAggregator, Std
-from stoker.stats.records import EpisodeRecord, EvalReport, Source, check_record, extra, length, total_reward
-from stoker.stats.tracker import StatsTracker, WindowStats
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Aggregator",
-    "EpisodeRecord",
-    "EvalReport",
-    "Last",
-    "Max",
-    "Mean",
-    "Min",
-    "RollingMean",
-    "Source",
-    "StatefulAggregator",
-    "StatsTracker",
-    "Std",
-    "WindowStats",
-    "check_record",
-    "extra",
-    "length",
-    "total_reward",
-]
+from stoker._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from stoker.stats.aggregators import (
+        Aggregator as Aggregator,
+        Last as Last,
+        Max as Max,
+        Mean as Mean,
+        Min as Min,
+        RollingMean as RollingMean,
+        StatefulAggregator as StatefulAggregator,
+        Std as Std,
+    )
+    from stoker.stats.records import (
+        EpisodeRecord as EpisodeRecord,
+        EvalReport as EvalReport,
+        Source as Source,
+        check_record as check_record,
+        extra as extra,
+        length as length,
+        total_reward as total_reward,
+    )
+    from stoker.stats.tracker import StatsTracker as StatsTracker, WindowStats as WindowStats
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

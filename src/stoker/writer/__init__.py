@@ -1,35 +1,27 @@
 """The disk and the task that owns it: logs, replaced files, checkpoints."""
 
-from stoker.writer.activities import Activity
-from stoker.writer.checkpoints import load_checkpoint, publish_checkpoint, verify_checkpoint
-from stoker.writer.logs import AppendLog, Log
-from stoker.writer.rows import (
-    RowLog,
-    RowReader,
-    RowsReport,
-    check_rows,
-    cut_rows,
-    decode_rows,
-    encode_row_lines,
-)
-from stoker.writer.staging import StagingArea, stage
-from stoker.writer.task import Writer
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Activity",
-    "AppendLog",
-    "Log",
-    "RowLog",
-    "RowReader",
-    "RowsReport",
-    "StagingArea",
-    "Writer",
-    "check_rows",
-    "cut_rows",
-    "decode_rows",
-    "encode_row_lines",
-    "load_checkpoint",
-    "publish_checkpoint",
-    "stage",
-    "verify_checkpoint",
-]
+from stoker._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from stoker.writer.activities import Activity as Activity
+    from stoker.writer.checkpoints import (
+        load_checkpoint as load_checkpoint,
+        publish_checkpoint as publish_checkpoint,
+        verify_checkpoint as verify_checkpoint,
+    )
+    from stoker.writer.logs import AppendLog as AppendLog, Log as Log
+    from stoker.writer.rows import (
+        RowLog as RowLog,
+        RowReader as RowReader,
+        RowsReport as RowsReport,
+        check_rows as check_rows,
+        cut_rows as cut_rows,
+        decode_rows as decode_rows,
+        encode_row_lines as encode_row_lines,
+    )
+    from stoker.writer.staging import StagingArea as StagingArea, stage as stage
+    from stoker.writer.task import Writer as Writer
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces as gym_spaces
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stoker.agents.dqn.spaces import DQNSpaces

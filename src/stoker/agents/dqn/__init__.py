@@ -5,17 +5,8 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.agents.dqn.agent import DQN
-    from stoker.agents.dqn.config import DQNConfig
-    from stoker.agents.dqn.policy import DQNPolicy
+    from stoker.agents.dqn.agent import DQN as DQN
+    from stoker.agents.dqn.config import DQNConfig as DQNConfig
+    from stoker.agents.dqn.policy import DQNPolicy as DQNPolicy
 else:
-    __getattr__, __dir__ = lazy_exports(
-        __name__,
-        {
-            "stoker.agents.dqn.agent": "DQN",
-            "stoker.agents.dqn.config": "DQNConfig",
-            "stoker.agents.dqn.policy": "DQNPolicy",
-        },
-    )
-
-__all__ = ["DQN", "DQNConfig", "DQNPolicy"]
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -5,17 +5,8 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.agents.ppo.agent import PPO
-    from stoker.agents.ppo.config import PPOConfig
-    from stoker.agents.ppo.policy import PPOPolicy
+    from stoker.agents.ppo.agent import PPO as PPO
+    from stoker.agents.ppo.config import PPOConfig as PPOConfig
+    from stoker.agents.ppo.policy import PPOPolicy as PPOPolicy
 else:
-    __getattr__, __dir__ = lazy_exports(
-        __name__,
-        {
-            "stoker.agents.ppo.agent": "PPO",
-            "stoker.agents.ppo.config": "PPOConfig",
-            "stoker.agents.ppo.policy": "PPOPolicy",
-        },
-    )
-
-__all__ = ["PPO", "PPOConfig", "PPOPolicy"]
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

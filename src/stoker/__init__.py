@@ -52,8 +52,8 @@ if TYPE_CHECKING:
         WriteFailed as WriteFailed,
     )
     from stoker.processing.steps import StepProcessor as StepProcessor
-    from stoker.recorders.driving import Recording as Recording
     from stoker.recorders.protocol import Recorder as Recorder
+    from stoker.recorders.recording import Recording as Recording
     from stoker.replay.prioritized import PrioritizedReplay as PrioritizedReplay
     from stoker.replay.uniform import UniformReplay as UniformReplay
     from stoker.runs.forking import fork as fork

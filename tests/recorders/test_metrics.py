@@ -136,7 +136,7 @@ def test_a_name_keeps_its_kind_over_flushes() -> None:
 def test_a_statistic_that_would_hide_a_name_is_refused() -> None:
     metrics = Metrics(statistics=("max",))
     metrics.store({"loss_max": 1.0})
-    with pytest.raises(ConfigError, match="'loss_max' is the name of a statistic of 'loss'"):
+    with pytest.raises(ConfigError, match="'loss_max' was a scalar before and is a statistic of 'loss' now"):
         metrics.store({"loss": 1.0})
 
 

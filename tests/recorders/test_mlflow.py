@@ -69,7 +69,7 @@ class Server:
     def start(self) -> None:
         """Return when it answers."""
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
-        command += ["--backend-store-uri", f"sqlite:///{self._directory / 'store.db'}", "--workers", "1"]
+        command += ["--backend-store-uri", f"sqlite:///{self._directory / 'mlflow.db'}", "--workers", "1"]
         command += ["--artifacts-destination", str(self._directory / "artifacts")]
         self._process = process = subprocess.Popen(
             command,
@@ -103,17 +103,17 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    found = Server(tmp_path_factory.mktemp("mlflow"))
-    found.start()
-    yield found
-    found.kill()
-
-
-@pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of one SQLite store: making its tables takes seconds."""
     return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def server(store: Path) -> Iterator[Server]:
+    found = Server(store)
+    found.start()
+    yield found
+    found.kill()
 
 
 class Told(MLflowRecorder):
@@ -160,18 +160,13 @@ def metric(uri: str, run: Any, key: str) -> list[tuple[int, float]]:
 
 @pytest.mark.anyio
 @asyncio_only
-@pytest.mark.parametrize("where", ["sqlite", "server"])
-async def test_every_sink_agrees_with_the_rows(
-    request: pytest.FixtureRequest, where: str, context: RunContext, store: Path
-) -> None:
-    name = f"agree-{where}"
-    context = msgspec.structs.replace(context, name=name, directory=store)
-    uri = request.getfixturevalue("server").uri if where == "server" else uri_of(store)
+async def test_every_sink_agrees_with_the_rows(server: Server, context: RunContext, tmp_path: Path) -> None:
+    context = msgspec.structs.replace(context, name="agree")
     rows: list[dict[str, Any]] = []
     generator = np.random.default_rng(0)
     recorders = [
-        MLflowRecorder(uri if where == "server" else None),
-        TensorBoardRecorder(store / name),
+        MLflowRecorder(server.uri),
+        TensorBoardRecorder(tmp_path / "events"),
         JsonlRecorder(rows.append),
     ]
     recording = Recording(recorders, on_error="fail", timeout_s=100, statistics=("min", "max"))
@@ -181,18 +176,18 @@ async def test_every_sink_agrees_with_the_rows(
                 recording.store({"train/loss": loss, "rollout/ep_rew_mean": float(step)})
             recording.store({"n": step})
             recording.flush(step)
-        artifact = store / "weights.pt"
+        artifact = tmp_path / "weights.pt"
         artifact.write_bytes(b"weights")
         recording.put_artifact(artifact, "checkpoints")
-    run = only_run(uri, name)
-    events = EventAccumulator(str(store / name), size_guidance={"scalars": 0}).Reload()
+    run = only_run(server.uri, "agree")
+    events = EventAccumulator(str(tmp_path / "events"), size_guidance={"scalars": 0}).Reload()
     names = {"train/loss", "rollout/ep_rew_mean", "n"}
     names = {f"{key}{end}" for key in names for end in ("", "_min", "_max")}
     assert {*rows[0]["metrics"]} == {*run.data.metrics} == {*events.Tags()["scalars"]} == names
     for key in names:
         expected = [(row["total_steps"], row["metrics"][key]) for row in rows]
         assert len(expected) == 12
-        assert metric(uri, run, key) == expected
+        assert metric(server.uri, run, key) == expected
         assert [(event.step, event.value) for event in events.Scalars(key)] == [
             (step, np.float32(value)) for step, value in expected
         ]
@@ -200,7 +195,7 @@ async def test_every_sink_agrees_with_the_rows(
     assert run.info.status == "FINISHED"
     assert run.data.tags["team"] == "blue"
     assert run.data.tags["stoker.run_id"] == "20260102_030405"
-    found = await to_thread.run_sync(client_of(uri).list_artifacts, run.info.run_id, "checkpoints")
+    found = await to_thread.run_sync(client_of(server.uri).list_artifacts, run.info.run_id, "checkpoints")
     assert [(item.path, item.file_size) for item in found] == [("checkpoints/weights.pt", 7)]
 
 
@@ -224,7 +219,7 @@ async def test_a_server_that_is_killed_gets_everything_when_it_is_back(
         told = [record.getMessage() for record in caplog.records if record.name == "stoker.recorders"]
         assert len(told) == 1
         assert told[0].startswith("the recorder 'mlflow' failed in flushing: MlflowException: ")
-        assert told[0].endswith("the run goes on, and the next record is tried")
+        assert told[0].endswith("the run continues, and the next record is tried")
         await to_thread.run_sync(server.start)
         recording.put(4, {"a": 4.0})
         await reached(recorder.sent)
@@ -430,32 +425,10 @@ def test_settings_that_cannot_be_used_are_refused() -> None:
 def test_the_environment_says_where_unless_told_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'ours.db'}")
-    recorder = MLflowRecorder()
-    recorder.open(RunContext(name="named", directory=tmp_path))
-    recorder.close("finished")
-    assert (tmp_path / "ours.db").exists()
-    assert not (tmp_path / "mlflow.db").exists()
-
-
-@pytest.mark.anyio
-@asyncio_only
-@pytest.mark.parametrize("uri", ["sqlite:///mine.db", None], ids=["given", "the run's"])
-async def test_a_relative_store_stays_where_it_was_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uri: str | None
-) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    elsewhere = tmp_path / "elsewhere"
-    (tmp_path / "run").mkdir()
-    elsewhere.mkdir()
-    monkeypatch.chdir(tmp_path)
-    context = RunContext(name="moved", directory=Path("run"))
-    recording = Recording([MLflowRecorder(uri)], on_error="fail", timeout_s=100)
-    os.chdir(elsewhere)
-    async with recording.opened(context):
-        recording.put(1, {"a": 1.0})
-    there = tmp_path / "mine.db" if uri else tmp_path / "run" / "mlflow.db"
-    assert metric(f"sqlite:///{there}", only_run(f"sqlite:///{there}", "moved"), "a") == [(1, 1.0)]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    context = RunContext(name="named", directory=tmp_path)
+    assert MLflowRecorder()._where(context) == ("http://127.0.0.1:5000", None)
+    assert MLflowRecorder("http://127.0.0.1:6000")._where(context) == ("http://127.0.0.1:6000", None)
 
 
 @pytest.mark.parametrize(
@@ -463,11 +436,19 @@ async def test_a_relative_store_stays_where_it_was_named(
     [
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
         ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
+        ("sqlite:///mine.db", "sqlite:///{here}/mine.db"),
         ("databricks", "databricks"),
         ("mlruns", "{here}/mlruns"),
         ("file:mlruns", "file:{here}/mlruns"),
+        (None, "sqlite:///{here}/run/mlflow.db"),
     ],
 )
-def test_an_address_is_absolute_or_kept(given: str, kept: str, tmp_path: Path) -> None:
-    where = MLflowRecorder(given)._where(RunContext(name="x", directory=tmp_path))
-    assert where == (kept.format(here=Path.cwd()), None)
+def test_a_relative_store_stays_where_it_was_named(
+    given: str | None, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    recorder, context = MLflowRecorder(given), RunContext(name="moved", directory=Path("run"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert recorder._where(context)[0] == kept.format(here=tmp_path)

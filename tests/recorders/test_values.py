@@ -112,7 +112,7 @@ def test_other_names_are_refused_with_their_value(key: Any) -> None:
 
 
 def test_a_record_is_a_mapping() -> None:
-    with pytest.raises(ConfigError, match="no record"):
+    with pytest.raises(ConfigError, match="not a record"):
         checked_record([("a", 1)])  # type: ignore[arg-type]
 
 

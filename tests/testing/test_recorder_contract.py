@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stoker.recorders.jsonl import JsonlRecorder
+from stoker.recorders import JsonlRecorder
 from stoker.testing import Check, ContractViolation, check_recorder, recorder_contract, run_checks
 
 pytestmark = pytest.mark.filterwarnings("error")

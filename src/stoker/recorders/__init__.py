@@ -1,6 +1,6 @@
-"""Where the numbers of a training go besides the run directory: records, and the sinks that take them.
+"""Recorders: destinations for the metrics of a training besides the run directory.
 
-Names are imported at their first use; what a sink needs is imported when it opens.
+Names are imported at their first use, and a recorder's package when the recorder opens.
 """
 
 from typing import TYPE_CHECKING
@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.recorders.console import ConsoleRecorder as ConsoleRecorder
-    from stoker.recorders.driving import Recording as Recording
-    from stoker.recorders.jsonl import JsonlRecorder as JsonlRecorder, row_of as row_of
     from stoker.recorders.metrics import Metrics as Metrics
     from stoker.recorders.mlflow import MLflowRecorder as MLflowRecorder
     from stoker.recorders.protocol import (
@@ -20,8 +17,13 @@ if TYPE_CHECKING:
         RunContext as RunContext,
         flat_params as flat_params,
     )
+    from stoker.recorders.recording import Recording as Recording
     from stoker.recorders.tensorboard import TensorBoardRecorder as TensorBoardRecorder
-    from stoker.recorders.trackio import TrackioRecorder as TrackioRecorder
+    from stoker.recorders.text import (
+        ConsoleRecorder as ConsoleRecorder,
+        JsonlRecorder as JsonlRecorder,
+        row_of as row_of,
+    )
     from stoker.recorders.values import (
         Histogram as Histogram,
         Image as Image,
@@ -30,6 +32,6 @@ if TYPE_CHECKING:
         checked_record as checked_record,
         row_value as row_value,
     )
-    from stoker.recorders.wandb import WandbRecorder as WandbRecorder
+    from stoker.recorders.wandb import TrackioRecorder as TrackioRecorder, WandbRecorder as WandbRecorder
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

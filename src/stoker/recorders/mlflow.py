@@ -1,8 +1,8 @@
-"""Records as a run of MLflow: params, tags, metrics, artifacts and how it ended.
+"""Records as a run of MLflow: params, tags, metrics, artifacts and the outcome.
 
-MLflow's own calls send one request per metric and wait for minutes for a server that is away. Here the
-values of a record travel together, requests give up after seconds, and what could not be sent is kept, up
-to a bound, and sent when the server is back.
+MLflow's own calls send one request per metric and wait minutes for an unreachable server. Here the values of
+a record travel together, requests time out after seconds, and what could not be sent is kept, up to a bound,
+until the server is back.
 """
 
 from __future__ import annotations
@@ -14,45 +14,42 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from stoker.errors import ConfigError
-from stoker.recorders.optional import imported, require
-from stoker.recorders.protocol import Outcome, RunContext
+from stoker.recorders.protocol import BaseRecorder, Outcome, RunContext, imported
 from stoker.recorders.values import Record, row_value
 
 __all__ = ["MLflowRecorder", "request_timeouts"]
 
 logger = logging.getLogger("stoker.recorders")
-T = TypeVar("T")
 
-_VALUES_AT_ONCE = 1000  # MLflow takes no more in one request, of all kinds together
-_PARAMS_AT_ONCE = 100  # nor of params, nor of tags
-_NO_KEY = re.compile(r"[^\w./ -]")
+_VALUES_AT_ONCE = 1000  # MLflow's limit of one request, for metrics, params and tags together
+_PARAMS_AT_ONCE = 100  # its limit for params, and for tags
+_NOT_IN_KEY = re.compile(r"[^\w./ -]")
 _LONGEST_KEY = 250
-_LONGEST_PARAM = 500  # of MLflow 1 and 2; later ones take more
+_LONGEST_PARAM = 500  # the limit of MLflow 1 and 2
 _LONGEST_TAG = 5000
 _SEND_S = 10.0
-"""Sending what was kept goes on this long, then others get a turn; well below what one call may take."""
+"""Time for sending what was kept before ``flush`` returns; well below the time limit of one call."""
 
 _STATUS: Mapping[Outcome, str] = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 _HOPELESS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
-"""What MLflow says of a request that it will never take."""
-
+"""MLflow's error codes for a request that will never succeed."""
 
 _REQUEST_SETTINGS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
 
 class _RequestTimeouts:
-    """How long MLflow waits for a server that is away, while a recorder is open.
+    """Short time-outs for MLflow's requests while a recorder is open.
 
-    MLflow reads that from environment variables alone, at each request; by default it tries seven times, for
-    two minutes each. From the first ``begin`` to the last ``end`` they say seconds. What the user has set
-    stays.
+    By default MLflow tries seven times, for two minutes each. It reads other values only from environment
+    variables, at each request: they are set from the first ``begin`` to the last ``end``, unless the user has
+    set them.
     """
 
     def __init__(self) -> None:
@@ -61,7 +58,7 @@ class _RequestTimeouts:
         self._ours: set[str] = set()
 
     def begin(self) -> None:
-        """From now on MLflow's requests give up after seconds."""
+        """Let MLflow's requests time out after seconds from now on."""
         with self._lock:
             self._n_begun += 1
             for name in _REQUEST_SETTINGS.keys() - os.environ.keys():
@@ -69,7 +66,7 @@ class _RequestTimeouts:
                 self._ours.add(name)
 
     def end(self) -> None:
-        """Once as often as ``begin``: MLflow's requests are as they were."""
+        """Undo one ``begin``; the last restores the environment."""
         with self._lock:
             self._n_begun -= 1
             if self._n_begun == 0:
@@ -79,32 +76,32 @@ class _RequestTimeouts:
 
 
 request_timeouts: Final = _RequestTimeouts()
-"""One for the process, as its environment is."""
+"""One for the process, like its environment."""
 
 
-class MLflowRecorder:
-    """One MLflow run per stoker run: found again by its tags, a resumed training goes on in it.
+class MLflowRecorder(BaseRecorder):
+    """One MLflow run per stoker run, which its tags identify, so that a resumed training continues in it.
 
-    Numbers are metrics, also NaN and infinity (which MLflow keeps as the largest float). Texts and times
-    are tags, of which the last counts. Arrays, images and histograms have no place in MLflow's metrics and
-    are left out, with one warning per name. MLflow deletes no metrics: what an earlier attempt recorded
-    beyond the point where a resumed run goes on stays, and the tag ``stoker.resumed_at`` says where that is.
+    Numbers are metrics, also NaN and infinity (the largest float in MLflow). Texts and times are tags, of
+    which the last counts. Arrays, images and histograms do not fit into MLflow's metrics and are left out,
+    with one log message per name. MLflow deletes no metrics: those of an earlier attempt beyond a resume
+    stay, and the tag ``stoker.resumed_at`` holds the step of the resume.
 
     Args:
-        tracking_uri: the server or store; None: what ``MLFLOW_TRACKING_URI`` says, else a SQLite store in the
+        tracking_uri: the server or store; None: ``MLFLOW_TRACKING_URI``, or without it a SQLite store in the
             run's directory, ``mlflow.db``, with artifacts in ``mlartifacts`` beside it.
-        experiment: its name; None: the run's name.
-        run_name: what MLflow shows; None: version and id of the run.
+        experiment: the experiment's name; None: the run's name.
+        run_name: the run's name in MLflow; None: version and id of the run.
         tags: further tags.
-        most_kept: how many values are kept while they cannot be sent; of more, the oldest are left out,
-            and that is logged.
+        most_kept: the number of values kept while they cannot be sent; beyond it the oldest are left out,
+            with a warning.
 
     Raises:
         MissingDependency: mlflow is not installed.
         ConfigError: ``most_kept`` is no count.
     """
 
-    name = "mlflow"
+    name = package = "mlflow"
 
     def __init__(
         self,
@@ -115,7 +112,7 @@ class MLflowRecorder:
         tags: Mapping[str, str] | None = None,
         most_kept: int = 100_000,
     ) -> None:
-        require("mlflow", "mlflow")
+        super().__init__()
         if most_kept < 1:
             raise ConfigError(f"most_kept={most_kept!r}: give an int of at least 1")
         self._tracking_uri = None if tracking_uri is None else _absolute_uri(tracking_uri)
@@ -129,23 +126,23 @@ class MLflowRecorder:
         self._unsent_tags: dict[str, str] = {}
         self._n_lost = 0
         self._is_away = False
-        self._told: set[str] = set()
+        self._left_out: set[str] = set()
 
     @property
     def run_id(self) -> str:
-        """MLflow's id of the run; "" before it is open."""
+        """MLflow's id of the run; "" before ``open``."""
         return self._run_id
 
     @property
     def n_unsent(self) -> int:
-        """How many values are kept for a server that is away."""
+        """The number of values kept for an unreachable server."""
         return len(self._unsent)
 
     def open(self, context: RunContext) -> None:
         """Find or make the experiment and the run, and hand in params and tags.
 
         Raises:
-            ConfigError: Neither this recorder nor the run says where to.
+            ConfigError: Neither this recorder nor the run names a place.
         """
         uri, artifacts = self._where(context)
         request_timeouts.begin()
@@ -166,7 +163,7 @@ class MLflowRecorder:
             self._unsent_tags["stoker.resumed_at"] = f"{before},{context.total_steps}".lstrip(",")
 
     def write(self, step: int, record: Record) -> None:
-        """Take the values; they are sent when there is a request full of them, or with ``flush``."""
+        """Take the values; they are sent when they fill a request, or with ``flush``."""
         now_ms = int(time.time() * 1000)
         for key, value in record.items():
             if isinstance(value, (bool, int, float)):
@@ -175,14 +172,14 @@ class MLflowRecorder:
                 self._unsent.append(self._entities.Metric(key, float(value), now_ms, step))
             elif isinstance(value, (str, datetime)):
                 self._unsent_tags[key] = str(row_value(value))[:_LONGEST_TAG]
-            elif key not in self._told:
-                self._told.add(key)
+            elif key not in self._left_out:
+                self._left_out.add(key)
                 logger.info("%s is %r, which MLflow's metrics cannot hold: it is left out there", key, value)
         if len(self._unsent) >= _VALUES_AT_ONCE and not self._is_away:
             self._send()
 
     def flush(self) -> None:
-        """Send what there is; what could not be sent is kept for the next time."""
+        """Send what there is; what could not be sent is kept for the next call."""
         self._send()
 
     def add_artifact(self, path: Path, folder: str) -> None:
@@ -190,7 +187,7 @@ class MLflowRecorder:
         self._client.log_artifact(self._run_id, str(path), folder or None)
 
     def close(self, status: Outcome) -> None:
-        """Send what there is, and say how the run ended."""
+        """Send what there is, and set the run's status."""
         try:
             try:
                 self._send()
@@ -204,14 +201,12 @@ class MLflowRecorder:
     # Opening --------------------------------------------------------------------------------------
 
     def _where(self, context: RunContext) -> tuple[str, str | None]:
-        """The store, and where its artifacts go if that is ours to say."""
+        """The store, and the place of its artifacts if the store is the run's."""
         if self._tracking_uri is not None:
             return self._tracking_uri, None
         if (given := os.environ.get("MLFLOW_TRACKING_URI")) is not None:
             return _absolute_uri(given), None
-        if context.directory is None:
-            raise ConfigError("the run has no directory: use MLflowRecorder(tracking_uri=...)")
-        directory = context.directory
+        directory = context.need_directory("MLflowRecorder(tracking_uri=...)")
         return f"sqlite:///{directory / 'mlflow.db'}", (directory / "mlartifacts").as_uri()
 
     def _experiment_id(self, name: str, artifacts: str | None) -> str:
@@ -222,7 +217,7 @@ class MLflowRecorder:
             except imported("mlflow.exceptions").MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-                found = self._client.get_experiment_by_name(name)  # somebody else was quicker
+                found = self._client.get_experiment_by_name(name)  # another process was quicker
         if found.lifecycle_stage != "active":
             raise ConfigError(
                 f"the MLflow experiment {name!r} has been deleted: restore it, or give another experiment="
@@ -230,7 +225,7 @@ class MLflowRecorder:
         return found.experiment_id
 
     def _find_run(self, experiment_id: str, context: RunContext) -> Any:
-        """The MLflow run that this one has been recorded in before; None: there is none."""
+        """The MLflow run of an earlier attempt; None: there is none."""
         if not context.run_id or "'" in context.run_id:
             return None
         runs = self._client.search_runs(
@@ -254,9 +249,9 @@ class MLflowRecorder:
         return self._client.create_run(experiment_id, tags=tags, run_name=name)
 
     def _send_params(self, run: Any, params: Mapping[str, Any]) -> None:
-        """Hand in the params that MLflow does not have yet; it keeps the first value of each."""
+        """Hand in the params that MLflow lacks; it keeps the first value of each."""
         there: Mapping[str, str] = run.data.params
-        fresh: dict[str, str] = {}
+        fresh: list[Any] = []
         for name, value in params.items():
             key = _param_key(name)
             text = str(value)
@@ -266,15 +261,14 @@ class MLflowRecorder:
                     "the param %r was %r and is %r now: MLflow keeps the first", key, there[key], text
                 )
             elif key not in there:
-                fresh[key] = text
-        entries = [self._entities.Param(key, text) for key, text in fresh.items()]
-        for some in _in_pieces(entries, _PARAMS_AT_ONCE):
-            self._client.log_batch(run.info.run_id, params=some)
+                fresh.append(self._entities.Param(key, text))
+        for start in range(0, len(fresh), _PARAMS_AT_ONCE):
+            self._client.log_batch(run.info.run_id, params=fresh[start : start + _PARAMS_AT_ONCE])
 
     # Sending --------------------------------------------------------------------------------------
 
     def _send(self) -> None:
-        """Send values and tags, the oldest first, until there are none left or it is time for others."""
+        """Send values and tags, the oldest first, until none is left or ``_SEND_S`` is over."""
         until = time.monotonic() + _SEND_S
         self._is_away = True
         while (self._unsent or self._unsent_tags) and time.monotonic() < until:
@@ -304,7 +298,7 @@ class MLflowRecorder:
 
 
 def _absolute_uri(uri: str) -> str:
-    """The store's address, of which a relative path would follow the working directory."""
+    """The store's address with an absolute path, which does not depend on the working directory."""
     for scheme in ("sqlite:///", "file:"):
         place = uri.removeprefix(scheme)
         if place != uri:
@@ -315,11 +309,6 @@ def _absolute_uri(uri: str) -> str:
 
 
 def _param_key(name: str) -> str:
-    """The name as MLflow takes it."""
-    key = posixpath.normpath(_NO_KEY.sub("_", name)).lstrip("/.")
+    """The name as MLflow accepts it."""
+    key = posixpath.normpath(_NOT_IN_KEY.sub("_", name)).lstrip("/.")
     return key[:_LONGEST_KEY] or "_"
-
-
-def _in_pieces(items: list[T], size: int) -> Iterator[list[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -1,45 +1,48 @@
-"""The recorder protocol, and the description of the run that recorders get.
+"""The recorder protocol, a base for recorders, and the description of the run that recorders get.
 
-    recorder.open(context)                  once, or again after it has failed
+    recorder.open(context)                  once, or again after it failed
     recorder.write(step, record)            per record, in order
-    recorder.flush()                        whenever there is nothing more to write for now
+    recorder.flush()                        when there is nothing more to write for now
     recorder.close("finished")              once
 
-All calls block, and all come from one thread of the recorder's own: a slow disk or network holds up nobody
-else. A recorder raises its errors; ``Recording`` decides what happens then.
+All calls block, and each recorder has a thread for them: a slow disk or network delays nothing else. A
+recorder raises its errors; ``Recording`` decides what happens then.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 from uuid import uuid4
 
 import msgspec
 
+from stoker.errors import ConfigError, MissingDependency
 from stoker.recorders.values import Record
 
-__all__ = ["ArtifactRecorder", "Outcome", "Recorder", "RunContext", "flat_params"]
+__all__ = ["ArtifactRecorder", "BaseRecorder", "Outcome", "Recorder", "RunContext", "flat_params", "imported"]
 
 Outcome = Literal["finished", "failed", "stopped"]
-"""How a run ended: as planned, of an error, or because somebody wished it."""
+"""How a run ended: as planned, with an error, or early by request."""
 
 
 class RunContext(msgspec.Struct, frozen=True, kw_only=True):
-    """Which run it is that will be recorded.
+    """The run to record.
 
     Attributes:
-        name: the run's name; experiments and projects are called so.
-        version: its version.
-        run_id: tells this run from others of its name; a resumed run has it again. "": one of its own.
-        directory: the run's directory, where sinks without a place of their own keep theirs; None: there is
-            none.
-        params: the settings it was started with, by name.
-        tags: further things to find it by.
-        resumed: whether it goes on from an earlier attempt.
-        total_steps: environment steps at the beginning; of a resumed run, where it goes on. What an earlier
-            attempt recorded beyond that is of an abandoned future.
+        name: the run's name; experiments and projects are named after it.
+        version: the run's version.
+        run_id: distinguishes this run from others of its name; a resumed run has the same. "": none.
+        directory: the run's directory, the default place of recorders; None: the run has none.
+        params: the settings of the run, by name.
+        tags: further labels, for searching.
+        resumed: whether the run continues an earlier attempt.
+        total_steps: environment steps at the beginning, of a resumed run at the resume. Records of an earlier
+            attempt beyond that belong to a future that was abandoned.
     """
 
     name: str
@@ -57,39 +60,50 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
         if self.directory is not None:  # recorders open late, and perhaps again
             msgspec.structs.force_setattr(self, "directory", self.directory.absolute())
 
+    def need_directory(self, way_out: str) -> Path:
+        """The run's directory.
 
+        Raises:
+            ConfigError: The run has none; the message names the way out.
+        """
+        if self.directory is None:
+            raise ConfigError(f"the run has no directory: use {way_out}")
+        return self.directory
+
+
+@runtime_checkable
 class Recorder(Protocol):
-    """A sink of records.
+    """A destination of records.
 
     Attributes:
-        name: what messages call it.
+        name: its name in messages.
     """
 
     name: str
 
     def open(self, context: RunContext) -> None:
-        """Get ready. Called again before the next record, should it have raised.
+        """Get ready. Called again before the next record if it raised.
 
         Raises:
-            ConfigError, MissingDependency: It will never open like this; nothing is begun then.
+            ConfigError, MissingDependency: It will never open like this, and another attempt is useless.
         """
         ...
 
     def write(self, step: int, record: Record) -> None:
-        """Take a record. One that raises is not handed in again.
+        """Take a record, which is not handed in again if this raises.
 
         Args:
             step: environment steps.
-            record: as ``checked_record`` returns it; its arrays are not to be changed.
+            record: as ``checked_record`` returns it; its arrays must not be changed.
         """
         ...
 
     def flush(self) -> None:
-        """Let others see what was written."""
+        """Make what was written visible to readers."""
         ...
 
     def close(self, status: Outcome) -> None:
-        """Finish what was written and say how the run ended; nothing is called afterwards."""
+        """Finish what was written and note how the run ended; the last call."""
         ...
 
 
@@ -107,10 +121,52 @@ class ArtifactRecorder(Protocol):
         ...
 
 
+class BaseRecorder:
+    """Base of recorders: methods that do nothing, and a package that is imported late.
+
+    A missing package is an error where the recorder is made. It is imported when the recorder opens, in the
+    recorder's thread, because some packages take seconds.
+
+    Attributes:
+        name: its name in messages, also that of stoker's extra with the package.
+        package: the package that it writes with; "": none.
+
+    Raises:
+        MissingDependency: The package is not installed.
+    """
+
+    name = ""
+    package = ""
+
+    def __init__(self) -> None:
+        if self.package and find_spec(self.package) is None:
+            raise MissingDependency(self.package, self.name)
+
+    def open(self, context: RunContext) -> None:
+        """Get ready."""
+
+    def flush(self) -> None:
+        """Make what was written visible to readers."""
+
+    def close(self, status: Outcome) -> None:
+        """Finish what was written."""
+
+
+# Recorders open side by side, and their packages share dependencies: rather than let two threads wait for
+# each other, Python lets one of them see a half-imported module.
+_importing = threading.Lock()
+
+
+def imported(module: str) -> Any:
+    """Import the module; one thread at a time."""
+    with _importing:
+        return import_module(module)
+
+
 def flat_params(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool | None]:
     """Nested settings as one level of names: ``{"dqn": {"gamma": 0.99}}`` gives ``{"dqn/gamma": 0.99}``.
 
-    What is neither a mapping nor a plain value becomes its text.
+    A value that is neither a mapping nor plain becomes its text.
     """
     flat: dict[str, str | int | float | bool | None] = {}
     for key, value in settings.items():

@@ -1,8 +1,7 @@
-"""Records as TensorBoard event files, written with tensorboardX.
+"""Records as TensorBoard event files, written with tensorboardX in the recorder's thread.
 
-Its event files are written here in the recorder's own thread. tensorboardX's ``SummaryWriter`` would add a
-process queue and its own thread, in which an error of the disk goes unseen, and gives two files that
-are begun in one second the same name.
+Not with its ``SummaryWriter``: that has another thread, which hides disk errors, and gives two files of the
+same second the same name.
 """
 
 from __future__ import annotations
@@ -15,9 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stoker.errors import ConfigError
-from stoker.recorders.optional import imported, require
-from stoker.recorders.protocol import Outcome, RunContext
+from stoker.recorders.protocol import BaseRecorder, Outcome, RunContext, imported
 from stoker.recorders.values import Histogram, Image, Record, Value
 from stoker.types import AnyPath
 
@@ -26,27 +23,27 @@ __all__ = ["TensorBoardRecorder"]
 _BINS = 64
 
 
-class TensorBoardRecorder:
+class TensorBoardRecorder(BaseRecorder):
     """Writes event files; the x axis is environment steps.
 
-    Numbers are scalars, also NaN and infinity. Histograms are histograms, and so are arrays: TensorBoard
-    shows their distribution, not their places. Images are images, texts and times are texts. The settings of
-    the run are a text, ``params``.
+    Numbers are scalars, also NaN and infinity; histograms and arrays are histograms, images are images, texts
+    and times are texts. The settings of the run are a text, ``params``.
 
-    A resumed run goes on in the same directory, in a new file. What an earlier attempt wrote beyond the
-    point where the run goes on is then hidden by TensorBoard; nothing is deleted.
+    A resumed run continues in a new file of the same directory. TensorBoard then hides the events of an
+    earlier attempt beyond the resume; nothing is deleted.
 
     Args:
-        directory: where to; None: ``tensorboard`` in the run's directory.
+        directory: the destination; None: ``tensorboard`` in the run's directory.
 
     Raises:
         MissingDependency: tensorboardX is not installed.
     """
 
     name = "tensorboard"
+    package = "tensorboardX"
 
     def __init__(self, directory: AnyPath | None = None) -> None:
-        require("tensorboardX", "tensorboard")
+        super().__init__()
         self._directory = None if directory is None else Path(directory).absolute()
         self._events: Any = None
         self._event: Any = None
@@ -58,11 +55,8 @@ class TensorBoardRecorder:
         Raises:
             ConfigError: Neither this recorder nor the run has a directory.
         """
-        directory = self._directory
-        if directory is None:
-            if context.directory is None:
-                raise ConfigError("the run has no directory: use TensorBoardRecorder(directory=...)")
-            directory = context.directory / "tensorboard"
+        way_out = "TensorBoardRecorder(directory=...)"
+        directory = self._directory or context.need_directory(way_out) / "tensorboard"
         self._event = imported("tensorboardX.proto.event_pb2")
         self._summary = imported("tensorboardX.summary")
         imported("tensorboardX.record_writer").directory_check(os.fspath(directory))
@@ -72,7 +66,7 @@ class TensorBoardRecorder:
         )
         if context.resumed:
             start = self._event.SessionLog(status=self._event.SessionLog.START)
-            # From this step on, inclusively; what was written of the very point is not of another future.
+            # TensorBoard hides events from this step on, inclusively.
             self._add(context.total_steps + 1, session_log=start)
         if context.params:
             rows = "\n".join(f"|{key}|{value}|" for key, value in sorted(context.params.items()))

@@ -1,11 +1,11 @@
-"""What a record may hold, and the gate that callers' values go through.
+"""The values that a record may hold, and the check of values from callers.
 
-A record says what was measured at one environment step: names such as ``train/loss``, each with a number,
-an array, an image, a histogram, a text or a time. Names are those that every sink takes as they are, so
-that all of them agree. Past the gate a record shares no memory with what was handed in.
+A record holds the measurements of one environment step: under names like ``train/loss`` a number, an array,
+an image, a histogram, a text or a time. Only names that every recorder stores unchanged are allowed. A
+checked record shares no memory with the caller's values.
 
-A number may be NaN or infinite: a loss that is no longer finite is worth seeing. Sinks that know such
-numbers get them; JSON knows none, so there the value is left out, never written as null.
+A number may be NaN or infinite: a loss that is no longer finite is worth seeing. JSON has no such numbers:
+rows leave them out, and never hold null.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.errors import ConfigError, InvalidExperience
-from stoker.plain import LARGEST_INT, plain_text
+from stoker.plain import LARGEST_INT, plain_text, shown
 
 __all__ = [
     "Array",
@@ -32,7 +32,6 @@ __all__ = [
     "check_key",
     "checked_record",
     "checked_value",
-    "logged_values",
     "row_value",
 ]
 
@@ -64,7 +63,7 @@ class Image:
         )
         if found is None or not is_picture or found.dtype != np.uint8 or not found.size:
             raise ConfigError(
-                f"Image({_brief(pixels)}): give uint8 pixels of shape [H, W] or [H, W, C] with C of 1, 3 or 4"
+                f"Image({shown(pixels)}): give uint8 pixels of shape [H, W] or [H, W, C] with C of 1, 3 or 4"
             )
         self.pixels: NDArray[np.uint8] = found if found.ndim == 3 else found[:, :, np.newaxis]
         """uint8 ``[H, W, C]``."""
@@ -76,13 +75,11 @@ class Image:
 class Histogram:
     """Values whose distribution is of interest; those of one record and name are pooled.
 
-    What is not finite has no place on an axis and is left out where the values are counted.
-
     Args:
         values: numbers of any shape, as array, tensor or sequence; they are copied.
 
     Raises:
-        ConfigError: No numbers.
+        ConfigError: They are not numbers.
     """
 
     __slots__ = ("values",)
@@ -90,7 +87,7 @@ class Histogram:
     def __init__(self, values: Any) -> None:
         found = _numbers(values)
         if found is None:
-            raise ConfigError(f"Histogram({_brief(values)}): give numbers")
+            raise ConfigError(f"Histogram({shown(values)}): give numbers")
         self.values: NDArray[np.float64] = found.astype(np.float64).reshape(-1)
         """float64 ``[N]``."""
 
@@ -98,26 +95,25 @@ class Histogram:
         return f"Histogram(float64 [{len(self.values)}])"
 
     def finite(self) -> NDArray[np.float64]:
-        """Those of the values that are finite."""
+        """The finite values: the others have no place on an axis."""
         return self.values[np.isfinite(self.values)]
 
 
 Value = float | int | bool | str | datetime | Array | Image | Histogram
-"""What a record may hold under one name; scalars and arrays of torch, numpy's scalars and lists
-are taken too."""
+"""What a record may hold under one name; tensors, numpy's scalars and lists are converted."""
 
 Record = Mapping[str, Value]
-"""What was measured at one environment step, by name."""
+"""The measurements of one environment step, by name."""
 
 
 def checked_record(values: Mapping[str, Any]) -> dict[str, Value]:
-    """The values as plain Python numbers, numpy arrays and this module's types; the ones given stay.
+    """A copy of the values as plain Python numbers, numpy arrays and this module's types.
 
     Raises:
-        ConfigError: A name or a value cannot be recorded; the message has both.
+        ConfigError: A name or a value cannot be recorded; the message holds both.
     """
     if not isinstance(values, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - a caller's
-        raise ConfigError(f"{_brief(values)} is no record: give a mapping of names to values")
+        raise ConfigError(f"{shown(values)} is not a record: give a mapping of names to values")
     record: dict[str, Value] = {}
     for key, value in values.items():
         check_key(key, value)
@@ -126,10 +122,10 @@ def checked_record(values: Mapping[str, Any]) -> dict[str, Value]:
 
 
 def check_key(key: Any, value: Any) -> None:
-    """Refuse a name that some sink could not store as it is.
+    """Refuse a name that some recorder could not store unchanged.
 
     Raises:
-        ConfigError: It is such a name.
+        ConfigError: The message holds the name and the value.
     """
     if (
         not isinstance(key, str)
@@ -138,20 +134,20 @@ def check_key(key: Any, value: Any) -> None:
         or {".", ".."} & set(key.split("/"))
     ):
         raise ConfigError(
-            f"{key!r} (for {_brief(value)}) cannot name a metric: use up to {_LONGEST_KEY} letters, digits, "
+            f"{key!r} (for {shown(value)}) cannot name a metric: use up to {_LONGEST_KEY} letters, digits, "
             "'_', '-' and '.', in groups divided by '/', such as 'train/loss'"
         )
 
 
 def checked_value(key: str, value: Any) -> Value:
-    """The value as it is kept.
+    """The value as a record holds it.
 
     Raises:
         ConfigError: It cannot be recorded; the message names it and its key.
     """
     match value:
         case float():
-            return float(value)  # numpy's float64 is one of these
+            return float(value)  # numpy's float64 is a float
         case str():
             return _text(key, value)
         case bool() | Image() | Histogram():
@@ -161,23 +157,23 @@ def checked_value(key: str, value: Any) -> Value:
         case datetime():
             if value.tzinfo is None:
                 raise ConfigError(
-                    f"{key}={value!r} says no time zone: give one, such as datetime.now(timezone.utc)"
+                    f"{key}={value!r} has no time zone: give one, as in datetime.now(timezone.utc)"
                 )
             return value
         case _:
             found = _numbers(value)
     if found is None or found.ndim > 3:
         raise ConfigError(
-            f"{key}={_brief(value)} cannot be recorded: give a number, a text, a datetime, an array of one "
+            f"{key}={shown(value)} cannot be recorded: give a number, a text, a datetime, an array of one "
             "to three dimensions, an Image or a Histogram"
         )
     return found if found.ndim else cast("float | int | bool", found.item())
 
 
 def row_value(value: Value) -> float | str | None:
-    """The value as a row of JSON holds it; None for what a row does not hold: NaN, infinity, arrays."""
+    """The value as a row of JSON holds it; None for NaN, infinity, arrays, images and histograms."""
     match value:
-        case int():  # a bool is one
+        case int():
             return int(value)
         case float():
             return value if math.isfinite(value) else None
@@ -187,34 +183,6 @@ def row_value(value: Value) -> float | str | None:
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         case _:
             return None
-
-
-def logged_values(
-    record: Record, image: Callable[[NDArray[np.uint8]], Any], histogram: Callable[[NDArray[np.float64]], Any]
-) -> dict[str, Any]:
-    """A record as W&B and Trackio log it: arrays become histograms, and times become texts.
-
-    Scalars that are not finite stay. Histograms are of finite values; one of nothing is left out.
-
-    Args:
-        record: what was measured.
-        image: makes the tracker's image of uint8 pixels ``[H, W, C]``.
-        histogram: makes the tracker's histogram of finite values ``[N]``, N at least 1.
-    """
-    logged: dict[str, Any] = {}
-    for key, value in record.items():
-        match value:
-            case Image():
-                logged[key] = image(value.pixels)
-            case Histogram() | np.ndarray():
-                found = (value if isinstance(value, Histogram) else Histogram(value)).finite()
-                if len(found):
-                    logged[key] = histogram(found)
-            case bool() | int() | float():
-                logged[key] = value
-            case _:
-                logged[key] = row_value(value)
-    return logged
 
 
 def _text(key: str, value: str) -> str:
@@ -232,24 +200,17 @@ def _float(key: str, value: int) -> float:
 
 
 def _numbers(value: Any) -> Array | None:
-    """A copy of real numbers as an array of whatever shape; None for anything else."""
+    """A copy of real numbers as an array of any shape; None for anything else."""
     torch = sys.modules.get("torch")  # without it there are no tensors
     if torch is not None and isinstance(value, torch.Tensor):
         value = value.detach().cpu()
-        if value.dtype is torch.bfloat16:  # numpy has no such numbers
+        if value.dtype is torch.bfloat16:  # numpy has no such type
             value = value.float()
         value = value.resolve_neg().numpy() if not value.is_complex() else None
     if value is None or isinstance(value, (str, bytes, Mapping)):
         return None
     try:
         found = np.array(value)
-    except (ValueError, TypeError):  # ragged, or nothing that numpy understands
+    except (ValueError, TypeError):  # ragged, or of a type that numpy does not know
         return None
     return found if found.dtype.kind in "biuf" else None
-
-
-def _brief(value: Any) -> str:
-    """A value in a message: with its type, and not pages of it."""
-    text = repr(value)
-    text = text if len(text) <= 60 else text[:57] + "..."
-    return f"{text}, a {type(value).__qualname__}"

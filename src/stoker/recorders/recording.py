@@ -1,0 +1,254 @@
+"""Recording: all recorders of a run, off the hot path.
+
+    recording = Recording([TensorBoardRecorder(), MLflowRecorder()])
+    async with recording.opened(RunContext(name="cartpole", directory=directory)):
+        ...
+        recording.store({"train/loss": loss})    # from any thread
+        recording.flush(total_steps)             # one record of everything stored
+
+A session makes the same calls at different times: ``open``, ``run`` as a task, ``put``, ``close``. Only
+``open`` and ``close`` wait for recorders, and both within time limits.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio import CancelScope, create_task_group
+
+from stoker.errors import ConfigError
+from stoker.exits import single_error
+from stoker.recorders.metrics import Metrics
+from stoker.recorders.protocol import Outcome, Recorder, RunContext
+from stoker.recorders.recorder_thread import OnError, RecorderThread, RecordingSettings
+from stoker.recorders.values import Record, Value, checked_record
+from stoker.types import AnyPath
+
+__all__ = ["Recording"]
+
+
+class Recording:
+    """The recorders of one run, from its beginning to its end; on one event loop.
+
+    Args:
+        recorders: where records go.
+        on_error: the response to a recorder that raises. ``"warn"``: log a warning, once until the recorder
+            works again, and try it again with the next record. ``"drop"``: log a warning and give it no more
+            records. ``"fail"``: ``run`` raises ``RecorderFailed``. A recorder that exceeds ``timeout_s`` gets
+            no more records in any case.
+        timeout_s: the time limit of one call of a recorder.
+        capacity: the number of records that may wait for one recorder; beyond it the oldest are dropped, with
+            a warning.
+        statistics: what records hold of a stored scalar beside its mean: ``"min"``, ``"max"``, ``"median"``.
+
+    Raises:
+        ConfigError: A setting is out of range, or an object is not a recorder.
+    """
+
+    def __init__(
+        self,
+        recorders: Iterable[Recorder] = (),
+        *,
+        on_error: OnError = "warn",
+        timeout_s: float = 30.0,
+        capacity: int = 1024,
+        statistics: Iterable[str] = (),
+    ) -> None:
+        settings = RecordingSettings(on_error=on_error, timeout_s=timeout_s, capacity=capacity)
+        self._metrics = Metrics(statistics=statistics)
+        self._threads: list[RecorderThread] = []
+        names: Counter[str] = Counter()
+        for recorder in recorders:
+            if isinstance(recorder, type) or not isinstance(recorder, Recorder):  # pyright: ignore[reportUnnecessaryIsInstance] - a caller's
+                raise ConfigError(
+                    f"{recorder!r} is not a recorder: give an object with name, open, write, flush and close"
+                )
+            names[recorder.name] += 1
+            name = recorder.name if names[recorder.name] == 1 else f"{recorder.name} {names[recorder.name]}"
+            self._threads.append(RecorderThread(recorder, name, settings))
+        self._opened: anyio.Event | None = None  # set when ``open`` ends
+        self._closing = anyio.Event()
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """What records hold of a stored scalar beside its mean."""
+        return self._metrics.statistics
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no recorders."""
+        return not self._threads
+
+    @property
+    def n_left_out(self) -> Mapping[str, int]:
+        """By recorder: the number of records and files that it did not get, so far."""
+        return {thread.name: thread.n_left_out for thread in self._threads if thread.n_left_out}
+
+    # Measuring ------------------------------------------------------------------------------------
+
+    def store(self, values: Mapping[str, Any]) -> None:
+        """Keep values for the next ``flush``, from any thread, as ``Metrics.store`` does.
+
+        Raises:
+            ConfigError: A name or a value cannot be recorded; nothing of the mapping is kept.
+        """
+        self._metrics.store(values)
+
+    def flush(self, step: int) -> Mapping[str, Value]:
+        """Record what was stored since the last time, and return it; nothing stored, nothing recorded.
+
+        Args:
+            step: environment steps.
+
+        Raises:
+            ConfigError: The step is not a count; what was stored stays.
+        """
+        step = _checked_step(step)
+        record = self._metrics.flush(step)
+        if record:
+            self._put(step, record)
+        return record
+
+    def put(self, step: int, record: Mapping[str, Any]) -> None:
+        """Hand a record to each recorder, in the order of the calls, without waiting.
+
+        Records put before ``open`` wait for it; those put after ``close`` count as left out.
+
+        Args:
+            step: environment steps.
+            record: what was measured; it may be changed afterwards.
+
+        Raises:
+            ConfigError: A name or a value cannot be recorded, or the step is not a count; nothing is
+                recorded.
+        """
+        self._put(_checked_step(step), checked_record(record))
+
+    def put_artifact(self, path: AnyPath, folder: str = "") -> None:
+        """Hand a file to the recorders that take files; it must not change until they have it.
+
+        Args:
+            path: the file.
+            folder: where to put it among the run's artifacts; "": at the top.
+        """
+        for thread in self._threads:
+            thread.put_artifact(Path(path).absolute(), folder)
+
+    def _put(self, step: int, record: Record) -> None:
+        for thread in self._threads:
+            thread.put(step, record)
+
+    # Running --------------------------------------------------------------------------------------
+
+    async def open(self, context: RunContext) -> None:
+        """Open all recorders, side by side. Returns within ``timeout_s``, or raises.
+
+        Raises:
+            ConfigError, MissingDependency: A recorder cannot be used like this, whatever ``on_error`` says.
+            RecorderFailed: A recorder could not be opened, with ``on_error="fail"``.
+        """
+        if self._opened is not None:
+            raise ConfigError("recorders are opened once: make a new session, with new recorders")
+        if self._closing.is_set():
+            return
+        self._opened = anyio.Event()
+        outcome: Outcome = "stopped"
+        try:
+            async with create_task_group() as tasks:
+                for thread in self._threads:
+                    tasks.start_soon(thread.open, context)
+            outcome = "failed"
+            self._raise_failure()
+        except BaseException:
+            self._opened.set()
+            await self.close(outcome)
+            raise
+        self._opened.set()
+
+    async def run(self) -> None:
+        """Hand records on until ``close``; the body of a task.
+
+        Raises:
+            ConfigError, MissingDependency: As for ``open``, of a recorder that could be opened only now.
+            RecorderFailed: A recorder failed, with ``on_error="fail"``; the others still need ``close``.
+        """
+
+        async def work(thread: RecorderThread) -> None:
+            await thread.work()
+            if thread.failure is not None:
+                tasks.cancel_scope.cancel()
+
+        async with create_task_group() as tasks:
+            for thread in self._threads:
+                tasks.start_soon(work, thread)
+            await self._closing.wait()
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        for thread in self._threads:
+            if thread.failure is not None:
+                raise thread.failure
+
+    async def close(self, status: Outcome = "finished") -> None:
+        """Hand on what is left, close the recorders side by side, and let ``run`` end.
+
+        It takes at most ``timeout_s`` for what is left, as long again for a call that is in progress then,
+        and as long for closing; cancellation does not cut it short. What has not been handed on by then is
+        logged. A second call does nothing.
+
+        Args:
+            status: how the run ended.
+        """
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        with CancelScope(shield=True):
+            if self._opened is not None:
+                await self._opened.wait()  # bounded by the time limit of one call
+            async with create_task_group() as tasks:
+                for thread in self._threads:
+                    tasks.start_soon(thread.close, status)
+
+    @asynccontextmanager
+    async def opened(self, context: RunContext) -> AsyncGenerator[Recording]:
+        """Open, run and close around a block, where there is no session.
+
+        The run counts as failed if the block raises, and as stopped if it is cancelled or interrupted.
+        """
+        await self.open(context)
+        status: Outcome = "finished"
+        with single_error():
+            async with create_task_group() as tasks:
+                tasks.start_soon(self.run)
+                try:
+                    yield self
+                except Exception:
+                    status = "failed"
+                    raise
+                except BaseException:
+                    is_failed = any(thread.failure is not None for thread in self._threads)
+                    status = "failed" if is_failed else "stopped"
+                    raise
+                finally:
+                    await self.close(status)
+
+
+def _checked_step(step: int) -> int:
+    """The step as a plain int.
+
+    Raises:
+        ConfigError: It is not a count.
+    """
+    try:
+        found = -1 if isinstance(step, bool) else operator.index(step)
+    except TypeError:
+        found = -1
+    if found < 0:
+        raise ConfigError(f"step={step!r}: give an environment step, an int of at least 0")
+    return found

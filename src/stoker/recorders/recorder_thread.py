@@ -159,7 +159,7 @@ class RecorderThread:
         with anyio.move_on_after(timeout_s, shield=True):
             try:
                 with Contained(f"the recorder {self.name!r}"):
-                    await self._thread.run(function, *args)
+                    await self._thread.run(function, *args, is_kept=True)
             except Exception as error:  # noqa: BLE001 - any error of the recorder is logged
                 self._failed(doing, error)
                 return False

@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -114,20 +114,6 @@ class SignalGuard:
         self._inbox.close()
         if self.leaves_at < math.inf:
             faulthandler.cancel_dump_traceback_later()
-
-    @contextlib.contextmanager
-    def in_loop(self) -> Generator[None]:
-        """Receive signals on an event loop that has arranged to receive them itself, as uvloop does."""
-        if not self._before:
-            yield
-            return
-        outside = self._fd_before
-        self._fd_before = signal.set_wakeup_fd(self._outbox.fileno(), warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(self._fd_before, warn_on_full_buffer=False)
-            self._fd_before = outside
 
     def finish_with(self, finish: Callable[[], None]) -> None:
         """From now on there is something to finish; called on its event loop.

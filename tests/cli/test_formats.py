@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from stoker.cli.formats import ago, command, size
+from stoker.cli.printing import ago, command, size
 
 
 @pytest.mark.parametrize(

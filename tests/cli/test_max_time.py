@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from stoker.cli.limits import Limits, Pace, limits_from, seconds
+from stoker.cli.limits import FinishingTime, Limits, limits_from, seconds
 from stoker.cli.main import main
 from stoker.errors import ConfigError
 
@@ -133,7 +133,7 @@ def test_without_a_limit_it_never_begins() -> None:
 
 
 def test_the_margin_is_twice_the_longest_save_and_the_last_evaluation() -> None:
-    pace = Pace(100)
+    pace = FinishingTime(100)
     pace.note(0.0, 0, None, 5.0)  # what was written before is no save of this process
     assert pace.margin_s == 0.0
     pace.note(1.0, 50, None, 5.5)
@@ -151,7 +151,7 @@ def test_the_margin_is_twice_the_longest_save_and_the_last_evaluation() -> None:
 
 
 def test_without_evaluations_only_saves_count() -> None:
-    pace = Pace(0)
+    pace = FinishingTime(0)
     pace.note(0.0, 0, None, 0.0)
     pace.note(1.0, 1000, None, 0.25)
     assert pace.margin_s == 0.5

@@ -10,7 +10,7 @@ import pytest
 
 from stoker import TrainingSession
 from stoker.cli.main import main
-from stoker.cli.notices import notices_on_stderr, notices_to
+from stoker.cli.streams import notices_on_stderr, notices_to
 from stoker.session.watching import stuck_line
 from stoker.testing import FakeAgent
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from stoker.cli.assignments import ASSIGNMENTS, gathered
 from stoker.cli.main import main
+from stoker.cli.parsing import ASSIGNMENTS, gathered
 from stoker.errors import ConfigError
 
 OWN = Path(__file__).with_name("own_parts.py")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stoker import TrainingRun, TrainingSession
-from stoker.cli.listing import status_of
+from stoker.cli.inspection import status_of
 from stoker.cli.main import main
 from stoker.runs import RunLock
 from stoker.testing import FakeAgent

@@ -1,3 +1,3 @@
-"""The command line: ``stoker train``, ``resume``, ``eval``, ``ls``, ``show``, ``plot``."""
+"""The command line: ``stoker COMMAND ...``; see ``stoker.cli.main``."""
 
 __all__: list[str] = []

@@ -1,8 +1,8 @@
-"""What ``stoker train`` is asked for: flags over TOML over the preset over defaults.
+"""The words of ``stoker train`` and ``stoker resume``.
 
-The flags are those of ``TrainConfig``, the settings of the chosen agent, and where the run goes. The words
-are parsed twice: first to learn agent, environment and config file, then on top of what these bring, so
-that ``--help`` shows the values that would be used.
+For ``train`` flags come before TOML, the preset and the defaults. Its words are parsed twice: first to learn
+agent, environment and config file, then with the settings that these bring as defaults, so that ``--help``
+shows the values that would be used.
 """
 
 from __future__ import annotations
@@ -16,46 +16,25 @@ import msgspec
 import tyro
 
 from stoker.agents.registry import config_type, is_own
-from stoker.cli.assignments import ASSIGNMENTS, gathered
-from stoker.cli.parsing import parse, required, without_help
+from stoker.cli.parsing import ASSIGNMENTS, RunPath, flag, gathered, parse, required, without_help
 from stoker.errors import ConfigError
 from stoker.runs.naming import safe_name
 from stoker.settings import read_toml, settings_from
 from stoker.trainer.config import TrainConfig, config_from, with_schedule
 
-__all__ = ["TrainArguments", "parse_train"]
-
-_DESCRIPTION = """Train an agent on an environment, into a new run directory.
-
-A setting comes from its flag, else from the TOML file, else from the agent's preset for the environment,
-else from the defaults; the values below are what would be used. Ctrl-C or SIGTERM finishes, saves and says
-how to go on; a second one leaves at once.
-"""
-
+__all__ = ["ResumeArguments", "TrainArguments", "parse_train"]
 
 _OWN_SETTINGS = tyro.conf.arg(
     help="Keyword arguments for the agent's factory, such as learning_rate=0.001: JSON values, or else text.",
     help_behavior_hint="(default: none)",
 )
+_LINE_FOR_SCRIPTS = "End standard output with one line of JSON, for scripts; all else goes to standard error."
 
 
-class RunPlace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the run goes and what is shown; not part of what makes its outcome."""
+class ProcessFlags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long this process trains, and what it shows; the result does not depend on it."""
 
-    name: Annotated[str, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the environment's)")] = (
-        ""
-    )
-    """Name of the run."""
-
-    run_version: Annotated[str, tyro.conf.arg(metavar="VERSION")] = "v1"
-    """Version of the run: runs go to RUNS-DIR/NAME/VERSION."""
-
-    runs_dir: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs"
-    """The directory of all runs."""
-
-    max_time: Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="(default: none)")] = (
-        None
-    )
+    max_time: Annotated[str | None, flag("TIME", "none")] = None
     """End this process, saved, when it is as old as that: 3600, 90s, 30m, 1h30m, 01:30:00."""
 
     grace: Annotated[str, tyro.conf.arg(metavar="TIME")] = "30s"
@@ -65,8 +44,26 @@ class RunPlace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Show how it goes: a live view on a terminal, else a line every few seconds."""
 
 
+class RunPlace(ProcessFlags, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the run goes; the result does not depend on it."""
+
+    name: Annotated[str, flag("NAME", "the environment's")] = ""
+    """Name of the run."""
+
+    run_version: Annotated[str, tyro.conf.arg(metavar="VERSION")] = "v1"
+    """Version of the run: runs go to RUNS-DIR/NAME/VERSION."""
+
+    runs_dir: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs"
+    """The directory of all runs."""
+
+
 class TrainArguments(TrainConfig, frozen=True, kw_only=True):
-    """What a command line of ``stoker train`` says, besides the agent's settings."""
+    """Train an agent on an environment, into a new run directory.
+
+    A setting comes from its flag, else from the TOML file, else from the agent's preset for the environment,
+    else from the defaults; the values below are what would be used. Ctrl-C or SIGTERM finishes, saves and
+    says how to go on; a second one leaves at once.
+    """
 
     env: Annotated[
         str,
@@ -90,20 +87,41 @@ class TrainArguments(TrainConfig, frozen=True, kw_only=True):
 
     place: Annotated[RunPlace, tyro.conf.arg(name="")] = RunPlace()
 
-    config: Annotated[
-        str | None, tyro.conf.arg(metavar="FILE.toml", help_behavior_hint="(default: none)")
-    ] = None
+    config: Annotated[str | None, flag("FILE.toml", "none")] = None
     """Settings by the names of these flags; those of the agent also in a table [agent_settings]."""
 
-    json: tyro.conf.FlagCreatePairsOff[bool] = False
-    """End standard output with one line of JSON, for scripts; all else goes to standard error."""
+    json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help=_LINE_FOR_SCRIPTS)] = False
+
+
+class ResumeArguments(ProcessFlags, frozen=True, kw_only=True):
+    """Go on with a run from its newest checkpoint.
+
+    Weights, optimizer, replay, generators, counters and the best evaluation are those of the checkpoint. What
+    a process that was killed trained after it is trained again; its rows stay in the files, marked as an
+    abandoned future. With -n a run that has reached its total goes on to a larger one.
+    """
+
+    run: RunPath = ""
+
+    total_timesteps: Annotated[
+        int | None, tyro.conf.arg(aliases=["-n"], metavar="INT", help_behavior_hint="(default: the run's)")
+    ] = None
+    """Environment steps to train for, with those that the run has."""
+
+    device: Annotated[str | None, flag("STR", "the run's")] = None
+    """Where to learn: cpu, cuda, cuda:1, mps."""
+
+    torch_threads: Annotated[int | None, flag("INT", "the run's")] = None
+    """Threads that torch computes with."""
+
+    json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help=_LINE_FOR_SCRIPTS)] = False
 
 
 def parse_train(args: Sequence[str]) -> tuple[TrainConfig, TrainArguments]:
     """Read the command line of ``stoker train``.
 
     Returns:
-        The checked config, and the arguments for all that is not in it; their ``place.name`` is filled in.
+        The checked config, and the arguments for what is not in it; their ``place.name`` is filled in.
 
     Raises:
         ConfigError: A flag, a key of the TOML file, a name or a value cannot be used.
@@ -120,7 +138,7 @@ def parse_train(args: Sequence[str]) -> tuple[TrainConfig, TrainArguments]:
 
     def parsed(words: Sequence[str], base: TrainConfig | None) -> TrainArguments:
         default = kind() if base is None else _as_arguments(base, kind, settings, place)
-        return parse("train", kind, words, _DESCRIPTION, default)
+        return parse("train", kind, words, default)
 
     env = _env_in(args, parsed) or from_file.get("env", "")
     base = config_from({**from_file, "env": env, "agent": agent}, where)
@@ -138,7 +156,7 @@ def parse_train(args: Sequence[str]) -> tuple[TrainConfig, TrainArguments]:
 
 
 def _peek(args: Sequence[str]) -> argparse.Namespace:
-    """The agent and the config file, wherever they stand."""
+    """The agent and the config file, wherever these flags are."""
     peeking = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     peeking.add_argument("--agent", nargs="?")
     peeking.add_argument("--config", nargs="?")
@@ -149,7 +167,7 @@ def _peek(args: Sequence[str]) -> argparse.Namespace:
 
 
 def _env_in(args: Sequence[str], parsed: Any) -> str:
-    """The environment that the words name, if they do."""
+    """The environment that the words name, or an empty text."""
     words = without_help(args)
     try:
         return cast("TrainArguments", parsed(words, None)).env
@@ -191,7 +209,7 @@ def _as_arguments(
 
 
 def _place_from(values: dict[str, Any], where: str) -> RunPlace:
-    """Take out of the file's values those that say where the run goes."""
+    """Take the fields of ``RunPlace`` out of the file's values."""
     own = {key: values.pop(key) for key in RunPlace.__struct_fields__ if key in values}
     for key in ("max_time", "grace"):
         if type(own.get(key)) in (int, float):  # seconds need no quotes

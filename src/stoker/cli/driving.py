@@ -1,28 +1,25 @@
-"""One training under a terminal: watched, stoppable, and told about. Shared by ``train`` and ``resume``."""
+"""One training on the command line: shown, stopped in time, summed up. For ``train`` and ``resume``."""
 
 from __future__ import annotations
 
+import json
 import math
-import sys
 import time
-from collections.abc import Callable, Coroutine
 from functools import partial
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import anyio
-import msgspec
 from rich.console import Console
 
-from stoker.cli.formats import command
-from stoker.cli.limits import Pace
-from stoker.cli.notices import notices_to
-from stoker.cli.signals import Guard
+from stoker.cli.limits import FinishingTime, Guard
+from stoker.cli.printing import command, from_here
 from stoker.cli.stored import has_checkpoint
-from stoker.cli.summary import json_line, result_of, summary
+from stoker.cli.streams import notices_to
 from stoker.errors import ConfigError, SessionFailed, StokerError
 from stoker.exits import single_error
 from stoker.session.watching import stuck_line
+from stoker.trainer.views.numbers import duration, number
+from stoker.trainer.views.readings import Reading
 from stoker.trainer.views.screen import Screen
 from stoker.trainer.views.view import View, title_of, view_for
 
@@ -31,52 +28,47 @@ if TYPE_CHECKING:
     from stoker.runs import TrainingRun
     from stoker.trainer import Progress, TrainConfig, TrainResult
 
-__all__ = ["Driver", "Shown", "run_async"]
+__all__ = ["Driver", "json_line"]
 
-T = TypeVar("T")
 _LOOK_S = 0.25
-"""Seconds between two looks at how much of the time is left."""
+"""Seconds between two looks at how much time is left."""
 
 _INTERRUPTED, _OUT_OF_TIME = "Interrupted", "Out of time"
-_TOLD = {
+_NOTICES = {
     _INTERRUPTED: "finishing: saving what there is; press Ctrl-C again to leave at once",
     _OUT_OF_TIME: "finishing: the time is nearly over, saving what there is",
 }
 
 
-class Shown(msgspec.Struct, frozen=True):
-    """What the user wants to see.
-
-    Attributes:
-        progress: the view, or plain lines.
-        json: one line of JSON on standard output, everything else on standard error.
-    """
-
-    progress: bool
-    json: bool
-
-
 class Driver:
-    """Trains and tells. Used for one training.
+    """Runs one training and reports on it.
 
     Args:
         config: what to train.
         run: where to.
         agent: made for the config.
-        shown: what to tell.
         guard: receives signals and keeps the deadlines.
+        progress: show a view, or plain lines.
+        json: end with one line of JSON on standard output, everything else on standard error.
     """
 
     def __init__(
-        self, config: TrainConfig, run: TrainingRun, agent: LearningAgent, shown: Shown, guard: Guard
+        self,
+        config: TrainConfig,
+        run: TrainingRun,
+        agent: LearningAgent,
+        guard: Guard,
+        *,
+        progress: bool,
+        json: bool,
     ) -> None:
         self._config = config
         self._run = run
         self._agent = agent
-        self._shown = shown
         self._guard = guard
+        self._json = json
         self._console = Console(stderr=True)
-        self._view: View = view_for(self._console, title_of(config), progress=shown.progress)
+        self._view: View = view_for(self._console, title_of(config), progress=progress)
         self._screen = Screen(self._view)
         self._progress: Progress | None = None
         self._began, self._stopping = anyio.Event(), anyio.Event()
@@ -85,14 +77,14 @@ class Driver:
         self._result: TrainResult | None = None
 
     async def drive(self) -> int:
-        """Train to the end, or to where the user or the time limit stops it, and print what came of it.
+        """Train until the end, the user or the time limit, and print the result.
 
         Returns:
             The exit code.
 
         Raises:
             ConfigError, MissingDependency: The training could not begin; nothing was trained.
-            StokerError: What went wrong; noted on it where the run is and how to go on.
+            StokerError: The training failed; a note on the error says how to resume.
         """
         from stoker.trainer import train
 
@@ -116,9 +108,9 @@ class Driver:
         finally:
             await self._screen.close()
         if self._result is None and self._progress is not None:  # cut short, and saved
-            self._result = result_of(self._progress, str(self._run.directory))
+            self._result = _result_of(self._progress, str(self._run.directory))
         if self._result is not None:
-            self._tell(self._result)
+            self._report(self._result)
         return 0
 
     def say(self, text: str) -> None:
@@ -130,7 +122,7 @@ class Driver:
         self._progress = progress
         self._guard.attend(
             finish=partial(self._finish, _INTERRUPTED),
-            busy=partial(self._last_words, progress),
+            busy=partial(self._busy, progress),
             left=self._left,
             restore=self._view.close,
         )
@@ -150,27 +142,28 @@ class Driver:
             self._progress.session.stop()
 
     async def _end_in_time(self) -> None:
-        """Stop the training before its time is over, and see to it that a stopped one is saved."""
+        """Stop the training before its time is over, and leave a stopped one time to save."""
         await self._began.wait()
         if self._progress is not None:
             await self._until_stopped(self._progress)
-        text = _TOLD[self._stopped or _INTERRUPTED]
+        text = _NOTICES[self._stopped or _INTERRUPTED]
         self._guard.told()
         await self._screen.draw(partial(self.say, text))
-        # What actors and evaluator have not done in half of the time they do not get to do: the rest is
-        # for saving. Giving them up loses nothing that was accepted.
+        # Actors and the evaluator have half of the time, saving has the rest. Cancelling them loses nothing
+        # that was accepted.
         await anyio.sleep(max(0.0, self._guard.leaves_at - time.monotonic()) / 2)
         self._training.cancel()
 
     async def _until_stopped(self, progress: Progress) -> None:
-        """Return when the training was stopped; stop it when it is time to."""
-        limits, session, pace = self._guard.limits, progress.session, Pace(self._config.eval_freq)
+        """Return when the training is stopped; stop it when its time is nearly over."""
+        limits, session = self._guard.limits, progress.session
+        estimate = FinishingTime(self._config.eval_freq)
         while not self._stopping.is_set():
             last = progress.evaluator.last
-            pace.note(
+            estimate.note(
                 time.monotonic(), session.total_steps, last and last.total_steps, session.busy_s()["write"]
             )
-            left_s = limits.finishes_at(pace.margin_s) - time.monotonic()
+            left_s = limits.finishes_at(estimate.margin_s) - time.monotonic()
             if left_s <= 0:
                 self._finish(_OUT_OF_TIME)
             with anyio.move_on_after(min(left_s, _LOOK_S) if left_s < math.inf else None):
@@ -180,26 +173,87 @@ class Driver:
     def _go_on(self) -> str:
         return command(["stoker", "resume", str(self._run.directory)])
 
-    def _last_words(self, progress: Progress, loop_turns: bool) -> str:
-        """Why the process could not end in time, and what becomes of the run."""
+    def _busy(self, progress: Progress, loop_turns: bool) -> str:
+        """Which part is busy, and how to resume; see ``Guard.attend``."""
         why = stuck_line(progress.session.health, loop_turns=loop_turns)
         return f"{why}; continue from what was saved with `{self._go_on}`"
 
     def _left(self) -> str:
-        """What becomes of a run that is left at once."""
+        """How to resume a run that is left at once."""
         return f"go on: {self._go_on}" if has_checkpoint(self._run) else "there is no checkpoint yet"
 
-    def _tell(self, result: TrainResult) -> None:
+    def _report(self, result: TrainResult) -> None:
         """Print the summary and, if asked for, the line for scripts."""
-        lines = "\n".join(summary(result, self._config, self._screen.reading, self._stopped))
-        if self._shown.json:
+        lines = "\n".join(_summary(result, self._config, self._screen.reading, self._stopped))
+        if self._json:
             self.say(lines)
             print(json_line(result))
         else:
             print(lines)
 
 
-def run_async(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-    """Run an async function on asyncio, on uvloop where that is installed."""
-    has_uvloop = sys.platform != "win32" and find_spec("uvloop") is not None
-    return anyio.run(partial(function, *args), backend="asyncio", backend_options={"use_uvloop": has_uvloop})
+def json_line(result: TrainResult) -> str:
+    """The result for scripts."""
+    names = ("run", "total_steps", "total_episodes", "steps_per_sec", "best_eval_reward")
+    return json.dumps({name: getattr(result, name) for name in names})
+
+
+def _result_of(progress: Progress, run: str) -> TrainResult:
+    """The result of a training whose actors and evaluator were cancelled."""
+    from stoker.trainer import TrainResult
+
+    session, last = progress.session, progress.evaluator.last
+    return TrainResult(
+        run=run,
+        total_steps=session.total_steps,
+        total_episodes=session.total_episodes,
+        steps_per_sec=session.steps_per_sec,
+        best_eval_reward=session.best_value,
+        last_eval_reward=last and last.mean_reward,
+        restarts=progress.group.restarts,
+        opt_steps=session.opt_steps,
+        stopped_because=progress.evaluator.stopped_because,
+    )
+
+
+def _summary(
+    result: TrainResult, config: TrainConfig, reading: Reading | None, stopped: str | None
+) -> list[str]:
+    """The lines that end a training.
+
+    Args:
+        result: of the training.
+        config: of the training.
+        reading: the last one, if there was one.
+        stopped: why it was stopped before its end, such as ``Interrupted``; None: it was not.
+    """
+    is_short = result.total_steps < config.total_timesteps
+    goal, last = config.stop_at_reward, result.last_eval_reward
+    reached = goal is not None and last is not None and last >= goal
+    is_cut_short = stopped is not None and is_short
+    head = stopped if is_cut_short else f"Reached {goal:g}" if reached else "Done"
+    if result.stopped_because is not None and not reached and not is_cut_short:
+        head = "Ended early"
+    of_total = f" of {config.total_timesteps:,}" if is_short else ""
+    elapsed = "" if reading is None else f" in {duration(reading.elapsed_s)}"
+    lines = [
+        f"{head}: {result.total_steps:,}{of_total} steps, {result.total_episodes:,} episodes{elapsed} "
+        f"({result.steps_per_sec:,.0f} steps/s)"
+    ]
+    rows: list[tuple[str, str]] = []
+    if result.best_eval_reward is not None:
+        at = "" if reading is None or reading.best_step is None else f" @ step {reading.best_step:,}"
+        rows.append(("best evaluation", f"{number(result.best_eval_reward)}{at}"))
+    if last is not None:
+        rows.append(("last evaluation", number(last)))
+    if reading is not None and reading.curve:
+        rows.append(("last 100 episodes", number(reading.mean_reward)))
+    if head == "Ended early":
+        rows.append(("why", result.stopped_because or ""))
+    if result.restarts:
+        rows.append(("env restarts", number(result.restarts)))
+    rows.append(("run", from_here(result.run)))
+    rows.append(("see the curve", command(["stoker", "plot", result.run, "-o", "curve.png"])))
+    if is_cut_short:
+        rows.append(("go on", command(["stoker", "resume", result.run])))
+    return lines + [f"  {label:<18} {value}" for label, value in rows]

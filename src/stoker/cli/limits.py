@@ -1,6 +1,6 @@
-"""How long a process may train: durations as people write them, and when to begin to finish.
+"""What ends a training on the command line from outside: signals, ``--grace`` and ``--max-time``.
 
-Free of torch, and read before anything is made, so that a mistake comes at once.
+Free of torch, and read before anything is made, so that a mistake is reported at once.
 """
 
 from __future__ import annotations
@@ -8,14 +8,18 @@ from __future__ import annotations
 import math
 import os
 import re
+import signal
 import time
+from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 
 import msgspec
 
 from stoker.errors import ConfigError
+from stoker.signals import SignalGuard
 
-__all__ = ["Limits", "Pace", "limits_from", "seconds", "start_clock"]
+__all__ = ["FinishingTime", "Guard", "Limits", "limits_from", "seconds", "start_clock"]
 
 _PARTS = re.compile(
     r"(?:(?P<d>[0-9]+)d)?(?:(?P<h>[0-9]+)h)?(?:(?P<m>[0-9]+)m)?(?:(?P<s>[0-9]+(?:\.[0-9]+)?)s)?"
@@ -24,25 +28,21 @@ _CLOCK = re.compile(r"(?P<h>[0-9]+):(?P<m>[0-5][0-9]):(?P<s>[0-5][0-9])")
 _PLAIN = re.compile(r"(?P<s>[0-9]+(?:\.[0-9]+)?)")
 _UNIT_S = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
 _MOST_S = 10 * 366 * 86_400.0
-"""Ten years: beyond what the timers of all systems take."""
+"""Ten years: the timers of some systems take no more."""
 
 _LEAST_MARGIN_S = 2.0
 _LAST_S = 0.5
-"""So long before the limit a process that has not ended is made to."""
+"""A process that has not ended is killed so long before the limit."""
 
-
-class _Clock:
-    started_at = time.monotonic()
-
-
-_clock = _Clock()
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_started_at: ContextVar[float] = ContextVar("started_at")
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What bounds a training process.
+    """The limits of a training process.
 
     Attributes:
-        grace_s: seconds from the first signal to the end, at most.
+        grace_s: most seconds from the first signal to the end.
         max_s: seconds that the process may live, or None.
         ends_at: when these are over, on the clock of ``time.monotonic``; infinity without a limit.
     """
@@ -53,7 +53,7 @@ class Limits(msgspec.Struct, frozen=True):
 
     @property
     def leaves_at(self) -> float:
-        """When a process that has not ended is made to, so that it is out at ``ends_at``."""
+        """When a process that has not ended is killed, so that it is gone at ``ends_at``."""
         return self.ends_at if self.max_s is None else self.ends_at - min(_LAST_S, self.max_s / 10)
 
     def finishes_at(self, margin_s: float) -> float:
@@ -64,7 +64,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 def limits_from(max_time: str | None, grace: str) -> Limits:
-    """The limits of this process from what its flags say.
+    """The limits of this process from its flags.
 
     Raises:
         ConfigError: One of them is no duration.
@@ -73,7 +73,7 @@ def limits_from(max_time: str | None, grace: str) -> Limits:
     if max_time is None:
         return Limits(grace_s)
     max_s = seconds("--max-time", max_time)
-    return Limits(grace_s, max_s, _clock.started_at + max_s)
+    return Limits(grace_s, max_s, _started_at.get(time.monotonic()) + max_s)
 
 
 def seconds(flag: str, text: str) -> float:
@@ -86,9 +86,7 @@ def seconds(flag: str, text: str) -> float:
     found = next((match for form in (_PLAIN, _CLOCK, _PARTS) if (match := form.fullmatch(plain))), None)
     parts = {} if found is None else {unit: part for unit, part in found.groupdict().items() if part}
     if not parts:
-        raise ConfigError(
-            f"{flag} {text!r} is no duration: give seconds, or such as 90s, 30m, 1h30m, 01:30:00"
-        )
+        raise ConfigError(f"{flag} {text!r} is no duration: give seconds, 90s, 30m, 1h30m or 01:30:00")
     total_s = sum(_UNIT_S[unit] * float(part) for unit, part in parts.items())
     if not 0 < total_s <= _MOST_S:
         raise ConfigError(f"{flag} {text!r} is out of range: give more than 0 s, at most ten years")
@@ -96,12 +94,12 @@ def seconds(flag: str, text: str) -> float:
 
 
 def start_clock(*, with_process: bool) -> None:
-    """Let limits count from now, or from when this process began."""
-    _clock.started_at = time.monotonic() - (_age_s() if with_process else 0.0)
+    """Count ``--max-time`` from now, or from when this process began."""
+    _started_at.set(time.monotonic() - (_age_s() if with_process else 0.0))
 
 
 def _age_s() -> float:
-    """Seconds since this process began, where the system tells; else 0."""
+    """Seconds since this process began; 0 on systems that do not say."""
     try:
         # The 22nd field, in ticks since the system started; the second one, a name, may hold spaces.
         fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -110,8 +108,8 @@ def _age_s() -> float:
         return 0.0
 
 
-class Pace:
-    """How long saves and evaluations take, from readings taken a few times a second.
+class FinishingTime:
+    """Estimates how long finishing takes, from readings taken a few times a second.
 
     Args:
         eval_freq: environment steps between evaluations; 0: never.
@@ -130,7 +128,7 @@ class Pace:
 
     @property
     def margin_s(self) -> float:
-        """What to leave for finishing: twice a save and an evaluation."""
+        """Seconds to leave for finishing: twice a save and an evaluation."""
         return 2 * (self.save_s + self.eval_s)
 
     def note(self, now_s: float, total_steps: int, eval_step: int | None, write_s: float) -> None:
@@ -139,7 +137,7 @@ class Pace:
         Args:
             now_s: when.
             total_steps: environment steps so far.
-            eval_step: the steps behind the last evaluation that has ended, if one has.
+            eval_step: the step of the last evaluation that has ended, or None.
             write_s: seconds spent writing so far; a save is added when it is done, all at once.
         """
         if self._write_s is not None:
@@ -156,5 +154,74 @@ class Pace:
             self._eval_step = eval_step
             if self._due_at is not None:
                 self.eval_s = now_s - self._due_at
-            # One that became due while the last was under way begins at the last one's end.
+            # One that became due during the last one begins when that one ends.
             self._due_at = now_s if due_step > eval_step else None
+
+
+class Guard(SignalGuard):
+    """Obeys signals and deadlines while a command runs, and says at the end how to resume.
+
+    Every file under a final name is whole at any moment.
+
+    Args:
+        limits: the grace, and the time that the process has.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(_SIGNALS, limits.grace_s, limits.leaves_at)
+        self.limits = limits
+        self._busy: Callable[[bool], str] = lambda _: "the training has not begun; give it more"
+        self._left: Callable[[], str] | None = None
+        self._restore: Callable[[], None] | None = None
+        self._terminals = [fd for fd in (0, 1, 2) if _is_terminal(fd)]
+
+    def attend(
+        self,
+        *,
+        finish: Callable[[], None],
+        busy: Callable[[bool], str],
+        left: Callable[[], str],
+        restore: Callable[[], None],
+    ) -> None:
+        """From now on there is a training to finish; called on its event loop.
+
+        Args:
+            finish: asks the training to end; called on this event loop at the first signal.
+            busy: says which part still works and how to resume, given whether the event loop still turns;
+                called in a thread, before the training is given up.
+            left: says how to resume a training that is left at once; called in a thread.
+            restore: restores the terminal; called in a thread, before the process ends.
+        """
+        self._busy, self._left, self._restore = busy, left, restore
+        self.finish_with(finish)
+
+    def overdue(self, *, loop_turns: bool) -> str:
+        """Which limit is over, which part is busy, and how to resume."""
+        limits = self.limits
+        in_time = self.signalled_at is None or self.leaves_at < self.signalled_at + limits.grace_s
+        over = f"--max-time of {limits.max_s or 0:g} s" if in_time else f"--grace of {limits.grace_s:g} s"
+        return f"stoker: error: {over} is over: {self._busy(loop_turns)}"
+
+    def interrupted(self) -> str:
+        """How to resume."""
+        return "stoker: interrupted" if self._left is None else f"stoker: interrupted; {self._left()}"
+
+    def before_signal(self, number: int) -> None:
+        """Redirect output for a terminal that is gone to the null device: writing there would fail."""
+        if number == getattr(signal, "SIGHUP", None):
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for fd in self._terminals:
+                os.dup2(nowhere, fd)
+            os.close(nowhere)
+
+    def before_exit(self) -> None:
+        """Restore the terminal."""
+        if self._restore is not None:
+            self._restore()
+
+
+def _is_terminal(fd: int) -> bool:
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False

@@ -1,9 +1,9 @@
-"""``stoker COMMAND ...``: which command, and how what it raises becomes one line and an exit code.
+"""``stoker COMMAND ...``: runs the command, and turns what it raises into one line and an exit code.
 
     0    done, or stopped in good order          2    a usage error: nothing was started
     1    a failure, or output that was lost      130  left at once: a second Ctrl-C, or one before it began
 
-Commands are imported when they are called, so that help and usage errors come at once.
+A command's module is imported when the command is called, so that help and usage errors come at once.
 """
 
 from __future__ import annotations
@@ -13,41 +13,32 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import anyio
 
 from stoker import __version__
 from stoker.cli.limits import start_clock
-from stoker.cli.notices import notices_on_stderr
-from stoker.cli.streams import steady_streams
+from stoker.cli.streams import notices_on_stderr, steady_streams
 from stoker.errors import ConfigError, Stalled, StokerError
 
 __all__ = ["main"]
 
 COMMANDS = {
-    "train": ("stoker.cli.train", "train", "Train an agent on an environment, into a new run directory."),
-    "resume": ("stoker.cli.train", "resume", "Go on with a run from its newest checkpoint."),
-    "eval": ("stoker.cli.evaluate", "evaluate_run", "Score a run's policy over whole episodes."),
-    "ls": ("stoker.cli.listing", "list_command", "List the runs of a runs directory."),
-    "show": ("stoker.cli.showing", "show", "Show a run: counters, checkpoints, evaluations, its curve."),
-    "verify": (
-        "stoker.cli.verifying",
-        "verify",
-        "Check every file of a run: checksums, rows, journal, agreement of counters.",
-    ),
-    "replay": (
-        "stoker.cli.replaying",
-        "replay_command",
-        "Train again from a run's journal, and compare with what it saved.",
-    ),
-    "fork": (
-        "stoker.cli.forking",
-        "fork_command",
-        "Make a new run that begins with a checkpoint of another one.",
-    ),
-    "prune": ("stoker.cli.pruning", "prune_command", "Remove checkpoints and journal that nobody needs."),
-    "plot": ("stoker.cli.plotting", "plot", "Draw the learning curves of runs to a PNG, SVG or PDF file."),
+    "train": ("train:train", "Train an agent on an environment, into a new run directory."),
+    "resume": ("train:resume", "Go on with a run from its newest checkpoint."),
+    "eval": ("evaluate:evaluate_run", "Score a run's policy over whole episodes."),
+    "ls": ("inspection:ls", "List the runs of a runs directory."),
+    "show": ("inspection:show", "Show a run: counters, checkpoints, evaluations, its curve."),
+    "verify": ("upkeep:verify", "Check a run's files: checksums, rows, journal, agreement of counters."),
+    "replay": ("replaying:replay", "Train again from a run's journal, and compare with what it saved."),
+    "fork": ("upkeep:fork", "Make a new run that begins with a checkpoint of another one."),
+    "prune": ("upkeep:prune", "Remove checkpoints and journal that nobody needs."),
+    "plot": ("inspection:plot", "Draw the learning curves of runs to a PNG, SVG or PDF file."),
 }
-"""Command -> module, function and what it does."""
+"""Command -> its async function, as ``module:name`` in this package, and what it does."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,7 +69,7 @@ def _run(args: list[str]) -> int:
         print(f"stoker: error: {_one_line(error)}", file=sys.stderr)
         code = 2 if isinstance(error, ConfigError) else 1
         if isinstance(error.__cause__, Stalled):
-            # A call was given up in the middle: torch would abort a process that is taken down around it.
+            # A thread is still in the call: torch would abort a process that exits around it.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
@@ -104,12 +95,14 @@ def _dispatch(args: list[str]) -> int:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f": there is {', '.join(COMMANDS)}"
         raise ConfigError(f"unknown {what} {name!r}{hint} (see `stoker --help`)")
-    module, function, _ = COMMANDS[name]
-    return getattr(import_module(module), function)(rest)
+    module, _, function = COMMANDS[name][0].partition(":")
+    command = getattr(import_module(f"stoker.cli.{module}"), function)
+    backend: dict[str, Any] = {"use_uvloop": sys.platform != "win32" and find_spec("uvloop") is not None}
+    return anyio.run(command, rest, backend="asyncio", backend_options=backend)
 
 
 def _help() -> str:
-    commands = "\n".join(f"  {name:<8} {text}" for name, (_, _, text) in COMMANDS.items())
+    commands = "\n".join(f"  {name:<8} {text}" for name, (_, text) in COMMANDS.items())
     return f"""\
 usage: stoker COMMAND ...
 

@@ -1,22 +1,20 @@
-"""A run that is on disk, as a command names it, and what it was trained with. Free of torch."""
+"""Find the run that a command names, and read its config. Free of torch."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from anyio import to_thread
 
-from stoker.cli.formats import command, from_here
+from stoker.cli.printing import command, from_here
 from stoker.errors import ConfigError, RunBroken, RunNotFound
 from stoker.importing import import_named
-from stoker.runs import TrainingRun
-from stoker.runs.locating import is_run, runs_below
+from stoker.runs import TrainingRun, list_runs
+from stoker.runs.locating import is_run
 from stoker.runs.naming import LATEST, steps_of
 from stoker.runs.run import CONFIG
 from stoker.writer import files
@@ -27,6 +25,12 @@ if TYPE_CHECKING:
 __all__ = ["discard", "has_checkpoint", "open_begun", "open_run", "read_train_config"]
 
 logger = logging.getLogger("stoker.cli")
+_NO_CONFIG = (
+    f"there is no {CONFIG}, which names the agent and the environment: a program with its own session "
+    "trained this run, or it was killed before it began. Resume it in that program with TrainingRun.resume; "
+    "if its agent and environment can be named, `await run.write_config(TrainConfig(...))` there lets this "
+    "command read them"
+)
 
 
 async def open_run(path: str) -> TrainingRun:
@@ -45,50 +49,40 @@ async def open_run(path: str) -> TrainingRun:
 
 
 async def open_begun(path: str) -> TrainingRun:
-    """Find a run to go on with: as ``open_run``, but not one that was killed before it began.
+    """Find a run to resume or score: as ``open_run``, but not one that was killed before it began.
 
-    Such a run, without a config and without a checkpoint, is passed over with a warning for the newest one
-    that has begun. Where there is none, or where it was named exactly, it is given nevertheless.
+    Such a run, without a config and without a checkpoint, is passed over with a warning for the newest one of
+    the same name that has begun. If there is none, or if it was named exactly, it is returned all the same.
 
     Raises:
         RunNotFound, RunBroken: As for ``open_run``.
     """
     newest = await open_run(path)
-    if await to_thread.run_sync(_begun_or_named, newest, Path(path)):
+    if is_run(Path(path)):
         return newest
-    passed = [newest.directory]
-    for directory in await to_thread.run_sync(_older, newest.directory, Path(path)):
-        try:
-            run = await TrainingRun.open(directory)
-        except RunBroken as error:
-            logger.warning("passed over a broken run: %s", error)
+    empty: list[TrainingRun] = []
+    for run in reversed([run for run in await list_runs(path) if isinstance(run, TrainingRun)]):
+        if run.directory.parents[1] != newest.directory.parents[1]:
             continue
-        if await to_thread.run_sync(_begun_or_named, run, Path(path)):
-            for empty in passed:
+        if await to_thread.run_sync(_has_begun, run):
+            for passed in empty:
                 logger.warning(
                     "passed over %s, which was killed before it began: it has no %s and no checkpoint",
-                    empty,
+                    passed.directory,
                     CONFIG,
                 )
             return run
-        passed.append(directory)
+        empty.append(run)
     return newest
 
 
-def _begun_or_named(run: TrainingRun, path: Path) -> bool:
-    """Whether somebody began to train on it, is about to, or it was named exactly."""
-    has_files = CONFIG in files.files_in(run.directory) or bool(files.files_in(run.checkpoints_directory))
-    return has_files or is_run(path) or run.holder() is not None
-
-
-def _older(directory: Path, path: Path) -> list[Path]:
-    """The runs of the same name that stand before that one, the newest first."""
-    before = list(itertools.takewhile(lambda run: run != directory, runs_below(path)))
-    return [run for run in reversed(before) if run.parent.parent == directory.parent.parent]
+def _has_begun(run: TrainingRun) -> bool:
+    names = files.files_in(run.directory)
+    return CONFIG in names or bool(files.files_in(run.checkpoints_directory)) or run.holder() is not None
 
 
 def has_checkpoint(run: TrainingRun) -> bool:
-    """Whether there is a checkpoint to go on from, by its name. Blocks."""
+    """Whether there is a checkpoint to resume from, by its name. Blocks."""
     names = files.files_in(run.checkpoints_directory)
     return LATEST in names or bool(steps_of(names))
 
@@ -107,43 +101,26 @@ def discard(run: TrainingRun, with_root: bool) -> None:
 
 
 async def read_train_config(run: TrainingRun) -> TrainConfig:
-    """The config that ``train`` wrote into a run.
+    """The config that ``train`` wrote into a run; its modules are imported.
 
     Raises:
-        RunBroken: It is missing, or of something that this stoker cannot train, such as an unknown agent.
+        RunBroken: It is missing, or this stoker cannot train it, for example an unknown agent.
         ConfigError: A module that it names cannot be imported here.
     """
     from stoker.trainer import config_from
 
     path = run.directory / CONFIG
     try:
-        stored = await run.read_config()
+        config = config_from(await run.read_config(dict[str, Any]), "config")
     except RunBroken as error:
         if isinstance(error.__cause__, FileNotFoundError):
-            raise RunBroken(
-                run.directory,
-                f"there is no {CONFIG}, which names the agent and the environment: a program with its own "
-                "session trained this run, or it was killed before it began. Resume it in that program with "
-                "TrainingRun.resume; if its agent and environment can be named, `await "
-                "run.write_config(TrainConfig(...))` there lets this command read them",
-            ) from error
+            raise RunBroken(run.directory, _NO_CONFIG) from error
         raise
-    if not isinstance(stored, Mapping):
-        raise RunBroken(path, "not the config of a training: it holds no settings by name")
-    try:
-        config = config_from(cast("Mapping[str, Any]", stored), "config")
     except ConfigError as error:
         raise RunBroken(path, f"cannot be trained or scored by this stoker: {error}") from error
-    for what, name, module in _modules_of(config):
+    modules = [("imports", module, module) for module in config.imports]
+    named = (("env", config.env), ("agent", config.agent))
+    modules += [(what, name, name.rpartition(":")[0]) for what, name in named if ":" in name]
+    for what, name, module in modules:
         import_named(module, f"{from_here(run.directory)} needs {what}={name!r}")
     return config
-
-
-def _modules_of(config: TrainConfig) -> Iterator[tuple[str, str, str]]:
-    """The modules of the user's that a config names: in which setting, by what name, and the module."""
-    for module in config.imports:
-        yield "imports", module, module
-    for what in ("env", "agent"):
-        name: str = getattr(config, what)
-        if ":" in name:
-            yield what, name, name.rpartition(":")[0]

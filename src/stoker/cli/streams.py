@@ -1,8 +1,9 @@
-"""Standard streams of a command that cannot end it: closed, full, gone, or unable to encode a character.
+"""Standard streams of a command, and log records as lines on standard error. Free of rich.
 
-Text for people goes to standard error: what cannot be written there is dropped, since there is no other place
-to say so. Results go to standard output: what is lost there makes the command fail when it ends, not before,
-so that a training is saved first.
+Streams that are closed, full, gone, or unable to encode a character do not end the command. Text for people
+goes to standard error: what cannot be written there is dropped, since there is no other place to report that.
+Results go to standard output: if some are lost, the command fails when it ends, not before, so that a
+training is saved first.
 """
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import logging
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, TextIO
 
-__all__ = ["StandardOutput", "steady_streams"]
+__all__ = ["StandardOutput", "notices_on_stderr", "notices_to", "steady_streams"]
 
 _MODES = ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY))
 """How a closed descriptor is filled. Standard output is opened for reading: writing to it still fails."""
 
 
 class _Sink(io.FileIO):
-    """A file that drops what it cannot take, and remembers why."""
+    """A file that drops what it cannot write, and remembers why."""
 
     error: OSError | None = None
 
@@ -33,14 +35,14 @@ class _Sink(io.FileIO):
         except OSError as error:
             self.error = self.error or error
             return size
-        if not written:  # None: others have set it non-blocking, and it is full
+        if not written:  # None: another process made it non-blocking, and it is full
             self.error = self.error or BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             return size
         return written
 
 
 class StandardOutput:
-    """What became of the text for standard output."""
+    """Whether all text for standard output was written."""
 
     def __init__(self, sink: _Sink) -> None:
         self._sink = sink
@@ -98,3 +100,36 @@ def _text(sink: _Sink, before: TextIO | None) -> io.TextIOWrapper:
         errors="backslashreplace",
         line_buffering=sink.fileno() == 2 or sink.isatty(),
     )
+
+
+class _Notices(logging.Handler):
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._say(f"stoker: {record.levelname.lower()}: {record.getMessage()}")
+            if record.exc_info:
+                self._say(logging.Formatter().formatException(record.exc_info))
+        except Exception:  # noqa: BLE001 - as logging does: it never stops its callers
+            self.handleError(record)
+
+
+def notices_to(say: Callable[[str], None] | None) -> None:
+    """Send each warning and error that stoker logs to ``say`` alone, from any thread; None: nowhere."""
+    logger = logging.getLogger("stoker")
+    for handler in [handler for handler in logger.handlers if isinstance(handler, _Notices)]:
+        logger.removeHandler(handler)
+    if say is not None:
+        logger.addHandler(_Notices(say))
+
+
+@contextlib.contextmanager
+def notices_on_stderr() -> Generator[None]:
+    """Print them while a command runs; while it draws a live view it sends them to that view's console."""
+    notices_to(lambda line: print(line, file=sys.stderr))
+    try:
+        yield
+    finally:
+        notices_to(None)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
 import msgspec
-import tyro
 from anyio import to_thread
 
-from stoker.cli.arguments import TrainArguments, parse_train
-from stoker.cli.driving import Driver, Shown, run_async
-from stoker.cli.formats import command, from_here
-from stoker.cli.limits import limits_from
-from stoker.cli.parsing import parse, required
-from stoker.cli.signals import Guard
-from stoker.cli.summary import json_line
+from stoker.cli.arguments import ResumeArguments, TrainArguments, parse_train
+from stoker.cli.driving import Driver, json_line
+from stoker.cli.limits import Guard, limits_from
+from stoker.cli.parsing import parse
+from stoker.cli.printing import command, from_here
 from stoker.errors import ConfigError, MissingDependency
 
 if TYPE_CHECKING:
@@ -25,10 +22,10 @@ if TYPE_CHECKING:
     from stoker.runs import TrainingRun
     from stoker.trainer import TrainConfig, TrainResult
 
-__all__ = ["ResumeArguments", "resume", "train"]
+__all__ = ["resume", "train"]
 
 
-def train(args: Sequence[str]) -> int:
+async def train(args: Sequence[str]) -> int:
     """Run ``stoker train`` and return its exit code.
 
     Raises:
@@ -36,15 +33,10 @@ def train(args: Sequence[str]) -> int:
     """
     config, arguments = parse_train(args)
     with Guard(limits_from(arguments.place.max_time, arguments.place.grace)) as guard:
-        return run_async(_train, config, arguments, guard)
+        return await _train(config, arguments, guard)
 
 
 async def _train(config: TrainConfig, arguments: TrainArguments, guard: Guard) -> int:
-    with guard.in_loop():
-        return await _train_guarded(config, arguments, guard)
-
-
-async def _train_guarded(config: TrainConfig, arguments: TrainArguments, guard: Guard) -> int:
     from stoker.cli.stored import discard
     from stoker.runs import TrainingRun
     from stoker.trainer.making import env_for
@@ -55,7 +47,7 @@ async def _train_guarded(config: TrainConfig, arguments: TrainArguments, guard: 
     root = Path(place.runs_dir)
     is_new_root = not await to_thread.run_sync(root.exists)
     run = await TrainingRun.create(place.name, place.run_version, root=root)
-    driver = Driver(config, run, agent, Shown(progress=place.progress, json=arguments.json), guard)
+    driver = Driver(config, run, agent, guard, progress=place.progress, json=arguments.json)
     driver.say(f"training {config.agent} on {config.env}; run: {from_here(run.directory)}")
     try:
         return await driver.drive()
@@ -64,70 +56,18 @@ async def _train_guarded(config: TrainConfig, arguments: TrainArguments, guard: 
         raise
 
 
-class ResumeArguments(msgspec.Struct, frozen=True, kw_only=True):
-    """What a command line of ``stoker resume`` says."""
-
-    run: Annotated[
-        str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="(required)")
-    ] = ""
-    """The run's directory, or that of a version or name: then its newest run."""
-
-    total_timesteps: Annotated[
-        int | None, tyro.conf.arg(aliases=["-n"], metavar="INT", help_behavior_hint="(default: the run's)")
-    ] = None
-    """Environment steps to train for, with those that the run has."""
-
-    device: Annotated[str | None, tyro.conf.arg(metavar="STR", help_behavior_hint="(default: the run's)")] = (
-        None
-    )
-    """Where to learn: cpu, cuda, cuda:1, mps."""
-
-    torch_threads: Annotated[
-        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the run's)")
-    ] = None
-    """Threads that torch computes with."""
-
-    max_time: Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="(default: none)")] = (
-        None
-    )
-    """End this process, saved, when it is as old as that: 3600, 90s, 30m, 1h30m, 01:30:00."""
-
-    grace: Annotated[str, tyro.conf.arg(metavar="TIME")] = "30s"
-    """How long finishing may take after Ctrl-C or SIGTERM; then the process leaves with exit code 1."""
-
-    progress: bool = True
-    """Show how it goes: a live view on a terminal, else a line every few seconds."""
-
-    json: tyro.conf.FlagCreatePairsOff[bool] = False
-    """End standard output with one line of JSON, for scripts; all else goes to standard error."""
-
-
-_RESUME = """Go on with a run from its newest checkpoint.
-
-Weights, optimizer, replay, generators, counters and the best evaluation are those of the checkpoint. What was
-trained after it by a process that was killed is trained again; its rows stay in the files, marked as an
-abandoned future. With -n a run that has reached its total goes on to a larger one.
-"""
-
-
-def resume(args: Sequence[str]) -> int:
+async def resume(args: Sequence[str]) -> int:
     """Run ``stoker resume`` and return its exit code.
 
     Raises:
         StokerError: There is no such run, or what ended the training.
     """
-    arguments = parse("resume", ResumeArguments, args, _RESUME)
-    required(arguments.run, "resume", "a run", "runs/CartPole-v1")
+    arguments = parse("resume", ResumeArguments, args)
     with Guard(limits_from(arguments.max_time, arguments.grace)) as guard:
-        return run_async(_resume, arguments, guard)
+        return await _resume(arguments, guard)
 
 
 async def _resume(arguments: ResumeArguments, guard: Guard) -> int:
-    with guard.in_loop():
-        return await _resume_guarded(arguments, guard)
-
-
-async def _resume_guarded(arguments: ResumeArguments, guard: Guard) -> int:
     from stoker.cli.stored import open_begun, read_train_config
     from stoker.runs import TrainingRun
 
@@ -148,7 +88,7 @@ async def _resume_guarded(arguments: ResumeArguments, guard: Guard) -> int:
         return 0
     run = await TrainingRun.resume(run.directory)
     agent = _checked_agent(config)
-    driver = Driver(config, run, agent, Shown(progress=arguments.progress, json=arguments.json), guard)
+    driver = Driver(config, run, agent, guard, progress=arguments.progress, json=arguments.json)
     driver.say(f"resuming {config.agent} on {config.env}; run: {from_here(run.directory)}")
     if not reached:
         driver.say("there is no checkpoint: it starts from the beginning")
@@ -173,11 +113,8 @@ def _nothing_done(run: TrainingRun) -> TrainResult:
 def _with_changes(config: TrainConfig, arguments: ResumeArguments) -> TrainConfig:
     from stoker.trainer.config import config_from, with_schedule
 
-    changes: dict[str, Any] = {
-        name: value
-        for name in ("total_timesteps", "device", "torch_threads")
-        if (value := getattr(arguments, name)) is not None
-    }
+    given = {name: getattr(arguments, name) for name in ("total_timesteps", "device", "torch_threads")}
+    changes = {name: value for name, value in given.items() if value is not None}
     if not changes:
         return config
     changed = config_from({**msgspec.to_builtins(config), **changes}, "resume")

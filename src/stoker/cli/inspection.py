@@ -1,0 +1,242 @@
+"""``stoker ls``, ``show`` and ``plot``: look at runs without changing them. Free of torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import msgspec
+import tyro
+from anyio import to_thread
+from rich.table import Table
+from rich.text import Text
+
+from stoker.cli.parsing import JsonFlag, RunPath, parse, required
+from stoker.cli.printing import ago, columns, from_here, output, say, size
+from stoker.cli.stored import open_run
+from stoker.errors import ConfigError, RunBroken
+from stoker.runs import Columns, TrainingRun, list_runs
+from stoker.runs.naming import natural_key
+from stoker.runs.plotting import checked_target, draw_curves, save_figure
+from stoker.runs.reading import EvaluationSummary, evaluations_of
+from stoker.trainer.views.curves import chart
+from stoker.trainer.views.numbers import number
+from stoker.writer import files
+
+__all__ = ["LsArguments", "PlotArguments", "ShowArguments", "ls", "plot", "show", "status_of"]
+
+_STYLES = {"live": "bold green", "done": "", "stopped": "yellow", "ended": "", "broken": "bold red"}
+_CHART_LINES = 8
+_EVALUATIONS = 8
+"""``show`` lists so many of the last evaluations."""
+_KEY_SETTINGS = ("env", "agent", "num_envs", "total_timesteps", "seed", "device")
+
+
+class LsArguments(msgspec.Struct, frozen=True, kw_only=True):
+    """List the runs of a runs directory, the newest first."""
+
+    dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")] = "runs"
+    """The runs directory, or the directory of a name or version in it."""
+
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print one JSON object per line and run."""
+
+
+async def ls(args: Sequence[str]) -> int:
+    """Run ``stoker ls`` and return its exit code.
+
+    Raises:
+        RunNotFound: There is no such directory.
+    """
+    arguments = parse("ls", LsArguments, args)
+    found = await list_runs(arguments.dir)
+    runs = [run for run in found if isinstance(run, TrainingRun)]
+    runs.sort(key=lambda run: run.metadata.started_at, reverse=True)
+    statuses = [await status_of(run) for run in runs]
+    broken = [(Path(error.path).parent, error) for error in found if not isinstance(error, TrainingRun)]
+    if arguments.json:
+        for run, status in zip(runs, statuses, strict=True):
+            fields = msgspec.to_builtins(run.metadata)
+            del fields["attempts"]
+            print(json.dumps({"run": str(run.directory), "status": status, **fields}))
+        for directory, error in broken:
+            print(json.dumps({"run": str(directory), "status": "broken", "problem": str(error)}))
+        return 0
+    if not found:
+        print(f"no runs in {arguments.dir}; `stoker train CartPole-v1` makes one")
+        return 0
+    table = columns(("name", "version", "run"), ("steps", "episodes", "best", "updated"))
+    table.add_column("status", no_wrap=True)
+    now = datetime.now(UTC)
+    for run, status in zip(runs, statuses, strict=True):
+        metadata = run.metadata
+        counts = map(number, (metadata.total_steps, metadata.total_episodes, metadata.best_value))
+        place = (metadata.name, metadata.version, metadata.run_id)
+        table.add_row(*place, *counts, ago(metadata.last_updated, now), Text(status, _STYLES[status]))
+    for directory, _ in broken:
+        place = (*("", "", ""), *directory.parts)[-3:]
+        table.add_row(*place, *"----", Text("broken", _STYLES["broken"]))
+    say(table)
+    for _, error in broken:
+        print(f"broken: {error}")
+    return 0
+
+
+async def status_of(run: TrainingRun) -> str:
+    """``live`` (a session writes it now), ``done`` (all its steps), ``stopped`` (fewer), or ``ended``.
+
+    ``ended``: the run has no config with a total, as when a program writes it with its own session.
+    """
+    if await to_thread.run_sync(run.holder) is not None:
+        return "live"
+    total = _dict(await _config_of(run)).get("total_timesteps")
+    if not isinstance(total, int):
+        return "ended"
+    return "done" if run.metadata.total_steps >= total else "stopped"
+
+
+async def _config_of(run: TrainingRun) -> Any:
+    try:
+        return await run.read_config()
+    except RunBroken:  # a session without the command line need not write one
+        return None
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+class ShowArguments(msgspec.Struct, frozen=True, kw_only=True):
+    """Show a run: counters, checkpoints, evaluations, its curve."""
+
+    run: RunPath = ""
+
+    json: JsonFlag = False
+
+
+async def show(args: Sequence[str]) -> int:
+    """Run ``stoker show`` and return its exit code.
+
+    Raises:
+        RunNotFound, RunBroken: There is no such run, or it cannot be read.
+    """
+    arguments = parse("show", ShowArguments, args)
+    run = await open_run(arguments.run)
+    status, config = await status_of(run), await _config_of(run)
+    sizes = files.sizes_in(run.checkpoints_directory)
+    checkpoints = {name: sizes[name] for name in sorted(sizes, key=natural_key) if not name.startswith(".")}
+    episodes = await run.read_train_episodes()
+    evaluations = evaluations_of(await run.read_eval_episodes())
+    rewards = episodes["total_reward"][-100:]
+    last_mean = float(rewards.mean()) if len(rewards) else None
+    if arguments.json:
+        facts = {
+            "run": str(run.directory),
+            "status": status,
+            **msgspec.to_builtins(run.metadata),
+            "last_100_mean_reward": last_mean,
+            "checkpoints": checkpoints,
+            "evaluations": msgspec.to_builtins(evaluations),
+            "config": config,
+        }
+        print(json.dumps(facts))
+        return 0
+    metadata, settings = run.metadata, _dict(config)
+    best_at = "" if metadata.best_step is None else f" @ step {metadata.best_step:,}"
+    rows = {
+        "run": from_here(run.directory),
+        "status": f"{status}, updated {ago(metadata.last_updated, datetime.now(UTC))}",
+        "steps": number(metadata.total_steps),
+        "episodes": number(metadata.total_episodes),
+        "last 100 episodes": number(last_mean),
+        "best evaluation": f"{number(metadata.best_value)}{best_at}",
+        "config": _listed({key: settings[key] for key in _KEY_SETTINGS if key in settings}),
+        "agent settings": _listed(_dict(settings.get("agent_settings"))),
+        "checkpoints": ", ".join(f"{name} ({size(n)})" for name, n in checkpoints.items()) or "none",
+    }
+    for attempt in metadata.attempts:
+        began = f"{attempt.started_at:%Y-%m-%d %H:%M:%S} UTC"
+        rows[f"attempt {attempt.number}"] = f"{began}, from step {attempt.from_steps:,}"
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, style="cyan")
+    grid.add_column(overflow="fold")
+    for label, text in rows.items():
+        if text:
+            grid.add_row(label, Text(text))
+    say(grid)
+    if evaluations:
+        say()
+        say(_evaluations(evaluations))
+    _say_curve(episodes)
+    return 0
+
+
+def _listed(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={'none' if value is None else value}" for key, value in settings.items())
+
+
+def _evaluations(evaluations: list[EvaluationSummary]) -> Table:
+    names = ("evaluated at", "mean reward", "std", "mean length", "episodes")
+    table = columns((), names, header="cyan")
+    for found in evaluations[-_EVALUATIONS:]:
+        shown = (found.total_steps, found.mean_reward, found.std_reward, found.mean_length, found.n_episodes)
+        table.add_row(*map(number, shown))
+    return table
+
+
+def _say_curve(episodes: Columns) -> None:
+    rewards, steps = episodes["total_reward"], episodes["total_steps"]
+    if len(rewards) < 2:
+        return
+    console = output()
+    size_of_chart = min(console.width, 80), _CHART_LINES
+    ascii_only = console.options.ascii_only
+    lines = chart(steps.tolist(), rewards.tolist(), *size_of_chart, ascii_only=ascii_only)
+    say()
+    say(Text("episode reward over steps", style="cyan"))
+    say(Text("\n".join(lines), style="green", no_wrap=True))
+
+
+class PlotArguments(msgspec.Struct, frozen=True, kw_only=True):
+    """Draw learning curves: reward over environment steps."""
+
+    runs: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)"),
+    ] = ()
+    """Directories of runs, or of versions or names: then their newest run."""
+
+    output: Annotated[str, tyro.conf.arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(required)")] = (
+        ""
+    )
+    """Where to draw to: a .png, .svg or .pdf file."""
+
+    title: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: none)")] = ""
+    """What to write above the curves."""
+
+
+async def plot(args: Sequence[str]) -> int:
+    """Run ``stoker plot`` and return its exit code.
+
+    Raises:
+        ConfigError: The file is of another kind.
+        RunNotFound, RunBroken, RunDirectoryError: A run is missing, broken or has no rows yet.
+        MissingDependency: matplotlib is not installed.
+        StokerError: The file cannot be written.
+    """
+    arguments = parse("plot", PlotArguments, args)
+    example = "runs/CartPole-v1 -o curve.png"
+    required(" ".join(arguments.runs), "plot", "the runs to plot", example)
+    target = Path(required(arguments.output, "plot", "the file to draw to", example))
+    try:
+        checked_target(target)
+    except ConfigError as error:
+        raise ConfigError(f"-o {error}") from error
+    curves = [await (await open_run(path)).read_curves() for path in arguments.runs]
+    save_figure(draw_curves(curves, arguments.title), target)
+    print(target)
+    return 0

@@ -1,0 +1,73 @@
+"""What commands print for people: ages, sizes, paths, command lines and tables."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+__all__ = ["ago", "columns", "command", "from_here", "output", "say", "size"]
+
+_UNBOUNDED = 10_000
+
+
+def ago(then: datetime, now: datetime) -> str:
+    """How long ago, in the largest unit: ``now``, ``12s ago``, ``5m ago``, ``3h ago``, ``8d ago``."""
+    seconds = int((now - then).total_seconds())
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        if seconds >= length:
+            return f"{seconds // length}{unit} ago"
+    return "now"
+
+
+def size(n_bytes: int) -> str:
+    """``512 B``, ``1.5 kB``, ``23 MB``."""
+    value, unit = float(n_bytes), "B"
+    for unit in ("B", "kB", "MB", "GB"):  # noqa: B007 - the last one is used
+        if value < 999.5:
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
+
+
+def from_here(path: Path | str) -> str:
+    """A path as a user types it: relative to the working directory, if it lies below that."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here) if Path(path).is_relative_to(here) else path)
+
+
+def command(words: Sequence[str]) -> str:
+    """A command line that can be pasted into a shell."""
+    return shlex.join(map(from_here, words))
+
+
+def columns(texts: Iterable[str], numbers: Iterable[str] = (), *, header: str = "bold") -> Table:
+    """An empty table without lines: columns of text, which may wrap, then columns of numbers."""
+    table = Table(box=None, pad_edge=False, header_style=header, padding=(0, 2, 0, 0))
+    for name in texts:
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def output() -> Console:
+    """Standard output; where it is no terminal, no line is too long."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_UNBOUNDED)
+
+
+def say(what: RenderableType = "") -> None:
+    """Print something that rich can draw; without a terminal no line ends in spaces."""
+    console = output()
+    if console.is_terminal:
+        console.print(what)
+        return
+    with console.capture() as drawn:
+        console.print(what)
+    for line in drawn.get().splitlines():
+        print(line.rstrip())

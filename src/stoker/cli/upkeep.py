@@ -1,0 +1,223 @@
+"""``stoker verify``, ``fork`` and ``prune``: check, copy and thin out the files of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import tyro
+from anyio import to_thread
+from rich.table import Table
+from rich.text import Text
+
+from stoker.cli.parsing import JsonFlag, RunPath, parse
+from stoker.cli.printing import command, from_here, say, size
+from stoker.cli.stored import open_run
+from stoker.errors import ConfigError, RunBroken
+from stoker.runs import Retention, TrainingRun
+from stoker.runs import fork as fork_run
+from stoker.runs.verifying import Finding, verify_run
+from stoker.trainer.views.numbers import number
+
+__all__ = ["ForkArguments", "PruneArguments", "VerifyArguments", "fork", "prune", "verify"]
+
+
+class VerifyArguments(msgspec.Struct, frozen=True, kw_only=True):
+    """Check every file of a run: checksums, rows, journal, agreement of counters.
+
+    What a kill leaves behind is reported and is no damage. Nothing is changed. Exit code 1 if a file is
+    damaged.
+    """
+
+    run: RunPath = ""
+
+    json: JsonFlag = False
+
+
+async def verify(args: Sequence[str]) -> int:
+    """Run ``stoker verify`` and return its exit code: 1 if a file is damaged.
+
+    Raises:
+        RunNotFound, RunBroken: There is no such run.
+    """
+    arguments = parse("verify", VerifyArguments, args)
+    try:
+        run = await open_run(arguments.run)
+    except RunBroken as error:
+        directory, findings = _of_broken(error)
+    else:
+        directory = run.directory
+        findings = await to_thread.run_sync(verify_run, run, abandon_on_cancel=True)
+    is_damaged = any(finding.kind == "damaged" for finding in findings)
+    if arguments.json:
+        plain = msgspec.to_builtins(findings)
+        print(json.dumps({"run": str(directory), "whole": not is_damaged, "findings": plain}))
+    else:
+        _print_findings(directory, findings)
+    return int(is_damaged)
+
+
+def _of_broken(error: RunBroken) -> tuple[Path, list[Finding]]:
+    """The finding about the metadata of a run that cannot be opened; nothing else can be checked then."""
+    path = Path(error.path)
+    if path.is_dir():  # none of several runs can be read
+        raise error
+    n_bytes = path.stat().st_size if path.exists() else 0
+    return path.parent, [Finding(path.name, n_bytes, "damaged", str(error).removeprefix(f"{path}: "))]
+
+
+_KINDS = {"ok": "ok", "torn": "torn", "damaged": "DAMAGED", "note": "note"}
+_STYLES = {"ok": "green", "torn": "yellow", "damaged": "bold red", "note": "cyan"}
+
+
+def _print_findings(directory: Path, findings: Sequence[Finding]) -> None:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        n_bytes = size(finding.size) if finding.size else ""
+        kind = Text(_KINDS[finding.kind], style=_STYLES[finding.kind])
+        table.add_row(Text(finding.file or "run"), n_bytes, kind, Text(finding.text))
+    say(table)
+    damaged = sorted({finding.file or "run" for finding in findings if finding.kind == "damaged"})
+    verdict = f"DAMAGED: {', '.join(damaged)}" if damaged else "whole"
+    if not damaged and any(finding.kind == "torn" for finding in findings):
+        verdict += ", but for the torn end that a kill leaves"
+    print(f"{from_here(directory)}: {verdict}")
+
+
+class ForkArguments(msgspec.Struct, frozen=True, kw_only=True):
+    """Make a new run that begins with a checkpoint of another one: its history, config and replay.
+
+    The other run is only read: it may be training. `stoker resume` continues the new one.
+    """
+
+    run: RunPath = ""
+
+    at_step: Annotated[int | None, tyro.conf.arg(metavar="STEP", help_behavior_hint="(required)")] = None
+    """Which checkpoint to begin with; `stoker show` lists them."""
+
+    name: Annotated[str, tyro.conf.arg(metavar="NAME", help_behavior_hint="(required)")] = ""
+    """Name of the new run."""
+
+    run_version: Annotated[str, tyro.conf.arg(metavar="VERSION")] = "v1"
+    """Version of the new run: it goes to RUNS-DIR/NAME/VERSION."""
+
+    runs_dir: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs"
+    """The directory of all runs."""
+
+    without_replay: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Begin with an empty replay; needs no journal."""
+
+    json: JsonFlag = False
+
+
+async def fork(args: Sequence[str]) -> int:
+    """Run ``stoker fork`` and return its exit code.
+
+    Raises:
+        StokerError: There is no such run or checkpoint, or it cannot be copied.
+    """
+    arguments = parse("fork", ForkArguments, args)
+    step = arguments.at_step
+    if step is None or step < 0:
+        given = "" if step is None else f" {step}"
+        raise ConfigError(f"--at-step{given}: name the step of a checkpoint (see `stoker fork --help`)")
+    if not arguments.name:
+        raise ConfigError("--name: name the new run (see `stoker fork --help`)")
+    source = await open_run(arguments.run)
+    place, with_replay = (arguments.name, arguments.run_version), not arguments.without_replay
+    forked = await fork_run(source, step, *place, root=arguments.runs_dir, with_replay=with_replay)
+    if arguments.json:
+        fields = {"run": str(forked.directory), **msgspec.to_builtins(forked.metadata)}
+        del fields["attempts"]
+        print(json.dumps(fields))
+        return 0
+    print(f"run      {from_here(forked.directory)}")
+    print(f"from     {from_here(source.directory)}, step {number(step)}")
+    print(f"go on    {command(['stoker', 'resume', str(forked.directory)])}")
+    return 0
+
+
+class PruneArguments(msgspec.Struct, frozen=True, kw_only=True):
+    """Remove old step checkpoints, and what none of the newest needs of the journal.
+
+    Never latest.pt or the best policies. Refused while the run is training.
+    """
+
+    run: RunPath = ""
+
+    keep: int = 3
+    """How many of the newest step checkpoints stay; 0: only latest.pt."""
+
+    every: int = 0
+    """Those at multiples of so many steps stay as well; 0: none."""
+
+    all_journal: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Keep the whole journal, from which the training can be replayed."""
+
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Only show what would be removed."""
+
+    json: JsonFlag = False
+
+
+async def prune(args: Sequence[str]) -> int:
+    """Run ``stoker prune`` and return its exit code.
+
+    Raises:
+        StokerError: There is no such run, it is training, or a file cannot be read or removed.
+    """
+    arguments = parse("prune", PruneArguments, args)
+    for name, value in (("--keep", arguments.keep), ("--every", arguments.every)):
+        if value < 0:
+            raise ConfigError(f"{name} {value}: give 0 or more (see `stoker prune --help`)")
+    run = await open_run(arguments.run)
+    retention = Retention(last=arguments.keep, every=arguments.every, all_journal=arguments.all_journal)
+    removed = await to_thread.run_sync(_prune, run, retention, arguments.dry_run)
+    freed = sum(file.freed_bytes for file in removed)
+    if arguments.json:
+        head = {"run": str(run.directory), "dry_run": arguments.dry_run, "freed_bytes": freed}
+        print(json.dumps({**head, "removed": msgspec.to_builtins(removed)}))
+        return 0
+    print(f"run      {from_here(run.directory)}")
+    width = max((len(file.file) for file in removed), default=0)
+    for file in removed:
+        second = "" if file.freed_bytes or not file.bytes else "   (has another name, which stays)"
+        print(f"  {file.file:<{width}}  {size(file.bytes):>7}{second}")
+    count = f"{len(removed)} file{'s' * (len(removed) != 1)}"
+    if not removed:
+        print("nothing to remove")
+    elif arguments.dry_run:
+        print(f"would remove {count} and free {size(freed)}; leave --dry-run out to do so")
+    else:
+        print(f"removed {count}, freed {size(freed)}")
+    return 0
+
+
+class _Removed(msgspec.Struct, frozen=True):
+    file: str
+    bytes: int
+    freed_bytes: int  # 0 where it has a second name
+
+
+def _prune(run: TrainingRun, retention: Retention, dry_run: bool) -> list[_Removed]:
+    """Measure what goes, and remove it unless this is a dry run."""
+    if not dry_run:
+        run.acquire()
+    try:
+        removed: list[_Removed] = []
+        for path in run.doomed(retention):
+            stat = path.stat()
+            freed = stat.st_size if stat.st_nlink == 1 else 0
+            removed.append(_Removed(str(path.relative_to(run.directory)), stat.st_size, freed))
+        if not dry_run:
+            run.prune(retention)
+    finally:
+        run.release()
+    return removed

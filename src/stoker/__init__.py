@@ -57,9 +57,8 @@ if TYPE_CHECKING:
     from stoker.replay.prioritized import PrioritizedReplay as PrioritizedReplay
     from stoker.replay.uniform import UniformReplay as UniformReplay
     from stoker.runs.forking import fork as fork
-    from stoker.runs.listing import list_runs as list_runs
     from stoker.runs.metadata import RunMetadata as RunMetadata
-    from stoker.runs.run import TrainingRun as TrainingRun
+    from stoker.runs.run import TrainingRun as TrainingRun, list_runs as list_runs
     from stoker.session.config import SessionConfig as SessionConfig
     from stoker.session.decisions import Decision as Decision
     from stoker.session.metrics import StalenessReport as StalenessReport

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stoker.cli.main import main
-from stoker.runs.naming import safe_name
+from stoker.runs.layout import safe_name
 
 CASES: list[tuple[str, int, list[str]]] = [
     ("trian CartPole-v1", 2, ["unknown command 'trian'", "did you mean 'train'?"]),

@@ -15,7 +15,7 @@ from hypothesis import given, strategies as st
 
 import launching
 from stoker import ConfigError, EpisodeRecord, EpisodeStatus, RunMetadata, TrainingRun, WriteFailed, list_runs
-from stoker.runs import naming
+from stoker.runs import layout
 
 pytestmark = pytest.mark.anyio
 LOCKS = {".lock", ".lock.guard"}
@@ -110,7 +110,7 @@ async def test_creates_in_one_second_give_a_directory_each(tmp_path: Path) -> No
         assert re.fullmatch(r"\d{8}_\d{6}(_\d+)?", run.directory.name)
     listed = await list_runs(tmp_path)
     assert [found.directory for found in listed if isinstance(found, TrainingRun)] == sorted(
-        directories, key=lambda path: naming.natural_key(path.name)
+        directories, key=lambda path: layout.natural_key(path.name)
     )
 
 
@@ -142,7 +142,7 @@ async def test_other_names_are_taken_as_they_are(tmp_path: Path, name: str) -> N
 @given(st.text(max_size=120))
 def test_no_accepted_name_leaves_the_directory(name: str) -> None:
     try:
-        naming.checked_name("run name", name)
+        layout.checked_name("run name", name)
     except ConfigError:
         return
     joined = Path("/runs") / name / "x"

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from stoker import RunBroken, RunDirectoryError, RunNotFound, StokerError, TrainingRun, list_runs
-from stoker.runs import naming
-from stoker.runs.documents import write_json
-from stoker.runs.metadata import Attempt, RunMetadata, now
+from stoker.runs import layout
+from stoker.runs.metadata import Attempt, RunMetadata, now, write_json
 
 pytestmark = pytest.mark.anyio
 
@@ -74,7 +73,7 @@ async def test_an_exact_run_a_version_or_a_name(runs: Path, path: str, found: st
     ],
 )
 def test_natural_order(names: list[str]) -> None:
-    assert sorted(sorted(names, reverse=True), key=naming.natural_key) == names
+    assert sorted(sorted(names, reverse=True), key=layout.natural_key) == names
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"name":"x"}', b"\xff\xfe", b"null", b"\x00" * 100, None])

@@ -20,8 +20,7 @@ import launching
 from stoker import EpisodeRecord, EpisodeStatus, TrainingRun, WriteFailed, list_runs
 from stoker.errors import RunLocked
 from stoker.runs import Holder, RunLock
-from stoker.runs.locking import holder_of
-from stoker.runs.processes import this_process
+from stoker.runs.locking import holder_of, this_process
 
 pytestmark = pytest.mark.anyio
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")

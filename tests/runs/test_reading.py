@@ -14,7 +14,8 @@ import pytest
 
 from stoker import ConfigError, EpisodeRecord, EpisodeStatus, InvalidExperience, RunBroken, TrainingRun
 from stoker.runs import Attempt, EvalEpisodeRow, TrainEpisodeRow
-from stoker.runs.metadata import effective, now
+from stoker.runs.metadata import now
+from stoker.runs.rows import effective
 
 pytestmark = pytest.mark.anyio
 TERMINATED = EpisodeStatus.TERMINATED

@@ -18,7 +18,7 @@ import tyro
 from stoker.agents.registry import config_type, is_own
 from stoker.cli.parsing import ASSIGNMENTS, RunPath, flag, gathered, parse, required, without_help
 from stoker.errors import ConfigError
-from stoker.runs.naming import safe_name
+from stoker.runs.layout import safe_name
 from stoker.settings import read_toml, settings_from
 from stoker.trainer.config import TrainConfig, config_from, with_schedule
 

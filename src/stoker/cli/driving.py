@@ -13,7 +13,6 @@ from rich.console import Console
 
 from stoker.cli.limits import FinishingTime, Guard
 from stoker.cli.printing import command, from_here
-from stoker.cli.stored import has_checkpoint
 from stoker.cli.streams import notices_to
 from stoker.errors import ConfigError, SessionFailed, StokerError
 from stoker.exits import single_error
@@ -180,7 +179,7 @@ class Driver:
 
     def _left(self) -> str:
         """How to resume a run that is left at once."""
-        return f"go on: {self._go_on}" if has_checkpoint(self._run) else "there is no checkpoint yet"
+        return f"go on: {self._go_on}" if self._run.has_checkpoint() else "there is no checkpoint yet"
 
     def _report(self, result: TrainResult) -> None:
         """Print the summary and, if asked for, the line for scripts."""

@@ -19,9 +19,9 @@ from stoker.cli.printing import ago, columns, from_here, output, say, size
 from stoker.cli.stored import open_run
 from stoker.errors import ConfigError, RunBroken
 from stoker.runs import Columns, TrainingRun, list_runs
-from stoker.runs.naming import natural_key
+from stoker.runs.layout import natural_key
 from stoker.runs.plotting import checked_target, draw_curves, save_figure
-from stoker.runs.reading import EvaluationSummary, evaluations_of
+from stoker.runs.rows import EvaluationSummary, evaluations_of
 from stoker.trainer.views.curves import chart
 from stoker.trainer.views.numbers import number
 from stoker.writer import files

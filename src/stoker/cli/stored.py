@@ -14,15 +14,13 @@ from stoker.cli.printing import command, from_here
 from stoker.errors import ConfigError, RunBroken, RunNotFound
 from stoker.importing import import_named
 from stoker.runs import TrainingRun, list_runs
-from stoker.runs.locating import is_run
-from stoker.runs.naming import LATEST, steps_of
-from stoker.runs.run import CONFIG
+from stoker.runs.layout import CONFIG, is_run
 from stoker.writer import files
 
 if TYPE_CHECKING:
     from stoker.trainer import TrainConfig
 
-__all__ = ["discard", "has_checkpoint", "open_begun", "open_run", "read_train_config"]
+__all__ = ["discard", "open_begun", "open_run", "read_train_config"]
 
 logger = logging.getLogger("stoker.cli")
 _NO_CONFIG = (
@@ -79,12 +77,6 @@ async def open_begun(path: str) -> TrainingRun:
 def _has_begun(run: TrainingRun) -> bool:
     names = files.files_in(run.directory)
     return CONFIG in names or bool(files.files_in(run.checkpoints_directory)) or run.holder() is not None
-
-
-def has_checkpoint(run: TrainingRun) -> bool:
-    """Whether there is a checkpoint to resume from, by its name. Blocks."""
-    names = files.files_in(run.checkpoints_directory)
-    return LATEST in names or bool(steps_of(names))
 
 
 def discard(run: TrainingRun, with_root: bool) -> None:

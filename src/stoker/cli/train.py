@@ -74,7 +74,7 @@ async def _resume(arguments: ResumeArguments, guard: Guard) -> int:
     run = await open_begun(arguments.run)
     before = await read_train_config(run)
     config = _with_changes(before, arguments)
-    reached = _checkpoint_step(run)
+    reached = run.newest_step()
     if reached >= config.total_timesteps:
         if arguments.total_timesteps is not None:
             raise ConfigError(
@@ -119,17 +119,6 @@ def _with_changes(config: TrainConfig, arguments: ResumeArguments) -> TrainConfi
         return config
     changed = config_from({**msgspec.to_builtins(config), **changes}, "resume")
     return with_schedule(changed, config.total_timesteps)
-
-
-def _checkpoint_step(run: TrainingRun) -> int:
-    """The step of the newest checkpoint, by its name where it has one; 0 where there is none."""
-    if steps := run.checkpoint_steps():
-        return steps[-1]
-    from stoker.writer import files, load_checkpoint
-
-    if run.latest_checkpoint_path.name not in files.files_in(run.checkpoints_directory):
-        return 0
-    return int(load_checkpoint(run.latest_checkpoint_path)["session"]["total_steps"])
 
 
 def _checked_agent(config: TrainConfig) -> LearningAgent:

@@ -1,26 +1,25 @@
-"""The best evaluated policies of a run, by what their own files say.
+"""The best evaluated policies of a run. Blocks.
 
     checkpoints/best.pt           the very best
                 best_<step>.pt    with more than one kept: each of them; best.pt is a second name of the first
 
 The value of a policy is read from its file, which a crash cannot leave out of step with its weights.
-Everything here blocks: it is for threads.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import stoker.runs.naming as naming
+import stoker.runs.layout as layout
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound
 from stoker.runs.checkpoints import remove_all
 from stoker.writer import files, load_checkpoint, publish_checkpoint
 
-__all__ = ["Bests", "Score", "best_of"]
+__all__ = ["Bests", "Score", "best_files", "best_of"]
 
 logger = logging.getLogger("stoker.runs")
 Score = tuple[float, int]
@@ -30,7 +29,7 @@ class Bests:
     """The files of the best policies in one directory.
 
     Args:
-        directory: where they lie; it need not be there.
+        directory: their directory; it need not exist.
         may_write: whether this process has the run locked; a reader sets nothing aside.
     """
 
@@ -43,10 +42,10 @@ class Bests:
     @property
     def path(self) -> Path:
         """``best.pt``."""
-        return self.directory / naming.BEST
+        return self.directory / layout.BEST
 
     def scores(self) -> list[Score]:
-        """Value and step of each, the best first; of equal ones the earlier first."""
+        """Value and step of each, the best first; equal values by step."""
         return _ranked(self._read())
 
     def publish(self, staged: Mapping[str, Any], keep: int) -> None:
@@ -69,11 +68,11 @@ class Bests:
             publish_checkpoint(staged, self._named(step))
             files.link_atomically(self._named(first), self.path)
         self._values, self._first = kept, first
-        there = naming.best_steps_of(files.files_in(self.directory))
+        there = layout.best_steps_of(files.files_in(self.directory))
         remove_all(self._named(other) for other in there if keep == 1 or other not in kept)
 
-    def mend(self) -> None:
-        """Let ``best.pt`` be the best again, where a kill has left it one behind; forget what was read."""
+    def relink(self) -> None:
+        """Make ``best.pt`` the best again, if a kill has left it one behind. Reads the files again."""
         self._values = None
         scores = self.scores()
         if scores and scores[0][1] != self._first:
@@ -81,31 +80,21 @@ class Bests:
             self._first = scores[0][1]
 
     def _named(self, step: int) -> Path:
-        return self.directory / naming.best_name(step)
+        return self.directory / layout.best_name(step)
 
     def _give_own_name(self, first: int) -> None:
-        """Let what is ``best.pt`` and nothing else have a second name, before another takes that one."""
-        if naming.best_name(first) not in files.files_in(self.directory):
+        """Give ``best.pt`` a second name if it has none, before another file takes that name."""
+        if layout.best_name(first) not in files.files_in(self.directory):
             files.link_atomically(self.path, self._named(first))
 
     def _read(self) -> dict[int, float]:
-        """The values by step; a file that does not load is logged, and set aside under the run's lock."""
+        """The values by step; a file that does not load is logged and, under the run's lock, set aside."""
         if self._values is None:
-            names = files.files_in(self.directory)
-            wanted = [naming.best_name(step) for step in naming.best_steps_of(names)]
-            wanted += [naming.BEST] if naming.BEST in names else []
-            values: dict[int, float] = {}
             self._first = None
-            for name in wanted:
-                try:
-                    value, step = best_of(load_checkpoint(self.directory / name))
-                except CheckpointNotFound:  # replaced since
-                    continue
-                except (CheckpointCorrupt, KeyError) as error:
-                    self._set_aside(self.directory / name, error)
-                    continue
+            values: dict[int, float] = {}
+            for path, (value, step), _ in best_files(self.directory, self._set_aside):
                 values[step] = value
-                if name == naming.BEST:
+                if path.name == layout.BEST:
                     self._first = step
             self._values = values
         return self._values
@@ -116,6 +105,24 @@ class Bests:
             return
         aside = files.move_aside(path, ".broken")
         logger.warning("%s; set aside as %s", error, aside.name)
+
+
+def best_files(
+    directory: Path, on_damage: Callable[[Path, Exception], object]
+) -> Iterator[tuple[Path, Score, dict[str, Any]]]:
+    """The best policies in a directory, with score and content; ``on_damage`` gets those that do not load."""
+    names = files.files_in(directory)
+    wanted = [layout.best_name(step) for step in layout.best_steps_of(names)]
+    for name in [*wanted, *({layout.BEST} & set(names))]:
+        try:
+            state = load_checkpoint(directory / name)
+            score = best_of(state)
+        except CheckpointNotFound:  # replaced since
+            continue
+        except (CheckpointCorrupt, KeyError) as error:
+            on_damage(directory / name, error)
+            continue
+        yield directory / name, score, state
 
 
 def best_of(state: Mapping[str, Any]) -> Score:

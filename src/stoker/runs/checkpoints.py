@@ -1,64 +1,102 @@
-"""The step checkpoints of a run: published, pruned, and found again by what verifies.
+"""The step checkpoints of a run: published, pruned, and the newest that is whole found again. Blocks.
 
     checkpoints/step_<N>.pt   the training at exactly N steps
                 latest.pt     a second name of the newest one, for people and ``torch.load``
 
-``latest.pt`` is for convenience only: a kill may leave it one behind. The names and the checksums of the step
-files say which one is the newest. Where ``latest.pt`` is a separate file, as in a copy of the run, it is one
-more checkpoint, of the step that it holds. Everything here blocks: it is for threads.
+A kill may leave ``latest.pt`` one behind, so the names and checksums of the step files say which one is the
+newest. Where ``latest.pt`` is a separate file, as in a copy of the run, it is one more checkpoint.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import stoker.runs.naming as naming
+import msgspec
+
+import stoker.runs.layout as layout
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError, WriteFailed
-from stoker.runs.retention import Retention
 from stoker.writer import files, load_checkpoint, publish_checkpoint, verify_checkpoint
 
-__all__ = ["Checkpoints", "remove_all", "step_of"]
+__all__ = ["Checkpoints", "Retention", "remove_all", "step_of"]
 
 logger = logging.getLogger("stoker.runs")
-Candidate = tuple[Path, dict[str, Any]]
+
+
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """How many checkpoints a run keeps.
+
+    Attributes:
+        last: how many of the newest step checkpoints; None: all; 0: only ``latest``, the newest one's
+            second name (with ``every`` it would lose its only name: then 1).
+        every: those at multiples of so many steps are kept for good; 0: none.
+        best: how many of the best evaluated policies, at least 1.
+        all_journal: keep the whole journal, not only what the newest checkpoints need.
+
+    Raises:
+        ConfigError: A number is below what it may be.
+    """
+
+    last: int | None = 3
+    every: int = 0
+    best: int = 1
+    all_journal: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("last", self.last, 0), ("every", self.every, 0), ("best", self.best, 1)):
+            if value is not None and (type(value) is not int or value < least):
+                raise ConfigError(f"{name}={value!r}: keep {least} or more checkpoints")
+
+    def newest(self, steps: Sequence[int]) -> list[int]:
+        """The newest ``last``, ascending: a resume may begin from these."""
+        ordered = sorted(steps)
+        if self.last is None:
+            return ordered
+        last = max(self.last, 1) if self.every else self.last
+        return ordered[max(0, len(ordered) - last) :]
+
+    def doomed(self, steps: Sequence[int]) -> list[int]:
+        """Those that are not kept, ascending."""
+        old = sorted(set(steps).difference(self.newest(steps)))
+        return [step for step in old if not self.every or step % self.every]
 
 
 class Checkpoints:
     """The step checkpoints in one directory.
 
     Args:
-        directory: where they lie; it need not be there.
+        directory: their directory; it need not exist.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._needs: dict[int, int | None] = {}  # step -> first event of the journal that a resume reads
-        self._verified: dict[str, tuple[int, int]] = {}  # name -> size and time of what was verified
-        self._broken: set[Path] = set()  # what did not load, until a resume has taken another one
+        self._verified: dict[str, tuple[int, int]] = {}  # name -> size and time of the verified file
+        self._broken: set[Path] = set()  # files that did not load, until a resume begins from another
         self._own: tuple[tuple[int, int], float] | None = None  # signature and step of a separate latest.pt
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint at that step lies, or would.
+        """The path of the checkpoint at that step, which need not exist.
 
         Raises:
             ConfigError: The step is negative.
         """
         if step < 0:
             raise ConfigError(f"step={step}: a checkpoint is of step 0 or later")
-        return self.directory / naming.checkpoint_name(step)
+        return self.directory / layout.checkpoint_name(step)
 
     @property
     def latest_name(self) -> Path:
         """``latest.pt``."""
-        return self.directory / naming.LATEST
+        return self.directory / layout.LATEST
 
     @property
     def latest(self) -> Path:
-        """The newest checkpoint whose checksum is right; ``latest.pt`` where there is none."""
+        """The newest checkpoint whose checksum is right; ``latest.pt`` if there is none."""
         for path, _ in self._newest_first():
             try:
                 self._verify(path)
@@ -68,11 +106,11 @@ class Checkpoints:
         return self.latest_name
 
     def steps(self) -> list[int]:
-        """The steps that there are checkpoints of, ascending."""
-        return naming.steps_of(files.files_in(self.directory))
+        """The steps of the checkpoints, ascending."""
+        return layout.steps_of(files.files_in(self.directory))
 
     def publish(self, staged: Mapping[str, Any], step: int, retention: Retention) -> None:
-        """Write a staged checkpoint, name it ``latest`` too, and remove those that are no longer kept.
+        """Write a staged checkpoint, link ``latest`` to it, and remove those that are not kept.
 
         Raises:
             WriteFailed: The disk refused; if it refused the checkpoint, nothing was removed.
@@ -82,39 +120,37 @@ class Checkpoints:
         self._broken.discard(path)
         self._needs[step] = _needs_from(staged)
         self._note_verified(path)
-        self._mark_published()
+        if layout.PUBLISHED not in files.files_in(self.directory):
+            files.write_atomically(self.directory / layout.PUBLISHED, lambda file: file.write(b""))
         files.link_atomically(path, self.latest_name)
         steps = self.steps()
         self._forget_all_but({*steps, step})
         remove_all(map(self.path, retention.doomed(steps)))
 
-    def prune(self, retention: Retention) -> list[int]:
-        """Remove the step checkpoints that are not kept; never ``latest``.
-
-        Returns:
-            The steps that were removed.
+    def newest_step(self) -> int:
+        """The step of the newest checkpoint, by its file name if it has one; 0: there is none.
 
         Raises:
-            WriteFailed: Some could not be removed; raised when all have been tried.
+            CheckpointCorrupt: There is only a ``latest.pt``, and it does not load.
         """
-        doomed = retention.doomed(self.steps())
-        remove_all(map(self.path, doomed))
-        return doomed
+        if steps := self.steps():
+            return steps[-1]
+        return max(0, step_of(load_checkpoint(self.latest_name))) if self.latest_name.exists() else 0
 
-    def candidates(self) -> Iterator[Candidate]:
+    def candidates(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """The checkpoints that a resume may begin from, with their contents, the newest first.
 
-        Those that do not load are logged, and stay where they are: ``begin_from`` sets them aside once
-        another one was good. So a resume that fails can be tried again, with the same result.
+        Those that do not load are logged, and keep their names until ``begin_from``, so that a resume that
+        fails can be tried again, with the same result.
 
         Raises:
-            CheckpointCorrupt: There are checkpoints, but none loads. It is about the newest.
+            CheckpointCorrupt: There are checkpoints, but none loads. It names the newest.
         """
         self._broken.clear()
         problem: CheckpointCorrupt | None = None
         given: set[float] = set()
         for path, step in self._newest_first():
-            if step in given:  # a copy: it would fare no better
+            if step in given:  # a copy
                 continue
             try:
                 state = load_checkpoint(path)
@@ -126,7 +162,7 @@ class Checkpoints:
                 logger.warning("%s; passed over", error)
                 continue
             if path != self.latest_name:
-                self._needs[naming.steps_of([path.name])[0]] = _needs_from(state)
+                self._needs[int(step)] = _needs_from(state)
                 self._note_verified(path)
             given.add(step)
             yield path, state
@@ -138,23 +174,19 @@ class Checkpoints:
             raise problem
 
     def begin_from(self, step: int) -> None:
-        """Note that the training goes on from that step: what lies beyond it belongs to an abandoned future.
+        """Make that step the newest: checkpoints beyond it belong to an abandoned future.
 
-        Of the last ``candidates``, those that did not load are renamed to ``<name>.broken``; checkpoints
-        beyond the step to ``<name>.abandoned``, so that they do not count as the newest. ``latest`` becomes a
-        name of the one at that step, if there is one.
+        Those are renamed to ``<name>.abandoned``, and those of the last ``candidates`` that did not load to
+        ``<name>.broken``. ``latest`` becomes a name of the checkpoint at that step, if there is one.
         """
         for path in sorted(path for path in self._broken if path.exists()):
             logger.warning("set aside %s: it did not load", files.move_aside(path, ".broken").name)
         self._broken.clear()
-        own = self._own_latest(self.steps())
-        if own is not None and step < own < math.inf:
-            aside = files.move_aside(self.latest_name, ".abandoned")
-            logger.warning("the training goes on from step %d: set aside %s", step, aside.name)
+        for path, beyond in reversed(self._newest_first()):
+            if step < beyond < math.inf:
+                aside = files.move_aside(path, ".abandoned")
+                logger.warning("the training goes on from step %d: set aside %s", step, aside.name)
         steps = self.steps()
-        for beyond in (other for other in steps if other > step):
-            aside = files.move_aside(self.path(beyond), ".abandoned")
-            logger.warning("the training goes on from step %d: set aside %s", step, aside.name)
         self._forget_all_but({known for known in (*steps, *self._needs) if known <= step})
         if step in steps and not self._is_latest(self.path(step)):
             files.link_atomically(self.path(step), self.latest_name)
@@ -163,11 +195,11 @@ class Checkpoints:
         """The first event of the journal that a resume from one of the newest checkpoints reads.
 
         Args:
-            retention: says which are kept for being the newest; others do not count.
-            load: read those that this process has neither written nor read.
+            retention: says which are the newest; others do not count.
+            load: read checkpoints that this process has neither written nor read.
 
         Returns:
-            None where that is not known, or none of them reads the journal.
+            None if that is not known, or if none of them reads the journal.
         """
         needs: list[int] = []
         newest = retention.newest(self.steps())
@@ -183,18 +215,15 @@ class Checkpoints:
         return min(needs, default=None)
 
     def _newest_first(self) -> list[tuple[Path, float]]:
-        """Files and their steps; a ``latest.pt`` of its own behind the step file of the same step."""
+        """Files and their steps; a separate ``latest.pt`` comes after the step file of the same step."""
         steps = self.steps()
-        ordered: list[tuple[Path, float]] = [(self.path(step), step) for step in steps]
+        found: list[tuple[Path, float]] = [(self.path(step), step) for step in steps]
         if (own := self._own_latest(steps)) is not None:
-            ordered.append((self.latest_name, own))
-        return sorted(ordered, key=lambda one: one[1], reverse=True)
+            found.append((self.latest_name, own))
+        return sorted(found, key=lambda one: one[1], reverse=True)
 
     def _own_latest(self, steps: Collection[int]) -> float | None:
-        """The step of ``latest.pt`` where it is no second name; infinity: it does not load, so nobody knows.
-
-        One that is no step checkpoint comes before all others: -1.
-        """
+        """The step of ``latest.pt`` if it is a separate file; infinity if it does not load."""
         signature = _signature(self.latest_name)
         if signature is None or any(self._is_latest(self.path(step)) for step in steps):
             return None
@@ -208,13 +237,9 @@ class Checkpoints:
             self._own = signature, step
         return self._own[1]
 
-    def _mark_published(self) -> None:
-        if naming.PUBLISHED not in files.files_in(self.directory):
-            files.write_atomically(self.directory / naming.PUBLISHED, lambda file: file.write(b""))
-
     def _is_latest(self, path: Path) -> bool:
-        latest, other = _identity(self.latest_name), _identity(path)
-        return latest is not None and latest == other
+        latest, other = files.stat_of(self.latest_name), files.stat_of(path)
+        return latest is not None and other is not None and os.path.samestat(latest, other)
 
     def _verify(self, path: Path) -> None:
         if self._verified.get(path.name) != _signature(path):
@@ -222,8 +247,8 @@ class Checkpoints:
             self._note_verified(path)
 
     def _forget_all_but(self, steps: Collection[int]) -> None:
-        """What an abandoned or removed checkpoint needed must not count for those that there are."""
-        names = set(map(naming.checkpoint_name, steps))
+        """Forget what abandoned and removed checkpoints needed: it must not count for the others."""
+        names = set(map(layout.checkpoint_name, steps))
         self._needs = {step: need for step, need in self._needs.items() if step in steps}
         self._verified = {name: what for name, what in self._verified.items() if name in names}
 
@@ -233,36 +258,32 @@ class Checkpoints:
 
 
 def step_of(state: Mapping[str, Any]) -> int:
-    """The step of a checkpoint by its content; -1: it is no step checkpoint."""
+    """The step of a checkpoint by its content; -1, before all others: it is no step checkpoint."""
     session = state.get("session")
     step = cast("Mapping[str, Any]", session).get("total_steps") if isinstance(session, Mapping) else None
     return step if isinstance(step, int) and state.get("kind", "step") == "step" else -1
 
 
-def remove_all(paths: Iterable[Path]) -> None:
-    """Remove files; one that cannot be removed does not keep the others from being removed.
+def remove_all(paths: Iterable[Path]) -> list[Path]:
+    """Remove files and return them; if one cannot be removed, the others are removed all the same.
 
     Raises:
         WriteFailed: Some could not be removed; raised when all have been tried.
     """
-    refusals: list[WriteFailed] = []
-    for path in paths:
+    removed, refusals = list(paths), list[WriteFailed]()
+    for path in removed:
         try:
             files.remove(path)
         except WriteFailed as refusal:
             refusals.append(refusal)
     if refusals:
         raise refusals[0]
+    return removed
 
 
 def _signature(path: Path) -> tuple[int, int] | None:
     found = files.stat_of(path)
     return None if found is None else (found.st_size, found.st_mtime_ns)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    found = files.stat_of(path)
-    return None if found is None else (found.st_dev, found.st_ino)
 
 
 def _needs_from(state: Mapping[str, Any]) -> int | None:

@@ -15,23 +15,15 @@ from typing import IO, Any
 import msgspec
 from anyio import to_thread
 
-import stoker.runs.naming as naming
-from stoker.errors import CheckpointCorrupt, CheckpointNotFound, JournalBroken, RunBroken, StokerError
+import stoker.runs.layout as layout
+from stoker.errors import CheckpointNotFound, JournalBroken, RunBroken, StokerError
 from stoker.journal import JOURNAL, Journal
-from stoker.runs.bests import Score, best_of
+from stoker.runs.bests import Score, best_files
 from stoker.runs.checkpoints import remove_all, step_of
-from stoker.runs.documents import write_json
-from stoker.runs.locating import FORKING, METADATA, read_metadata
-from stoker.runs.metadata import (
-    Attempt,
-    EvalEpisodeRow,
-    MetricsRow,
-    RunMetadata,
-    TrainEpisodeRow,
-    counting,
-    now,
-)
-from stoker.runs.run import CONFIG, EVAL_ROWS, METRICS_ROWS, TRAIN_ROWS, TrainingRun
+from stoker.runs.layout import CONFIG, FORKING, METADATA
+from stoker.runs.metadata import Attempt, RunMetadata, read_metadata, write_json
+from stoker.runs.rows import ROW_FILES, Bound, Row, TrainEpisodeRow, counting
+from stoker.runs.run import TrainingRun, new_directory
 from stoker.types import AnyPath
 from stoker.writer import cut_rows, files, load_checkpoint, publish_checkpoint, verify_checkpoint
 
@@ -54,25 +46,25 @@ async def fork(
 
     Args:
         run: the source; it is only read, and may be training.
-        step: which checkpoint.
+        step: the step of the checkpoint.
         name: of the new run.
         version: of the new run.
-        root: the runs directory that it goes to.
-        with_replay: whether a resume of the new run gets the replay back; without, it starts with none.
+        root: the runs directory for the new run.
+        with_replay: whether a resume of the new run restores the replay; else it starts with an empty one.
 
     Returns:
-        The new run, which a session continues as it continues a resumed run.
+        The new run; a session continues it like a resumed run.
 
     Raises:
         ConfigError: The name or version would leave ``root``.
-        CheckpointNotFound: There is no such checkpoint; the message lists those that there are.
+        CheckpointNotFound: There is no such checkpoint; the message lists the run's checkpoints.
         CheckpointCorrupt, RunBroken: The source's checkpoint or rows are damaged.
-        JournalBroken: The source's journal cannot give the replay back.
+        JournalBroken: The source's journal cannot restore the replay.
         WriteFailed: The disk refused.
     """
-    naming.checked_name("run name", name)
-    naming.checked_name("run version", version)
-    place = (name, version, naming.absolute(root))
+    layout.checked_name("run name", name)
+    layout.checked_name("run version", version)
+    place = (name, version, layout.absolute(root))
     return await to_thread.run_sync(_fork, run, step, place, with_replay)
 
 
@@ -81,8 +73,8 @@ def _fork(run: TrainingRun, step: int, place: tuple[str, str, Path], with_replay
     source = TrainingRun(run.directory, read_metadata(run.directory))
     state = _state_at(source, step)
     attempts = _attempts_up_to(source.metadata.attempts, state)
-    started_at = now()
-    directory = _new_directory(root / name / version)
+    directory, started_at = new_directory(root / name / version)
+    files.write_atomically(directory / FORKING, lambda file: file.write(b""))
     fork = TrainingRun(
         directory,
         RunMetadata(
@@ -113,11 +105,11 @@ def _fork(run: TrainingRun, step: int, place: tuple[str, str, Path], with_replay
 
 
 def _state_at(source: TrainingRun, step: int) -> dict[str, Any]:
-    """The checkpoint of that step, from ``latest.pt`` where no step file is kept or it holds a newer one."""
+    """The checkpoint of that step: its file, or a ``latest.pt`` that holds it."""
     steps = source.checkpoint_steps()
     if step in steps:
         return load_checkpoint(source.checkpoint_path(step))
-    latest = source.checkpoints_directory / naming.LATEST
+    latest = source.checkpoints_directory / layout.LATEST
     if latest.name in files.files_in(source.checkpoints_directory):
         state = load_checkpoint(latest)
         if step_of(state) == step:
@@ -127,24 +119,14 @@ def _state_at(source: TrainingRun, step: int) -> dict[str, Any]:
     raise CheckpointNotFound(f"{source.directory} has no checkpoint of step {step}: it has {has}")
 
 
-def _new_directory(parent: Path) -> Path:
-    """A new directory that does not count as a run yet."""
-    started_at, number = now(), 1
-    while not files.make_directory(parent / naming.run_id_for(started_at, number), exclusive=True):
-        number += 1
-    directory = parent / naming.run_id_for(started_at, number)
-    files.write_atomically(directory / FORKING, lambda file: file.write(b""))
-    return directory
-
-
 def _empty(directory: Path) -> None:
-    """Take back what was copied, all but the mark that this is no run."""
-    parts = [directory / part for part in ("", naming.CHECKPOINTS, JOURNAL)]
+    """Remove all files but the mark that this is no run."""
+    parts = [directory / part for part in ("", layout.CHECKPOINTS, JOURNAL)]
     remove_all(part / name for part in parts for name in files.files_in(part) if name != FORKING)
 
 
 def _attempts_up_to(attempts: Sequence[Attempt], state: Mapping[str, Any]) -> tuple[Attempt, ...]:
-    """Those that the checkpoint's history is made of: later ones went another way."""
+    """The attempts in the checkpoint's history."""
     session = state["session"]
     reached = [attempt.number for attempt in attempts if attempt.from_steps <= session["total_steps"]]
     last = session.get("attempt", reached[-1])
@@ -173,7 +155,7 @@ def _copy_parts(
     # What was read is written: a source that is training may have removed the file since.
     publish_checkpoint(state, fork.checkpoint_path(step))
     verify_checkpoint(fork.checkpoint_path(step))
-    files.link_atomically(fork.checkpoint_path(step), fork.checkpoints_directory / naming.LATEST)
+    files.link_atomically(fork.checkpoint_path(step), fork.checkpoints_directory / layout.LATEST)
     return _copy_best(source, fork)
 
 
@@ -184,35 +166,25 @@ def _copy_rows(source: TrainingRun, fork: TrainingRun) -> None:
         RunBroken: Some are missing or damaged.
     """
     counts = counting(fork.metadata.attempts)
-    steps, episodes = fork.metadata.total_steps, fork.metadata.total_episodes
-    train = source.directory / TRAIN_ROWS
-    n_copied = cut_rows(
-        train,
-        fork.directory / TRAIN_ROWS,
-        lambda row: counts(row) and row.episode <= episodes,
-        TrainEpisodeRow,
-    )
-    cut_rows(
-        source.directory / EVAL_ROWS,
-        fork.directory / EVAL_ROWS,
-        lambda row: counts(row) and row.total_steps_at_eval <= steps,
-        EvalEpisodeRow,
-    )
-    cut_rows(
-        source.directory / METRICS_ROWS,
-        fork.directory / METRICS_ROWS,
-        lambda row: counts(row) and row.total_steps <= steps,
-        MetricsRow,
-    )
-    if n_copied != episodes:
-        raise RunBroken(train, f"{n_copied} of the {episodes} episodes before step {steps} are in it")
+    bound = Bound(fork.metadata.total_steps, fork.metadata.total_episodes)
+
+    def keep(row: Row) -> bool:
+        return counts(row) and row.is_before(bound)
+
+    for row_type, name in ROW_FILES.items():
+        path = source.directory / name
+        n_copied = cut_rows(path, fork.directory / name, keep, row_type)
+        if row_type is TrainEpisodeRow and n_copied != bound.episodes:
+            raise RunBroken(
+                path, f"{n_copied} of the {bound.episodes} episodes before step {bound.steps} are in it"
+            )
 
 
 def _copy_journal(source: TrainingRun, fork: TrainingRun, first: int, last: int) -> None:
     """Copy the segments that give the events ``first <= n < last``, the last one cut there, and read them.
 
     Raises:
-        JournalBroken: They cannot be had.
+        JournalBroken: They are damaged or missing.
     """
     starts = [(attempt.number, attempt.from_events) for attempt in fork.metadata.attempts]
     journal = Journal(source.journal_directory, starts)
@@ -226,52 +198,37 @@ def _copy_journal(source: TrainingRun, fork: TrainingRun, first: int, last: int)
     except (JournalBroken, FileNotFoundError) as error:
         raise JournalBroken(
             source.journal_directory,
-            f"the replay of step {fork.metadata.total_steps} cannot be had ({error}); fork a newer step, or "
-            "add --without-replay",
+            f"the replay of step {fork.metadata.total_steps} cannot be restored ({error}); fork a newer "
+            "step, or add --without-replay",
         ) from error
 
 
 def _copy_best(source: TrainingRun, fork: TrainingRun) -> Score | None:
     """Copy the best policy that was evaluated up to the checkpoint, if it is still there."""
-    names = files.files_in(source.checkpoints_directory)
-    candidates = [naming.BEST] if naming.BEST in names else []
-    candidates += [naming.best_name(step) for step in naming.best_steps_of(names)]
-    best: tuple[Score, dict[str, Any]] | None = None
-    for name in candidates:
-        try:
-            state = load_checkpoint(source.checkpoints_directory / name)
-            score = best_of(state)
-        except CheckpointNotFound:  # replaced since
-            continue
-        except (CheckpointCorrupt, KeyError) as error:
-            logger.warning("%s: %s; the fork goes without it", name, error)
-            continue
-        if score[1] <= fork.metadata.total_steps and (best is None or score[0] > best[0][0]):
-            best = score, state
-    if best is None:
+
+    def warn(path: Path, error: Exception) -> None:
+        logger.warning("%s: %s; the fork goes without it", path.name, error)
+
+    found = [
+        (score, state)
+        for _, score, state in best_files(source.checkpoints_directory, warn)
+        if score[1] <= fork.metadata.total_steps
+    ]
+    if not found:
         return None
-    publish_checkpoint(best[1], fork.best_checkpoint_path)
-    return best[0]
+    score, state = max(found, key=lambda candidate: candidate[0][0])
+    publish_checkpoint(state, fork.best_checkpoint_path)
+    return score
 
 
 def _copy(source: Path, target: Path, n_bytes: int | None = None) -> None:
-    """Copy a file durably; it is one and the same file that is read, whatever takes its name meanwhile.
+    """Copy the first bytes of a file durably; None: all. Another file may take its name meanwhile."""
 
-    Args:
-        source: the file.
-        target: where to.
-        n_bytes: how much of it, from its start; None: all.
+    def write(file: IO[bytes]) -> None:
+        rest = math.inf if n_bytes is None else n_bytes
+        while piece := original.read(int(min(rest, _COPY_BYTES))):
+            file.write(piece)
+            rest -= len(piece)
 
-    Raises:
-        FileNotFoundError: It is gone.
-        WriteFailed: The disk refused.
-    """
     with files.open_to_read(source) as original:
-        files.write_atomically(target, lambda file: _pour(original, file, n_bytes))
-
-
-def _pour(source: IO[bytes], target: IO[bytes], n_bytes: int | None) -> None:
-    rest = math.inf if n_bytes is None else n_bytes
-    while piece := source.read(int(min(rest, _COPY_BYTES))):
-        target.write(piece)
-        rest -= len(piece)
+        files.write_atomically(target, write)

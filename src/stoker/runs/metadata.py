@@ -1,33 +1,23 @@
-"""What a run says of itself, and one row per episode.
-
-Rows are tied to attempts: a run that was killed and resumed goes back to its last checkpoint, and the rows
-that the killed attempt wrote after it belong to an abandoned future. ``effective`` tells them apart.
-"""
+"""What a run says of itself, and its JSON documents: read with their type checked, written whole."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
 from datetime import UTC, datetime
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 
-from stoker.types import ActorId, EpisodeStatus
+from stoker.errors import ConfigError, RunBroken
+from stoker.runs.layout import METADATA
+from stoker.writer import files
 
-__all__ = [
-    "Attempt",
-    "EvalEpisodeRow",
-    "MetricsRow",
-    "RunMetadata",
-    "TrainEpisodeRow",
-    "counting",
-    "effective",
-    "now",
-]
+__all__ = ["Attempt", "RunMetadata", "now", "read_json", "read_metadata", "write_json"]
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One process's part of a run.
+    """The work of one process on a run.
 
     Attributes:
         number: 1 for the first, one more for each resume.
@@ -75,102 +65,65 @@ class RunMetadata(msgspec.Struct, frozen=True, kw_only=True):
     forked_at_step: int | None = None
 
 
-class TrainEpisodeRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of ``train_episodes.jsonl``.
-
-    Attributes:
-        total_reward: undiscounted sum over the episode.
-        length: environment steps in the episode.
-        status: Terminated or Truncated.
-        extras: what the environment and the agent had to say about it.
-        total_steps: environment steps consumed in the run when the episode ended.
-        episode: its number in the run, from 1.
-        actor_id: who played it.
-        time: when it ended, RFC 3339, UTC.
-        attempt: which attempt of the run it belongs to.
-    """
-
-    total_reward: float
-    length: int
-    status: EpisodeStatus
-    extras: dict[str, float]
-    total_steps: int
-    episode: int
-    actor_id: ActorId
-    time: datetime
-    attempt: int = 1
-
-
-class EvalEpisodeRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of ``eval_episodes.jsonl``.
-
-    Attributes:
-        total_steps_at_eval: ``total_steps`` of the policy that was evaluated.
-        total_reward, length, status, extras, time, attempt: as in a training row.
-    """
-
-    total_steps_at_eval: int
-    total_reward: float
-    length: int
-    status: EpisodeStatus
-    extras: dict[str, float]
-    time: datetime
-    attempt: int = 1
-
-
-class MetricsRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of ``metrics.jsonl``.
-
-    Attributes:
-        total_steps: the environment step that the record is of.
-        opt_steps: optimization steps done in the run when it was made.
-        metrics: its numbers and texts, by name.
-        time, attempt: as in a training row.
-    """
-
-    total_steps: int
-    metrics: dict[str, float | str]
-    time: datetime
-    attempt: int = 1
-    opt_steps: int = 0
-
-
-Row = TypeVar("Row", TrainEpisodeRow, EvalEpisodeRow, MetricsRow)
-
-
 def now() -> datetime:
     """The present, in UTC."""
     return datetime.now(UTC)
 
 
-def effective(rows: Iterable[Row], attempts: Sequence[Attempt]) -> list[Row]:
-    """The rows that count: without those that an attempt wrote beyond where the next one began."""
-    return list(filter(counting(attempts), rows))
+def read_metadata(directory: Path) -> RunMetadata:
+    """The metadata of a run.
+
+    Raises:
+        RunBroken: It cannot be read.
+    """
+    way_out = "put a whole copy of it back; the checkpoints beside it can be read with torch.load"
+    return read_json(directory / METADATA, RunMetadata, way_out)
 
 
-def counting(attempts: Sequence[Attempt]) -> Callable[[TrainEpisodeRow | EvalEpisodeRow | MetricsRow], bool]:
-    """Tells of a row whether it counts, in the history of these attempts."""
-    # The lowest point that any later attempt went back to, for each attempt.
-    steps: dict[int, int] = {}
-    episodes: dict[int, int] = {}
-    opt_steps: dict[int, int] = {}
-    lowest_steps = lowest_episodes = lowest_opts = 1 << 62
-    for attempt in sorted(attempts, key=lambda attempt: attempt.number, reverse=True):
-        steps[attempt.number] = lowest_steps
-        episodes[attempt.number] = lowest_episodes
-        opt_steps[attempt.number] = lowest_opts
-        lowest_steps = min(lowest_steps, attempt.from_steps)
-        lowest_episodes = min(lowest_episodes, attempt.from_episodes)
-        if attempt.from_opt_steps is not None:
-            lowest_opts = min(lowest_opts, attempt.from_opt_steps)
+def read_json(path: Path, expected: Any, way_out: str = "") -> Any:
+    """The document, decoded as the expected type. Blocks.
 
-    def counts(row: TrainEpisodeRow | EvalEpisodeRow | MetricsRow) -> bool:
-        if isinstance(row, TrainEpisodeRow):
-            return row.episode <= episodes.get(row.attempt, lowest_episodes)
-        if isinstance(row, EvalEpisodeRow):
-            return row.total_steps_at_eval <= steps.get(row.attempt, lowest_steps)
-        # From a data set environment steps stand still while optimization goes on.
-        is_before = row.opt_steps <= opt_steps.get(row.attempt, lowest_opts)
-        return is_before and row.total_steps <= steps.get(row.attempt, lowest_steps)
+    Args:
+        path: its file.
+        expected: its type.
+        way_out: what to do if it cannot be read.
 
-    return counts
+    Raises:
+        RunBroken: It is missing, unreadable or of another type.
+    """
+    try:
+        return msgspec.json.decode(files.read_bytes(path), type=expected)
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, FileNotFoundError) else str(error)
+        raise RunBroken(path, f"cannot be read ({reason}){way_out and '; '}{way_out}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Publish any value that msgspec can encode as indented JSON. Blocks.
+
+    Raises:
+        ConfigError: The value has no JSON form.
+        WriteFailed: The disk refused.
+    """
+    try:
+        _check_finite(msgspec.to_builtins(value), path.stem)
+        encoded = msgspec.json.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path.name}: cannot be written as JSON: {error}") from error
+    pretty = msgspec.json.format(encoded, indent=2) + b"\n"
+    files.write_atomically(path, lambda file: file.write(pretty))
+
+
+def _check_finite(value: Any, where: str) -> None:
+    """JSON has no number for NaN or infinity, and msgspec writes null for them without a word."""
+    match value:
+        case float() if not math.isfinite(value):
+            raise ValueError(f"{where}={value} is not finite")
+        case dict():
+            for key, part in cast("dict[Any, Any]", value).items():
+                _check_finite(part, f"{where}[{key!r}]")
+        case list() | tuple():
+            for i, part in enumerate(cast("list[Any]", value)):
+                _check_finite(part, f"{where}[{i}]")
+        case _:
+            pass

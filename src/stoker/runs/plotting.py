@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.errors import ConfigError, MissingDependency, StokerError
-from stoker.runs.reading import Columns, evaluations_of
+from stoker.runs.rows import Columns, evaluations_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,12 +1,7 @@
-"""TrainingRun: one directory, from its creation to reading it back.
+"""TrainingRun: one run directory, from its creation to reading it back, and the list of all runs.
 
-    runs/<name>/<version>/<YYYYMMDD_HHMMSS>/
-        metadata.json  config.json  train_episodes.jsonl  eval_episodes.jsonl  metrics.jsonl
-        checkpoints/step_<N>.pt  latest.pt  best.pt
-        journal/<attempt>-<first event>.journal
-
-Its writer has it locked. A session writes it through its writer task; the methods here write directly,
-for those who have no session.
+The process that writes a run has it locked. A session writes it through its writer task; the methods here
+write directly, for programs without a session. ``stoker.runs.layout`` shows the files.
 """
 
 from __future__ import annotations
@@ -14,29 +9,30 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
 from anyio import to_thread
 
-import stoker.runs.naming as naming
+import stoker.runs.layout as layout
 from stoker.errors import ConfigError, RunBroken, RunDirectoryError, RunNotFound
 from stoker.plain import LARGEST_INT, check_actor_id, shown
 from stoker.recorders import row_value
-from stoker.runs.documents import read_json, write_json
-from stoker.runs.locating import is_run, read_metadata, runs_below
-from stoker.runs.metadata import (
-    Attempt,
+from stoker.runs.layout import CONFIG, is_run, runs_below
+from stoker.runs.metadata import Attempt, RunMetadata, now, read_json, read_metadata, write_json
+from stoker.runs.plotting import Curves, checked_target, draw_curves, save_figure
+from stoker.runs.rows import (
+    ROW_FILES,
+    Columns,
     EvalEpisodeRow,
     MetricsRow,
-    RunMetadata,
+    Row,
     TrainEpisodeRow,
+    columns_of,
     effective,
-    now,
 )
-from stoker.runs.plotting import Curves, checked_target, draw_curves, save_figure
-from stoker.runs.reading import Columns, columns_of
 from stoker.runs.saved import SavedTraining
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActorId, AnyPath
@@ -45,15 +41,10 @@ from stoker.writer import RowLog, decode_rows, files
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CONFIG", "EVAL_ROWS", "METRICS_ROWS", "TRAIN_ROWS", "TrainingRun"]
+__all__ = ["TrainingRun", "list_runs", "new_directory"]
 
 logger = logging.getLogger("stoker.runs")
 T = TypeVar("T")
-
-CONFIG = "config.json"
-TRAIN_ROWS = "train_episodes.jsonl"
-EVAL_ROWS = "eval_episodes.jsonl"
-METRICS_ROWS = "metrics.jsonl"
 
 
 class TrainingRun(SavedTraining):
@@ -65,9 +56,9 @@ class TrainingRun(SavedTraining):
 
     def __init__(self, directory: Path, metadata: RunMetadata) -> None:
         super().__init__(directory, metadata)
-        self.train_log = RowLog(self.directory / TRAIN_ROWS)
-        self.eval_log = RowLog(self.directory / EVAL_ROWS)
-        self.metrics_log = RowLog(self.directory / METRICS_ROWS)
+        self.train_log = RowLog(self.directory / layout.TRAIN_ROWS)
+        self.eval_log = RowLog(self.directory / layout.EVAL_ROWS)
+        self.metrics_log = RowLog(self.directory / layout.METRICS_ROWS)
 
     def __repr__(self) -> str:
         return f"TrainingRun({os.fspath(self.directory)!r})"
@@ -82,19 +73,13 @@ class TrainingRun(SavedTraining):
             ConfigError: The name or version would leave ``root``.
             WriteFailed: The directory cannot be made there.
         """
-        naming.checked_name("run name", name)
-        naming.checked_name("run version", version)
-        return await to_thread.run_sync(cls._create, name, version, naming.absolute(root))
+        layout.checked_name("run name", name)
+        layout.checked_name("run version", version)
+        return await to_thread.run_sync(cls._create, name, version, layout.absolute(root))
 
     @classmethod
     def _create(cls, name: str, version: str, root: Path) -> TrainingRun:
-        started_at = now()
-        number = 1
-        while True:
-            directory = root / name / version / naming.run_id_for(started_at, number)
-            if files.make_directory(directory, exclusive=True):
-                break
-            number += 1
+        directory, started_at = new_directory(root / name / version)
         metadata = RunMetadata(
             name=name,
             version=version,
@@ -104,7 +89,7 @@ class TrainingRun(SavedTraining):
             attempts=(Attempt(number=1, started_at=started_at),),
         )
         run = cls(directory, metadata)
-        write_json(run.metadata_path, metadata)  # first: what a kill leaves without it is not taken for a run
+        write_json(run.metadata_path, metadata)  # first: without it the directory is no run
         files.make_directory(run.checkpoints_directory)
         run.is_new = True
         return run
@@ -120,7 +105,7 @@ class TrainingRun(SavedTraining):
             RunNotFound: There is no run there.
             RunBroken: The run named exactly cannot be read, or all of them.
         """
-        return await to_thread.run_sync(cls._open, naming.absolute(path))
+        return await to_thread.run_sync(cls._open, layout.absolute(path))
 
     @classmethod
     def _open(cls, path: Path) -> TrainingRun:
@@ -138,11 +123,11 @@ class TrainingRun(SavedTraining):
 
     @classmethod
     async def resume(cls, path: AnyPath) -> TrainingRun:
-        """Find a run to go on with, as ``open`` does. Nothing is written yet.
+        """Find a run to resume, as ``open`` does. Nothing is written yet.
 
-        The session that is given this run locks it, clears away what a crash left half written, and starts
-        from the newest checkpoint that loads. Rows behind that checkpoint stay in their files as an abandoned
-        future: ``read_train_episodes(all_attempts=True)`` reads them.
+        A session with this run locks it, removes half-written files of a crash, and starts from the newest
+        checkpoint that loads. Rows after that checkpoint stay in their files as an abandoned future:
+        ``read_train_episodes(all_attempts=True)`` reads them.
 
         Raises:
             RunNotFound, RunBroken: As for ``open``.
@@ -152,7 +137,7 @@ class TrainingRun(SavedTraining):
     # Config and metadata --------------------------------------------------------------------------
 
     async def write_config(self, config: Any) -> None:
-        """Keep what the run was started with: any value that msgspec can turn into JSON."""
+        """Write ``config.json``: any value that msgspec can turn into JSON."""
         await self.acquire_if_needed()
         await to_thread.run_sync(write_json, self.directory / CONFIG, config)
 
@@ -195,7 +180,7 @@ class TrainingRun(SavedTraining):
     async def begin_attempt(
         self, from_steps: int, from_episodes: int, from_events: int = 0, from_opt_steps: int | None = None
     ) -> int:
-        """Note that this process goes on from a checkpoint; rows from now on carry the new number.
+        """Begin an attempt from a checkpoint: rows from now on carry its number.
 
         Checkpoints beyond that one are renamed to ``<name>.abandoned``.
         """
@@ -207,7 +192,7 @@ class TrainingRun(SavedTraining):
     def note_attempt(
         self, from_steps: int, from_episodes: int, from_events: int, from_opt_steps: int | None
     ) -> int:
-        """The same, for a run that is locked. Blocks."""
+        """``begin_attempt`` for a run that is locked. Blocks."""
         self.begin_from(from_steps)
         number = self.metadata.attempts[-1].number + 1
         attempt = Attempt(
@@ -233,7 +218,7 @@ class TrainingRun(SavedTraining):
         Args:
             record: the episode.
             total_steps: environment steps so far; left out, the sum of the lengths logged here.
-            actor_id: who played it.
+            actor_id: the actor that played it.
 
         Raises:
             InvalidExperience: A number in the record is not finite, or the actor_id cannot be used.
@@ -289,7 +274,7 @@ class TrainingRun(SavedTraining):
         )
 
     def metrics_row(self, total_steps: int, opt_steps: int, record: Mapping[str, Any]) -> MetricsRow | None:
-        """The row for a record of the metrics: its numbers and texts; None where it has none of these."""
+        """The row for a record of the metrics: its numbers and texts; None if it has none of these."""
         metrics = {key: value for key, found in record.items() if (value := row_value(found)) is not None}
         if not metrics:
             return None
@@ -303,18 +288,18 @@ class TrainingRun(SavedTraining):
 
     async def read_metrics(self, *, all_attempts: bool = False) -> Columns:
         """The rows of metrics as columns; with ``all_attempts`` also those of an abandoned future."""
-        return await to_thread.run_sync(self._read_rows, METRICS_ROWS, MetricsRow, all_attempts)
+        return await to_thread.run_sync(self._read_rows, MetricsRow, all_attempts)
 
     async def read_train_episodes(self, *, all_attempts: bool = False) -> Columns:
         """The training rows as columns; with ``all_attempts`` also those of an abandoned future."""
-        return await to_thread.run_sync(self._read_rows, TRAIN_ROWS, TrainEpisodeRow, all_attempts)
+        return await to_thread.run_sync(self._read_rows, TrainEpisodeRow, all_attempts)
 
     async def read_eval_episodes(self, *, all_attempts: bool = False) -> Columns:
         """The evaluation rows as columns; with ``all_attempts`` also those of an abandoned future."""
-        return await to_thread.run_sync(self._read_rows, EVAL_ROWS, EvalEpisodeRow, all_attempts)
+        return await to_thread.run_sync(self._read_rows, EvalEpisodeRow, all_attempts)
 
     async def read_curves(self) -> Curves:
-        """What ``plot`` draws.
+        """The rows that ``plot`` draws.
 
         Raises:
             RunDirectoryError: No episode has ended yet.
@@ -325,8 +310,8 @@ class TrainingRun(SavedTraining):
         metadata = self.metadata
         curves = Curves(
             f"{metadata.name}/{metadata.version}/{metadata.run_id}",
-            self._read_rows(TRAIN_ROWS, TrainEpisodeRow, all_attempts=False),
-            self._read_rows(EVAL_ROWS, EvalEpisodeRow, all_attempts=False),
+            self._read_rows(TrainEpisodeRow),
+            self._read_rows(EvalEpisodeRow),
         )
         if curves.is_empty:
             raise RunDirectoryError(self.directory, "no episode has ended yet: there is nothing to plot")
@@ -351,17 +336,16 @@ class TrainingRun(SavedTraining):
             save_figure(figure, target)
         return figure
 
-    def _read_rows(self, file_name: str, row_type: Any, all_attempts: bool) -> Columns:
-        rows = decode_rows(self.directory / file_name, row_type)
+    def _read_rows(self, row_type: type[Row], all_attempts: bool = False) -> Columns:
+        rows = decode_rows(self.directory / ROW_FILES[row_type], row_type)
         attempts = read_metadata(self.directory).attempts
         return columns_of(rows if all_attempts else effective(rows, attempts), row_type)
 
     async def aclose(self) -> None:
-        """Make what was logged durable, close the files and unlock. They open again at the next row."""
+        """Make logged rows durable, close the files and unlock. They open again at the next row."""
         try:
-            await self.train_log.aclose()
-            await self.eval_log.aclose()
-            await self.metrics_log.aclose()
+            for log in (self.train_log, self.eval_log, self.metrics_log):
+                await log.aclose()
         finally:
             self.release()
 
@@ -370,3 +354,32 @@ def _check_counts(**counts: Any) -> None:
     for name, count in counts.items():
         if type(count) is not int or not 0 <= count <= LARGEST_INT:
             raise ConfigError(f"{name}={shown(count)}: give an int of at least 0, and of up to 63 bits")
+
+
+def new_directory(parent: Path) -> tuple[Path, datetime]:
+    """Make a directory for a run that starts now; two in one second get two."""
+    started_at, number = now(), 1
+    while not files.make_directory(parent / layout.run_id_for(started_at, number), exclusive=True):
+        number += 1
+    return parent / layout.run_id_for(started_at, number), started_at
+
+
+async def list_runs(root: AnyPath = "runs") -> list[TrainingRun | RunDirectoryError]:
+    """Every run below a directory, ordered naturally; a broken one as the error that says why.
+
+    Raises:
+        RunNotFound: There is no such directory.
+    """
+    return await to_thread.run_sync(_list, Path(root))
+
+
+def _list(root: Path) -> list[TrainingRun | RunDirectoryError]:
+    if not root.is_dir():
+        raise RunNotFound(root, "no such runs directory")
+    found: list[TrainingRun | RunDirectoryError] = []
+    for directory in runs_below(root):
+        try:
+            found.append(TrainingRun(directory, read_metadata(directory)))
+        except RunDirectoryError as error:
+            found.append(error)
+    return found

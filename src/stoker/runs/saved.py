@@ -1,7 +1,7 @@
-"""What a training can go on from: a run's lock, its checkpoints and its journal.
+"""The part of a run that a resume reads: its lock, its checkpoints and its journal.
 
-``TrainingRun`` adds what people read: config, metadata and rows. Calls that are not awaited block: they are
-for the threads of the session and its writer.
+``TrainingRun`` adds config, metadata and rows. Calls that are not awaited block: they are for the threads of
+the session and its writer.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ from typing import Any
 
 from anyio import to_thread
 
-import stoker.runs.naming as naming
+import stoker.runs.layout as layout
 from stoker.errors import CheckpointNotFound, ConfigError, RunLocked
 from stoker.journal import JOURNAL, Journal, segment_name
 from stoker.runs.bests import Bests
-from stoker.runs.checkpoints import Checkpoints, remove_all
-from stoker.runs.locating import METADATA, read_metadata
-from stoker.runs.locking import RunLock, holder_of
-from stoker.runs.metadata import RunMetadata
-from stoker.runs.processes import Holder
-from stoker.runs.retention import Retention
+from stoker.runs.checkpoints import Checkpoints, Retention, remove_all
+from stoker.runs.layout import METADATA
+from stoker.runs.locking import Holder, RunLock, holder_of
+from stoker.runs.metadata import RunMetadata, read_metadata
 from stoker.writer import AppendLog, files
 
 __all__ = ["SavedTraining"]
@@ -36,74 +34,74 @@ _never_released: list[RunLock | None] = []  # a lock that nobody has any more wo
 
 
 class SavedTraining:
-    """The part of a run that a training goes on from.
+    """The part of a run that a resume reads.
 
     Args:
-        directory: the run's.
+        directory: of the run.
         metadata: as it was read.
     """
 
     def __init__(self, directory: Path, metadata: RunMetadata) -> None:
         self.directory = directory.absolute()
-        """Where it lies, whatever the working directory becomes; symbolic links in it are kept."""
+        """The absolute path; symbolic links in it are kept."""
         self.metadata = metadata
         """As of the last read or write."""
         self.is_new = False
-        """Whether it was created here and nobody has begun to train on it: nothing to go on from."""
+        """Whether this process created it and no training has begun: there is nothing to resume."""
         self.on_disk = metadata
         """The metadata that is on disk, as far as this object knows."""
         self._checkpoints = Checkpoints(self.checkpoints_directory)
         self._bests = Bests(self.checkpoints_directory, lambda: self.is_acquired)
         self._lock: RunLock | None = None
-        self._session: str | None = None  # what it is that has this object, in words
-        self._turn = threading.Lock()
+        self._session: str | None = None  # the session that has this object, in words
+        self._session_lock = threading.Lock()
 
     # Who writes -----------------------------------------------------------------------------------
 
     def acquire(self) -> None:
-        """Lock the run for this object; nothing happens if it has. Blocks.
+        """Lock the run for this object; a second call does nothing. Blocks.
 
-        Then the metadata is what it is on disk now, since somebody else may have gone on meanwhile, and what
-        a crash left half written is cleared away.
+        The metadata is read again, since another process may have resumed the run meanwhile, and half-written
+        files of a crash are removed.
 
         Raises:
-            RunLocked: Somebody else writes it, in this process or another; the message names who.
+            RunLocked: Another object or process writes it; the message names the holder.
             RunBroken: Its metadata cannot be read.
             WriteFailed: Nothing can be written there.
         """
-        with self._turn:
+        with self._session_lock:
             self._acquire()
 
     def release(self) -> None:
-        """Unlock the run; nothing happens if it is not locked, or as long as a session has it."""
-        with self._turn:
+        """Unlock the run, unless a session has it; if it is not locked, nothing happens."""
+        with self._session_lock:
             if self._session is None:
                 self._release()
 
     def begin_session(self) -> None:
-        """Lock the run for a session that writes it: one at a time, on this object too. Blocks.
+        """Lock the run for a session: one at a time, on this object too. Blocks.
 
-        Each that begins must end with ``end_session``; one that was refused must not.
+        Each call that returns must be followed by ``end_session``.
 
         Raises:
-            RunLocked: Another session has it, on this object or elsewhere; or one on this object was given
-                up with a thread that may still write.
+            RunLocked: Another session has it, on this object or elsewhere; or a session on this object was
+                abandoned with a thread that may still write.
             RunBroken, WriteFailed: As for ``acquire``.
         """
-        with self._turn:
+        with self._session_lock:
             if self._session is not None and self.is_acquired:
                 raise RunLocked(self.directory, f"{self.holder() or 'this process'}, {self._session}")
             self._acquire()
             self._session = _RUNNING
 
     def end_session(self, settled: bool) -> None:
-        """Let go of the run; nothing happens if no session has it.
+        """Unlock the run of a session; if no session has it, nothing happens.
 
         Args:
-            settled: whether nothing of the session can write any more. If not, the run stays locked for the
-                life of this process.
+            settled: whether no thread of the session can write any more. If not, the run stays locked until
+                this process ends.
         """
-        with self._turn:
+        with self._session_lock:
             if self._session != _RUNNING:
                 return
             if settled:
@@ -141,16 +139,16 @@ class SavedTraining:
         return self._lock is not None and self._lock.is_held
 
     def holder(self) -> Holder | str | None:
-        """Who has the run locked now, in words or as what it says of itself; None: nobody. Blocks."""
+        """The process that has the run locked now, in words if it is unknown; None: there is none. Blocks."""
         return holder_of(self.directory)
 
     @property
     def attempt(self) -> int:
-        """The number of the present attempt."""
+        """The number of the current attempt."""
         return self.metadata.attempts[-1].number
 
     async def acquire_if_needed(self) -> None:
-        """``acquire`` off the event loop, where it has not happened yet."""
+        """``acquire`` off the event loop, unless the run is locked already."""
         if not self.is_acquired:
             await to_thread.run_sync(self.acquire)
 
@@ -163,16 +161,16 @@ class SavedTraining:
 
     @property
     def checkpoints_directory(self) -> Path:
-        """Where checkpoints lie."""
-        return self.directory / naming.CHECKPOINTS
+        """The directory of checkpoints."""
+        return self.directory / layout.CHECKPOINTS
 
     @property
     def journal_directory(self) -> Path:
-        """Where the journal lies."""
+        """The directory of the journal."""
         return self.directory / JOURNAL
 
     def checkpoint_path(self, step: int) -> Path:
-        """Where the checkpoint at that step lies, or would.
+        """The path of the checkpoint at that step, which need not exist.
 
         Raises:
             ConfigError: The step is negative.
@@ -181,7 +179,7 @@ class SavedTraining:
 
     @property
     def latest_checkpoint_path(self) -> Path:
-        """The newest step checkpoint whose checksum is right, read if need be; ``latest.pt`` if none is."""
+        """The newest step checkpoint whose checksum is right; ``latest.pt`` if there is none."""
         return self._checkpoints.latest
 
     @property
@@ -189,17 +187,21 @@ class SavedTraining:
         """The policy with the highest evaluated mean reward."""
         return self._bests.path
 
+    def newest_step(self) -> int:
+        """The step of the newest checkpoint, by its name if it has one; 0: there is none. Blocks."""
+        return self._checkpoints.newest_step()
+
     def checkpoint_steps(self) -> list[int]:
-        """The steps that there are checkpoints of, ascending."""
+        """The steps of the checkpoints, ascending."""
         return self._checkpoints.steps()
 
     # Checkpoints ----------------------------------------------------------------------------------
 
     def publish_step(self, staged: Mapping[str, Any], step: int, retention: Retention | None = None) -> None:
-        """Write a staged checkpoint, name it ``latest`` too, and remove what is no longer kept.
+        """Write a staged checkpoint, link ``latest`` to it, and remove what is not kept.
 
-        That goes for step checkpoints, and for the parts of the journal that none of the newest ones needs.
-        Left out, ``retention`` keeps all.
+        That is old step checkpoints, and parts of the journal that none of the newest needs. Left out,
+        ``retention`` keeps all.
         """
         retention = _ALL if retention is None else retention
         self._checkpoints.publish(staged, step, retention)
@@ -210,14 +212,14 @@ class SavedTraining:
         self._bests.publish(staged, 1 if retention is None else retention.best)
 
     def bests(self) -> list[tuple[float, int]]:
-        """Value and step of the best policies that there are, the best first."""
+        """Value and step of the best policies, the best first."""
         return self._bests.scores()
 
     def load_best_score(self) -> tuple[float, int] | None:
-        """The value of ``best`` and the steps behind it, or None where there is none.
+        """The value and step of ``best``, or None if there is none.
 
-        It is read from the file itself. If it does not load or is gone, a warning is logged, and the
-        metadata says what to beat.
+        They are read from the file. If it does not load or is gone, a warning is logged, and they come from
+        the metadata.
         """
         names = files.files_in(self.checkpoints_directory)
         if scores := self.bests():
@@ -225,7 +227,7 @@ class SavedTraining:
         value, step = self.metadata.best_value, self.metadata.best_step
         if value is None or step is None:
             return None
-        if naming.BEST not in names and not naming.best_steps_of(names):
+        if layout.BEST not in names and not layout.best_steps_of(names):
             logger.warning(
                 "%s is gone, the policy of step %d with mean reward %g: only a higher one is saved as best; "
                 "put a copy back if there is one",
@@ -238,8 +240,8 @@ class SavedTraining:
     def candidates(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """The checkpoints that a resume may begin from, with their contents, the newest first.
 
-        Those that do not load are logged. They stay as they are until ``begin_from`` says that another one
-        was taken. A run that never had a checkpoint gives none: it starts from the beginning.
+        Those that do not load are logged, and keep their names until ``begin_from``. A run that never had a
+        checkpoint yields none: it starts from the beginning.
 
         Raises:
             CheckpointCorrupt: There are checkpoints, but none loads.
@@ -256,33 +258,39 @@ class SavedTraining:
             )
 
     def sign_of_lost_checkpoints(self) -> str | None:
-        """What says that there were step checkpoints, where there is none now; None: nothing does. Blocks.
+        """Evidence that a run without step checkpoints had some, in words, or None. Blocks.
 
-        ``best.pt`` says nothing of it: an evaluation may come before the first checkpoint.
+        ``best.pt`` is none: an evaluation may come before the first checkpoint.
         """
-        names = files.files_in(self.checkpoints_directory)
-        if naming.LATEST in names or naming.steps_of(names):
+        if self.has_checkpoint():
             return None
+        names = files.files_in(self.checkpoints_directory)
         for attempt in reversed(self.metadata.attempts):
             if attempt.from_steps:
                 return f"attempt {attempt.number} began with one of step {attempt.from_steps}"
         if self.metadata.forked_at_step is not None:
             return f"it was forked with one of step {self.metadata.forked_at_step}"
-        if aside := naming.set_aside_of(names):
+        if aside := layout.set_aside_of(names):
             return f"{aside[-1]} is what was set aside"
-        return "some were written" if naming.PUBLISHED in names else None
+        return "some were written" if layout.PUBLISHED in names else None
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is a step checkpoint, by its name. Blocks."""
+        names = files.files_in(self.checkpoints_directory)
+        return layout.LATEST in names or bool(layout.steps_of(names))
 
     def load_newest(self) -> dict[str, Any] | None:
-        """The first of the ``candidates``, or None where there is none."""
+        """The content of the first of the ``candidates``, or None."""
         return next((state for _, state in self.candidates()), None)
 
     def begin_from(self, step: int) -> None:
-        """Let that step be where the run stands, a checkpoint that was good.
+        """Make that step the newest of the run.
 
-        Those that were not are renamed to ``<name>.broken``, those beyond it to ``<name>.abandoned``.
+        Checkpoints that did not load are renamed to ``<name>.broken``, those beyond it to
+        ``<name>.abandoned``.
         """
         self._checkpoints.begin_from(step)
-        self._bests.mend()
+        self._bests.relink()
 
     async def prune_checkpoints(self, keep: int, every: int = 0) -> list[int]:
         """Remove all step checkpoints but the newest ``keep``; never ``latest`` or ``best``.
@@ -300,9 +308,10 @@ class SavedTraining:
         """
         if keep < 0:
             raise ConfigError(f"keep={keep}: keep 0 or more checkpoints")
-        retention = Retention(last=keep, every=every)
         await self.acquire_if_needed()
-        return await to_thread.run_sync(self._checkpoints.prune, retention)
+        doomed = Retention(last=keep, every=every).doomed(self.checkpoint_steps())
+        await to_thread.run_sync(remove_all, list(map(self.checkpoint_path, doomed)))
+        return doomed
 
     # Journal --------------------------------------------------------------------------------------
 
@@ -328,44 +337,36 @@ class SavedTraining:
         return AppendLog(self.journal_directory / segment_name(self.attempt, first_event))
 
     def prune_journal(self, retention: Retention) -> list[Path]:
-        """Remove the segments that none of the newest checkpoints needs. Blocks.
+        """Remove the segments that none of the newest checkpoints needs, and return them. Blocks.
 
-        Checkpoints that are kept for their number or as ``best`` do not count. As long as one of the newest
-        was neither written nor read by this object, nothing is removed.
-
-        Returns:
-            What was removed.
+        Checkpoints that are kept for their number or as ``best`` do not count. As long as this object has
+        neither written nor read one of the newest, nothing is removed.
         """
-        doomed = self.doomed_segments(retention, load=False)
-        remove_all(doomed)
-        return doomed
+        return remove_all(self._doomed_segments(retention, load=False))
 
-    def doomed_segments(self, retention: Retention, *, load: bool) -> list[Path]:
-        """The segments that ``prune_journal`` would remove; with ``load``, checkpoints are read for it."""
+    def _doomed_segments(self, retention: Retention, *, load: bool) -> list[Path]:
         if retention.all_journal:
             return []
         needed = self._checkpoints.needed_from(retention, load=load)
         return [] if needed is None else self.journal.doomed(needed)
 
     def doomed(self, retention: Retention) -> list[Path]:
-        """What ``prune`` would remove: step checkpoints, then segments. Blocks."""
+        """The files that ``prune`` would remove: step checkpoints, then segments. Blocks."""
         steps = retention.doomed(self.checkpoint_steps())
-        return [*map(self.checkpoint_path, steps), *self.doomed_segments(retention, load=True)]
+        return [*map(self.checkpoint_path, steps), *self._doomed_segments(retention, load=True)]
 
     def prune(self, retention: Retention) -> list[Path]:
         """Remove step checkpoints that are not kept, and segments that none of the newest needs. Blocks.
 
-        Checkpoints are read where it is not known what they need of the journal.
+        Checkpoints are read if it is not known what they need of the journal.
 
         Returns:
-            What was removed.
+            The removed files.
 
         Raises:
-            RunLocked: Somebody else writes the run.
+            RunLocked: Another process writes the run.
             CheckpointCorrupt: One of the newest does not load; nothing was removed.
             WriteFailed: Some could not be removed; raised when all have been tried.
         """
         self.acquire()
-        doomed = self.doomed(retention)
-        remove_all(doomed)
-        return doomed
+        return remove_all(self.doomed(retention))

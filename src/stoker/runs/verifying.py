@@ -7,36 +7,38 @@ checks each file; ``stoker.runs.agreement`` checks that they agree.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-import stoker.runs.naming as naming
+import stoker.runs.layout as layout
 from stoker.errors import CheckpointNotFound, RunDirectoryError, StokerError
 from stoker.journal import JournalReport
-from stoker.runs.agreement import Finding, Rows, SavedPoint, saved_point, what_disagrees
+from stoker.runs.agreement import Finding, SavedPoint, checked_rows, disagreements, problem_of, saved_point
 from stoker.runs.bests import Score, best_of
-from stoker.runs.documents import read_json
-from stoker.runs.locating import METADATA, read_metadata
-from stoker.runs.metadata import EvalEpisodeRow, MetricsRow, RunMetadata, TrainEpisodeRow, effective
-from stoker.runs.run import CONFIG, EVAL_ROWS, METRICS_ROWS, TRAIN_ROWS, TrainingRun
-from stoker.writer import check_rows, decode_rows, files, load_checkpoint
+from stoker.runs.layout import CONFIG, METADATA
+from stoker.runs.metadata import RunMetadata, read_json, read_metadata
+from stoker.runs.rows import ROW_FILES, Row, effective
+from stoker.runs.run import TrainingRun
+from stoker.writer import files, load_checkpoint
 
 __all__ = ["Finding", "verify_run"]
 
-Row = TypeVar("Row", TrainEpisodeRow, EvalEpisodeRow, MetricsRow)
-_LEFT = {
+T = TypeVar("T")
+_LEFTOVERS = {
     ".tmp": "left half written by a process that was killed; the next resume removes it",
     ".torn": "what a killed process left half written, set aside",
     ".broken": "set aside by a resume: it did not load",
-    ".abandoned": "set aside by a resume that went on from an earlier point",
+    ".abandoned": "set aside by a resume from an earlier point",
 }
 
 
 def verify_run(run: TrainingRun) -> list[Finding]:
-    """Look at every file of a run, and at what they say together. Blocks, and loads torch.
+    """Check every file of a run, and that they agree. Blocks, and loads torch.
 
-    A run that is being written meanwhile is checked as far as it stands still.
+    If a process writes the run meanwhile, files that it may change are checked up to what was durable.
     """
     return _Verification(run).findings()
 
@@ -46,234 +48,186 @@ class _Verification:
         self._run = run
         self._is_live = run.holder() is not None
         self._found: list[Finding] = []
-        self._metadata: RunMetadata | None = None
         self._points: list[SavedPoint] = []
         self._best: Score | None = None
-        self._rows: Rows = (None, None, None)
         self._journal: JournalReport | None = None
 
     def findings(self) -> list[Finding]:
-        """One for each file, then what they disagree on."""
-        run = self._run
+        """One for each file, then the disagreements."""
         if self._is_live:
-            self._tell("", 0, "note", f"being written by {run.holder()}: checked as far as it stands still")
+            self._add("", "note", f"being written by {self._run.holder()}: checked as far as it stands still")
         # In this order: what a checkpoint counts was durable before it, and a live run only adds to that.
         self._check_checkpoints()
-        self._check_documents()
-        if self._metadata is not None:
-            run = TrainingRun(run.directory, self._metadata)
-            self._rows = (
-                self._check_rows(TRAIN_ROWS, TrainEpisodeRow),
-                self._check_rows(EVAL_ROWS, EvalEpisodeRow),
-                self._check_rows(METRICS_ROWS, MetricsRow),
-            )
-            self._check_journal(run)
+        metadata = self._checked_metadata()
+        self._check_config()
+        if metadata is None:
+            self._check_leftovers()
+            return self._found
+        run = TrainingRun(self._run.directory, metadata)
+        checked = {row_type: self._check_rows(row_type, metadata) for row_type in ROW_FILES}
+        rows = {row_type: found for row_type, found in checked.items() if found is not None}
+        self._check_journal(run)
         self._check_leftovers()
-        self._is_live = self._is_live or run.holder() is not None
-        if self._metadata is not None:
-            points = [point for point in self._points if not self._is_live or self._is_there(point)]
-            self._found += what_disagrees(
-                run, self._metadata, points, self._best, self._rows, self._journal, is_live=self._is_live
-            )
+        is_live = self._is_live or run.holder() is not None
+        names = files.files_in(run.checkpoints_directory)
+        points = [point for point in self._points if not is_live or point.name in names]
+        self._found += disagreements(run, metadata, points, self._best, rows, self._journal, is_live=is_live)
         return self._found
 
-    def _tell(self, name: str, size: int, kind: Any, text: str) -> None:
-        self._found.append(Finding(name, size, kind, text))
+    def _add(self, file: str | Path, kind: Literal["ok", "torn", "damaged", "note"], text: str) -> None:
+        path = self._run.directory / file
+        stat = files.stat_of(path) if path.is_file() else None
+        name = "" if file == "" else str(path.relative_to(self._run.directory))
+        self._found.append(Finding(name, 0 if stat is None else stat.st_size, kind, text))
 
-    def _is_there(self, point: SavedPoint) -> bool:
-        return point.name in files.files_in(self._run.checkpoints_directory)
+    # Documents ------------------------------------------------------------------------------------
 
-    # Files ----------------------------------------------------------------------------------------
-
-    def _check_documents(self) -> None:
-        sizes = files.sizes_in(self._run.directory)
+    def _checked_metadata(self) -> RunMetadata | None:
         try:
-            self._metadata = read_metadata(self._run.directory)
-            if (problem := _attempts_problem(self._metadata)) is not None:
-                self._metadata = None
+            metadata = read_metadata(self._run.directory)
         except RunDirectoryError as error:
-            problem = str(error)
-        self._tell(METADATA, sizes.get(METADATA, 0), *_verdict(problem, "attempts and counters"))
-        if CONFIG not in sizes:
-            self._tell(
-                CONFIG, 0, "note", "there is none; `stoker resume` needs one, a session of your own not"
-            )
+            self._add(METADATA, "damaged", str(error))
+            return None
+        attempts = metadata.attempts
+        numbers = [attempt.number for attempt in attempts]
+        counts = [metadata.total_steps, metadata.total_episodes]
+        for attempt in attempts:
+            counts += (attempt.from_steps, attempt.from_episodes, attempt.from_events)
+        if not numbers or numbers != sorted(set(numbers)):
+            self._add(METADATA, "damaged", f"its attempts are numbered {numbers}")
+        elif min(counts) < 0:
+            self._add(METADATA, "damaged", "a counter is negative")
+        else:
+            self._add(METADATA, "ok", "attempts and counters")
+            return metadata
+        return None
+
+    def _check_config(self) -> None:
+        if CONFIG not in files.files_in(self._run.directory):
+            self._add(CONFIG, "note", "there is none; `stoker resume` needs one, your own session does not")
             return
-        problem = None
         try:
             read_json(self._run.directory / CONFIG, Any)
         except RunDirectoryError as error:
-            problem = str(error)
-        self._tell(CONFIG, sizes[CONFIG], *_verdict(problem, "settings"))
+            self._add(CONFIG, "damaged", str(error))
+        else:
+            self._add(CONFIG, "ok", "settings")
+
+    # Checkpoints ----------------------------------------------------------------------------------
 
     def _check_checkpoints(self) -> None:
         directory = self._run.checkpoints_directory
-        sizes = files.sizes_in(directory)
-        names = [naming.checkpoint_name(step) for step in naming.steps_of(sizes)]
-        for name in names:
-            self._check_checkpoint(directory / name, sizes[name])
-        if naming.LATEST in sizes:
-            self._check_latest(directory / naming.LATEST, sizes[naming.LATEST], names)
-        bests = [naming.best_name(step) for step in naming.best_steps_of(sizes)]
-        for name in [*bests, *([naming.BEST] if naming.BEST in sizes else [])]:
-            self._check_best(directory / name, sizes[name])
+        names = files.files_in(directory)
+        steps = [directory / layout.checkpoint_name(step) for step in layout.steps_of(names)]
+        for path in steps:
+            self._check_step(path)
+        if layout.LATEST in names:
+            latest = directory / layout.LATEST
+            if steps:
+                self._check_latest(latest, steps[-1])
+            else:
+                self._check_step(latest)
+        bests = [layout.best_name(step) for step in layout.best_steps_of(names)]
+        for name in [*bests, *({layout.BEST} & set(names))]:
+            self._check_best(directory / name)
 
-    def _check_checkpoint(self, path: Path, size: int) -> SavedPoint | None:
+    def _loaded(self, path: Path, read: Callable[[Mapping[str, Any]], T]) -> T | None:
+        """The result of ``read`` for a checkpoint; None: it is damaged, which is reported, or was pruned."""
         try:
-            point = saved_point(path, load_checkpoint(path))
-        except CheckpointNotFound:  # pruned since, by a run that is live
+            return read(load_checkpoint(path))
+        except CheckpointNotFound:
             return None
-        except (StokerError, OSError) as error:
-            self._tell(_in_checkpoints(path), size, "damaged", _reason(error))
+        except (StokerError, OSError, KeyError, TypeError, ValueError) as error:
+            problem = f"it holds no {error}" if isinstance(error, KeyError) else problem_of(error)
+            self._add(path, "damaged", problem)
             return None
-        self._points.append(point)
-        text = f"step {point.total_steps:,}, {point.total_episodes:,} episodes: checksum and counters agree"
-        self._tell(_in_checkpoints(path), size, "ok", text)
-        return point
 
-    def _check_latest(self, path: Path, size: int, steps: list[str]) -> None:
+    def _check_step(self, path: Path) -> None:
+        if (point := self._loaded(path, partial(saved_point, path))) is not None:
+            self._points.append(point)
+            counts = f"step {point.session.total_steps:,}, {point.session.total_episodes:,} episodes"
+            self._add(path, "ok", f"{counts}: checksum and counters agree")
+
+    def _check_latest(self, path: Path, newest: Path) -> None:
         """``latest.pt`` is a second name of a step file, or a separate checkpoint, as in a copy of the run.
 
         A resume begins from it if it is newer than every step file that is whole.
         """
-        if not steps:
-            self._check_checkpoint(path, size)
+        if path.exists() and newest.exists() and path.samefile(newest):
+            self._add(path, "ok", f"a second name of {newest.name}")
             return
-        newest = path.with_name(steps[-1])
-        try:
-            if path.samefile(newest):
-                self._tell(_in_checkpoints(path), size, "ok", f"a second name of {newest.name}")
-                return
-            found = saved_point(path, load_checkpoint(path))
-        except (FileNotFoundError, CheckpointNotFound):
+        if (found := self._loaded(path, partial(saved_point, path))) is None:
             return
-        except (StokerError, OSError) as error:
-            self._tell(_in_checkpoints(path), size, "damaged", _reason(error))
-            return
-        step = found.total_steps
-        last = max(self._points, key=lambda point: point.total_steps, default=None)
-        if last is None or last.total_steps < step:
+        step = found.session.total_steps
+        last = max(self._points, key=lambda point: point.session.total_steps, default=None)
+        if last is None or last.session.total_steps < step:
             self._points.append(found)
             why = "no step file is whole" if last is None else f"{last.name} is older"
-            self._tell(
-                _in_checkpoints(path), size, "note", f"of step {step:,}: a resume begins from it, since {why}"
-            )
-        elif last.total_steps == step:
-            self._tell(_in_checkpoints(path), size, "ok", f"a copy of {last.name}")
+            self._add(path, "note", f"of step {step:,}: a resume begins from it, since {why}")
+        elif last.session.total_steps == step:
+            self._add(path, "ok", f"a copy of {last.name}")
         else:
-            text = f"of step {step:,}, not of {last.name}, which is what a resume begins from"
-            self._tell(_in_checkpoints(path), size, "note", text)
+            self._add(path, "note", f"of step {step:,}, not of {last.name}, from which a resume begins")
 
-    def _check_best(self, path: Path, size: int) -> None:
-        try:
-            value, step = best_of(load_checkpoint(path))
-        except CheckpointNotFound:
+    def _check_best(self, path: Path) -> None:
+        if (score := self._loaded(path, best_of)) is None:
             return
-        except (StokerError, OSError, KeyError, TypeError, ValueError) as error:
-            self._tell(_in_checkpoints(path), size, "damaged", _reason(error))
+        value, step = score
+        if path.name == layout.BEST:
+            self._best = score
+        elif path.name != layout.best_name(step):
+            self._add(path, "damaged", f"it holds the policy of step {step:,}")
             return
-        if path.name == naming.BEST:
-            self._best = (value, step)
-        elif naming.best_steps_of([path.name]) != [step]:
-            self._tell(_in_checkpoints(path), size, "damaged", f"it holds the policy of step {step:,}")
-            return
-        self._tell(_in_checkpoints(path), size, "ok", f"the policy of step {step:,}, mean reward {value:g}")
+        self._add(path, "ok", f"the policy of step {step:,}, mean reward {value:g}")
 
-    def _check_rows(self, name: str, row_type: type[Row]) -> list[Row] | None:
-        path = self._run.directory / name
-        report = check_rows(path)
-        size = files.sizes_in(self._run.directory).get(name, 0)
-        if report.problems:
-            self._tell(name, size, "damaged", "; ".join(_bare(text, name) for text in report.problems))
-            return None
+    # Rows and journal -----------------------------------------------------------------------------
+
+    def _check_rows(self, row_type: type[Row], metadata: RunMetadata) -> list[Row] | None:
+        path = self._run.directory / ROW_FILES[row_type]
         try:
-            rows = decode_rows(path, row_type)
+            rows, report = checked_rows(path, row_type)
         except StokerError as error:
-            self._tell(name, size, "damaged", _reason(error))
+            self._add(path, "damaged", problem_of(error))
             return None
         if report.torn_bytes:
             behind = f"{report.n_rows:,} whole rows, then a torn tail of {report.torn_bytes:,} bytes"
             after = "being written" if self._is_live else "the next resume sets it aside"
-            self._tell(name, size, "torn", f"{behind}; {after}")
-        elif name in files.files_in(self._run.directory):
-            self._tell(name, size, "ok", f"{report.n_rows:,} rows")
-        attempts = () if self._metadata is None else self._metadata.attempts
-        known = {attempt.number for attempt in attempts}
-        if not self._is_live and (strange := sorted({row.attempt for row in rows} - known)):
-            self._tell(name, size, "damaged", f"rows of attempts that the run does not know of: {strange}")
-        return effective(rows, attempts)
+            self._add(path, "torn", f"{behind}; {after}")
+        elif path.exists():
+            self._add(path, "ok", f"{report.n_rows:,} rows")
+        known = {attempt.number for attempt in metadata.attempts}
+        if not self._is_live and (unknown := sorted({row.attempt for row in rows} - known)):
+            self._add(path, "damaged", f"rows of attempts that the run does not have: {unknown}")
+        return effective(rows, metadata.attempts)
 
     def _check_journal(self, run: TrainingRun) -> None:
         journal = run.journal
         segments = journal.segments()
         if not segments:
             return
-        events = {point.events for point in self._points if point.events is not None}
+        events = {point.journal.events for point in self._points if point.journal is not None}
         report = self._journal = journal.check(events)
-        problems: dict[str, list[str]] = {}
+        problems: defaultdict[str, list[str]] = defaultdict(list)
+        names = [segment.path.name for segment in segments]
         for problem in report.problems:
-            name = next((one.path.name for one in segments if one.path.name in problem), "")
-            problems.setdefault(name, []).append(_bare(problem, name))
-        directory = journal.directory.name
-        there = files.files_in(journal.directory)
+            name = next((name for name in names if name in problem), "")
+            text = problem.rpartition(name)[2].lstrip(": ") if problem.count(name) == 1 else problem
+            problems[name].append(text)
         for segment in segments:
-            name = segment.path.name
-            if name not in there:  # pruned since, by a run that is live
-                problems.pop(name, None)
-                continue
-            said = "; ".join(problems.pop(name, [])) or None
-            text = f"attempt {segment.attempt}, from event {segment.first_event:,} on"
-            self._tell(f"{directory}/{name}", segment.size, *_verdict(said, text))
-        for said in problems.values():
-            self._tell(directory, 0, "damaged", "; ".join(said))
+            found = "; ".join(problems.pop(segment.path.name, []))
+            if segment.path.exists():  # a live run may have pruned it since
+                text = f"attempt {segment.attempt}, from event {segment.first_event:,} on"
+                self._add(segment.path, "damaged" if found else "ok", found or text)
+        for others in problems.values():
+            self._add(journal.directory, "damaged", "; ".join(others))
         if report.torn_bytes:
-            why = (
-                "being written" if self._is_live else "where processes were killed; a resume passes them over"
-            )
-            self._tell(directory, 0, "torn", f"torn tails of {report.torn_bytes:,} bytes: {why}")
+            why = "where processes were killed; a resume ignores them"
+            torn = f"torn tails of {report.torn_bytes:,} bytes"
+            self._add(journal.directory, "torn", f"{torn}: {'being written' if self._is_live else why}")
 
     def _check_leftovers(self) -> None:
         run = self._run
         for directory in (run.directory, run.checkpoints_directory, run.journal_directory):
-            place = "" if directory == run.directory else f"{directory.name}/"
-            for name, size in sorted(files.sizes_in(directory).items()):
-                if said := _left(name):
-                    self._tell(place + name, size, "note", said)
-
-
-def _left(name: str) -> str | None:
-    """What a file is that is no part of a run any more, or None."""
-    return _LEFT.get(Path(name.rstrip("0123456789")).suffix)
-
-
-def _attempts_problem(metadata: RunMetadata) -> str | None:
-    numbers = [attempt.number for attempt in metadata.attempts]
-    if not numbers or numbers != sorted(set(numbers)):
-        return f"its attempts are numbered {numbers}"
-    counts = [metadata.total_steps, metadata.total_episodes]
-    counts += [
-        count for one in metadata.attempts for count in (one.from_steps, one.from_episodes, one.from_events)
-    ]
-    return "a counter is negative" if min(counts) < 0 else None
-
-
-def _verdict(problem: str | None, text: str) -> Iterator[str]:
-    """Kind and text of a finding."""
-    yield from ("ok", text) if problem is None else ("damaged", problem)
-
-
-def _in_checkpoints(path: Path) -> str:
-    return f"{naming.CHECKPOINTS}/{path.name}"
-
-
-def _reason(error: Exception) -> str:
-    """What is wrong, without the path that the finding names already."""
-    if isinstance(error, KeyError):
-        return f"it holds no {error}"
-    path = getattr(error, "path", None)
-    return str(error).removeprefix(f"{path}: ") if path else f"{type(error).__name__}: {error}"
-
-
-def _bare(text: str, name: str) -> str:
-    """A problem without the file's name in front."""
-    return text.rpartition(f"{name}")[2].lstrip(": ") if name and text.count(name) == 1 else text
+            for name in sorted(files.files_in(directory)):
+                if text := _LEFTOVERS.get(Path(name.rstrip("0123456789")).suffix):
+                    self._add(directory / name, "note", text)

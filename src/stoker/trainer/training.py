@@ -16,7 +16,7 @@ from stoker.agents.protocol import LearningAgent, config_of
 from stoker.agents.registry import AGENTS, is_own
 from stoker.errors import ConfigError, RunBroken
 from stoker.runs import TrainingRun
-from stoker.runs.naming import safe_name
+from stoker.runs.layout import safe_name
 from stoker.session import SessionConfig
 from stoker.trainer.config import TrainConfig, config_from
 from stoker.trainer.evaluation_settings import EvaluationSettings

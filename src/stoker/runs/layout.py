@@ -1,6 +1,9 @@
-"""Names on disk: which ones are allowed, how they are ordered, what checkpoints are called. No I/O.
+"""Names on disk, which of them are allowed, how they are ordered, and which directories are runs. Reads only.
 
-runs/<name>/<version>/<YYYYMMDD_HHMMSS>/checkpoints/step_<N>.pt
+runs/<name>/<version>/<YYYYMMDD_HHMMSS>/
+    metadata.json  config.json  train_episodes.jsonl  eval_episodes.jsonl  metrics.jsonl
+    checkpoints/step_<N>.pt  latest.pt  best.pt
+    journal/<attempt>-<first event>.journal
 """
 
 from __future__ import annotations
@@ -13,23 +16,41 @@ from pathlib import Path
 
 from stoker.errors import ConfigError, RunDirectoryError
 from stoker.types import AnyPath
+from stoker.writer import files
 
 __all__ = [
     "BEST",
     "CHECKPOINTS",
+    "CONFIG",
+    "EVAL_ROWS",
+    "FORKING",
     "LATEST",
+    "METADATA",
+    "METRICS_ROWS",
     "PUBLISHED",
+    "TRAIN_ROWS",
     "absolute",
     "best_name",
     "best_steps_of",
     "checked_name",
     "checkpoint_name",
+    "is_run",
     "natural_key",
     "run_id_for",
+    "runs_below",
     "safe_name",
     "set_aside_of",
     "steps_of",
 ]
+
+METADATA = "metadata.json"
+CONFIG = "config.json"
+TRAIN_ROWS = "train_episodes.jsonl"
+EVAL_ROWS = "eval_episodes.jsonl"
+METRICS_ROWS = "metrics.jsonl"
+
+FORKING = ".forking"
+"""A file with this name marks a directory that is becoming a run."""
 
 CHECKPOINTS = "checkpoints"
 """The directory of a run's checkpoints."""
@@ -41,7 +62,7 @@ BEST = "best.pt"
 """The policy with the highest evaluated mean reward."""
 
 PUBLISHED = ".published"
-"""An empty file beside the checkpoints of a run that has written one, so that their loss is no beginning."""
+"""An empty file beside the checkpoints of a run that has written one: losing them does not make it new."""
 
 _LONGEST_NAME_BYTES = 255
 _NAME = re.compile(r"[^\W_][\w.+=@ -]{0,99}")
@@ -52,7 +73,7 @@ _DIGITS = re.compile(r"(\d+)")
 
 
 def absolute(path: AnyPath) -> Path:
-    """The path from the root of the file system, as the working directory is now; links in it are kept.
+    """The absolute path, by the present working directory; symbolic links in it are kept.
 
     Raises:
         ConfigError: No file system can hold such a name.
@@ -79,7 +100,7 @@ def safe_name(env: str) -> str:
 
 
 def checked_name(what: str, name: str) -> str:
-    """The name, if it stays inside the runs directory on any file system.
+    """The name, if it names a directory inside the runs directory on any file system.
 
     Raises:
         ConfigError: It is empty, too long, or could leave the directory, or would make the directory above
@@ -103,7 +124,7 @@ def checked_name(what: str, name: str) -> str:
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """A sort key that takes runs of digits as numbers, so that v10 comes after v9."""
+    """A sort key that compares digits as numbers, so that v10 comes after v9."""
     return tuple(
         (0, int(part), part) if part.isdecimal() else (1, 0, part) for part in _DIGITS.split(name) if part
     )
@@ -126,7 +147,7 @@ def steps_of(file_names: Iterable[str]) -> list[int]:
 
 
 def set_aside_of(file_names: Iterable[str]) -> list[str]:
-    """The step checkpoints among these names that a resume has set aside, sorted."""
+    """The step checkpoints among these names that a resume set aside, sorted."""
     return sorted(name for name in file_names if _ASIDE.fullmatch(name))
 
 
@@ -138,3 +159,28 @@ def best_name(step: int) -> str:
 def best_steps_of(file_names: Iterable[str]) -> list[int]:
     """The steps of the best policies among these names, ascending."""
     return sorted(int(match[1]) for name in file_names if (match := _BEST.fullmatch(name)))
+
+
+def is_run(directory: Path) -> bool:
+    """Whether the directory is a run, whole or broken, by the files that it holds."""
+    names = files.files_in(directory)
+    return METADATA in names or (FORKING not in names and CHECKPOINTS in files.directories_in(directory))
+
+
+def runs_below(path: Path, levels: int = 3) -> list[Path]:
+    """The runs of a version, of a name or of a whole runs directory, ordered naturally at each level."""
+    found: list[Path] = []
+    for name in sorted(files.directories_in(path), key=natural_key):
+        if _may_be_run(path / name):
+            found.append(path / name)
+        elif levels > 1:
+            found += runs_below(path / name, levels - 1)
+    return found
+
+
+def _may_be_run(directory: Path) -> bool:
+    """Whether it is a run, or cannot be read, which reading its metadata then reports."""
+    try:
+        return is_run(directory)
+    except RunDirectoryError:
+        return True

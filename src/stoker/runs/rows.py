@@ -1,0 +1,212 @@
+"""The rows of a run: one per episode or record, which of them count, and the same as columns.
+
+A row belongs to an attempt. A run that was killed and resumed goes back to a checkpoint; the rows that the
+killed attempt wrote after it are an abandoned future, and do not count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stoker.runs.layout import EVAL_ROWS, METRICS_ROWS, TRAIN_ROWS
+from stoker.runs.metadata import Attempt
+from stoker.types import ActorId, EpisodeStatus
+
+__all__ = [
+    "ROW_FILES",
+    "AnyRow",
+    "Bound",
+    "Columns",
+    "EvalEpisodeRow",
+    "EvaluationSummary",
+    "MetricsRow",
+    "Row",
+    "TrainEpisodeRow",
+    "columns_of",
+    "counting",
+    "effective",
+    "evaluations_of",
+]
+
+
+class Bound(NamedTuple):
+    """A point in a run's history; rows before it have no more of anything than it says."""
+
+    steps: float = math.inf
+    episodes: float = math.inf
+    opt_steps: float = math.inf
+
+
+class TrainEpisodeRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``train_episodes.jsonl``.
+
+    Attributes:
+        total_reward: undiscounted sum over the episode.
+        length: environment steps in the episode.
+        status: Terminated or Truncated.
+        extras: values of the environment and the agent, by name.
+        total_steps: environment steps consumed in the run when the episode ended.
+        episode: its number in the run, from 1.
+        actor_id: the actor that played it.
+        time: when it ended, RFC 3339, UTC.
+        attempt: the number of the attempt that wrote it.
+    """
+
+    total_reward: float
+    length: int
+    status: EpisodeStatus
+    extras: dict[str, float]
+    total_steps: int
+    episode: int
+    actor_id: ActorId
+    time: datetime
+    attempt: int = 1
+
+    def is_before(self, bound: Bound) -> bool:
+        """Whether the episode ended at that point or before it."""
+        return self.episode <= bound.episodes
+
+
+class EvalEpisodeRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``eval_episodes.jsonl``.
+
+    Attributes:
+        total_steps_at_eval: ``total_steps`` of the policy that was evaluated.
+        total_reward, length, status, extras, time, attempt: as in a training row.
+    """
+
+    total_steps_at_eval: int
+    total_reward: float
+    length: int
+    status: EpisodeStatus
+    extras: dict[str, float]
+    time: datetime
+    attempt: int = 1
+
+    def is_before(self, bound: Bound) -> bool:
+        """Whether the policy is of that point or before it."""
+        return self.total_steps_at_eval <= bound.steps
+
+
+class MetricsRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``metrics.jsonl``.
+
+    Attributes:
+        total_steps: the environment step that the record is of.
+        opt_steps: optimization steps done in the run when it was made.
+        metrics: its numbers and texts, by name.
+        time, attempt: as in a training row.
+    """
+
+    total_steps: int
+    metrics: dict[str, float | str]
+    time: datetime
+    attempt: int = 1
+    opt_steps: int = 0
+
+    def is_before(self, bound: Bound) -> bool:
+        """Whether the record is of that point or before it.
+
+        From a data set environment steps stand still while optimization goes on.
+        """
+        return self.opt_steps <= bound.opt_steps and self.total_steps <= bound.steps
+
+
+Row: TypeAlias = TrainEpisodeRow | EvalEpisodeRow | MetricsRow
+AnyRow = TypeVar("AnyRow", bound=Row)
+
+ROW_FILES: dict[type[Row], str] = {
+    TrainEpisodeRow: TRAIN_ROWS,
+    EvalEpisodeRow: EVAL_ROWS,
+    MetricsRow: METRICS_ROWS,
+}
+"""The file of each kind of row."""
+
+
+def effective(rows: Iterable[AnyRow], attempts: Sequence[Attempt]) -> list[AnyRow]:
+    """The rows that count: without those that an attempt wrote beyond the point where a later one began."""
+    return list(filter(counting(attempts), rows))
+
+
+def counting(attempts: Sequence[Attempt]) -> Callable[[Row], bool]:
+    """A function that says whether a row counts in the history of these attempts."""
+    bounds: dict[int, Bound] = {}
+    lowest = Bound()  # the lowest point that any later attempt went back to
+    for attempt in sorted(attempts, key=lambda attempt: attempt.number, reverse=True):
+        bounds[attempt.number] = lowest
+        opt_steps = math.inf if attempt.from_opt_steps is None else attempt.from_opt_steps
+        began = Bound(attempt.from_steps, attempt.from_episodes, opt_steps)
+        lowest = Bound(*map(min, lowest, began))
+    return lambda row: row.is_before(bounds.get(row.attempt, lowest))
+
+
+Columns = dict[str, NDArray[Any]]
+"""One array per field, all of one length. An extra is the column ``extras.<key>``, a metric
+``metrics.<key>``: numbers are NaN where absent; a metric that is a text anywhere is a column of objects, with
+None where absent."""
+
+_MAPPINGS = ("extras", "metrics")
+
+
+def columns_of(rows: Sequence[Row], row_type: type[Row]) -> Columns:
+    """Rows as columns. Numbers become int64 or float64, statuses, actors and times objects."""
+    columns: Columns = {}
+    for field in msgspec.structs.fields(row_type):
+        if field.name in _MAPPINGS:
+            continue
+        values = [getattr(row, field.name) for row in rows]
+        if field.type is int or field.type is float:
+            columns[field.name] = np.array(values, dtype=np.int64 if field.type is int else np.float64)
+        else:
+            column = np.empty(len(values), dtype=object)
+            column[:] = [value.value if field.name == "status" else value for value in values]
+            columns[field.name] = column
+    for name in _MAPPINGS:
+        if name in row_type.__struct_fields__:
+            columns |= _columns_of_keys(name, [getattr(row, name) for row in rows])
+    return columns
+
+
+def _columns_of_keys(name: str, found: Sequence[Mapping[str, float | str]]) -> Columns:
+    columns: Columns = {}
+    for key in dict.fromkeys(key for values in found for key in values):
+        if any(isinstance(values.get(key), str) for values in found):
+            column = np.empty(len(found), dtype=object)
+            column[:] = [values.get(key) for values in found]
+            columns[f"{name}.{key}"] = column
+        else:
+            columns[f"{name}.{key}"] = np.array(
+                [values.get(key, np.nan) for values in found], dtype=np.float64
+            )
+    return columns
+
+
+class EvaluationSummary(msgspec.Struct, frozen=True):
+    """Statistics over the episodes of one evaluation."""
+
+    total_steps: int
+    n_episodes: int
+    mean_reward: float
+    std_reward: float
+    mean_length: float
+
+
+def evaluations_of(rows: Columns) -> list[EvaluationSummary]:
+    """The evaluations in a run's evaluation rows, in the order of their steps."""
+    steps = rows["total_steps_at_eval"]
+    found: list[EvaluationSummary] = []
+    for step in np.unique(steps):
+        rewards, lengths = rows["total_reward"][steps == step], rows["length"][steps == step]
+        found.append(
+            EvaluationSummary(
+                int(step), len(rewards), float(rewards.mean()), float(rewards.std()), float(lengths.mean())
+            )
+        )
+    return found

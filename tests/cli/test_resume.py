@@ -134,7 +134,7 @@ def test_settings_that_exclude_each_other_change_nothing(
     [
         ('{"env": "CartPole-v1", "agent": "sarsa"}', "unknown agent 'sarsa'"),
         ('{"env": "CartPole-v1", "warp": 9}', "unknown key 'warp'"),
-        ("[]", "it holds no settings"),
+        ("[]", "config.json: cannot be read (Expected `object`, got `array`)"),
         ("{", "config.json: cannot be read"),
         (None, "there is no config.json, which names the agent and the environment"),
     ],

@@ -17,8 +17,7 @@ from stoker.cli.parsing import JsonFlag, RunPath, parse
 from stoker.cli.printing import command, from_here, say, size
 from stoker.cli.stored import open_run
 from stoker.errors import ConfigError, RunBroken
-from stoker.runs import Retention, TrainingRun
-from stoker.runs import fork as fork_run
+from stoker.runs import Retention, TrainingRun, fork as fork_run
 from stoker.runs.verifying import Finding, verify_run
 from stoker.trainer.views.numbers import number
 

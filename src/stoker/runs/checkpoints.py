@@ -9,6 +9,7 @@ newest. Where ``latest.pt`` is a separate file, as in a copy of the run, it is o
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -74,10 +75,10 @@ class Checkpoints:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._needs: dict[int, int | None] = {}  # step -> first event of the journal that a resume reads
-        self._verified: dict[str, tuple[int, int]] = {}  # name -> size and time of the verified file
+        # Step -> first event of the journal that a resume reads. Removed and abandoned checkpoints must not
+        # count for the others.
+        self._needs: dict[int, int | None] = {}
         self._broken: set[Path] = set()  # files that did not load, until a resume begins from another
-        self._own: tuple[tuple[int, int], float] | None = None  # signature and step of a separate latest.pt
 
     def path(self, step: int) -> Path:
         """The path of the checkpoint at that step, which need not exist.
@@ -98,11 +99,9 @@ class Checkpoints:
     def latest(self) -> Path:
         """The newest checkpoint whose checksum is right; ``latest.pt`` if there is none."""
         for path, _ in self._newest_first():
-            try:
-                self._verify(path)
-            except (CheckpointCorrupt, CheckpointNotFound):
-                continue
-            return path
+            with contextlib.suppress(CheckpointCorrupt, CheckpointNotFound):
+                verify_checkpoint(path)
+                return path
         return self.latest_name
 
     def steps(self) -> list[int]:
@@ -119,12 +118,11 @@ class Checkpoints:
         publish_checkpoint(staged, path)
         self._broken.discard(path)
         self._needs[step] = _needs_from(staged)
-        self._note_verified(path)
         if layout.PUBLISHED not in files.files_in(self.directory):
             files.write_atomically(self.directory / layout.PUBLISHED, lambda file: file.write(b""))
         files.link_atomically(path, self.latest_name)
         steps = self.steps()
-        self._forget_all_but({*steps, step})
+        self._needs = {known: need for known, need in self._needs.items() if known in {*steps, step}}
         remove_all(map(self.path, retention.doomed(steps)))
 
     def newest_step(self) -> int:
@@ -163,7 +161,6 @@ class Checkpoints:
                 continue
             if path != self.latest_name:
                 self._needs[int(step)] = _needs_from(state)
-                self._note_verified(path)
             given.add(step)
             yield path, state
         if problem is not None and not given:
@@ -187,7 +184,7 @@ class Checkpoints:
                 aside = files.move_aside(path, ".abandoned")
                 logger.warning("the training goes on from step %d: set aside %s", step, aside.name)
         steps = self.steps()
-        self._forget_all_but({known for known in (*steps, *self._needs) if known <= step})
+        self._needs = {known: need for known, need in self._needs.items() if known <= step}
         if step in steps and not self._is_latest(self.path(step)):
             files.link_atomically(self.path(step), self.latest_name)
 
@@ -224,37 +221,18 @@ class Checkpoints:
 
     def _own_latest(self, steps: Collection[int]) -> float | None:
         """The step of ``latest.pt`` if it is a separate file; infinity if it does not load."""
-        signature = _signature(self.latest_name)
-        if signature is None or any(self._is_latest(self.path(step)) for step in steps):
+        if files.stat_of(self.latest_name) is None or any(self._is_latest(self.path(step)) for step in steps):
             return None
-        if self._own is None or self._own[0] != signature:
-            try:
-                step = step_of(load_checkpoint(self.latest_name))
-            except CheckpointNotFound:
-                return None
-            except CheckpointCorrupt:
-                return math.inf
-            self._own = signature, step
-        return self._own[1]
+        try:
+            return step_of(load_checkpoint(self.latest_name))
+        except CheckpointNotFound:
+            return None
+        except CheckpointCorrupt:
+            return math.inf
 
     def _is_latest(self, path: Path) -> bool:
         latest, other = files.stat_of(self.latest_name), files.stat_of(path)
         return latest is not None and other is not None and os.path.samestat(latest, other)
-
-    def _verify(self, path: Path) -> None:
-        if self._verified.get(path.name) != _signature(path):
-            verify_checkpoint(path)
-            self._note_verified(path)
-
-    def _forget_all_but(self, steps: Collection[int]) -> None:
-        """Forget what abandoned and removed checkpoints needed: it must not count for the others."""
-        names = set(map(layout.checkpoint_name, steps))
-        self._needs = {step: need for step, need in self._needs.items() if step in steps}
-        self._verified = {name: what for name, what in self._verified.items() if name in names}
-
-    def _note_verified(self, path: Path) -> None:
-        if (signature := _signature(path)) is not None:
-            self._verified[path.name] = signature
 
 
 def step_of(state: Mapping[str, Any]) -> int:
@@ -279,11 +257,6 @@ def remove_all(paths: Iterable[Path]) -> list[Path]:
     if refusals:
         raise refusals[0]
     return removed
-
-
-def _signature(path: Path) -> tuple[int, int] | None:
-    found = files.stat_of(path)
-    return None if found is None else (found.st_size, found.st_mtime_ns)
 
 
 def _needs_from(state: Mapping[str, Any]) -> int | None:

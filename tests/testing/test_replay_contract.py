@@ -11,7 +11,7 @@ import torch
 from stoker import ConfigError
 from stoker.replay import UniformReplay
 from stoker.replay.prioritized import PrioritizedReplay
-from stoker.testing import ContractViolation, check_replay, replay_contract
+from stoker.testing import ContractViolation, check_replay
 
 
 def uniform(capacity: int, seed: int) -> UniformReplay:
@@ -218,7 +218,7 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("name", "make", "message"), BROKEN, ids=[f"{name}-{make.__name__}" for name, make, _ in BROKEN]
 )
 def test_a_broken_promise_is_named(name: str, make: Any, message: str) -> None:
-    (check,) = (check for check in replay_contract(make) if check.name == name)
+    (check,) = (check for check in check_replay.checks(make) if check.name == name)
     with pytest.raises(ContractViolation, match=message) as caught:
         check.run()
     assert caught.value.check == name
@@ -230,4 +230,4 @@ def test_check_replay_runs_the_checks() -> None:
 
 
 def test_each_check_is_shown_to_fail() -> None:
-    assert {name for name, *_ in BROKEN} == {check.name for check in replay_contract(uniform)}
+    assert {name for name, *_ in BROKEN} == {check.name for check in check_replay.checks(uniform)}

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.testing.agent_promises import agent_contract as agent_contract, check_agent as check_agent
+    from stoker.testing.agent_promises import check_agent as check_agent
     from stoker.testing.contract import (
         Check as Check,
         ContractViolation as ContractViolation,
         run_checks as run_checks,
     )
-    from stoker.testing.env_promises import check_env as check_env, env_contract as env_contract
+    from stoker.testing.env_promises import check_env as check_env
     from stoker.testing.fakes import (
         AsyncChainEnv as AsyncChainEnv,
         ChainEnv as ChainEnv,
@@ -19,13 +19,7 @@ if TYPE_CHECKING:
         FakeAgent as FakeAgent,
         SlowEnv as SlowEnv,
     )
-    from stoker.testing.recorder_promises import (
-        check_recorder as check_recorder,
-        recorder_contract as recorder_contract,
-    )
-    from stoker.testing.replay_promises import (
-        check_replay as check_replay,
-        replay_contract as replay_contract,
-    )
+    from stoker.testing.recorder_promises import check_recorder as check_recorder
+    from stoker.testing.replay_promises import check_replay as check_replay
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import nn
 
 from stoker.agents.protocol import HasReplay, LearningAgent, Policy, PortablePolicy
 from stoker.envs.owned import owned
@@ -31,12 +30,10 @@ __all__ = [
     "reshaped",
     "snapshot",
     "state_of",
-    "weights_of",
 ]
 
 ACTORS: tuple[ActorId, ActorId] = (0, "one")
 _N_OBSERVATIONS = 24
-_MAX_DEPTH = 3
 
 
 class Report(NamedTuple):
@@ -64,13 +61,13 @@ class AgentSuite:
     """The factories and the transitions that all checks of an agent share.
 
     Args:
-        make_agent: makes the agent.
-        make_env: makes the environment.
-        steps: the number of transitions.
+        make_agent: makes the agent, each time with the same seed and settings.
+        make_env: makes a ``gymnasium.Env`` that the agent can learn from.
+        steps: the number of transitions; the warm-up must end within the first half.
     """
 
     def __init__(
-        self, make_agent: Callable[[], LearningAgent], make_env: Callable[[], Any], steps: int
+        self, make_agent: Callable[[], LearningAgent], make_env: Callable[[], Any], *, steps: int = 300
     ) -> None:
         self.make_agent = make_agent
         self.steps = steps
@@ -174,9 +171,10 @@ def greedy(policy: Policy, observations: Sequence[Any]) -> list[Any]:
     return list(policy.act(list(observations), ActMode.EXPLOIT)[0])
 
 
-def snapshot(policy: Any, suite: AgentSuite) -> dict[str, Any]:
-    """The weights of a policy and its greedy actions, to compare it with another one."""
-    return {"weights": weights_of(policy), "actions": greedy(policy, suite.observations)}
+def snapshot(policy: Policy, suite: AgentSuite) -> dict[str, Any]:
+    """The greedy actions of a policy and, if it has them, its weights, to compare it with another one."""
+    weights = through_file(policy.weights()) if isinstance(policy, PortablePolicy) else None
+    return {"weights": weights, "actions": greedy(policy, suite.observations)}
 
 
 def is_close(one: Any, other: Any) -> bool:
@@ -202,49 +200,13 @@ def load_state(agent: LearningAgent, state: dict[str, Any]) -> None:
         agent.replay.load_state_dict(state["replay"])
 
 
-def weights_of(policy: Any) -> Any:
-    """Copies of a policy's tensors: its ``weights()``, or else those found in its attributes."""
-    if isinstance(policy, PortablePolicy):
-        return through_file(policy.weights())
-    return _tensors(policy, 0)
-
-
-def _tensors(value: Any, depth: int) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone()
-    if isinstance(value, nn.Module):
-        return {name: tensor.detach().clone() for name, tensor in value.state_dict().items()}
-    parts: dict[Any, Any] = {}
-    if depth < _MAX_DEPTH:
-        if isinstance(value, Mapping):
-            parts = dict(cast("Mapping[Any, Any]", value))
-        elif isinstance(value, list | tuple):
-            parts = dict(enumerate(cast("Sequence[Any]", value)))
-        elif not isinstance(value, type):
-            parts = dict(getattr(value, "__dict__", {}))
-    found = {key: _tensors(part, depth + 1) for key, part in parts.items()}
-    return {key: tensors for key, tensors in found.items() if tensors is not None} or None
-
-
 def reshaped(state: Any) -> Any:
-    """The state with its first matrix, or else its first float vector, one row longer; None without any."""
-    for n_axes in (2, 1):
-        is_found, result = _lengthened(state, n_axes)
-        if is_found:
-            return result
-    return None
-
-
-def _lengthened(value: Any, n_axes: int) -> tuple[bool, Any]:
-    if isinstance(value, torch.Tensor) and value.is_floating_point() and value.ndim == n_axes:
-        return True, torch.cat([value, value[:1]])
-    if isinstance(value, dict | list | tuple):
-        whole: Any = cast("Any", value)
-        places: Sequence[Any] = list(whole) if isinstance(value, dict) else range(len(whole))
-        for place in places:
-            is_found, result = _lengthened(whole[place], n_axes)
-            if is_found:
-                parts: Any = dict(whole) if isinstance(value, dict) else list(whole)
-                parts[place] = result
-                return True, tuple(parts) if isinstance(value, tuple) else parts
-    return False, None
+    """The state with each of its float tensors one entry longer."""
+    if isinstance(state, torch.Tensor):
+        return torch.cat([state, state[:1]]) if state.ndim and state.is_floating_point() else state
+    if isinstance(state, dict):
+        parts = cast("dict[Any, Any]", state)
+        return {key: reshaped(part) for key, part in parts.items()}
+    if isinstance(state, list | tuple):
+        return [reshaped(part) for part in cast("Sequence[Any]", state)]
+    return state

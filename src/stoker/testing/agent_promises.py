@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, cast
 
@@ -33,68 +33,42 @@ from stoker.testing.agent_driving import (
     state_of,
 )
 from stoker.testing.contract import (
-    Check,
     Contract,
-    ContractViolation,
     brief,
+    difference,
+    expect,
     expect_error,
+    expect_numbers,
     expect_same,
-    run_checks,
     through_file,
 )
 from stoker.types import ActMode, Experience
 
-__all__ = ["agent_contract", "check_agent"]
+__all__ = ["check_agent"]
 
-_CONTRACT = Contract()
-
-
-def check_agent(
-    make_agent: Callable[[], LearningAgent], make_env: Callable[[], Any], *, steps: int = 300
-) -> None:
-    """Check every promise of an agent that a session relies on.
-
-    Args:
-        make_agent: makes the agent, each time with the same seed and settings.
-        make_env: makes a ``gymnasium.Env`` that the agent can learn from.
-        steps: the number of transitions; the warm-up must end within the first half.
-
-    Raises:
-        ContractViolation: It names the broken promise, what was seen, and what was expected.
-    """
-    run_checks(agent_contract(make_agent, make_env, steps=steps))
-
-
-def agent_contract(
-    make_agent: Callable[[], LearningAgent], make_env: Callable[[], Any], *, steps: int = 300
-) -> list[Check]:
-    """The checks of ``check_agent`` as a list, for a test framework."""
-    return _CONTRACT.checks(AgentSuite(make_agent, make_env, steps))
+check_agent = Contract(AgentSuite)
+"""Checks every promise of an agent that a session relies on; ``AgentSuite`` lists the arguments."""
 
 
 # Acting and learning ------------------------------------------------------------------------------
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def acts_once_per_observation(suite: AgentSuite) -> None:
     """Act gives one action of the action space per observation, and as many policy extras or none."""
     agent = suite.make_agent()
     for mode in ActMode:
         for count in (1, 2, 5):
             actions, extras = agent.policy().act(suite.observations[:count], mode)
-            if len(actions) != count or (extras is not None and len(extras) != count):
-                seen = f"{len(actions)} actions and {'no' if extras is None else len(extras)} extras"
-                raise ContractViolation(
-                    "act answers each observation", f"{seen} for {count}", f"{count} actions"
-                )
+            seen = f"{len(actions)} actions and {'no' if extras is None else len(extras)} extras for {count}"
+            is_kept = len(actions) == count and (extras is None or len(extras) == count)
+            expect(is_kept, "act answers each observation", seen, f"{count} actions")
             for action in actions:
-                if action not in suite.action_space:
-                    raise ContractViolation(
-                        "act gives the environment's actions", brief(action), str(suite.action_space)
-                    )
+                promise = "act gives the environment's actions"
+                expect(action in suite.action_space, promise, brief(action), str(suite.action_space))
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def counts_total_steps(suite: AgentSuite) -> None:
     """The agent's total_steps grows by the number of transitions observed."""
     agent = suite.make_agent()
@@ -102,49 +76,42 @@ def counts_total_steps(suite: AgentSuite) -> None:
     for count in (1, 3, 5):
         agent.observe(suite.experiences[at : at + count])
         at, expected = at + count, expected + count
-        if agent.total_steps != expected:
-            raise ContractViolation(
-                "total_steps counts transitions", f"{agent.total_steps} after {at}", str(expected)
-            )
+        seen = f"{agent.total_steps} after {at}"
+        expect(agent.total_steps == expected, "total_steps counts transitions", seen, str(expected))
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def learns_and_reports_metrics(suite: AgentSuite) -> None:
     """Learn gives None or finite numbers by name, and learns before the suite's steps are over."""
     metrics = [report.metrics for report in feed(suite.make_agent(), suite.experiences)]
-    if all(each is None for each in metrics):
-        raise ContractViolation(
-            "learn does an optimization step after the warm-up",
-            f"None in all of {len(metrics)} calls",
-            "metrics in some: give the suite an agent with a shorter warm-up, or more steps",
-        )
+    expect(
+        any(each is not None for each in metrics),
+        "learn does an optimization step after the warm-up",
+        f"None in all of {len(metrics)} calls",
+        "metrics in some: give the suite an agent with a shorter warm-up, or more steps",
+    )
     for at, each in enumerate(metrics, 1):
         if each is not None:
-            _expect_numbers("learn gives None or finite numbers by name", each, f" after step {at}")
+            expect_numbers("learn gives None or finite numbers by name", each, f" after step {at}")
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def the_state_loads_with_weights_only(suite: AgentSuite) -> None:
     """``torch.load(weights_only=True)`` loads the agent's state unchanged."""
     state = suite.trained().state_dict()
     expect_same("a state comes back from a file", state, through_file(state), "state")
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def the_same_calls_give_the_same_agent(suite: AgentSuite) -> None:
     """Equal agents that get the same calls stay equal: all chance comes from their own seeded generators."""
     one, other = (suite.play(suite.make_agent()) for _ in range(2))
     for what in ("actions", "reports", "state"):
-        expect_same(
-            "equal agents stay equal",
-            getattr(one, what),
-            getattr(other, what),
-            what,
-            "the same, from its own generators",
-        )
+        mine, its = getattr(one, what), getattr(other, what)
+        expect_same("equal agents stay equal", mine, its, what, "the same, from its own generators")
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def grouping_does_not_change_greedy_actions(suite: AgentSuite) -> None:
     """With EXPLOIT an action depends on its observation alone: not on its place, on others or on chance."""
     policy, observations = suite.trained().policy(), suite.observations
@@ -155,15 +122,12 @@ def grouping_does_not_change_greedy_actions(suite: AgentSuite) -> None:
         ("a second time", greedy(policy, observations)),
     ):
         for place, (one, other) in enumerate(zip(together, apart, strict=True)):
-            if not is_close(one, other):
-                raise ContractViolation(
-                    "a greedy action depends on its observation alone",
-                    f"{brief(other)} when asked {how}, {brief(one)} together, for observation {place}",
-                    "the same action",
-                )
+            promise = "a greedy action depends on its observation alone"
+            seen = f"{brief(other)} when asked {how}, {brief(one)} together, for observation {place}"
+            expect(is_close(one, other), promise, seen, "the same action")
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def policies_are_copies(suite: AgentSuite) -> None:
     """A policy changes neither when the agent learns nor when the agent publishes to another policy."""
     agent = suite.make_agent()
@@ -177,7 +141,7 @@ def policies_are_copies(suite: AgentSuite) -> None:
     expect_same("policies are independent of each other", before, snapshot(policy, suite), "policy")
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def publish_brings_a_policy_up_to_date(suite: AgentSuite) -> None:
     """After publish a policy equals a new one."""
     agent = suite.make_agent()
@@ -188,7 +152,7 @@ def publish_brings_a_policy_up_to_date(suite: AgentSuite) -> None:
     expect_same("publish brings a policy up to date", new, published, "policy", "what policy() gives")
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def slices_do_not_matter(suite: AgentSuite) -> None:
     """Observing many transitions in one call equals observing them one by one."""
     one, other = suite.make_agent(), suite.make_agent()
@@ -199,23 +163,22 @@ def slices_do_not_matter(suite: AgentSuite) -> None:
         count = next(counts)
         other.observe(rest[:count])
         rest = rest[count:]
-    expect_same(
-        "slices of any length give the same agent", state_of(one), state_of(other), "state", "equal states"
-    )
+    promise = "slices of any length give the same agent"
+    expect_same(promise, state_of(one), state_of(other), "state", "equal states")
 
 
 # Episodes -----------------------------------------------------------------------------------------
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def extras_are_finite_numbers(suite: AgentSuite) -> None:
     """The extras of an episode are finite numbers by name, also for an unknown actor."""
     agent = suite.trained()
     for actor_id in (*ACTORS, "unknown"):
-        _expect_numbers("episode_extras gives finite numbers by name", agent.episode_extras(actor_id))
+        expect_numbers("episode_extras gives finite numbers by name", agent.episode_extras(actor_id))
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def extras_belong_to_their_actor(suite: AgentSuite) -> None:
     """The extras of an actor's episode depend neither on the rewards nor on the episodes of other actors."""
     mine, theirs = ACTORS
@@ -238,7 +201,7 @@ def extras_belong_to_their_actor(suite: AgentSuite) -> None:
     expect_same("an actor's extras depend on its own episode", one, other, "with other rewards for another")
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def beginning_twice_does_no_harm(suite: AgentSuite) -> None:
     """A second on_episode_start in a row changes nothing, also for an unknown actor."""
     agent = suite.trained()
@@ -252,7 +215,7 @@ def beginning_twice_does_no_harm(suite: AgentSuite) -> None:
 # Saving, restoring, copying -----------------------------------------------------------------------
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def a_resume_is_bit_exact(suite: AgentSuite) -> None:
     """An agent that is saved at any point and restored continues bit by bit as without a resume."""
     experiences = suite.experiences
@@ -267,17 +230,15 @@ def a_resume_is_bit_exact(suite: AgentSuite) -> None:
     for place, (point, state) in enumerate(zip(points, states, strict=True)):
         resumed = suite.make_agent()
         load_state(resumed, state)
-        if resumed.total_steps != point:
-            raise ContractViolation(
-                "a resume restores the count", f"total_steps={resumed.total_steps}", str(point)
-            )
+        seen = f"total_steps={resumed.total_steps}"
+        expect(resumed.total_steps == point, "a resume restores the count", seen, str(point))
         found = [_learn_and_explore(resumed, stretch, suite) for stretch in stretches[place:]]
         promise = f"saved after {point} of {len(experiences)} transitions, a resume continues bit by bit"
         expect_same(promise, expected[place:], found, "then", "the same as without a resume")
         expect_same(promise, states[-1], state_of(resumed), "state", "the same as without a resume")
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def a_deep_copy_is_independent(suite: AgentSuite) -> None:
     """If copy.deepcopy copies the agent, it learns and acts as the agent would, with its own weights."""
     first, second = suite.halves
@@ -291,33 +252,26 @@ def a_deep_copy_is_independent(suite: AgentSuite) -> None:
     before, policy = state_of(agent), copied.policy()
     reports, expected = feed(copied, second), feed(uncopied, second)
     copied.publish(policy)
-    for what, one, other in (
-        ("reports", expected, reports),
-        ("state", state_of(uncopied), state_of(copied)),
-        ("policy", snapshot(uncopied.policy(), suite), snapshot(policy, suite)),
-    ):
-        expect_same(
-            "a deep copy continues bit by bit", one, other, what, "the same, or an error from copying"
-        )
+    one = {"reports": expected, "state": state_of(uncopied), "policy": snapshot(uncopied.policy(), suite)}
+    other = {"reports": reports, "state": state_of(copied), "policy": snapshot(policy, suite)}
+    promise = "a deep copy continues bit by bit"
+    expect_same(promise, one, other, "afterwards", "the same, or an error from copying")
     expect_same("an agent does not learn with its copy", before, state_of(agent), "state")
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def a_foreign_state_is_refused(suite: AgentSuite) -> None:
     """The state of another kind of agent, or of other shapes, is a ConfigError and changes nothing."""
     agent = suite.trained()
     before = state_of(agent)
-    foreign: list[tuple[str, Any]] = [("of another agent", {"agent": "of another kind"})]
-    if (other_shape := reshaped(before["agent"])) is not None:
-        foreign.append(("with a tensor of another shape", other_shape))
-    for what, state in foreign:
-        expect_error(
-            f"a state {what} is refused", ConfigError, lambda state=state: agent.load_state_dict(state)
-        )
-        expect_same(f"a refused state {what} changes nothing", before, state_of(agent), "state")
+    foreign = {"of another agent": {"agent": "of another kind"}, "of other shapes": reshaped(before["agent"])}
+    for what, state in foreign.items():
+        if difference(state, before["agent"]):  # an agent without tensors has no other shapes
+            expect_error(f"a state {what} is refused", ConfigError, partial(agent.load_state_dict, state))
+            expect_same(f"a refused state {what} changes nothing", before, state_of(agent), "state")
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def policy_extras_survive_a_journal(suite: AgentSuite) -> None:
     """Policy extras can be written to a journal, and the agent learns the same from them when read back."""
     read = [
@@ -334,7 +288,7 @@ def policy_extras_survive_a_journal(suite: AgentSuite) -> None:
 # Optional capabilities ----------------------------------------------------------------------------
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def the_replay_can_be_rebuilt(suite: AgentSuite) -> None:
     """With ``RebuildsReplay``: observing the same transitions again gives the same replay."""
     agent, rebuilt = suite.make_agent(), suite.make_agent()
@@ -350,12 +304,11 @@ def the_replay_can_be_rebuilt(suite: AgentSuite) -> None:
             rebuilt.on_episode_start(experience.actor_id)
     rebuilt.load_state_dict(through_file(agent.state_dict()))
     rebuilt.end_rebuild(reference)
-    expect_same(
-        "a replay is rebuilt by observing again", state_of(agent), state_of(rebuilt), "state", "equal replays"
-    )
+    promise = "a replay is rebuilt by observing again"
+    expect_same(promise, state_of(agent), state_of(rebuilt), "state", "equal replays")
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def input_is_checked(suite: AgentSuite) -> None:
     """With ``ChecksInput``: checks accept valid input, refuse NaN and wrong shapes, and change nothing."""
     agent = suite.make_agent()
@@ -367,18 +320,15 @@ def input_is_checked(suite: AgentSuite) -> None:
         agent.check_observation(experience.observation)
     valid = suite.experiences[0]
     for what, invalid in _invalid_like(valid.observation):
-        calls: list[tuple[Callable[[Any], None], Any]] = [
-            (agent.check_observation, invalid),
-            (agent.check_experience, replace(valid, observation=invalid)),
-            (agent.check_experience, replace(valid, next_observation=invalid)),
-        ]
-        for check, value in calls:
-            promise = f"{check.__name__} refuses {what}"
-            expect_error(promise, InvalidExperience, lambda check=check, value=value: check(value))
+        observe = partial(agent.check_observation, invalid)
+        expect_error(f"check_observation refuses {what}", InvalidExperience, observe)
+        for name in ("observation", "next_observation"):
+            learn = partial(agent.check_experience, replace(valid, **{name: invalid}))
+            expect_error(f"check_experience refuses {what}", InvalidExperience, learn)
     expect_same("checking changes nothing", before, state_of(agent), "state")
 
 
-@_CONTRACT.promise
+@check_agent.promise
 def portable_policies_travel(suite: AgentSuite) -> None:
     """With ``PortablePolicy``: forks and copies are independent, and act by the weights that they load."""
     agent = suite.make_agent()
@@ -406,15 +356,6 @@ def portable_policies_travel(suite: AgentSuite) -> None:
         expect_same(promise, snapshot(policy, suite), snapshot(each, suite), "policy")
 
 
-def _expect_numbers(promise: str, values: Any, when: str = "") -> None:
-    if not isinstance(values, Mapping):
-        raise ContractViolation(promise, f"{brief(values)}{when}", "a mapping")
-    for key, value in cast("Mapping[Any, Any]", values).items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not isinstance(key, str) or not is_number or not math.isfinite(value):
-            raise ContractViolation(promise, f"{key!r}: {brief(value)}{when}", "a str and a finite number")
-
-
 def _learn_and_explore(agent: LearningAgent, experiences: Sequence[Experience], suite: AgentSuite) -> Any:
     """The agent's reports, and its exploring actions then, which advance its generator."""
     reports = feed(agent, experiences)
@@ -429,7 +370,5 @@ def _invalid_like(observation: Any) -> Sequence[tuple[str, Any]]:
     array = cast("NDArray[Any]", observation)
     invalid: list[tuple[str, Any]] = [("another shape", np.zeros((*array.shape, 2), array.dtype))]
     if array.dtype.kind == "f" and array.size:
-        nan = array.copy()
-        nan.flat[0] = np.nan
-        invalid.append(("NaN", nan))
+        invalid.append(("NaN", np.full_like(array, np.nan)))
     return invalid

@@ -1,7 +1,6 @@
 """The parts of every contract suite: named checks, and the error that names a broken promise.
 
-A suite is a list of checks, and each check is a plain function: call it, hand it to any test framework, or
-run all of them with ``run_checks``. The checks are independent of each other and of their order.
+Each check is a plain function and stands by itself: call it, or hand it to any test framework.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 import numpy as np
 
@@ -19,12 +18,15 @@ __all__ = [
     "ContractViolation",
     "brief",
     "difference",
+    "expect",
     "expect_error",
+    "expect_numbers",
     "expect_same",
     "run_checks",
     "through_file",
 ]
 
+_Arguments = ParamSpec("_Arguments")
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
 
@@ -62,35 +64,43 @@ class Check(NamedTuple):
     run: Callable[[], None]
 
 
-class Contract:
-    """The promises of one kind of part, each a function whose docstring says what is promised."""
+class Contract(Generic[_Arguments]):
+    """The promises of one kind of part: a call checks all of them, up to the first that is broken.
 
-    def __init__(self) -> None:
+    Args:
+        suite: makes what the checks share. Its arguments are those of a call: the part to check.
+    """
+
+    def __init__(self, suite: Callable[_Arguments, Any]) -> None:
+        self._suite = suite
         self._promises: list[Callable[..., None]] = []
 
+    def __call__(self, *args: _Arguments.args, **settings: _Arguments.kwargs) -> None:
+        """Run all checks.
+
+        Raises:
+            ContractViolation: It names the broken promise, what was seen, and what was expected.
+        """
+        run_checks(self.checks(*args, **settings))
+
+    def checks(self, *args: _Arguments.args, **settings: _Arguments.kwargs) -> list[Check]:
+        """The checks of a call as a list, for a test framework."""
+        suite = self._suite(*args, **settings)
+        return [Check(promise.__name__, _check(promise, suite)) for promise in self._promises]
+
     def promise(self, function: _Function) -> _Function:
-        """Add a promise: the decorated function."""
+        """Add a check: the decorated function, whose docstring says what is promised."""
         self._promises.append(function)
         return function
 
-    def checks(self, suite: Any) -> list[Check]:
-        """One check for each promise, which calls its function with the suite."""
-        return [Check(promise.__name__, _check(promise, suite)) for promise in self._promises]
-
 
 def run_checks(checks: Iterable[Check]) -> None:
-    """Run the checks in order, up to the first that fails.
-
-    Raises:
-        ContractViolation: The part breaks a promise.
-    """
+    """Run the checks in order, up to the first that raises ``ContractViolation``."""
     for check in checks:
         check.run()
 
 
 def _check(function: Callable[..., None], suite: Any) -> Callable[[], None]:
-    promise = (function.__doc__ or "").strip().splitlines()[0]
-
     def run() -> None:
         try:
             function(suite)
@@ -98,12 +108,27 @@ def _check(function: Callable[..., None], suite: Any) -> Callable[[], None]:
             violation.check = function.__name__
             raise
         except Exception as error:
+            promise = (function.__doc__ or "").strip().splitlines()[0]
             violation = ContractViolation(promise, f"{type(error).__name__}: {error}", "no error")
             violation.check = function.__name__
             raise violation from error
 
-    run.__name__ = function.__name__
     return run
+
+
+def expect(is_kept: bool, promise: str, seen: str, expected: str) -> None:
+    """Raise ``ContractViolation`` unless the promise is kept."""
+    if not is_kept:
+        raise ContractViolation(promise, seen, expected)
+
+
+def expect_numbers(promise: str, values: Any, when: str = "") -> None:
+    """Raise ``ContractViolation`` unless the values are finite numbers by name."""
+    expect(isinstance(values, Mapping), promise, f"{brief(values)}{when}", "a mapping")
+    for key, value in cast("Mapping[Any, Any]", values).items():
+        is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        is_kept = isinstance(key, str) and is_number and math.isfinite(cast("float", value))
+        expect(is_kept, promise, f"{key!r}: {brief(value)}{when}", "a str and a finite number")
 
 
 def expect_same(promise: str, one: Any, other: Any, where: str, expected: str = "the same") -> None:
@@ -116,8 +141,8 @@ def expect_same(promise: str, one: Any, other: Any, where: str, expected: str = 
         where: what the values are, for example ``"state"``.
         expected: what would have kept the promise.
     """
-    if problem := difference(one, other, where):
-        raise ContractViolation(promise, problem, expected)
+    problem = difference(one, other, where)
+    expect(problem is None, promise, problem or "", expected)
 
 
 def expect_error(promise: str, kind: type[Exception], call: Callable[[], Any]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from stoker.errors import ConfigError
 from stoker.replay import Batch, PrioritizedBatch, PrioritizedReplay, UniformReplay
-from stoker.replay.storage import DeviceStorage
+from stoker.replay.storage import Storage
 from stoker.types import EpisodeStatus, Experience
 from stoker.writer import StagingArea, stage
 
@@ -277,7 +277,7 @@ def in_a_file(count: int, capacity: int, **settings_: Any) -> PrioritizedReplay:
 
 def as_on_a_device(count: int, capacity: int, **settings_: Any) -> PrioritizedReplay:
     replay = PrioritizedReplay(capacity, (2,), **settings_)
-    replay._storage = DeviceStorage(replay._spec, capacity, torch.device("cpu"))
+    replay._storage = Storage(replay._spec, replay._storage._rows, is_host=False)
     replay._put_one = replay._storage.put_one
     replay.extend(transitions(0, count))
     return replay

@@ -15,7 +15,7 @@ from hypothesis import given, settings, strategies as st
 
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.replay import ArraySpec, Batch, PrioritizedReplay, TransitionSpec, UniformReplay
-from stoker.replay.storage import DeviceStorage
+from stoker.replay.storage import Storage
 from stoker.types import EpisodeStatus, Experience
 from stoker.writer import stage
 
@@ -117,7 +117,7 @@ def assert_same(left: tuple[Any, ...], right: tuple[Any, ...]) -> None:
 
 
 def on_a_device(replay: UniformReplay) -> UniformReplay:
-    replay._storage = DeviceStorage(replay._spec, replay.capacity, torch.device("cpu"))
+    replay._storage = Storage(replay._spec, replay._storage._rows, is_host=False)
     replay._put_one = replay._storage.put_one
     return replay
 
@@ -329,8 +329,8 @@ def test_an_unfit_experience_is_refused_by_its_place_and_nothing_is_stored(
     [
         ({"observations": {"camera": np.zeros((2, 3, 4, 1), np.uint8)}}, "observations lacks 'arms', 'gear'"),
         ({"next_observations": np.zeros((2, 3))}, "next_observations is a ndarray: give a dict"),
-        ({"actions": np.zeros((2, 3), np.float32)}, r"actions have shape \[2, 3\], but here \[2, 2, 3\]"),
-        ({"rewards": np.zeros(3)}, r"rewards have shape \[3\]"),
+        ({"actions": np.zeros((2, 3), np.float32)}, r"actions has shape \[2, 3\]: give float32 \[2, 2, 3\]"),
+        ({"rewards": np.zeros(3)}, r"rewards has shape \[3\]: give float32 \[2\]"),
     ],
 )
 def test_unfit_columns_are_refused_and_nothing_is_added(wrong: dict[str, Any], named: str) -> None:

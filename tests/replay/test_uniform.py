@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 from stoker.errors import ConfigError
 from stoker.replay import Batch, UniformReplay
-from stoker.replay.storage import DeviceStorage
+from stoker.replay.storage import Storage
 from stoker.types import EpisodeStatus, Experience
 from stoker.writer import StagingArea, stage
 
@@ -97,7 +97,7 @@ class PlainReplay:
 
 def on_a_device(replay: UniformReplay) -> UniformReplay:
     """The same replay, storing and sampling as it does on another device, which here is the CPU too."""
-    replay._storage = DeviceStorage(replay._spec, replay.capacity, torch.device("cpu"))
+    replay._storage = Storage(replay._spec, replay._storage._rows, is_host=False)
     replay._put_one = replay._storage.put_one
     return replay
 
@@ -474,19 +474,20 @@ def test_a_batch_goes_from_one_replay_to_another() -> None:
 @pytest.mark.parametrize(
     ("column", "value", "named"),
     [
-        ("observations", np.zeros((3, 3)), r"observations have shape \[3, 3\].*here \[3, 2\] is taken"),
-        ("observations", np.zeros(()), r"observations have shape \[\].*here \[0, 2\] is taken"),
-        ("actions", np.zeros((3, 1), int), r"actions have shape \[3, 1\].*here \[3\] is taken"),
-        ("rewards", np.zeros(2), r"rewards have shape \[2\].*here \[3\] is taken"),
-        ("rewards", 1.0, r"rewards have shape \[\].*here \[3\] is taken"),
-        ("next_observations", np.zeros((4, 2)), r"next_observations have shape \[4, 2\].*here \[3, 2\]"),
+        ("observations", np.zeros((3, 3)), r"observations has shape \[3, 3\]: give float32 \[3, 2\]"),
+        ("observations", np.zeros(()), "observations is one value: give one per transition"),
+        ("actions", np.zeros((3, 1), int), r"actions has shape \[3, 1\]: give int64 \[3\]"),
+        ("rewards", np.zeros(2), r"rewards has shape \[2\]: give float32 \[3\]"),
+        ("rewards", 1.0, r"rewards has shape \[\]: give float32 \[3\]"),
         (
             "next_observations",
-            [[1, 2], [3], [4, 5]],
-            "next_observations cannot be read as an array of float32",
+            np.zeros((4, 2)),
+            r"next_observations has shape \[4, 2\]: give float32 \[3, 2\]",
         ),
-        ("actions", np.zeros(3), "actions are float64 and would not stay what they are as int64"),
-        ("bootstrap_masks", [1.0, None, 0.0], "bootstrap_masks are object"),
+        ("next_observations", [[1, 2], [3], [4, 5]], "next_observations cannot be read as an array"),
+        ("actions", np.zeros(3), "actions is float64 and would not stay what it is: give int64"),
+        ("actions", np.full(3, 2**63, np.uint64), "actions has values from 9223372036854775808 to"),
+        ("bootstrap_masks", [1.0, None, 0.0], "bootstrap_masks is object"),
     ],
 )
 def test_unfit_columns_are_refused_and_nothing_is_added(column: str, value: Any, named: str) -> None:

@@ -1,4 +1,4 @@
-"""Where transitions are remembered, and how batches are drawn from them."""
+"""Replays: store transitions, and draw batches of them."""
 
 from typing import TYPE_CHECKING
 
@@ -6,7 +6,7 @@ from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from stoker.replay.batch import Batch as Batch, PrioritizedBatch as PrioritizedBatch
-    from stoker.replay.nesting import ArraySpec as ArraySpec
+    from stoker.replay.layout import ArraySpec as ArraySpec
     from stoker.replay.prioritized import PrioritizedReplay as PrioritizedReplay
     from stoker.replay.transition import TransitionSpec as TransitionSpec
     from stoker.replay.uniform import UniformReplay as UniformReplay

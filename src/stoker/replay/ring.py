@@ -15,11 +15,8 @@ import torch
 from numpy.typing import ArrayLike
 
 from stoker.errors import ConfigError
-from stoker.replay.columns import checked_columns
-from stoker.replay.host_memory import host_rows, mapped_rows
-from stoker.replay.nesting import ArraySpec
-from stoker.replay.spaces import transition_of_spaces
-from stoker.replay.storage import DeviceStorage, HostStorage
+from stoker.replay.layout import ArraySpec
+from stoker.replay.storage import Storage, allocated_rows
 from stoker.replay.transition import TransitionSpec
 from stoker.types import AnyPath, Experience
 
@@ -71,7 +68,8 @@ class Ring:
         self._spec = observation_shape
         self._capacity = capacity
         self._device = torch.device(device)
-        self._storage = _storage(self._spec, capacity, self._device, memory_map)
+        rows = allocated_rows(self._spec.layout, capacity, self._device, memory_map)
+        self._storage = Storage(self._spec, rows, self._device.type == "cpu")
         self._put_one = self._storage.put_one
         self._position = 0  # the row written next: the oldest one once the ring is full
         self._size = 0
@@ -98,7 +96,7 @@ class Ring:
         Raises:
             ConfigError: A space cannot be held; or as for the class.
         """
-        return cls(capacity, transition_of_spaces(observation_space, action_space), **settings)
+        return cls(capacity, TransitionSpec.of_spaces(observation_space, action_space), **settings)
 
     @property
     def capacity(self) -> int:
@@ -148,11 +146,11 @@ class Ring:
         count = len(experiences)
         if count == 1:
             self.add(experiences[0])
-            return
-        first = max(count - self._capacity, 0)  # those before it would be written over
-        row = (self._position + first) % self._capacity
-        self._storage.put(row, experiences[first:] if first else experiences)
-        self._advance(count)
+        elif count:
+            first = max(count - self._capacity, 0)  # those before it would be written over
+            row = (self._position + first) % self._capacity
+            self._storage.put(row, experiences[first:] if first else experiences)
+            self._advance(count)
 
     def extend_columns(
         self,
@@ -178,8 +176,7 @@ class Ring:
         Raises:
             ConfigError: A column is missing or of another shape or kind; nothing was added.
         """
-        given = (observations, actions, rewards, next_observations, bootstrap_masks)
-        columns = checked_columns(self._spec.layout, self._spec.flat(given))
+        columns = self._spec.columns((observations, actions, rewards, next_observations, bootstrap_masks))
         count = len(columns[0])
         first = max(count - self._capacity, 0)
         row = (self._position + first) % self._capacity
@@ -193,7 +190,7 @@ class Ring:
         copy, not these. Those of nested observations have names such as ``observations['camera']``.
         """
         columns = self._storage.held(self._size)
-        return {**dict(zip(self._spec.names, columns, strict=True)), **self.reference()}
+        return {**dict(zip(self._spec.fields, columns, strict=True)), **self.reference()}
 
     def reference(self) -> dict[str, Any]:
         """All of ``state_dict`` but the rows: with it and the transitions the replay can be built again."""
@@ -246,7 +243,7 @@ class Ring:
             ConfigError: The state is not of such a replay, or of another observation shape or dtype; nothing
                 was changed.
         """
-        self._check_standing(state, *self._spec.names)
+        self._check_standing(state, *self._spec.fields)
         saved = self._saved_columns(state)
         size, position = int(state["size"]), int(state["position"])
         if state["capacity"] != self._capacity:
@@ -296,30 +293,11 @@ class Ring:
         return (torch.arange(size - count, size) + oldest) % max(size, 1)
 
     def _saved_columns(self, state: Mapping[str, Any]) -> list[torch.Tensor]:
-        saved = [state[name] for name in self._spec.names]
-        for name, rows in zip(self._spec.names, saved, strict=True):
-            field = self._spec.layout.fields[name]
-            ours, theirs = (state["size"], *field.shape), tuple(rows.shape)
-            if ours != theirs or field.dtype != rows.dtype:
+        for name, spec in self._spec.fields.items():
+            ours, rows = (state["size"], *spec.shape), state[name]
+            if ours != rows.shape or spec.dtype != rows.dtype:
                 raise ConfigError(
-                    f"the saved replay's {name} are {rows.dtype} {list(theirs)}, but this replay takes "
-                    f"{field.dtype} {list(ours)}: load it into an agent made for the same spaces"
+                    f"the saved replay's {name} are {rows.dtype} {list(rows.shape)}, but this replay takes "
+                    f"{spec.dtype} {list(ours)}: load it into an agent made for the same spaces"
                 )
-        return saved
-
-
-def _storage(
-    spec: TransitionSpec, capacity: int, device: torch.device, memory_map: AnyPath | None
-) -> HostStorage | DeviceStorage:
-    if device.type == "cpu":
-        rows = (
-            host_rows(spec.layout, capacity)
-            if memory_map is None
-            else mapped_rows(spec.layout, capacity, memory_map)
-        )
-        return HostStorage(spec, rows)
-    if memory_map is not None:
-        raise ConfigError(
-            f"memory_map is for replays on the CPU, and this one is on {device}: leave out one of the two"
-        )
-    return DeviceStorage(spec, capacity, device)
+        return [state[name] for name in self._spec.fields]

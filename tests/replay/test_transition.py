@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from stoker.errors import ConfigError, InvalidExperience
-from stoker.replay.nesting import ArraySpec, flatten, leaves, unflatten
+from stoker.replay.layout import ArraySpec
+from stoker.replay.transition import flatten, leaves, unflatten
 
 NUMBER = ArraySpec(torch.float32)
 IMAGE = ArraySpec(torch.uint8, (2, 2))

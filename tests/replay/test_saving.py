@@ -110,7 +110,7 @@ def test_a_memory_mapped_replay_is_copied_too(kind: type[Replay], tmp_path: Path
     assert difference(go_on(copied, given_[7:]), expected) is None
 
 
-@pytest.mark.parametrize("make", [SumTree, lambda n: SumTree(n, keeps_least=True, most_at_top=2)])
+@pytest.mark.parametrize("make", [SumTree, lambda n: SumTree(n, most_at_top=2)])
 def test_a_copied_tree_sums_what_is_written_to_it(make: Callable[[int], SumTree]) -> None:
     tree = make(100)
     tree.set(np.arange(100), np.ones(100))

@@ -19,12 +19,12 @@ def whole(values: list[int]) -> np.ndarray:
     return np.array(values, np.int64)
 
 
-@given(n_items=st.integers(1, 700), slices=writes, top=st.sampled_from(TOPS), keeps_least=st.booleans())
+@given(n_items=st.integers(1, 700), slices=writes, top=st.sampled_from(TOPS))
 @settings(max_examples=150)
 def test_sums_and_places_are_those_of_a_plain_list(
-    n_items: int, slices: list[list[tuple[int, float]]], top: int, keeps_least: bool
+    n_items: int, slices: list[list[tuple[int, float]]], top: int
 ) -> None:
-    tree = SumTree(n_items, keeps_least=keeps_least, most_at_top=top)
+    tree = SumTree(n_items, most_at_top=top)
     plain = np.ones(n_items)
     tree.set(np.arange(n_items), 1.0)
     for written in [[], *slices]:
@@ -34,7 +34,6 @@ def test_sums_and_places_are_those_of_a_plain_list(
             plain[item] = weight
         np.testing.assert_array_equal(tree.leaves, plain)
         assert tree.total == pytest.approx(math.fsum(plain), rel=1e-13)
-        assert tree.least == plain.min()
         middles = np.cumsum(plain) - plain / 2
         np.testing.assert_array_equal(tree.find(middles), np.arange(n_items))
 
@@ -62,33 +61,32 @@ def test_a_point_beyond_the_total_falls_on_the_last_item_that_is_there(top: int)
 
 @pytest.mark.parametrize("top", TOPS)
 def test_the_last_one_counts_of_an_item_that_comes_twice(top: int) -> None:
-    tree = SumTree(100, keeps_least=True, most_at_top=top)
+    tree = SumTree(100, most_at_top=top)
     tree.set(whole([7, 8, 7]), np.array([5.0, 1.0, 3.0]))
-    assert (tree.total, tree.least) == (4, 1)
+    assert tree.total == 4
     tree.set(whole([8]), 9.0)
     tree.set(whole([8]), 6.0)
-    assert (tree.total, tree.least) == (9, 3)
+    assert tree.total == 9
 
 
 @pytest.mark.parametrize("top", TOPS)
 def test_what_is_replaced_is_gone(top: int) -> None:
-    tree = SumTree(100, keeps_least=True, most_at_top=top)
+    tree = SumTree(100, most_at_top=top)
     tree.set(np.arange(100), 0.5)
     tree.replace(np.array([2.0, 4.0]))
-    assert (tree.total, tree.least) == (6, 2)
+    assert tree.total == 6
     assert tree.leaves.tolist() == [2.0, 4.0] + [0.0] * 98
     tree.set(whole([2]), 1.0)
-    assert (tree.total, tree.least) == (7, 1)
+    assert tree.total == 7
     assert tree.find(np.array([0.0, 2.0, 6.5])).tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("keeps_least", [False, True], ids=["sums", "sums and least"])
 @pytest.mark.parametrize("top", [8, 8192])
-def test_a_million_updates_leave_no_error_behind(top: int, keeps_least: bool) -> None:
+def test_a_million_updates_leave_no_error_behind(top: int) -> None:
     """Weights of very different sizes: what adding differences would drown in."""
     generator = np.random.default_rng(0)
     n_items = 100_000
-    tree, plain = SumTree(n_items, keeps_least=keeps_least, most_at_top=top), np.zeros(n_items)
+    tree, plain = SumTree(n_items, most_at_top=top), np.zeros(n_items)
     for _ in range(1_000):
         items = generator.integers(0, n_items, 1_000)
         written = 10 ** generator.uniform(-9, 9, 1_000)
@@ -96,7 +94,6 @@ def test_a_million_updates_leave_no_error_behind(top: int, keeps_least: bool) ->
         plain[items] = written
         assert tree.total > 0
     assert tree.total == pytest.approx(math.fsum(plain), rel=1e-13)
-    assert tree.least == plain[plain > 0].min()
     tree.set(np.arange(n_items), 1e-9)
     assert tree.total == pytest.approx(1e-4, rel=1e-13), "nothing is left of what was larger"
 

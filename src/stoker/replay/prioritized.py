@@ -12,7 +12,7 @@ what it would have got at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -58,8 +58,6 @@ class PrioritizedReplay(Ring):
         final_beta: the same after ``beta_steps``; in between it goes along a line.
         beta_steps: after so many samples, each of which counts as one optimization step.
         epsilon: what is added to each priority, above 0, so that what is learned well is drawn at times.
-        normalize_weights: whether the largest weight is 1 among those of the batch, or would be among those
-            of all that are held; with the latter a transition's weight does not depend on its batch.
         memory_map: a directory for a file without a name that holds the transitions, to have more of them
             than fit into memory; on the CPU only. Priorities stay in memory, 9 bytes per transition.
 
@@ -82,7 +80,6 @@ class PrioritizedReplay(Ring):
         final_beta: float = 1.0,
         beta_steps: int = 500_000,
         epsilon: float = 1e-6,
-        normalize_weights: Literal["batch", "all"] = "batch",
         memory_map: AnyPath | None = None,
     ) -> None:
         for name, value in {"alpha": alpha, "beta": beta, "final_beta": final_beta}.items():
@@ -92,14 +89,11 @@ class PrioritizedReplay(Ring):
             raise ConfigError(f"beta_steps must be at least 1, got {beta_steps}")
         if not 0 < epsilon <= 1:
             raise ConfigError(f"epsilon must be above 0 and at most 1, got {epsilon}")
-        if normalize_weights not in ("batch", "all"):
-            raise ConfigError(f"normalize_weights must be 'batch' or 'all', got {normalize_weights!r}")
         super().__init__(capacity, observation_shape, observation_dtype, device, seed, memory_map=memory_map)
         self._alpha = alpha
         self._beta, self._final_beta, self._beta_steps = beta, final_beta, beta_steps
         self._epsilon = epsilon
-        self._is_over_all = normalize_weights == "all"
-        self._tree = SumTree(capacity, keeps_least=self._is_over_all)  # of p**alpha, by row
+        self._tree = SumTree(capacity)  # of p**alpha, by row
         self._max_priority = _FIRST_PRIORITY
         self._n_samples = 0
         self._n_ranked = 0  # of all that were ever added, how many had their priority entered
@@ -125,9 +119,8 @@ class PrioritizedReplay(Ring):
         self._rank_new()
         rows = self._draw(batch_size)
         weighed = self._tree.leaves.take(rows)
-        # (N P)**-beta by the largest such: N and the total, which are in both, cancel out
-        least = self._tree.least if self._is_over_all else weighed.min()
-        weights = (least / weighed) ** self.beta
+        # (N P)**-beta by the largest in the batch: N and the total, which are in both, cancel out
+        weights = (weighed.min() / weighed) ** self.beta
         self._n_samples += 1
         indices = self._n_added - 1 - (self._position - 1 - rows) % self._capacity
         return PrioritizedBatch(

@@ -26,11 +26,10 @@ class SumTree:
 
     Args:
         n_items: how many items there may be, at least 1.
-        keeps_least: whether ``least`` will be asked for.
         most_at_top: up to so many sums are searched at once.
     """
 
-    def __init__(self, n_items: int, *, keeps_least: bool = False, most_at_top: int = 8192) -> None:
+    def __init__(self, n_items: int, *, most_at_top: int = 8192) -> None:
         lengths = [n_items]
         while lengths[-1] > most_at_top:
             lengths.append(-(-lengths[-1] // _FAN_OUT))
@@ -38,10 +37,6 @@ class SumTree:
         self._levels = [np.zeros((above, _FAN_OUT)) for above in lengths[1:]]
         self._top = np.zeros(lengths[-1])
         self._before = np.zeros(lengths[-1] + 1)  # the sum of all before each one at the top, then of all
-        # the least of each block, likewise; at depth 0 of blocks of leaves, where 0 is no weight
-        self._lows = [np.full(level.size, np.inf) for level in self._levels[1:]]
-        self._lows.append(np.full(lengths[-1], np.inf))
-        self._keeps_least = keeps_least and bool(self._levels)
         self._n_items = n_items
         self._leaves = self._view_leaves()
         self._written: list[NDArray[np.int64]] = []
@@ -62,14 +57,6 @@ class SumTree:
         """The sum of all weights."""
         self._refresh()
         return float(self._before[-1])
-
-    @property
-    def least(self) -> float:
-        """The smallest weight of those that are there; inf when none is."""
-        if not self._keeps_least:
-            return float(_there(self._leaves).min())
-        self._refresh()
-        return float(self._lows[-1].min())
 
     def set(self, items: NDArray[np.int64], weights: NDArray[np.float64] | float) -> None:
         """Write weights, one per item or one for all; of an item that comes twice the last one counts."""
@@ -120,21 +107,12 @@ class SumTree:
             is_every = is_every or len(items) >= len(level)
             where = slice(len(level)) if is_every else items
             above = self._levels[depth + 1].reshape(-1) if depth + 1 < len(self._levels) else self._top
-            blocks = level if is_every else level.take(items, 0)
-            above[where] = _sums(blocks)
-            if self._keeps_least:
-                lows = _there(blocks) if depth == 0 else self._lows[depth - 1].reshape(level.shape)[where]
-                self._lows[depth][where] = lows.min(1)
+            above[where] = _sums(level if is_every else level.take(items, 0))
         np.cumsum(self._top, out=self._before[1:])
 
 
 def _below(points: NDArray[np.float64], limit: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
     return np.minimum(points, np.nextafter(limit, 0.0))
-
-
-def _there(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The weights with inf in place of those that are not there."""
-    return np.where(weights > 0, weights, np.inf)
 
 
 def _sums(blocks: NDArray[np.float64]) -> NDArray[np.float64]:

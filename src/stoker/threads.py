@@ -19,7 +19,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, TypeVarTuple
 
 import anyio
 
-__all__ = ["CallSoon", "DedicatedThread", "ThreadCall", "call_soon_here", "on_asyncio"]
+__all__ = ["CallSoon", "DedicatedThread", "ThreadCall", "backend_here", "call_soon_here", "on_asyncio"]
 
 CallSoon = Callable[[Callable[[], object]], object]
 """Schedules a function on an event loop, from any thread and without waiting; raises a RuntimeError when that
@@ -212,6 +212,11 @@ def on_asyncio() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def backend_here() -> str:
+    """The name by which ``anyio.run`` knows the running event loop."""
+    return "asyncio" if on_asyncio() else "trio"
 
 
 def _fulfill(future: Future[T], function: Callable[[], T]) -> None:

@@ -23,7 +23,7 @@ from stoker.actors import (
     Link,
     Mailbox,
     OwnPolicy,
-    PolicyFeed,
+    Weights,
     Worker,
     WorkerCommand,
     WorkerEvent,
@@ -54,25 +54,23 @@ class SocketPlace:
         self.checked = False
         self.links: list[SocketLink] = []
 
-    def check(self, factory: EnvFactory, feed: PolicyFeed) -> None:
+    def check(self, factory: EnvFactory, policy: OwnPolicy) -> None:
         self.checked = True
 
-    def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy, feed: PolicyFeed) -> Link:
-        self.links.append(SocketLink(assignment, feed))
+    def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> Link:
+        self.links.append(SocketLink(assignment, policy))
         return self.links[-1]
 
 
 class SocketLink:
     """One program and the connection to it; threads wait for both, never the event loop."""
 
-    is_remote = True
-
-    def __init__(self, assignment: Assignment, feed: PolicyFeed) -> None:
+    def __init__(self, assignment: Assignment, policy: OwnPolicy) -> None:
         self.messages: Mailbox[WorkerEvent] = Mailbox()
         self.program: subprocess.Popen[bytes] | None = None
         self._assignment = assignment
         self._commands: queue.SimpleQueue[WorkerCommand | None] = queue.SimpleQueue()
-        self._commands.put(feed.newest())
+        self._commands.put(Weights(policy.version, policy.policy.weights()))
         self._lock = threading.Lock()
         self._is_killed = False
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stoker.actors import FailureCount, FailureLimit
+from stoker.actors.episodes import FailureCount, FailureLimit
 from stoker.errors import ActorFailed, ConfigError, UnexpectedExit
 
 CAUSE = RuntimeError("simulator crashed")

@@ -455,4 +455,4 @@ async def test_an_environment_that_hangs_does_not_keep_a_finished_training_from_
             reports = await run_actors(session, factory, 3)
     assert session.total_steps == 200
     assert sorted(report.steps > 0 for report in reports) == [False, True, True]
-    assert "has not come back" in caplog.text
+    assert "did not return" in caplog.text

@@ -16,11 +16,9 @@ from stoker.actors.copies import Weights
 from stoker.actors.messages import (
     Credit,
     DiscardEnv,
-    EnvDiscarded,
-    Failed,
-    Granted,
     Mailbox,
     Played,
+    PolicyFailed,
     Ready,
     RemoteFailure,
     RestartEnv,
@@ -38,7 +36,7 @@ from stoker.types import EpisodeStatus, Experience
 
 
 def played(*events: Any) -> Played:
-    return Played(events=events, env_s=0.1, act_s=0.2, wait_s=0.3, syncs=4, version=5, asks=True)
+    return Played(events, 0.1, 0.2, 0.3, 4, 5, asks=True)
 
 
 def through(message: Any) -> Any:
@@ -74,7 +72,6 @@ def test_what_was_played_arrives_as_it_was(
         events.append(EpisodeEnded(EpisodeRecord(1.5, length, status, {"is_success": 1.0}), "a"))
     arrived = through(played(*events))
     assert msgspec.structs.astuple(arrived)[1:] == (0.1, 0.2, 0.3, 4, 5, True)
-    assert arrived.n_steps == sum(lengths)
     assert [type(event) for event in arrived.events] == [type(event) for event in events]
     before: Any = None
     for sent, got in zip(events, arrived.events, strict=True):
@@ -101,8 +98,7 @@ def test_an_observation_is_sent_once_and_shared_where_it_arrives() -> None:
 
 def test_the_other_messages() -> None:
     assert through(Ready()) == Ready()
-    assert through(EnvDiscarded()) == EnvDiscarded()
-    for command in (Credit(3), Granted(), DiscardEnv(), RestartEnv(), Stop()):
+    for command in (Credit(3), DiscardEnv(), RestartEnv(), Stop()):
         assert decode_command(encode_message(command)) == command
     weights = decode_command(encode_message(Weights(7, {"w": torch.arange(6.0).view(2, 3), "epsilon": 0.5})))
     assert isinstance(weights, Weights)
@@ -113,11 +109,11 @@ def test_the_other_messages() -> None:
 def test_an_exception_arrives_as_text_with_its_traceback() -> None:
     with pytest.raises(KeyError) as raised:
         {}["x"]
-    failed = through(Failed("policy", raised.value, np.ones(2)))
+    failed = through(PolicyFailed(raised.value, np.ones(2)))
     assert isinstance(failed.error, RemoteFailure)
     assert described(failed.error) == "KeyError: 'x'"
     assert "test_messages.py" in failed.error.__notes__[0]
-    assert (failed.source, failed.observation.tolist()) == ("policy", [1.0, 1.0])
+    assert failed.observation.tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,10 @@ from stoker.actors.copies import OwnPolicy, Weights
 from stoker.actors.messages import (
     Credit,
     DiscardEnv,
-    EnvDiscarded,
     Failed,
-    Granted,
     Mailbox,
     Played,
+    PolicyFailed,
     Ready,
     RestartEnv,
     Stop,
@@ -95,7 +94,7 @@ async def test_it_plays_ahead_as_far_as_its_window_and_no_further() -> None:
         assert await desk.quiet()
         desk.commands.post(Credit(7))
         batches = [await desk.next() for _ in range(2)]
-        assert [batch.n_steps for batch in batches] == [4, 3]
+        assert [len(steps(batch)) for batch in batches] == [4, 3]
         assert await desk.quiet()
         assert all(batch.env_s > 0 and batch.act_s > 0 and not batch.asks for batch in batches)
 
@@ -128,7 +127,7 @@ async def test_where_it_asks_it_does_one_step_for_each_permission_with_the_newes
             assert asking.asks
             assert await desk.quiet()
             desk.commands.post(Weights(version, Right(version).weights()))
-            desk.commands.post(Granted())
+            desk.commands.post(Credit(1))
         asking = await desk.next()
         last, ended = asking.events[-1], asking.events
         assert [step.policy_version for step in steps(asking)] == [6] or isinstance(last, EpisodeEnded)
@@ -142,7 +141,7 @@ async def test_old_weights_do_not_replace_newer_ones() -> None:
         for version, expected in ((4, 4), (2, 4), (5, 5)):
             await desk.next()
             desk.commands.post(Weights(version, Right(version).weights()))
-            desk.commands.post(Granted())
+            desk.commands.post(Credit(1))
             await anyio.wait_all_tasks_blocked()
             assert desk.policy.version == expected
 
@@ -157,15 +156,15 @@ async def test_after_a_failure_it_waits_until_it_is_told_to_play_again() -> None
     async with at_work(factory, window_steps=4, batch_steps=100) as desk:
         await desk.next()
         played, failed = await desk.next(), await desk.next()
-        assert played.n_steps == 1, "what came before the failure is told before it"
+        assert len(steps(played)) == 1, "what came before the failure is told before it"
         assert isinstance(failed, Failed)
-        assert (failed.source, str(failed.error)) == ("environment", "simulator crashed")
+        assert str(failed.error) == "simulator crashed"
         desk.commands.post(DiscardEnv())  # too late: it was given up before
         assert await desk.quiet()
         assert len(made) == 1
         desk.commands.post(RestartEnv())
         played = await desk.next()
-        assert played.n_steps == 3
+        assert len(steps(played)) == 3
         assert len(made) == 2
 
 
@@ -174,7 +173,7 @@ async def test_told_to_give_up_it_does_so_before_its_next_step() -> None:
         await desk.next()
         await desk.next()
         desk.commands.post(DiscardEnv())
-        assert await desk.next() == EnvDiscarded()
+        assert isinstance(await desk.next(), Failed)
         desk.commands.post(RestartEnv())
         assert isinstance((await desk.next()).events[0], EpisodeStarted)
 
@@ -183,7 +182,7 @@ async def test_what_would_not_be_mended_is_told_and_ends_it() -> None:
     async with at_work(object) as desk:
         await desk.next()
         failed = await desk.next()
-        assert failed.source == "setup"
+        assert isinstance(failed, Failed)
         assert isinstance(failed.error, ConfigError)
 
 
@@ -196,5 +195,6 @@ async def test_a_policy_that_raises_is_told_with_what_it_was_to_act_on() -> None
     async with at_work(Wrong) as desk:
         await desk.next()
         failed = await desk.next()
-        assert (failed.source, failed.observation.tolist()) == ("policy", [-13.0])
+        assert isinstance(failed, PolicyFailed)
+        assert failed.observation.tolist() == [-13.0]
         assert isinstance(failed.error, ZeroDivisionError)

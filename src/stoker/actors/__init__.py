@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.actors.copies import OwnPolicy as OwnPolicy, PolicyFeed as PolicyFeed, Weights as Weights
-    from stoker.actors.episodes import (
-        EnvFactory as EnvFactory,
-        EnvironmentFailed as EnvironmentFailed,
-        FailureCount as FailureCount,
-        FailureLimit as FailureLimit,
-        opened_env as opened_env,
-        play_episode as play_episode,
-    )
+    from stoker.actors.copies import OwnPolicy as OwnPolicy, Weights as Weights
+    from stoker.actors.episodes import EnvFactory as EnvFactory, FailureLimit as FailureLimit
     from stoker.actors.group import ActorGroup as ActorGroup, run_actors as run_actors
     from stoker.actors.messages import (
         Mailbox as Mailbox,

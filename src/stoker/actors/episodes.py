@@ -15,11 +15,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from numbers import Real
 from typing import Any, Protocol, TypeVar, cast
 
-import msgspec
 import numpy as np
 
 from stoker.envs import PlayedEnv, Stepping, make_played
 from stoker.errors import ActorFailed, ConfigError, InvalidExperience, UnexpectedExit
+from stoker.settings import Count, NonNegative, Positive, Settings
 from stoker.stats import EpisodeRecord, check_record
 from stoker.threads import on_asyncio
 from stoker.types import ActorId, EpisodeStatus, Experience
@@ -49,7 +49,7 @@ class EnvironmentFailed(Exception):
     """An environment raised ``__cause__``; never leaves this package."""
 
 
-class FailureLimit(msgspec.Struct, frozen=True, kw_only=True):
+class FailureLimit(Settings, frozen=True, kw_only=True):
     """How many failures of its environment an actor survives.
 
     Attributes:
@@ -60,21 +60,10 @@ class FailureLimit(msgspec.Struct, frozen=True, kw_only=True):
         longest_delay_s: the longest pause.
     """
 
-    failures: int = 5
-    window_s: float = 60.0
-    first_delay_s: float = 0.1
-    longest_delay_s: float = 10.0
-
-    def __post_init__(self) -> None:
-        """Validate the settings.
-
-        Raises:
-            ConfigError: A value is out of range.
-        """
-        if self.failures < 1:
-            raise ConfigError(f"failures={self.failures}: give at least 1")
-        if not (self.window_s > 0 and self.first_delay_s >= 0 and self.longest_delay_s >= 0):
-            raise ConfigError(f"{self}: times are in seconds and not negative, the window above 0")
+    failures: Count = 5
+    window_s: Positive = 60.0
+    first_delay_s: NonNegative = 0.1
+    longest_delay_s: NonNegative = 10.0
 
 
 class FailureCount:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,7 +22,7 @@ from stoker.envs import Stepping
 from stoker.errors import ConfigError, SessionClosed, Stalled
 from stoker.exits import single_error
 from stoker.session import TrainingSession
-from stoker.session.watching import Rounds
+from stoker.stalls import Activity, StallDetector
 from stoker.types import ActorId, PlaceName
 
 __all__ = ["ActorGroup", "PlayerGroup", "ids_of", "run_actors"]
@@ -94,46 +95,41 @@ class PlayerGroup:
         Raises:
             Stalled: One is stuck, and that is to end the session.
         """
-        config = self._session.config
-        limit_s = config.actor_timeout_s
-        warned: set[tuple[ActorId, float]] = set()
-        rounds = Rounds(min(1.0, limit_s / 10))
-        done_at = 0.0
+        limit_s = self._session.config.actor_timeout_s
+        detector = StallDetector(limit_s)
+        done_at = math.inf
         while True:
-            now = await rounds.next()
-            done_at = done_at or (now if self._session.is_done else 0.0)
+            now = await detector.next_look()
+            done_at = min(done_at, now if self._session.is_done else math.inf)
+            in_env: dict[Player, Activity] = {}
             for player in self._players:
-                since, report = player.in_env_since, player.streams[0].report
-                if done_at and player.is_starting:
+                if player.in_env_since is not None:
+                    in_env[player] = Activity("in its environment", player.in_env_since)
+                    if now - done_at >= min(_DONE_S, limit_s):
+                        actor_id = player.streams[0].report.actor_id
+                        logger.warning("actor %r: its environment did not return; it is abandoned", actor_id)
+                        player.abandon()
+                elif player.is_starting and now >= done_at:
                     player.abandon()
-                elif since is None:
-                    continue
-                elif done_at and now - done_at >= min(_DONE_S, limit_s):
-                    logger.warning(
-                        "actor %r: its environment has not come back; it is abandoned", report.actor_id
-                    )
-                    player.abandon()
-                elif (report.actor_id, since) not in warned and (
-                    now - max(since, rounds.awake_since) >= limit_s
-                ):
-                    warned.add((report.actor_id, since))
-                    last = (
-                        f"its last event was step {report.steps} of its life"
-                        if report.steps
-                        else "it has not done a step yet"
-                    )
-                    stalled = Stalled(
-                        f"actor {report.actor_id!r} (in its environment; {last})",
-                        now - since,
-                        "look at the environment, or raise actor_timeout_s",
-                    )
-                    match config.on_silent_actor:
-                        case "fail":
-                            raise stalled
-                        case "restart":
-                            player.restart(stalled)
-                        case _:
-                            logger.warning("%s", stalled)
+            for player, still_s in detector.stalled(in_env, now):
+                self._handle_stall(player, still_s)
+
+    def _handle_stall(self, player: Player, still_s: float) -> None:
+        report = player.streams[0].report
+        n_steps = f"its last event was step {report.steps} of its life"
+        last = n_steps if report.steps else "it has not done a step yet"
+        stalled = Stalled(
+            f"actor {report.actor_id!r} (in its environment; {last})",
+            still_s,
+            "look at the environment, or raise actor_timeout_s",
+        )
+        match self._session.config.on_silent_actor:
+            case "fail":
+                raise stalled
+            case "restart":
+                player.restart(stalled)
+            case _:
+                logger.warning("%s", stalled)
 
 
 class ActorGroup(PlayerGroup):
@@ -150,9 +146,9 @@ class ActorGroup(PlayerGroup):
         actors: how many, with ids from 0; or their ids, each an int or a str.
         place: ``"tasks"``, ``"threads"``, ``"processes"``, or a ``Place`` of the user.
         sync_interval: they act on copies of the policy that are updated when the session publishes a policy
-            that is this many optimization steps ahead; checked before each step, by processes with each
-            batch of steps. None: tasks have no copies and use the session's ``act``; for threads and
-            processes it is 1.
+            that is this many optimization steps ahead; checked by tasks before each step, by threads and
+            processes with each batch of steps. None: tasks have no copies and use the session's ``act``; for
+            threads and processes it is 1.
         stepping: for tasks, where plain environments are stepped; elsewhere it is where their actor is.
         seed: seeds the episodes and the generators of the copies; None: no seeds.
         limit: how many failures of its environment each of them survives.

@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -30,12 +30,10 @@ from stoker.types import Experience
 __all__ = [
     "Credit",
     "DiscardEnv",
-    "EnvDiscarded",
     "Failed",
-    "FailureSource",
-    "Granted",
     "Mailbox",
     "Played",
+    "PolicyFailed",
     "Ready",
     "RemoteFailure",
     "RestartEnv",
@@ -51,9 +49,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-FailureSource = Literal["environment", "policy", "setup"]
-"""What failed: the environment, the policy, or the setup, which would fail again at each retry."""
 
 
 class RemoteFailure(Exception):
@@ -76,7 +71,7 @@ class Ready(_Sent, frozen=True):
     """The worker has started and is about to make its environment."""
 
 
-class Played(_Sent, frozen=True, kw_only=True):
+class Played(_Sent, frozen=True):
     """What the worker played since its last message.
 
     Attributes:
@@ -84,7 +79,7 @@ class Played(_Sent, frozen=True, kw_only=True):
         env_s, act_s, wait_s: seconds spent so far, since the worker started.
         syncs: how often its policy was updated since then.
         version: the optimization steps behind its policy.
-        asks: whether it waits for permission to step.
+        asks: whether it waits for the credit of one step.
     """
 
     events: tuple[JournalEvent, ...]
@@ -95,31 +90,25 @@ class Played(_Sent, frozen=True, kw_only=True):
     version: int
     asks: bool
 
-    @property
-    def n_steps(self) -> int:
-        """How many of the events are steps."""
-        return sum(type(event) is Experience for event in self.events)
-
 
 class Failed(_Sent, frozen=True):
-    """Something failed; the worker waits for ``RestartEnv``, or ends if the setup failed.
+    """The environment failed and was closed; the worker waits for ``RestartEnv``.
 
-    Attributes:
-        source: what failed.
-        error: the exception; from another process a ``RemoteFailure``, ``ConfigError`` or ``UnexpectedExit``.
-        observation: the observation that the policy failed on.
+    A ``ConfigError`` means that every retry would fail, and ends the worker. From another process an error
+    arrives as a ``RemoteFailure``, unless it is a ``ConfigError`` or an ``UnexpectedExit``.
     """
 
-    source: FailureSource
     error: BaseException
-    observation: Any = None
 
 
-class EnvDiscarded(_Sent, frozen=True):
-    """The worker closed its environment after ``DiscardEnv`` and waits for ``RestartEnv``."""
+class PolicyFailed(_Sent, frozen=True):
+    """The policy failed on an observation; the worker waits for ``RestartEnv``."""
+
+    error: BaseException
+    observation: Any
 
 
-WorkerMessage = Ready | Played | Failed | EnvDiscarded
+WorkerMessage = Ready | Played | Failed | PolicyFailed
 
 
 class WorkerExited(msgspec.Struct, frozen=True):
@@ -149,17 +138,13 @@ WorkerEvent = WorkerMessage | WorkerExited
 
 
 class Credit(_Sent, frozen=True):
-    """The session accepted this many of the worker's steps."""
+    """The worker may do this many more steps."""
 
     n_steps: int
 
 
-class Granted(_Sent, frozen=True):
-    """The worker may do the step that it asked for."""
-
-
 class DiscardEnv(_Sent, frozen=True):
-    """The session refused what the environment gave: close the environment."""
+    """The session refused a step: close the environment and report a failure."""
 
 
 class RestartEnv(_Sent, frozen=True):
@@ -170,7 +155,7 @@ class Stop(_Sent, frozen=True):
     """Close the environment and end."""
 
 
-WorkerCommand = Weights | Credit | Granted | DiscardEnv | RestartEnv | Stop
+WorkerCommand = Weights | Credit | DiscardEnv | RestartEnv | Stop
 
 
 # As bytes -------------------------------------------------------------------------------------------
@@ -201,7 +186,7 @@ def encode_message(message: WorkerMessage | WorkerCommand) -> bytes:
                 return _encoded[message]
         case Played():
             return _packed(replace(message, events=tuple(_with_forms(message.events))))
-        case Failed():
+        case PolicyFailed():
             return _packed(replace(message, observation=form(message.observation, "observation")))
         case _:
             return _packed(message)

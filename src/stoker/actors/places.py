@@ -20,7 +20,7 @@ from stoker.actors.processes import ProcessLink, check_portable
 from stoker.actors.worker import Assignment, Worker
 from stoker.errors import ConfigError
 from stoker.session import TrainingSession
-from stoker.threads import on_asyncio
+from stoker.threads import backend_here
 from stoker.types import PlaceName
 
 __all__ = ["Link", "Place", "feed_for", "place_of"]
@@ -32,17 +32,12 @@ class Link(Protocol):
     """The connection to one worker. Used on the event loop, and opened once.
 
     ``messages`` gets the messages of the worker in order and, last, ``WorkerExited``, whatever ended the
-    worker. A link that loses its worker must post that; otherwise the actor counts as silent. ``send`` and
-    ``kill`` may be called before the worker has started, even if ``open`` was never called.
+    worker, ``kill`` included. A link that does not post it leaves its actor silent. ``send`` and ``kill`` may
+    be called before the worker has started, even if ``open`` was never called.
     """
 
     messages: Mailbox[WorkerEvent]
     """Messages of the worker; any thread may post them."""
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether the worker takes a while to start, and gets weights only by ``send``."""
-        ...
 
     def open(self) -> None:
         """Start the worker without waiting for it."""
@@ -60,7 +55,7 @@ class Link(Protocol):
 class Place(Protocol):
     """Makes the links to workers."""
 
-    def check(self, factory: EnvFactory, feed: PolicyFeed) -> None:
+    def check(self, factory: EnvFactory, policy: OwnPolicy) -> None:
         """Refuse an environment factory or a policy that cannot be sent there.
 
         Raises:
@@ -68,14 +63,13 @@ class Place(Protocol):
         """
         ...
 
-    def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy, feed: PolicyFeed) -> Link:
+    def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> Link:
         """A link to a worker that has not started yet.
 
         Args:
             assignment: what the worker plays.
             factory: makes its environment.
             policy: a copy of the policy for it.
-            feed: newer weights, for workers in this process.
         """
         ...
 
@@ -83,20 +77,16 @@ class Place(Protocol):
 class ThreadLink:
     """A worker on its own daemonic thread, with its own event loop for environments that are awaited."""
 
-    is_remote = False
-
-    def __init__(
-        self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy, feed: PolicyFeed, backend: str
-    ) -> None:
+    def __init__(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> None:
         self.messages: Mailbox[WorkerEvent] = Mailbox()
         self._commands: Mailbox[WorkerCommand] = Mailbox()
         self._name = f"stoker-actor-{assignment.actor_id}"
-        self._backend = backend
-        self._worker = Worker(assignment, factory, policy, self._commands, self.messages.post, feed.newer)
+        self._worker = Worker(assignment, factory, policy, self._commands, self.messages.post)
 
     def open(self) -> None:
         """Start the thread."""
-        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        backend = backend_here()
+        threading.Thread(target=self._run, args=(backend,), name=self._name, daemon=True).start()
 
     def send(self, command: WorkerCommand) -> None:
         """Send a command to the worker."""
@@ -105,11 +95,12 @@ class ThreadLink:
     def kill(self) -> None:
         """Leave the thread behind: it cannot be ended, and closes its environment if that ever returns."""
         logger.warning("%s: its environment did not return; the thread is left behind", self._name)
+        self.messages.post(WorkerExited(why="its thread was left behind"))
 
-    def _run(self) -> None:
+    def _run(self, backend: str) -> None:
         why = ""
         try:
-            anyio.run(self._worker.run, backend=self._backend)
+            anyio.run(self._worker.run, backend=backend)
         except BaseException as error:
             why = f"its thread has ended ({type(error).__name__}: {error})"
             logger.exception("%s: %s", self._name, why)
@@ -119,21 +110,21 @@ class ThreadLink:
 class _Threads:
     """A thread for each actor."""
 
-    def check(self, factory: EnvFactory, feed: PolicyFeed) -> None:
+    def check(self, factory: EnvFactory, policy: OwnPolicy) -> None:
         """Everything can be used from a thread."""
 
-    def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy, feed: PolicyFeed) -> Link:
-        return ThreadLink(assignment, factory, policy, feed, _backend())
+    def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> Link:
+        return ThreadLink(assignment, factory, policy)
 
 
 class _Processes:
     """A process for each actor."""
 
-    def check(self, factory: EnvFactory, feed: PolicyFeed) -> None:
-        check_portable(factory, feed)
+    def check(self, factory: EnvFactory, policy: OwnPolicy) -> None:
+        check_portable(factory, policy)
 
-    def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy, feed: PolicyFeed) -> Link:
-        return ProcessLink(assignment, factory, policy, _backend())
+    def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> Link:
+        return ProcessLink(assignment, factory, policy)
 
 
 _BUILT_IN: dict[str, Place | None] = {"tasks": None, "threads": _Threads(), "processes": _Processes()}
@@ -175,9 +166,5 @@ def feed_for(
     session.require_open("ActorGroup")
     feed = PolicyFeed(session.policy_source(), interval)
     if place is not None:
-        place.check(factory, feed)
+        place.check(factory, feed.fork(0, 0, 0))
     return feed
-
-
-def _backend() -> str:
-    return "asyncio" if on_asyncio() else "trio"

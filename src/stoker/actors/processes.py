@@ -26,7 +26,7 @@ from typing import Any, ClassVar, cast
 import anyio
 import msgspec
 
-from stoker.actors.copies import OwnPolicy, PolicyFeed
+from stoker.actors.copies import OwnPolicy
 from stoker.actors.episodes import EnvFactory
 from stoker.actors.messages import (
     Failed,
@@ -41,6 +41,7 @@ from stoker.actors.messages import (
 )
 from stoker.actors.worker import Assignment, Worker
 from stoker.errors import ConfigError
+from stoker.threads import backend_here
 
 __all__ = ["ProcessLink", "check_portable", "run_child"]
 
@@ -51,7 +52,7 @@ _starting = threading.Lock()
 """multiprocessing keeps a list of all children, which one thread at a time may change."""
 
 
-def check_portable(factory: EnvFactory, feed: PolicyFeed) -> None:
+def check_portable(factory: EnvFactory, policy: OwnPolicy) -> None:
     """Refuse what cannot be sent to a process, before there is one.
 
     Raises:
@@ -62,7 +63,7 @@ def check_portable(factory: EnvFactory, feed: PolicyFeed) -> None:
         "or a function inside a function cannot be sent",
         "policy": "its class must be picklable",
     }
-    for what, value in (("factory", factory), ("policy", feed.fork(0, 0, 0).policy)):
+    for what, value in (("factory", factory), ("policy", policy.policy)):
         try:
             _pickled(value)
         except Exception as error:
@@ -94,12 +95,9 @@ class ProcessLink:
         assignment: what the worker plays.
         factory: makes the environment.
         policy: the worker's own copy.
-        backend: the kind of event loop, by anyio's name.
     """
 
-    is_remote = True
-
-    def __init__(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy, backend: str) -> None:
+    def __init__(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> None:
         self.messages: Mailbox[WorkerEvent] = Mailbox()
         self._actor_id = assignment.actor_id
         self._outgoing: queue.SimpleQueue[WorkerCommand | bytes | None] = queue.SimpleQueue()
@@ -109,7 +107,7 @@ class ProcessLink:
         self._pipe, self._far_end = multiprocessing.Pipe()
         self._process = multiprocessing.get_context("spawn").Process(
             target=run_child,
-            args=(self._far_end, assignment, backend),
+            args=(self._far_end, assignment, backend_here()),
             name=f"stoker-actor-{assignment.actor_id}",
             daemon=True,
         )
@@ -204,7 +202,7 @@ class ProcessLink:
             return process.exitcode
 
     def _fail(self, why: str) -> None:
-        self.messages.post(Failed("setup", ConfigError(f"actor {self._actor_id!r}: {why}")))
+        self.messages.post(Failed(ConfigError(f"actor {self._actor_id!r}: {why}")))
 
     # On the writer's thread ---------------------------------------------------------------------------
 
@@ -215,7 +213,7 @@ class ProcessLink:
         except OSError:
             pass  # the process is gone, which the reader reports
         except ConfigError as error:
-            self.messages.post(Failed("setup", error))
+            self.messages.post(Failed(error))
 
 
 # In the child ---------------------------------------------------------------------------------------

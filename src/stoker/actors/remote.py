@@ -10,28 +10,17 @@ import time
 
 import anyio
 
+import stoker.actors.messages as messages
 from stoker.actors.copies import PolicyFeed
 from stoker.actors.episodes import EnvironmentFailed
-from stoker.actors.messages import (
-    Credit,
-    DiscardEnv,
-    EnvDiscarded,
-    Failed,
-    Granted,
-    Played,
-    Ready,
-    RestartEnv,
-    Stop,
-    WorkerEvent,
-    WorkerExited,
-)
+from stoker.actors.messages import WorkerEvent
 from stoker.actors.places import Link, Place
 from stoker.actors.player import Player, PlayerSettings
 from stoker.actors.worker import Assignment
-from stoker.errors import InvalidExperience
+from stoker.errors import ConfigError, InvalidExperience
 from stoker.journal import EpisodeStarted
 from stoker.session import TrainingSession
-from stoker.types import ActorId
+from stoker.types import ActorId, Experience
 
 __all__ = ["RemoteActor"]
 
@@ -93,7 +82,7 @@ class RemoteActor(Player):
         own = self._feed.fork(seed, self._actor_id, episode)
         self._sent = own.version
         assignment = Assignment(actor_id=self._actor_id, seed=seed, episode=episode, asks=self._asks)
-        link = self._place.link(assignment, self._settings.factory, own, self._feed)
+        link = self._place.link(assignment, self._settings.factory, own)
         has_failed = False
         try:
             await self._start_worker(link)
@@ -113,10 +102,6 @@ class RemoteActor(Player):
         return is_late or self._stuck is not None
 
     async def _start_worker(self, link: Link) -> None:
-        if not link.is_remote:
-            link.open()
-            self._is_alive = self._is_ready = True
-            return
         async with self._starting:
             if self._is_over:
                 return
@@ -135,35 +120,34 @@ class RemoteActor(Player):
         while not self._is_over:
             await self._handle(await self._next_while_watched(link), link)
         # A message in flight may hold the end of an episode whose steps were all accepted.
-        link.send(Stop())
+        link.send(messages.Stop())
         while self._is_alive and not self._session.is_draining:
             message = await self._next_while_watched(link)
-            if isinstance(message, Played):
+            if isinstance(message, messages.Played):
                 await self._accept(message, link)
 
     async def _end_worker(self, link: Link, *, at_once: bool) -> None:
         """End the worker, if there is one, and wait for it, but not without bound."""
         with anyio.CancelScope(shield=True):
-            link.send(Stop())
+            link.send(messages.Stop())
             if not at_once:
                 await self._wait_for_end(link, min(_CLOSE_S, self._session.config.actor_timeout_s))
             if self._is_alive:
                 link.kill()
-            if link.is_remote:
                 await self._wait_for_end(link, _KILL_S)
             self._is_alive = False
 
     async def _wait_for_end(self, link: Link, timeout_s: float) -> None:
         with anyio.move_on_after(timeout_s):
             while self._is_alive:
-                if isinstance(message := await self._next(link), Played):
+                if isinstance(message := await self._next(link), messages.Played):
                     self._add_times(message)
 
     # Messages -----------------------------------------------------------------------------------------
 
     async def _next(self, link: Link) -> WorkerEvent:
         message = await link.messages.take()
-        if isinstance(message, WorkerExited):
+        if isinstance(message, messages.WorkerExited):
             self._is_alive = False
         return message
 
@@ -176,59 +160,50 @@ class RemoteActor(Player):
 
     async def _handle(self, message: WorkerEvent, link: Link) -> None:
         match message:
-            case Played():
+            case messages.Played():
                 await self._accept(message, link)
-            case Failed():
-                await self._restart_env(self._refused or self._cause_of(message), link)
-            case EnvDiscarded():
-                await self._restart_env(self._refused or WorkerLost("its worker discarded it"), link)
-            case WorkerExited():
+            case messages.Failed(error):
+                if isinstance(error, ConfigError):
+                    raise error
+                await self._restart_env(self._refused or error, link)
+            case messages.PolicyFailed(error, observation):
+                await self._restart_env(self._refused or self._refusal(observation, error), link)
+            case messages.WorkerExited():
                 raise EnvironmentFailed from WorkerLost(message.in_words)
-            case Ready():
+            case messages.Ready():
                 self._is_ready = True
                 self._send_weights_if_due(link)  # its start took a while
 
-    async def _accept(self, played: Played, link: Link) -> None:
+    async def _accept(self, played: messages.Played, link: Link) -> None:
         self._add_times(played)
-        next_episode = self._stream.next_episode + sum(type(e) is EpisodeStarted for e in played.events)
+        next_episode = self._stream.next_episode + sum(
+            type(event) is EpisodeStarted for event in played.events
+        )
         if self._refused is None:
             try:
                 await self._stream.send(played.events)
             except InvalidExperience as error:  # an observation of another shape, say
                 self._refused = error
-                link.send(DiscardEnv())
+                link.send(messages.DiscardEnv())
         self._stream.next_episode = next_episode  # the worker counts refused episodes, too
         self._sent = max(self._sent, played.version)
-        link.send(Credit(played.n_steps))
+        if not self._asks:
+            n_steps = sum(type(event) is Experience for event in played.events)
+            link.send(messages.Credit(n_steps))
         if played.version == self._sent:  # weights are large: the next ones go out when these have arrived
             self._send_weights_if_due(link)
         if played.asks and self._refused is None:
             await self._permit(link)
 
-    def _add_times(self, played: Played) -> None:
+    def _add_times(self, played: messages.Played) -> None:
         report, (env_s, act_s, wait_s, syncs) = self._stream.report, self._spent
         report.env_s, report.act_s = env_s + played.env_s, act_s + played.act_s
         report.wait_s, report.syncs = wait_s + played.wait_s, syncs + played.syncs
 
-    def _cause_of(self, failed: Failed) -> BaseException:
-        """The failure of the environment.
-
-        Raises:
-            ConfigError: The setup failed, and a retry would fail again.
-            SessionFailed: The policy failed, not the environment.
-        """
-        match failed.source:
-            case "environment":
-                return failed.error
-            case "policy":
-                return self._refusal(failed.observation, failed.error)
-            case "setup":
-                raise failed.error
-
     # Commands -----------------------------------------------------------------------------------------
 
     def _send_weights_if_due(self, link: Link) -> None:
-        if link.is_remote and self._feed.is_due(self._sent):
+        if self._feed.is_due(self._sent):
             self._send_weights(link)
 
     def _send_weights(self, link: Link) -> None:
@@ -244,11 +219,11 @@ class RemoteActor(Player):
         while not await self._session.pacing.begin(self._actor_id, self._sent):
             self._send_weights(link)
         if not self._is_over:
-            link.send(Granted())
+            link.send(messages.Credit(1))
 
     async def _restart_env(self, cause: BaseException, link: Link) -> None:
         """Have the worker make another environment, unless the failure was one too many."""
         self._refused = None
         if not self._is_over:
             await self._recover(cause)
-            link.send(RestartEnv())
+            link.send(messages.RestartEnv())

@@ -1,8 +1,8 @@
 """The loop of an actor that plays elsewhere: on a thread, in a process or on another machine.
 
-A worker has its own environment and its own copy of the policy. It sends what it played in batches and, if so
-assigned, asks for permission before each step. The number of its steps in flight is bounded, so a training
-that cannot keep up makes it wait. It reports failures; the training decides whether to restart it.
+A worker has its own environment and its own copy of the policy, and sends what it played in batches. It plays
+ahead as far as its credit goes, so a training that cannot keep up makes it wait; or it has no credit, and
+asks before each step. It reports failures; the training decides whether to restart it.
 """
 
 from __future__ import annotations
@@ -13,23 +13,10 @@ from typing import Any
 
 import msgspec
 
+import stoker.actors.messages as messages
 from stoker.actors.copies import OwnPolicy, Weights
 from stoker.actors.episodes import EnvFactory, EnvironmentFailed, opened_env, play_episode
-from stoker.actors.messages import (
-    Credit,
-    DiscardEnv,
-    EnvDiscarded,
-    Failed,
-    Granted,
-    Mailbox,
-    Played,
-    Ready,
-    RestartEnv,
-    Stop,
-    WorkerCommand,
-    WorkerMessage,
-    described,
-)
+from stoker.actors.messages import Mailbox, WorkerCommand, WorkerMessage, described
 from stoker.envs import PlayedEnv, episode_seed
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
@@ -46,8 +33,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
         actor_id: the actor.
         seed: seeds its episodes; None: no seeds.
         episode: the number of its first episode.
-        asks: whether it asks for permission before each step.
-        window_steps: the most steps in flight; at least ``batch_steps``.
+        asks: whether it asks for credit before each step.
+        window_steps: its credit at the start, which is the most steps in flight; at least ``batch_steps``.
         batch_steps: the most events in one message.
         max_delay_s: the longest time between two messages, checked at the end of each step.
     """
@@ -61,16 +48,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     max_delay_s: float = 0.02
 
 
-class _Discarded(Exception):
-    """The training discarded the environment."""
-
-
 class _PolicyFailed(Exception):
-    """The policy raised ``__cause__`` on ``observation``."""
-
-    def __init__(self, observation: Any) -> None:
-        super().__init__()
-        self.observation = observation
+    """The policy raised ``__cause__`` on the observation in ``args``."""
 
 
 class Worker:
@@ -82,8 +61,6 @@ class Worker:
         policy: chooses the actions.
         commands: from the training.
         post: takes its messages; may be slow, must not wait for a command.
-        newer: returns new weights for a policy of a given version, or None; for workers that get no
-            ``Weights`` commands.
     """
 
     def __init__(
@@ -93,20 +70,18 @@ class Worker:
         policy: OwnPolicy,
         commands: Mailbox[WorkerCommand],
         post: Callable[[WorkerMessage], None],
-        newer: Callable[[int], Weights | None] | None = None,
     ) -> None:
         self._assignment = assignment
         self._factory = factory
         self._policy = policy
         self._commands = commands
         self._post = post
-        self._newer = newer
         self._episode = assignment.episode
         self._events: list[JournalEvent] = []  # not sent yet
         self._sent_at = time.monotonic()
-        self._n_unconfirmed = 0  # steps in flight, or not sent yet
+        self._credit = 0 if assignment.asks else assignment.window_steps
         self._fresh: Weights | None = None
-        self._is_stopped = self._is_granted = self._is_discarded = self._may_restart = False
+        self._is_stopped = self._is_discarded = self._may_restart = False
         self._policy_extras: Any = None
         self._env: PlayedEnv | None = None
         self._env_s = 0.0  # in earlier environments
@@ -114,7 +89,7 @@ class Worker:
 
     async def run(self) -> None:
         """Play; failures are sent as messages, not raised."""
-        self._post(Ready())
+        self._post(messages.Ready())
         try:
             while not self._is_stopped:
                 problem = await self._play_env()
@@ -123,11 +98,13 @@ class Worker:
                     self._post(problem)
                     while not (self._may_restart or self._is_stopped):
                         await self._wait_for_command()
-                    self._may_restart = self._is_discarded = self._is_granted = False
+                    self._may_restart = self._is_discarded = False
+                    if self._assignment.asks:
+                        self._credit = 0  # what is left was for the environment that failed
         except ConfigError as error:
-            self._post(Failed("setup", error))
+            self._post(messages.Failed(error))
 
-    async def _play_env(self) -> Failed | EnvDiscarded | None:
+    async def _play_env(self) -> WorkerMessage | None:
         """Play one environment until the worker is stopped or something fails."""
         name = f"env of actor {self._assignment.actor_id}"
         try:
@@ -139,11 +116,9 @@ class Worker:
                 finally:
                     self._env, self._env_s = None, self._env_s + env.busy_s
         except EnvironmentFailed as failure:
-            return Failed("environment", failure.__cause__ or failure)
+            return messages.Failed(failure.__cause__ or failure)
         except _PolicyFailed as failure:
-            return Failed("policy", failure.__cause__ or failure, failure.observation)
-        except _Discarded:
-            return EnvDiscarded()
+            return messages.PolicyFailed(failure.__cause__ or failure, *failure.args)
         return None
 
     async def _play(self, env: PlayedEnv) -> None:
@@ -161,16 +136,11 @@ class Worker:
     # The listener of an episode -----------------------------------------------------------------------
 
     async def may_step(self) -> bool:
-        """Wait for permission, or for room in the window; False once the worker is stopped."""
-        if self._assignment.asks:
+        """Wait for credit; False once the worker is stopped."""
+        if self._credit <= 0:
             self._update_policy()
-            self._flush(asks=True)
-            while self._may_continue() and not self._is_granted:
-                await self._wait_for_command()
-            self._is_granted = False
-        else:
-            while self._may_continue() and self._n_unconfirmed >= self._assignment.window_steps:
-                self._flush()
+            self._flush(asks=self._assignment.asks)
+            while self._may_continue() and self._credit <= 0:
                 await self._wait_for_command()
         self._update_policy()
         return self._may_continue()
@@ -198,7 +168,7 @@ class Worker:
         checked_number("reward", reward)  # here, so that such an environment does not do another step
         extras, self._policy_extras = self._policy_extras, None
         actor_id, version = self._assignment.actor_id, self._policy.version
-        self._n_unconfirmed += 1
+        self._credit -= 1
         self._add(
             Experience(observation, action, reward, next_observation, status, actor_id, extras, version)
         )
@@ -215,17 +185,9 @@ class Worker:
         if self._events or asks:
             self._sent_at = time.monotonic()
             events, self._events = tuple(self._events), []
-            self._post(
-                Played(
-                    events=events,
-                    env_s=self._env_s + (0.0 if self._env is None else self._env.busy_s),
-                    act_s=self._act_s,
-                    wait_s=self._wait_s,
-                    syncs=self._policy.syncs,
-                    version=self._policy.version,
-                    asks=asks,
-                )
-            )
+            env_s = self._env_s + (0.0 if self._env is None else self._env.busy_s)
+            syncs, version = self._policy.syncs, self._policy.version
+            self._post(messages.Played(events, env_s, self._act_s, self._wait_s, syncs, version, asks))
 
     # Commands -----------------------------------------------------------------------------------------
 
@@ -233,12 +195,12 @@ class Worker:
         """Take all commands that are there; False once the worker is stopped.
 
         Raises:
-            _Discarded: The training discarded the environment.
+            EnvironmentFailed: The training discarded the environment.
         """
         while (command := self._commands.take_now()) is not None:
             self._take(command)
         if self._is_discarded and not self._is_stopped:
-            raise _Discarded
+            raise EnvironmentFailed
         return not self._is_stopped
 
     async def _wait_for_command(self) -> None:
@@ -248,23 +210,19 @@ class Worker:
 
     def _take(self, command: WorkerCommand) -> None:
         match command:
-            case Credit(n_steps):
-                self._n_unconfirmed -= n_steps
+            case messages.Credit(n_steps):
+                self._credit += n_steps
             case Weights():
                 self._fresh = command
-            case Granted():
-                self._is_granted = True
-            case DiscardEnv():
+            case messages.DiscardEnv():
                 self._is_discarded = True
-            case RestartEnv():
+            case messages.RestartEnv():
                 self._may_restart = True
-            case Stop():
+            case messages.Stop():
                 self._is_stopped = True
 
     def _update_policy(self) -> None:
         fresh, self._fresh = self._fresh, None
-        if fresh is None and self._newer is not None:
-            fresh = self._newer(self._policy.version)
         if fresh is not None and fresh.version >= self._policy.version:
             try:
                 self._policy.load(fresh)

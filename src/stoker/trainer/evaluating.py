@@ -15,7 +15,7 @@ from typing import Any
 
 import anyio
 
-from stoker.actors import (
+from stoker.actors.episodes import (
     EnvFactory,
     EnvironmentFailed,
     FailureCount,

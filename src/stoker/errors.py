@@ -29,11 +29,10 @@ pickled and copied, so that it crosses a process pool as it is.
 
 from __future__ import annotations
 
-import copy
 import errno
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from stoker.types import ActorId, AnyPath
 
@@ -71,20 +70,12 @@ _Error = TypeVar("_Error", bound="StokerError")
 class StokerError(Exception):
     """The root of the tree: catches every error that stoker raises on purpose.
 
-    Pickling and copying keep the class, the message, the attributes, the notes and ``__cause__``. Another
-    process may be unable to load the class or the values of a foreign cause, which would lose the whole
-    error: pickled, such a cause is an ``Exception`` with its type and message.
+    Pickling and copying keep the class, the message, the attributes, the notes and ``__cause__``. A cause
+    whose class another process may not have becomes an ``Exception`` with its type and message.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (type(self), self.args, self.__dict__, _portable(self.__cause__))
-
-    def __copy__(self) -> Self:
-        return _rebuilt(type(self), self.args, self.__dict__, self.__cause__)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        args, attributes = copy.deepcopy((self.args, self.__dict__), memo)
-        return _rebuilt(type(self), args, attributes, self.__cause__)
 
 
 class ConfigError(StokerError, ValueError):
@@ -338,11 +329,9 @@ def first_error(error: BaseException) -> BaseException:
     KeyboardInterrupt and SystemExit come first, then errors, and cancellations, which trio adds, come last.
     """
     leaves = list(_leaves(error))
-    for kinds in ((KeyboardInterrupt, SystemExit), (Exception,)):
-        for leaf in leaves:
-            if isinstance(leaf, kinds):
-                return leaf
-    return leaves[0]
+    by_importance = ((KeyboardInterrupt, SystemExit), Exception)
+    ranked = (leaf for kinds in by_importance for leaf in leaves if isinstance(leaf, kinds))
+    return next(ranked, leaves[0])
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

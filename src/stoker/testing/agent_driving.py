@@ -78,12 +78,6 @@ class AgentSuite:
         """The transitions of both actors, interleaved."""
         return self.play(self.make_agent()).experiences
 
-    @property
-    def halves(self) -> tuple[list[Experience], list[Experience]]:
-        """The transitions in two halves, usually cut in the middle of episodes."""
-        middle = len(self.experiences) // 2
-        return self.experiences[:middle], self.experiences[middle:]
-
     @cached_property
     def observations(self) -> list[Any]:
         """Observations of random actions."""
@@ -110,7 +104,7 @@ class AgentSuite:
         return env.action_space
 
     def trained(self) -> LearningAgent:
-        """An agent that has learned all transitions."""
+        """An agent that learned all transitions."""
         agent = self.make_agent()
         feed(agent, self.experiences)
         return agent

@@ -52,7 +52,6 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "ConfigError": ("no",),
     "ContractViolation": ("a", "b", "c"),
     "Decision": (1, np.array([0.1, 0.2]), 7),
-    "EnvironmentFailed": ("no",),
     "EpisodeEnded": (RECORD, 3),
     "EpisodeRecord": (1.5, 3, EpisodeStatus.TERMINATED, {"epsilon": 0.5}),
     "EpisodeStarted": ("left", 42),

@@ -13,6 +13,7 @@ from gymnasium.vector import SyncVectorEnv
 
 from stoker import (
     ActorFailed,
+    EvaluationSettings,
     Evaluator,
     SessionFailed,
     StokerError,
@@ -77,7 +78,7 @@ async def evaluation(session: TrainingSession) -> None:
 
 
 async def evaluator(session: TrainingSession) -> None:
-    evaluator = Evaluator(session, lambda: ChainEnv(3), 1, on_evaluation=leave)
+    evaluator = Evaluator(session, lambda: ChainEnv(3), EvaluationSettings(n_episodes=1), on_evaluation=leave)
     await evaluator.finish()
 
 

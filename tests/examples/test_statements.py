@@ -147,7 +147,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
         "run": run,
         "session": session,
         "trainer": trainer,
-        "evaluator": stoker.Evaluator(session, ChainEnv, 1),
+        "evaluator": stoker.Evaluator(session, ChainEnv, stoker.EvaluationSettings(n_episodes=1)),
     }
 
 

@@ -1,7 +1,8 @@
-"""The evaluator beside a training: it keeps the very policy that was best, and changes nothing else."""
+"""The evaluator keeps the very policy that was best, changes nothing else, and repeats its episodes."""
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,29 +19,34 @@ from gymnasium import spaces
 
 from stoker import (
     DQN,
+    ActMode,
+    ActorFailed,
     ConfigError,
     DQNConfig,
     EpisodeStatus,
     Evaluator,
     Experience,
+    FailureLimit,
+    PolicySnapshot,
     SessionClosed,
     SessionError,
     SessionFailed,
     TrainingRun,
     TrainingSession,
+    evaluate,
     run_actors,
 )
 from stoker.envs import episode_seed
-from stoker.testing import AsyncChainEnv, ChainEnv, FakeAgent
-from stoker.trainer.evaluating import evaluate
-from stoker.trainer.evaluation import Evaluation
-from stoker.trainer.evaluation_settings import EvaluationSettings, NoImprovement
+from stoker.testing import AsyncChainEnv, ChainEnv, CrashingEnv, FakeAgent
+from stoker.trainer.evaluation import Evaluation, EvaluationSettings, NoImprovement, StopRule
 from stoker.writer import stage
 
 pytestmark = pytest.mark.anyio
 CONFIG = DQNConfig(
     hidden_sizes=(8,), batch_size=8, learning_starts=8, epsilon_decay_steps=100, learning_rate=0.01
 )
+
+TWO = EvaluationSettings(n_episodes=2)
 
 
 def dqn(seed: int = 1) -> DQN:
@@ -90,10 +96,18 @@ def lucky(usual: float, else_: float) -> Callable[[], Paying]:
     return lambda: Paying(lambda seed: usual if seed in USUAL else else_)
 
 
-async def evaluated(session: TrainingSession, factory: Any, **settings: Any) -> Evaluation:
+async def evaluated(
+    session: TrainingSession,
+    factory: Any,
+    *,
+    stop_rules: Sequence[StopRule] = (),
+    on_evaluation: Callable[[Evaluation], None] | None = None,
+    **settings: Any,
+) -> Evaluation:
     """What a new evaluator finds, one environment step later."""
     await session.observe(step())
-    evaluator = Evaluator(session, factory, 4, **settings)
+    chosen = EvaluationSettings(n_episodes=4, **settings)
+    evaluator = Evaluator(session, factory, chosen, stop_rules=stop_rules, on_evaluation=on_evaluation)
     await evaluator.finish()
     assert evaluator.last is not None
     return evaluator.last
@@ -150,7 +164,9 @@ async def test_the_best_holds_exactly_the_weights_that_were_evaluated(
         async with TrainingSession(
             dqn(), run, eval_freq=40, checkpoint_freq=40, keep_checkpoints=None
         ) as session:
-            evaluator = Evaluator(session, lambda: Gated(3), 3, confirm=confirm)
+            evaluator = Evaluator(
+                session, lambda: Gated(3), EvaluationSettings(n_episodes=3, confirm=confirm)
+            )
             async with anyio.create_task_group() as beside:
                 beside.start_soon(evaluator.run)
                 await feed(session, 0, 40)
@@ -192,7 +208,7 @@ async def test_only_what_is_better_becomes_the_best(tmp_path: Path) -> None:
                     observation, _, *rest = super().step(action)
                     return observation, 1.0, *rest
 
-            evaluator = Evaluator(session, lambda length=length: PayingChain(length), 2)
+            evaluator = Evaluator(session, lambda length=length: PayingChain(length), TWO)
             await session.observe(step())
             await evaluator.finish()
             assert evaluator.last is not None
@@ -205,7 +221,9 @@ async def test_only_what_is_better_becomes_the_best(tmp_path: Path) -> None:
 async def test_stop_at_reward_stops_the_session_and_nothing_more_is_evaluated() -> None:
     with anyio.fail_after(30):
         async with TrainingSession(FakeAgent(action=1), eval_freq=10) as session:
-            evaluator = Evaluator(session, lambda: ChainEnv(3), 2, stop_at_reward=1.0)
+            evaluator = Evaluator(
+                session, lambda: ChainEnv(3), EvaluationSettings(n_episodes=2, stop_at_reward=1.0)
+            )
             async with anyio.create_task_group() as beside:
                 beside.start_soon(evaluator.run)
                 while not session.is_done:
@@ -220,7 +238,7 @@ async def test_stop_at_reward_stops_the_session_and_nothing_more_is_evaluated() 
 
 async def test_a_session_that_was_stopped_is_not_evaluated_once_more() -> None:
     async with TrainingSession(FakeAgent(action=1)) as session:
-        evaluator = Evaluator(session, lambda: ChainEnv(3), 2)
+        evaluator = Evaluator(session, lambda: ChainEnv(3), TWO)
         session.stop()
         await evaluator.finish()
         assert evaluator.last is None
@@ -235,7 +253,7 @@ async def test_it_ends_by_itself_when_the_session_is_done(how: str) -> None:
     }
     with anyio.fail_after(30):
         async with TrainingSession(FakeAgent(action=1), eval_freq=10, **limits.get(how, {})) as session:
-            evaluator = Evaluator(session, lambda: ChainEnv(3), 2)
+            evaluator = Evaluator(session, lambda: ChainEnv(3), TWO)
             async with anyio.create_task_group() as beside:
                 beside.start_soon(evaluator.run)
                 if how != "done before":
@@ -256,7 +274,7 @@ async def test_a_step_that_was_cancelled_at_the_limit_leaves_the_session_and_its
     agent = HeldAgent()
     with anyio.fail_after(30):
         async with TrainingSession(agent, eval_freq=10, max_steps=4, queue_capacity=1) as session:
-            evaluator = Evaluator(session, lambda: ChainEnv(3), 2)
+            evaluator = Evaluator(session, lambda: ChainEnv(3), TWO)
             async with anyio.create_task_group() as beside:
                 beside.start_soon(evaluator.run)
                 async with anyio.create_task_group() as actors:
@@ -283,7 +301,7 @@ async def test_it_ends_with_a_session_that_is_closed_first_and_says_what_is_miss
     with anyio.fail_after(30):
         async with anyio.create_task_group() as outside:
             async with TrainingSession(dqn(), eval_freq=10) as session:
-                idle, busy = (Evaluator(session, lambda: Gated(3), 2) for _ in range(2))
+                idle, busy = (Evaluator(session, lambda: Gated(3), TWO) for _ in range(2))
                 outside.start_soon(busy.run)
                 await feed(session, 0, 15)
                 await Gated.entered.wait()
@@ -306,10 +324,10 @@ async def test_it_raises_what_the_session_failed_of() -> None:
     session = TrainingSession(FakeAgent(fail_at=5), eval_freq=10)
     with anyio.fail_after(30):
         async with anyio.create_task_group() as outside:
-            await run(Evaluator(session, lambda: ChainEnv(3), 2))
+            await run(Evaluator(session, lambda: ChainEnv(3), TWO))
             with pytest.raises(SessionFailed):
                 async with session:
-                    outside.start_soon(run, Evaluator(session, lambda: ChainEnv(3), 2))
+                    outside.start_soon(run, Evaluator(session, lambda: ChainEnv(3), TWO))
                     await anyio.wait_all_tasks_blocked()
                     await session.observe_many([step()] * 5)
                     await anyio.sleep_forever()
@@ -318,7 +336,9 @@ async def test_it_raises_what_the_session_failed_of() -> None:
 
 async def test_a_reward_below_the_goal_stops_nothing() -> None:
     async with TrainingSession(FakeAgent(action=1), eval_freq=10) as session:
-        evaluator = Evaluator(session, lambda: ChainEnv(3), 2, stop_at_reward=1.5)
+        evaluator = Evaluator(
+            session, lambda: ChainEnv(3), EvaluationSettings(n_episodes=2, stop_at_reward=1.5)
+        )
         await evaluator.finish()
         assert not session.is_done
         assert not evaluator.reached_goal
@@ -326,7 +346,7 @@ async def test_a_reward_below_the_goal_stops_nothing() -> None:
 
 async def test_finish_evaluates_the_end_once() -> None:
     async with TrainingSession(FakeAgent(action=1)) as session:
-        evaluator = Evaluator(session, lambda: ChainEnv(3), 2)
+        evaluator = Evaluator(session, lambda: ChainEnv(3), TWO)
         await session.observe(step())
         await evaluator.finish()
         await evaluator.finish()
@@ -379,7 +399,9 @@ async def test_each_step_is_confirmed_on_seeds_of_its_own_again_and_again_the_sa
                 seeds.append([])
                 worth = lambda seed, value=value: seeds[-1].append(seed) or value  # noqa: E731
                 env = lambda worth=worth: Paying(worth)  # noqa: E731
-                await Evaluator(session, env, 4, confirm=True, concurrency=1).finish()
+                await Evaluator(
+                    session, env, EvaluationSettings(n_episodes=4, confirm=True, concurrency=1)
+                ).finish()
                 await session.observe(step())
         return seeds
 
@@ -434,7 +456,13 @@ async def test_no_improvement_stops_the_session_and_is_told() -> None:
     with anyio.fail_after(30):
         async with TrainingSession(FakeAgent(), eval_freq=10) as session:
             rule, seen = NoImprovement(2), list[Evaluation]()
-            evaluator = Evaluator(session, lucky(5.0, 5.0), 4, stop_rules=[rule], on_evaluation=seen.append)
+            evaluator = Evaluator(
+                session,
+                lucky(5.0, 5.0),
+                EvaluationSettings(n_episodes=4),
+                stop_rules=[rule],
+                on_evaluation=seen.append,
+            )
             async with anyio.create_task_group() as beside:
                 beside.start_soon(evaluator.run)
                 while not session.is_done:
@@ -460,12 +488,12 @@ async def test_a_training_that_ended_by_itself_did_not_end_for_want_of_improveme
         await session.maybe_save_best(9.0)
         await session.observe(step())
         rule = NoImprovement(1)
-        evaluator = Evaluator(session, lucky(5.0, 5.0), 4, stop_rules=[rule])
+        evaluator = Evaluator(session, lucky(5.0, 5.0), EvaluationSettings(n_episodes=4), stop_rules=[rule])
         await evaluator.finish()
         assert rule.n_without == 1
         assert evaluator.stopped_because is None
         assert not session.is_stopped
-        late = Evaluator(session, lucky(5.0, 5.0), 4, stop_at_reward=5.0)
+        late = Evaluator(session, lucky(5.0, 5.0), EvaluationSettings(n_episodes=4, stop_at_reward=5.0))
         await late.finish()
         assert late.reached_goal
         assert late.stopped_because == "the mean reward 5 reached 5"
@@ -493,7 +521,7 @@ async def test_what_a_recorder_raises_comes_out() -> None:
             await evaluated(session, lucky(6.0, 6.0), on_evaluation=refuse)
 
 
-async def test_it_can_be_made_from_settings() -> None:
+async def test_it_evaluates_as_its_settings_say() -> None:
     settings = EvaluationSettings(
         n_episodes=2,
         seed=3,
@@ -505,9 +533,7 @@ async def test_it_can_be_made_from_settings() -> None:
     )
     seen: list[Evaluation] = []
     async with TrainingSession(FakeAgent(action=1)) as session:
-        evaluator = Evaluator.from_settings(
-            session, lambda: AsyncChainEnv(4), settings, on_evaluation=seen.append
-        )
+        evaluator = Evaluator(session, lambda: AsyncChainEnv(4), settings, on_evaluation=seen.append)
         await evaluator.finish()
         assert [(record.length, record.status.value) for record in seen[0].records] == [(3, "Truncated")] * 4
         assert (seen[0].n_confirming, seen[0].best_by, seen[0].value) == (2, "lower_bound", 0.0)
@@ -515,14 +541,6 @@ async def test_it_can_be_made_from_settings() -> None:
         await session.observe(step())
         await evaluator.finish()
         assert evaluator.stopped_because == "no evaluation of the last 1 was better than 0"
-
-
-async def test_settings_out_of_range_are_refused_before_anything_is_played() -> None:
-    async with TrainingSession(FakeAgent()) as session:
-        with pytest.raises(ConfigError, match="best_by='median'"):
-            Evaluator(session, lambda: ChainEnv(3), best_by="median")  # pyright: ignore
-        with pytest.raises(ConfigError, match="n_episodes=0"):
-            Evaluator(session, lambda: ChainEnv(3), 0)
 
 
 @pytest.mark.parametrize("n_actors", [1, 3])
@@ -539,7 +557,12 @@ async def test_a_training_in_lockstep_is_the_same_to_the_bit_with_an_evaluator_b
                 agent, run, max_steps=160, lockstep=True, eval_freq=20 if evaluates else 0
             ) as session:
                 slippery = lambda: ChainEnv(3, slip=0.2)  # noqa: E731
-                evaluator = Evaluator(session, slippery, 3, confirm=True, on_evaluation=seen.append)
+                evaluator = Evaluator(
+                    session,
+                    slippery,
+                    EvaluationSettings(n_episodes=3, confirm=True),
+                    on_evaluation=seen.append,
+                )
                 async with anyio.create_task_group() as beside:
                     if evaluates:
                         beside.start_soon(evaluator.run)
@@ -571,3 +594,257 @@ def unequal(one: Any, other: Any, where: str = "") -> Any:
         case _:
             if one != other:
                 yield where
+
+
+PATIENT = FailureLimit(failures=1000, window_s=1000.0, first_delay_s=0.0)
+
+
+def pinned(policy: Any, total_steps: int = 5) -> PolicySnapshot:
+    return PolicySnapshot(policy, total_steps=total_steps, policy_version=1, state={})
+
+
+class Counting:
+    """Goes right; notes the modes and how many observations it got at once."""
+
+    def __init__(self) -> None:
+        self.modes: set[ActMode] = set()
+        self.sizes: list[int] = []
+
+    def act(self, observations: Any, mode: ActMode) -> Any:
+        self.modes.add(mode)
+        self.sizes.append(len(observations))
+        return [1] * len(observations), None
+
+
+async def test_it_plays_whole_episodes_greedily_all_at_once() -> None:
+    policy = Counting()
+    found = await evaluate(pinned(policy, 77), lambda: ChainEnv(4), 10)
+    assert [(r.total_reward, r.length, r.status.value) for r in found.records] == [
+        (1.0, 4, "Terminated")
+    ] * 10
+    assert (found.mean_reward, found.total_steps, found.is_best) == (1.0, 77, False)
+    assert policy.modes == {ActMode.EXPLOIT}
+    assert sum(policy.sizes) == 40
+    assert len(policy.sizes) <= 8, "one pass for all environments"
+
+
+async def test_the_same_seed_gives_the_same_episodes_whatever_has_happened_since() -> None:
+    slippery = lambda: ChainEnv(6, slip=0.4)  # noqa: E731
+    agent = dqn()
+    async with TrainingSession(agent) as session:
+        await feed(session, 0, 50)
+        snapshot = await session.snapshot()
+        first = await evaluate(snapshot, slippery, 8, seed=3)
+        await feed(session, 50, 150)
+        await session.flush()
+        again = await evaluate(snapshot, slippery, 8, seed=3, stepping="thread")
+        fewer = await evaluate(snapshot, slippery, 5, seed=3)
+        other = await evaluate(snapshot, slippery, 8, seed=4)
+    assert first == again
+    assert first.records[:5] == fewer.records, "the i-th episode has the i-th seed"
+    assert first.records != other.records
+    assert len({record.length for record in first.records}) > 1, "each episode its own"
+
+
+@pytest.mark.parametrize("stepping", ["inline", "thread"])
+async def test_an_environment_that_crashes_is_played_again(
+    stepping: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    numbers = itertools.count(1)
+    found = await evaluate(
+        pinned(Counting()),
+        lambda: CrashingEnv(ChainEnv(3), {2, 6, 7}, steps=numbers),
+        4,
+        stepping=stepping,
+        limit=PATIENT,
+    )
+    assert [(record.total_reward, record.length) for record in found.records] == [(1.0, 3)] * 4
+    assert caplog.text.count("its environment failed (simulator crashed); playing it again") == 3
+
+
+class BadReward(ChainEnv):
+    def step(self, action: Any) -> Any:
+        observation, _, *rest = super().step(action)
+        return observation, float("nan"), *rest
+
+
+def no_env() -> Any:
+    raise FileNotFoundError("no binary")
+
+
+@pytest.mark.parametrize(
+    ("factory", "cause"),
+    [
+        (lambda: CrashingEnv(ChainEnv(3), {1}), RuntimeError),
+        (no_env, FileNotFoundError),
+        (lambda: BadReward(2), None),
+    ],
+)
+async def test_too_many_failures_come_out_alone_with_their_cause(factory: Any, cause: Any) -> None:
+    limit = FailureLimit(failures=3, first_delay_s=0.0)
+    with pytest.raises(ActorFailed, match=r"'evaluation \d': its environment failed 3 times") as caught:
+        await evaluate(pinned(Counting()), factory, 4, limit=limit)
+    assert caught.value.__cause__ is not None
+    assert cause is None or isinstance(caught.value.__cause__, cause)
+
+
+async def test_a_policy_that_raises_comes_out_alone_and_all_environments_are_closed() -> None:
+    made: list[AsyncChainEnv] = []
+
+    class Broken(Counting):
+        def act(self, observations: Any, mode: ActMode) -> Any:
+            raise ArithmeticError("no action")
+
+    def factory() -> Any:
+        made.append(AsyncChainEnv(3))
+        return made[-1]
+
+    with pytest.raises(ArithmeticError, match="no action"):
+        await evaluate(pinned(Broken()), factory, 4)
+    assert [env.closed for env in made] == [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("factory", "settings", "message"),
+    [
+        (lambda: ChainEnv(3), {"n_episodes": 0}, "n_episodes=0"),
+        (lambda: ChainEnv(3), {"seed": -1}, "seed=-1"),
+        (lambda: ChainEnv(3), {"concurrency": 0}, "concurrency=0"),
+        (lambda: ChainEnv(3), {"max_episode_steps": 0}, "max_episode_steps=0"),
+        (lambda: ChainEnv, {}, "is the class ChainEnv"),
+    ],
+    ids=["episodes", "seed", "concurrency", "steps", "class"],
+)
+async def test_what_cannot_be_evaluated_is_refused(
+    factory: Any, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        await evaluate(pinned(Counting()), factory, **{"n_episodes": 2, **settings})
+
+
+class Counted(AsyncChainEnv):
+    """Slips by the seeded generator, takes uneven times, and counts those that live."""
+
+    living = 0
+    most = 0
+
+    def __init__(self) -> None:
+        super().__init__(6)
+        self._chain = ChainEnv(6, slip=0.4)
+        Counted.living += 1
+        Counted.most = max(Counted.most, Counted.living)
+
+    async def step(self, action: Any) -> Any:
+        result = await super().step(action)
+        for _ in range(int(result[0][0])):
+            await anyio.lowlevel.checkpoint()
+        return result
+
+    async def close(self) -> None:
+        Counted.living -= 1
+
+
+@pytest.mark.parametrize("kind", ["async", "plain"])
+async def test_it_does_not_matter_how_many_are_played_at_once(kind: str) -> None:
+    factory: Any = Counted if kind == "async" else lambda: ChainEnv(6, slip=0.4)
+    snapshot = pinned(dqn().policy())
+    expected = await evaluate(snapshot, factory, 7, seed=3)
+    for concurrency in (1, 2, 3, 7, 50):
+        Counted.most = 0
+        found = await evaluate(snapshot, factory, 7, seed=3, concurrency=concurrency)
+        assert found == expected
+        assert Counted.most == (min(concurrency, 7) if kind == "async" else 0)
+    assert Counted.living == 0
+    assert len({record.length for record in expected.records}) > 1
+
+
+async def test_one_at_a_time_shares_no_pass() -> None:
+    policy = Counting()
+    await evaluate(pinned(policy), lambda: AsyncChainEnv(4), 3, concurrency=1)
+    assert policy.sizes == [1] * 12
+
+
+@pytest.mark.parametrize(
+    ("cap", "length", "status", "reward", "n_truncated"),
+    [
+        (1, 1, "Truncated", 0.0, 3),
+        (3, 3, "Truncated", 0.0, 3),
+        (4, 4, "Terminated", 1.0, 0),  # the end that the environment has at the cap is its own
+        (5, 4, "Terminated", 1.0, 0),
+        (None, 4, "Terminated", 1.0, 0),
+    ],
+)
+@pytest.mark.parametrize("make", [ChainEnv, AsyncChainEnv])
+async def test_an_episode_is_truncated_at_the_cap(
+    make: Any, cap: int | None, length: int, status: str, reward: float, n_truncated: int
+) -> None:
+    found = await evaluate(pinned(Counting()), lambda: make(4), 3, max_episode_steps=cap, concurrency=1)
+    assert [(r.total_reward, r.length, r.status.value) for r in found.records] == [
+        (reward, length, status)
+    ] * 3
+    assert found.n_truncated == n_truncated
+
+
+async def test_steps_are_counted_anew_when_an_episode_is_played_again() -> None:
+    numbers = itertools.count(1)
+    found = await evaluate(
+        pinned(Counting()),
+        lambda: CrashingEnv(ChainEnv(9), {3}, steps=numbers),
+        1,
+        limit=PATIENT,
+        max_episode_steps=4,
+    )
+    assert [(record.length, record.status.value) for record in found.records] == [(4, "Truncated")]
+
+
+class Telling(ChainEnv):
+    """Says in ``info`` at each step whether it is at its goal, and in extras what it was given for that."""
+
+    def __init__(self, length: int, said: Any = None, extras: dict[str, float] | None = None) -> None:
+        super().__init__(length)
+        self._said = said
+        self._extras = extras or {}
+
+    def step(self, action: Any) -> Any:
+        observation, reward, terminated, truncated, info = super().step(action)
+        said = terminated if self._said is None else self._said
+        return observation, reward, terminated, truncated, {**info, "is_success": said}
+
+    def episode_extras(self) -> dict[str, float]:
+        return dict(self._extras)
+
+
+class AsyncTelling(AsyncChainEnv):
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self._chain = Telling(length)
+
+
+@pytest.mark.parametrize(
+    ("factory", "extras", "rate"),
+    [
+        (lambda: ChainEnv(3), {}, None),
+        (lambda: Telling(3), {"is_success": 1.0}, 1.0),
+        (lambda: Telling(6), {"is_success": 0.0}, 0.0),  # cut short by the cap
+        (lambda: AsyncTelling(3), {"is_success": 1.0}, 1.0),
+        (lambda: gymnasium.wrappers.TimeLimit(Telling(6), 2), {"is_success": 0.0}, 0.0),
+        (lambda: Telling(3, np.bool_(True)), {"is_success": 1.0}, 1.0),  # noqa: FBT003
+        (lambda: Telling(3, extras={"is_success": 0.0, "x": 2.0}), {"is_success": 0.0, "x": 2.0}, 0.0),
+        (lambda: Telling(3, extras={"x": 2.0}), {"is_success": 1.0, "x": 2.0}, 1.0),
+    ],
+    ids=["silent", "done", "capped", "async", "wrapped", "numpy", "extras-win", "both"],
+)
+async def test_success_is_heard_of(factory: Any, extras: dict[str, float], rate: float | None) -> None:
+    found = await evaluate(pinned(Counting()), factory, 2, max_episode_steps=4)
+    assert [record.extras for record in found.records] == [extras] * 2
+    assert found.success_rate == rate
+
+
+async def test_nothing_is_drawn_from_the_global_generators() -> None:
+    def drawn() -> list[Any]:
+        return [torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()]
+
+    before = drawn()
+    found = await evaluate(pinned(dqn().policy()), lambda: ChainEnv(6, slip=0.4), 4)
+    found.settle()
+    assert drawn() == before

@@ -17,10 +17,9 @@ from stoker.cli.streams import notices_to
 from stoker.errors import ConfigError, SessionFailed, StokerError
 from stoker.exits import single_error
 from stoker.session.watching import stuck_line
-from stoker.trainer.views.numbers import duration, number
 from stoker.trainer.views.readings import Reading
-from stoker.trainer.views.screen import Screen
-from stoker.trainer.views.view import View, title_of, view_for
+from stoker.trainer.views.text import duration, number
+from stoker.trainer.views.view import Screen, View, title_of, view_for
 
 if TYPE_CHECKING:
     from stoker.agents.protocol import LearningAgent

@@ -22,8 +22,7 @@ from stoker.runs import Columns, TrainingRun, list_runs
 from stoker.runs.layout import natural_key
 from stoker.runs.plotting import checked_target, draw_curves, save_figure
 from stoker.runs.rows import EvaluationSummary, evaluations_of
-from stoker.trainer.views.curves import chart
-from stoker.trainer.views.numbers import number
+from stoker.trainer.views.text import chart, number
 from stoker.writer import files
 
 __all__ = ["LsArguments", "PlotArguments", "ShowArguments", "ls", "plot", "show", "status_of"]

@@ -14,7 +14,7 @@ import tyro
 
 from stoker.cli.parsing import JsonFlag, RunPath, flag, parse
 from stoker.errors import ConfigError
-from stoker.trainer.views.numbers import number
+from stoker.trainer.views.text import number
 
 if TYPE_CHECKING:
     from stoker.session.replaying import Replayed

@@ -19,7 +19,7 @@ from stoker.cli.stored import open_run
 from stoker.errors import ConfigError, RunBroken
 from stoker.runs import Retention, TrainingRun, fork as fork_run
 from stoker.runs.verifying import Finding, verify_run
-from stoker.trainer.views.numbers import number
+from stoker.trainer.views.text import number
 
 __all__ = ["ForkArguments", "PruneArguments", "VerifyArguments", "fork", "prune", "verify"]
 

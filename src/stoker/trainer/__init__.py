@@ -1,4 +1,4 @@
-"""The loop, for those who want one given: a trainer, its config, and evaluation beside it.
+"""A ready-made training loop: the trainer, its settings, and evaluation beside it.
 
 Names are imported at their first use, so that a config can be read and checked without torch.
 """
@@ -8,20 +8,23 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.trainer.config import TrainConfig as TrainConfig, config_from as config_from
-    from stoker.trainer.evaluating import evaluate as evaluate
-    from stoker.trainer.evaluation import BestBy as BestBy, Evaluation as Evaluation
-    from stoker.trainer.evaluation_settings import (
+    from stoker.trainer.config import (
+        TrainConfig as TrainConfig,
+        TrainerConfig as TrainerConfig,
+        config_from as config_from,
+    )
+    from stoker.trainer.evaluation import (
+        BestBy as BestBy,
+        Evaluation as Evaluation,
         EvaluationSettings as EvaluationSettings,
         NoImprovement as NoImprovement,
         StopAtReward as StopAtReward,
         StopRule as StopRule,
     )
-    from stoker.trainer.evaluator import Evaluator as Evaluator
+    from stoker.trainer.evaluator import Evaluator as Evaluator, evaluate as evaluate
     from stoker.trainer.making import agent_for as agent_for
     from stoker.trainer.result import Progress as Progress, TrainResult as TrainResult
     from stoker.trainer.trainer import Trainer as Trainer
-    from stoker.trainer.trainer_config import TrainerConfig as TrainerConfig
     from stoker.trainer.training import train as train
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

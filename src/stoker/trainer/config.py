@@ -1,9 +1,11 @@
-"""All that is needed to run a training again. Free of torch, so that help and errors come at once."""
+"""Settings of a whole training, and of a ``Trainer``. Free of torch, so that help and errors come at once."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias, cast
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias, cast
 
 import msgspec
 
@@ -11,11 +13,11 @@ from stoker.agents.presets import preset, training_preset
 from stoker.agents.registry import config_type, is_own
 from stoker.envs.protocol import Stepping
 from stoker.errors import ConfigError
-from stoker.settings import Count, Natural, Positive, Settings, refuse_unknown, settings_from
-from stoker.trainer.evaluation import BestBy
-from stoker.types import PlaceName
+from stoker.settings import Count, Natural, Positive, Settings, read_toml, refuse_unknown, settings_from
+from stoker.trainer.evaluation import BestBy, EvaluationSettings
+from stoker.types import AnyPath, PlaceName
 
-__all__ = ["Tracker", "TrainConfig", "config_from", "with_schedule"]
+__all__ = ["Tracker", "TrainConfig", "TrainerConfig", "config_from", "with_schedule"]
 
 Tracker: TypeAlias = Literal["console", "tensorboard", "mlflow", "wandb", "trackio"]
 
@@ -215,3 +217,100 @@ def with_schedule(config: TrainConfig, spanned: int | None) -> TrainConfig:
         return config
     settings = msgspec.structs.replace(settings, schedule_steps=config.total_timesteps)
     return msgspec.structs.replace(config, agent_settings=settings)
+
+
+class TrainerConfig(Settings, frozen=True, kw_only=True):
+    """How a ``Trainer`` trains. Of a period or limit 0 and None both mean never.
+
+    Raises:
+        ConfigError: A value is out of range; the message names it.
+    """
+
+    max_opts: Natural | None = None
+    """Optimization steps after which ``train`` ends, exactly."""
+
+    max_steps: Natural | None = None
+    """Environment steps after which ``train`` ends, exactly, over all actors."""
+
+    opt_interval: Natural | None = 1
+    """Environment steps per optimization step."""
+
+    warmup_period: Natural | None = 0
+    """Environment steps before the first optimization step."""
+
+    eval_interval: Natural | None = 0
+    """Optimization steps between evaluations."""
+
+    record_interval: Natural | None = 1_000
+    """Optimization steps between records of the metrics."""
+
+    save_interval: Natural | None = 0
+    """Optimization steps between checkpoints; what the training ends with is saved in any case."""
+
+    num_envs: Count = 8
+    """How many environments are played at the same time, each by an actor."""
+
+    seed: Natural | None = 42
+    """Episodes are seeded from it; none: not at all."""
+
+    stepping: Stepping = "auto"
+    """Where environments are stepped that are played by tasks: inline, each in a thread, or auto."""
+
+    actors: PlaceName = "tasks"
+    """Where actors live: tasks, threads or processes."""
+
+    sync_interval: Count | None = None
+    """Optimization steps after which an actor with its own policy refreshes it."""
+
+    max_staleness: Natural | None = None
+    """The most optimization steps that a policy may be behind when its transition is learned."""
+
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """How policies are evaluated."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("opt_interval", "warmup_period", "eval_interval", "record_interval", "save_interval"):
+            msgspec.structs.force_setattr(self, name, getattr(self, name) or 0)
+        for name in ("max_opts", "max_steps"):
+            msgspec.structs.force_setattr(self, name, getattr(self, name) or None)
+        if self.max_opts is not None and not self.opt_interval:
+            raise ConfigError(
+                f"max_opts={self.max_opts} is never reached with opt_interval=0: limit max_steps instead"
+            )
+
+    @classmethod
+    def load(cls, path: AnyPath) -> Self:
+        """Read a config from a TOML file. Blocks.
+
+        Raises:
+            ConfigError: The file cannot be read, has an unknown key or a value of a wrong type or range.
+        """
+        return settings_from(read_toml(Path(path)), cls, str(path))
+
+    def save(self, path: AnyPath) -> None:
+        """Write it to a TOML file, whole or not at all. Blocks.
+
+        Raises:
+            WriteFailed: The disk refused.
+        """
+        from stoker.writer import files  # brings torch
+
+        data = self.to_toml().encode()
+        files.write_atomically(Path(path), lambda file: file.write(data))
+
+    def to_toml(self) -> str:
+        """The text that ``load`` reads. None, which TOML lacks, is left out, or "none" if not the default."""
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        evaluation = values.pop("evaluation")
+        lines = [*_toml(values), "", "[evaluation]", *_toml(evaluation)]
+        return "\n".join(lines) + "\n"
+
+
+def _toml(values: Mapping[str, Any]) -> list[str]:
+    """Lines of TOML, which writes these types as JSON does."""
+    return [
+        f"{key} = {json.dumps('none' if value is None else value)}"
+        for key, value in values.items()
+        if value is not None or key == "seed"
+    ]

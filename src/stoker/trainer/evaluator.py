@@ -1,30 +1,44 @@
-"""Evaluation beside the actors: the same seeds each time, greedy, on a pinned policy.
+"""Greedy evaluation of pinned policies, in environments of its own, beside the training.
 
-The evaluator has its own environments; neither the actors' episodes nor the agent's state are touched, and
-training never waits for it: while it is busy, the session keeps only the newest policy that is due.
-What it finds best is what is saved: the weights that were evaluated, not what the learner has since become.
+    seeds --> one environment per episode --> observations --> one forward pass for all that wait
+                                          <-- actions ------------'
+
+Neither the actors' episodes nor the agent's state are touched: the policy is a copy that never changes, and
+only the generators that the environments seed are used. Training never waits for an evaluation: while one
+runs, the session keeps only the newest policy that is due. What is saved as the best are the weights that
+were evaluated.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Any, cast
 
 import anyio
 import msgspec
 from anyio import to_thread
 
-from stoker.actors import EnvFactory
-from stoker.envs import Stepping, episode_seed
+from stoker.actors.episodes import (
+    EnvFactory,
+    EnvironmentFailed,
+    FailureCount,
+    FailureLimit,
+    opened_env,
+    play_episode,
+)
+from stoker.envs import PlayedEnv, Stepping, episode_seed
+from stoker.envs.protocol import StepResult
 from stoker.errors import SessionClosed
-from stoker.exits import Contained
+from stoker.exits import Contained, single_error
 from stoker.session import PolicySnapshot, TrainingSession
-from stoker.trainer.evaluating import evaluate, play_greedily
-from stoker.trainer.evaluation import CONFIRMATION, BestBy, Evaluation
-from stoker.trainer.evaluation_settings import EvaluationSettings, StopRule
+from stoker.session.inference import Inference
+from stoker.session.policies import PinnedPolicy
+from stoker.stats import EpisodeRecord
+from stoker.trainer.evaluation import CONFIRMATION, Evaluation, EvaluationSettings, StopRule
+from stoker.types import ActMode, EpisodeStatus
 
-__all__ = ["Evaluation", "Evaluator", "evaluate"]
+__all__ = ["Evaluator", "evaluate"]
 
 logger = logging.getLogger("stoker.trainer")
 
@@ -32,59 +46,39 @@ logger = logging.getLogger("stoker.trainer")
 class Evaluator:
     """Evaluates a session's policy whenever that is due, logs the episodes and keeps the best.
 
-    The best of many noisy means is most likely one that was lucky: the more evaluations, the more its value
-    promises above what the policy holds. With ``confirm`` an evaluation that would become the best is
-    therefore made again, on seeds of its own, and becomes the best only if the mean (or the lower bound) of
-    both together still is above the best so far. That is also the value saved. The second half was not
-    selected for being high, so half of the luck is taken off, at twice the cost for the candidates alone.
+    The best of many noisy means is most likely a lucky one: the more evaluations, the more its value exceeds
+    what the policy is worth. With ``confirm`` an evaluation that would become the best is therefore repeated,
+    on seeds of its own, and becomes the best only if the mean (or the lower bound) of both together is still
+    above the best so far, which is then the value saved. The repetition was not selected for being high, so
+    half of the luck is removed, at twice the cost for the candidates alone.
 
     Args:
-        session: whose policy; its ``eval_freq`` and ``eval_interval`` say when.
-        factory: makes the evaluation's own environments.
-        n_episodes, seed, stepping, max_episode_steps, concurrency: as for ``evaluate``.
-        stop_at_reward: stop the session when an evaluation reaches this mean.
-        best_by: what the best is best by, see ``BestBy``. The run's best value is on this scale, so a run
-            should keep to one.
-        confirm: whether to evaluate a candidate again before it becomes the best. Its further episodes are
-            logged with the extra ``confirmation``, and the evaluation is of all of them.
-        stop_rules: further reasons to stop the session, such as ``NoImprovement``.
-        on_evaluation: is given each evaluation when it is complete, on the event loop; what it raises ends
-            the evaluator.
-
-    Raises:
-        ConfigError: A value is out of range.
+        session: the training; its ``eval_freq`` and ``eval_interval`` say when to evaluate.
+        factory: makes the evaluation's environments.
+        settings: how to evaluate, and when to stop the session. A run should keep one ``best_by``: its best
+            value is on that scale.
+        stepping: where plain environments are stepped.
+        stop_rules: further reasons to stop the session.
+        on_evaluation: called on the event loop with each complete evaluation; its exceptions end the
+            evaluator.
     """
 
     def __init__(
         self,
         session: TrainingSession,
         factory: EnvFactory,
-        n_episodes: int = 20,
+        settings: EvaluationSettings | None = None,
         *,
-        seed: int = 0,
         stepping: Stepping = "auto",
-        stop_at_reward: float | None = None,
-        max_episode_steps: int | None = None,
-        concurrency: int | None = None,
-        best_by: BestBy = "mean",
-        confirm: bool = False,
         stop_rules: Sequence[StopRule] = (),
         on_evaluation: Callable[[Evaluation], None] | None = None,
     ) -> None:
-        self._settings = EvaluationSettings(
-            n_episodes=n_episodes,
-            seed=seed,
-            max_episode_steps=max_episode_steps,
-            concurrency=concurrency,
-            best_by=best_by,
-            confirm=confirm,
-            stop_at_reward=stop_at_reward,
-        )
         self._session = session
         self._factory = factory
+        self._settings = EvaluationSettings() if settings is None else settings
         self._stepping: Stepping = stepping
         self._goal = self._settings.goal()
-        self._stop_rules = tuple(stop_rules)
+        self._stop_rules = (*self._settings.stop_rules(), *stop_rules)
         self._on_evaluation = on_evaluation
         self._lock = anyio.Lock()
         self._last_at: tuple[int, int] | None = None  # of the policy that was evaluated last
@@ -95,38 +89,12 @@ class Evaluator:
         self.stopped_because: str | None = None
         """Why this stopped the session, in a few words; None: it did not."""
 
-    @classmethod
-    def from_settings(
-        cls,
-        session: TrainingSession,
-        factory: EnvFactory,
-        settings: EvaluationSettings,
-        *,
-        stepping: Stepping = "auto",
-        on_evaluation: Callable[[Evaluation], None] | None = None,
-    ) -> Self:
-        """An evaluator with these settings; the other arguments are as for the class."""
-        return cls(
-            session,
-            factory,
-            settings.n_episodes,
-            seed=settings.seed,
-            stepping=stepping,
-            stop_at_reward=settings.stop_at_reward,
-            max_episode_steps=settings.max_episode_steps,
-            concurrency=settings.concurrency,
-            best_by=settings.best_by,
-            confirm=settings.confirm,
-            stop_rules=settings.stop_rules(),
-            on_evaluation=on_evaluation,
-        )
-
     async def run(self) -> None:
-        """Evaluate each snapshot that is due, and at last what the training ended with; then return.
+        """Evaluate each snapshot that is due, at the end the final policy, and return.
 
         The training has ended when the session is done: ``max_steps`` or ``max_opts`` is reached, or it was
-        stopped. After ``stop`` no evaluation begins. A session without a limit ends by ``stop`` alone.
-        Where the session is closed first, this returns without the evaluation that it is in.
+        stopped. After ``stop`` no evaluation begins. A session without a limit ends by ``stop`` alone. If the
+        session is closed first, this abandons its evaluation and returns.
 
         Raises:
             ActorFailed, ConfigError: As for ``evaluate``.
@@ -148,9 +116,9 @@ class Evaluator:
             )
 
     async def finish(self) -> None:
-        """Wait for the evaluation under way, and evaluate what the training ended with, if that is new.
+        """Wait for the evaluation in progress, and evaluate the final policy unless that is done.
 
-        A session that was stopped is not evaluated: its caller wants it to end soon.
+        The policy of a stopped session is not evaluated: its caller wants it to end soon.
         """
         async with self._lock:
             if self._session.is_stopped:
@@ -160,61 +128,170 @@ class Evaluator:
                 await self._evaluate(snapshot)
 
     async def _evaluate(self, snapshot: PolicySnapshot) -> None:
-        settings = self._settings
+        settings, session = self._settings, self._session
         self._last_at = (snapshot.total_steps, snapshot.opt_steps)
-        found = await evaluate(
-            snapshot,
-            self._factory,
-            settings.n_episodes,
-            seed=settings.seed,
-            stepping=self._stepping,
-            max_episode_steps=settings.max_episode_steps,
-            concurrency=settings.concurrency,
-        )
-        for record in found.records:
-            await self._session.on_eval_episode(record, snapshot)
-        found = msgspec.structs.replace(found, best_by=settings.best_by)
-        await to_thread.run_sync(found.settle)  # thousands of resamples are no work for the event loop
-        best = self._session.best_value
+        found = Evaluation(snapshot.total_steps, await self._played(snapshot), best_by=settings.best_by)
+        await to_thread.run_sync(found.settle)  # thousands of resamples would block the event loop
+        best = session.best_value
         if settings.confirm and (best is None or found.value > best):
-            found = await self._confirmed(found, snapshot)
+            played = await self._played(snapshot, stream="confirmation", episode=snapshot.total_steps)
+            records = found.records + played
+            found = msgspec.structs.replace(found, records=records, n_confirming=len(played))
             await to_thread.run_sync(found.settle)
-        self.last = found.judged(is_best=await self._session.maybe_save_best(found.value, snapshot))
-        if self._session.config.records:
-            await self._session.record(self.last.metrics(), snapshot.total_steps)
+        self.last = found.judged(is_best=await session.maybe_save_best(found.value, snapshot))
+        if session.config.records:
+            await session.record(self.last.metrics(), snapshot.total_steps)
         if self._on_evaluation is not None:
             with Contained("on_evaluation"):
                 self._on_evaluation(self.last)
         self._stop_if_due(self.last, best)
 
-    async def _confirmed(self, found: Evaluation, snapshot: PolicySnapshot) -> Evaluation:
-        """The evaluation with as many further episodes, whose seeds are those of this step alone."""
-        settings, step = self._settings, snapshot.total_steps
-        played = await play_greedily(
-            snapshot,
-            self._factory,
-            [
-                episode_seed(settings.seed, index, step, stream="confirmation")
-                for index in range(settings.n_episodes)
-            ],
-            stepping=self._stepping,
-            max_episode_steps=settings.max_episode_steps,
-            concurrency=settings.concurrency,
+    async def _played(
+        self, snapshot: PolicySnapshot, stream: str = "evaluation", episode: int = 0
+    ) -> tuple[EpisodeRecord, ...]:
+        """Play an evaluation's episodes with the seeds of that stream, and log them."""
+        records = await _play(
+            snapshot, self._factory, self._settings, stepping=self._stepping, stream=stream, episode=episode
         )
-        more = tuple(record.with_extra(CONFIRMATION, 1.0) for record in played)
-        for record in more:
+        if stream == "confirmation":
+            records = tuple(record.with_extra(CONFIRMATION, 1.0) for record in records)
+        for record in records:
             await self._session.on_eval_episode(record, snapshot)
-        return msgspec.structs.replace(found, records=found.records + more, n_confirming=len(more))
+        return records
 
     def _stop_if_due(self, found: Evaluation, best: float | None) -> None:
-        """Stop the session if a rule says so; the first reason is the one that is kept."""
+        """Stop the session if a rule says so, and keep the first reason."""
         reached = None if self._goal is None else self._goal.judge(found, best)
-        reasons = [rule.judge(found, best) for rule in self._stop_rules]  # each is to see each evaluation
+        reasons = [rule.judge(found, best) for rule in self._stop_rules]  # each must see each evaluation
         self.reached_goal |= reached is not None
-        if reached is None and self._session.is_done:  # it has ended by itself
+        if reached is None and self._session.is_done:
             return
         for reason in (reached, *reasons):
             if reason is not None:
                 self.stopped_because = self.stopped_because or reason
                 self._session.stop()
                 return
+
+
+async def evaluate(
+    snapshot: PolicySnapshot,
+    factory: EnvFactory,
+    n_episodes: int = 20,
+    *,
+    seed: int = 0,
+    stepping: Stepping = "auto",
+    limit: FailureLimit | None = None,
+    max_episode_steps: int | None = None,
+    concurrency: int | None = None,
+) -> Evaluation:
+    """Play whole episodes greedily, all at the same time; the i-th with the i-th seed.
+
+    The result depends on the policy and the seed, not on ``concurrency`` or timing, as long as the policy's
+    action for an observation does not depend on the other observations of a forward pass. A matrix product
+    with another number of rows may differ in the last bit: with ``concurrency=1`` each pass has one
+    observation, and the result is exact.
+
+    Args:
+        snapshot: the policy.
+        factory: makes one environment per episode.
+        n_episodes: as in ``EvaluationSettings``.
+        seed: as there.
+        max_episode_steps: as there.
+        concurrency: as there.
+        stepping: where plain environments are stepped.
+        limit: how many failures of one environment are tolerated.
+
+    Raises:
+        ActorFailed: An environment failed too often.
+        ConfigError: An argument is out of range, or the factory's environments cannot be played.
+    """
+    settings = EvaluationSettings(
+        n_episodes=n_episodes, seed=seed, max_episode_steps=max_episode_steps, concurrency=concurrency
+    )
+    records = await _play(snapshot, factory, settings, stepping=stepping, limit=limit)
+    return Evaluation(snapshot.total_steps, records)
+
+
+async def _play(
+    snapshot: PolicySnapshot,
+    factory: EnvFactory,
+    settings: EvaluationSettings,
+    *,
+    stepping: Stepping,
+    limit: FailureLimit | None = None,
+    stream: str = "evaluation",
+    episode: int = 0,
+) -> tuple[EpisodeRecord, ...]:
+    """Play ``n_episodes`` and return their records in the order of their seeds.
+
+    The seeds follow from ``settings.seed``, the stream and the episode; the rest is as for ``evaluate``.
+    """
+    n_episodes, cap = settings.n_episodes, settings.max_episode_steps
+    inference = Inference(PinnedPolicy(snapshot.policy), "auto")
+    records: list[EpisodeRecord | None] = [None] * n_episodes
+    waiting = iter(range(n_episodes))
+
+    async def play(index: int) -> None:
+        name = f"evaluation env {index}"
+        seed = episode_seed(settings.seed, index, episode, stream=stream)
+        failures = FailureCount(f"evaluation {index}", limit or FailureLimit())
+        while records[index] is None:
+            try:
+                async with opened_env(factory, stepping, name) as env:
+                    played = env if cap is None else cast("PlayedEnv", _Capped(env, cap))
+                    records[index] = await play_episode(played, _Greedy(inference), seed)
+            except EnvironmentFailed as failure:
+                cause = failure.__cause__ or failure
+                logger.warning("evaluation %d: its environment failed (%s); playing it again", index, cause)
+                await anyio.sleep(failures.add(cause))
+
+    async def play_in_turn() -> None:
+        for index in waiting:  # an iterator that all share
+            await play(index)
+
+    try:
+        with single_error():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(inference.run)
+                async with anyio.create_task_group() as players:
+                    for _ in range(min(n_episodes, settings.concurrency or n_episodes)):
+                        players.start_soon(play_in_turn)
+                tasks.cancel_scope.cancel()
+    finally:
+        inference.close(RuntimeError)
+    return tuple(record for record in records if record is not None)
+
+
+class _Greedy:
+    """A listener that acts greedily and learns nothing."""
+
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+
+    async def may_step(self) -> bool:
+        return True
+
+    async def act(self, observation: Any, /) -> Any:
+        action, _ = await self._inference.act(observation, ActMode.EXPLOIT)
+        return action
+
+    async def observe(
+        self, observation: Any, action: Any, reward: float, next_observation: Any, status: EpisodeStatus, /
+    ) -> None:
+        pass
+
+
+class _Capped:
+    """An environment whose one episode is truncated after so many steps; all else is the environment's."""
+
+    def __init__(self, env: PlayedEnv, max_steps: int) -> None:
+        self._env = env
+        self._n_left = max_steps
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    async def step(self, action: Any) -> StepResult:
+        observation, reward, terminated, truncated, info = await self._env.step(action)
+        self._n_left -= 1
+        return observation, reward, terminated, truncated or self._n_left == 0, info

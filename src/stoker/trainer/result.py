@@ -1,30 +1,34 @@
-"""What a training came to, and what there is to watch while it goes on."""
+"""The result of a training, its progress while it runs, and the counters that it resumes from."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+
+from stoker.agents.protocol import CountsOptSteps, LearningAgent
+from stoker.errors import StokerError
+from stoker.runs import TrainingRun
 
 if TYPE_CHECKING:
     from stoker.actors import ActorGroup
     from stoker.session import TrainingSession
     from stoker.trainer.evaluator import Evaluator
 
-__all__ = ["Progress", "TrainResult"]
+__all__ = ["Progress", "Reached", "TrainResult", "reached_by"]
 
 
 class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a training came to.
+    """The result of a training.
 
     Attributes:
-        run: its directory; empty: it had none.
+        run: the run's directory; empty: there was none.
         total_steps, total_episodes: over all attempts.
         steps_per_sec: environment steps per second of this process.
-        best_eval_reward: the best value that was evaluated, over all attempts: a mean reward, or its lower
-            bound if evaluations are compared by that; None: never.
-        last_eval_reward: the last one of this process.
-        restarts: how many environments failed and were made again.
+        best_eval_reward: the best evaluation, over all attempts: a mean reward, or its lower bound if
+            evaluations are compared by that; None: there was none.
+        last_eval_reward: the mean reward of this process's last evaluation.
+        restarts: the number of environments that failed and were made again.
         opt_steps: optimization steps, over all attempts.
         stopped_because: why an evaluation ended the training; None: none did.
     """
@@ -41,9 +45,34 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """What there is to watch while a training goes on; ``session.stop()`` ends it in good order."""
+    """The parts of a training in progress; ``session.stop()`` ends it in good order."""
 
     config: Any
     session: TrainingSession
     group: ActorGroup
     evaluator: Evaluator
+
+
+class Reached(NamedTuple):
+    """Progress of a run that is about to resume, or of an agent in memory: counters over all attempts."""
+
+    total_steps: int = 0
+    opt_steps: int = 0
+    kept_steps: int = 0
+    """Environment steps of a data set, which are kept but not learned as they come."""
+
+
+def reached_by(agent: LearningAgent, run: TrainingRun | None) -> Reached:
+    """The counters that a session of these would begin with. Blocks."""
+    if run is not None and not run.is_new:
+        try:
+            for _, state in run.candidates():
+                session = state["session"]
+                return Reached(
+                    int(session["total_steps"]),
+                    int(session["opt_steps"]),
+                    int(session.get("kept_steps", 0)),
+                )
+        except StokerError:  # the session will raise it, when it is entered
+            return Reached()
+    return Reached(agent.total_steps, agent.opt_steps if isinstance(agent, CountsOptSteps) else 0)

@@ -26,12 +26,11 @@ from stoker.session import TrainingSession
 from stoker.session.watching import Health
 from stoker.stats import StatsTracker
 from stoker.threads import CallSoon, call_soon_here
+from stoker.trainer.config import TrainerConfig
 from stoker.trainer.evaluator import Evaluator
 from stoker.trainer.gate import StepGate
 from stoker.trainer.offline import feed
-from stoker.trainer.reached import Reached, reached_by
-from stoker.trainer.result import Progress, TrainResult
-from stoker.trainer.trainer_config import TrainerConfig
+from stoker.trainer.result import Progress, Reached, TrainResult, reached_by
 from stoker.types import Experience
 
 __all__ = ["Trainer"]
@@ -384,9 +383,7 @@ class Trainer:
             gate=gate,
             on_step=None if gate is None else gate.tell,
         )
-        evaluator = Evaluator.from_settings(
-            session, self._eval_factory, config.evaluation, stepping=config.stepping
-        )
+        evaluator = Evaluator(session, self._eval_factory, config.evaluation, stepping=config.stepping)
         return Progress(config if watched_config is None else watched_config, session, group, evaluator)
 
     def _end(self, progress: Progress) -> TrainResult:

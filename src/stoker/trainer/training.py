@@ -18,14 +18,12 @@ from stoker.errors import ConfigError, RunBroken
 from stoker.runs import TrainingRun
 from stoker.runs.layout import safe_name
 from stoker.session import SessionConfig
-from stoker.trainer.config import TrainConfig, config_from
-from stoker.trainer.evaluation_settings import EvaluationSettings
+from stoker.trainer.config import TrainConfig, TrainerConfig, config_from
+from stoker.trainer.evaluation import EvaluationSettings
 from stoker.trainer.making import agent_for, env_for, recorders_for, set_torch_threads
 from stoker.trainer.result import Progress, TrainResult
 from stoker.trainer.trainer import Trainer, Watch
-from stoker.trainer.trainer_config import TrainerConfig
-from stoker.trainer.views.screen import Screen
-from stoker.trainer.views.view import title_of, view_here
+from stoker.trainer.views.view import Screen, title_of, view_here
 
 __all__ = ["Progress", "TrainResult", "session_settings", "train"]
 

@@ -15,9 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from stoker.trainer.views.curves import chart, sparkline
-from stoker.trainer.views.numbers import duration, number, short
 from stoker.trainer.views.readings import Reading
+from stoker.trainer.views.text import chart, duration, number, short, sparkline
 
 __all__ = ["draw"]
 

@@ -1,28 +1,54 @@
-"""How a training looks while it goes on: a table that stays in place, or plain lines where none can.
+"""Views of a training in progress: a table that stays in place, or plain lines where none can.
 
-Outside of notebooks both are shown on standard error, so that standard output holds results alone.
+Outside of notebooks both go to standard error, so that standard output holds results alone.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import io
+import sys
 import time
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
 
+import anyio
 from rich.console import Console
 from rich.live import Live
 
-from stoker.trainer.views.notebook import NotebookView, in_notebook
-from stoker.trainer.views.numbers import duration, number, short
+from stoker.threads import DedicatedThread
 from stoker.trainer.views.panel import draw
-from stoker.trainer.views.readings import Reading
+from stoker.trainer.views.readings import Gauges, Reading
+from stoker.trainer.views.text import duration, number, short
 
 if TYPE_CHECKING:
     from stoker.trainer.config import TrainConfig
+    from stoker.trainer.result import Progress
 
-__all__ = ["LiveView", "NoView", "PlainView", "View", "title_of", "view_for", "view_here"]
+__all__ = [
+    "LiveView",
+    "NoView",
+    "NotebookView",
+    "PlainView",
+    "Screen",
+    "View",
+    "title_of",
+    "view_for",
+    "view_here",
+]
 
 _LINE_S = 5.0
 """Seconds between two plain lines."""
+
+_REFRESH_S = 0.25
+_CLOSING_S = 2.0
+"""The longest delay of a training's end by a terminal that accepts nothing."""
+
+_WIDTH, _HEIGHT = 88, 45
+_HTML = '<pre style="line-height: 1.25; white-space: pre; overflow-x: auto">{code}</pre>'
 
 
 class View(Protocol):
@@ -123,6 +149,77 @@ def progress_line(reading: Reading) -> str:
     return "  " + "  ".join(parts)
 
 
+class NotebookView:
+    """The table, replaced in place; in a saved notebook the last one remains.
+
+    Args:
+        title: what is trained on what.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._handle: Any = None
+
+    def show(self, reading: Reading, *, last: bool = False) -> None:
+        """Replace what is displayed."""
+        console = Console(file=io.StringIO(), record=True, width=_WIDTH, force_jupyter=False)
+        console.print(draw(reading, self._title, width=_WIDTH, height=_HEIGHT))
+        html = console.export_html(inline_styles=True, code_format=_HTML, clear=False)
+        shown = {"text/plain": console.export_text(), "text/html": html}
+        if self._handle is None:
+            display: Any = import_module("IPython.display").display
+            self._handle = display(shown, raw=True, display_id=True)
+        else:
+            self._handle.update(shown, raw=True)
+
+    def close(self) -> None:
+        """Nothing to put back."""
+
+
+class Screen:
+    """Draws a view in a thread. Used for one training; close it in any case.
+
+    Drawing takes milliseconds, which actors on the event loop would feel, and on a terminal that accepts
+    nothing it does not return.
+
+    Args:
+        view: what to draw on.
+    """
+
+    def __init__(self, view: View) -> None:
+        self.reading: Reading | None = None
+        """What was shown last."""
+        self._view = view
+        self._thread = DedicatedThread("stoker-view")
+
+    async def follow(self, progress: Progress) -> None:
+        """Show the training until cancelled, and then its last state."""
+        gauges = Gauges(progress)
+        show = partial(contextvars.copy_context().run, self._show)  # a notebook knows its cell by the context
+        try:
+            while True:
+                self.reading = gauges.read()
+                await self._thread.run(show, self.reading)
+                await anyio.sleep(_REFRESH_S)
+        finally:
+            self.reading = gauges.read()
+            await self.draw(partial(show, self.reading, last=True))
+
+    async def draw(self, work: Callable[[], None]) -> None:
+        """Let the thread do something after what it was given before, and wait for it, but not for long."""
+        with anyio.move_on_after(_CLOSING_S, shield=True):
+            await self._thread.run(work)
+
+    async def close(self) -> None:
+        """Leave the terminal as it was, with what was shown last still on it."""
+        await self.draw(self._view.close)
+        self._thread.close()
+
+    def _show(self, reading: Reading, *, last: bool = False) -> None:
+        with contextlib.suppress(OSError):  # nobody can see it any more; the training goes on
+            self._view.show(reading, last=last)
+
+
 def view_for(console: Console, title: str, *, progress: bool) -> View:
     """The view that fits where the console goes."""
     if not progress:
@@ -136,7 +233,7 @@ def view_for(console: Console, title: str, *, progress: bool) -> View:
 
 def view_here(title: str) -> View | None:
     """The view that fits where this program runs: a notebook or a terminal; None: neither."""
-    if in_notebook():
+    if _in_notebook():
         return NotebookView(title)
     view = view_for(Console(stderr=True), title, progress=True)
     return view if isinstance(view, LiveView) else None
@@ -145,3 +242,10 @@ def view_here(title: str) -> View | None:
 def title_of(config: TrainConfig) -> str:
     """What is trained on what."""
     return f"{config.agent} · {config.env} · {config.num_envs} environments"
+
+
+def _in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, which displays HTML."""
+    ipython = sys.modules.get("IPython")
+    shell: Any = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None

@@ -20,20 +20,19 @@ def test_a_copy_is_due_when_it_is_behind_by_the_interval() -> None:
     policies = PolicyBuffer(agent, 10)
     feed = PolicyFeed(policies, 3)
     copy = feed.fork(1, "a", 0)
-    assert (copy.version, copy.syncs, feed.newer(copy.version)) == (10, 0, None)
+    assert (copy.version, copy.syncs, feed.is_due(copy.version)) == (10, 0, False)
     for opts, is_due in ((12, False), (13, True), (20, True)):
         agent.opts = opts
         policies.publish(opts)
         assert feed.is_due(10) == is_due
-    fresh = feed.newer(10)
-    assert fresh is not None
+    fresh = feed.newest()
     assert feed.newest() is fresh, "those who are due together share one copy of the weights"
     copy.load(fresh)
     assert (copy.version, copy.syncs, copy.policy.weights()["opts"]) == (20, 1, 20)
     agent.opts = 21
     policies.publish(21)
     assert feed.newest().version == 21
-    assert feed.newer(20) is None
+    assert not feed.is_due(20)
 
 
 def test_copies_of_one_seed_actor_and_episode_are_alike_and_others_are_not() -> None:

@@ -15,13 +15,11 @@ from hypothesis import given, strategies as st
 from stoker.actors.copies import Weights
 from stoker.actors.messages import (
     Credit,
-    DiscardEnv,
     Mailbox,
     Played,
     PolicyFailed,
     Ready,
     RemoteFailure,
-    RestartEnv,
     Stop,
     WorkerExited,
     decode_command,
@@ -98,7 +96,7 @@ def test_an_observation_is_sent_once_and_shared_where_it_arrives() -> None:
 
 def test_the_other_messages() -> None:
     assert through(Ready()) == Ready()
-    for command in (Credit(3), DiscardEnv(), RestartEnv(), Stop()):
+    for command in (Credit(3), Stop()):
         assert decode_command(encode_message(command)) == command
     weights = decode_command(encode_message(Weights(7, {"w": torch.arange(6.0).view(2, 3), "epsilon": 0.5})))
     assert isinstance(weights, Weights)

@@ -15,13 +15,11 @@ from portable_parts import Right, Seeded
 from stoker.actors.copies import OwnPolicy, Weights
 from stoker.actors.messages import (
     Credit,
-    DiscardEnv,
     Failed,
     Mailbox,
     Played,
     PolicyFailed,
     Ready,
-    RestartEnv,
     Stop,
     WorkerCommand,
     WorkerMessage,
@@ -146,36 +144,21 @@ async def test_old_weights_do_not_replace_newer_ones() -> None:
             assert desk.policy.version == expected
 
 
-async def test_after_a_failure_it_waits_until_it_is_told_to_play_again() -> None:
+async def test_what_was_played_before_a_failure_is_sent_before_it_and_the_worker_ends() -> None:
     made: list[Any] = []
 
     def factory() -> Any:
-        made.append(CrashingEnv(Seeded(), {2} if len(made) == 0 else ()))
+        made.append(CrashingEnv(Seeded(), {2}))
         return made[-1]
 
     async with at_work(factory, window_steps=4, batch_steps=100) as desk:
         await desk.next()
         played, failed = await desk.next(), await desk.next()
-        assert len(steps(played)) == 1, "what came before the failure is told before it"
+        assert len(steps(played)) == 1
         assert isinstance(failed, Failed)
         assert str(failed.error) == "simulator crashed"
-        desk.commands.post(DiscardEnv())  # too late: it was given up before
         assert await desk.quiet()
         assert len(made) == 1
-        desk.commands.post(RestartEnv())
-        played = await desk.next()
-        assert len(steps(played)) == 3
-        assert len(made) == 2
-
-
-async def test_told_to_give_up_it_does_so_before_its_next_step() -> None:
-    async with at_work(asks=True) as desk:
-        await desk.next()
-        await desk.next()
-        desk.commands.post(DiscardEnv())
-        assert isinstance(await desk.next(), Failed)
-        desk.commands.post(RestartEnv())
-        assert isinstance((await desk.next()).events[0], EpisodeStarted)
 
 
 async def test_what_would_not_be_mended_is_told_and_ends_it() -> None:

@@ -180,8 +180,8 @@ class Actor(Player):
         feed, pacing, report = self._feed, self._session.pacing, self._stream.report
         assert feed is not None  # noqa: S101 - it made the copy
         await checkpoint()  # the actors' steps mix, and none of them holds the event loop
-        if (fresh := feed.newer(own.version)) is not None:
-            own.load(fresh)
+        if feed.is_due(own.version):
+            own.load(feed.newest())
         while not await pacing.begin(self._actor_id, own.version):
             own.load(feed.newest())
         report.syncs = own.syncs

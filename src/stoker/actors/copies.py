@@ -105,10 +105,6 @@ class PolicyFeed:
         """Whether a copy of that version is to be updated."""
         return self._policies.published - version >= self._interval
 
-    def newer(self, version: int) -> Weights | None:
-        """The newest weights if a copy of that version is due."""
-        return self.newest() if self.is_due(version) else None
-
     def newest(self) -> Weights:
         """The newest weights there are."""
         with self._lock:

@@ -29,14 +29,12 @@ from stoker.types import Experience
 
 __all__ = [
     "Credit",
-    "DiscardEnv",
     "Failed",
     "Mailbox",
     "Played",
     "PolicyFailed",
     "Ready",
     "RemoteFailure",
-    "RestartEnv",
     "Stop",
     "WorkerCommand",
     "WorkerEvent",
@@ -76,7 +74,7 @@ class Played(_Sent, frozen=True):
 
     Attributes:
         events: steps, and starts and ends of episodes, in order.
-        env_s, act_s, wait_s: seconds spent so far, since the worker started.
+        env_s, act_s, wait_s: seconds spent since the worker started.
         syncs: how often its policy was updated since then.
         version: the optimization steps behind its policy.
         asks: whether it waits for the credit of one step.
@@ -92,17 +90,17 @@ class Played(_Sent, frozen=True):
 
 
 class Failed(_Sent, frozen=True):
-    """The environment failed and was closed; the worker waits for ``RestartEnv``.
+    """The environment failed, and the worker ends; a ``ConfigError`` means that every retry would fail.
 
-    A ``ConfigError`` means that every retry would fail, and ends the worker. From another process an error
-    arrives as a ``RemoteFailure``, unless it is a ``ConfigError`` or an ``UnexpectedExit``.
+    From another process an error arrives as a ``RemoteFailure``, unless it is a ``ConfigError`` or an
+    ``UnexpectedExit``.
     """
 
     error: BaseException
 
 
 class PolicyFailed(_Sent, frozen=True):
-    """The policy failed on an observation; the worker waits for ``RestartEnv``."""
+    """The policy failed on an observation, and the worker ends."""
 
     error: BaseException
     observation: Any
@@ -143,19 +141,11 @@ class Credit(_Sent, frozen=True):
     n_steps: int
 
 
-class DiscardEnv(_Sent, frozen=True):
-    """The session refused a step: close the environment and report a failure."""
-
-
-class RestartEnv(_Sent, frozen=True):
-    """Make another environment and continue."""
-
-
 class Stop(_Sent, frozen=True):
     """Close the environment and end."""
 
 
-WorkerCommand = Weights | Credit | DiscardEnv | RestartEnv | Stop
+WorkerCommand = Weights | Credit | Stop
 
 
 # As bytes -------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from stoker.actors.places import Link, Place
 from stoker.actors.player import Player, PlayerSettings
 from stoker.actors.worker import Assignment
 from stoker.errors import ConfigError, InvalidExperience
-from stoker.journal import EpisodeStarted
 from stoker.session import TrainingSession
 from stoker.types import ActorId, Experience
 
@@ -67,7 +66,6 @@ class RemoteActor(Player):
         self._asks = settings.gate is not None or session.config.max_staleness is not None
         self._spent = (0.0, 0.0, 0.0, 0)  # by earlier workers: seconds in env, act and wait; syncs
         self._sent = 0  # the version that the worker has, or that is in flight to it
-        self._refused: InvalidExperience | None = None  # why its environment is being discarded
         self._is_alive = False  # as far as is known
         self._is_ready = False
 
@@ -77,21 +75,17 @@ class RemoteActor(Player):
         """Have one worker play, from its start to its end."""
         report = self._stream.report
         self._spent = (report.env_s, report.act_s, report.wait_s, report.syncs)
-        self._refused, self._is_ready = None, False
+        self._is_ready = False
         seed, episode = self._settings.seed, self._stream.next_episode
         own = self._feed.fork(seed, self._actor_id, episode)
         self._sent = own.version
         assignment = Assignment(actor_id=self._actor_id, seed=seed, episode=episode, asks=self._asks)
         link = self._place.link(assignment, self._settings.factory, own)
-        has_failed = False
         try:
             await self._start_worker(link)
             await self._serve(link)
-        except EnvironmentFailed:
-            has_failed = True
-            raise
         finally:
-            is_lost = has_failed or self._is_abandoned or self._is_stuck() or not self._is_ready
+            is_lost = self._is_abandoned or self._is_stuck() or not self._is_ready
             self.in_env_since = None
             self._session.pacing.end(self._actor_id)  # its action in flight is lost
             await self._end_worker(link, at_once=is_lost)
@@ -165,9 +159,9 @@ class RemoteActor(Player):
             case messages.Failed(error):
                 if isinstance(error, ConfigError):
                     raise error
-                await self._restart_env(self._refused or error, link)
+                raise EnvironmentFailed from error
             case messages.PolicyFailed(error, observation):
-                await self._restart_env(self._refused or self._refusal(observation, error), link)
+                raise EnvironmentFailed from self._refusal(observation, error)
             case messages.WorkerExited():
                 raise EnvironmentFailed from WorkerLost(message.in_words)
             case messages.Ready():
@@ -176,23 +170,17 @@ class RemoteActor(Player):
 
     async def _accept(self, played: messages.Played, link: Link) -> None:
         self._add_times(played)
-        next_episode = self._stream.next_episode + sum(
-            type(event) is EpisodeStarted for event in played.events
-        )
-        if self._refused is None:
-            try:
-                await self._stream.send(played.events)
-            except InvalidExperience as error:  # an observation of another shape, say
-                self._refused = error
-                link.send(messages.DiscardEnv())
-        self._stream.next_episode = next_episode  # the worker counts refused episodes, too
+        try:
+            await self._stream.send(played.events)
+        except InvalidExperience as error:  # an observation of another shape, say
+            raise EnvironmentFailed from error
         self._sent = max(self._sent, played.version)
         if not self._asks:
             n_steps = sum(type(event) is Experience for event in played.events)
             link.send(messages.Credit(n_steps))
         if played.version == self._sent:  # weights are large: the next ones go out when these have arrived
             self._send_weights_if_due(link)
-        if played.asks and self._refused is None:
+        if played.asks:
             await self._permit(link)
 
     def _add_times(self, played: messages.Played) -> None:
@@ -220,10 +208,3 @@ class RemoteActor(Player):
             self._send_weights(link)
         if not self._is_over:
             link.send(messages.Credit(1))
-
-    async def _restart_env(self, cause: BaseException, link: Link) -> None:
-        """Have the worker make another environment, unless the failure was one too many."""
-        self._refused = None
-        if not self._is_over:
-            await self._recover(cause)
-            link.send(messages.RestartEnv())

@@ -2,7 +2,7 @@
 
 A worker has its own environment and its own copy of the policy, and sends what it played in batches. It plays
 ahead as far as its credit goes, so a training that cannot keep up makes it wait; or it has no credit, and
-asks before each step. It reports failures; the training decides whether to restart it.
+asks before each step. It ends when its environment fails; the training decides whether to start another one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _PolicyFailed(Exception):
 
 
 class Worker:
-    """Plays an environment until it gets ``Stop``.
+    """Plays one environment until it fails or the worker gets ``Stop``.
 
     Args:
         assignment: what it plays.
@@ -80,46 +80,29 @@ class Worker:
         self._events: list[JournalEvent] = []  # not sent yet
         self._sent_at = time.monotonic()
         self._credit = 0 if assignment.asks else assignment.window_steps
-        self._fresh: Weights | None = None
-        self._is_stopped = self._is_discarded = self._may_restart = False
+        self._is_stopped = False
         self._policy_extras: Any = None
         self._env: PlayedEnv | None = None
-        self._env_s = 0.0  # in earlier environments
         self._act_s = self._wait_s = 0.0
 
     async def run(self) -> None:
-        """Play; failures are sent as messages, not raised."""
+        """Play until stopped or until something fails; failures are sent as messages, not raised."""
+        name = f"env of actor {self._assignment.actor_id}"
         self._post(messages.Ready())
         try:
-            while not self._is_stopped:
-                problem = await self._play_env()
-                self._flush()
-                if problem is not None:
-                    self._post(problem)
-                    while not (self._may_restart or self._is_stopped):
-                        await self._wait_for_command()
-                    self._may_restart = self._is_discarded = False
-                    if self._assignment.asks:
-                        self._credit = 0  # what is left was for the environment that failed
-        except ConfigError as error:
+            try:
+                async with opened_env(self._factory, "inline", name) as self._env:
+                    try:
+                        while self._may_continue():
+                            await self._play(self._env)
+                    finally:
+                        self._flush()
+            except EnvironmentFailed as failure:
+                self._post(messages.Failed(failure.__cause__ or failure))
+            except _PolicyFailed as failure:
+                self._post(messages.PolicyFailed(failure.__cause__ or failure, *failure.args))
+        except ConfigError as error:  # of the setup, or of a message that cannot be sent
             self._post(messages.Failed(error))
-
-    async def _play_env(self) -> WorkerMessage | None:
-        """Play one environment until the worker is stopped or something fails."""
-        name = f"env of actor {self._assignment.actor_id}"
-        try:
-            async with opened_env(self._factory, "inline", name) as env:
-                self._env = env
-                try:
-                    while self._may_continue():
-                        await self._play(env)
-                finally:
-                    self._env, self._env_s = None, self._env_s + env.busy_s
-        except EnvironmentFailed as failure:
-            return messages.Failed(failure.__cause__ or failure)
-        except _PolicyFailed as failure:
-            return messages.PolicyFailed(failure.__cause__ or failure, *failure.args)
-        return None
 
     async def _play(self, env: PlayedEnv) -> None:
         mine = self._assignment
@@ -137,13 +120,11 @@ class Worker:
 
     async def may_step(self) -> bool:
         """Wait for credit; False once the worker is stopped."""
-        if self._credit <= 0:
-            self._update_policy()
+        if self._may_continue() and self._credit <= 0:
             self._flush(asks=self._assignment.asks)
             while self._may_continue() and self._credit <= 0:
                 await self._wait_for_command()
-        self._update_policy()
-        return self._may_continue()
+        return not self._is_stopped
 
     async def act(self, observation: Any, /) -> Any:
         """Ask its own policy."""
@@ -185,22 +166,16 @@ class Worker:
         if self._events or asks:
             self._sent_at = time.monotonic()
             events, self._events = tuple(self._events), []
-            env_s = self._env_s + (0.0 if self._env is None else self._env.busy_s)
+            env_s = 0.0 if self._env is None else self._env.busy_s
             syncs, version = self._policy.syncs, self._policy.version
             self._post(messages.Played(events, env_s, self._act_s, self._wait_s, syncs, version, asks))
 
     # Commands -----------------------------------------------------------------------------------------
 
     def _may_continue(self) -> bool:
-        """Take all commands that are there; False once the worker is stopped.
-
-        Raises:
-            EnvironmentFailed: The training discarded the environment.
-        """
+        """Take all commands that are there; False once the worker is stopped."""
         while (command := self._commands.take_now()) is not None:
             self._take(command)
-        if self._is_discarded and not self._is_stopped:
-            raise EnvironmentFailed
         return not self._is_stopped
 
     async def _wait_for_command(self) -> None:
@@ -213,19 +188,14 @@ class Worker:
             case messages.Credit(n_steps):
                 self._credit += n_steps
             case Weights():
-                self._fresh = command
-            case messages.DiscardEnv():
-                self._is_discarded = True
-            case messages.RestartEnv():
-                self._may_restart = True
+                self._load(command)
             case messages.Stop():
                 self._is_stopped = True
 
-    def _update_policy(self) -> None:
-        fresh, self._fresh = self._fresh, None
-        if fresh is not None and fresh.version >= self._policy.version:
+    def _load(self, weights: Weights) -> None:
+        if weights.version >= self._policy.version:
             try:
-                self._policy.load(fresh)
+                self._policy.load(weights)
             except ConfigError:
                 raise
             except Exception as error:

@@ -15,9 +15,9 @@ from gymnasium.spaces import Box, Discrete
 from torch import nn
 
 from stoker.agents import DQN, PPO, DQNConfig, PPOConfig
-from stoker.agents.networks import seeded_linear
+from stoker.agents.networks import seeded
 from stoker.errors import ConfigError
-from stoker.testing.agent_driving import feed, greedy, state_of, weights_of
+from stoker.testing.agent_driving import feed, greedy, state_of
 from stoker.testing.contract import difference
 from stoker.types import ActMode, EpisodeStatus, Experience
 
@@ -32,7 +32,7 @@ class Own(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(3)
         self.hidden, self.logits, self.value = (
-            seeded_linear(*sizes, generator, 1.0) for sizes in ((3, 8), (8, 2), (8, 1))
+            seeded(nn.Linear(*sizes, device="meta"), generator, 1.0) for sizes in ((3, 8), (8, 2), (8, 1))
         )
 
     def forward(self, observations: torch.Tensor) -> Any:
@@ -100,7 +100,7 @@ def test_a_copied_agent_learns_and_acts_as_the_one_it_is_of(kind: str, way: str)
         feed(each, experiences[:50])
     copied = WAYS[way](agent)
     before, policy, behind = state_of(agent), copied.policy(), agent.policy()
-    weights = weights_of(policy)
+    weights = policy.weights()
 
     said = feed(copied, experiences[50:])
     assert difference(said, feed(never_copied, experiences[50:])) is None
@@ -109,7 +109,7 @@ def test_a_copied_agent_learns_and_acts_as_the_one_it_is_of(kind: str, way: str)
     assert moved(weights, policy)
     assert difference(greedy(policy, ROWS), greedy(never_copied.policy(), ROWS)) is None
     assert difference(before, state_of(agent)) is None, "what it was copied of has learned with it"
-    assert difference(weights, weights_of(behind)) is None
+    assert difference(weights, behind.weights()) is None
 
 
 @pytest.mark.parametrize("way", [*WAYS, "copy"])
@@ -118,12 +118,12 @@ def test_a_copied_policy_acts_by_the_weights_that_are_published_to_it(kind: str,
     agent = AGENTS[kind]()
     policy = agent.policy()
     copied = copy.copy(policy) if way == "copy" else WAYS[way](policy)
-    weights = weights_of(policy)
+    weights = policy.weights()
     feed(agent, play(agent, 90))
     agent.publish(copied)
     assert moved(weights, copied)
     assert difference(greedy(copied, ROWS), greedy(agent.policy(), ROWS)) is None
-    assert difference(weights, weights_of(policy)) is None
+    assert difference(weights, policy.weights()) is None
 
 
 @pytest.mark.parametrize("kind", ["ppo", "dqn"])

@@ -25,8 +25,8 @@ def test_settings_seed_and_device_reach_the_agent() -> None:
     same = DQN(*SPACES, config, seed=7)
     assert isinstance(agent, DQN)
     assert agent.config == msgspec.structs.replace(config, network="mlp")
-    for name, weights in agent.state_dict()["online"].items():
-        assert weights.equal(same.state_dict()["online"][name])
+    for name, weights in agent.state_dict()["network"].items():
+        assert weights.equal(same.state_dict()["network"][name])
 
 
 def test_ppo_is_made_with_its_settings_seed_and_device() -> None:

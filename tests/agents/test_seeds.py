@@ -1,12 +1,16 @@
-"""A generator's state, read while another thread draws."""
+"""Generators, their states while another thread draws, and devices."""
 
 from __future__ import annotations
 
 import threading
 
-from stoker.agents.seeds import generator_state, seeded_generator
+import pytest
+import torch
 
-N_CALLS, N_DRAWS = 30, 1_000_000
+from stoker.agents.seeds import available_devices, generator_state, resolve_device, seeded_generator
+from stoker.errors import ConfigError
+
+N_CALLS, N_DRAWS = 20, 200_000
 
 
 def test_a_generators_state_is_never_one_in_the_middle_of_a_call() -> None:
@@ -33,3 +37,21 @@ def test_a_generators_state_is_never_one_in_the_middle_of_a_call() -> None:
     assert seen
     assert all(state in between for state in seen)
     assert generator_state(generator) == between[-1]
+
+
+def test_every_available_device_can_hold_a_tensor() -> None:
+    devices = available_devices()
+    assert devices[0] == "cpu"
+    for name in devices:
+        device = resolve_device(name)
+        assert torch.ones(1, device=device).device.type == device.type
+
+
+def test_devices_are_taken_by_name_or_as_such() -> None:
+    assert resolve_device("cpu") == resolve_device(torch.device("cpu")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "meta", "gpu", "", "cuda:x"])
+def test_unfit_devices_are_refused_with_the_available_ones(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{name}'.*available: cpu"):
+        resolve_device(name)

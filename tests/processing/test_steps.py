@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import io
+import copy
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, strategies as st
+from gymnasium.spaces import Box, Discrete
+from hypothesis import given, settings, strategies as st
 
+from stoker.agents import DQN, DQNConfig
 from stoker.errors import ConfigError
-from stoker.processing import NStepWindows, RewardScaler, StepProcessor
+from stoker.journal.codec import decode, encode
+from stoker.processing import RewardScaler, StepProcessor
+from stoker.testing.contract import difference, through_file
 from stoker.types import ActorId, EpisodeStatus, Experience
 
 C, TERMINATED, TRUNCATED = EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED
@@ -128,7 +132,7 @@ def test_it_scales_first_and_then_sums(
 ) -> None:
     """What the two parts do one behind the other, also where episodes are given up (None)."""
     own = StepProcessor(n_step, 0.9, normalize_rewards=True, clip_rewards=3.0)
-    scaler, windows = RewardScaler(0.9, normalize=True, clip=3.0), NStepWindows(n_step, 0.9)
+    scaler, windows = RewardScaler(0.9, normalize=True, clip=3.0), StepProcessor(n_step, 0.9)
     for at, (actor_id, reward, status) in enumerate(script):
         if status is None:
             scaler.give_up(actor_id)
@@ -136,51 +140,114 @@ def test_it_scales_first_and_then_sums(
             continue
         experience = step(at, reward, status, actor_id)
         scaled = step(at, scaler.scaled(experience), status, actor_id)
-        assert shown(own.process(experience)) == shown(windows.add(scaled))
+        assert shown(own.process(experience)) == shown(windows.process(scaled))
 
 
-@pytest.mark.parametrize("cut", [0, 5, 11])
-def test_a_loaded_processor_goes_on_bit_for_bit(cut: int) -> None:
-    settings = {"n_step": 3, "gamma": 0.9, "normalize_rewards": True, "clip_rewards": 4.0}
-    whole, first, second = (StepProcessor(**settings) for _ in range(3))
+def test_an_episode_shorter_than_n() -> None:
+    own = StepProcessor(5, 0.5)
+    assert own.process(step(0, 1.0)) == []
+    assert shown(own.process(step(1, 1.0, TRUNCATED))) == [(0, 0, 1.5, 2, 0.5), (1, 10, 1.0, 2, 1.0)]
+
+
+@given(
+    n_step=st.integers(1, 5),
+    script=st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from([C, C, C, TERMINATED, TRUNCATED])), max_size=60
+    ),
+)
+def test_interleaved_actors_get_what_each_would_get_alone(
+    n_step: int, script: list[tuple[int, EpisodeStatus]]
+) -> None:
+    together = StepProcessor(n_step, 0.9)
+    alone = {actor: StepProcessor(n_step, 0.9) for actor in range(3)}
+    count = 0
+    for at, (actor, status) in enumerate(script):
+        experience = step(at, float(at % 7), status, actor)
+        mixed, single = together.process(experience), alone[actor].process(experience)
+        assert shown(mixed) == shown(single)
+        count += len(mixed)
+    count += sum(len(together.give_up(actor)) for actor in range(3))
+    assert count == len(script), "each transition starts exactly one"
+
+
+OBSERVATIONS: dict[str, Any] = {
+    "number": lambda rng: float(rng.random()),
+    "float32 []": lambda rng: np.array(rng.random(), np.float32),
+    "numpy scalar": lambda rng: np.float32(rng.random()),
+    "discrete": lambda rng: np.int64(rng.integers(5)),
+    "uint8 image": lambda rng: rng.integers(0, 255, (2, 3, 1)).astype(np.uint8),
+    "bools": lambda rng: rng.random(3) > 0.5,
+    "big-endian": lambda rng: rng.random(2).astype(">f4"),
+    "dtypes that vary": lambda rng: rng.random(2).astype(rng.choice(["f4", "f8"])),
+    "shapes that vary": lambda rng: rng.random(int(rng.integers(1, 4))),
+    "list": lambda rng: [float(rng.random()), 1.0],
+    "dict": lambda rng: {"camera": rng.integers(0, 9, (2, 2)).astype(np.uint8), "speed": float(rng.random())},
+    "tuple": lambda rng: (rng.random(2), int(rng.integers(3))),
+    "nested": lambda rng: {
+        "a": (rng.random(1), {"b": rng.integers(3, size=2)}),
+        "c": np.int8(rng.integers(3)),
+    },
+}
+
+
+@given(
+    observed=st.sampled_from(sorted(OBSERVATIONS)),
+    acted=st.sampled_from(sorted(OBSERVATIONS)),
+    script=st.lists(
+        st.tuples(st.sampled_from([0, "a"]), st.sampled_from([C, C, C, TERMINATED])), max_size=12
+    ),
+    at=st.integers(0, 12),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_processor_saved_at_any_point_goes_on_as_without(
+    observed: str, acted: str, script: list[tuple[int | str, EpisodeStatus]], at: int
+) -> None:
     rng = np.random.default_rng(0)
-    stream = [
-        Experience(
-            rng.normal(size=2).astype(np.float32),
-            rng.normal(size=1).astype(np.float32),
-            float(rng.normal()),
-            rng.normal(size=2).astype(np.float32),
-            TRUNCATED if at == 7 else C,
-            ("a", 1)[at % 2],
-        )
-        for at in range(20)
+    see, do = OBSERVATIONS[observed], OBSERVATIONS[acted]
+    steps = [
+        Experience(see(rng), do(rng), float(rng.random()), see(rng), status, actor_id)
+        for actor_id, status in script
     ]
-    for each in stream[:cut]:
+    settings = {"n_step": 3, "gamma": 0.5, "normalize_rewards": True, "clip_rewards": 2.0}
+    whole, resumed, rebuilt = (StepProcessor(**settings) for _ in range(3))
+    for each in steps[:at]:
         whole.process(each)
-        first.process(each)
-    file = io.BytesIO()
-    torch.save(first.state_dict(), file)
-    file.seek(0)
-    second.load_state_dict(torch.load(file, weights_only=True))
-    for each in stream[cut:]:
-        for (left, left_mask), (right, right_mask) in zip(
-            second.process(each), whole.process(each), strict=True
-        ):
-            assert np.array_equal(left.observation, right.observation)
-            assert np.array_equal(left.action, right.action)
-            assert (left.reward, left.status, left_mask) == (right.reward, right.status, right_mask)
-            assert left.action.dtype == np.float32
-    assert second.state_dict()["rewards"] == whole.state_dict()["rewards"]
+    resumed.load_state_dict(through_file(whole.state_dict()))
+    rebuilt.load_state_dict(decode(encode(whole.state_dict())))
+    copied = copy.deepcopy(whole)
+
+    def rest(processor: StepProcessor) -> list[Any]:
+        made = [transition for each in steps[at:] for transition in processor.process(each)]
+        return [*made, *processor.give_up(0), *processor.give_up("a")]
+
+    expected = [in_arrays(made) for made in rest(whole)]
+    for processor in (resumed, rebuilt, copied):
+        assert difference([in_arrays(made) for made in rest(processor)], expected) is None
 
 
-def test_a_state_without_statistics_of_rewards_begins_them_anew() -> None:
-    own = StepProcessor(2, 0.9, normalize_rewards=True)
-    fresh = own.state_dict()["rewards"]
-    for at in range(5):
-        own.process(step(at, float(at)))
-    own.load_state_dict({"windows": NStepWindows(2, 0.9).state_dict()})
-    assert own.state_dict()["rewards"] == fresh
-    assert own.give_up(0) == []
+def in_arrays(made: tuple[Experience, float]) -> list[Any]:
+    """A transition with its numbers as arrays: of one kind, whether as they were given or from a state."""
+    step, mask = made
+    parts = (step.observation, step.action, step.reward, step.next_observation)
+    return [arrays(part) for part in parts] + [step.status.name, step.actor_id, mask]
+
+
+def arrays(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: arrays(part) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return [arrays(part) for part in value]
+    array = np.asarray(value)
+    if array.ndim == 0 and array.dtype.kind == "i":
+        return int(array)
+    return array.astype(array.dtype.newbyteorder("="))
+
+
+def test_open_windows_are_replaced_by_a_load() -> None:
+    first, second = StepProcessor(3, 0.5), StepProcessor(3, 0.5)
+    second.process(step(0, 1.0))
+    second.load_state_dict(first.state_dict())
+    assert second.give_up(0) == []
 
 
 @pytest.mark.parametrize(
@@ -191,3 +258,45 @@ def test_a_state_without_statistics_of_rewards_begins_them_anew() -> None:
 def test_unfit_settings_are_refused(settings: dict[str, object], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         StepProcessor(**settings)
+
+
+def test_the_replay_holds_the_targets_of_the_table() -> None:
+    config = DQNConfig(n_step=3, gamma=0.5, learning_starts=0, batch_size=1)
+    agent = DQN(Box(-9, 9, (1,), np.float32), Discrete(100), config)
+    end = [(0, 1.0, C), (1, 2.0, C), (2, 4.0, C), (3, 8.0, TRUNCATED)]
+    for at, reward, status in end:
+        here, there = np.array([at], np.float32), np.array([at + 1], np.float32)
+        agent.observe([Experience(here, at, reward, there, status)])
+    saved = agent.replay.state_dict()
+    assert saved["rewards"].tolist() == [3.0, 6.0, 8.0, 8.0]
+    assert saved["bootstrap_masks"].tolist() == [0.25, 0.25, 0.5, 1.0]
+    assert saved["next_observations"].squeeze(1).tolist() == [3.0, 4.0, 4.0, 4.0]
+    assert agent.total_steps == 4
+
+
+def test_no_transition_joins_episodes_across_a_resume() -> None:
+    """The session begins every open episode anew, for the live agent's replay and for a rebuilt one."""
+    config = DQNConfig(n_step=3, gamma=0.5, learning_starts=0, batch_size=2)
+
+    def agent() -> DQN:
+        return DQN(Box(0, 999, (1,), np.float32), Discrete(2), config, seed=1)
+
+    def experience(at: int) -> Experience:
+        return Experience(np.array([at], np.float32), 0, 1.0, np.array([at + 1], np.float32), C)
+
+    first, second = agent(), agent()
+    first.observe([experience(at) for at in range(5)])
+    second.load_state_dict(first.state_dict())
+    second.replay.load_state_dict(first.replay.state_dict())
+    second.on_episode_start(0)
+    second.observe([experience(at) for at in range(200, 203)])
+    saved = second.replay.state_dict()
+    pairs = list(
+        zip(
+            saved["observations"].squeeze(1).tolist(),
+            saved["next_observations"].squeeze(1).tolist(),
+            strict=True,
+        )
+    )
+    assert pairs == [(0, 3), (1, 4), (2, 5), (3, 5), (4, 5), (200, 203)]
+    assert saved["rewards"].tolist() == [1.75, 1.75, 1.75, 1.5, 1.0, 1.75]

@@ -118,8 +118,8 @@ async def test_a_fork_goes_on_as_the_source_did(source: TrainingRun, tmp_path: P
         assert (session.total_steps, session.total_episodes) == (90, 9)
         await feed(session, 90, 150)
     ours, theirs = agent.state_dict(), load_checkpoint(source.checkpoint_path(150))["agent"]
-    for name, weight in theirs["online"].items():
-        assert torch.equal(ours["online"][name], weight), name
+    for name, weight in theirs["network"].items():
+        assert torch.equal(ours["network"][name], weight), name
     rows = await forked.read_train_episodes()
     assert rows["episode"].tolist() == list(range(1, 16))
     again = await fork(await TrainingRun.open(forked.directory), 120, "variant2", root=tmp_path)
@@ -175,7 +175,7 @@ async def test_a_replay_that_is_in_the_checkpoint_is_forked_with_it(tmp_path: Pa
     async with TrainingSession(dqn(), run, **settings(journal=False)) as session:
         await feed(session, 0, 40)
     kept = await fork(run, 40, "kept", root=tmp_path)
-    assert torch.is_tensor(next(iter(load_checkpoint(kept.checkpoint_path(40))["agent"]["online"].values())))
+    assert torch.is_tensor(next(iter(load_checkpoint(kept.checkpoint_path(40))["agent"]["network"].values())))
     assert "replay" in load_checkpoint(kept.checkpoint_path(40))
     bare = await fork(run, 40, "bare", root=tmp_path, with_replay=False)
     assert "replay" not in load_checkpoint(bare.checkpoint_path(40))

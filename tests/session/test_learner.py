@@ -260,15 +260,15 @@ def test_a_checkpoint_is_a_copy_of_its_moment_in_the_one_place_there_is(run: Tra
     assert len(learner.process([transition(k) for k in range(60)])) == 30
     learner.stage_checkpoint()
     first = staged(learner)
-    weights = first.state["agent"]["online"]
+    weights = first.state["agent"]["network"]
     early = {name: weight.clone() for name, weight in weights.items()}
-    assert all(torch.equal(early[name], weight) for name, weight in agent.state_dict()["online"].items())
+    assert all(torch.equal(early[name], weight) for name, weight in agent.state_dict()["network"].items())
     learner.process([transition(k) for k in range(30, 60)])
     assert all(torch.equal(early[name], weight) for name, weight in weights.items()), "learning leaves it be"
-    assert any(not torch.equal(early[name], late) for name, late in agent.state_dict()["online"].items())
+    assert any(not torch.equal(early[name], late) for name, late in agent.state_dict()["network"].items())
     learner.stage_checkpoint()
     second = staged(learner)
-    for name, weight in second.state["agent"]["online"].items():
+    for name, weight in second.state["agent"]["network"].items():
         assert weight.data_ptr() == weights[name].data_ptr(), "the same memory, again"
 
 

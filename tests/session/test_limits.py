@@ -40,7 +40,7 @@ async def test_max_opts_is_exact_and_ends_the_session(tmp_path: Path) -> None:
     found = replay_run(again, replayed)
     assert found.opt_steps == 25
     assert all(not comparison.differences for comparison in found.comparisons)
-    assert not list(unequal(bits(replayed)["agent"]["online"], bits(agent)["agent"]["online"]))
+    assert not list(unequal(bits(replayed)["agent"]["network"], bits(agent)["agent"]["network"]))
 
 
 async def test_nothing_is_learned_before_the_warmup_is_over(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ async def test_it_equals_the_live_training_over_attempts_that_ended_in_every_way
     assert len(replayed.comparisons) >= 6
     assert agent.opt_steps > 0
     final = load_checkpoint(run.latest_checkpoint_path)["agent"]
-    for part in ("online", "target", "optimizer", "windows", "losses"):
+    for part in ("network", "target", "optimizer", "steps", "losses"):
         assert list(unequal(final[part], agent.state_dict()[part])) == []
 
 
@@ -158,13 +158,16 @@ def flip(tensor: torch.Tensor) -> None:
 
 
 TAMPERED = [
-    (lambda s: flip(s["agent"]["online"]["layers.0.weight"]), r"agent\['online'\]\['layers.0.weight'\]"),
     (
-        lambda s: flip(s["agent"]["optimizer"]["state"][1]["exp_avg"]),
-        r"agent\['optimizer'\]\['state'\]\[1\]\['exp_avg'\]",
+        lambda s: flip(s["agent"]["network"]["mlp.layers.0.weight"]),
+        r"agent\['network'\]\['mlp.layers.0.weight'\]",
+    ),
+    (
+        lambda s: flip(s["agent"]["optimizer"]["mean"]),
+        r"agent\['optimizer'\]\['mean'\]",
     ),
     (lambda s: s["agent"].update(opt_steps=7), r"agent\['opt_steps'\]"),
-    (lambda s: s["agent"]["online"].popitem(), r"agent\['online'\]"),
+    (lambda s: s["agent"]["network"].popitem(), r"agent\['network'\]"),
     (lambda s: s["session"].update(total_episodes=99), r"session\['total_episodes'\]"),
     (lambda s: flip(s["journal"]["replay"]["generator"]), r"replay\['generator'\]"),
     (lambda s: s["journal"]["replay"].update(position=3), r"replay\['position'\]"),
@@ -190,7 +193,7 @@ async def test_another_seed_is_another_training(tmp_path: Path) -> None:
     run = await trained(tmp_path)
     compared = replay_run(run, dqn(seed=4)).comparisons
     assert all(
-        any(place.startswith("agent['online']") for place in comparison.differences)
+        any(place.startswith("agent['network']") for place in comparison.differences)
         for comparison in compared
     )
 

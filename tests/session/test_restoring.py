@@ -298,7 +298,7 @@ async def test_all_goes_on_but_the_running_episodes(tmp_path: Path) -> None:
             a: session.actor_episodes(a) for a in range(3)
         }
         assert again.engine.parts.learner.actors.running == {}
-        for part in ("online", "target", "optimizer", "explore_generator"):
+        for part in ("network", "target", "optimizer", "explore_generator"):
             assert list(unequal(before["agent"][part], bits(second)["agent"][part])) == []
         for actor_id in open_before:
             first.on_episode_start(actor_id)

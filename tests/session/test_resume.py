@@ -67,9 +67,9 @@ async def test_two_halves_equal_one_whole(tmp_path: Path) -> None:
         assert not await second.maybe_save_best(6.9)
         await feed(second, 120, 200)
     ours, theirs = half.state_dict(), whole.state_dict()
-    assert set(ours["online"]) == set(theirs["online"])
-    for name, weight in theirs["online"].items():
-        assert torch.equal(ours["online"][name], weight), name
+    assert set(ours["network"]) == set(theirs["network"])
+    for name, weight in theirs["network"].items():
+        assert torch.equal(ours["network"][name], weight), name
     assert second.stats_summary() == pytest.approx(session.stats_summary() | second.stats_summary())
     assert second.total_episodes == 20
     rows = [

@@ -28,10 +28,10 @@ class SlowRun(TrainingRun):
 
     def publish_step(self, staged: Any, step: int, retention: Retention | None = None) -> None:
         self.begun.append(step)
-        self.pointers.append(staged["agent"]["online"]["layers.0.weight"].data_ptr())
-        before = staged["agent"]["online"]["layers.0.weight"].clone()
+        self.pointers.append(staged["agent"]["network"]["mlp.layers.0.weight"].data_ptr())
+        before = staged["agent"]["network"]["mlp.layers.0.weight"].clone()
         self.may_publish.acquire(timeout=30)
-        assert torch.equal(before, staged["agent"]["online"]["layers.0.weight"]), "nobody writes over it"
+        assert torch.equal(before, staged["agent"]["network"]["mlp.layers.0.weight"]), "nobody writes over it"
         assert staged["agent"]["total_steps"] == step
         super().publish_step(staged, step, retention)
 

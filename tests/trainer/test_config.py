@@ -120,12 +120,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({**CARTPOLE, "eval_freq": None}, "eval_freq=None"),
     ({**CARTPOLE, "stepping": "fast"}, "stepping='fast'"),
     ({**CARTPOLE, "stop_at_reward": "high"}, "stop_at_reward='high'"),
-    ({**CARTPOLE, "gamma": 1.5}, "gamma must be"),
-    ({**CARTPOLE, "gamma": math.nan}, "gamma must be"),
+    ({**CARTPOLE, "gamma": 1.5}, "gamma=1.5: give"),
+    ({**CARTPOLE, "gamma": math.nan}, "gamma=nan: give"),
     ({**CARTPOLE, "gamma": "high"}, "gamma='high'"),
-    ({**CARTPOLE, "hidden_sizes": [64, 0]}, r"hidden_sizes\[1\] must be"),
+    ({**CARTPOLE, "hidden_sizes": [64, 0]}, r"hidden_sizes=\[64, 0\]: give"),
     ({**CARTPOLE, "hidden_sizes": 64}, "hidden_sizes=64"),
-    ({**CARTPOLE, "batch_size": 100, "buffer_size": 10}, "batch_size must be at most buffer_size"),
+    ({**CARTPOLE, "batch_size": 100, "buffer_size": 10}, "batch_size=100: give at most buffer_size"),
 ]
 
 

@@ -124,7 +124,7 @@ async def test_training_is_the_same_with_and_without_evaluation() -> None:
                     await evaluate(await session.snapshot(), lambda: ChainEnv(3), 3)
             await session.flush()
             explored = [await session.act(np.zeros(1, np.float32)) for _ in range(20)]
-        weights.append({**agent.state_dict()["online"], "explored": torch.tensor(explored)})
+        weights.append({**agent.state_dict()["network"], "explored": torch.tensor(explored)})
     for name, weight in weights[0].items():
         assert torch.equal(weight, weights[1][name]), name
 
@@ -184,11 +184,11 @@ async def test_the_best_holds_exactly_the_weights_that_were_evaluated(
     assert best["best"] == {"value": evaluator.last.mean_reward, "total_steps": 40}
     then = torch.load(run.checkpoint_path(40), weights_only=True)
     later = torch.load(run.checkpoint_path(75), weights_only=True)
-    for name, weight in best["agent"]["online"].items():
-        assert torch.equal(weight, then["agent"]["online"][name]), name
+    for name, weight in best["agent"]["network"].items():
+        assert torch.equal(weight, then["agent"]["network"][name]), name
     assert any(
-        not torch.equal(weight, later["agent"]["online"][name])
-        for name, weight in best["agent"]["online"].items()
+        not torch.equal(weight, later["agent"]["network"][name])
+        for name, weight in best["agent"]["network"].items()
     )
     assert best["agent"]["total_steps"] == best["session"]["total_steps"] == 40
     columns = await run.read_eval_episodes()

@@ -220,7 +220,7 @@ async def test_offline_it_learns_from_the_data_set_alone(tmp_path: Path) -> None
     await Trainer(other, ChainEnv, TrainerConfig(max_opts=300)).train_offline(columns(dataset(95)))
     assert all(
         (a == b).all()
-        for a, b in zip(*[list(x.state_dict()["online"].values()) for x in (agent, other)], strict=True)
+        for a, b in zip(*[list(x.state_dict()["network"].values()) for x in (agent, other)], strict=True)
     )
 
     fresh = box_agent(n_step=3)

@@ -1,8 +1,6 @@
-"""Parts that networks are made of, with weights from a generator given in, never from torch's global one.
+"""Parts of networks, with weights from a generator given in, never from torch's global one.
 
-The same seed of the generator gives the same weights. They are orthogonal (Saxe et al. 2014), scaled by a
-gain, with biases of zero: what policy gradients are usually begun with (Andrychowicz et al. 2021, "What
-Matters for On-Policy Deep Actor-Critic Methods?", section 3.2). They are made on the CPU; move them after.
+The same seed of the generator gives the same weights. They are made on the CPU; move them afterwards.
 """
 
 from __future__ import annotations
@@ -10,61 +8,111 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar, cast
+from functools import partial
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from stoker.agents.images import SMALLEST_SIDE, channel_axis
+from stoker.agents.config import SMALLEST_SIDE, channel_axis
 from stoker.errors import ConfigError
 
-__all__ = ["MLP", "Activation", "NatureCNN", "as_floats", "seeded_conv", "seeded_linear"]
+__all__ = ["MLP", "Activation", "NatureCNN", "NumpyPass", "ObservationNetwork", "as_floats", "seeded"]
 
 Activation = Literal["tanh", "relu"]
-"""What stands between layers."""
+"""The function between layers."""
 
 _Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d)
+_Rows = NDArray[np.float32]
+
 _HIDDEN_GAIN = math.sqrt(2)
+_MOST_DEVIATIONS = 10.0
+_MOST_PRODUCTS = 1 << 18
+"""Multiplications in a layer up to which numpy is faster; beyond, its library would start threads."""
+
 _CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 """Filters, width of the kernel and stride of each."""
-_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
+
+_TORCH_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+}
+_NUMPY_ACTIVATIONS: dict[str, Callable[..., Any]] = {"tanh": np.tanh, "relu": partial(np.maximum, 0.0)}
+
+
+class ObservationNetwork(nn.Module):
+    """Base of networks that can normalize what they observe.
+
+    Args:
+        observation_shape: the shape of one observation.
+        normalizes: whether observations are shifted and scaled by ``set_moments``, and limited to ten
+            standard deviations, before a layer sees them.
+
+    Attributes:
+        normalizes: as given.
+    """
+
+    input_mean: torch.Tensor
+    input_scale: torch.Tensor
+
+    def __init__(self, observation_shape: Sequence[int], *, normalizes: bool) -> None:
+        super().__init__()
+        self.normalizes = normalizes
+        if normalizes:  # buffers, so that each copy of the network has the moments that its weights go with
+            self.register_buffer("input_mean", torch.zeros(tuple(observation_shape)))
+            self.register_buffer("input_scale", torch.ones(tuple(observation_shape)))
+
+    def prepared(self, observations: torch.Tensor) -> torch.Tensor:
+        """Observations as the layers get them: normalized float32, or else unchanged."""
+        if not self.normalizes:
+            return observations
+        deviations = (observations.float() - self.input_mean).mul_(self.input_scale)
+        return deviations.clamp_(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
+
+    def set_moments(self, mean: torch.Tensor, scale: torch.Tensor) -> None:
+        """Normalize by this mean and this inverse standard deviation, of flat observations, from now on."""
+        self.input_mean.copy_(mean.view_as(self.input_mean))
+        self.input_scale.copy_(scale.view_as(self.input_scale))
 
 
 class MLP(nn.Module):
-    """Fully connected layers with an activation between them; the last one's values come out as they are.
+    """Fully connected layers with an activation between them; there is none after the last layer.
 
     Args:
-        sizes: the width of what goes in, of each hidden layer and of what comes out.
+        sizes: the width of the input, of each hidden layer and of the output.
         activation: between the layers.
         generator: a CPU generator that the weights are drawn from.
-        output_gain: of the last layer's weights; those of the others have sqrt(2).
+        output_gain: of the last layer's weights as ``seeded`` takes it; then that of the others is sqrt(2).
 
     Attributes:
         activation: between the layers.
+        weights: weight and bias of each layer, in order.
     """
 
     def __init__(
-        self, sizes: Sequence[int], activation: Activation, generator: torch.Generator, output_gain: float
+        self,
+        sizes: Sequence[int],
+        activation: Activation,
+        generator: torch.Generator,
+        output_gain: float | None = None,
     ) -> None:
         super().__init__()
-        n_layers = len(sizes) - 1
-        gains = [_HIDDEN_GAIN] * (n_layers - 1) + [output_gain]
-        self.layers = nn.ModuleList(
-            seeded_linear(inputs, outputs, generator, gain)
+        hidden_gain = None if output_gain is None else _HIDDEN_GAIN
+        gains = [hidden_gain] * (len(sizes) - 2) + [output_gain]
+        layers = [
+            seeded(nn.Linear(inputs, outputs, device="meta"), generator, gain)
             for (inputs, outputs), gain in zip(itertools.pairwise(sizes), gains, strict=True)
-        )
+        ]
+        self.layers = nn.ModuleList(layers)
+        self.weights = [(layer.weight, layer.bias) for layer in layers]  # without a search for each use
         self.activation: Activation = activation
-
-    @property
-    def weights(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Weight and bias of each layer, in order."""
-        layers = cast("list[nn.Linear]", list(self.layers))
-        return [(layer.weight, layer.bias) for layer in layers]
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """float32 ``[B, sizes[-1]]`` of float32 ``[B, sizes[0]]``."""
-        activate = _ACTIVATIONS[self.activation]
+        activate = _TORCH_ACTIVATIONS[self.activation]
         *hidden, (weight, bias) = self.weights
         for hidden_weight, hidden_bias in hidden:
             values = activate(functional.linear(values, hidden_weight, hidden_bias))
@@ -72,38 +120,46 @@ class MLP(nn.Module):
 
 
 class NatureCNN(nn.Module):
-    """What an image shows, in 512 numbers: the convolutions and the hidden layer of Mnih et al. 2015
-    (Methods, "Model architecture"), ReLU behind each.
+    """512 features of an image, by three convolutions and a hidden layer with ReLU behind each.
+
+    As in Mnih et al. 2015 (Methods, "Model architecture").
 
     Args:
         image_shape: at least 36 pixels high and wide, with the channels (stacked frames, colors) on the
             first axis or on the last: on the shorter of the two.
         generator: a CPU generator that the weights are drawn from.
+        is_orthogonal: whether the weights are orthogonal, with a gain of sqrt(2); else see ``seeded``.
 
     Raises:
-        ConfigError: These are no such images.
-    """  # noqa: D205
+        ConfigError: The shape is not one of such an image.
+    """
 
     n_features = 512
-    """How many numbers come out."""
 
-    def __init__(self, image_shape: tuple[int, ...], generator: torch.Generator) -> None:
+    def __init__(
+        self, image_shape: Sequence[int], generator: torch.Generator, *, is_orthogonal: bool
+    ) -> None:
         super().__init__()
-        axis = channel_axis(image_shape)
+        shape = tuple(image_shape)
+        axis = channel_axis(shape)
         if axis is None:
             raise ConfigError(
-                f"network='nature_cnn' cannot see observations {list(image_shape)}: it takes images "
-                "[channels, height, width] or [height, width, channels], with fewer channels than pixels "
-                f"in a row and at least {SMALLEST_SIDE} high and wide; network='mlp' takes any shape"
+                f"network='nature_cnn' cannot see observations {list(shape)}: it takes images "
+                "[height, width, channels] or [channels, height, width], at least "
+                f"{SMALLEST_SIDE} high and wide and with fewer channels than either "
+                "(gymnasium.wrappers.FrameStackObservation stacks frames); network='mlp' takes any shape"
             )
+        gain = _HIDDEN_GAIN if is_orthogonal else None
         self._has_channels_last = axis == 2
-        channels, *sides = image_shape[2:] + image_shape[:2] if self._has_channels_last else image_shape
+        *sides, channels = shape[axis + 1 :] + shape[: axis + 1]
         convolutions: list[nn.Conv2d] = []
         for n_filters, width, stride in _CONVOLUTIONS:
-            convolutions.append(seeded_conv(channels, n_filters, width, stride, generator))
+            convolution = nn.Conv2d(channels, n_filters, width, stride, device="meta")
+            convolutions.append(seeded(convolution, generator, gain))
             channels, sides = n_filters, [(side - width) // stride + 1 for side in sides]
         self.convolutions = nn.ModuleList(convolutions)
-        self.hidden = seeded_linear(channels * sides[0] * sides[1], self.n_features, generator, _HIDDEN_GAIN)
+        n_flat = channels * sides[0] * sides[1]
+        self.hidden = seeded(nn.Linear(n_flat, self.n_features, device="meta"), generator, gain)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """float32 ``[B, 512]`` of float32 ``[B, *image_shape]``."""
@@ -113,28 +169,79 @@ class NatureCNN(nn.Module):
         return self.hidden(values.flatten(1)).relu_()
 
 
+class NumpyPass:
+    """Forward passes of perceptrons for a few observations, in numpy.
+
+    For a handful of rows torch's own work takes several times as long as the mathematics, and each of its
+    operations releases the interpreter lock, which a busy learner then keeps for a while. numpy does neither.
+
+    Args:
+        network: prepares the observations; on the CPU. Changes of its weights take effect at once.
+        perceptrons: parts of it, with the same inputs.
+
+    Attributes:
+        most_rows: the number of observations up to which numpy is faster.
+    """
+
+    def __init__(self, network: ObservationNetwork, *perceptrons: MLP) -> None:
+        self._layers = [[(_array(w).T, _array(b)) for w, b in each.weights] for each in perceptrons]
+        self._activate = _NUMPY_ACTIVATIONS[perceptrons[0].activation]
+        self._n_inputs = len(self._layers[0][0][0])
+        self._moments = None
+        if network.normalizes:
+            self._moments = _array(network.input_mean).reshape(-1), _array(network.input_scale).reshape(-1)
+        self.most_rows = _MOST_PRODUCTS // max(w.size for layers in self._layers for w, _ in layers)
+
+    def inputs(self, observations: NDArray[Any]) -> _Rows:
+        """The input of the perceptrons for observations ``[B, *observation_shape]``."""
+        rows: _Rows = observations.reshape(-1, self._n_inputs).astype(np.float32, copy=False)
+        if self._moments is not None:
+            mean, scale = self._moments
+            return ((rows - mean) * scale).clip(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
+        return rows / np.float32(255) if observations.dtype == np.uint8 else rows
+
+    def outputs(self, inputs: _Rows, index: int = 0) -> _Rows:
+        """The output ``[B, sizes[-1]]`` of one of the perceptrons."""
+        rows = inputs
+        *hidden, (weight, bias) = self._layers[index]
+        for hidden_weight, hidden_bias in hidden:
+            rows = rows @ hidden_weight
+            rows += hidden_bias
+            self._activate(rows, out=rows)
+        return rows @ weight + bias
+
+
 def as_floats(observations: torch.Tensor) -> torch.Tensor:
-    """Observations as float32; uint8 is brought from 0..255 to 0..1."""
-    if observations.dtype is torch.uint8:
-        return observations.float() / 255
-    return observations.float()
+    """Observations as float32; uint8 is scaled from 0..255 to 0..1."""
+    if observations.dtype is torch.float32:
+        return observations
+    return observations.float() / 255 if observations.dtype is torch.uint8 else observations.float()
 
 
-def seeded_linear(inputs: int, outputs: int, generator: torch.Generator, gain: float) -> nn.Linear:
-    """A fully connected layer with orthogonal weights."""
-    # Built without memory, because the constructor would draw from the global generator.
-    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
-    return _initialized(layer, generator, gain)
+def seeded(layer: _Layer, generator: torch.Generator, gain: float | None = None) -> _Layer:
+    """Give a layer made on the device ``"meta"`` memory, and weights drawn from a CPU generator.
 
+    A layer made elsewhere would have drawn from the global generator already.
 
-def seeded_conv(inputs: int, outputs: int, kernel: int, stride: int, generator: torch.Generator) -> nn.Conv2d:
-    """A convolution with orthogonal weights, made for a ReLU behind it."""
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, device="meta").to_empty(device="cpu")
-    return _initialized(layer, generator, _HIDDEN_GAIN)
-
-
-def _initialized(layer: _Layer, generator: torch.Generator, gain: float) -> _Layer:
-    nn.init.orthogonal_(layer.weight, gain, generator)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    Args:
+        layer: has no memory yet.
+        generator: a CPU generator.
+        gain: weights are orthogonal (Saxe et al. 2014), scaled by it, and biases 0, as policy gradients
+            usually begin (Andrychowicz et al. 2021, section 3.2); None: both are uniform within
+            ``1 / sqrt(fan_in)`` of zero, as torch's own layers are.
+    """
+    layer = layer.to_empty(device="cpu")
+    with torch.no_grad():
+        if gain is not None:
+            nn.init.orthogonal_(layer.weight, gain, generator)
+            nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType] - all layers here have biases
+        else:
+            bound = 1 / math.sqrt(layer.weight[0].numel())
+            for tensor in (layer.weight, layer.bias):
+                nn.init.uniform_(tensor, -bound, bound, generator)  # pyright: ignore[reportArgumentType]
     return layer
+
+
+def _array(tensor: torch.Tensor) -> _Rows:
+    """The tensor's own memory."""
+    return tensor.detach().numpy()

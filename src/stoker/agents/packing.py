@@ -7,6 +7,7 @@ kernels that are started. In one tensor all weights are copied, blended, clipped
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -57,7 +58,7 @@ class PackedWeights:
         self._addresses = self._found()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _packed, (self._network, self._has_gradients)
+        return partial(PackedWeights, has_gradients=self._has_gradients), (self._network,)
 
     def check_bound(self) -> None:
         """Refuse to go on with a network whose parameters or gradients are no longer those packed here.
@@ -133,34 +134,46 @@ class PackedWeights:
         return found
 
 
-def _packed(network: nn.Module, has_gradients: bool) -> PackedWeights:
-    return PackedWeights(network, has_gradients=has_gradients)
-
-
 class PackedAdam:
     """Adam (Kingma & Ba 2015) over packed weights, by torch's fused kernel.
 
     Args:
         weights: to be optimized, with gradients.
         eps: added to the root of the mean square.
+        max_grad_norm: ``clip`` scales gradients of a larger norm down to it (Pascanu et al. 2013).
     """
 
-    def __init__(self, weights: PackedWeights, eps: float = 1e-8) -> None:
+    def __init__(
+        self, weights: PackedWeights, *, eps: float = 1e-8, max_grad_norm: float | None = None
+    ) -> None:
         self._weights = weights
         self._eps = eps
-        self._mean = torch.zeros_like(weights.values)
-        self._square = torch.zeros_like(weights.values)
-        self._step = torch.zeros((), device=weights.values.device)
+        self._max_grad_norm = max_grad_norm
+        self._state = {
+            "mean": torch.zeros_like(weights.values),
+            "square": torch.zeros_like(weights.values),
+            "step": torch.zeros((), device=weights.values.device),
+        }
+
+    def clip(self) -> torch.Tensor:
+        """Limit the norm of all gradients together; return the norm ``[]`` that they had before."""
+        gradients = self._weights.gradients
+        norm = cast("torch.Tensor", torch.linalg.vector_norm(gradients))  # pyright: ignore[reportUnknownMemberType]
+        most = self._max_grad_norm
+        if most is not None and not (norm.is_cpu and norm.item() <= most):
+            # As torch.nn.utils.clip_grad_norm_ does. The norm stays on a GPU: nothing waits for it.
+            gradients.mul_(torch.clamp(most / (norm + 1e-6), max=1.0))
+        return norm
 
     def step(self, learning_rate: float) -> None:
         """Take one step of this size down the gradients."""
         adam(
             [self._weights.values],
             [self._weights.gradients],
-            [self._mean],
-            [self._square],
+            [self._state["mean"]],
+            [self._state["square"]],
             [],
-            [self._step],
+            [self._state["step"]],
             fused=True,
             amsgrad=False,
             beta1=0.9,
@@ -171,24 +184,11 @@ class PackedAdam:
             maximize=False,
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        """The moments of each parameter, laid out as ``torch.optim.Adam`` does; they share memory."""
-        moments = zip(self._weights.views(self._mean), self._weights.views(self._square), strict=True)
-        return {
-            "state": {
-                index: {"step": self._step, "exp_avg": mean, "exp_avg_sq": square}
-                for index, (mean, square) in enumerate(moments)
-            }
-        }
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The moments, packed as the weights are, and the number of steps; they share memory."""
+        return dict(self._state)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Become what ``state_dict``, or that of a ``torch.optim.Adam``, described."""
-        saved = state["state"]
-        if not saved:  # an Adam that has not stepped
-            for tensor in (self._mean, self._square, self._step):
-                tensor.zero_()
-            return
-        for name, packed in (("exp_avg", self._mean), ("exp_avg_sq", self._square)):
-            for index, view in enumerate(self._weights.views(packed)):
-                view.copy_(saved[index][name])
-        self._step.copy_(saved[0]["step"])
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Restore what ``state_dict`` returned."""
+        for name, tensor in self._state.items():
+            tensor.copy_(state[name])

@@ -1,7 +1,4 @@
-"""From an actor's steps to what an agent learns from: n-step transitions, scales of what is seen and got.
-
-Per actor, so that interleaved actors never mix, and right at an episode's end for either reason.
-"""
+"""From an actor's steps to what an agent learns from: n-step transitions, scaled observations and rewards."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +6,6 @@ from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from stoker.processing.moments import RunningMoments as RunningMoments
-    from stoker.processing.n_step import NStepWindows as NStepWindows
     from stoker.processing.rewards import RewardScaler as RewardScaler
     from stoker.processing.steps import StepProcessor as StepProcessor
 else:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from stoker.agents import DQN, DQNConfig, DQNPolicy
+from stoker.agents.dqn.policy import action_probabilities, epsilon_greedy, softmax_actions
 from stoker.agents.protocol import PortablePolicy
 from stoker.errors import ConfigError
 from stoker.types import ActMode, EpisodeStatus, Experience
@@ -88,7 +90,7 @@ def test_the_seed_decides_what_is_explored() -> None:
     assert first != other
 
 
-def test_grouping_does_not_change_what_a_row_draws() -> None:
+def test_grouping_does_not_change_what_a_policy_draws() -> None:
     together, _ = agent().policy().act(OBSERVATIONS, ActMode.EXPLORE)
     policy, apart = agent().policy(), []
     for start, stop in [(0, 1), (1, 2), (2, 30), (30, 47), (47, 300)]:
@@ -109,18 +111,18 @@ def test_publish_brings_a_copy_up_to_date_which_stays_a_copy() -> None:
     dqn = agent(epsilon=1.0)
     policy, other = dqn.policy(), dqn.policy()
     with torch.no_grad():
-        for parameter in dqn._online.parameters():
+        for parameter in dqn._network.parameters():
             parameter.neg_()
     dqn.total_steps = 5_000
     stale = greedy_actions(policy)
     dqn.publish(policy)
     assert greedy_actions(policy) != stale
     assert greedy_actions(policy) == greedy_actions(dqn.policy())
-    assert policy.exploration_rate == dqn.epsilon == pytest.approx(0.505)
+    assert policy.number == dqn.epsilon == pytest.approx(0.505)
     assert greedy_actions(other) == stale
-    assert other.exploration_rate == 1.0
+    assert other.number == 1.0
     with torch.no_grad():
-        for parameter in dqn._online.parameters():
+        for parameter in dqn._network.parameters():
             parameter.zero_()
     assert len(set(greedy_actions(policy))) > 1
 
@@ -136,7 +138,7 @@ def test_only_its_own_kind_of_policy_is_published_to() -> None:
 
 def test_softmax_prefers_the_better_actions_and_exploits_greedily() -> None:
     policy = agent(exploration="softmax", softmax_temperature=0.05).policy()
-    assert policy.exploration_rate == 0.05
+    assert policy.number == 0.05
     greedy = np.array(greedy_actions(policy))
     assert policy.act(OBSERVATIONS, ActMode.EXPLOIT)[0] == greedy.tolist()
     with torch.no_grad():
@@ -197,7 +199,7 @@ def test_weights_bring_a_fork_up_to_date(kind: str) -> None:
     fork.load_weights(sent)
     assert greedy_actions(fork) == greedy_actions(policy)
     assert fork.act(OBSERVATIONS, ActMode.EXPLOIT) == policy.act(OBSERVATIONS, ActMode.EXPLOIT)
-    assert fork.exploration_rate == policy.exploration_rate == dqn.exploration_rate
+    assert fork.number == policy.number == dqn.exploration_rate
     for tensor in sent.values():
         if isinstance(tensor, torch.Tensor):
             tensor.fill_(0)  # memory of its own: neither side sees it
@@ -223,7 +225,7 @@ def test_weights_of_another_network_are_refused_and_change_nothing() -> None:
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "x"])
 def test_unfit_seeds_of_forks_are_refused(seed: Any) -> None:
-    with pytest.raises(ConfigError, match=f"seed must be a whole number of at least 0, got {seed!r}"):
+    with pytest.raises(ConfigError, match=f"seed={seed!r}: give an int of at least 0"):
         agent().policy().fork(seed)
 
 
@@ -245,3 +247,84 @@ def test_forks_act_in_a_spawned_process_as_they_do_here() -> None:
         for fork, rows in zip(forks, seen, strict=True)
     ]
     assert there == here
+
+
+LN2 = math.log(2)
+
+# values of a row, temperature, probabilities
+TABLE = [
+    ([0.0, 0.0, 0.0, 0.0], 1.0, [0.25, 0.25, 0.25, 0.25]),
+    ([LN2, 0.0], 1.0, [2 / 3, 1 / 3]),
+    ([LN2, 0.0], 0.5, [4 / 5, 1 / 5]),
+    ([LN2, 0.0], 0.25, [16 / 17, 1 / 17]),
+    ([0.0, LN2, 2 * LN2], 1.0, [1 / 7, 2 / 7, 4 / 7]),
+    ([3 * LN2 + 500, 500.0], 1.0, [8 / 9, 1 / 9]),  # only differences count
+    ([-1e4, 0.0, 1e4], 1.0, [0.0, 0.0, 1.0]),  # exp(1e4) is no float
+    ([1.0, 1.0 + 1e-3], 1e-6, [0.0, 1.0]),
+    ([-3e38, 3e38], 1.0, [0.0, 1.0]),
+    ([1.0, -1.0], 1e9, [0.5, 0.5]),
+    ([7.0], 1.0, [1.0]),
+]
+
+
+@pytest.mark.parametrize(
+    ("values", "temperature", "expected"), TABLE, ids=[f"{v} at {t:g}" for v, t, _ in TABLE]
+)
+def test_probabilities_are_those_of_the_table(
+    values: list[float], temperature: float, expected: list[float]
+) -> None:
+    rows = np.array([values, values], np.float32)
+    found = action_probabilities(rows, temperature)
+    assert found.dtype == np.float64
+    assert found == pytest.approx(np.array([expected, expected]), rel=1e-4, abs=1e-8)
+    assert found.sum(axis=1) == pytest.approx([1.0, 1.0], rel=1e-12)
+
+
+def test_actions_come_as_often_as_they_are_likely() -> None:
+    rows = np.tile(np.array([[0.0, LN2, 2 * LN2]], np.float32), (30_000, 1))
+    actions = softmax_actions(rows, 1.0, np.random.default_rng(0))
+    assert {type(action) for action in actions} == {int}
+    shares = np.bincount(actions, minlength=3) / len(actions)
+    assert shares == pytest.approx([1 / 7, 2 / 7, 4 / 7], abs=0.01)
+
+
+class Draws:
+    """A generator that gives the same number each time."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def random(self, shape: tuple[int, ...]) -> np.ndarray:
+        return np.full(shape, self.value)
+
+
+@pytest.mark.parametrize("n_actions", [1, 3, 7, 10, 49])
+def test_the_least_and_the_largest_draw_give_the_first_and_the_last_action(n_actions: int) -> None:
+    rows = np.zeros((1, n_actions), np.float32)
+    assert softmax_actions(rows, 1.0, Draws(0.0)) == [0]
+    assert softmax_actions(rows, 1.0, Draws(math.nextafter(1.0, 0.0))) == [n_actions - 1]
+
+
+def test_an_action_without_any_probability_is_never_taken() -> None:
+    rows = np.array([[0.0, 1e5, 0.0]], np.float32)
+    for draw in (0.0, 0.5, math.nextafter(1.0, 0.0)):
+        assert softmax_actions(rows, 1.0, Draws(draw)) == [1]
+
+
+@pytest.mark.parametrize("explored", [epsilon_greedy, softmax_actions], ids=["epsilon", "softmax"])
+@pytest.mark.parametrize("rate", [0.1, 0.9])
+def test_grouping_does_not_change_what_a_row_draws(explored: object, rate: float) -> None:
+    rows = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
+    together = explored(rows, rate, np.random.default_rng(1))
+    generator, apart = np.random.default_rng(1), []
+    for start, stop in [(0, 1), (1, 2), (2, 30), (30, 30), (30, 47), (47, 200)]:
+        apart += explored(rows[start:stop], rate, generator)
+    assert apart == together
+    assert len(set(together)) == 5
+
+
+def test_epsilon_is_the_share_of_random_actions() -> None:
+    rows = np.tile(np.array([[0.0, 1.0, 0.0, 0.0]], np.float32), (20_000, 1))
+    for epsilon in (0.0, 0.4, 1.0):
+        actions = np.array(epsilon_greedy(rows, epsilon, np.random.default_rng(0)))
+        assert (actions != 1).mean() == pytest.approx(epsilon * 3 / 4, abs=0.01)

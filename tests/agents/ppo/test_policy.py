@@ -47,7 +47,7 @@ def acted(policy: PPOPolicy, rows: list[Any] = OBSERVATIONS) -> tuple[np.ndarray
 @pytest.mark.parametrize("few", [False, True], ids=["torch", "numpy"])
 def test_extras_are_what_the_learner_computes(make_agent: MakeAgent, kind: str, few: bool) -> None:
     policy = spread(make_agent(kind, normalize_observations=True)).policy()
-    policy.version = 7
+    policy.number = 7
     if not few:
         policy._small = None
     parameters, values = outputs(policy)
@@ -171,12 +171,12 @@ def test_publish_brings_a_copy_up_to_date_which_stays_a_copy(make_agent: MakeAge
     agent.publish(policy)
     assert not torch.equal(outputs(policy)[0], stale)
     assert torch.equal(outputs(policy)[0], outputs(agent.policy())[0])
-    assert policy.version == 3
+    assert policy.number == 3
     assert torch.equal(outputs(other)[0], stale)
-    assert other.version == 0
+    assert other.number == 0
     small = policy._small
     assert small is not None
-    assert small.parameters(small.inputs(np.stack(OBSERVATIONS))) == pytest.approx(
+    assert small.outputs(small.inputs(np.stack(OBSERVATIONS))) == pytest.approx(
         outputs(policy)[0].numpy(), abs=1e-6
     )
 
@@ -210,7 +210,7 @@ def test_a_fork_acts_alike_with_a_generator_of_its_own(make_agent: MakeAgent, ki
     stale = outputs(forks[0])[0]
     weights = policy.weights()
     forks[0].load_weights(weights)
-    assert forks[0].version == 5
+    assert forks[0].number == 5
     assert torch.equal(outputs(forks[0])[0], outputs(policy)[0])
     assert torch.equal(outputs(forks[1])[0], stale)
     for value in weights.values():
@@ -222,7 +222,7 @@ def test_a_fork_acts_alike_with_a_generator_of_its_own(make_agent: MakeAgent, ki
 
 def test_weights_of_another_policy_are_refused(make_agent: MakeAgent) -> None:
     policy = make_agent().policy()
-    with pytest.raises(ConfigError, match="lack a version"):
+    with pytest.raises(ConfigError, match="lack version"):
         policy.load_weights({"weights": torch.zeros(3), "epsilon": 0.1})
     with pytest.raises(ConfigError, match="another network"):
         policy.load_weights(make_agent(hidden_sizes=(3,)).policy().weights())
@@ -239,16 +239,16 @@ def test_it_is_pickled_whole_and_the_one_left_behind_goes_on(
 ) -> None:
     agent = spread(make_agent(kind, normalize_observations=True))
     policy = agent.policy().fork(3)
-    policy.version = 4
+    policy.number = 4
     expected, remembered = acted(policy.fork(9))
     arrived = pickle.loads(dump(policy))
-    assert arrived.version == 4
+    assert arrived.number == 4
     arrived_actions, arrived_extras = acted(arrived)
     actions, extras = acted(policy)
     assert np.array_equal(arrived_actions, actions)
     assert np.array_equal(arrived_extras, extras)
     with torch.no_grad():
-        policy.packed.values.zero_()
+        policy._packed.values.zero_()
     assert np.array_equal(acted(arrived.fork(9))[0], expected), "they share no memory"
     assert np.array_equal(acted(arrived.fork(9))[1], remembered)
     arrived.load_weights(policy.weights())

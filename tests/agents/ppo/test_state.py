@@ -137,7 +137,7 @@ def other_agent(
         (lambda: other_agent(dtype=np.uint8), r"observation_space.*saved.*uint8.*here.*float32"),
         (lambda: other_agent(gymnasium.spaces.Discrete(4)), r"action_space.*saved.*'n': 4.*here.*'n': 3"),
         (lambda: other_agent(gymnasium.spaces.Box(0, 1, (3,))), r"action_space.*saved.*'shape': \[3\]"),
-        (lambda: other_agent(hidden_sizes=(8, 8)), r"hidden_sizes.*saved \[8, 8\], here \[16\]"),
+        (lambda: other_agent(hidden_sizes=(8, 8)), r"hidden_sizes.*saved \(8, 8\), here \(16,\)"),
         (lambda: other_agent(activation="relu"), r"activation.*saved relu, here tanh"),
         (lambda: other_agent(normalize_observations=True), "normalize_observations.*saved True, here False"),
     ],
@@ -157,9 +157,9 @@ def test_states_of_other_agents_are_refused_and_change_nothing(
     ("change", "named"),
     [
         (lambda state: {"agent": "dqn"}, "a ppo agent cannot load the state of a dqn agent"),
-        (lambda state: {"weights": 1}, r"something that is no agent \(its keys: weights\)"),
-        (lambda state: {k: v for k, v in state.items() if k != "rollout"}, "not whole: it lacks rollout"),
-        (lambda state: {**state, "network": {}}, "weights does not fit: saved {}, here {'body"),
+        (lambda state: {"weights": 1}, r"the state of no agent \(its keys: weights\)"),
+        (lambda state: {k: v for k, v in state.items() if k != "rollout"}, "incomplete: it lacks rollout"),
+        (lambda state: {**state, "network": {}}, "weights of network does not fit: saved {}, here {'body"),
     ],
     ids=["dqn", "no-agent", "part", "no-weights"],
 )

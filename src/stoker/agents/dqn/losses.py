@@ -1,81 +1,82 @@
-"""The losses that belong to each actor's running episode."""
+"""What DQN regresses to: the temporal-difference target, and the Huber loss against it with its gradient."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from typing import NamedTuple
 
-from stoker.types import ActorId
+import torch
 
-__all__ = ["EpisodeLosses"]
+from stoker.replay.batch import Batch
 
+__all__ = ["TDLoss", "td_loss", "td_targets"]
 
-class _Summary:
-    """Mean, spread and maximum of a stream of numbers (Welford 1962)."""
-
-    __slots__ = ("count", "largest", "mean", "squares")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = 0.0
-        self.squares = 0.0  # sum of squared deviations from the mean
-        self.largest = -math.inf
-
-    def add(self, value: float) -> None:
-        self.count += 1
-        deviation = value - self.mean
-        self.mean += deviation / self.count
-        self.squares += deviation * (value - self.mean)
-        self.largest = max(self.largest, value)
+QFunction = Callable[[torch.Tensor], torch.Tensor]
+"""Observations ``[B, *observation_shape]`` -> values float32 ``[B, n_actions]``."""
 
 
-class EpisodeLosses:
-    """One summary per actor with an episode running; what an actor adds never reaches another's.
+def td_targets(
+    online: QFunction, target: QFunction, batch: Batch, gamma: float, *, double: bool
+) -> torch.Tensor:
+    """What each transition says its action is worth: ``r + gamma * mask * Q_target(s', a')``.
 
-    It keeps nothing about an actor between ``drop`` or ``take`` and the next loss, so that memory is
-    bounded by the actors at work and not by those there have ever been.
+    ``a'`` is the best next action by the target network (Mnih et al. 2015, Algorithm 1) or, when double,
+    by the online network (van Hasselt et al. 2016, eq. 4). Only termination masks: a truncated episode
+    would have gone on.
+
+    Returns:
+        float32 ``[B]``, without gradient.
+    """
+    with torch.no_grad():
+        next_values = target(batch.next_observations)
+        if double:
+            next_actions = online(batch.next_observations).argmax(dim=1, keepdim=True)
+            best = next_values.gather(1, next_actions).squeeze(1)
+        else:
+            best = next_values.amax(dim=1)
+        return torch.addcmul(batch.rewards, batch.bootstrap_masks, best, value=gamma)
+
+
+class TDLoss(NamedTuple):
+    """How far values are from what they regress to.
+
+    Attributes:
+        loss: to be minimised, ``[]``.
+        gradient: of the loss with respect to the values, float32 ``[B, n_actions]``.
+        errors: of the taken actions' values, float32 ``[B]``: value minus target.
+        q_mean: the mean of the taken actions' values, ``[]``.
     """
 
-    def __init__(self) -> None:
-        self._running: dict[ActorId, _Summary] = {}
+    loss: torch.Tensor
+    gradient: torch.Tensor
+    errors: torch.Tensor
+    q_mean: torch.Tensor
 
-    def __len__(self) -> int:
-        return len(self._running)
 
-    def add(self, actor_id: ActorId, loss: float) -> None:
-        """Count a loss, finite, to the actor's running episode."""
-        summary = self._running.get(actor_id)
-        if summary is None:
-            summary = self._running[actor_id] = _Summary()
-        summary.add(loss)
+def td_loss(
+    values: torch.Tensor,
+    action_indices: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor | None = None,
+) -> TDLoss:
+    """The Huber loss (delta 1, mean over the batch) of the taken actions' values.
 
-    def take(self, actor_id: ActorId) -> dict[str, float]:
-        """``loss_mean``, ``loss_max`` and, from two losses on, ``loss_std`` (population); then drop them.
-
-        Without any loss it is empty: never NaN.
-        """
-        summary = self._running.pop(actor_id, None)
-        if summary is None:
-            return {}
-        taken = {"loss_mean": summary.mean, "loss_max": summary.largest}
-        if summary.count > 1:
-            taken["loss_std"] = math.sqrt(summary.squares / summary.count)
-        return taken
-
-    def drop(self, actor_id: ActorId) -> None:
-        """Forget that actor's losses."""
-        self._running.pop(actor_id, None)
-
-    def state_dict(self) -> dict[ActorId, list[float]]:
-        """Count, mean, sum of squared deviations and maximum per actor."""
-        return {
-            actor_id: [summary.count, summary.mean, summary.squares, summary.largest]
-            for actor_id, summary in self._running.items()
-        }
-
-    def load_state_dict(self, state: Mapping[ActorId, Sequence[float]]) -> None:
-        """Become what ``state_dict`` described."""
-        self._running.clear()
-        for actor_id, (count, mean, squares, largest) in state.items():
-            summary = self._running[actor_id] = _Summary()
-            summary.count, summary.mean, summary.squares, summary.largest = int(count), mean, squares, largest
+    Args:
+        values: of all actions, float32 ``[B, n_actions]``, without gradient.
+        action_indices: the actions taken, counted from zero, int64 ``[B]``.
+        targets: what to regress to, float32 ``[B]``.
+        weights: what each transition's loss is multiplied with, float32 ``[B]``, such as the importance of a
+            prioritized draw (Schaul et al. 2016, section 3.4); None: one.
+    """
+    indices = action_indices.unsqueeze(1)
+    taken = values.gather(1, indices).squeeze(1)
+    errors = taken - targets
+    slopes = errors.clamp(-1.0, 1.0)
+    # Within delta e * (e - e/2) = e^2 / 2; beyond it 1 * (|e| - 1/2).
+    halves = torch.sub(errors, slopes, alpha=0.5)
+    if weights is not None:
+        slopes *= weights
+    n_rows = values.shape[0]
+    loss = slopes.dot(halves) / n_rows
+    gradient = torch.zeros_like(values).scatter_(1, indices, slopes.div_(n_rows).unsqueeze(1))
+    return TDLoss(loss, gradient, errors, taken.mean())

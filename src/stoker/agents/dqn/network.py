@@ -1,99 +1,65 @@
-"""What every Q-network has: its weights from a seed, the scale of its inputs, and the dueling head.
+"""The Q-networks: from observations to one value per action, with the gradient of the weights.
 
-A network gives the values of all actions and writes the gradient of its weights, each kind in its own way:
-``stoker.agents.dqn.perceptron`` by hand, ``stoker.agents.dqn.convolution`` by autograd. Weights come from a
-generator given in, never from torch's global one.
+``PerceptronQ`` writes its gradient out in the fewest kernels: for networks of its size autograd's own work
+would take longer than the mathematics. In ``ConvolutionalQ`` the kernels do the work, and autograd the rest.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn import functional
 
-__all__ = ["QNetwork", "frozen_copy", "seeded"]
+from stoker.agents.dqn.config import DQNConfig
+from stoker.agents.networks import MLP, NatureCNN, ObservationNetwork, as_floats, seeded
 
-_Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d)
+__all__ = ["ConvolutionalQ", "PerceptronQ", "QNetwork", "make_q_network"]
 
 
-class QNetwork(nn.Module, ABC):
-    """From observations to one value per action, and the gradient of that.
+class QNetwork(ObservationNetwork, ABC):
+    """Base of both: the dueling head.
 
-    With a dueling head the last layer gives a number for the state, then one for each action; ``joined``
+    A dueling head is one layer, which gives a number for the state, then one for each action; ``joined``
     makes values of them (Wang et al. 2016, eq. 9).
 
     Args:
         observation_shape: the shape of one observation.
-        observation_dtype: of the observations; uint8 is scaled from 0..255 to 0..1.
-        normalizes: whether observations are shifted and scaled by ``set_moments`` first, and limited to
-            ten standard deviations.
+        n_actions: the number of values per observation.
+        normalizes: as for ``ObservationNetwork``.
         dueling: whether it has a dueling head.
 
     Attributes:
-        n_inputs: how many numbers an observation has.
-        scale: what observations are multiplied with; None: nothing.
-        normalizes: whether they are normalized.
-        dueling: whether it has a dueling head.
+        n_outputs: the width of the last layer.
+        dueling: as given.
     """
 
-    input_mean: torch.Tensor
-    input_scale: torch.Tensor
-
     def __init__(
-        self,
-        observation_shape: Sequence[int],
-        observation_dtype: torch.dtype,
-        *,
-        normalizes: bool,
-        dueling: bool,
+        self, observation_shape: Sequence[int], n_actions: int, *, normalizes: bool, dueling: bool
     ) -> None:
-        super().__init__()
-        self.n_inputs = math.prod(observation_shape)
-        # Moments are those of the observations as they come: what they bring to scale is not scaled before.
-        self.scale = 1 / 255 if observation_dtype is torch.uint8 and not normalizes else None
-        self.normalizes = normalizes
+        super().__init__(observation_shape, normalizes=normalizes)
+        self.n_outputs = n_actions + dueling
         self.dueling = dueling
-        if normalizes:  # buffers, so that each copy of the network has the moments that its weights go with
-            self.register_buffer("input_mean", torch.zeros(self.n_inputs))
-            self.register_buffer("input_scale", torch.ones(self.n_inputs))
 
-    @abstractmethod
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Values float32 ``[B, n_actions]`` of observations ``[B, *observation_shape]``."""
+        return self.activations(observations)[-1]
 
     @abstractmethod
     def activations(self, observations: torch.Tensor) -> list[torch.Tensor]:
-        """What ``backward`` needs of a forward pass, and last the values that come out."""
+        """The tensors that ``backward`` needs of a forward pass; the last one holds the values."""
 
     @abstractmethod
     def backward(self, activations: Sequence[torch.Tensor], gradient: torch.Tensor) -> None:
-        """Write the gradient of all weights over what is in their ``grad``, which must be there.
+        """Overwrite the ``grad`` of all weights, which must be there, with their gradient.
 
         Args:
             activations: as the method of that name gave them; used once.
-            gradient: of what is minimised, with respect to the values, float32 ``[B, n_actions]``.
+            gradient: of the loss, with respect to the values, float32 ``[B, n_actions]``.
         """
-
-    def set_moments(self, mean: torch.Tensor, scale: torch.Tensor) -> None:
-        """Normalize by this mean and this inverse standard deviation, each ``[n_inputs]``, from now on."""
-        self.input_mean.copy_(mean)
-        self.input_scale.copy_(scale)
-
-    def prepared(self, observations: torch.Tensor) -> torch.Tensor:
-        """Observations as the first layer takes them, but flat: float32 ``[B, n_inputs]``."""
-        values = observations if observations.dim() == 2 else observations.reshape(-1, self.n_inputs)
-        if values.dtype is not torch.float32:
-            values = values.float()
-        if self.scale is not None:
-            values = values * self.scale
-        if self.normalizes:
-            values = (values - self.input_mean).mul_(self.input_scale).clamp_(-10.0, 10.0)
-        return values
 
     @staticmethod
     def joined(streams: torch.Tensor) -> torch.Tensor:
@@ -101,28 +67,114 @@ class QNetwork(nn.Module, ABC):
         advantages = streams[:, 1:]
         return streams[:, :1] + advantages - advantages.mean(dim=1, keepdim=True)
 
-    @staticmethod
-    def parted(gradient: torch.Tensor) -> torch.Tensor:
-        """The gradient with respect to what ``joined`` took, of that with respect to what it gave."""
-        total = gradient.sum(dim=1, keepdim=True)
-        return torch.cat([total, gradient - total / gradient.shape[1]], dim=1)
 
+class PerceptronQ(QNetwork):
+    """Fully connected layers with ReLU between them, without autograd.
 
-def frozen_copy(network: QNetwork) -> QNetwork:
-    """A copy with its own memory that takes no gradients."""
-    return copy.deepcopy(network).requires_grad_(requires_grad=False)
-
-
-def seeded(layer: _Layer, generator: torch.Generator) -> _Layer:
-    """Give a layer made on the device ``"meta"`` memory, and weights drawn from a CPU generator.
-
-    They are distributed as torch's own layers have them, uniform within ``1 / sqrt(fan_in)`` of zero. A
-    layer made elsewhere would have drawn from the global generator already.
+    Args:
+        observation_shape: the shape of one observation; it is flattened.
+        n_actions: the number of values per observation.
+        hidden_sizes: the width of each hidden layer.
+        generator: a CPU generator that the weights are drawn from.
+        normalizes: as for ``ObservationNetwork``.
+        dueling: whether it has a dueling head.
     """
-    layer = layer.to_empty(device="cpu")
-    bound = 1 / math.sqrt(layer.weight[0].numel())
-    with torch.no_grad():
-        layer.weight.uniform_(-bound, bound, generator=generator)
-        if layer.bias is not None:
-            layer.bias.uniform_(-bound, bound, generator=generator)
-    return layer
+
+    def __init__(
+        self,
+        observation_shape: Sequence[int],
+        n_actions: int,
+        hidden_sizes: Sequence[int],
+        generator: torch.Generator,
+        *,
+        normalizes: bool = False,
+        dueling: bool = False,
+    ) -> None:
+        super().__init__(observation_shape, n_actions, normalizes=normalizes, dueling=dueling)
+        self._n_inputs = math.prod(observation_shape)
+        self.mlp = MLP((self._n_inputs, *hidden_sizes, self.n_outputs), "relu", generator)
+        self._weights = self.mlp.weights  # to search a module for its parts takes longer
+
+    def activations(self, observations: torch.Tensor) -> list[torch.Tensor]:
+        """The input of each layer, float32 ``[B, width]``, and last the values."""
+        inputs = as_floats(self.prepared(observations))
+        found = [inputs if inputs.dim() == 2 else inputs.reshape(-1, self._n_inputs)]
+        *hidden, (weight, bias) = self._weights
+        for hidden_weight, hidden_bias in hidden:
+            found.append(functional.linear(found[-1], hidden_weight, hidden_bias).relu_())
+        last = functional.linear(found[-1], weight, bias)
+        found.append(self.joined(last) if self.dueling else last)
+        return found
+
+    def backward(self, activations: Sequence[torch.Tensor], gradient: torch.Tensor) -> None:
+        """Overwrite the gradients by the chain rule."""
+        if self.dueling:  # back through ``joined``
+            total = gradient.sum(dim=1, keepdim=True)
+            gradient = torch.cat([total, gradient - total / gradient.shape[1]], dim=1)
+        for index in reversed(range(len(self._weights))):
+            weight, bias = self._weights[index]
+            inputs = activations[index]
+            torch.mm(gradient.t(), inputs, out=weight.grad)
+            torch.sum(gradient, 0, out=bias.grad)
+            if index:  # through the ReLU: no gradient where it gave zero
+                gradient = torch.ops.aten.threshold_backward.default(gradient.mm(weight), inputs, 0)
+
+
+class ConvolutionalQ(QNetwork):
+    """Q-values from images (Mnih et al. 2015), with autograd's gradient.
+
+    A dueling head shares all layers but the last, where Wang et al. (2016) part before the hidden one.
+
+    Args:
+        image_shape: as ``NatureCNN`` takes it.
+        n_actions: the number of values per observation.
+        generator: a CPU generator that the weights are drawn from.
+        normalizes: as for ``ObservationNetwork``.
+        dueling: whether it has a dueling head.
+
+    Raises:
+        ConfigError: The shape is not one of such an image.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        n_actions: int,
+        generator: torch.Generator,
+        *,
+        normalizes: bool = False,
+        dueling: bool = False,
+    ) -> None:
+        super().__init__(image_shape, n_actions, normalizes=normalizes, dueling=dueling)
+        self.trunk = NatureCNN(image_shape, generator, is_orthogonal=False)
+        self.head = seeded(nn.Linear(NatureCNN.n_features, self.n_outputs, device="meta"), generator)
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Values float32 ``[B, n_actions]`` of images ``[B, *image_shape]``."""
+        values = self.head(self.trunk(as_floats(self.prepared(observations))))
+        return self.joined(values) if self.dueling else values
+
+    def activations(self, observations: torch.Tensor) -> list[torch.Tensor]:
+        """The values alone; autograd remembers the rest."""
+        with torch.enable_grad():
+            return [self(observations)]
+
+    def backward(self, activations: Sequence[torch.Tensor], gradient: torch.Tensor) -> None:
+        """Let autograd write the gradients."""
+        self.zero_grad(set_to_none=False)  # it adds to them, and they stay where they are
+        torch.autograd.backward(activations[-1], gradient)
+
+
+def make_q_network(
+    config: DQNConfig, observation_shape: Sequence[int], n_actions: int, generator: torch.Generator
+) -> QNetwork:
+    """The network that the settings name, on the CPU, with weights drawn from the generator.
+
+    Raises:
+        ConfigError: The network cannot see such observations.
+    """
+    normalizes, dueling = config.normalize_observations, config.dueling
+    if config.network == "nature_cnn":
+        return ConvolutionalQ(observation_shape, n_actions, generator, normalizes=normalizes, dueling=dueling)
+    sizes = config.hidden_sizes
+    return PerceptronQ(observation_shape, n_actions, sizes, generator, normalizes=normalizes, dueling=dueling)

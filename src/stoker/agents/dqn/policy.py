@@ -1,72 +1,51 @@
-"""The acting side of DQN: greedy, or exploring as its settings say."""
+"""The acting side of DQN: greedy, or exploring by random actions or by the softmax of the values.
+
+Each way of exploring draws the same count of numbers per row, whatever comes of them, so that how rows are
+grouped into calls does not change what any of them draws.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stoker.agents.dqn.acting import SmallPass
-from stoker.agents.dqn.build import make_network
-from stoker.agents.dqn.config import DQNConfig
-from stoker.agents.dqn.exploring import epsilon_greedy, softmax_actions
-from stoker.agents.dqn.network import QNetwork, frozen_copy
-from stoker.agents.dqn.perceptron import Perceptron
-from stoker.agents.dqn.spaces import DQNSpaces
-from stoker.agents.packing import PackedWeights
-from stoker.agents.seeds import seeded_generator
-from stoker.errors import ConfigError
+from stoker.agents.base import NetworkPolicy
+from stoker.agents.dqn.network import PerceptronQ, QNetwork
+from stoker.agents.networks import NumpyPass
+from stoker.agents.spaces import AgentSpaces, DiscreteActions
 from stoker.types import ActMode
 
-__all__ = ["DQNPolicy"]
+__all__ = ["DQNPolicy", "action_probabilities", "epsilon_greedy", "softmax_actions"]
 
 
-class DQNPolicy:
-    """Chooses actions with its own weights; one forward pass for all observations.
+class DQNPolicy(NetworkPolicy[QNetwork]):
+    """Takes the action of the highest value in EXPLOIT, drawing no random number, and explores in EXPLORE.
 
-    EXPLOIT takes the action of the highest value and draws no random number. EXPLORE is epsilon-greedy, or
-    takes actions by the softmax of their values (``stoker.agents.dqn.exploring``).
-
-    Those that an agent makes share its generator, so that a checkpoint holds it: act from one thread at a
-    time. A ``fork`` has its own generator and may act anywhere; it can be pickled.
-
-    Args:
-        config: the settings of its agent.
-        spaces: what observations and actions look like.
-        network: this policy's own, on the device to compute on.
-        explore: the generator that exploring draws from.
-        exploration_rate: how much to explore at first.
-
-    Attributes:
-        network: what it acts with.
-        exploration_rate: the share of random actions when exploring, or the temperature of the softmax.
+    The number published besides weights is the exploration rate: the share of random actions
+    (``"epsilon"``), or the temperature of the softmax (``"temperature"``). See ``NetworkPolicy``.
     """
 
     def __init__(
         self,
-        config: DQNConfig,
-        spaces: DQNSpaces,
         network: QNetwork,
+        spaces: AgentSpaces[DiscreteActions],
         explore: np.random.Generator,
-        exploration_rate: float,
+        number_name: str,
+        number: float,
     ) -> None:
-        self.network = network
-        self.exploration_rate = exploration_rate
-        self._packed = PackedWeights(network)
-        self._device = self._packed.values.device
-        self._small: SmallPass | None = None
-        if isinstance(network, Perceptron) and self._device.type == "cpu":
-            self._small = SmallPass(network)
-        self._config = config
-        self._spaces = spaces
-        self._explore = explore
-        self._explored = epsilon_greedy if config.exploration == "epsilon" else softmax_actions
+        super().__init__(network, spaces, explore, number_name, number)
+        self._first = spaces.actions.first
+        self._explored = epsilon_greedy if number_name == "epsilon" else softmax_actions
+        self._small: NumpyPass | None = None
+        if isinstance(network, PerceptronQ) and self._device.type == "cpu":
+            self._small = NumpyPass(network, network.mlp)
 
     def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[list[int], None]:
-        """One action per observation, in the same order, as plain ints; nothing to remember about them.
+        """One action per observation, in the same order, as plain ints; without extras.
 
         Args:
             observations: each ``[*observation_shape]``, checked.
@@ -75,69 +54,64 @@ class DQNPolicy:
         values = self._values(self._spaces.stack(observations))
         actions: list[int]
         if mode is ActMode.EXPLORE:
-            actions = self._explored(values, self.exploration_rate, self._explore)
+            actions = self._explored(values, self.number, self._explore)
         else:
             actions = values.argmax(axis=1).tolist()
-        if first := self._spaces.first_action:
+        if first := self._first:
             actions = [action + first for action in actions]
         return actions, None
 
-    def follow(self, weights: PackedWeights, exploration_rate: float) -> None:
-        """Act from now on with a copy of these weights, of an equal network, and explore so much."""
-        self._packed.copy_from(weights)
-        self.exploration_rate = exploration_rate
-
-    def fork(self, seed: int) -> DQNPolicy:
-        """An independent copy on the CPU that explores by its own generator.
-
-        Raises:
-            ConfigError: The seed is no whole number of at least 0.
-        """
-        network = frozen_copy(self.network).to("cpu")
-        return DQNPolicy(self._config, self._spaces, network, seeded_generator(seed), self.exploration_rate)
-
-    def weights(self) -> dict[str, Any]:
-        """The network's weights, its moments if it normalizes, and ``epsilon`` or ``temperature``."""
-        return {**self._packed.named_copy(), self._config.exploration_rate_name: self.exploration_rate}
-
-    def load_weights(self, weights: Mapping[str, Any]) -> None:
-        """Act as the policy did that gave these.
-
-        Raises:
-            ConfigError: They are not of such a policy; nothing was changed.
-        """
-        name = self._config.exploration_rate_name
-        rate = weights.get(name)
-        if not isinstance(rate, int | float):
-            raise ConfigError(
-                f"these weights lack {name}: they are of a policy that explores differently; load what an "
-                "agent with the same settings gave"
-            )
-        self._packed.load_named(weights)
-        self.exploration_rate = float(rate)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # By value, as numpy's arrays: torch's tensors would go to another process as memory shared with it.
-        values = {name: tensor.numpy() for name, tensor in self._packed.named_copy().items()}
-        return _revived, (self._config, self._spaces, values, self._explore, self.exploration_rate)
-
     def _values(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         if self._small is not None and len(rows) <= self._small.most_rows:
-            return self._small(rows)
+            values = self._small.outputs(self._small.inputs(rows))
+            if self.network.dueling:
+                advantages = values[:, 1:]
+                values = values[:, :1] + advantages - advantages.mean(axis=1, keepdims=True)
+            return values
         with torch.inference_mode():
             return self.network(torch.as_tensor(rows).to(self._device)).cpu().numpy()
 
 
-def _revived(
-    config: DQNConfig,
-    spaces: DQNSpaces,
-    values: Mapping[str, NDArray[Any]],
-    explore: np.random.Generator,
-    exploration_rate: float,
-) -> DQNPolicy:
-    """A policy in the process that it was pickled for."""
-    network = frozen_copy(make_network(config, spaces, torch.Generator()))
-    policy = DQNPolicy(config, spaces, network, explore, exploration_rate)
-    weights = {name: torch.as_tensor(array) for name, array in values.items()}
-    policy.load_weights({**weights, config.exploration_rate_name: exploration_rate})
-    return policy
+def epsilon_greedy(values: NDArray[np.float32], epsilon: float, generator: np.random.Generator) -> list[int]:
+    """The best action of each row, or with probability epsilon any (Sutton & Barto 2018, section 2.2).
+
+    Args:
+        values: of all actions, ``[B, n_actions]``.
+        epsilon: the share of uniformly random actions.
+        generator: gives two numbers per row.
+    """
+    actions: list[int] = values.argmax(axis=1).tolist()
+    draws: list[list[float]] = generator.random((len(actions), 2)).tolist()
+    for row, (chance, choice) in enumerate(draws):
+        if chance < epsilon:
+            actions[row] = int(choice * values.shape[1])
+    return actions
+
+
+def softmax_actions(
+    values: NDArray[np.float32], temperature: float, generator: np.random.Generator
+) -> list[int]:
+    """One action per row, with the probabilities of ``action_probabilities``.
+
+    Args:
+        values: of all actions, ``[B, n_actions]``.
+        temperature: above 0.
+        generator: gives one number per row.
+    """
+    up_to = action_probabilities(values, temperature).cumsum(axis=1)
+    draws = generator.random((len(values), 1)) * up_to[:, -1:]  # sums of floats end near 1, not at it
+    actions: list[int] = (up_to <= draws).sum(axis=1).tolist()
+    return actions
+
+
+def action_probabilities(values: NDArray[Any], temperature: float) -> NDArray[np.float64]:
+    """``exp(Q(a) / temperature)`` as a share of its sum over the actions (Sutton & Barto 2018, eq. 2.11).
+
+    Args:
+        values: of all actions, ``[B, n_actions]``.
+        temperature: above 0; near 0 the best action takes all, far above all differences each takes as much.
+    """
+    exact = values.astype(np.float64)
+    weights = np.exp((exact - exact.max(axis=1, keepdims=True)) / temperature)
+    shares: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
+    return shares

@@ -1,66 +1,24 @@
-"""What a policy's network says of actions, as a distribution: drawn from to act, evaluated to learn.
+"""The distributions that actions are drawn from: one distribution per row of parameters that a network gives.
 
 Acting is done in numpy and learning in torch, by the same formulas. An action is a row of numbers here: the
-index of a discrete one, or a continuous one before it is clipped to its bounds.
+index of a discrete one, or a continuous one before it is clipped to its bounds. A drawn action takes the same
+count of random numbers in each row, so that how rows are grouped does not change what each draws.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Protocol, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["Categorical", "DiagGaussian", "Distribution"]
+from stoker.agents.spaces import Actions, DiscreteActions
+
+__all__ = ["Categorical", "DiagGaussian", "Distribution", "distribution_of"]
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
-
-
-class Distribution(Protocol):
-    """One distribution per row of parameters."""
-
-    n_parameters: int
-    """How many numbers the network gives per observation."""
-
-    action_size: int
-    """How many numbers an action is."""
-
-    has_log_std: bool
-    """Whether it has a standard deviation besides, ``[action_size]``, which is no function of the state."""
-
-    def draw(
-        self,
-        parameters: NDArray[np.float32],
-        log_std: NDArray[np.float32] | None,
-        generator: np.random.Generator,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """An action of each row, ``[B, action_size]``, and its log-probability (density), ``[B]``.
-
-        As many draws for each row, row after row: how rows are grouped does not change what each draws.
-        """
-        ...
-
-    def mode(self, parameters: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The likeliest action of each row, ``[B, action_size]``."""
-        ...
-
-    def evaluate(
-        self, parameters: torch.Tensor, log_std: torch.Tensor | None, actions: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The log-probability of each row's action, ``[B]``, and its distribution's entropy, ``[B]``.
-
-        Args:
-            parameters: ``[B, n_parameters]``.
-            log_std: ``[action_size]``, or None.
-            actions: as ``learned`` gave them.
-        """
-        ...
-
-    def learned(self, actions: NDArray[np.float64]) -> NDArray[np.int64] | NDArray[np.float32]:
-        """Remembered actions ``[B, action_size]`` as ``evaluate`` takes them."""
-        ...
 
 
 class Categorical:
@@ -68,6 +26,12 @@ class Categorical:
 
     Args:
         n: how many actions there are.
+
+    Attributes:
+        n_parameters: how many numbers the network gives per observation.
+        action_size: how many numbers an action is.
+        has_log_std: whether there is a standard deviation besides, ``[action_size]``, which is not a function
+            of the state.
     """
 
     action_size = 1
@@ -82,7 +46,7 @@ class Categorical:
         log_std: NDArray[np.float32] | None,
         generator: np.random.Generator,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """An action of each row by the inverse of its cumulated probabilities: one draw per row."""
+        """An action of each row, ``[B, 1]``, and its log-probability, ``[B]``; one random number per row."""
         logits = parameters.astype(np.float64)
         logits -= logits.max(axis=1, keepdims=True)
         cumulated = np.exp(logits).cumsum(axis=1)
@@ -93,25 +57,25 @@ class Categorical:
         return actions[:, None].astype(np.float64), log_probs
 
     def mode(self, parameters: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The index of the highest logit."""
+        """The likeliest action of each row, ``[B, 1]``."""
         return parameters.argmax(axis=1)[:, None].astype(np.float64)
 
     def evaluate(
         self, parameters: torch.Tensor, log_std: torch.Tensor | None, actions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities of action indices int64 ``[B, 1]``, and entropies."""
+        """Log-probabilities ``[B]`` of actions int64 ``[B, 1]``, and the entropies ``[B]``."""
         log_probs = parameters.log_softmax(dim=1)
         least = torch.finfo(log_probs.dtype).min  # an action ruled out by a logit of -inf adds nothing
         entropies = -(log_probs.exp() * log_probs.clamp(min=least)).sum(dim=1)
         return log_probs.gather(1, actions).squeeze(1), entropies
 
     def learned(self, actions: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Indices as int64."""
+        """Remembered actions as ``evaluate`` takes them."""
         return actions.astype(np.int64)
 
 
 class DiagGaussian:
-    """A normal distribution for each of ``size`` numbers, on their own; the parameters are the means.
+    """An independent normal distribution for each of ``size`` numbers; the parameters are the means.
 
     Args:
         size: how many numbers an action is.
@@ -128,7 +92,7 @@ class DiagGaussian:
         log_std: NDArray[np.float32] | None,
         generator: np.random.Generator,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Actions that are float32 numbers, and the logarithms of their densities: ``size`` draws per row."""
+        """Actions ``[B, size]`` that are float32 numbers, and the logarithms of their densities, ``[B]``."""
         means, log_stds = parameters.astype(np.float64), _given(log_std).astype(np.float64)
         stds = np.exp(log_stds)
         # Rounded before they are judged: the learner sees float32.
@@ -139,13 +103,13 @@ class DiagGaussian:
         return actions, log_probs
 
     def mode(self, parameters: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The means."""
+        """The likeliest actions: the means, ``[B, size]``."""
         return parameters.astype(np.float64)
 
     def evaluate(
         self, parameters: torch.Tensor, log_std: torch.Tensor | None, actions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logarithms of the densities of actions float32 ``[B, size]``, and differential entropies."""
+        """Log-densities ``[B]`` of actions float32 ``[B, size]``, and differential entropies ``[B]``."""
         log_stds = _given(log_std)
         deviations = (actions - parameters) * (-log_stds).exp()
         log_probs = -0.5 * deviations.square().sum(dim=1) - (log_stds + _LOG_SQRT_2PI).sum()
@@ -153,8 +117,16 @@ class DiagGaussian:
         return log_probs, entropy.expand(len(actions))
 
     def learned(self, actions: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Unclipped actions as float32."""
+        """Remembered actions as ``evaluate`` takes them."""
         return actions.astype(np.float32)
+
+
+Distribution: TypeAlias = Categorical | DiagGaussian
+
+
+def distribution_of(actions: Actions) -> Distribution:
+    """The distribution for a kind of action space."""
+    return (Categorical if isinstance(actions, DiscreteActions) else DiagGaussian)(actions.n)
 
 
 _Array = TypeVar("_Array", NDArray[np.float32], torch.Tensor)

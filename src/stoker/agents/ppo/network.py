@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from stoker.agents.networks import MLP, NatureCNN, as_floats, seeded_linear
+from stoker.agents.networks import MLP, NatureCNN, ObservationNetwork, as_floats, seeded
 from stoker.agents.ppo.config import PPOConfig
 from stoker.agents.ppo.distributions import Distribution
 from stoker.errors import ConfigError
@@ -18,7 +18,6 @@ __all__ = ["ActorCritic", "SharedTrunk", "Towers", "checked_body", "make_body"]
 
 _POLICY_GAIN = 0.01  # small: at first all actions are about as likely, whatever the observation
 _VALUE_GAIN = 1.0
-_MOST_DEVIATIONS = 10.0
 
 
 class Towers(nn.Module):
@@ -57,9 +56,10 @@ class SharedTrunk(nn.Module):
 
     def __init__(self, image_shape: tuple[int, ...], n_parameters: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.trunk = NatureCNN(image_shape, generator)
-        self.policy = seeded_linear(NatureCNN.n_features, n_parameters, generator, _POLICY_GAIN)
-        self.value = seeded_linear(NatureCNN.n_features, 1, generator, _VALUE_GAIN)
+        self.trunk = NatureCNN(image_shape, generator, is_orthogonal=True)
+        n_features = NatureCNN.n_features
+        self.policy = seeded(nn.Linear(n_features, n_parameters, device="meta"), generator, _POLICY_GAIN)
+        self.value = seeded(nn.Linear(n_features, 1, device="meta"), generator, _VALUE_GAIN)
 
     def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Parameters ``[B, n_parameters]`` and values ``[B]`` of images ``[B, *image_shape]``."""
@@ -67,25 +67,20 @@ class SharedTrunk(nn.Module):
         return self.policy(features), self.value(features).squeeze(1)
 
 
-class ActorCritic(nn.Module):
-    """A body, and what PPO keeps beside it: a standard deviation, and the moments of observations.
+class ActorCritic(ObservationNetwork):
+    """A body, and beside it the standard deviation of continuous actions and the moments of observations.
 
     Args:
         body: ``(observations) -> (parameters, values)``.
         observation_shape: of one observation.
         log_std: the logarithms of the standard deviations at first, ``[action_size]``, for distributions
             that have one.
-        normalizes: whether observations are shifted and scaled by ``set_moments`` before the body sees them,
-            and limited to ten standard deviations.
+        normalizes: as for ``ObservationNetwork``.
 
     Attributes:
         body: as given.
-        log_std: a parameter like others, or None.
-        normalizes: whether observations are normalized.
+        log_std: a trained parameter, or None.
     """
-
-    input_mean: torch.Tensor
-    input_scale: torch.Tensor
 
     def __init__(
         self,
@@ -95,29 +90,13 @@ class ActorCritic(nn.Module):
         *,
         normalizes: bool,
     ) -> None:
-        super().__init__()
+        super().__init__(observation_shape, normalizes=normalizes)
         self.body = body
         self.log_std = None if log_std is None else nn.Parameter(log_std)
-        self.normalizes = normalizes
-        if normalizes:  # buffers, so that each copy of the network has the moments that its weights go with
-            self.register_buffer("input_mean", torch.zeros(observation_shape))
-            self.register_buffer("input_scale", torch.ones(observation_shape))
 
     def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Parameters ``[B, n_parameters]`` and values ``[B]`` of observations ``[B, *observation_shape]``."""
         return self.body(self.prepared(observations))
-
-    def prepared(self, observations: torch.Tensor) -> torch.Tensor:
-        """What the body sees of observations: normalized float32, or else the observations as they are."""
-        if not self.normalizes:
-            return observations
-        deviations = (observations.float() - self.input_mean).mul_(self.input_scale)
-        return deviations.clamp_(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
-
-    def set_moments(self, mean: torch.Tensor, scale: torch.Tensor) -> None:
-        """Normalize by this mean and this inverse standard deviation, of flat observations, from now on."""
-        self.input_mean.copy_(mean.view_as(self.input_mean))
-        self.input_scale.copy_(scale.view_as(self.input_scale))
 
 
 def make_body(

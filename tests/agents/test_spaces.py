@@ -10,7 +10,7 @@ from gymnasium import spaces as gym_spaces
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stoker.agents.dqn.spaces import DQNSpaces
+from stoker.agents.spaces import AgentSpaces, BoxActions, DiscreteActions
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.replay import UniformReplay
 from stoker.types import EpisodeStatus, Experience
@@ -18,11 +18,18 @@ from stoker.types import EpisodeStatus, Experience
 F32_MAX = float(np.finfo(np.float32).max)
 GOOD = np.zeros(3, np.float32)
 
-FLOATS = DQNSpaces(gym_spaces.Box(-1, 1, (3,), np.float32), gym_spaces.Discrete(4, start=-1))
-HALVES = DQNSpaces(gym_spaces.Box(-1, 1, (3,), np.float16), gym_spaces.Discrete(4))
-BYTES = DQNSpaces(gym_spaces.Box(0, 255, (3,), np.uint8), gym_spaces.Discrete(4))
-SCALAR = DQNSpaces(gym_spaces.Box(-1, 1, (), np.float64), gym_spaces.Discrete(4))
-BOOLS = DQNSpaces(gym_spaces.Box(0, 1, (3,), bool), gym_spaces.Discrete(4))
+BOTH = (DiscreteActions, BoxActions)
+
+
+def of(seen: Any, acted: Any) -> AgentSpaces[Any]:
+    return AgentSpaces("DQN", seen, acted, BOTH)
+
+
+FLOATS = of(gym_spaces.Box(-1, 1, (3,), np.float32), gym_spaces.Discrete(4, start=-1))
+HALVES = of(gym_spaces.Box(-1, 1, (3,), np.float16), gym_spaces.Discrete(4))
+BYTES = of(gym_spaces.Box(0, 255, (3,), np.uint8), gym_spaces.Discrete(4))
+SCALAR = of(gym_spaces.Box(-1, 1, (), np.float64), gym_spaces.Discrete(4))
+BOOLS = of(gym_spaces.Box(0, 1, (3,), bool), gym_spaces.Discrete(4))
 
 
 def experience(
@@ -31,7 +38,7 @@ def experience(
     return Experience(observation, action, reward, next_observation, EpisodeStatus.CONTINUING)
 
 
-TAKEN: list[tuple[DQNSpaces, Any]] = [
+TAKEN: list[tuple[AgentSpaces[Any], Any]] = [
     (FLOATS, np.array([1, 2, 3], np.float32)),
     (FLOATS, np.array([1, 2, 3], np.float64)),
     (FLOATS, np.array([1, 2, 3], np.float16)),
@@ -55,14 +62,14 @@ TAKEN: list[tuple[DQNSpaces, Any]] = [
     (BOOLS, [0, 1, 0]),
 ]
 
-REFUSED: list[tuple[DQNSpaces, Any, str]] = [
+REFUSED: list[tuple[AgentSpaces[Any], Any, str]] = [
     (FLOATS, np.zeros(4, np.float32), r"shape \[4\].*give float32 \[3\]"),
     (FLOATS, np.zeros((1, 3), np.float32), r"shape \[1, 3\]"),
     (FLOATS, np.float32(0), r"shape \[\]"),
-    (FLOATS, 0.5, r"observation 0.5 has shape \[\]"),
+    (FLOATS, 0.5, r"observation=0.5 .* has shape \[\]"),
     (FLOATS, [], r"shape \[0\]"),
-    (FLOATS, None, "None has dtype object"),
-    (FLOATS, "left", "'left' has dtype <U4"),
+    (FLOATS, None, "=None .* has dtype object"),
+    (FLOATS, "left", "='left' .* has dtype <U4"),
     (FLOATS, ["a", "b", "c"], "dtype <U1"),
     (FLOATS, {"x": 1}, "dtype object"),
     (FLOATS, np.array([1, None, 2]), "dtype object"),
@@ -89,7 +96,9 @@ REFUSED: list[tuple[DQNSpaces, Any, str]] = [
 
 
 @pytest.mark.parametrize(("spaces", "observation"), TAKEN)
-def test_observations_that_fit_are_taken_and_stored_as_they_are(spaces: DQNSpaces, observation: Any) -> None:
+def test_observations_that_fit_are_taken_and_stored_as_they_are(
+    spaces: AgentSpaces[Any], observation: Any
+) -> None:
     spaces.check_observation(observation)
     spaces.check_experience(experience(observation, next_observation=observation))
     replay = UniformReplay(1, spaces.observation_shape, spaces.observation_dtype)
@@ -101,7 +110,9 @@ def test_observations_that_fit_are_taken_and_stored_as_they_are(spaces: DQNSpace
 
 
 @pytest.mark.parametrize(("spaces", "observation", "named"), REFUSED)
-def test_observations_that_do_not_fit_are_refused(spaces: DQNSpaces, observation: Any, named: str) -> None:
+def test_observations_that_do_not_fit_are_refused(
+    spaces: AgentSpaces[Any], observation: Any, named: str
+) -> None:
     good = np.zeros(spaces.observation_shape, np.bool_ if spaces is BOOLS else np.uint8)
     with pytest.raises(InvalidExperience, match=named):
         spaces.check_observation(observation)
@@ -141,21 +152,21 @@ def test_actions_in_range_are_taken(action: Any) -> None:
 @pytest.mark.parametrize(
     ("action", "named"),
     [
-        (-2, "action -2 is out of range: give an int from -1 to 2"),
-        (3, "action 3 is out of range"),
-        (np.int64(3), "action 3 is out of range"),
-        (np.array(3), "action 3 is out of range"),
+        (-2, "action=-2 is out of range: give an int from -1 to 2"),
+        (3, "action=3 is out of range"),
+        (np.int64(3), "action=3 is out of range"),
+        (np.array(3), "action=3 is out of range"),
         (10**30, "out of range"),
-        (1.0, "action 1.0 is a float, not an integer: give an int from -1 to 2"),
-        (np.float32(1), "is a float32, not an integer"),
-        (True, "action True is a bool, not an integer"),
-        (np.bool_(1), "is a bool, not an integer"),
-        (np.array(1, np.bool_), "is a ndarray, not an integer"),
-        (np.array([1]), r"action array\(\[1\]\) is a ndarray, not an integer"),
+        (1.0, r"action=1.0 \(float\) is not an integer: give an int from -1 to 2"),
+        (np.float32(1), r"\(float32\) is not an integer"),
+        (True, r"action=True \(bool\) is not an integer"),
+        (np.bool_(1), "is not an integer"),
+        (np.array(1, np.bool_), "is not an integer"),
+        (np.array([1]), r"action=array\(\[1\]\) \(ndarray\) is not an integer"),
         (np.array(1.0), "not an integer"),
-        ("1", "action '1' is a str, not an integer"),
-        (None, "action None is a NoneType, not an integer"),
-        ([1], "is a list, not an integer"),
+        ("1", r"action='1' \(str\) is not an integer"),
+        (None, "action=None .* is not an integer"),
+        ([1], r"\(list\) is not an integer"),
     ],
 )
 def test_unfit_actions_are_refused(action: Any, named: str) -> None:
@@ -171,14 +182,14 @@ def test_finite_rewards_are_taken(reward: Any) -> None:
 @pytest.mark.parametrize(
     ("reward", "named"),
     [
-        (float("nan"), "reward nan is not finite"),
-        (float("inf"), "reward inf is not finite"),
+        (float("nan"), "reward=nan is not finite"),
+        (float("inf"), "reward=inf is not finite"),
         (np.float32("-inf"), "not finite"),
-        (1e39, r"reward 1e\+39 is not finite as float32"),
+        (1e39, r"reward=1e\+39 is not finite as float32"),
         (10**400, "not finite as float32"),
-        ("1", "reward '1' is a str"),
-        (None, "reward None is a NoneType"),
-        (np.array([1.0]), "is a ndarray"),
+        ("1", r"reward='1' \(str\) is not a number"),
+        (None, "reward=None .* is not a number"),
+        (np.array([1.0]), "is not a number"),
     ],
 )
 def test_unfit_rewards_are_refused(reward: Any, named: str) -> None:
@@ -197,7 +208,7 @@ def test_floats_are_stored_in_single_precision_and_integers_as_they_are(
     dtype: Any, stored: torch.dtype
 ) -> None:
     box = gym_spaces.Box(0, 1, (2, 3), dtype)
-    spaces = DQNSpaces(box, gym_spaces.Discrete(2))
+    spaces = of(box, gym_spaces.Discrete(2))
     assert (spaces.observation_shape, spaces.observation_dtype) == ((2, 3), stored)
 
 
@@ -211,16 +222,89 @@ def test_floats_are_stored_in_single_precision_and_integers_as_they_are(
         ),
         (gym_spaces.Dict({}), gym_spaces.Discrete(2), r"observe Dict\(\): it takes a Box"),
         (gym_spaces.Box(0, 1, (0,)), gym_spaces.Discrete(2), "at least one number"),
-        (gym_spaces.Box(0, 1, (1,)), gym_spaces.Box(0, 1, (1,)), r"act in Box\(.*takes a Discrete"),
-        (
-            gym_spaces.Box(0, 1, (1,)),
-            gym_spaces.MultiDiscrete([2]),
-            "act in MultiDiscrete.*takes a Discrete action space, of any number of actions and any start",
-        ),
+        (gym_spaces.Box(0, 1, (1,)), gym_spaces.MultiBinary(3), "act in MultiBinary"),
+        (gym_spaces.Box(0, 1, (1,)), gym_spaces.MultiDiscrete([2, 3]), "act in MultiDiscrete"),
+        (gym_spaces.Box(0, 1, (1,)), gym_spaces.Box(0, 9, (2,), np.int64), "act in Box.*at least one float"),
+        (gym_spaces.Box(0, 1, (1,)), gym_spaces.Box(0, 1, (0,)), "act in Box"),
     ],
 )
 def test_other_spaces_are_refused(
     observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any], named: str
 ) -> None:
     with pytest.raises(ConfigError, match=named):
-        DQNSpaces(observation_space, action_space)
+        of(observation_space, action_space)
+
+
+def test_an_agent_names_the_action_spaces_that_it_takes() -> None:
+    box = gym_spaces.Box(0, 1, (1,))
+    with pytest.raises(ConfigError, match="DQN cannot act in Box.*a Discrete space, of any number.*use PPO"):
+        AgentSpaces("DQN", box, box, [DiscreteActions])
+    with pytest.raises(ConfigError, match="SAC cannot act in Discrete.*takes a Box of at least one float;"):
+        AgentSpaces("SAC", box, gym_spaces.Discrete(2), [BoxActions])
+
+
+SEEN = gym_spaces.Box(-1, 1, (2,), np.float32)
+IN_A_BOX = of(SEEN, gym_spaces.Box(-1, 1, (3,), np.float32))
+
+
+def act(action: Any) -> Experience:
+    row = np.zeros(2, np.float32)
+    return Experience(row, action, 0.0, row, EpisodeStatus.CONTINUING)
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        np.zeros(3, np.float32),
+        np.array([0.1, -5.0, 7.0]),  # what is beyond the bounds was done all the same
+        np.zeros(3, np.int64),
+        [0.0, 0.5, 1],
+        torch.zeros(3),
+    ],
+    ids=["float32", "float64", "int64", "list", "tensor"],
+)
+def test_actions_in_a_box_are_taken(action: Any) -> None:
+    IN_A_BOX.check_experience(act(action))
+
+
+def test_large_finite_actions_are_taken() -> None:
+    with np.errstate(over="raise"):
+        IN_A_BOX.check_experience(act(np.full(3, 3e38, np.float32)))
+        IN_A_BOX.check_experience(act(np.full(3, 1e308)))
+        wide = of(SEEN, gym_spaces.Box(-np.inf, np.inf, (40,), np.float32))
+        wide.check_experience(act(np.full(40, 3e38, np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("action", "named"),
+    [
+        (np.zeros(2, np.float32), r"action=.* is float32 \[2\], which does not fit: give float32 \[3\]"),
+        (0.5, r"float64 \[\]"),
+        (np.array([0.0, np.nan, 0.0]), "not finite"),
+        (np.array([np.inf, -np.inf, 0.0], np.float32), "not finite"),
+        (np.zeros(3, np.complex64), "complex64"),
+        (["a", "b", "c"], "which does not fit"),
+        ([[1], [2, 3]], "is not an array"),
+        (None, r"object \[\]"),
+    ],
+    ids=["shape", "scalar", "nan", "inf", "complex", "text", "ragged", "none"],
+)
+def test_other_actions_in_a_box_are_refused(action: Any, named: str) -> None:
+    with pytest.raises(InvalidExperience, match=named):
+        IN_A_BOX.check_experience(act(action))
+
+
+def test_they_are_described_in_plain_types() -> None:
+    assert IN_A_BOX.describe() == {
+        "observation_space": {"shape": [2], "dtype": "float32"},
+        "action_space": {"shape": [3]},
+    }
+    assert of(SEEN, gym_spaces.Discrete(3, start=2)).describe()["action_space"] == {"n": 3, "start": 2}
+
+
+def test_what_is_chosen_comes_in_the_environments_form() -> None:
+    chosen = np.array([[0.5, -7.0, 7.0]])
+    (action,) = IN_A_BOX.actions.for_env(chosen)
+    assert action.dtype == np.float32
+    assert action.tolist() == [0.5, -1.0, 1.0]
+    assert of(SEEN, gym_spaces.Discrete(3, start=2)).actions.for_env(np.array([[0.0], [2.0]])) == [2, 4]

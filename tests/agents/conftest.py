@@ -1,4 +1,4 @@
-"""A small agent and a stream of transitions for it."""
+"""A small DQN and a stream of transitions for it."""
 
 from __future__ import annotations
 

@@ -1,16 +1,19 @@
-"""A replay that is filled again from what was observed is, bit by bit, the one that was lost."""
+"""The base of agents that learn from a replay, by way of DQN: rebuilding the replay, losses of episodes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
+from hypothesis import given, strategies as st
 
 from stoker.agents import DQN
+from stoker.agents.off_policy import EpisodeLosses
 from stoker.agents.protocol import RebuildsReplay
 from stoker.errors import ConfigError
+from stoker.testing.contract import difference
 from stoker.types import Experience
 from stoker.writer import stage
 
@@ -53,14 +56,6 @@ def play(agent: DQN, events: list[Event], *, learns: bool) -> None:
             agent.on_episode_start(event)
 
 
-def same(left: Any, right: Any) -> bool:
-    if isinstance(left, torch.Tensor):
-        return left.dtype == right.dtype and torch.equal(left, right)
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same(left[name], right[name]) for name in left)
-    return left == right
-
-
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_a_rebuilt_agent_goes_on_bit_for_bit(
     make_agent: MakeAgent, make_experiences: MakeExperiences, kind: str
@@ -78,13 +73,13 @@ def test_a_rebuilt_agent_goes_on_bit_for_bit(
     play(rebuilt, events[73:150], learns=False)
     rebuilt.load_state_dict(saved)
     rebuilt.end_rebuild(reference)
-    assert same(rebuilt.replay.state_dict(), live.replay.state_dict())
-    assert same(rebuilt.replay_reference(), reference)
+    assert difference(rebuilt.replay.state_dict(), live.replay.state_dict()) is None
+    assert difference(rebuilt.replay_reference(), reference) is None
 
     play(live, events[150:], learns=True)
     play(rebuilt, events[150:], learns=True)
-    assert same(rebuilt.state_dict(), live.state_dict())
-    assert same(rebuilt.replay.state_dict(), live.replay.state_dict())
+    assert difference(rebuilt.state_dict(), live.state_dict()) is None
+    assert difference(rebuilt.replay.state_dict(), live.replay.state_dict()) is None
 
 
 def test_the_point_holds_what_rewards_are_scaled_with(
@@ -112,16 +107,33 @@ def test_a_replay_made_with_other_settings_is_not_rebuilt(
     assert len(other.replay) == other.replay.n_added == 0
 
 
-def test_points_and_references_of_earlier_versions_are_taken(
-    make_agent: MakeAgent, make_experiences: MakeExperiences
-) -> None:
-    live, rebuilt = make_agent(n_step=3), make_agent(n_step=3)
-    point = live.rebuild_point()
-    del point["rewards"]
-    live.observe(make_experiences(30))
-    known_then = {"position", "size", "n_added", "capacity", "generator", "n_step"}
-    reference = {name: value for name, value in live.replay_reference().items() if name in known_then}
-    rebuilt.begin_rebuild(point, reference)
-    rebuilt.observe(make_experiences(30))
-    rebuilt.end_rebuild(reference)
-    assert same(rebuilt.replay.state_dict(), live.replay.state_dict())
+LOSSES = st.floats(0, 1e6)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", 3]), LOSSES), max_size=40))
+def test_interleaved_actors_are_summed_up_apart(stream: list[tuple[str | int, float]]) -> None:
+    losses = EpisodeLosses()
+    for actor_id, loss in stream:
+        losses.observed(actor_id)
+        losses.add(loss)
+    for actor_id in ("a", "b", 3):
+        own = [loss for actor, loss in stream if actor == actor_id]
+        expected = {}
+        if own:
+            expected = {"loss_mean": np.mean(own), "loss_max": max(own)}
+        if len(own) > 1:
+            expected["loss_std"] = np.std(own)
+        assert losses.take(actor_id) == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    assert len(losses) == 0
+
+
+def test_taking_and_dropping_forget_that_actor_only() -> None:
+    losses = EpisodeLosses()
+    for actor_id in (1, 2, 3):
+        losses.observed(actor_id)
+        losses.add(1.0)
+    losses.take(1)
+    losses.drop(2)
+    losses.drop("never seen")
+    assert losses.take(1) == losses.take(2) == {}
+    assert losses.take(3) == {"loss_mean": 1.0, "loss_max": 1.0}

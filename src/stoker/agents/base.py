@@ -1,0 +1,318 @@
+"""What stoker's agents share: a network with packed weights and Adam, acting copies, and saved state.
+
+``stoker.agents.off_policy`` adds a replay for the agents that learn from one. The same seed and the same
+order of calls give the same weights: an agent's generators are its own.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, NoReturn, Protocol, Self, TypeVar
+
+import msgspec
+import numpy as np
+import torch
+from torch import nn
+
+from stoker.agents.config import AgentConfig
+from stoker.agents.networks import ObservationNetwork
+from stoker.agents.packing import PackedAdam, PackedWeights
+from stoker.agents.protocol import Policy
+from stoker.agents.seeds import AgentSeeds, generator_state, seeded_generator
+from stoker.agents.spaces import AgentSpaces
+from stoker.errors import ConfigError, TrainingDiverged
+from stoker.processing.moments import RunningMoments
+from stoker.types import ActMode, Experience
+
+__all__ = ["BaseAgent", "NetworkPolicy", "Stateful"]
+
+ConfigT = TypeVar("ConfigT", bound=AgentConfig)
+NetworkT = TypeVar("NetworkT", bound=ObservationNetwork)
+PolicyT = TypeVar("PolicyT", bound="NetworkPolicy[Any]")
+
+
+class Stateful(Protocol):
+    """A part of an agent that is saved and restored with it."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """The state in types that ``torch.load(weights_only=True)`` accepts; it may share memory."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> object:
+        """Restore what ``state_dict`` returned."""
+        ...
+
+
+class NetworkPolicy(ABC, Generic[NetworkT]):
+    """Acts with a network of its own: one forward pass for all observations.
+
+    The policies that an agent makes share its generator, so that a checkpoint holds it: let one thread at a
+    time act with any of them. A ``fork`` has its own generator and may act anywhere; it can be pickled.
+
+    Args:
+        network: this policy's own, on the device to compute on.
+        spaces: what observations and actions look like.
+        explore: the generator that exploration draws from.
+        number_name: the name of ``number``, such as ``"epsilon"``.
+        number: what the agent publishes besides weights.
+
+    Attributes:
+        network: what it acts with.
+        number: what the agent published last besides weights.
+    """
+
+    def __init__(
+        self,
+        network: NetworkT,
+        spaces: AgentSpaces[Any],
+        explore: np.random.Generator,
+        number_name: str,
+        number: float,
+    ) -> None:
+        self.network = network
+        self.number = number
+        self._number_name = number_name
+        self._packed = PackedWeights(network)
+        self._device = self._packed.values.device
+        self._spaces = spaces
+        self._explore = explore
+
+    @abstractmethod
+    def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[Sequence[Any], Sequence[Any] | None]:
+        """Choose one action per observation, in the same order; see ``Policy``."""
+
+    def follow(self, weights: PackedWeights, number: float) -> None:
+        """Act from now on with a copy of these weights, of an equal network, and with this number."""
+        self._packed.copy_from(weights)
+        self.number = number
+
+    def fork(self, seed: int) -> Self:
+        """An independent copy on the CPU that explores by its own generator.
+
+        Raises:
+            ConfigError: The seed is not an int of at least 0.
+        """
+        return type(self)(*self._on_cpu(seeded_generator(seed)))
+
+    def weights(self) -> dict[str, Any]:
+        """The network's weights, its moments if it normalizes, and the number under its name."""
+        return {**self._packed.named_copy(), self._number_name: self.number}
+
+    def load_weights(self, weights: Mapping[str, Any]) -> None:
+        """Act like the policy whose ``weights()`` these are.
+
+        Raises:
+            ConfigError: They are not of such a policy; nothing was changed.
+        """
+        number = weights.get(self._number_name)
+        if not isinstance(number, int | float):
+            raise ConfigError(
+                f"these weights lack {self._number_name}: load the weights of a policy whose agent has the "
+                "same settings"
+            )
+        self._packed.load_named(weights)
+        self.number = number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._on_cpu(self._explore)
+
+    def _on_cpu(self, explore: np.random.Generator) -> tuple[Any, ...]:
+        """The constructor's arguments for a copy on the CPU."""
+        # Its tensors are its own: multiprocessing moves them to memory shared with the other process.
+        network = copy.deepcopy(self.network).cpu()
+        return network, self._spaces, explore, self._number_name, self.number
+
+
+class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
+    """A network that acts and is trained, with all that a session asks of an agent but the learning.
+
+    A subclass makes its network, gives ``observe`` and ``learn``, and adds to ``_parts`` and ``_generators``
+    what is saved and restored with it.
+
+    Args:
+        spaces: of the environment.
+        config: the settings; ``network`` is the one that ``"auto"`` came to.
+        seeds: of its generators.
+        network: acts; the gradients of its weights are packed.
+        policy_type: of its acting copies.
+        number_name: the name of the number that it publishes besides weights.
+        adam_eps: what Adam adds to the root of the mean square of a gradient.
+
+    Attributes:
+        name: of the kind of agent.
+        acting_state: the entries of ``state_dict`` that acting changes and learning does not.
+        needs_policy_extras: whether it learns only from what its policy remembered of an action.
+        config: the settings.
+        total_steps: transitions observed, ever.
+        opt_steps: optimization steps done, ever.
+    """
+
+    name: ClassVar[str]
+    acting_state = frozenset({"explore_generator"})
+    needs_policy_extras = False
+
+    _kept_settings: ClassVar[tuple[str, ...]] = ("network", "normalize_observations")
+    """The settings that give the weights their meaning: a saved state fits only with the same."""
+
+    def __init__(
+        self,
+        spaces: AgentSpaces[Any],
+        config: ConfigT,
+        seeds: AgentSeeds,
+        network: NetworkT,
+        policy_type: type[PolicyT],
+        number_name: str,
+        adam_eps: float = 1e-8,
+    ) -> None:
+        self.config = config
+        self.total_steps: int = 0
+        self.opt_steps: int = 0
+        self._spaces = spaces
+        self._network = network
+        # Copied now: after learning a user's module may keep a tensor of the graph, which cannot be.
+        self._blank = copy.deepcopy(network).requires_grad_(requires_grad=False)
+        self._policy_type = policy_type
+        self._number_name = number_name
+        self._weights = PackedWeights(network, has_gradients=True)
+        self._device = self._weights.values.device
+        self._optimizer = PackedAdam(self._weights, eps=adam_eps, max_grad_norm=config.max_grad_norm)
+        self._moments = RunningMoments(spaces.observation_size)
+        self._explore = seeded_generator(seeds.exploring)
+        self._generators = {"explore_generator": self._explore}
+        self._parts: dict[str, Stateful] = {
+            "network": network,
+            "optimizer": self._optimizer,
+            "moments": self._moments,
+        }
+
+    def __copy__(self) -> NoReturn:
+        name = type(self).__name__
+        raise ConfigError(
+            f"copy.copy of a {name} would share its weights: use copy.deepcopy, or make a new {name} and "
+            "load the state_dict of this one"
+        )
+
+    @property
+    @abstractmethod
+    def _number(self) -> float:
+        """What is published besides weights."""
+
+    def policy(self) -> PolicyT:
+        """A new acting copy with its own weights.
+
+        Raises:
+            ConfigError: The weights of the agent's network were moved or replaced.
+        """
+        self._weights.check_bound()
+        network = copy.deepcopy(self._blank)
+        policy = self._policy_type(network, self._spaces, self._explore, self._number_name, self._number)
+        policy.follow(self._weights, self._number)
+        return policy
+
+    def publish(self, policy: Policy) -> None:
+        """Copy the weights, moments and number into a policy that this agent made.
+
+        Raises:
+            ConfigError: It is not such a policy.
+        """
+        if not isinstance(policy, self._policy_type):
+            raise ConfigError(
+                f"a {self.name} agent publishes to the policies it made, not to a {type(policy).__name__}"
+            )
+        policy.follow(self._weights, self._number)
+
+    def check_experience(self, experience: Experience) -> None:
+        """Refuse a transition that ``observe`` could not take.
+
+        Raises:
+            InvalidExperience: An observation, the action or the reward is unfit; the message names it.
+        """
+        self._spaces.check_experience(experience)
+
+    def check_observation(self, observation: Any) -> None:
+        """Refuse an observation that the policy could not act on.
+
+        Raises:
+            InvalidExperience: Its shape, dtype or a value is unfit; the message names it.
+        """
+        self._spaces.check_observation(observation)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizer, generators, counters, settings, spaces, and all that is under way.
+
+        Tensors share the agent's memory.
+        """
+        return {
+            "agent": self.name.lower(),
+            "config": msgspec.to_builtins(self.config),
+            **self._spaces.describe(),
+            "total_steps": self.total_steps,
+            "opt_steps": self.opt_steps,
+            **{name: generator_state(generator) for name, generator in self._generators.items()},
+            **{name: dict(part.state_dict()) for name, part in self._parts.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned; publish to policies afterwards.
+
+        The settings stay those that this agent was made with, so that a resume may change, say, the
+        learning rate; those that give the weights their meaning may not differ.
+
+        Raises:
+            ConfigError: The state is of another kind of agent, of other spaces or sizes; nothing was changed.
+        """
+        self._check_state(state)
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        for name, generator in self._generators.items():
+            generator.bit_generator.state = state[name]
+        self.total_steps = int(state["total_steps"])
+        self.opt_steps = int(state["opt_steps"])
+
+    def _check_state(self, state: Mapping[str, Any]) -> None:
+        own = self.state_dict()
+        kind = state.get("agent")
+        if kind != own["agent"]:
+            found = f"a {kind} agent" if kind else f"no agent (its keys: {', '.join(state) or 'none'})"
+            raise ConfigError(f"a {own['agent']} agent cannot load the state of {found}")
+        if missing := sorted({*own} - {*state}):
+            raise ConfigError(f"the saved {kind} state is incomplete: it lacks {', '.join(missing)}")
+        for space in ("observation_space", "action_space"):
+            _compare(space, state[space], own[space])
+        sizes = ("hidden_sizes",) if self.config.network == "mlp" else ()
+        for setting in (*self._kept_settings, *sizes):
+            _compare(setting, state["config"].get(setting), own["config"][setting])
+        for name, part in self._parts.items():
+            if isinstance(part, nn.Module):
+                _compare(f"weights of {name}", _shapes(state[name]), _shapes(own[name]))
+
+    def _take_in(self, observations: Iterable[Any]) -> None:
+        """Count observations into the statistics; the network normalizes by the new ones at once."""
+        has_changed = False
+        for observation in observations:
+            has_changed |= self._moments.add(observation)
+        if has_changed:
+            self._network.set_moments(self._moments.mean(), self._moments.scale())
+
+    def _diverged(self, loss: float, norm: float) -> TrainingDiverged:
+        config = self.config
+        return TrainingDiverged(
+            f"{self.name} diverged: optimization step {self.opt_steps + 1} has the loss {loss}, with a "
+            f"gradient of norm {norm}; lower learning_rate ({config.learning_rate:g}), set max_grad_norm "
+            f"({config.max_grad_norm}), clip_rewards or normalize_rewards, and resume from an earlier "
+            "checkpoint"
+        )
+
+
+def _compare(what: str, saved: object, own: object) -> None:
+    if saved != own:
+        raise ConfigError(
+            f"the saved agent's {what} does not fit: saved {saved}, here {own}; "
+            "make the agent with the saved spaces and settings"
+        )
+
+
+def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in weights.items()}

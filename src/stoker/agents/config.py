@@ -1,0 +1,185 @@
+"""The settings that agents share. Free of torch, so that they can be read, checked and printed without it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Annotated, Literal, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from stoker.errors import ConfigError
+from stoker.settings import Count, Fraction, Natural, Positive, Settings
+
+__all__ = ["SMALLEST_SIDE", "AgentConfig", "OffPolicyConfig", "Schedule", "channel_axis", "chosen_network"]
+
+SMALLEST_SIDE = 36
+"""Pixels per side of the smallest image that the convolutions of Mnih et al. (2015) can see."""
+
+Schedule: TypeAlias = Literal["constant", "linear"]
+"""Whether a setting stays, or falls linearly to 0 over ``schedule_steps`` environment steps."""
+
+
+_Share: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
+
+
+class AgentConfig(Settings, frozen=True, kw_only=True):
+    """How an agent learns.
+
+    Raises:
+        ConfigError: A value is out of its range; the message names field, value and range.
+    """
+
+    learning_rate: Positive = 3e-4
+    """Step size of Adam."""
+
+    learning_rate_schedule: Schedule = "constant"
+    """Whether learning_rate stays, or falls linearly to 0 over schedule_steps."""
+
+    schedule_steps: Count | None = None
+    """Environment steps over which linear schedules fall to 0, such as those of the whole training."""
+
+    gamma: Fraction = 0.99
+    """Discount per environment step, from 0 to 1."""
+
+    batch_size: Count = 64
+    """Transitions per gradient step."""
+
+    max_grad_norm: Positive | None = None
+    """Gradients of a larger norm, over all weights, are scaled down to it; none leaves them unchanged."""
+
+    network: Literal["auto", "mlp", "nature_cnn"] = "auto"
+    """mlp: fully connected layers; nature_cnn: convolutions (Mnih et al. 2015); auto: these for images."""
+
+    hidden_sizes: tuple[Count, ...] = (64, 64)
+    """Width of each hidden layer of an mlp; without any, its outputs are linear in the observation."""
+
+    normalize_observations: bool = False
+    """Bring observations to mean 0 and variance 1 by their running statistics."""
+
+    normalize_rewards: bool = False
+    """Divide the rewards to learn from by the running standard deviation of discounted returns."""
+
+    clip_rewards: Positive | None = None
+    """Limit the rewards to learn from, after dividing, to plus and minus this; none: not at all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in self.__struct_fields__:
+            if (
+                field.endswith("_schedule")
+                and getattr(self, field) == "linear"
+                and self.schedule_steps is None
+            ):
+                raise ConfigError(
+                    f'schedule_steps=None: give the environment steps of {field}="linear", such as those of '
+                    "the whole training"
+                )
+
+    def learning_rate_at(self, total_steps: int) -> float:
+        """The step size after that many environment steps, which alone decide it."""
+        return self.learning_rate * self._share_left(self.learning_rate_schedule, total_steps)
+
+    def _share_left(self, schedule: Schedule, total_steps: int) -> float:
+        """The factor of a scheduled setting after that many environment steps, from 1 down to 0."""
+        if schedule == "constant" or self.schedule_steps is None:
+            return 1.0
+        return max(1.0 - total_steps / self.schedule_steps, 0.0)
+
+
+class OffPolicyConfig(AgentConfig, frozen=True, kw_only=True):
+    """How an agent learns from a replay.
+
+    Raises:
+        ConfigError: A value is out of its range; the message names field, value and range.
+    """
+
+    buffer_size: Count = 100_000
+    """Transitions that the replay holds; a new one replaces the oldest."""
+
+    learning_starts: Natural = 1_000
+    """Transitions in the replay before learning starts; never fewer than one batch."""
+
+    target_update_interval: Count = 500
+    """Optimization steps between two copies of the network to the target network. Unused when tau is set."""
+
+    tau: _Share | None = None
+    """Fraction by which the target network follows at each optimization step, instead of whole copies."""
+
+    n_step: Count = 1
+    """Steps whose rewards are summed before the value of where they led is taken."""
+
+    prioritized: bool = False
+    """Replay transitions the more often the larger their last error was, instead of all equally often."""
+
+    priority_alpha: Fraction = 0.6
+    """Power of the error that a transition is drawn by: 0 is uniform, 1 is proportional."""
+
+    priority_beta: Fraction = 0.4
+    """How far weights in the loss make up for uneven drawing, at first: 0 is not at all, 1 is wholly."""
+
+    priority_final_beta: Fraction = 1.0
+    """The same at the end."""
+
+    priority_beta_steps: Count = 500_000
+    """Optimization steps over which beta goes linearly from its first to its final value."""
+
+    priority_epsilon: _Share = 1e-6
+    """What is added to each error, so that every transition can be drawn again."""
+
+    memory_map: str | None = None
+    """Directory for a replay that is larger than the memory: a mapped file; none keeps it in memory."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in ("batch_size", "learning_starts"):
+            if getattr(self, field) > self.buffer_size:
+                raise ConfigError(
+                    f"{field}={getattr(self, field)}: give at most buffer_size ({self.buffer_size}), or "
+                    "learning would never start"
+                )
+
+
+ConfigT = TypeVar("ConfigT", bound=AgentConfig)
+
+
+def chosen_network(agent: str, config: ConfigT, shape: tuple[int, ...], dtype: str) -> ConfigT:
+    """The settings with ``network="auto"`` replaced: convolutions for images they can see, else an mlp.
+
+    Images are uint8 of at least three axes. An image that gets an mlp, which does not know which pixels are
+    neighbors, causes a warning.
+
+    Args:
+        agent: its name, for the warning.
+        config: its settings.
+        shape: of one observation.
+        dtype: of observations, by name.
+    """
+    is_image = dtype == "uint8" and len(shape) >= 3
+    is_visible = is_image and channel_axis(shape) is not None
+    chosen = config.network
+    if chosen == "auto":
+        chosen = "nature_cnn" if is_visible else "mlp"
+    if is_image and chosen == "mlp":
+        way_out = (
+            "network='auto' takes convolutions"
+            if is_visible
+            else "convolutions see [height, width, channels] or [channels, height, width] of at least "
+            f"{SMALLEST_SIDE} x {SMALLEST_SIDE} pixels: resize the images, or stack gray ones"
+        )
+        warnings.warn(
+            f"{agent} sees uint8 images {list(shape)} through an mlp, which learns little from "
+            f"{math.prod(shape):,} unrelated numbers; {way_out}",
+            stacklevel=3,
+        )
+    return msgspec.structs.replace(config, network=chosen)
+
+
+def channel_axis(shape: tuple[int, ...]) -> int | None:
+    """The axis of an image that holds its channels, first or last; None: convolutions cannot see it."""
+    if len(shape) != 3:
+        return None
+    axis = 0 if shape[0] < shape[2] else 2
+    least_side = min(side for at, side in enumerate(shape) if at != axis)
+    return axis if least_side >= SMALLEST_SIDE and shape[axis] < least_side else None

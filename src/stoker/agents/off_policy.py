@@ -1,0 +1,296 @@
+"""The base of agents that learn from a replay: everything but their networks, their loss and their settings.
+
+An agent such as DQN makes its networks, and gives ``_update``: one optimization step on one batch.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import nn
+
+from stoker.agents.base import BaseAgent, NetworkPolicy
+from stoker.agents.config import OffPolicyConfig
+from stoker.agents.networks import ObservationNetwork
+from stoker.agents.packing import PackedWeights
+from stoker.agents.seeds import AgentSeeds
+from stoker.agents.spaces import AgentSpaces
+from stoker.errors import ConfigError
+from stoker.processing.steps import StepProcessor, Transition
+from stoker.replay import ArraySpec, Batch, PrioritizedBatch, PrioritizedReplay, TransitionSpec, UniformReplay
+from stoker.types import ActorId, Experience
+
+__all__ = ["EpisodeLosses", "OffPolicyAgent", "TargetNetwork", "Update"]
+
+_REPLAY_SETTINGS = ("n_step", "normalize_rewards", "clip_rewards", "prioritized")
+"""The settings that decide what a replay holds; with some of them ``gamma`` does, too."""
+
+ConfigT = TypeVar("ConfigT", bound=OffPolicyConfig)
+NetworkT = TypeVar("NetworkT", bound=ObservationNetwork)
+PolicyT = TypeVar("PolicyT", bound=NetworkPolicy[Any])
+
+
+class Update(NamedTuple):
+    """The outcome of one optimization step.
+
+    Attributes:
+        errors: the TD error of each transition of the batch, float32 ``[B]``.
+        metrics: ``loss`` and others, by name.
+    """
+
+    errors: torch.Tensor
+    metrics: dict[str, float]
+
+
+class TargetNetwork:
+    """A copy of a network that follows it slowly, for targets that stand still (Mnih et al. 2015).
+
+    Args:
+        network: to be copied.
+        weights: its weights.
+        tau: the fraction by which the copy follows at each step; None: it is copied at some steps.
+        interval: the optimization steps between two copies.
+    """
+
+    def __init__(self, network: nn.Module, weights: PackedWeights, tau: float | None, interval: int) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(requires_grad=False)
+        self._own = PackedWeights(self.network)
+        self._source = weights
+        self._tau = tau
+        self._interval = interval
+
+    def follow(self, opt_steps: int) -> None:
+        """Do what is due after that many optimization steps."""
+        if self._tau is not None:
+            self._own.blend_from(self._source, self._tau)
+        elif opt_steps % self._interval == 0:
+            self._own.copy_from(self._source)
+
+
+class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
+    """An agent that learns from batches of a replay, which is saved apart from it (``HasReplay``).
+
+    Learning begins when the replay holds ``learning_starts`` transitions and at least one batch. Rewards are
+    clipped or scaled only for the replay. A loss counts towards the running episode of the actor whose
+    transition was observed last.
+
+    Args:
+        spaces: of the environment.
+        config: the settings.
+        seeds: of its generators.
+        network: acts.
+        policy_type: of its acting copies.
+        number_name: the name of the number that it publishes besides weights.
+
+    Raises:
+        ConfigError: The replay cannot be kept.
+    """
+
+    def __init__(
+        self,
+        spaces: AgentSpaces[Any],
+        config: ConfigT,
+        seeds: AgentSeeds,
+        network: NetworkT,
+        policy_type: type[PolicyT],
+        number_name: str,
+    ) -> None:
+        super().__init__(spaces, config, seeds, network, policy_type, number_name)
+        self._replay = make_replay(config, spaces, self._device, seeds.learning)
+        self._learning_from = max(config.learning_starts, config.batch_size)
+        self._steps = StepProcessor(
+            config.n_step,
+            config.gamma,
+            normalize_rewards=config.normalize_rewards,
+            clip_rewards=config.clip_rewards,
+        )
+        self._losses = EpisodeLosses()
+        self._parts |= {"steps": self._steps, "losses": self._losses}
+
+    @property
+    def replay(self) -> UniformReplay | PrioritizedReplay:
+        """The replay memory, which ``state_dict`` leaves out."""
+        return self._replay
+
+    @abstractmethod
+    def _update(self, batch: Batch, weights: torch.Tensor | None) -> Update:
+        """Do one optimization step.
+
+        Args:
+            batch: of the replay.
+            weights: of each transition's loss, float32 ``[B]``; None: one.
+
+        Raises:
+            TrainingDiverged: The loss or its gradient is not finite; no weight was changed.
+        """
+
+    def observe(self, experiences: Sequence[Experience]) -> None:
+        """Copy transitions into the replay, in order. They are taken as checked by ``check_experience``."""
+        if not experiences:
+            return
+        if self.config.normalize_observations:
+            self._take_in(experience.observation for experience in experiences)
+        if self._steps.changes_steps:
+            for experience in experiences:
+                self._remember(self._steps.process(experience))
+        else:
+            self._replay.extend(experiences)
+        self.total_steps += len(experiences)
+        self._losses.observed(experiences[-1].actor_id)
+
+    def learn(self) -> dict[str, float] | None:
+        """Do one optimization step; with a prioritized replay, new priorities are the errors found in it.
+
+        Returns:
+            ``loss`` and the agent's other metrics; None before learning starts.
+
+        Raises:
+            TrainingDiverged: The loss or its gradient is not finite. The weights stay as they were.
+        """
+        replay = self._replay
+        if len(replay) < self._learning_from:
+            return None
+        drawn = replay.sample(self.config.batch_size)
+        if isinstance(drawn, PrioritizedBatch) and isinstance(replay, PrioritizedReplay):
+            errors, metrics = self._update(drawn.transitions, drawn.weights)
+            replay.update_priorities(drawn.indices, errors.abs())
+        else:
+            _, metrics = self._update(Batch(*drawn[:5]), None)
+        self._losses.add(metrics["loss"])
+        return metrics
+
+    def episode_extras(self, actor_id: ActorId) -> dict[str, float]:
+        """``loss_mean``, ``loss_std`` and ``loss_max`` over the episode; reading them clears them."""
+        return self._losses.take(actor_id)
+
+    def on_episode_start(self, actor_id: ActorId) -> None:
+        """End that actor's unfinished episode, if any: its transitions still count, its losses do not."""
+        self._losses.drop(actor_id)
+        self._remember(self._steps.give_up(actor_id))
+
+    def rebuild_point(self) -> dict[str, Any]:
+        """The number of transitions added so far, and the state of step processing."""
+        return {"n_added": self._replay.n_added, **self._steps.state_dict()}
+
+    def replay_reference(self) -> dict[str, Any]:
+        """Where the replay stands, without its transitions."""
+        settings = {name: getattr(self.config, name) for name in (*_REPLAY_SETTINGS, "gamma")}
+        return {**self._replay.reference(), **settings}
+
+    def begin_rebuild(self, point: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
+        """Go to that point, with a replay that expects the transitions after it.
+
+        Raises:
+            ConfigError: A setting that decides what the replay holds, such as ``n_step``, has changed.
+        """
+        config = self.config
+        has_discount = config.n_step > 1 or config.normalize_rewards
+        for name in (*_REPLAY_SETTINGS, *(["gamma"] if has_discount else [])):
+            own, saved = getattr(config, name), reference[name]
+            if saved != own:
+                raise ConfigError(
+                    f"{name}={own}: this run's replay was made with {saved} and is rebuilt from its journal: "
+                    "resume with that, or fork the run without its replay"
+                )
+        self._steps.load_state_dict(point)
+        self._replay.begin_rebuild(reference, int(point["n_added"]))
+
+    def end_rebuild(self, reference: Mapping[str, Any]) -> None:
+        """Finish a rebuild: every transition up to where ``reference`` stands was observed again.
+
+        Raises:
+            ConfigError: Their number is another one.
+        """
+        self._replay.end_rebuild(reference)
+
+    def _remember(self, transitions: Sequence[Transition]) -> None:
+        for transition, mask in transitions:
+            self._replay.add(transition, mask)
+
+
+def make_replay(
+    config: OffPolicyConfig, spaces: AgentSpaces[Any], device: torch.device, seed: int
+) -> UniformReplay | PrioritizedReplay:
+    """An empty replay for transitions of these spaces.
+
+    Raises:
+        ConfigError: Transitions cannot be kept like that.
+    """
+    spec = TransitionSpec(ArraySpec(spaces.observation_dtype, spaces.observation_shape), spaces.actions.spec)
+    if not config.prioritized:
+        return UniformReplay(config.buffer_size, spec, device=device, seed=seed, memory_map=config.memory_map)
+    return PrioritizedReplay(
+        config.buffer_size,
+        spec,
+        device=device,
+        seed=seed,
+        alpha=config.priority_alpha,
+        beta=config.priority_beta,
+        final_beta=config.priority_final_beta,
+        beta_steps=config.priority_beta_steps,
+        epsilon=config.priority_epsilon,
+        memory_map=config.memory_map,
+    )
+
+
+class EpisodeLosses:
+    """The losses of each actor's running episode, as mean, spread and maximum (Welford 1962).
+
+    It keeps nothing about an actor between ``drop`` or ``take`` and the next loss, so that its memory is
+    bounded by the actors at work.
+    """
+
+    def __init__(self) -> None:
+        # Per actor: count, mean, sum of squared deviations from the mean, maximum.
+        self._running: dict[ActorId, tuple[int, float, float, float]] = {}
+        self._last_actor: ActorId | None = None
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def observed(self, actor_id: ActorId) -> None:
+        """Count the next losses to this actor's running episode."""
+        self._last_actor = actor_id
+
+    def add(self, loss: float) -> None:
+        """Count a finite loss."""
+        if self._last_actor is not None:
+            count, mean, squares, most = self._running.get(self._last_actor, (0, 0.0, 0.0, -math.inf))
+            count += 1
+            deviation = loss - mean
+            mean += deviation / count
+            squares += deviation * (loss - mean)
+            self._running[self._last_actor] = count, mean, squares, max(most, loss)
+
+    def take(self, actor_id: ActorId) -> dict[str, float]:
+        """``loss_mean``, ``loss_max`` and, from two losses on, ``loss_std`` (population); then drop them.
+
+        Empty without any loss: never NaN.
+        """
+        if actor_id not in self._running:
+            return {}
+        count, mean, squares, most = self._running.pop(actor_id)
+        taken = {"loss_mean": mean, "loss_max": most}
+        if count > 1:
+            taken["loss_std"] = math.sqrt(squares / count)
+        return taken
+
+    def drop(self, actor_id: ActorId) -> None:
+        """Forget the losses of an actor whose next episode begins."""
+        self._running.pop(actor_id, None)
+        if actor_id == self._last_actor:
+            self._last_actor = None  # the next losses belong to no episode of this actor
+
+    def state_dict(self) -> dict[str, Any]:
+        """The losses per actor, and the actor observed last."""
+        return {"running": dict(self._running), "last_actor": self._last_actor}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self._running = {actor_id: tuple(kept) for actor_id, kept in state["running"].items()}
+        self._last_actor = state["last_actor"]

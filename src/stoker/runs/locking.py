@@ -1,9 +1,10 @@
-"""One writer per run: the lock that the writer of a run directory holds.
+"""One writer per run: the lock of a run directory, and the process that holds it.
 
-The lock is an ``flock`` on ``.lock``, which the system gives back when its holder dies, however it dies; the
-file says who that is. A forked child keeps its parent's lock alive: when the parent is known to be dead, the
-file is replaced by a fresh one. The lock file is no data of the run: it is not written through
-``stoker.writer``, because the lock is on this very file and not on its name.
+The lock is an ``flock`` on ``.lock``, which the system releases when its holder dies; the file describes the
+holder. A forked child keeps its parent's lock alive: if the parent is known to be dead, a new file replaces
+it. The file is not written through ``stoker.writer``: the lock is on the file, not on its name.
+
+A pid alone does not identify a process: pids are reused, and other hosts and containers have their own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import datetime
 from pathlib import Path
 
@@ -38,9 +39,9 @@ _UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 _TAKEN = {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK}
 _MOST_BYTES = 4096
 _PATIENCE_S = 0.5
-"""For how long a lock is tried whose holder cannot be checked: it may be somebody who only looks."""
+"""For how long a lock is tried whose holder cannot be checked: ``holder_of`` takes it for a moment."""
 _GUARD_S = 10.0
-"""For how long others are waited for who lock or are refused in the same moment."""
+"""For how long it waits for others that lock at the same moment."""
 _PAUSE_S = 0.01
 _in_this_process = threading.Lock()
 _PROC = Path("/proc")
@@ -48,7 +49,7 @@ _COMMAND_LENGTH = 80
 
 
 class RunLock:
-    """A lock that is held. Get it from ``acquire``; it is also given back when nobody has it any more.
+    """A lock that is held. Get it from ``acquire``; it is also released when the object is collected.
 
     Attributes:
         directory: what is locked.
@@ -61,12 +62,12 @@ class RunLock:
 
     @classmethod
     def acquire(cls, directory: Path) -> RunLock:
-        """Lock a run directory, or be refused at once. Blocks only while somebody else is just locking it.
+        """Lock a run directory, or raise at once. Blocks only while another process is locking it.
 
-        A file system that has no locks is used without, with a warning.
+        On a file system without locks a warning is logged, and nothing is locked.
 
         Raises:
-            RunLocked: Somebody else holds it, in this process or another; the message names the holder.
+            RunLocked: This process or another holds it; the message names the holder.
             WriteFailed: Nothing can be written there.
         """
         path = directory / LOCK
@@ -85,15 +86,15 @@ class RunLock:
         return self._give_back.alive and self._pid == os.getpid()
 
     def release(self) -> None:
-        """Give it back; nothing happens the second time."""
+        """Unlock; a second call does nothing."""
         self._give_back()
 
 
 def holder_of(directory: Path) -> Holder | str | None:
-    """Who holds the lock of a run directory now; None: nobody. Writes nothing.
+    """The process that holds the lock of a run directory now; None: there is none. Writes nothing.
 
     Returns:
-        What it says of itself; a plain ``"an unknown process"`` where it could not.
+        Its description; ``"an unknown process"`` if it could not write one.
     """
     try:
         descriptor = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC)
@@ -103,8 +104,8 @@ def holder_of(directory: Path) -> Holder | str | None:
         holder = _read(descriptor)
         if holder is not None and holder.is_comparable:
             return None if holder.is_dead else holder
-        # It says nothing, or nothing that could be checked here: only the lock itself tells.
-        if _is_locked(descriptor, fcntl.LOCK_SH) is not False:
+        # No description, or one that cannot be checked here: try the lock itself.
+        if _try(fcntl.flock, descriptor, fcntl.LOCK_SH) is not False:
             return None
         return "an unknown process" if holder is None else holder
     finally:
@@ -115,7 +116,7 @@ def _take(path: Path) -> int:
     """The descriptor of the locked file; called by one process at a time.
 
     Raises:
-        RunLocked: Somebody holds it.
+        RunLocked: A process holds it.
         OSError: The system refused.
     """
     deadline = time.monotonic() + _PATIENCE_S
@@ -123,7 +124,7 @@ def _take(path: Path) -> int:
         with contextlib.ExitStack() as closing:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             closing.callback(os.close, descriptor)
-            locked = _is_locked(descriptor, fcntl.LOCK_EX)
+            locked = _try(fcntl.flock, descriptor, fcntl.LOCK_EX)
             holder = None if locked else _read(descriptor)
             if locked is None and (holder is None or not holder.is_comparable or holder.is_dead):
                 logger.warning("%s: this file system has no locks: write it from one process only", path)
@@ -153,10 +154,10 @@ def _replace(path: Path) -> int:
     return descriptor
 
 
-def _is_locked(descriptor: int, kind: int) -> bool | None:
-    """Try to lock: True when that went, False when somebody else has it, None where there are no locks."""
+def _try(lock: Callable[[int, int], None], descriptor: int, kind: int) -> bool | None:
+    """Whether the lock was taken; None: this file system has no locks."""
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        lock(descriptor, kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _TAKEN:
             return False
@@ -167,7 +168,7 @@ def _is_locked(descriptor: int, kind: int) -> bool | None:
 
 
 def _describe(descriptor: int) -> None:
-    """Write down who holds it. On a full disk it stays empty: `stoker prune` must be able to lock."""
+    """Write the holder into the file. On a full disk it stays empty: `stoker prune` must be able to lock."""
     os.ftruncate(descriptor, 0)
     described = msgspec.json.encode(this_process()) + b"\n"
     problem = "there is no room"
@@ -177,7 +178,7 @@ def _describe(descriptor: int) -> None:
     except OSError as error:
         problem = str(error)
     os.ftruncate(descriptor, 0)
-    logger.warning("who holds the lock could not be written down (%s)", problem)
+    logger.warning("the lock's holder could not be written into it (%s)", problem)
 
 
 def _read(descriptor: int) -> Holder | None:
@@ -188,9 +189,9 @@ def _read(descriptor: int) -> Holder | None:
 
 
 def _give_back(descriptor: int, pid: int) -> None:
-    # In a forked child the description and the lock are still the parent's.
+    # In a forked child the description and the lock are the parent's.
     if os.getpid() == pid:
-        with contextlib.suppress(OSError):  # closing gives it back as well
+        with contextlib.suppress(OSError):  # closing unlocks as well
             os.ftruncate(descriptor, 0)
             fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
@@ -198,22 +199,22 @@ def _give_back(descriptor: int, pid: int) -> None:
 
 @contextlib.contextmanager
 def _guarded(directory: Path) -> Generator[None]:
-    """Let one process at a time look at the lock and change it.
+    """Let one process at a time read and change the lock.
 
-    By a record lock, which no child inherits; these do not tell threads apart, so a thread lock as well.
+    By a record lock, which no child inherits; it does not exclude other threads, so a thread lock as well.
 
     Raises:
-        RunLocked: Somebody else has been at it for longer than that takes.
+        RunLocked: Another process holds it for too long.
         OSError: The system refused.
     """
-    busy = RunLocked(directory, "somebody who is just locking it")
+    busy = RunLocked(directory, "a process that is just locking it")
     deadline = time.monotonic() + _GUARD_S
     if not _in_this_process.acquire(timeout=_GUARD_S):
         raise busy
     try:
         descriptor = os.open(directory / _GUARD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            while not _has_guard(descriptor):
+            while _try(fcntl.lockf, descriptor, fcntl.LOCK_EX) is False:
                 if time.monotonic() >= deadline:
                     raise busy
                 time.sleep(_PAUSE_S)
@@ -222,17 +223,6 @@ def _guarded(directory: Path) -> Generator[None]:
             os.close(descriptor)
     finally:
         _in_this_process.release()
-
-
-def _has_guard(descriptor: int) -> bool:
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _TAKEN:
-            return False
-        if error.errno not in _UNSUPPORTED:
-            raise
-    return True
 
 
 # Which process is which ------------------------------------------------------------------------------
@@ -244,8 +234,8 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         pid: its number, as it sees it.
         host: where it runs.
-        machine: within what ``pid`` is unique: this start of the host, this namespace of process numbers.
-        started: when the process began, in the kernel's clock ticks; None where that is not known.
+        machine: the scope of ``pid``: this boot of the host, this namespace of process numbers.
+        started: when the process began, in the kernel's clock ticks; None if that is not known.
         since: when it took the lock, RFC 3339, UTC.
         command: its command line, shortened.
     """
@@ -264,17 +254,17 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_this_process(self) -> bool:
-        """Whether it is the one that asks."""
+        """Whether it is the calling process."""
         return self.pid == os.getpid() and self.is_comparable and self.started == _started(self.pid)
 
     @property
     def is_comparable(self) -> bool:
-        """Whether its pid means something here: the same start of the same host, the same namespace."""
+        """Whether its pid can be looked up here: the same boot of the same host, the same namespace."""
         return self.machine == _machine()
 
     @property
     def is_dead(self) -> bool:
-        """Whether that process is certainly gone; False where that is unknown."""
+        """Whether that process is certainly gone; False if that is unknown."""
         if not self.is_comparable:
             return False
         if _has_vanished(self.pid):
@@ -283,7 +273,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def this_process() -> Holder:
-    """The present process, as the holder of a lock that it takes now."""
+    """The current process, as the holder of a lock that it takes now."""
     command = shlex.join(sys.orig_argv)
     if len(command) > _COMMAND_LENGTH:
         command = command[: _COMMAND_LENGTH - 3] + "..."
@@ -313,7 +303,7 @@ def _started(pid: int) -> int | None:
 def _has_vanished(pid: int) -> bool:
     fields = _stat_fields(pid)
     if fields is not None and fields[0] in "ZX":
-        # Killed and not yet waited for. Its other threads may still be inside a system call.
+        # Killed and not yet reaped. Its other threads may still be inside a system call.
         try:
             return len(list((_PROC / str(pid) / "task").iterdir())) <= 1
         except OSError:
@@ -322,13 +312,13 @@ def _has_vanished(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # somebody else's, and alive
+    except PermissionError:  # another user's, and alive
         return False
     return False
 
 
 def _stat_fields(pid: int) -> list[str] | None:
-    """The fields of ``/proc/<pid>/stat`` behind the name, which may hold spaces; the first is the state."""
+    """The fields of ``/proc/<pid>/stat`` after the name, which may hold spaces; the first is the state."""
     try:
         return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -95,7 +95,8 @@ def draw_curves(curves: Sequence[Curves], title: str = "") -> Figure:
     has_loss = any("extras.loss_mean" in run.train for run in curves)
     has_epsilon = any("extras.epsilon" in run.train for run in curves)
     shares: Any = below.twinx() if has_epsilon else None
-    for run, color in zip(curves, itertools.cycle(_COLORS), strict=False):
+    paired = list(zip(curves, itertools.cycle(_COLORS), strict=False))
+    for run, color in paired:
         _draw_reward(above, run, color)
         _draw_line(below, run.train, "extras.loss_mean" if has_loss else "length", color)
         if shares is not None and "extras.epsilon" in run.train:
@@ -112,7 +113,7 @@ def draw_curves(curves: Sequence[Curves], title: str = "") -> Figure:
         _tidy(axes, right=axes is shares)
     if title:
         figure.suptitle(title, color=_INK, fontsize=13)
-    names = [Line2D([], [], color=color, linewidth=2.2) for _, color in _paired(curves)]
+    names = [Line2D([], [], color=color, linewidth=2.2) for _, color in paired]
     legend = above.legend(names, [run.label for run in curves], loc="upper left", frameon=False, fontsize=9)
     above.add_artist(legend)
     _explain(above, Line2D, has_evaluations=any(len(run.evaluation["length"]) for run in curves))
@@ -125,10 +126,6 @@ def _png(figure: Any) -> bytes:
     return data.getvalue()
 
 
-def _paired(curves: Sequence[Curves]) -> list[tuple[Curves, str]]:
-    return list(zip(curves, itertools.cycle(_COLORS), strict=False))
-
-
 def _draw_reward(axes: Any, run: Curves, color: str) -> None:
     steps, rewards = run.train["total_steps"], run.train["total_reward"]
     # As pixels also in SVG and PDF: a hundred thousand dots would make a file too large to open.
@@ -136,19 +133,10 @@ def _draw_reward(axes: Any, run: Curves, color: str) -> None:
         steps, rewards, ".", color=color, markersize=3.5, alpha=0.28, markeredgewidth=0, rasterized=True
     )
     axes.plot(steps, running_mean(rewards, _WINDOW), color=color, linewidth=2.0)
-    found = evaluations_of(run.evaluation)
-    if found:
-        axes.plot(
-            [evaluation.total_steps for evaluation in found],
-            [evaluation.mean_reward for evaluation in found],
-            "o-",
-            color=color,
-            linewidth=0.9,
-            alpha=0.9,
-            markersize=6,
-            markerfacecolor="white",
-            markeredgewidth=1.6,
-        )
+    if found := evaluations_of(run.evaluation):
+        means = [(evaluation.total_steps, evaluation.mean_reward) for evaluation in found]
+        ring = {"markersize": 6, "markerfacecolor": "white", "markeredgewidth": 1.6}
+        axes.plot(*zip(*means, strict=True), "o-", color=color, linewidth=0.9, alpha=0.9, **ring)
 
 
 def _draw_line(axes: Any, rows: Columns, name: str, color: str) -> None:

@@ -109,11 +109,10 @@ async def test_what_an_abandoned_checkpoint_needed_does_not_count(run: TrainingR
 
 
 async def test_what_is_known_of_checkpoints_that_are_gone_is_forgotten(run: TrainingRun) -> None:
-    checkpoints = run._checkpoints
     for step in range(61, 81):
         run.publish_step(checkpoint(step, 40), step, Retention(last=2))
     assert run.latest_checkpoint_path == run.checkpoint_path(80)
-    assert len(checkpoints._needs) <= 3
+    assert len(run._needs) <= 3
 
 
 async def test_an_abandoned_future_is_not_needed(run: TrainingRun) -> None:

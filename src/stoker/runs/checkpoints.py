@@ -23,7 +23,7 @@ import stoker.runs.layout as layout
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError, WriteFailed
 from stoker.writer import files, load_checkpoint, publish_checkpoint, verify_checkpoint
 
-__all__ = ["Checkpoints", "Retention", "remove_all", "step_of"]
+__all__ = ["Retention", "StepCheckpoints", "remove_all", "step_of"]
 
 logger = logging.getLogger("stoker.runs")
 
@@ -66,21 +66,22 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
         return [step for step in old if not self.every or step % self.every]
 
 
-class Checkpoints:
-    """The step checkpoints in one directory.
+class StepCheckpoints:
+    """The step checkpoints of a run, for the process that has it locked; others only read.
 
     Args:
-        directory: their directory; it need not exist.
+        directory: of the run.
     """
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        self.directory = directory.absolute()
+        """The absolute path of the run; symbolic links in it are kept."""
         # Step -> first event of the journal that a resume reads. Removed and abandoned checkpoints must not
         # count for the others.
         self._needs: dict[int, int | None] = {}
         self._broken: set[Path] = set()  # files that did not load, until a resume begins from another
 
-    def path(self, step: int) -> Path:
+    def checkpoint_path(self, step: int) -> Path:
         """The path of the checkpoint at that step, which need not exist.
 
         Raises:
@@ -88,42 +89,43 @@ class Checkpoints:
         """
         if step < 0:
             raise ConfigError(f"step={step}: a checkpoint is of step 0 or later")
-        return self.directory / layout.checkpoint_name(step)
+        return self.checkpoints_directory / layout.checkpoint_name(step)
 
     @property
-    def latest_name(self) -> Path:
-        """``latest.pt``."""
-        return self.directory / layout.LATEST
+    def checkpoints_directory(self) -> Path:
+        """The directory of checkpoints."""
+        return self.directory / layout.CHECKPOINTS
 
     @property
-    def latest(self) -> Path:
+    def _latest_name(self) -> Path:
+        return self.checkpoints_directory / layout.LATEST
+
+    @property
+    def latest_checkpoint_path(self) -> Path:
         """The newest checkpoint whose checksum is right; ``latest.pt`` if there is none."""
         for path, _ in self._newest_first():
             with contextlib.suppress(CheckpointCorrupt, CheckpointNotFound):
                 verify_checkpoint(path)
                 return path
-        return self.latest_name
+        return self._latest_name
 
-    def steps(self) -> list[int]:
+    def checkpoint_steps(self) -> list[int]:
         """The steps of the checkpoints, ascending."""
-        return layout.steps_of(files.files_in(self.directory))
+        return layout.steps_of(files.files_in(self.checkpoints_directory))
 
-    def publish(self, staged: Mapping[str, Any], step: int, retention: Retention) -> None:
-        """Write a staged checkpoint, link ``latest`` to it, and remove those that are not kept.
-
-        Raises:
-            WriteFailed: The disk refused; if it refused the checkpoint, nothing was removed.
-        """
-        path = self.path(step)
+    def _publish_step(self, staged: Mapping[str, Any], step: int, retention: Retention) -> None:
+        path = self.checkpoint_path(step)
         publish_checkpoint(staged, path)
         self._broken.discard(path)
         self._needs[step] = _needs_from(staged)
-        if layout.PUBLISHED not in files.files_in(self.directory):
-            files.write_atomically(self.directory / layout.PUBLISHED, lambda file: file.write(b""))
-        files.link_atomically(path, self.latest_name)
-        steps = self.steps()
+        if layout.PUBLISHED not in files.files_in(self.checkpoints_directory):
+            files.write_atomically(
+                self.checkpoints_directory / layout.PUBLISHED, lambda file: file.write(b"")
+            )
+        files.link_atomically(path, self._latest_name)
+        steps = self.checkpoint_steps()
         self._needs = {known: need for known, need in self._needs.items() if known in {*steps, step}}
-        remove_all(map(self.path, retention.doomed(steps)))
+        remove_all(map(self.checkpoint_path, retention.doomed(steps)))
 
     def newest_step(self) -> int:
         """The step of the newest checkpoint, by its file name if it has one; 0: there is none.
@@ -131,9 +133,9 @@ class Checkpoints:
         Raises:
             CheckpointCorrupt: There is only a ``latest.pt``, and it does not load.
         """
-        if steps := self.steps():
+        if steps := self.checkpoint_steps():
             return steps[-1]
-        return max(0, step_of(load_checkpoint(self.latest_name))) if self.latest_name.exists() else 0
+        return max(0, step_of(load_checkpoint(self._latest_name))) if self._latest_name.exists() else 0
 
     def candidates(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """The checkpoints that a resume may begin from, with their contents, the newest first.
@@ -159,13 +161,13 @@ class Checkpoints:
                 self._broken.add(path)
                 logger.warning("%s; passed over", error)
                 continue
-            if path != self.latest_name:
+            if path != self._latest_name:
                 self._needs[int(step)] = _needs_from(state)
             given.add(step)
             yield path, state
         if problem is not None and not given:
             problem.add_note(
-                f"none of the {len(self._broken)} checkpoints in {self.directory} loads, and all are left as "
+                f"none of the {len(self._broken)} checkpoints in {self.checkpoints_directory} loads, and all are left as "
                 "they are: put a whole copy of one back, or start a new run with `stoker train`"
             )
             raise problem
@@ -183,55 +185,53 @@ class Checkpoints:
             if step < beyond < math.inf:
                 aside = files.move_aside(path, ".abandoned")
                 logger.warning("the training goes on from step %d: set aside %s", step, aside.name)
-        steps = self.steps()
+        steps = self.checkpoint_steps()
         self._needs = {known: need for known, need in self._needs.items() if known <= step}
-        if step in steps and not self._is_latest(self.path(step)):
-            files.link_atomically(self.path(step), self.latest_name)
+        if step in steps and not self._is_latest(self.checkpoint_path(step)):
+            files.link_atomically(self.checkpoint_path(step), self._latest_name)
 
-    def needed_from(self, retention: Retention, *, load: bool) -> int | None:
+    def _needed_from(self, retention: Retention, *, load: bool) -> int | None:
         """The first event of the journal that a resume from one of the newest checkpoints reads.
 
-        Args:
-            retention: says which are the newest; others do not count.
-            load: read checkpoints that this process has neither written nor read.
-
-        Returns:
-            None if that is not known, or if none of them reads the journal.
+        With ``load``, checkpoints are read that this process has neither written nor read. None: that is not
+        known, or none of them reads the journal.
         """
         needs: list[int] = []
-        newest = retention.newest(self.steps())
-        if not newest and not self._needs and load and self.latest_name.exists():
-            return _needs_from(load_checkpoint(self.latest_name))
+        newest = retention.newest(self.checkpoint_steps())
+        if not newest and not self._needs and load and self._latest_name.exists():
+            return _needs_from(load_checkpoint(self._latest_name))
         for step in newest or sorted(self._needs)[-1:]:
             if step not in self._needs:
                 if not load:
                     return None
-                self._needs[step] = _needs_from(load_checkpoint(self.path(step)))
+                self._needs[step] = _needs_from(load_checkpoint(self.checkpoint_path(step)))
             if (need := self._needs[step]) is not None:
                 needs.append(need)
         return min(needs, default=None)
 
     def _newest_first(self) -> list[tuple[Path, float]]:
         """Files and their steps; a separate ``latest.pt`` comes after the step file of the same step."""
-        steps = self.steps()
-        found: list[tuple[Path, float]] = [(self.path(step), step) for step in steps]
+        steps = self.checkpoint_steps()
+        found: list[tuple[Path, float]] = [(self.checkpoint_path(step), step) for step in steps]
         if (own := self._own_latest(steps)) is not None:
-            found.append((self.latest_name, own))
+            found.append((self._latest_name, own))
         return sorted(found, key=lambda one: one[1], reverse=True)
 
     def _own_latest(self, steps: Collection[int]) -> float | None:
         """The step of ``latest.pt`` if it is a separate file; infinity if it does not load."""
-        if files.stat_of(self.latest_name) is None or any(self._is_latest(self.path(step)) for step in steps):
+        if files.stat_of(self._latest_name) is None or any(
+            self._is_latest(self.checkpoint_path(step)) for step in steps
+        ):
             return None
         try:
-            return step_of(load_checkpoint(self.latest_name))
+            return step_of(load_checkpoint(self._latest_name))
         except CheckpointNotFound:
             return None
         except CheckpointCorrupt:
             return math.inf
 
     def _is_latest(self, path: Path) -> bool:
-        latest, other = files.stat_of(self.latest_name), files.stat_of(path)
+        latest, other = files.stat_of(self._latest_name), files.stat_of(path)
         return latest is not None and other is not None and os.path.samestat(latest, other)
 
 

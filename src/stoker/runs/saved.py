@@ -18,7 +18,7 @@ import stoker.runs.layout as layout
 from stoker.errors import CheckpointNotFound, ConfigError, RunLocked
 from stoker.journal import JOURNAL, Journal, segment_name
 from stoker.runs.bests import Bests
-from stoker.runs.checkpoints import Checkpoints, Retention, remove_all
+from stoker.runs.checkpoints import Retention, StepCheckpoints, remove_all
 from stoker.runs.layout import METADATA
 from stoker.runs.locking import Holder, RunLock, holder_of
 from stoker.runs.metadata import RunMetadata, read_metadata
@@ -33,7 +33,7 @@ _GIVEN_UP = "in which a session was given up while a thread of it may still writ
 _never_released: list[RunLock | None] = []  # a lock that nobody has any more would be given back
 
 
-class SavedTraining:
+class SavedTraining(StepCheckpoints):
     """The part of a run that a resume reads.
 
     Args:
@@ -42,15 +42,13 @@ class SavedTraining:
     """
 
     def __init__(self, directory: Path, metadata: RunMetadata) -> None:
-        self.directory = directory.absolute()
-        """The absolute path; symbolic links in it are kept."""
+        super().__init__(directory)
         self.metadata = metadata
         """As of the last read or write."""
         self.is_new = False
         """Whether this process created it and no training has begun: there is nothing to resume."""
         self.on_disk = metadata
         """The metadata that is on disk, as far as this object knows."""
-        self._checkpoints = Checkpoints(self.checkpoints_directory)
         self._bests = Bests(self.checkpoints_directory, lambda: self.is_acquired)
         self._lock: RunLock | None = None
         self._session: str | None = None  # the session that has this object, in words
@@ -160,40 +158,14 @@ class SavedTraining:
         return self.directory / METADATA
 
     @property
-    def checkpoints_directory(self) -> Path:
-        """The directory of checkpoints."""
-        return self.directory / layout.CHECKPOINTS
-
-    @property
     def journal_directory(self) -> Path:
         """The directory of the journal."""
         return self.directory / JOURNAL
-
-    def checkpoint_path(self, step: int) -> Path:
-        """The path of the checkpoint at that step, which need not exist.
-
-        Raises:
-            ConfigError: The step is negative.
-        """
-        return self._checkpoints.path(step)
-
-    @property
-    def latest_checkpoint_path(self) -> Path:
-        """The newest step checkpoint whose checksum is right; ``latest.pt`` if there is none."""
-        return self._checkpoints.latest
 
     @property
     def best_checkpoint_path(self) -> Path:
         """The policy with the highest evaluated mean reward."""
         return self._bests.path
-
-    def newest_step(self) -> int:
-        """The step of the newest checkpoint, by its name if it has one; 0: there is none. Blocks."""
-        return self._checkpoints.newest_step()
-
-    def checkpoint_steps(self) -> list[int]:
-        """The steps of the checkpoints, ascending."""
-        return self._checkpoints.steps()
 
     # Checkpoints ----------------------------------------------------------------------------------
 
@@ -204,7 +176,7 @@ class SavedTraining:
         ``retention`` keeps all.
         """
         retention = _ALL if retention is None else retention
-        self._checkpoints.publish(staged, step, retention)
+        self._publish_step(staged, step, retention)
         self.prune_journal(retention)
 
     def publish_best(self, staged: Mapping[str, Any], retention: Retention | None = None) -> None:
@@ -238,17 +210,14 @@ class SavedTraining:
         return value, step
 
     def candidates(self) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """The checkpoints that a resume may begin from, with their contents, the newest first.
-
-        Those that do not load are logged, and keep their names until ``begin_from``. A run that never had a
-        checkpoint yields none: it starts from the beginning.
+        """The same; a run that never had a checkpoint yields none, and starts from the beginning.
 
         Raises:
             CheckpointCorrupt: There are checkpoints, but none loads.
             CheckpointNotFound: There is none, and there was one.
         """
         found = False
-        for candidate in self._checkpoints.candidates():
+        for candidate in super().candidates():
             found = True
             yield candidate
         if not found and (sign := self.sign_of_lost_checkpoints()) is not None:
@@ -284,12 +253,8 @@ class SavedTraining:
         return next((state for _, state in self.candidates()), None)
 
     def begin_from(self, step: int) -> None:
-        """Make that step the newest of the run.
-
-        Checkpoints that did not load are renamed to ``<name>.broken``, those beyond it to
-        ``<name>.abandoned``.
-        """
-        self._checkpoints.begin_from(step)
+        """Make that step the newest of the run, and ``best.pt`` the best policy."""
+        super().begin_from(step)
         self._bests.relink()
 
     async def prune_checkpoints(self, keep: int, every: int = 0) -> list[int]:
@@ -347,7 +312,7 @@ class SavedTraining:
     def _doomed_segments(self, retention: Retention, *, load: bool) -> list[Path]:
         if retention.all_journal:
             return []
-        needed = self._checkpoints.needed_from(retention, load=load)
+        needed = self._needed_from(retention, load=load)
         return [] if needed is None else self.journal.doomed(needed)
 
     def doomed(self, retention: Retention) -> list[Path]:

@@ -45,11 +45,7 @@ class EvalArguments(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def evaluate_run(args: Sequence[str]) -> int:
-    """Run ``stoker eval`` and return its exit code.
-
-    Raises:
-        StokerError: There is no such run or checkpoint, or it cannot be played.
-    """
+    """``stoker eval``."""
     arguments = parse("eval", EvalArguments, args)
     if arguments.episodes < 1:
         raise ConfigError(f"--episodes {arguments.episodes}: evaluate at least 1")

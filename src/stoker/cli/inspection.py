@@ -45,11 +45,7 @@ class LsArguments(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def ls(args: Sequence[str]) -> int:
-    """Run ``stoker ls`` and return its exit code.
-
-    Raises:
-        RunNotFound: There is no such directory.
-    """
+    """``stoker ls``."""
     arguments = parse("ls", LsArguments, args)
     found = await list_runs(arguments.dir)
     runs = [run for run in found if isinstance(run, TrainingRun)]
@@ -117,11 +113,7 @@ class ShowArguments(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def show(args: Sequence[str]) -> int:
-    """Run ``stoker show`` and return its exit code.
-
-    Raises:
-        RunNotFound, RunBroken: There is no such run, or it cannot be read.
-    """
+    """``stoker show``."""
     arguments = parse("show", ShowArguments, args)
     run = await open_run(arguments.run)
     status, config = await status_of(run), await _config_of(run)
@@ -219,14 +211,7 @@ class PlotArguments(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def plot(args: Sequence[str]) -> int:
-    """Run ``stoker plot`` and return its exit code.
-
-    Raises:
-        ConfigError: The file is of another kind.
-        RunNotFound, RunBroken, RunDirectoryError: A run is missing, broken or has no rows yet.
-        MissingDependency: matplotlib is not installed.
-        StokerError: The file cannot be written.
-    """
+    """``stoker plot``."""
     arguments = parse("plot", PlotArguments, args)
     example = "runs/CartPole-v1 -o curve.png"
     required(" ".join(arguments.runs), "plot", "the runs to plot", example)

@@ -38,7 +38,11 @@ COMMANDS = {
     "prune": ("upkeep:prune", "Remove checkpoints and journal that nobody needs."),
     "plot": ("inspection:plot", "Draw the learning curves of runs to a PNG, SVG or PDF file."),
 }
-"""Command -> its async function, as ``module:name`` in this package, and what it does."""
+"""Command -> what runs it, as ``module:name`` in this package, and its help.
+
+Each is an async function of the words behind the command that returns the exit code. A usage error is a
+``ConfigError``, raised before anything is made.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -50,11 +50,7 @@ class ReplayArguments(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def replay(args: Sequence[str]) -> int:
-    """Run ``stoker replay`` and return its exit code: 1 if ``--verify`` found a difference.
-
-    Raises:
-        StokerError: There is no such run, or its journal cannot be replayed.
-    """
+    """``stoker replay``; the exit code is 1 if ``--verify`` found a difference."""
     arguments = parse("replay", ReplayArguments, args)
     for flag_name, step in (("--to-step", arguments.to_step), ("--from-step", arguments.from_step)):
         if step is not None and step < 0:

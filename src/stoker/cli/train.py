@@ -26,11 +26,7 @@ __all__ = ["resume", "train"]
 
 
 async def train(args: Sequence[str]) -> int:
-    """Run ``stoker train`` and return its exit code.
-
-    Raises:
-        StokerError: A usage error before anything was made, or what ended the training.
-    """
+    """``stoker train``."""
     config, arguments = parse_train(args)
     with Guard(limits_from(arguments.place.max_time, arguments.place.grace)) as guard:
         return await _train(config, arguments, guard)
@@ -57,11 +53,7 @@ async def _train(config: TrainConfig, arguments: TrainArguments, guard: Guard) -
 
 
 async def resume(args: Sequence[str]) -> int:
-    """Run ``stoker resume`` and return its exit code.
-
-    Raises:
-        StokerError: There is no such run, or what ended the training.
-    """
+    """``stoker resume``."""
     arguments = parse("resume", ResumeArguments, args)
     with Guard(limits_from(arguments.max_time, arguments.grace)) as guard:
         return await _resume(arguments, guard)

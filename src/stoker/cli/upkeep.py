@@ -37,11 +37,7 @@ class VerifyArguments(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def verify(args: Sequence[str]) -> int:
-    """Run ``stoker verify`` and return its exit code: 1 if a file is damaged.
-
-    Raises:
-        RunNotFound, RunBroken: There is no such run.
-    """
+    """``stoker verify``; the exit code is 1 if a file is damaged."""
     arguments = parse("verify", VerifyArguments, args)
     try:
         run = await open_run(arguments.run)
@@ -117,11 +113,7 @@ class ForkArguments(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def fork(args: Sequence[str]) -> int:
-    """Run ``stoker fork`` and return its exit code.
-
-    Raises:
-        StokerError: There is no such run or checkpoint, or it cannot be copied.
-    """
+    """``stoker fork``."""
     arguments = parse("fork", ForkArguments, args)
     step = arguments.at_step
     if step is None or step < 0:
@@ -167,11 +159,7 @@ class PruneArguments(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def prune(args: Sequence[str]) -> int:
-    """Run ``stoker prune`` and return its exit code.
-
-    Raises:
-        StokerError: There is no such run, it is training, or a file cannot be read or removed.
-    """
+    """``stoker prune``."""
     arguments = parse("prune", PruneArguments, args)
     for name, value in (("--keep", arguments.keep), ("--every", arguments.every)):
         if value < 0:

@@ -167,8 +167,8 @@ class StepCheckpoints:
             yield path, state
         if problem is not None and not given:
             problem.add_note(
-                f"none of the {len(self._broken)} checkpoints in {self.checkpoints_directory} loads, and all are left as "
-                "they are: put a whole copy of one back, or start a new run with `stoker train`"
+                f"none of the {len(self._broken)} checkpoints in {self.checkpoints_directory} loads, and all "
+                "are left as they are: put a whole copy of one back, or start a new run with `stoker train`"
             )
             raise problem
 

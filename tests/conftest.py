@@ -43,6 +43,8 @@ ON_UVLOOP_TOO = (
 """Tests of the parts that wait, wake and cancel; everything else goes through these parts."""
 
 ON_ASYNCIO_ONLY = (
+    "cli/",
+    "runs/",
     "session/test_decisions",
     "session/test_evaluations",
     "session/test_journal",

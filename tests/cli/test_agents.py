@@ -100,33 +100,3 @@ def test_a_training_that_improves_no_more_says_so(stoker: Any) -> None:
     assert done.returncode == 0, done.stderr
     assert "Ended early" in done.stdout
     assert "no evaluation of the last 2" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--agent", "ppo", "--clip-range", "-1"], "clip_range"),
-        (["--agent", "sac"], "known are dqn, ppo"),
-        (["--track", "tensorbord"], "track"),
-        (["--actors", "rockets"], "actors"),
-        (["--max-staleness", "-1"], "max"),
-        (["--warmup-period", "-1"], "warmup"),
-        (["--patience", "0"], "patience"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "-",
-)
-def test_bad_flags_are_one_clear_line_and_leave_nothing(
-    command: Any, tmp_path: Path, flags: list[str], said: str
-) -> None:
-    done = command("train", "CartPole-v1", *flags)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "runs").exists()
-
-
-def test_an_agent_that_cannot_act_there_says_what_it_takes(command: Any, tmp_path: Path) -> None:
-    done = command("train", "Pendulum-v1", "--agent", "dqn")
-    assert done.returncode == 2
-    assert "Discrete" in done.stderr
-    assert not (tmp_path / "runs").exists()

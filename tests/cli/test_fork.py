@@ -48,9 +48,11 @@ def test_json(trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert not (Path(fields["run"]) / "journal").exists()
 
 
-@pytest.mark.parametrize(
-    ("line", "code", "said"),
-    [
+def test_a_mistake_is_one_line_and_makes_nothing(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for line, code, said in (
         ("", 2, "name a run"),
         ("RUN", 2, "--at-step: name the step"),
         ("RUN --at-step -5 --name y", 2, "--at-step -5"),
@@ -60,19 +62,8 @@ def test_json(trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         ("RUN --at-step 800 --name y --run-version .", 2, "run version '.'"),
         ("RUN --at-step 7 --name y", 1, "no checkpoint of step 7: it has 800, 1200"),
         ("nowhere --at-step 7 --name y", 1, "nowhere: no run there"),
-    ],
-)
-def test_a_mistake_is_one_line_and_makes_nothing(
-    trained: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    line: str,
-    code: int,
-    said: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["fork", *line.replace("RUN", str(trained.run)).split()]) == code
-    (error,) = capsys.readouterr().err.splitlines()
-    assert said in error
-    assert list(tmp_path.iterdir()) == []
+    ):
+        assert main(["fork", *line.replace("RUN", str(trained.run)).split()]) == code, line
+        (error,) = capsys.readouterr().err.splitlines()
+        assert said in error
+        assert list(tmp_path.iterdir()) == []

@@ -93,36 +93,36 @@ def test_a_run_says_which_module_it_needs(
             assert part in line
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("own_parts:ShortPol", "has no 'ShortPol'; did you mean 'ShortPole'?"),
-        ("own_parts:nothing", "made a dict, which is no environment: it has no reset, step"),
-        ("own_parts:number", "is a int: name a class or a function"),
-        ("own_parts:ShortPole --env-kwargs lmit=3", "unexpected keyword argument 'lmit'"),
-        ("own_parts:", "write 'module:name'"),
-        ("own_parts:Nope-v3", "importing the module registers no 'Nope-v3'"),
-        ("CartPole-v1 --agent own_parts:nothing", "which is no LearningAgent: it has no total_steps"),
-        ("CartPole-v1 --agent own_parts:RandomAgent --agent-settings x=1", "unexpected keyword argument 'x'"),
-        ("CartPole-v1 --agent own_parts:RandomAgent --gamma 1", "unknown flag --gamma"),
-        ("CartPole-v1 --import no_such_parts", "No module named 'no_such_parts'"),
-        ("CartPole-v1 --import", "--import: give a module"),
-        ("CartPole-v1 --env-kwargs x", "give NAME=VALUE behind it, not 'x'"),
-        ("CartPole-v1 --env-kwargs sprung=1", "does not take 'sprung'"),
-        ("CartPole", "did you mean 'CartPole-v1'? There is a preset for dqn and ppo on it"),
-        ("PongNoFrameskip", "`pip install ale-py`"),
-        ("Taxi-v1", "there is 'Taxi-v"),
-    ],
-)  # fmt: skip
+WRONG_NAMES = [
+    ("own_parts:ShortPol", "has no 'ShortPol'; did you mean 'ShortPole'?"),
+    ("own_parts:nothing", "made a dict, which is no environment: it has no reset, step"),
+    ("own_parts:number", "is a int: name a class or a function"),
+    ("own_parts:ShortPole --env-kwargs lmit=3", "unexpected keyword argument 'lmit'"),
+    ("own_parts:", "write 'module:name'"),
+    ("own_parts:Nope-v3", "importing the module registers no 'Nope-v3'"),
+    ("CartPole-v1 --agent own_parts:nothing", "which is no LearningAgent: it has no total_steps"),
+    ("CartPole-v1 --agent own_parts:RandomAgent --agent-settings x=1", "unexpected keyword argument 'x'"),
+    ("CartPole-v1 --agent own_parts:RandomAgent --gamma 1", "unknown flag --gamma"),
+    ("CartPole-v1 --import no_such_parts", "No module named 'no_such_parts'"),
+    ("CartPole-v1 --import", "--import: give a module"),
+    ("CartPole-v1 --env-kwargs x", "give NAME=VALUE behind it, not 'x'"),
+    ("CartPole-v1 --env-kwargs sprung=1", "does not take 'sprung'"),
+    ("CartPole", "did you mean 'CartPole-v1'? There is a preset for dqn and ppo on it"),
+    ("PongNoFrameskip", "`pip install ale-py`"),
+    ("Taxi-v1", "there is 'Taxi-v"),
+]  # fmt: skip
+
+
 def test_a_wrong_name_is_one_line_with_a_way_out(
-    line: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(OWN.parent))
-    assert main(["train", *line.split()]) == 2
-    [message] = capsys.readouterr().err.splitlines()
-    assert message.startswith("stoker: error: ")
-    assert said in message
+    for line, said in WRONG_NAMES:
+        assert main(["train", *line.split()]) == 2, line
+        [message] = capsys.readouterr().err.splitlines()
+        assert message.startswith("stoker: error: ")
+        assert said in message
     assert not list(tmp_path.iterdir())
 
 
@@ -134,16 +134,12 @@ def test_a_module_that_fails_to_import_is_one_line(stoker: Any, tmp_path: Path) 
     assert "'broken_parts' cannot be imported (ZeroDivisionError: division by zero)" in line
 
 
-@pytest.mark.parametrize(
-    ("words", "values"),
-    [
-        (["a=1", "b=1e-3", "c=true", "d=False", "e=None", "f=[1, 2]"],
-         {"a": 1, "b": 1e-3, "c": True, "d": False, "e": None, "f": [1, 2]}),
-        (["map=8x8", "path=a=b", 'text="1"'], {"map": "8x8", "path": "a=b", "text": "1"}),
-    ],
-)  # fmt: skip
-def test_values_are_json_or_else_text(words: list[str], values: dict[str, Any]) -> None:
-    assert ASSIGNMENTS.instance_from_str(words) == values
+def test_values_are_json_or_else_text() -> None:
+    words = ["a=1", "b=1e-3", "c=true", "d=False", "e=None", "f=[1, 2]", "map=8x8", "path=a=b", 'text="1"']
+    assert ASSIGNMENTS.instance_from_str(words) == {
+        "a": 1, "b": 1e-3, "c": True, "d": False, "e": None, "f": [1, 2], "map": "8x8", "path": "a=b",
+        "text": "1",
+    }  # fmt: skip
 
 
 def test_such_flags_take_nothing_from_the_environment_and_add_up() -> None:

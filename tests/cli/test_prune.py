@@ -80,21 +80,6 @@ def test_what_it_says(run: TrainingRun, capsys: pytest.CaptureFixture[str]) -> N
     assert "nothing to remove" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("", "name a run"),
-        ("x --keep -1", "--keep -1"),
-        ("x --every -1", "--every -1"),
-        ("x --kep 1", "--keep"),
-    ],
-)
-def test_a_mistake_is_one_line(line: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["prune", *line.split()]) == 2
-    (error,) = capsys.readouterr().err.splitlines()
-    assert said in error
-
-
 def test_a_live_run_is_refused_with_its_holder(
     run: TrainingRun, stoker: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:

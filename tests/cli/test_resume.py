@@ -129,25 +129,20 @@ def test_settings_that_exclude_each_other_change_nothing(
     assert (run / "config.json").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
+def test_a_config_that_cannot_be_trained_is_one_line(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for content, said in (
         ('{"env": "CartPole-v1", "agent": "sarsa"}', "unknown agent 'sarsa'"),
         ('{"env": "CartPole-v1", "warp": 9}', "unknown key 'warp'"),
         ("[]", "config.json: cannot be read (Expected `object`, got `array`)"),
         ("{", "config.json: cannot be read"),
         (None, "there is no config.json, which names the agent and the environment"),
-    ],
-)
-def test_a_config_that_cannot_be_trained_is_one_line(
-    run: Path, content: str | None, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (run / "config.json").unlink()
-    if content is not None:
-        (run / "config.json").write_text(content)
-    for command in ("resume", "eval"):
-        assert main([command, str(run)]) == 1
-        [line] = capsys.readouterr().err.splitlines()
-        assert line.startswith("stoker: error: ")
-        assert said in line
-        assert str(run) in line
+    ):
+        (run / "config.json").unlink()
+        if content is not None:
+            (run / "config.json").write_text(content)
+        for command in ("resume", "eval"):
+            assert main([command, str(run)]) == 1
+            [line] = capsys.readouterr().err.splitlines()
+            assert line.startswith("stoker: error: ")
+            assert said in line
+            assert str(run) in line

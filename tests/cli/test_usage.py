@@ -38,6 +38,22 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("train CartPole-v1 --initial-epsilon 0.001", 2, ["final_epsilon", "initial_epsilon (0.001)"]),
     ("train CartPole-v1 --device warp:9", 2, ["'warp:9'", "available: cpu"]),
     ("train CartPole-v1 --lockstep --no-journal", 2, ["lockstep=True needs journal=True"]),
+    ("train CartPole-v1 --agent ppo --clip-range -1", 2, ["clip_range"]),
+    ("train CartPole-v1 --agent sac", 2, ["known are dqn, ppo"]),
+    ("train CartPole-v1 --track tensorbord", 2, ["track"]),
+    ("train CartPole-v1 --actors rockets", 2, ["actors"]),
+    ("train CartPole-v1 --max-staleness -1", 2, ["max"]),
+    ("train CartPole-v1 --warmup-period -1", 2, ["warmup"]),
+    ("train CartPole-v1 --patience 0", 2, ["patience"]),
+    ("train Pendulum-v1 --agent dqn", 2, ["Discrete"]),
+    ("prune", 2, ["name a run"]),
+    ("prune x --keep -1", 2, ["--keep -1"]),
+    ("prune x --every -1", 2, ["--every -1"]),
+    ("prune x --kep 1", 2, ["--keep"]),
+    ("verify", 2, ["name a run"]),
+    ("verify --all", 2, ["unknown flag --all"]),
+    ("verify runs more", 2, ["unexpected 'more'"]),
+    ("verify nowhere", 1, ["no run there"]),
     ("train CartPole-v1 --name ../up", 2, ["run name '../up'"]),
     ("train CartPole-v1 --run-version .", 2, ["run version '.'"]),
     ("train CartPole-v1 --config missing.toml", 2, ["--config missing.toml: No such file"]),
@@ -74,27 +90,22 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize(("line", "code", "said"), CASES, ids=[case[0] or "nothing" for case in CASES])
 def test_a_mistake_is_one_line(
-    line: str,
-    code: int,
-    said: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name, content in FILES.items():
         Path(name).write_text(content)
     Path("empty").mkdir()
-    assert main(line.split()) == code
-    printed = capsys.readouterr()
-    [message] = printed.err.splitlines()
-    assert message.startswith("stoker: error: ")
-    for part in said:
-        assert part in message
-    assert printed.out == ""
-    assert {path.name for path in tmp_path.rglob("*")} == {*FILES, "empty"}
+    for line, code, said in CASES:
+        assert main(line.split()) == code, line
+        printed = capsys.readouterr()
+        [message] = printed.err.splitlines()
+        assert message.startswith("stoker: error: ")
+        for part in said:
+            assert part in message, line
+        assert printed.out == ""
+        assert {path.name for path in tmp_path.rglob("*")} == {*FILES, "empty"}, line
 
 
 def test_without_a_command_the_help_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,16 +115,13 @@ def test_without_a_command_the_help_is_an_error(capsys: pytest.CaptureFixture[st
     assert "usage: stoker COMMAND" in printed.err
 
 
-@pytest.mark.parametrize(
-    ("env", "name"),
-    [
+def test_a_run_is_named_after_its_environment() -> None:
+    for env, name in (
         ("CartPole-v1", "CartPole-v1"),
         ("ALE/Pong-v5", "ALE-Pong-v5"),
         ("my_envs:own/Pole-v0", "my_envs-own-Pole-v0"),
         ("../../etc", "etc"),
         ("_.", "run"),
         ("x" * 200, "x" * 100),
-    ],
-)
-def test_a_run_is_named_after_its_environment(env: str, name: str) -> None:
-    assert safe_name(env) == name
+    ):
+        assert safe_name(env) == name

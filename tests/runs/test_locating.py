@@ -43,9 +43,8 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    ("path", "found"),
-    [
+async def test_an_exact_run_a_version_or_a_name(runs: Path) -> None:
+    for path, found in (
         ("cartpole/v1/20250101_000000", "cartpole/v1/20250101_000000"),
         ("cartpole/v10/20250201_000000_2", "cartpole/v10/20250201_000000_2"),
         ("cartpole/v9", "cartpole/v9/20250301_000000"),
@@ -53,45 +52,41 @@ def runs(tmp_path: Path) -> Path:
         ("cartpole", "cartpole/v10/20250201_000000_10"),
         ("cartpole/", "cartpole/v10/20250201_000000_10"),
         ("acrobot", "acrobot/v1/20260101_000000"),
-    ],
-)
-async def test_an_exact_run_a_version_or_a_name(runs: Path, path: str, found: str) -> None:
-    for find in (TrainingRun.resume, TrainingRun.open):
-        run = await find(os.path.join(runs, path))  # noqa: PTH118 - a trailing slash is kept
-        assert run.directory == runs / found
-        assert run.metadata.run_id == run.directory.name
-        assert not run.is_new
+    ):
+        for find in (TrainingRun.resume, TrainingRun.open):
+            run = await find(os.path.join(runs, path))  # noqa: PTH118 - a trailing slash is kept
+            assert run.directory == runs / found
+            assert run.metadata.run_id == run.directory.name
+            assert not run.is_new
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
+def test_natural_order() -> None:
+    for names in (
         ["v1", "v2", "v9", "v10", "v99", "v100"],
         ["20241231_235959_99", "20250101_000000", "20250101_000000_2", "20250101_000000_10"],
         ["1", "2", "10", "a", "a2", "a10", "b"],
         ["v1.2", "v1.10", "v1.10b", "v2"],
-    ],
-)
-def test_natural_order(names: list[str]) -> None:
-    assert sorted(sorted(names, reverse=True), key=layout.natural_key) == names
+    ):
+        assert sorted(sorted(names, reverse=True), key=layout.natural_key) == names
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"name":"x"}', b"\xff\xfe", b"null", b"\x00" * 100, None])
 async def test_a_broken_newest_run_is_passed_over_with_a_warning(
-    runs: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
+    runs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     newest = runs / "cartpole/v10/20250201_000000_10"
-    if content is None:
-        (newest / "metadata.json").unlink()
-    else:
-        (newest / "metadata.json").write_bytes(content)
-    run = await TrainingRun.resume(runs / "cartpole")
-    assert run.directory.name == "20250201_000000_9"
-    (warning,) = caplog.records
-    assert warning.levelname == "WARNING"
-    assert str(newest / "metadata.json") in warning.message
-    with pytest.raises(RunBroken, match=r"20250201_000000_10.metadata\.json: cannot be read"):
-        await TrainingRun.resume(newest)
+    for content in (b"", b"{", b'{"name":"x"}', b"\xff\xfe", b"null", b"\x00" * 100, None):
+        if content is None:
+            (newest / "metadata.json").unlink()
+        else:
+            (newest / "metadata.json").write_bytes(content)
+        caplog.clear()
+        run = await TrainingRun.resume(runs / "cartpole")
+        assert run.directory.name == "20250201_000000_9"
+        (warning,) = caplog.records
+        assert warning.levelname == "WARNING"
+        assert str(newest / "metadata.json") in warning.message
+        with pytest.raises(RunBroken, match=r"20250201_000000_10.metadata\.json: cannot be read"):
+            await TrainingRun.resume(newest)
 
 
 async def test_when_all_are_broken_it_says_so(runs: Path) -> None:

@@ -39,25 +39,20 @@ async def test_config_round_trip(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
+async def test_a_config_that_cannot_be_read_is_a_typed_error(tmp_path: Path) -> None:
+    run = await TrainingRun.create("x", root=tmp_path)
+    for content, problem in (
         (None, "No such file"),
         (b"", "truncated"),
         (b'{"rate":', "truncated"),
         (b'{"rate":"fast"}', "Expected `float`"),
         (b'{"rate":1.0,"rat":2}', "unknown field `rat`"),
         (b'{"rate":1.0,"\xff":2}', "can't decode"),
-    ],
-)
-async def test_a_config_that_cannot_be_read_is_a_typed_error(
-    tmp_path: Path, content: bytes | None, problem: str
-) -> None:
-    run = await TrainingRun.create("x", root=tmp_path)
-    if content is not None:
-        (run.directory / "config.json").write_bytes(content)
-    with pytest.raises(RunBroken, match=rf"config\.json: cannot be read \(.*{problem}"):
-        await run.read_config(Settings)
+    ):
+        if content is not None:
+            (run.directory / "config.json").write_bytes(content)
+        with pytest.raises(RunBroken, match=rf"config\.json: cannot be read \(.*{problem}"):
+            await run.read_config(Settings)
 
 
 async def test_rows_logged_without_a_session(tmp_path: Path) -> None:
@@ -107,10 +102,11 @@ async def test_without_rows_the_columns_are_empty(tmp_path: Path) -> None:
     assert (await run.read_eval_episodes())["total_steps_at_eval"].shape == (0,)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-async def test_numbers_that_json_has_not_are_refused(tmp_path: Path, value: float) -> None:
+async def test_numbers_that_json_has_not_are_refused(tmp_path: Path) -> None:
     run = await TrainingRun.create("x", root=tmp_path)
-    for record in (EpisodeRecord(value, 1, TERMINATED), EpisodeRecord(1.0, 1, TERMINATED, {"x": value})):
+    values = (math.nan, math.inf, -math.inf)
+    records = [EpisodeRecord(value, 1, TERMINATED) for value in values]
+    for record in (*records, *(EpisodeRecord(1.0, 1, TERMINATED, {"x": value}) for value in values)):
         with pytest.raises(InvalidExperience, match="not finite"):
             await run.log_train_episode(record)
         with pytest.raises(InvalidExperience, match="not finite"):
@@ -185,16 +181,12 @@ HISTORIES: list[tuple[str, list[tuple[int, int]], list[range], list[tuple[int, i
 ]
 
 
-@pytest.mark.parametrize(
-    ("starts", "written", "counting"), [h[1:] for h in HISTORIES], ids=[h[0] for h in HISTORIES]
-)
-def test_the_history_that_counts(
-    starts: list[tuple[int, int]], written: list[range], counting: list[tuple[int, int]]
-) -> None:
-    rows = [train_row(i, episode) for i, episodes in enumerate(written, 1) for episode in episodes]
-    kept = effective(rows, attempts(*starts))
-    assert [(row.attempt, row.episode) for row in kept] == counting
-    assert [row.episode for row in kept] == list(range(1, len(kept) + 1)), "without gaps"
+def test_the_history_that_counts() -> None:
+    for name, starts, written, counting in HISTORIES:
+        rows = [train_row(i, episode) for i, episodes in enumerate(written, 1) for episode in episodes]
+        kept = effective(rows, attempts(*starts))
+        assert [(row.attempt, row.episode) for row in kept] == counting, name
+        assert [row.episode for row in kept] == list(range(1, len(kept) + 1)), "without gaps"
 
 
 def test_evaluations_of_an_abandoned_future_do_not_count() -> None:

@@ -52,9 +52,8 @@ def test_what_may_not_be_read_is_no_damage_and_nothing_is_given_up_for_it(tmp_pa
     assert not list(tmp_path.rglob("*.broken*")) + list(tmp_path.rglob("*.abandoned*"))
 
 
-@pytest.mark.parametrize(
-    ("number", "advice"),
-    [
+def test_the_way_out_is_that_of_the_cause() -> None:
+    for number, advice in (
         (errno.ENOSPC, "free space"),
         (errno.EDQUOT, "quota"),
         (errno.EROFS, "read-only"),
@@ -62,13 +61,11 @@ def test_what_may_not_be_read_is_no_damage_and_nothing_is_given_up_for_it(tmp_pa
         (errno.EIO, "dmesg"),
         (errno.ENOENT, "directory is gone"),
         (errno.EBUSY, "remove the cause"),
-    ],
-)
-def test_the_way_out_is_that_of_the_cause(number: int, advice: str) -> None:
-    said = with_way_out(OSError(number, os.strerror(number)))
-    assert said.startswith(os.strerror(number))
-    assert advice in said
-    assert ("free space" in said) == (number in (errno.ENOSPC, errno.EDQUOT))
+    ):
+        said = with_way_out(OSError(number, os.strerror(number)))
+        assert said.startswith(os.strerror(number))
+        assert advice in said
+        assert ("free space" in said) == (number in (errno.ENOSPC, errno.EDQUOT))
 
 
 @pytest.mark.anyio

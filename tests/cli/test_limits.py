@@ -148,7 +148,7 @@ def run_of(root: Path) -> Path:
 
 
 def test_the_time_of_train_and_of_resume_is_limited(stoker: Any, tmp_path: Path) -> None:
-    (tmp_path / "own.toml").write_text("max-time = 10\neval-freq = 0\n")
+    (tmp_path / "own.toml").write_text("max-time = 6\neval-freq = 0\n")
     done = stoker(*ENDLESS, "--config", "own.toml", "--json")
     assert done.returncode == 0, done.stderr
     steps = json.loads(done.stdout)["total_steps"]
@@ -158,7 +158,7 @@ def test_the_time_of_train_and_of_resume_is_limited(stoker: Any, tmp_path: Path)
     assert f"  go on              stoker resume {run}\n" in done.stderr
     assert (tmp_path / run / f"checkpoints/step_{steps}.pt").exists()
 
-    again = stoker("resume", str(run), "--max-time", "00:00:10", "--json")
+    again = stoker("resume", str(run), "--max-time", "00:00:06", "--json")
     assert again.returncode == 0, again.stderr
     more = json.loads(again.stdout)["total_steps"]
     assert f"going on from step {steps:,} " in again.stderr
@@ -183,7 +183,7 @@ def stuck(started: Any, root: Path, env: str, *flags: str) -> Any:
 def test_an_evaluation_without_end_is_given_up_and_the_rest_saved(started: Any, tmp_path: Path) -> None:
     process = stuck(
         *(started, tmp_path, "EndlessEvaluation-v0", "--stepping", "thread", "--keep-checkpoints", "2"),
-        *("--eval-freq", "200", "--eval-episodes", "4", "--max-time", "12s", "--json"),
+        *("--eval-freq", "200", "--eval-episodes", "4", "--max-time", "7s", "--json"),
     )
     stdout, stderr = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0, stderr
@@ -193,7 +193,7 @@ def test_an_evaluation_without_end_is_given_up_and_the_rest_saved(started: Any, 
 
 
 def test_what_holds_up_the_whole_interpreter_is_left_too(started: Any, tmp_path: Path) -> None:
-    process = stuck(started, tmp_path, "Greedy-v0", "--stepping", "inline", "--max-time", "10s")
+    process = stuck(started, tmp_path, "Greedy-v0", "--stepping", "inline", "--max-time", "6s")
     process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 1
     assert list((run_of(tmp_path) / "checkpoints").glob("step_*.pt"))

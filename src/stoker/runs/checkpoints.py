@@ -103,7 +103,7 @@ class StepCheckpoints:
     @property
     def latest_checkpoint_path(self) -> Path:
         """The newest checkpoint whose checksum is right; ``latest.pt`` if there is none."""
-        for path, _ in self._newest_first():
+        for path, _ in self.step_files():
             with contextlib.suppress(CheckpointCorrupt, CheckpointNotFound):
                 verify_checkpoint(path)
                 return path
@@ -149,7 +149,7 @@ class StepCheckpoints:
         self._broken.clear()
         problem: CheckpointCorrupt | None = None
         given: set[float] = set()
-        for path, step in self._newest_first():
+        for path, step in self.step_files():
             if step in given:  # a copy
                 continue
             try:
@@ -181,7 +181,7 @@ class StepCheckpoints:
         for path in sorted(path for path in self._broken if path.exists()):
             logger.warning("set aside %s: it did not load", files.move_aside(path, ".broken").name)
         self._broken.clear()
-        for path, beyond in reversed(self._newest_first()):
+        for path, beyond in reversed(self.step_files()):
             if step < beyond < math.inf:
                 aside = files.move_aside(path, ".abandoned")
                 logger.warning("the training goes on from step %d: set aside %s", step, aside.name)
@@ -209,8 +209,8 @@ class StepCheckpoints:
                 needs.append(need)
         return min(needs, default=None)
 
-    def _newest_first(self) -> list[tuple[Path, float]]:
-        """Files and their steps; a separate ``latest.pt`` comes after the step file of the same step."""
+    def step_files(self) -> list[tuple[Path, float]]:
+        """Checkpoints and their steps, the newest first; ``latest.pt`` only where it is a separate file."""
         steps = self.checkpoint_steps()
         found: list[tuple[Path, float]] = [(self.checkpoint_path(step), step) for step in steps]
         if (own := self._own_latest(steps)) is not None:

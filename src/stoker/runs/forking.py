@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,9 +19,9 @@ import stoker.runs.layout as layout
 from stoker.errors import CheckpointNotFound, JournalBroken, RunBroken, StokerError
 from stoker.journal import JOURNAL, Journal
 from stoker.runs.bests import Score, best_files
-from stoker.runs.checkpoints import remove_all, step_of
+from stoker.runs.checkpoints import remove_all
 from stoker.runs.layout import CONFIG, FORKING, METADATA
-from stoker.runs.metadata import Attempt, RunMetadata, read_metadata, write_json
+from stoker.runs.metadata import RunMetadata, read_metadata, write_json
 from stoker.runs.rows import ROW_FILES, Bound, Row, TrainEpisodeRow, counting
 from stoker.runs.run import TrainingRun, new_directory
 from stoker.types import AnyPath
@@ -72,7 +72,8 @@ def _fork(run: TrainingRun, step: int, place: tuple[str, str, Path], with_replay
     name, version, root = place
     source = TrainingRun(run.directory, read_metadata(run.directory))
     state = _state_at(source, step)
-    attempts = _attempts_up_to(source.metadata.attempts, state)
+    last = state["session"]["attempt"]
+    attempts = tuple(attempt for attempt in source.metadata.attempts if attempt.number <= last)
     directory, started_at = new_directory(root / name / version)
     files.write_atomically(directory / FORKING, lambda file: file.write(b""))
     fork = TrainingRun(
@@ -105,17 +106,12 @@ def _fork(run: TrainingRun, step: int, place: tuple[str, str, Path], with_replay
 
 
 def _state_at(source: TrainingRun, step: int) -> dict[str, Any]:
-    """The checkpoint of that step: its file, or a ``latest.pt`` that holds it."""
-    steps = source.checkpoint_steps()
-    if step in steps:
-        return load_checkpoint(source.checkpoint_path(step))
-    latest = source.checkpoints_directory / layout.LATEST
-    if latest.name in files.files_in(source.checkpoints_directory):
-        state = load_checkpoint(latest)
-        if step_of(state) == step:
-            return state
-        steps = sorted({*steps, step_of(state)})
-    has = ", ".join(map(str, steps)) or "none"
+    """The checkpoint of that step."""
+    found = source.step_files()
+    for path, of_step in found:
+        if of_step == step:
+            return load_checkpoint(path)
+    has = ", ".join(f"{of_step:.0f}" for _, of_step in reversed(found)) or "none"
     raise CheckpointNotFound(f"{source.directory} has no checkpoint of step {step}: it has {has}")
 
 
@@ -123,14 +119,6 @@ def _empty(directory: Path) -> None:
     """Remove all files but the mark that this is no run."""
     parts = [directory / part for part in ("", layout.CHECKPOINTS, JOURNAL)]
     remove_all(part / name for part in parts for name in files.files_in(part) if name != FORKING)
-
-
-def _attempts_up_to(attempts: Sequence[Attempt], state: Mapping[str, Any]) -> tuple[Attempt, ...]:
-    """The attempts in the checkpoint's history."""
-    session = state["session"]
-    reached = [attempt.number for attempt in attempts if attempt.from_steps <= session["total_steps"]]
-    last = session.get("attempt", reached[-1])
-    return tuple(attempt for attempt in attempts if attempt.number <= last)
 
 
 def _copy_parts(

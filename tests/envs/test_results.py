@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import threading
+from collections import deque
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -14,6 +16,7 @@ from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 
 from stoker.envs import played, stack_frames
+from stoker.envs.results import owned
 from stoker.envs.vector import Moves, VectorRounds
 from stoker.errors import ConfigError, InvalidExperience, UnexpectedExit
 from stoker.testing import ChainEnv
@@ -80,11 +83,10 @@ BAD_RESETS = [
 ]
 
 
-@pytest.mark.parametrize("stepping", STEPPINGS)
 @pytest.mark.parametrize(("given", "message"), BAD_STEPS)
-async def test_a_step_of_the_wrong_form(given: Any, message: str, stepping: Any) -> None:
+async def test_a_step_of_the_wrong_form(given: Any, message: str) -> None:
     for kind in (Gives, AsyncGives):
-        env = played(kind(step=given), stepping)
+        env = played(kind(step=given), "inline")
         await env.reset()
         with pytest.raises(ConfigError) as caught:
             await env.step(0)
@@ -237,3 +239,61 @@ async def test_what_ends_a_process_comes_out_as_an_error(error: BaseException, s
         with pytest.raises(UnexpectedExit, match=rf"^env\.{name} raised {type(error).__name__}\(") as caught:
             await call()
         assert caught.value.__cause__ is error
+
+
+# Copies
+
+
+class Point(NamedTuple):
+    x: Any
+    y: Any
+
+
+class Picture:
+    def __init__(self, pixels: list[int]) -> None:
+        self.pixels = pixels
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Picture) and self.pixels == other.pixels
+
+    __hash__ = None
+
+
+def objects() -> np.ndarray:
+    array = np.empty(1, object)
+    array[0] = [1, 2]
+    return array
+
+
+VALUES: list[tuple[str, Any, Any]] = [
+    ("array", np.arange(4.0), lambda v: v.__setitem__(0, 9.0)),
+    ("array of objects", objects(), lambda v: v[0].append(3)),
+    ("list", [1, 2], lambda v: v.append(3)),
+    ("deque", deque([1, 2], maxlen=2), lambda v: v.append(3)),
+    ("dict", {"a": 1}, lambda v: v.update(a=2)),
+    ("list in a tuple in a dict", {"a": (1, [2])}, lambda v: v["a"][1].append(3)),
+    ("array in a list", [np.zeros(2)], lambda v: v[0].fill(1.0)),
+    ("named tuple", Point([1], 2), lambda v: v.x.append(3)),
+    ("set", {1}, lambda v: v.add(2)),
+    ("object", Picture([1]), lambda v: v.pixels.append(2)),
+    ("tensor", torch.zeros(2), lambda v: v.fill_(1.0)),
+    ("tensor with a history", torch.ones(2, requires_grad=True) * 2, lambda v: v.data.fill_(1.0)),
+]
+
+
+@pytest.mark.parametrize(("value", "change"), [v[1:] for v in VALUES], ids=[v[0] for v in VALUES])
+def test_a_later_change_does_not_show(value: Any, change: Any) -> None:
+    mine = owned(value)
+    assert type(mine) is type(value)
+    shown = repr(mine) if not isinstance(value, Picture) else copy.copy(mine.pixels)
+    change(value)
+    assert (repr(mine) if not isinstance(value, Picture) else mine.pixels) == shown
+
+
+def test_what_cannot_change_is_not_copied() -> None:
+    for value in (1, 2.5, True, None, "text", b"bytes", np.float32(1.5), np.int64(3)):
+        assert owned(value) is value
+
+
+def test_a_deque_keeps_its_length() -> None:
+    assert owned(deque([1], maxlen=3)).maxlen == 3

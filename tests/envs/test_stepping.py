@@ -1,9 +1,11 @@
-"""One face over all kinds of environments, and each kind's calls where they belong."""
+"""One interface to all kinds of environments, their calls where they belong, one player for each."""
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -11,22 +13,24 @@ import anyio.to_thread
 import gymnasium
 import pytest
 from gymnasium.error import ClosedEnvironmentError
+from gymnasium.vector import SyncVectorEnv
 from hypothesis import given, strategies as st
 
-from stoker.envs import AutoEnv, AwaitedEnv, InlineEnv, ThreadedEnv, make_played, played
-from stoker.envs.kinds import SLOW_STEP_S, SLOW_STEPS, SLOW_WINDOW, SlowSteps
+from stoker.envs import make_played, played, stack_frames
+from stoker.envs.stepping import SLOW_STEP_S, SLOW_STEPS, SLOW_WINDOW, SlowSteps
+from stoker.envs.vector import VectorRounds
 from stoker.errors import ConfigError
 from stoker.testing import AsyncChainEnv, ChainEnv, CrashingEnv
 
 pytestmark = pytest.mark.anyio
 
 DEADLINE_S = 20
-KINDS = [
-    pytest.param(lambda: ChainEnv(3), "inline", InlineEnv, id="inline"),
-    pytest.param(lambda: ChainEnv(3), "thread", ThreadedEnv, id="thread"),
-    pytest.param(lambda: ChainEnv(3), "auto", AutoEnv, id="auto"),
-    pytest.param(lambda: AsyncChainEnv(3), "auto", AwaitedEnv, id="async"),
-    pytest.param(lambda: AsyncChainEnv(3), "thread", AwaitedEnv, id="async-thread"),
+KINDS = [  # and whether it is called on a thread
+    pytest.param(lambda: ChainEnv(3), "inline", False, id="inline"),
+    pytest.param(lambda: ChainEnv(3), "thread", True, id="thread"),
+    pytest.param(lambda: ChainEnv(3), "auto", False, id="auto"),
+    pytest.param(lambda: AsyncChainEnv(3), "auto", False, id="async"),
+    pytest.param(lambda: AsyncChainEnv(3), "thread", False, id="async-thread"),
 ]
 
 
@@ -82,42 +86,34 @@ async def wait_for(event):
     assert await anyio.to_thread.run_sync(event.wait, DEADLINE_S)
 
 
-@pytest.mark.parametrize(("factory", "stepping", "kind"), KINDS)
-async def test_every_kind_plays_the_same_episode(factory, stepping, kind):
-    env = await make_played(factory, stepping)
-    assert type(env) is kind
-    assert type(played(factory(), stepping)) is kind
-    assert env.action_space == gymnasium.spaces.Discrete(2)
-    assert env.observation_space.shape == (1,)
-    assert env.busy_s == 0.0
-    observation, info = await env.reset(7)
-    assert (observation.tolist(), info) == ([0.0], {})
-    busy_s = env.busy_s
-    assert busy_s > 0.0
-    positions = []
-    for action in (0, 1, 1, 1):
-        observation, reward, terminated, truncated, _ = await env.step(action)
-        positions.append((float(observation[0]), reward, terminated, truncated))
-    assert positions == [
-        (0, 0.0, False, False),
-        (1, 0.0, False, False),
-        (2, 0.0, False, False),
-        (3, 1.0, True, False),
-    ]
-    assert env.busy_s > busy_s
-    assert await env.episode_extras() == {}
-    await env.close()
-
-
-@pytest.mark.parametrize(("factory", "stepping", "kind"), KINDS)
-async def test_a_closed_environment_is_closed_for_every_call(factory, stepping, kind):
-    env = await make_played(factory, stepping, "left")
-    await env.reset(0)
-    await env.close()
-    await env.close()
-    for call in (env.reset, lambda: env.step(1), env.episode_extras):
-        with pytest.raises(ClosedEnvironmentError, match="left"):
-            await call()
+@pytest.mark.parametrize(("factory", "stepping", "on_thread"), KINDS)
+async def test_every_kind_plays_the_same_episode(factory, stepping, on_thread):
+    for env in (await make_played(factory, stepping, "left"), played(factory(), stepping, "left")):
+        assert (await env.call(threading.get_ident) != threading.get_ident()) is on_thread
+        assert env.action_space == gymnasium.spaces.Discrete(2)
+        assert env.observation_space.shape == (1,)
+        assert env.busy_s == 0.0
+        observation, info = await env.reset(7)
+        assert (observation.tolist(), info) == ([0.0], {})
+        busy_s = env.busy_s
+        assert busy_s > 0.0
+        positions = []
+        for action in (0, 1, 1, 1):
+            observation, reward, terminated, truncated, _ = await env.step(action)
+            positions.append((float(observation[0]), reward, terminated, truncated))
+        assert positions == [
+            (0, 0.0, False, False),
+            (1, 0.0, False, False),
+            (2, 0.0, False, False),
+            (3, 1.0, True, False),
+        ]
+        assert env.busy_s > busy_s
+        assert await env.episode_extras() == {}
+        await env.close()
+        await env.close()
+        for call in (env.reset, lambda: env.step(1), env.episode_extras):  # noqa: B023 - called at once
+            with pytest.raises(ClosedEnvironmentError, match="left"):
+                await call()
 
 
 @pytest.mark.parametrize("stepping", ["inline", "thread", "auto"])
@@ -288,10 +284,9 @@ async def test_what_can_be_awaited_is_awaited(stepping):
     assert hidden.env.closed
 
 
-@pytest.mark.parametrize("stepping", ["inline", "thread", "auto"])
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "async"])
 @pytest.mark.parametrize("hidden", [True, False], ids=["lambda", "function"])
-async def test_an_async_factory_is_awaited_on_the_loop(stepping, plain, hidden):
+async def test_an_async_factory_is_awaited_on_the_loop(plain, hidden):
     made_on = []
 
     async def factory():
@@ -299,14 +294,14 @@ async def test_an_async_factory_is_awaited_on_the_loop(stepping, plain, hidden):
         made_on.append(threading.get_ident())
         return ChainEnv(1) if plain else AsyncChainEnv(1)
 
-    env = await make_played((lambda: factory()) if hidden else factory, stepping)  # noqa: PLW0108
-    assert made_on == [threading.get_ident()]
-    assert type(env) is (
-        {"inline": InlineEnv, "thread": ThreadedEnv, "auto": AutoEnv}[stepping] if plain else AwaitedEnv
-    )
-    await env.reset(0)
-    assert (await env.step(1))[2] is True
-    await env.close()
+    for stepping in ("inline", "thread", "auto"):
+        env = await make_played((lambda: factory()) if hidden else factory, stepping)  # noqa: PLW0108
+        assert made_on.pop() == threading.get_ident()
+        on_thread = await env.call(threading.get_ident) != threading.get_ident()
+        assert on_thread is (plain and stepping == "thread")
+        await env.reset(0)
+        assert (await env.step(1))[2] is True
+        await env.close()
 
 
 # Cancellation and closing
@@ -383,8 +378,8 @@ async def test_a_construction_is_left_at_once_and_closed_when_it_comes_back():
     assert made.closed_on == made.made_on
 
 
-@pytest.mark.parametrize(("factory", "stepping", "kind"), KINDS)
-async def test_closing_is_carried_out_also_when_cancelled(factory, stepping, kind):
+@pytest.mark.parametrize(("factory", "stepping", "on_thread"), KINDS)
+async def test_closing_is_carried_out_also_when_cancelled(factory, stepping, on_thread):
     closed = threading.Event()
 
     def make():
@@ -513,10 +508,114 @@ UNPLAYABLE = [
 ]
 
 
-@pytest.mark.parametrize("stepping", ["inline", "thread", "auto"])
 @pytest.mark.parametrize(("factory", "message"), UNPLAYABLE)
-async def test_what_is_no_environment_is_refused(factory, message, stepping):
+async def test_what_is_no_environment_is_refused(factory, message):
     with pytest.raises(ConfigError, match=message):
-        played(factory(), stepping)
-    with pytest.raises(ConfigError, match=message):
-        await make_played(factory, stepping)
+        played(factory(), "auto")
+    for stepping in ("inline", "thread"):
+        with pytest.raises(ConfigError, match=message):
+            await make_played(factory, stepping)
+
+
+# No two players step one environment
+
+REFUSED = "b is the same ChainEnv object that a still plays"
+TimeLimit = gymnasium.wrappers.TimeLimit
+
+
+class Plain:
+    """A wrapper that knows nothing of Gymnasium's."""
+
+    def __init__(self, env: Any) -> None:
+        self.env = env
+        self.observation_space, self.action_space = env.observation_space, env.action_space
+
+    def reset(self, **settings: Any) -> Any:
+        return self.env.reset(**settings)
+
+    def step(self, action: Any) -> Any:
+        return self.env.step(action)
+
+
+FORMS: list[tuple[str, Any, Any]] = [
+    ("itself", lambda env: env, lambda env: env),
+    ("two wrappers", lambda env: TimeLimit(env, 3), lambda env: TimeLimit(env, 4)),
+    ("two plain wrappers", Plain, Plain),
+    ("bare and under both kinds of wrapper", lambda env: env, lambda env: Plain(TimeLimit(env, 3))),
+    ("bare and stacked", lambda env: env, lambda env: stack_frames(lambda: env, 2)()),
+    ("a sub-environment", lambda env: env, lambda env: VectorRounds(SyncVectorEnv([lambda: env]))),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), [f[1:] for f in FORMS], ids=[f[0] for f in FORMS])
+@pytest.mark.parametrize("stepping", ["inline", "thread"])
+async def test_the_second_player_is_refused_until_the_first_is_done(
+    one: Any, other: Any, stepping: Any
+) -> None:
+    env = ChainEnv(3)
+    first = await make_played(lambda: one(env), stepping, "a")
+    with pytest.raises(ConfigError, match=REFUSED):
+        await make_played(lambda: other(env), stepping, "b")
+    await first.reset(0)
+    await first.step(1)  # it was not closed by that
+    await first.close()
+    again = await make_played(lambda: other(env), stepping, "b")
+    await again.close()
+
+
+async def test_plain_and_async_environments_that_have_no_wrappers_too() -> None:
+    env = AsyncChainEnv(3)
+    first = played(stack_frames(lambda: env, 2)(), name="a")
+    with pytest.raises(ConfigError, match="b is the same AsyncChainEnv object"):
+        played(env, name="b")
+    await first.close()
+    await played(env, name="b").close()
+
+
+async def test_one_object_twice_in_a_vector_environment() -> None:
+    env = ChainEnv(3)
+    with pytest.raises(ConfigError, match="two sub-environments of the SyncVectorEnv are one object"):
+        played(VectorRounds(SyncVectorEnv([lambda: env] * 2)))
+
+
+async def test_a_player_that_is_forgotten_holds_nothing() -> None:
+    env = ChainEnv(3)
+    first = played(env, "inline")
+    del first
+    gc.collect()
+    await played(env, "inline").close()
+
+
+async def test_an_environment_stuck_in_a_call_stays_in_play_until_that_comes_back() -> None:
+    class StuckOnce(ChainEnv):
+        entered, let_go, closed = threading.Event(), threading.Event(), threading.Event()
+
+        def step(self, action: Any) -> Any:
+            self.entered.set()
+            assert self.let_go.wait(20)
+            return super().step(action)
+
+        def close(self) -> None:
+            self.closed.set()
+
+    env = StuckOnce()
+    first = await make_played(lambda: env, "thread", "a")
+    await first.reset(0)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(first.step, 1)
+        await anyio.to_thread.run_sync(env.entered.wait, 20)
+        tasks.cancel_scope.cancel()
+    await first.close()
+    with pytest.raises(ConfigError, match="b is the same StuckOnce object that a still plays"):
+        played(env, name="b")
+    env.let_go.set()
+    with anyio.fail_after(20):
+        await anyio.to_thread.run_sync(env.closed.wait, 20)
+        while True:
+            try:
+                again = played(env, name="b")
+            except ConfigError:
+                await anyio.lowlevel.checkpoint()  # between close and the release there is a moment
+            else:
+                break
+    await again.close()

@@ -1,18 +1,11 @@
-"""What is played: one awaitable face over plain, slow and async environments, and how episodes are seeded."""
+"""Environments: one awaitable interface to plain, slow and async ones, and the seeds of episodes."""
 
 from typing import TYPE_CHECKING
 
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.envs.affinity import CLOSE_GRACE_S as CLOSE_GRACE_S
     from stoker.envs.gym import make_gym as make_gym
-    from stoker.envs.kinds import (
-        AutoEnv as AutoEnv,
-        AwaitedEnv as AwaitedEnv,
-        InlineEnv as InlineEnv,
-        ThreadedEnv as ThreadedEnv,
-    )
     from stoker.envs.protocol import (
         AsyncEnv as AsyncEnv,
         PlayedEnv as PlayedEnv,
@@ -21,7 +14,11 @@ if TYPE_CHECKING:
         StepResult as StepResult,
     )
     from stoker.envs.seeding import episode_seed as episode_seed
-    from stoker.envs.stacking import stack_frames as stack_frames, stacked as stacked
-    from stoker.envs.stepping import make_played as make_played, played as played
+    from stoker.envs.stacking import stack_frames as stack_frames
+    from stoker.envs.stepping import (
+        CLOSE_GRACE_S as CLOSE_GRACE_S,
+        make_played as make_played,
+        played as played,
+    )
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

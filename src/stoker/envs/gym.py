@@ -1,7 +1,6 @@
-"""Gymnasium environments by name, with errors that say what to do.
+"""Environments by name, from a config or a command line: Gymnasium's, or what a user's module makes.
 
-Used wherever a name comes from a config or a command line; everywhere else hand in your own
-environment. Guarantee: what cannot be made is one ``ConfigError`` of one line.
+Guarantee: an environment that cannot be made is one ``ConfigError`` of one line that says what to do.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import gymnasium
@@ -19,11 +18,10 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.wrappers import FlattenObservation
 
 from stoker.errors import ConfigError
-from stoker.importing import import_named, split_name
+from stoker.importing import import_named, imported_callable, split_name
 
-__all__ = ["flattened", "make_gym", "make_raw"]
+__all__ = ["make_gym", "make_named"]
 
-_MAKE_ARGUMENTS = ("max_episode_steps", "disable_env_checker")
 _PACKAGES = (
     (r"ALE/|\w+(NoFrameskip|Deterministic)\b|(Pong|Breakout|SpaceInvaders)\b", ("ale-py", "ale_py")),
     (r"(MiniGrid|BabyAI)-", ("minigrid", "minigrid")),
@@ -50,10 +48,57 @@ def make_gym(env_name: str, *, render_mode: str | None = None, **kwargs: Any) ->
         ConfigError: The name, its module, version or an argument is unknown, a package that the
             environment needs is not installed, or its observations cannot be flattened.
     """
-    return flattened(make_raw(env_name, render_mode=render_mode, **kwargs), env_name)
+    return _flattened(_make_raw(env_name, render_mode=render_mode, **kwargs), env_name)
 
 
-def make_raw(env_name: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env[Any, Any]:
+def make_named(name: str, kwargs: Mapping[str, Any], *, flatten: bool) -> Any:
+    """Make the environment that a config names.
+
+    Args:
+        name: an id that is registered with Gymnasium; ``"module:id"``, whose module registers it;
+            or ``"module:factory"``, a class or function that makes an environment, plain or async.
+        kwargs: keyword arguments for ``gymnasium.make`` or for the factory.
+        flatten: make one vector of observations that are no Box, as ``make_gym`` does.
+
+    Raises:
+        ConfigError: The name is unknown, or what it names makes no environment.
+    """
+    if ":" not in name or _is_registered(name):
+        return make_gym(name, **kwargs) if flatten else _make_raw(name, **kwargs)
+    factory = imported_callable(name, "env")
+    try:
+        inspect.signature(factory).bind(**kwargs)
+    except TypeError as error:
+        given = ", ".join(kwargs) or "no arguments"
+        raise ConfigError(f"env={name!r} cannot be called with {given}: {error}; see env_kwargs") from None
+    except ValueError:  # a callable written in C tells nothing of its arguments
+        pass
+    env = factory(**kwargs)
+    missing = [
+        part
+        for part in ("reset", "step", "observation_space", "action_space")
+        if getattr(env, part, None) is None
+    ]
+    if missing:
+        raise ConfigError(
+            f"env={name!r} made a {type(env).__name__}, which is no environment: it has no "
+            f"{', '.join(missing)}"
+        )
+    if flatten and isinstance(env, gymnasium.Env):
+        return _flattened(cast("gymnasium.Env[Any, Any]", env), name)
+    return env
+
+
+def _is_registered(name: str) -> bool:
+    """Import the module of ``"module:id"``, and see whether Gymnasium then knows the id, in any version."""
+    module, env_id = split_name(name, "env")
+    found = import_named(module, f"env={name!r}")
+    if hasattr(found, env_id.partition(".")[0]):
+        return env_id in gymnasium.registry
+    return "-" in env_id or "/" in env_id or env_id in gymnasium.registry  # else no name of Python's
+
+
+def _make_raw(env_name: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env[Any, Any]:
     """As ``make_gym``, with the environment's own observations."""
     env_id = env_name
     if ":" in env_name:
@@ -64,15 +109,13 @@ def make_raw(env_name: str, *, render_mode: str | None = None, **kwargs: Any) ->
         kwargs["render_mode"] = render_mode
     try:
         _check_render_mode(env_id, render_mode)
-        env: gymnasium.Env[Any, Any] = gymnasium.make(env_id, **{"disable_env_checker": True, **kwargs})
-    except (gymnasium.error.Error, ImportError) as error:
+        return gymnasium.make(env_id, **{"disable_env_checker": True, **kwargs})
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        if isinstance(error, TypeError) and not _ARGUMENT_ERROR.search(str(error)):
+            raise  # a bug in the environment
         way_out = "; install the package it needs" if isinstance(error, ModuleNotFoundError) else ""
-        raise ConfigError(f"env_name={env_name!r} cannot be made: {_one_line(error)}{way_out}") from error
-    except TypeError as error:
-        if not _ARGUMENT_ERROR.search(str(error)):
-            raise
-        raise ConfigError(f"env_name={env_name!r} {_argument_problem(env_id, kwargs, error)}") from error
-    return env
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"env_name={env_name!r} cannot be made: {reason}{way_out}") from error
 
 
 def _check_known(env_id: str, env_name: str) -> None:
@@ -127,7 +170,7 @@ def _possible_modes(modes: list[str]) -> set[str]:
     return added.union(modes)
 
 
-def flattened(env: gymnasium.Env[Any, Any], env_name: str) -> gymnasium.Env[Any, Any]:
+def _flattened(env: gymnasium.Env[Any, Any], env_name: str) -> gymnasium.Env[Any, Any]:
     """The environment with observations that are arrays.
 
     Raises:
@@ -145,24 +188,9 @@ def flattened(env: gymnasium.Env[Any, Any], env_name: str) -> gymnasium.Env[Any,
     return FlattenObservation(env)
 
 
-def _argument_problem(env_id: str, kwargs: dict[str, Any], error: TypeError) -> str:
-    creator = _creator(env_id)
-    if creator is not None:
-        parameters = inspect.signature(creator).parameters
-        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-        unknown = [name for name in kwargs if name not in parameters and name not in _MAKE_ARGUMENTS]
-        if unknown and not takes_any:
-            return f"does not take {_listed(unknown)}: it takes {_listed([*parameters, 'max_episode_steps'])}"
-    return f"does not take these arguments: {_one_line(error)}"
-
-
 def _stem(env_id: str) -> str:
     return re.sub(r"-v\d+$", "", env_id)
 
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names)) or "nothing"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -1,7 +1,7 @@
-"""The two faces of an environment: what users write as async, and what actors await.
+"""Two interfaces of an environment: ``AsyncEnv`` for users to implement, ``PlayedEnv`` for actors to await.
 
-Actors know only ``PlayedEnv``. Whether the environment behind it is awaited, stepped on the event loop
-or kept on its own thread is decided in ``stoker.envs.stepping``.
+Actors know only ``PlayedEnv``. Whether the environment behind it is awaited, stepped on the event loop or
+kept on its own thread is decided in ``stoker.envs.stepping``.
 """
 
 from __future__ import annotations

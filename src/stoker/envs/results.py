@@ -1,26 +1,29 @@
-"""What the calls of an environment must give back, and the two calls that it need not have.
+"""Checks and copies of what an environment returns, and the two methods that an environment may lack.
 
 A value of the wrong form (four values, a reward of shape (1,), ``terminated="False"``) comes from the
-environment's code and comes again: one ``ConfigError``. A value of the right form that nobody can learn from
-(a NaN reward), or an exception, may pass: the environment is made again.
+environment's code and would come again: it is a ``ConfigError``. A value of the right form that nobody can
+learn from (a NaN reward), or an exception, may be a passing failure: the environment is made again.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import numpy as np
 from gymnasium import spaces
 
-from stoker.envs.owned import owned
 from stoker.envs.protocol import ResetResult, StepResult
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.plain import as_float, shown
 
 __all__ = [
+    "IMMUTABLE",
     "BatchResults",
     "Observations",
     "PassedOn",
@@ -29,11 +32,61 @@ __all__ = [
     "checked_extras",
     "close_of",
     "extras_of",
+    "owned",
     "settled",
 ]
 
 _ARRAY_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
+_FORMS = {
+    "reset": (2, "two: observation, info (a dict)"),
+    "step": (5, "five: observation, reward, terminated, truncated, info"),
+}
+"""How many values each call returns, and in words which."""
 _NO_SUCH_ARGUMENT = re.compile(r"unexpected keyword argument '(seed|options)'")
+
+
+IMMUTABLE: frozenset[type] = frozenset(
+    (bool, int, float, complex, str, bytes, type(None), *np.sctypeDict.values())
+) - {np.object_, np.void}
+"""Types whose values are handed out as they are."""
+
+
+def owned(value: Any) -> Any:
+    """A copy of an observation or action, nested containers included.
+
+    An environment may write its next observation into the array, list, deque or dict that held the last one,
+    and may change an action in place; that cannot be seen from outside, so everything mutable is copied.
+
+    Raises:
+        Exception: Whatever ``copy.deepcopy`` raises for an object that cannot be copied.
+    """
+    if value.__class__ in IMMUTABLE:  # by exact type: the value may be anything
+        return value
+    copied = _COPIERS.get(value.__class__)
+    return _copied_object(value) if copied is None else copied(value)
+
+
+def _copied_array(value: Any) -> Any:
+    return copy.deepcopy(value) if value.dtype.hasobject else value.copy()
+
+
+def _copied_object(value: Any) -> Any:
+    kind: Any = value.__class__
+    if issubclass(kind, tuple) and (make := getattr(cast("Any", kind), "_make", None)):  # a named one
+        return make(map(owned, value))
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        return value.detach().clone()  # deepcopy refuses one that has a gradient history
+    return copy.deepcopy(value)
+
+
+_COPIERS: dict[type, Callable[[Any], Any]] = {
+    np.ndarray: _copied_array,
+    dict: lambda value: {key: owned(part) for key, part in value.items()},
+    tuple: lambda value: tuple(map(owned, value)),
+    list: lambda value: list(map(owned, value)),
+    deque: lambda value: deque(map(owned, value), value.maxlen),
+}
 
 
 async def settled(result: Any) -> Any:
@@ -121,13 +174,7 @@ class Results:
             ConfigError: They are not two, or one has the wrong form.
             InvalidExperience: See ``Observations.take``.
         """
-        values: Any = result
-        if not isinstance(result, tuple) or len(values) != 2:
-            raise ConfigError(
-                f"{self._name}.reset returned {_described(result)}: Gymnasium's are two: observation, info "
-                "(a dict)"
-            )
-        observation, info = values
+        observation, info = self._values(result, "reset")
         info = info if info.__class__ is dict else self._info(info, "reset")
         return self._observations.take(observation, "reset"), info
 
@@ -138,13 +185,7 @@ class Results:
             ConfigError: They are not five, or one has the wrong form.
             InvalidExperience: See ``Observations.take``.
         """
-        values: Any = result
-        if not isinstance(result, tuple) or len(values) != 5:
-            raise ConfigError(
-                f"{self._name}.step returned {_described(result)}: Gymnasium's are five: observation, "
-                "reward, terminated, truncated, info"
-            )
-        observation, reward, terminated, truncated, info = values
+        observation, reward, terminated, truncated, info = self._values(result, "step")
         return (
             self._observations.take(observation, "step"),
             reward if type(reward) is self._plain_reward else self._reward(reward),
@@ -152,6 +193,17 @@ class Results:
             truncated if type(truncated) is self._plain_flag else self._flag("truncated", truncated),
             info if info.__class__ is dict else self._info(info, "step"),
         )
+
+    def _values(self, result: Any, method: str) -> tuple[Any, ...]:
+        count, words = _FORMS[method]
+        if isinstance(result, tuple):
+            values = cast("tuple[Any, ...]", result)
+            if len(values) == count:
+                return values
+            given = f"{len(values)} value{'' if len(values) == 1 else 's'}"
+        else:
+            given = "None" if result is None else f"one value of type {type(result).__name__}"
+        raise ConfigError(f"{self._name}.{method} returned {given}: Gymnasium's are {words}")
 
     def _reward(self, value: Any) -> Any:
         if (reward := as_float(value)) is not None:
@@ -206,19 +258,13 @@ class BatchResults(Results):
 
 
 class PassedOn:
-    """The results of an environment of this library's own, which has checked and copied them."""
+    """Passes on the results of an environment that has checked and copied them itself."""
 
-    def given(self, action: Any) -> Any:
-        """The action itself."""
-        return action
+    def given(self, value: Any) -> Any:
+        """The value itself."""
+        return value
 
-    def reset(self, result: Any) -> Any:
-        """The result itself."""
-        return result
-
-    def step(self, result: Any) -> Any:
-        """The result itself."""
-        return result
+    reset = step = given
 
 
 def check_reset_signature(error: TypeError, env: Any, name: str) -> None:
@@ -293,10 +339,3 @@ def _shape_of(value: Any) -> tuple[int, ...] | None:
         return tuple(value.shape) if hasattr(value, "shape") else np.shape(value)
     except (TypeError, ValueError):
         return None
-
-
-def _described(result: Any) -> str:
-    if isinstance(result, tuple):
-        values = cast("tuple[Any, ...]", result)
-        return f"{len(values)} value{'' if len(values) == 1 else 's'}"
-    return "None" if result is None else f"one value of type {type(result).__name__}"

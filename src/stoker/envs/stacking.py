@@ -1,8 +1,7 @@
 """Frame stacking: the last n observations as one, as Mnih et al. (2015) gave DQN the last 4 screens.
 
-What is padded at an episode's beginning and where the new axis goes is as in Gymnasium's
-``FrameStackObservation``. Unlike that, each frame is copied when it is seen, so that an environment may write
-all its observations into one array; and it works for async environments too.
+Padding and axes are those of Gymnasium's ``FrameStackObservation``. Unlike it, this copies each frame at
+once, so that an environment may write all observations into one array, and works for async environments too.
 """
 
 from __future__ import annotations
@@ -20,11 +19,10 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
-from stoker.envs.protocol import PlayedEnv, ResetResult, StepResult
 from stoker.envs.results import Observations
 from stoker.errors import ConfigError
 
-__all__ = ["FrameStack", "stack_frames", "stacked"]
+__all__ = ["FrameStack", "stack_frames"]
 
 
 class FrameStack:
@@ -79,21 +77,6 @@ class FrameStack:
         return concatenate(self._space, self._frames, empty)
 
 
-def stacked(env: PlayedEnv, n: int) -> PlayedEnv:
-    """An environment as it was taken in, whose observations are stacks of the last n.
-
-    The first of an episode is repeated where there are fewer. Every stack is new memory.
-
-    Args:
-        env: of any kind: awaited, stepped on the event loop, or on a thread.
-        n: how many observations; 1 still adds the axis.
-
-    Raises:
-        ConfigError: n is below 1, or such observations cannot be stacked.
-    """
-    return _StackedPlayed(env, n)
-
-
 def stack_frames(factory: Callable[[], Any], n: int) -> Callable[[], Any]:
     """A factory whose environments show stacks of the last n observations.
 
@@ -121,40 +104,6 @@ def _make(factory: Callable[[], Any], n: int) -> Any:
 
 async def _make_awaited(factory: Callable[[], Any], n: int) -> Any:
     return _with_stacks(await factory(), n)
-
-
-class _StackedPlayed:
-    """See ``stacked``."""
-
-    def __init__(self, env: PlayedEnv, n: int) -> None:
-        self._env = env
-        self._frames = FrameStack(n, env.observation_space)
-
-    @property
-    def observation_space(self) -> Any:
-        return self._frames.space
-
-    @property
-    def action_space(self) -> Any:
-        return self._env.action_space
-
-    @property
-    def busy_s(self) -> float:
-        return self._env.busy_s
-
-    async def reset(self, seed: int | None = None) -> ResetResult:
-        observation, info = await self._env.reset(seed)
-        return self._frames.begin(observation), info
-
-    async def step(self, action: Any) -> StepResult:
-        observation, reward, terminated, truncated, info = await self._env.step(action)
-        return self._frames.push(observation), reward, terminated, truncated, info
-
-    async def episode_extras(self) -> dict[str, float]:
-        return await self._env.episode_extras()
-
-    async def close(self) -> None:
-        await self._env.close()
 
 
 class _StackedGym(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -1,32 +1,269 @@
-"""From an environment, or from what makes one, to the face that actors play.
+"""Environments as actors play them: awaited, stepped on the event loop, or kept on a thread.
 
-Guarantee: with ``stepping="thread"`` and ``make_played`` an environment sees one thread in its whole
-life, from construction to close. See ``stoker.envs.protocol.Stepping`` for the choices.
+One class serves all kinds of environments; they differ only in where a call into the environment is made. See
+``stoker.envs.protocol.Stepping`` for the choices, and ``PlayedEnv`` for the promises.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
+import threading
 from collections.abc import Callable
-from typing import Any, get_args
+from functools import partial
+from time import perf_counter
+from typing import Any, TypeVarTuple, get_args
+from weakref import WeakValueDictionary
 
+import anyio
 import gymnasium.vector
+from gymnasium.error import ClosedEnvironmentError
 
-from stoker.envs.affinity import EnvThread
-from stoker.envs.kinds import AutoEnv, AwaitedEnv, InlineEnv, ThreadedEnv
-from stoker.envs.protocol import PlayedEnv, Stepping
-from stoker.envs.results import settled
+from stoker.envs.protocol import PlayedEnv, ResetResult, Stepping, StepResult
+from stoker.envs.results import (
+    IMMUTABLE,
+    PassedOn,
+    Results,
+    check_reset_signature,
+    checked_extras,
+    close_of,
+    extras_of,
+    settled,
+)
 from stoker.errors import ConfigError
 from stoker.exits import Contained
+from stoker.threads import DedicatedThread
 
-__all__ = ["make_played", "played"]
+__all__ = ["CLOSE_GRACE_S", "Played", "SlowSteps", "make_played", "played"]
+
+Ts = TypeVarTuple("Ts")
+
+_log = logging.getLogger(__name__)
+
+CLOSE_GRACE_S = 5.0
+"""How long closing an environment may hold up a cancellation, in seconds."""
+
+SLOW_STEP_S = 2e-3
+"""A step that blocks the event loop for longer than this, in seconds, is slow."""
+
+SLOW_STEPS = 3
+"""At least this many slow steps out of ``SLOW_WINDOW`` move an environment to a thread."""
+
+SLOW_WINDOW = 20
+
+
+class SlowSteps:
+    """Decides from step times alone whether an environment is too slow for the event loop.
+
+    It is when, among its last ``SLOW_WINDOW`` steps, at least ``SLOW_STEPS`` took over ``SLOW_STEP_S`` each
+    and these together over ``SLOW_WINDOW * SLOW_STEP_S``. The first step is a warm-up and does not count.
+
+    Why not fewer: in a busy process a step of microseconds now and then waits milliseconds for the
+    interpreter lock or for a processor, and a thread hop at every step costs a fast environment more than
+    all of these together.
+    """
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._slow: list[tuple[int, float]] = []  # the number and the time of each slow step in the window
+
+    def note(self, step_s: float) -> bool:
+        """Count a step of so many seconds; return whether the environment is too slow by now."""
+        self._steps += 1
+        if step_s <= SLOW_STEP_S or self._steps == 1:
+            return False
+        first = self._steps - SLOW_WINDOW
+        self._slow = [*(slow for slow in self._slow if slow[0] > first), (self._steps, step_s)]
+        together_s = sum(slow[1] for slow in self._slow)
+        return len(self._slow) >= SLOW_STEPS and together_s > SLOW_WINDOW * SLOW_STEP_S
+
+
+class _Claim:
+    """The right to play an environment: nobody else gets it until ``release``, or the player is freed.
+
+    An environment counts as itself and as each that its wrappers wrap (``env``, ``unwrapped``); a vector
+    environment also as each of its sub-environments. Safe from any thread.
+
+    Raises:
+        ConfigError: The environment, or one below its wrappers, is being played already.
+    """
+
+    def __init__(self, env: Any, name: str) -> None:
+        self.name = name
+        self._parts = _parts_of(env)  # kept alive, so that no other object gets one of their ids
+        ids = [id(part) for part in self._parts]
+        with _lock:
+            for part in self._parts:
+                if (holder := _in_play.get(id(part))) is not None:
+                    raise ConfigError(
+                        f"{name} is the same {type(part).__name__} object that {holder.name} still plays: "
+                        "make a new environment in each call of the factory, or close the first one before"
+                    )
+            if len(set(ids)) < len(ids):
+                raise ConfigError(
+                    f"{name}: two sub-environments of the {type(self._parts[0]).__name__} are one object: "
+                    "make a new environment in each call of the factory"
+                )
+            _in_play.update(dict.fromkeys(ids, self))
+
+    def release(self) -> None:
+        """Let others play the environment; a second call does nothing."""
+        with _lock:
+            for part in self._parts:
+                if _in_play.get(id(part)) is self:
+                    del _in_play[id(part)]
+
+
+_lock = threading.RLock()  # a claim may end, by garbage collection, in the thread that holds it
+_in_play: WeakValueDictionary[int, _Claim] = WeakValueDictionary()
+
+
+def _parts_of(env: Any) -> list[Any]:
+    """The environments that a step reaches: the innermost first, each once but for sub-environments."""
+    layers = [env]
+    while (below := _below(layers[-1])) is not None and all(below is not layer for layer in layers):
+        layers.append(below)
+    layers.reverse()
+    subs = getattr(layers[0], "envs", ())  # of a SyncVectorEnv
+    return [*layers, *(_parts_of(sub)[0] for sub in subs)]
+
+
+def _below(env: Any) -> Any:
+    """The environment that a wrapper wraps, Gymnasium's or the user's own; None: it is no wrapper."""
+    inner = getattr(env, "env", None)
+    if callable(getattr(inner, "reset", None)) and callable(getattr(inner, "step", None)):
+        return inner
+    unwrapped = getattr(env, "unwrapped", env)
+    return None if unwrapped is env else unwrapped
+
+
+class Played:
+    """See ``PlayedEnv``. Results are checked, time is counted, and the environment is closed once.
+
+    Args:
+        env: a ``gymnasium.Env``, an ``AsyncEnv`` or anything with their ``reset`` and ``step``.
+        stepping: where a plain environment is stepped.
+        name: names it in messages, and its thread.
+        thread: the thread that it was constructed on; this is then called there, too.
+
+    Raises:
+        ConfigError: The environment cannot be played, or is being played already.
+    """
+
+    def __init__(
+        self, env: Any, stepping: Stepping, name: str, thread: DedicatedThread | None = None
+    ) -> None:
+        _check_playable(env, name)
+        self.observation_space: Any = getattr(env, "observation_space", None)
+        self.action_space: Any = getattr(env, "action_space", None)
+        self.busy_s: float = 0.0
+        self._claim = _Claim(env, name)
+        self._results: Any = PassedOn() if getattr(env, "checks_results", False) else Results(env, name)
+        self._env = env
+        self._name = name
+        self._in_step = Contained(f"{name}.step")
+        self._closed = False
+        self._thread = thread
+        self._slow_steps: SlowSteps | None = None
+        self._blocked_s = 0.0
+        if stepping == "thread" and thread is None and not _is_async(env):
+            self._thread = DedicatedThread(name)
+        elif stepping == "auto" and not _is_async(env):
+            self._slow_steps = SlowSteps()
+
+    async def call(self, function: Callable[[*Ts], Any], *args: *Ts) -> Any:
+        """Call a function where the environment's calls belong, and await an awaitable result here."""
+        if self._thread is not None:
+            return await settled(await self._thread.run(function, *args))
+        if self._slow_steps is None:
+            return await settled(function(*args))
+        begin = perf_counter()
+        result = function(*args)
+        self._blocked_s = perf_counter() - begin  # without the await: only that holds the event loop up
+        return await settled(result)
+
+    async def reset(self, seed: int | None = None) -> ResetResult:
+        """See ``PlayedEnv``."""
+        self._check_open()
+        begin = perf_counter()
+        try:
+            with Contained(f"{self._name}.reset"):
+                result = await self.call(partial(self._env.reset, seed=seed))
+        except TypeError as error:
+            check_reset_signature(error, self._env, self._name)
+            raise
+        finally:
+            self.busy_s += perf_counter() - begin
+        return self._results.reset(result)
+
+    async def step(self, action: Any) -> StepResult:
+        """See ``PlayedEnv``; may move the environment to a thread when the step is over."""
+        self._check_open()
+        if action.__class__ not in IMMUTABLE:
+            action = self._results.given(action)
+        begin = perf_counter()
+        try:
+            result = await self.call(self._env.step, action)
+        except BaseException as error:
+            self._in_step.check(error)
+            raise
+        finally:
+            self.busy_s += perf_counter() - begin
+        result = self._results.step(result)
+        if self._slow_steps is not None and self._slow_steps.note(self._blocked_s):
+            self._slow_steps, self._thread = None, DedicatedThread(self._name)
+        return result
+
+    async def episode_extras(self) -> dict[str, float]:
+        """See ``PlayedEnv``."""
+        self._check_open()
+        with Contained(f"{self._name}.episode_extras"):
+            result = await self.call(extras_of, self._env)
+        return checked_extras(result, self._name)
+
+    async def close(self) -> None:
+        """See ``PlayedEnv``."""
+        if self._closed:
+            return
+        self._closed = True
+        with Contained(f"{self._name}.close"), anyio.move_on_after(CLOSE_GRACE_S, shield=True) as grace:
+            if self._thread is None:
+                await settled(self.close_env())
+            elif self._thread.is_idle:
+                try:
+                    await settled(await self._thread.run(self.close_env, is_kept=True))
+                finally:
+                    self._thread.close()
+            else:  # an abandoned call still runs there
+                self._thread.submit(self.discard)
+                self._thread.close()
+        if grace.cancelled_caught:
+            _log.warning("%s: closing it took over %g s; it is left behind", self._name, CLOSE_GRACE_S)
+
+    def close_env(self) -> Any:
+        """Close the environment; called where its calls belong, when none of them runs any more."""
+        try:
+            return close_of(self._env)
+        finally:
+            self._claim.release()
+
+    def discard(self) -> None:
+        """Close the environment after its caller has left; an error is logged."""
+        try:
+            self.close_env()
+        except BaseException:  # noqa: BLE001 - logged: the caller has left
+            _log.exception("%s: closing it failed after an abandoned call", self._name)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedEnvironmentError(f"{self._name}: the environment was closed")
 
 
 def played(env: Any, stepping: Stepping = "auto", name: str = "env") -> PlayedEnv:
-    """Take an environment in that was constructed already.
+    """Make an environment playable that was constructed already.
 
     One whose ``step`` is a coroutine function is awaited on the event loop, whatever ``stepping`` says.
-    An async one that does not look like it (a decorated one, say) is found out by what its calls return.
+    An async one that does not look like it (a decorated one, say) is recognized by what its calls return.
 
     Args:
         env: a ``gymnasium.Env``, an ``AsyncEnv`` or anything with their ``reset`` and ``step``.
@@ -35,29 +272,21 @@ def played(env: Any, stepping: Stepping = "auto", name: str = "env") -> PlayedEn
         name: names it in messages, and its thread.
 
     Raises:
-        ConfigError: Stepping is none of the choices, or the environment cannot be played, or somebody plays
-            it already.
+        ConfigError: Stepping is none of the choices, or the environment cannot be played, or is being played
+            already.
     """
     _check_stepping(stepping)
-    _check_playable(env, name)
-    if _is_async(env):
-        return AwaitedEnv(env, name)
-    match stepping:
-        case "auto":
-            return AutoEnv(env, name)
-        case "inline":
-            return InlineEnv(env, name)
-        case "thread":
-            return ThreadedEnv(env, name)
+    return Played(env, stepping, name)
 
 
 async def make_played(
     factory: Callable[[], Any], stepping: Stepping = "auto", name: str = "env"
 ) -> PlayedEnv:
-    """Construct an environment and take it in.
+    """Construct an environment and make it playable.
 
-    With ``stepping="thread"`` the factory runs on the environment's own thread, else on the event loop.
-    Cancellation does not wait for a thread; an environment that is finished too late is closed there.
+    With ``stepping="thread"`` the environment sees one thread in its whole life, from the factory to close;
+    else the factory runs on the event loop. Cancellation does not wait for a thread; an environment that is
+    finished too late is closed there.
 
     Args:
         factory: makes the environment; it may be async, and is then awaited on the event loop.
@@ -65,8 +294,8 @@ async def make_played(
         name: names it in messages, and its thread.
 
     Raises:
-        ConfigError: Stepping is none of the choices, or what was made cannot be played, or somebody plays
-            it already.
+        ConfigError: Stepping is none of the choices, or what was made cannot be played, or is being played
+            already.
         UnexpectedExit: The factory raised SystemExit or the like.
         Exception: Whatever else the factory raises.
     """
@@ -75,28 +304,34 @@ async def make_played(
     if stepping != "thread" or inspect.iscoroutinefunction(factory):
         with making:
             made = await settled(factory())
-        return played(made, stepping, name)
-    thread = EnvThread(name)
+        return Played(made, stepping, name)
+    thread = DedicatedThread(name)
+    finished: list[Played] = []
 
     def construct() -> Any:
         env = factory()
         if inspect.isawaitable(env) or _is_async(env):
             return env
-        _check_playable(env, name)
-        return ThreadedEnv(env, name, thread)
+        finished.append(Played(env, stepping, name, thread))
+        return finished[0]
+
+    def discard() -> None:
+        for env in finished:
+            env.discard()
 
     try:
         with making:
             made = await thread.run(construct)
     except BaseException:
-        await thread.close()
+        thread.submit(discard)  # behind a construction that still runs
+        thread.close()
         raise
-    if isinstance(made, ThreadedEnv):
-        return made
-    await thread.close()  # async after all: it belongs to the event loop
+    if finished:
+        return finished[0]
+    thread.close()  # async after all: it belongs to the event loop
     with making:
         made = await settled(made)
-    return played(made, stepping, name)
+    return Played(made, stepping, name)
 
 
 def _is_async(env: Any) -> bool:

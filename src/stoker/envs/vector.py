@@ -22,8 +22,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
-from stoker.envs.owned import owned
-from stoker.envs.results import BatchResults, Results
+from stoker.envs.results import BatchResults, Results, owned
 from stoker.errors import ConfigError
 from stoker.types import EpisodeStatus
 

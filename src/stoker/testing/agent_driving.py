@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from stoker.agents.protocol import HasReplay, LearningAgent, Policy, PortablePolicy
-from stoker.envs.owned import owned
+from stoker.envs.results import owned
 from stoker.testing.contract import through_file
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 

@@ -14,8 +14,7 @@ import anyio
 import numpy as np
 from gymnasium import spaces
 
-from stoker.envs.owned import owned
-from stoker.envs.results import close_of, extras_of, settled
+from stoker.envs.results import close_of, extras_of, owned, settled
 from stoker.testing.contract import Contract, brief, expect, expect_numbers, expect_same
 
 __all__ = ["check_env"]

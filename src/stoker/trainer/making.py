@@ -12,7 +12,7 @@ from stoker.agents.presets import PRESETS
 from stoker.agents.protocol import LearningAgent
 from stoker.agents.registry import AGENTS, make_agent
 from stoker.envs import stack_frames
-from stoker.envs.named import make_named
+from stoker.envs.gym import make_named
 from stoker.envs.results import close_of
 from stoker.errors import ConfigError
 from stoker.importing import import_named

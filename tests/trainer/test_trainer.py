@@ -249,7 +249,7 @@ async def test_a_data_set_that_does_not_fit_is_refused(data: Any, said: str) -> 
 
 async def test_offline_a_schedule_in_environment_steps_is_refused() -> None:
     agent = box_agent(learning_rate_schedule="linear", schedule_steps=100)
-    with pytest.raises(ConfigError, match="learning_rate_schedule='linear' goes by environment steps"):
+    with pytest.raises(ConfigError, match="learning_rate_schedule='linear' counts environment steps"):
         await Trainer(agent, ChainEnv, TrainerConfig(max_opts=10)).train_offline(dataset(30))
 
 

@@ -1,13 +1,10 @@
-"""The loop for those who want one given: a session, its actors, an evaluator and recorders put together.
-
-Actors play, the session learns, and the periods of the config are the session's.
-"""
+"""A ready-made training loop: a session, its actors, an evaluator and recorders put together."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,7 +19,7 @@ from stoker.errors import ConfigError, SessionError
 from stoker.exits import Contained, single_error
 from stoker.recorders import Recorder, Recording
 from stoker.runs import TrainingRun
-from stoker.session import TrainingSession
+from stoker.session import SessionConfig, TrainingSession
 from stoker.session.watching import Health
 from stoker.stats import StatsTracker
 from stoker.threads import CallSoon, call_soon_here
@@ -39,29 +36,29 @@ Watch = Callable[[Progress], Coroutine[Any, Any, None]]
 
 
 class Trainer:
-    """Trains an agent on environments that it is given.
+    """Trains an agent on environments.
 
-    ``train`` does a whole training; inside of ``async with trainer`` it goes step by step, with
-    ``train_step`` or ``async for``, and without an evaluation at its end. Each training goes on to the next
-    multiple of ``max_opts``, or of ``max_steps`` if that comes first, beyond where agent and run stand: a
-    second one does as much again, and one that was interrupted does what is left. For a total over all
-    trainings give the session's own setting, as in ``Trainer(..., config, max_steps=100_000)`` with none in
-    the config. A training ends with everything flushed and saved.
+    ``train`` runs a whole training; inside of ``async with trainer`` it runs step by step, with
+    ``train_step`` or ``async for``, and without an evaluation at its end. Each training ends at the next
+    multiple of ``max_opts``, or of ``max_steps`` if that comes first, beyond the progress of agent and run: a
+    second one does as much again, and one that was interrupted does the rest. For a total over all trainings
+    give the session's own setting, as in ``Trainer(..., config, max_steps=100_000)`` with none in the config.
+    A training ends with everything flushed and saved.
 
     Args:
-        agent: what learns.
+        agent: the agent.
         factory: makes one environment, plain or async, for each actor, and again after a failure; a
             factory of vector environments is for ``run_vector_actors``.
-        config: when to do what.
-        run: where episodes, metrics and checkpoints go; None: nowhere.
+        config: limits and periods.
+        run: the destination of episodes, metrics and checkpoints; None: they are not kept.
         eval_factory: makes the evaluation's environments; None: the same factory.
-        recorders: where the metrics go beside the run.
-        stats: what to keep over training episodes; None: mean reward and length.
-        limit: how many failures of an environment are put up with.
+        recorders: further destinations of the metrics.
+        stats: statistics over training episodes; None: mean reward and length.
+        limit: how many failures of an environment are tolerated.
         session_settings: further settings of the session, by the names of ``SessionConfig``.
 
     Raises:
-        ConfigError: A setting is unknown or cannot be used.
+        ConfigError: A setting is unknown or out of range.
     """
 
     def __init__(
@@ -88,14 +85,14 @@ class Trainer:
         self._settings = self._session_settings(session_settings)
         self._session(Reached())  # refuses what cannot be used, before anything is begun
         self._is_training = self._is_stopped = self._is_fetching = False
-        self._fed = 0  # transitions of a data set that the agent has observed
+        self._n_fed = 0  # transitions of a data set that the agent has observed
+        self._reached = Reached()  # where the present training began
         self._progress: Progress | None = None
-        # The thread of the training's event loop, and a way in from other threads.
-        self._loop: tuple[int, CallSoon] | None = None
+        self._loop: tuple[int, CallSoon] | None = None  # thread and entrance of the training's event loop
         self._gate: StepGate | None = None
-        self._steps: tuple[contextlib.AbstractAsyncContextManager[None], anyio.TaskInfo] | None = None
+        self._entered: tuple[contextlib.AbstractAsyncContextManager[None], anyio.TaskInfo] | None = None
         self.result: TrainResult | None = None
-        """What the last training came to."""
+        """The result of the last training."""
 
     @property
     def session(self) -> TrainingSession:
@@ -106,16 +103,15 @@ class Trainer:
         """
         if self._progress is None:
             raise SessionError(
-                "session: this trainer has none at the moment; it has one while it trains: during `train()`, "
-                "once that has opened the run, and inside of `async with trainer`"
+                "session: none at the moment; there is one during `train()` and inside of `async with trainer`"
             )
         return self._progress.session
 
     def health(self) -> Health:
-        """Who waits for whom in the session at this moment.
+        """The session's health.
 
         Raises:
-            SessionError: There is none.
+            SessionError: There is no session at the moment.
         """
         return self.session.health()
 
@@ -125,64 +121,59 @@ class Trainer:
         No more steps are accepted and nothing more is evaluated. What was accepted is learned and saved.
 
         Raises:
-            SessionError: This trainer does not train.
+            SessionError: This trainer does not train at the moment.
         """
         if not self._is_training:
             raise SessionError("stop: this trainer does not train at the moment")
-        self._is_stopped = True  # where the session is not open yet, it is stopped when it is
+        self._is_stopped = True  # a session that is not open yet is stopped when it opens
         if self._loop is not None:
             thread, call_soon = self._loop
             if threading.get_ident() == thread:
                 self._stop_session()
             else:
-                with contextlib.suppress(RuntimeError):  # its event loop has ended, and the training with it
+                with contextlib.suppress(RuntimeError):  # the event loop has ended, and the training with it
                     call_soon(self._stop_session)
 
     def _stop_session(self) -> None:
         if self._progress is not None:
-            with contextlib.suppress(SessionError):  # it is being closed, or has failed
+            with contextlib.suppress(SessionError):  # it is closing, or has failed
                 self._progress.session.stop()
 
     # Whole ----------------------------------------------------------------------------------------
 
     async def train(self, *, watch: Watch | None = None, watched_config: Any = None) -> TrainResult:
-        """Train until a limit, until an evaluation ends it, or until somebody stops the session.
+        """Train until a limit, until an evaluation ends it, or until the session is stopped.
 
         Args:
-            watch: runs beside the training and is cancelled when it ends.
-            watched_config: what ``Progress.config`` is; None: this trainer's.
+            watch: runs beside the training and is cancelled when that ends.
+            watched_config: the value of ``Progress.config``; None: this trainer's config.
 
         Raises:
             ConfigError: There is no limit, or agent, environments and run do not fit.
             ActorFailed: An environment failed too often.
-            SessionFailed: The agent, the writer or a recorder died.
+            SessionFailed: The agent, the writer or a recorder failed.
         """
         limits = (self.config.max_opts, self.config.max_steps, self._settings.get("max_steps"))
         if watch is None and all(limit is None for limit in limits):
-            raise ConfigError("train: set max_opts or max_steps, or it would never end")
-        with self._training("train"):
-            return await self._train(watch, watched_config)
-
-    async def _train(self, watch: Watch | None, watched_config: Any) -> TrainResult:
-        session = self._session(await to_thread.run_sync(reached_by, self.agent, self.run))
-        async with self._running(session, watch=watch, watched_config=watched_config) as (progress, _):
+            raise ConfigError("train: set max_opts or max_steps, or the training never ends")
+        async with self._running("train", watch=watch, watched_config=watched_config) as (progress, _):
             await progress.group.run()
         return self._end(progress)
 
     async def train_offline(self, dataset: Iterable[Experience] | Mapping[str, Any]) -> TrainResult:
-        """Optimize ``max_opts`` times on a fixed data set, without any environment but for evaluation.
+        """Optimize ``max_opts`` times on a fixed data set; environments serve evaluation alone.
 
-        The agent observes the data set once: a further training on the same one, also in a resumed run, goes
-        on where the one before was in it. A run of this kind has no journal, and its recorders go by
+        The agent observes the data set once: a further training on the same one, also in a resumed run,
+        continues where the one before ended. A run of this kind has no journal, and its recorders count
         optimization steps.
 
         Args:
             dataset: experiences, or columns by name (see ``transitions_of``).
 
         Raises:
-            ConfigError: There is no ``max_opts``, the data set is empty or not of the agent's spaces, or the
-                agent skips learning on it.
-            SessionFailed: The agent, the writer or a recorder died.
+            ConfigError: There is no ``max_opts``, the data set is empty or does not fit the agent's spaces,
+                or the agent skips learning on it.
+            SessionFailed: The agent, the writer or a recorder failed.
         """
         if self.config.max_opts is None:
             raise ConfigError("train_offline: set max_opts, the number of optimization steps")
@@ -190,21 +181,16 @@ class Trainer:
         settings = {} if agent_config is None else msgspec.structs.asdict(agent_config)
         if settings.get("learning_rate_schedule", "constant") != "constant":
             raise ConfigError(
-                "train_offline: learning_rate_schedule='linear' goes by environment steps, of which there "
+                "train_offline: learning_rate_schedule='linear' counts environment steps, of which there "
                 "are none: make the agent with 'constant'"
             )
-        with self._training("train_offline"):
-            return await self._train_offline(dataset)
-
-    async def _train_offline(self, dataset: Iterable[Experience] | Mapping[str, Any]) -> TrainResult:
-        reached = await to_thread.run_sync(reached_by, self.agent, self.run)
-        fed = reached.kept_steps if self.run is not None else self._fed
-        session = self._session(reached, **_OFFLINE)
-        async with self._running(session) as (progress, _):
-            if await feed(session, dataset, fed) and self.run is not None:
+        async with self._running("train_offline", **_OFFLINE) as (progress, _):
+            session, began = progress.session, self._reached
+            n_fed = self._n_fed if self.run is None else began.kept_steps
+            if await feed(session, dataset, n_fed) and self.run is not None:
                 await session.checkpoint()
             await self._optimize(session)
-        self._fed = fed + session.total_steps - reached.total_steps  # without what came after a stop
+        self._n_fed = n_fed + session.total_steps - began.total_steps  # without those after a stop
         return self._end(progress)
 
     async def _optimize(self, session: TrainingSession) -> None:
@@ -222,43 +208,41 @@ class Trainer:
     async def __aenter__(self) -> Self:
         steps = self._stepping()
         await steps.__aenter__()
-        self._steps = (steps, anyio.get_current_task())
+        self._entered = (steps, anyio.get_current_task())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        if self._steps is None:
+        if self._entered is None:
             raise SessionError("this trainer was not entered: use `async with trainer:`")
-        steps, task = self._steps
+        steps, task = self._entered
         if (here := anyio.get_current_task()) != task:
             raise SessionError(
                 f"this trainer was entered in task {task.name!r} and is left in task {here.name!r}: leave it "
                 "in the task that entered it, as `async with` does"
             )
-        self._steps = None
+        self._entered = None
         return await steps.__aexit__(kind, error, traceback)
 
     @contextlib.asynccontextmanager
     async def _stepping(self) -> AsyncGenerator[None]:
-        with self._training("async with"):
-            session = self._session(await to_thread.run_sync(reached_by, self.agent, self.run))
-            gate = StepGate(lambda: session.remaining_steps)
-            async with self._running(session, gate=gate) as (progress, training):
-                session.on_end(gate.shut)
-                training.start_soon(self._play, progress.group, gate)
-                self._gate = gate
-                try:
-                    yield
-                    if session.is_stopped or not session.is_done:  # else the last evaluation is waited for
-                        training.cancel_scope.cancel()
-                finally:
-                    self._gate = None
-                    gate.close()
-            self._end(progress)
+        gate = StepGate(lambda: self.session.remaining_steps)
+        async with self._running("async with", gate=gate) as (progress, training):
+            progress.session.on_end(gate.shut)
+            training.start_soon(self._play, progress.group, gate)
+            self._gate = gate
+            try:
+                yield
+                if progress.session.is_stopped or not progress.session.is_done:
+                    training.cancel_scope.cancel()  # else this waits for the last evaluation
+            finally:
+                self._gate = None
+                gate.close()
+        self._end(progress)
 
     async def train_step(self) -> StepMetrics | None:
-        """Do one environment step, and the learning that falls on it; None: the training has come to its end.
+        """Do one environment step and the learning that follows from it; None: the training has ended.
 
         Raises:
             SessionError: The trainer is not entered, or another call is waiting for a step.
@@ -269,14 +253,11 @@ class Trainer:
         return step
 
     def __aiter__(self) -> Self:
-        """The steps in the order in which they are done, all actors playing at the same time.
-
-        They wait for the iteration: each is at most one step ahead.
-        """
+        """The steps in their order; all actors play at the same time, each at most one step ahead."""
         return self
 
     async def __anext__(self) -> StepMetrics:
-        """The next of them.
+        """The next step.
 
         Raises:
             SessionError: The trainer is not entered.
@@ -292,7 +273,7 @@ class Trainer:
         if gate is None:
             return None
         if self._is_fetching:
-            raise SessionError("somebody is waiting for a step already: steps come one after the other")
+            raise SessionError("another call waits for a step already: steps come one after the other")
         self._is_fetching = True
         try:
             gate.allow(ahead - gate.n_ahead)
@@ -308,29 +289,19 @@ class Trainer:
 
     def _session_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         config = self.config
-        settings: dict[str, Any] = {
-            name: getattr(config, name)
-            for name in (
-                "opt_interval",
-                "warmup_period",
-                "eval_interval",
-                "record_interval",
-                "save_interval",
-                "max_staleness",
-            )
-        }
-        # Room for two steps of each: policies stay fresh, and the last optimization step is soon followed.
+        same = set(TrainerConfig.__struct_fields__) & set(SessionConfig.__struct_fields__)
+        settings = {name: getattr(config, name) for name in same - {"max_steps", "max_opts"}}
+        # Room for two steps of each actor keeps policies fresh.
         settings["queue_capacity"] = max(16, 2 * config.num_envs)
         if config.save_interval:
             settings["checkpoint_freq"] = 0
         return {**settings, **given}
 
     def _session(self, reached: Reached, **changes: Any) -> TrainingSession:
-        self._reached = reached  # what the limits below count from
-        config = self.config
+        """A session whose limits count from what was reached."""
         limits = {
-            "max_steps": _next_multiple(reached.total_steps, config.max_steps),
-            "max_opts": _next_multiple(reached.opt_steps, config.max_opts),
+            "max_steps": _next_multiple(reached.total_steps, self.config.max_steps),
+            "max_opts": _next_multiple(reached.opt_steps, self.config.max_opts),
         }
         given = {name: limit for name, limit in limits.items() if limit is not None}
         settings = {**self._settings, **given, **changes}
@@ -339,37 +310,45 @@ class Trainer:
     @contextlib.asynccontextmanager
     async def _running(
         self,
-        session: TrainingSession,
+        what: str,
         *,
         gate: StepGate | None = None,
         watch: Watch | None = None,
         watched_config: Any = None,
+        **changes: Any,
     ) -> AsyncGenerator[tuple[Progress, TaskGroup]]:
-        """A training with the evaluator and the watcher beside it; the evaluator's end is waited for."""
-        async with session:
-            begins_at = self._reached
-            if session.total_steps > begins_at.total_steps or session.opt_steps > begins_at.opt_steps:
-                raise SessionError(
-                    f"another training of this agent or run has just ended, at step {session.total_steps}; "
-                    f"this one was to begin at step {begins_at.total_steps}: start it again"
-                )
-            self._progress = progress = self._begin(session, watched_config, gate)
-            self._loop = (threading.get_ident(), call_soon_here())
-            if self._is_stopped:
-                session.stop()
-            with single_error():
-                async with anyio.create_task_group() as watching:
-                    if watch is not None:
-                        watching.start_soon(_watched, watch, progress)
-                    async with anyio.create_task_group() as training:
-                        if session.config.eval_interval or session.config.eval_freq:
-                            training.start_soon(progress.evaluator.run)
-                        yield progress, training
-                    watching.cancel_scope.cancel()
+        """A training with the evaluator and the watcher beside it; waits for the evaluator at the end.
 
-    def _begin(
-        self, session: TrainingSession, watched_config: Any = None, gate: StepGate | None = None
-    ) -> Progress:
+        Only one at a time: two of them would share the agent.
+        """
+        if self._is_training:
+            raise SessionError(f"{what}: this trainer is in a training already")
+        self._is_training, self._is_stopped, self.result = True, False, None
+        try:
+            self._reached = reached = await to_thread.run_sync(reached_by, self.agent, self.run)
+            async with self._session(reached, **changes) as session:
+                if session.total_steps > reached.total_steps or session.opt_steps > reached.opt_steps:
+                    raise SessionError(
+                        f"another training of this agent or run just ended, at step {session.total_steps}; "
+                        f"this one was to begin at step {reached.total_steps}: start it again"
+                    )
+                self._progress = progress = self._begin(session, watched_config, gate)
+                self._loop = (threading.get_ident(), call_soon_here())
+                if self._is_stopped:
+                    session.stop()
+                with single_error():
+                    async with anyio.create_task_group() as watching:
+                        if watch is not None:
+                            watching.start_soon(_watched, watch, progress)
+                        async with anyio.create_task_group() as training:
+                            if session.config.eval_interval or session.config.eval_freq:
+                                training.start_soon(progress.evaluator.run)
+                            yield progress, training
+                        watching.cancel_scope.cancel()
+        finally:
+            self._is_training, self._progress, self._loop = False, None, None
+
+    def _begin(self, session: TrainingSession, watched_config: Any, gate: StepGate | None) -> Progress:
         config = self.config
         group = ActorGroup(
             session,
@@ -402,20 +381,9 @@ class Trainer:
         return self.result
 
     def _require_entered(self, what: str) -> TrainingSession:
-        if self._steps is None:
+        if self._entered is None:
             raise SessionError(f"{what}: enter the trainer first, as in `async with trainer:`")
         return self.session
-
-    @contextlib.contextmanager
-    def _training(self, what: str) -> Generator[None]:
-        """One training at a time: two of them would share the agent."""
-        if self._is_training:
-            raise SessionError(f"{what}: this trainer is in a training already")
-        self._is_training, self._is_stopped, self.result = True, False, None
-        try:
-            yield
-        finally:
-            self._is_training, self._progress, self._loop = False, None, None
 
 
 _OFFLINE: dict[str, Any] = {
@@ -434,5 +402,5 @@ async def _watched(watch: Watch, progress: Progress) -> None:
 
 
 def _next_multiple(reached: int, limit: int | None) -> int | None:
-    """The first multiple of the limit beyond what was reached."""
+    """The first multiple of the limit above ``reached``."""
     return None if limit is None else reached - reached % limit + limit

@@ -27,7 +27,7 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
 
     Raises:
         ConfigError: A value is of a wrong type or out of range, no agent has that name, or ``env_kwargs`` or
-            an own agent's settings hold values that JSON does not have.
+            the settings of an agent of your own hold values that JSON lacks.
     """
 
     env: str
@@ -159,15 +159,11 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
 def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig:
     """A config from plain values: training and agent settings side by side, or those in ``agent_settings``.
 
-    Settings that are left out, the agent's and the training's, come from the agent's preset for the
-    environment, then from the defaults. Those of an agent of your own are in ``agent_settings`` alone.
-
-    Args:
-        values: names as in ``TrainConfig`` and in the agent's config; dashes may stand for underscores.
-        where: what to call them in errors.
+    Settings that are left out come from the agent's preset for the environment, then from the defaults. Those
+    of an agent of your own are in ``agent_settings`` alone. Dashes may stand for underscores.
 
     Raises:
-        ConfigError: An unknown name, a value of a wrong type or out of range; the message names it.
+        ConfigError: An unknown name, or a value of a wrong type or out of range; the message names it.
     """
     flat = _underscored(values)
     nested: Any = flat.pop("agent_settings", None) or {}
@@ -205,10 +201,9 @@ def _underscored(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_schedule(config: TrainConfig, spanned: int | None) -> TrainConfig:
-    """The config with a schedule over its whole training, if it had one over ``spanned`` steps.
+    """Let a schedule that spans ``spanned`` steps span the whole training.
 
-    A preset's schedule spans the preset's training, a resumed run's that of the run before: who trains for
-    another number of steps means the schedule to end with them.
+    That many are the steps of a preset's training, or of a resumed run's training so far.
     """
     settings = config.agent_settings
     names = ("learning_rate_schedule", "clip_range_schedule")
@@ -220,11 +215,7 @@ def with_schedule(config: TrainConfig, spanned: int | None) -> TrainConfig:
 
 
 class TrainerConfig(Settings, frozen=True, kw_only=True):
-    """How a ``Trainer`` trains. Of a period or limit 0 and None both mean never.
-
-    Raises:
-        ConfigError: A value is out of range; the message names it.
-    """
+    """How a ``Trainer`` trains. Of a period or limit 0 and None both mean never."""
 
     max_opts: Natural | None = None
     """Optimization steps after which ``train`` ends, exactly."""
@@ -284,12 +275,12 @@ class TrainerConfig(Settings, frozen=True, kw_only=True):
         """Read a config from a TOML file. Blocks.
 
         Raises:
-            ConfigError: The file cannot be read, has an unknown key or a value of a wrong type or range.
+            ConfigError: The file cannot be read, has an unknown key, or a value of a wrong type or range.
         """
         return settings_from(read_toml(Path(path)), cls, str(path))
 
     def save(self, path: AnyPath) -> None:
-        """Write it to a TOML file, whole or not at all. Blocks.
+        """Write the config to a TOML file, whole or not at all. Blocks.
 
         Raises:
             WriteFailed: The disk refused.

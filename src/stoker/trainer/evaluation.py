@@ -53,14 +53,14 @@ CONFIRMATION = "confirmation"
 
 
 class Evaluation(msgspec.Struct, frozen=True, dict=True):
-    """What an evaluation came to. Two are equal when their episodes are.
+    """The result of an evaluation. Two are equal when their episodes are.
 
     Attributes:
         total_steps: environment steps behind the policy.
-        records: one per episode, in the order of their seeds; those that confirmed it are the last.
+        records: one per episode, in the order of their seeds, then those that confirmed it.
         is_best: whether it was the best so far, ever.
         best_by: what it is compared by.
-        n_confirming: how many of the records, the last ones, were played to confirm it.
+        n_confirming: the number of records, at the end, that were played to confirm it.
 
     Raises:
         ConfigError: There are no records.
@@ -78,12 +78,12 @@ class Evaluation(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def n_episodes(self) -> int:
-        """How many episodes it has, those that confirmed it included."""
+        """The number of episodes, those that confirmed it included."""
         return len(self.records)
 
     @property
     def value(self) -> float:
-        """What it is compared by with other evaluations, see ``BestBy``."""
+        """The value that it is compared by with other evaluations, see ``BestBy``."""
         return self.mean_reward if self.best_by == "mean" else self.mean_interval.low
 
     # Rewards --------------------------------------------------------------------------------------
@@ -152,15 +152,15 @@ class Evaluation(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def n_truncated(self) -> int:
-        """How many episodes were truncated, by their environment or by ``max_episode_steps``."""
+        """The number of episodes truncated by their environment or by ``max_episode_steps``."""
         return sum(record.status is EpisodeStatus.TRUNCATED for record in self.records)
 
     @property
     def success_rate(self) -> float | None:
-        """The share of all episodes that say they succeeded; None when none says whether it did.
+        """The share of episodes that report success; None if none reports success or failure.
 
-        An episode that says nothing beside others that do counts as no success: there are environments that
-        speak of it only when there is one.
+        An episode without a report beside others with one counts as a failure: some environments report
+        success alone.
         """
         said = [record.extras[SUCCESS] > 0 for record in self.records if SUCCESS in record.extras]
         return sum(said) / len(self.records) if said else None
@@ -170,13 +170,13 @@ class Evaluation(msgspec.Struct, frozen=True, dict=True):
         _ = self.mean_interval, self.iqm_interval
 
     def judged(self, *, is_best: bool) -> Evaluation:
-        """The same evaluation with that verdict; what was computed of it is kept."""
+        """The same evaluation with that verdict; computed statistics are kept."""
         same = msgspec.structs.replace(self, is_best=is_best)
         vars(same).update(vars(self))
         return same
 
     def metrics(self) -> dict[str, float]:
-        """The statistics under the names of Stable-Baselines3, and ``eval/success_rate`` if one is known."""
+        """The statistics by the names of Stable-Baselines3, and ``eval/success_rate`` if one is known."""
         success_rate = self.success_rate
         return {
             "eval/mean_reward": self.mean_reward,
@@ -193,30 +193,23 @@ class Evaluation(msgspec.Struct, frozen=True, dict=True):
 
 
 class StopRule(Protocol):
-    """Says when a training has come far enough, or will come no further."""
+    """Decides when evaluations end a training."""
 
     def judge(self, evaluation: Evaluation, best: float | None, /) -> str | None:
-        """Asked once for each evaluation, in order.
+        """Judge the newest evaluation; called once for each, in order.
 
         Args:
             evaluation: the newest one.
             best: the best value of the run before it, over all attempts; None: there was none.
 
         Returns:
-            Why the training is to end, in a few words; None: it goes on.
+            Why the training must end, in a few words; None: it continues.
         """
         ...
 
 
 class StopAtReward(Settings, frozen=True):
-    """Ends a training whose mean reward reaches a goal.
-
-    Attributes:
-        reward: the goal.
-
-    Raises:
-        ConfigError: The goal is not a number.
-    """
+    """Ends a training whose mean reward reaches a goal."""
 
     reward: Finite
 
@@ -229,14 +222,11 @@ class StopAtReward(Settings, frozen=True):
 
 
 class NoImprovement(msgspec.Struct, eq=False):
-    """Ends a training after ``patience`` evaluations in a row of which none was better than the best.
+    """Ends a training after ``patience`` evaluations in a row without an improvement of ``Evaluation.value``.
 
-    It compares ``Evaluation.value``. Many small steps count together: a value is held against the last one
-    that was better by more than ``min_delta``, not against the evaluation before.
-
-    After a resume the best value is that of the run, and counting begins anew: a training that is
-    interrupted more often than every ``patience`` evaluations never ends by this rule. The rule counts, so
-    each evaluator needs one of its own.
+    Many small steps count together: a value is compared with the last one that was better by more than
+    ``min_delta``, not with the evaluation before. After a resume the best value is that of the run, and
+    counting begins anew. The rule counts, so each evaluator needs one of its own.
 
     Attributes:
         patience: the number of evaluations without improvement that ends the training.
@@ -244,9 +234,6 @@ class NoImprovement(msgspec.Struct, eq=False):
         after_steps: evaluations of policies with fewer environment steps can improve, but do not count.
         n_without: the number of evaluations without improvement so far.
         to_beat: the value that the next evaluation must exceed; None: the run's best.
-
-    Raises:
-        ConfigError: A value is out of range.
     """
 
     patience: Count
@@ -279,18 +266,15 @@ class EvaluationSettings(Settings, frozen=True, kw_only=True):
 
     Attributes:
         n_episodes: episodes in an evaluation.
-        seed: of the episodes; each evaluation plays the same ones.
-        max_episode_steps: an episode is truncated after so many steps; None: its environment ends it.
-        concurrency: how many episodes are played at the same time; None: all.
+        seed: the seed of the episodes, which are the same in each evaluation.
+        max_episode_steps: an episode is truncated after this many steps; None: its environment ends it.
+        concurrency: the number of episodes played at the same time; None: all.
         best_by: what makes an evaluation better: ``"mean"`` or ``"lower_bound"``, see ``BestBy``.
         confirm: whether what would become the best is evaluated again before it does.
         stop_at_reward: end the training when an evaluation's mean reward reaches this; None: never.
-        patience: end it after so many evaluations in a row without improvement; None: never.
+        patience: end it after this many evaluations in a row without improvement; None: never.
         min_delta: an improvement is more than this; for ``patience``.
         after_steps: evaluations before this environment step do not count against ``patience``.
-
-    Raises:
-        ConfigError: A value is out of range; the message names it and the range.
     """
 
     n_episodes: Count = 20

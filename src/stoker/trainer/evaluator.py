@@ -46,11 +46,10 @@ logger = logging.getLogger("stoker.trainer")
 class Evaluator:
     """Evaluates a session's policy whenever that is due, logs the episodes and keeps the best.
 
-    The best of many noisy means is most likely a lucky one: the more evaluations, the more its value exceeds
-    what the policy is worth. With ``confirm`` an evaluation that would become the best is therefore repeated,
-    on seeds of its own, and becomes the best only if the mean (or the lower bound) of both together is still
-    above the best so far, which is then the value saved. The repetition was not selected for being high, so
-    half of the luck is removed, at twice the cost for the candidates alone.
+    The best of many noisy means is most likely a lucky one. With ``confirm`` an evaluation that would become
+    the best is therefore repeated, on seeds of its own, and becomes the best only if the value of both
+    together is still above the best so far; it is then the value saved. The repetition was not selected for
+    being high, so half of the luck is removed, at twice the cost for the candidates alone.
 
     Args:
         session: the training; its ``eval_freq`` and ``eval_interval`` say when to evaluate.
@@ -59,8 +58,7 @@ class Evaluator:
             value is on that scale.
         stepping: where plain environments are stepped.
         stop_rules: further reasons to stop the session.
-        on_evaluation: called on the event loop with each complete evaluation; its exceptions end the
-            evaluator.
+        on_evaluation: called on the event loop with each evaluation; its exceptions end the evaluator.
     """
 
     def __init__(
@@ -92,8 +90,7 @@ class Evaluator:
     async def run(self) -> None:
         """Evaluate each snapshot that is due, at the end the final policy, and return.
 
-        The training has ended when the session is done: ``max_steps`` or ``max_opts`` is reached, or it was
-        stopped. After ``stop`` no evaluation begins. A session without a limit ends by ``stop`` alone. If the
+        After ``session.stop()`` no evaluation begins; a session without a limit ends by that alone. If the
         session is closed first, this abandons its evaluation and returns.
 
         Raises:
@@ -186,10 +183,9 @@ async def evaluate(
 ) -> Evaluation:
     """Play whole episodes greedily, all at the same time; the i-th with the i-th seed.
 
-    The result depends on the policy and the seed, not on ``concurrency`` or timing, as long as the policy's
-    action for an observation does not depend on the other observations of a forward pass. A matrix product
-    with another number of rows may differ in the last bit: with ``concurrency=1`` each pass has one
-    observation, and the result is exact.
+    The result depends on the policy and the seed, not on timing, as long as the policy's action for an
+    observation does not depend on the other observations of a forward pass. A matrix product with another
+    number of rows may differ in the last bit: with ``concurrency=1`` each pass has one observation.
 
     Args:
         snapshot: the policy.

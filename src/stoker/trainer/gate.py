@@ -1,7 +1,7 @@
-"""A training step by step: actors wait at a gate, and each step asked for lets one of them through.
+"""A training step by step: actors wait at a gate, and each requested step lets one of them pass.
 
-With as many steps allowed as there are actors all of them are under way at the same time; with one at a time
-a step is done only when it is asked for.
+With as many steps allowed as there are actors, all play at the same time; with one at a time, a step is done
+only when it is requested.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ __all__ = ["StepGate"]
 
 
 class StepGate:
-    """Lets actors do as many steps as were asked for, and keeps what came of them in order.
-
-    Used on one event loop, by any number of actors and one who asks.
+    """Lets actors do as many steps as were requested, and keeps the outcomes in order. For one event loop.
 
     Args:
-        remaining: how many more steps the session will accept.
+        remaining: the number of further steps that the session accepts.
     """
 
     def __init__(self, remaining: Callable[[], float]) -> None:
@@ -36,7 +34,7 @@ class StepGate:
 
     @property
     def n_ahead(self) -> int:
-        """Steps that were asked for and have not been fetched."""
+        """Steps that were requested and have not been fetched."""
         return self._free + len(self._under_way) + len(self._done)
 
     # Actors ---------------------------------------------------------------------------------------
@@ -52,14 +50,14 @@ class StepGate:
         return not self._is_shut
 
     def give_back(self, actor_id: ActorId) -> None:
-        """The step that this actor was granted will not come: another actor may do it."""
+        """Let another actor do the step that this actor was granted and will not do."""
         if actor_id in self._under_way:
             self._under_way.discard(actor_id)
             self._free += 1
             self._wake()
 
     async def tell(self, step: StepMetrics) -> None:
-        """Take in what came of an actor's step."""
+        """Take in the outcome of an actor's step."""
         self._under_way.discard(step.actor_id)
         self._done.append(step)
         self._wake()
@@ -67,7 +65,7 @@ class StepGate:
     # Who asks -------------------------------------------------------------------------------------
 
     def allow(self, n: int) -> None:
-        """Let so many more steps be done, but no more than the session will accept."""
+        """Let this many more steps be done, but no more than the session accepts."""
         under_way = self._free + len(self._under_way)
         n = int(min(n, self._remaining() - under_way))
         if n > 0:
@@ -83,12 +81,12 @@ class StepGate:
         return self._done.popleft()
 
     def shut(self) -> None:
-        """Let no actor through any more; steps under way are still reported."""
+        """Let no further actor pass; steps in progress are still reported."""
         self._is_shut = True
         self._wake()
 
     def close(self) -> None:
-        """There are no actors any more: no further steps will be reported."""
+        """End: all actors have ended, and no further step will be reported."""
         self._is_shut = self._is_over = True
         self._wake()
 

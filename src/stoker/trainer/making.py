@@ -1,4 +1,4 @@
-"""From a config to its parts: environment, agent, trackers. Free of torch until the environment is there."""
+"""From a config to its parts: environment, agent, recorders. Free of torch until the environment exists."""
 
 from __future__ import annotations
 
@@ -25,12 +25,10 @@ __all__ = ["agent_for", "env_for", "recorders_for", "set_torch_threads"]
 
 
 def env_for(config: TrainConfig) -> Any:
-    """Make one environment, as the config wants it seen.
-
-    Agents of stoker's see observations that are arrays; an agent of one's own sees those of the environment.
+    """Make one environment as the config describes it; for stoker's agents its observations are arrays.
 
     Raises:
-        ConfigError: The environment is unknown, or cannot be made.
+        ConfigError: The environment is unknown or cannot be made.
     """
     for module in config.imports:
         import_named(module, f"imports={module!r}")
@@ -62,11 +60,7 @@ def agent_for(config: TrainConfig) -> LearningAgent:
 
 
 def _check_version(env: str) -> None:
-    """Refuse an id without its version: the next release may take another, and presets go by full names.
-
-    Raises:
-        ConfigError: Only versions of it are registered; the message names them and their presets.
-    """
+    """Refuse an id without its version, which would be another one in another release, and has no preset."""
     if env in gymnasium.registry:
         return
     versions = [name for name in gymnasium.registry if name.rpartition("-v")[0] == env]
@@ -81,7 +75,7 @@ def recorders_for(config: TrainConfig) -> list[Recorder]:
     """The recorders behind the names in ``track``.
 
     Raises:
-        ConfigError: What one of them needs is not installed; the message names the extra.
+        MissingDependency: A recorder's package is not installed; the message names the extra.
     """
     from stoker import recorders
 

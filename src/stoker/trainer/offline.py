@@ -1,4 +1,4 @@
-"""A fixed data set, handed to an agent as if actors had brought it."""
+"""A fixed data set, observed by an agent as if actors had played it."""
 
 from __future__ import annotations
 
@@ -48,15 +48,12 @@ def transitions_of(dataset: Iterable[Experience] | Mapping[str, Any]) -> Iterato
 async def feed(
     session: TrainingSession, dataset: Iterable[Experience] | Mapping[str, Any], first: int = 0
 ) -> int:
-    """Let the session's agent observe a data set, from its transition number ``first`` on.
+    """Let the session's agent observe a data set, from transition number ``first`` on; return how many.
 
-    An episode that the data set breaks off is given up at its end, so that it leads into no other.
-
-    Returns:
-        How many transitions there were.
+    An episode that the data set breaks off is abandoned at the end, so that it leads into no other.
 
     Raises:
-        ConfigError: It is empty, or not a data set of the agent's spaces; the message says which transition.
+        ConfigError: It is empty, or does not fit the agent's spaces; the message says which transition.
     """
     chunk: list[Experience] = []
     running: dict[ActorId, None] = {}
@@ -86,5 +83,4 @@ async def feed(
 
 
 def _plain(action: Any) -> Any:
-    """A Python number instead of numpy's; an array stays as it is."""
     return action.item() if np.ndim(action) == 0 else action

@@ -103,7 +103,7 @@ class Trainer:
         """
         if self._progress is None:
             raise SessionError(
-                "session: none at the moment; there is one during `train()` and inside of `async with trainer`"
+                "session: none at the moment; it exists during `train()` and inside of `async with trainer`"
             )
         return self._progress.session
 

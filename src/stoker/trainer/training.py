@@ -1,4 +1,4 @@
-"""A whole training from a config: agent, environments and trackers made, and a trainer put over them."""
+"""A whole training from a config: makes agent, environments and recorders, and runs a trainer on them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["Progress", "TrainResult", "session_settings", "train"]
 
 
 def session_settings(config: TrainConfig) -> dict[str, Any]:
-    """The settings of the session that a config asks for, by the names of ``SessionConfig``."""
+    """The settings of the session that a config describes, by the names of ``SessionConfig``."""
     same = set(TrainConfig.__struct_fields__) & set(SessionConfig.__struct_fields__)
     return {"max_steps": config.total_timesteps, **{name: getattr(config, name) for name in same}}
 
@@ -43,29 +43,27 @@ async def train(
     watch: Watch | None = None,
     view: Literal["auto", "none"] = "auto",
 ) -> TrainResult:
-    """Train until ``total_timesteps``, until an evaluation ends it, or until somebody stops the session.
+    """Train until ``total_timesteps``, until an evaluation ends it, or until the session is stopped.
 
     The run's ``config.json`` holds the config, so that the command line can resume, evaluate and replay the
     run. Torch computes with ``config.torch_threads`` threads until this returns.
 
     Args:
-        config: what to train on what; or plain values, for ``config_from``.
-        run: a new run, or a resumed one, which goes on from its newest checkpoint; None: a new one below
-            ``runs``, named after the environment.
-        agent: left out, it is ``agent_for(config)``. If it is given, it is of the kind that the config names,
-            and its settings replace those of the config, also in ``config.json``.
-        factory: makes environments other than those that the config names. No config could name them, so
-            the run gets no ``config.json``; ``env="module:factory"`` in the config is the other way.
-        watch: runs beside the training and is cancelled when it ends.
-        view: ``"auto"`` shows the training in a notebook's output or on a terminal; elsewhere, and with
-            ``"none"``, nothing is shown.
+        config: the settings; or plain values, for ``config_from``.
+        run: a new run, or a resumed one; None: a new one below ``runs``, named after the environment.
+        agent: None: ``agent_for(config)``. A given agent must be of the config's kind, and its settings
+            replace those of the config, also in ``config.json``.
+        factory: makes environments instead of those that the config names. The run then gets no
+            ``config.json``, which could not name them; use ``env="module:factory"`` to have one.
+        watch: runs beside the training and is cancelled when that ends.
+        view: ``"auto"`` shows the training in a notebook's output or on a terminal, ``"none"`` nowhere.
 
     Raises:
         ConfigError: A value is unknown or out of range, the environment or the agent cannot be made, or the
             agent or the run is not of the kind of agent that the config names.
-        MissingDependency: A tracker's package is not installed.
+        MissingDependency: A recorder's package is not installed.
         ActorFailed: An environment failed too often.
-        SessionFailed: The agent, the writer or a recorder died.
+        SessionFailed: The agent, the writer or a recorder failed.
     """
     if view not in ("auto", "none"):
         raise ConfigError(f"view={view!r}: choose auto or none")
@@ -98,7 +96,7 @@ async def train(
 async def _shown(
     config: TrainConfig, watch: Watch | None, view: Literal["auto", "none"]
 ) -> AsyncGenerator[Watch | None]:
-    """The watcher, with a view beside it where there is one to show."""
+    """The watcher, with a view beside it where one can be shown."""
     found = view_here(title_of(config)) if view == "auto" else None
     if found is None:
         yield watch
@@ -122,8 +120,8 @@ async def _train_described(
 ) -> TrainResult:
     """Train with the config in the run's directory.
 
-    A new run has it from the start, so that a run that is killed can be resumed. A resumed run gets it when
-    the session has restored the checkpoint: a config that does not fit must not replace one that does.
+    A new run gets it first, so that a killed run can be resumed. A resumed run gets it after the session has
+    restored the checkpoint: a config that does not fit must not replace one that does.
     """
 
     async def write_then_watch(progress: Progress) -> None:
@@ -149,11 +147,7 @@ async def _write_if_changed(run: TrainingRun, config: TrainConfig) -> None:
 
 
 def _with_settings_of(agent: LearningAgent, config: TrainConfig) -> TrainConfig:
-    """The config with the settings of the given agent, from which another process makes the agent.
-
-    Raises:
-        ConfigError: The agent is a known one, but not the one that the config names.
-    """
+    """The config with the settings of the given agent, from which another process makes the agent."""
     settings: Any = config_of(agent)
     if is_own(config.agent):
         return config
@@ -189,7 +183,7 @@ def _torch_threads(config: TrainConfig) -> Generator[None]:
 
 
 def trainer_config(config: TrainConfig) -> TrainerConfig:
-    """The part of a config that is the trainer's own; periods in environment steps are the session's."""
+    """The trainer's part of a config; periods in environment steps are the session's."""
     same = set(TrainConfig.__struct_fields__) & set(TrainerConfig.__struct_fields__)
     return TrainerConfig(
         **{name: getattr(config, name) for name in same},

@@ -16,7 +16,7 @@ from stoker.testing import ChainEnv, FakeAgent
 from stoker.trainer import Progress, Trainer, TrainerConfig
 from stoker.trainer.views.panel import draw
 from stoker.trainer.views.readings import Reading
-from stoker.trainer.views.view import LiveView, NoView, PlainView, Screen, progress_line, view_for
+from stoker.trainer.views.view import LiveView, PlainView, Screen, View, progress_line, view_for
 
 FULL: dict[str, Any] = {
     "total_steps": 12_000,
@@ -120,7 +120,7 @@ def test_plain_lines_come_at_evaluations_and_at_the_end() -> None:
 
 @pytest.mark.parametrize(
     ("terminal", "progress", "kind"),
-    [(True, True, LiveView), (False, True, PlainView), (True, False, NoView), (False, False, NoView)],
+    [(True, True, LiveView), (False, True, PlainView), (True, False, View), (False, False, View)],
 )
 def test_the_view_fits_where_it_goes(terminal: bool, progress: bool, kind: type) -> None:
     console = Console(file=io.StringIO(), force_terminal=terminal, _environ={"TERM": "xterm"})

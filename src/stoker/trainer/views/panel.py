@@ -1,7 +1,6 @@
-"""The table of the live view: rollout, time, train, eval, as users of Stable-Baselines3 know them.
+"""The table of the live view, with the sections of Stable-Baselines3: rollout, time, train, eval.
 
-A pure function from a reading to something rich can draw. It gives up its last column, then the chart,
-where the terminal is small.
+On a small terminal the table loses its last column, then the chart.
 """
 
 from __future__ import annotations
@@ -33,15 +32,7 @@ _Row = tuple[str, RenderableType, RenderableType]
 def draw(
     reading: Reading, title: str, *, width: int, height: int, ascii_only: bool = False
 ) -> RenderableType:
-    """The table for a terminal of that many columns and lines.
-
-    Args:
-        reading: what to show.
-        title: stands in the upper edge.
-        width: columns of the terminal.
-        height: lines of the terminal.
-        ascii_only: draw curves without characters beyond ASCII.
-    """
+    """The table for a terminal of that many columns and lines; optionally without characters beyond ASCII."""
     width = min(width, _WIDEST)
     room = width - _NARROW if width >= 2 * _NARROW - 2 else 0
     sections = list(_sections(reading, room, ascii_only))
@@ -123,7 +114,6 @@ def _sections(reading: Reading, room: int, ascii_only: bool) -> Iterator[tuple[s
 
 
 def _progress(reading: Reading, done: float, room: int) -> RenderableType:
-    """The bar, and how much that is of what."""
     text = f"{done:.0%} of {reading.limit:,}"
     line = Table.grid(padding=(0, 1, 0, 0))
     line.add_row(ProgressBar(1.0, done, width=max(1, room - len(text) - 3), complete_style="cyan"), text)

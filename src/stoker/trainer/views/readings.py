@@ -1,4 +1,4 @@
-"""What there is to show of a training at one moment, read off its session without disturbing it."""
+"""The state of a training at one moment, read from its session without disturbing it."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         total_steps, limit, total_episodes: over all attempts.
-        steps_per_s: of late.
+        steps_per_s: over the last 10 s.
         elapsed_s: since this process began to train.
         eta_s: until the limit, at the present speed.
         mean_reward, mean_length: over the last 100 episodes.
-        curve: the mean reward so far, from the beginning of this process.
-        exploration: the agent's ``exploration_rate``, such as epsilon; None: it has none.
-        metrics: what the last optimization step had to say.
+        curve: the mean reward since this process began.
+        exploration: the agent's ``exploration_rate``, for example epsilon; None: it has none.
+        metrics: those of the last optimization step.
         opt_steps: optimization steps.
         queue: how full the event queue is, 0 to 1.
         shares: part of the wall clock spent on env, act, learn and write; env sums over all actors.
         eval_reward, eval_step: the last evaluation of this process.
         best_reward, best_step: the best evaluation, ever.
-        restarts: environments that failed and were made again.
+        restarts: the number of environments that failed and were made again.
     """
 
     total_steps: int
@@ -64,11 +64,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gauges:
-    """Takes readings of one training.
-
-    Args:
-        progress: the training.
-    """
+    """Takes readings of one training."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -78,7 +74,7 @@ class Gauges:
         self._stride = self._until_next = 1
 
     def read(self) -> Reading:
-        """Take one reading; meant to be called a few times a second."""
+        """Take one reading; may be called several times a second."""
         session, group, config = self._progress.session, self._progress.group, self._progress.config
         agent, now = session.agent, time.monotonic()
         steps = session.total_steps
@@ -115,7 +111,7 @@ class Gauges:
         )
 
     def _follow(self, reward: float) -> None:
-        """Add to the curve; when it is long, thin it out and add less often."""
+        """Extend the curve; when it is long, drop every other point and add points less often."""
         if reward != reward:  # NaN: no episode has ended
             return
         self._until_next -= 1

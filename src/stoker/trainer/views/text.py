@@ -29,13 +29,13 @@ def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) 
 def chart(
     xs: Sequence[float], ys: Sequence[float], width: int, height: int, *, ascii_only: bool = False
 ) -> list[str]:
-    """A line chart with its axes' ends labelled, ``height`` lines and one for the x axis.
+    """A line chart with labelled ends of its axes: ``height`` lines, the x axis and its labels.
 
     Args:
         xs: ascending.
-        ys: one for each; not finite ones are left out.
+        ys: one for each x; those that are not finite are left out.
         width: in characters, with the labels.
-        height: in lines, without the x axis.
+        height: in lines.
         ascii_only: use no characters beyond ASCII.
     """
     points = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)]
@@ -76,7 +76,7 @@ def chart(
 
 
 def _binned(xs: Sequence[float], ys: Sequence[float], bins: int) -> list[float | None]:
-    """The mean of the values in each of equally wide bins, None where there are none."""
+    """The mean of the values in each of equally wide bins; None for an empty bin."""
     sums, counts = [0.0] * bins, [0] * bins
     if not len(xs):
         return [None] * bins
@@ -89,7 +89,7 @@ def _binned(xs: Sequence[float], ys: Sequence[float], bins: int) -> list[float |
 
 
 def _joined(values: list[float | None]) -> list[float | None]:
-    """The same with straight lines over the gaps."""
+    """The values with straight lines across the gaps."""
     joined = list(values)
     before: int | None = None
     for i, value in enumerate(values):
@@ -103,7 +103,7 @@ def _joined(values: list[float | None]) -> list[float | None]:
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """A number with thousands separated; a dash where there is none."""
+    """A number with thousands separated; a dash for None and numbers that are not finite."""
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:,.0f}" if isinstance(value, int) else f"{value:,.{digits}f}"
@@ -119,7 +119,7 @@ def short(value: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """``0:24``, ``12:05``, ``3:01:59``, ``2d 4:00``; a dash where it is unknown."""
+    """``0:24``, ``12:05``, ``3:01:59``, ``2d 4:00``; a dash for an unknown one."""
     if seconds is None or not math.isfinite(seconds):
         return "-"
     minutes, rest = divmod(round(seconds), 60)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from rich.console import Console
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LiveView",
-    "NoView",
     "NotebookView",
     "PlainView",
     "Screen",
@@ -51,35 +50,18 @@ _WIDTH, _HEIGHT = 88, 45
 _HTML = '<pre style="line-height: 1.25; white-space: pre; overflow-x: auto">{code}</pre>'
 
 
-class View(Protocol):
-    """Shows readings, one after the other, until it is closed."""
+class View:
+    """Shows readings until it is closed, from one thread at a time; this base shows nothing."""
 
     def show(self, reading: Reading, *, last: bool = False) -> None:
-        """Show a reading, or pass it over; the last one is not passed over. From one thread at a time."""
-        ...
+        """Show a reading, or skip one that is not the last."""
 
     def close(self) -> None:
-        """Leave the terminal as it was, with what was shown last still on it. Twice does no harm."""
-        ...
+        """Leave the terminal as it was, with the last reading on it. May be called twice."""
 
 
-class NoView:
-    """Shows nothing."""
-
-    def show(self, reading: Reading, *, last: bool = False) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
-        """Nothing."""
-
-
-class LiveView:
-    """The table, redrawn in place.
-
-    Args:
-        console: a terminal.
-        title: what is trained on what.
-    """
+class LiveView(View):
+    """The table, redrawn in place on a terminal."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
@@ -101,12 +83,8 @@ class LiveView:
         self._live.stop()
 
 
-class PlainView:
-    """One line every few seconds and at each evaluation.
-
-    Args:
-        console: where to; need not be a terminal.
-    """
+class PlainView(View):
+    """One line every few seconds and at each evaluation."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -124,12 +102,9 @@ class PlainView:
                 progress_line(reading), soft_wrap=True, markup=False, highlight=False, emoji=False
             )
 
-    def close(self) -> None:
-        """Nothing to put back."""
-
 
 def progress_line(reading: Reading) -> str:
-    """A reading in one line; what is not known yet is left out."""
+    """A reading in one line, without what is not known yet."""
     parts = [
         f"{reading.total_steps:,}/{reading.limit:,} steps",
         f"{reading.steps_per_s:,.0f}/s",
@@ -149,12 +124,8 @@ def progress_line(reading: Reading) -> str:
     return "  " + "  ".join(parts)
 
 
-class NotebookView:
-    """The table, replaced in place; in a saved notebook the last one remains.
-
-    Args:
-        title: what is trained on what.
-    """
+class NotebookView(View):
+    """The table in the output of a notebook's cell, replaced in place, without widgets."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -172,18 +143,12 @@ class NotebookView:
         else:
             self._handle.update(shown, raw=True)
 
-    def close(self) -> None:
-        """Nothing to put back."""
-
 
 class Screen:
     """Draws a view in a thread. Used for one training; close it in any case.
 
-    Drawing takes milliseconds, which actors on the event loop would feel, and on a terminal that accepts
-    nothing it does not return.
-
-    Args:
-        view: what to draw on.
+    Drawing takes milliseconds, which would delay actors on the event loop, and blocks on a terminal that
+    accepts nothing.
     """
 
     def __init__(self, view: View) -> None:
@@ -206,7 +171,7 @@ class Screen:
             await self.draw(partial(show, self.reading, last=True))
 
     async def draw(self, work: Callable[[], None]) -> None:
-        """Let the thread do something after what it was given before, and wait for it, but not for long."""
+        """Run a function in the thread after the earlier ones, and wait for it, but not for long."""
         with anyio.move_on_after(_CLOSING_S, shield=True):
             await self._thread.run(work)
 
@@ -221,9 +186,9 @@ class Screen:
 
 
 def view_for(console: Console, title: str, *, progress: bool) -> View:
-    """The view that fits where the console goes."""
+    """The view that fits the console."""
     if not progress:
-        return NoView()
+        return View()
     return (
         LiveView(console, title)
         if console.is_terminal and not console.is_dumb_terminal
@@ -232,7 +197,7 @@ def view_for(console: Console, title: str, *, progress: bool) -> View:
 
 
 def view_here(title: str) -> View | None:
-    """The view that fits where this program runs: a notebook or a terminal; None: neither."""
+    """The view for a notebook or a terminal, wherever this program runs; None: it runs in neither."""
     if _in_notebook():
         return NotebookView(title)
     view = view_for(Console(stderr=True), title, progress=True)
@@ -240,7 +205,7 @@ def view_here(title: str) -> View | None:
 
 
 def title_of(config: TrainConfig) -> str:
-    """What is trained on what."""
+    """Agent, environment and number of environments."""
     return f"{config.agent} · {config.env} · {config.num_envs} environments"
 
 

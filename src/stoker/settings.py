@@ -64,7 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def check_settings(settings: msgspec.Struct) -> None:
-    """Check each field against its type; a list where the type says tuple becomes one.
+    """Check each field against its type, and convert it, for example a list to a tuple.
 
     Raises:
         ConfigError: A value is of a wrong type or out of range; the message names it and what is allowed.

@@ -39,8 +39,8 @@ _FOLD_AT = 1024
 class Metrics:
     """Values by name, aggregated from one flush to the next. Safe for several threads.
 
-    - Scalars of one name become their mean, as a float, in the order in which they were stored; a NaN among
-      them makes it NaN. With ``statistics`` there are also ``<name>_min``, ``<name>_max``, ``<name>_median``.
+    - Scalars of one name become their mean, in the order in which they were stored; a NaN makes it NaN. With
+      ``statistics`` there are also ``<name>_min``, ``<name>_max``, ``<name>_median``.
     - Histograms of one name are pooled.
     - Of any other values the last one counts.
 
@@ -49,10 +49,6 @@ class Metrics:
 
     Args:
         statistics: what to keep of each scalar beside its mean, out of ``STATISTICS``.
-
-    Attributes:
-        statistics: the same.
-        flushed_at: the step of the last flush; -1 before the first.
 
     Raises:
         ConfigError: An unknown statistic.
@@ -97,11 +93,7 @@ class Metrics:
             self._append(checked)
 
     def flush(self, step: int) -> dict[str, Value]:
-        """Everything stored since the last flush, as one record; empty if that is nothing.
-
-        Args:
-            step: the environment step of the record.
-        """
+        """Everything stored since the last flush, as the record of that environment step; may be empty."""
         with self._lock:
             self._fold()
             series, pools, last = self._series, self._pools, self._last

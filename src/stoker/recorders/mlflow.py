@@ -309,6 +309,5 @@ def _absolute_uri(uri: str) -> str:
 
 
 def _param_key(name: str) -> str:
-    """The name as MLflow accepts it."""
     key = posixpath.normpath(_NOT_IN_KEY.sub("_", name)).lstrip("/.")
     return key[:_LONGEST_KEY] or "_"

@@ -41,8 +41,8 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
         params: the settings of the run, by name.
         tags: further labels, for searching.
         resumed: whether the run continues an earlier attempt.
-        total_steps: environment steps at the beginning, of a resumed run at the resume. Records of an earlier
-            attempt beyond that belong to a future that was abandoned.
+        total_steps: environment steps at the beginning. Records of an earlier attempt beyond that belong to a
+            future that was abandoned.
     """
 
     name: str
@@ -61,11 +61,7 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "directory", self.directory.absolute())
 
     def need_directory(self, way_out: str) -> Path:
-        """The run's directory.
-
-        Raises:
-            ConfigError: The run has none; the message names the way out.
-        """
+        """The run's directory, or a ``ConfigError`` with the way out."""
         if self.directory is None:
             raise ConfigError(f"the run has no directory: use {way_out}")
         return self.directory
@@ -73,11 +69,7 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
 
 @runtime_checkable
 class Recorder(Protocol):
-    """A destination of records.
-
-    Attributes:
-        name: its name in messages.
-    """
+    """A destination of records; ``name`` is its name in messages."""
 
     name: str
 
@@ -112,24 +104,16 @@ class ArtifactRecorder(Protocol):
     """A recorder that also takes files."""
 
     def add_artifact(self, path: Path, folder: str) -> None:
-        """Take a copy of a file, under its own name.
-
-        Args:
-            path: the file.
-            folder: where to put it among the run's artifacts; "": at the top.
-        """
+        """Copy a file under its own name into a folder of the run's artifacts; "": at the top."""
         ...
 
 
 class BaseRecorder:
     """Base of recorders: methods that do nothing, and a package that is imported late.
 
-    A missing package is an error where the recorder is made. It is imported when the recorder opens, in the
-    recorder's thread, because some packages take seconds.
-
-    Attributes:
-        name: its name in messages, also that of stoker's extra with the package.
-        package: the package that it writes with; "": none.
+    ``name`` is also that of stoker's extra with the ``package``. A missing package is an error where the
+    recorder is made. It is imported when the recorder opens, in the recorder's thread, because some take
+    seconds.
 
     Raises:
         MissingDependency: The package is not installed.

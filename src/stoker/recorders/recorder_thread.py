@@ -38,13 +38,7 @@ class RecordingSettings(Settings, frozen=True, kw_only=True):
 
 
 class RecorderThread:
-    """A recorder and its queue.
-
-    Args:
-        recorder: the recorder.
-        name: its name in messages.
-        settings: time limit, capacity and response to errors.
-    """
+    """A recorder and its queue."""
 
     def __init__(self, recorder: Recorder, name: str, settings: RecordingSettings) -> None:
         self.name = name
@@ -98,8 +92,7 @@ class RecorderThread:
     async def work(self) -> None:
         """Hand records on until ``close`` has nothing left, or the recorder is dropped.
 
-        A record that is being written when this is cancelled is not lost: its thread keeps the order of its
-        calls.
+        Cancellation loses no record: the thread still makes the call.
         """
         async with self._working:
             while not self._is_dropped and (self._waiting or not self._is_ending):

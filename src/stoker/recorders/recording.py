@@ -103,9 +103,6 @@ class Recording:
     def flush(self, step: int) -> Mapping[str, Value]:
         """Record what was stored since the last time, and return it; nothing stored, nothing recorded.
 
-        Args:
-            step: environment steps.
-
         Raises:
             ConfigError: The step is not a count; what was stored stays.
         """
@@ -116,27 +113,17 @@ class Recording:
         return record
 
     def put(self, step: int, record: Mapping[str, Any]) -> None:
-        """Hand a record to each recorder, in the order of the calls, without waiting.
+        """Hand the record of an environment step to each recorder, in the order of the calls.
 
         Records put before ``open`` wait for it; those put after ``close`` count as left out.
 
-        Args:
-            step: environment steps.
-            record: what was measured; it may be changed afterwards.
-
         Raises:
-            ConfigError: A name or a value cannot be recorded, or the step is not a count; nothing is
-                recorded.
+            ConfigError: A name or a value cannot be recorded, or the step is no count; nothing is recorded.
         """
         self._put(_checked_step(step), checked_record(record))
 
     def put_artifact(self, path: AnyPath, folder: str = "") -> None:
-        """Hand a file to the recorders that take files; it must not change until they have it.
-
-        Args:
-            path: the file.
-            folder: where to put it among the run's artifacts; "": at the top.
-        """
+        """Hand a file to the recorders that take files; it must not change until they have it."""
         for thread in self._threads:
             thread.put_artifact(Path(path).absolute(), folder)
 
@@ -201,9 +188,6 @@ class Recording:
         It takes at most ``timeout_s`` for what is left, as long again for a call that is in progress then,
         and as long for closing; cancellation does not cut it short. What has not been handed on by then is
         logged. A second call does nothing.
-
-        Args:
-            status: how the run ended.
         """
         if self._closing.is_set():
             return
@@ -240,11 +224,6 @@ class Recording:
 
 
 def _checked_step(step: int) -> int:
-    """The step as a plain int.
-
-    Raises:
-        ConfigError: It is not a count.
-    """
     try:
         found = -1 if isinstance(step, bool) else operator.index(step)
     except TypeError:

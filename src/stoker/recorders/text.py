@@ -102,11 +102,6 @@ def row_of(step: int, record: Record, time: datetime | None = None) -> dict[str,
         {"total_steps": 1000, "metrics": {"train/loss": 0.1}, "time": "2026-01-02T03:04:05Z"}
 
     The row has the record's finite numbers and its texts, and times as RFC 3339; the rest is left out.
-
-    Args:
-        step: environment steps.
-        record: what was measured.
-        time: the row's time; None: now.
     """
     metrics = {key: found for key, value in record.items() if (found := row_value(value)) is not None}
     return {"total_steps": step, "metrics": metrics, "time": row_value(time or datetime.now(UTC))}
@@ -127,7 +122,7 @@ def _table(step: int, record: Record, width: int) -> str:
 
 
 def _cells(record: Record) -> Iterator[tuple[str, str]]:
-    """Name and value of each line: what has no group first, then group by group, in the order of names."""
+    """Name and value of each line: names without a group first, then group by group, in their order."""
     groups: dict[str, list[tuple[str, Value]]] = {}
     for key, value in sorted(record.items()):
         group, slash, name = key.partition("/")

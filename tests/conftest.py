@@ -26,13 +26,12 @@ UVLOOP = pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")
 TRIO = pytest.param(("trio", {}), id="trio")
 ON_UVLOOP_TOO = (
     "actors/test_group",
+    "session/test_acting",
     "session/test_callers",
     "session/test_endings",
     "session/test_failures",
-    "session/test_inference",
     "session/test_interruptions",
     "session/test_lifecycle",
-    "session/test_pacing",
     "session/test_signals",
     "session/test_watching",
     "test_queues",
@@ -45,7 +44,7 @@ ON_UVLOOP_TOO = (
 ON_ASYNCIO_ONLY = (
     "cli/",
     "runs/",
-    "session/test_decisions",
+    "session/test_intake",
     "session/test_evaluations",
     "session/test_journal",
     "session/test_learner",

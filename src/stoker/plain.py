@@ -13,7 +13,16 @@ from typing import Any, Final
 
 from stoker.errors import InvalidExperience
 
-__all__ = ["LARGEST_INT", "as_float", "check_actor_id", "plain_count", "plain_number", "plain_text", "shown"]
+__all__ = [
+    "LARGEST_INT",
+    "as_float",
+    "check_actor_id",
+    "finite_float",
+    "plain_count",
+    "plain_number",
+    "plain_text",
+    "shown",
+]
 
 LARGEST_INT: Final = (1 << 63) - 1
 """The largest integer that all JSON readers and table columns can hold."""
@@ -29,6 +38,20 @@ def as_float(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         return None
+
+
+def finite_float(name: str, value: Any) -> float:
+    """One real number, as ``as_float`` takes it, as a finite float.
+
+    Raises:
+        InvalidExperience: It is something else.
+    """
+    number = as_float(value)
+    if number is None:
+        raise InvalidExperience(f"{name}={shown(value)} is not a number: give one float")
+    if not math.isfinite(number):
+        raise InvalidExperience(f"{name}={number} is not finite: clip it, or correct what computes it")
+    return number
 
 
 def plain_number(name: str, value: Any) -> float:

@@ -65,25 +65,6 @@ async def test_numbers_of_numpy_are_numbers(value: Any) -> None:
         assert type(session.best_value) is float
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"max_steps": 10.5},
-        {"checkpoint_freq": 2.5},
-        {"eval_freq": 2.5},
-        {"opt_interval": True},
-        {"queue_capacity": None},
-        {"keep_checkpoints": 1.5},
-        {"flush_interval_s": float("nan")},
-        {"stall_timeout_s": "soon"},
-    ],
-)
-async def test_counts_are_ints_and_times_are_numbers(settings: dict[str, Any]) -> None:
-    (name,) = settings
-    with pytest.raises(ConfigError, match=f"{name}="):
-        TrainingSession(FakeAgent(), **settings)
-
-
 async def test_what_is_no_agent_or_no_run_is_told_by_name() -> None:
     with pytest.raises(
         ConfigError, match=r"LearningAgent: it lacks total_steps, needs_policy_extras, policy"

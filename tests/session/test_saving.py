@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 import torch
 from training_parts import dqn, feed, transition
 
-from stoker import ConfigError, SessionConfig, TrainingRun, TrainingSession
+from stoker import TrainingRun, TrainingSession
 from stoker.runs import Retention
 from stoker.testing import FakeAgent
 from stoker.writer import load_checkpoint
@@ -115,34 +114,3 @@ async def test_the_best_few_are_kept_and_known_again_after_a_resume(tmp_path: Pa
     best = load_checkpoint(run.best_checkpoint_path)
     assert best["best"] == {"value": 5.0, "total_steps": 2}
     assert best["agent"]["total_steps"] == 2
-
-
-REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"keep_every": -1}, "keep_every=-1: give an int of at least 0"),
-    ({"keep_best": 0}, "keep_best=0: give an int of at least 1"),
-    ({"keep_best": None}, "keep_best=None"),
-    ({"journal": 1}, "journal=1: give True or False"),
-    ({"lockstep": "yes"}, "lockstep='yes': give True or False"),
-    ({"lockstep": True, "journal": False}, "lockstep=True needs journal=True"),
-    ({"keep_journal": "some"}, "keep_journal='some': choose one of needed, all"),
-    ({"journal_segment_bytes": 0}, "journal_segment_bytes=0"),
-    ({"flush_bytes": 0}, "flush_bytes=0"),
-    ({"stall_timeout_s": 0}, "stall_timeout_s=0: nothing can move in no time"),
-    ({"stall_timeout_s": float("inf")}, "stall_timeout_s=inf"),
-    ({"actor_timeout_s": -1.0}, "actor_timeout_s=-1.0"),
-    ({"actor_timeout_s": True}, "actor_timeout_s=True"),
-    ({"on_stall": "restart"}, "on_stall='restart': choose one of fail, warn"),
-    ({"on_silent_actor": "ignore"}, "on_silent_actor='ignore': choose one of warn, restart, fail"),
-    ({"inference": "gpu"}, "inference='gpu'"),
-    ({"keep_checkpoints": -1}, "keep_checkpoints=-1"),
-]
-
-
-@pytest.mark.parametrize(("settings", "message"), REFUSED, ids=[str(settings) for settings, _ in REFUSED])
-def test_a_setting_that_cannot_be_is_refused_by_name_and_value(
-    settings: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        SessionConfig(**settings)
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        TrainingSession(FakeAgent(), **settings)

@@ -20,7 +20,7 @@ from stoker.actors.messages import Mailbox, WorkerCommand, WorkerMessage, descri
 from stoker.envs import PlayedEnv, episode_seed
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
-from stoker.session.intake import checked_number
+from stoker.plain import finite_float
 from stoker.types import ActorId, EpisodeStatus, Experience
 
 __all__ = ["Assignment", "Worker"]
@@ -146,7 +146,7 @@ class Worker:
         Raises:
             InvalidExperience: The reward is not finite.
         """
-        checked_number("reward", reward)  # here, so that such an environment does not do another step
+        finite_float("reward", reward)  # here, so that such an environment does not do another step
         extras, self._policy_extras = self._policy_extras, None
         actor_id, version = self._assignment.actor_id, self._policy.version
         self._credit -= 1

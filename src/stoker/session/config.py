@@ -1,17 +1,19 @@
-"""How a session is set up; checked once, before anything starts."""
+"""The settings of a session, and the points at which their periods are due.
+
+Learning, checkpoints, evaluations, records and the end of learning are each due at exact multiples of a
+period, in environment or in optimization steps. Nothing but the two counters decides, so that the same order
+of events has the same things done at the same places.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
-
-import msgspec
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 from stoker.errors import ConfigError
-from stoker.runs import TrainingRun
+from stoker.settings import Count, Natural, NonNegative, Positive, Settings
 
-__all__ = ["LearningPeriods", "SessionConfig", "check_parts", "session_config"]
+__all__ = ["Due", "LearningPeriods", "SessionConfig", "Triggers"]
 
 
 class LearningPeriods(NamedTuple):
@@ -28,7 +30,7 @@ class LearningPeriods(NamedTuple):
     max_opts: int | None = None
 
 
-class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SessionConfig(Settings, frozen=True, kw_only=True):
     """The settings of a session.
 
     Attributes:
@@ -66,66 +68,43 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             how far a resume goes back is for ``checkpoint_freq`` to say.
         flush_bytes: rows and journal are made durable earlier once this many bytes wait.
         stall_timeout_s: a learner, disk or forward pass without progress for this long is stuck.
-        on_stall: what comes of that: ``"fail"`` ends the session, ``"warn"`` says so and waits on.
+        on_stall: ``"fail"``: a stuck part ends the session; ``"warn"``: it is logged.
         actor_timeout_s: an actor that sends nothing during an episode for this long is silent.
-        on_silent_actor: what comes of that: ``"warn"``; ``"restart"`` makes the environment of an actor of
-            ``run_actors`` anew, and warns of others; ``"fail"`` ends the session.
+        on_silent_actor: ``"warn"``: it is logged; ``"restart"``: the environment of an actor of
+            ``run_actors`` is made anew, and others are logged; ``"fail"``: the session ends.
     """
 
-    max_steps: int | None = None
-    checkpoint_freq: int = 10_000
-    keep_checkpoints: int | None = 3
-    keep_every: int = 0
-    keep_best: int = 1
+    max_steps: Natural | None = None
+    checkpoint_freq: Natural = 10_000
+    keep_checkpoints: Natural | None = 3
+    keep_every: Natural = 0
+    keep_best: Count = 1
     journal: bool = True
-    keep_journal: str = "needed"
-    journal_segment_bytes: int = 16 << 20
+    keep_journal: Literal["needed", "all"] = "needed"
+    journal_segment_bytes: Count = 16 << 20
     lockstep: bool = False
-    opt_interval: int = 1
-    warmup_period: int = 0
-    max_opts: int | None = None
-    max_staleness: int | None = None
-    save_interval: int = 0
-    eval_interval: int = 0
-    record_interval: int = 0
-    record_freq: int = 0
-    eval_freq: int = 0
-    queue_capacity: int = 1024
-    publish_interval: int = 16
-    inference: str = "auto"
-    metadata_interval_s: float = 1.0
-    flush_interval_s: float = 0.5
-    flush_bytes: int = 4 << 20
-    stall_timeout_s: float = 120.0
-    on_stall: str = "fail"
-    actor_timeout_s: float = 60.0
-    on_silent_actor: str = "warn"
+    opt_interval: Natural = 1
+    warmup_period: Natural = 0
+    max_opts: Natural | None = None
+    max_staleness: Natural | None = None
+    save_interval: Natural = 0
+    eval_interval: Natural = 0
+    record_interval: Natural = 0
+    record_freq: Natural = 0
+    eval_freq: Natural = 0
+    queue_capacity: Count = 1024
+    publish_interval: Count = 16
+    inference: Literal["auto", "inline", "thread"] = "auto"
+    metadata_interval_s: NonNegative = 1.0
+    flush_interval_s: NonNegative = 0.5
+    flush_bytes: Count = 4 << 20
+    stall_timeout_s: Positive = 120.0
+    on_stall: Literal["fail", "warn"] = "fail"
+    actor_timeout_s: Positive = 60.0
+    on_silent_actor: Literal["warn", "restart", "fail"] = "warn"
 
     def __post_init__(self) -> None:
-        """Validate each setting.
-
-        Raises:
-            ConfigError: A value is out of range; the message names it and the range.
-        """
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is None and name in _MAY_BE_NONE:
-                continue
-            if type(value) is not int or value < least:
-                raise ConfigError(f"{name}={value!r}: give an int of at least {least}")
-        for name in (*_SECONDS, *_TIMEOUTS):
-            value = getattr(self, name)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not 0 <= value < math.inf:
-                raise ConfigError(f"{name}={value!r}: give a number of seconds, 0 or more")
-            if name in _TIMEOUTS and value == 0:
-                raise ConfigError(f"{name}={value!r}: nothing can move in no time; give seconds above 0")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(choices)}")
-        for name in _FLAGS:
-            if type(getattr(self, name)) is not bool:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: give True or False")
+        super().__post_init__()
         if self.max_staleness is not None and not self.opt_interval:
             raise ConfigError(
                 f"max_staleness={self.max_staleness} needs an opt_interval of at least 1: nothing else ages"
@@ -151,65 +130,96 @@ class SessionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return LearningPeriods(self.opt_interval, self.warmup_period, self.max_opts)
 
 
-_CHOICES = {
-    "inference": ("auto", "inline", "thread"),
-    "keep_journal": ("needed", "all"),
-    "on_stall": ("fail", "warn"),
-    "on_silent_actor": ("warn", "restart", "fail"),
-}
-_FLAGS = ("journal", "lockstep")
-_LEAST = {
-    "max_steps": 0,
-    "checkpoint_freq": 0,
-    "keep_checkpoints": 0,
-    "keep_every": 0,
-    "keep_best": 1,
-    "journal_segment_bytes": 1,
-    "flush_bytes": 1,
-    "opt_interval": 0,
-    "warmup_period": 0,
-    "max_opts": 0,
-    "max_staleness": 0,
-    "save_interval": 0,
-    "eval_interval": 0,
-    "record_interval": 0,
-    "record_freq": 0,
-    "eval_freq": 0,
-    "queue_capacity": 1,
-    "publish_interval": 1,
-}
-_MAY_BE_NONE = ("max_steps", "keep_checkpoints", "max_opts", "max_staleness")
-_SECONDS = ("metadata_interval_s", "flush_interval_s")
-_TIMEOUTS = ("stall_timeout_s", "actor_timeout_s")
+_NEVER = 1 << 62
 
 
-def session_config(settings: Mapping[str, Any]) -> SessionConfig:
-    """The settings as a config.
+class Due(NamedTuple):
+    """What is to be done at a point, beside learning."""
 
-    Raises:
-        ConfigError: A name or a value cannot be used.
+    checkpoint: bool
+    evaluation: bool
+    record: bool
+    limit: bool
+
+
+class Triggers:
+    """The next point of each period, beyond the present one.
+
+    Args:
+        config: the session's settings.
+        total_steps, opt_steps: where the counters stand.
+        has_run: whether checkpoints go anywhere.
+
+    Attributes:
+        next_learn: the environment step at which the agent is to learn next.
     """
-    known = SessionConfig.__struct_fields__
-    for name in settings:
-        if name not in known:
-            raise ConfigError(f"TrainingSession has no setting {name!r}; it has {', '.join(known)}")
-    return SessionConfig(**settings)
+
+    def __init__(self, config: SessionConfig, total_steps: int, opt_steps: int, *, has_run: bool) -> None:
+        self._periods = config.periods
+        self._save = (config.checkpoint_freq, config.save_interval) if has_run else (0, 0)
+        self._evaluate = (config.eval_freq, config.eval_interval)
+        self._record = (config.record_freq, config.record_interval)
+        self._most = _NEVER if config.max_opts is None else config.max_opts
+        self._total_steps: int = total_steps
+        self._opt_steps: int = opt_steps
+        self.next_learn = _NEVER
+        self._move()
+
+    @property
+    def may_learn(self) -> bool:
+        """Whether ``max_opts`` leaves anything to do."""
+        return self._opt_steps < self._most
+
+    def room(self) -> int:
+        """How many transitions may be fed, at least one, so that nothing is due before the last of them."""
+        until = self._next_stop
+        if self._next_opt < _NEVER and self.next_learn < _NEVER:
+            # Each call of learn makes one optimization step at most.
+            calls = self._next_opt - self._opt_steps
+            until = min(until, self.next_learn + (calls - 1) * self._periods.opt_interval)
+        return until - self._total_steps
+
+    def reached(self, total_steps: int, opt_steps: int) -> Due | None:
+        """Take in where the counters stand now; return what is due, or None."""
+        at_step = total_steps == self._next_stop and total_steps != self._total_steps
+        at_opt = opt_steps == self._next_opt
+        before_steps, before_opts = self._total_steps, self._opt_steps
+        self._total_steps, self._opt_steps = total_steps, opt_steps
+        found = None
+        if at_step or at_opt:
+            is_new = (total_steps != before_steps, opt_steps != before_opts)
+            found = Due(
+                checkpoint=_is_multiple(self._save, total_steps, opt_steps, is_new),
+                evaluation=_is_multiple(self._evaluate, total_steps, opt_steps, is_new),
+                record=_is_multiple(self._record, total_steps, opt_steps, is_new),
+                limit=opt_steps >= self._most and opt_steps != before_opts,
+            )
+        self._move()
+        return found
+
+    def _move(self) -> None:
+        steps, opts = self._total_steps, self._opt_steps
+        interval, warmup, _ = self._periods
+        self.next_learn = _next_multiple(max(steps, warmup - 1), interval) if self.may_learn else _NEVER
+        self._next_stop = _first(steps, (self._save[0], self._evaluate[0], self._record[0]))
+        self._next_opt = min(_first(opts, (self._save[1], self._evaluate[1], self._record[1])), self._most)
+        if not self.may_learn:
+            self._next_opt = _NEVER
 
 
-def check_parts(agent: Any, run: Any) -> None:
-    """Refuse what is no agent or no run, by name rather than at its first use.
-
-    Raises:
-        ConfigError: The message says what is missing.
-    """
-    missing = [name for name in _AGENT_HAS if not hasattr(agent, name)]
-    if missing:
-        raise ConfigError(f"{type(agent).__name__} is not a LearningAgent: it lacks {', '.join(missing)}")
-    if run is not None and not isinstance(run, TrainingRun):
-        raise ConfigError(f'run={run!r}: give a TrainingRun, such as `await TrainingRun.create("name")`')
+def _next_multiple(count: int, period: int) -> int:
+    """The first multiple of the period beyond the count; never, for a period of 0."""
+    return count - count % period + period if period else _NEVER
 
 
-_AGENT_HAS = (
-    "total_steps", "needs_policy_extras", "policy", "publish", "observe", "learn", "episode_extras",
-    "on_episode_start", "state_dict", "load_state_dict",
-)  # fmt: skip
+def _first(count: int, periods: Iterable[int]) -> int:
+    return min(_next_multiple(count, period) for period in periods)
+
+
+def _is_multiple(
+    periods: tuple[int, int], total_steps: int, opt_steps: int, is_new: tuple[bool, bool]
+) -> bool:
+    return any(
+        new and period and count % period == 0
+        for period, count, new in zip(periods, (total_steps, opt_steps), is_new, strict=True)
+    )

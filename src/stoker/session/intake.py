@@ -4,26 +4,99 @@ Everything here is plain code on the caller's side of the queue; a refused call 
 
 An interruption (Ctrl-C) may come between any two bytecodes. So an event is in once one call of a C function,
 ``append``, has put it there, and the number of accepted steps can be computed again from what is in.
+
+The log-probability of one action must never be learned with another action or observation: that teaches the
+opposite of what happened. So a decision is kept, as copies, until the experience that it belongs to.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import msgspec
+import numpy as np
 
 from stoker.agents.protocol import ChecksInput, LearningAgent
 from stoker.errors import ActorConflict, InvalidExperience
+from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.lru import MAX_ACTORS, LRUDict
-from stoker.plain import as_float, check_actor_id, plain_count, shown
-from stoker.session.decisions import Decision, RememberedDecision
+from stoker.plain import check_actor_id, finite_float, plain_count, shown
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
-__all__ = ["Accepted", "Intake", "checked_number"]
+__all__ = ["Accepted", "Decision", "Intake", "RememberedDecision"]
+
+
+class Decision(msgspec.Struct, frozen=True, eq=False):
+    """An action, and what to hand back with its outcome: ``Experience(..., policy_extras, policy_version)``.
+
+    It can be pickled if its values can; those of DQN and PPO can.
+
+    Attributes:
+        action: what to do.
+        policy_extras: what the policy remembered about the action (log-probability, value, ...), or None.
+        policy_version: the optimization steps behind the policy that chose it.
+    """
+
+    action: Any
+    policy_extras: Any
+    policy_version: int
+
+
+class RememberedDecision:
+    """A decision that waits for its experience.
+
+    Args:
+        observation: what the action was chosen on.
+        action: the action.
+        policy_extras: what the policy remembered about it, or None.
+        policy_version: the optimization steps behind the policy; None: not counted.
+    """
+
+    __slots__ = (
+        "_action_key",
+        "_observation_key",
+        "action",
+        "observation",
+        "policy_extras",
+        "policy_version",
+    )
+
+    def __init__(self, observation: Any, action: Any, policy_extras: Any, policy_version: int | None) -> None:
+        self.observation, self._observation_key = _copied(observation), _key(observation)
+        self.action, self._action_key = _copied(action), _key(action)
+        self.policy_extras = policy_extras
+        self.policy_version = policy_version
+
+    def mismatch(self, experience: Experience) -> str | None:
+        """The field in which an experience differs from this decision; None: it is the outcome of it."""
+        action, observation = experience.action, experience.observation
+        key = _key(action)
+        if (key is None or key != self._action_key) and not _is_same(self.action, action):
+            return "action"
+        key = _key(observation)
+        if (key is None or key != self._observation_key) and not _is_same(self.observation, observation):
+            return "observation"
+        return None
+
+    def joined(self, experience: Experience) -> Experience:
+        """The experience with the policy extras and the version of this decision."""
+        version = experience.policy_version
+        return Experience(
+            experience.observation,
+            experience.action,
+            experience.reward,
+            experience.next_observation,
+            experience.status,
+            experience.actor_id,
+            self.policy_extras,
+            self.policy_version if version is None else version,
+        )
+
 
 Accepted = tuple[Experience, RememberedDecision | None]
 """An experience that passed the checks, and the decision whose policy extras were joined to it."""
@@ -111,7 +184,7 @@ class Intake:
             raise InvalidExperience(f"status={shown(experience.status)} is none of {choices}")
         reward = experience.reward
         if type(reward) is not float or reward - reward != 0.0:
-            experience = msgspec.structs.replace(experience, reward=checked_number("reward", reward))
+            experience = msgspec.structs.replace(experience, reward=finite_float("reward", reward))
         check_actor_id(experience.actor_id)
         if self.check_experience is not None:
             self.check_experience(experience)
@@ -128,21 +201,20 @@ class Intake:
             InvalidExperience: It cannot be consumed, or the agent needs policy extras and there are none.
         """
         experience = self.check(experience)
-        if experience.policy_extras is not None:
-            return experience, None
         needs_extras = self._needs_policy_extras
-        if experience.policy_version is not None and not needs_extras:
+        if experience.policy_extras is not None or (
+            experience.policy_version is not None and not needs_extras
+        ):
             return experience, None
         remembered = self._remembered.get(experience.actor_id)
         if remembered is None:
             if needs_extras:
                 raise _not_remembered(experience)
-            return experience, None
-        if (field := remembered.mismatch(experience)) is not None:
-            if needs_extras:
-                raise _mismatched(experience, remembered, field)
-            return experience, None
-        return remembered.joined(experience), remembered
+        elif (field := remembered.mismatch(experience)) is None:
+            return remembered.joined(experience), remembered
+        elif needs_extras:
+            raise _mismatched(experience, remembered, field)
+        return experience, None
 
     def admitted_all(self, experiences: Iterable[Experience]) -> list[Accepted]:
         """The same for several experiences: all of them, or none.
@@ -197,10 +269,6 @@ class Intake:
         """The actors that wait for the session, in ``act`` or in ``observe``."""
         return self.acting | self.observing
 
-    def is_waiting(self, actor_id: ActorId) -> bool:
-        """Whether this actor waits for the session, in ``act`` or in ``observe``."""
-        return actor_id in self.acting or actor_id in self.observing
-
     # Actions --------------------------------------------------------------------------------------
 
     def check_acting(self, observation: Any, mode: ActMode, actor_id: ActorId) -> None:
@@ -246,32 +314,30 @@ class Intake:
 
     # Episodes -------------------------------------------------------------------------------------
 
-    def begin_episode(self, actor_id: ActorId, seed: int | None) -> int | None:
-        """Check that an actor may begin an episode; ``forget`` the one before then.
-
-        Returns:
-            The seed as an int.
+    def episode_started(self, actor_id: ActorId, seed: int | None) -> EpisodeStarted:
+        """The event of an episode's beginning; ``forget`` the episode before, once it is in.
 
         Raises:
             InvalidExperience: The actor_id or the seed cannot be used.
         """
         check_actor_id(actor_id)
         try:
-            return None if seed is None else operator.index(seed)
+            return EpisodeStarted(actor_id, None if seed is None else operator.index(seed))
         except TypeError:
             raise InvalidExperience(f"seed={shown(seed)}: give an int or None") from None
 
-    def end_episode(
+    def episode_ended(
         self,
         total_reward: float,
         steps: int,
         status: EpisodeStatus,
         env_extras: Mapping[str, float] | None,
         actor_id: ActorId,
-    ) -> EpisodeRecord | None:
-        """The record of an episode; None where the limit took some of its transitions.
+    ) -> EpisodeEnded | None:
+        """The event of an episode's end; ``forget`` the episode, once it is in.
 
-        ``forget`` the episode then.
+        Returns:
+            None where the limit took some of its transitions.
 
         Raises:
             InvalidExperience: A value in it cannot be used.
@@ -279,7 +345,7 @@ class Intake:
         check_actor_id(actor_id)
         extras: Any = {} if env_extras is None else env_extras
         record = check_record(EpisodeRecord(total_reward, steps, status, extras))
-        return None if actor_id in self._cut else record
+        return None if actor_id in self._cut else EpisodeEnded(record, actor_id)
 
     def forget(self, actor_id: ActorId) -> None:
         """An actor's episode is over: nothing of it is kept."""
@@ -297,27 +363,60 @@ def _not_remembered(experience: Experience) -> InvalidExperience:
 
 def _mismatched(experience: Experience, remembered: RememberedDecision, field: str) -> InvalidExperience:
     given, kept = shown(getattr(experience, field)), shown(getattr(remembered, field))
-    what = {
-        "action": f"action={given} is not the action that the policy chose last, {kept}: observe the action "
-        "that act returned, whatever the environment made of it",
-        "observation": f"observation={given} is not the observation that the last action was chosen on, "
-        f"{kept}: observe that one, a copy of it if the environment writes into its arrays",
-    }[field]
+    if field == "action":
+        expected = "the action that the policy chose last"
+        advice = "observe the action that act returned, whatever the environment made of it"
+    else:
+        expected = "the observation that the last action was chosen on"
+        advice = "observe that one, a copy of it if the environment writes into its arrays"
     return InvalidExperience(
-        f"actor {experience.actor_id!r}: {what}; for several open decisions use session.decide(observation) "
-        "and pass on the policy_extras of each"
+        f"actor {experience.actor_id!r}: {field}={given} is not {expected}, {kept}: {advice}; for several "
+        "open decisions use session.decide(observation) and pass on the policy_extras of each"
     )
 
 
-def checked_number(name: str, value: Any) -> float:
-    """What Python takes for one number, such as a numpy scalar, a tensor without axes or a bool, as a float.
+_ARRAY: type[Any] = np.ndarray
 
-    Raises:
-        InvalidExperience: It is not one finite number.
-    """
-    number = as_float(value)
-    if number is None:
-        raise InvalidExperience(f"{name}={shown(value)} is not a number: give one float")
-    if not math.isfinite(number):
-        raise InvalidExperience(f"{name}={number} is not finite: clip it, or correct what computes it")
-    return number
+
+def _copied(value: Any) -> Any:
+    """A copy that nobody else writes to; the value itself if it cannot be copied."""
+    if type(value) is _ARRAY:
+        return value.copy()
+    if type(value) is int:
+        return value
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # noqa: BLE001 - a lock, a tensor of a graph: then it is compared as it is
+        return value
+
+
+def _key(value: Any) -> Any:
+    """What is equal for equal values, and quick to compare: of an int or an array; None of all else."""
+    if type(value) is _ARRAY:
+        return value.tobytes(), value.dtype, value.shape
+    return value if type(value) is int else None
+
+
+def _is_same(kept: Any, given: Any) -> bool:
+    """Whether two values are equal; floats of different precision are compared in the lower one."""
+    if kept is given:
+        return True
+    match kept, given:
+        case (dict(), dict()):
+            ours, theirs = cast("Mapping[Any, Any]", kept), cast("Mapping[Any, Any]", given)
+            return ours.keys() == theirs.keys() and all(_is_same(ours[key], theirs[key]) for key in ours)
+        case (tuple() | list(), tuple() | list()):
+            parts, others = cast("Sequence[Any]", kept), cast("Sequence[Any]", given)
+            return len(parts) == len(others) and all(map(_is_same, parts, others))
+        case _:
+            pass
+    try:
+        one, other = np.asarray(kept), np.asarray(given)
+        if one.dtype.kind == other.dtype.kind == "f" and one.dtype != other.dtype:
+            lower = min(one.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
+            one, other = one.astype(lower), other.astype(lower)
+        if one.dtype.kind != "O" and other.dtype.kind != "O":
+            return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+        return bool(kept == given)
+    except Exception:  # noqa: BLE001 - values that do not compare are not known to be the same
+        return False

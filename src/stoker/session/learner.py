@@ -20,7 +20,7 @@ from stoker.errors import InvalidExperience
 from stoker.plain import plain_number, plain_text
 from stoker.replies import Reply
 from stoker.runs import TrainingRun
-from stoker.session.config import LearningPeriods, SessionConfig
+from stoker.session.config import LearningPeriods, SessionConfig, Triggers
 from stoker.session.events import (
     EpisodeEnded,
     EpisodeStarted,
@@ -35,7 +35,6 @@ from stoker.session.events import (
 )
 from stoker.session.policies import PolicyBuffer, PolicySnapshot
 from stoker.session.state import TrainingState
-from stoker.session.triggers import Triggers
 from stoker.stats import StatsTracker
 from stoker.types import ActorId, Experience
 from stoker.writer import RowLog, StagingArea

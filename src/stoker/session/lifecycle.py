@@ -21,6 +21,7 @@ from stoker.errors import SessionClosed, SessionError, SessionFailed
 from stoker.queues import BatchQueue
 from stoker.recorders import Recording
 from stoker.runs import TrainingRun
+from stoker.session.acting import Pacing
 from stoker.session.config import SessionConfig
 from stoker.session.engine import Engine
 from stoker.session.events import Event
@@ -28,7 +29,6 @@ from stoker.session.hosting import Body, Host
 from stoker.session.learner import Learner
 from stoker.session.metrics import StalenessReport
 from stoker.session.opening import ResumePoint
-from stoker.session.pacing import Pacing
 from stoker.session.policies import PolicySource
 from stoker.session.watching import Health, health_of
 from stoker.stats import StatsTracker

@@ -11,11 +11,10 @@ import anyio
 from stoker.queues import BatchQueue
 from stoker.replies import OpenReplies, Reply
 from stoker.runs import Retention
+from stoker.session.acting import Inference, LearnerProgress, Pacing
 from stoker.session.events import Event, Request, RequestKind
-from stoker.session.inference import Inference
 from stoker.session.intake import Intake
 from stoker.session.learner import Learner
-from stoker.session.pacing import LearnerProgress, Pacing
 from stoker.threads import DedicatedThread
 from stoker.types import ActorId, Experience
 from stoker.writer import Writer

@@ -26,9 +26,8 @@ from stoker.agents.protocol import LearningAgent
 from stoker.errors import ConfigError, SessionClosed
 from stoker.queues import BatchQueue
 from stoker.runs import TrainingRun
-from stoker.session.decisions import Decision
-from stoker.session.events import EpisodeEnded, EpisodeStarted, Event
-from stoker.session.intake import Accepted
+from stoker.session.events import Event
+from stoker.session.intake import Accepted, Decision
 from stoker.session.lifecycle import Readings
 from stoker.session.policies import PolicySnapshot
 from stoker.session.training import TrainingSession
@@ -154,8 +153,7 @@ class SyncTrainingSession(Readings):
         """Say that an actor begins an episode; the journal keeps the seed of its environment."""
         self._session.require_open("on_episode_start")
         with self._turn:
-            seed = self._session.intake.begin_episode(actor_id, seed)
-            self._append(EpisodeStarted(actor_id, seed))
+            self._append(self._session.intake.episode_started(actor_id, seed))
             self._session.intake.forget(actor_id)
             self._hand_over_if_due()
 
@@ -170,9 +168,9 @@ class SyncTrainingSession(Readings):
         """Say that an actor's episode has ended, as ``TrainingSession.on_episode`` does."""
         self._session.require_open("on_episode")
         with self._turn:
-            record = self._session.intake.end_episode(total_reward, steps, status, env_extras, actor_id)
-            if record is not None:
-                self._append(EpisodeEnded(record, actor_id))
+            event = self._session.intake.episode_ended(total_reward, steps, status, env_extras, actor_id)
+            if event is not None:
+                self._append(event)
             self._session.intake.forget(actor_id)
             self._hand_over_if_due()
 

@@ -18,20 +18,24 @@ from anyio.lowlevel import checkpoint
 
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import ActorConflict, ConfigError
+from stoker.plain import finite_float
 from stoker.recorders import Recorder, Recording, Value, checked_record
 from stoker.runs import TrainingRun
-from stoker.session.config import check_parts, session_config
-from stoker.session.decisions import Decision
-from stoker.session.events import EpisodeEnded, EpisodeStarted, MetricsGiven, OptimizationRequested
-from stoker.session.intake import Accepted, checked_number
+from stoker.session.config import SessionConfig
+from stoker.session.events import MetricsGiven, OptimizationRequested
+from stoker.session.intake import Accepted, Decision
 from stoker.session.learner import Learner
 from stoker.session.lifecycle import Lifecycle
 from stoker.session.policies import PolicySnapshot
+from stoker.settings import settings_from
 from stoker.stats import EpisodeRecord, EvalReport, StatsTracker, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
 __all__ = ["TrainingSession"]
 
+_AGENT_HAS = [
+    name for name in (*LearningAgent.__annotations__, *vars(LearningAgent)) if not name.startswith("_")
+]
 _OPTS_AT_ONCE = 256
 
 
@@ -67,8 +71,11 @@ class TrainingSession(Lifecycle):
         stats: StatsTracker | None = None,
         **settings: Any,
     ) -> None:
-        config = session_config(settings)
-        check_parts(agent, run)
+        config = settings_from(settings, SessionConfig, "TrainingSession")
+        if missing := [name for name in _AGENT_HAS if not hasattr(agent, name)]:
+            raise ConfigError(f"{type(agent).__name__} is not a LearningAgent: it lacks {', '.join(missing)}")
+        if run is not None and not isinstance(run, TrainingRun):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f'run={run!r}: give a TrainingRun, such as `await TrainingRun.create("name")`')
         recording = recorders if isinstance(recorders, Recording) else Recording(recorders)
         stats = stats if stats is not None else StatsTracker()
         super().__init__(Learner(agent, config, stats, run, recording.statistics), recording)
@@ -230,9 +237,9 @@ class TrainingSession(Lifecycle):
     async def on_episode_start(self, actor_id: ActorId = 0, seed: int | None = None) -> None:
         """Begin an actor's episode and abandon an unfinished one; the journal keeps the reset's seed."""
         self.require_open("on_episode_start")
-        seed = self.intake.begin_episode(actor_id, seed)
+        event = self.intake.episode_started(actor_id, seed)
         self.engine.parts.pacing.end(actor_id)
-        await self._queue.put(EpisodeStarted(actor_id, seed))
+        await self._queue.put(event)
         self.intake.forget(actor_id)
 
     async def on_episode(
@@ -260,8 +267,8 @@ class TrainingSession(Lifecycle):
         """
         self.require_open("on_episode")
         intake = self.intake
-        record = intake.end_episode(total_reward, steps, status, env_extras, actor_id)
-        await (checkpoint() if record is None else self._queue.put(EpisodeEnded(record, actor_id)))
+        event = intake.episode_ended(total_reward, steps, status, env_extras, actor_id)
+        await (checkpoint() if event is None else self._queue.put(event))
         intake.forget(actor_id)
 
     # Evaluation -----------------------------------------------------------------------------------
@@ -302,7 +309,7 @@ class TrainingSession(Lifecycle):
             InvalidExperience: The mean is not finite.
         """
         self.require_open("maybe_save_best")
-        mean = checked_number("mean_reward", mean_reward)
+        mean = finite_float("mean_reward", mean_reward)
         return await self.engine.evaluations.save_best(mean, snapshot)
 
     def eval_report(self, n_episodes: int) -> EvalReport:

@@ -153,11 +153,11 @@ def silent_actors(parts: Parts, now: float, at_least_s: float = _LEAST_S) -> tup
     learner = parts.learner
     # With lockstep those who take turns wait for each other.
     in_turns = parts.supervised if parts.config.lockstep else frozenset[ActorId]()
-    seen_at, waited_at = learner.actors.seen_at, parts.waited_at
+    seen_at, waited_at, waiting = learner.actors.seen_at, parts.waited_at, parts.intake.waiting()
     found = [
         (max(seen_at.get(actor_id, now), waited_at.get(actor_id, 0.0)), actor_id)
         for actor_id in list(learner.actors.running)
-        if not parts.intake.is_waiting(actor_id) and actor_id not in in_turns
+        if actor_id not in waiting and actor_id not in in_turns
     ]
     found = sorted((pair for pair in found if now - pair[0] >= at_least_s), key=lambda pair: pair[0])
     return tuple(

@@ -32,7 +32,7 @@ from stoker.envs.protocol import StepResult
 from stoker.errors import SessionClosed
 from stoker.exits import Contained, single_error
 from stoker.session import PolicySnapshot, TrainingSession
-from stoker.session.inference import Inference
+from stoker.session.acting import Inference
 from stoker.session.policies import PinnedPolicy
 from stoker.stats import EpisodeRecord
 from stoker.trainer.evaluation import CONFIRMATION, Evaluation, EvaluationSettings, StopRule
@@ -268,8 +268,7 @@ class _Greedy:
         return True
 
     async def act(self, observation: Any, /) -> Any:
-        action, _ = await self._inference.act(observation, ActMode.EXPLOIT)
-        return action
+        return (await self._inference.ask(observation, ActMode.EXPLOIT))[0]
 
     async def observe(
         self, observation: Any, action: Any, reward: float, next_observation: Any, status: EpisodeStatus, /

@@ -1,12 +1,16 @@
-"""When something is due, against a loop that looks at every single transition."""
+"""Settings that are refused; and when something is due, against a loop that looks at every transition."""
 
 from __future__ import annotations
+
+import re
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
 
-from stoker import SessionConfig
-from stoker.session.triggers import Due, Triggers
+from stoker import ConfigError, SessionConfig, TrainingSession
+from stoker.session.config import Due, Triggers
+from stoker.testing import FakeAgent
 
 
 class Table:
@@ -122,3 +126,42 @@ def test_what_reached_the_limit_before_learns_no_more(opt_steps: int, may_learn:
     triggers = Triggers(SessionConfig(max_opts=4), 100, opt_steps, has_run=False)
     assert triggers.may_learn is may_learn
     assert (triggers.next_learn == 101) is may_learn
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"keep_every": -1}, "keep_every=-1: give an int of at least 0"),
+    ({"keep_best": 0}, "keep_best=0: give an int of at least 1"),
+    ({"keep_best": None}, "keep_best=None"),
+    ({"journal": 1}, "journal=1: give True or False"),
+    ({"lockstep": "yes"}, "lockstep='yes': give True or False"),
+    ({"lockstep": True, "journal": False}, "lockstep=True needs journal=True"),
+    ({"keep_journal": "some"}, "keep_journal='some': give 'all' or 'needed'"),
+    ({"journal_segment_bytes": 0}, "journal_segment_bytes=0"),
+    ({"flush_bytes": 0}, "flush_bytes=0"),
+    ({"stall_timeout_s": 0}, "stall_timeout_s=0: give a finite number above 0"),
+    ({"stall_timeout_s": float("inf")}, "stall_timeout_s=inf"),
+    ({"actor_timeout_s": -1.0}, "actor_timeout_s=-1.0"),
+    ({"actor_timeout_s": True}, "actor_timeout_s=True"),
+    ({"on_stall": "restart"}, "on_stall='restart': give 'fail' or 'warn'"),
+    ({"on_silent_actor": "ignore"}, "on_silent_actor='ignore': give 'fail' or 'restart' or 'warn'"),
+    ({"inference": "gpu"}, "inference='gpu'"),
+    ({"keep_checkpoints": -1}, "keep_checkpoints=-1"),
+    ({"keep_checkpoints": 1.5}, "keep_checkpoints=1.5"),
+    ({"max_steps": 10.5}, "max_steps=10.5"),
+    ({"opt_interval": True}, "opt_interval=True"),
+    ({"queue_capacity": None}, "queue_capacity=None"),
+    ({"flush_interval_s": float("nan")}, "flush_interval_s=nan"),
+    ({"stall_timeout_s": "soon"}, "stall_timeout_s='soon'"),
+]
+
+
+def test_a_setting_that_cannot_be_is_refused_by_name_and_value() -> None:
+    for settings, message in REFUSED:
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            SessionConfig(**settings)
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            TrainingSession(FakeAgent(), **settings)
+    with pytest.raises(
+        ConfigError, match=r"TrainingSession: unknown key 'max_step'; did you mean 'max_steps'"
+    ):
+        TrainingSession(FakeAgent(), max_step=5)

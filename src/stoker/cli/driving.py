@@ -72,7 +72,6 @@ class Driver:
         self._began, self._stopping = anyio.Event(), anyio.Event()
         self._stopped: str | None = None
         self._training = anyio.CancelScope()
-        self._result: TrainResult | None = None
 
     async def drive(self) -> int:
         """Train until the end, the user or the time limit, and print the result.
@@ -86,13 +85,14 @@ class Driver:
         """
         from stoker.trainer import train
 
+        result: TrainResult | None = None
         notices_to(self.say)  # the console puts them above the table
         try:
             with single_error():
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._end_in_time)
                     with self._training:
-                        self._result = await train(
+                        result = await train(
                             self._config, self._run, agent=self._agent, watch=self._watch, view="none"
                         )
                     tasks.cancel_scope.cancel()
@@ -105,10 +105,10 @@ class Driver:
             raise error from error.__cause__
         finally:
             await self._screen.close()
-        if self._result is None and self._progress is not None:  # cut short, and saved
-            self._result = _result_of(self._progress, str(self._run.directory))
-        if self._result is not None:
-            self._report(self._result)
+        if result is None and self._progress is not None:  # cut short, and saved
+            result = self._progress.result()
+        if result is not None:
+            self._report(result)
         return 0
 
     def say(self, text: str) -> None:
@@ -196,24 +196,6 @@ def json_line(result: TrainResult) -> str:
     return json.dumps({name: getattr(result, name) for name in names})
 
 
-def _result_of(progress: Progress, run: str) -> TrainResult:
-    """The result of a training whose actors and evaluator were cancelled."""
-    from stoker.trainer import TrainResult
-
-    session, last = progress.session, progress.evaluator.last
-    return TrainResult(
-        run=run,
-        total_steps=session.total_steps,
-        total_episodes=session.total_episodes,
-        steps_per_sec=session.steps_per_sec,
-        best_eval_reward=session.best_value,
-        last_eval_reward=last and last.mean_reward,
-        restarts=progress.group.restarts,
-        opt_steps=session.opt_steps,
-        stopped_because=progress.evaluator.stopped_because,
-    )
-
-
 def _summary(
     result: TrainResult, config: TrainConfig, reading: Reading | None, stopped: str | None
 ) -> list[str]:
@@ -238,20 +220,16 @@ def _summary(
         f"{head}: {result.total_steps:,}{of_total} steps, {result.total_episodes:,} episodes{elapsed} "
         f"({result.steps_per_sec:,.0f} steps/s)"
     ]
-    rows: list[tuple[str, str]] = []
-    if result.best_eval_reward is not None:
-        at = "" if reading is None or reading.best_step is None else f" @ step {reading.best_step:,}"
-        rows.append(("best evaluation", f"{number(result.best_eval_reward)}{at}"))
-    if last is not None:
-        rows.append(("last evaluation", number(last)))
-    if reading is not None and reading.curve:
-        rows.append(("last 100 episodes", number(reading.mean_reward)))
-    if head == "Ended early":
-        rows.append(("why", result.stopped_because or ""))
-    if result.restarts:
-        rows.append(("env restarts", number(result.restarts)))
-    rows.append(("run", from_here(result.run)))
-    rows.append(("see the curve", command(["stoker", "plot", result.run, "-o", "curve.png"])))
-    if is_cut_short:
-        rows.append(("go on", command(["stoker", "resume", result.run])))
-    return lines + [f"  {label:<18} {value}" for label, value in rows]
+    best = result.best_eval_reward
+    best_at = "" if reading is None or reading.best_step is None else f" @ step {reading.best_step:,}"
+    rows = {
+        "best evaluation": None if best is None else f"{number(best)}{best_at}",
+        "last evaluation": None if last is None else number(last),
+        "last 100 episodes": number(reading.mean_reward) if reading is not None and reading.curve else None,
+        "why": result.stopped_because if head == "Ended early" else None,
+        "env restarts": number(result.restarts) if result.restarts else None,
+        "run": from_here(result.run),
+        "see the curve": command(["stoker", "plot", result.run, "-o", "curve.png"]),
+        "go on": command(["stoker", "resume", result.run]) if is_cut_short else None,
+    }
+    return lines + [f"  {label:<18} {value}" for label, value in rows.items() if value is not None]

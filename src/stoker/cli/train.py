@@ -19,8 +19,7 @@ from stoker.errors import ConfigError, MissingDependency
 
 if TYPE_CHECKING:
     from stoker.agents.protocol import LearningAgent
-    from stoker.runs import TrainingRun
-    from stoker.trainer import TrainConfig, TrainResult
+    from stoker.trainer import TrainConfig
 
 __all__ = ["resume", "train"]
 
@@ -76,7 +75,16 @@ async def _resume(arguments: ResumeArguments, guard: Guard) -> int:
         said = f"{from_here(run.directory)} has all its {reached:,} steps; to go on: {again}"
         print(said, file=sys.stderr if arguments.json else sys.stdout)
         if arguments.json:
-            print(json_line(_nothing_done(run)))
+            from stoker.trainer import TrainResult
+
+            metadata = run.metadata
+            result = TrainResult(
+                run=str(run.directory),
+                total_steps=metadata.total_steps,
+                total_episodes=metadata.total_episodes,
+                best_eval_reward=metadata.best_value,
+            )
+            print(json_line(result))
         return 0
     run = await TrainingRun.resume(run.directory)
     agent = _checked_agent(config)
@@ -85,21 +93,6 @@ async def _resume(arguments: ResumeArguments, guard: Guard) -> int:
     if not reached:
         driver.say("there is no checkpoint: it starts from the beginning")
     return await driver.drive()
-
-
-def _nothing_done(run: TrainingRun) -> TrainResult:
-    """The result of a run that was complete before."""
-    from stoker.trainer import TrainResult
-
-    return TrainResult(
-        run=str(run.directory),
-        total_steps=run.metadata.total_steps,
-        total_episodes=run.metadata.total_episodes,
-        steps_per_sec=0.0,
-        best_eval_reward=run.metadata.best_value,
-        last_eval_reward=None,
-        restarts=0,
-    )
 
 
 def _with_changes(config: TrainConfig, arguments: ResumeArguments) -> TrainConfig:

@@ -36,10 +36,10 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     total_steps: int
     total_episodes: int
-    steps_per_sec: float
-    best_eval_reward: float | None
-    last_eval_reward: float | None
-    restarts: int
+    steps_per_sec: float = 0.0
+    best_eval_reward: float | None = None
+    last_eval_reward: float | None = None
+    restarts: int = 0
     opt_steps: int = 0
     stopped_because: str | None = None
 
@@ -51,6 +51,21 @@ class Progress(msgspec.Struct, frozen=True):
     session: TrainingSession
     group: ActorGroup
     evaluator: Evaluator
+
+    def result(self) -> TrainResult:
+        """The result so far."""
+        session, evaluator = self.session, self.evaluator
+        return TrainResult(
+            run="" if session.run is None else str(session.run.directory),
+            total_steps=session.total_steps,
+            total_episodes=session.total_episodes,
+            opt_steps=session.opt_steps,
+            steps_per_sec=session.steps_per_sec,
+            best_eval_reward=session.best_value,
+            last_eval_reward=evaluator.last and evaluator.last.mean_reward,
+            restarts=self.group.restarts,
+            stopped_because=evaluator.stopped_because,
+        )
 
 
 class Reached(NamedTuple):

@@ -158,7 +158,8 @@ class Trainer:
             raise ConfigError("train: set max_opts or max_steps, or the training never ends")
         async with self._running("train", watch=watch, watched_config=watched_config) as (progress, _):
             await progress.group.run()
-        return self._end(progress)
+        self.result = progress.result()
+        return self.result
 
     async def train_offline(self, dataset: Iterable[Experience] | Mapping[str, Any]) -> TrainResult:
         """Optimize ``max_opts`` times on a fixed data set; environments serve evaluation alone.
@@ -191,7 +192,8 @@ class Trainer:
                 await session.checkpoint()
             await self._optimize(session)
         self._n_fed = n_fed + session.total_steps - began.total_steps  # without those after a stop
-        return self._end(progress)
+        self.result = progress.result()
+        return self.result
 
     async def _optimize(self, session: TrainingSession) -> None:
         wanted = (session.config.max_opts or 0) - session.opt_steps
@@ -239,7 +241,7 @@ class Trainer:
             finally:
                 self._gate = None
                 gate.close()
-        self._end(progress)
+        self.result = progress.result()
 
     async def train_step(self) -> StepMetrics | None:
         """Do one environment step and the learning that follows from it; None: the training has ended.
@@ -364,21 +366,6 @@ class Trainer:
         )
         evaluator = Evaluator(session, self._eval_factory, config.evaluation, stepping=config.stepping)
         return Progress(config if watched_config is None else watched_config, session, group, evaluator)
-
-    def _end(self, progress: Progress) -> TrainResult:
-        session, evaluator = progress.session, progress.evaluator
-        self.result = TrainResult(
-            run="" if self.run is None else str(self.run.directory),
-            total_steps=session.total_steps,
-            total_episodes=session.total_episodes,
-            opt_steps=session.opt_steps,
-            steps_per_sec=session.steps_per_sec,
-            best_eval_reward=session.best_value,
-            last_eval_reward=evaluator.last and evaluator.last.mean_reward,
-            restarts=progress.group.restarts,
-            stopped_because=evaluator.stopped_because,
-        )
-        return self.result
 
     def _require_entered(self, what: str) -> TrainingSession:
         if self._entered is None:

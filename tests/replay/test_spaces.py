@@ -301,21 +301,20 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("n_before", [0, 1, 20], ids=["alone", "of two", "of many"])
 @pytest.mark.parametrize(("wrong", "named"), REFUSED)
 def test_an_unfit_experience_is_refused_by_its_place_and_nothing_is_stored(
-    wrong: dict[str, Any], named: str, n_before: int
+    wrong: dict[str, Any], named: str
 ) -> None:
     replay = UniformReplay.for_spaces(ROBOT, ACTIONS["continuous"], 25)
-    experiences = experiences_of(ROBOT, ACTIONS["continuous"], 30 + n_before)
+    experiences = experiences_of(ROBOT, ACTIONS["continuous"], 50)
     replay.extend(experiences[:30])
     before = stage(replay.state_dict())
     bad = Experience(**{**good(), **wrong}, status=STATUSES[0])
-    with pytest.raises(InvalidExperience, match=named):
-        replay.extend([*experiences[30:], bad])
-    if not n_before:
+    for n_before in (0, 1, 20):  # alone, of two, of many
         with pytest.raises(InvalidExperience, match=named):
-            replay.add(bad)
+            replay.extend([*experiences[30 : 30 + n_before], bad])
+    with pytest.raises(InvalidExperience, match=named):
+        replay.add(bad)
     after = replay.state_dict()
     assert before.keys() == after.keys()
     assert all(

@@ -331,25 +331,20 @@ REFUSED = [
 
 
 @somewhere
-@pytest.mark.parametrize("n_before", [0, 1, 20], ids=["alone", "of two", "of many"])
 @pytest.mark.parametrize(("wrong", "error", "named"), REFUSED)
 def test_a_refused_transition_leaves_the_ring_as_it_was(
-    wrong: dict[str, Any],
-    error: type[Exception],
-    named: str,
-    n_before: int,
-    place: Callable[..., UniformReplay],
+    wrong: dict[str, Any], error: type[Exception], named: str, place: Callable[..., UniformReplay]
 ) -> None:
     """Also where the ring is full, and the refused one would have taken the place of one that is held."""
     replay = place(30, (2,))
     replay.extend([transition(number) for number in range(40)])
     before = stage(replay.state_dict())
-    experiences = [*(transition(number) for number in range(40, 40 + n_before)), refused(7, **wrong)]
-    with pytest.raises(error, match=named):
-        replay.extend(experiences)
-    if not n_before:
+    bad = refused(7, **wrong)
+    for n_before in (0, 1, 20):  # alone, of two, of many
         with pytest.raises(error, match=named):
-            replay.add(experiences[0])
+            replay.extend([*(transition(number) for number in range(40, 40 + n_before)), bad])
+    with pytest.raises(error, match=named):
+        replay.add(bad)
     after = replay.state_dict()
     assert all(
         torch.equal(after[name], value) if isinstance(value, torch.Tensor) else after[name] == value
@@ -359,7 +354,6 @@ def test_a_refused_transition_leaves_the_ring_as_it_was(
     assert held(replay) == list(range(11, 41))
 
 
-@pytest.mark.parametrize("n_more", [0, 20], ids=["alone", "of many"])
 @pytest.mark.parametrize(
     ("given_values", "stored"),
     [
@@ -378,30 +372,28 @@ def test_a_refused_transition_leaves_the_ring_as_it_was(
         ({"observation": np.arange(4.0)[::2]}, ("observations", [0, 2])),
     ],
 )
-def test_what_numpy_can_take_is_taken(
-    given_values: dict[str, Any], stored: tuple[str, Any], n_more: int
-) -> None:
+def test_what_numpy_can_take_is_taken(given_values: dict[str, Any], stored: tuple[str, Any]) -> None:
     """Alone and among others, where transitions go in by columns: a number for an array is spread alike."""
-    replay = UniformReplay(50, (2,))
-    replay.extend([refused(7, **given_values), *(transition(number) for number in range(n_more))])
-    name, value = stored
-    assert replay.state_dict()[name][0].tolist() == value
-    assert replay.state_dict()["actions"][1:].tolist() == list(range(n_more))
+    for n_more in (0, 20):
+        replay = UniformReplay(50, (2,))
+        replay.extend([refused(7, **given_values), *(transition(number) for number in range(n_more))])
+        name, value = stored
+        assert replay.state_dict()[name][0].tolist() == value
+        assert replay.state_dict()["actions"][1:].tolist() == list(range(n_more))
 
 
 @somewhere
-@pytest.mark.parametrize("shape", [(), (1,), (3,), (1, 2), (84, 84, 4)], ids=str)
 @pytest.mark.parametrize(
-    "dtype",
+    ("dtype", "shape"),
     [
-        torch.bool,
-        torch.uint8,
-        torch.int8,
-        torch.float16,
-        torch.int32,
-        torch.float32,
-        torch.int64,
-        torch.float64,
+        (torch.bool, ()),
+        (torch.uint8, (84, 84, 4)),
+        (torch.int8, (1,)),
+        (torch.float16, (3,)),
+        (torch.int32, (1, 2)),
+        (torch.float32, ()),
+        (torch.int64, (3,)),
+        (torch.float64, (1, 2)),
     ],
     ids=str,
 )

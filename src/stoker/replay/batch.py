@@ -1,4 +1,4 @@
-"""The columns of many transitions: what a replay hands to a learner."""
+"""Batches: the columns of many transitions, as a replay hands them to a learner."""
 
 from __future__ import annotations
 
@@ -31,18 +31,13 @@ class Batch(NamedTuple):
 
 
 class PrioritizedBatch(NamedTuple):
-    """A ``Batch`` that was drawn by priority, with what the learner owes to that.
+    """A ``Batch`` that was drawn by priority: its columns, and two more.
 
     Attributes:
-        observations: as in a ``Batch``.
-        actions: as in a ``Batch``.
-        rewards: as in a ``Batch``.
-        next_observations: as in a ``Batch``.
-        bootstrap_masks: as in a ``Batch``.
-        indices: int64 ``[B]``, what ``PrioritizedReplay.update_priorities`` knows the transitions by: how
-            many had been added before each. It names one transition for ever, not a row of the ring.
-        weights: float32 ``[B]``, in (0, 1]: what each one's loss is multiplied with, so that drawing some
-            more often does not shift where learning ends.
+        indices: int64 ``[B]``, for ``PrioritizedReplay.update_priorities``: how many transitions had been
+            added before each. An index names one transition for ever, not a row of the ring.
+        weights: float32 ``[B]``, in (0, 1]: the factor of each one's loss, which corrects the bias of drawing
+            some more often.
     """
 
     observations: Any
@@ -55,5 +50,5 @@ class PrioritizedBatch(NamedTuple):
 
     @property
     def transitions(self) -> Batch:
-        """The columns that a ``Batch`` has: the same tensors."""
+        """The columns of a ``Batch``: the same tensors."""
         return Batch(*self[:5])

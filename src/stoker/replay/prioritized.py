@@ -1,18 +1,17 @@
 """Proportional prioritized replay (Schaul et al. 2016, "Prioritized Experience Replay", section 3.3, Alg. 1).
 
 A transition is drawn with the probability ``P(i) = p_i**alpha / sum_k p_k**alpha``, where ``p_i`` is the size
-that its TD error had when it was last learned from. What that does to the expectation of an update is made
-good by weights, ``(N P(i))**-beta``, the more so the further learning has come (section 3.4).
+of its TD error when it was last learned from. Weights ``(N P(i))**-beta`` correct the bias that this gives an
+update, with a ``beta`` that grows as learning goes on (section 3.4).
 
-Adding costs what it costs in any ring. Which rows are new is seen when the priorities are next needed, by how
-many transitions were added since; between two such times the highest priority does not change, so each gets
-what it would have got at once.
+Adding costs as much as in any ring. New rows get their priority when priorities are next needed; until then
+the highest priority does not change, so each gets the one that it would have got at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -35,12 +34,10 @@ _MOST = float(np.finfo(np.float32).max)  # a sum of as many as can be held is th
 
 
 class PrioritizedReplay(Ring):
-    """The newest ``capacity`` transitions, drawn the more often the more there was to learn from them.
+    """The newest ``capacity`` transitions, drawn the more often the larger their TD errors.
 
-    A new transition has the highest priority that any was ever given, 1.0 before the first, so that each is
-    soon drawn. As for any ``Ring``: what is added is copied, what is refused leaves all as it was, and
-    transitions of one array and one whole-numbered action are taken as checked. Use it from one thread at a
-    time. The loop that it serves::
+    A new transition has the highest priority ever given, 1.0 before the first, so that each is soon drawn.
+    The loop that it serves::
 
         batch = replay.sample(64)
         errors = td_errors(batch)
@@ -48,24 +45,17 @@ class PrioritizedReplay(Ring):
         replay.update_priorities(batch.indices, errors.abs())
 
     Args:
-        capacity: how many transitions it holds, at least 1.
-        observation_shape: the shape of one observation; for more than one array see ``for_spaces``.
-        observation_dtype: what observations are stored as.
-        device: where transitions are stored and sampled; priorities are in the host.
-        seed: of the generator that draws batches.
+        capacity: this, the others up to ``seed``, and ``memory_map`` are those of a ``Ring``; priorities stay
+            in the host's memory, 9 bytes per transition.
         alpha: how much priorities count, from 0 (not at all: uniform) to 1.
-        beta: how much of the bias the weights make good at first, from 0 (none) to 1 (all).
-        final_beta: the same after ``beta_steps``; in between it goes along a line.
-        beta_steps: after so many samples, each of which counts as one optimization step.
-        epsilon: what is added to each priority, above 0, so that what is learned well is drawn at times.
-        memory_map: a directory for a file without a name that holds the transitions, to have more of them
-            than fit into memory; on the CPU only. Priorities stay in memory, 9 bytes per transition.
+        beta: how much of the bias the weights correct at first, from 0 (none) to 1 (all).
+        final_beta: the same after ``beta_steps``; in between it is interpolated linearly.
+        beta_steps: a number of samples, each of which counts as one optimization step.
+        epsilon: added to each priority, above 0, so that transitions without error are drawn at times.
 
     Raises:
-        ConfigError: A setting is out of its range; or as for ``UniformReplay``.
+        ConfigError: A setting is out of its range; or as for a ``Ring``.
     """
-
-    _also_standing: ClassVar[frozenset[str]] = frozenset({"priorities", "alpha", "max_priority", "n_samples"})
 
     def __init__(
         self,
@@ -101,7 +91,7 @@ class PrioritizedReplay(Ring):
 
     @property
     def beta(self) -> float:
-        """How much of the bias the weights of the next batch make good."""
+        """How much of the bias the weights of the next batch correct."""
         progress = min(self._n_samples / self._beta_steps, 1.0)
         return self._beta + progress * (self._final_beta - self._beta)
 
@@ -117,7 +107,12 @@ class PrioritizedReplay(Ring):
         """
         self._check_batch_size(batch_size)
         self._rank_new()
-        rows = self._draw(batch_size)
+        if len(self._uniform) != batch_size:
+            self._uniform = torch.empty(batch_size, dtype=torch.float64)
+        self._uniform.uniform_(generator=self._generator)
+        points = np.arange(batch_size, dtype=np.float64) + self._uniform.numpy()
+        points *= self._tree.total / batch_size
+        rows = self._tree.find(points)
         weighed = self._tree.leaves.take(rows)
         # (N P)**-beta by the largest in the batch: N and the total, which are in both, cancel out
         weights = (weighed.min() / weighed) ** self.beta
@@ -132,18 +127,17 @@ class PrioritizedReplay(Ring):
     def update_priorities(
         self, indices: torch.Tensor | ArrayLike, priorities: torch.Tensor | ArrayLike
     ) -> int:
-        """Give transitions new priorities, such as the size of the TD error that each now has.
+        """Give transitions new priorities: the sizes of their present TD errors.
 
-        An index names a transition for ever: where that has made way since it was drawn, its priority is
-        dropped, and the one that lies in its row now keeps its own. Of an index that comes twice the last
-        priority counts.
+        An index names a transition for ever: the priority of one that was replaced since is dropped. Where an
+        index comes twice, its last priority counts.
 
         Args:
             indices: a batch's ``indices``: whole numbers ``[B]``.
             priorities: at least 0 and finite as float32, ``[B]``.
 
         Returns:
-            How many of the indices name transitions that are still held, and so were followed.
+            How many of the transitions are still held.
 
         Raises:
             ConfigError: A priority is NaN, infinite or negative (the first such one is named), an index is
@@ -167,10 +161,7 @@ class PrioritizedReplay(Ring):
         return len(ages)
 
     def reference(self) -> dict[str, Any]:
-        """All of ``state_dict`` but the rows: with it and the transitions the replay can be built again.
-
-        Priorities are among it, which no transition tells: as ``p**alpha``, float64 ``[size]``, by row.
-        """
+        """The state without the rows, with the priorities as ``p**alpha``, float64 ``[size]``, by row."""
         self._rank_new()
         return {
             **super().reference(),
@@ -181,29 +172,29 @@ class PrioritizedReplay(Ring):
         }
 
     def end_rebuild(self, reference: Mapping[str, Any]) -> None:
-        """Say that all transitions up to where ``reference`` stands were added again; take its priorities.
+        """Finish a rebuild, and take over the priorities of ``reference``.
 
         Raises:
-            ConfigError: They are not so many.
+            ConfigError: As for a ``Ring``.
         """
         super().end_rebuild(reference)
         self._adopt(reference)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Become what ``state_dict`` described: the next samples are the same.
+        """Restore what ``state_dict`` returned: the next samples are the same.
 
-        In a ring of another capacity the newest transitions that fit are kept, in their order, with their
-        priorities. Saved with another ``alpha``, these count as this replay's ``alpha`` says.
+        A ring of another capacity keeps the newest transitions that fit, with their priorities; those that
+        were saved with another ``alpha`` are converted.
 
         Raises:
-            ConfigError: The state is not of such a replay, or of another observation shape or dtype, or has
-                priorities that none can have; nothing was changed.
+            ConfigError: As for a ``Ring``, or the state has priorities that none can have; nothing was
+                changed.
         """
         super().load_state_dict(state)
         self._adopt(state)
 
     def _rank_new(self) -> None:
-        """Enter what was added since the last time at the highest priority."""
+        """Give what was added since the last time the highest priority."""
         count = min(self._n_added - self._n_ranked, self._size)
         if count > 0:
             self._tree.set(self._newest(count), self._first_weight())
@@ -216,16 +207,8 @@ class PrioritizedReplay(Ring):
     def _first_weight(self) -> float:
         return (self._max_priority + self._epsilon) ** self._alpha
 
-    def _draw(self, batch_size: int) -> NDArray[np.int64]:
-        if len(self._uniform) != batch_size:
-            self._uniform = torch.empty(batch_size, dtype=torch.float64)
-        self._uniform.uniform_(generator=self._generator)
-        points = np.arange(batch_size, dtype=np.float64) + self._uniform.numpy()
-        points *= self._tree.total / batch_size
-        return self._tree.find(points)
-
-    def _check_standing(self, state: Mapping[str, Any], *names: str) -> None:
-        super()._check_standing(state, *names)
+    def _check_state(self, state: Mapping[str, Any], *names: str) -> None:
+        super()._check_state(state, *names)
         saved, size = state["priorities"], int(state["size"])
         if saved.shape != (size,) or not ((saved > 0) & torch.isfinite(saved)).all():
             raise ConfigError(
@@ -234,7 +217,7 @@ class PrioritizedReplay(Ring):
             )
 
     def _adopt(self, reference: Mapping[str, Any]) -> None:
-        """Take over the priorities of a ring whose newest transitions are now those of this one."""
+        """Take over the priorities of a ring that holds the same newest transitions."""
         self._max_priority = float(reference["max_priority"])
         self._n_samples = int(reference["n_samples"])
         saved, alpha = reference["priorities"].cpu().double(), float(reference["alpha"])
@@ -250,11 +233,7 @@ class PrioritizedReplay(Ring):
 
 
 def _checked(indices: Any, priorities: Any) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Both as arrays ``[B]``.
-
-    Raises:
-        ConfigError: As ``update_priorities`` says.
-    """
+    """Both as arrays ``[B]``; errors as ``update_priorities`` says."""
     try:
         named, given = _array(indices), _array(priorities)
     except (TypeError, ValueError) as error:
@@ -264,10 +243,11 @@ def _checked(indices: Any, priorities: Any) -> tuple[NDArray[np.int64], NDArray[
             f"indices have shape {list(named.shape)} and priorities {list(given.shape)}: give one priority "
             "for each index of a batch"
         )
-    if named.dtype.kind not in "iu" and len(named):
-        raise ConfigError(f"indices are {named.dtype.name}: give those of a batch, which are int64")
-    if given.dtype.kind not in "iuf":
-        raise ConfigError(f"priorities are {given.dtype.name}: give numbers, such as the size of TD errors")
+    for name, array, kinds in (("indices", named, "iu"), ("priorities", given, "iuf")):
+        if array.dtype.kind not in kinds and len(array):
+            raise ConfigError(
+                f"{name} are {array.dtype.name}: give a batch's indices and its TD errors' sizes"
+            )
     given = given.astype(np.float64)
     if len(given) and not (given.min() >= 0 and given.max() <= _MOST):  # NaN is in no range
         bad = int(np.argmin((given >= 0) & (given <= _MOST)))

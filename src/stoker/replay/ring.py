@@ -1,14 +1,14 @@
-"""A ring of the newest transitions: what replays have in common, however they draw.
+"""A ring of the newest transitions: the base of all replays, however they draw.
 
-Memory is taken once, when it is made, as one row of bytes per transition (``stoker.replay.storage``): adding
-one writes one row, and drawing one reads one. The ring knows which rows are filled and in which order, saves
-and loads them, and can be filled again from a journal.
+Memory is allocated once, as one row of bytes per transition (``stoker.replay.storage``): adding one writes
+one row, and drawing one reads one. The ring knows which rows are filled and in which order, saves and loads
+them, and can be rebuilt from a journal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 import gymnasium
 import torch
@@ -22,34 +22,29 @@ from stoker.types import AnyPath, Experience
 
 __all__ = ["Ring"]
 
-_STANDING = frozenset({"position", "size", "n_added", "capacity", "generator"})
-"""The entries of every ring's ``reference``."""
-
 
 class Ring:
-    """The newest ``capacity`` transitions; the oldest makes way for a new one.
+    """The newest ``capacity`` transitions; a new one replaces the oldest.
 
-    What is added is copied. Transitions of one array and one whole-numbered action are taken as checked: a
-    wrong shape that numpy can broadcast is not noticed here. Others are looked at, value by value. What is
-    refused leaves all as it was. Use it from one thread at a time.
+    Added transitions are copied, and a refused one changes nothing. Transitions of one array and one integer
+    action are not checked: a wrong shape that numpy can broadcast is not noticed. Others are checked value by
+    value. Use it from one thread at a time.
 
     Args:
         capacity: how many transitions it holds, at least 1.
-        observation_shape: the shape of one observation; or all that a transition holds, where that is more
-            (``for_spaces``).
-        observation_dtype: what observations are stored as, where only their shape is given.
-        device: where they are stored and sampled.
-        seed: of the generator that draws batches.
+        observation_shape: the shape of one observation; for more than one array a ``TransitionSpec``, or see
+            ``for_spaces``.
+        observation_dtype: the stored dtype of observations, where only their shape is given.
+        device: where transitions are stored and sampled.
+        seed: of the generator that draws batches: the same transitions in the same order and the same seed
+            give the same batches.
         memory_map: a directory for a file without a name that holds the transitions, to have more of them
-            than fit into memory; on the CPU only. None: they are in memory.
+            than fit into memory; on the CPU only.
 
     Raises:
         ConfigError: The capacity is below 1 or too large for the memory or disk, numpy lacks the dtype, or
             the directory cannot be used.
     """
-
-    _also_standing: ClassVar[frozenset[str]] = frozenset()
-    """What ``reference`` has beside what it has here."""
 
     def __init__(
         self,
@@ -84,14 +79,14 @@ class Ring:
         capacity: int,
         **settings: Any,
     ) -> Self:
-        """A replay for what an environment gives and takes, each in its space's own dtype and shape.
+        """A replay for an environment's transitions, in its spaces' dtypes and shapes.
 
         Args:
             observation_space: a Box, Discrete, MultiBinary or MultiDiscrete, or a Dict or Tuple of these,
                 however nested. Batches nest as it does.
             action_space: a Box, Discrete, MultiBinary or MultiDiscrete.
             capacity: how many transitions it holds.
-            settings: the class's others, from ``device`` on.
+            settings: of the class, from ``device`` on.
 
         Raises:
             ConfigError: A space cannot be held; or as for the class.
@@ -105,7 +100,7 @@ class Ring:
 
     @property
     def n_added(self) -> int:
-        """How many transitions were ever added, also those that have made way since."""
+        """How many transitions were ever added, also those that were replaced since."""
         return self._n_added
 
     def __len__(self) -> int:
@@ -118,16 +113,16 @@ class Ring:
         )
 
     def add(self, experience: Experience, bootstrap_mask: float | None = None) -> None:
-        """Copy one transition in; when a value is refused, it raises and nothing has been added.
+        """Copy one transition in.
 
         Args:
             experience: the transition.
-            bootstrap_mask: what the next observation's value is multiplied with, beside the discount of
-                one step; None: what the status says.
+            bootstrap_mask: the factor of the next observation's value, beside the discount of one step; None:
+                the one of the status.
 
         Raises:
-            InvalidExperience: A value does not fit; the message names it. Plain transitions raise what numpy
-                does.
+            InvalidExperience: A value does not fit; the message names it, and nothing was added. Plain
+                transitions raise numpy's errors.
         """
         position = self._position
         self._put_one(position, experience, bootstrap_mask)
@@ -138,7 +133,7 @@ class Ring:
         self._n_added += 1
 
     def extend(self, experiences: Sequence[Experience]) -> None:
-        """Copy transitions in, in their order; when a value is refused, none of them has been added.
+        """Copy transitions in, in their order: all of them, or none.
 
         Raises:
             InvalidExperience: As for ``add``.
@@ -162,19 +157,11 @@ class Ring:
     ) -> None:
         """Copy B transitions in, in their order, given as the columns of a ``Batch``.
 
-        Each is an array, or a tensor on any device, of any dtype that numpy converts to the stored one
-        within its kind or to a wider kind: float64 to float32 and int to float, not float to int. Where
-        observations are nested, so are these.
-
-        Args:
-            observations: ``[B, *observation_shape]``.
-            actions: ``[B, *action_shape]``.
-            rewards: ``[B]``.
-            next_observations: ``[B, *observation_shape]``.
-            bootstrap_masks: ``[B]``; 0.0 where the episode terminated, else 1.0.
+        Each is an array, or a tensor on any device, that numpy converts to the stored dtype within its kind
+        or to a wider kind: float64 to float32 and int to float, not float to int.
 
         Raises:
-            ConfigError: A column is missing or of another shape or kind; nothing was added.
+            ConfigError: A column is missing or of another shape, length or kind; nothing was added.
         """
         columns = self._spec.columns((observations, actions, rewards, next_observations, bootstrap_masks))
         count = len(columns[0])
@@ -184,16 +171,16 @@ class Ring:
         self._advance(count)
 
     def state_dict(self) -> dict[str, Any]:
-        """The filled rows by column, in host memory, and the numbers and generator state that go with them.
+        """The filled rows by column, in host memory, and the entries of ``reference``.
 
-        The columns share the replay's memory where that is in the host, with the stride of its rows: keep a
-        copy, not these. Those of nested observations have names such as ``observations['camera']``.
+        The columns share the replay's memory where that is in the host: keep a copy, not these. Those of
+        nested observations have names such as ``observations['camera']``.
         """
         columns = self._storage.held(self._size)
         return {**dict(zip(self._spec.fields, columns, strict=True)), **self.reference()}
 
     def reference(self) -> dict[str, Any]:
-        """All of ``state_dict`` but the rows: with it and the transitions the replay can be built again."""
+        """The state without the rows: with it and the transitions the replay can be rebuilt."""
         return {
             "position": self._position,
             "size": self._size,
@@ -203,14 +190,14 @@ class Ring:
         }
 
     def begin_rebuild(self, reference: Mapping[str, Any], n_added: int) -> None:
-        """Expect the transitions behind the first ``n_added`` ones, up to where ``reference`` stands.
+        """Expect the transitions after the first ``n_added`` ones, up to the state of ``reference``.
 
-        Each then lands in the row that it had, so that after ``end_rebuild`` the next samples are the same.
+        Each gets the row that it had, so that after ``end_rebuild`` the next samples are the same.
 
         Raises:
             ConfigError: The reference is not of such a replay; nothing was changed.
         """
-        self._check_standing(reference)
+        self._check_state(reference)
         self._n_added = n_added
         if reference["capacity"] == self._capacity:
             missing = int(reference["n_added"]) - n_added
@@ -220,10 +207,10 @@ class Ring:
             self._position = self._size = 0
 
     def end_rebuild(self, reference: Mapping[str, Any]) -> None:
-        """Say that all transitions up to where ``reference`` stands were added again.
+        """Finish a rebuild: all transitions up to the state of ``reference`` were added again.
 
         Raises:
-            ConfigError: They are not so many.
+            ConfigError: Their number differs.
         """
         if self._n_added != reference["n_added"]:
             raise ConfigError(
@@ -235,15 +222,15 @@ class Ring:
         self._generator.set_state(reference["generator"].cpu())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Become what ``state_dict`` described: the next samples are the same.
+        """Restore what ``state_dict`` returned: the next samples are the same.
 
-        In a ring of another capacity the newest transitions that fit are kept, in their order.
+        A ring of another capacity keeps the newest transitions that fit, in their order.
 
         Raises:
             ConfigError: The state is not of such a replay, or of another observation shape or dtype; nothing
                 was changed.
         """
-        self._check_standing(state, *self._spec.fields)
+        self._check_state(state, *self._spec.fields)
         saved = self._saved_columns(state)
         size, position = int(state["size"]), int(state["position"])
         if state["capacity"] != self._capacity:
@@ -263,11 +250,6 @@ class Ring:
         self._n_added += count
 
     def _check_batch_size(self, batch_size: int) -> None:
-        """Refuse what cannot be drawn: also more than is held, of which most would be drawn several times.
-
-        Raises:
-            ConfigError: The batch size is below 1 or above the number of transitions.
-        """
         if batch_size < 1:
             raise ConfigError(f"cannot sample {batch_size} transitions: the batch size must be at least 1")
         if batch_size > self._size:
@@ -276,13 +258,9 @@ class Ring:
                 f"cannot sample {batch_size} of {self._size} transitions: {way_out}, or lower the batch size"
             )
 
-    def _check_standing(self, state: Mapping[str, Any], *names: str) -> None:
-        """Refuse a state that lacks one of these names or of the entries of ``reference``.
-
-        Raises:
-            ConfigError: The message names what is missing.
-        """
-        if missing := sorted({*names, *_STANDING, *self._also_standing} - {*state}):
+    def _check_state(self, state: Mapping[str, Any], *names: str) -> None:
+        """Refuse a state that lacks one of these names or of the entries of ``reference``."""
+        if missing := sorted({*names, *self.reference()} - {*state}):
             raise ConfigError(f"not the state of a {type(self).__name__}: it lacks {', '.join(missing)}")
 
     @staticmethod

@@ -49,26 +49,23 @@ class _StagedRow:
         self.bytes = bytearray(spec.layout.row_bytes)
         arrays = spec.layout.arrays(torch.frombuffer(self.bytes, dtype=torch.int64).view(1, -1))
         self._spec = spec
-        self._is_plain = spec.is_plain
         # 0, ...: also a number is an array to write to, and a row in one step
         self._values = [arrays[name][0, ...] for name in spec.fields]
         self._observation, self._next_observation = self._values[0], self._values[-2]
 
-    def write(self, experience: Experience, bootstrap_mask: float | None) -> None:
-        """Replace the row; a mask that is None is the one of the transition's status."""
-        mask = bootstrap_mask
-        if mask is None:
-            mask = 0.0 if experience.status is _TERMINATED else 1.0
-        if self._is_plain:
-            self._observation[...] = experience.observation
-            self._next_observation[...] = experience.next_observation
-            try:
-                _pack_numbers(self.bytes, 0, experience.action, experience.reward, mask)
-            except (struct.error, TypeError, OverflowError):
-                pass  # numpy takes more than struct, or says why not
-            else:
-                return
-        for place, value in zip(self._values, self._spec.values(experience, mask), strict=True):
+        self.write = self._write_plain if spec.is_plain else self._write
+        """Replaces the row by a transition and its mask."""
+
+    def _write_plain(self, experience: Experience, bootstrap_mask: float) -> None:
+        self._observation[...] = experience.observation
+        self._next_observation[...] = experience.next_observation
+        try:
+            _pack_numbers(self.bytes, 0, experience.action, experience.reward, bootstrap_mask)
+        except (struct.error, TypeError, OverflowError):  # numpy takes more than struct, or says why not
+            self._write(experience, bootstrap_mask)
+
+    def _write(self, experience: Experience, bootstrap_mask: float) -> None:
+        for place, value in zip(self._values, self._spec.values(experience, bootstrap_mask), strict=True):
             place[...] = value
 
 
@@ -86,7 +83,8 @@ class Storage:
         self._spec = spec
         self._rows = rows
         self._n_rows = len(rows)
-        self._is_host = is_host
+        self._is_host, self._is_plain = is_host, spec.is_plain
+        self._parallel_from = 0
         self._row_bytes = layout.row_bytes
         self._staged = [_StagedRow(spec) for _ in range(_N_STAGED)]
         self._first, self._stage_first = self._staged[0].bytes, self._staged[0].write
@@ -110,7 +108,10 @@ class Storage:
             experience: the transition.
             bootstrap_mask: None: the one of its status.
         """
-        self._stage_first(experience, bootstrap_mask)
+        mask = bootstrap_mask
+        if mask is None:
+            mask = 0.0 if experience.status is _TERMINATED else 1.0
+        self._stage_first(experience, mask)
         if self._is_host:
             self._place_row(self._bytes, row * self._row_bytes, self._first)
         else:
@@ -128,7 +129,7 @@ class Storage:
             self.put_columns(row, self._stacked(experiences))
             return
         for staged, experience in zip(self._staged, experiences, strict=False):
-            staged.write(experience, None)
+            staged.write(experience, 0.0 if experience.status is _TERMINATED else 1.0)
         for staged in self._staged[:count]:
             self._place_row(self._bytes, row * self._row_bytes, staged.bytes)
             row += 1
@@ -153,11 +154,11 @@ class Storage:
 
     def take(self, drawn: Array) -> Batch:
         """Copy the rows of these numbers, int64 ``[B]`` in the host, to new tensors where the rows are."""
-        if not self._is_host or (len(drawn) >= self._parallel_from and torch.get_num_threads() > 1):
+        if len(drawn) >= self._parallel_from and (not self._is_host or torch.get_num_threads() > 1):
             rows = self._rows.index_select(0, _tensor(drawn).to(self._rows.device))
             return self._spec.batch(self._views_of(rows))
         field = self._raw.take(drawn).getfield
-        if not self._spec.is_plain:
+        if not self._is_plain:
             return self._spec.batch([_tensor(field(*getter)) for getter in self._getters])
         observations, actions, rewards, next_observations, bootstrap_masks = self._getters
         return Batch(

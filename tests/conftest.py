@@ -56,6 +56,8 @@ ON_ASYNCIO_ONLY = (
     "session/test_resume",
     "session/test_saving",
     "session/test_values",
+    "trainer/test_evaluator",
+    "trainer/test_training",
 )
 """Tests of values, counters and files, which do not depend on the event loop."""
 

@@ -80,9 +80,8 @@ async def test_bad_records_and_steps_are_refused_at_once(keeping: Any) -> None:
     assert recorder.records == [(7, {"b": 1.0}), (8, {"a": 1.0})]
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
+def test_settings_that_cannot_be_used_are_refused() -> None:
+    for settings, words in [
         ({"on_error": "ignore"}, "on_error='ignore'"),
         ({"timeout_s": 0}, "timeout_s=0"),
         ({"timeout_s": float("nan")}, "timeout_s=nan"),
@@ -91,12 +90,9 @@ async def test_bad_records_and_steps_are_refused_at_once(keeping: Any) -> None:
         ({"statistics": ("std",)}, "'std'"),
         ({"recorders": [object()]}, "not a recorder"),
         ({"recorders": ["tensorboard"]}, "not a recorder"),
-    ],
-    ids=range(8),
-)
-def test_settings_that_cannot_be_used_are_refused(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        Recording(**settings)
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            Recording(**settings)
 
 
 def test_a_class_in_place_of_a_recorder_is_refused(keeping: Any) -> None:

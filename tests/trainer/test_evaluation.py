@@ -23,27 +23,21 @@ def of(rewards: list[float], total_steps: int = 100, **settings: Any) -> Evaluat
     return Evaluation(total_steps, tuple(records), **settings)
 
 
-@pytest.mark.parametrize(
-    ("rewards", "mean", "std", "median", "iqm", "low", "high"),
-    [
+def test_rewards_by_hand() -> None:
+    for rewards, mean, std, median, iqm, low, high in [
         ([3.0], 3.0, 0.0, 3.0, 3.0, 3.0, 3.0),
         ([1.0, 4.0], 2.5, 1.5, 2.5, 2.5, 1.0, 4.0),
         ([2.0, 9.0, 4.0], 5.0, math.sqrt((9 + 16 + 1) / 3), 4.0, 5.0, 2.0, 9.0),
         ([4.0, 0.0, 100.0, 2.0], 26.5, math.sqrt(1802.75), 3.0, 3.0, 0.0, 100.0),
         ([8.0, 1.0, 2.0, 7.0, 3.0, 6.0, 4.0, -15.0], 2.0, math.sqrt(46.5), 3.5, 3.75, -15.0, 8.0),
-    ],
-    ids=["one", "two", "three", "four", "eight"],
-)
-def test_rewards_by_hand(
-    rewards: list[float], mean: float, std: float, median: float, iqm: float, low: float, high: float
-) -> None:
-    found = of(rewards)
-    assert found.rewards == tuple(rewards)
-    assert (found.mean_reward, found.median_reward, found.iqm_reward) == (mean, median, iqm)
-    assert found.std_reward == pytest.approx(std, rel=1e-15)
-    assert (found.min_reward, found.max_reward) == (low, high)
-    for interval, within in ((found.mean_interval, mean), (found.iqm_interval, iqm)):
-        assert low <= interval.low <= within <= interval.high <= high
+    ]:
+        found = of(rewards)
+        assert found.rewards == tuple(rewards)
+        assert (found.mean_reward, found.median_reward, found.iqm_reward) == (mean, median, iqm)
+        assert found.std_reward == pytest.approx(std, rel=1e-15)
+        assert (found.min_reward, found.max_reward) == (low, high)
+        for interval, within in ((found.mean_interval, mean), (found.iqm_interval, iqm)):
+            assert low <= interval.low <= within <= interval.high <= high
 
 
 def test_intervals_whose_distribution_is_known() -> None:
@@ -66,9 +60,8 @@ def test_lengths_and_truncations_by_hand() -> None:
     assert (found.mean_length, found.min_length, found.max_length) == (7.0, 3, 10)
 
 
-@pytest.mark.parametrize(
-    ("extras", "rate"),
-    [
+def test_success_by_hand() -> None:
+    for extras, rate in [
         ([{}, {}], None),
         ([{"score": 1.0}], None),
         ([{"is_success": 1.0}], 1.0),
@@ -76,13 +69,10 @@ def test_lengths_and_truncations_by_hand() -> None:
         ([{"is_success": 1.0}, {"is_success": 0.0}, {"is_success": 1.0}, {"is_success": 1.0}], 0.75),
         ([{"is_success": 1.0}, {}, {}, {}], 0.25),  # it speaks of success only when there is one
         ([{"is_success": -1.0}, {"is_success": 0.5}], 0.5),
-    ],
-    ids=["silent", "other", "one", "none-of-two", "three-of-four", "one-speaks", "not-0-or-1"],
-)
-def test_success_by_hand(extras: list[dict[str, float]], rate: float | None) -> None:
-    found = Evaluation(5, tuple(EpisodeRecord(1.0, 1, TERMINATED, given) for given in extras))
-    assert found.success_rate == rate
-    assert found.metrics().get("eval/success_rate") == rate
+    ]:
+        found = Evaluation(5, tuple(EpisodeRecord(1.0, 1, TERMINATED, given) for given in extras))
+        assert found.success_rate == rate
+        assert found.metrics().get("eval/success_rate") == rate
 
 
 def test_metrics_have_the_names_that_dashboards_know() -> None:
@@ -132,9 +122,8 @@ def test_one_without_episodes_is_refused() -> None:
         Evaluation(5, ())
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
+def test_what_cannot_be_used_is_refused_by_name() -> None:
+    for settings, message in [
         ({"n_episodes": 0}, "n_episodes=0: give an int of at least 1$"),
         ({"n_episodes": True}, "n_episodes=True"),
         ({"n_episodes": 2.0}, "n_episodes=2.0"),
@@ -151,12 +140,9 @@ def test_one_without_episodes_is_refused() -> None:
         ({"min_delta": -0.1}, "min_delta=-0.1"),
         ({"min_delta": float("inf")}, "min_delta=inf"),
         ({"after_steps": -1}, "after_steps=-1"),
-    ],
-    ids=lambda value: "" if isinstance(value, str) else "-".join(f"{k}-{v}" for k, v in value.items()),
-)
-def test_what_cannot_be_used_is_refused_by_name(settings: Any, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        EvaluationSettings(**settings)
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            EvaluationSettings(**settings)
 
 
 def test_rules_come_from_the_settings_new_each_time() -> None:
@@ -185,9 +171,8 @@ def stopped_at(rule: NoImprovement, values: list[float], best: float | None = No
     return None
 
 
-@pytest.mark.parametrize(
-    ("settings", "best", "values", "expected"),
-    [
+def test_no_improvement() -> None:
+    for settings, best, values, expected in [
         # the first sets the best; the count begins with the second
         ({"patience": 1}, None, [5.0, 5.0], 1),
         ({"patience": 2}, None, [5.0, 4.0, 6.0, 6.0, 6.0], 4),
@@ -204,11 +189,8 @@ def stopped_at(rule: NoImprovement, values: list[float], best: float | None = No
         ({"patience": 2, "after_steps": 30}, None, [9.0, 1.0, 1.0, 1.0, 1.0], 4),
         ({"patience": 1, "after_steps": 30}, None, [9.0, 1.0, 1.0, 10.0, 1.0], 4),
         ({"patience": 1}, None, [-5.0, -4.0, -6.0], 2),
-    ],
-    ids=lambda value: str(value).replace(" ", "") if isinstance(value, dict) else None,
-)
-def test_no_improvement(settings: Any, best: float | None, values: list[float], expected: int | None) -> None:
-    assert stopped_at(NoImprovement(**settings), values, best) == expected
+    ]:
+        assert stopped_at(NoImprovement(**settings), values, best) == expected
 
 
 def test_it_says_why() -> None:
@@ -228,23 +210,19 @@ def test_it_compares_what_the_best_is_best_by() -> None:
     assert rule.judge(uneven, 5.0) == "no evaluation of the last 1 was better than 5"
 
 
-@pytest.mark.parametrize(("rewards", "reached"), [([1.0, 9.0], True), ([1.0, 8.0], False), ([6.0], True)])
-def test_a_goal_is_reached_by_the_mean(rewards: list[float], reached: bool) -> None:
-    reason = StopAtReward(5.0).judge(of(rewards, best_by="lower_bound"), None)
-    assert reason == (f"the mean reward {sum(rewards) / len(rewards):g} reached 5" if reached else None)
+def test_a_goal_is_reached_by_the_mean() -> None:
+    for rewards, reached in [([1.0, 9.0], True), ([1.0, 8.0], False), ([6.0], True)]:
+        reason = StopAtReward(5.0).judge(of(rewards, best_by="lower_bound"), None)
+        assert reason == (f"the mean reward {sum(rewards) / len(rewards):g} reached 5" if reached else None)
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
+def test_a_rule_that_cannot_be_used_is_refused() -> None:
+    for make, message in [
         (lambda: NoImprovement(0), "patience=0"),
         (lambda: NoImprovement(patience=True), "patience=True"),
         (lambda: NoImprovement(1, min_delta=float("nan")), "min_delta=nan"),
         (lambda: NoImprovement(1, after_steps=1.5), "after_steps=1.5"),  # pyright: ignore
         (lambda: StopAtReward(float("nan")), "reward=nan"),
-    ],
-    ids=["none", "bool", "nan", "fraction", "goal"],
-)
-def test_a_rule_that_cannot_be_used_is_refused(make: Any, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        make()
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            make()

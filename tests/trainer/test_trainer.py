@@ -259,7 +259,7 @@ async def test_offline_needs_a_number_of_optimization_steps() -> None:
 
 
 async def test_a_setting_that_no_session_has_is_refused_before_anything_begins() -> None:
-    with pytest.raises(ConfigError, match="no setting 'lock_step'"):
+    with pytest.raises(ConfigError, match="unknown key 'lock_step'"):
         Trainer(FakeAgent(), ChainEnv, lock_step=True)
 
 

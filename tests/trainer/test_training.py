@@ -163,19 +163,16 @@ async def test_an_agent_that_dies_comes_out_alone(tmp_path: Path) -> None:
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_an_agent_that_cannot_be_made_is_refused() -> None:
+    for changes, message in [
         ({"env": "CartPole-v9"}, "CartPole-v9"),
         ({"env": "NoSuchEnv-v0"}, "NoSuchEnv"),
         ({"env": "Pendulum-v1"}, "action"),
         ({"device": "gpu"}, "gpu"),
         ({"seed": -1}, "seed"),
-    ],
-)
-def test_an_agent_that_cannot_be_made_is_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        agent_for(config_from({**TINY, **changes}))
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            agent_for(config_from({**TINY, **changes}))
 
 
 async def test_a_run_of_another_agent_is_refused(tmp_path: Path) -> None:

@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import math
 
-import pytest
 from hypothesis import given, strategies as st
 
 from stoker.trainer.views.text import chart, duration, number, short, sparkline
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(None, "-"), (math.nan, "-"), (1234, "1,234"), (1234.56, "1,234.6"), (0.0, "0.0")],
-)
-def test_numbers(value: float | None, shown: str) -> None:
-    assert number(value) == shown
+def test_numbers() -> None:
+    for value, shown in [(None, "-"), (math.nan, "-"), (1234, "1,234"), (1234.56, "1,234.6"), (0.0, "0.0")]:
+        assert number(value) == shown
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(0, "0"), (0.0123, "0.0123"), (1.5e-7, "1.50e-07"), (12.345, "12.35"), (99_999.0, "99,999")],
-)
-def test_short_numbers(value: float, shown: str) -> None:
-    assert short(value) == shown
+def test_short_numbers() -> None:
+    for value, shown in [
+        (0, "0"),
+        (0.0123, "0.0123"),
+        (1.5e-7, "1.50e-07"),
+        (12.345, "12.35"),
+        (99_999.0, "99,999"),
+    ]:
+        assert short(value) == shown
 
 
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [(None, "-"), (math.inf, "-"), (24.4, "0:24"), (725, "12:05"), (10_919, "3:01:59"), (187_200, "2d 4:00")],
-)
-def test_durations(seconds: float | None, shown: str) -> None:
-    assert duration(seconds) == shown
+def test_durations() -> None:
+    for seconds, shown in [
+        (None, "-"),
+        (math.inf, "-"),
+        (24.4, "0:24"),
+        (725, "12:05"),
+        (10_919, "3:01:59"),
+        (187_200, "2d 4:00"),
+    ]:
+        assert duration(seconds) == shown
 
 
 finite = st.floats(-1e9, 1e9)

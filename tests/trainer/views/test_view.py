@@ -118,13 +118,15 @@ def test_plain_lines_come_at_evaluations_and_at_the_end() -> None:
     assert out.getvalue().splitlines()[1].startswith("  13,000/60,000 steps")
 
 
-@pytest.mark.parametrize(
-    ("terminal", "progress", "kind"),
-    [(True, True, LiveView), (False, True, PlainView), (True, False, View), (False, False, View)],
-)
-def test_the_view_fits_where_it_goes(terminal: bool, progress: bool, kind: type) -> None:
-    console = Console(file=io.StringIO(), force_terminal=terminal, _environ={"TERM": "xterm"})
-    assert type(view_for(console, "dqn", progress=progress)) is kind
+def test_the_view_fits_where_it_goes() -> None:
+    for terminal, progress, kind in [
+        (True, True, LiveView),
+        (False, True, PlainView),
+        (True, False, View),
+        (False, False, View),
+    ]:
+        console = Console(file=io.StringIO(), force_terminal=terminal, _environ={"TERM": "xterm"})
+        assert type(view_for(console, "dqn", progress=progress)) is kind
 
 
 class Config(TrainerConfig, frozen=True, kw_only=True):
@@ -133,7 +135,7 @@ class Config(TrainerConfig, frozen=True, kw_only=True):
     total_timesteps: int = 50
 
 
-class Kept:
+class Kept(View):
     """A view that keeps what it was shown."""
 
     def __init__(self) -> None:
@@ -167,8 +169,8 @@ class Stuck(Kept):
         super().show(reading, last=last)
 
 
-async def trained_on(view: Kept) -> Screen:
-    screen = Screen(view)
+async def trained_on(view: Kept, **settings: Any) -> Screen:
+    screen = Screen(view, **settings)
     trainer = Trainer(FakeAgent(action=1), ChainEnv, TrainerConfig(max_steps=50, num_envs=2))
 
     async def watch(progress: Progress) -> None:
@@ -196,7 +198,7 @@ async def test_the_last_state_is_shown_and_the_view_closed(kind: type[Kept]) -> 
 @pytest.mark.anyio
 async def test_a_terminal_that_accepts_nothing_does_not_keep_a_training_from_ending() -> None:
     view = Stuck()
-    screen = await trained_on(view)
+    screen = await trained_on(view, closing_s=0.05)
     assert view.shown == []
     assert screen.reading is not None
     assert screen.reading.total_steps == 50

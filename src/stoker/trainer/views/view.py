@@ -151,10 +151,11 @@ class Screen:
     accepts nothing.
     """
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, closing_s: float = _CLOSING_S) -> None:
         self.reading: Reading | None = None
         """What was shown last."""
         self._view = view
+        self._closing_s = closing_s
         self._thread = DedicatedThread("stoker-view")
 
     async def follow(self, progress: Progress) -> None:
@@ -172,7 +173,7 @@ class Screen:
 
     async def draw(self, work: Callable[[], None]) -> None:
         """Run a function in the thread after the earlier ones, and wait for it, but not for long."""
-        with anyio.move_on_after(_CLOSING_S, shield=True):
+        with anyio.move_on_after(self._closing_s, shield=True):
             await self._thread.run(work)
 
     async def close(self) -> None:

@@ -99,7 +99,6 @@ def _is_registered(name: str) -> bool:
 
 
 def _make_raw(env_name: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env[Any, Any]:
-    """As ``make_gym``, with the environment's own observations."""
     env_id = env_name
     if ":" in env_name:
         module, env_id = split_name(env_name, "env_name")

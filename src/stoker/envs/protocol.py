@@ -47,36 +47,35 @@ class AsyncEnv(Protocol):
 
 
 class PlayedEnv(Protocol):
-    """One environment as an actor plays it, whatever its kind. One call at a time.
+    """One environment as an actor plays it. One call at a time.
 
-    Observations are the caller's: each is a copy, which the environment cannot change later. The action stays
-    as it is: the environment gets a copy. ``info`` is the environment's: read it before the next call.
+    Each observation is a copy, and the environment gets a copy of each action. ``info`` is the environment's:
+    read it before the next call.
 
-    A cancelled ``reset`` or ``step`` comes back at once, also when the environment is stuck on its
-    thread; only an environment that blocks the event loop itself cannot be left. Begin a new episode
-    after a cancelled call.
+    A cancelled ``reset`` or ``step`` returns at once, also when the environment hangs on its thread; only an
+    environment that blocks the event loop itself cannot be left. Begin a new episode after a cancelled call.
     """
 
     @property
     def observation_space(self) -> Any:
-        """The environment's, as it was when it was taken in; None if it has none."""
+        """The environment's, as it was at first; None if it has none."""
         ...
 
     @property
     def action_space(self) -> Any:
-        """The environment's, as it was when it was taken in; None if it has none."""
+        """The environment's, as it was at first; None if it has none."""
         ...
 
     @property
     def busy_s(self) -> float:
-        """Seconds spent in ``reset`` and ``step`` so far, as the actor saw it."""
+        """Seconds spent in ``reset`` and ``step`` so far."""
         ...
 
     async def reset(self, seed: int | None = None) -> ResetResult:
         """Begin an episode: ``observation, info``. Without a seed the generator goes on where it is.
 
         Raises:
-            ConfigError: The environment gave something of another form back, or takes no seed.
+            ConfigError: The result has another form, or the environment takes no seed.
             InvalidExperience: The observation does not fit its space, but an earlier one did.
             UnexpectedExit: The environment raised SystemExit or the like; so do the other calls.
             gymnasium.error.ClosedEnvironmentError: The environment was closed.
@@ -87,15 +86,14 @@ class PlayedEnv(Protocol):
         """Do one action: ``observation, reward, terminated, truncated, info``.
 
         Raises:
-            ConfigError: The environment gave something of another form back, such as old Gym's four values
-                or a reward of shape (1,).
+            ConfigError: The result has another form, such as old Gym's four values or a reward of shape (1,).
             InvalidExperience: The observation does not fit its space, but an earlier one did.
             gymnasium.error.ClosedEnvironmentError: The environment was closed.
         """
         ...
 
     async def episode_extras(self) -> dict[str, float]:
-        """What the environment, or one below its wrappers, says of the episode; empty if it says nothing.
+        """The ``episode_extras`` of the environment, or of one below its wrappers; empty if it has none.
 
         Raises:
             ConfigError: It is not a mapping.
@@ -106,7 +104,7 @@ class PlayedEnv(Protocol):
     async def close(self) -> None:
         """Close the environment where its calls belong; a second call does nothing.
 
-        It is carried out also when cancelled, for at most ``CLOSE_GRACE_S`` seconds. An environment that
-        is stuck in an abandoned call is not waited for: it is closed when that call comes back.
+        A cancellation waits for it, for at most ``CLOSE_GRACE_S`` seconds. An environment that hangs in an
+        abandoned call is closed without waiting, when that call returns.
         """
         ...

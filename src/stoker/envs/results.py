@@ -90,7 +90,7 @@ _COPIERS: dict[type, Callable[[Any], Any]] = {
 
 
 async def settled(result: Any) -> Any:
-    """The result itself, or what it comes to when it is awaitable."""
+    """The result itself, awaited if it is awaitable."""
     # The exact type first: nearly every result is a plain tuple, and isawaitable costs more than that.
     if result.__class__ is not tuple and inspect.isawaitable(result):
         return await result
@@ -98,7 +98,7 @@ async def settled(result: Any) -> Any:
 
 
 class Observations:
-    """Takes over an environment's observations: each is checked against the space, and copied.
+    """Checks an environment's observations against their space, and copies them.
 
     Args:
         space: of one observation; None: they are only copied.
@@ -114,11 +114,10 @@ class Observations:
         self._fitting: set[str] = set()  # the calls that gave a fitting one before
 
     def take(self, value: Any, method: str) -> Any:
-        """A copy of what this method of the environment showed.
+        """A copy of an observation from this method of the environment.
 
         Raises:
-            ConfigError: It does not fit the space, and this method has not shown one that fits before; or
-                it cannot be copied.
+            ConfigError: It cannot be copied, or it does not fit the space, as none from this method has.
             InvalidExperience: It does not fit, but an earlier one did: a camera or a connection may have
                 failed, and a new environment may work again.
         """
@@ -148,7 +147,7 @@ class Observations:
 
 
 class Results:
-    """Checks what one environment gives back, and hands out only copies of it.
+    """Checks and copies the results of one environment.
 
     Args:
         env: the environment.
@@ -156,7 +155,7 @@ class Results:
     """
 
     _plain_reward: type | None = float
-    """The type of a reward that is taken as it is."""
+    """The type of a reward that needs no conversion."""
     _plain_flag: type | None = bool
 
     def __init__(self, env: Any, name: str) -> None:
@@ -164,7 +163,7 @@ class Results:
         self._observations = Observations(getattr(env, "observation_space", None), self._name)
 
     def given(self, action: Any) -> Any:
-        """The action for the environment, which may change it: a copy."""
+        """A copy of the action, which the environment may change."""
         return owned(action)
 
     def reset(self, result: Any) -> ResetResult:
@@ -226,13 +225,7 @@ class Results:
 
 
 class BatchResults(Results):
-    """Checks what a vector environment gives back: a reward and two flags for each sub-environment.
-
-    ``step`` returns lists of them, of floats and bools.
-
-    Args:
-        env: the vector environment.
-    """
+    """Checks and copies the results of a vector environment: ``step`` returns lists of floats and bools."""
 
     _plain_reward = _plain_flag = None
 
@@ -268,11 +261,7 @@ class PassedOn:
 
 
 def check_reset_signature(error: TypeError, env: Any, name: str) -> None:
-    """Refuse an environment whose ``reset`` failed because it lacks an argument of Gymnasium's.
-
-    Raises:
-        ConfigError: It takes no ``seed``, or below a wrapper no ``options``.
-    """
+    """Raise a ``ConfigError`` if ``reset`` failed because it takes no ``seed`` or ``options``."""
     if (found := _NO_SUCH_ARGUMENT.search(str(error))) is not None:
         kind = type(getattr(env, "unwrapped", env)).__name__
         raise ConfigError(
@@ -282,10 +271,10 @@ def check_reset_signature(error: TypeError, env: Any, name: str) -> None:
 
 
 def checked_extras(result: Any, name: str) -> dict[str, float]:
-    """A copy of what ``episode_extras`` gave, because environments tend to reuse theirs.
+    """A copy of the result of ``episode_extras``.
 
     Raises:
-        ConfigError: It is no mapping.
+        ConfigError: It is not a mapping.
     """
     if isinstance(result, Mapping):
         return dict(cast("Mapping[str, float]", result))
@@ -311,9 +300,9 @@ def close_of(env: Any) -> Any:
 
 
 def _misfit(space: Any, value: Any, what: str) -> str | None:
-    """Which part of an observation is not of its space's form, in words; None: none.
+    """The part of an observation that does not have its space's form, in words; None: there is none.
 
-    Bounds and dtypes are left alone: many an environment oversteps them, and the agent checks what it needs.
+    Bounds and dtypes are not checked: many environments violate them, and the agent checks what it needs.
     """
     parts: Iterable[tuple[Any, Any, str]] = ()
     kind: type = space.__class__

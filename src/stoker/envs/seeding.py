@@ -1,7 +1,7 @@
-"""Which seed an episode is played with, from what identifies the episode.
+"""The seed of an episode, computed from what identifies the episode.
 
-Pure: no generator is drawn from, so that the seeds do not depend on which actor happens to be faster,
-and a resumed run continues with the seeds that the first one would have used.
+No generator is drawn from: seeds do not depend on which actor is faster, and a resumed run continues with the
+seeds that the first one would have used.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ def episode_seed(seed: int, actor_id: ActorId, episode: int, *, stream: str = "a
     """The same seed for the same arguments on every machine and in every process, and else another.
 
     Each combination is a ``numpy.random.SeedSequence`` of its own (its ``spawn_key``), so that neighbors
-    such as seed 0 and seed 1 are not correlated. As the results have 32 bits, two of n of them agree by
-    chance with a probability of about n² / 2³³.
+    such as seed 0 and seed 1 are not correlated.
 
     Args:
         seed: the run's seed, not negative.
         actor_id: the actor; 5 and "5" are two actors.
         episode: the number of the episode within that actor, from 0 on.
-        stream: what the episodes are for: ``"actors"``, ``"evaluation"`` or ``"confirmation"``.
+        stream: the purpose of the episodes: ``"actors"``, ``"evaluation"`` or ``"confirmation"``.
 
     Returns:
-        A number in [0, 2**32), which both ``gymnasium.Env.reset`` and ``torch.manual_seed`` take.
+        A number in [0, 2**32), which both ``gymnasium.Env.reset`` and ``torch.manual_seed`` take. Two of n
+        agree by chance with a probability of about n² / 2³³.
 
     Raises:
         ConfigError: The seed or the episode is negative.

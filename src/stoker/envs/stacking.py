@@ -78,10 +78,9 @@ class FrameStack:
 
 
 def stack_frames(factory: Callable[[], Any], n: int) -> Callable[[], Any]:
-    """A factory whose environments show stacks of the last n observations.
+    """A factory of the same environments with stacks of the last n observations.
 
-    What it makes is of the same kind as what the given factory makes: a ``gymnasium.Env`` stays one, and
-    an async environment stays recognizable as async. So it can be given to whatever takes a factory.
+    A ``gymnasium.Env`` stays one, and an async environment stays recognizable as async.
 
     Args:
         factory: makes an environment, plain or async; may itself be async.
@@ -122,7 +121,7 @@ class _StackedGym(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 class _StackedPlain:
-    """Any other environment with stacks; what it has besides ``reset`` and ``step`` shows through."""
+    """Any other environment with stacks; other attributes are those of the environment."""
 
     def __init__(self, env: Any, n: int) -> None:
         self._env = env
@@ -169,7 +168,7 @@ def _with_stacks(env: Any, n: int) -> Any:
 
 
 def _first_replaced(result: Any, stack: Callable[[Any], Any]) -> Any:
-    """Reset's or step's values with a stack as the observation; other results are left to the checks."""
+    """The values of reset or step with a stack as the observation; malformed ones are refused later."""
     if isinstance(result, tuple) and len(cast("tuple[Any, ...]", result)) in (2, 5):
         values = cast("tuple[Any, ...]", result)
         return (stack(values[0]), *values[1:])

@@ -58,9 +58,8 @@ class SlowSteps:
     It is when, among its last ``SLOW_WINDOW`` steps, at least ``SLOW_STEPS`` took over ``SLOW_STEP_S`` each
     and these together over ``SLOW_WINDOW * SLOW_STEP_S``. The first step is a warm-up and does not count.
 
-    Why not fewer: in a busy process a step of microseconds now and then waits milliseconds for the
-    interpreter lock or for a processor, and a thread hop at every step costs a fast environment more than
-    all of these together.
+    Why not fewer: in a busy process a fast step may wait milliseconds for the interpreter lock now and then,
+    and a thread hop at every step would cost more than all of these waits.
     """
 
     def __init__(self) -> None:
@@ -68,7 +67,7 @@ class SlowSteps:
         self._slow: list[tuple[int, float]] = []  # the number and the time of each slow step in the window
 
     def note(self, step_s: float) -> bool:
-        """Count a step of so many seconds; return whether the environment is too slow by now."""
+        """Count a step; return whether the environment is too slow by now."""
         self._steps += 1
         if step_s <= SLOW_STEP_S or self._steps == 1:
             return False
@@ -79,13 +78,10 @@ class SlowSteps:
 
 
 class _Claim:
-    """The right to play an environment: nobody else gets it until ``release``, or the player is freed.
+    """The exclusive right to play an environment, until ``release`` or until the player is freed.
 
-    An environment counts as itself and as each that its wrappers wrap (``env``, ``unwrapped``); a vector
-    environment also as each of its sub-environments. Safe from any thread.
-
-    Raises:
-        ConfigError: The environment, or one below its wrappers, is being played already.
+    It covers the environments below wrappers (``env``, ``unwrapped``) and the sub-environments of a vector
+    environment. Safe from any thread.
     """
 
     def __init__(self, env: Any, name: str) -> None:
@@ -129,7 +125,7 @@ def _parts_of(env: Any) -> list[Any]:
 
 
 def _below(env: Any) -> Any:
-    """The environment that a wrapper wraps, Gymnasium's or the user's own; None: it is no wrapper."""
+    """The environment below a wrapper, Gymnasium's or the user's own; None: it is no wrapper."""
     inner = getattr(env, "env", None)
     if callable(getattr(inner, "reset", None)) and callable(getattr(inner, "step", None)):
         return inner
@@ -260,10 +256,10 @@ class Played:
 
 
 def played(env: Any, stepping: Stepping = "auto", name: str = "env") -> PlayedEnv:
-    """Make an environment playable that was constructed already.
+    """Make a constructed environment playable.
 
-    One whose ``step`` is a coroutine function is awaited on the event loop, whatever ``stepping`` says.
-    An async one that does not look like it (a decorated one, say) is recognized by what its calls return.
+    If ``step`` is a coroutine function, it is awaited on the event loop, whatever ``stepping`` says. An async
+    environment in disguise (a decorated one, say) is recognized by its results.
 
     Args:
         env: a ``gymnasium.Env``, an ``AsyncEnv`` or anything with their ``reset`` and ``step``.
@@ -272,8 +268,7 @@ def played(env: Any, stepping: Stepping = "auto", name: str = "env") -> PlayedEn
         name: names it in messages, and its thread.
 
     Raises:
-        ConfigError: Stepping is none of the choices, or the environment cannot be played, or is being played
-            already.
+        ConfigError: Stepping is unknown, or the environment cannot be played, or is being played already.
     """
     _check_stepping(stepping)
     return Played(env, stepping, name)
@@ -294,8 +289,7 @@ async def make_played(
         name: names it in messages, and its thread.
 
     Raises:
-        ConfigError: Stepping is none of the choices, or what was made cannot be played, or is being played
-            already.
+        ConfigError: Stepping is unknown, or the environment cannot be played, or is being played already.
         UnexpectedExit: The factory raised SystemExit or the like.
         Exception: Whatever else the factory raises.
     """

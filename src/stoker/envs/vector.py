@@ -1,14 +1,13 @@
 """Vector environments of Gymnasium as rounds: what each sub-environment did, ended and began in one step.
 
-A vector environment steps N sub-environments at once, and begins their next episodes in one of three ways
-(Gymnasium's ``AutoresetMode``). Whatever the way, a ``Round`` holds exactly the transitions that were
-made: the last observation of an episode is its own, never the first of the next one, and a step that only
-resets is no transition. Every observation in it is a copy: vector environments write into the same memory
-again. The sub-environments of a ``SyncVectorEnv`` are checked and copied from one by one, as single
-environments are. An ``AsyncVectorEnv`` has each in a separate process, where Gymnasium has made numbers
-and booleans of whatever they gave; and with SAME_STEP it resets one before it hands its last observation
-out, so that one which writes all into one array must not be reset in that way there.
-No loop, no thread and no session here: ``stoker.actors.vector`` plays rounds.
+A vector environment steps N sub-environments at once and begins their next episodes in one of three ways
+(Gymnasium's ``AutoresetMode``). In each of them a ``Round`` holds exactly the transitions that were made: the
+last observation of an episode is its own, never the first of the next one, and a step that only resets is no
+transition. Every observation is a copy.
+
+The sub-environments of a ``SyncVectorEnv`` are checked and copied from one by one. Those of an
+``AsyncVectorEnv`` are in other processes, where Gymnasium has converted their results; with SAME_STEP it also
+resets one before it sends the last observation, so an environment that reuses its array needs another mode.
 """
 
 from __future__ import annotations
@@ -30,20 +29,11 @@ __all__ = ["Moves", "Round", "SeedOf", "VectorRounds", "VectorTransition", "auto
 
 
 SeedOf = Callable[[int], int | None]
-"""The seed for the next episode of a sub-environment, by its index; None: it keeps its generator."""
+"""The seed of the next episode of a sub-environment, by its index; None: it keeps its generator."""
 
 
 class VectorTransition(NamedTuple):
-    """One transition of one sub-environment.
-
-    Attributes:
-        place: which sub-environment, 0 to N - 1.
-        observation: what was acted on.
-        action: what was done.
-        reward: what it gave.
-        next_observation: what was seen then; at an episode's end the last observation of that episode.
-        status: how the episode stands.
-    """
+    """One transition of one sub-environment; ``place`` is its index, 0 to N - 1."""
 
     place: int
     observation: Any
@@ -54,14 +44,14 @@ class VectorTransition(NamedTuple):
 
 
 class Round(NamedTuple):
-    """What a reset or a step of all sub-environments came to.
+    """The result of a reset or a step of all sub-environments.
 
     Attributes:
-        observations: what each sub-environment shows now, by index.
-        acting: those that the next step needs an action of, in order.
-        transitions: what was done, in the order of the indices; none by a reset.
-        begun: the index of each sub-environment that shows the first observation of an episode, and the
-            seed it was reset with; None where that is not known.
+        observations: the present observation of each, by index.
+        acting: the indices that need an action for the next step, in order.
+        transitions: in the order of the indices; none after a reset.
+        begun: the index of each that shows the first observation of an episode, and the seed of that episode;
+            None where it is unknown.
     """
 
     observations: list[Any]
@@ -71,13 +61,12 @@ class Round(NamedTuple):
 
 
 class Moves(NamedTuple):
-    """What a step is given.
+    """The input of a step.
 
     Attributes:
-        actions: one per sub-environment; that of one that does not act is not looked at.
-        seed_of: the seed for an episode that a sub-environment begins in this step, by its index. It is
-            asked only where it is not the environment that resets (``AutoresetMode.DISABLED``), and where
-            that takes a seed for each.
+        actions: one per sub-environment; that of one that does not act is ignored.
+        seed_of: called for each episode that this step resets, which is only where the environment does not
+            reset itself (``AutoresetMode.DISABLED``) and takes a seed for each.
     """
 
     actions: Sequence[Any]
@@ -93,11 +82,11 @@ class VectorRounds:
 
     Raises:
         ConfigError: It is no vector environment, has another number of them, or does not say how it
-            resets. It is closed then.
+            resets; it is closed.
     """
 
     checks_results = True
-    """What it gives needs no further check or copy."""
+    """Its results need no further check or copy."""
 
     def __init__(self, env: VectorEnv[Any, Any, Any], num_envs: int | None = None) -> None:
         try:
@@ -118,7 +107,7 @@ class VectorRounds:
         self.observation_space: Any = self._env.single_observation_space
         self.action_space: Any = self._env.single_action_space
         self.takes_seeds = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
-        """Whether ``reset`` takes a seed for each sub-environment. Others take one number, or none."""
+        """Whether ``reset`` takes a seed for each sub-environment; others take one number, or none."""
         self._observations: list[Any] = []
         self._actions: list[Any] = []
         self._ended: set[int] = set()  # whom the environment resets in the next step
@@ -129,8 +118,7 @@ class VectorRounds:
         """Begin an episode in each sub-environment: a round without transitions, and the info.
 
         Args:
-            seed: a ``SeedOf``, or None. An environment that takes one number for all is given that of the
-                first sub-environment, which is then the seed of each.
+            seed: a ``SeedOf``, or None. Where all share one seed, it is that of the first sub-environment.
             options: as in Gymnasium.
         """
         seed_of: SeedOf = _unseeded if seed is None else seed
@@ -144,14 +132,14 @@ class VectorRounds:
         return self._round([], list(enumerate(seeds))), info
 
     def step(self, moves: Moves) -> tuple[Round, float, bool, bool, Mapping[str, Any]]:
-        """Step all sub-environments once, and begin the next episodes where that is left to us.
+        """Step all sub-environments once, and reset those that ended where the environment does not.
 
         Returns:
             Gymnasium's five values: the round, the sum of its rewards, twice False, and the info.
 
         Raises:
-            ConfigError: The actions do not fit the action space, or the environment does not say what it
-                has to in its way of resetting.
+            ConfigError: The actions do not fit the action space, or the environment breaks the rules of its
+                ``AutoresetMode``.
         """
         resetting = self._ended
         actions = owned(list(moves.actions))
@@ -180,7 +168,7 @@ class VectorRounds:
         return self._round(transitions, begun), sum(t.reward for t in transitions), False, False, info
 
     def close(self) -> None:
-        """Close the environment. Worker processes that it leaves behind because it broke are ended."""
+        """Close the environment; where that fails, end its worker processes."""
         try:
             self._env.close()
         except BaseException:
@@ -190,7 +178,7 @@ class VectorRounds:
             raise
 
     def _begin(self, resetting: set[int], ended: list[int], seed_of: SeedOf) -> list[tuple[int, int | None]]:
-        """Which episodes have begun; those that ended begin here if it is for us to reset them."""
+        """The episodes that have begun, also those that are reset here."""
         match self.mode:
             case AutoresetMode.NEXT_STEP:
                 self._ended = set(ended)
@@ -224,7 +212,7 @@ class VectorRounds:
         return Round(list(self._observations), acting, transitions, begun)
 
     def _apart(self, observations: Any) -> list[Any]:
-        """The observation of each: parts of one copy."""
+        """The observation of each."""
         return list(iterate(self._env.observation_space, observations))
 
     def _together(self, actions: list[Any]) -> Any:
@@ -235,7 +223,7 @@ class VectorRounds:
             raise ConfigError(f"the actions {actions!r} are none of {space}: {error}") from error
 
     def _final(self, info: Mapping[str, Any], index: int) -> Any:
-        """The last observation of an episode, where the next one's first has taken its place."""
+        """The last observation of an episode, which the first one of the next has replaced."""
         finals: Any = info.get("final_obs")
         if isinstance(finals, dict | tuple):  # batched, as observations are
             finals = list(iterate(self._env.observation_space, cast("Any", finals)))
@@ -249,7 +237,7 @@ class VectorRounds:
 
 
 class _Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A sub-environment whose results are checked and copied as those of a single environment are."""
+    """A sub-environment whose results are checked and copied."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], name: str) -> None:
         super().__init__(env)
@@ -263,12 +251,11 @@ class _Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
-    """How a vector environment begins the next episodes, from ``metadata["autoreset_mode"]``.
-
-    Given as Gymnasium's enum, or as its value or name.
+    """The way of a vector environment to begin episodes, from ``metadata["autoreset_mode"]``.
 
     Raises:
-        ConfigError: It is not said, or is none of the modes. A wrong guess would mix up episodes unseen.
+        ConfigError: It is missing, or none of the modes, their values or names. A wrong guess would mix up
+            episodes unseen.
     """
     said: Any = env.metadata.get("autoreset_mode")
     for mode in AutoresetMode:

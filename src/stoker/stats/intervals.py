@@ -53,8 +53,7 @@ def means(samples: Samples) -> Samples:
 def interquartile_means(samples: Samples) -> Samples:
     """The interquartile mean of each row: the mean without the lowest and the highest quarter.
 
-    Of n values, floor(n / 4) are left out at each end, as by ``scipy.stats.trim_mean(values, 0.25)``, which
-    the authors' library uses. Below 4 values nothing is left out and it is the mean.
+    Of n values, floor(n / 4) are left out at each end, as by ``scipy.stats.trim_mean(values, 0.25)``.
     """
     n = samples.shape[-1]
     cut = n // 4

@@ -43,10 +43,7 @@ class EpisodeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def check_record(record: EpisodeRecord) -> EpisodeRecord:
-    """The same record in plain Python floats and ints, or an error; the one given is left as it is.
-
-    The returned record shares no extras with the one given, so that later changes by the caller do not
-    reach it. Numpy scalars are converted. A bool is not a number here.
+    """A copy of the record in plain Python floats and ints. A bool is not a number here.
 
     Raises:
         InvalidExperience: A reward or an extra is not a finite number, the length is not a count, the

@@ -154,11 +154,11 @@ class StatsTracker:
     def with_stat(self, name: str, source: Source, aggregator: Aggregator) -> StatsTracker:
         """Add a stat under this name, and return the tracker itself.
 
-        The tracker works on empty copies of the aggregator; the one given stays the caller's.
+        The tracker uses empty copies of the aggregator.
 
         Raises:
-            ConfigError: The name is taken, the source or the aggregator is not one, or episodes have
-                been counted already, which the new stat would have missed.
+            ConfigError: The name is taken, the source or the aggregator is not one, or episodes have been
+                counted already.
         """
         if name in self._stats:
             raise ConfigError(
@@ -187,8 +187,7 @@ class StatsTracker:
         """Count one ended episode, globally and for its actor.
 
         Raises:
-            ConfigError: A source raised, or returned what is neither a number nor None; the message names
-                its stat, and nothing has been counted.
+            ConfigError: A source raised, or returned neither a number nor None; nothing was counted.
         """
         values = [(name, _read(name, stat.source, record)) for name, stat in self._stats.items()]
         reward, steps = _read("total_reward", total_reward, record), _read("length", length, record)
@@ -243,7 +242,7 @@ class StatsTracker:
         self._overall, self._by_actor = overall, by_actor
 
     def _having(self, stats: dict[str, _Stat]) -> StatsTracker:
-        """Use these stats, with all views empty. Dicts are replaced, not changed: readers keep theirs."""
+        """Use these stats, with all views empty; replace dicts, so that concurrent readers keep theirs."""
         self._stats = stats
         self._overall = _View(stats, self._window)
         self._by_actor = LRUDict(self._max_actors)

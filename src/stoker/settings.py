@@ -7,8 +7,8 @@
     CacheSettings(capacity=0)      # ConfigError: capacity=0: give an int of at least 1
 
 The types are checked however the settings are made: from Python, from plain values, with ``replace``. A class
-adds what its types cannot say, such as a limit that depends on another field, in its own ``__post_init__``,
-after ``super().__post_init__()``.
+adds what its types cannot say, for example a limit that depends on another field, in its own
+``__post_init__``, after ``super().__post_init__()``.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def check_settings(settings: msgspec.Struct) -> None:
 
 
 def settings_from(values: Mapping[str, Any], kind: type[T], where: str) -> T:
-    """Make settings from plain values, such as those of a file.
+    """Make settings from plain values, for example those of a file.
 
     Args:
         values: by the names of the fields; dashes may stand for underscores, tables for nested settings.

@@ -103,7 +103,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({**CARTPOLE, "agent": 3}, "agent=3 is not a name"),
     ({**CARTPOLE, "num_env": 3}, "unknown key 'num_env'; did you mean 'num_envs'"),
     ({**CARTPOLE, "gama": 0.9}, "unknown key 'gama'; did you mean 'gamma'"),
-    ({**CARTPOLE, "zzz": 1}, "unknown key 'zzz'; it is no setting of a training or of the agent 'dqn'$"),
+    ({**CARTPOLE, "zzz": 1}, "unknown key 'zzz'; not a setting of a training or of the agent 'dqn'$"),
     ({**CARTPOLE, "agent_settings": {"num_envs": 3}}, "unknown key 'num_envs'"),
     (
         {**CARTPOLE, "agent_settings": {"lerning_rate": 1}},

@@ -230,7 +230,6 @@ async def test_stop_at_reward_stops_the_session_and_nothing_more_is_evaluated() 
                     await session.observe(step())
             first = evaluator.last
             await evaluator.finish()
-    assert evaluator.reached_goal
     assert evaluator.stopped_because == "the mean reward 1 reached 1"
     assert evaluator.last is first is not None
     assert first.mean_reward == 1.0
@@ -341,7 +340,7 @@ async def test_a_reward_below_the_goal_stops_nothing() -> None:
         )
         await evaluator.finish()
         assert not session.is_done
-        assert not evaluator.reached_goal
+        assert evaluator.stopped_because is None
 
 
 async def test_finish_evaluates_the_end_once() -> None:
@@ -469,7 +468,6 @@ async def test_no_improvement_stops_the_session_and_is_told() -> None:
                     await session.observe(step())
     assert [found.is_best for found in seen] == [True, False, False]
     assert evaluator.stopped_because == "no evaluation of the last 2 was better than 5"
-    assert not evaluator.reached_goal
     assert session.is_stopped
 
 
@@ -495,7 +493,6 @@ async def test_a_training_that_ended_by_itself_did_not_end_for_want_of_improveme
         assert not session.is_stopped
         late = Evaluator(session, lucky(5.0, 5.0), EvaluationSettings(n_episodes=4, stop_at_reward=5.0))
         await late.finish()
-        assert late.reached_goal
         assert late.stopped_because == "the mean reward 5 reached 5"
 
 

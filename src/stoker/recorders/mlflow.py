@@ -98,7 +98,7 @@ class MLflowRecorder(BaseRecorder):
 
     Raises:
         MissingDependency: mlflow is not installed.
-        ConfigError: ``most_kept`` is no count.
+        ConfigError: ``most_kept`` is not a count.
     """
 
     name = package = "mlflow"

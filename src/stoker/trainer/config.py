@@ -31,13 +31,13 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     """
 
     env: str
-    """The environment: a Gymnasium id such as CartPole-v1, module:id, or module:factory for your own."""
+    """The environment: a Gymnasium id like CartPole-v1, module:id, or module:factory for your own."""
 
     agent: str = "dqn"
     """What learns: dqn, ppo, or module:factory for an agent of your own."""
 
     imports: tuple[str, ...] = ()
-    """Modules to import first, such as those that register environments."""
+    """Modules to import first, for example those that register environments."""
 
     env_kwargs: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies it
     """Keyword arguments for making the environment."""
@@ -58,7 +58,7 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     """How many step checkpoints to keep; none: all of them."""
 
     keep_every: Natural = 0
-    """Keep checkpoints at multiples of so many steps for good; 0: none."""
+    """Never prune checkpoints at multiples of this many steps; 0: prune all."""
 
     keep_best: Count = 1
     """How many of the best evaluated policies to keep."""
@@ -73,13 +73,13 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     """Environments take turns with the learner: slower, but repeatable, and a resume is exact to the bit."""
 
     actor_timeout_s: Positive = 60.0
-    """An environment that does not come back for so many seconds is stuck."""
+    """Seconds without an answer after which an environment is stuck."""
 
     on_silent_actor: Literal["warn", "restart", "fail"] = "warn"
     """What to do with a stuck environment: warn, restart it, or fail."""
 
     stall_timeout_s: Positive = 120.0
-    """A learner or disk that does not move for so many seconds ends the training."""
+    """Seconds without progress of the learner or the disk after which the training fails."""
 
     eval_freq: Natural = 2_500
     """Environment steps between evaluations; 0: never."""
@@ -97,7 +97,7 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     """Evaluate what would become the best again, on other seeds, before it does."""
 
     patience: Count | None = None
-    """End the training after so many evaluations in a row without improvement; none: never."""
+    """End the training after this many evaluations in a row without improvement; none: never."""
 
     record_freq: Natural = 1_000
     """Environment steps between records of the metrics; 0: never."""
@@ -136,7 +136,7 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     """Threads that torch computes with; small networks are fastest with one."""
 
     agent_settings: Any = None
-    """The agent's own settings, such as a DQNConfig; for an agent of your own, keyword arguments by name.
+    """The agent's settings, for example a DQNConfig; for an agent of your own, keyword arguments by name.
     Left out, they are the agent's defaults; presets are for ``config_from``."""
 
     def __post_init__(self) -> None:
@@ -172,7 +172,7 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
     settings = _underscored(cast("Mapping[str, Any]", nested))
     env, agent = flat.get("env"), flat.get("agent", "dqn")
     if not isinstance(env, str):
-        raise ConfigError(f'{where}: name the environment, such as env = "CartPole-v1"')
+        raise ConfigError(f'{where}: name the environment, as in env = "CartPole-v1"')
     if not isinstance(agent, str):
         raise ConfigError(f"{where}: agent={agent!r} is not a name")
     if "import" in flat:  # as the flag is called
@@ -186,7 +186,7 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
     agent_config = config_type(agent)
     own = agent_config.__struct_fields__
     settings |= {key: flat.pop(key) for key in own if key in flat and key not in common}
-    way_out = f"it is no setting of a training or of the agent {agent!r}"
+    way_out = f"not a setting of a training or of the agent {agent!r}"
     refuse_unknown(flat, common, where, way_out, near=own)
     refuse_unknown(settings, own, where, way_out, near=common)
     base = msgspec.to_builtins(preset(agent, env))

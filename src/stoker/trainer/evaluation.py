@@ -288,12 +288,11 @@ class EvaluationSettings(Settings, frozen=True, kw_only=True):
     min_delta: NonNegative = 0.0
     after_steps: Natural = 0
 
-    def goal(self) -> StopAtReward | None:
-        """The rule behind ``stop_at_reward``."""
-        return None if self.stop_at_reward is None else StopAtReward(self.stop_at_reward)
-
     def stop_rules(self) -> tuple[StopRule, ...]:
-        """The further rules, new and with nothing counted yet."""
-        if self.patience is None:
-            return ()
-        return (NoImprovement(self.patience, min_delta=self.min_delta, after_steps=self.after_steps),)
+        """The rules of these settings, new and with nothing counted yet."""
+        rules: list[StopRule] = []
+        if self.stop_at_reward is not None:
+            rules.append(StopAtReward(self.stop_at_reward))
+        if self.patience is not None:
+            rules.append(NoImprovement(self.patience, self.min_delta, self.after_steps))
+        return tuple(rules)

@@ -1,4 +1,4 @@
-"""Greedy evaluation of pinned policies, in environments of its own, beside the training.
+"""Greedy evaluation of pinned policies, in separate environments, beside the training.
 
     seeds --> one environment per episode --> observations --> one forward pass for all that wait
                                           <-- actions ------------'
@@ -35,7 +35,7 @@ from stoker.session import PolicySnapshot, TrainingSession
 from stoker.session.acting import Inference
 from stoker.session.policies import PinnedPolicy
 from stoker.stats import EpisodeRecord
-from stoker.trainer.evaluation import CONFIRMATION, Evaluation, EvaluationSettings, StopRule
+from stoker.trainer.evaluation import CONFIRMATION, Evaluation, EvaluationSettings, StopAtReward, StopRule
 from stoker.types import ActMode, EpisodeStatus
 
 __all__ = ["Evaluator", "evaluate"]
@@ -75,15 +75,12 @@ class Evaluator:
         self._factory = factory
         self._settings = EvaluationSettings() if settings is None else settings
         self._stepping: Stepping = stepping
-        self._goal = self._settings.goal()
         self._stop_rules = (*self._settings.stop_rules(), *stop_rules)
         self._on_evaluation = on_evaluation
         self._lock = anyio.Lock()
         self._last_at: tuple[int, int] | None = None  # of the policy that was evaluated last
         self.last: Evaluation | None = None
         """The last evaluation of this process."""
-        self.reached_goal = False
-        """Whether ``stop_at_reward`` was reached."""
         self.stopped_because: str | None = None
         """Why this stopped the session, in a few words; None: it did not."""
 
@@ -158,13 +155,10 @@ class Evaluator:
 
     def _stop_if_due(self, found: Evaluation, best: float | None) -> None:
         """Stop the session if a rule says so, and keep the first reason."""
-        reached = None if self._goal is None else self._goal.judge(found, best)
         reasons = [rule.judge(found, best) for rule in self._stop_rules]  # each must see each evaluation
-        self.reached_goal |= reached is not None
-        if reached is None and self._session.is_done:
-            return
-        for reason in (reached, *reasons):
-            if reason is not None:
+        for rule, reason in zip(self._stop_rules, reasons, strict=True):
+            # A training that ended at its limit may have reached its goal, but did not end for another rule.
+            if reason is not None and (isinstance(rule, StopAtReward) or not self._session.is_done):
                 self.stopped_because = self.stopped_because or reason
                 self._session.stop()
                 return
@@ -277,7 +271,7 @@ class _Greedy:
 
 
 class _Capped:
-    """An environment whose one episode is truncated after so many steps; all else is the environment's."""
+    """An environment whose one episode is truncated after ``max_steps``; the rest is the environment's."""
 
     def __init__(self, env: PlayedEnv, max_steps: int) -> None:
         self._env = env

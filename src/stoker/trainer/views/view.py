@@ -182,7 +182,7 @@ class Screen:
         self._thread.close()
 
     def _show(self, reading: Reading, *, last: bool = False) -> None:
-        with contextlib.suppress(OSError):  # nobody can see it any more; the training goes on
+        with contextlib.suppress(OSError):  # the terminal is gone; the training continues
             self._view.show(reading, last=last)
 
 

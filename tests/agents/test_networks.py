@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from stoker.agents import PPOConfig
+from stoker.agents import DQNConfig, PPOConfig
 from stoker.agents.dqn.network import PerceptronQ
 from stoker.agents.networks import MLP, NatureCNN, NumpyPass, as_floats, seeded
+from stoker.agents.ppo.distributions import Categorical
 from stoker.agents.ppo.network import ActorCritic, Towers
 from stoker.errors import ConfigError
 
@@ -106,8 +107,8 @@ def test_bytes_are_brought_to_one() -> None:
 
 
 def actor_critic(normalizes: bool, activation: Any, hidden: tuple[int, ...]) -> ActorCritic:
-    config = PPOConfig(activation=activation, hidden_sizes=hidden)
-    return ActorCritic(Towers(6, 4, config, generator()), (2, 3), None, normalizes=normalizes)
+    config = PPOConfig(activation=activation, hidden_sizes=hidden, normalize_observations=normalizes)
+    return ActorCritic(Towers(6, 4, config, generator()), (2, 3), Categorical(4), config)
 
 
 @pytest.mark.parametrize("normalizes", [False, True], ids=["plain", "normalized"])
@@ -115,7 +116,7 @@ def actor_critic(normalizes: bool, activation: Any, hidden: tuple[int, ...]) -> 
 @pytest.mark.parametrize("hidden", [(), (16,), (64, 32)], ids=str)
 def test_numpy_computes_what_torch_does(normalizes: bool, activation: str, hidden: tuple[int, ...]) -> None:
     network = actor_critic(normalizes, activation, hidden)
-    small = NumpyPass(network, network.body.policy, network.body.value)
+    small = NumpyPass(network)
     rng = np.random.default_rng(0)
     for dtype in (np.float32, np.uint8, np.int64, np.bool_):
         observations = (rng.random((5, 2, 3)) * 200).astype(dtype)
@@ -136,7 +137,7 @@ def test_numpy_computes_what_torch_does(normalizes: bool, activation: str, hidde
 
 
 def test_numpy_takes_no_rows_and_says_up_to_how_many_it_is_faster() -> None:
-    network = PerceptronQ((4,), 3, (512, 512), generator())
-    small = NumpyPass(network, network.mlp)
+    network = PerceptronQ((4,), 3, DQNConfig(hidden_sizes=(512, 512)), generator())
+    small = NumpyPass(network)
     assert small.outputs(small.inputs(np.empty((0, 4), np.float32))).shape == (0, 3)
     assert small.most_rows == 1

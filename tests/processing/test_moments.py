@@ -12,7 +12,6 @@ from hypothesis import given, settings, strategies as st
 
 from stoker.agents.dqn.agent import DQN
 from stoker.agents.dqn.config import DQNConfig
-from stoker.errors import ConfigError
 from stoker.processing.moments import RunningMoments
 from stoker.testing.contract import difference, through_file
 from stoker.types import ActMode, EpisodeStatus, Experience
@@ -122,24 +121,3 @@ def test_an_outlier_is_limited() -> None:
     far, farther = (torch.tensor([[1e6, 0.0, 0.0]]), torch.tensor([[1e9, 0.0, 0.0]]))
     assert torch.equal(policy.network(far), policy.network(farther))
     assert policy.act([np.array([1e9, 0, 0], np.float32)], ActMode.EXPLOIT)[0][0] in (0, 1)
-
-
-def test_a_resumed_agent_learns_as_if_it_had_not_stopped() -> None:
-    data = [experience(row) for row in rows(400)]
-    whole, first, second = agent(), agent(), agent()
-    for learner, part in ((whole, data), (first, data[:150])):
-        for each in part:
-            learner.observe([each])
-            learner.learn()
-    second.load_state_dict(first.state_dict())
-    second.replay.load_state_dict(first.replay.state_dict())
-    for each in data[150:]:
-        second.observe([each])
-        second.learn()
-    ours, theirs = second.state_dict()["network"], whole.state_dict()["network"]
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-
-
-def test_a_state_without_moments_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"normalize_observations does not fit: saved False, here True"):
-        agent().load_state_dict(agent(DQNConfig()).state_dict())

@@ -198,7 +198,7 @@ OBSERVATIONS: dict[str, Any] = {
     ),
     at=st.integers(0, 12),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_processor_saved_at_any_point_goes_on_as_without(
     observed: str, acted: str, script: list[tuple[int | str, EpisodeStatus]], at: int
 ) -> None:

@@ -292,7 +292,7 @@ async def test_all_goes_on_but_the_running_episodes(tmp_path: Path) -> None:
     async with TrainingSession(second, resumed) as again:
         assert (again.total_steps, again.total_episodes, again.opt_steps) == (95, 9, first.opt_steps)
         assert again.best_value == 4.0
-        assert second.epsilon == first.epsilon
+        assert second.exploration_rate == first.exploration_rate
         assert again.stats_summary() == session.stats_summary()
         assert {a: again.actor_episodes(a) for a in range(3)} == {
             a: session.actor_episodes(a) for a in range(3)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from stoker.agents.config import AgentConfig
-from stoker.agents.networks import ObservationNetwork
+from stoker.agents.networks import NumpyPass, ObservationNetwork
 from stoker.agents.packing import PackedAdam, PackedWeights
 from stoker.agents.protocol import Policy
 from stoker.agents.seeds import AgentSeeds, generator_state, seeded_generator
@@ -78,6 +78,9 @@ class NetworkPolicy(ABC, Generic[NetworkT]):
         self._device = self._packed.values.device
         self._spaces = spaces
         self._explore = explore
+        self._small: NumpyPass | None = None
+        if self._device.type == "cpu" and network.perceptrons:
+            self._small = NumpyPass(network)
 
     @abstractmethod
     def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[Sequence[Any], Sequence[Any] | None]:

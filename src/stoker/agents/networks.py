@@ -65,6 +65,11 @@ class ObservationNetwork(nn.Module):
             self.register_buffer("input_mean", torch.zeros(tuple(observation_shape)))
             self.register_buffer("input_scale", torch.ones(tuple(observation_shape)))
 
+    @property
+    def perceptrons(self) -> tuple[MLP, ...]:
+        """The perceptrons that its outputs come from, if it has no other layers."""
+        return ()
+
     def prepared(self, observations: torch.Tensor) -> torch.Tensor:
         """Observations as the layers get them: normalized float32, or else unchanged."""
         if not self.normalizes:
@@ -176,14 +181,14 @@ class NumpyPass:
     operations releases the interpreter lock, which a busy learner then keeps for a while. numpy does neither.
 
     Args:
-        network: prepares the observations; on the CPU. Changes of its weights take effect at once.
-        perceptrons: parts of it, with the same inputs.
+        network: on the CPU; with perceptrons. Changes of its weights take effect at once.
 
     Attributes:
         most_rows: the number of observations up to which numpy is faster.
     """
 
-    def __init__(self, network: ObservationNetwork, *perceptrons: MLP) -> None:
+    def __init__(self, network: ObservationNetwork) -> None:
+        perceptrons = network.perceptrons
         self._layers = [[(_array(w).T, _array(b)) for w, b in each.weights] for each in perceptrons]
         self._activate = _NUMPY_ACTIVATIONS[perceptrons[0].activation]
         self._n_inputs = len(self._layers[0][0][0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     import gymnasium
     import torch
 
-    from stoker.agents.dqn.agent import DQN
-    from stoker.agents.ppo.agent import PPO
-
 __all__ = ["AGENTS", "AgentEntry", "config_type", "is_own", "make_agent"]
 
 
@@ -30,29 +27,17 @@ class AgentEntry(NamedTuple):
 
     Attributes:
         config_type: the type of its settings; its defaults need no argument.
-        load: imports the agent and returns what makes one: ``(observation_space, action_space, config, seed,
+        agent: its class, as ``"module:name"``; it takes ``(observation_space, action_space, config, seed,
             device)``.
     """
 
     config_type: type[msgspec.Struct]
-    load: Callable[[], Callable[..., LearningAgent]]
-
-
-def _load_dqn() -> type[DQN]:
-    from stoker.agents.dqn.agent import DQN
-
-    return DQN
-
-
-def _load_ppo() -> type[PPO]:
-    from stoker.agents.ppo.agent import PPO
-
-    return PPO
+    agent: str
 
 
 AGENTS: Mapping[str, AgentEntry] = {
-    "dqn": AgentEntry(DQNConfig, _load_dqn),
-    "ppo": AgentEntry(PPOConfig, _load_ppo),
+    "dqn": AgentEntry(DQNConfig, "stoker.agents.dqn.agent:DQN"),
+    "ppo": AgentEntry(PPOConfig, "stoker.agents.ppo.agent:PPO"),
 }
 """Name -> agent."""
 
@@ -103,7 +88,8 @@ def make_agent(
         raise ConfigError(
             f"agent {name!r} takes a {entry.config_type.__name__}, got a {type(config).__name__}"
         )
-    return entry.load()(observation_space, action_space, config, seed, device)
+    agent = imported_callable(entry.agent, "agent")
+    return agent(observation_space, action_space, config, seed, device)
 
 
 def _make_own(

@@ -181,15 +181,6 @@ def test_publish_brings_a_copy_up_to_date_which_stays_a_copy(make_agent: MakeAge
     )
 
 
-def test_only_its_own_kind_of_policy_is_published_to(make_agent: MakeAgent) -> None:
-    class Other:
-        def act(self, observations: object, mode: ActMode) -> tuple[list[int], None]:
-            raise AssertionError
-
-    with pytest.raises(ConfigError, match="not to a Other"):
-        make_agent().publish(Other())
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fork_acts_alike_with_a_generator_of_its_own(make_agent: MakeAgent, kind: str) -> None:
     agent = spread(make_agent(kind, normalize_observations=True))

@@ -56,12 +56,11 @@ class DQN(OffPolicyAgent[DQNConfig, QNetwork, DQNPolicy]):
         device: str | torch.device = "cpu",
     ) -> None:
         spaces = AgentSpaces("DQN", observation_space, action_space, [DiscreteActions])
-        config = chosen_network(
-            "DQN", config or DQNConfig(), spaces.observation_shape, spaces.array_dtype.name
-        )
+        shape = spaces.observation_shape
+        config = chosen_network("DQN", config or DQNConfig(), shape, spaces.array_dtype.name)
         self._actions = spaces.actions
         seeds = AgentSeeds.of(seed)
-        network = make_q_network(config, spaces.observation_shape, self._actions.n, seeds.for_weights())
+        network = make_q_network(shape, self._actions.n, config, seeds.for_weights())
         network = network.to(resolve_device(device))
         super().__init__(spaces, config, seeds, network, DQNPolicy, config.exploration_rate_name)
         self._target = TargetNetwork(network, self._weights, config.tau, config.target_update_interval)
@@ -71,11 +70,6 @@ class DQN(OffPolicyAgent[DQNConfig, QNetwork, DQNPolicy]):
     def exploration_rate(self) -> float:
         """Epsilon, or the temperature of the softmax, as of ``total_steps``."""
         return self.config.exploration_rate_at(self.total_steps)
-
-    @property
-    def epsilon(self) -> float | None:
-        """The share of random actions when exploring, as of ``total_steps``; None: it explores otherwise."""
-        return self.exploration_rate if self.config.exploration == "epsilon" else None
 
     @property
     def _number(self) -> float:

@@ -29,20 +29,17 @@ class QNetwork(ObservationNetwork, ABC):
     Args:
         observation_shape: the shape of one observation.
         n_actions: the number of values per observation.
-        normalizes: as for ``ObservationNetwork``.
-        dueling: whether it has a dueling head.
+        config: says which layers there are.
 
     Attributes:
         n_outputs: the width of the last layer.
-        dueling: as given.
+        dueling: whether it has a dueling head.
     """
 
-    def __init__(
-        self, observation_shape: Sequence[int], n_actions: int, *, normalizes: bool, dueling: bool
-    ) -> None:
-        super().__init__(observation_shape, normalizes=normalizes)
-        self.n_outputs = n_actions + dueling
-        self.dueling = dueling
+    def __init__(self, observation_shape: Sequence[int], n_actions: int, config: DQNConfig) -> None:
+        super().__init__(observation_shape, normalizes=config.normalize_observations)
+        self.n_outputs = n_actions + config.dueling
+        self.dueling = config.dueling
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Values float32 ``[B, n_actions]`` of observations ``[B, *observation_shape]``."""
@@ -69,31 +66,24 @@ class QNetwork(ObservationNetwork, ABC):
 
 
 class PerceptronQ(QNetwork):
-    """Fully connected layers with ReLU between them, without autograd.
-
-    Args:
-        observation_shape: the shape of one observation; it is flattened.
-        n_actions: the number of values per observation.
-        hidden_sizes: the width of each hidden layer.
-        generator: a CPU generator that the weights are drawn from.
-        normalizes: as for ``ObservationNetwork``.
-        dueling: whether it has a dueling head.
-    """
+    """Fully connected layers with ReLU between them, without autograd; observations are flattened."""
 
     def __init__(
         self,
         observation_shape: Sequence[int],
         n_actions: int,
-        hidden_sizes: Sequence[int],
+        config: DQNConfig,
         generator: torch.Generator,
-        *,
-        normalizes: bool = False,
-        dueling: bool = False,
     ) -> None:
-        super().__init__(observation_shape, n_actions, normalizes=normalizes, dueling=dueling)
+        super().__init__(observation_shape, n_actions, config)
         self._n_inputs = math.prod(observation_shape)
-        self.mlp = MLP((self._n_inputs, *hidden_sizes, self.n_outputs), "relu", generator)
+        self.mlp = MLP((self._n_inputs, *config.hidden_sizes, self.n_outputs), "relu", generator)
         self._weights = self.mlp.weights  # to search a module for its parts takes longer
+
+    @property
+    def perceptrons(self) -> tuple[MLP, ...]:
+        """Its layers; of a dueling head not yet joined."""
+        return (self.mlp,)
 
     def activations(self, observations: torch.Tensor) -> list[torch.Tensor]:
         """The input of each layer, float32 ``[B, width]``, and last the values."""
@@ -125,27 +115,14 @@ class ConvolutionalQ(QNetwork):
 
     A dueling head shares all layers but the last, where Wang et al. (2016) part before the hidden one.
 
-    Args:
-        image_shape: as ``NatureCNN`` takes it.
-        n_actions: the number of values per observation.
-        generator: a CPU generator that the weights are drawn from.
-        normalizes: as for ``ObservationNetwork``.
-        dueling: whether it has a dueling head.
-
     Raises:
-        ConfigError: The shape is not one of such an image.
+        ConfigError: The shape is not one of an image that ``NatureCNN`` takes.
     """
 
     def __init__(
-        self,
-        image_shape: Sequence[int],
-        n_actions: int,
-        generator: torch.Generator,
-        *,
-        normalizes: bool = False,
-        dueling: bool = False,
+        self, image_shape: Sequence[int], n_actions: int, config: DQNConfig, generator: torch.Generator
     ) -> None:
-        super().__init__(image_shape, n_actions, normalizes=normalizes, dueling=dueling)
+        super().__init__(image_shape, n_actions, config)
         self.trunk = NatureCNN(image_shape, generator, is_orthogonal=False)
         self.head = seeded(nn.Linear(NatureCNN.n_features, self.n_outputs, device="meta"), generator)
 
@@ -166,15 +143,12 @@ class ConvolutionalQ(QNetwork):
 
 
 def make_q_network(
-    config: DQNConfig, observation_shape: Sequence[int], n_actions: int, generator: torch.Generator
+    observation_shape: Sequence[int], n_actions: int, config: DQNConfig, generator: torch.Generator
 ) -> QNetwork:
     """The network that the settings name, on the CPU, with weights drawn from the generator.
 
     Raises:
         ConfigError: The network cannot see such observations.
     """
-    normalizes, dueling = config.normalize_observations, config.dueling
-    if config.network == "nature_cnn":
-        return ConvolutionalQ(observation_shape, n_actions, generator, normalizes=normalizes, dueling=dueling)
-    sizes = config.hidden_sizes
-    return PerceptronQ(observation_shape, n_actions, sizes, generator, normalizes=normalizes, dueling=dueling)
+    kind = ConvolutionalQ if config.network == "nature_cnn" else PerceptronQ
+    return kind(observation_shape, n_actions, config, generator)

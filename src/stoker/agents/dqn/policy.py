@@ -14,9 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from stoker.agents.base import NetworkPolicy
-from stoker.agents.dqn.network import PerceptronQ, QNetwork
-from stoker.agents.networks import NumpyPass
-from stoker.agents.spaces import AgentSpaces, DiscreteActions
+from stoker.agents.dqn.network import QNetwork
 from stoker.types import ActMode
 
 __all__ = ["DQNPolicy", "action_probabilities", "epsilon_greedy", "softmax_actions"]
@@ -29,21 +27,6 @@ class DQNPolicy(NetworkPolicy[QNetwork]):
     (``"epsilon"``), or the temperature of the softmax (``"temperature"``). See ``NetworkPolicy``.
     """
 
-    def __init__(
-        self,
-        network: QNetwork,
-        spaces: AgentSpaces[DiscreteActions],
-        explore: np.random.Generator,
-        number_name: str,
-        number: float,
-    ) -> None:
-        super().__init__(network, spaces, explore, number_name, number)
-        self._first = spaces.actions.first
-        self._explored = epsilon_greedy if number_name == "epsilon" else softmax_actions
-        self._small: NumpyPass | None = None
-        if isinstance(network, PerceptronQ) and self._device.type == "cpu":
-            self._small = NumpyPass(network, network.mlp)
-
     def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[list[int], None]:
         """One action per observation, in the same order, as plain ints; without extras.
 
@@ -54,10 +37,11 @@ class DQNPolicy(NetworkPolicy[QNetwork]):
         values = self._values(self._spaces.stack(observations))
         actions: list[int]
         if mode is ActMode.EXPLORE:
-            actions = self._explored(values, self.number, self._explore)
+            explored = epsilon_greedy if self._number_name == "epsilon" else softmax_actions
+            actions = explored(values, self.number, self._explore)
         else:
             actions = values.argmax(axis=1).tolist()
-        if first := self._first:
+        if first := self._spaces.actions.first:
             actions = [action + first for action in actions]
         return actions, None
 

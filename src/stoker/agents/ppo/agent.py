@@ -94,14 +94,8 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
             body = checked_body(
                 network, sample.float() if config.normalize_observations else sample, distribution
             )
-        log_std = None
-        if distribution.has_log_std:
-            log_std = torch.full((distribution.action_size,), float(config.log_std_init))
-        actor_critic = ActorCritic(body, shape, log_std, normalizes=config.normalize_observations).to(
-            resolved
-        )
+        actor_critic = ActorCritic(body, shape, distribution, config).to(resolved)
         super().__init__(spaces, config, seeds, actor_critic, PPOPolicy, "version", config.adam_eps)
-        self._distribution = distribution
         self._shuffle = seeded_generator(seeds.learning)
         self._rewards = RewardScaler(
             config.gamma, normalize=config.normalize_rewards, clip=config.clip_rewards
@@ -258,7 +252,9 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
 
     def _losses_of(self, batch: Samples, clip_range: float) -> Losses:
         parameters, values = self._network.body(batch.inputs)
-        log_probs, entropies = self._distribution.evaluate(parameters, self._network.log_std, batch.actions)
+        log_probs, entropies = self._network.distribution.evaluate(
+            parameters, self._network.log_std, batch.actions
+        )
         return ppo_losses(batch, log_probs, entropies, values, clip_range, self.config)
 
     def _descend(self, loss: torch.Tensor, learning_rate: float) -> torch.Tensor:
@@ -299,7 +295,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         successor_values = self._values(rollout.successors())
         advantages = rollout.advantages(values, successor_values, config.gamma, config.gae_lambda)
         returns = advantages + values
-        learned = self._distribution.learned(extras[:, ACTION:])
+        learned = self._network.distribution.learned(extras[:, ACTION:])
         with torch.no_grad():
             inputs = self._network.prepared(torch.as_tensor(rollout.observations).to(self._device))
         floats = (extras[:, LOG_PROB], values, advantages, returns)

@@ -73,26 +73,34 @@ class ActorCritic(ObservationNetwork):
     Args:
         body: ``(observations) -> (parameters, values)``.
         observation_shape: of one observation.
-        log_std: the logarithms of the standard deviations at first, ``[action_size]``, for distributions
-            that have one.
-        normalizes: as for ``ObservationNetwork``.
+        distribution: of actions, by the parameters.
+        config: the settings.
 
     Attributes:
         body: as given.
-        log_std: a trained parameter, or None.
+        distribution: as given.
+        log_std: the logarithms of the standard deviations, ``[action_size]``, a trained parameter; None:
+            the distribution has none.
     """
 
     def __init__(
         self,
         body: nn.Module,
         observation_shape: tuple[int, ...],
-        log_std: torch.Tensor | None,
-        *,
-        normalizes: bool,
+        distribution: Distribution,
+        config: PPOConfig,
     ) -> None:
-        super().__init__(observation_shape, normalizes=normalizes)
+        super().__init__(observation_shape, normalizes=config.normalize_observations)
         self.body = body
-        self.log_std = None if log_std is None else nn.Parameter(log_std)
+        self.distribution: Distribution = distribution
+        self.log_std = None
+        if distribution.has_log_std:
+            self.log_std = nn.Parameter(torch.full((distribution.action_size,), float(config.log_std_init)))
+
+    @property
+    def perceptrons(self) -> tuple[MLP, ...]:
+        """Of the parameters and of the values, if the body is ``Towers``."""
+        return (self.body.policy, self.body.value) if isinstance(self.body, Towers) else ()
 
     def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Parameters ``[B, n_parameters]`` and values ``[B]`` of observations ``[B, *observation_shape]``."""
@@ -116,46 +124,23 @@ def checked_body(body: Any, observations: torch.Tensor, distribution: Distributi
     """A user's own body, tried out on some observations.
 
     Raises:
-        ConfigError: It is no module of float32 weights, or does not give what is asked of it.
+        ConfigError: It is not a module of float32 weights, or does not return what PPO needs.
     """
+    n_rows = len(observations)
     asked = (
         f"it takes observations {_described(observations)} and returns a tuple of the distribution's "
-        f"parameters float32 [{len(observations)}, {distribution.n_parameters}] and of values float32 "
-        f"[{len(observations)}]"
+        f"parameters float32 [{n_rows}, {distribution.n_parameters}] and of values float32 [{n_rows}]"
     )
     if not isinstance(body, nn.Module):
         raise ConfigError(f"network is a {type(body).__name__}, not a torch.nn.Module: {asked}")
-    parameters = list(body.parameters())
-    if any(isinstance(each, nn.UninitializedParameter) for each in parameters):
-        raise ConfigError(
-            f"network, a {type(body).__name__}, has lazy layers, which have no weights yet: call it once "
-            "with observations before"
-        )
-    if any(each.untyped_storage().nbytes() > each.nbytes for each in parameters):
-        raise ConfigError(
-            f"network, a {type(body).__name__}, has weights in memory that others use, such as another "
-            "agent, and two agents cannot train one network: give each its own by copy.deepcopy(network)"
-        )
-    if not parameters or {parameter.dtype for parameter in parameters} != {torch.float32}:
-        kinds = ", ".join(sorted({str(parameter.dtype) for parameter in parameters})) or "none"
-        raise ConfigError(f"network has weights of {kinds}: give it weights, all of torch.float32")
-    if not any(parameter.requires_grad for parameter in parameters):
-        raise ConfigError(
-            f"network, a {type(body).__name__}, has only weights with requires_grad=False, so that nothing "
-            "can be trained: call requires_grad_() on it, or on some of its layers"
-        )
-    for module in body.modules():
-        if isinstance(module, _UNFIT) and getattr(module, "p", 1.0) > 0:
-            raise ConfigError(
-                f"network has a {type(module).__name__}: what it gives for an observation would depend on "
-                "chance or on the batch, and no probability could be compared; leave it out, or use LayerNorm"
-            )
+    if problem := _problem_with(body):
+        raise ConfigError(f"network, a {type(body).__name__}, {problem}")
     try:
         with torch.no_grad():
             given: Any = body.to(observations.device)(observations)
     except Exception as error:
         raise ConfigError(f"network failed: {type(error).__name__}: {error}; {asked}") from error
-    shapes = [(len(observations), distribution.n_parameters), (len(observations),)]
+    shapes = [(n_rows, distribution.n_parameters), (n_rows,)]
     parts = list(cast("tuple[Any, ...]", given)) if isinstance(given, tuple) else []
     tensors = [part for part in parts if isinstance(part, torch.Tensor) and part.dtype is torch.float32]
     if len(parts) != 2 or [tuple(tensor.shape) for tensor in tensors] != shapes:
@@ -163,7 +148,34 @@ def checked_body(body: Any, observations: torch.Tensor, distribution: Distributi
     return body
 
 
-_UNFIT = (
+def _problem_with(body: nn.Module) -> str:
+    """The reason why a module cannot be trained, and the way out; "": it can be."""
+    parameters = list(body.parameters())
+    if any(isinstance(each, nn.UninitializedParameter) for each in parameters):
+        return "has lazy layers, which have no weights yet: call it once with observations before"
+    if any(each.untyped_storage().nbytes() > each.nbytes for each in parameters):
+        return (
+            "has weights in memory that others use, such as another agent, and two agents cannot train one "
+            "network: give each its own by copy.deepcopy(network)"
+        )
+    if not parameters or {parameter.dtype for parameter in parameters} != {torch.float32}:
+        kinds = ", ".join(sorted({str(parameter.dtype) for parameter in parameters})) or "none"
+        return f"has weights of {kinds}: give it weights, all of torch.float32"
+    if not any(parameter.requires_grad for parameter in parameters):
+        return (
+            "has only weights with requires_grad=False, so that nothing can be trained: call "
+            "requires_grad_() on it, or on some of its layers"
+        )
+    for module in body.modules():
+        if isinstance(module, _RANDOM_LAYERS) and getattr(module, "p", 1.0) > 0:
+            return (
+                f"has a {type(module).__name__}: its output for an observation would depend on chance or on "
+                "the batch, and no probability could be compared; leave it out, or use LayerNorm"
+            )
+    return ""
+
+
+_RANDOM_LAYERS = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
     nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
 )  # fmt: skip

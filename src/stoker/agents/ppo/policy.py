@@ -10,10 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from stoker.agents.base import NetworkPolicy
-from stoker.agents.networks import NumpyPass
-from stoker.agents.ppo.distributions import distribution_of
-from stoker.agents.ppo.network import ActorCritic, Towers
-from stoker.agents.spaces import Actions, AgentSpaces
+from stoker.agents.ppo.network import ActorCritic
 from stoker.types import ActMode
 
 __all__ = ["ACTION", "LOG_PROB", "VALUE", "VERSION", "PPOPolicy"]
@@ -31,20 +28,6 @@ class PPOPolicy(NetworkPolicy[ActorCritic]):
     the ``version``: the updates behind them. See ``NetworkPolicy``.
     """
 
-    def __init__(
-        self,
-        network: ActorCritic,
-        spaces: AgentSpaces[Actions],
-        explore: np.random.Generator,
-        number_name: str,
-        number: float,
-    ) -> None:
-        super().__init__(network, spaces, explore, number_name, number)
-        self._distribution = distribution_of(spaces.actions)
-        self._small: NumpyPass | None = None
-        if self._device.type == "cpu" and isinstance(network.body, Towers):
-            self._small = NumpyPass(network, network.body.policy, network.body.value)
-
     def act(
         self, observations: Sequence[Any], mode: ActMode
     ) -> tuple[list[Any], list[NDArray[np.float64]] | None]:
@@ -58,7 +41,7 @@ class PPOPolicy(NetworkPolicy[ActorCritic]):
             Plain ints for a Discrete space, arrays ``[*action_shape]`` for a Box; and extras for each
             action, or None with EXPLOIT.
         """
-        actions, distribution = self._spaces.actions, self._distribution
+        actions, distribution = self._spaces.actions, self.network.distribution
         rows = self._spaces.stack(observations)
         if mode is ActMode.EXPLOIT:
             parameters, _ = self._forward(rows, with_values=False)

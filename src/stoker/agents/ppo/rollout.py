@@ -1,8 +1,8 @@
 """The open rollout: transitions of all actors in the order in which they came, until an update takes them.
 
-They belong to fragments. A fragment is what one actor did in a row within one episode; it ends where the
-episode terminates, is truncated or is given up, and at the latest where the rollout does. Only a terminated
-one has no future: all others are continued by the value of the last observation that is known of them.
+A fragment is what one actor did in a row within one episode; it ends where the episode terminates, is
+truncated or is given up, and at the latest where the rollout does. Only a terminated one has no future: the
+value of its last observation continues every other.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from stoker.types import ActorId, EpisodeStatus, Experience
 
 __all__ = ["Rollout", "generalized_advantages"]
-
-_FEW = 16
 
 
 class Rollout:
@@ -36,13 +34,18 @@ class Rollout:
     ) -> None:
         self._size = 0
         self._n_fragments = 0
-        self._observations: NDArray[Any] = np.empty((capacity, *observation_shape), observation_dtype)
-        self._policy_extras: NDArray[np.float64] = np.empty((capacity, extras_size))
-        self._rewards: NDArray[np.float64] = np.empty(capacity)
-        self._fragments: NDArray[np.int64] = np.empty(capacity, np.int64)  # each transition's
-        # Of each fragment, in the order in which they began:
-        self._successors: NDArray[Any] = np.empty((_FEW, *observation_shape), observation_dtype)
-        self._has_future: NDArray[np.bool_] = np.empty(_FEW, np.bool_)
+        # An entry per transition:
+        self._rows: dict[str, NDArray[Any]] = {
+            "observations": np.empty((capacity, *observation_shape), observation_dtype),
+            "policy_extras": np.empty((capacity, extras_size)),
+            "rewards": np.empty(capacity),
+            "fragments": np.empty(capacity, np.int64),
+        }
+        # An entry per fragment, in the order in which they began:
+        self._ends: dict[str, NDArray[Any]] = {
+            "successors": np.empty((16, *observation_shape), observation_dtype),
+            "has_future": np.empty(16, np.bool_),
+        }
         self._running: dict[ActorId, int] = {}  # the fragments that the next transition of an actor continues
 
     def __len__(self) -> int:
@@ -51,42 +54,44 @@ class Rollout:
     @property
     def observations(self) -> NDArray[Any]:
         """``[T, *observation_shape]``, in arrival order."""
-        return self._observations[: self._size]
+        return self._rows["observations"][: self._size]
 
     @property
     def policy_extras(self) -> NDArray[np.float64]:
         """What the policy remembered of each action, float64 ``[T, extras_size]``, in arrival order."""
-        return self._policy_extras[: self._size]
+        return self._rows["policy_extras"][: self._size]
 
     def add(self, experience: Experience, reward: float) -> None:
         """Copy a transition in, with the reward to learn from and policy extras ``[extras_size]``."""
-        if self._size == len(self._rewards):
-            self._grow()
-        row = self._size
+        row, rows, ends = self._size, self._rows, self._ends
+        if row == len(rows["rewards"]):
+            rows = self._rows = _grown(rows)
         fragment = self._running.get(experience.actor_id)
         if fragment is None:
-            fragment = self._begin(experience.actor_id)
-        self._observations[row] = experience.observation
-        self._policy_extras[row] = experience.policy_extras
-        self._rewards[row] = reward
-        self._fragments[row] = fragment
-        status = experience.status
-        if status is EpisodeStatus.TERMINATED:
-            self._has_future[fragment] = False
-        else:
-            self._has_future[fragment] = True
-            self._successors[fragment] = experience.next_observation
-        if status is not EpisodeStatus.CONTINUING:
+            fragment = self._running[experience.actor_id] = self._n_fragments
+            if fragment == len(ends["has_future"]):
+                ends = self._ends = _grown(ends)
+            self._n_fragments += 1
+        rows["observations"][row] = experience.observation
+        rows["policy_extras"][row] = experience.policy_extras
+        rows["rewards"][row] = reward
+        rows["fragments"][row] = fragment
+        has_future = experience.status is not EpisodeStatus.TERMINATED
+        ends["has_future"][fragment] = has_future
+        if has_future:
+            ends["successors"][fragment] = experience.next_observation
+        if experience.status is not EpisodeStatus.CONTINUING:
             del self._running[experience.actor_id]
         self._size += 1
 
     def give_up(self, actor_id: ActorId) -> None:
-        """The actor's episode, if one is running, does not go on; where it had led still counts."""
+        """End the actor's unfinished episode, if any; where it had led still counts."""
         self._running.pop(actor_id, None)
 
     def successors(self) -> NDArray[Any]:
-        """What was seen last of each fragment that has a future, ``[F, *observation_shape]``."""
-        return self._successors[: self._n_fragments][self._has_future[: self._n_fragments]]
+        """The last observation of each fragment that has a future, ``[F, *observation_shape]``."""
+        n = self._n_fragments
+        return self._ends["successors"][:n][self._ends["has_future"][:n]]
 
     def advantages(
         self,
@@ -103,81 +108,49 @@ class Rollout:
             gamma: the discount per step.
             gae_lambda: the share of a trace that is kept per step.
         """
-        fragments = self._fragments[: self._size]
+        fragments = self._rows["fragments"][: self._size]
         order = np.argsort(fragments, kind="stable")  # fragment by fragment, each in its own order
         fragments = fragments[order]
         goes_on = np.append(fragments[1:] == fragments[:-1], np.zeros(min(self._size, 1), np.bool_))
         ends = np.zeros(self._n_fragments)
-        ends[self._has_future[: self._n_fragments]] = successor_values
+        ends[self._ends["has_future"][: self._n_fragments]] = successor_values
         ordered = values[order]
         next_values = np.where(goes_on, np.roll(ordered, -1), ends[fragments])
         found = generalized_advantages(
-            self._rewards[: self._size][order], ordered, next_values, goes_on, gamma, gae_lambda
+            self._rows["rewards"][: self._size][order], ordered, next_values, goes_on, gamma, gae_lambda
         )
         advantages = np.empty_like(found)
         advantages[order] = found
         return advantages
 
     def clear(self) -> None:
-        """Begin the next rollout; running episodes go on in fragments of their own."""
+        """Begin the next rollout; running episodes continue in new fragments."""
         self._size = self._n_fragments = 0
         self._running.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """The transitions and the fragments; tensors share the rollout's memory."""
         return {
-            "observations": torch.as_tensor(self.observations),
-            "policy_extras": torch.as_tensor(self.policy_extras),
-            "rewards": torch.as_tensor(self._rewards[: self._size]),
-            "fragments": torch.as_tensor(self._fragments[: self._size]),
-            "successors": torch.as_tensor(self._successors[: self._n_fragments]),
-            "has_future": torch.as_tensor(self._has_future[: self._n_fragments]),
+            **{name: torch.as_tensor(column[: self._size]) for name, column in self._rows.items()},
+            **{name: torch.as_tensor(column[: self._n_fragments]) for name, column in self._ends.items()},
             "actor_ids": list(self._running),
             "running": list(self._running.values()),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Become what ``state_dict`` described."""
-        self._size = len(state["rewards"])
-        self._n_fragments = len(state["has_future"])
-        while len(self._rewards) < self._size:
-            self._grow()
-        while len(self._has_future) < self._n_fragments:
-            self._grow_fragments()
-        for own, name in (
-            (self._observations, "observations"),
-            (self._policy_extras, "policy_extras"),
-            (self._rewards, "rewards"),
-            (self._fragments, "fragments"),
-            (self._successors, "successors"),
-            (self._has_future, "has_future"),
-        ):
-            saved = state[name].cpu().numpy()
-            own[: len(saved)] = saved
+        """Restore what ``state_dict`` returned."""
+        self._rows = {name: state[name].cpu().numpy().copy() for name in self._rows}
+        self._ends = {name: state[name].cpu().numpy().copy() for name in self._ends}
+        self._size, self._n_fragments = len(self._rows["rewards"]), len(self._ends["has_future"])
         self._running = dict(zip(state["actor_ids"], state["running"], strict=True))
 
-    def _begin(self, actor_id: ActorId) -> int:
-        if self._n_fragments == len(self._has_future):
-            self._grow_fragments()
-        fragment = self._running[actor_id] = self._n_fragments
-        self._n_fragments += 1
-        return fragment
 
-    def _grow(self) -> None:
-        self._observations = _doubled(self._observations)
-        self._policy_extras = _doubled(self._policy_extras)
-        self._rewards = _doubled(self._rewards)
-        self._fragments = _doubled(self._fragments)
-
-    def _grow_fragments(self) -> None:
-        self._successors = _doubled(self._successors)
-        self._has_future = _doubled(self._has_future)
-
-
-def _doubled(array: NDArray[Any]) -> NDArray[Any]:
-    larger = np.empty((2 * len(array), *array.shape[1:]), array.dtype)
-    larger[: len(array)] = array
-    return larger
+def _grown(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The columns with more than twice as much room."""
+    return {
+        name: np.concatenate([column, np.empty((len(column) + 16, *column.shape[1:]), column.dtype)])
+        for name, column in columns.items()
+    }
 
 
 def generalized_advantages(

@@ -25,9 +25,9 @@ def test_a_fork_is_resumed_as_it_says(
     assert place is not None
     assert Path(place[1]).parent == Path("runs/variant/v2")
     assert f"{trained.run}, step 800" in done.stdout
-    go_on = re.search(r"^go on +stoker (.*)$", done.stdout, re.MULTILINE)
-    assert go_on is not None
-    resumed = stoker(*shlex.split(go_on[1]), "--json")
+    resume = re.search(r"^resume +stoker (.*)$", done.stdout, re.MULTILINE)
+    assert resume is not None
+    resumed = stoker(*shlex.split(resume[1]), "--json")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["total_steps"] == 1200
     rows = (tmp_path / place[1] / "train_episodes.jsonl").read_text().splitlines()

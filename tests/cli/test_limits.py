@@ -155,13 +155,13 @@ def test_the_time_of_train_and_of_resume_is_limited(stoker: Any, tmp_path: Path)
     assert f"Out of time: {steps:,} of 100,000,000 steps" in done.stderr
     assert "finishing: the time is nearly over" in done.stderr
     run = run_of(tmp_path).relative_to(tmp_path)
-    assert f"  go on              stoker resume {run}\n" in done.stderr
+    assert f"  resume             stoker resume {run}\n" in done.stderr
     assert (tmp_path / run / f"checkpoints/step_{steps}.pt").exists()
 
     again = stoker("resume", str(run), "--max-time", "00:00:06", "--json")
     assert again.returncode == 0, again.stderr
     more = json.loads(again.stdout)["total_steps"]
-    assert f"going on from step {steps:,} " in again.stderr
+    assert f"resuming from step {steps:,} " in again.stderr
     assert f"Out of time: {more:,} of 100,000,000 steps" in again.stderr
     assert more > steps
 

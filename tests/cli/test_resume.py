@@ -26,7 +26,7 @@ def change_config(run: Path, **changes: Any) -> None:
 def test_a_run_at_its_total_says_so_and_how_to_go_on(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["resume", str(run)]) == 0
     said = capsys.readouterr()
-    assert said.out == f"{run} has all its 1,200 steps; to go on: stoker resume {run} -n 2400\n"
+    assert said.out == f"{run} has all its 1,200 steps; to continue: stoker resume {run} -n 2400\n"
     assert said.err == ""
 
 
@@ -42,7 +42,7 @@ def test_a_larger_total_goes_on(run: Path, stoker: Any) -> None:
     assert line["total_steps"] == 1300
     rows = (run / "train_episodes.jsonl").read_bytes().splitlines()
     assert line["total_episodes"] == len(rows)
-    assert "going on from step 1,200 of 1,300" in done.stderr
+    assert "resuming from step 1,200 of 1,300" in done.stderr
 
 
 @pytest.mark.parametrize(

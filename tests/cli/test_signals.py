@@ -123,7 +123,7 @@ def test_one_signal_saves_and_says_how_to_go_on(
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0, stderr
-    assert "finishing: saving what there is; press Ctrl-C again to leave at once" in stderr
+    assert "finishing: saving the training; press Ctrl-C again to leave at once" in stderr
     line = json.loads(stdout)
     steps, run = line["total_steps"], tmp_path / line["run"]
     assert f"Interrupted: {steps:,} of 100,000,000 steps" in stderr
@@ -132,7 +132,7 @@ def test_one_signal_saves_and_says_how_to_go_on(
     if number == signal.SIGINT:
         again = stoker("resume", line["run"], "-n", str(steps + 100), "--json")
         assert again.returncode == 0, again.stderr
-        assert f"going on from step {steps:,} of {steps + 100:,}" in again.stderr
+        assert f"resuming from step {steps:,} of {steps + 100:,}" in again.stderr
         assert json.loads(again.stdout)["total_steps"] == steps + 100
         assert json.loads((run / "config.json").read_bytes())["total_timesteps"] == steps + 100
 
@@ -144,7 +144,7 @@ def test_a_second_signal_leaves_at_once(started: Any, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130
-    assert stderr.splitlines()[-1] == f"stoker: interrupted; go on: stoker resume {run_of(tmp_path)}"
+    assert stderr.splitlines()[-1] == f"stoker: interrupted; resume: stoker resume {run_of(tmp_path)}"
     assert not list((tmp_path / "runs").rglob("*.tmp"))
 
 
@@ -153,7 +153,7 @@ def test_a_second_signal_leaves_an_event_loop_that_stands_still(started: Any, tm
     insist(process)
     _, stderr = process.communicate()
     assert process.returncode == 130
-    assert f"go on: stoker resume {run_of(tmp_path)}" in stderr.splitlines()[-1]
+    assert f"resume: stoker resume {run_of(tmp_path)}" in stderr.splitlines()[-1]
 
 
 def test_leaving_without_a_checkpoint_says_so(started: Any, tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(started: Any, stoker: Any
     newest = max(int(path.stem.removeprefix("step_")) for path in run.rglob("step_*.pt"))
     again = stoker("resume", "runs/pole", "-n", str(newest + 200), "--json")
     assert again.returncode == 0, again.stderr
-    said = re.search(r"going on from step ([\d,]+)", again.stderr)
+    said = re.search(r"resuming from step ([\d,]+)", again.stderr)
     assert said
     assert int(said[1].replace(",", "")) == newest
     line = json.loads(again.stdout)

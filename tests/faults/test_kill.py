@@ -121,7 +121,7 @@ def finish(directory: Path, root: Path, before: dict[str, Any]) -> None:
     out, _ = done.communicate(timeout=100)
     said = (root / "stderr.txt").read_text()
     assert done.returncode == 0, said
-    assert f"going on from step {step:,} of {total:,}" in said
+    assert f"resuming from step {step:,} of {total:,}" in said
     line = json.loads(out.splitlines()[-1])
     assert line["total_steps"] == total
     assert Path(root / line["run"]) == directory

@@ -62,7 +62,7 @@ class TrainArguments(TrainConfig, frozen=True, kw_only=True):
 
     A setting comes from its flag, else from the TOML file, else from the agent's preset for the environment,
     else from the defaults; the values below are what would be used. Ctrl-C or SIGTERM finishes, saves and
-    says how to go on; a second one leaves at once.
+    says how to resume; a second one leaves at once.
     """
 
     env: Annotated[
@@ -94,11 +94,11 @@ class TrainArguments(TrainConfig, frozen=True, kw_only=True):
 
 
 class ResumeArguments(ProcessFlags, frozen=True, kw_only=True):
-    """Go on with a run from its newest checkpoint.
+    """Resume a run from its newest checkpoint.
 
     Weights, optimizer, replay, generators, counters and the best evaluation are those of the checkpoint. What
     a process that was killed trained after it is trained again; its rows stay in the files, marked as an
-    abandoned future. With -n a run that has reached its total goes on to a larger one.
+    abandoned future. With -n a run that has reached its total continues to a larger one.
     """
 
     run: RunPath = ""

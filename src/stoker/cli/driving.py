@@ -33,8 +33,8 @@ _LOOK_S = 0.25
 
 _INTERRUPTED, _OUT_OF_TIME = "Interrupted", "Out of time"
 _NOTICES = {
-    _INTERRUPTED: "finishing: saving what there is; press Ctrl-C again to leave at once",
-    _OUT_OF_TIME: "finishing: the time is nearly over, saving what there is",
+    _INTERRUPTED: "finishing: saving the training; press Ctrl-C again to leave at once",
+    _OUT_OF_TIME: "finishing: the time is nearly over, saving the training",
 }
 
 
@@ -101,7 +101,7 @@ class Driver:
             if isinstance(error, ConfigError) and has_trained:  # not a usage error: training has begun
                 error = SessionFailed("training", error)
             if has_trained:
-                error.add_note(f"continue from what was saved with `{self._go_on}`")
+                error.add_note(f"continue from what was saved with `{self._resume}`")
             raise error from error.__cause__
         finally:
             await self._screen.close()
@@ -126,7 +126,7 @@ class Driver:
         )
         self._began.set()
         if begun := self._run.metadata.attempts[-1].from_steps:
-            self.say(f"going on from step {begun:,} of {progress.config.total_timesteps:,}")
+            self.say(f"resuming from step {begun:,} of {progress.config.total_timesteps:,}")
         await self._screen.follow(progress)
 
     # Ending ---------------------------------------------------------------------------------------
@@ -168,17 +168,17 @@ class Driver:
                 await self._stopping.wait()
 
     @property
-    def _go_on(self) -> str:
+    def _resume(self) -> str:
         return command(["stoker", "resume", str(self._run.directory)])
 
     def _busy(self, progress: Progress, loop_turns: bool) -> str:
         """Which part is busy, and how to resume; see ``Guard.attend``."""
         why = stuck_line(progress.session.health, loop_turns=loop_turns)
-        return f"{why}; continue from what was saved with `{self._go_on}`"
+        return f"{why}; continue from what was saved with `{self._resume}`"
 
     def _left(self) -> str:
         """How to resume a run that is left at once."""
-        return f"go on: {self._go_on}" if self._run.has_checkpoint() else "there is no checkpoint yet"
+        return f"resume: {self._resume}" if self._run.has_checkpoint() else "there is no checkpoint yet"
 
     def _report(self, result: TrainResult) -> None:
         """Print the summary and, if asked for, the line for scripts."""
@@ -230,6 +230,6 @@ def _summary(
         "env restarts": number(result.restarts) if result.restarts else None,
         "run": from_here(result.run),
         "see the curve": command(["stoker", "plot", result.run, "-o", "curve.png"]),
-        "go on": command(["stoker", "resume", result.run]) if is_cut_short else None,
+        "resume": command(["stoker", "resume", result.run]) if is_cut_short else None,
     }
     return lines + [f"  {label:<18} {value}" for label, value in rows.items() if value is not None]

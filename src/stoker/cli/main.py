@@ -28,14 +28,14 @@ __all__ = ["main"]
 
 COMMANDS = {
     "train": ("train:train", "Train an agent on an environment, into a new run directory."),
-    "resume": ("train:resume", "Go on with a run from its newest checkpoint."),
+    "resume": ("train:resume", "Resume a run from its newest checkpoint."),
     "eval": ("evaluate:evaluate_run", "Score a run's policy over whole episodes."),
     "ls": ("inspection:ls", "List the runs of a runs directory."),
     "show": ("inspection:show", "Show a run: counters, checkpoints, evaluations, its curve."),
     "verify": ("upkeep:verify", "Check a run's files: checksums, rows, journal, agreement of counters."),
     "replay": ("replaying:replay", "Train again from a run's journal, and compare with what it saved."),
     "fork": ("upkeep:fork", "Make a new run that begins with a checkpoint of another one."),
-    "prune": ("upkeep:prune", "Remove checkpoints and journal that nobody needs."),
+    "prune": ("upkeep:prune", "Remove old checkpoints, and the journal that none of the newest needs."),
     "plot": ("inspection:plot", "Draw the learning curves of runs to a PNG, SVG or PDF file."),
 }
 """Command -> what runs it, as ``module:name`` in this package, and its help.
@@ -115,7 +115,7 @@ Trains reinforcement-learning agents from many concurrent environments, and keep
 commands:
 {commands}
 
-  stoker train CartPole-v1            learn, with a live view; Ctrl-C saves and says how to go on
+  stoker train CartPole-v1            learn, with a live view; Ctrl-C saves and says how to resume
   stoker plot runs/CartPole-v1 -o curve.png
   stoker COMMAND --help               the flags of a command
   stoker --version"""

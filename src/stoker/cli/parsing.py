@@ -161,17 +161,17 @@ def _takes_none(kind: Any) -> bool:
 
 def _unboxed(text: str) -> str:
     """The sentence inside the box that tyro draws around an error."""
-    said: list[str] = []
+    words: list[str] = []
     for line in text.splitlines()[1:]:  # the first is the lid, with a title
         inner = line.strip("│╭╰╮╯|+ ")
         if set(inner) <= set("─-"):
-            if said:
+            if words:
                 break
             continue
         if inner == "Got errors:":
             break
-        said.append(inner)
-    sentence = " ".join(said).rstrip(".")
+        words.append(inner)
+    sentence = " ".join(words).rstrip(".")
     if stray := re.fullmatch(r"Unrecognized options: (.*)", sentence):
         return f"unexpected {cast('str', stray[1])!r}"
     return sentence[:1].lower() + sentence[1:] or "cannot be understood"

@@ -69,12 +69,12 @@ async def replay(args: Sequence[str]) -> int:
 
     set_torch_threads(config)
     agent = agent_for(config)
-    started = said = time.monotonic()
+    started = reported = time.monotonic()
 
     def watch(total_steps: int) -> None:
-        nonlocal said
-        if not arguments.json and time.monotonic() - said > _EVERY_S:
-            said = time.monotonic()
+        nonlocal reported
+        if not arguments.json and time.monotonic() - reported > _EVERY_S:
+            reported = time.monotonic()
             print(f"  {total_steps:,} steps", file=sys.stderr)
 
     replayed = replay_run(run, agent, to_step=arguments.to_step, from_step=arguments.from_step, watch=watch)

@@ -83,7 +83,7 @@ def discard(run: TrainingRun, with_root: bool) -> None:
     """Remove a new run on which nothing was trained, and its parents if they are empty. Blocks.
 
     Args:
-        run: the run; nobody may write it any more.
+        run: the run; no process may write it any more.
         with_root: whether the runs directory was made for it, too.
     """
     shutil.rmtree(run.directory)

@@ -72,8 +72,8 @@ async def _resume(arguments: ResumeArguments, guard: Guard) -> int:
                 f"-n {arguments.total_timesteps}: the run has {reached} steps; give more than that"
             )
         again = command(["stoker", "resume", str(run.directory), "-n", str(2 * reached)])
-        said = f"{from_here(run.directory)} has all its {reached:,} steps; to go on: {again}"
-        print(said, file=sys.stderr if arguments.json else sys.stdout)
+        text = f"{from_here(run.directory)} has all its {reached:,} steps; to continue: {again}"
+        print(text, file=sys.stderr if arguments.json else sys.stdout)
         if arguments.json:
             from stoker.trainer import TrainResult
 

@@ -131,7 +131,7 @@ async def fork(args: Sequence[str]) -> int:
         return 0
     print(f"run      {from_here(forked.directory)}")
     print(f"from     {from_here(source.directory)}, step {number(step)}")
-    print(f"go on    {command(['stoker', 'resume', str(forked.directory)])}")
+    print(f"resume   {command(['stoker', 'resume', str(forked.directory)])}")
     return 0
 
 

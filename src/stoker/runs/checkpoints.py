@@ -184,7 +184,7 @@ class StepCheckpoints:
         for path, beyond in reversed(self.step_files()):
             if step < beyond < math.inf:
                 aside = files.move_aside(path, ".abandoned")
-                logger.warning("the training goes on from step %d: set aside %s", step, aside.name)
+                logger.warning("the training resumes from step %d: set aside %s", step, aside.name)
         steps = self.checkpoint_steps()
         self._needs = {known: need for known, need in self._needs.items() if known <= step}
         if step in steps and not self._is_latest(self.checkpoint_path(step)):

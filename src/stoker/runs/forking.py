@@ -1,6 +1,6 @@
 """A new run that begins with a checkpoint of another one, and with the history up to it.
 
-Everything is copied, never linked: both runs go on. The source may be training meanwhile; it is only read,
+Everything is copied, never linked: both runs continue. The source may be training meanwhile; it is only read,
 and what was copied is checked. Until its metadata is there, the directory does not count as a run.
 """
 

@@ -112,7 +112,7 @@ def checked_name(what: str, name: str) -> str:
         raise ConfigError(f"{what} {name!r} is the name of a directory inside runs: choose another")
     if not _NAME.fullmatch(name) or name.endswith((".", " ")):
         raise ConfigError(
-            f"{what} {name!r} cannot name a directory: begin with a letter or digit, go on with letters, "
+            f"{what} {name!r} cannot name a directory: begin with a letter or digit, continue with letters, "
             "digits, '.', '_', '-', '+', '=', '@' or spaces, at most 100, and no '/'"
         )
     if (n_bytes := len(name.encode())) > _LONGEST_NAME_BYTES:

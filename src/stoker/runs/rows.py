@@ -37,7 +37,7 @@ __all__ = [
 
 
 class Bound(NamedTuple):
-    """A point in a run's history; rows before it have no more of anything than it says."""
+    """A point in a run's history."""
 
     steps: float = math.inf
     episodes: float = math.inf

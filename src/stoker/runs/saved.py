@@ -30,7 +30,7 @@ logger = logging.getLogger("stoker.runs")
 _ALL = Retention(last=None, all_journal=True)
 _RUNNING = "with another session on this very run object"
 _GIVEN_UP = "in which a session was given up while a thread of it may still write"
-_never_released: list[RunLock | None] = []  # a lock that nobody has any more would be given back
+_never_released: list[RunLock | None] = []  # a lock that is collected would be released
 
 
 class SavedTraining(StepCheckpoints):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from stoker.cli.limits import FinishingTime, Limits, limits_from, seconds
+from stoker.cli.limits import Limits, limits_from, seconds
 from stoker.cli.main import main
 from stoker.errors import ConfigError
 
@@ -115,31 +115,6 @@ def test_finishing_begins_a_margin_before() -> None:
 def test_without_a_limit_it_never_begins() -> None:
     limits = limits_from(None, "30s")
     assert limits.finishes_at(5.0) == limits.leaves_at == math.inf
-
-
-def test_the_margin_is_twice_the_longest_save_and_the_last_evaluation() -> None:
-    pace = FinishingTime(100)
-    pace.note(0.0, 0, None, 5.0)  # what was written before is no save of this process
-    assert pace.margin_s == 0.0
-    pace.note(1.0, 50, None, 5.5)
-    pace.note(2.0, 110, None, 5.5)  # an evaluation is due
-    pace.note(3.0, 150, None, 5.6)
-    pace.note(6.0, 190, 100, 5.6)  # and has ended
-    assert (pace.save_s, pace.eval_s) == (0.5, 4.0)
-    assert pace.margin_s == 9.0
-    pace.note(7.0, 210, 100, 7.6)  # the next one begins,
-    pace.note(8.0, 330, 100, 7.6)  # another is due meanwhile,
-    pace.note(9.0, 340, 200, 7.6)
-    assert (pace.save_s, pace.eval_s) == (2.0, 2.0)
-    pace.note(12.0, 350, 300, 7.6)  # which begins when the one before has ended
-    assert (pace.save_s, pace.eval_s) == (2.0, 3.0)
-
-
-def test_without_evaluations_only_saves_count() -> None:
-    pace = FinishingTime(0)
-    pace.note(0.0, 0, None, 0.0)
-    pace.note(1.0, 1000, None, 0.25)
-    assert pace.margin_s == 0.5
 
 
 def run_of(root: Path) -> Path:

@@ -178,6 +178,7 @@ async def test_the_best_holds_exactly_the_weights_that_were_evaluated(
                     await anyio.lowlevel.checkpoint()
                 beside.cancel_scope.cancel()
     assert evaluator.last.total_steps == 40
+    assert evaluator.last_s > 0
     assert evaluator.last.is_best
     assert session.best_value == evaluator.last.mean_reward
     best = torch.load(run.best_checkpoint_path, weights_only=True)

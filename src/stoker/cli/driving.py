@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 from rich.console import Console
 
-from stoker.cli.limits import FinishingTime, Guard
+from stoker.cli.limits import Guard
 from stoker.cli.printing import command, from_here
 from stoker.cli.streams import notices_to
 from stoker.errors import ConfigError, SessionFailed, StokerError
@@ -153,15 +153,16 @@ class Driver:
         self._training.cancel()
 
     async def _until_stopped(self, progress: Progress) -> None:
-        """Return when the training is stopped; stop it when its time is nearly over."""
+        """Return when the training is stopped; stop it when its time is nearly over.
+
+        For finishing it leaves twice the time of the longest save and of the last evaluation.
+        """
         limits, session = self._guard.limits, progress.session
-        estimate = FinishingTime(self._config.eval_freq)
+        save_s, write_s = 0.0, session.busy_s()["write"]
         while not self._stopping.is_set():
-            last = progress.evaluator.last
-            estimate.note(
-                time.monotonic(), session.total_steps, last and last.total_steps, session.busy_s()["write"]
-            )
-            left_s = limits.finishes_at(estimate.margin_s) - time.monotonic()
+            before_s, write_s = write_s, session.busy_s()["write"]
+            save_s = max(save_s, write_s - before_s)  # a save is added when it is done, all at once
+            left_s = limits.finishes_at(2 * (save_s + progress.evaluator.last_s)) - time.monotonic()
             if left_s <= 0:
                 self._finish(_OUT_OF_TIME)
             with anyio.move_on_after(min(left_s, _LOOK_S) if left_s < math.inf else None):

@@ -19,7 +19,7 @@ import msgspec
 from stoker.errors import ConfigError
 from stoker.signals import SignalGuard
 
-__all__ = ["FinishingTime", "Guard", "Limits", "limits_from", "seconds", "start_clock"]
+__all__ = ["Guard", "Limits", "limits_from", "seconds", "start_clock"]
 
 _PARTS = re.compile(
     r"(?:(?P<d>[0-9]+)d)?(?:(?P<h>[0-9]+)h)?(?:(?P<m>[0-9]+)m)?(?:(?P<s>[0-9]+(?:\.[0-9]+)?)s)?"
@@ -106,56 +106,6 @@ def _age_s() -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError, ValueError, IndexError):
         return 0.0
-
-
-class FinishingTime:
-    """Estimates how long finishing takes, from readings taken a few times a second.
-
-    Args:
-        eval_freq: environment steps between evaluations; 0: never.
-    """
-
-    def __init__(self, eval_freq: int) -> None:
-        self._eval_freq = eval_freq
-        self._write_s: float | None = None
-        self._due_step = 0
-        self._due_at: float | None = None
-        self._eval_step: int | None = None
-        self.save_s = 0.0
-        """The longest save."""
-        self.eval_s = 0.0
-        """The last evaluation."""
-
-    @property
-    def margin_s(self) -> float:
-        """Seconds to leave for finishing: twice a save and an evaluation."""
-        return 2 * (self.save_s + self.eval_s)
-
-    def note(self, now_s: float, total_steps: int, eval_step: int | None, write_s: float) -> None:
-        """Take one reading.
-
-        Args:
-            now_s: when.
-            total_steps: environment steps so far.
-            eval_step: the step of the last evaluation that has ended, or None.
-            write_s: seconds spent writing so far; a save is added when it is done, all at once.
-        """
-        if self._write_s is not None:
-            self.save_s = max(self.save_s, write_s - self._write_s)
-        self._write_s = write_s
-        if not self._eval_freq:
-            return
-        due_step = total_steps - total_steps % self._eval_freq
-        if due_step != self._due_step:
-            self._due_step = due_step
-            if self._due_at is None:
-                self._due_at = now_s
-        if eval_step is not None and eval_step != self._eval_step:
-            self._eval_step = eval_step
-            if self._due_at is not None:
-                self.eval_s = now_s - self._due_at
-            # One that became due during the last one begins when that one ends.
-            self._due_at = now_s if due_step > eval_step else None
 
 
 class Guard(SignalGuard):

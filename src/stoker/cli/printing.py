@@ -46,10 +46,10 @@ def command(words: Sequence[str]) -> str:
 
 
 def columns(texts: Iterable[str], numbers: Iterable[str] = (), *, header: str = "bold") -> Table:
-    """An empty table without lines: columns of text, which may wrap, then columns of numbers."""
+    """An empty table without lines: columns of text, of which the first may wrap, then columns of numbers."""
     table = Table(box=None, pad_edge=False, header_style=header, padding=(0, 2, 0, 0))
-    for name in texts:
-        table.add_column(name, overflow="fold")
+    for place, name in enumerate(texts):
+        table.add_column(name, no_wrap=place > 0, overflow="fold")
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     return table

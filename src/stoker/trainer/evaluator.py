@@ -12,6 +12,7 @@ were evaluated.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -81,6 +82,8 @@ class Evaluator:
         self._last_at: tuple[int, int] | None = None  # of the policy that was evaluated last
         self.last: Evaluation | None = None
         """The last evaluation of this process."""
+        self.last_s = 0.0
+        """Seconds that the last evaluation took."""
         self.stopped_because: str | None = None
         """Why this stopped the session, in a few words; None: it did not."""
 
@@ -122,7 +125,7 @@ class Evaluator:
                 await self._evaluate(snapshot)
 
     async def _evaluate(self, snapshot: PolicySnapshot) -> None:
-        settings, session = self._settings, self._session
+        settings, session, began_s = self._settings, self._session, time.monotonic()
         self._last_at = (snapshot.total_steps, snapshot.opt_steps)
         found = Evaluation(snapshot.total_steps, await self._played(snapshot), best_by=settings.best_by)
         await to_thread.run_sync(found.settle)  # thousands of resamples would block the event loop
@@ -133,6 +136,7 @@ class Evaluator:
             found = msgspec.structs.replace(found, records=records, n_confirming=len(played))
             await to_thread.run_sync(found.settle)
         self.last = found.judged(is_best=await session.maybe_save_best(found.value, snapshot))
+        self.last_s = time.monotonic() - began_s
         if session.config.records:
             await session.record(self.last.metrics(), snapshot.total_steps)
         if self._on_evaluation is not None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import anyio
 from rich.console import Console
 
-from stoker.cli.limits import Guard
 from stoker.cli.printing import command, from_here
+from stoker.cli.signals import Guard
 from stoker.cli.streams import notices_to
 from stoker.errors import ConfigError, SessionFailed, StokerError
 from stoker.exits import single_error

@@ -1,6 +1,6 @@
-"""What ends a training on the command line from outside: signals, ``--grace`` and ``--max-time``.
+"""How long a process may train: ``--max-time`` and ``--grace``, and since when the time counts.
 
-Free of torch, and read before anything is made, so that a mistake is reported at once.
+Imported for every command, ``--help`` too: it imports little.
 """
 
 from __future__ import annotations
@@ -8,18 +8,15 @@ from __future__ import annotations
 import math
 import os
 import re
-import signal
 import time
-from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 
 import msgspec
 
 from stoker.errors import ConfigError
-from stoker.signals import SignalGuard
 
-__all__ = ["Guard", "Limits", "limits_from", "seconds", "start_clock"]
+__all__ = ["Limits", "limits_from", "seconds", "start_clock"]
 
 _PARTS = re.compile(
     r"(?:(?P<d>[0-9]+)d)?(?:(?P<h>[0-9]+)h)?(?:(?P<m>[0-9]+)m)?(?:(?P<s>[0-9]+(?:\.[0-9]+)?)s)?"
@@ -34,7 +31,6 @@ _LEAST_MARGIN_S = 2.0
 _LAST_S = 0.5
 """A process that has not ended is killed so long before the limit."""
 
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _started_at: ContextVar[float] = ContextVar("started_at")
 
 
@@ -106,72 +102,3 @@ def _age_s() -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError, ValueError, IndexError):
         return 0.0
-
-
-class Guard(SignalGuard):
-    """Obeys signals and deadlines while a command runs, and says at the end how to resume.
-
-    Every file under a final name is whole at any moment.
-
-    Args:
-        limits: the grace, and the time that the process has.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        super().__init__(_SIGNALS, limits.grace_s, limits.leaves_at)
-        self.limits = limits
-        self._busy: Callable[[bool], str] = lambda _: "the training has not begun; give it more"
-        self._left: Callable[[], str] | None = None
-        self._restore: Callable[[], None] | None = None
-        self._terminals = [fd for fd in (0, 1, 2) if _is_terminal(fd)]
-
-    def attend(
-        self,
-        *,
-        finish: Callable[[], None],
-        busy: Callable[[bool], str],
-        left: Callable[[], str],
-        restore: Callable[[], None],
-    ) -> None:
-        """From now on there is a training to finish; called on its event loop.
-
-        Args:
-            finish: asks the training to end; called on this event loop at the first signal.
-            busy: says which part still works and how to resume, given whether the event loop still turns;
-                called in a thread, before the training is given up.
-            left: says how to resume a training that is left at once; called in a thread.
-            restore: restores the terminal; called in a thread, before the process ends.
-        """
-        self._busy, self._left, self._restore = busy, left, restore
-        self.finish_with(finish)
-
-    def overdue(self, *, loop_turns: bool) -> str:
-        """Which limit is over, which part is busy, and how to resume."""
-        limits = self.limits
-        in_time = self.signalled_at is None or self.leaves_at < self.signalled_at + limits.grace_s
-        over = f"--max-time of {limits.max_s or 0:g} s" if in_time else f"--grace of {limits.grace_s:g} s"
-        return f"stoker: error: {over} is over: {self._busy(loop_turns)}"
-
-    def interrupted(self) -> str:
-        """How to resume."""
-        return "stoker: interrupted" if self._left is None else f"stoker: interrupted; {self._left()}"
-
-    def before_signal(self, number: int) -> None:
-        """Redirect output for a terminal that is gone to the null device: writing there would fail."""
-        if number == getattr(signal, "SIGHUP", None):
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            for fd in self._terminals:
-                os.dup2(nowhere, fd)
-            os.close(nowhere)
-
-    def before_exit(self) -> None:
-        """Restore the terminal."""
-        if self._restore is not None:
-            self._restore()
-
-
-def _is_terminal(fd: int) -> bool:
-    try:
-        return os.isatty(fd)
-    except OSError:
-        return False

@@ -17,8 +17,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import anyio
-
 from stoker import __version__
 from stoker.cli.limits import start_clock
 from stoker.cli.streams import notices_on_stderr, steady_streams
@@ -99,6 +97,8 @@ def _dispatch(args: list[str]) -> int:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f": there is {', '.join(COMMANDS)}"
         raise ConfigError(f"unknown {what} {name!r}{hint} (see `stoker --help`)")
+    import anyio  # late, for the sake of --help and --version
+
     module, _, function = COMMANDS[name][0].partition(":")
     command = getattr(import_module(f"stoker.cli.{module}"), function)
     backend: dict[str, Any] = {"use_uvloop": sys.platform != "win32" and find_spec("uvloop") is not None}

@@ -12,9 +12,10 @@ from anyio import to_thread
 
 from stoker.cli.arguments import ResumeArguments, TrainArguments, parse_train
 from stoker.cli.driving import Driver, json_line
-from stoker.cli.limits import Guard, limits_from
+from stoker.cli.limits import limits_from
 from stoker.cli.parsing import parse
 from stoker.cli.printing import command, from_here
+from stoker.cli.signals import Guard
 from stoker.errors import ConfigError, MissingDependency
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ def test_scalars_become_their_mean_and_what_else_is_asked_for(values: list[float
     metrics = Metrics(statistics=STATISTICS)
     for value in values:
         metrics.store({"loss": value})
-    record = metrics.flush(0)
+    record = metrics.flush()
     assert record["loss"] == pytest.approx(statistics.fmean(values), rel=1e-9, abs=1e-6)
     assert record["loss_min"] == min(values)
     assert record["loss_max"] == max(values)
@@ -39,10 +39,9 @@ def test_names_do_not_depend_on_the_count(n_values: int, wanted: tuple[str, ...]
     expected = {
         f"train/{name}{end}" for name in ("loss", "grad") for end in ("", *(f"_{one}" for one in wanted))
     }
-    record = metrics.flush(5)
+    record = metrics.flush()
     assert set(record) == expected
     assert {type(value) for value in record.values()} == {float}
-    assert metrics.flushed_at == 5
 
 
 def test_each_name_has_its_own_count() -> None:
@@ -51,10 +50,10 @@ def test_each_name_has_its_own_count() -> None:
     metrics.store({"a": 3.0, "b": 10})
     metrics.store({"b": np.float32(20)})
     metrics.store({"b": torch.tensor(60)})
-    assert metrics.flush(1) == {"a": 2.0, "b": 30.0}
-    assert metrics.flush(2) == {}
+    assert metrics.flush() == {"a": 2.0, "b": 30.0}
+    assert metrics.flush() == {}
     metrics.store({"a": 5.0})
-    assert metrics.flush(3) == {"a": 5.0}
+    assert metrics.flush() == {"a": 5.0}
 
 
 def test_the_sum_does_not_depend_on_when_it_is_aggregated() -> None:
@@ -64,21 +63,21 @@ def test_the_sum_does_not_depend_on_when_it_is_aggregated() -> None:
         at_once.store({"a": value})
         in_parts.store({"a": value})
         in_parts._fold()
-    assert at_once.flush(0) == in_parts.flush(0)
+    assert at_once.flush() == in_parts.flush()
 
 
 def test_a_nan_is_seen() -> None:
     metrics = Metrics(statistics=STATISTICS)
     for value in (1.0, math.nan, 3.0):
         metrics.store({"a": value})
-    assert all(math.isnan(float(value)) for value in metrics.flush(0).values())  # type: ignore[arg-type]
+    assert all(math.isnan(float(value)) for value in metrics.flush().values())  # type: ignore[arg-type]
 
 
 def test_infinities_of_both_signs_do_not_raise() -> None:
     metrics = Metrics(statistics=("min", "max"))
     metrics.store({"a": math.inf})
     metrics.store({"a": -math.inf})
-    record = metrics.flush(0)
+    record = metrics.flush()
     assert math.isnan(record["a"])  # type: ignore[arg-type]
     assert (record["a_min"], record["a_max"]) == (-math.inf, math.inf)
 
@@ -94,7 +93,7 @@ def test_of_other_values_the_last_counts_and_histograms_are_pooled() -> None:
                 "ages": Histogram(range(k)),
             }
         )
-    record = metrics.flush(0)
+    record = metrics.flush()
     assert record["text"] == "t2"
     assert record["image"].pixels.max() == 2  # type: ignore[union-attr]
     assert np.array_equal(record["array"], [2, 2])  # type: ignore[arg-type]
@@ -106,7 +105,7 @@ def test_a_mapping_may_be_used_again() -> None:
     for k in range(3):
         values["a"] = float(k)
         metrics.store(values)
-    assert metrics.flush(0) == {"a": 1.0}
+    assert metrics.flush() == {"a": 1.0}
 
 
 def test_nothing_of_a_refused_mapping_is_kept() -> None:
@@ -122,13 +121,13 @@ def test_nothing_of_a_refused_mapping_is_kept() -> None:
         with pytest.raises(ConfigError):
             metrics.store(bad)
     metrics.store({"b": "now a text", "a": 3.0})
-    assert metrics.flush(0) == {"a": 2.0, "a_min": 1.0, "b": "now a text"}
+    assert metrics.flush() == {"a": 2.0, "a_min": 1.0, "b": "now a text"}
 
 
 def test_a_name_keeps_its_kind_over_flushes() -> None:
     metrics = Metrics()
     metrics.store({"x/y": 1.0})
-    metrics.flush(0)
+    metrics.flush()
     with pytest.raises(ConfigError, match="'x/y' was a scalar before and is a histogram now"):
         metrics.store({"x/y": Histogram([1])})
 
@@ -163,7 +162,7 @@ def test_nothing_is_lost_between_threads() -> None:
 
     def flush() -> None:
         while not ended.is_set():
-            flushed.append(metrics.flush(0))
+            flushed.append(metrics.flush())
 
     storing = [threading.Thread(daemon=True, target=store) for _ in range(3)]
     flushing = threading.Thread(daemon=True, target=flush)
@@ -173,6 +172,6 @@ def test_nothing_is_lost_between_threads() -> None:
         thread.join()
     ended.set()
     flushing.join()
-    flushed.append(metrics.flush(0))
+    flushed.append(metrics.flush())
     counts = [record["count"] for record in flushed if record]
     assert sum(len(found.values) for found in counts) == 3 * n_each  # type: ignore[union-attr]

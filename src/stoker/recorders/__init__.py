@@ -19,11 +19,7 @@ if TYPE_CHECKING:
     )
     from stoker.recorders.recording import Recording as Recording
     from stoker.recorders.tensorboard import TensorBoardRecorder as TensorBoardRecorder
-    from stoker.recorders.text import (
-        ConsoleRecorder as ConsoleRecorder,
-        JsonlRecorder as JsonlRecorder,
-        row_of as row_of,
-    )
+    from stoker.recorders.text import ConsoleRecorder as ConsoleRecorder, JsonlRecorder as JsonlRecorder
     from stoker.recorders.values import (
         Histogram as Histogram,
         Image as Image,

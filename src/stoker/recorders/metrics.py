@@ -60,7 +60,6 @@ class Metrics:
             if statistic not in STATISTICS:
                 raise ConfigError(f"statistics: {statistic!r} is none of {', '.join(map(repr, STATISTICS))}")
         self.statistics = wanted
-        self.flushed_at = -1
         self._lock = threading.Lock()
         self._pending: list[dict[str, Any]] = []
         self._kinds: dict[str, str] = {}
@@ -92,13 +91,12 @@ class Metrics:
             self._note_kinds(checked)
             self._append(checked)
 
-    def flush(self, step: int) -> dict[str, Value]:
-        """Everything stored since the last flush, as the record of that environment step; may be empty."""
+    def flush(self) -> dict[str, Value]:
+        """Everything stored since the last flush, as one record; empty if that is nothing."""
         with self._lock:
             self._fold()
             series, pools, last = self._series, self._pools, self._last
             self._series, self._pools, self._last = {}, {}, {}
-            self.flushed_at = step
         record: dict[str, Value] = {}
         for key, found in series.items():
             record[key] = found.total / found.count

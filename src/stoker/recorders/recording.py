@@ -107,7 +107,7 @@ class Recording:
             ConfigError: The step is not a count; what was stored stays.
         """
         step = _checked_step(step)
-        record = self._metrics.flush(step)
+        record = self._metrics.flush()
         if record:
             self._put(step, record)
         return record

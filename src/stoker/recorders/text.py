@@ -15,7 +15,7 @@ from stoker.errors import ConfigError
 from stoker.recorders.protocol import BaseRecorder
 from stoker.recorders.values import Histogram, Image, Record, Value, row_value
 
-__all__ = ["ConsoleRecorder", "JsonlRecorder", "row_of"]
+__all__ = ["ConsoleRecorder", "JsonlRecorder"]
 
 logger = logging.getLogger("stoker.recorders")
 
@@ -65,7 +65,11 @@ class ConsoleRecorder(BaseRecorder):
 
 
 class JsonlRecorder(BaseRecorder):
-    """Hands each record to a function, as a row; a record without values for a row gives none.
+    """Hands each record with values for a row to a function.
+
+    ::
+
+        {"total_steps": 1000, "metrics": {"train/loss": 0.1}, "time": "2026-01-02T03:04:05Z"}
 
     A session writes such rows to the run's ``metrics.jsonl``; this recorder is for a second place, or where
     there is no session. A number that is not finite is logged, once per name.
@@ -82,29 +86,16 @@ class JsonlRecorder(BaseRecorder):
         self._warned: set[str] = set()
 
     def write(self, step: int, record: Record) -> None:
-        """Hand the row on."""
-        row = row_of(step, record)
+        """Hand on the record's finite numbers, its texts, and its times as RFC 3339."""
+        metrics = {key: found for key, value in record.items() if (found := row_value(value)) is not None}
         for key, value in record.items():
-            if isinstance(value, float) and key not in row["metrics"] and key not in self._warned:
+            if isinstance(value, float) and key not in metrics and key not in self._warned:
                 self._warned.add(key)
                 logger.warning(
                     "%s=%r at step %d: left out of rows, as JSON has no such number", key, value, step
                 )
-        if row["metrics"]:
-            self._append(row)
-
-
-def row_of(step: int, record: Record, time: datetime | None = None) -> dict[str, Any]:
-    """A record as a row, with the fields of one in ``metrics.jsonl``.
-
-    ::
-
-        {"total_steps": 1000, "metrics": {"train/loss": 0.1}, "time": "2026-01-02T03:04:05Z"}
-
-    The row has the record's finite numbers and its texts, and times as RFC 3339; the rest is left out.
-    """
-    metrics = {key: found for key, value in record.items() if (found := row_value(value)) is not None}
-    return {"total_steps": step, "metrics": metrics, "time": row_value(time or datetime.now(UTC))}
+        if metrics:
+            self._append({"total_steps": step, "metrics": metrics, "time": row_value(datetime.now(UTC))})
 
 
 def _table(step: int, record: Record, width: int) -> str:

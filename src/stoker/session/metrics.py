@@ -169,7 +169,7 @@ class TrainingMetrics:
             ages = [age for age, count in staleness.histogram.items() for _ in range(count)]
             values["train/staleness"] = Histogram(ages)
         self.begin(learner)
-        return {**self._buffer.flush(learner.total_steps), **values}
+        return {**self._buffer.flush(), **values}
 
     def state_dict(self) -> list[list[float]]:
         """The window of episodes, which a resume restores."""

@@ -26,7 +26,10 @@ _METRICS = 4
 _NARROW = 40
 """The columns that labels and values take; the last column needs about as much again."""
 
-_Row = tuple[str, RenderableType, RenderableType]
+_STYLES = {"ep_rew_mean": "bold green", "total_timesteps": "bold", "best": "bold green"}
+
+_Row = tuple[str, str, RenderableType]
+"""Label, value, and the content of the last column."""
 
 
 def draw(
@@ -45,7 +48,7 @@ def draw(
     for name, rows in sections:
         table.add_row(Text(name, style="bold cyan"))
         for label, value, aside in rows:
-            cells = [Text(f"  {label}"), value, aside]
+            cells = [Text(f"  {label}"), Text(value, style=_STYLES.get(label, "")), aside]
             table.add_row(*cells[: 3 if room else 2])
         n_lines += 1 + len(rows)
     body: RenderableType = table
@@ -68,47 +71,49 @@ def draw(
 
 def _sections(reading: Reading, room: int, ascii_only: bool) -> Iterator[tuple[str, list[_Row]]]:
     spark = sparkline(reading.curve, room - 2, ascii_only=ascii_only)
+    restarted = f"{reading.restarts} environments restarted" if reading.restarts else ""
     rollout: list[_Row] = [
-        ("ep_rew_mean", Text(number(reading.mean_reward), style="bold green"), Text(spark, style="green")),
-        ("ep_len_mean", Text(number(reading.mean_length)), _aside("last 100 episodes")),
-        ("episodes", Text(number(reading.total_episodes)), _restarts(reading)),
+        ("ep_rew_mean", number(reading.mean_reward), Text(spark, style="green")),
+        ("ep_len_mean", number(reading.mean_length), Text("last 100 episodes", style="dim")),
+        ("episodes", number(reading.total_episodes), Text(restarted, style="yellow")),
     ]
     if reading.exploration is not None:
         bar = ProgressBar(1.0, min(1.0, reading.exploration), width=max(1, room - 2), complete_style="yellow")
-        rollout.append(("exploration_rate", Text(f"{reading.exploration:.3f}"), bar))
+        rollout.append(("exploration_rate", f"{reading.exploration:.3f}", bar))
     yield "rollout", rollout
 
     done = min(1.0, reading.total_steps / reading.limit) if reading.limit else 1.0
     eta = duration(reading.eta_s)
-    busiest = max(reading.shares, key=lambda name: reading.shares[name], default="-")
     times: list[_Row] = [
-        ("total_timesteps", Text(number(reading.total_steps), style="bold"), _progress(reading, done, room)),
-        ("fps", Text(number(reading.steps_per_s, 0)), _aside("steps per second")),
-        ("time_elapsed", Text(duration(reading.elapsed_s)), Text.assemble(("ETA ", "dim"), eta)),
+        ("total_timesteps", number(reading.total_steps), _progress(reading, done, room)),
+        ("fps", number(reading.steps_per_s, 0), Text("steps per second", style="dim")),
+        ("time_elapsed", duration(reading.elapsed_s), Text.assemble(("ETA ", "dim"), eta)),
     ]
     if room:
-        times.append(("busiest", Text(busiest), _shares(reading)))
+        busiest = max(reading.shares, key=lambda name: reading.shares[name], default="-")
+        shares = [
+            part for name, share in reading.shares.items() for part in ((f"{name} ", "dim"), f"{share:.0%}  ")
+        ]
+        times.append(("busiest", busiest, Text.assemble(*shares)))
     else:
-        times += [("progress", Text(f"{done:.0%}"), Text()), ("eta", Text(eta), Text())]
-        times += [(name, Text(f"{share:.0%}"), Text()) for name, share in reading.shares.items()]
+        times += [("progress", f"{done:.0%}", ""), ("eta", eta, "")]
+        times += [(name, f"{share:.0%}", "") for name, share in reading.shares.items()]
     yield "time", times
 
-    train: list[_Row] = [
-        (name, Text(short(value)), Text())
-        for name, value in list(reading.metrics.items())[: _METRICS if room else 1]
-    ]
-    train.append(("n_updates", Text(number(reading.opt_steps)), Text()))
+    metrics = list(reading.metrics.items())[: _METRICS if room else 1]
     queue = ProgressBar(1.0, reading.queue, width=max(1, room - 2), complete_style="magenta")
-    train.append(("queue", Text(f"{reading.queue:.0%}"), queue))
+    train: list[_Row] = [(name, short(value), "") for name, value in metrics]
+    train += [("n_updates", number(reading.opt_steps), ""), ("queue", f"{reading.queue:.0%}", queue)]
     yield "train", train
 
-    at = "" if reading.eval_step is None else f"@ {reading.eval_step:,} steps"
-    best_at = "" if reading.best_step is None else f"@ {reading.best_step:,} steps"
+    at, best_at = (
+        "" if step is None else f"@ {step:,} steps" for step in (reading.eval_step, reading.best_step)
+    )
     yield (
         "eval",
         [
-            ("mean_reward", Text(number(reading.eval_reward)), _aside(at)),
-            ("best", Text(number(reading.best_reward), style="bold green"), _aside(best_at)),
+            ("mean_reward", number(reading.eval_reward), Text(at, style="dim")),
+            ("best", number(reading.best_reward), Text(best_at, style="dim")),
         ],
     )
 
@@ -118,19 +123,3 @@ def _progress(reading: Reading, done: float, room: int) -> RenderableType:
     line = Table.grid(padding=(0, 1, 0, 0))
     line.add_row(ProgressBar(1.0, done, width=max(1, room - len(text) - 3), complete_style="cyan"), text)
     return line
-
-
-def _aside(text: str) -> Text:
-    return Text(text, style="dim")
-
-
-def _restarts(reading: Reading) -> Text:
-    return Text(f"{reading.restarts} environments restarted" if reading.restarts else "", style="yellow")
-
-
-def _shares(reading: Reading) -> Text:
-    """The share of the wall clock that each part has used."""
-    text = Text()
-    for name, share in reading.shares.items():
-        text.append(f"{name} ", style="dim").append(f"{share:.0%}  ")
-    return text

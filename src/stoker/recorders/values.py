@@ -44,11 +44,7 @@ _CHANNELS = (1, 3, 4)
 
 
 class Image:
-    """A picture.
-
-    Args:
-        pixels: uint8 ``[H, W]`` (grey) or ``[H, W, C]`` with C of 1 (grey), 3 (RGB) or 4 (RGBA), as array or
-            tensor; it is copied.
+    """A picture: a copy of uint8 pixels ``[H, W]`` or ``[H, W, C]``, with C of 1 (grey), 3 (RGB) or 4 (RGBA).
 
     Raises:
         ConfigError: Another shape or type.
@@ -73,10 +69,7 @@ class Image:
 
 
 class Histogram:
-    """Values whose distribution is of interest; those of one record and name are pooled.
-
-    Args:
-        values: numbers of any shape, as array, tensor or sequence; they are copied.
+    """A copy of values whose distribution is of interest; those of one record and name are pooled.
 
     Raises:
         ConfigError: They are not numbers.

@@ -454,8 +454,8 @@ async def test_success_is_an_extra_and_the_environment_has_the_last_word() -> No
         async def may_step(self) -> bool:
             return True
 
-        async def act(self, observation: Any, /) -> int:
-            return 1
+        async def act(self, observation: Any, /) -> Any:
+            return 1, None, None
 
         async def observe(self, *_: Any) -> None:
             pass
@@ -467,7 +467,7 @@ async def test_success_is_an_extra_and_the_environment_has_the_last_word() -> No
         ("yes", {}, {}),
         (None, {}, {}),
     ]:
-        record = await play_episode(played(Successful(success, extras)), Listener(), 1)
+        record = await play_episode(played(Successful(success, extras)), Listener(), 0, 1)
         assert record is not None
         assert record.extras == expected
 

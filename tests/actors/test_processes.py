@@ -245,7 +245,7 @@ async def test_what_trying_again_would_not_mend_ends_it_at_once(
         ("old", r"^env of actor 0 \(Spoilt\).step returned 4 values: Gymnasium's are five"),
         (
             "objects",
-            "actor 0: what it played cannot be sent to the training .* of dtype object.*place='threads'",
+            "cannot be sent to another process: .* of dtype object.*place='threads'",
         ),
     ]:
         path.write_text(what)

@@ -10,12 +10,12 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from stoker.actors.copies import OwnPolicy, PolicyFeed
-from stoker.actors.episodes import opened_env, play_episode
+from stoker.actors.episodes import Choice, play_episode
 from stoker.actors.player import Player, PlayerSettings
-from stoker.envs import PlayedEnv, Stepping, episode_seed
+from stoker.envs import PlayedEnv, episode_seed
 from stoker.errors import InvalidExperience
 from stoker.session import ResumePoint, RunningEpisode, TrainingSession
-from stoker.types import ActorId, EpisodeStatus, Experience
+from stoker.types import ActorId, Experience
 
 __all__ = ["Actor", "RoundRobin"]
 
@@ -71,7 +71,6 @@ class Actor(Player):
         session: takes the experiences, and chooses the actions unless there is a feed.
         actor_id: the stream of episodes that this actor is.
         settings: those of its group.
-        stepping: where plain environments are stepped.
         feed: gives it a copy of the policy of its own; None: the session's ``act`` chooses.
         running: the episode that it continues; None: it begins one.
         turns: it steps only in its turn; None: whenever it can.
@@ -82,18 +81,15 @@ class Actor(Player):
         session: TrainingSession,
         actor_id: ActorId,
         settings: PlayerSettings,
-        stepping: Stepping = "auto",
         feed: PolicyFeed | None = None,
         running: RunningEpisode | None = None,
         turns: RoundRobin | None = None,
     ) -> None:
         super().__init__(session, actor_id, settings)
-        self._stepping: Stepping = stepping
         self._feed = feed
         self._running = running
         self._turns = turns
         self._own: OwnPolicy | None = None
-        self._policy_extras: Any = None
 
     async def run(self) -> None:
         """See ``Player.run``; then the others no longer wait for this actor's turn."""
@@ -107,13 +103,8 @@ class Actor(Player):
                 self._turns.leave(self._actor_id)
 
     async def _play_env(self) -> None:
-        self.in_env_since = time.monotonic()
-        name = f"env of actor {self._actor_id}"
-        async with opened_env(self._settings.factory, self._stepping, name) as env:
-            try:
-                await self._play(env)
-            finally:
-                self.in_env_since = None
+        async with self._opened_env() as env:
+            await self._play(env)
 
     async def _play(self, env: PlayedEnv) -> None:
         report, earlier_s = self._stream.report, self._stream.report.env_s
@@ -129,7 +120,7 @@ class Actor(Player):
                 self._stream.resume_episode(running.steps)
             self.in_env_since = time.monotonic()
             try:
-                record = await play_episode(env, self, running.seed, running.steps)
+                record = await play_episode(env, self, self._actor_id, running.seed, running.steps)
             finally:
                 self.in_env_since = None
                 report.env_s = earlier_s + env.busy_s
@@ -145,56 +136,49 @@ class Actor(Player):
             await self._pass_gate()
         return await self._may_continue()
 
-    async def act(self, observation: Any, /) -> Any:
+    async def act(self, observation: Any, /) -> Choice:
         """Ask its own policy, or the session."""
         begun = time.perf_counter()
         if self._own is None:
-            action = await self._session.act(observation, actor_id=self._actor_id)
-            self._stream.report.act_s += time.perf_counter() - begun
+            choice = await self._session.act(observation, actor_id=self._actor_id), None, None
         else:
-            action = await self._act_with(self._own, observation, begun)
+            await self._wait_and_update(self._own)
+            waited_s = time.perf_counter() - begun
+            begun += waited_s
+            self._stream.report.wait_s += waited_s
+            try:
+                choice = self._own.act(observation)
+            except InvalidExperience:
+                raise
+            except Exception as error:
+                raise self._refusal(observation, error) from error
+        self._stream.report.act_s += time.perf_counter() - begun
         self.in_env_since = time.monotonic()
-        return action
+        return choice
 
-    async def observe(
-        self, observation: Any, action: Any, reward: float, next_observation: Any, status: EpisodeStatus, /
-    ) -> None:
+    async def observe(self, step: Experience, /) -> None:
         """Send the step to the session."""
         self.in_env_since = None
         begun = time.perf_counter()
-        extras, version = (None, None) if self._own is None else (self._policy_extras, self._own.version)
-        step = Experience(
-            observation, action, reward, next_observation, status, self._actor_id, extras, version
-        )
         is_accepted = await self._stream.observe(step)
         self._stream.report.wait_s += time.perf_counter() - begun
         if is_accepted:
             await self._stream.publish(step)
-        if status.is_done:
+        if step.status.is_done:
             self.in_env_since = time.monotonic()  # the environment is asked for its extras
         else:
             self._pass_on()
 
-    async def _act_with(self, own: OwnPolicy, observation: Any, begun: float) -> Any:
-        """Act on its own copy, updated if that is due, once the pacing allows it."""
-        feed, pacing, report = self._feed, self._session.pacing, self._stream.report
+    async def _wait_and_update(self, own: OwnPolicy) -> None:
+        """Wait until the pacing allows an action of the copy, and update it if that is due."""
+        feed = self._feed
         assert feed is not None  # noqa: S101 - it made the copy
         await checkpoint()  # the actors' steps mix, and none of them holds the event loop
         if feed.is_due(own.version):
             own.load(feed.newest())
-        while not await pacing.begin(self._actor_id, own.version):
+        while not await self._session.pacing.begin(self._actor_id, own.version):
             own.load(feed.newest())
-        report.syncs = own.syncs
-        waited_until = time.perf_counter()
-        report.wait_s += waited_until - begun
-        try:
-            action, self._policy_extras = own.act(observation)
-        except InvalidExperience:
-            raise
-        except Exception as error:
-            raise self._refusal(observation, error) from error
-        report.act_s += time.perf_counter() - waited_until
-        return action
+        self._stream.report.syncs = own.syncs
 
     # Turns ----------------------------------------------------------------------------------------------
 

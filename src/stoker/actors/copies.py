@@ -55,11 +55,11 @@ class OwnPolicy:
         self.syncs = 0
         """How often it was updated."""
 
-    def act(self, observation: Any) -> tuple[Any, Any]:
-        """An exploring action, and its policy extras."""
+    def act(self, observation: Any) -> tuple[Any, Any, int]:
+        """An exploring action, its policy extras and the version."""
         with _ACTING:
             actions, extras = self.policy.act([observation], ActMode.EXPLORE)
-        return actions[0], None if extras is None else extras[0]
+        return actions[0], None if extras is None else extras[0], self.version
 
     def load(self, fresh: Weights) -> None:
         """Act with these weights from now on."""

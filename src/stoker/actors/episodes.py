@@ -25,6 +25,7 @@ from stoker.threads import on_asyncio
 from stoker.types import ActorId, EpisodeStatus, Experience
 
 __all__ = [
+    "Choice",
     "EnvFactory",
     "EnvironmentFailed",
     "FailureCount",
@@ -145,6 +146,10 @@ async def call_env(call: Awaitable[T]) -> T:
 # One episode ----------------------------------------------------------------------------------------
 
 
+Choice = tuple[Any, Any, int | None]
+"""An action, its policy extras, and the version of the policy that chose it, if known."""
+
+
 class Listener(Protocol):
     """Chooses the actions of an episode and observes their outcomes."""
 
@@ -152,19 +157,21 @@ class Listener(Protocol):
         """Called before each step; False abandons the episode."""
         ...
 
-    async def act(self, observation: Any, /) -> Any:
+    async def act(self, observation: Any, /) -> Choice:
         """Choose the action."""
         ...
 
-    async def observe(
-        self, observation: Any, action: Any, reward: float, next_observation: Any, status: EpisodeStatus, /
-    ) -> None:
+    async def observe(self, step: Experience, /) -> None:
         """Observe the outcome of the action."""
         ...
 
 
 async def play_episode(
-    env: PlayedEnv, listener: Listener, seed: int | None, played: Sequence[Experience] = ()
+    env: PlayedEnv,
+    listener: Listener,
+    actor_id: ActorId,
+    seed: int | None,
+    played: Sequence[Experience] = (),
 ) -> EpisodeRecord | None:
     """Play one episode, or continue one.
 
@@ -174,6 +181,7 @@ async def play_episode(
     Args:
         env: the environment.
         listener: chooses actions and observes their outcomes.
+        actor_id: the actor of the experiences.
         seed: for ``reset``.
         played: the steps of this episode before a resume: they are repeated without the listener.
 
@@ -191,7 +199,7 @@ async def play_episode(
         status = EpisodeStatus.of(terminated, truncated)
         if (reward, status) != (step.reward, step.status) or not _equal(observation, step.next_observation):
             raise ConfigError(
-                f"actor {step.actor_id!r}: step {steps} of {len(played)} of its episode had another outcome "
+                f"actor {actor_id!r}: step {steps} of {len(played)} of its episode had another outcome "
                 "when it was repeated: lockstep can resume only environments that are deterministic given "
                 "their seed and actions; resume without lockstep"
             )
@@ -200,10 +208,12 @@ async def play_episode(
         while not status.is_done:
             if not await listener.may_step():
                 return None
-            action = await listener.act(observation)
+            action, extras, version = await listener.act(observation)
             next_observation, reward, terminated, truncated, info = await call_env(env.step(action))
             status = EpisodeStatus.of(terminated, truncated)
-            await listener.observe(observation, action, reward, next_observation, status)
+            await listener.observe(
+                Experience(observation, action, reward, next_observation, status, actor_id, extras, version)
+            )
             total_reward += reward
             steps += 1
             observation = next_observation

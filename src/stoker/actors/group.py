@@ -180,14 +180,19 @@ class ActorGroup(PlayerGroup):
         feed = feed_for(session, factory, where, sync_interval)
         resume_point = session.take_resume_point()
         settings = PlayerSettings(
-            factory=factory, seed=seed, limit=limit or FailureLimit(), on_step=on_step, gate=gate
+            factory=factory,
+            seed=seed,
+            limit=limit or FailureLimit(),
+            stepping=stepping,
+            on_step=on_step,
+            gate=gate,
         )
         players: list[Player] = []
         if where is None or feed is None:
             turns = RoundRobin(ids, resume_point) if session.config.lockstep else None
             for actor_id in ids:
                 running = resume_point.episodes.get(actor_id)
-                players.append(Actor(session, actor_id, settings, stepping, feed, running, turns))
+                players.append(Actor(session, actor_id, settings, feed, running, turns))
         else:
             starting = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
             players += [

@@ -165,21 +165,26 @@ def encode_message(message: WorkerMessage | WorkerCommand) -> bytes:
     Raises:
         ConfigError: It holds a value that cannot be sent; the error names the value.
     """
-    match message:
-        case Weights():
-            with _encoding:  # once for all workers that need them: weights may be megabytes
-                if message not in _encoded:
-                    forms = {
-                        name: form(value, f"weights[{name!r}]") for name, value in message.weights.items()
-                    }
-                    _encoded[message] = _packed(replace(message, weights=forms))
-                return _encoded[message]
-        case Played():
-            return _packed(replace(message, events=tuple(_with_forms(message.events))))
-        case PolicyFailed():
-            return _packed(replace(message, observation=form(message.observation, "observation")))
-        case _:
-            return _packed(message)
+    try:
+        match message:
+            case Weights():
+                with _encoding:  # once for all workers that need them: weights may be megabytes
+                    if message not in _encoded:
+                        named = message.weights.items()
+                        forms = {name: form(value, f"weights[{name!r}]") for name, value in named}
+                        _encoded[message] = _encoder.encode(replace(message, weights=forms))
+                    return _encoded[message]
+            case Played():
+                return _encoder.encode(replace(message, events=tuple(_with_forms(message.events))))
+            case PolicyFailed():
+                observation = form(message.observation, "observation")
+                return _encoder.encode(replace(message, observation=observation))
+            case _:
+                return _encoder.encode(message)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{type(message).__name__} cannot be sent to another process: {error}; use place='threads'"
+        ) from error
 
 
 def decode_message(data: bytes) -> WorkerMessage:
@@ -230,13 +235,6 @@ def _with_observations(events: tuple[JournalEvent, ...]) -> Iterator[JournalEven
             yield event
 
 
-def _packed(message: Any) -> bytes:
-    try:
-        return _encoder.encode(message)
-    except (TypeError, ValueError) as error:  # text that is not valid Unicode, or a value beyond 4 GiB
-        raise ConfigError(f"{type(message).__name__} cannot be sent: {error}") from error
-
-
 def _unpacked(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
     try:
         return decoder.decode(data)
@@ -244,11 +242,8 @@ def _unpacked(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
         raise msgspec.DecodeError(str(error)) from error
 
 
-def _error_fields(error: Any) -> tuple[str, str, str]:
-    if not isinstance(error, BaseException):
-        raise TypeError(f"{type(error).__name__} cannot be sent")
-    trace = "".join(traceback.format_exception(error))
-    return type(error).__name__, str(error), trace
+def _error_fields(error: BaseException) -> tuple[str, str, str]:
+    return type(error).__name__, str(error), "".join(traceback.format_exception(error))
 
 
 def _error(kind: type, fields: Any) -> BaseException:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import abc
 import logging
+import time
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anyio
 import msgspec
 
-from stoker.actors.episodes import EnvFactory, EnvironmentFailed, FailureCount, FailureLimit
+from stoker.actors.episodes import EnvFactory, EnvironmentFailed, FailureCount, FailureLimit, opened_env
 from stoker.actors.messages import described
 from stoker.actors.report import ActorStream, Gate, OnStep
 from stoker.agents.protocol import ChecksInput
+from stoker.envs import PlayedEnv, Stepping
 from stoker.errors import InvalidExperience, SessionFailed, Stalled
 from stoker.session import TrainingSession
 from stoker.types import ActorId
@@ -33,6 +36,7 @@ class PlayerSettings(msgspec.Struct, frozen=True, kw_only=True):
         factory: makes the environment.
         seed: seeds the episodes, together with the actor and the episode's number; None: no seeds.
         limit: how many failures are allowed.
+        stepping: where plain environments are stepped, if not by a worker.
         on_step: awaited after each accepted step.
         gate: asked before each step.
     """
@@ -40,6 +44,7 @@ class PlayerSettings(msgspec.Struct, frozen=True, kw_only=True):
     factory: EnvFactory
     seed: int | None
     limit: FailureLimit
+    stepping: Stepping = "auto"
     on_step: OnStep | None = None
     gate: Gate | None = None
 
@@ -61,6 +66,8 @@ class Player(abc.ABC):
         self._actor_id: ActorId = actor_id
         self._settings = settings
         self._stream = ActorStream(session, actor_id, settings.on_step)
+        self.streams: list[ActorStream] = [self._stream]
+        """The streams that it plays: one, except for a vector environment."""
         self._failures = FailureCount(actor_id, settings.limit)
         self.in_env_since: float | None = None
         """When its environment got the request that it has not answered yet, in monotonic seconds."""
@@ -68,11 +75,6 @@ class Player(abc.ABC):
         self._life = anyio.CancelScope()  # of the present environment
         self._stuck: Stalled | None = None
         self._is_abandoned = False
-
-    @property
-    def streams(self) -> list[ActorStream]:
-        """The streams that it plays: one, but for a vector environment."""
-        return [self._stream]
 
     async def run(self) -> None:
         """Play episode after episode.
@@ -107,6 +109,11 @@ class Player(abc.ABC):
         Raises:
             EnvironmentFailed: It failed.
         """
+
+    def _opened_env(self) -> AbstractAsyncContextManager[PlayedEnv]:
+        self.in_env_since = time.monotonic()
+        name = f"env of actor {self._actor_id}"
+        return opened_env(self._settings.factory, self._settings.stepping, name)
 
     def abandon(self) -> None:
         """Leave the environment without waiting for it."""

@@ -26,19 +26,10 @@ from typing import Any, ClassVar, cast
 import anyio
 import msgspec
 
+import stoker.actors.messages as messages
 from stoker.actors.copies import OwnPolicy
 from stoker.actors.episodes import EnvFactory
-from stoker.actors.messages import (
-    Failed,
-    Mailbox,
-    WorkerCommand,
-    WorkerEvent,
-    WorkerExited,
-    WorkerMessage,
-    decode_command,
-    decode_message,
-    encode_message,
-)
+from stoker.actors.messages import Mailbox, WorkerCommand, WorkerEvent, WorkerMessage
 from stoker.actors.worker import Assignment, Worker
 from stoker.errors import ConfigError
 from stoker.threads import backend_here
@@ -146,7 +137,7 @@ class ProcessLink:
             writer.join(_EXIT_S)
             if not writer.is_alive():  # else another process holds the pipe open and does not read
                 self._pipe.close()
-            self.messages.post(WorkerExited(exit_code, why))
+            self.messages.post(messages.WorkerExited(exit_code, why))
 
     def _start(self) -> str:
         """Start the process; returns why it could not be started, if so."""
@@ -157,12 +148,8 @@ class ProcessLink:
         try:
             with _starting:
                 self._process.start()
-        except OSError as error:  # no more processes, say: that may pass
-            return f"its process could not be started ({error})"
-        except Exception as error:  # noqa: BLE001 - reported; a training in a daemonic process, say
-            why = f"its process cannot be started ({type(error).__name__}: {error})"
-            self._fail(why)
-            return why
+        except Exception as error:  # noqa: BLE001 - reported; no more processes, say
+            return f"its process could not be started ({type(error).__name__}: {error})"
         finally:
             self._far_end.close()
         with self._lock:
@@ -176,7 +163,7 @@ class ProcessLink:
         n_read, why = 0, ""
         try:
             while True:
-                self.messages.post(decode_message(self._pipe.recv_bytes()))
+                self.messages.post(messages.decode_message(self._pipe.recv_bytes()))
                 n_read += 1
         except (EOFError, OSError):
             pass  # it has ended, or is about to
@@ -185,11 +172,12 @@ class ProcessLink:
             why = f"its process sent an invalid message ({error})"
         exit_code = self._join()
         if exit_code == 1 and not n_read:
-            self._fail(
-                "its process ended before it could begin; what it printed says why. What makes the "
-                "environment must be importable there, and a script that starts processes needs its "
-                "`if __name__ == '__main__':`"
+            setup = ConfigError(
+                f"actor {self._actor_id!r}: its process ended before it could begin; what it printed "
+                "says why. The environment's factory must be importable there, and a script that starts "
+                "processes needs its `if __name__ == '__main__':`"
             )
+            self.messages.post(messages.Failed(setup))
         return exit_code, why
 
     def _join(self) -> int | None:
@@ -201,19 +189,16 @@ class ProcessLink:
         with _starting:  # another thread that starts a process may have collected the exit code
             return process.exitcode
 
-    def _fail(self, why: str) -> None:
-        self.messages.post(Failed(ConfigError(f"actor {self._actor_id!r}: {why}")))
-
     # On the writer's thread ---------------------------------------------------------------------------
 
     def _write(self) -> None:
         try:
             while (item := self._outgoing.get()) is not None:
-                self._pipe.send_bytes(item if isinstance(item, bytes) else encode_message(item))
+                self._pipe.send_bytes(item if isinstance(item, bytes) else messages.encode_message(item))
         except OSError:
             pass  # the process is gone, which the reader reports
         except ConfigError as error:
-            self.messages.post(Failed(error))
+            self.messages.post(messages.Failed(error))
 
 
 # In the child ---------------------------------------------------------------------------------------
@@ -243,13 +228,7 @@ def run_child(pipe: Connection, assignment: Assignment, backend: str) -> None:
     threading.Thread(target=_listen, args=(pipe, commands), name="stoker-commands", daemon=True).start()
 
     def post(message: WorkerMessage) -> None:
-        try:
-            data = encode_message(message)
-        except ConfigError as error:
-            raise ConfigError(
-                f"actor {assignment.actor_id!r}: what it played cannot be sent to the training ({error}); "
-                "use place='threads'"
-            ) from error
+        data = messages.encode_message(message)
         try:
             pipe.send_bytes(data)
         except OSError:
@@ -261,7 +240,7 @@ def run_child(pipe: Connection, assignment: Assignment, backend: str) -> None:
 def _listen(pipe: Connection, commands: Mailbox[WorkerCommand]) -> None:
     try:
         while True:
-            commands.post(decode_command(pipe.recv_bytes()))
+            commands.post(messages.decode_command(pipe.recv_bytes()))
     except (EOFError, OSError):
         os._exit(1)
 

@@ -67,7 +67,6 @@ class RemoteActor(Player):
         self._spent = (0.0, 0.0, 0.0, 0)  # by earlier workers: seconds in env, act and wait; syncs
         self._sent = 0  # the version that the worker has, or that is in flight to it
         self._is_alive = False  # as far as is known
-        self._is_ready = False
 
     # One worker ---------------------------------------------------------------------------------------
 
@@ -75,7 +74,6 @@ class RemoteActor(Player):
         """Have one worker play, from its start to its end."""
         report = self._stream.report
         self._spent = (report.env_s, report.act_s, report.wait_s, report.syncs)
-        self._is_ready = False
         seed, episode = self._settings.seed, self._stream.next_episode
         own = self._feed.fork(seed, self._actor_id, episode)
         self._sent = own.version
@@ -85,7 +83,7 @@ class RemoteActor(Player):
             await self._start_worker(link)
             await self._serve(link)
         finally:
-            is_lost = self._is_abandoned or self._is_stuck() or not self._is_ready
+            is_lost = self._is_abandoned or self._is_stuck() or self.is_starting
             self.in_env_since = None
             self._session.pacing.end(self._actor_id)  # its action in flight is lost
             await self._end_worker(link, at_once=is_lost)
@@ -106,8 +104,6 @@ class RemoteActor(Player):
                     message = await self._next(link)
             except TimeoutError:
                 raise EnvironmentFailed from WorkerLost(f"its worker did not start within {_START_S:.0f} s")
-            finally:
-                self.is_starting = False
         await self._handle(message, link)
 
     async def _serve(self, link: Link) -> None:
@@ -165,7 +161,7 @@ class RemoteActor(Player):
             case messages.WorkerExited():
                 raise EnvironmentFailed from WorkerLost(message.in_words)
             case messages.Ready():
-                self._is_ready = True
+                self.is_starting = False
                 self._send_weights_if_due(link)  # its start took a while
 
     async def _accept(self, played: messages.Played, link: Link) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
-from stoker.actors.episodes import EnvFactory, EnvironmentFailed, FailureLimit, call_env, opened_env
+from stoker.actors.episodes import EnvFactory, EnvironmentFailed, FailureLimit, call_env
 from stoker.actors.group import PlayerGroup, ids_of
 from stoker.actors.player import Player, PlayerSettings
 from stoker.actors.report import ActorReport, ActorStream
@@ -78,8 +78,9 @@ async def run_vector_actors(
         factory=_rounds_of(make_env, None if ids is None else len(ids)),
         seed=seed,
         limit=limit or FailureLimit(),
+        stepping=stepping,
     )
-    group = PlayerGroup(session, [_VectorPlayer(session, ids, settings, stepping)])
+    group = PlayerGroup(session, [_VectorPlayer(session, ids, settings)])
     await group.run()
     return group.reports
 
@@ -91,30 +92,16 @@ class _VectorPlayer(Player):
         session: takes the experiences and chooses the actions.
         actor_ids: the actors' ids, one per sub-environment; None: 0 to N - 1.
         settings: as for a single environment.
-        stepping: where the environment is stepped.
     """
 
     def __init__(
-        self,
-        session: TrainingSession,
-        actor_ids: list[ActorId] | None,
-        settings: PlayerSettings,
-        stepping: Stepping,
+        self, session: TrainingSession, actor_ids: list[ActorId] | None, settings: PlayerSettings
     ) -> None:
         super().__init__(session, 0 if actor_ids is None else actor_ids[0], settings)
-        self._stepping: Stepping = stepping
-        self._streams = [self._stream]
-        for actor_id in (actor_ids or [])[1:]:
-            self._streams.append(ActorStream(session, actor_id))
-
-    @property
-    def streams(self) -> list[ActorStream]:
-        return self._streams
+        self.streams.extend(ActorStream(session, actor_id) for actor_id in (actor_ids or [])[1:])
 
     async def _play_env(self) -> None:
-        self.in_env_since = time.monotonic()
-        name = f"env of actor {self._actor_id}"
-        async with opened_env(self._settings.factory, self._stepping, name) as env:
+        async with self._opened_env() as env:
             seed_of: Any = self._seed_of
             now: Round = (await self._call(env, env.reset(seed_of)))[0]
             self._begin_streams(len(now.observations))
@@ -145,27 +132,27 @@ class _VectorPlayer(Player):
                     f"last of their steps lags by {behind} optimization steps; allow that many, or raise "
                     "opt_interval"
                 )
-        for index in range(len(self._streams), count):
-            self._streams.append(ActorStream(self._session, index))
-        for stream in self._streams[1:]:
+        for index in range(len(self.streams), count):
+            self.streams.append(ActorStream(self._session, index))
+        for stream in self.streams[1:]:
             if stream.report.begun_at is None:
                 stream.begin()
         supervised = self._session.supervised_actors
-        supervised |= {stream.report.actor_id for stream in self._streams}
+        supervised |= {stream.report.actor_id for stream in self.streams}
 
     def _seed_of(self, index: int) -> int | None:
         """The seed of the next episode; changes nothing, as it may be called on the environment's thread."""
         seed = self._settings.seed
         if seed is None:
             return None
-        if index >= len(self._streams):  # before the first round
+        if index >= len(self.streams):  # before the first round
             return episode_seed(seed, index, self._session.actor_episodes(index))
-        stream = self._streams[index]
+        stream = self.streams[index]
         return episode_seed(seed, stream.report.actor_id, stream.next_episode)
 
     async def _start_episodes(self, now: Round) -> None:
         for index, seed in now.begun:
-            await self._streams[index].start_episode(seed)
+            await self.streams[index].start_episode(seed)
 
     async def _act(self, now: Round) -> list[Any]:
         """An action for each sub-environment that needs one, all from one forward pass."""
@@ -176,7 +163,7 @@ class _VectorPlayer(Player):
         try:
             chosen = await self._session.act_many(
                 [now.observations[index] for index in now.acting],
-                [self._streams[index].report.actor_id for index in now.acting],
+                [self.streams[index].report.actor_id for index in now.acting],
             )
         except InvalidExperience as error:  # the agent refuses an observation
             raise EnvironmentFailed from error
@@ -194,12 +181,12 @@ class _VectorPlayer(Player):
                 done.reward,
                 done.next_observation,
                 done.status,
-                self._streams[done.place].report.actor_id,
+                self.streams[done.place].report.actor_id,
             )
             for done in now.transitions
         )
         for done in now.transitions:
-            stream = self._streams[done.place]
+            stream = self.streams[done.place]
             stream.count(done.reward)
             if done.status.is_done:
                 await stream.end_episode(
@@ -214,7 +201,7 @@ class _VectorPlayer(Player):
             return await call_env(call)
         finally:
             self.in_env_since = None
-            for stream in self._streams:
+            for stream in self.streams:
                 stream.report.env_s = before_s + env.busy_s
 
 

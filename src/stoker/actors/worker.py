@@ -15,13 +15,13 @@ import msgspec
 
 import stoker.actors.messages as messages
 from stoker.actors.copies import OwnPolicy, Weights
-from stoker.actors.episodes import EnvFactory, EnvironmentFailed, opened_env, play_episode
+from stoker.actors.episodes import Choice, EnvFactory, EnvironmentFailed, opened_env, play_episode
 from stoker.actors.messages import Mailbox, WorkerCommand, WorkerMessage, described
 from stoker.envs import PlayedEnv, episode_seed
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
 from stoker.plain import finite_float
-from stoker.types import ActorId, EpisodeStatus, Experience
+from stoker.types import ActorId, Experience
 
 __all__ = ["Assignment", "Worker"]
 
@@ -81,7 +81,6 @@ class Worker:
         self._sent_at = time.monotonic()
         self._credit = 0 if assignment.asks else assignment.window_steps
         self._is_stopped = False
-        self._policy_extras: Any = None
         self._env: PlayedEnv | None = None
         self._act_s = self._wait_s = 0.0
 
@@ -111,7 +110,7 @@ class Worker:
         self._add(EpisodeStarted(mine.actor_id, seed))
         if number == mine.episode:
             self._flush()  # if this episode kills the worker, the next worker begins the next episode
-        record = await play_episode(env, self, seed)
+        record = await play_episode(env, self, mine.actor_id, seed)
         if record is not None:
             self._add(EpisodeEnded(record, mine.actor_id))
             self._flush()
@@ -126,33 +125,27 @@ class Worker:
                 await self._wait_for_command()
         return not self._is_stopped
 
-    async def act(self, observation: Any, /) -> Any:
+    async def act(self, observation: Any, /) -> Choice:
         """Ask its own policy."""
         begun = time.perf_counter()
         try:
-            action, self._policy_extras = self._policy.act(observation)
+            choice = self._policy.act(observation)
         except InvalidExperience:
             raise
         except Exception as error:
             raise _PolicyFailed(observation) from error
         self._act_s += time.perf_counter() - begun
-        return action
+        return choice
 
-    async def observe(
-        self, observation: Any, action: Any, reward: float, next_observation: Any, status: EpisodeStatus, /
-    ) -> None:
+    async def observe(self, step: Experience, /) -> None:
         """Add the step to the next message.
 
         Raises:
             InvalidExperience: The reward is not finite.
         """
-        finite_float("reward", reward)  # here, so that such an environment does not do another step
-        extras, self._policy_extras = self._policy_extras, None
-        actor_id, version = self._assignment.actor_id, self._policy.version
+        finite_float("reward", step.reward)  # here, so that such an environment does not do another step
         self._credit -= 1
-        self._add(
-            Experience(observation, action, reward, next_observation, status, actor_id, extras, version)
-        )
+        self._add(step)
 
     # Messages -----------------------------------------------------------------------------------------
 

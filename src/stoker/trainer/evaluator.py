@@ -21,6 +21,7 @@ import msgspec
 from anyio import to_thread
 
 from stoker.actors.episodes import (
+    Choice,
     EnvFactory,
     EnvironmentFailed,
     FailureCount,
@@ -37,7 +38,7 @@ from stoker.session.acting import Inference
 from stoker.session.policies import PinnedPolicy
 from stoker.stats import EpisodeRecord
 from stoker.trainer.evaluation import CONFIRMATION, Evaluation, EvaluationSettings, StopAtReward, StopRule
-from stoker.types import ActMode, EpisodeStatus
+from stoker.types import ActMode, Experience
 
 __all__ = ["Evaluator", "evaluate"]
 
@@ -233,7 +234,7 @@ async def _play(
             try:
                 async with opened_env(factory, stepping, name) as env:
                     played = env if cap is None else cast("PlayedEnv", _Capped(env, cap))
-                    records[index] = await play_episode(played, _Greedy(inference), seed)
+                    records[index] = await play_episode(played, _Greedy(inference), index, seed)
             except EnvironmentFailed as failure:
                 cause = failure.__cause__ or failure
                 logger.warning("evaluation %d: its environment failed (%s); playing it again", index, cause)
@@ -265,12 +266,10 @@ class _Greedy:
     async def may_step(self) -> bool:
         return True
 
-    async def act(self, observation: Any, /) -> Any:
-        return (await self._inference.ask(observation, ActMode.EXPLOIT))[0]
+    async def act(self, observation: Any, /) -> Choice:
+        return (await self._inference.ask(observation, ActMode.EXPLOIT))[0], None, None
 
-    async def observe(
-        self, observation: Any, action: Any, reward: float, next_observation: Any, status: EpisodeStatus, /
-    ) -> None:
+    async def observe(self, step: Experience, /) -> None:
         pass
 
 

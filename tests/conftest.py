@@ -25,7 +25,6 @@ ASYNCIO = pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")
 UVLOOP = pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")
 TRIO = pytest.param(("trio", {}), id="trio")
 ON_UVLOOP_TOO = (
-    "actors/test_group",
     "session/test_acting",
     "session/test_callers",
     "session/test_endings",
@@ -65,7 +64,7 @@ ON_ASYNCIO_ONLY = (
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test marked ``anyio`` on asyncio and on trio, and where loops differ also on uvloop."""
     chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
-    has_own = "anyio_backend" in chosen or hasattr(metafunc.module, "anyio_backend")
+    has_own = any("anyio_backend" in names for names in chosen) or hasattr(metafunc.module, "anyio_backend")
     if "anyio_backend" in metafunc.fixturenames and not has_own:
         where = metafunc.definition.path.relative_to(Path(__file__).parent).as_posix()
         if where.startswith(ON_ASYNCIO_ONLY):

@@ -101,7 +101,20 @@ CODE: list[tuple[str, Any, type[StokerError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("work", "kind", "where"), [c[1:] for c in CODE], ids=[c[0] for c in CODE])
+ASYNCIO, TRIO = ("asyncio", {"use_uvloop": False}), ("trio", {})
+ON_TRIO_TOO = ("awaited step", "step in a thread", "on_evaluation")
+
+
+@pytest.mark.parametrize(
+    ("work", "kind", "where", "anyio_backend"),
+    [
+        pytest.param(work, kind, where, loop, id=f"{name} on {loop[0]}")
+        for name, work, kind, where in CODE
+        for loop in (ASYNCIO, TRIO)
+        if loop is ASYNCIO or name in ON_TRIO_TOO
+    ],
+    indirect=["anyio_backend"],
+)
 async def test_user_code_that_leaves_ends_the_training_and_not_the_process(
     work: Any, kind: type[StokerError], where: str, tmp_path: Path
 ) -> None:

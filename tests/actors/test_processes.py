@@ -101,15 +101,14 @@ def steps_of(agent: Any, actor_id: Any) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("anyio_backend", [ASYNCIO, pytest.param(("trio", {}), id="trio")], indirect=True)
 async def test_processes_play_as_tasks_do_up_to_exactly_max_steps() -> None:
-    ids = ["a", 1, 2, 3]
+    ids = ["a", 1]
     stats = Extras()
-    central, *_ = await play(Seeded, n=2000, actors=ids, seed=7, place="tasks")
+    central, *_ = await play(Seeded, n=600, actors=ids, seed=7, place="tasks")
     agent, session, reports = await play(
-        Seeded, n=2000, actors=ids, seed=7, session_settings={"stats": stats, "publish_interval": 1}
+        Seeded, n=600, actors=ids, seed=7, session_settings={"stats": stats, "publish_interval": 1}
     )
-    assert agent.total_steps == session.total_steps == 2000
+    assert agent.total_steps == session.total_steps == 600
     assert workers() == []
     played = by_actor(agent)
     for actor_id, report in zip(ids, reports, strict=True):
@@ -118,7 +117,7 @@ async def test_processes_play_as_tasks_do_up_to_exactly_max_steps() -> None:
         assert mine[:common] == theirs[:common]
         assert report.steps >= played[actor_id]
         assert report.env_s > 0 or not played[actor_id]
-    assert sum(report.steps for report in reports) - session.refused_steps == 2000
+    assert sum(report.steps for report in reports) - session.refused_steps == 600
     assert session.total_episodes == len(stats.extras) == sum(e.status.is_done for e in agent.experiences)
     # Environment and policy live together, in a process that is not this one.
     assert {extras["pid"] for extras in stats.extras} <= {
@@ -187,6 +186,7 @@ async def test_whatever_happens_to_a_process_costs_one_episode(
     assert caplog.text.count("that episode is lost, a new one is made in 0.0 s") == len(faults)
 
 
+@pytest.mark.parametrize("anyio_backend", [pytest.param(("trio", {}), id="trio")], indirect=True)
 async def test_a_limit_on_staleness_and_a_gate_are_kept_in_processes() -> None:
     told: list[int] = []
     allowed = 120
@@ -237,7 +237,7 @@ async def test_what_cannot_be_sent_to_a_process_is_refused_before_there_is_one()
     assert workers() == []
 
 
-async def test_what_trying_again_would_not_mend_ends_it_at_once(
+async def test_a_failure_that_every_retry_would_repeat_ends_it_at_once(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "spoiler"

@@ -14,7 +14,12 @@ from stoker import ConfigError, TrainingSession, evaluate, run_vector_actors
 from stoker.envs import played
 from stoker.testing import FakeAgent
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.parametrize(
+        "anyio_backend", [("asyncio", {"use_uvloop": False})], ids=["asyncio"], indirect=True
+    ),
+]
 
 
 class Overwriting(gymnasium.Env[Any, Any]):

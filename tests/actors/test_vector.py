@@ -41,6 +41,22 @@ PATIENT = FailureLimit(failures=1000, window_s=1000.0, first_delay_s=0.0)
 MODES = list(AutoresetMode)
 by_mode = pytest.mark.parametrize("mode", MODES, ids=[mode.name for mode in MODES])
 STEP_MODE = AutoresetMode.NEXT_STEP
+ASYNCIO, TRIO = ("asyncio", {"use_uvloop": False}), ("trio", {})
+on_asyncio = pytest.mark.parametrize("anyio_backend", [ASYNCIO], ids=["asyncio"], indirect=True)
+"""For tests of values, which do not depend on the event loop."""
+
+by_mode_and_stepping = pytest.mark.parametrize(
+    ("mode", "stepping", "anyio_backend"),
+    [
+        pytest.param(AutoresetMode.NEXT_STEP, "thread", ASYNCIO, id="next step, thread"),
+        pytest.param(AutoresetMode.NEXT_STEP, "inline", TRIO, id="next step, inline"),
+        pytest.param(AutoresetMode.SAME_STEP, "auto", ASYNCIO, id="same step, auto"),
+        pytest.param(AutoresetMode.SAME_STEP, "thread", TRIO, id="same step, thread"),
+        pytest.param(AutoresetMode.DISABLED, "inline", ASYNCIO, id="disabled, inline"),
+        pytest.param(AutoresetMode.DISABLED, "thread", TRIO, id="disabled, thread"),
+    ],
+    indirect=["anyio_backend"],
+)
 
 
 class Noisy(ChainEnv):
@@ -81,8 +97,7 @@ def firsts(agent: FakeAgent, actor_id: Any) -> list[float]:
     return [float(e.observation[0]) for e, begins in zip(mine, starts, strict=False) if begins]
 
 
-@pytest.mark.parametrize("stepping", ["inline", "auto", "thread"])
-@by_mode
+@by_mode_and_stepping
 async def test_whole_episodes_in_order_up_to_exactly_max_steps(mode: AutoresetMode, stepping: str) -> None:
     agent, session, reports = await play(lambda: same(mode, lambda: ChainEnv(3), 4), n=101, stepping=stepping)
     assert agent.total_steps == session.total_steps == 101
@@ -99,6 +114,7 @@ async def test_whole_episodes_in_order_up_to_exactly_max_steps(mode: AutoresetMo
     assert all(report.env_s == reports[0].env_s > 0 and report.restarts == 0 for report in reports)
 
 
+@on_asyncio
 @by_mode
 async def test_episodes_of_different_lengths_end_each_in_its_own_way(mode: AutoresetMode) -> None:
     class Impatient(ChainEnv):
@@ -131,6 +147,7 @@ async def test_episodes_of_different_lengths_end_each_in_its_own_way(mode: Autor
         assert {abs(one.steps - reports[0].steps) for one in reports} <= {0, 1}
 
 
+@on_asyncio
 async def test_all_share_a_forward_pass_and_those_being_reset_are_not_asked() -> None:
     agent, *_ = await play(lambda: same(STEP_MODE, lambda: ChainEnv(3), 4), n=48)
     assert agent.batch_sizes == [4] * 12
@@ -144,6 +161,7 @@ def in_space(env: Any) -> Any:
     return env
 
 
+@on_asyncio
 async def test_ids_are_given_and_rows_are_written(tmp_path: Path) -> None:
     run = await TrainingRun.create("x", root=tmp_path)
     agent, session, reports = await play(
@@ -157,6 +175,7 @@ async def test_ids_are_given_and_rows_are_written(tmp_path: Path) -> None:
     assert set(agent.started) == {"a", 7, "7"}
 
 
+@on_asyncio
 @pytest.mark.parametrize("copy", [True, False])
 async def test_worker_processes(copy: bool) -> None:
     make = lambda: AsyncVectorEnv([lambda: ChainEnv(3)] * 2, copy=copy, context="fork")  # noqa: E731
@@ -170,6 +189,7 @@ async def test_worker_processes(copy: bool) -> None:
 # Seeds --------------------------------------------------------------------------------------------
 
 
+@on_asyncio
 @by_mode
 async def test_the_first_episodes_have_the_seeds_of_their_actors(mode: AutoresetMode) -> None:
     make = lambda: same(mode, lambda: Noisy(3), 3)  # noqa: E731
@@ -194,6 +214,7 @@ async def test_the_first_episodes_have_the_seeds_of_their_actors(mode: Autoreset
     assert not set(firsts(other, "a")) & set(firsts(agent, "a"))
 
 
+@on_asyncio
 @by_mode
 async def test_the_journal_holds_the_seeds_that_are_known(mode: AutoresetMode, tmp_path: Path) -> None:
     told: list[tuple[Any, int | None]] = []
@@ -212,6 +233,7 @@ async def test_the_journal_holds_the_seeds_that_are_known(mode: AutoresetMode, t
         assert mine == (known if mode is AutoresetMode.DISABLED else [known[0]] + [None] * (len(mine) - 1))
 
 
+@on_asyncio
 async def test_without_a_seed_nothing_is_seeded() -> None:
     seeds: list[Any] = []
 
@@ -225,6 +247,7 @@ async def test_without_a_seed_nothing_is_seeded() -> None:
     assert set(seeds) == {None}
 
 
+@on_asyncio
 async def test_a_resumed_run_goes_on_with_the_seeds_of_the_next_episodes(tmp_path: Path) -> None:
     make = lambda: same(AutoresetMode.DISABLED, lambda: Noisy(3))  # noqa: E731
     whole, _, _ = await play(make, n=60, seed=7)
@@ -240,8 +263,7 @@ async def test_a_resumed_run_goes_on_with_the_seeds_of_the_next_episodes(tmp_pat
 # Failures -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stepping", ["inline", "thread"])
-@by_mode
+@by_mode_and_stepping
 async def test_one_that_raises_costs_the_episodes_of_all_and_is_made_again(
     mode: AutoresetMode, stepping: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -269,6 +291,7 @@ async def test_one_that_raises_costs_the_episodes_of_all_and_is_made_again(
     assert "its environment failed (RuntimeError: simulator crashed)" in caplog.text
 
 
+@on_asyncio
 async def test_the_running_episodes_are_given_up_and_not_counted() -> None:
     numbers = itertools.count(1)
     make = lambda: SyncVectorEnv([lambda: CrashingEnv(ChainEnv(4), {3}, steps=numbers), lambda: ChainEnv(4)])  # noqa: E731
@@ -288,6 +311,7 @@ async def test_too_many_failures_come_out_alone_with_their_cause() -> None:
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
+@on_asyncio
 @pytest.mark.parametrize("spoilt", ["reward", "first", "next"])
 async def test_what_nobody_can_learn_from_is_the_environments_failure(spoilt: str) -> None:
     class Checking(FakeAgent):
@@ -316,12 +340,14 @@ async def test_what_nobody_can_learn_from_is_the_environments_failure(spoilt: st
     assert isinstance(caught.value.__cause__, InvalidExperience)
 
 
+@on_asyncio
 async def test_an_agent_that_dies_ends_it_with_its_cause() -> None:
     with pytest.raises(SessionFailed, match="the agent failed: RuntimeError") as caught:
         await play(lambda: same(STEP_MODE, lambda: ChainEnv(3)), agent=FakeAgent(action=1, fail_at=50))
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
+@on_asyncio
 async def test_a_policy_that_dies_ends_it_with_its_cause() -> None:
     class Blind(FakeAgent):
         def act(self, observations: Any, mode: Any) -> Any:
@@ -332,6 +358,7 @@ async def test_a_policy_that_dies_ends_it_with_its_cause() -> None:
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
+@on_asyncio
 async def test_a_worker_process_that_dies_is_replaced_and_none_is_left() -> None:
     made: list[AsyncVectorEnv] = []
 
@@ -377,6 +404,7 @@ def released() -> Any:
     event.set()
 
 
+@on_asyncio
 async def test_one_that_is_stuck_ends_the_session_if_set(released: threading.Event) -> None:
     numbers = itertools.count(1)
     with pytest.raises(Stalled, match=r"actor 0 \(in its environment; its last event was step 2 of its life"):
@@ -461,6 +489,7 @@ async def test_stop_ends_it_in_the_middle_of_a_round() -> None:
     assert next(steps) == 9, "the fifth round was not stepped"
 
 
+@on_asyncio
 async def test_a_session_that_is_done_plays_nothing() -> None:
     made: list[Any] = []
     async with TrainingSession(FakeAgent(), max_steps=0) as session:
@@ -498,6 +527,7 @@ async def test_a_slow_one_does_not_hold_the_event_loop() -> None:
     assert threads == {"MainThread", "env of actor 0"}, "it moved to a thread when it proved slow"
 
 
+@on_asyncio
 async def test_an_async_factory() -> None:
     async def dial() -> Any:
         await anyio.lowlevel.checkpoint()
@@ -511,9 +541,9 @@ async def test_an_async_factory() -> None:
 # Refused ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("make", "settings", "message"),
-    [
+@on_asyncio
+async def test_what_cannot_be_played_is_refused_at_once() -> None:
+    for make, settings, message in [
         (lambda: ChainEnv(3), {}, "gave a ChainEnv, which is no gymnasium.vector.VectorEnv"),
         (lambda: None, {}, "gave a NoneType"),
         (
@@ -524,21 +554,19 @@ async def test_an_async_factory() -> None:
         (lambda: same(STEP_MODE, ChainEnv), {"actor_ids": []}, "give at least one"),
         (lambda: same(STEP_MODE, ChainEnv), {"actor_ids": [1, 1]}, "actor ids 1 are given twice"),
         (lambda: same(STEP_MODE, ChainEnv), {"stepping": "slow"}, "stepping='slow' is unknown"),
-    ],
-    ids=["single", "none", "other number", "no ids", "ids twice", "stepping"],
-)
-async def test_what_cannot_be_played_is_refused_at_once(make: Any, settings: Any, message: str) -> None:
-    made = itertools.count()
+    ]:
+        made: list[Any] = []
 
-    def counting() -> Any:
-        next(made)
-        return make()
+        def counting(make: Callable[[], Any] = make, made: list[Any] = made) -> Any:
+            made.append(1)
+            return make()
 
-    with pytest.raises(ConfigError, match=message):
-        await play(counting, limit=PATIENT, **settings)
-    assert next(made) <= 1, "trying again would not help"
+        with pytest.raises(ConfigError, match=message):
+            await play(counting, limit=PATIENT, **settings)
+        assert len(made) <= 1, "a retry would fail again"
 
 
+@on_asyncio
 async def test_a_mode_that_is_not_said_is_refused() -> None:
     def silent() -> Any:
         env = same(STEP_MODE, ChainEnv)
@@ -549,6 +577,7 @@ async def test_a_mode_that_is_not_said_is_refused() -> None:
         await play(silent)
 
 
+@on_asyncio
 async def test_lockstep_is_refused(tmp_path: Path) -> None:
     run = await TrainingRun.create("x", root=tmp_path)
     async with TrainingSession(FakeAgent(), run, lockstep=True, max_steps=9) as session:
@@ -556,6 +585,7 @@ async def test_lockstep_is_refused(tmp_path: Path) -> None:
             await run_vector_actors(session, lambda: same(STEP_MODE, ChainEnv))
 
 
+@on_asyncio
 @pytest.mark.parametrize(("count", "interval", "is_refused"), [(4, 1, True), (4, 2, False), (3, 1, False)])
 async def test_a_round_that_cannot_be_fresh_enough_is_refused(
     count: int,
@@ -574,6 +604,7 @@ async def test_a_round_that_cannot_be_fresh_enough_is_refused(
     assert session.total_steps == (0 if is_refused else 40)
 
 
+@on_asyncio
 async def test_the_vector_environment_of_gymnasium_trains() -> None:
     make = lambda: gymnasium.make_vec("CartPole-v1", 4, vectorization_mode="vector_entry_point")  # noqa: E731
     agent, session, _ = await play(make, n=300, seed=1)

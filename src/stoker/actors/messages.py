@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import anyio
 import msgspec
 from msgspec.msgpack import Ext
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from stoker.actors.copies import Weights
 from stoker.errors import ConfigError, UnexpectedExit
@@ -195,7 +195,12 @@ def decode_message(data: bytes) -> WorkerMessage:
     """
     message = _unpacked(_messages, data)
     if isinstance(message, Played):
-        return replace(message, events=tuple(_with_observations(message.events)))
+        last_seen: Any = None
+        for event in message.events:
+            if isinstance(event, Experience):
+                if event.observation is _SAME:
+                    force_setattr(event, "observation", last_seen)  # nobody else has seen the event
+                last_seen = event.next_observation
     return message
 
 
@@ -221,16 +226,6 @@ def _with_forms(events: tuple[JournalEvent, ...]) -> Iterator[JournalEvent]:
                 next_observation=form(event.next_observation, "next_observation"),
                 policy_extras=form(event.policy_extras, "policy_extras"),
             )
-        else:
-            yield event
-
-
-def _with_observations(events: tuple[JournalEvent, ...]) -> Iterator[JournalEvent]:
-    last_seen: Any = None
-    for event in events:
-        if isinstance(event, Experience):
-            yield replace(event, observation=last_seen) if event.observation is _SAME else event
-            last_seen = event.next_observation
         else:
             yield event
 

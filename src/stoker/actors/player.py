@@ -84,7 +84,8 @@ class Player(abc.ABC):
             ConfigError: It is not an environment that can be played, or not there.
             SessionError: The session does not run.
         """
-        self._stream.begin()
+        for stream in self.streams:
+            stream.begin()
         try:
             while await self._may_continue():
                 cause: BaseException | None = None

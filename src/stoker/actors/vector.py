@@ -134,9 +134,7 @@ class _VectorPlayer(Player):
                 )
         for index in range(len(self.streams), count):
             self.streams.append(ActorStream(self._session, index))
-        for stream in self.streams[1:]:
-            if stream.report.begun_at is None:
-                stream.begin()
+            self.streams[index].begin()
         supervised = self._session.supervised_actors
         supervised |= {stream.report.actor_id for stream in self.streams}
 

@@ -37,7 +37,7 @@ class Stateful(Protocol):
     """A part of an agent that is saved and restored with it."""
 
     def state_dict(self) -> Mapping[str, Any]:
-        """The state in types that ``torch.load(weights_only=True)`` accepts; it may share memory."""
+        """The state as ``LearningAgent.state_dict`` describes it."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> object:
@@ -46,21 +46,17 @@ class Stateful(Protocol):
 
 
 class NetworkPolicy(ABC, Generic[NetworkT]):
-    """Acts with a network of its own: one forward pass for all observations.
+    """Acts with a network of its own, in one forward pass for all observations.
 
     The policies that an agent makes share its generator, so that a checkpoint holds it: let one thread at a
     time act with any of them. A ``fork`` has its own generator and may act anywhere; it can be pickled.
 
     Args:
         network: this policy's own, on the device to compute on.
-        spaces: what observations and actions look like.
-        explore: the generator that exploration draws from.
+        spaces: of the environment.
+        explore: the generator of exploration.
         number_name: the name of ``number``, such as ``"epsilon"``.
-        number: what the agent publishes besides weights.
-
-    Attributes:
-        network: what it acts with.
-        number: what the agent published last besides weights.
+        number: published by the agent besides weights.
     """
 
     def __init__(
@@ -92,11 +88,7 @@ class NetworkPolicy(ABC, Generic[NetworkT]):
         self.number = number
 
     def fork(self, seed: int) -> Self:
-        """An independent copy on the CPU that explores by its own generator.
-
-        Raises:
-            ConfigError: The seed is not an int of at least 0.
-        """
+        """An independent copy on the CPU that explores by a generator made from the seed."""
         return type(self)(*self._on_cpu(seeded_generator(seed)))
 
     def weights(self) -> dict[str, Any]:
@@ -104,11 +96,7 @@ class NetworkPolicy(ABC, Generic[NetworkT]):
         return {**self._packed.named_copy(), self._number_name: self.number}
 
     def load_weights(self, weights: Mapping[str, Any]) -> None:
-        """Act like the policy whose ``weights()`` these are.
-
-        Raises:
-            ConfigError: They are not of such a policy; nothing was changed.
-        """
+        """Act like the policy whose ``weights()`` these are; ``ConfigError`` if they do not fit."""
         number = weights.get(self._number_name)
         if not isinstance(number, int | float):
             raise ConfigError(
@@ -203,11 +191,7 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
         """What is published besides weights."""
 
     def policy(self) -> PolicyT:
-        """A new acting copy with its own weights.
-
-        Raises:
-            ConfigError: The weights of the agent's network were moved or replaced.
-        """
+        """A new acting copy with its own weights; ``ConfigError`` if the agent's were moved or replaced."""
         self._weights.check_bound()
         network = copy.deepcopy(self._blank)
         policy = self._policy_type(network, self._spaces, self._explore, self._number_name, self._number)
@@ -215,11 +199,7 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
         return policy
 
     def publish(self, policy: Policy) -> None:
-        """Copy the weights, moments and number into a policy that this agent made.
-
-        Raises:
-            ConfigError: It is not such a policy.
-        """
+        """Copy the weights, moments and number into a policy that this agent made."""
         if not isinstance(policy, self._policy_type):
             raise ConfigError(
                 f"a {self.name} agent publishes to the policies it made, not to a {type(policy).__name__}"
@@ -227,19 +207,11 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
         policy.follow(self._weights, self._number)
 
     def check_experience(self, experience: Experience) -> None:
-        """Refuse a transition that ``observe`` could not take.
-
-        Raises:
-            InvalidExperience: An observation, the action or the reward is unfit; the message names it.
-        """
+        """Raise ``InvalidExperience``, naming the value, for a transition that ``observe`` cannot take."""
         self._spaces.check_experience(experience)
 
     def check_observation(self, observation: Any) -> None:
-        """Refuse an observation that the policy could not act on.
-
-        Raises:
-            InvalidExperience: Its shape, dtype or a value is unfit; the message names it.
-        """
+        """Raise ``InvalidExperience``, which names the value, for an unfit observation."""
         self._spaces.check_observation(observation)
 
     def state_dict(self) -> dict[str, Any]:

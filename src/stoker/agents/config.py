@@ -149,12 +149,6 @@ def chosen_network(agent: str, config: ConfigT, shape: tuple[int, ...], dtype: s
 
     Images are uint8 of at least three axes. An image that gets an mlp, which does not know which pixels are
     neighbors, causes a warning.
-
-    Args:
-        agent: its name, for the warning.
-        config: its settings.
-        shape: of one observation.
-        dtype: of observations, by name.
     """
     is_image = dtype == "uint8" and len(shape) >= 3
     is_visible = is_image and channel_axis(shape) is not None

@@ -46,13 +46,8 @@ _NUMPY_ACTIVATIONS: dict[str, Callable[..., Any]] = {"tanh": np.tanh, "relu": pa
 class ObservationNetwork(nn.Module):
     """Base of networks that can normalize what they observe.
 
-    Args:
-        observation_shape: the shape of one observation.
-        normalizes: whether observations are shifted and scaled by ``set_moments``, and limited to ten
-            standard deviations, before a layer sees them.
-
-    Attributes:
-        normalizes: as given.
+    With ``normalizes``, observations are shifted and scaled by ``set_moments``, and limited to ten standard
+    deviations, before a layer sees them.
     """
 
     input_mean: torch.Tensor
@@ -91,10 +86,6 @@ class MLP(nn.Module):
         activation: between the layers.
         generator: a CPU generator that the weights are drawn from.
         output_gain: of the last layer's weights as ``seeded`` takes it; then that of the others is sqrt(2).
-
-    Attributes:
-        activation: between the layers.
-        weights: weight and bias of each layer, in order.
     """
 
     def __init__(
@@ -130,13 +121,10 @@ class NatureCNN(nn.Module):
     As in Mnih et al. 2015 (Methods, "Model architecture").
 
     Args:
-        image_shape: at least 36 pixels high and wide, with the channels (stacked frames, colors) on the
-            first axis or on the last: on the shorter of the two.
+        image_shape: at least 36 pixels high and wide, with the channels on the shorter of the first axis and
+            the last; ``ConfigError`` otherwise.
         generator: a CPU generator that the weights are drawn from.
         is_orthogonal: whether the weights are orthogonal, with a gain of sqrt(2); else see ``seeded``.
-
-    Raises:
-        ConfigError: The shape is not one of such an image.
     """
 
     n_features = 512
@@ -179,12 +167,7 @@ class NumpyPass:
 
     For a handful of rows torch's own work takes several times as long as the mathematics, and each of its
     operations releases the interpreter lock, which a busy learner then keeps for a while. numpy does neither.
-
-    Args:
-        network: on the CPU; with perceptrons. Changes of its weights take effect at once.
-
-    Attributes:
-        most_rows: the number of observations up to which numpy is faster.
+    Changes of the network's weights take effect at once. It is faster for up to ``most_rows`` observations.
     """
 
     def __init__(self, network: ObservationNetwork) -> None:
@@ -226,14 +209,9 @@ def as_floats(observations: torch.Tensor) -> torch.Tensor:
 def seeded(layer: _Layer, generator: torch.Generator, gain: float | None = None) -> _Layer:
     """Give a layer made on the device ``"meta"`` memory, and weights drawn from a CPU generator.
 
-    A layer made elsewhere would have drawn from the global generator already.
-
-    Args:
-        layer: has no memory yet.
-        generator: a CPU generator.
-        gain: weights are orthogonal (Saxe et al. 2014), scaled by it, and biases 0, as policy gradients
-            usually begin (Andrychowicz et al. 2021, section 3.2); None: both are uniform within
-            ``1 / sqrt(fan_in)`` of zero, as torch's own layers are.
+    A layer made elsewhere would have drawn from the global generator already. With a gain weights are
+    orthogonal (Saxe et al. 2014), scaled by it, and biases 0, as policy gradients usually begin (Andrychowicz
+    et al. 2021, section 3.2); without, both are uniform within ``1 / sqrt(fan_in)`` of zero, as torch's are.
     """
     layer = layer.to_empty(device="cpu")
     with torch.no_grad():

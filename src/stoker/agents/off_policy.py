@@ -36,12 +36,7 @@ PolicyT = TypeVar("PolicyT", bound=NetworkPolicy[Any])
 
 
 class Update(NamedTuple):
-    """The outcome of one optimization step.
-
-    Attributes:
-        errors: the TD error of each transition of the batch, float32 ``[B]``.
-        metrics: ``loss`` and others, by name.
-    """
+    """The outcome of one optimization step: TD errors float32 ``[B]``, and ``loss`` and other metrics."""
 
     errors: torch.Tensor
     metrics: dict[str, float]
@@ -50,11 +45,8 @@ class Update(NamedTuple):
 class TargetNetwork:
     """A copy of a network that follows it slowly, for targets that stand still (Mnih et al. 2015).
 
-    Args:
-        network: to be copied.
-        weights: its weights.
-        tau: the fraction by which the copy follows at each step; None: it is copied at some steps.
-        interval: the optimization steps between two copies.
+    At each step it moves by the fraction ``tau`` towards the weights; without, it copies them at each
+    ``interval``-th step.
     """
 
     def __init__(self, network: nn.Module, weights: PackedWeights, tau: float | None, interval: int) -> None:
@@ -79,13 +71,7 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
     clipped or scaled only for the replay. A loss counts towards the running episode of the actor whose
     transition was observed last.
 
-    Args:
-        spaces: of the environment.
-        config: the settings.
-        seeds: of its generators.
-        network: acts.
-        policy_type: of its acting copies.
-        number_name: the name of the number that it publishes besides weights.
+    The arguments are those of ``BaseAgent``.
 
     Raises:
         ConfigError: The replay cannot be kept.
@@ -119,18 +105,14 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
 
     @abstractmethod
     def _update(self, batch: Batch, weights: torch.Tensor | None) -> Update:
-        """Do one optimization step.
-
-        Args:
-            batch: of the replay.
-            weights: of each transition's loss, float32 ``[B]``; None: one.
+        """Do one optimization step, with a weight for each transition's loss, float32 ``[B]``; None: one.
 
         Raises:
             TrainingDiverged: The loss or its gradient is not finite; no weight was changed.
         """
 
     def observe(self, experiences: Sequence[Experience]) -> None:
-        """Copy transitions into the replay, in order. They are taken as checked by ``check_experience``."""
+        """Copy transitions, checked by ``check_experience``, into the replay, in order."""
         if not experiences:
             return
         if self.config.normalize_observations:
@@ -144,10 +126,9 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         self._losses.observed(experiences[-1].actor_id)
 
     def learn(self) -> dict[str, float] | None:
-        """Do one optimization step; with a prioritized replay, new priorities are the errors found in it.
+        """Do one optimization step; return its metrics, or None before learning starts.
 
-        Returns:
-            ``loss`` and the agent's other metrics; None before learning starts.
+        With a prioritized replay the TD errors become the new priorities.
 
         Raises:
             TrainingDiverged: The loss or its gradient is not finite. The weights stay as they were.
@@ -216,11 +197,7 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
 def make_replay(
     config: OffPolicyConfig, spaces: AgentSpaces[Any], device: torch.device, seed: int
 ) -> UniformReplay | PrioritizedReplay:
-    """An empty replay for transitions of these spaces.
-
-    Raises:
-        ConfigError: Transitions cannot be kept like that.
-    """
+    """An empty replay for transitions of these spaces; ``ConfigError`` if it cannot be kept."""
     spec = TransitionSpec(ArraySpec(spaces.observation_dtype, spaces.observation_shape), spaces.actions.spec)
     if not config.prioritized:
         return UniformReplay(config.buffer_size, spec, device=device, seed=seed, memory_map=config.memory_map)
@@ -241,8 +218,7 @@ def make_replay(
 class EpisodeLosses:
     """The losses of each actor's running episode, as mean, spread and maximum (Welford 1962).
 
-    It keeps nothing about an actor between ``drop`` or ``take`` and the next loss, so that its memory is
-    bounded by the actors at work.
+    Its memory is bounded by the actors at work: ``drop`` and ``take`` forget an actor.
     """
 
     def __init__(self) -> None:
@@ -268,10 +244,7 @@ class EpisodeLosses:
             self._running[self._last_actor] = count, mean, squares, max(most, loss)
 
     def take(self, actor_id: ActorId) -> dict[str, float]:
-        """``loss_mean``, ``loss_max`` and, from two losses on, ``loss_std`` (population); then drop them.
-
-        Empty without any loss: never NaN.
-        """
+        """``loss_mean``, ``loss_max`` and, from two losses on, ``loss_std`` (population); then drop them."""
         if actor_id not in self._running:
             return {}
         count, mean, squares, most = self._running.pop(actor_id)

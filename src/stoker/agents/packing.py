@@ -61,11 +61,7 @@ class PackedWeights:
         return partial(PackedWeights, has_gradients=self._has_gradients), (self._network,)
 
     def check_bound(self) -> None:
-        """Refuse to go on with a network whose parameters or gradients are no longer those packed here.
-
-        Raises:
-            ConfigError: Somebody moved, cast or replaced them.
-        """
+        """Raise ``ConfigError`` if the network's parameters or gradients were moved, cast or replaced."""
         if self._found() != self._addresses:
             raise ConfigError(
                 f"the weights of this {type(self._network).__name__} were moved or replaced while an agent "
@@ -85,7 +81,7 @@ class PackedWeights:
         return {name: tensor.to("cpu", copy=True) for name, tensor in self._named().items()}
 
     def load_named(self, named: Mapping[str, Any]) -> None:
-        """Take over what ``named_copy`` of an equal network gave; other names are left alone.
+        """Copy in the ``named_copy`` of an equal network; other names are ignored.
 
         Raises:
             ConfigError: A tensor is missing or of another shape; nothing was changed.
@@ -103,12 +99,8 @@ class PackedWeights:
             tensor.copy_(named[name])
 
     def copy_from(self, source: PackedWeights) -> None:
-        """Take over the weights and buffers of an equal network.
-
-        Raises:
-            ConfigError: As ``check_bound`` says, of this network's first parameter. To look at all of them
-                takes longer than the copy, and casting or moving a network changes its first one too.
-        """
+        """Copy in the weights and buffers of an equal network."""
+        # To look at all parameters takes longer than the copy; a cast or a move changes the first one, too.
         holder, name = self._holders[0]
         if getattr(holder, name).data_ptr() != self._addresses[0]:
             self.check_bound()

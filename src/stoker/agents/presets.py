@@ -1,8 +1,7 @@
 """Settings known to work for an agent on an environment.
 
-Some are the agent's, some are the training's: how often it learns decides, too, what a learning rate does. A
-training from a config takes both (``stoker.trainer.config_from``); a program that makes its agent and session
-itself takes the agent's with ``preset``.
+A training from a config takes those of the agent and of the training (``stoker.trainer.config_from``); a
+program that makes its agent and session itself takes the agent's with ``preset``.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ __all__ = ["PRESETS", "Preset", "preset", "training_preset"]
 
 
 class Preset(msgspec.Struct, frozen=True, kw_only=True):
-    """What goes together.
+    """Settings that belong together.
 
     Attributes:
         agent_settings: all settings of the agent, of its config's type.
@@ -143,22 +142,14 @@ def preset(agent: str, env: str) -> msgspec.Struct: ...
 
 
 def preset(agent: str, env: str) -> msgspec.Struct:
-    """The agent's settings for an environment; its defaults where there is no preset.
-
-    Raises:
-        ConfigError: No agent has that name.
-    """
+    """The agent's settings for an environment; its defaults where there is no preset."""
     defaults = config_type(agent)
     found = PRESETS.get((agent, env))
     return defaults() if found is None else found.agent_settings
 
 
 def training_preset(agent: str, env: str) -> dict[str, Any]:
-    """The training's settings that go with ``preset``, by the names of ``TrainConfig``; often none.
-
-    Raises:
-        ConfigError: No agent has that name.
-    """
+    """The training's settings that go with ``preset``, by the names of ``TrainConfig``; often none."""
     config_type(agent)
     found = PRESETS.get((agent, env))
     return {} if found is None else dict(found.training)

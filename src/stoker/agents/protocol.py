@@ -1,7 +1,7 @@
-"""What learns and what acts, as a session sees them.
+"""The protocols of agents and policies, as a session sees them.
 
 A session owns its agent: it calls ``observe`` and ``learn`` from one thread, in the order in which
-transitions were accepted, and acts on copies made by ``policy``. Neither side knows of queues or disks.
+transitions were accepted, and acts on copies made by ``policy``.
 """
 
 from __future__ import annotations
@@ -32,24 +32,22 @@ __all__ = [
 class Policy(Protocol):
     """The acting side: one forward pass for all who wait.
 
-    Never called from two threads at once, nor while ``LearningAgent.publish`` writes to it.
+    Calls never overlap, neither with each other nor with ``LearningAgent.publish``.
     """
 
     def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[Sequence[Any], Sequence[Any] | None]:
-        """Choose one action per observation, in the same order.
+        """One action per observation, in the same order, and extras for each action, or None.
 
-        Returns:
-            The actions, and what to remember about each (log-probability, value, ...) or None. What is
-            remembered comes back as ``Experience.policy_extras`` of that actor's next transition.
+        Extras (log-probability, value, ...) come back as ``policy_extras`` of that actor's next transition.
         """
         ...
 
 
 @runtime_checkable
 class PortablePolicy(Policy, Protocol):
-    """A policy of which actors may have copies of their own, in other threads and processes.
+    """A policy that actors can copy to other threads and processes.
 
-    It can be pickled by ``multiprocessing`` when a process is started; from then on only ``weights`` travel.
+    ``multiprocessing`` pickles it when a process starts; from then on only ``weights`` travel.
     """
 
     def fork(self, seed: int) -> PortablePolicy:
@@ -57,14 +55,11 @@ class PortablePolicy(Policy, Protocol):
         ...
 
     def weights(self) -> dict[str, Any]:
-        """What ``load_weights`` takes: tensors of their own memory, numbers and strings, by name.
-
-        All that the learner changes when it publishes; not the generator.
-        """
+        """All that ``publish`` changes: tensors with their own memory, numbers and strings, by name."""
         ...
 
     def load_weights(self, weights: Mapping[str, Any]) -> None:
-        """Act as the policy did that gave these."""
+        """Act like the policy whose ``weights()`` these are."""
         ...
 
 
@@ -84,10 +79,7 @@ class LearningAgent(Protocol):
     """Transitions observed, ever; also those from before a resume."""
 
     needs_policy_extras: bool
-    """Whether it learns only from what its policy remembered about an action (a log-probability, say).
-
-    If so, the session refuses experiences whose action its policy did not choose.
-    """
+    """Whether the session must refuse experiences whose action the agent's own policy did not choose."""
 
     def policy(self) -> Policy:
         """A new, independent acting copy; an agent without parameters may return itself."""
@@ -102,26 +94,26 @@ class LearningAgent(Protocol):
         ...
 
     def learn(self) -> Mapping[str, float] | None:
-        """Do one optimization step and return its metrics; None when skipped (warm-up, rollout not full)."""
+        """Do one optimization step; return its metrics, or None if it was skipped."""
         ...
 
     def episode_extras(self, actor_id: ActorId) -> Mapping[str, float]:
-        """What to log about the episode that this actor has just ended, such as its mean loss."""
+        """Numbers to log with the episode that this actor just ended, such as its mean loss."""
         ...
 
     def on_episode_start(self, actor_id: ActorId) -> None:
-        """An actor begins an episode; an unfinished one of that actor, if any, is given up."""
+        """Begin an episode of this actor; abandon its unfinished one, if any."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer, generators and counters: all that a resume needs, in types that
-        ``torch.load(weights_only=True)`` accepts. What ``HasReplay.replay`` holds is left out.
-        Tensors may share the agent's memory, as torch's do: the session copies them at once.
-        """  # noqa: D205
+        """All that a resume needs, but the replay, in types that ``torch.load(weights_only=True)`` accepts.
+
+        Tensors may share the agent's memory: the session copies them at once.
+        """
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Become what ``state_dict`` described.
+        """Restore what ``state_dict`` returned.
 
         Raises:
             ConfigError: The state is of another kind of agent or of other shapes.
@@ -130,14 +122,14 @@ class LearningAgent(Protocol):
 
 
 class ReplayState(Protocol):
-    """What a session needs of a replay memory: to save it and to bring it back."""
+    """A replay memory that can be saved and restored."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The transitions it holds and where it stands."""
+        """The transitions and the position."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Become what ``state_dict`` described."""
+        """Restore what ``state_dict`` returned."""
         ...
 
 
@@ -145,8 +137,7 @@ class ReplayState(Protocol):
 class HasReplay(Protocol):
     """An agent whose replay is saved apart from its weights.
 
-    Step checkpoints hold both. ``best`` holds the weights alone, so that pinning a candidate costs a
-    copy of the weights and not one of the replay.
+    Step checkpoints hold both; ``best`` holds the weights alone.
     """
 
     @property
@@ -157,7 +148,7 @@ class HasReplay(Protocol):
 
 @runtime_checkable
 class RebuildsReplay(HasReplay, LearningAgent, Protocol):
-    """An agent whose replay can be filled again by observing what it once observed.
+    """An agent that can rebuild its replay by observing the same events again.
 
     Checkpoints of a run with a journal then hold no copy of the replay, only where the journal stood. The
     rebuild that it serves, on an agent just made::
@@ -170,26 +161,26 @@ class RebuildsReplay(HasReplay, LearningAgent, Protocol):
     """
 
     def rebuild_point(self) -> dict[str, Any]:
-        """Where a rebuild may begin: what is under way between transitions, in few bytes.
+        """A point where a rebuild can begin: the state between transitions, in few bytes.
 
-        Holds tensors, arrays, numbers, strings and containers of these; ``n_added`` among them is the number
-        of transitions that were ever added to the replay.
+        Tensors, arrays, numbers, strings and containers of these; ``n_added`` is the count of transitions
+        ever added.
         """
         ...
 
     def replay_reference(self) -> dict[str, Any]:
-        """Where the replay stands, without its transitions; ``n_added`` and ``size`` are among it."""
+        """The replay's position, without its transitions; with ``n_added`` and ``size``."""
         ...
 
     def begin_rebuild(self, point: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
-        """Be at that point, with a replay that expects what comes behind it."""
+        """Go to that point; expect the transitions after it."""
         ...
 
     def end_rebuild(self, reference: Mapping[str, Any]) -> None:
-        """Say that everything up to where ``reference`` stands was observed again.
+        """Finish a rebuild.
 
         Raises:
-            ConfigError: It does not fit.
+            ConfigError: Another number of transitions was observed again.
         """
         ...
 
@@ -226,10 +217,9 @@ class ReportsExploration(Protocol):
 
 @runtime_checkable
 class ChangesByActing(Protocol):
-    """An agent whose state changes when its policy acts, not only when it observes and learns.
+    """An agent whose state changes when its policy acts: a generator of exploration, say.
 
-    Such as a generator that exploration draws from. ``stoker replay`` trains again without acting, and does
-    not compare these entries.
+    ``stoker replay`` trains again without acting, and does not compare these entries.
     """
 
     @property
@@ -240,29 +230,18 @@ class ChangesByActing(Protocol):
 
 @runtime_checkable
 class ChecksInput(Protocol):
-    """An agent with its own input check, called where the caller still gets the error.
-
-    Both are on the hot path: a microsecond or two, no copies.
-    """
+    """An agent that checks its input before a session accepts it: in a microsecond or two, without copies."""
 
     def check_experience(self, experience: Experience) -> None:
-        """Refuse a transition that ``observe`` could not take.
-
-        Raises:
-            InvalidExperience: A shape, dtype or range is wrong; the message names the value.
-        """
+        """Raise ``InvalidExperience``, naming the value, for a transition that ``observe`` cannot take."""
         ...
 
     def check_observation(self, observation: Any) -> None:
-        """Refuse an observation that the policy could not act on.
-
-        Raises:
-            InvalidExperience: A shape or dtype is wrong, or a value is not finite.
-        """
+        """Raise ``InvalidExperience`` for an observation that the policy cannot act on."""
         ...
 
 
 def config_of(agent: LearningAgent) -> msgspec.Struct | None:
-    """The config that an agent was made with; None: it has none, or one of another kind."""
+    """The agent's config, if it is a struct."""
     config: object = agent.config if isinstance(agent, HasConfig) else None
     return config if isinstance(config, msgspec.Struct) else None

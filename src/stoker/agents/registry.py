@@ -43,11 +43,7 @@ AGENTS: Mapping[str, AgentEntry] = {
 
 
 def config_type(name: str) -> type[msgspec.Struct]:
-    """The type of an agent's settings.
-
-    Raises:
-        ConfigError: No agent has that name.
-    """
+    """The type of an agent's settings; ``ConfigError`` if no agent has that name."""
     return _entry(name).config_type
 
 
@@ -76,8 +72,7 @@ def make_agent(
         device: where it learns.
 
     Raises:
-        ConfigError: No agent has that name, the config is another agent's, or the agent refuses the
-            spaces, the seed or the device.
+        ConfigError: No agent has that name, or it refuses the config, the spaces, the seed or the device.
     """
     if is_own(name):
         return _make_own(name, observation_space, action_space, config, seed, device)

@@ -13,13 +13,7 @@ __all__ = ["AgentSeeds", "available_devices", "generator_state", "resolve_device
 
 
 class AgentSeeds(NamedTuple):
-    """Independent seeds, 64 bits each.
-
-    Attributes:
-        weights: of the first weights.
-        learning: of batches or their order.
-        exploring: of exploration.
-    """
+    """Independent seeds, 64 bits each: of the first weights, of batches or their order, of exploration."""
 
     weights: int
     learning: int
@@ -27,11 +21,7 @@ class AgentSeeds(NamedTuple):
 
     @classmethod
     def of(cls, seed: int) -> AgentSeeds:
-        """The three seeds that derive from one.
-
-        Raises:
-            ConfigError: The seed is not an int of at least 0.
-        """
+        """The three seeds that derive from one; ``ConfigError`` unless it is an int of at least 0."""
         return cls(*(int(child.generate_state(1, np.uint64)[0]) for child in _sequence(seed).spawn(3)))
 
     def for_weights(self) -> torch.Generator:
@@ -40,11 +30,7 @@ class AgentSeeds(NamedTuple):
 
 
 def seeded_generator(seed: int) -> np.random.Generator:
-    """A PCG64 generator; different seeds give streams that do not overlap.
-
-    Raises:
-        ConfigError: The seed is not an int of at least 0.
-    """
+    """A PCG64 generator; ``ConfigError`` unless the seed is an int of at least 0."""
     return np.random.Generator(np.random.PCG64(_sequence(seed)))
 
 
@@ -67,11 +53,7 @@ def available_devices() -> list[str]:
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """The device of that name (``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ...).
-
-    Raises:
-        ConfigError: The name is malformed or this machine has no such device.
-    """
+    """The device of that name (``"cpu"``, ``"cuda:1"``, ...); ``ConfigError`` if this machine lacks it."""
     available = available_devices()
     try:
         resolved = torch.device(device)

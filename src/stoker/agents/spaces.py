@@ -54,11 +54,7 @@ class DiscreteActions:
         return {"n": self.n, "start": self.first}
 
     def check(self, action: Any) -> None:
-        """Refuse an action that is not an integer of the space.
-
-        Raises:
-            InvalidExperience: The message names the action.
-        """
+        """Raise ``InvalidExperience`` for an action that is not an integer of the space."""
         taken = f"give an int from {self.first} to {self.first + self.n - 1}"
         # An array without axes is a number, too.
         number: Any = cast("Any", action)[()] if isinstance(action, np.ndarray) else action
@@ -115,11 +111,7 @@ class BoxActions:
         return {"shape": list(self.shape)}
 
     def check(self, action: Any) -> None:
-        """Refuse an action that is not an array of finite numbers of the space's shape.
-
-        Raises:
-            InvalidExperience: The message names the action.
-        """
+        """Raise ``InvalidExperience`` for an action that is not finite numbers of the space's shape."""
         if type(action) is np.ndarray and action.shape == self.shape and action.dtype.kind == "f":
             # A sum of finite numbers is finite, or the slow check clears it.
             total = (
@@ -234,11 +226,7 @@ class AgentSpaces(Generic[ActionsT]):
         return rows
 
     def check_observation(self, observation: Any, name: str = "observation") -> None:
-        """Refuse an observation that is not an array of finite numbers of the right shape.
-
-        Raises:
-            InvalidExperience: The message names the value and what is taken.
-        """
+        """Raise ``InvalidExperience`` for an observation that is not finite numbers of the space's shape."""
         if type(observation) is np.ndarray and observation.shape == self.observation_shape:
             dtype = observation.dtype
             if not self._takes_floats:
@@ -256,11 +244,7 @@ class AgentSpaces(Generic[ActionsT]):
         self._check_unusual(observation, name)
 
     def check_experience(self, experience: Experience) -> None:
-        """Refuse a transition that could not be stored unchanged.
-
-        Raises:
-            InvalidExperience: An observation, the action or the reward is unfit; the message names it.
-        """
+        """Raise ``InvalidExperience``, which names the value, for a transition that cannot be stored."""
         self.check_observation(experience.observation)
         self.check_observation(experience.next_observation, "next_observation")
         action = experience.action

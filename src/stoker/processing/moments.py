@@ -1,8 +1,8 @@
-"""What an agent knows of the scale of its observations: their running mean and variance.
+"""The running mean and variance of observations.
 
-Observations whose parts differ much in scale (an angle of 0.1 beside a position of 2) are learned from
-slowly; brought to mean 0 and variance 1 they are not. The statistics are those of the transitions that were
-observed, taken in by whole batches, so that they depend on the order of events alone.
+An agent learns slowly from observations whose parts differ much in scale (an angle of 0.1 beside a position
+of 2), unless they are brought to mean 0 and variance 1. The statistics grow by whole batches, so that they
+depend on the order of events alone.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class RunningMoments:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Become what ``state_dict`` described."""
+        """Restore what ``state_dict`` returned."""
         self._count = int(state["count"])
         self._mean = state["mean"].cpu().numpy().copy()
         self._squares = state["squares"].cpu().numpy().copy()

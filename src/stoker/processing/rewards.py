@@ -1,7 +1,7 @@
-"""Rewards as an agent learns from them: clipped, or brought to the scale of the returns that they add up to.
+"""Rewards as an agent learns from them: divided by the scale of returns, and clipped.
 
-What is recorded of an episode, and what evaluation reports, are the environment's own rewards; only what is
-learned changes. The statistics depend on the order of transitions alone and belong into the agent's state.
+Records of episodes and evaluations keep the environment's own rewards. The statistics depend on the order of
+transitions alone.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class RewardScaler:
     """Divides rewards by the standard deviation of discounted returns, then clips them.
 
     The return of an actor is the discounted sum of its episode's rewards so far; the variance is that of all
-    actors' returns together (Engstrom et al. 2020, "Implementation Matters in Deep RL", section 3; as
-    Stable-Baselines3's ``VecNormalize`` does). Rewards are not centred: that would change what is best.
+    actors' returns together (Engstrom et al. 2020, "Implementation Matters in Deep RL", section 3; like
+    Stable-Baselines3's ``VecNormalize``). Rewards are not centered: that would change which policy is best.
 
     Args:
         gamma: the discount per step.
@@ -70,7 +70,7 @@ class RewardScaler:
         return reward
 
     def give_up(self, actor_id: ActorId) -> None:
-        """The actor's episode is over, or will not go on."""
+        """End the actor's episode."""
         self._returns.pop(actor_id, None)
 
     def state_dict(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class RewardScaler:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Become what ``state_dict`` described."""
+        """Restore what ``state_dict`` returned."""
         self._count = int(state["count"])
         self._mean = float(state["mean"])
         self._squares = float(state["squares"])

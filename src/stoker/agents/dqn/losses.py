@@ -1,4 +1,4 @@
-"""What DQN regresses to: the temporal-difference target, and the Huber loss against it with its gradient."""
+"""DQN's temporal-difference targets, and the Huber loss against them with its gradient."""
 
 from __future__ import annotations
 
@@ -18,14 +18,11 @@ QFunction = Callable[[torch.Tensor], torch.Tensor]
 def td_targets(
     online: QFunction, target: QFunction, batch: Batch, gamma: float, *, double: bool
 ) -> torch.Tensor:
-    """What each transition says its action is worth: ``r + gamma * mask * Q_target(s', a')``.
+    """The target of each transition: ``r + gamma * mask * Q_target(s', a')``, float32 ``[B]``.
 
     ``a'`` is the best next action by the target network (Mnih et al. 2015, Algorithm 1) or, when double,
     by the online network (van Hasselt et al. 2016, eq. 4). Only termination masks: a truncated episode
     would have gone on.
-
-    Returns:
-        float32 ``[B]``, without gradient.
     """
     with torch.no_grad():
         next_values = target(batch.next_observations)
@@ -38,10 +35,10 @@ def td_targets(
 
 
 class TDLoss(NamedTuple):
-    """How far values are from what they regress to.
+    """The loss of a batch.
 
     Attributes:
-        loss: to be minimised, ``[]``.
+        loss: to be minimized, ``[]``.
         gradient: of the loss with respect to the values, float32 ``[B, n_actions]``.
         errors: of the taken actions' values, float32 ``[B]``: value minus target.
         q_mean: the mean of the taken actions' values, ``[]``.

@@ -25,15 +25,6 @@ class QNetwork(ObservationNetwork, ABC):
 
     A dueling head is one layer, which gives a number for the state, then one for each action; ``joined``
     makes values of them (Wang et al. 2016, eq. 9).
-
-    Args:
-        observation_shape: the shape of one observation.
-        n_actions: the number of values per observation.
-        config: says which layers there are.
-
-    Attributes:
-        n_outputs: the width of the last layer.
-        dueling: whether it has a dueling head.
     """
 
     def __init__(self, observation_shape: Sequence[int], n_actions: int, config: DQNConfig) -> None:
@@ -51,12 +42,7 @@ class QNetwork(ObservationNetwork, ABC):
 
     @abstractmethod
     def backward(self, activations: Sequence[torch.Tensor], gradient: torch.Tensor) -> None:
-        """Overwrite the ``grad`` of all weights, which must be there, with their gradient.
-
-        Args:
-            activations: as the method of that name gave them; used once.
-            gradient: of the loss, with respect to the values, float32 ``[B, n_actions]``.
-        """
+        """Overwrite the ``grad`` of all weights, given the gradient by the values ``[B, n_actions]``."""
 
     @staticmethod
     def joined(streams: torch.Tensor) -> torch.Tensor:
@@ -114,9 +100,6 @@ class ConvolutionalQ(QNetwork):
     """Q-values from images (Mnih et al. 2015), with autograd's gradient.
 
     A dueling head shares all layers but the last, where Wang et al. (2016) part before the hidden one.
-
-    Raises:
-        ConfigError: The shape is not one of an image that ``NatureCNN`` takes.
     """
 
     def __init__(
@@ -145,10 +128,6 @@ class ConvolutionalQ(QNetwork):
 def make_q_network(
     observation_shape: Sequence[int], n_actions: int, config: DQNConfig, generator: torch.Generator
 ) -> QNetwork:
-    """The network that the settings name, on the CPU, with weights drawn from the generator.
-
-    Raises:
-        ConfigError: The network cannot see such observations.
-    """
+    """The network that the settings name, on the CPU; ``ConfigError`` if it cannot see such observations."""
     kind = ConvolutionalQ if config.network == "nature_cnn" else PerceptronQ
     return kind(observation_shape, n_actions, config, generator)

@@ -28,12 +28,7 @@ class DQNPolicy(NetworkPolicy[QNetwork]):
     """
 
     def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[list[int], None]:
-        """One action per observation, in the same order, as plain ints; without extras.
-
-        Args:
-            observations: each ``[*observation_shape]``, checked.
-            mode: whether to explore.
-        """
+        """One action per checked observation, in the same order, as plain ints; without extras."""
         values = self._values(self._spaces.stack(observations))
         actions: list[int]
         if mode is ActMode.EXPLORE:
@@ -57,12 +52,9 @@ class DQNPolicy(NetworkPolicy[QNetwork]):
 
 
 def epsilon_greedy(values: NDArray[np.float32], epsilon: float, generator: np.random.Generator) -> list[int]:
-    """The best action of each row, or with probability epsilon any (Sutton & Barto 2018, section 2.2).
+    """The best action of each row ``[B, n_actions]``, or with probability epsilon any.
 
-    Args:
-        values: of all actions, ``[B, n_actions]``.
-        epsilon: the share of uniformly random actions.
-        generator: gives two numbers per row.
+    Sutton & Barto 2018, section 2.2; two draws per row.
     """
     actions: list[int] = values.argmax(axis=1).tolist()
     draws: list[list[float]] = generator.random((len(actions), 2)).tolist()
@@ -75,13 +67,7 @@ def epsilon_greedy(values: NDArray[np.float32], epsilon: float, generator: np.ra
 def softmax_actions(
     values: NDArray[np.float32], temperature: float, generator: np.random.Generator
 ) -> list[int]:
-    """One action per row, with the probabilities of ``action_probabilities``.
-
-    Args:
-        values: of all actions, ``[B, n_actions]``.
-        temperature: above 0.
-        generator: gives one number per row.
-    """
+    """One action per row ``[B, n_actions]``, with ``action_probabilities``; one draw per row."""
     up_to = action_probabilities(values, temperature).cumsum(axis=1)
     draws = generator.random((len(values), 1)) * up_to[:, -1:]  # sums of floats end near 1, not at it
     actions: list[int] = (up_to <= draws).sum(axis=1).tolist()
@@ -91,9 +77,7 @@ def softmax_actions(
 def action_probabilities(values: NDArray[Any], temperature: float) -> NDArray[np.float64]:
     """``exp(Q(a) / temperature)`` as a share of its sum over the actions (Sutton & Barto 2018, eq. 2.11).
 
-    Args:
-        values: of all actions, ``[B, n_actions]``.
-        temperature: above 0; near 0 the best action takes all, far above all differences each takes as much.
+    Near temperature 0 the best action takes all; far above all differences each takes as much.
     """
     exact = values.astype(np.float64)
     weights = np.exp((exact - exact.max(axis=1, keepdims=True)) / temperature)

@@ -116,24 +116,19 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         return self.opt_steps
 
     def check_experience(self, experience: Experience) -> None:
-        """Refuse a transition that ``observe`` could not take, or whose policy extras are of another action.
+        """Raise ``InvalidExperience``, naming the value, also for policy extras of another action.
 
-        One without policy extras passes: the session joins those of the action to it.
-
-        Raises:
-            InvalidExperience: An observation, the action, the reward or the policy extras are unfit; the
-                message names the value.
+        A transition without policy extras passes: the session adds those of the action.
         """
         super().check_experience(experience)
         if experience.policy_extras is not None:
             self._check_extras(experience)
 
     def observe(self, experiences: Sequence[Experience]) -> None:
-        """Copy transitions into the rollout, in order. They are taken as checked by ``check_experience``.
+        """Copy transitions, checked by ``check_experience``, into the rollout, in order.
 
         Raises:
-            ConfigError: One of them has no policy extras that a PPO policy of these spaces made; none
-                was taken.
+            ConfigError: One of them lacks the policy extras of a PPO policy; none was taken.
         """
         for experience in experiences:
             extras: Any = experience.policy_extras
@@ -195,11 +190,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         return {**super().state_dict(), "last": dict(self._last)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """As ``BaseAgent.load_state_dict``.
-
-        Raises:
-            ConfigError: The state is of another kind of agent, of other spaces or sizes; nothing was changed.
-        """
+        """As ``BaseAgent.load_state_dict``."""
         super().load_state_dict(state)
         self._last = dict(state["last"])
 

@@ -22,16 +22,10 @@ _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class Categorical:
-    """One of ``n`` actions; the parameters are the logits.
+    """One of ``n`` actions; the ``n_parameters`` per observation are the logits.
 
-    Args:
-        n: how many actions there are.
-
-    Attributes:
-        n_parameters: how many numbers the network gives per observation.
-        action_size: how many numbers an action is.
-        has_log_std: whether there is a standard deviation besides, ``[action_size]``, which is not a function
-            of the state.
+    An action is ``action_size`` numbers. ``has_log_std``: whether there is a standard deviation besides,
+    ``[action_size]``, which is not a function of the state.
     """
 
     action_size = 1
@@ -75,11 +69,7 @@ class Categorical:
 
 
 class DiagGaussian:
-    """An independent normal distribution for each of ``size`` numbers; the parameters are the means.
-
-    Args:
-        size: how many numbers an action is.
-    """
+    """An independent normal distribution for each of ``size`` numbers; the parameters are the means."""
 
     has_log_std = True
 

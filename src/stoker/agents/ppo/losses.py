@@ -1,4 +1,4 @@
-"""What PPO minimises, for one minibatch."""
+"""The loss of PPO for one minibatch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Losses(NamedTuple):
     """Scalars; all but ``loss`` without gradient.
 
     Attributes:
-        loss: what is minimised: ``policy_loss + vf_coef * value_loss - ent_coef * entropy``.
+        loss: what is minimized: ``policy_loss + vf_coef * value_loss - ent_coef * entropy``.
         policy_loss: the clipped surrogate objective, negated.
         value_loss: the mean squared error of the values.
         entropy: of the policy, the mean over the rows.
@@ -71,15 +71,8 @@ def ppo_losses(
 
     The value loss is the mean squared error, not half of it. With ``value_clip_range`` it is that of the
     value moved by no more than this. Advantages are normalized by the sample standard deviation of the batch;
-    a batch of one row has none, and its advantage stays as it is. All as Stable-Baselines3 does.
-
-    Args:
-        samples: a minibatch.
-        log_probs: of its actions at present, ``[B]``.
-        entropies: of the distributions at present, ``[B]``.
-        values: of its observations at present, ``[B]``.
-        clip_range: epsilon of eq. 7.
-        config: the settings.
+    a batch of one row has none, and its advantage stays as it is. All as in Stable-Baselines3.
+    Log-probabilities, entropies and values are ``[B]``; the clip range is the epsilon of eq. 7.
     """
     advantages = samples.advantages
     if config.normalize_advantages and len(advantages) > 1:

@@ -21,14 +21,7 @@ _VALUE_GAIN = 1.0
 
 
 class Towers(nn.Module):
-    """One perceptron for the policy and one for the value, with nothing in common.
-
-    Args:
-        n_inputs: how many numbers an observation has; it is flattened.
-        n_parameters: how many numbers the policy gives.
-        config: has the hidden sizes and the activation.
-        generator: a CPU generator that the weights are drawn from.
-    """
+    """One perceptron for the policy and one for the value, with nothing in common; inputs are flattened."""
 
     def __init__(
         self, n_inputs: int, n_parameters: int, config: PPOConfig, generator: torch.Generator
@@ -46,13 +39,7 @@ class Towers(nn.Module):
 
 
 class SharedTrunk(nn.Module):
-    """Convolutions that policy and value share (Schulman et al. 2017, section 5), and a layer for each.
-
-    Args:
-        image_shape: as ``NatureCNN`` takes it.
-        n_parameters: how many numbers the policy gives.
-        generator: a CPU generator that the weights are drawn from.
-    """
+    """Convolutions that policy and value share (Schulman et al. 2017, section 5), and a layer for each."""
 
     def __init__(self, image_shape: tuple[int, ...], n_parameters: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -70,17 +57,9 @@ class SharedTrunk(nn.Module):
 class ActorCritic(ObservationNetwork):
     """A body, and beside it the standard deviation of continuous actions and the moments of observations.
 
-    Args:
-        body: ``(observations) -> (parameters, values)``.
-        observation_shape: of one observation.
-        distribution: of actions, by the parameters.
-        config: the settings.
-
-    Attributes:
-        body: as given.
-        distribution: as given.
-        log_std: the logarithms of the standard deviations, ``[action_size]``, a trained parameter; None:
-            the distribution has none.
+    ``body`` maps observations to the parameters of ``distribution`` and to values. ``log_std``, a trained
+    parameter ``[action_size]``, holds the logarithms of the standard deviations; None: the distribution has
+    none.
     """
 
     def __init__(
@@ -110,22 +89,14 @@ class ActorCritic(ObservationNetwork):
 def make_body(
     observation_shape: tuple[int, ...], n_parameters: int, config: PPOConfig, generator: torch.Generator
 ) -> nn.Module:
-    """The body that the settings name, on the CPU.
-
-    Raises:
-        ConfigError: It cannot see such observations.
-    """
+    """The body that the settings name, on the CPU; ``ConfigError`` if it cannot see such observations."""
     if config.network == "nature_cnn":
         return SharedTrunk(observation_shape, n_parameters, generator)
     return Towers(math.prod(observation_shape), n_parameters, config, generator)
 
 
 def checked_body(body: Any, observations: torch.Tensor, distribution: Distribution) -> nn.Module:
-    """A user's own body, tried out on some observations.
-
-    Raises:
-        ConfigError: It is not a module of float32 weights, or does not return what PPO needs.
-    """
+    """A user's own body, tried out on some observations; ``ConfigError`` if PPO cannot train it."""
     n_rows = len(observations)
     asked = (
         f"it takes observations {_described(observations)} and returns a tuple of the distribution's "

@@ -31,15 +31,9 @@ class PPOPolicy(NetworkPolicy[ActorCritic]):
     def act(
         self, observations: Sequence[Any], mode: ActMode
     ) -> tuple[list[Any], list[NDArray[np.float64]] | None]:
-        """One action per observation, in the same order, and the extras of them.
+        """One action per checked observation, in the same order, and extras for each, or None with EXPLOIT.
 
-        Args:
-            observations: each ``[*observation_shape]``, checked.
-            mode: whether to explore.
-
-        Returns:
-            Plain ints for a Discrete space, arrays ``[*action_shape]`` for a Box; and extras for each
-            action, or None with EXPLOIT.
+        Actions are plain ints for a Discrete space, arrays ``[*action_shape]`` for a Box.
         """
         actions, distribution = self._spaces.actions, self.network.distribution
         rows = self._spaces.stack(observations)

@@ -20,14 +20,7 @@ __all__ = ["Rollout", "generalized_advantages"]
 
 
 class Rollout:
-    """Transitions in arrival order, and the fragments that they make up, one actor's at a time.
-
-    Args:
-        observation_shape: of one observation.
-        observation_dtype: what observations are stored as.
-        extras_size: how many numbers a policy remembers of an action.
-        capacity: how many transitions there is room for at first; it grows.
-    """
+    """Transitions in arrival order, and their fragments; it grows beyond ``capacity`` where it must."""
 
     def __init__(
         self, observation_shape: tuple[int, ...], observation_dtype: Any, extras_size: int, capacity: int
@@ -102,11 +95,8 @@ class Rollout:
     ) -> NDArray[np.float64]:
         """The advantage of each transition, float64 ``[T]``, in arrival order.
 
-        Args:
-            values: of the observations, as the acting policies remembered them, ``[T]``.
-            successor_values: those of ``successors()``, ``[F]``.
-            gamma: the discount per step.
-            gae_lambda: the share of a trace that is kept per step.
+        ``values`` are those that the acting policies remembered, ``[T]``; ``successor_values`` those of
+        ``successors()``, ``[F]``.
         """
         fragments = self._rows["fragments"][: self._size]
         order = np.argsort(fragments, kind="stable")  # fragment by fragment, each in its own order

@@ -51,7 +51,7 @@ def test_devices_are_taken_by_name_or_as_such() -> None:
     assert resolve_device("cpu") == resolve_device(torch.device("cpu")) == torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "meta", "gpu", "", "cuda:x"])
-def test_unfit_devices_are_refused_with_the_available_ones(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"'{name}'.*available: cpu"):
-        resolve_device(name)
+def test_unfit_devices_are_refused_with_the_available_ones() -> None:
+    for name in ["cuda:99", "meta", "gpu", "", "cuda:x"]:
+        with pytest.raises(ConfigError, match=f"'{name}'.*available: cpu"):
+            resolve_device(name)

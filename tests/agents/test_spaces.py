@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -146,16 +145,13 @@ def test_floats_are_taken_if_and_only_if_all_are_finite(array: np.ndarray, large
     assert taken == bool(np.isfinite(array).all())
 
 
-@pytest.mark.parametrize(
-    "action", [-1, 0, 2, np.int64(2), np.int8(-1), np.uint8(0), np.array(1), np.array(2, np.uint16)]
-)
-def test_actions_in_range_are_taken(action: Any) -> None:
-    FLOATS.check_experience(experience(action=action))
+def test_actions_in_range_are_taken() -> None:
+    for action in [-1, 0, 2, np.int64(2), np.int8(-1), np.uint8(0), np.array(1), np.array(2, np.uint16)]:
+        FLOATS.check_experience(experience(action=action))
 
 
-@pytest.mark.parametrize(
-    ("action", "named"),
-    [
+def test_unfit_actions_are_refused() -> None:
+    for action, named in [
         (-2, "action=-2 is out of range: give an int from -1 to 2"),
         (3, "action=3 is out of range"),
         (np.int64(3), "action=3 is out of range"),
@@ -171,21 +167,18 @@ def test_actions_in_range_are_taken(action: Any) -> None:
         ("1", r"action='1' \(str\) is not an integer"),
         (None, "action=None .* is not an integer"),
         ([1], r"\(list\) is not an integer"),
-    ],
-)
-def test_unfit_actions_are_refused(action: Any, named: str) -> None:
-    with pytest.raises(InvalidExperience, match=named):
-        FLOATS.check_experience(experience(action=action))
+    ]:
+        with pytest.raises(InvalidExperience, match=named):
+            FLOATS.check_experience(experience(action=action))
 
 
-@pytest.mark.parametrize("reward", [0.0, -3, True, np.float32(1), np.float64(1), np.int64(-2), F32_MAX])
-def test_finite_rewards_are_taken(reward: Any) -> None:
-    FLOATS.check_experience(experience(reward=reward))
+def test_finite_rewards_are_taken() -> None:
+    for reward in [0.0, -3, True, np.float32(1), np.float64(1), np.int64(-2), F32_MAX]:
+        FLOATS.check_experience(experience(reward=reward))
 
 
-@pytest.mark.parametrize(
-    ("reward", "named"),
-    [
+def test_unfit_rewards_are_refused() -> None:
+    for reward, named in [
         (float("nan"), "reward=nan is not finite"),
         (float("inf"), "reward=inf is not finite"),
         (np.float32("-inf"), "not finite"),
@@ -194,31 +187,28 @@ def test_finite_rewards_are_taken(reward: Any) -> None:
         ("1", r"reward='1' \(str\) is not a number"),
         (None, "reward=None .* is not a number"),
         (np.array([1.0]), "is not a number"),
-    ],
-)
-def test_unfit_rewards_are_refused(reward: Any, named: str) -> None:
-    with pytest.raises(InvalidExperience, match=named):
-        FLOATS.check_experience(experience(reward=reward))
+    ]:
+        with pytest.raises(InvalidExperience, match=named):
+            FLOATS.check_experience(experience(reward=reward))
 
 
-@pytest.mark.parametrize(
-    ("dtype", "stored"),
-    [
-        (np.float16, torch.float32), (np.float32, torch.float32), (np.float64, torch.float32),
-        (np.uint8, torch.uint8), (np.int16, torch.int16), (np.int64, torch.int64), (bool, torch.bool),
-    ],
-)  # fmt: skip
-def test_floats_are_stored_in_single_precision_and_integers_as_they_are(
-    dtype: Any, stored: torch.dtype
-) -> None:
-    box = gym_spaces.Box(0, 1, (2, 3), dtype)
-    spaces = of(box, gym_spaces.Discrete(2))
-    assert (spaces.observation_shape, spaces.observation_dtype) == ((2, 3), stored)
+def test_floats_are_stored_in_single_precision_and_integers_as_they_are() -> None:
+    for dtype, stored in [
+        (np.float16, torch.float32),
+        (np.float32, torch.float32),
+        (np.float64, torch.float32),
+        (np.uint8, torch.uint8),
+        (np.int16, torch.int16),
+        (np.int64, torch.int64),
+        (bool, torch.bool),
+    ]:
+        box = gym_spaces.Box(0, 1, (2, 3), dtype)
+        spaces = of(box, gym_spaces.Discrete(2))
+        assert (spaces.observation_shape, spaces.observation_dtype) == ((2, 3), stored)
 
 
-@pytest.mark.parametrize(
-    ("observation_space", "action_space", "named"),
-    [
+def test_other_spaces_are_refused() -> None:
+    for observation_space, action_space, named in [
         (
             gym_spaces.Discrete(3),
             gym_spaces.Discrete(2),
@@ -230,13 +220,9 @@ def test_floats_are_stored_in_single_precision_and_integers_as_they_are(
         (gym_spaces.Box(0, 1, (1,)), gym_spaces.MultiDiscrete([2, 3]), "act in MultiDiscrete"),
         (gym_spaces.Box(0, 1, (1,)), gym_spaces.Box(0, 9, (2,), np.int64), "act in Box.*at least one float"),
         (gym_spaces.Box(0, 1, (1,)), gym_spaces.Box(0, 1, (0,)), "act in Box"),
-    ],
-)
-def test_other_spaces_are_refused(
-    observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any], named: str
-) -> None:
-    with pytest.raises(ConfigError, match=named):
-        of(observation_space, action_space)
+    ]:
+        with pytest.raises(ConfigError, match=named):
+            of(observation_space, action_space)
 
 
 def test_an_agent_names_the_action_spaces_that_it_takes() -> None:
@@ -256,19 +242,15 @@ def act(action: Any) -> Experience:
     return Experience(row, action, 0.0, row, EpisodeStatus.CONTINUING)
 
 
-@pytest.mark.parametrize(
-    "action",
-    [
+def test_actions_in_a_box_are_taken() -> None:
+    for action in [
         np.zeros(3, np.float32),
         np.array([0.1, -5.0, 7.0]),  # what is beyond the bounds was done all the same
         np.zeros(3, np.int64),
         [0.0, 0.5, 1],
         torch.zeros(3),
-    ],
-    ids=["float32", "float64", "int64", "list", "tensor"],
-)
-def test_actions_in_a_box_are_taken(action: Any) -> None:
-    IN_A_BOX.check_experience(act(action))
+    ]:
+        IN_A_BOX.check_experience(act(action))
 
 
 def test_large_finite_actions_are_taken() -> None:
@@ -279,9 +261,8 @@ def test_large_finite_actions_are_taken() -> None:
         wide.check_experience(act(np.full(40, 3e38, np.float32)))
 
 
-@pytest.mark.parametrize(
-    ("action", "named"),
-    [
+def test_other_actions_in_a_box_are_refused() -> None:
+    for action, named in [
         (np.zeros(2, np.float32), r"action=.* is float32 \[2\], which does not fit: give float32 \[3\]"),
         (0.5, r"float64 \[\]"),
         (np.array([0.0, np.nan, 0.0]), "not finite"),
@@ -290,12 +271,9 @@ def test_large_finite_actions_are_taken() -> None:
         (["a", "b", "c"], "which does not fit"),
         ([[1], [2, 3]], "is not an array"),
         (None, r"object \[\]"),
-    ],
-    ids=["shape", "scalar", "nan", "inf", "complex", "text", "ragged", "none"],
-)
-def test_other_actions_in_a_box_are_refused(action: Any, named: str) -> None:
-    with pytest.raises(InvalidExperience, match=named):
-        IN_A_BOX.check_experience(act(action))
+    ]:
+        with pytest.raises(InvalidExperience, match=named):
+            IN_A_BOX.check_experience(act(action))
 
 
 def test_they_are_described_in_plain_types() -> None:

@@ -100,7 +100,7 @@ WRONG_NAMES = [
     ("own_parts:ShortPole --env-kwargs lmit=3", "unexpected keyword argument 'lmit'"),
     ("own_parts:", "write 'module:name'"),
     ("own_parts:Nope-v3", "importing the module registers no 'Nope-v3'"),
-    ("CartPole-v1 --agent own_parts:nothing", "which is no LearningAgent: it has no total_steps"),
+    ("CartPole-v1 --agent own_parts:nothing", "not a LearningAgent: it lacks total_steps"),
     ("CartPole-v1 --agent own_parts:RandomAgent --agent-settings x=1", "unexpected keyword argument 'x'"),
     ("CartPole-v1 --agent own_parts:RandomAgent --gamma 1", "unknown flag --gamma"),
     ("CartPole-v1 --import no_such_parts", "No module named 'no_such_parts'"),

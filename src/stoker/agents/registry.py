@@ -48,7 +48,7 @@ def config_type(name: str) -> type[msgspec.Struct]:
 
 
 def is_own(name: str) -> bool:
-    """Whether it names a class or function of the user's, as ``"module:factory"``."""
+    """Whether the name is that of a user's class or function, ``"module:factory"``."""
     return ":" in name
 
 
@@ -63,11 +63,11 @@ def make_agent(
     """Make an agent by its name; without a config it has its defaults.
 
     Args:
-        name: ``dqn``, ``ppo``, or ``"module:factory"``: a class or function of one's own, which is called as
+        name: ``dqn``, ``ppo``, or ``"module:factory"``: your own class or function, which is called as
             ``factory(observation_space, action_space, seed=seed, device=device, **config)``.
         observation_space: of the environment.
         action_space: of the environment.
-        config: the agent's config; for one's own agent a mapping.
+        config: the agent's config; for your own agent a mapping.
         seed: of its weights and of its exploration.
         device: where it learns.
 
@@ -101,14 +101,14 @@ def _make_own(
             f"agent={name!r} is called as {name.rpartition(':')[2]}(observation_space, action_space, "
             f"{', '.join(f'{key}=...' for key in settings)}), which it does not take: {error}"
         ) from None
-    except ValueError:  # a callable written in C tells nothing of its arguments
+    except ValueError:  # a callable written in C has no signature
         pass
     agent = factory(observation_space, action_space, **settings)
     parts = [*LearningAgent.__annotations__, *vars(LearningAgent)]
     missing = [part for part in parts if not part.startswith("_") and not hasattr(agent, part)]
     if missing:
         raise ConfigError(
-            f"agent={name!r} made a {type(agent).__name__}, which is no LearningAgent: it has no "
+            f"agent={name!r} made a {type(agent).__name__}, not a LearningAgent: it lacks "
             f"{', '.join(missing)} (see docs/agents.md)"
         )
     return agent
@@ -118,6 +118,6 @@ def _entry(name: str) -> AgentEntry:
     entry = AGENTS.get(name)
     if entry is None:
         close = difflib.get_close_matches(name.lower(), AGENTS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "; name one of your own as 'module:factory'"
+        hint = f"; did you mean {close[0]!r}?" if close else "; name your own as 'module:factory'"
         raise ConfigError(f"unknown agent {name!r}: known are {', '.join(sorted(AGENTS))}{hint}")
     return entry

@@ -17,10 +17,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import msgspec
-
 import stoker.runs.layout as layout
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError, WriteFailed
+from stoker.settings import Count, Natural, Settings
 from stoker.writer import files, load_checkpoint, publish_checkpoint, verify_checkpoint
 
 __all__ = ["Retention", "StepCheckpoints", "remove_all", "step_of"]
@@ -28,7 +27,7 @@ __all__ = ["Retention", "StepCheckpoints", "remove_all", "step_of"]
 logger = logging.getLogger("stoker.runs")
 
 
-class Retention(msgspec.Struct, frozen=True, kw_only=True):
+class Retention(Settings, frozen=True, kw_only=True):
     """How many checkpoints a run keeps.
 
     Attributes:
@@ -42,15 +41,10 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
         ConfigError: A number is below what it may be.
     """
 
-    last: int | None = 3
-    every: int = 0
-    best: int = 1
+    last: Natural | None = 3
+    every: Natural = 0
+    best: Count = 1
     all_journal: bool = False
-
-    def __post_init__(self) -> None:
-        for name, value, least in (("last", self.last, 0), ("every", self.every, 0), ("best", self.best, 1)):
-            if value is not None and (type(value) is not int or value < least):
-                raise ConfigError(f"{name}={value!r}: keep {least} or more checkpoints")
 
     def newest(self, steps: Sequence[int]) -> list[int]:
         """The newest ``last``, ascending: a resume may begin from these."""

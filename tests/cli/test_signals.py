@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -219,6 +220,24 @@ def test_before_there_is_anything_to_finish_one_signal_leaves(
     _, stderr = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130
     assert stderr == "stoker: interrupted\n"
+
+
+def test_a_signal_ends_a_command_that_waits_for_a_file(started: Any, trained: Any, tmp_path: Path) -> None:
+    rows = Path(shutil.copytree(trained.run, tmp_path / "run")) / "train_episodes.jsonl"
+    rows.unlink()
+    os.mkfifo(rows)  # who opens it to read waits for a writer, then for data
+
+    def open_to_write() -> int | None:
+        with contextlib.suppress(OSError):  # the command has not opened it yet
+            return os.open(rows, os.O_WRONLY | os.O_NONBLOCK)
+        return None
+
+    process = started("verify", "run")
+    writing = wait_for(open_to_write, process)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=DEADLINE_S)
+    os.close(writing)
+    assert (process.returncode, stderr) == (130, "stoker: interrupted\n")
 
 
 def test_a_closed_terminal_ends_a_training_in_good_order(tmp_path: Path) -> None:

@@ -70,15 +70,15 @@ def _run(args: list[str]) -> int:
     except StokerError as error:
         print(f"stoker: error: {_one_line(error)}", file=sys.stderr)
         code = 2 if isinstance(error, ConfigError) else 1
-        if isinstance(error.__cause__, Stalled):
-            # A thread is still in the call: torch would abort a process that exits around it.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-        return code
+        if not isinstance(error.__cause__, Stalled):
+            return code
     except KeyboardInterrupt:
         print("stoker: interrupted", file=sys.stderr)
-        return 130
+        code = 130
+    # A thread may still be in a call: torch would abort a process that exits around it.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _dispatch(args: list[str]) -> int:

@@ -71,7 +71,7 @@ class Actor(Player):
         session: takes the experiences, and chooses the actions unless there is a feed.
         actor_id: the stream of episodes that this actor is.
         settings: those of its group.
-        feed: gives it a copy of the policy of its own; None: the session's ``act`` chooses.
+        feed: gives it its own copy of the policy; None: the session's ``act`` chooses.
         running: the episode that it continues; None: it begins one.
         turns: it steps only in its turn; None: whenever it can.
     """

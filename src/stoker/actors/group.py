@@ -13,8 +13,9 @@ from typing import Any, cast
 import anyio
 
 from stoker.actors.actor import Actor, RoundRobin
+from stoker.actors.copies import PolicyFeed
 from stoker.actors.episodes import EnvFactory, FailureLimit
-from stoker.actors.places import Place, feed_for, place_of
+from stoker.actors.places import Place, place_of
 from stoker.actors.player import Player, PlayerSettings
 from stoker.actors.remote import RemoteActor
 from stoker.actors.report import ActorReport, Gate, OnStep
@@ -177,7 +178,7 @@ class ActorGroup(PlayerGroup):
     ) -> None:
         ids = ids_of(actors)
         where = place_of(place)
-        feed = feed_for(session, factory, where, sync_interval)
+        feed = _feed_for(session, factory, where, sync_interval)
         resume_point = session.take_resume_point()
         settings = PlayerSettings(
             factory=factory,
@@ -200,6 +201,32 @@ class ActorGroup(PlayerGroup):
                 for actor_id in ids
             ]
         super().__init__(session, players)
+
+
+def _feed_for(
+    session: TrainingSession, factory: EnvFactory, place: Place | None, sync_interval: int | None
+) -> PolicyFeed | None:
+    """The source of the actors' copies of the policy; None: the session's ``act`` chooses actions.
+
+    Raises:
+        ConfigError: A setting is invalid, or the factory or the policy cannot be sent there.
+    """
+    if place is None and sync_interval is None:
+        return None
+    interval = 1 if sync_interval is None else sync_interval
+    if type(interval) is not int or interval < 1:
+        raise ConfigError(f"sync_interval={sync_interval!r}: give an int of at least 1, or None")
+    if session.config.lockstep:
+        raise ConfigError(
+            "lockstep=True: on threads, in processes or with sync_interval actors act on copies of the "
+            "policy, which a resume could not restore; use place='tasks' without sync_interval, or train "
+            "without lockstep"
+        )
+    session.require_open("ActorGroup")
+    feed = PolicyFeed(session.policy_source(), interval)
+    if place is not None:
+        place.check(factory, feed.fork(0, 0, 0))
+    return feed
 
 
 def ids_of(actors: Any) -> list[ActorId]:

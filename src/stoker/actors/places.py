@@ -13,17 +13,16 @@ from typing import Protocol
 
 import anyio
 
-from stoker.actors.copies import OwnPolicy, PolicyFeed
+from stoker.actors.copies import OwnPolicy
 from stoker.actors.episodes import EnvFactory
 from stoker.actors.messages import Mailbox, WorkerCommand, WorkerEvent, WorkerExited
 from stoker.actors.processes import ProcessLink, check_portable
 from stoker.actors.worker import Assignment, Worker
 from stoker.errors import ConfigError
-from stoker.session import TrainingSession
 from stoker.threads import backend_here
 from stoker.types import PlaceName
 
-__all__ = ["Link", "Place", "feed_for", "place_of"]
+__all__ = ["Link", "Place", "place_of"]
 
 logger = logging.getLogger("stoker.actors")
 
@@ -142,29 +141,3 @@ def place_of(place: PlaceName | Place) -> Place | None:
         choices = ", ".join(_BUILT_IN)
         raise ConfigError(f"place={place!r}: choose one of {choices}, or give a Place of your own")
     return _BUILT_IN[place]
-
-
-def feed_for(
-    session: TrainingSession, factory: EnvFactory, place: Place | None, sync_interval: int | None
-) -> PolicyFeed | None:
-    """The source of the actors' copies of the policy; None: the session's ``act`` chooses actions.
-
-    Raises:
-        ConfigError: A setting is invalid, or the factory or the policy cannot be sent there.
-    """
-    if place is None and sync_interval is None:
-        return None
-    interval = 1 if sync_interval is None else sync_interval
-    if type(interval) is not int or interval < 1:
-        raise ConfigError(f"sync_interval={sync_interval!r}: give an int of at least 1, or None")
-    if session.config.lockstep:
-        raise ConfigError(
-            "lockstep=True: on threads, in processes or with sync_interval actors act on copies of the "
-            "policy, which a resume could not restore; use place='tasks' without sync_interval, or train "
-            "without lockstep"
-        )
-    session.require_open("ActorGroup")
-    feed = PolicyFeed(session.policy_source(), interval)
-    if place is not None:
-        place.check(factory, feed.fork(0, 0, 0))
-    return feed

@@ -14,7 +14,7 @@ from hypothesis import settings
 sys.path.insert(0, str(Path(__file__).parent))
 import launching
 
-settings.register_profile("stoker", deadline=None)  # no test measures time
+settings.register_profile("stoker", deadline=None, max_examples=50)  # no test measures time
 settings.load_profile("stoker")
 torch.set_num_threads(1)  # tiny networks: threads only get into each other's way
 

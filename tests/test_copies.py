@@ -252,16 +252,6 @@ def fail(name: str) -> None:
 FAILURES = [name for name, kind in VALUES.items() if issubclass(kind, StokerError)]
 
 
-def test_every_error_comes_out_of_a_pool_of_processes() -> None:
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        for name in FAILURES:
-            pending = pool.apply_async(fail, (name,))
-            with pytest.raises(VALUES[name]) as raised:
-                pending.get(timeout=60)
-            assert str(raised.value) == str(example(name)), name
-
-
 def test_every_error_comes_out_of_a_process_pool_executor() -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         for name in FAILURES:

@@ -115,12 +115,7 @@ class SessionError(StokerError, RuntimeError):
 
 
 class SessionClosed(SessionError):
-    """A session was used before it was entered or after it was left.
-
-    Args:
-        what: the call that was made.
-        entered: whether the session had been entered before.
-    """
+    """A session was used before it was entered or after it was left; ``entered`` tells which."""
 
     def __init__(self, what: str, *, entered: bool) -> None:
         self.entered = entered
@@ -129,12 +124,7 @@ class SessionClosed(SessionError):
 
 
 class SessionFailed(SessionError):
-    """A part of the session failed and ended the session; ``__cause__`` is its error.
-
-    Args:
-        part: the part: ``"agent"``, ``"writer"``, ``"actor 3"``, ...
-        cause: its exception.
-    """
+    """A part of the session, such as the writer, failed and ended the session; ``__cause__`` is its error."""
 
     def __init__(self, part: str, cause: BaseException) -> None:
         self.part = part
@@ -143,12 +133,7 @@ class SessionFailed(SessionError):
 
 
 class ActorConflict(SessionError):
-    """Two actors used one ``actor_id`` at the same time.
-
-    Args:
-        actor_id: the shared id.
-        what: the call in which the first actor waits.
-    """
+    """Two actors used one ``actor_id`` at the same time; the first one waits in the call ``what``."""
 
     def __init__(self, actor_id: ActorId, what: str) -> None:
         self.actor_id = actor_id
@@ -186,12 +171,7 @@ class UnexpectedExit(StokerError, RuntimeError):
 
 
 class RecorderFailed(StokerError, RuntimeError):
-    """A required recorder failed; ``__cause__`` is its error.
-
-    Args:
-        name: the recorder's name.
-        cause: its exception.
-    """
+    """A required recorder failed; ``__cause__`` is its error."""
 
     def __init__(self, name: str, cause: BaseException) -> None:
         self.name = name
@@ -200,12 +180,7 @@ class RecorderFailed(StokerError, RuntimeError):
 
 
 class RunDirectoryError(StokerError, OSError):
-    """A runs directory cannot be used.
-
-    Args:
-        path: the directory or file.
-        problem: what is wrong with it and what to do.
-    """
+    """A runs directory, or a file in it, cannot be used."""
 
     def __init__(self, path: AnyPath, problem: str) -> None:
         self.path = os.fspath(path)
@@ -244,12 +219,7 @@ class CheckpointNotFound(StokerError, LookupError):
 
 
 class CheckpointCorrupt(StokerError, ValueError):
-    """A checkpoint file cannot be loaded.
-
-    Args:
-        path: the file.
-        problem: what is wrong with it.
-    """
+    """A checkpoint file cannot be loaded."""
 
     def __init__(self, path: AnyPath, problem: str) -> None:
         self.path = os.fspath(path)
@@ -257,12 +227,7 @@ class CheckpointCorrupt(StokerError, ValueError):
 
 
 class WriteFailed(StokerError, OSError):
-    """The operating system refused a write; the message says what to do about it.
-
-    Args:
-        path: the file.
-        cause: the operating system's error.
-    """
+    """The operating system refused a write; the message says what to do about it."""
 
     def __init__(self, path: AnyPath, cause: OSError) -> None:
         self.path = os.fspath(path)
@@ -304,12 +269,7 @@ class Stalled(StokerError, TimeoutError):
 
 
 class MissingDependency(StokerError, ImportError):
-    """An optional package is not installed.
-
-    Args:
-        package: the package that could not be imported.
-        extra: the extra of stoker that installs it.
-    """
+    """An optional package is not installed; ``extra`` is the extra of stoker that installs it."""
 
     def __init__(self, package: str, extra: str) -> None:
         self.package = package

@@ -35,10 +35,10 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
     """Step size of Adam."""
 
     learning_rate_schedule: Schedule = "constant"
-    """Whether learning_rate stays, or falls linearly to 0 over schedule_steps."""
+    """Whether learning_rate is constant or decays linearly to 0 over schedule_steps."""
 
     schedule_steps: Count | None = None
-    """Environment steps over which linear schedules fall to 0, such as those of the whole training."""
+    """Environment steps over which linear schedules decay to 0, usually the whole training."""
 
     gamma: Fraction = 0.99
     """Discount per environment step, from 0 to 1."""
@@ -47,22 +47,22 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
     """Transitions per gradient step."""
 
     max_grad_norm: Positive | None = None
-    """Gradients of a larger norm, over all weights, are scaled down to it; none leaves them unchanged."""
+    """Largest norm of the gradient over all weights; larger ones are scaled down. None: unchanged."""
 
     network: Literal["auto", "mlp", "nature_cnn"] = "auto"
-    """mlp: fully connected layers; nature_cnn: convolutions (Mnih et al. 2015); auto: these for images."""
+    """mlp: fully connected layers; nature_cnn: convolutions (Mnih et al. 2015); auto: that for images."""
 
     hidden_sizes: tuple[Count, ...] = (64, 64)
-    """Width of each hidden layer of an mlp; without any, its outputs are linear in the observation."""
+    """Width of each hidden layer of an mlp; empty: a linear model."""
 
     normalize_observations: bool = False
-    """Bring observations to mean 0 and variance 1 by their running statistics."""
+    """Normalize observations to mean 0 and variance 1 by running statistics."""
 
     normalize_rewards: bool = False
-    """Divide the rewards to learn from by the running standard deviation of discounted returns."""
+    """Divide learned rewards by the running standard deviation of discounted returns."""
 
     clip_rewards: Positive | None = None
-    """Limit the rewards to learn from, after dividing, to plus and minus this; none: not at all."""
+    """Clip learned rewards, after dividing, to plus and minus this; none: not at all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,34 +102,34 @@ class OffPolicyConfig(AgentConfig, frozen=True, kw_only=True):
     """Transitions in the replay before learning starts; never fewer than one batch."""
 
     target_update_interval: Count = 500
-    """Optimization steps between two copies of the network to the target network. Unused when tau is set."""
+    """Optimization steps between copies of the network to the target network. Unused if tau is set."""
 
     tau: _Share | None = None
-    """Fraction by which the target network follows at each optimization step, instead of whole copies."""
+    """Fraction by which the target network moves at each optimization step, instead of whole copies."""
 
     n_step: Count = 1
-    """Steps whose rewards are summed before the value of where they led is taken."""
+    """Number of steps whose rewards a target sums before it bootstraps."""
 
     prioritized: bool = False
-    """Replay transitions the more often the larger their last error was, instead of all equally often."""
+    """Sample transitions with a larger last error more often, instead of uniformly."""
 
     priority_alpha: Fraction = 0.6
-    """Power of the error that a transition is drawn by: 0 is uniform, 1 is proportional."""
+    """Exponent of the error in a transition's priority: 0 is uniform, 1 is proportional."""
 
     priority_beta: Fraction = 0.4
-    """How far weights in the loss make up for uneven drawing, at first: 0 is not at all, 1 is wholly."""
+    """Initial exponent of the importance weights: 0 corrects nothing, 1 corrects fully."""
 
     priority_final_beta: Fraction = 1.0
-    """The same at the end."""
+    """Final exponent of the importance weights."""
 
     priority_beta_steps: Count = 500_000
-    """Optimization steps over which beta goes linearly from its first to its final value."""
+    """Optimization steps over which beta changes linearly from its initial to its final value."""
 
     priority_epsilon: _Share = 1e-6
-    """What is added to each error, so that every transition can be drawn again."""
+    """Added to each error, so that every transition can be sampled again."""
 
     memory_map: str | None = None
-    """Directory for a replay that is larger than the memory: a mapped file; none keeps it in memory."""
+    """Directory of a memory-mapped file for a replay larger than memory; none: in memory."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -60,9 +60,9 @@ class RunPlace(ProcessFlags, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class TrainArguments(TrainConfig, frozen=True, kw_only=True):
     """Train an agent on an environment, into a new run directory.
 
-    A setting comes from its flag, else from the TOML file, else from the agent's preset for the environment,
-    else from the defaults; the values below are what would be used. Ctrl-C or SIGTERM finishes, saves and
-    says how to resume; a second one leaves at once.
+    A setting comes from its flag, or else from the TOML file, the agent's preset for the environment, or the
+    defaults; the values below are those that would be used. Ctrl-C or SIGTERM finishes, saves and prints how
+    to resume; a second one exits at once.
     """
 
     env: Annotated[
@@ -70,7 +70,7 @@ class TrainArguments(TrainConfig, frozen=True, kw_only=True):
         tyro.conf.Positional,
         tyro.conf.arg(metavar="ENV", help_behavior_hint="(required, here or in the TOML file)"),
     ] = ""
-    """The environment: a Gymnasium id such as CartPole-v1, module:id, or module:factory for your own."""
+    """The environment: a Gymnasium id such as CartPole-v1, module:id, or your own as module:factory."""
 
     imports: Annotated[
         tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE", help_behavior_hint="(default: none)")
@@ -80,7 +80,7 @@ class TrainArguments(TrainConfig, frozen=True, kw_only=True):
     env_kwargs: Annotated[
         dict[str, Any], ASSIGNMENTS, tyro.conf.arg(help_behavior_hint="(default: none)")
     ] = {}  # noqa: RUF012 - msgspec copies it
-    """Arguments for making the environment, such as is_slippery=false: JSON values, or else text."""
+    """Arguments of the environment, such as is_slippery=false: parsed as JSON, anything else is text."""
 
     total_timesteps: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 0
     """Environment steps to train for, over all environments and resumes."""
@@ -88,7 +88,7 @@ class TrainArguments(TrainConfig, frozen=True, kw_only=True):
     place: Annotated[RunPlace, tyro.conf.arg(name="")] = RunPlace()
 
     config: Annotated[str | None, flag("FILE.toml", "none")] = None
-    """Settings by the names of these flags; those of the agent also in a table [agent_settings]."""
+    """A file of settings, named like these flags; those of the agent may be in a table [agent_settings]."""
 
     json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help=_LINE_FOR_SCRIPTS)] = False
 
@@ -96,9 +96,9 @@ class TrainArguments(TrainConfig, frozen=True, kw_only=True):
 class ResumeArguments(ProcessFlags, frozen=True, kw_only=True):
     """Resume a run from its newest checkpoint.
 
-    Weights, optimizer, replay, generators, counters and the best evaluation are those of the checkpoint. What
-    a process that was killed trained after it is trained again; its rows stay in the files, marked as an
-    abandoned future. With -n a run that has reached its total continues to a larger one.
+    Weights, optimizer, replay, generators, counters and the best evaluation are restored from the checkpoint.
+    Steps after the checkpoint are trained again; their old rows stay in the files, marked as an abandoned
+    future. With -n, a run that has reached its total continues to a larger one.
     """
 
     run: RunPath = ""
@@ -106,13 +106,13 @@ class ResumeArguments(ProcessFlags, frozen=True, kw_only=True):
     total_timesteps: Annotated[
         int | None, tyro.conf.arg(aliases=["-n"], metavar="INT", help_behavior_hint="(default: the run's)")
     ] = None
-    """Environment steps to train for, with those that the run has."""
+    """Environment steps to train for, including those that the run has."""
 
     device: Annotated[str | None, flag("STR", "the run's")] = None
-    """Where to learn: cpu, cuda, cuda:1, mps."""
+    """Device of the learner: cpu, cuda, cuda:1, mps."""
 
     torch_threads: Annotated[int | None, flag("INT", "the run's")] = None
-    """Threads that torch computes with."""
+    """Number of torch's threads."""
 
     json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help=_LINE_FOR_SCRIPTS)] = False
 

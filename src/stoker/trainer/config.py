@@ -34,7 +34,7 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     """The environment: a Gymnasium id like CartPole-v1, module:id, or module:factory for your own."""
 
     agent: str = "dqn"
-    """What learns: dqn, ppo, or module:factory for an agent of your own."""
+    """The agent: dqn, ppo, or your own as module:factory."""
 
     imports: tuple[str, ...] = ()
     """Modules to import first, for example those that register environments."""
@@ -43,25 +43,25 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     """Keyword arguments for making the environment."""
 
     num_envs: Count = 8
-    """How many environments are played at the same time."""
+    """Number of concurrent environments."""
 
     total_timesteps: Count = 100_000
     """Environment steps to train for, over all environments and resumes."""
 
     seed: int = 42
-    """Seed of the agent and of the environments; evaluation has its own."""
+    """Seed of the agent and the environments; evaluations have their own seeds."""
 
     checkpoint_freq: Natural = 10_000
     """Environment steps between checkpoints; 0: only the final one."""
 
     keep_checkpoints: Natural | None = 3
-    """How many step checkpoints to keep; none: all of them."""
+    """Number of step checkpoints to keep; none: all of them."""
 
     keep_every: Natural = 0
     """Never prune checkpoints at multiples of this many steps; 0: prune all."""
 
     keep_best: Count = 1
-    """How many of the best evaluated policies to keep."""
+    """Number of the best evaluated policies to keep."""
 
     journal: bool = True
     """Write every transition to the run's journal: small checkpoints, and the training can be replayed."""
@@ -91,10 +91,10 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     """End the training when an evaluation reaches this mean reward."""
 
     best_by: BestBy = "mean"
-    """What makes an evaluation better: its mean, or the lower_bound of the mean's 95 % interval."""
+    """Compare evaluations by their mean, or by the lower_bound of its 95 % interval."""
 
     confirm_best: bool = False
-    """Evaluate what would become the best again, on other seeds, before it does."""
+    """Evaluate a policy again, on other seeds, before it becomes the best."""
 
     patience: Count | None = None
     """End the training after this many evaluations in a row without improvement; none: never."""
@@ -103,37 +103,37 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     """Environment steps between records of the metrics; 0: never."""
 
     track: tuple[Tracker, ...] = ()
-    """Where metrics go beside metrics.jsonl: console, tensorboard, mlflow, wandb, trackio."""
+    """Recorders besides metrics.jsonl: console, tensorboard, mlflow, wandb, trackio."""
 
     device: str = "cpu"
-    """Where to learn: cpu, cuda, cuda:1, mps."""
+    """Device of the learner: cpu, cuda, cuda:1, mps."""
 
     opt_interval: Count = 1
-    """Environment steps for each optimization step."""
+    """Environment steps per optimization step."""
 
     warmup_period: Natural = 0
     """Environment steps before the first optimization step."""
 
     max_staleness: Natural | None = None
-    """Most optimization steps that a policy may be behind when its transition is learned; none: any."""
+    """The most optimization steps that a policy may lag when its transition is learned; none: no limit."""
 
     actors: PlaceName = "tasks"
-    """Where environments are played: tasks of one process, threads, or processes of their own."""
+    """Where actors run: tasks, threads or processes."""
 
     sync_interval: Count | None = None
-    """Optimization steps after which actors refresh policies of their own; none: tasks share one policy."""
+    """Optimization steps after which actors refresh their copies of the policy; none: tasks share one."""
 
     frame_stack: Count = 1
-    """Observations that the agent sees at once, the newest last."""
+    """Number of last observations that the agent sees at once, the newest last."""
 
     queue_capacity: Count = 16
-    """Steps that may wait for the learner; fewer keep the acting policy fresher."""
+    """Steps that may wait for the learner; a smaller queue keeps the acting policy fresher."""
 
     stepping: Stepping = "auto"
     """Where environments are stepped: inline on the event loop, each in a thread, or auto."""
 
     torch_threads: Count = 1
-    """Threads that torch computes with; small networks are fastest with one."""
+    """Number of torch's threads; small networks are fastest with one."""
 
     agent_settings: Any = None
     """The agent's settings, for example a DQNConfig; for an agent of your own, keyword arguments by name.
@@ -215,13 +215,13 @@ def with_schedule(config: TrainConfig, spanned: int | None) -> TrainConfig:
 
 
 class TrainerConfig(Settings, frozen=True, kw_only=True):
-    """How a ``Trainer`` trains. Of a period or limit 0 and None both mean never."""
+    """How a ``Trainer`` trains. For a period or a limit, 0 and None both mean never."""
 
     max_opts: Natural | None = None
-    """Optimization steps after which ``train`` ends, exactly."""
+    """``train`` ends after exactly this many optimization steps."""
 
     max_steps: Natural | None = None
-    """Environment steps after which ``train`` ends, exactly, over all actors."""
+    """``train`` ends after exactly this many environment steps, over all actors."""
 
     opt_interval: Natural | None = 1
     """Environment steps per optimization step."""
@@ -236,25 +236,25 @@ class TrainerConfig(Settings, frozen=True, kw_only=True):
     """Optimization steps between records of the metrics."""
 
     save_interval: Natural | None = 0
-    """Optimization steps between checkpoints; what the training ends with is saved in any case."""
+    """Optimization steps between checkpoints; the final state is always saved."""
 
     num_envs: Count = 8
-    """How many environments are played at the same time, each by an actor."""
+    """Number of concurrent environments, each played by one actor."""
 
     seed: Natural | None = 42
-    """Episodes are seeded from it; none: not at all."""
+    """The seed from which episode seeds are derived; none: unseeded."""
 
     stepping: Stepping = "auto"
-    """Where environments are stepped that are played by tasks: inline, each in a thread, or auto."""
+    """Where tasks step their environments: inline, each in a thread, or auto."""
 
     actors: PlaceName = "tasks"
-    """Where actors live: tasks, threads or processes."""
+    """Where actors run: tasks, threads or processes."""
 
     sync_interval: Count | None = None
-    """Optimization steps after which an actor with its own policy refreshes it."""
+    """Optimization steps after which an actor refreshes its own copy of the policy."""
 
     max_staleness: Natural | None = None
-    """The most optimization steps that a policy may be behind when its transition is learned."""
+    """The most optimization steps that a policy may lag when its transition is learned."""
 
     evaluation: EvaluationSettings = EvaluationSettings()
     """How policies are evaluated."""

@@ -19,28 +19,28 @@ class DQNConfig(OffPolicyConfig, frozen=True, kw_only=True):
     """
 
     double: bool = False
-    """Choose the next action with the network, not with the target network that values it (double DQN)."""
+    """Double DQN: choose the next action with the network, and value it with the target network."""
 
     dueling: bool = False
-    """Let the network say what the state is worth, and apart from it what each action adds to that."""
+    """Dueling networks: estimate the state's value and the actions' advantages separately."""
 
     exploration: Literal["epsilon", "softmax"] = "epsilon"
-    """Explore by a share of random actions, or by actions that are the likelier the higher their value."""
+    """epsilon: a fraction of random actions; softmax: actions of higher value are more likely."""
 
     initial_epsilon: Fraction = 1.0
-    """Share of random actions at the first environment step."""
+    """Fraction of random actions at the first environment step."""
 
     final_epsilon: Fraction = 0.01
-    """Share of random actions once epsilon has decayed."""
+    """Fraction of random actions after the decay."""
 
     epsilon_decay_steps: Count = 10_000
-    """Environment steps over which epsilon falls linearly from its initial to its final value."""
+    """Environment steps over which epsilon decays linearly from its initial to its final value."""
 
     softmax_temperature: Positive = 1.0
     """Difference of two values at which the better action is e times as likely. Unused with epsilon."""
 
     max_grad_norm: Positive | None = 10.0
-    """Gradients of a larger norm, over all weights, are scaled down to it; none leaves them unchanged."""
+    """Largest norm of the gradient over all weights; larger ones are scaled down. None: unchanged."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -116,7 +116,7 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         if not experiences:
             return
         if self.config.normalize_observations:
-            self._take_in(experience.observation for experience in experiences)
+            self._take_in([experience.observation for experience in experiences])
         if self._steps.changes_steps:
             for experience in experiences:
                 self._remember(self._steps.process(experience))

@@ -65,7 +65,8 @@ class DiscreteActions:
 
     def for_env(self, chosen: NDArray[Any]) -> list[Any]:
         """Indices ``[B, 1]``, counted from 0, as the plain ints that the environment takes."""
-        return (chosen[:, 0].astype(np.int64) + self.first).tolist()
+        indices: list[int] = chosen[:, 0].astype(np.int64).tolist()
+        return [index + self.first for index in indices] if self.first else indices
 
     def is_chosen(self, action: Any, chosen: Sequence[float]) -> bool:
         """Whether the environment got ``action`` for the index ``[1]`` that was chosen."""
@@ -92,9 +93,7 @@ class BoxActions:
         self.spec = ArraySpec(torch.as_tensor(np.empty(0, self.dtype)).dtype, self.shape)
         self.low = np.asarray(space.low, np.float64).reshape(-1)
         self.high = np.asarray(space.high, np.float64).reshape(-1)
-        self._bounds: list[tuple[float, float]] = list(
-            zip(self.low.tolist(), self.high.tolist(), strict=True)
-        )
+        self._bounds: tuple[list[float], list[float]] = self.low.tolist(), self.high.tolist()
         self._is_short = self.n <= _SHORT
 
     @staticmethod
@@ -140,10 +139,8 @@ class BoxActions:
         They are compared in the space's dtype, or in the action's own where that is less precise.
         """
         given = np.asarray(action).reshape(-1)
-        if self._is_short:
-            clipped = [min(max(x, low), high) for x, (low, high) in zip(chosen, self._bounds, strict=True)]
-            if given.tolist() == clipped:
-                return True
+        if self._is_short and given.tolist() == list(map(_clipped, chosen, *self._bounds)):
+            return True
         sent = self.for_env(np.asarray(chosen, np.float64)[None])[0].reshape(-1)
         is_lower = given.dtype.kind == "f" and given.itemsize < sent.itemsize
         lower = given.dtype if is_lower else self.dtype
@@ -282,6 +279,10 @@ class AgentSpaces(Generic[ActionsT]):
             raise InvalidExperience(
                 f"{place} is {array[where]}: {taken}, each value finite and from {low:g} to {high:g}"
             )
+
+
+def _clipped(number: float, low: float, high: float) -> float:
+    return min(max(number, low), high)
 
 
 def _array(name: str, value: Any, taken: str) -> NDArray[Any]:

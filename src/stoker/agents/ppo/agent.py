@@ -120,7 +120,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
 
         A transition without policy extras passes: the session adds those of the action.
         """
-        super().check_experience(experience)
+        self._spaces.check_experience(experience)
         if experience.policy_extras is not None:
             self._check_extras(experience)
 

@@ -97,7 +97,7 @@ def test_clients_play_on_it_and_a_restart_goes_on(
 
 REFUSED = [
     pytest.param("/experience", {**STEP, "observation": [0.0] * 3}, 422, "shape", id="shape"),
-    pytest.param("/experience", {**STEP, "action": 2}, 422, "action 2", id="action out of range"),
+    pytest.param("/experience", {**STEP, "action": 2}, 422, "action=2", id="action out of range"),
     pytest.param("/experience", {**STEP, "observation": [0, 0, 1e300, 0]}, 422, "observation[2]", id="huge"),
     pytest.param("/experience", {**STEP, "status": "Done"}, 422, "status", id="unknown status"),
     pytest.param("/experience", {**STEP, "actor_id": ""}, 422, "actor_id", id="no actor id"),

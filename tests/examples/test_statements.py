@@ -32,7 +32,8 @@ PLACEHOLDERS = {
 }
 PLACEHOLDERS |= {"FILE": "curve.png", "FILE.toml": "settings.toml", "RUN...": OF_A_RUN, "MODULE": "own"}
 OF_GYMNASIUM = {"AutoresetMode", "SyncVectorEnv", "AsyncVectorEnv"}
-NOT_OURS = OF_GYMNASIUM | {"CancelledError", "CartPole", "TaskGroup"}
+PLANNED = {"SACConfig", "SACPolicy"}  # of the agent that the architecture page adds as an example
+NOT_OURS = OF_GYMNASIUM | PLANNED | {"CancelledError", "CartPole", "TaskGroup"}
 FROM_MLFLOW = {"stoker.name", "stoker.version", "stoker.run_id", "stoker.resumed_at"}  # tags
 per_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -105,7 +106,10 @@ def test_its_make_targets_exist(page: Path) -> None:
 @per_page
 def test_the_files_that_it_names_exist(page: Path) -> None:
     for name in [span for span in spans(page) if re.fullmatch(r"[\w/]+/\w+\.(py|md|toml|ipynb)", span)]:
-        assert any((base / name).exists() for base in (ROOT, ROOT / "src/stoker", page.parent)), name
+        is_planned = name.startswith("agents/sac/")  # what a new agent adds, in the architecture page
+        assert is_planned or any(
+            (base / name).exists() for base in (ROOT, ROOT / "src/stoker", page.parent)
+        ), name
 
 
 def anchors(page: Path) -> set[str]:
@@ -123,9 +127,9 @@ def test_the_anchors_that_it_links_to_exist(page: Path) -> None:
 
 @pytest.fixture(scope="module")
 def public_names() -> set[str]:
-    """What can be imported from ``stoker`` and its public packages, and Python's own names."""
+    """What the modules of stoker export, and Python's own names."""
     found = set(stoker.__all__) | set(dir(builtins)) | NOT_OURS
-    for module in pkgutil.iter_modules(stoker.__path__, "stoker."):
+    for module in pkgutil.walk_packages(stoker.__path__, "stoker."):
         if not module.name.rpartition(".")[2].startswith("_"):
             found |= set(getattr(importlib.import_module(module.name), "__all__", ()))
     return found

@@ -182,7 +182,8 @@ async def test_an_environment_that_is_not_deterministic_is_refused_by_actor_and_
     assert session.engine.parts.learner.actors.running == {0: 0}
     resumed = await TrainingRun.resume(run.directory)
     with pytest.raises(
-        ConfigError, match=r"actor 0: step 1 of 31 of its episode had another outcome.*resume without lockstep"
+        ConfigError,
+        match=r"actor 0: step 1 of 31 of its episode had another outcome.*resume without lockstep",
     ):
         async with TrainingSession(agent_for(), resumed, max_steps=60, **settings) as session:
             await run_actors(session, lambda: Drifting(20), 1, seed=1)

@@ -42,6 +42,8 @@ ON_UVLOOP_TOO = (
 
 ON_ASYNCIO_ONLY = (
     "cli/",
+    "envs/test_results",
+    "envs/test_stacking",
     "runs/",
     "session/test_intake",
     "session/test_evaluations",

@@ -102,23 +102,28 @@ def root() -> Path:
     return ROOT
 
 
+def run_code(code: str, cwd: Path) -> str:
+    """Run code with the examples importable and return what it printed; warnings are errors."""
+    done = launching.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=cwd,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def run_python_in() -> Callable[[str, Path], str]:
+    return run_code
+
+
 @pytest.fixture
-def run_python(tmp_path: Path) -> Callable[..., str]:
-    """Runs code with the examples importable and returns what it printed; warnings are errors."""
-
-    def run(code: str, cwd: Path = tmp_path) -> str:
-        done = launching.run(
-            [sys.executable, "-W", "error", "-c", code],
-            cwd=cwd,
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            timeout=90,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
+def run_python(tmp_path: Path) -> Callable[[str], str]:
+    return lambda code: run_code(code, tmp_path)
 
 
 @pytest.fixture

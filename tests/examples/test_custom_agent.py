@@ -16,9 +16,10 @@ from stoker.session.replaying import replay_run
 STEPS, CHECKPOINTS = 1_200, [300, 600, 900, 1_200]
 
 
-@pytest.fixture
-def example(root: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("custom_agent", root / "examples/custom_agent.py")
+@pytest.fixture(scope="module")
+def example() -> Any:
+    path = Path(__file__).parents[2] / "examples/custom_agent.py"
+    spec = importlib.util.spec_from_file_location("custom_agent", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -26,12 +27,12 @@ def example(root: Path) -> Any:
     return module
 
 
-@pytest.fixture
-def run(example: Any, tmp_path: Path) -> TrainingRun:
+@pytest.fixture(scope="module")
+def run(example: Any, tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
     """A run of several actors, with checkpoints in the middle of episodes and of what an update waits for."""
 
     async def train() -> TrainingRun:
-        run = await TrainingRun.create("custom-agent", root=tmp_path / "runs")
+        run = await TrainingRun.create("custom-agent", root=tmp_path_factory.mktemp("runs"))
         session = TrainingSession(
             example.Reinforce(),
             run,

@@ -42,7 +42,24 @@ PYTHON = [
     pytest.param(page, number, id=f"{page.stem}-{number}")
     for page in PAGES
     for number in range(len(blocks(page, "python")))
+    if (page.stem, number) != ("README", 0)
 ]
+
+
+@pytest.fixture(scope="module")
+def first_example(
+    tmp_path_factory: pytest.TempPathFactory, run_python_in: Callable[[str, Path], str]
+) -> Path:
+    """The directory in which the README's first example has run; its prints are checked, too."""
+    directory = tmp_path_factory.mktemp("readme")
+    code = blocks(ROOT / "README.md", "python")[0].replace(LONG, SHORT)
+    check_prints(code, run_python_in(code, directory))
+    return directory
+
+
+def check_prints(code: str, printed: str) -> None:
+    for said in re.findall(r"^print\(.*\)  # (.+)$", code, re.MULTILINE):
+        assert said in printed
 
 
 @pytest.mark.parametrize(("page", "number"), PYTHON)
@@ -50,9 +67,7 @@ def test_its_code_runs_as_it_stands_and_prints_what_it_says(
     page: Path, number: int, run_python: Callable[..., str]
 ) -> None:
     code = blocks(page, "python")[number].replace(LONG, SHORT)
-    printed = run_python(code)
-    for said in re.findall(r"^print\(.*\)  # (.+)$", code, re.MULTILINE):
-        assert said in printed
+    check_prints(code, run_python(code))
 
 
 def test_the_readme_has_a_short_example_first_and_each_of_the_ways_in() -> None:
@@ -66,15 +81,12 @@ def test_the_readme_has_a_short_example_first_and_each_of_the_ways_in() -> None:
 
 
 @pytest.mark.skipif(shutil.which("jq") is None, reason="the README's one-liners use jq")
-def test_the_one_liners_read_the_run_that_the_example_made(
-    tmp_path: Path, run_python: Callable[..., str]
-) -> None:
-    run_python(blocks(ROOT / "README.md", "python")[0].replace(LONG, SHORT))
+def test_the_one_liners_read_the_run_that_the_example_made(first_example: Path) -> None:
     script = next(code for code in blocks(ROOT / "README.md", "sh") if "jq" in code)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
-        cwd=tmp_path,
+        cwd=first_example,
         env={"PATH": path},
         capture_output=True,
         text=True,
@@ -87,18 +99,16 @@ def test_the_one_liners_read_the_run_that_the_example_made(
 
 
 def test_the_tree_in_the_documents_is_the_one_on_disk(
-    tmp_path: Path, run_python: Callable[..., str], run_on_disk: Callable[[], Any]
+    first_example: Path, run_on_disk: Callable[..., Any]
 ) -> None:
-    run_python(blocks(ROOT / "README.md", "python")[0].replace(LONG, SHORT))
-    directory = run_on_disk().directory
+    directory = run_on_disk(first_example / "runs").directory
     tree = section(ROOT / "README.md", "The run directory")
     written = {path.name for path in directory.rglob("*") if path.is_file() and path.name[0] != "."}
     journal = "0001-000000000000.journal"
     assert written == {"metadata.json", "train_episodes.jsonl", "step_400.pt", "latest.pt", journal}
     for name in written:
         assert name.replace("_400", "_<N>").replace("0001-000000000000", "<attempt>-<first event>") in tree
-    # tmp_path is where the README's relative "runs" lies
-    assert directory.relative_to(tmp_path).parts[:3] == ("runs", "cartpole", "v1")
+    assert directory.relative_to(first_example).parts[:3] == ("runs", "cartpole", "v1")
 
 
 def test_every_public_name_is_in_the_api_page_once() -> None:

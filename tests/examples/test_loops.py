@@ -31,7 +31,7 @@ def test_it_trains_and_leaves_a_whole_run(
     example: str, arguments: dict[str, Any], actors: set[int], agent: str, run_python: Any, run_on_disk: Any
 ) -> None:
     given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-    printed = run_python(f"import {example}; {example}.main({given})")
+    printed = run_python(f"import {example}; {example}.PRINT_EVERY_S = 0.05; {example}.main({given})")
     run = run_on_disk()
 
     assert f"{STEPS:,} steps" in printed
@@ -48,24 +48,26 @@ def test_it_trains_and_leaves_a_whole_run(
     assert final["agent_type"] == agent
     assert final["session"]["total_steps"] == final["agent"]["total_steps"] == STEPS
     assert final["session"]["total_episodes"] == len(run.rows)
+    if example in CHECKS:
+        CHECKS[example](printed)
 
 
-def test_the_plain_loop_reports_while_it_runs(run_python: Any) -> None:
-    printed = run_python("import plain_loop; plain_loop.main(steps=600, print_every=5)")
+def check_plain_loop(printed: str) -> None:
+    """It reports while it runs."""
     assert "5 episodes" in printed
     assert "mean reward of the last 100" in printed
 
 
-def test_actors_that_wait_together_share_forward_passes(run_python: Any) -> None:
-    """With 64 actors, far fewer passes than actions: the example's own line says so."""
-    printed = run_python(
-        "import async_envs; async_envs.PRINT_EVERY_S = 0.05; async_envs.main(steps=1500, latency_s=0.0005)"
-    )
+def check_async_envs(printed: str) -> None:
+    """With 64 actors, far fewer forward passes than actions: the example's own line says so."""
     shared = [
         float(line.split(" actions per")[0].split()[-1]) for line in printed.splitlines() if "per f" in line
     ]
     assert shared
     assert shared[-1] > 2.0
+
+
+CHECKS = {"plain_loop": check_plain_loop, "async_envs": check_async_envs}
 
 
 def test_an_environment_that_never_answers_costs_its_episode_alone(run_python: Any, run_on_disk: Any) -> None:

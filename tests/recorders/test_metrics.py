@@ -30,7 +30,7 @@ def test_scalars_become_their_mean_and_what_else_is_asked_for(values: list[float
     assert record["loss_median"] == pytest.approx(statistics.median(values))
 
 
-@pytest.mark.parametrize("wanted", [(), ("min",), ("max", "median"), STATISTICS], ids=str)
+@pytest.mark.parametrize("wanted", [(), ("min",), ("max", "median"), STATISTICS], ids=", ".join)
 @pytest.mark.parametrize("n_values", [1, 2, 3000])
 def test_names_do_not_depend_on_the_count(n_values: int, wanted: tuple[str, ...]) -> None:
     metrics = Metrics(statistics=wanted)

@@ -25,16 +25,12 @@ ASYNCIO = pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")
 UVLOOP = pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")
 TRIO = pytest.param(("trio", {}), id="trio")
 ON_UVLOOP_TOO = (
-    "session/test_acting",
-    "session/test_callers",
     "session/test_endings",
-    "session/test_failures",
     "session/test_interruptions",
     "session/test_lifecycle",
     "session/test_signals",
     "session/test_watching",
     "test_queues",
-    "test_replies",
     "test_threads",
     "writer/test_task",
 )
@@ -49,6 +45,7 @@ ON_ASYNCIO_ONLY = (
     "session/test_evaluations",
     "session/test_journal",
     "session/test_learner",
+    "session/test_limits",
     "session/test_lockstep",
     "session/test_policies",
     "session/test_records",

@@ -147,7 +147,7 @@ def outcome(run: TrainingRun, events: list[Event], cuts: list[int]) -> list[Any]
     return effects + finished(learner)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(cuts=st.lists(st.integers(0, len(script())), max_size=30))
 def test_the_same_order_of_events_has_the_same_results_however_it_is_cut(
     run: TrainingRun, one_by_one: list[Any], cuts: list[int]

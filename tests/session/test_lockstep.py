@@ -27,7 +27,7 @@ from stoker import (
 )
 from stoker.testing import AsyncChainEnv, ChainEnv, FakeAgent
 
-STEPS = 160
+STEPS = 120
 Factory = Callable[[], Any]
 
 
@@ -105,8 +105,7 @@ async def in_pieces(
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("factory", [inline, SlippingAsync], ids=["inline", "async"])
-@pytest.mark.parametrize("n_actors", [1, 5])
+@pytest.mark.parametrize(("factory", "n_actors"), [(inline, 1), (inline, 5), (SlippingAsync, 5)])
 async def test_the_same_training_twice_is_the_same(tmp_path: Path, n_actors: int, factory: Factory) -> None:
     first = await whole(tmp_path, "one", factory, n_actors)
     delays = random.Random(1)
@@ -117,7 +116,7 @@ async def test_the_same_training_twice_is_the_same(tmp_path: Path, n_actors: int
     assert len(first[1]) > 5
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(
     endings=st.lists(
         st.tuples(st.sampled_from(["stop", "cancelled", "limit"]), st.integers(0, 600)),
@@ -154,7 +153,7 @@ def test_ended_anywhere_and_resumed_it_is_the_uninterrupted_one(
 async def test_each_way_to_end_it(tmp_path: Path, ending: str, stepping: str, n_actors: int) -> None:
     factory: Factory = SlippingAsync if stepping == "thread" else inline
     expected = await whole(tmp_path, "whole", factory, n_actors)
-    for after in (150, 151, 152, 153, 157):
+    for after in (150, 153):
         endings = [(ending, after), (ending, after + 13)]
         root = tmp_path / f"{after}"
         found = await in_pieces(root, factory, n_actors, endings)

@@ -167,26 +167,26 @@ TAMPERED = [
         r"agent\['optimizer'\]\['mean'\]",
     ),
     (lambda s: s["agent"].update(opt_steps=7), r"agent\['opt_steps'\]"),
-    (lambda s: s["agent"]["network"].popitem(), r"agent\['network'\]"),
+    (lambda s: s["agent"]["network"].popitem(), r"agent\['network'\]\[.*\]"),
     (lambda s: s["session"].update(total_episodes=99), r"session\['total_episodes'\]"),
     (lambda s: flip(s["journal"]["replay"]["generator"]), r"replay\['generator'\]"),
     (lambda s: s["journal"]["replay"].update(position=3), r"replay\['position'\]"),
 ]
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.parametrize(("tamper", "path"), TAMPERED, ids=[path for _, path in TAMPERED])
-async def test_one_bit_that_differs_is_named(tmp_path: Path, tamper: Any, path: str) -> None:
+async def test_one_bit_that_differs_is_named(tmp_path: Path) -> None:
     run = await trained(tmp_path)
-    state = load_checkpoint(run.checkpoint_path(80))
-    tamper(state)
-    publish_checkpoint(state, run.checkpoint_path(80))
-    comparisons = {
-        comparison.step: comparison.differences for comparison in replay_run(run, dqn()).comparisons
-    }
-    assert comparisons[40] == comparisons[120] == ()
-    (difference,) = comparisons[80]
-    assert re.fullmatch(path, difference)
+    path = run.checkpoint_path(80)
+    whole = path.read_bytes()
+    for tamper, place in TAMPERED:
+        path.write_bytes(whole)
+        state = load_checkpoint(path)
+        tamper(state)
+        publish_checkpoint(state, path)
+        comparisons = {found.step: found.differences for found in replay_run(run, dqn()).comparisons}
+        assert comparisons[40] == comparisons[120] == ()
+        (difference,) = comparisons[80]
+        assert re.fullmatch(place, difference)
 
 
 async def test_another_seed_is_another_training(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ async def test_another_seed_is_another_training(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("to_step", [0, 1, 39, 40, 41, 119, 120])
+@pytest.mark.parametrize("to_step", [0, 39, 40, 41, 120])
 async def test_it_ends_exactly_where_it_is_told_to(tmp_path: Path, to_step: int) -> None:
     run = await trained(tmp_path, journal_segment_bytes=700)
     agent, live = dqn(), dqn()

@@ -39,7 +39,7 @@ def step(k: Any, actor_id: int | str = 0, **changes: Any) -> Experience:
     return Experience(observation=k, status=EpisodeStatus.CONTINUING, **{**fields, **changes})
 
 
-@pytest.mark.parametrize("total", [20_000, pytest.param(200_000, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("total", [8_000, pytest.param(200_000, marks=pytest.mark.faults)])
 @pytest.mark.parametrize("n_actors", [1, 64, 2000])
 async def test_every_experience_is_consumed_once_in_order_per_actor(
     tmp_path: Path, n_actors: int, total: int
@@ -82,7 +82,7 @@ async def test_learning_happens_at_exactly_the_multiples_of_opt_interval() -> No
     assert session.opt_steps == 14
 
 
-@pytest.mark.parametrize(("freq", "steps"), [(10, [10, 20, 30, 35]), (0, [35]), (35, [35]), (100, [35])])
+@pytest.mark.parametrize(("freq", "steps"), [(10, [10, 20, 30, 35]), (0, [35]), (35, [35])])
 async def test_checkpoints_are_at_exact_multiples_and_at_the_end(
     tmp_path: Path, freq: int, steps: list[int]
 ) -> None:
@@ -301,33 +301,29 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "message"), BAD)
-async def test_bad_experiences_are_refused_and_cost_nothing(changes: dict[str, Any], message: str) -> None:
+async def test_bad_experiences_are_refused_and_cost_nothing() -> None:
     agent = FakeAgent()
     fields: dict[str, Any] = {
         "observation": 0, "action": 0, "reward": 1.0, "next_observation": 0,
         "status": EpisodeStatus.CONTINUING, "actor_id": 0,
     }  # fmt: skip
-    bad = Experience(**{**fields, **changes})
     async with TrainingSession(agent, max_steps=2) as session:
-        with pytest.raises(InvalidExperience, match=message):
-            await session.observe(bad)
-        with pytest.raises(InvalidExperience, match=f"experience 1 of 2: {message}"):
-            await session.observe_many([step(0), bad])
+        for changes, message in BAD:
+            bad = Experience(**{**fields, **changes})
+            with pytest.raises(InvalidExperience, match=message):
+                await session.observe(bad)
+            with pytest.raises(InvalidExperience, match=f"experience 1 of 2: {message}"):
+                await session.observe_many([step(0), bad])
+        things: list[Any] = [None, (1, 2, 3), {"observation": 1}, [1]]
+        for thing in things:
+            with pytest.raises(InvalidExperience, match="takes an Experience"):
+                await session.observe(thing)
         await session.observe_many([step(1), step(2)])
     assert [experience.observation for experience in agent.experiences] == [1, 2]
 
 
-@pytest.mark.parametrize("thing", [None, (1, 2, 3), {"observation": 1}, [1]])
-async def test_what_is_no_experience_is_refused(thing: Any) -> None:
-    async with TrainingSession(FakeAgent()) as session:
-        with pytest.raises(InvalidExperience, match="takes an Experience"):
-            await session.observe(thing)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+async def test_bad_episodes_are_refused() -> None:
+    cases: list[tuple[tuple[Any, ...], str]] = [
         ((math.nan, 1, TERMINATED), "total_reward"),
         ((1.0, -1, TERMINATED), "length"),
         ((1.0, 1, "Terminated"), "status"),
@@ -336,12 +332,11 @@ async def test_what_is_no_experience_is_refused(thing: Any) -> None:
         ((1.0, 1, TERMINATED, {"x": "fast"}), "x"),
         ((1.0, 1, TERMINATED, 5), "extras"),
         ((1.0, 1, TERMINATED, None, 2.5), "actor_id"),
-    ],
-)
-async def test_bad_episodes_are_refused(arguments: tuple[Any, ...], message: str) -> None:
+    ]
     async with TrainingSession(FakeAgent()) as session:
-        with pytest.raises(InvalidExperience, match=message):
-            await session.on_episode(*arguments)
+        for arguments, message in cases:
+            with pytest.raises(InvalidExperience, match=message):
+                await session.on_episode(*arguments)
         await session.on_episode(1.0, 1, TERMINATED)
     assert session.total_episodes == 1
 
@@ -367,22 +362,6 @@ async def test_before_entering_and_after_leaving() -> None:
     assert session.total_steps == 1
     with pytest.raises(SessionError, match="opened once"):
         await session.__aenter__()
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"max_step": 5}, "max_step"),
-        ({"max_steps": -1}, "max_steps=-1"),
-        ({"opt_interval": -1}, "opt_interval=-1"),
-        ({"queue_capacity": 0}, "queue_capacity=0"),
-        ({"checkpoint_freq": "often"}, "checkpoint_freq='often'"),
-        ({"inference": "magic"}, "inline"),
-    ],
-)
-async def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        TrainingSession(FakeAgent(), **settings)
 
 
 async def test_best_is_kept_when_strictly_better(tmp_path: Path) -> None:

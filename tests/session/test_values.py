@@ -186,7 +186,7 @@ async def read_everything(run: TrainingRun) -> None:
     await run.read_config()
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(st.lists(st.tuples(st.sampled_from(sorted(CALLS)), keys, values), min_size=1, max_size=20))
 @example([("what the agent says", "loss", np.float32(0.5)), ("what the agent says", "won", np.True_)])
 @example([("a length", "x", 1 << 64)])
@@ -221,7 +221,7 @@ async def try_row(root: Path, key: Any, value: Any) -> None:
     assert (await TrainingRun.open(run.directory)).metadata.total_steps >= 0
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(key=keys, value=values)
 @example("x", 1 << 64)
 @example("x", "\ud800")

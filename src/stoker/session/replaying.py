@@ -7,7 +7,7 @@ Where the live run saved a checkpoint, the two can be held side by side.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -39,11 +39,6 @@ class Comparison(msgspec.Struct, frozen=True):
 
     step: int
     differences: tuple[str, ...]
-
-
-class _Mark(msgspec.Struct, frozen=True):
-    step: int
-    state: Mapping[str, Any] | None
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -110,10 +105,11 @@ def replay_run(
             watch(learner.total_steps)
 
     def compare() -> None:
-        if (mark := marks.get(position)) is not None:
+        if position in marks:
             feed()
-            saved = load_checkpoint(run.checkpoint_path(mark.step)) if mark.state is None else mark.state
-            comparisons.append(Comparison(mark.step, tuple(_differences(saved, learner))))
+            step, saved = marks[position]
+            saved = load_checkpoint(run.checkpoint_path(step)) if saved is None else saved
+            comparisons.append(Comparison(step, tuple(_differences(saved, learner))))
 
     compare()
     for _, event in journal.read(position, last):
@@ -143,7 +139,9 @@ def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | Non
         raise JournalBroken(
             journal.directory, "nothing can be read there: trained with journal=False, or the journal is lost"
         )
-    learner = _learner(agent, _periods(headers[0]))
+    # Nobody acts: the policy need not be published.
+    config = SessionConfig(**_periods(headers[0])._asdict(), publish_interval=1 << 62)
+    learner = Learner(agent, config, StatsTracker.empty(), None)
     leads_from = journal.leads_from(last)
     if from_step is None and leads_from == 0:
         learner.begin()
@@ -175,18 +173,15 @@ def _periods(header: SegmentHeader) -> LearningPeriods:
     return LearningPeriods(header.opt_interval, header.warmup_period, header.max_opts)
 
 
-def _learner(agent: LearningAgent, periods: LearningPeriods) -> Learner:
-    config = SessionConfig(**periods._asdict(), publish_interval=1 << 62)  # nobody acts
-    return Learner(agent, config, StatsTracker.empty(), None)
-
-
-def _marks(run: TrainingRun, first: int, last: int, to_step: int | None) -> dict[int, _Mark]:
+def _marks(
+    run: TrainingRun, first: int, last: int, to_step: int | None
+) -> dict[int, tuple[int, Mapping[str, Any] | None]]:
     """The checkpoints on the way by the number of events before them.
 
     Those of a run that is training are held in memory: they may be gone before they are needed.
     """
     is_live = run.holder() is not None
-    marks: dict[int, _Mark] = {}
+    marks: dict[int, tuple[int, Mapping[str, Any] | None]] = {}
     for step in run.checkpoint_steps():
         if to_step is not None and step > to_step:
             continue
@@ -198,50 +193,52 @@ def _marks(run: TrainingRun, first: int, last: int, to_step: int | None) -> dict
             logger.warning("%s; it is not compared", error)
             continue
         if first <= (events := int(state["session"]["events"])) <= last:
-            marks[events] = _Mark(step, state if is_live else None)
+            marks[events] = (step, state if is_live else None)
     return marks
 
 
 def _differences(saved: Mapping[str, Any], learner: Learner) -> Iterator[str]:
+    """The paths of all values that are not the same, to the bit, in a checkpoint and in a learner."""
     agent = learner.agent
     left_out = agent.acting_state if isinstance(agent, ChangesByActing) else frozenset[str]()
+    ours: dict[str, Any] = {}
+    theirs: dict[str, Any] = {}
     for key, value in agent.state_dict().items():
         if key not in left_out:
-            yield from _unequal(saved["agent"].get(key), value, f"agent[{key!r}]")
+            ours |= _leaves(value, f"agent[{key!r}]")
+            theirs |= _leaves(saved["agent"].get(key), f"agent[{key!r}]")
     for name in ("total_steps", "total_episodes", "opt_steps"):
-        yield from _unequal(saved["session"][name], getattr(learner, name), f"session[{name!r}]")
+        ours[f"session[{name!r}]"] = getattr(learner, name)
+        theirs[f"session[{name!r}]"] = saved["session"][name]
     position = saved["journal"]
     if isinstance(agent, RebuildsReplay) and position is not None and position["replay"] is not None:
-        yield from _unequal(position["replay"], agent.replay_reference(), "replay")
+        ours |= _leaves(agent.replay_reference(), "replay")
+        theirs |= _leaves(position["replay"], "replay")
+    for path in ours | theirs:
+        if path not in ours or path not in theirs or not _is_same(ours[path], theirs[path]):
+            yield path
 
 
-def _unequal(saved: Any, replayed: Any, where: str) -> Iterator[str]:
-    match replayed:
-        case torch.Tensor():
-            if not (isinstance(saved, torch.Tensor) and _same_bits(saved, replayed.detach().cpu())):
-                yield where
+def _leaves(tree: Any, where: str) -> Iterator[tuple[str, Any]]:
+    match tree:
         case Mapping():
-            tree = cast("Mapping[Any, Any]", replayed)
-            if not isinstance(saved, Mapping) or {*cast("Mapping[Any, Any]", saved)} != {*tree}:
-                yield where
-                return
-            for key, value in tree.items():
-                yield from _unequal(saved[key], value, f"{where}[{key!r}]")
+            for key, value in cast("Mapping[Any, Any]", tree).items():
+                yield from _leaves(value, f"{where}[{key!r}]")
         case list() | tuple():
-            parts = cast("list[Any]", replayed)
-            if not isinstance(saved, list | tuple) or len(cast("list[Any]", saved)) != len(parts):
-                yield where
-                return
-            for i, value in enumerate(parts):
-                yield from _unequal(saved[i], value, f"{where}[{i}]")
+            for i, value in enumerate(cast("Sequence[Any]", tree)):
+                yield from _leaves(value, f"{where}[{i}]")
         case _:
-            if saved != replayed:
-                yield where
+            yield where, tree
 
 
-def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    return torch.equal(
-        one.contiguous().reshape(-1).view(torch.uint8), other.contiguous().reshape(-1).view(torch.uint8)
-    )
+def _is_same(one: Any, other: Any) -> bool:
+    match one, other:
+        case torch.Tensor(), torch.Tensor():
+            if one.dtype != other.dtype or one.shape != other.shape:
+                return False
+            first, second = (tensor.detach().cpu().contiguous().reshape(-1) for tensor in (one, other))
+            return torch.equal(first.view(torch.uint8), second.view(torch.uint8))
+        case (torch.Tensor(), _) | (_, torch.Tensor()):
+            return False
+        case _:
+            return bool(one == other)

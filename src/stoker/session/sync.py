@@ -13,8 +13,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple
@@ -27,7 +27,7 @@ from stoker.errors import ConfigError, SessionClosed
 from stoker.queues import BatchQueue
 from stoker.runs import TrainingRun
 from stoker.session.events import Event
-from stoker.session.intake import Accepted, Decision
+from stoker.session.intake import Accepted, Decision, Intake
 from stoker.session.lifecycle import Readings
 from stoker.session.policies import PolicySnapshot
 from stoker.session.training import TrainingSession
@@ -79,14 +79,14 @@ class SyncTrainingSession(Readings):
         self._leaving = False
         # Reentrant: handing over happens inside observe. Acting has its own lock, so that a thread
         # that waits for room in the queue does not keep others from acting.
-        self._turn = threading.RLock()
+        self._handing_over = threading.RLock()
         self._acting = threading.RLock()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._portal = stack.enter_context(start_blocking_portal())
             self._handover = stack.enter_context(
-                self._portal.wrap_async_context_manager(_HandedOver(self._session))
+                self._portal.wrap_async_context_manager(_handed_over(self._session))
             )
             self._portal.start_task_soon(self._handover.run)
             self._session.intake.count_put = self._handover.count_steps
@@ -97,7 +97,7 @@ class SyncTrainingSession(Readings):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         try:
-            with self._turn:  # later calls are refused: nobody would take their events
+            with self._handing_over:  # later calls are refused: nobody would take their events
                 self._leaving = True
         finally:
             handled = self._stack.__exit__(kind, error, traceback)
@@ -107,54 +107,48 @@ class SyncTrainingSession(Readings):
 
     def act(self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0) -> Any:
         """Choose an action with the last published policy, in the calling thread."""
-        self._session.require_open("act")
+        intake = self._open_intake("act")
         with self._acting:
-            decision = self._decide(observation, mode, actor_id)
+            intake.check_acting(observation, mode, actor_id)
+            (decision,) = self._decisions([observation], mode)
             if mode is ActMode.EXPLORE:
-                self._session.intake.remember(actor_id, observation, decision)
+                intake.remember(actor_id, observation, decision)
         return decision.action
 
     def act_many(
         self, observations: Iterable[Any], actor_ids: Iterable[ActorId], mode: ActMode = ActMode.EXPLORE
     ) -> list[Any]:
         """Choose actions for several actors in one forward pass, as ``TrainingSession.act_many`` does."""
-        self._session.require_open("act_many")
+        intake = self._open_intake("act_many")
         with self._acting:
-            batch = self._session.intake.checked_acting(observations, actor_ids, mode)
-            decisions = self._decided([observation for _, observation in batch], mode) if batch else []
+            batch = intake.checked_acting(observations, actor_ids, mode)
+            decisions = self._decisions([observation for _, observation in batch], mode) if batch else []
             if mode is ActMode.EXPLORE:
                 for (actor_id, observation), decision in zip(batch, decisions, strict=True):
-                    self._session.intake.remember(actor_id, observation, decision)
+                    intake.remember(actor_id, observation, decision)
         return [decision.action for decision in decisions]
 
     def decide(self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0) -> Decision:
         """Choose an action, and hand out what the policy remembers, as ``TrainingSession.decide`` does."""
-        self._session.require_open("decide")
+        intake = self._open_intake("decide")
         with self._acting:
-            return self._decide(observation, mode, actor_id)
+            intake.check_acting(observation, mode, actor_id)
+            return self._decisions([observation], mode)[0]
 
     def observe(self, experience: Experience) -> None:
         """Accept one transition, as ``TrainingSession.observe`` does."""
-        self._session.require_open("observe")
-        accepted = self._session.intake.admitted(experience)
-        with self._turn:
-            self._take([accepted])
-        self._keep_step()
+        self._take([self._open_intake("observe").admitted(experience)])
 
     def observe_many(self, experiences: Iterable[Experience]) -> None:
         """Accept several transitions in order, as ``TrainingSession.observe_many`` does."""
-        self._session.require_open("observe_many")
-        batch = self._session.intake.admitted_all(experiences)
-        with self._turn:
-            self._take(batch)
-        self._keep_step()
+        self._take(self._open_intake("observe_many").admitted_all(experiences))
 
     def on_episode_start(self, actor_id: ActorId = 0, seed: int | None = None) -> None:
         """Say that an actor begins an episode; the journal keeps the seed of its environment."""
-        self._session.require_open("on_episode_start")
-        with self._turn:
-            self._append(self._session.intake.episode_started(actor_id, seed))
-            self._session.intake.forget(actor_id)
+        intake = self._open_intake("on_episode_start")
+        with self._handing_over:
+            self._append(intake.episode_started(actor_id, seed))
+            intake.forget(actor_id)
             self._hand_over_if_due()
 
     def on_episode(
@@ -166,12 +160,12 @@ class SyncTrainingSession(Readings):
         actor_id: ActorId = 0,
     ) -> None:
         """Say that an actor's episode has ended, as ``TrainingSession.on_episode`` does."""
-        self._session.require_open("on_episode")
-        with self._turn:
-            event = self._session.intake.episode_ended(total_reward, steps, status, env_extras, actor_id)
+        intake = self._open_intake("on_episode")
+        with self._handing_over:
+            event = intake.episode_ended(total_reward, steps, status, env_extras, actor_id)
             if event is not None:
                 self._append(event)
-            self._session.intake.forget(actor_id)
+            intake.forget(actor_id)
             self._hand_over_if_due()
 
     # Evaluation -----------------------------------------------------------------------------------
@@ -216,11 +210,11 @@ class SyncTrainingSession(Readings):
 
     # Parts ----------------------------------------------------------------------------------------
 
-    def _decide(self, observation: Any, mode: ActMode, actor_id: ActorId) -> Decision:
-        self._session.intake.check_acting(observation, mode, actor_id)
-        return self._decided([observation], mode)[0]
+    def _open_intake(self, what: str) -> Intake:
+        self._session.require_open(what)
+        return self._session.intake
 
-    def _decided(self, observations: Sequence[Any], mode: ActMode) -> list[Decision]:
+    def _decisions(self, observations: Sequence[Any], mode: ActMode) -> list[Decision]:
         policies = self.core.learner.policies
         policy, ticket = policies.acquire()
         try:
@@ -235,15 +229,18 @@ class SyncTrainingSession(Readings):
 
     def _take(self, batch: Sequence[Accepted]) -> None:
         intake = self._session.intake
-        try:
-            for experience, remembered in batch:
-                if intake.reserve(experience.actor_id):
-                    self._append(experience)
-                    intake.settle(experience.actor_id, remembered)
-                    self._hand_over_if_due()
-        except BaseException:
-            intake.recount()
-            raise
+        with self._handing_over:
+            try:
+                for experience, remembered in batch:
+                    if intake.reserve(experience.actor_id):
+                        self._append(experience)
+                        intake.settle(experience.actor_id, remembered)
+                        self._hand_over_if_due()
+            except BaseException:
+                intake.recount()
+                raise
+        if self._session.config.lockstep:  # wait until it is learned and the policy published
+            self._ask("observe", self.engine.parts.request, "barrier")
 
     def _append(self, event: Event) -> None:
         if self._leaving:
@@ -259,15 +256,10 @@ class SyncTrainingSession(Readings):
         ):
             self._handover.wait()
 
-    def _keep_step(self) -> None:
-        """With lockstep: wait until what was accepted is learned and the policy published."""
-        if self._session.config.lockstep:
-            self._ask("observe", self.engine.parts.request, "barrier")
-
     def _ask(self, what: str, call: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """Await a call of the session on its event loop, behind everything accepted so far."""
         self._session.require_open(what)
-        with self._turn:
+        with self._handing_over:
             self._handover.wait()
         return self._portal.call(call, *args)
 
@@ -350,19 +342,12 @@ class Handover:
                 reply.put(error)
 
 
-class _HandedOver:
-    """A session, as an async context manager, and the handover to it, which is emptied before it is left."""
-
-    def __init__(self, session: TrainingSession) -> None:
-        self._session = session
-
-    async def __aenter__(self) -> Handover:
-        session = await self._session.__aenter__()
-        self._handover = Handover(session.engine.parts.queue, session.accepted_steps, call_soon_here())
-        return self._handover
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        await self._handover.close()
-        return await self._session.__aexit__(kind, error, traceback)
+@asynccontextmanager
+async def _handed_over(session: TrainingSession) -> AsyncGenerator[Handover]:
+    """Open a session with a handover to it, which is emptied before the session is left."""
+    async with session:
+        handover = Handover(session.engine.parts.queue, session.accepted_steps, call_soon_here())
+        try:
+            yield handover
+        finally:
+            await handover.close()

@@ -42,8 +42,9 @@ _OPTS_AT_ONCE = 256
 class TrainingSession(Lifecycle):
     """One training in progress: an async context manager, or between ``open`` and ``close``; opened once.
 
-    Any number of tasks may call it concurrently, each under its own ``actor_id``. Closing it drains
-    what was accepted, makes it durable, writes a final checkpoint and raises what went wrong.
+    Any number of tasks may call it concurrently, each under its own ``actor_id``. A call raises
+    ``SessionClosed`` or ``SessionFailed`` if the session does not run. Closing it drains the accepted events,
+    makes them durable, writes a final checkpoint and raises the failure, if there was one.
 
     Given a resumed run, it starts from the newest checkpoint that loads: weights, optimizer, replay,
     generators, counters, stats and best value. Training behind that checkpoint is lost if the process was
@@ -88,13 +89,12 @@ class TrainingSession(Lifecycle):
         Args:
             observation: shape ``[*observation_shape]``, without a batch axis.
             mode: whether the action is to learn from or to score with.
-            actor_id: who acts. What the policy remembers is joined to this actor's next experience, if
-                that is of this observation and action.
+            actor_id: who acts. The policy's extras are joined to this actor's next experience, if that is of
+                this observation and action.
 
         Raises:
             InvalidExperience: The agent cannot act on this observation.
             ActorConflict: Another task waits for an exploring action under this ``actor_id``.
-            SessionClosed, SessionFailed: The session does not run.
         """
         self.require_open("act")
         intake = self.intake
@@ -129,7 +129,7 @@ class TrainingSession(Lifecycle):
         Raises:
             InvalidExperience: The agent cannot act on one of the observations, or there is not one per actor.
             ConfigError: So many actions at once exceed ``max_staleness``.
-            ActorConflict, SessionClosed, SessionFailed: As for ``act``.
+            ActorConflict: As for ``act``.
         """
         self.require_open("act_many")
         intake, parts = self.intake, self.engine.parts
@@ -171,7 +171,6 @@ class TrainingSession(Lifecycle):
         Raises:
             InvalidExperience: The agent cannot act on this observation.
             ConfigError: The session has ``max_staleness``, which must know of every action in flight.
-            SessionClosed, SessionFailed: The session does not run.
         """
         self.require_open("decide")
         if self._is_paced and mode is ActMode.EXPLORE:
@@ -194,7 +193,6 @@ class TrainingSession(Lifecycle):
         Raises:
             InvalidExperience: It cannot be consumed; the session continues without it.
             ActorConflict: Another task waits in ``observe`` under this ``actor_id``.
-            SessionClosed, SessionFailed: The session does not run.
         """
         queue = self._queue
         # What nearly every call comes to, in one place and without a call: the checks of ``Intake.check`` and
@@ -227,7 +225,7 @@ class TrainingSession(Lifecycle):
 
         Raises:
             InvalidExperience: One of them cannot be consumed; none was accepted.
-            ActorConflict, SessionClosed, SessionFailed: As for ``observe``.
+            ActorConflict: As for ``observe``.
         """
         self.require_open("observe_many")
         await self._accept(self.intake.admitted_all(experiences))
@@ -283,9 +281,6 @@ class TrainingSession(Lifecycle):
 
         The newest replaces one that was not fetched: evaluating never slows training down. None: the session
         is done (``is_done``) and has consumed everything it accepted.
-
-        Raises:
-            SessionClosed, SessionFailed: The session does not run, or was closed meanwhile.
         """
         self.require_open("next_evaluation")
         return await self.engine.evaluations.next_due()

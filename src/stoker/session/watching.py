@@ -12,17 +12,17 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import anyio
 import msgspec
 
 from stoker.errors import Stalled
 from stoker.session.learner import Learner
 from stoker.session.parts import Parts
+from stoker.stalls import Activity, StallDetector
 from stoker.types import ActorId
 
-__all__ = ["Health", "Rounds", "SilentActor", "Watch", "health_of", "silent_actors", "stuck_line"]
+__all__ = ["Health", "SilentActor", "Watch", "health_of", "silent_actors", "stuck_line"]
 
 logger = logging.getLogger("stoker.session")
 _SHOWN = 100
@@ -175,41 +175,11 @@ def _callers(count: int) -> str:
     return "1 caller waits" if count == 1 else f"{count} callers wait"
 
 
-_LATE_S = 0.5
-"""A wake-up that is later than this, beyond two intervals, was kept from coming."""
-
-
-class Rounds:
-    """When to look again, and since when there was anything to see.
-
-    Args:
-        interval_s: how long to sleep between two looks.
-    """
-
-    def __init__(self, interval_s: float) -> None:
-        self.awake_since = 0.0
-        """When this process last resumed after it was stopped: nothing in it could move before."""
-        self._interval_s = interval_s
-
-    async def next(self) -> float:
-        """Sleep until the next look, and return the time, in monotonic seconds."""
-        due_at = time.monotonic() + self._interval_s
-        await anyio.sleep(self._interval_s)
-        now = time.monotonic()
-        # Stopped (Ctrl-Z, a paused container) or held up.
-        if now > due_at + _LATE_S + 2 * self._interval_s:
-            self.awake_since = now
-        return now
-
-
-class _Busy(msgspec.Struct, frozen=True):
-    """A part in the middle of something."""
-
-    part: str
-    doing: str
-    since: float
-    progress: object
-    way_out: str
+_WAYS_OUT = {
+    "agent": "look at the agent's learn and observe, or raise stall_timeout_s",
+    "writer": "look at the disk, or raise stall_timeout_s",
+    "policy": "look at the policy's act, or raise stall_timeout_s",
+}
 
 
 class Watch:
@@ -224,15 +194,12 @@ class Watch:
         self._parts = parts
         self._config = config = parts.config
         self._fail = fail
-        self._stall_s, self._actor_s = config.stall_timeout_s, config.actor_timeout_s
-        self._interval_s = max(0.01, min(5.0, self._stall_s / 10, self._actor_s / 10))
-        # How far each thing has got that is being done, and since when it is no further.
-        self._known: dict[tuple[str, float], tuple[object, float]] = {}
+        self._actor_s = config.actor_timeout_s
+        self._interval_s = max(0.01, min(5.0, config.stall_timeout_s / 10, self._actor_s / 10))
+        self._detector = StallDetector(config.stall_timeout_s, self._interval_s)
         self._asked_at, self._was_asking = 0.0, False
-        self._warned: set[str] = set()
         self._warned_of: set[ActorId] = set()
         self._turned_at = time.monotonic()
-        self._rounds = Rounds(self._interval_s)
         self._ended = threading.Event()
 
     async def run(self) -> None:
@@ -243,65 +210,39 @@ class Watch:
         ).start()
         try:
             while True:
-                now = self._turned_at = await self._rounds.next()
+                now = self._turned_at = await self._detector.next_look()
                 self._look_at_parts(now)
                 self._look_at_actors(now)
         finally:
             self._ended.set()
 
     def _look_at_parts(self, now: float) -> None:
-        before, self._known = self._known, {}
-        for busy in self._busy():
-            key = (busy.doing, busy.since)
-            progress, since = before.get(key, (None, now))
-            if progress != busy.progress:
-                self._known[key] = (busy.progress, now)
-                self._warned.discard(busy.part)
-                continue
-            self._known[key] = (progress, since)
-            still_s = now - max(since, busy.since, self._rounds.awake_since)
-            if still_s < self._stall_s:
-                continue
-            stalled = Stalled(busy.doing, still_s, busy.way_out)
+        activities = self._activities()
+        for (part, place), still_s in self._detector.stalled(activities, now):
+            stalled = Stalled(activities[part, place].words, still_s, _WAYS_OUT[part])
             if self._config.on_stall == "fail":
-                self._fail(busy.part, stalled)
-            elif busy.part not in self._warned:
-                self._warned.add(busy.part)
+                self._fail(part, stalled)
+            else:
                 logger.warning("%s", stalled)
 
-    def _busy(self) -> Iterator[_Busy]:
-        parts = self._parts
-        learner = parts.learner
+    def _activities(self) -> dict[tuple[str, str], Activity]:
+        """What each part is doing, and where: the writer may be in several places at once."""
+        parts, learner = self._parts, self._parts.learner
+        found: dict[tuple[str, str], Activity] = {}
         if (since := parts.thread.since) is not None:
-            yield _Busy(
-                "agent",
-                f"the learner (in one call, at step {learner.total_steps})",
-                since,
-                (since, learner.n_events, learner.opt_steps),
-                "look at the agent's learn and observe, or raise stall_timeout_s",
-            )
-        for activity in parts.writer.activities():
-            yield _Busy(
-                "writer",
-                f"the writer ({activity.words})",
-                activity.since,
-                activity.progress,
-                "look at the disk, or raise stall_timeout_s",
-            )
+            words = f"the learner (in one call, at step {learner.total_steps})"
+            found["agent", ""] = Activity(words, since, (learner.n_events, learner.opt_steps))
+        for one in parts.writer.activities():
+            found["writer", one.words] = Activity(f"the writer ({one.words})", one.since, one.progress)
         if (since := parts.inference.since) is not None:
-            yield _Busy(
-                "policy",
-                "a forward pass",
-                since,
-                (since, parts.inference.n_passes),
-                "look at the policy's act, or raise stall_timeout_s",
-            )
+            found["policy", ""] = Activity("a forward pass", since, parts.inference.n_passes)
+        return found
 
     def _look_at_actors(self, now: float) -> None:
         parts = self._parts
         could_be_active = parts.queue.is_awaited and not len(parts.queue) and not len(parts.replies)
         self._note_waiting(now)
-        if not could_be_active or now - max(self._rounds.awake_since, self._asked_at) < self._actor_s:
+        if not could_be_active or now - max(self._detector.awake_since, self._asked_at) < self._actor_s:
             return  # they may be waiting for an answer, their last events to be consumed, or could not come
         silent = [
             one for one in silent_actors(parts, now, self._actor_s) if one.actor_id not in parts.supervised
@@ -331,13 +272,13 @@ class Watch:
 
     def _watch_loop(self, loop_thread: int) -> None:
         """Warn when a call blocks the event loop for long, and name it; runs in its own thread."""
-        told_at = 0.0
+        warned_at = 0.0
         while not self._ended.wait(self._interval_s):
             turned_at = self._turned_at
             held_s = time.monotonic() - turned_at
-            if held_s < self._actor_s + self._interval_s or turned_at == told_at:
+            if held_s < self._actor_s + self._interval_s or turned_at == warned_at:
                 continue
-            told_at = turned_at
+            warned_at = turned_at
             # Documented, and the only way to see another thread.
             frame = sys._current_frames().get(loop_thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             where = traceback.extract_stack(frame)[-1] if frame is not None else None

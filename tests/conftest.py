@@ -29,7 +29,6 @@ ON_UVLOOP_TOO = (
     "session/test_interruptions",
     "session/test_lifecycle",
     "session/test_signals",
-    "session/test_watching",
     "test_queues",
     "test_threads",
     "writer/test_task",

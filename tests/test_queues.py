@@ -62,7 +62,7 @@ async def test_places_in_a_full_queue_go_to_those_who_waited_longest() -> None:
 
 
 async def test_a_producer_that_never_suspends_lets_others_run() -> None:
-    queue = BatchQueue[int](10_000, turn=16)
+    queue = BatchQueue[int](10_000, yield_every=16)
     turns = 0
     finished = False
 
@@ -156,7 +156,7 @@ async def test_close_ends_a_waiting_consumer() -> None:
 
 
 async def test_a_consumer_in_a_thread_takes_everything_once_and_in_order() -> None:
-    queue = BatchQueue[tuple[int, int]](32, turn=8)
+    queue = BatchQueue[tuple[int, int]](32, yield_every=8)
     call_soon = call_soon_here()
     n_producers, n_items = 20, 500
     taken: list[tuple[int, int]] = []
@@ -239,18 +239,18 @@ async def test_the_consumer_is_woken_after_one_who_was_called_is_cancelled() -> 
     n_producers=st.integers(1, 40),
     n_items=st.integers(1, 30),
     capacity=st.integers(1, 8),
-    turn=st.integers(1, 5),
+    yield_every=st.integers(1, 5),
     cancel=st.sets(st.integers(0, 11)),
     pauses=st.lists(st.booleans(), min_size=1, max_size=20),
 )
 @settings(max_examples=60, deadline=None)
 def test_every_item_is_in_exactly_if_put_returned(
-    n_producers: int, n_items: int, capacity: int, turn: int, cancel: set[int], pauses: list[bool]
+    n_producers: int, n_items: int, capacity: int, yield_every: int, cancel: set[int], pauses: list[bool]
 ) -> None:
     """Any mix of producers, cancelled at any point: what put returned for is taken, once, in order."""
 
     async def main() -> None:
-        queue = BatchQueue[tuple[int, int]](capacity, turn=turn)
+        queue = BatchQueue[tuple[int, int]](capacity, yield_every=yield_every)
         accepted: dict[int, list[int]] = {i: [] for i in range(n_producers)}
         taken: dict[int, list[int]] = {i: [] for i in range(n_producers)}
         scopes = [anyio.CancelScope() for _ in range(n_producers)]

@@ -25,24 +25,24 @@ __all__ = ["BatchQueue"]
 T = TypeVar("T")
 
 CALLED_FIRST = 8
-"""How many of those who wait are called together, at most; twice as many each time that they leave room."""
+"""How many waiting producers are woken together at first; twice as many each time that they leave room."""
 
 
 class BatchQueue(Generic[T]):
     """First in, first out, at most ``capacity`` items; lives on one event loop.
 
-    A full queue makes ``put`` wait. When it has been emptied, those who have waited longest are called first,
-    a few at a time, each with a share of the room: a producer with many items puts several of them before it
+    A full queue makes ``put`` wait. When it is empty, the producers that waited longest are called first, a few
+    at a time, each with a share of the room: a producer with many items puts several of them before it
     waits again, so that a thousand of them cost hardly more than eight. Everybody who waits is called before
     anybody is called twice. A producer that never suspends by itself is made to yield to the event loop
-    once per ``turn`` items.
+    once per ``yield_every`` items.
 
     A producer may be interrupted (Ctrl-C) between any two bytecodes. Its item is in once ``append``, a C
-    function, has run, ``count`` says what is in, and those who wait are still called.
+    function, has run, ``count`` says what is in, and waiting producers are still called.
 
     Args:
         capacity: the most items it holds.
-        turn: how many items producers may put before they yield.
+        yield_every: how many items producers may put before they yield to the event loop.
         consumed: how many of the items that ``count`` counts the consumer is done with, whenever it takes.
 
     Attributes:
@@ -52,20 +52,24 @@ class BatchQueue(Generic[T]):
         append: puts an item in without a look at anything.
     """
 
-    def __init__(self, capacity: int, *, turn: int = 512, consumed: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self, capacity: int, *, yield_every: int = 512, consumed: Callable[[], int] = lambda: 0
+    ) -> None:
         self._capacity = capacity
-        self._turn = turn
+        self._yield_every = yield_every
         self._items: list[T] = []
         self._consumed = consumed
         self._n_consumed = consumed()  # when the consumer last took
         self._taken: list[T] = []  # by it, then
         self._taking = threading.Lock()
         self.append = self._items.append
-        self.credit = min(capacity, turn)
+        self.credit = min(capacity, yield_every)
         self._waiting: OrderedDict[anyio.Event, None] = OrderedDict()  # producers that wait to be called
         self._called: set[anyio.Event] = set()  # producers that were called and have not run yet
         # No more than could fill it with a turn each: to be called costs as much as to put a hundred items.
-        self._called_first = CALLED_FIRST if capacity < 2 * turn else min(CALLED_FIRST, capacity // turn)
+        self._called_first = (
+            CALLED_FIRST if capacity < 2 * yield_every else min(CALLED_FIRST, capacity // yield_every)
+        )
         self._round = self._called_first  # how many are called next
         self._share = 1  # how many items each of those called last may put
         self._reader: anyio.Event | None = None
@@ -134,7 +138,7 @@ class BatchQueue(Generic[T]):
         while not self._items:
             if self._closed:
                 return []
-            self.refill()  # for those who found it full just before a ``take_now``
+            self.refill()  # for producers that found it full just before a ``take_now``
             self.take_now()  # nothing; the last items are done with
             self._reader = reader = anyio.Event()
             self.credit = 0  # so that the next producer looks, and wakes the consumer
@@ -158,7 +162,7 @@ class BatchQueue(Generic[T]):
         return items
 
     def refill(self) -> None:
-        """Let producers go on, after ``take_now``."""
+        """Let producers continue, after ``take_now``."""
         self._round = self._called_first
         self._refill()
 
@@ -171,7 +175,7 @@ class BatchQueue(Generic[T]):
         """Accept nothing more; what is in can still be taken.
 
         Args:
-            error: makes what ``put`` raises from now on, also in those who wait: one each, since an
+            error: makes the error of each ``put`` from now on, also of waiting ones: one each, since an
                 exception that many tasks raise would collect all their tracebacks.
         """
         if self._closed:
@@ -210,18 +214,18 @@ class BatchQueue(Generic[T]):
         if self._waiting:
             self._call()
         elif self._reader is None:
-            self.credit = min(self._turn, self._room())
+            self.credit = min(self._yield_every, self._room())
 
     def _call(self) -> None:
-        """Call those who have waited longest, as many as it is the turn of."""
+        """Call the producers of the next round, those that waited longest first."""
         n_called = min(self._round, len(self._waiting), self._room())
         if n_called:
             self._round *= 2
-            self._share = max(1, min(self._turn, self._room() // n_called))
+            self._share = max(1, min(self._yield_every, self._room() // n_called))
             self._set(n_called)
 
     def _set(self, n_events: int) -> None:
-        """Call those who have waited longest."""
+        """Call the producers that waited longest."""
         for event in list(islice(self._waiting, n_events)):
             event.set()  # first: should the rest be interrupted, that producer runs and does it
             self._called.add(event)
@@ -239,7 +243,7 @@ class BatchQueue(Generic[T]):
             await checkpoint()  # a turn is due
             self._raise_if_closed()
             if not self._waiting and not self._called and self._room() > 0:
-                self._grant(self._turn)
+                self._grant(self._yield_every)
                 return
         comes_back = False
         while True:

@@ -1,7 +1,7 @@
 """The answer to one request: set once by the serving task, awaited by the caller.
 
-Unlike an ``asyncio.Future`` it runs on every backend, may be abandoned by a cancelled asker, and makes no
-noise when nobody listens: failures are reported by the session, not here.
+Unlike an ``asyncio.Future`` it runs on every backend, a cancelled caller may abandon it, and an error that
+nobody awaits is not logged: the session reports failures.
 """
 
 from __future__ import annotations

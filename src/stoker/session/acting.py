@@ -8,7 +8,7 @@ Stale Synchronous Parallel Parameter Server", section 3).
 
 Inference batches: ``act`` calls that wait at the same time share one forward pass, always on the last
 published weights. The pass runs as soon as every task that was ready has had its turn, so that actors in step
-share it; on the event loop while it is short, and in a thread of its own when it is not.
+share it; on the event loop while it is short, and in its own thread when it is not.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class Inference:
     """Collects observations and answers them with actions.
 
     Args:
-        policies: where the policy to act with comes from, such as a ``PolicyBuffer``.
+        policies: the source of the policy to act with.
         place: ``"inline"``, ``"thread"`` or ``"auto"``.
     """
 
@@ -253,7 +253,7 @@ class Inference:
         return batch
 
     def close(self, error: Callable[[], Exception]) -> None:
-        """Answer those who wait, and those who come, with an error each."""
+        """Fail waiting and later callers, each with its own error."""
         self._closed = error
         for _, batch in [*self._taken, *self._waiting()]:
             if not batch.answered.is_set():
@@ -264,11 +264,7 @@ class Inference:
         self._thread.close()
 
     async def run(self) -> None:
-        """Answer until cancelled.
-
-        Raises:
-            Exception: Whatever the policy raised; its callers get the error of ``close``.
-        """
+        """Answer until cancelled, or until the policy raises; its callers then get the error of ``close``."""
         while True:
             await self._wake.wait()
             self._wake = anyio.Event()

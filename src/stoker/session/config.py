@@ -46,8 +46,8 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
         journal_segment_bytes: size at which a file of the journal is closed.
         lockstep: ``observe`` waits until the transition is learned and the policy published. With actors that
             take turns (``run_actors`` does) a training is then repeatable, and a resume is exact.
-        opt_interval: environment steps per call of ``agent.learn``; 0: it is never called, and what comes is
-            only kept.
+        opt_interval: environment steps per call of ``agent.learn``; 0: it is never called, and transitions
+            are only stored.
         warmup_period: environment steps before the first optimization step.
         max_opts: optimization steps after which nothing more is learned or accepted, exactly; counted over
             all attempts. None: no limit.

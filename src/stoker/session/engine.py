@@ -42,13 +42,7 @@ AWAY_S = 5e-3
 
 
 class Consumer:
-    """Empties the event queue into the learner, and the learner into the writer.
-
-    Args:
-        parts: the session's; the queue is emptied, the writer filled.
-        evaluations: gets the policies that are due.
-        recording: where records of the metrics go, beside the run.
-    """
+    """Empties the event queue into the learner, and the learner into the writer."""
 
     def __init__(self, parts: Parts, evaluations: Evaluations, recording: Recording) -> None:
         self._parts = parts
@@ -60,8 +54,7 @@ class Consumer:
     async def run(self) -> None:
         """Consume until the queue is closed and empty; then save, unless that is done already.
 
-        Raises:
-            Exception: The error of the agent; the results of everything before it are delivered.
+        An error of the agent comes out when the results of everything before it are delivered.
         """
         learner = self._learner
         await self._deliver()
@@ -150,13 +143,9 @@ class Consumer:
 
 
 class Engine:
-    """Everything in a session that runs by itself, on one event loop.
+    """Runs the parts of a session, made here for a restored learner and an open recording, on one event loop.
 
-    Args:
-        learner: what learns; restored, with its journal open.
-        resume_point: with lockstep, after a resume: where the running episodes stood.
-        recording: where records of the metrics go, beside the run; open.
-        thread: the learner's. The engine closes it.
+    It closes the learner's thread.
     """
 
     def __init__(
@@ -212,11 +201,7 @@ class Engine:
         self.parts.thread.close()
 
     def end(self, error: BaseException | None = None) -> None:
-        """Let ``live`` wind down; nothing happens if it does already.
-
-        Args:
-            error: the error that ended the block of ``async with``.
-        """
+        """Let ``live`` wind down, because of this error or because it is time; once."""
         if not self._ending.is_set():
             self._ended_by = error
             self._ending.set()

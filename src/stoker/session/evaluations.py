@@ -25,11 +25,7 @@ _KEPT = 1000
 
 
 class Evaluations:
-    """What evaluators get and give back.
-
-    Args:
-        parts: the session's.
-    """
+    """What evaluators get and give back."""
 
     def __init__(self, parts: Parts) -> None:
         self.best = parts.learner.best
@@ -43,7 +39,7 @@ class Evaluations:
         self._saving = anyio.Lock()
 
     def put_due(self, snapshot: PolicySnapshot) -> None:
-        """Give this policy to the next caller of ``next_due``, instead of one that nobody fetched."""
+        """Give this policy to the next caller of ``next_due``; it replaces one that was not fetched."""
         self._due = snapshot
         self.wake()
 
@@ -76,12 +72,7 @@ class Evaluations:
         self._records.append((steps, record))
 
     async def save_best(self, mean: float, snapshot: PolicySnapshot | None) -> bool:
-        """Keep the policy if it is among the best that are kept; say whether it is the very best.
-
-        Args:
-            mean: its mean reward.
-            snapshot: the policy; None: the present one.
-        """
+        """Keep the policy, or the present one, if it is among the best; say whether it is the very best."""
         run = self._parts.run
         async with self._saving:
             is_best = self.best is None or mean > self.best[0]
@@ -111,11 +102,7 @@ class Evaluations:
             self.saved_best = best
 
     def report(self, n_episodes: int) -> EvalReport:
-        """The stats over the last episodes.
-
-        Raises:
-            ConfigError: ``n_episodes`` is below 1.
-        """
+        """The stats over the last episodes."""
         if type(n_episodes) is not int or n_episodes < 1:
             raise ConfigError(f"n_episodes={n_episodes!r}: give an int of at least 1")
         learner = self._parts.learner

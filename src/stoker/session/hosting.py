@@ -67,12 +67,7 @@ class SessionClaim:
         return "without a run" if self._run is None else f"of {self._run.directory}"
 
     def open(self, restore: Callable[[], T]) -> T:
-        """Lock the run and restore from it. Blocks, and holds the claim meanwhile.
-
-        Raises:
-            RunLocked, RunBroken, WriteFailed: As for ``TrainingRun.begin_session``.
-            SessionClosed: The claim was released.
-        """
+        """Lock the run and restore from it. Blocks, and holds the claim meanwhile."""
         with self._lock:
             if not self._n_holders:
                 raise SessionClosed("open", entered=True)
@@ -131,17 +126,6 @@ class Host:
 
         All or nothing: if it fails or is cancelled, agent and run are free again when it raises. A disk that
         does not answer delays that for ``stall_timeout_s`` at most; then they are free when it answers.
-
-        Args:
-            learner: what learns; new.
-            recording: where records of the metrics go.
-
-        Raises:
-            SessionError: The agent is in another open session.
-            RunLocked: The run is written by another session.
-            ConfigError, CheckpointCorrupt, CheckpointNotFound, JournalBroken: The run cannot be resumed.
-            ConfigError, MissingDependency, RecorderFailed: A recorder cannot be used.
-            WriteFailed: Nothing can be written there.
         """
         host = cls(learner, recording)
         host._start()
@@ -157,24 +141,16 @@ class Host:
 
     @property
     def engine(self) -> Engine:
-        """The engine.
-
-        Raises:
-            SessionClosed: It is not open yet.
-        """
+        """The engine; ``SessionClosed`` if it is not open yet."""
         if self._engine is None:
             raise SessionClosed("engine", entered=False)
         return self._engine
 
     async def close(self, error: BaseException | None = None) -> None:
-        """Let the engine wind down, and wait for its end, also when cancelled.
+        """Let the engine wind down, wait for its end, also when cancelled, and raise its failure.
 
         Args:
             error: the error that ended the block of ``async with``.
-
-        Raises:
-            SessionFailed: A part of the session failed.
-            SessionError: The session was opened on another event loop, which has not closed it.
         """
         if not self._ended.is_set():
             if current_token() != self._loop:
@@ -185,11 +161,7 @@ class Host:
             raise SessionFailed(*self.engine.parts.failure)
 
     def end_soon(self) -> None:
-        """Let the engine wind down, without waiting for it. From any thread.
-
-        Raises:
-            RuntimeError: The event loop was closed.
-        """
+        """Let the engine wind down, without waiting for it. From any thread."""
         self._call_soon(self.engine.end)
 
     def _start(self) -> None:
@@ -235,7 +207,7 @@ class Host:
         with anyio.CancelScope(shield=True):
             if not await thread.settle(self._learner.config.stall_timeout_s):
                 logger.warning(
-                    "opening a session %s was given up; agent and run stay taken until its call returns",
+                    "opening a session %s was abandoned; agent and run stay claimed until its call returns",
                     self._claim,
                 )
         thread.close()
@@ -262,12 +234,7 @@ class Body:
     def leave(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End the block; the arguments are those of ``__exit__``.
-
-        Raises:
-            SessionError: The block was entered by another task, which still runs, or something inside of it
-                was not left.
-        """
+        """End the block; the arguments are those of ``__exit__``."""
         here = anyio.get_current_task()
         if here == self._entered_in:
             try:

@@ -48,14 +48,7 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
 
 
 class RememberedDecision:
-    """A decision that waits for its experience.
-
-    Args:
-        observation: what the action was chosen on.
-        action: the action.
-        policy_extras: what the policy remembered about it, or None.
-        policy_version: the optimization steps behind the policy; None: not counted.
-    """
+    """A decision that waits for its experience; ``policy_version`` is None where it is not counted."""
 
     __slots__ = (
         "_action_key",
@@ -73,7 +66,7 @@ class RememberedDecision:
         self.policy_version = policy_version
 
     def mismatch(self, experience: Experience) -> str | None:
-        """The field in which an experience differs from this decision; None: it is the outcome of it."""
+        """The field in which an experience differs from this decision; None: it is its outcome."""
         action, observation = experience.action, experience.observation
         key = _key(action)
         if (key is None or key != self._action_key) and not _is_same(self.action, action):
@@ -161,20 +154,13 @@ class Intake:
     def end(self) -> None:
         """The same, because the training has come to its end."""
         self.limit = -math.inf
-        for tell in self.on_end:
-            tell()
+        for call in self.on_end:
+            call()
 
     # Experiences ----------------------------------------------------------------------------------
 
     def check(self, experience: Experience) -> Experience:
-        """Refuse what cannot be consumed.
-
-        Returns:
-            The experience with its reward as a float.
-
-        Raises:
-            InvalidExperience: The message names the field and its value.
-        """
+        """Refuse what cannot be consumed; return the experience with its reward as a float."""
         if type(experience) is not Experience:
             raise InvalidExperience(
                 f"observe takes an Experience, not {shown(experience)}; for several use observe_many"
@@ -196,9 +182,6 @@ class Intake:
         """Check an experience and join to it what the policy remembered about its action.
 
         Policy extras of an action are never joined to another action, nor to another observation.
-
-        Raises:
-            InvalidExperience: It cannot be consumed, or the agent needs policy extras and there are none.
         """
         experience = self.check(experience)
         needs_extras = self._needs_policy_extras
@@ -217,11 +200,7 @@ class Intake:
         return experience, None
 
     def admitted_all(self, experiences: Iterable[Experience]) -> list[Accepted]:
-        """The same for several experiences: all of them, or none.
-
-        Raises:
-            InvalidExperience: The message says which one, and why.
-        """
+        """The same for several experiences: all of them, or none."""
         try:
             batch = list(experiences)
         except TypeError:
@@ -272,11 +251,7 @@ class Intake:
     # Actions --------------------------------------------------------------------------------------
 
     def check_acting(self, observation: Any, mode: ActMode, actor_id: ActorId) -> None:
-        """Refuse what cannot be acted on.
-
-        Raises:
-            InvalidExperience: The observation, mode or actor_id cannot be used.
-        """
+        """Refuse an observation, mode or actor_id that cannot be used."""
         if type(mode) is not ActMode:
             raise InvalidExperience(f"mode={shown(mode)}: use ActMode.EXPLORE or ActMode.EXPLOIT")
         check_actor_id(actor_id)
@@ -286,12 +261,7 @@ class Intake:
     def checked_acting(
         self, observations: Iterable[Any], actor_ids: Iterable[ActorId], mode: ActMode
     ) -> list[tuple[ActorId, Any]]:
-        """The same for several actors; their ids and observations.
-
-        Raises:
-            InvalidExperience: One of them cannot act, or there is not one observation per actor.
-            ActorConflict: An actor is there twice.
-        """
+        """The same for several actors, each once; their ids and observations."""
         shown_to, ids = list(observations), list(actor_ids)
         if len(shown_to) != len(ids):
             raise InvalidExperience(
@@ -315,11 +285,7 @@ class Intake:
     # Episodes -------------------------------------------------------------------------------------
 
     def episode_started(self, actor_id: ActorId, seed: int | None) -> EpisodeStarted:
-        """The event of an episode's beginning; ``forget`` the episode before, once it is in.
-
-        Raises:
-            InvalidExperience: The actor_id or the seed cannot be used.
-        """
+        """The event of an episode's beginning; ``forget`` the episode before, once it is in."""
         check_actor_id(actor_id)
         try:
             return EpisodeStarted(actor_id, None if seed is None else operator.index(seed))
@@ -334,13 +300,9 @@ class Intake:
         env_extras: Mapping[str, float] | None,
         actor_id: ActorId,
     ) -> EpisodeEnded | None:
-        """The event of an episode's end; ``forget`` the episode, once it is in.
+        """The event of an episode's end, or None if the limit took some of its transitions.
 
-        Returns:
-            None where the limit took some of its transitions.
-
-        Raises:
-            InvalidExperience: A value in it cannot be used.
+        ``forget`` the episode, once the event is in.
         """
         check_actor_id(actor_id)
         extras: Any = {} if env_extras is None else env_extras

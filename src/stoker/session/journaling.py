@@ -47,12 +47,7 @@ class EventJournal:
         self._written: list[tuple[AppendLog, bytes | None]] = []
 
     def note(self, events: Sequence[JournalEvent], n_events: int, total_steps: int) -> None:
-        """Encode events, which the agent gets next.
-
-        Args:
-            events: in the order in which it gets them.
-            n_events: how many events came before them, over all attempts.
-            total_steps: environment steps consumed before them.
+        """Encode events, which the agent gets next, behind so many events and steps of all attempts.
 
         Raises:
             ConfigError: One of them holds a value that a journal cannot.

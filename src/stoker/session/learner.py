@@ -72,7 +72,7 @@ class Learner(TrainingState):
         self._outbox = Outbox()
         self._area = StagingArea()
         self._checkpoint_reply: Reply[None] | None = None
-        self._acting: dict[str, Any] = {}  # with lockstep: what acting changes, behind the last step
+        self._acting: dict[str, Any] = {}  # with lockstep: what acting changes, after the last step
         self._unpublished = 0  # optimization steps since the weights were last published
         self._warned: set[str] = set()
 
@@ -116,8 +116,7 @@ class Learner(TrainingState):
     def process(self, batch: Sequence[Event]) -> Sequence[Event]:
         """Take a batch of events in; ``take_outbox`` has the results.
 
-        Returns:
-            The events that are left over: it stops where a checkpoint is due, and in a long optimization.
+        Returns the events that are left over: it stops where a checkpoint is due, and in a long optimization.
         """
         started = time.perf_counter()
         done = 0
@@ -153,10 +152,9 @@ class Learner(TrainingState):
             self.is_checkpoint_due = True
 
     def stage_checkpoint(self) -> Reply[None]:
-        """Copy the state of this point; the copy made last must be on disk by now.
+        """Copy the state of this point; return the reply that is set when this copy is on disk.
 
-        Returns:
-            The reply that is set when this one is.
+        The copy made last must be on disk by now: this one is made in its memory.
         """
         started = time.perf_counter()
         reply: Reply[None] = self._checkpoint_reply or Reply()
@@ -170,12 +168,9 @@ class Learner(TrainingState):
     def _feed(self, batch: Sequence[Event], start: int) -> int:
         """Feed the experiences that begin at ``start``, as far as another event, checkpoint or snapshot.
 
-        The agent observes them in slices, cut where it learns.
-
-        Returns:
-            Where it stopped.
+        The agent observes them in slices, cut where it learns. Returns where it stopped.
         """
-        # What is saved at a point must not count what lies behind it.
+        # A checkpoint at a point must not count later events.
         found = cast("Sequence[Experience]", batch[start : start + self._triggers.room()])
         if {*map(type, found)} != {Experience}:
             found = found[: next(i for i, event in enumerate(found) if type(event) is not Experience)]
@@ -354,7 +349,7 @@ class Learner(TrainingState):
             logger.warning("%s", text)
 
     def _note_acting(self) -> None:
-        """With lockstep: keep what acting changes, as it is behind the last step and before the next one."""
+        """With lockstep: keep what acting changes, as it is after the last step and before the next one."""
         if self.config.lockstep and not self._acting:
             self._acting = self.acting_state()
 

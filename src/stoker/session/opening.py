@@ -137,7 +137,7 @@ def _restore_newest(learner: Learner, run: TrainingRun) -> ResumePoint:
 
 def _way_out(run: TrainingRun, step: int) -> str:
     command = f"{shlex.join(['stoker', 'fork', str(run.directory)])} --at-step {step} --name NEW"
-    return f"to go on from step {step} with an empty replay, in a new run: `{command} --without-replay`"
+    return f"to continue from step {step} with an empty replay, in a new run: `{command} --without-replay`"
 
 
 def _read_resume_point(learner: Learner, journal: Journal) -> ResumePoint:

@@ -1,4 +1,4 @@
-"""The policy on its way from the learner to those who act: two copies, one of them in use.
+"""Policies that actors use: the learner publishes copies, double-buffered, and evaluators pin one.
 
 The learner writes to a copy that nobody reads and then swaps the two, so that acting never waits for
 learning and never sees half-written weights. Safe for any number of acting threads and one learner.
@@ -17,7 +17,7 @@ __all__ = ["PinnedPolicy", "PolicyBuffer", "PolicySnapshot", "PolicySource"]
 
 
 class PolicySource(Protocol):
-    """Where those who act take the policy from."""
+    """Where actors and inference take the policy from."""
 
     @property
     def version(self) -> int:
@@ -34,7 +34,7 @@ class PolicySource(Protocol):
         ...
 
     def release(self, ticket: int) -> None:
-        """Say that the policy is no longer used."""
+        """Give the policy back."""
         ...
 
     def opt_steps(self, ticket: int) -> int:
@@ -51,11 +51,11 @@ class PinnedPolicy:
         self._policy = policy
 
     def acquire(self) -> tuple[Policy, int]:
-        """The policy; the ticket means nothing."""
+        """The policy."""
         return self._policy, 0
 
     def release(self, ticket: int) -> None:
-        """Nothing to give back."""
+        """Do nothing."""
 
     def opt_steps(self, ticket: int) -> int:
         """It has no version."""
@@ -93,7 +93,7 @@ class PolicyBuffer:
             return self._copies[front], front
 
     def release(self, ticket: int) -> None:
-        """Say that the policy is no longer used."""
+        """Give the policy back."""
         with self._lock:
             self._users[ticket] -= 1
 
@@ -104,10 +104,10 @@ class PolicyBuffer:
     def publish(self, opt_steps: int) -> None:
         """Bring an idle copy up to date and hand it out from now on. For the learner's thread.
 
-        The learner never waits for those who act: where all copies are in use, there will be one more.
+        The learner never waits for actors: if all copies are in use, it makes one more.
         """
         back = self._idle()
-        self._agent.publish(self._copies[back])  # nobody can acquire it before the turn
+        self._agent.publish(self._copies[back])  # nobody can acquire it yet
         self._opt_steps[back] = opt_steps
         with self._lock:
             self._front = back

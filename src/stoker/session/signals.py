@@ -17,20 +17,16 @@ __all__ = ["ReportsHealth", "Stoppable", "stop_on_signals"]
 
 
 class Stoppable(Protocol):
-    """What can be asked to stop, such as a ``TrainingSession`` or a ``Trainer``."""
+    """A ``TrainingSession``, a ``Trainer``, or anything else that can be stopped."""
 
     def stop(self) -> None:
-        """Ask it to stop; called on its event loop.
-
-        Raises:
-            SessionError: There is nothing to stop.
-        """
+        """Stop; called on its event loop. ``SessionError`` if there is nothing to stop."""
         ...
 
 
 @runtime_checkable
 class ReportsHealth(Protocol):
-    """What can say which of its parts is busy; ``TrainingSession`` does."""
+    """Reports which of its parts is busy, as ``TrainingSession`` does."""
 
     def health(self) -> Health:
         """Who waits for whom at this moment."""
@@ -39,7 +35,7 @@ class ReportsHealth(Protocol):
 
 @asynccontextmanager
 async def stop_on_signals(stoppable: Stoppable, *, grace_s: float = 30.0) -> AsyncGenerator[None]:
-    """Let SIGINT and SIGTERM stop a training in good order, as long as the block lasts.
+    """Let SIGINT and SIGTERM stop a training cleanly while the block runs.
 
         async with stoker.stop_on_signals(session), session:
             while not session.is_done:

@@ -116,11 +116,7 @@ class ActorRegistry:
         self._active.clear()
 
     def take_vanished(self) -> list[ActorId]:
-        """Forget those who have been away longest, where there are too many to keep.
-
-        Returns:
-            Those of them with a running episode.
-        """
+        """Forget the actors away longest, if there are too many; return those with a running episode."""
         if len(self.seen_at) <= 2 * MAX_ACTORS:
             return []
         gone = sorted(self.seen_at, key=self.seen_at.__getitem__)[:-MAX_ACTORS]
@@ -138,12 +134,7 @@ class ActorRegistry:
 class TrainingState:
     """The agent, its counters, its stats and its actors. All counters are over all attempts of the run.
 
-    Args:
-        agent: what learns; its ``total_steps`` is where the count starts.
-        config: the session's settings.
-        stats: over training episodes.
-        run: where rows and checkpoints go, or None.
-        statistics: what records report of a metric beside its mean.
+    The count of steps starts where the agent's does. Records hold ``statistics`` of a metric beside its mean.
     """
 
     def __init__(

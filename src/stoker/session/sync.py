@@ -97,7 +97,7 @@ class SyncTrainingSession(Readings):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         try:
-            with self._handing_over:  # later calls are refused: nobody would take their events
+            with self._handing_over:  # later calls are refused: their events would stay in the buffer
                 self._leaving = True
         finally:
             handled = self._stack.__exit__(kind, error, traceback)
@@ -296,7 +296,7 @@ class Handover:
         return self._buffer.count(Experience)
 
     def wait(self) -> None:
-        """Block until everything that was appended so far is in the queue. Interrupted: it goes on.
+        """Block until everything appended so far is in the queue. Interrupted: the hand-over continues.
 
         Raises:
             SessionClosed, SessionFailed: The session does not run.
@@ -321,7 +321,7 @@ class Handover:
         with anyio.CancelScope(shield=True):
             await self._empty()
             self._is_closed = True
-            await self._empty()  # for those who came meanwhile
+            await self._empty()  # for threads that came meanwhile
             self._wake()
 
     def _wake(self) -> None:

@@ -4,8 +4,8 @@
        ^                        (learner in its own thread)
        +--- policy snapshot <------+
 
-Data goes one way; what comes back is the policy, and back-pressure: a full queue makes ``observe`` wait.
-A part that dies takes the session down with its cause, in everybody who waits on it.
+Data goes one way; only the policy and back-pressure come back: a full queue makes ``observe`` wait. A part
+that fails ends the session, and every waiting caller gets the cause.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class TrainingSession(Lifecycle):
         run: where episodes and checkpoints go; None: nowhere.
         recorders: where records of the metrics go beside the run's ``metrics.jsonl``, every
             ``record_interval`` optimization or ``record_freq`` environment steps; or a ``Recording``, which
-            says what becomes of one that fails.
+            also defines how failures are handled.
         stats: what to keep over training episodes; None: mean reward and length.
         settings: the fields of ``SessionConfig``, by name: ``max_steps``, ``checkpoint_freq``, ...
 
@@ -361,7 +361,7 @@ class TrainingSession(Lifecycle):
             raise ConfigError(f"optimize: n={n!r}: give an int of at least 0")
         if self.run is not None and self.config.journal:
             raise ConfigError(
-                "optimize: the journal cannot tell of optimization without experiences: use journal=False"
+                "optimize: the journal cannot record optimization without experiences: use journal=False"
             )
         done = 0
         while done < n and not self.is_done:  # bit by bit: others come in between, and it can be cancelled
@@ -426,7 +426,7 @@ class TrainingSession(Lifecycle):
         except BaseException:
             intake.recount()
             raise
-        if was_refused:  # never behind the only one of ``observe`` that went in: cancelled, it would be out
+        if was_refused:  # not after the only one of ``observe`` went in: cancelled, it must be out
             await checkpoint()  # a loop around observe must not hold the event loop
 
     async def _wait_for_room(self, experience: Experience) -> None:

@@ -151,7 +151,7 @@ def stuck_line(health: Callable[[], Health], *, loop_turns: bool = True) -> str:
 def silent_actors(parts: Parts, now: float, at_least_s: float = _LEAST_S) -> tuple[SilentActor, ...]:
     """Actors in an episode that wait for nothing of the session, the longest silent first; at most 100."""
     learner = parts.learner
-    # With lockstep those who take turns wait for each other.
+    # With lockstep the actors that take turns wait for each other.
     in_turns = parts.supervised if parts.config.lockstep else frozenset[ActorId]()
     seen_at, waited_at, waiting = learner.actors.seen_at, parts.waited_at, parts.intake.waiting()
     found = [

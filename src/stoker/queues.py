@@ -31,8 +31,8 @@ CALLED_FIRST = 8
 class BatchQueue(Generic[T]):
     """First in, first out, at most ``capacity`` items; lives on one event loop.
 
-    A full queue makes ``put`` wait. When it is empty, the producers that waited longest are called first, a few
-    at a time, each with a share of the room: a producer with many items puts several of them before it
+    A full queue makes ``put`` wait. When it is empty, the producers that waited longest are called first, a
+    few at a time, each with a share of the room: a producer with many items puts several of them before it
     waits again, so that a thousand of them cost hardly more than eight. Everybody who waits is called before
     anybody is called twice. A producer that never suspends by itself is made to yield to the event loop
     once per ``yield_every`` items.

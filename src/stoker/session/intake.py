@@ -25,6 +25,7 @@ from stoker.errors import ActorConflict, InvalidExperience
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.lru import MAX_ACTORS, LRUDict
 from stoker.plain import check_actor_id, finite_float, plain_count, shown
+from stoker.session.config import SessionConfig
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
@@ -100,33 +101,30 @@ class Intake:
 
     Args:
         agent: its own checks are used if it is ``ChecksInput``.
+        config: the session's settings.
         accepted_steps: experiences accepted before, in other attempts.
-        max_steps: how many may ever be accepted; None: no limit.
         count_put: how many experiences were ever put where the learner gets them, in all attempts.
-        keeps_versions: whether experiences carry the version of the policy that chose their action.
     """
 
     def __init__(
         self,
         agent: LearningAgent,
+        config: SessionConfig,
         accepted_steps: int,
-        max_steps: int | None,
         count_put: Callable[[], int],
-        *,
-        keeps_versions: bool = False,
     ) -> None:
         checks = agent if isinstance(agent, ChecksInput) else None
         self.check_experience: Callable[[Experience], None] | None = checks and checks.check_experience
         """The agent's own check, if it has one; raises what ``check`` does."""
         self._check_observation: Callable[[Any], None] | None = checks and checks.check_observation
-        self.limit = math.inf if max_steps is None else max_steps
+        self.limit = math.inf if config.max_steps is None else config.max_steps
         """No experience is accepted once ``accepted_steps`` is there."""
         self.accepted_steps = accepted_steps
         """Experiences that are in, and those of callers who wait for room."""
         self.count_put = count_put
         self._needs_policy_extras = agent.needs_policy_extras
-        self._keeps_versions = keeps_versions
-        self.is_plain = not (self._needs_policy_extras or keeps_versions)
+        self._keeps_versions = config.keeps_versions
+        self.is_plain = not (self._needs_policy_extras or config.keeps_versions)
         """Whether all there is to do with an experience is to check it, to count it and to let it in."""
         self.is_stopped = False
         """Whether ``stop`` was called."""

@@ -198,7 +198,7 @@ class Learner(TrainingState):
 
     def _observe(self, experiences: Sequence[Experience]) -> None:
         if self._counts_staleness:
-            self.staleness.add(experiences, self.opt_steps)
+            self.metrics.count_staleness(experiences, self.opt_steps)
         self.agent.observe(experiences)
         self.total_steps += len(experiences)
         if not self.config.opt_interval:

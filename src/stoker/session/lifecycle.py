@@ -200,7 +200,7 @@ class Readings:
 
         Counted where ``max_staleness`` is set or metrics are recorded.
         """
-        return self.core.learner.staleness.report()
+        return StalenessReport.of(self.core.learner.metrics.staleness)
 
     def busy_s(self) -> dict[str, float]:
         """Seconds that this process has spent acting, learning and writing."""

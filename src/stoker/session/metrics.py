@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import msgspec
 
@@ -21,7 +21,7 @@ from stoker.recorders import Histogram, Metrics, Record, checked_record
 from stoker.stats import EpisodeRecord
 from stoker.types import Experience
 
-__all__ = ["Staleness", "StalenessReport", "TrainingMetrics"]
+__all__ = ["StalenessReport", "TrainingMetrics"]
 
 logger = logging.getLogger("stoker.session")
 
@@ -38,39 +38,14 @@ class StalenessReport(msgspec.Struct, frozen=True):
     max: int = 0
     histogram: Mapping[int, int] = msgspec.field(default_factory=dict[int, int])
 
-
-class Staleness:
-    """Counts transitions by their staleness. Written by the learner's thread, read from anywhere."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
-
-    def add(self, experiences: Iterable[Experience], opt_steps: int) -> None:
-        """Count transitions that the agent learns from after ``opt_steps`` optimization steps."""
-        ages = [
-            opt_steps - version
-            for experience in experiences
-            if (version := experience.policy_version) is not None
-        ]
-        if ages:
-            self._counts = self._counts + Counter(ages)  # a new one: others may be reading the old one
-
-    def report(self) -> StalenessReport:
-        """What was counted so far."""
-        return _report(self._counts)
-
-    def take(self) -> StalenessReport:
-        """The same, and begin again. For the learner's thread."""
-        counts, self._counts = self._counts, Counter()
-        return _report(counts)
-
-
-def _report(counts: Counter[int]) -> StalenessReport:
-    total = sum(counts.values())
-    if not total:
-        return StalenessReport()
-    mean = sum(age * count for age, count in counts.items()) / total
-    return StalenessReport(mean, max(counts), dict(sorted(counts.items())))
+    @classmethod
+    def of(cls, counts: Counter[int]) -> Self:
+        """Summarize how many transitions there were of each staleness."""
+        total = sum(counts.values())
+        if not total:
+            return cls()
+        mean = sum(age * count for age, count in counts.items()) / total
+        return cls(mean, max(counts), dict(sorted(counts.items())))
 
 
 _WINDOW = 100
@@ -84,7 +59,6 @@ class _Counts(Protocol):
     total_steps: int
     total_episodes: int
     opt_steps: int
-    staleness: Staleness
 
 
 class TrainingMetrics:
@@ -97,6 +71,8 @@ class TrainingMetrics:
 
     def __init__(self, *, is_kept: bool, statistics: Iterable[str] = ()) -> None:
         self.is_kept = is_kept
+        self.staleness: Counter[int] = Counter()
+        """How many transitions were learned of each staleness, since the last record."""
         self._buffer = Metrics(statistics=tuple(statistics))
         self._episodes: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
         self._names: dict[str, str] = {}
@@ -134,6 +110,13 @@ class TrainingMetrics:
             self._warned.add(name)
             logger.warning("the agent's metric %r is not recorded: %s", name, error)
 
+    def count_staleness(self, experiences: Iterable[Experience], opt_steps: int) -> None:
+        """Count transitions that the agent learns from after ``opt_steps`` optimization steps."""
+        versions = [experience.policy_version for experience in experiences]
+        ages = Counter(opt_steps - version for version in versions if version is not None)
+        if ages:
+            self.staleness = self.staleness + ages  # a new one: others may be reading the old one
+
     def ended(self, record: EpisodeRecord) -> None:
         """Take a training episode into the window."""
         self._episodes.append((record.total_reward, record.length))
@@ -162,7 +145,7 @@ class TrainingMetrics:
                 values |= checked_record({"rollout/exploration_rate": learner.agent.exploration_rate})
             except ConfigError as error:
                 self._warn("rollout/exploration_rate", error)
-        staleness = learner.staleness.take()
+        staleness, self.staleness = StalenessReport.of(self.staleness), Counter()
         if staleness.histogram:
             values["train/staleness_mean"] = staleness.mean
             values["train/staleness_max"] = staleness.max

@@ -52,11 +52,7 @@ class Parts:
             config.queue_capacity, consumed=lambda: learner.total_steps
         )
         self.intake = intake = Intake(
-            learner.agent,
-            learner.total_steps,
-            config.max_steps,
-            lambda: self.queue.count(Experience),
-            keeps_versions=config.keeps_versions,
+            learner.agent, config, learner.total_steps, lambda: self.queue.count(Experience)
         )
         if not learner.may_learn:
             intake.end()

@@ -27,7 +27,7 @@ from stoker.lru import MAX_ACTORS, LRUDict
 from stoker.runs import TrainingRun
 from stoker.session.config import SessionConfig
 from stoker.session.journaling import EventJournal
-from stoker.session.metrics import Staleness, TrainingMetrics
+from stoker.session.metrics import TrainingMetrics
 from stoker.stats import StatsTracker
 from stoker.types import ActorId, EpisodeStatus, Experience
 from stoker.writer import stage
@@ -164,8 +164,6 @@ class TrainingState:
         self.journal: EventJournal | None = None
         self.metrics = TrainingMetrics(is_kept=config.records, statistics=statistics)
         """The content of the next record."""
-        self.staleness = Staleness()
-        """Ages of the policies whose transitions were learned since the last record."""
         self._saved_at: tuple[int, ...] | None = None
 
     @property

@@ -63,7 +63,7 @@ async def test_two_halves_equal_one_whole(tmp_path: Path) -> None:
     async with TrainingSession(half, resumed) as second:
         assert (second.total_steps, second.total_episodes, second.best_value) == (120, 12, 7.0)
         assert second.steps_per_sec == 0.0
-        assert half.epsilon < 1.0
+        assert half.exploration_rate < 1.0
         assert not await second.maybe_save_best(6.9)
         await feed(second, 120, 200)
     ours, theirs = half.state_dict(), whole.state_dict()

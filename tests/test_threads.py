@@ -7,20 +7,10 @@ import threading
 import anyio
 import pytest
 
+from obstacles import Gate
 from stoker.threads import DedicatedThread, ThreadCall
 
 pytestmark = pytest.mark.anyio
-
-
-class Gate:
-    """A call that hangs until it is released."""
-
-    def __init__(self) -> None:
-        self.reached, self.release = threading.Event(), threading.Event()
-
-    def __call__(self) -> None:
-        self.reached.set()
-        assert self.release.wait(20)
 
 
 async def leave(thread: DedicatedThread, gate: Gate) -> None:

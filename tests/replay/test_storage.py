@@ -3,10 +3,7 @@ from __future__ import annotations
 import gc
 import io
 import os
-import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from obstacles import files_of_at_most
 from stoker.errors import ConfigError
 from stoker.replay import PrioritizedReplay, UniformReplay
 from stoker.types import EpisodeStatus, Experience
@@ -27,17 +25,6 @@ every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name
 def transition(number: int) -> Experience:
     observation = np.array([number, -number], np.float32)
     return Experience(observation, number, number / 2, observation + 1, EpisodeStatus.CONTINUING)
-
-
-@contextmanager
-def files_of_at_most(n_bytes: int) -> Iterator[None]:
-    """What a full disk is to a file that grows: the system refuses to make it longer."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def unnamed_mappings() -> set[str]:

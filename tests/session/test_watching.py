@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
+from obstacles import Gate
 from stoker import (
     EpisodeStatus,
     Experience,
@@ -31,18 +31,6 @@ pytestmark = pytest.mark.anyio
 
 def step(k: int, actor_id: int | str = 0) -> Experience:
     return Experience(k, 0, 1.0, k + 1, EpisodeStatus.CONTINUING, actor_id)
-
-
-class Gate:
-    """Something that hangs until it is let go."""
-
-    def __init__(self) -> None:
-        self.reached = threading.Event()
-        self.release = threading.Event()
-
-    def __call__(self) -> None:
-        self.reached.set()
-        self.release.wait(30)
 
 
 @pytest.fixture

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import resource
 import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import anyio
 import pytest
 from anyio import to_thread
 
+from obstacles import files_of_at_most
 from stoker.errors import WriteFailed
 from stoker.writer import AppendLog
 
@@ -110,21 +109,10 @@ async def test_a_full_device_is_a_typed_error() -> None:
         await log.aclose()
 
 
-@contextmanager
-def at_most(n_bytes: int) -> Iterator[None]:
-    """No file may grow beyond that: the system takes a part of a piece and refuses the rest."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 async def test_a_piece_that_is_taken_in_part_is_taken_back_and_may_come_again(tmp_path: Path) -> None:
     log = AppendLog(tmp_path / "log")
     await log.append(b"a" * 1000)
-    with at_most(1500):
+    with files_of_at_most(1500):
         with pytest.raises(WriteFailed, match="File too large"):
             await log.append(b"b" * 1000)
         assert log.path.read_bytes() == b"a" * 1000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,23 +11,13 @@ from typing import Any
 import anyio
 import pytest
 
+from obstacles import Gate
 from stoker.errors import StokerError
 from stoker.replies import Reply
 from stoker.writer import AppendLog, RowLog, Writer, task
 
 pytestmark = pytest.mark.anyio
 NEVER_S = 1000.0
-
-
-class Gate:
-    """A job that runs until it is let go."""
-
-    def __init__(self) -> None:
-        self.reached, self.release = threading.Event(), threading.Event()
-
-    def __call__(self) -> None:
-        self.reached.set()
-        assert self.release.wait(20)
 
 
 @asynccontextmanager

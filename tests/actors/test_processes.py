@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import select
 import signal
@@ -10,6 +11,7 @@ import sys
 import types
 from collections.abc import Sequence
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -382,3 +384,27 @@ async def test_a_process_that_dies_while_it_comes_up_holds_up_nobody() -> None:
                 await group.run()
     assert agent.total_steps == 60
     assert group.restarts == len(killed) == 1
+
+
+async def train_in_processes() -> None:
+    async with TrainingSession(PortableAgent(), max_steps=20) as session:
+        await run_actors(session, Seeded, 1, place="processes")
+
+
+def train_and_say(pipe: Connection) -> None:
+    try:
+        anyio.run(train_in_processes)
+    except ConfigError as error:
+        pipe.send(str(error))
+
+
+def test_a_process_that_may_start_no_others_is_named_at_once() -> None:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    program = context.Process(target=train_and_say, args=(theirs,), daemon=True)
+    program.start()
+    theirs.close()
+    assert ours.poll(60)
+    assert "actor 0: its process cannot be started (AssertionError: daemonic" in ours.recv()
+    program.join(60)
+    assert program.exitcode == 0

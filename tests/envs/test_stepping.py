@@ -352,6 +352,19 @@ async def test_an_abandoned_step_is_over_before_the_next_call():
         await env.close()
 
 
+async def test_closing_after_a_step_that_was_abandoned_before_it_began_waits_for_close():
+    for _ in range(20):
+        plain = Stuck()
+        plain.let_go.set()
+        env = played(plain, "thread")
+        await env.reset(0)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await env.step(1)
+        await env.close()
+        assert plain.closed.is_set()
+
+
 async def test_a_construction_is_left_at_once_and_closed_when_it_comes_back():
     entered, let_go, made = threading.Event(), threading.Event(), Stuck()
 

@@ -50,7 +50,7 @@ class RoundRobin:
 
     def pass_on(self, actor_id: ActorId) -> None:
         """End this actor's turn, if it has it."""
-        if self._current == actor_id and self._order:
+        if self._current == actor_id:
             self._events[actor_id] = anyio.Event()
             self._current = self._after(actor_id)
             self._events[self._current].set()
@@ -94,8 +94,7 @@ class Actor(Player):
     async def run(self) -> None:
         """See ``Player.run``; then the others no longer wait for this actor's turn."""
         if self._feed is not None:
-            episode = self._session.actor_episodes(self._actor_id)
-            self._own = self._feed.fork(self._settings.seed, self._actor_id, episode)
+            self._own = self._feed.fork(self._settings.seed, self._actor_id, self._stream.next_episode)
         try:
             await super().run()
         finally:

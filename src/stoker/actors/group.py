@@ -104,14 +104,15 @@ class PlayerGroup:
             done_at = min(done_at, now if self._session.is_done else math.inf)
             in_env: dict[Player, Activity] = {}
             for player in self._players:
-                if player.in_env_since is not None:
-                    in_env[player] = Activity("in its environment", player.in_env_since)
-                    if now - done_at >= min(_DONE_S, limit_s):
-                        actor_id = player.streams[0].report.actor_id
-                        logger.warning("actor %r: its environment did not return; it is abandoned", actor_id)
+                if player.in_env_since is None:
+                    if player.is_starting and now >= done_at:
                         player.abandon()
-                elif player.is_starting and now >= done_at:
+                elif now - done_at >= min(_DONE_S, limit_s):
+                    actor_id = player.streams[0].report.actor_id
+                    logger.warning("actor %r: its environment did not return; it is abandoned", actor_id)
                     player.abandon()
+                else:
+                    in_env[player] = Activity("in its environment", player.in_env_since)
             for player, still_s in detector.stalled(in_env, now):
                 self._handle_stall(player, still_s)
 

@@ -238,12 +238,14 @@ def _unpacked(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
 
 
 def _error_fields(error: BaseException) -> tuple[str, str, str]:
-    return type(error).__name__, str(error), "".join(traceback.format_exception(error))
+    name = next((name for name, kind in _RAISED_AGAIN.items() if isinstance(error, kind)), "")
+    text = str(error) if name else described(error)
+    return name, text, "".join(traceback.format_exception(error))
 
 
 def _error(kind: type, fields: Any) -> BaseException:
     name, text, trace = msgspec.convert(fields, tuple[str, str, str])
-    error = _RAISED_AGAIN[name](text) if name in _RAISED_AGAIN else RemoteFailure(f"{name}: {text}")
+    error = _RAISED_AGAIN.get(name, RemoteFailure)(text)
     error.add_note(trace)
     return error
 

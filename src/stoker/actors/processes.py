@@ -91,23 +91,22 @@ class ProcessLink:
     def __init__(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> None:
         self.messages: Mailbox[WorkerEvent] = Mailbox()
         self._actor_id = assignment.actor_id
-        self._outgoing: queue.SimpleQueue[WorkerCommand | bytes | None] = queue.SimpleQueue()
-        # Not as arguments of the process: its start, under a lock, would wait until the child has read them,
-        # and without bound if the child never does.
-        self._outgoing.put(_pickled((factory, policy)))
-        self._pipe, self._far_end = multiprocessing.Pipe()
-        self._process = multiprocessing.get_context("spawn").Process(
-            target=run_child,
-            args=(self._far_end, assignment, backend_here()),
-            name=f"stoker-actor-{assignment.actor_id}",
-            daemon=True,
-        )
+        self._outgoing: queue.SimpleQueue[WorkerCommand | None] = queue.SimpleQueue()
+        self._assignment = assignment
+        self._load: Any = (factory, policy)
         self._lock = threading.Lock()
         self._has_started = self._is_killed = False
 
     def open(self) -> None:
         """Start the process; ``Ready`` or ``WorkerExited`` is posted when it has started or failed to."""
-        name = self._process.name
+        name = f"stoker-actor-{self._actor_id}"
+        self._pipe, self._far_end = multiprocessing.Pipe()
+        # Not as arguments of the process: its start, under a lock, would wait until the child has read them,
+        # and without bound if the child never does.
+        self._load = _pickled(self._load)
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=run_child, args=(self._far_end, self._assignment, backend_here()), name=name, daemon=True
+        )
         writer = threading.Thread(target=self._write, name=f"{name}-writer", daemon=True)
         writer.start()
         threading.Thread(target=self._serve, args=(writer,), name=f"{name}-reader", daemon=True).start()
@@ -148,8 +147,12 @@ class ProcessLink:
         try:
             with _starting:
                 self._process.start()
-        except Exception as error:  # noqa: BLE001 - reported; no more processes, say
-            return f"its process could not be started ({type(error).__name__}: {error})"
+        except OSError as error:  # no more processes, say, which may pass
+            return f"its process could not be started ({error})"
+        except Exception as error:  # noqa: BLE001 - reported; this process is a daemon, say
+            why = f"its process cannot be started ({type(error).__name__}: {error})"
+            self.messages.post(messages.Failed(ConfigError(f"actor {self._actor_id!r}: {why}")))
+            return why
         finally:
             self._far_end.close()
         with self._lock:
@@ -193,8 +196,10 @@ class ProcessLink:
 
     def _write(self) -> None:
         try:
-            while (item := self._outgoing.get()) is not None:
-                self._pipe.send_bytes(item if isinstance(item, bytes) else messages.encode_message(item))
+            self._pipe.send_bytes(self._load)
+            self._load = None
+            while (command := self._outgoing.get()) is not None:
+                self._pipe.send_bytes(messages.encode_message(command))
         except OSError:
             pass  # the process is gone, which the reader reports
         except ConfigError as error:

@@ -125,7 +125,7 @@ def _parts_of(env: Any) -> list[Any]:
 
 
 def _below(env: Any) -> Any:
-    """The environment below a wrapper, Gymnasium's or the user's own; None: it is no wrapper."""
+    """The environment below a wrapper, Gymnasium's or the user's own; None: it is not a wrapper."""
     inner = getattr(env, "env", None)
     if callable(getattr(inner, "reset", None)) and callable(getattr(inner, "step", None)):
         return inner
@@ -225,7 +225,7 @@ class Played:
         with Contained(f"{self._name}.close"), anyio.move_on_after(CLOSE_GRACE_S, shield=True) as grace:
             if self._thread is None:
                 await settled(self.close_env())
-            elif self._thread.is_idle:
+            elif self._thread.since is None:  # an abandoned call that has not begun is skipped
                 try:
                     await settled(await self._thread.run(self.close_env, is_kept=True))
                 finally:

@@ -89,22 +89,23 @@ async def test_a_caller_that_was_cancelled_changes_no_other_answer() -> None:
     inference.close(RuntimeError)
 
 
+async def ask_and_note(inference: Inference, observation: int, told: list[BaseException]) -> None:
+    """Ask for an action, and note the error that comes instead."""
+    try:
+        await inference.ask(observation, EXPLORE)
+    except StokerError as error:
+        told.append(error)
+
+
 async def test_closing_tells_those_who_wait_and_those_who_come() -> None:
     inference = Inference(PinnedPolicy(Doubling()), "inline")
     told: list[BaseException] = []
-
-    async def act(k: int) -> None:
-        try:
-            await inference.ask(k, EXPLORE)
-        except StokerError as error:
-            told.append(error)
-
     async with anyio.create_task_group() as actors:
         for k in range(3):
-            actors.start_soon(act, k)
+            actors.start_soon(ask_and_note, inference, k, told)
         await anyio.wait_all_tasks_blocked()
         inference.close(lambda: StokerError("over"))
-    await act(9)
+    await ask_and_note(inference, 9, told)
     assert [str(error) for error in told] == ["over"] * 4
     assert len({id(error) for error in told}) == 4, "one error each"
 
@@ -117,16 +118,9 @@ async def test_what_the_policy_raises_ends_it_and_those_who_waited_are_told(plac
 
     inference = Inference(PinnedPolicy(Broken()), place)
     told: list[BaseException] = []
-
-    async def act(k: int) -> None:
-        try:
-            await inference.ask(k, EXPLORE)
-        except StokerError as error:
-            told.append(error)
-
     async with anyio.create_task_group() as actors:
         for k in range(3):
-            actors.start_soon(act, k)
+            actors.start_soon(ask_and_note, inference, k, told)
         with pytest.raises(ArithmeticError, match="no action"):
             await inference.run()
         inference.close(lambda: StokerError("over"))
@@ -330,6 +324,16 @@ async def test_the_limit_holds_while_the_learner_is_in_an_update() -> None:
         for actor_id in range(4):
             tasks.start_soon(play, session, actor_id)
     assert max(agent.lags) <= 2
+
+
+async def test_actors_that_can_never_act_together_are_refused_wherever_the_counter_stands() -> None:
+    """With an odd count of steps, the second of two transitions comes after an optimization step."""
+    async with TrainingSession(Versioned(), max_staleness=0, opt_interval=2) as session:
+        await session.act(np.zeros(2, np.float32))
+        await session.observe(step(0))
+        await session.barrier()
+        with anyio.fail_after(30), pytest.raises(ConfigError, match="max_staleness=0: 2 actors .* by 1"):
+            await session.act_many([np.zeros(2, np.float32)] * 2, range(2))
 
 
 @pytest.mark.parametrize("how", ["max_steps", "stop", "failure", "left"])

@@ -123,15 +123,7 @@ class _VectorPlayer(Player):
         Raises:
             ConfigError: The session's ``max_staleness`` does not allow that many.
         """
-        config = self._session.config
-        if config.max_staleness is not None and config.opt_interval:
-            behind = -(-(count - 1) // config.opt_interval)
-            if behind > config.max_staleness:
-                raise ConfigError(
-                    f"max_staleness={config.max_staleness}: {count} sub-environments act at once, so the "
-                    f"last of their steps lags by {behind} optimization steps; allow that many, or raise "
-                    "opt_interval"
-                )
+        self._session.pacing.check_together(count, "sub-environments")
         for index in range(len(self.streams), count):
             self.streams.append(ActorStream(self._session, index))
             self.streams[index].begin()

@@ -94,7 +94,7 @@ class Pacing:
         now, interval = self._progress(), self._interval
         behind = now.published if version is None else version
         oldest = min((begun[0] for begun in self._in_flight.values()), default=behind)
-        # If all others come first, so many transitions are learned before the last of these.
+        # If all others come first, this many transitions are consumed before the last of these.
         before_last = self._accepted() + len(self._in_flight) + n_actions - 1
         expected = now.opt_steps + max(0, before_last // interval - now.total_steps // interval)
         return expected - min(oldest, behind) <= self.limit
@@ -111,19 +111,26 @@ class Pacing:
         """
         return await self.begin_many((actor_id,), version)
 
+    def check_together(self, n_actors: int, actors: str = "actors") -> None:
+        """Raise ``ConfigError`` if this many actors that act at once might wait forever for the limit."""
+        if self.limit is None:
+            return
+        lag = -(-(n_actors - 1) // self._interval)  # rounded up: an optimization step may come at any of them
+        if lag > self.limit:
+            raise ConfigError(
+                f"max_staleness={self.limit}: {n_actors} {actors} act at once, so the last of their "
+                f"transitions may lag by {lag} optimization steps; allow that many, or raise opt_interval"
+            )
+
     async def begin_many(self, actor_ids: Collection[ActorId], version: int | None = None) -> bool:
         """Begin one action of each actor, all at once, as ``begin`` does for one.
 
         Raises:
-            ConfigError: So many actions at once can never be within the limit.
+            ConfigError: This many actions at once may never be within the limit.
         """
         if self.limit is None:
             return True
-        if (len(actor_ids) - 1) // self._interval > self.limit:
-            raise ConfigError(
-                f"max_staleness={self.limit}: {len(actor_ids)} actors that act at once make the last of "
-                "their transitions older than that; raise max_staleness or opt_interval"
-            )
+        self.check_together(len(actor_ids))
         for actor_id in actor_ids:
             self.end(actor_id)
         while not (self.allows(version, len(actor_ids)) or self._is_over()):

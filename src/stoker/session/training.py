@@ -128,7 +128,7 @@ class TrainingSession(Lifecycle):
 
         Raises:
             InvalidExperience: The agent cannot act on one of the observations, or there is not one per actor.
-            ConfigError: So many actions at once exceed ``max_staleness``.
+            ConfigError: This many actions at once may exceed ``max_staleness``.
             ActorConflict: As for ``act``.
         """
         self.require_open("act_many")

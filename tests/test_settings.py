@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from stoker import ConfigError, TrainConfig
@@ -66,6 +67,8 @@ def test_nested_values_are_refused_with_their_place() -> None:
 def test_what_fits_is_taken_and_has_the_type_of_its_field() -> None:
     made = Outer(speed=3, sizes=[2])  # pyright: ignore[reportArgumentType] - as a file has it
     assert (made.sizes, made.speed, type(made.speed)) == ((2,), 3.0, float)
+    speed = Outer(speed=np.float64(0.5)).speed
+    assert (speed, type(speed)) == (0.5, float)
     assert settings_from({"inner": {"size": 2}, "limit": None}, Outer, "x") == Outer(inner=Inner(size=2))
 
 

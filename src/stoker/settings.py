@@ -154,8 +154,10 @@ def _field_types(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def _checked(name: str, value: Any, kind: Any) -> Any:
+    # Of float's subclasses, such as numpy's float64, msgspec takes none.
+    plain = float(value) if isinstance(value, float) else value
     try:
-        return msgspec.convert(value, kind)
+        return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
         allowed = _described(inspect.type_info(kind))
         raise ConfigError(f"{name}={value!r}: give {allowed or error}") from None

@@ -202,7 +202,7 @@ def test_states_that_do_not_fit_are_refused_and_change_nothing(kind: str) -> Non
     state = agent.state_dict()
     for unfit, named in (
         ({**state, "agent": "sac"}, f"a {kind} agent cannot load the state of a sac agent"),
-        ({"weights": 1}, r"cannot load the state of no agent \(its keys: weights\)"),
+        ({"weights": 1, 0: 1}, r"cannot load the state of no agent \(its keys: weights, 0\)"),
         ({}, r"no agent \(its keys: none\)"),
         ({k: v for k, v in state.items() if k != "optimizer"}, "incomplete: it lacks optimizer"),
         ({**state, "network": {}}, r"weights of network does not fit: saved \{\}, here \{'"),

@@ -49,7 +49,7 @@ OF_DQN: list[tuple[str, list[Any], str]] = [
     ("priority_final_beta", [math.nan], "of at least 0 and of at most 1"),
     ("priority_beta_steps", [0], "at least 1"),
     ("priority_epsilon", [0.0], "above 0 and of at most 1"),
-    ("memory_map", [3], "a text, or None"),
+    ("memory_map", [3, ""], "a text, or None"),
 ]
 OF_PPO: list[tuple[str, list[Any], str]] = [
     ("rollout_steps", [0], "at least 1"),

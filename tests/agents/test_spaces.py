@@ -216,7 +216,7 @@ def test_other_spaces_are_refused() -> None:
         ),
         (gym_spaces.Dict({}), gym_spaces.Discrete(2), r"observe Dict\(\): it takes a Box"),
         (gym_spaces.Box(0, 1, (0,)), gym_spaces.Discrete(2), "at least one number"),
-        (gym_spaces.Box(0, 1, (1,)), gym_spaces.MultiBinary(3), "act in MultiBinary"),
+        (gym_spaces.Box(0, 1, (1,)), gym_spaces.MultiBinary(3), "act in MultiBinary(?!.*PPO)"),
         (gym_spaces.Box(0, 1, (1,)), gym_spaces.MultiDiscrete([2, 3]), "act in MultiDiscrete"),
         (gym_spaces.Box(0, 1, (1,)), gym_spaces.Box(0, 9, (2,), np.int64), "act in Box.*at least one float"),
         (gym_spaces.Box(0, 1, (1,)), gym_spaces.Box(0, 1, (0,)), "act in Box"),

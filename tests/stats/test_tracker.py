@@ -162,6 +162,12 @@ def test_custom_function_and_aggregator() -> None:
     assert stats.summary() == {"solved": 0.5, "n": 2.0}
 
 
+def test_a_number_beyond_the_largest_float_is_skipped() -> None:
+    stats = StatsTracker.empty().with_stat("huge", lambda _: 10**400, Mean())
+    stats.update(record(1.0))
+    assert math.isnan(stats.summary()["huge"])
+
+
 @pytest.mark.parametrize("result", ["1.0", [1.0], 1j])
 def test_source_that_returns_no_number_is_named_and_nothing_counted(result: Any) -> None:
     stats = StatsTracker().with_stat("odd", lambda _: result, Mean())

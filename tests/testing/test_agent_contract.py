@@ -118,6 +118,17 @@ class Shared(SmallPolicy):
         self.net, self.generator = net, generator
 
 
+class SharesWithoutForks:
+    """No PortablePolicy; what it chooses does not show that learning moves its network."""
+
+    def __init__(self, net: Any, generator: Any) -> None:
+        self.net, self._inner = net, SmallPolicy(net, generator)
+
+    def act(self, observations: Any, mode: Any) -> Any:
+        actions, extras = self._inner.act(observations, mode)
+        return (actions, extras) if mode is ActMode.EXPLORE else ([0] * len(observations), extras)
+
+
 class ForksThatShareTheGenerator(SmallPolicy):
     def fork(self, seed: int) -> Any:
         return type(self)(self.net, self.generator)
@@ -384,6 +395,7 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("grouping_does_not_change_greedy_actions", with_policy(TheOthersMatter), "one by one"),
     ("grouping_does_not_change_greedy_actions", with_policy(GreedyAtRandom), "when asked"),
     ("policies_are_copies", with_policy(Shared), "independent of learning"),
+    ("policies_are_copies", with_policy(SharesWithoutForks), "independent of learning"),
     ("policies_are_copies", FirstPublishesToAll, "independent of each other"),
     ("publish_brings_a_policy_up_to_date", NeverPublishes, "up to date"),
     ("publish_brings_a_policy_up_to_date", PublishesHalf, "bias"),

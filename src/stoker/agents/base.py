@@ -46,7 +46,7 @@ class Stateful(Protocol):
 
 
 class NetworkPolicy(ABC, Generic[NetworkT]):
-    """Acts with a network of its own, in one forward pass for all observations.
+    """Acts with its own network, in one forward pass for all observations.
 
     The policies that an agent makes share its generator, so that a checkpoint holds it: let one thread at a
     time act with any of them. A ``fork`` has its own generator and may act anywhere; it can be pickled.
@@ -175,8 +175,9 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
         self._parts: dict[str, Stateful] = {
             "network": network,
             "optimizer": self._optimizer,
-            "moments": self._moments,
         }
+        if config.normalize_observations:
+            self._parts["moments"] = self._moments
 
     def __copy__(self) -> NoReturn:
         name = type(self).__name__
@@ -250,7 +251,8 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
         own = self.state_dict()
         kind = state.get("agent")
         if kind != own["agent"]:
-            found = f"a {kind} agent" if kind else f"no agent (its keys: {', '.join(state) or 'none'})"
+            keys = ", ".join(map(str, state)) or "none"
+            found = f"a {kind} agent" if kind else f"no agent (its keys: {keys})"
             raise ConfigError(f"a {own['agent']} agent cannot load the state of {found}")
         if missing := sorted({*own} - {*state}):
             raise ConfigError(f"the saved {kind} state is incomplete: it lacks {', '.join(missing)}")

@@ -128,7 +128,7 @@ class OffPolicyConfig(AgentConfig, frozen=True, kw_only=True):
     priority_epsilon: _Share = 1e-6
     """Added to each error, so that every transition can be sampled again."""
 
-    memory_map: str | None = None
+    memory_map: Annotated[str, Meta(min_length=1)] | None = None
     """Directory of a memory-mapped file for a replay larger than memory; none: in memory."""
 
     def __post_init__(self) -> None:

@@ -90,7 +90,6 @@ class BoxActions:
         self.shape: tuple[int, ...] = tuple(space.shape)
         self.dtype = np.dtype(cast("Any", space).dtype.name)
         self.n = math.prod(self.shape)
-        self.spec = ArraySpec(torch.as_tensor(np.empty(0, self.dtype)).dtype, self.shape)
         self.low = np.asarray(space.low, np.float64).reshape(-1)
         self.high = np.asarray(space.high, np.float64).reshape(-1)
         self._bounds: tuple[list[float], list[float]] = self.low.tolist(), self.high.tolist()
@@ -126,6 +125,11 @@ class BoxActions:
             )
         if not np.isfinite(array).all():
             raise InvalidExperience(f"action={shown(action)} is not finite: {taken}")
+
+    @property
+    def spec(self) -> ArraySpec:
+        """How a replay holds an action."""
+        return ArraySpec(torch.as_tensor(np.empty(0, self.dtype)).dtype, self.shape)
 
     def for_env(self, chosen: NDArray[Any]) -> list[Any]:
         """Chosen actions ``[B, n]`` as arrays ``[*shape]``, clipped to the bounds."""
@@ -180,10 +184,12 @@ class AgentSpaces(Generic[ActionsT]):
     ) -> None:
         kind = next((kind for kind in kinds if kind.fits(action_space)), None)
         if kind is None:
+            fits_ppo = any(each.fits(action_space) for each in (DiscreteActions, BoxActions))
+            way_out = "use PPO (--agent ppo), or " if fits_ppo else ""
             raise ConfigError(
                 f"{agent} cannot act in {action_space}: it takes "
-                f"{' or '.join(kind.described for kind in kinds)}; wrap the environment so that its actions "
-                "are that, or use PPO (--agent ppo), which takes Discrete spaces and Boxes of floats"
+                f"{', or '.join(kind.described for kind in kinds)}; {way_out}wrap the environment so that "
+                "its action space is one of these"
             )
         if not isinstance(observation_space, gymnasium.spaces.Box) or 0 in observation_space.shape:
             raise ConfigError(

@@ -55,11 +55,13 @@ class RowLayout:
     def __init__(self, fields: Mapping[str, ArraySpec]) -> None:
         self.fields = fields
         self.getters: dict[str, tuple[np.dtype[Any], int]] = {}
+        self._strides: dict[str, tuple[int, ...]] = {}
         end, alignment = 0, _WORD_BYTES
         for name, spec in fields.items():
             dtype = _numpy_dtype(name, spec.dtype)
             offset = _rounded_up(end, dtype.itemsize)
             self.getters[name] = np.dtype((dtype, spec.shape)), offset
+            self._strides[name] = torch.empty(spec.shape, device="meta").stride()
             end = offset + dtype.itemsize * math.prod(spec.shape)
             alignment = math.lcm(alignment, dtype.itemsize)
         if end == 0:
@@ -93,7 +95,7 @@ class RowLayout:
             items = rows.view(spec.dtype)
             views[name] = items.as_strided(
                 (len(rows), *spec.shape),
-                (self.row_bytes // size, *torch.empty(spec.shape, device="meta").stride()),
+                (self.row_bytes // size, *self._strides[name]),
                 items.storage_offset() + self.getters[name][1] // size,
             )
         return views

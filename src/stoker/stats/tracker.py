@@ -130,9 +130,7 @@ class StatsTracker:
             raise ConfigError(f"max_actors={max_actors!r}: give the number of actors to keep, an int above 0")
         self._window = window
         self._max_actors = max_actors
-        self._stats: dict[str, _Stat] = {}
-        self._overall = _View(self._stats, window)
-        self._by_actor: LRUDict[ActorId, _View] = LRUDict(max_actors)
+        self._having({})
         self.with_stat("episode_reward", total_reward, Mean())
         self.with_stat("episode_length", length, Mean())
 
@@ -245,7 +243,7 @@ class StatsTracker:
         """Use these stats, with all views empty; replace dicts, so that concurrent readers keep theirs."""
         self._stats = stats
         self._overall = _View(stats, self._window)
-        self._by_actor = LRUDict(self._max_actors)
+        self._by_actor: LRUDict[ActorId, _View] = LRUDict(self._max_actors)
         return self
 
     def _empty_view(self) -> _View:
@@ -261,9 +259,13 @@ def _read(name: str, source: Source, record: EpisodeRecord) -> float | None:
     """The number that a source reads from a record; None: there is none, or it is not finite."""
     try:
         value = source(record)
-        return float(value) if value is not None and math.isfinite(value) else None
     except Exception as error:
+        raise ConfigError(f"stat {name!r}: its source raised {type(error).__name__}: {error}") from error
+    try:
+        return float(value) if value is not None and math.isfinite(value) else None
+    except OverflowError:  # an int beyond the largest float
+        return None
+    except TypeError as error:
         raise ConfigError(
-            f"stat {name!r}: its source raised {type(error).__name__}: {error}; return a finite number "
-            "or None"
+            f"stat {name!r}: its source returned {value!r}; return a finite number or None"
         ) from error

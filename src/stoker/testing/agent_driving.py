@@ -167,7 +167,12 @@ def greedy(policy: Policy, observations: Sequence[Any]) -> list[Any]:
 
 def snapshot(policy: Policy, suite: AgentSuite) -> dict[str, Any]:
     """The greedy actions of a policy and, if it has them, its weights, to compare it with another one."""
-    weights = through_file(policy.weights()) if isinstance(policy, PortablePolicy) else None
+    if isinstance(policy, PortablePolicy):
+        weights = through_file(policy.weights())
+    else:
+        parts = getattr(policy, "__dict__", {}).items()
+        modules = {name: part.state_dict() for name, part in parts if isinstance(part, torch.nn.Module)}
+        weights = through_file(modules)
     return {"weights": weights, "actions": greedy(policy, suite.observations)}
 
 

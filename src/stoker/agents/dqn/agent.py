@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 import gymnasium
+import numpy as np
 import torch
 
 from stoker.agents.config import chosen_network
@@ -20,6 +21,7 @@ from stoker.agents.dqn.policy import DQNPolicy
 from stoker.agents.off_policy import OffPolicyAgent, TargetNetwork, Update
 from stoker.agents.seeds import AgentSeeds, resolve_device
 from stoker.agents.spaces import AgentSpaces, DiscreteActions
+from stoker.errors import ConfigError
 from stoker.replay import Batch
 from stoker.types import ActorId
 
@@ -58,6 +60,11 @@ class DQN(OffPolicyAgent[DQNConfig, QNetwork, DQNPolicy]):
         spaces = AgentSpaces("DQN", observation_space, action_space, [DiscreteActions])
         shape = spaces.observation_shape
         config = chosen_network("DQN", config or DQNConfig(), shape, spaces.array_dtype.name)
+        if config.network == "nature_cnn" and spaces.array_dtype != np.uint8:
+            raise ConfigError(
+                f"network='nature_cnn' takes uint8 images, and observations are {spaces.array_dtype} "
+                f"{list(shape)}: use network='mlp'"
+            )
         self._actions = spaces.actions
         seeds = AgentSeeds.of(seed)
         network = make_q_network(shape, self._actions.n, config, seeds.for_weights())
@@ -89,7 +96,7 @@ class DQN(OffPolicyAgent[DQNConfig, QNetwork, DQNPolicy]):
             loss = found.loss.item()
             norm = 0.0 if config.max_grad_norm is None else float(self._optimizer.clip())
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise self._diverged(loss, norm)
+                raise self._diverged(loss, norm or float(self._optimizer.clip()))
             self._optimizer.step(config.learning_rate_at(self.total_steps))
             self.opt_steps += 1
             self._target.follow(self.opt_steps)

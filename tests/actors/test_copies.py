@@ -55,7 +55,7 @@ def test_copies_of_one_seed_actor_and_episode_are_alike_and_others_are_not() -> 
 
 def test_a_policy_that_does_not_travel_is_refused_and_not_held() -> None:
     policies = PolicyBuffer(FakeAgent())
-    with pytest.raises(ConfigError, match="FakeAgent is no PortablePolicy"):
+    with pytest.raises(ConfigError, match="FakeAgent is not a PortablePolicy"):
         PolicyFeed(policies, 1)
 
 

@@ -266,7 +266,7 @@ async def test_a_policy_that_raises_ends_the_session_with_that(settings: Any, tm
 @own_copies
 async def test_a_policy_that_cannot_be_copied_is_refused(settings: Any) -> None:
     async with TrainingSession(FakeAgent()) as session:
-        with pytest.raises(ConfigError, match="FakeAgent is no PortablePolicy.*use place='tasks' without"):
+        with pytest.raises(ConfigError, match="FakeAgent is not a PortablePolicy.*use place='tasks' without"):
             ActorGroup(session, ChainEnv, **settings)
 
 

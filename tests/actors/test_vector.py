@@ -544,7 +544,7 @@ async def test_an_async_factory() -> None:
 @on_asyncio
 async def test_what_cannot_be_played_is_refused_at_once() -> None:
     for make, settings, message in [
-        (lambda: ChainEnv(3), {}, "gave a ChainEnv, which is no gymnasium.vector.VectorEnv"),
+        (lambda: ChainEnv(3), {}, "gave a ChainEnv, which is not a gymnasium.vector.VectorEnv"),
         (lambda: None, {}, "gave a NoneType"),
         (
             lambda: same(STEP_MODE, ChainEnv, 3),

@@ -95,7 +95,7 @@ def test_a_run_says_which_module_it_needs(
 
 WRONG_NAMES = [
     ("own_parts:ShortPol", "has no 'ShortPol'; did you mean 'ShortPole'?"),
-    ("own_parts:nothing", "made a dict, which is no environment: it has no reset, step"),
+    ("own_parts:nothing", "made a dict, which is not an environment: it has no reset, step"),
     ("own_parts:number", "is a int: name a class or a function"),
     ("own_parts:ShortPole --env-kwargs lmit=3", "unexpected keyword argument 'lmit'"),
     ("own_parts:", "write 'module:name'"),

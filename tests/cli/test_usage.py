@@ -29,7 +29,7 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("train CartPole-v1 -x", 2, ["unknown flag -x"]),
     ("train CartPole-v1 -n many", 2, ["-n/--total-timesteps", "'many'"]),
     ("train CartPole-v1 -n 0", 2, ["total_timesteps=0", "at least 1"]),
-    ("train CartPole-v1 --num-envs -3", 2, ["num_envs=-3", "at least 1"]),
+    ("train CartPole-v1 --num-envs -3", 2, ["error: num_envs=-3: give an int of at least 1 (see"]),
     ("train CartPole-v1 --seed", 2, ["--seed"]),
     ("train CartPole-v1 --seed -1", 2, ["seed", "-1"]),
     ("train CartPole-v1 --stepping sideways", 2, ["'sideways'", "'auto', 'inline', 'thread'"]),

@@ -295,7 +295,7 @@ def test_a_mode_that_is_not_known_is_refused(metadata: dict[str, Any], problem: 
 @pytest.mark.parametrize(
     ("make", "count", "message"),
     [
-        (lambda: gymnasium.make("CartPole-v1"), None, "no gymnasium.vector.VectorEnv.*run_actors"),
+        (lambda: gymnasium.make("CartPole-v1"), None, "not a gymnasium.vector.VectorEnv.*run_actors"),
         (object, None, "make_env gave a object"),
         (lambda: sync(AutoresetMode.NEXT_STEP), 4, "4 actor ids for a vector environment of 3"),
     ],

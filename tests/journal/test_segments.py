@@ -365,7 +365,7 @@ def test_records_longer_than_a_chunk_are_read(tmp_path: Path) -> None:
     ("data", "problem"),
     [
         (encoded([])[: ENDS[0]] + encoded([])[: ENDS[0]], "a header among the events"),
-        (WHOLE[ENDS[0] :], "first record is no header"),
+        (WHOLE[ENDS[0] :], "first record is not a header"),
         (encoded([], msgspec.structs.replace(HEADER, first_event=5)), "the file was renamed"),
         (encoded([], msgspec.structs.replace(HEADER, attempt=5)), "the file was renamed"),
         (encoded([], msgspec.structs.replace(HEADER, version=2)), "update stoker"),

@@ -97,7 +97,7 @@ def test_a_line_is_plain_json_with_the_checksum_of_what_is_before_it() -> None:
 
 @pytest.mark.parametrize("row", [1, "x", None, [1], {}, Empty()])
 def test_what_has_no_field_is_no_row(row: Any) -> None:
-    with pytest.raises(TypeError, match="is no row"):
+    with pytest.raises(TypeError, match="is not a row"):
         encode_row_lines([row])
 
 

@@ -120,8 +120,8 @@ class PolicyFeed:
         try:
             if not isinstance(policy, PortablePolicy):
                 raise ConfigError(
-                    f"{type(policy).__name__} is no PortablePolicy (fork, weights and load_weights): actors "
-                    "can have no copies of it; use place='tasks' without sync_interval"
+                    f"{type(policy).__name__} is not a PortablePolicy (fork, weights and load_weights): "
+                    "actors can have no copies of it; use place='tasks' without sync_interval"
                 )
             yield policy, self._policies.opt_steps(ticket)
         finally:

@@ -30,7 +30,7 @@ __all__ = ["LsArguments", "PlotArguments", "ShowArguments", "ls", "plot", "show"
 _STYLES = {"live": "bold green", "done": "", "stopped": "yellow", "ended": "", "broken": "bold red"}
 _CHART_LINES = 8
 _EVALUATIONS = 8
-"""``show`` lists so many of the last evaluations."""
+"""How many of the last evaluations ``show`` lists."""
 _KEY_SETTINGS = ("env", "agent", "num_envs", "total_timesteps", "seed", "device")
 
 

@@ -63,7 +63,7 @@ def limits_from(max_time: str | None, grace: str) -> Limits:
     """The limits of this process from its flags.
 
     Raises:
-        ConfigError: One of them is no duration.
+        ConfigError: One of them is not a duration.
     """
     grace_s = seconds("--grace", grace)
     if max_time is None:
@@ -82,7 +82,7 @@ def seconds(flag: str, text: str) -> float:
     found = next((match for form in (_PLAIN, _CLOCK, _PARTS) if (match := form.fullmatch(plain))), None)
     parts = {} if found is None else {unit: part for unit, part in found.groupdict().items() if part}
     if not parts:
-        raise ConfigError(f"{flag} {text!r} is no duration: give seconds, 90s, 30m, 1h30m or 01:30:00")
+        raise ConfigError(f"{flag} {text!r} is not a duration: give seconds, 90s, 30m, 1h30m or 01:30:00")
     total_s = sum(_UNIT_S[unit] * float(part) for unit, part in parts.items())
     if not 0 < total_s <= _MOST_S:
         raise ConfigError(f"{flag} {text!r} is out of range: give more than 0 s, at most ten years")

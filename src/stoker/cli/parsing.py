@@ -171,7 +171,8 @@ def _unboxed(text: str) -> str:
         if inner == "Got errors:":
             break
         words.append(inner)
-    sentence = " ".join(words).rstrip(".")
+    # Where settings refuse a value, tyro names their class before the message, which says all.
+    sentence = re.sub(r"^Error parsing \w+: ", "", " ".join(words).rstrip("."))
     if stray := re.fullmatch(r"Unrecognized options: (.*)", sentence):
         return f"unexpected {cast('str', stray[1])!r}"
     return sentence[:1].lower() + sentence[1:] or "cannot be understood"
@@ -192,7 +193,7 @@ def gathered(args: Sequence[str]) -> list[str]:
     There they take nothing from a positional argument, and a second ``--import`` adds to the first.
 
     Raises:
-        ConfigError: A value is missing, or is no assignment.
+        ConfigError: A value is missing, or is not an assignment.
     """
     rest: list[str] = []
     values: dict[str, list[str]] = {}

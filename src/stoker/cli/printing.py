@@ -56,7 +56,7 @@ def columns(texts: Iterable[str], numbers: Iterable[str] = (), *, header: str = 
 
 
 def output() -> Console:
-    """Standard output; where it is no terminal, no line is too long."""
+    """Standard output; if it is not a terminal, no line is too long."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_UNBOUNDED)
 

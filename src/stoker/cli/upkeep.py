@@ -27,8 +27,8 @@ __all__ = ["ForkArguments", "PruneArguments", "VerifyArguments", "fork", "prune"
 class VerifyArguments(msgspec.Struct, frozen=True, kw_only=True):
     """Check every file of a run: checksums, rows, journal, agreement of counters.
 
-    What a kill leaves behind is reported and is no damage. Nothing is changed. Exit code 1 if a file is
-    damaged.
+    What a kill leaves behind is reported and does not count as damage. Nothing is changed. Exit code 1 if a
+    file is damaged.
     """
 
     run: RunPath = ""
@@ -147,7 +147,7 @@ class PruneArguments(msgspec.Struct, frozen=True, kw_only=True):
     """How many of the newest step checkpoints stay; 0: only latest.pt."""
 
     every: int = 0
-    """Those at multiples of so many steps stay as well; 0: none."""
+    """Also keep step checkpoints at multiples of this many steps; 0: none."""
 
     all_journal: tyro.conf.FlagCreatePairsOff[bool] = False
     """Keep the whole journal, from which the training can be replayed."""

@@ -58,7 +58,7 @@ def make_named(name: str, kwargs: Mapping[str, Any], *, flatten: bool) -> Any:
         name: an id that is registered with Gymnasium; ``"module:id"``, whose module registers it;
             or ``"module:factory"``, a class or function that makes an environment, plain or async.
         kwargs: keyword arguments for ``gymnasium.make`` or for the factory.
-        flatten: make one vector of observations that are no Box, as ``make_gym`` does.
+        flatten: make one vector of observations that are not a Box, as ``make_gym`` does.
 
     Raises:
         ConfigError: The name is unknown, or what it names makes no environment.
@@ -81,7 +81,7 @@ def make_named(name: str, kwargs: Mapping[str, Any], *, flatten: bool) -> Any:
     ]
     if missing:
         raise ConfigError(
-            f"env={name!r} made a {type(env).__name__}, which is no environment: it has no "
+            f"env={name!r} made a {type(env).__name__}, which is not an environment: it has no "
             f"{', '.join(missing)}"
         )
     if flatten and isinstance(env, gymnasium.Env):

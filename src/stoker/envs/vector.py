@@ -81,7 +81,7 @@ class VectorRounds:
         num_envs: how many sub-environments it must have; None: any number.
 
     Raises:
-        ConfigError: It is no vector environment, has another number of them, or does not say how it
+        ConfigError: It is not a vector environment, has another number of them, or does not say how it
             resets; it is closed.
     """
 
@@ -276,7 +276,7 @@ def _unseeded(index: int) -> None:
 def _checked(env: Any, num_envs: int | None) -> AutoresetMode:
     if not isinstance(env, VectorEnv):
         raise ConfigError(
-            f"make_env gave a {type(env).__name__}, which is no gymnasium.vector.VectorEnv: make one with "
+            f"make_env gave a {type(env).__name__}, which is not a gymnasium.vector.VectorEnv: make one with "
             "gymnasium.make_vec or SyncVectorEnv, or play single environments with run_actors"
         )
     vector = cast("VectorEnv[Any, Any, Any]", env)

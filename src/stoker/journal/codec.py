@@ -52,7 +52,7 @@ def decode(data: bytes) -> Any:
     """The value that ``encode`` was given; its arrays and tensors have memory of their own.
 
     Raises:
-        msgspec.DecodeError: These are no such bytes.
+        msgspec.DecodeError: These bytes are not of that kind.
     """
     forms = unpack(data)
     if len(forms) != 1:
@@ -78,7 +78,7 @@ def unpack(data: bytes) -> list[Form]:
     """The forms of a message; each is to go through ``restore``.
 
     Raises:
-        msgspec.DecodeError: These are no such bytes.
+        msgspec.DecodeError: These bytes are not of that kind.
     """
     try:
         return _decoder.decode(data)

@@ -50,7 +50,7 @@ def segment_name(attempt: int, first_event: int) -> str:
 
 
 def parse_segment_name(name: str) -> tuple[int, int] | None:
-    """The attempt and the first event that a file name says, or None where it is no segment's."""
+    """The attempt and the first event that a file name says, or None if it is not a segment's."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -210,7 +210,7 @@ class SegmentDecoder:
         """
         kind, forms = _parts(payload)
         if kind != _HEADER:
-            raise msgspec.DecodeError("the first record is no header")
+            raise msgspec.DecodeError("the first record is not a header")
         fields = codec.restore(forms[0])
         try:
             if fields["version"] > VERSION:

@@ -21,7 +21,7 @@ from stoker.recorders.values import Histogram, Image, Value, check_key, checked_
 __all__ = ["STATISTICS", "Metrics"]
 
 STATISTICS: Final = {"min": np.min, "max": np.max, "median": np.median}
-"""What a record can hold of a scalar beside its mean."""
+"""What a record can hold of a scalar besides its mean."""
 
 _KINDS: dict[Any, str] = {
     (bool, int, float): "scalar",
@@ -48,7 +48,7 @@ class Metrics:
     one value per name, of the pooled histograms, and with ``statistics`` of 8 bytes per scalar.
 
     Args:
-        statistics: what to keep of each scalar beside its mean, out of ``STATISTICS``.
+        statistics: what to keep of each scalar besides its mean, out of ``STATISTICS``.
 
     Raises:
         ConfigError: An unknown statistic.

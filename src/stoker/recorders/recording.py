@@ -45,7 +45,7 @@ class Recording:
         timeout_s: the time limit of one call of a recorder.
         capacity: the number of records that may wait for one recorder; beyond it the oldest are dropped, with
             a warning.
-        statistics: what records hold of a stored scalar beside its mean: ``"min"``, ``"max"``, ``"median"``.
+        statistics: what records hold of a stored scalar besides its mean: ``"min"``, ``"max"``, ``"median"``.
 
     Raises:
         ConfigError: A setting is out of range, or an object is not a recorder.
@@ -77,7 +77,7 @@ class Recording:
 
     @property
     def statistics(self) -> tuple[str, ...]:
-        """What records hold of a stored scalar beside its mean."""
+        """What records hold of a stored scalar besides its mean."""
         return self._metrics.statistics
 
     @property
@@ -118,7 +118,7 @@ class Recording:
         Records put before ``open`` wait for it; those put after ``close`` count as left out.
 
         Raises:
-            ConfigError: A name or a value cannot be recorded, or the step is no count; nothing is recorded.
+            ConfigError: A name or value cannot be recorded, or the step is not a count; nothing is recorded.
         """
         self._put(_checked_step(step), checked_record(record))
 

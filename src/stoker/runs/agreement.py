@@ -41,8 +41,8 @@ class Finding(msgspec.Struct, frozen=True):
     Attributes:
         file: its path below the run; empty: the run as a whole.
         size: in bytes.
-        kind: ``ok``; ``torn``: ends in a half-written piece that a killed process left, which is no damage;
-            ``damaged``; ``note``: worth a word.
+        kind: ``ok``; ``torn``: ends in a half-written piece that a killed process left, which does not count
+            as damage; ``damaged``; ``note``: worth mentioning.
         text: what was found.
     """
 
@@ -85,7 +85,7 @@ def saved_point(path: Path, state: Mapping[str, Any]) -> SavedPoint:
     """Read the counters of a checkpoint.
 
     Raises:
-        CheckpointCorrupt: It is no step checkpoint, not of the step in its name, or contradicts itself.
+        CheckpointCorrupt: It is not a step checkpoint, not of the step in its name, or contradicts itself.
     """
     values = {"name": path.name, "session": state.get("session"), "journal": state.get("journal")}
     try:

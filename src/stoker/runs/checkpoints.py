@@ -33,7 +33,7 @@ class Retention(Settings, frozen=True, kw_only=True):
     Attributes:
         last: how many of the newest step checkpoints; None: all; 0: only ``latest``, the newest one's
             second name (with ``every`` it would lose its only name: then 1).
-        every: those at multiples of so many steps are kept for good; 0: none.
+        every: always keep those at multiples of this many steps; 0: none.
         best: how many of the best evaluated policies, at least 1.
         all_journal: keep the whole journal, not only what the newest checkpoints need.
 
@@ -230,7 +230,7 @@ class StepCheckpoints:
 
 
 def step_of(state: Mapping[str, Any]) -> int:
-    """The step of a checkpoint by its content; -1, before all others: it is no step checkpoint."""
+    """The step of a checkpoint by its content; -1, before all others: it is not a step checkpoint."""
     session = state.get("session")
     step = cast("Mapping[str, Any]", session).get("total_steps") if isinstance(session, Mapping) else None
     return step if isinstance(step, int) and state.get("kind", "step") == "step" else -1

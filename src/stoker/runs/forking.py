@@ -116,7 +116,7 @@ def _state_at(source: TrainingRun, step: int) -> dict[str, Any]:
 
 
 def _empty(directory: Path) -> None:
-    """Remove all files but the mark that this is no run."""
+    """Remove all files except the one that marks the directory as an unfinished fork."""
     parts = [directory / part for part in ("", layout.CHECKPOINTS, JOURNAL)]
     remove_all(part / name for part in parts for name in files.files_in(part) if name != FORKING)
 

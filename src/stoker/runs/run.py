@@ -89,7 +89,7 @@ class TrainingRun(SavedTraining):
             attempts=(Attempt(number=1, started_at=started_at),),
         )
         run = cls(directory, metadata)
-        write_json(run.metadata_path, metadata)  # first: without it the directory is no run
+        write_json(run.metadata_path, metadata)  # first: this file makes the directory a run
         files.make_directory(run.checkpoints_directory)
         run.is_new = True
         return run

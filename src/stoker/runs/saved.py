@@ -262,7 +262,7 @@ class SavedTraining(StepCheckpoints):
 
         Args:
             keep: how many.
-            every: those at multiples of so many steps stay as well; 0: none.
+            every: also keep those at multiples of this many steps; 0: none.
 
         Returns:
             The steps that were removed.

@@ -1,8 +1,8 @@
 """Whether the files of a run are whole and agree with one another. Reads only.
 
 Every byte of checkpoints, rows and journal is checked against its checksum. What a kill leaves behind, such
-as a torn last row, is reported and is no damage: checkpoints say how much must be there at least. This module
-checks each file; ``stoker.runs.agreement`` checks that they agree.
+as a torn last row, is reported and does not count as damage: checkpoints say how much must be there at least.
+This module checks each file; ``stoker.runs.agreement`` checks that they agree.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ _NEVER = 1 << 62
 
 
 class Due(NamedTuple):
-    """What is to be done at a point, beside learning."""
+    """What is due at a point, apart from learning."""
 
     checkpoint: bool
     evaluation: bool

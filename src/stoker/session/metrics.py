@@ -66,7 +66,7 @@ class TrainingMetrics:
 
     Args:
         is_kept: whether records are made at all; without it only the window of episodes is kept.
-        statistics: kept beside the mean of scalars, for example ``("min", "max")``.
+        statistics: kept besides the mean of scalars, for example ``("min", "max")``.
     """
 
     def __init__(self, *, is_kept: bool, statistics: Iterable[str] = ()) -> None:

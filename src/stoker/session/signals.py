@@ -56,7 +56,7 @@ async def stop_on_signals(stoppable: Stoppable, *, grace_s: float = 30.0) -> Asy
         grace_s: seconds from the first signal to the end of the block, at most.
 
     Raises:
-        ConfigError: ``grace_s`` is no number above 0, or this is not the main thread, which alone receives
+        ConfigError: ``grace_s`` is not a number above 0, or this is not the main thread, which alone receives
             signals.
     """
     if isinstance(grace_s, bool) or not (grace_s > 0 and math.isfinite(grace_s)):

@@ -134,7 +134,7 @@ class ActorRegistry:
 class TrainingState:
     """The agent, its counters, its stats and its actors. All counters are over all attempts of the run.
 
-    The count of steps starts where the agent's does. Records hold ``statistics`` of a metric beside its mean.
+    Steps are counted from the agent's own count. Records hold ``statistics`` of a metric besides its mean.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ fdatasync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 """Make a file's data durable; macOS has only ``fsync``."""
 _COPY_BYTES = 1 << 20
 _OF_THE_FILE = {None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EIO}
-"""What the system says where a file is missing, is no file or is damaged."""
+"""What the system says where a file is missing, is not a file or is damaged."""
 _SYNC_BYTES = 64 << 20
 """A large file is made durable in parts of this size while it is written, for its meter to tell the truth."""
 
@@ -94,7 +94,7 @@ def reading(path: Path) -> Generator[None]:
 
     Raises:
         RunBroken: The system refuses to read it, for a reason that is not in the file.
-        OSError: It is missing, is no file, or the disk cannot give its content.
+        OSError: It is missing, is not a file, or the disk cannot give its content.
     """
     try:
         yield

@@ -223,7 +223,7 @@ def _line_of(row: Any) -> bytes:
     line = _encoder.encode(row)
     body = line[:-1]
     if line[-1:] != b"}" or body == b"{":
-        raise TypeError(f"{row!r} is no row: give a struct or dict with at least one field")
+        raise TypeError(f"{row!r} is not a row: give a struct or dict with at least one field")
     return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
 
 

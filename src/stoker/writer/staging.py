@@ -95,7 +95,7 @@ def _fresh(tensor: torch.Tensor, _at: str) -> torch.Tensor:
 
 _Place = str | tuple[Any, Any, str]
 """Where in the state something lies: the place of what holds it, its key there, and ``" (key)"`` for a key.
-Made for each value and read for few, so it is no text until it is asked for."""
+Made for each value and read for few, so it is not a text until it is asked for."""
 
 
 def _copied(state: Any, where: _Place, copy: Callable[[torch.Tensor, str], torch.Tensor]) -> Any:

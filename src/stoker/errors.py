@@ -71,8 +71,12 @@ class StokerError(Exception):
     """The root of the tree: catches every error that stoker raises on purpose.
 
     Pickling and copying keep the class, the message, the attributes, the notes and ``__cause__``. A cause
-    whose class another process may not have becomes an ``Exception`` with its type and message.
+    whose class another process may not have becomes an ``Exception`` with its type and message. The message
+    can be written to any log: what is not valid Unicode in it is escaped.
     """
+
+    def __str__(self) -> str:
+        return super().__str__().encode(errors="backslashreplace").decode()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (type(self), self.args, self.__dict__, _portable(self.__cause__))

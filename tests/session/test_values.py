@@ -269,13 +269,23 @@ async def test_a_reward_is_never_read_out_of_what_is_no_real_number() -> None:
     assert agent.experiences == []
 
 
-def test_a_warning_about_a_name_can_be_written_to_any_stream(caplog: pytest.LogCaptureFixture) -> None:
+class UnwritableRepr:
+    def __repr__(self) -> str:
+        return "half of a pair: \udfff"
+
+
+def test_a_message_about_a_value_can_be_written_to_any_stream(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async def learn() -> None:
-        agent = SayingAgent()
-        agent.said = {"loss\udfff": 1.0, "ok": 2.0}
-        async with TrainingSession(agent, record_interval=1) as session:
-            await session.observe(Experience(0, 0, 1.0, 1, EpisodeStatus.CONTINUING))
+        agent, run = SayingAgent(), await TrainingRun.create("said", root=tmp_path)
+        agent.said = {"loss\udfff": True, "ok": UnwritableRepr()}
+        async with TrainingSession(agent, run, record_interval=1) as session:
+            await session.observe(experience())
+            await session.on_episode(1.0, 1, DONE)
+            with pytest.raises(InvalidExperience, match=r"half of a pair: \\udfff \(UnwritableRepr\)"):
+                await session.observe(experience(reward=UnwritableRepr()))
 
     anyio.run(learn)
-    assert [line for line in caplog.messages if "loss" in line]
+    assert {line.partition(":")[0].split()[-1] for line in caplog.messages} == {"recorded", "rows"}
     assert "\n".join(caplog.messages).encode()

@@ -337,7 +337,8 @@ class Learner(TrainingState):
         extras: dict[str, float] = {}
         for key, value in self.agent.episode_extras(actor_id).items():
             try:
-                extras[plain_text("a key", key)] = plain_number(str(key), value)
+                name = plain_text("a key", key)
+                extras[name] = plain_number(name, value)
             except InvalidExperience as error:
                 text = f"an episode extra of the agent is left out of the rows: {error}"
                 self._warn_once(repr(key), text)

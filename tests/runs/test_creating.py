@@ -18,7 +18,6 @@ from stoker import ConfigError, EpisodeRecord, EpisodeStatus, RunMetadata, Train
 from stoker.runs import layout
 
 pytestmark = pytest.mark.anyio
-LOCKS = {".lock", ".lock.guard"}
 RFC_3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
@@ -43,7 +42,7 @@ async def test_the_layout_is_as_documented(tmp_path: Path) -> None:
     await run.log_eval_episode(EpisodeRecord(1.0, 1, EpisodeStatus.TRUNCATED), 1)
     await run.aclose()
     assert {path.name for path in run.directory.iterdir()} == {
-        "metadata.json", "config.json", "checkpoints", "train_episodes.jsonl", "eval_episodes.jsonl", *LOCKS,
+        "metadata.json", "config.json", "checkpoints", "train_episodes.jsonl", "eval_episodes.jsonl", ".lock",
     }  # fmt: skip
     names = (run.checkpoint_path(7).name, run.latest_checkpoint_path.name, run.best_checkpoint_path.name)
     assert run.journal_directory == run.journal.directory == run.directory / "journal"
@@ -90,7 +89,7 @@ async def test_updates_at_the_same_time_do_not_disturb_each_other(tmp_path: Path
             tasks.start_soon(run.update_metadata, k, k)
     metadata = (await TrainingRun.open(run.directory)).metadata
     assert metadata.total_steps == metadata.total_episodes
-    assert {path.name for path in run.directory.iterdir()} == {"metadata.json", "checkpoints", *LOCKS}
+    assert {path.name for path in run.directory.iterdir()} == {"metadata.json", "checkpoints", ".lock"}
 
 
 async def test_creates_in_one_second_give_a_directory_each(tmp_path: Path) -> None:

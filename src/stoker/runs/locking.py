@@ -1,8 +1,8 @@
 """One writer per run: the lock of a run directory, and the process that holds it.
 
 The lock is an ``flock`` on ``.lock``, which the system releases when its holder dies; the file describes the
-holder. A forked child keeps its parent's lock alive: if the parent is known to be dead, a new file replaces
-it. The file is not written through ``stoker.writer``: the lock is on the file, not on its name.
+holder. A forked child would keep its parent's lock, so it closes its copy at once. The file is not written
+through ``stoker.writer``: the lock is on the file, not on its name.
 
 A pid alone does not identify a process: pids are reused, and other hosts and containers have their own.
 """
@@ -20,7 +20,6 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator
 from datetime import datetime
 from pathlib import Path
 
@@ -34,18 +33,22 @@ __all__ = ["LOCK", "Holder", "RunLock", "holder_of", "this_process"]
 logger = logging.getLogger("stoker.runs")
 
 LOCK = ".lock"
-_GUARD = ".lock.guard"
 _UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 _TAKEN = {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK}
 _MOST_BYTES = 4096
 _PATIENCE_S = 0.5
-"""For how long a lock is tried whose holder cannot be checked: ``holder_of`` takes it for a moment."""
-_GUARD_S = 10.0
-"""For how long it waits for others that lock at the same moment."""
+"""For how long a lock is tried whose holder is not known to live.
+
+``holder_of`` takes it for a moment, a new holder has not described itself yet, and a child that was just
+forked has not closed its copy yet.
+"""
 _PAUSE_S = 0.01
-_in_this_process = threading.Lock()
 _PROC = Path("/proc")
+_STATE, _N_THREADS, _STARTED = 0, 17, 19  # fields of /proc/<pid>/stat after the name: see proc(5)
 _COMMAND_LENGTH = 80
+
+_descriptors: set[int] = set()  # the lock files that this process has open
+_opening = threading.RLock()  # no fork comes between an open and the entry in that set
 
 
 class RunLock:
@@ -62,7 +65,7 @@ class RunLock:
 
     @classmethod
     def acquire(cls, directory: Path) -> RunLock:
-        """Lock a run directory, or raise at once. Blocks only while another process is locking it.
+        """Lock a run directory, or raise. Blocks for half a second at most.
 
         On a file system without locks a warning is logged, and nothing is locked.
 
@@ -72,11 +75,17 @@ class RunLock:
         """
         path = directory / LOCK
         try:
-            with _guarded(directory):
-                descriptor = _take(path)
-        except OSError as error:
-            if isinstance(error, RunLocked):
+            with _opening:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                _descriptors.add(descriptor)
+            try:
+                _take(path, descriptor)
+            except BaseException:
+                _close(descriptor)
                 raise
+        except RunLocked:
+            raise
+        except OSError as error:
             raise WriteFailed(path, error) from error
         return cls(directory, descriptor)
 
@@ -97,7 +106,7 @@ def holder_of(directory: Path) -> Holder | str | None:
         Its description; ``"an unknown process"`` if it could not write one.
     """
     try:
-        descriptor = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
     try:
@@ -105,59 +114,35 @@ def holder_of(directory: Path) -> Holder | str | None:
         if holder is not None and holder.is_comparable:
             return None if holder.is_dead else holder
         # No description, or one that cannot be checked here: try the lock itself.
-        if _try(fcntl.flock, descriptor, fcntl.LOCK_SH) is not False:
-            return None
-        return "an unknown process" if holder is None else holder
+        return None if _try(descriptor, fcntl.LOCK_SH) is not False else holder or "an unknown process"
     finally:
         os.close(descriptor)
 
 
-def _take(path: Path) -> int:
-    """The descriptor of the locked file; called by one process at a time.
+def _take(path: Path, descriptor: int) -> None:
+    """Lock an open file, and write the holder into it.
 
     Raises:
         RunLocked: A process holds it.
         OSError: The system refused.
     """
     deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        with contextlib.ExitStack() as closing:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            closing.callback(os.close, descriptor)
-            locked = _try(fcntl.flock, descriptor, fcntl.LOCK_EX)
-            holder = None if locked else _read(descriptor)
-            if locked is None and (holder is None or not holder.is_comparable or holder.is_dead):
-                logger.warning("%s: this file system has no locks: write it from one process only", path)
-                locked = True
-            if locked:
-                _describe(descriptor)
-                closing.pop_all()
-                return descriptor
-            if holder is not None and holder.is_dead:
-                return _replace(path)
-        if (holder is not None and holder.is_comparable) or time.monotonic() >= deadline:
-            raise RunLocked(path.parent, "an unknown process" if holder is None else str(holder))
+    while not (locked := _try(descriptor, fcntl.LOCK_EX)):
+        holder = _read(descriptor)
+        is_alive = holder is not None and holder.is_comparable and not holder.is_dead
+        if locked is None and not is_alive:
+            logger.warning("%s: this file system has no locks: write it from one process only", path)
+            break
+        if is_alive or time.monotonic() >= deadline:
+            raise RunLocked(path.parent, str(holder or "an unknown process"))
         time.sleep(_PAUSE_S)
+    _describe(descriptor)
 
 
-def _replace(path: Path) -> int:
-    """Put a fresh file that is locked in place of one that a dead process's child still locks."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _describe(descriptor)
-        os.replace(beside, path)  # noqa: PTH105 - as everything here, the system's own call
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _try(lock: Callable[[int, int], None], descriptor: int, kind: int) -> bool | None:
+def _try(descriptor: int, kind: int) -> bool | None:
     """Whether the lock was taken; None: this file system has no locks."""
     try:
-        lock(descriptor, kind | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _TAKEN:
             return False
@@ -189,40 +174,26 @@ def _read(descriptor: int) -> Holder | None:
 
 
 def _give_back(descriptor: int, pid: int) -> None:
-    # In a forked child the description and the lock are the parent's.
-    if os.getpid() == pid:
-        with contextlib.suppress(OSError):  # closing unlocks as well
-            os.ftruncate(descriptor, 0)
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    if os.getpid() != pid:  # a forked child has closed its copy
+        return
+    with contextlib.suppress(OSError):  # closing unlocks as well
+        os.ftruncate(descriptor, 0)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    _close(descriptor)
+
+
+def _close(descriptor: int) -> None:
+    _descriptors.discard(descriptor)
     os.close(descriptor)
 
 
-@contextlib.contextmanager
-def _guarded(directory: Path) -> Generator[None]:
-    """Let one process at a time read and change the lock.
+def _close_in_child() -> None:
+    for descriptor in list(_descriptors):
+        _close(descriptor)
+    _opening.release()
 
-    By a record lock, which no child inherits; it does not exclude other threads, so a thread lock as well.
 
-    Raises:
-        RunLocked: Another process holds it for too long.
-        OSError: The system refused.
-    """
-    busy = RunLocked(directory, "a process that is just locking it")
-    deadline = time.monotonic() + _GUARD_S
-    if not _in_this_process.acquire(timeout=_GUARD_S):
-        raise busy
-    try:
-        descriptor = os.open(directory / _GUARD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            while _try(fcntl.lockf, descriptor, fcntl.LOCK_EX) is False:
-                if time.monotonic() >= deadline:
-                    raise busy
-                time.sleep(_PAUSE_S)
-            yield
-        finally:
-            os.close(descriptor)
-    finally:
-        _in_this_process.release()
+os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_close_in_child)
 
 
 # Which process is which ------------------------------------------------------------------------------
@@ -267,9 +238,13 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
         """Whether that process is certainly gone; False if that is unknown."""
         if not self.is_comparable:
             return False
-        if _has_vanished(self.pid):
+        fields = _stat_fields(self.pid)
+        if fields is None:  # also where /proc hides the processes of other users, or there is no /proc
+            return not _has_pid(self.pid)
+        if self.started not in (None, int(fields[_STARTED])):
             return True
-        return self.started is not None and self.started != _started(self.pid)
+        # Killed and not yet reaped; but its other threads may still be inside a system call.
+        return fields[_STATE] in "ZX" and int(fields[_N_THREADS]) <= 1
 
 
 def this_process() -> Holder:
@@ -297,28 +272,21 @@ def _machine() -> str:
 
 def _started(pid: int) -> int | None:
     fields = _stat_fields(pid)
-    return None if fields is None else int(fields[19])
+    return None if fields is None else int(fields[_STARTED])
 
 
-def _has_vanished(pid: int) -> bool:
-    fields = _stat_fields(pid)
-    if fields is not None and fields[0] in "ZX":
-        # Killed and not yet reaped. Its other threads may still be inside a system call.
-        try:
-            return len(list((_PROC / str(pid) / "task").iterdir())) <= 1
-        except OSError:
-            return True
+def _has_pid(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return True
-    except PermissionError:  # another user's, and alive
         return False
-    return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _stat_fields(pid: int) -> list[str] | None:
-    """The fields of ``/proc/<pid>/stat`` after the name, which may hold spaces; the first is the state."""
+    """The fields of ``/proc/<pid>/stat`` after the name, which may hold spaces."""
     try:
         return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:

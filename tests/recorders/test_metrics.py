@@ -48,7 +48,7 @@ def test_each_name_has_its_own_count() -> None:
     metrics = Metrics()
     metrics.store({"a": 1.0})
     metrics.store({"a": 3.0, "b": 10})
-    metrics.store({"b": np.float32(20)})
+    metrics.store({"b": np.longdouble(20)})
     metrics.store({"b": torch.tensor(60)})
     assert metrics.flush() == {"a": 2.0, "b": 30.0}
     assert metrics.flush() == {}

@@ -103,6 +103,20 @@ def test_a_class_in_place_of_a_recorder_is_refused(keeping: Any) -> None:
         Recording([Sink])  # type: ignore[list-item]
 
 
+async def test_a_recorder_may_delegate_its_calls_to_another(keeping: Any) -> None:
+    class Wrapping:
+        def __init__(self) -> None:
+            self.wrapped = keeping()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.wrapped, name)
+
+    recorder: Any = Wrapping()
+    async with Recording([recorder]).opened(CONTEXT) as recording:
+        recording.put(1, {"a": 1.0})
+    assert recorder.steps == [1]
+
+
 # Failing ----------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from stoker.errors import ConfigError
-from stoker.recorders import Histogram, Image, checked_record, row_value
+from stoker.recorders import Histogram, Image, checked_record, finite_values, row_value
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,7 @@ from stoker.recorders import Histogram, Image, checked_record, row_value
         pytest.param(np.int64(7), 7, id="numpy-int"),
         pytest.param(np.ones(1, bool)[0], True, id="numpy-bool"),
         pytest.param(np.array(2.5), 2.5, id="numpy-0d"),
+        pytest.param(np.longdouble(2.5), 2.5, id="numpy-longdouble"),
         pytest.param(torch.tensor(1.5), 1.5, id="tensor-0d"),
         pytest.param(torch.tensor(1.5, requires_grad=True), 1.5, id="tensor-with-gradient"),
         pytest.param(torch.tensor(1.5, dtype=torch.bfloat16), 1.5, id="bfloat16"),
@@ -78,6 +79,7 @@ def test_what_the_caller_changes_later_does_not_reach_a_record() -> None:
         pytest.param(None, id="none"),
         pytest.param(1j, id="complex"),
         pytest.param(torch.tensor(1j), id="complex-tensor"),
+        pytest.param(torch.eye(2).to_sparse(), id="sparse-tensor"),
         pytest.param(b"bytes", id="bytes"),
         pytest.param({"a": 1}, id="mapping"),
         pytest.param([1, [2]], id="ragged"),
@@ -156,8 +158,9 @@ def test_other_images_are_refused(pixels: Any) -> None:
 def test_histograms_take_any_shape_and_know_what_is_finite() -> None:
     histogram = Histogram([[1, 2], [3, math.nan]])
     assert histogram.values.shape == (4,)
-    assert histogram.finite().tolist() == [1, 2, 3]
-    assert len(Histogram([]).finite()) == 0
+    assert finite_values(histogram).tolist() == [1, 2, 3]
+    assert len(finite_values(Histogram([]))) == 0
+    assert finite_values(np.array([[1, math.inf]])).tolist() == [1]
     with pytest.raises(ConfigError, match="numbers"):
         Histogram(["a"])
 

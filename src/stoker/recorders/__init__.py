@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Record as Record,
         Value as Value,
         checked_record as checked_record,
+        finite_values as finite_values,
         row_value as row_value,
     )
     from stoker.recorders.wandb import TrackioRecorder as TrackioRecorder, WandbRecorder as WandbRecorder

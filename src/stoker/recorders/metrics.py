@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from stoker.errors import ConfigError
-from stoker.recorders.values import Histogram, Image, Value, check_key, checked_value
+from stoker.recorders.values import Histogram, Image, Value, checked_record
 
 __all__ = ["STATISTICS", "Metrics"]
 
@@ -83,10 +83,7 @@ class Metrics:
                 with self._lock:
                     self._append(dict(values))
                 return
-        checked: dict[str, Value] = {}
-        for key, value in values.items():
-            check_key(key, value)
-            checked[key] = checked_value(key, value)
+        checked = checked_record(values)
         with self._lock:
             self._note_kinds(checked)
             self._append(checked)
@@ -108,17 +105,15 @@ class Metrics:
 
     def _note_kinds(self, values: Mapping[str, Value]) -> None:
         """Refuse names that were of another kind; note the kinds of new ones and of their statistics."""
-        kinds: list[tuple[str, str]] = []
-        for key, value in values.items():
-            kind = next(kind for types, kind in _KINDS.items() if isinstance(value, types))
-            kinds.append((key, kind))
-            if kind == "scalar":
-                kinds += [(f"{key}_{statistic}", f"statistic of {key!r}") for statistic in self.statistics]
         fresh: dict[str, str] = {}
-        for key, kind in kinds:
-            known = self._kinds.get(key) or fresh.setdefault(key, kind)
-            if known != kind:
-                raise ConfigError(f"{key!r} was a {known} before and is a {kind} now: use two names")
+        for key, value in values.items():
+            names = {key: next(kind for types, kind in _KINDS.items() if isinstance(value, types))}
+            if names[key] == "scalar":
+                names |= {f"{key}_{statistic}": f"statistic of {key!r}" for statistic in self.statistics}
+            for name, kind in names.items():
+                known = self._kinds.get(name) or fresh.setdefault(name, kind)
+                if known != kind:
+                    raise ConfigError(f"{name!r} was a {known} before and is a {kind} now: use two names")
         self._kinds |= fresh
         self._scalars.update(key for key, kind in fresh.items() if kind == "scalar")
 
@@ -133,9 +128,7 @@ class Metrics:
         for values in self._pending:
             for key, value in values.items():
                 if isinstance(value, (float, int)):
-                    series = self._series.get(key)
-                    if series is None:
-                        series = self._series[key] = _Series()
+                    series = self._series.get(key) or self._series.setdefault(key, _Series())
                     series.count += 1
                     series.total += value
                     if keeps_all:

@@ -121,17 +121,13 @@ class MLflowRecorder(BaseRecorder):
         self._tags = dict(tags or {})
         self._entities: Any = None
         self._client: Any = None
-        self._run_id = ""
+        self.run_id = ""
+        """MLflow's id of the run; "" before ``open``."""
         self._unsent: deque[Any] = deque(maxlen=most_kept)
         self._unsent_tags: dict[str, str] = {}
         self._n_lost = 0
         self._is_away = False
         self._left_out: set[str] = set()
-
-    @property
-    def run_id(self) -> str:
-        """MLflow's id of the run; "" before ``open``."""
-        return self._run_id
 
     @property
     def n_unsent(self) -> int:
@@ -154,7 +150,7 @@ class MLflowRecorder(BaseRecorder):
             if found.info.status != "RUNNING":
                 self._client.update_run(found.info.run_id, status="RUNNING")
             self._send_params(found, context.params)
-            self._run_id = found.info.run_id
+            self.run_id = found.info.run_id
         except BaseException:
             request_timeouts.end()
             raise
@@ -184,7 +180,7 @@ class MLflowRecorder(BaseRecorder):
 
     def add_artifact(self, path: Path, folder: str) -> None:
         """Hand in a file."""
-        self._client.log_artifact(self._run_id, str(path), folder or None)
+        self._client.log_artifact(self.run_id, str(path), folder or None)
 
     def close(self, status: Outcome) -> None:
         """Send what there is, and set the run's status."""
@@ -192,7 +188,7 @@ class MLflowRecorder(BaseRecorder):
             try:
                 self._send()
             finally:
-                self._client.set_terminated(self._run_id, _STATUS[status])
+                self._client.set_terminated(self.run_id, _STATUS[status])
         finally:
             request_timeouts.end()
             if n := self._n_lost + len(self._unsent):
@@ -233,17 +229,10 @@ class MLflowRecorder(BaseRecorder):
             f"tags.`stoker.run_id` = '{context.run_id}'",
             order_by=["attributes.start_time DESC"],
         )
-        ours = {"stoker.name": context.name, "stoker.version": context.version}
-        return next((run for run in runs if ours.items() <= run.data.tags.items()), None)
+        return next((run for run in runs if _labels(context).items() <= run.data.tags.items()), None)
 
     def _make_run(self, experiment_id: str, context: RunContext) -> Any:
-        tags = {
-            **context.tags,
-            **self._tags,
-            "stoker.name": context.name,
-            "stoker.version": context.version,
-            "stoker.run_id": context.run_id,
-        }
+        tags = {**context.tags, **self._tags, **_labels(context)}
         name = self._run_name or " ".join(filter(None, (context.version, context.run_id))) or None
         tags = {key: value[:_LONGEST_TAG] for key, value in tags.items()}
         return self._client.create_run(experiment_id, tags=tags, run_name=name)
@@ -251,19 +240,19 @@ class MLflowRecorder(BaseRecorder):
     def _send_params(self, run: Any, params: Mapping[str, Any]) -> None:
         """Hand in the params that MLflow lacks; it keeps the first value of each."""
         there: Mapping[str, str] = run.data.params
-        fresh: list[Any] = []
+        fresh: dict[str, str] = {}
         for name, value in params.items():
-            key = _param_key(name)
-            text = str(value)
+            key, text = _param_key(name), str(value)
             text = text if len(text) <= _LONGEST_PARAM else f"{text[: _LONGEST_PARAM - 3]}..."
             if there.get(key, text) != text:
                 logger.warning(
                     "the param %r was %r and is %r now: MLflow keeps the first", key, there[key], text
                 )
             elif key not in there:
-                fresh.append(self._entities.Param(key, text))
-        for start in range(0, len(fresh), _PARAMS_AT_ONCE):
-            self._client.log_batch(run.info.run_id, params=fresh[start : start + _PARAMS_AT_ONCE])
+                fresh[key] = text  # two names may give one key, which MLflow takes once
+        entries = [self._entities.Param(key, text) for key, text in fresh.items()]
+        for start in range(0, len(entries), _PARAMS_AT_ONCE):
+            self._client.log_batch(run.info.run_id, params=entries[start : start + _PARAMS_AT_ONCE])
 
     # Sending --------------------------------------------------------------------------------------
 
@@ -276,7 +265,7 @@ class MLflowRecorder(BaseRecorder):
             metrics = list(islice(self._unsent, _VALUES_AT_ONCE - len(names)))
             tags = [self._entities.RunTag(name, self._unsent_tags[name]) for name in names]
             try:
-                self._client.log_batch(self._run_id, metrics=metrics, tags=tags)
+                self._client.log_batch(self.run_id, metrics=metrics, tags=tags)
             except imported("mlflow.exceptions").MlflowException as error:
                 if error.error_code in _HOPELESS:
                     self._drop(len(metrics), names)
@@ -295,6 +284,12 @@ class MLflowRecorder(BaseRecorder):
         if not self._n_lost and n:
             logger.warning("values cannot be sent to MLflow: %s", why)
         self._n_lost += n
+
+
+def _labels(context: RunContext) -> dict[str, str]:
+    """The tags that identify a run of stoker."""
+    ids = {"name": context.name, "version": context.version, "run_id": context.run_id}
+    return {f"stoker.{key}": value for key, value in ids.items()}
 
 
 def _absolute_uri(uri: str) -> str:

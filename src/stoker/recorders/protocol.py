@@ -30,6 +30,10 @@ Outcome = Literal["finished", "failed", "stopped"]
 """How a run ended: as planned, with an error, or early by request."""
 
 
+Params = Mapping[str, str | int | float | bool | None]
+"""Settings by name."""
+
+
 class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     """The run to record.
 
@@ -49,10 +53,8 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     version: str = "v1"
     run_id: str = msgspec.field(default_factory=lambda: uuid4().hex[:12])
     directory: Path | None = None
-    params: Mapping[str, str | int | float | bool | None] = msgspec.field(
-        default_factory=dict[str, "str | int | float | bool | None"]
-    )
-    tags: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
+    params: Params = {}
+    tags: Mapping[str, str] = {}
     resumed: bool = False
     total_steps: int = 0
 
@@ -147,12 +149,12 @@ def imported(module: str) -> Any:
         return import_module(module)
 
 
-def flat_params(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool | None]:
+def flat_params(settings: Mapping[str, Any], prefix: str = "") -> Params:
     """Nested settings as one level of names: ``{"dqn": {"gamma": 0.99}}`` gives ``{"dqn/gamma": 0.99}``.
 
     A value that is neither a mapping nor plain becomes its text.
     """
-    flat: dict[str, str | int | float | bool | None] = {}
+    flat: dict[str, Any] = {}
     for key, value in settings.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):

@@ -106,13 +106,12 @@ class RecorderThread:
         """Hand on what is left and close the recorder, as far as time allows; failures are logged."""
         self._is_ending = True
         self._notify()
-        if self._context is not None:
-            before = self.failure
-            with anyio.move_on_after(self._settings.timeout_s):
-                await self.work()
-            if self.failure is not before:
-                logger.warning("%s", self.failure)
-        self._discard_waiting()
+        before = self.failure
+        with anyio.move_on_after(self._settings.timeout_s):
+            await self.work()
+        if self.failure is not before:
+            logger.warning("%s", self.failure)
+        self._drop()
         if self._is_open and not self._is_stuck:
             await self._call("closing", self._recorder.close, status)
         self._thread.close()
@@ -121,7 +120,7 @@ class RecorderThread:
 
     async def _hand_on(self) -> bool:
         """Hand on what waits at the moment, and flush; return whether the recorder was open."""
-        if not self._is_open and self._context is not None:
+        if self._context is not None and not self._is_open:
             await self.open(self._context)
         if not self._is_open:
             return False
@@ -141,10 +140,6 @@ class RecorderThread:
     def _notify(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
-
-    def _discard_waiting(self) -> None:
-        self.n_left_out += len(self._waiting)
-        self._waiting.clear()
 
     async def _call(self, doing: str, function: Callable[..., object], *args: Any) -> bool:
         """Call the recorder in its thread; return whether it succeeded."""
@@ -180,15 +175,10 @@ class RecorderThread:
         else:
             response = "the run continues, and the next record is tried"
         self._has_failed = True
-        logger.warning(
-            "the recorder %r failed in %s: %s: %s; %s",
-            self.name,
-            doing,
-            type(error).__name__,
-            error,
-            response,
-        )
+        problem = f"{type(error).__name__}: {error}"
+        logger.warning("the recorder %r failed in %s: %s; %s", self.name, doing, problem, response)
 
     def _drop(self) -> None:
         self._is_dropped = True
-        self._discard_waiting()
+        self.n_left_out += len(self._waiting)
+        self._waiting.clear()

@@ -65,7 +65,9 @@ class Recording:
         self._threads: list[RecorderThread] = []
         names: Counter[str] = Counter()
         for recorder in recorders:
-            if isinstance(recorder, type) or not isinstance(recorder, Recorder):  # pyright: ignore[reportUnnecessaryIsInstance] - a caller's
+            calls = [getattr(recorder, call, None) for call in ("open", "write", "flush", "close")]
+            has_name = isinstance(getattr(recorder, "name", None), str)
+            if isinstance(recorder, type) or not has_name or not all(map(callable, calls)):
                 raise ConfigError(
                     f"{recorder!r} is not a recorder: give an object with name, open, write, flush and close"
                 )
@@ -145,18 +147,18 @@ class Recording:
         if self._closing.is_set():
             return
         self._opened = anyio.Event()
-        outcome: Outcome = "stopped"
         try:
             async with create_task_group() as tasks:
                 for thread in self._threads:
                     tasks.start_soon(thread.open, context)
-            outcome = "failed"
-            self._raise_failure()
         except BaseException:
             self._opened.set()
-            await self.close(outcome)
+            await self.close("stopped")
             raise
         self._opened.set()
+        if self._failure is not None:
+            await self.close("failed")
+            raise self._failure
 
     async def run(self) -> None:
         """Hand records on until ``close``; the body of a task.
@@ -175,12 +177,12 @@ class Recording:
             for thread in self._threads:
                 tasks.start_soon(work, thread)
             await self._closing.wait()
-        self._raise_failure()
+        if self._failure is not None:
+            raise self._failure
 
-    def _raise_failure(self) -> None:
-        for thread in self._threads:
-            if thread.failure is not None:
-                raise thread.failure
+    @property
+    def _failure(self) -> Exception | None:
+        return next((thread.failure for thread in self._threads if thread.failure is not None), None)
 
     async def close(self, status: Outcome = "finished") -> None:
         """Hand on what is left, close the recorders side by side, and let ``run`` end.
@@ -206,21 +208,18 @@ class Recording:
         The run counts as failed if the block raises, and as stopped if it is cancelled or interrupted.
         """
         await self.open(context)
-        status: Outcome = "finished"
+        status: Outcome = "stopped"
         with single_error():
             async with create_task_group() as tasks:
                 tasks.start_soon(self.run)
                 try:
                     yield self
+                    status = "finished"
                 except Exception:
                     status = "failed"
                     raise
-                except BaseException:
-                    is_failed = any(thread.failure is not None for thread in self._threads)
-                    status = "failed" if is_failed else "stopped"
-                    raise
                 finally:
-                    await self.close(status)
+                    await self.close(status if self._failure is None else "failed")
 
 
 def _checked_step(step: int) -> int:

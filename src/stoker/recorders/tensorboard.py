@@ -12,10 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stoker.recorders.protocol import BaseRecorder, Outcome, RunContext, imported
-from stoker.recorders.values import Histogram, Image, Record, Value
+from stoker.recorders.values import Image, Record, Value, finite_values
 from stoker.types import AnyPath
 
 __all__ = ["TensorBoardRecorder"]
@@ -106,8 +104,6 @@ class TensorBoardRecorder(BaseRecorder):
                 return make.text(key, value.isoformat())
             case Image():
                 return make.image(key, value.pixels, dataformats="HWC")
-            case Histogram():
-                found = value.finite()
-            case np.ndarray():
-                found = Histogram(value).finite()
-        return make.histogram(key, found, _BINS) if len(found) else None
+            case _:
+                found = finite_values(value)
+                return make.histogram(key, found, _BINS) if len(found) else None

@@ -13,7 +13,7 @@ import numpy as np
 
 from stoker.errors import ConfigError
 from stoker.recorders.protocol import BaseRecorder
-from stoker.recorders.values import Histogram, Image, Record, Value, row_value
+from stoker.recorders.values import Histogram, Image, Record, Value, finite_values, row_value
 
 __all__ = ["ConsoleRecorder", "JsonlRecorder"]
 
@@ -114,15 +114,14 @@ def _table(step: int, record: Record, width: int) -> str:
 
 def _cells(record: Record) -> Iterator[tuple[str, str]]:
     """Name and value of each line: names without a group first, then group by group, in their order."""
-    groups: dict[str, list[tuple[str, Value]]] = {}
-    for key, value in sorted(record.items()):
-        group, slash, name = key.partition("/")
-        groups.setdefault(group if slash else "", []).append((name if slash else key, value))
-    for group, members in sorted(groups.items()):
-        if group:
+    split = {key: key.split("/", 1) if "/" in key else ("", key) for key in record}
+    before = ""
+    for key in sorted(record, key=lambda key: (split[key][0], key)):
+        group, name = split[key]
+        if group != before:
             yield f"{group}/", ""
-        for name, value in members:
-            yield f"{_INDENT if group else ''}{name}", _text(value)
+        before = group
+        yield f"{_INDENT if group else ''}{name}", _text(record[key])
 
 
 def _text(value: Value) -> str:
@@ -139,7 +138,7 @@ def _text(value: Value) -> str:
             height, width, _ = value.pixels.shape
             return f"image {width}x{height}"
         case Histogram():
-            found = value.finite()
+            found = finite_values(value)
             return f"{len(value.values)} values" + (f", mean {found.mean():.3g}" if len(found) else "")
         case np.ndarray():
             return f"array {list(value.shape)}"

@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,8 @@ __all__ = [
     "Image",
     "Record",
     "Value",
-    "check_key",
     "checked_record",
-    "checked_value",
+    "finite_values",
     "row_value",
 ]
 
@@ -54,14 +53,14 @@ class Image:
 
     def __init__(self, pixels: Any) -> None:
         found = _numbers(pixels)
-        is_picture = found is not None and (
-            found.ndim == 2 or (found.ndim == 3 and found.shape[-1] in _CHANNELS)
-        )
-        if found is None or not is_picture or found.dtype != np.uint8 or not found.size:
+        if found is not None and found.ndim == 2:
+            found = found[:, :, np.newaxis]
+        is_picture = found is not None and found.ndim == 3 and found.shape[-1] in _CHANNELS and found.size
+        if found is None or found.dtype != np.uint8 or not is_picture:
             raise ConfigError(
                 f"Image({shown(pixels)}): give uint8 pixels of shape [H, W] or [H, W, C] with C of 1, 3 or 4"
             )
-        self.pixels: NDArray[np.uint8] = found if found.ndim == 3 else found[:, :, np.newaxis]
+        self.pixels: NDArray[np.uint8] = found
         """uint8 ``[H, W, C]``."""
 
     def __repr__(self) -> str:
@@ -87,10 +86,6 @@ class Histogram:
     def __repr__(self) -> str:
         return f"Histogram(float64 [{len(self.values)}])"
 
-    def finite(self) -> NDArray[np.float64]:
-        """The finite values: the others have no place on an axis."""
-        return self.values[np.isfinite(self.values)]
-
 
 Value = float | int | bool | str | datetime | Array | Image | Histogram
 """What a record may hold under one name; tensors, numpy's scalars and lists are converted."""
@@ -109,17 +104,13 @@ def checked_record(values: Mapping[str, Any]) -> dict[str, Value]:
         raise ConfigError(f"{shown(values)} is not a record: give a mapping of names to values")
     record: dict[str, Value] = {}
     for key, value in values.items():
-        check_key(key, value)
-        record[key] = checked_value(key, value)
+        _check_key(key, value)
+        record[key] = _checked_value(key, value)
     return record
 
 
-def check_key(key: Any, value: Any) -> None:
-    """Refuse a name that some recorder could not store unchanged.
-
-    Raises:
-        ConfigError: The message holds the name and the value.
-    """
+def _check_key(key: Any, value: Any) -> None:
+    """Refuse a name that some recorder could not store unchanged."""
     if (
         not isinstance(key, str)
         or len(key) > _LONGEST_KEY
@@ -132,21 +123,22 @@ def check_key(key: Any, value: Any) -> None:
         )
 
 
-def checked_value(key: str, value: Any) -> Value:
-    """The value as a record holds it.
-
-    Raises:
-        ConfigError: It cannot be recorded; the message names it and its key.
-    """
+def _checked_value(key: str, value: Any) -> Value:
     match value:
         case float():
             return float(value)  # numpy's float64 is a float
         case str():
-            return _text(key, value)
+            try:
+                return plain_text(key, value)
+            except InvalidExperience as error:
+                raise ConfigError(str(error)) from error
         case bool() | Image() | Histogram():
             return value
         case int():
-            return int(value) if -LARGEST_INT - 1 <= value <= LARGEST_INT else _float(key, value)
+            try:
+                return int(value) if -LARGEST_INT - 1 <= value <= LARGEST_INT else float(value)
+            except OverflowError as error:
+                raise ConfigError(f"{key}: an int of {value.bit_length()} bits cannot be recorded") from error
         case datetime():
             if value.tzinfo is None:
                 raise ConfigError(
@@ -160,7 +152,15 @@ def checked_value(key: str, value: Any) -> Value:
             f"{key}={shown(value)} cannot be recorded: give a number, a text, a datetime, an array of one "
             "to three dimensions, an Image or a Histogram"
         )
-    return found if found.ndim else cast("float | int | bool", found.item())
+    if found.ndim:
+        return found
+    return float(found) if found.dtype.kind == "f" else found.item()  # of a longdouble, item() is one again
+
+
+def finite_values(value: Histogram | Array) -> NDArray[np.float64]:
+    """The finite ones of the values, in one dimension: the others have no place on an axis."""
+    values = value.values if isinstance(value, Histogram) else value.astype(np.float64).reshape(-1)
+    return values[np.isfinite(values)]
 
 
 def row_value(value: Value) -> float | str | None:
@@ -178,32 +178,16 @@ def row_value(value: Value) -> float | str | None:
             return None
 
 
-def _text(key: str, value: str) -> str:
-    try:
-        return plain_text(key, value)
-    except InvalidExperience as error:
-        raise ConfigError(str(error)) from error
-
-
-def _float(key: str, value: int) -> float:
-    try:
-        return float(value)
-    except OverflowError as error:
-        raise ConfigError(f"{key}: an int of {value.bit_length()} bits cannot be recorded") from error
-
-
 def _numbers(value: Any) -> Array | None:
     """A copy of real numbers as an array of any shape; None for anything else."""
-    torch = sys.modules.get("torch")  # without it there are no tensors
-    if torch is not None and isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        if value.dtype is torch.bfloat16:  # numpy has no such type
-            value = value.float()
-        value = value.resolve_neg().numpy() if not value.is_complex() else None
-    if value is None or isinstance(value, (str, bytes, Mapping)):
+    if isinstance(value, (str, bytes, Mapping)):
         return None
+    torch = sys.modules.get("torch")  # without it there are no tensors
     try:
+        if torch is not None and isinstance(value, torch.Tensor):
+            value = value.detach().cpu().resolve_conj().resolve_neg()
+            value = (value.float() if value.dtype is torch.bfloat16 else value).numpy()
         found = np.array(value)
-    except (ValueError, TypeError):  # ragged, or of a type that numpy does not know
+    except (ValueError, TypeError, NotImplementedError):  # ragged, sparse, of a type that numpy lacks
         return None
     return found if found.dtype.kind in "biuf" else None

@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
 from stoker.recorders.protocol import BaseRecorder, Outcome, RunContext, imported
-from stoker.recorders.values import Histogram, Image, Record, row_value
+from stoker.recorders.values import Histogram, Image, Record, finite_values, row_value
 from stoker.types import AnyPath
 
 __all__ = ["TrackioRecorder", "WandbRecorder"]
 
 _STEP = "global_step"
-_BINS = 64
 _EXIT_CODE: Mapping[Outcome, int] = {"finished": 0, "failed": 1, "stopped": 255}
 _NOT_IN_ID = re.compile(r"[^\w-]+")
 
@@ -39,23 +37,16 @@ class _RunRecorder(BaseRecorder):
         logged: dict[str, Any] = {}
         for key, value in record.items():
             match value:
-                case Image():
-                    logged[key] = self._image(value.pixels)
+                case Image(pixels=pixels):
+                    logged[key] = self._module.Image(pixels[:, :, 0] if pixels.shape[-1] == 1 else pixels)
                 case Histogram() | np.ndarray():
-                    found = (value if isinstance(value, Histogram) else Histogram(value)).finite()
-                    if len(found):
-                        logged[key] = self._histogram(found)
+                    if len(found := finite_values(value)):
+                        logged[key] = self._module.Histogram(found)
                 case bool() | int() | float():
                     logged[key] = value
                 case _:
                     logged[key] = row_value(value)
         return logged
-
-    def _image(self, pixels: NDArray[np.uint8]) -> Any:
-        return self._module.Image(pixels)
-
-    def _histogram(self, values: NDArray[np.float64]) -> Any:
-        return self._module.Histogram(values)
 
 
 class WandbRecorder(_RunRecorder):
@@ -132,9 +123,6 @@ class WandbRecorder(_RunRecorder):
         self._run.summary["stoker/status"] = status
         self._run.finish(exit_code=_EXIT_CODE[status])
 
-    def _histogram(self, values: NDArray[np.float64]) -> Any:
-        return self._module.Histogram(np_histogram=np.histogram(values, _BINS))
-
 
 class TrackioRecorder(_RunRecorder):
     """Writes to Trackio's local store of this user: ``TRACKIO_DIR``, by default in its cache directory.
@@ -180,6 +168,3 @@ class TrackioRecorder(_RunRecorder):
         """Note the outcome and wait until everything is written."""
         self._run.log({"stoker/status": status}, step=self._step)
         self._run.finish()
-
-    def _image(self, pixels: NDArray[np.uint8]) -> Any:
-        return self._module.Image(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)

@@ -99,6 +99,8 @@ class DedicatedThread(Executor):
     def __init__(self, name: str) -> None:
         self.since: float | None = None
         """When the running call began, in monotonic seconds, also an abandoned one; None: no call runs."""
+        self.busy_s = 0.0
+        """Seconds that the calls took that have returned."""
         self._name = name
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._n_calls = 0
@@ -181,11 +183,12 @@ class DedicatedThread(Executor):
                         return
                 continue
             if call.is_wanted():
-                self.since = time.monotonic()
+                self.since = since = time.monotonic()
                 try:
                     call.result = call.function(*call.args)
                 except BaseException as error:  # noqa: BLE001 - raised again where the call is awaited
                     call.error = error
+                self.busy_s += time.monotonic() - since
                 self.since = None
             # Freed before the result is announced: tensors that a thread frees while the interpreter is
             # shutting down abort the process.

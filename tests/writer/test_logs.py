@@ -1,4 +1,7 @@
-"""Logs of bytes: whole pieces, durable when asked for, of no more use after a failed sync."""
+"""Logs: whole pieces, durable when asked for, several at once; what a failed sync and a disk that hangs do.
+
+The disk hangs for real: a FIFO takes no more bytes until somebody reads them.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,21 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import psutil
 import pytest
 from anyio import to_thread
+from writing_parts import PIECE, Fifo, HangingSync, leave, until
 
 from obstacles import files_of_at_most
 from stoker.errors import WriteFailed
 from stoker.writer import AppendLog
+from stoker.writer.logs import commit
 
 pytestmark = pytest.mark.anyio
+
+
+async def sync(log: AppendLog) -> None:
+    await commit({log: b""})
 
 
 async def test_pieces_come_one_behind_the_other_also_after_closing(tmp_path: Path) -> None:
@@ -38,7 +48,7 @@ async def test_pieces_come_one_behind_the_other_also_after_closing(tmp_path: Pat
 
 async def test_nothing_is_made_before_the_first_piece(tmp_path: Path) -> None:
     log = AppendLog(tmp_path / "log")
-    await log.sync()
+    await sync(log)
     await log.aclose()
     assert not log.path.exists()
 
@@ -49,7 +59,7 @@ async def test_it_knows_how_much_is_not_durable(tmp_path: Path) -> None:
     await log.append(b"123")
     await log.append(b"45")
     assert log.unsynced_bytes == 5
-    await log.sync()
+    await sync(log)
     assert log.unsynced_bytes == 0
     await log.append(b"6")
     assert log.unsynced_bytes == 1
@@ -64,7 +74,7 @@ async def test_pieces_of_several_tasks_stay_whole_and_in_each_tasks_order(tmp_pa
         for k in range(10):
             await log.append(f"{writer}{k}".encode() * 500)
             if k % 4 == 0:
-                await log.sync()
+                await sync(log)
 
     async with anyio.create_task_group() as tasks:
         for writer in range(6):
@@ -82,9 +92,9 @@ async def test_a_failed_sync_poisons_it_for_good(tmp_path: Path) -> None:
     log = AppendLog(Path("/dev/null"))  # takes every byte and refuses to sync
     await log.append(b"lost")
     with pytest.raises(WriteFailed, match="/dev/null: Invalid argument"):
-        await log.sync()
+        await sync(log)
     for _ in range(2):
-        for again in (log.sync, partial(log.append, b"more")):
+        for again in (partial(sync, log), partial(log.append, b"more")):
             with pytest.raises(WriteFailed, match="/dev/null: Invalid argument") as caught:
                 await again()
             assert isinstance(caught.value.__cause__, OSError)
@@ -92,7 +102,7 @@ async def test_a_failed_sync_poisons_it_for_good(tmp_path: Path) -> None:
     with pytest.raises(WriteFailed, match="/dev/null: Invalid argument"):
         await log.aclose()
     await log.aclose()
-    for again in (log.sync, partial(log.append, b"more")):  # closing does not heal it
+    for again in (partial(sync, log), partial(log.append, b"more")):  # closing does not heal it
         with pytest.raises(WriteFailed, match="/dev/null: Invalid argument"):
             await again()
 
@@ -166,7 +176,7 @@ async def test_it_goes_on_though_all_threads_of_the_user_wait_for_it(tmp_path: P
             await anyio.wait_all_tasks_blocked()
             with anyio.fail_after(20):
                 await log.append(b"x")
-                await log.sync()
+                await sync(log)
                 await log.aclose()
             go_on.set()
     finally:
@@ -205,7 +215,7 @@ async def test_a_task_cancelled_by_asyncio_itself_leaves_whole_pieces(
         writing.cancel()
         await asyncio.wait([writing])
         if k % 5 == 0:
-            syncing = asyncio.create_task(log.sync())
+            syncing = asyncio.create_task(sync(log))
             await asyncio.sleep(0)
             syncing.cancel()
             await asyncio.wait([syncing])
@@ -215,3 +225,214 @@ async def test_a_task_cancelled_by_asyncio_itself_leaves_whole_pieces(
     pieces = [data[at : at + 100_000] for at in range(0, len(data), 100_000)]
     assert all(piece == piece[:1] * 100_000 for piece in pieces)
     assert (pieces[0][:1], pieces[-1][:1]) == (b"0", b"e")
+
+
+# A disk that hangs ----------------------------------------------------------------------------------
+
+
+async def test_a_piece_that_was_left_in_the_middle_is_finished_before_anything_else(fifo: Fifo) -> None:
+    log = AppendLog(fifo.path)
+    await leave(lambda: log.append(PIECE), fifo.is_begun)
+    assert not await log.thread.settle(0.01)
+    with anyio.move_on_after(0.01):
+        await log.append(b"never begun")
+    with anyio.move_on_after(0.01):
+        await log.aclose()
+    async with anyio.create_task_group() as tasks:
+
+        async def again() -> None:
+            with pytest.raises(WriteFailed, match="Invalid argument"):  # a FIFO cannot be synced
+                await log.append(b"again")
+
+        tasks.start_soon(again)
+        assert await fifo.read(len(PIECE)) == PIECE
+    assert await log.thread.settle(20)
+    assert fifo.rest() == b""
+
+
+async def test_what_becomes_of_a_piece_that_was_left_holds_for_all_that_comes(fifo: Fifo) -> None:
+    log = AppendLog(fifo.path)
+    await leave(lambda: log.append(PIECE), fifo.is_begun)
+    fifo.close()  # nobody will read the rest: the write fails, and a FIFO takes nothing back
+    assert await log.thread.settle(20)
+    for call in (partial(log.append, b"x"), partial(sync, log), log.aclose, partial(log.append, b"x")):
+        with pytest.raises(WriteFailed, match="Broken pipe"):
+            await call()
+
+
+async def test_a_sync_that_hangs_is_left_at_once_and_closing_comes_behind_it(tmp_path: Path) -> None:
+    log = HangingSync(tmp_path / "log")
+    await log.append(b"x")
+    await leave(partial(sync, log), log.reached.is_set)
+    with anyio.move_on_after(0.01):
+        await log.aclose()
+    assert log.unsynced_bytes == 1, "nothing is said to be durable that is not"
+    log.release.set()
+    await log.append(b"y")
+    assert log.unsynced_bytes == 1
+    await log.aclose()
+    assert log.path.read_bytes() == b"xy"
+
+
+async def test_a_piece_that_was_left_while_its_file_opens_is_written_and_the_file_opened_once(
+    tmp_path: Path,
+) -> None:
+    entered, release = threading.Event(), threading.Event()
+    n_prepared = 0
+
+    class HangingOpen(AppendLog):
+        def _prepare(self) -> None:
+            nonlocal n_prepared
+            n_prepared += 1
+            entered.set()
+            assert release.wait(20)
+
+    log = HangingOpen(tmp_path / "log")
+    await leave(lambda: log.append(b"left"), entered.is_set)
+    release.set()
+    await log.append(b"x")
+    await log.aclose()
+    assert n_prepared == 1
+    assert log.path.read_bytes() == b"leftx"
+
+
+# Commits --------------------------------------------------------------------------------------------
+
+
+class Gated(AppendLog):
+    """A log that waits before it writes, or before it syncs, until it is let go."""
+
+    def __init__(self, path: Path, *, before: str) -> None:
+        super().__init__(path)
+        self.reached, self.release = threading.Event(), threading.Event()
+        self._before = before
+
+    def _wait(self) -> None:
+        self.reached.set()
+        assert self.release.wait(20)
+
+    def _prepare(self) -> None:
+        if self._before == "write":
+            self._wait()
+
+    def _sync(self) -> None:
+        if self._before == "sync":
+            self._wait()
+        super()._sync()
+
+
+def content(*logs: AppendLog) -> list[bytes]:
+    return [log.path.read_bytes() if log.path.exists() else b"" for log in logs]
+
+
+async def close(*logs: AppendLog) -> None:
+    for log in logs:
+        try:
+            await log.aclose()
+        except WriteFailed:
+            assert log.path.parent == Path("/dev"), log
+
+
+async def test_all_of_it_is_written_and_durable_and_what_was_there_before_too(tmp_path: Path) -> None:
+    logs = [AppendLog(tmp_path / str(k)) for k in range(3)]
+    await logs[1].append(b"before ")
+    for _ in range(2):
+        await commit({logs[0]: b"0", logs[1]: b"", logs[2]: b"2"})
+    assert content(*logs) == [b"00", b"before ", b"22"]
+    assert [log.unsynced_bytes for log in logs] == [0, 0, 0]
+    await close(*logs)
+
+
+async def test_of_nothing_it_is_done_at_once() -> None:
+    await commit({})
+
+
+async def test_a_log_is_written_behind_the_one_before_it_and_synced_beside_it(tmp_path: Path) -> None:
+    journal, rows = Gated(tmp_path / "journal", before="sync"), AppendLog(tmp_path / "rows")
+    early = Gated(tmp_path / "early", before="write")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(commit, {early: b"e", journal: b"j", rows: b"r"})
+        await until(early.reached.is_set)
+        assert content(early, journal, rows) == [b"", b"", b""]
+        assert early.activity is not None
+        assert early.activity.words == "writing early"
+        assert journal.activity is rows.activity is None
+        early.release.set()
+        await until(lambda: content(rows) == [b"r"] and rows.unsynced_bytes == early.unsynced_bytes == 0)
+        assert (content(journal), journal.unsynced_bytes) == ([b"j"], 1)
+        assert journal.activity is not None
+        journal.release.set()
+    assert journal.unsynced_bytes == 0
+    assert journal.activity is None
+    await close(early, journal, rows)
+
+
+async def test_behind_a_log_that_cannot_be_written_none_takes_anything(tmp_path: Path) -> None:
+    before, behind = AppendLog(tmp_path / "before"), AppendLog(tmp_path / "behind")
+    full = AppendLog(Path("/dev/full"))
+    with pytest.raises(WriteFailed, match="/dev/full"):
+        await commit({before: b"b", full: b"x", behind: b"y"})
+    assert await behind.thread.settle(20)
+    assert content(before, behind) == [b"b", b""]
+    assert before.unsynced_bytes == 0
+    await close(before, full, behind)
+
+
+async def test_a_log_that_cannot_be_synced_keeps_no_other_from_it(tmp_path: Path) -> None:
+    slow, last = Gated(tmp_path / "slow", before="write"), AppendLog(tmp_path / "last")
+    null = AppendLog(Path("/dev/null"))
+    told: list[WriteFailed] = []
+
+    async def run() -> None:
+        with pytest.raises(WriteFailed, match="/dev/null") as caught:
+            await commit({null: b"x", slow: b"s", last: b"l"})
+        told.append(caught.value)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        await until(slow.reached.is_set)
+        slow.release.set()
+    assert isinstance(told[0].__cause__, OSError)
+    assert content(slow, last) == [b"s", b"l"]
+    assert slow.unsynced_bytes == last.unsynced_bytes == 0
+    await close(null, slow, last)
+
+
+async def test_a_log_that_was_refused_once_is_refused_for_good() -> None:
+    log = AppendLog(Path("/dev/null"))
+    for data in (b"x", b"", b"y"):
+        with pytest.raises(WriteFailed, match="Invalid argument"):
+            await commit({log: data})
+    await close(log)
+
+
+async def test_cancelled_it_leaves_at_once_and_what_had_not_its_turn_never_has(tmp_path: Path) -> None:
+    hanging, behind = Gated(tmp_path / "hanging", before="write"), AppendLog(tmp_path / "behind")
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(commit, {hanging: b"h", behind: b"b"})
+            await until(hanging.reached.is_set)
+            tasks.cancel_scope.cancel()
+    hanging.release.set()
+    assert await hanging.thread.settle(20)
+    assert await behind.thread.settle(20)
+    assert content(hanging, behind) == [b"h", b""]
+    assert hanging.unsynced_bytes == 0
+    await hanging.append(b"!")
+    await hanging.aclose()
+    assert content(hanging) == [b"h!"]
+
+
+async def test_closing_comes_behind_a_piece_that_was_begun_though_nobody_waits(tmp_path: Path) -> None:
+    log = Gated(tmp_path / "log", before="write")
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(commit, {log: b"1"})
+            await until(log.reached.is_set)
+            tasks.start_soon(commit, {log: b"2"})
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+    log.release.set()
+    await log.aclose()
+    assert content(log) == [b"1"]
+    assert str(log.path) not in [file.path for file in psutil.Process().open_files()]

@@ -22,9 +22,10 @@ from stoker.writer import (
     check_rows,
     cut_rows,
     decode_rows,
-    encode_row_lines,
+    encode_rows,
     files,
 )
+from stoker.writer.logs import commit
 
 
 class Empty(msgspec.Struct):
@@ -43,13 +44,13 @@ def lines(path: Path) -> list[Any]:
 @pytest.mark.anyio
 async def test_rows_are_appended_in_order_and_parse_line_by_line(tmp_path: Path) -> None:
     log = RowLog(tmp_path / "rows.jsonl")
-    await log.append([Row(0), Row(1, "a\nb \u2028 ü")])
+    await log.append_rows([Row(0), Row(1, "a\nb \u2028 ü")])
     assert log.unsynced_bytes == log.path.stat().st_size
-    await log.sync()
+    await commit({log: b""})
     assert log.unsynced_bytes == 0
-    await log.append([Row(2)])
+    await log.append_rows([Row(2)])
     await log.aclose()
-    await log.append([Row(3)])  # it opens again
+    await log.append_rows([Row(3)])  # it opens again
     await log.aclose()
     assert [row["k"] for row in lines(log.path)] == [0, 1, 2, 3]
     assert decode_rows(log.path, Row)[1].text == "a\nb \u2028 ü"
@@ -61,7 +62,7 @@ async def test_batches_of_several_tasks_stay_whole(tmp_path: Path) -> None:
 
     async def write(writer: int) -> None:
         for batch in range(5):
-            await log.append([Row(1000 * writer + 10 * batch + k) for k in range(4)])
+            await log.append_rows([Row(1000 * writer + 10 * batch + k) for k in range(4)])
 
     async with anyio.create_task_group() as tasks:
         for writer in range(8):
@@ -84,7 +85,7 @@ def damaged(data: bytes, number: int, change: Callable[[bytes], bytes]) -> bytes
 
 
 ROWS = [Row(0), Row(1, "one"), Row(2, "two"), Row(3)]
-WHOLE = encode_row_lines(ROWS)
+WHOLE = encode_rows(ROWS)
 LINES = WHOLE.splitlines(keepends=True)
 
 
@@ -98,7 +99,7 @@ def test_a_line_is_plain_json_with_the_checksum_of_what_is_before_it() -> None:
 @pytest.mark.parametrize("row", [1, "x", None, [1], {}, Empty()])
 def test_what_has_no_field_is_no_row(row: Any) -> None:
     with pytest.raises(TypeError, match="is not a row"):
-        encode_row_lines([row])
+        encode_rows([row])
 
 
 @pytest.mark.anyio
@@ -115,7 +116,7 @@ async def test_a_large_batch_lets_others_have_their_turns_and_is_one_piece(tmp_p
         tasks.start_soon(count)
         await checkpoint()
         before = len(turns)
-        await log.append([Row(k, "x" * 1000) for k in range(2000)])
+        await log.append_rows([Row(k, "x" * 1000) for k in range(2000)])
         tasks.cancel_scope.cancel()
     await log.aclose()
     assert len(turns) - before >= 7, "2 MB are eight times 256 KiB"
@@ -141,7 +142,7 @@ async def test_a_torn_tail_is_set_aside_when_the_log_is_opened_again(
     assert decode_rows(path, Row) == ROWS[:3], "reading passes it over"
     assert check_rows(path) == RowsReport(3, len(tail), ())
     log = RowLog(path)
-    await log.append([Row(9)])
+    await log.append_rows([Row(9)])
     await log.aclose()
     assert [row.k for row in decode_rows(path, Row)] == [0, 1, 2, 9]
     assert path.read_bytes().startswith(b"".join(LINES[:3]))
@@ -156,7 +157,7 @@ async def test_where_the_first_row_is_torn_nothing_is_left_and_it_begins_anew(tm
         path.write_bytes(tail)
         assert decode_rows(path, Row) == []
         log = RowLog(path)
-        await log.append([Row(7)])
+        await log.append_rows([Row(7)])
         await log.aclose()
         assert decode_rows(path, Row) == [Row(7)]
 
@@ -166,10 +167,10 @@ async def test_a_whole_log_is_not_touched_when_it_is_opened_again(tmp_path: Path
     path = tmp_path / "rows.jsonl"
     path.write_bytes(WHOLE)
     log = RowLog(path)
-    await log.append([Row(4, "x" * 100_000)])  # longer than what is looked at first
+    await log.append_rows([Row(4, "x" * 100_000)])  # longer than what is looked at first
     await log.aclose()
     again = RowLog(path)
-    await again.append([Row(5)])
+    await again.append_rows([Row(5)])
     await again.aclose()
     assert path.read_bytes().startswith(WHOLE)
     assert [row.k for row in decode_rows(path, Row)] == [0, 1, 2, 3, 4, 5]
@@ -181,7 +182,7 @@ def test_wherever_a_crash_cuts_whole_rows_are_left(
     tmp_path_factory: pytest.TempPathFactory, ks: list[int], at: int, n_nulls: int
 ) -> None:
     path = tmp_path_factory.mktemp("cut") / "rows.jsonl"
-    whole = encode_row_lines([Row(k) for k in ks])
+    whole = encode_rows([Row(k) for k in ks])
     kept = whole[: at % (len(whole) + 1)]
     path.write_bytes(kept + b"\x00" * (n_nulls * 512))
     before = [row.k for row in decode_rows(path, Row)]
@@ -195,7 +196,7 @@ def test_wherever_a_crash_cuts_whole_rows_are_left(
 
 async def append_one(path: Path) -> None:
     log = RowLog(path)
-    await log.append([Row(-1)])
+    await log.append_rows([Row(-1)])
     await log.aclose()
 
 
@@ -225,7 +226,7 @@ async def test_damage_with_whole_rows_behind_it_is_reported_with_its_line_and_ne
     problem = f"rows.jsonl: line {number}: its checksum is missing or does not match"
     assert check_rows(path) == RowsReport(3, 0, (problem,))
     await append_one(path)
-    assert path.read_bytes() == content + encode_row_lines([Row(-1)])
+    assert path.read_bytes() == content + encode_rows([Row(-1)])
 
 
 @given(st.integers(0, len(WHOLE) - 1), st.integers(0, 7))
@@ -241,7 +242,7 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path_factory: pytest.TempPathFactory,
 
 def test_a_row_of_another_kind_is_told_from_damage(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_bytes(encode_row_lines([Row(0), {"k": "two"}, Row(2)]))
+    path.write_bytes(encode_rows([Row(0), {"k": "two"}, Row(2)]))
     with pytest.raises(RunBroken, match=r"rows\.jsonl: line 2 is not a row \(Expected `int`"):
         decode_rows(path, Row)
     assert check_rows(path) == RowsReport(3, 0, ())
@@ -256,7 +257,7 @@ async def test_a_log_without_any_checksum_is_left_as_it_is(tmp_path: Path) -> No
     assert [problem[:18] for problem in check_rows(path).problems] == ["rows.jsonl: line 1"]
     log = RowLog(path)
     with pytest.raises(RunBroken, match="line 1"):
-        await log.append([Row(2)])
+        await log.append_rows([Row(2)])
     assert path.read_bytes() == b'{"k":0}\n{"k":1}\n'
 
 
@@ -289,9 +290,9 @@ def test_no_file_has_no_rows(tmp_path: Path) -> None:
 
 def test_rows_are_copied_as_they_are(tmp_path: Path) -> None:
     source, target = tmp_path / "rows.jsonl", tmp_path / "cut.jsonl"
-    source.write_bytes(LINES[0] + encode_row_lines([{"k": 1, "more": [1, 2]}]) + LINES[2] + b'{"torn')
+    source.write_bytes(LINES[0] + encode_rows([{"k": 1, "more": [1, 2]}]) + LINES[2] + b'{"torn')
     assert cut_rows(source, target, lambda row: row.k < 2, Row) == 2
-    assert target.read_bytes() == LINES[0] + encode_row_lines([{"k": 1, "more": [1, 2]}])
+    assert target.read_bytes() == LINES[0] + encode_rows([{"k": 1, "more": [1, 2]}])
     assert cut_rows(source, target, lambda _: False, Row) == 0
     assert target.read_bytes() == b""
     source.write_bytes(damaged(WHOLE, 2, bytes.upper))
@@ -303,12 +304,12 @@ def test_rows_are_copied_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.anyio
 async def test_a_log_whose_rows_cannot_be_made_durable_says_so_and_is_closed_all_the_same() -> None:
     log = RowLog(Path("/dev/null"))  # takes every byte and refuses to sync
-    await log.append([Row(0)])
+    await log.append_rows([Row(0)])
     with pytest.raises(WriteFailed, match="/dev/null: Invalid argument"):
         await log.aclose()
     await log.aclose()
     with pytest.raises(WriteFailed, match="/dev/null: Invalid argument"):
-        await log.append([Row(1)])
+        await log.append_rows([Row(1)])
 
 
 def ks_of(reader: RowReader[Row]) -> list[int]:
@@ -320,7 +321,7 @@ def test_a_reader_gives_each_row_of_a_growing_file_once(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int]
 ) -> None:
     path = tmp_path_factory.mktemp("growing") / "rows.jsonl"
-    whole = encode_row_lines([Row(k) for k in range(6)])
+    whole = encode_rows([Row(k) for k in range(6)])
     reader = RowReader(path, Row)
     found = ks_of(reader)
     for cut in [*sorted(min(cut, len(whole)) for cut in cuts), len(whole)]:
@@ -348,7 +349,7 @@ def test_a_reader_starts_again_in_a_file_that_was_replaced_cut_back_or_removed(t
     assert (ks_of(reader), reader.has_restarted) == ([0, 1, 2, 3], False)
     path.write_bytes(b"".join(LINES[:2]))
     assert (ks_of(reader), reader.has_restarted) == ([0, 1], True)
-    path.write_bytes(encode_row_lines([Row(k) for k in range(50, 60)]))
+    path.write_bytes(encode_rows([Row(k) for k in range(50, 60)]))
     assert (ks_of(reader), reader.has_restarted) == (list(range(50, 60)), True)
     assert (ks_of(reader), reader.has_restarted) == ([], False)
     path.unlink()

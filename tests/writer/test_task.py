@@ -6,8 +6,7 @@ import errno
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,16 @@ import anyio
 import psutil
 import pytest
 from anyio.lowlevel import checkpoint
+from writing_parts import NEVER_S, PIECE, Fifo, Gate, HangingSync, flush, leave, running, until
 
 from stoker.errors import StokerError, WriteFailed
 from stoker.replies import Reply
-from stoker.writer import AppendLog, Log, RowLog, Writer
+from stoker.writer import AppendLog, RowLog, Writer, files
 
 pytestmark = pytest.mark.anyio
-NEVER_S = 1000.0
 
 
-class Told(Log):
+class ToldData(AppendLog):
     """A log that says what was written with which calls, and how often it was synced."""
 
     def __init__(self, path: Path) -> None:
@@ -32,70 +31,26 @@ class Told(Log):
         self.pieces: list[bytes] = []
         self.n_syncs = 0
 
-    async def append_bytes(self, data: bytes) -> None:
-        await super().append_bytes(data)
+    async def append(self, data: bytes) -> None:
+        await super().append(data)
         self.pieces.append(data)
 
-    def _commit_it(self, data: bytes, written: Callable[[], None]) -> None:
+    def take_part(self, data: bytes, chain: Any, begin_next: Callable[[], None]) -> None:
         if data:
             self.pieces.append(data)
-        super()._commit_it(data, written)
+        super().take_part(data, chain, begin_next)
 
-    def _sync_it(self) -> None:
-        super()._sync_it()
+    def _sync(self) -> None:
+        super()._sync()
         self.n_syncs += 1
 
 
-class ToldLog(Told, RowLog):
+class ToldLog(ToldData, RowLog):
     """One of rows."""
 
 
-class ToldData(Told, AppendLog):
-    """One of bytes."""
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    while not condition():  # noqa: ASYNC110 - of other people's state
-        await anyio.sleep(0.001)
-
-
-@asynccontextmanager
-async def running(**settings: Any) -> AsyncIterator[Writer]:
-    """A writer that is closed and drained at the end."""
-    writer = Writer(**{"sync_interval_s": NEVER_S, "replace_interval_s": NEVER_S, **settings})
-    with anyio.fail_after(20):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(writer.run)
-            yield writer
-            writer.close()
-
-
-async def flush(writer: Writer) -> None:
-    reply: Reply[None] = Reply()
-    await writer.flush(reply)
-    await reply.wait()
-
-
 def rows_in(path: Path) -> list[Any]:
-    return [json.loads(line)["k"] for line in path.read_text().splitlines()]
-
-
-async def test_rows_of_each_log_keep_their_order_and_a_batch_is_one_write(tmp_path: Path) -> None:
-    logs = [ToldLog(tmp_path / f"{i}.jsonl") for i in range(2)]
-    async with running() as writer:
-        for k in range(100):  # all of them are there when the writer has its turn
-            await writer.append(logs[k % 2], {"k": k})
-        await flush(writer)
-    assert [rows_in(log.path) for log in logs] == [list(range(0, 100, 2)), list(range(1, 100, 2))]
-    assert [len(log.pieces) for log in logs] == [1, 1]
-
-
-async def test_a_small_queue_makes_callers_wait_and_loses_nothing(tmp_path: Path) -> None:
-    log = RowLog(tmp_path / "rows.jsonl")
-    async with running(capacity=1) as writer:
-        for k in range(50):
-            await writer.append(log, {"k": k})
-    assert rows_in(log.path) == list(range(50))
+    return [json.loads(line)["k"] for line in path.read_text().splitlines()] if path.exists() else []
 
 
 async def test_a_replaced_file_waits_for_its_interval_or_a_flush_or_the_close(tmp_path: Path) -> None:
@@ -104,14 +59,14 @@ async def test_a_replaced_file_waits_for_its_interval_or_a_flush_or_the_close(tm
     async with running() as writer:
         for value in range(10):
             await writer.replace(path, {"value": value})
-        await writer.append(log, {"k": 0})
+        await writer.append_rows(log, [{"k": 0}])
         await until(lambda: log.pieces)  # the batch with the values is done
         assert not path.exists(), "the interval is not over"
         await flush(writer)
         assert json.loads(path.read_text()) == {"value": 9}
         written = path.stat().st_ino
         await writer.replace(path, {"value": 10})
-        await writer.append(log, {"k": 1})
+        await writer.append_rows(log, [{"k": 1}])
         await until(lambda: len(log.pieces) == 2)
         assert path.stat().st_ino == written
     assert json.loads(path.read_text()) == {"value": 10}
@@ -133,7 +88,7 @@ async def test_with_an_interval_of_zero_every_batch_replaces(tmp_path: Path) -> 
 async def test_rows_become_durable_by_themselves(tmp_path: Path) -> None:
     log = ToldLog(tmp_path / "rows.jsonl")
     async with running(sync_interval_s=0.001) as writer:
-        await writer.append(log, {"k": 1})
+        await writer.append_rows(log, [{"k": 1}])
         await until(lambda: log.n_syncs)
         assert log.unsynced_bytes == 0
         assert rows_in(log.path) == [1]
@@ -149,8 +104,8 @@ async def test_a_job_starts_when_earlier_rows_are_durable(tmp_path: Path) -> Non
 
     async with running() as writer:
         for k in range(3):
-            await writer.append(log, {"k": 2 * k})
-            await writer.append(log, {"k": 2 * k + 1})
+            await writer.append_rows(log, [{"k": 2 * k}])
+            await writer.append_rows(log, [{"k": 2 * k + 1}])
             await writer.replace(tmp_path / "m.json", {"k": k})
             done: Reply[None] = Reply()
             await writer.submit(look, done)
@@ -158,75 +113,26 @@ async def test_a_job_starts_when_earlier_rows_are_durable(tmp_path: Path) -> Non
     assert seen == [(list(range(2 * k + 2)), False, {"k": k}, "stoker-writer") for k in range(3)]
 
 
-async def test_jobs_run_one_after_the_other_in_order() -> None:
-    ran: list[int] = []
-    running_now: list[int] = []
-
-    def job(k: int) -> Callable[[], None]:
-        def work() -> None:
-            running_now.append(k)
-            assert running_now == [k]
-            ran.append(k)
-            running_now.remove(k)
-
-        return work
-
-    async with running() as writer:
-        for k in range(20):
-            await writer.submit(job(k))
-    assert ran == list(range(20))
-
-
-async def test_rows_go_on_while_a_long_job_runs_and_flush_waits_for_it(tmp_path: Path) -> None:
-    log = ToldLog(tmp_path / "rows.jsonl")
-    entered, let_go = threading.Event(), threading.Event()
-
-    def work() -> None:
-        entered.set()
-        assert let_go.wait(20)
-
-    flushed: list[str] = []
-
-    async def flush_and_tell(writer: Writer) -> None:
-        await flush(writer)
-        flushed.append("flush")
-
-    async with running() as writer, anyio.create_task_group() as tasks:
-        done: Reply[None] = Reply()
-        await writer.submit(work, done)
-        await anyio.to_thread.run_sync(entered.wait, 20)
-        await writer.append(log, {"k": 1})
-        await until(lambda: log.pieces)
-        assert rows_in(log.path) == [1]
-        tasks.start_soon(flush_and_tell, writer)
-        await anyio.wait_all_tasks_blocked()
-        assert not done.is_set
-        assert flushed == []
-        let_go.set()
-        await done.wait()
-    assert flushed == ["flush"]
-
-
 async def test_close_drains_everything(tmp_path: Path) -> None:
     log = RowLog(tmp_path / "rows.jsonl")
     ran: list[int] = []
     async with running() as writer:
         for k in range(10):
-            await writer.append(log, {"k": k})
+            await writer.append_rows(log, [{"k": k}])
             await writer.replace(tmp_path / "m.json", k)
             await writer.submit(lambda k=k: ran.append(k))
     assert rows_in(log.path) == ran == list(range(10))
     assert json.loads((tmp_path / "m.json").read_text()) == 9
     assert log.unsynced_bytes == 0
     with pytest.raises(anyio.ClosedResourceError):
-        await writer.append(log, {"k": 11})
+        await writer.append_rows(log, [{"k": 11}])
 
 
 async def test_closed_with_an_error_it_says_that_error_to_those_who_come(tmp_path: Path) -> None:
     async with running() as writer:
         writer.close(lambda: StokerError("over"))
         with pytest.raises(StokerError, match="over"):
-            await writer.append(RowLog(tmp_path / "x"), {"k": 1})
+            await writer.append_rows(RowLog(tmp_path / "x"), [{"k": 1}])
 
 
 async def failing(writer: Writer, *calls: Callable[[], Any]) -> BaseException:
@@ -245,7 +151,7 @@ def refuse(path: Path) -> None:
 
 async def test_a_row_on_a_full_disk_ends_it_with_the_cause() -> None:
     writer = Writer()
-    error = await failing(writer, lambda: writer.append(RowLog(Path("/dev/full")), {"k": 1}))
+    error = await failing(writer, lambda: writer.append_rows(RowLog(Path("/dev/full")), [{"k": 1}]))
     assert type(error) is WriteFailed
     assert isinstance(error.__cause__, OSError)
     assert error.__cause__.errno == errno.ENOSPC
@@ -258,6 +164,7 @@ async def test_a_job_that_fails_ends_it_with_the_cause_even_while_it_waits_for_w
     assert type(error) is WriteFailed
     assert isinstance(error.__cause__, OSError)
     assert "step_1.pt" in str(error)
+    assert type(await failing(other := Writer(), lambda: other.submit(lambda: int("x")))) is ValueError
 
 
 async def test_a_replacement_that_fails_ends_it(tmp_path: Path) -> None:
@@ -268,21 +175,15 @@ async def test_a_replacement_that_fails_ends_it(tmp_path: Path) -> None:
     assert isinstance(error.__cause__, IsADirectoryError)
 
 
-async def test_what_a_job_raises_comes_out_as_it_is() -> None:
-    writer = Writer()
-    error = await failing(writer, lambda: writer.submit(lambda: int("x")))
-    assert type(error) is ValueError
-
-
 async def test_rows_before_a_failing_job_are_on_disk_and_the_logs_closed(tmp_path: Path) -> None:
     good = RowLog(tmp_path / "good.jsonl")
     unsyncable = RowLog(Path("/dev/null"))
     writer = Writer(sync_interval_s=NEVER_S)
     await failing(
         writer,
-        lambda: writer.append(unsyncable, {"k": 1}),
-        lambda: writer.append(good, {"k": 1}),
-        lambda: writer.append(good, {"k": 2}),
+        lambda: writer.append_rows(unsyncable, [{"k": 1}]),
+        lambda: writer.append_rows(good, [{"k": 1}]),
+        lambda: writer.append_rows(good, [{"k": 2}]),
         lambda: writer.submit(lambda: refuse(tmp_path / "x")),
     )
     assert rows_in(good.path) == [1, 2]
@@ -294,7 +195,7 @@ async def test_a_cancelled_writer_still_syncs_and_closes_its_logs(tmp_path: Path
     writer = Writer(sync_interval_s=NEVER_S)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(writer.run)
-        await writer.append(log, {"k": 1})
+        await writer.append_rows(log, [{"k": 1}])
         await until(lambda: log.pieces)
         assert log.unsynced_bytes > 0
         tasks.cancel_scope.cancel()
@@ -307,22 +208,12 @@ async def test_bytes_keep_their_order_and_a_batch_is_one_write(tmp_path: Path) -
     async with running() as writer:
         for k in range(50):
             await writer.append_data(data, b"%d," % k)
-            await writer.append(log, {"k": k})
+            await writer.append_rows(log, [{"k": k}])
         await flush(writer)
         assert data.unsynced_bytes == log.unsynced_bytes == 0
     assert data.path.read_bytes() == b"".join(b"%d," % k for k in range(50))
     assert (len(data.pieces), len(log.pieces)) == (1, 1)
     assert rows_in(log.path) == list(range(50))
-
-
-async def test_large_pieces_are_not_put_together(tmp_path: Path) -> None:
-    data = ToldData(tmp_path / "journal")
-    sizes = [10, 20, 3_000_000, 5, 600_000, 600_000, 1]
-    async with running() as writer:
-        for k, size in enumerate(sizes):
-            await writer.append_data(data, bytes([k]) * size)
-    assert [len(piece) for piece in data.pieces] == [30, 3_000_000, 600_005, 600_001]
-    assert data.path.read_bytes() == b"".join(bytes([k]) * size for k, size in enumerate(sizes))
 
 
 async def test_many_bytes_make_the_caller_wait_until_they_are_written(tmp_path: Path) -> None:
@@ -411,16 +302,6 @@ async def test_enough_bytes_are_made_durable_at_once(tmp_path: Path) -> None:
         assert data.unsynced_bytes == 0
 
 
-async def test_bytes_of_several_logs_count_together(tmp_path: Path) -> None:
-    logs = [ToldData(tmp_path / str(k)) for k in range(4)]
-    async with running(sync_bytes=1000) as writer:
-        for log in logs:
-            await writer.append_data(log, b"x" * 250)
-        for log in logs:
-            await until(lambda log=log: log.n_syncs)
-        assert [log.unsynced_bytes for log in logs] == [0] * 4
-
-
 async def test_many_flushes_cost_one_sync(tmp_path: Path) -> None:
     data = ToldData(tmp_path / "journal")
     replies: list[Reply[None]] = [Reply() for _ in range(50)]
@@ -443,10 +324,10 @@ class MeetingLog(AppendLog):
         self.begun = threading.Event()
         self.other = self
 
-    def _sync_it(self) -> None:
+    def _sync(self) -> None:
         self.begun.set()
         assert self.other.begun.wait(20)
-        super()._sync_it()
+        super()._sync()
 
 
 async def test_all_logs_are_synced_at_the_same_time(tmp_path: Path) -> None:
@@ -478,22 +359,414 @@ async def test_it_says_what_it_is_doing_and_since_when(tmp_path: Path) -> None:
     one.other = MeetingLog(tmp_path / "never")
     before = time.monotonic()
     async with running() as writer:
-        assert writer.doing is None
+        assert writer.activities() == []
         await writer.submit(lambda: gate.wait(20) and None, name="writing step_4000.pt")
-        while writer.doing is None:
-            await checkpoint()
-        words, since = writer.doing
-        assert words == "writing step_4000.pt"
-        assert before <= since <= time.monotonic()
+        await until(writer.activities)
+        (longest,) = writer.activities()
+        assert longest.words == "writing step_4000.pt"
+        assert before <= longest.since <= time.monotonic()
         await writer.append_data(one, b"x")
         flushed: Reply[None] = Reply()
         await writer.flush(flushed)
         await until(one.begun.is_set)
-        assert writer.doing == (words, since), "what takes longest"
+        assert writer.activities()[0] == longest
         gate.set()
-        while writer.doing[0] == words:
-            await checkpoint()
-        assert writer.doing[0] == "syncing train_episodes.jsonl"
+        await until(lambda: longest not in writer.activities())
         one.other.begun.set()
         await flushed.wait()
-        assert writer.doing is None
+        assert writer.activities() == []
+
+
+# What waits ---------------------------------------------------------------------------------------
+
+
+async def test_rows_are_written_and_durable_during_a_job_whatever_is_queued_behind_it(tmp_path: Path) -> None:
+    log, data, gate = RowLog(tmp_path / "rows.jsonl"), AppendLog(tmp_path / "journal"), Gate()
+    ran: list[str] = []
+    async with running(sync_interval_s=0.0) as writer:
+        await writer.submit(gate)
+        await until(gate.reached.is_set)
+        replies: list[Reply[None]] = [Reply() for _ in range(4)]
+        for k, reply in enumerate(replies):
+            await writer.append_rows(log, [{"k": k}])
+            await writer.append_data(data, b"%d" % k)
+            if k == 2:
+                await writer.submit(lambda: ran.append("second"), reply)
+            else:
+                await writer.flush(reply)
+            await until(lambda n=k: rows_in(log.path) == list(range(n + 1)))
+        await writer.append_rows(log, [{"k": 4}])
+        await until(lambda: len(rows_in(log.path)) == 5)
+        await until(lambda: log.unsynced_bytes == data.unsynced_bytes == 0)
+        assert data.path.read_bytes() == b"0123"
+        assert not any(reply.is_set for reply in replies), "a flush waits for the jobs before it"
+        assert ran == [], "jobs come one after the other"
+        gate.release.set()
+        for reply in replies:
+            await reply.wait()
+        assert ran == ["second"]
+
+
+async def test_a_flush_is_answered_behind_the_jobs_before_it_and_not_behind_later_ones(
+    tmp_path: Path,
+) -> None:
+    first, later = Gate(), Gate()
+    one, two = Reply[None](), Reply[None]()
+    async with running() as writer:
+        await writer.submit(first)
+        await writer.flush(one)
+        await writer.submit(later)
+        await writer.flush(two)
+        first.release.set()
+        await one.wait()
+        await until(later.reached.is_set)
+        assert not two.is_set
+        later.release.set()
+        await two.wait()
+
+
+async def test_many_jobs_make_the_caller_wait_and_not_the_rows(tmp_path: Path) -> None:
+    gate, log = Gate(), RowLog(tmp_path / "rows.jsonl")
+    submitted: list[int] = []
+    ran: list[int] = []
+
+    async def submit_all(writer: Writer) -> None:
+        for k in range(40):
+            await writer.submit(lambda k=k: ran.append(k))
+            submitted.append(k)
+
+    async with running(sync_interval_s=0.0) as writer:
+        await writer.submit(gate)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(submit_all, writer)
+            await until(lambda: len(submitted) == 31)
+            await writer.append_rows(log, [{"k": 1}])
+            await until(lambda: rows_in(log.path) == [1])
+            assert len(submitted) == 31
+            gate.release.set()
+    assert ran == list(range(40))
+
+
+async def test_who_waits_to_submit_is_told_of_the_end() -> None:
+    writer = Writer()
+    told: list[str] = []
+
+    async def submit_all() -> None:
+        with pytest.raises(StokerError, match="over"):
+            while True:
+                await writer.submit(int)  # type: ignore[arg-type]
+        told.append("told")
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(submit_all)
+            await anyio.wait_all_tasks_blocked()
+            writer.close(lambda: StokerError("over"))
+    assert told == ["told"]
+
+
+async def test_a_flush_does_not_wait_for_more_and_takes_all_in_order(tmp_path: Path) -> None:
+    log, data = RowLog(tmp_path / "rows.jsonl"), AppendLog(tmp_path / "journal")
+    async with running(linger_s=NEVER_S) as writer:
+        for n in range(1, 4):
+            for k in range(10):
+                await writer.append_data(data, b"%d" % k)
+                if k % 3 == 0:
+                    await anyio.wait_all_tasks_blocked()  # the next one finds the writer lingering
+                await writer.append_rows(log, [{"k": k}])
+            assert rows_in(log.path) == list(range(10)) * (n - 1), "they wait for others"
+            reply: Reply[None] = Reply()
+            await writer.flush(reply)
+            await reply.wait()
+            assert rows_in(log.path) == list(range(10)) * n
+            assert data.path.read_bytes() == b"0123456789" * n
+            assert log.unsynced_bytes == data.unsynced_bytes == 0
+
+
+async def test_a_job_knows_of_what_lingered(tmp_path: Path) -> None:
+    data = AppendLog(tmp_path / "journal")
+    seen: list[tuple[bytes, int]] = []
+    async with running() as writer:
+        await writer.append_data(data, b"1")
+        await anyio.wait_all_tasks_blocked()
+        await writer.append_data(data, b"2")
+        done: Reply[None] = Reply()
+        await writer.submit(lambda: seen.append((data.path.read_bytes(), data.unsynced_bytes)), done)
+        await done.wait()
+    assert seen == [(b"12", 0)]
+
+
+@pytest.mark.parametrize("sizes", [[70_000], [30_000, 5, 40_000, 7, 70_000]])
+async def test_many_bytes_wait_no_longer_and_keep_their_order(tmp_path: Path, sizes: list[int]) -> None:
+    data = AppendLog(tmp_path / "journal")
+    pieces = [bytes([k]) * size for k, size in enumerate(sizes)]
+    async with running(linger_s=NEVER_S) as writer:
+        for k, piece in enumerate(pieces):
+            await writer.append_data(data, piece)
+            if k == 0:
+                await anyio.wait_all_tasks_blocked()
+        await until(lambda: data.path.exists() and data.path.stat().st_size >= 70_000)
+    assert data.path.read_bytes() == b"".join(pieces)
+
+
+async def test_closing_writes_what_lingers(tmp_path: Path) -> None:
+    log, data = RowLog(tmp_path / "rows.jsonl"), AppendLog(tmp_path / "journal")
+    async with running(linger_s=NEVER_S) as writer:
+        await writer.append_rows(log, [{"k": 1}])
+        await anyio.wait_all_tasks_blocked()
+        await writer.append_data(data, b"x")
+        assert not data.path.exists()
+    assert (rows_in(log.path), data.path.read_bytes()) == ([1], b"x")
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed"])
+async def test_a_writer_that_is_cancelled_or_fails_writes_what_lingers(tmp_path: Path, end: str) -> None:
+    log, data = RowLog(tmp_path / "rows.jsonl"), AppendLog(tmp_path / "journal")
+    writer, gate = Writer(linger_s=NEVER_S), Gate()
+
+    def fail() -> None:
+        gate()
+        raise KeyError("told")
+
+    async def run() -> None:
+        try:
+            await writer.run()
+        except KeyError:
+            assert end == "failed"
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await writer.submit(fail)
+            await until(gate.reached.is_set)
+            await writer.append_rows(log, [{"k": 1}])
+            await anyio.wait_all_tasks_blocked()
+            await writer.append_data(data, b"x")
+            if end == "cancelled":
+                tasks.cancel_scope.cancel()
+            else:
+                gate.release.set()
+    gate.release.set()
+    assert await writer.settle(20)
+    assert (rows_in(log.path), data.path.read_bytes()) == ([1], b"x")
+
+
+# Files that hold the latest value ---------------------------------------------------------------------
+
+
+def value_in(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+async def test_who_waits_alone_for_a_flush_finds_the_latest_value_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    async with running() as writer:
+        for value in range(20):
+            await writer.replace(path, value)
+            reply: Reply[None] = Reply()
+            await writer.flush(reply)
+            await reply.wait()
+            assert value_in(path) == value
+
+
+async def test_flushes_that_several_wait_for_may_find_the_latest_value_later(tmp_path: Path) -> None:
+    path, log = tmp_path / "m.json", RowLog(tmp_path / "rows.jsonl")
+
+    async def flush_together(writer: Writer, value: int) -> None:
+        await writer.append_rows(log, [{"k": value}])
+        await writer.replace(path, value)
+        replies: list[Reply[None]] = [Reply() for _ in range(3)]
+        await writer.flush(*replies)
+        for reply in replies:
+            await reply.wait()
+        assert rows_in(log.path)[-1] == value
+        assert log.unsynced_bytes == 0
+
+    async with running(linger_s=0.01) as writer:
+        await flush_together(writer, 1)
+        await until(lambda: path.exists() and value_in(path) == 1)
+    async with running(linger_s=NEVER_S) as writer:
+        await flush_together(writer, 2)
+        assert value_in(path) == 1
+        done: Reply[None] = Reply()
+        found: list[int] = []
+        await writer.submit(lambda: found.append(value_in(path)), done)
+        await done.wait()
+        assert found == [2], "a job knows of the latest"
+        await flush_together(writer, 3)
+    assert value_in(path) == 3, "closing leaves nothing behind"
+
+
+# A disk that hangs --------------------------------------------------------------------------------
+
+
+async def test_a_cancelled_writer_comes_back_from_a_log_that_hangs_and_says_when_it_is_done(
+    fifo: Fifo, tmp_path: Path
+) -> None:
+    writer = Writer(sync_interval_s=NEVER_S)
+    log, good = AppendLog(fifo.path), RowLog(tmp_path / "good.jsonl")
+
+    async def fill() -> None:
+        await writer.append_rows(good, [{"k": 1}])
+        reply: Reply[None] = Reply()
+        await writer.flush(reply)
+        await reply.wait()
+        await writer.append_rows(good, [{"k": 2}])
+        await writer.append_data(log, PIECE)
+
+    async def run_and_fill() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(writer.run)
+            tasks.start_soon(fill)
+
+    await leave(run_and_fill, fifo.is_begun)
+    assert b'"k":1' in good.path.read_bytes()
+    assert not await writer.settle(0.01)
+    assert await fifo.read(len(PIECE)) == PIECE
+    assert await writer.settle(20)
+
+
+async def test_a_cancelled_writer_comes_back_from_a_job_that_hangs(tmp_path: Path) -> None:
+    writer, reached, release = Writer(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        reached.set()
+        assert release.wait(20)
+
+    await writer.submit(work)
+    await leave(writer.run, reached.is_set)
+    assert not await writer.settle(0.01)
+    release.set()
+    assert await writer.settle(20)
+
+
+async def test_a_cancelled_writer_comes_back_from_a_sync_that_hangs(tmp_path: Path) -> None:
+    log, writer = HangingSync(tmp_path / "log"), Writer(sync_interval_s=0.0)
+    await writer.append_data(log, b"x")
+    await leave(writer.run, log.reached.is_set)
+    assert not await writer.settle(0.01)
+    log.release.set()
+    assert await writer.settle(20)
+    assert log.path.read_bytes() == b"x"
+    assert log.unsynced_bytes == 0, "closed, and durable before that"
+
+
+async def test_a_writer_that_failed_is_settled_when_its_other_threads_are(tmp_path: Path) -> None:
+    writer, reached, release = Writer(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        reached.set()
+        assert release.wait(20)
+
+    with anyio.fail_after(20), pytest.raises(WriteFailed, match="/dev/full"):
+        async with anyio.create_task_group() as tasks:
+            await writer.submit(work)
+
+            async def run() -> None:
+                try:
+                    await writer.run()
+                except WriteFailed as error:
+                    tasks.cancel_scope.cancel()
+                    errors.append(error)
+
+            errors: list[WriteFailed] = []
+            tasks.start_soon(run)
+            await until(reached.is_set)
+            await writer.append_rows(RowLog(Path("/dev/full")), [{"k": 1}])
+        raise errors[0]
+    assert not await writer.settle(0.01)
+    release.set()
+    assert await writer.settle(20)
+
+
+async def test_a_drained_writer_is_settled(tmp_path: Path) -> None:
+    writer = Writer()
+    assert await writer.settle(0)
+    await writer.append_rows(RowLog(tmp_path / "rows.jsonl"), [{"k": 1}])
+    await writer.replace(tmp_path / "m.json", 1)
+    await writer.submit(int)  # type: ignore[arg-type]
+    writer.close()
+    with anyio.fail_after(20):
+        await writer.run()
+    assert await writer.settle(0)
+
+
+# What is told ---------------------------------------------------------------------------------------
+
+
+# Activities ---------------------------------------------------------------------------------------
+
+
+async def test_a_slow_job_makes_progress_and_a_stuck_one_does_not_though_rows_flow(tmp_path: Path) -> None:
+    steps = [threading.Semaphore(0), threading.Semaphore(0)]
+    log = RowLog(tmp_path / "rows.jsonl")
+
+    def slowly(file: Any) -> None:
+        for _ in range(3):
+            assert steps[0].acquire(timeout=20)
+            file.write(b"x" * 1000)
+            steps[1].release()
+        assert steps[0].acquire(timeout=20)
+
+    async with running(sync_interval_s=0.0) as writer:
+
+        def progress() -> object:
+            (job,) = [one for one in writer.activities() if one.words == "writing step_1.pt"]
+            return job.progress
+
+        await writer.submit(
+            lambda: files.write_atomically(tmp_path / "step_1.pt", slowly), name="writing step_1.pt"
+        )
+        await until(writer.activities)
+        assert progress() == 0
+        for k in range(3):
+            steps[0].release()
+            await until(lambda: steps[1].acquire(blocking=False))
+            await until(lambda n=k: progress() == 1000 * (n + 1))
+        await writer.append_rows(log, [{"k": 1}])
+        await until(lambda: rows_in(log.path))
+        assert progress() == 3000
+        steps[0].release()
+    assert writer.activities() == []
+    assert writer.busy_s > 0.0
+
+
+async def test_a_log_makes_progress_within_a_piece(fifo: Fifo) -> None:
+    log, writer = AppendLog(fifo.path), Writer()
+
+    async def run() -> None:
+        with pytest.raises(WriteFailed, match="Invalid argument"):  # a FIFO cannot be synced
+            await writer.run()
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await writer.append_data(log, b"p" * (3 << 20))
+            for k in range(3):
+                await until(lambda n=k: [one.progress for one in writer.activities()] == [n << 20])
+                await fifo.read(1 << 20)
+            writer.close()
+
+
+async def test_other_threads_may_look_at_any_moment(tmp_path: Path) -> None:
+    ended = threading.Event()
+    failures: list[BaseException] = []
+
+    def look(writer: Writer) -> None:
+        try:
+            while not ended.is_set():
+                assert [writer.activities(), writer.busy_s]
+        except BaseException as error:  # noqa: BLE001 - told below
+            failures.append(error)
+
+    async with running() as writer:
+        thread = threading.Thread(daemon=True, target=look, args=(writer,))
+        thread.start()
+        for k in range(100):
+            log = AppendLog(tmp_path / str(k))
+            await writer.append_data(log, b"x")
+            await writer.retire(log)
+            await flush(writer)
+        ended.set()
+        thread.join()
+    assert failures == []

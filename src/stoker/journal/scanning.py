@@ -134,7 +134,7 @@ class SegmentReader:
     def _chunks(self) -> Iterator[bytes]:
         try:
             size = self._first_chunk_bytes
-            with files.reading(self.path), files.open_to_read(self.path) as file:
+            with files.open_to_read(self.path) as file:
                 while chunk := file.read(size):
                     yield chunk
                     size = min(2 * size, _CHUNK_BYTES)

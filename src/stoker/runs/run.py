@@ -231,7 +231,9 @@ class TrainingRun(SavedTraining):
         await self.acquire_if_needed()
         steps = self.metadata.total_steps + record.length if total_steps is None else total_steps
         self.metadata = self.counted(steps, self.metadata.total_episodes + 1)
-        await self.train_log.append([self.train_row(record, steps, self.metadata.total_episodes, actor_id)])
+        await self.train_log.append_rows(
+            [self.train_row(record, steps, self.metadata.total_episodes, actor_id)]
+        )
 
     def train_row(
         self, record: EpisodeRecord, total_steps: int, episode: int, actor_id: ActorId
@@ -259,7 +261,7 @@ class TrainingRun(SavedTraining):
         _check_counts(total_steps=total_steps)
         record = check_record(record)
         await self.acquire_if_needed()
-        await self.eval_log.append([self.eval_row(record, total_steps)])
+        await self.eval_log.append_rows([self.eval_row(record, total_steps)])
 
     def eval_row(self, record: EpisodeRecord, total_steps: int) -> EvalEpisodeRow:
         """The row for an evaluation episode that ended now."""

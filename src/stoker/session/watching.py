@@ -87,8 +87,8 @@ def health_of(parts: Parts, now: float) -> Health:
     queue, writer_part = parts.queue, parts.writer
     since = parts.thread.since
     learner_s = None if since is None else now - since
-    doing = writer_part.doing
-    writer, writer_s = (None, 0.0) if doing is None else (doing[0], now - doing[1])
+    doing = next(iter(writer_part.activities()), None)
+    writer, writer_s = (None, 0.0) if doing is None else (doing.words, now - doing.since)
     n_observing, n_acting, n_asking = queue.n_waiting, parts.inference.n_waiting, len(parts.replies)
     silent = () if is_over else silent_actors(parts, now)
     waits: list[str] = []

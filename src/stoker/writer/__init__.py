@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.writer.activities import Activity as Activity
     from stoker.writer.checkpoints import (
         load_checkpoint as load_checkpoint,
         publish_checkpoint as publish_checkpoint,
         verify_checkpoint as verify_checkpoint,
     )
-    from stoker.writer.logs import AppendLog as AppendLog, Log as Log
+    from stoker.writer.logs import AppendLog as AppendLog
     from stoker.writer.rows import (
         RowLog as RowLog,
         RowReader as RowReader,
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
         check_rows as check_rows,
         cut_rows as cut_rows,
         decode_rows as decode_rows,
-        encode_row_lines as encode_row_lines,
+        encode_rows as encode_rows,
     )
     from stoker.writer.staging import StagingArea as StagingArea, stage as stage
     from stoker.writer.task import Writer as Writer

@@ -55,7 +55,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     import torch
 
-    with _damage_told(path), files.reading(path), files.open_to_read(path) as file:
+    with _damage_told(path), files.open_to_read(path) as file:
         _verify(file, path)
         file.seek(0)
         state = torch.load(file, map_location="cpu", weights_only=True)
@@ -70,7 +70,7 @@ def verify_checkpoint(path: Path) -> None:
     Raises:
         CheckpointNotFound, CheckpointCorrupt, RunBroken: As for ``load_checkpoint``.
     """
-    with _damage_told(path), files.reading(path), files.open_to_read(path) as file:
+    with _damage_told(path), files.open_to_read(path) as file:
         _verify(file, path)
 
 

@@ -1,11 +1,11 @@
-"""The disk: only this module touches it, and ``piece_file``, which appends.
+"""The disk: the only module that touches it.
 
 Everything above speaks of rows, checkpoints and runs; here are bytes. All of it blocks and is called in
 threads.
 
 A file under a final name is whole: it is written beside, flushed, fsynced and renamed, and its directory
 is fsynced. A refused write is ``WriteFailed`` with the path and the cause. A refused read that says nothing
-of the file's content, such as a missing permission, is ``RunBroken``: it must not pass for damage.
+about the file's content, for example a missing permission, is ``RunBroken``: it must not pass for damage.
 """
 
 from __future__ import annotations
@@ -67,12 +67,11 @@ class Meter:
 _meter: ContextVar[Meter | None] = ContextVar("stoker_meter", default=None)
 
 
-@contextlib.contextmanager
-def metered(meter: Meter) -> Generator[None]:
-    """Meanwhile, in this thread, count what ``write_atomically`` writes."""
+def metered(meter: Meter, work: Callable[[], object]) -> None:
+    """Call the function and count what it writes with ``write_atomically``."""
     token = _meter.set(meter)
     try:
-        yield
+        work()
     finally:
         _meter.reset(token)
 
@@ -143,14 +142,15 @@ def read_tail(path: Path, most_bytes: int) -> tuple[int, bytes]:
             return start, file.read()
 
 
-def open_to_read(path: Path) -> IO[bytes]:
-    """The file, open at its start: one file until it is closed, whatever takes its name meanwhile.
+@contextlib.contextmanager
+def open_to_read(path: Path) -> Generator[IO[bytes]]:
+    """The file, open at its start: one file until the block ends, whatever takes its name meanwhile.
 
     Raises:
-        RunBroken, OSError: As for ``reading``.
+        RunBroken, OSError: As for ``reading``, also for what is read within the block.
     """
-    with reading(path):
-        return path.open("rb")
+    with reading(path), path.open("rb") as file:
+        yield file
 
 
 def files_in(directory: Path) -> list[str]:
@@ -159,36 +159,29 @@ def files_in(directory: Path) -> list[str]:
     Raises:
         RunDirectoryError: It cannot be read; so also for the other two.
     """
-    return [entry.name for entry in _entries_of(directory) if _leads_to(entry, entry.is_file)]
+    return list(sizes_in(directory))
 
 
 def directories_in(directory: Path) -> list[str]:
     """The names of the directories there, in no order; none where there is no such directory."""
-    return [entry.name for entry in _entries_of(directory) if _leads_to(entry, entry.is_dir)]
+    return [name for name, found in _stats_in(directory).items() if stat.S_ISDIR(found.st_mode)]
 
 
 def sizes_in(directory: Path) -> dict[str, int]:
     """The plain files there by name, in no order, with their sizes in bytes; none where nothing is there."""
-    sizes: dict[str, int] = {}
-    for entry in _entries_of(directory):
-        if _leads_to(entry, entry.is_file) and (found := stat_of(Path(entry.path))) is not None:
-            sizes[entry.name] = found.st_size
-    return sizes
+    return {
+        name: found.st_size for name, found in _stats_in(directory).items() if stat.S_ISREG(found.st_mode)
+    }
 
 
-def _entries_of(directory: Path) -> list[os.DirEntry[str]]:
+def _stats_in(directory: Path) -> dict[str, os.stat_result]:
     try:
-        with os.scandir(directory) as entries:
-            return list(entries)
+        paths = list(directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return {}
     except OSError as error:
         raise RunDirectoryError(directory, f"cannot be read: {with_way_out(error)}") from error
-
-
-def _leads_to(entry: os.DirEntry[str], question: Callable[[], bool]) -> bool:
-    """Ask an entry of a directory what it is; a symbolic link that leads nowhere is nothing."""
-    return (not entry.is_symlink() or stat_of(Path(entry.path)) is not None) and question()
+    return {path.name: found for path in paths if (found := stat_of(path)) is not None}
 
 
 def stat_of(path: Path) -> os.stat_result | None:
@@ -210,24 +203,20 @@ def make_directory(path: Path, *, exclusive: bool = False) -> bool:
     """Make a directory and its parents, durably.
 
     Returns:
-        False where ``exclusive`` was asked for and somebody else has made it, else True.
+        False if ``exclusive`` and the directory exists already, else True.
     """
     with refusals_of(path):
-        missing = [path, *path.parents]
-        missing = missing[: next((i for i, parent in enumerate(missing) if parent.is_dir()), len(missing))]
-        if not missing:
-            if not exclusive:
-                _sync_directory(path.parent)  # the process that made it may have been killed before this
-            return not exclusive
-        for directory in reversed(missing):
-            try:
-                directory.mkdir()
-            except FileExistsError:
-                if directory == path and exclusive:
-                    return False
-                if not directory.is_dir():
-                    raise
-            _sync_directory(directory.parent)
+        try:
+            path.mkdir()
+        except FileNotFoundError:
+            make_directory(path.parent)
+            return make_directory(path, exclusive=exclusive)
+        except FileExistsError:
+            if exclusive:
+                return False
+            if not path.is_dir():
+                raise
+        _sync_directory(path.parent)  # also where the process that made it was killed before this
     return True
 
 
@@ -343,6 +332,102 @@ def cut_at(path: Path, offset: int, *, separator: bytes = b"") -> int:
         file.truncate(offset)
         os.fsync(file.fileno())
         return n_torn
+
+
+class PieceFile:
+    """A file that grows by whole pieces, and knows how much of it is durable.
+
+    The first piece opens it, and makes it durably if it is missing; so does the first one after ``close``.
+    A piece that cannot be written whole (a full disk) is taken back, so that the file ends with the last
+    whole piece, and ``WriteFailed`` is raised. When a sync fails, the system may have dropped what it could
+    not write, and would call the next sync a success: from then on every call raises that ``WriteFailed``.
+
+    For one thread at a time; others may read the attributes.
+
+    Args:
+        path: the file.
+        prepare: called each time before the file is opened.
+    """
+
+    def __init__(self, path: Path, prepare: Callable[[], None]) -> None:
+        self.doing = "writing"
+        """What the present call does, or the last one did: writing, syncing or closing."""
+        self.n_written = 0
+        """Bytes that ever reached the file, also those of a piece that is not whole yet."""
+        self._path = path
+        self._prepare = prepare
+        self._raw: io.FileIO | None = None
+        self._end = self._durable = 0
+        self._refusal: OSError | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the file is open."""
+        return self._raw is not None
+
+    @property
+    def unsynced_bytes(self) -> int:
+        """How much was appended since the last sync."""
+        return self._end - self._durable
+
+    def write(self, data: bytes) -> int:
+        """Write the piece behind what is there, and return its size in bytes."""
+        self._raise_if_refused()
+        self.doing = "writing"
+        rest = memoryview(data)
+        raw = self._raw or self._open()
+        with refusals_of(self._path):
+            try:
+                while rest.nbytes:
+                    n_taken = raw.write(rest[:_COPY_BYTES])  # in parts, so that others see progress
+                    self.n_written += n_taken
+                    rest = rest[n_taken:]
+            except OSError as error:
+                try:
+                    raw.truncate(self._end)
+                except OSError:
+                    self._refusal = error  # a piece behind the torn one would never be read
+                raise
+        self._end += len(data)
+        return len(data)
+
+    def sync(self) -> None:
+        """Return when all that was appended is durable."""
+        self._raise_if_refused()
+        self.doing = "syncing"
+        if self._raw is None or not self.unsynced_bytes:
+            return
+        with refusals_of(self._path):
+            try:
+                fdatasync(self._raw.fileno())
+            except OSError as error:
+                self._refusal = error
+                raise
+        self._durable = self._end
+
+    def close(self) -> None:
+        """Make all durable and close; it is closed even where that is refused."""
+        try:
+            self.sync()
+        finally:
+            self.doing = "closing"
+            raw, self._raw = self._raw, None
+            if raw is not None:
+                with refusals_of(self._path):
+                    raw.close()
+
+    def _open(self) -> io.FileIO:
+        self._prepare()
+        with refusals_of(self._path):
+            raw = io.FileIO(self._path, "ab")
+            self._end = self._durable = os.fstat(raw.fileno()).st_size
+        self._raw = raw
+        sync_directory(self._path.parent)  # also where the process that made it was killed before this
+        return raw
+
+    def _raise_if_refused(self) -> None:
+        if self._refusal is not None:
+            raise WriteFailed(self._path, self._refusal)
 
 
 def _beside(path: Path) -> Path:

@@ -9,17 +9,16 @@ is never cut: reading names it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from zlib import crc32
 
 import msgspec
-from anyio.lowlevel import checkpoint
 
 import stoker.writer.files as files
 from stoker.errors import RunBroken
-from stoker.writer.logs import Log
+from stoker.writer.logs import AppendLog
 
 __all__ = [
     "RowLog",
@@ -28,8 +27,7 @@ __all__ = [
     "check_rows",
     "cut_rows",
     "decode_rows",
-    "encode_in_turns",
-    "encode_row_lines",
+    "encode_rows",
 ]
 
 logger = logging.getLogger("stoker.writer")
@@ -38,24 +36,20 @@ Row = TypeVar("Row", bound=msgspec.Struct)
 _encoder = msgspec.json.Encoder()
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
 _CRC_BYTES = len(b',"crc":"xxxxxxxx"}')
-_TURN_BYTES = 256 * 1024
 _TAIL_BYTES = 64 * 1024
 _MOST_PROBLEMS = 20
 
 
-class RowLog(Log):
+class RowLog(AppendLog):
     """One JSONL file. Safe for several tasks; opened at the first row, and again after ``aclose``."""
 
-    async def append(self, rows: Sequence[Any]) -> None:
+    async def append_rows(self, rows: Sequence[Any]) -> None:
         """Write the rows in order, with one write.
-
-        A row is a struct or dict with at least one field. It must hold finite numbers only: JSON has no
-        others. Encoding many rows lets the event loop have its turn after each 256 KiB.
 
         Raises:
             WriteFailed: The disk refused; none of these rows is in the file.
         """
-        await self.append_bytes(await encode_in_turns(rows))
+        await self.append(encode_rows(rows))
 
     def _prepare(self) -> None:
         n_torn = _set_torn_tail_aside(self.path)
@@ -76,23 +70,12 @@ class RowsReport(msgspec.Struct, frozen=True):
     """Damage that no crash explains, in words; empty where all is well."""
 
 
-def encode_row_lines(rows: Sequence[Any]) -> bytes:
-    """The rows as a log holds them: one line each, with its checksum."""
+def encode_rows(rows: Iterable[Any]) -> bytes:
+    """The rows as a log holds them: one line each, with its checksum.
+
+    A row is a struct or dict with at least one field. It must hold finite numbers only: JSON has no others.
+    """
     return b"".join(map(_line_of, rows))
-
-
-async def encode_in_turns(rows: Sequence[Any]) -> bytes:
-    """The same, letting the event loop have its turn after each 256 KiB."""
-    lines: list[bytes] = []
-    n_bytes = 0
-    for row in rows:
-        line = _line_of(row)
-        lines.append(line)
-        n_bytes += len(line)
-        if n_bytes >= _TURN_BYTES:
-            n_bytes = 0
-            await checkpoint()
-    return lines[0] if len(lines) == 1 else b"".join(lines)
 
 
 class RowReader(Generic[Row]):

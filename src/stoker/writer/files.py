@@ -1,4 +1,4 @@
-"""The disk: the only module that touches it.
+"""The disk: only this module touches it, and ``logs``, which appends.
 
 Everything above speaks of rows, checkpoints and runs; here are bytes. All of it blocks and is called in
 threads.
@@ -332,102 +332,6 @@ def cut_at(path: Path, offset: int, *, separator: bytes = b"") -> int:
         file.truncate(offset)
         os.fsync(file.fileno())
         return n_torn
-
-
-class PieceFile:
-    """A file that grows by whole pieces, and knows how much of it is durable.
-
-    The first piece opens it, and makes it durably if it is missing; so does the first one after ``close``.
-    A piece that cannot be written whole (a full disk) is taken back, so that the file ends with the last
-    whole piece, and ``WriteFailed`` is raised. When a sync fails, the system may have dropped what it could
-    not write, and would call the next sync a success: from then on every call raises that ``WriteFailed``.
-
-    For one thread at a time; others may read the attributes.
-
-    Args:
-        path: the file.
-        prepare: called each time before the file is opened.
-    """
-
-    def __init__(self, path: Path, prepare: Callable[[], None]) -> None:
-        self.doing = "writing"
-        """What the present call does, or the last one did: writing, syncing or closing."""
-        self.n_written = 0
-        """Bytes that ever reached the file, also those of a piece that is not whole yet."""
-        self._path = path
-        self._prepare = prepare
-        self._raw: io.FileIO | None = None
-        self._end = self._durable = 0
-        self._refusal: OSError | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the file is open."""
-        return self._raw is not None
-
-    @property
-    def unsynced_bytes(self) -> int:
-        """How much was appended since the last sync."""
-        return self._end - self._durable
-
-    def write(self, data: bytes) -> int:
-        """Write the piece behind what is there, and return its size in bytes."""
-        self._raise_if_refused()
-        self.doing = "writing"
-        rest = memoryview(data)
-        raw = self._raw or self._open()
-        with refusals_of(self._path):
-            try:
-                while rest.nbytes:
-                    n_taken = raw.write(rest[:_COPY_BYTES])  # in parts, so that others see progress
-                    self.n_written += n_taken
-                    rest = rest[n_taken:]
-            except OSError as error:
-                try:
-                    raw.truncate(self._end)
-                except OSError:
-                    self._refusal = error  # a piece behind the torn one would never be read
-                raise
-        self._end += len(data)
-        return len(data)
-
-    def sync(self) -> None:
-        """Return when all that was appended is durable."""
-        self._raise_if_refused()
-        self.doing = "syncing"
-        if self._raw is None or not self.unsynced_bytes:
-            return
-        with refusals_of(self._path):
-            try:
-                fdatasync(self._raw.fileno())
-            except OSError as error:
-                self._refusal = error
-                raise
-        self._durable = self._end
-
-    def close(self) -> None:
-        """Make all durable and close; it is closed even where that is refused."""
-        try:
-            self.sync()
-        finally:
-            self.doing = "closing"
-            raw, self._raw = self._raw, None
-            if raw is not None:
-                with refusals_of(self._path):
-                    raw.close()
-
-    def _open(self) -> io.FileIO:
-        self._prepare()
-        with refusals_of(self._path):
-            raw = io.FileIO(self._path, "ab")
-            self._end = self._durable = os.fstat(raw.fileno()).st_size
-        self._raw = raw
-        sync_directory(self._path.parent)  # also where the process that made it was killed before this
-        return raw
-
-    def _raise_if_refused(self) -> None:
-        if self._refusal is not None:
-            raise WriteFailed(self._path, self._refusal)
 
 
 def _beside(path: Path) -> Path:

@@ -8,6 +8,8 @@ What a kill or a power cut leaves is a prefix of the pieces, perhaps with one to
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,14 +18,113 @@ from typing import Any, cast
 import anyio
 from aiofiles.threadpool.binary import AsyncFileIO
 
+import stoker.writer.files as files
+from stoker.errors import WriteFailed
 from stoker.stalls import Activity
 from stoker.threads import DedicatedThread, ThreadCall, on_asyncio
-from stoker.writer.files import PieceFile
 
 __all__ = ["AppendLog", "commit"]
 
+_WRITE_BYTES = 1 << 20
+"""So much is written at once, so that others see how far a large piece is."""
 _PATIENCE_S = 10.0
 """How long the other logs may take once one was refused."""
+
+
+class PieceFile:
+    """A file that grows by whole pieces, and knows how much of it is durable.
+
+    The first piece opens it, and makes it durably if it is missing; so does the first one after ``close``.
+    A piece that cannot be written whole (a full disk) is taken back, so that the file ends with the last
+    whole piece, and ``WriteFailed`` is raised. When a sync fails, the system may have dropped what it could
+    not write, and would call the next sync a success: from then on every call raises that ``WriteFailed``.
+
+    For one thread at a time; others may read the attributes.
+
+    Args:
+        path: the file.
+        prepare: called each time before the file is opened.
+    """
+
+    def __init__(self, path: Path, prepare: Callable[[], None]) -> None:
+        self.doing = "writing"
+        """What the present call does, or the last one did: writing, syncing or closing."""
+        self.n_written = 0
+        """Bytes that ever reached the file, also those of a piece that is not whole yet."""
+        self._path = path
+        self._prepare = prepare
+        self._raw: io.FileIO | None = None
+        self._end = self._durable = 0
+        self._refusal: OSError | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the file is open."""
+        return self._raw is not None
+
+    @property
+    def unsynced_bytes(self) -> int:
+        """How much was appended since the last sync."""
+        return self._end - self._durable
+
+    def write(self, data: bytes) -> int:
+        """Write the piece behind what is there, and return its size in bytes."""
+        self._raise_if_refused()
+        self.doing = "writing"
+        rest = memoryview(data)
+        raw = self._raw or self._open()
+        with files.refusals_of(self._path):
+            try:
+                while rest.nbytes:
+                    n_taken = raw.write(rest[:_WRITE_BYTES])
+                    self.n_written += n_taken
+                    rest = rest[n_taken:]
+            except OSError as error:
+                try:
+                    raw.truncate(self._end)
+                except OSError:
+                    self._refusal = error  # a piece behind the torn one would never be read
+                raise
+        self._end += len(data)
+        return len(data)
+
+    def sync(self) -> None:
+        """Return when all that was appended is durable."""
+        self._raise_if_refused()
+        self.doing = "syncing"
+        if self._raw is None or not self.unsynced_bytes:
+            return
+        with files.refusals_of(self._path):
+            try:
+                files.fdatasync(self._raw.fileno())
+            except OSError as error:
+                self._refusal = error
+                raise
+        self._durable = self._end
+
+    def close(self) -> None:
+        """Make all durable and close; it is closed even where that is refused."""
+        try:
+            self.sync()
+        finally:
+            self.doing = "closing"
+            raw, self._raw = self._raw, None
+            if raw is not None:
+                with files.refusals_of(self._path):
+                    raw.close()
+
+    def _open(self) -> io.FileIO:
+        self._prepare()
+        with files.refusals_of(self._path):
+            raw = io.FileIO(self._path, "ab")
+            self._end = self._durable = os.fstat(raw.fileno()).st_size
+        self._raw = raw
+        files.sync_directory(self._path.parent)  # also where the process that made it was killed before this
+        return raw
+
+    def _raise_if_refused(self) -> None:
+        if self._refusal is not None:
+            raise WriteFailed(self._path, self._refusal)
 
 
 class AppendLog:

@@ -206,11 +206,10 @@ def make_directory(path: Path, *, exclusive: bool = False) -> bool:
         False if ``exclusive`` and the directory exists already, else True.
     """
     with refusals_of(path):
+        if not path.parent.is_dir():
+            make_directory(path.parent)
         try:
             path.mkdir()
-        except FileNotFoundError:
-            make_directory(path.parent)
-            return make_directory(path, exclusive=exclusive)
         except FileExistsError:
             if exclusive:
                 return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,20 @@ def test_exclusive_directories_are_made_once(tmp_path: Path) -> None:
     assert files.make_directory(tmp_path / "a" / "b", exclusive=True)
     assert not files.make_directory(tmp_path / "a" / "b", exclusive=True)
     assert files.make_directory(tmp_path / "a" / "b")
+
+
+def test_of_several_callers_at_once_one_makes_an_exclusive_directory(tmp_path: Path) -> None:
+    for number in range(20):
+        path = tmp_path / f"{number}" / "runs" / "x"
+        barrier = threading.Barrier(8)
+
+        def make(path: Path = path, barrier: threading.Barrier = barrier) -> bool:
+            barrier.wait(20)
+            return files.make_directory(path, exclusive=True)
+
+        with ThreadPoolExecutor(8) as threads:
+            made = [threads.submit(make) for _ in range(8)]
+        assert sorted(one.result() for one in made) == [False] * 7 + [True]
 
 
 def test_a_file_in_the_way_is_a_typed_error(tmp_path: Path) -> None:

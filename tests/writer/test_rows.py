@@ -119,7 +119,7 @@ async def test_a_large_batch_lets_others_have_their_turns_and_is_one_piece(tmp_p
         await log.append_rows([Row(k, "x" * 1000) for k in range(2000)])
         tasks.cancel_scope.cancel()
     await log.aclose()
-    assert len(turns) - before >= 7, "2 MB are eight times 256 KiB"
+    assert len(turns) - before >= 7, "2,000 rows are eight times 256"
     assert [row.k for row in decode_rows(log.path, Row)] == list(range(2000))
 
 

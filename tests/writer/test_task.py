@@ -14,8 +14,9 @@ import anyio
 import psutil
 import pytest
 from anyio.lowlevel import checkpoint
-from writing_parts import NEVER_S, PIECE, Fifo, Gate, HangingSync, flush, leave, running, until
+from writing_parts import NEVER_S, PIECE, Fifo, HangingSync, flush, leave, running, until
 
+from obstacles import Gate
 from stoker.errors import StokerError, WriteFailed
 from stoker.replies import Reply
 from stoker.writer import AppendLog, RowLog, Writer, files

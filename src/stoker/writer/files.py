@@ -206,16 +206,17 @@ def make_directory(path: Path, *, exclusive: bool = False) -> bool:
         False if ``exclusive`` and the directory exists already, else True.
     """
     with refusals_of(path):
-        if not path.parent.is_dir():
-            make_directory(path.parent)
-        try:
-            path.mkdir()
-        except FileExistsError:
-            if exclusive:
-                return False
-            if not path.is_dir():
-                raise
-        _sync_directory(path.parent)  # also where the process that made it was killed before this
+        missing = [directory for directory in (path, *path.parents) if not directory.is_dir()]
+        for directory in missing[::-1] or [path]:
+            try:
+                directory.mkdir()
+            except FileExistsError:
+                if exclusive and directory == path:
+                    return False
+                if not directory.is_dir():
+                    raise
+            # Also if it was there: the process that made it may have been killed before this.
+            _sync_directory(directory.parent)
     return True
 
 

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from zlib import crc32
 
 import msgspec
+from anyio.lowlevel import checkpoint
 
 import stoker.writer.files as files
 from stoker.errors import RunBroken
@@ -27,6 +28,7 @@ __all__ = [
     "check_rows",
     "cut_rows",
     "decode_rows",
+    "encode_cooperatively",
     "encode_rows",
 ]
 
@@ -36,6 +38,7 @@ Row = TypeVar("Row", bound=msgspec.Struct)
 _encoder = msgspec.json.Encoder()
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
 _CRC_BYTES = len(b',"crc":"xxxxxxxx"}')
+_ROWS_AT_ONCE = 256
 _TAIL_BYTES = 64 * 1024
 _MOST_PROBLEMS = 20
 
@@ -44,12 +47,12 @@ class RowLog(AppendLog):
     """One JSONL file. Safe for several tasks; opened at the first row, and again after ``aclose``."""
 
     async def append_rows(self, rows: Sequence[Any]) -> None:
-        """Write the rows in order, with one write.
+        """Write the rows in order, with one write; the event loop runs other tasks between 256 of them.
 
         Raises:
             WriteFailed: The disk refused; none of these rows is in the file.
         """
-        await self.append(encode_rows(rows))
+        await self.append(await encode_cooperatively(rows))
 
     def _prepare(self) -> None:
         n_torn = _set_torn_tail_aside(self.path)
@@ -76,6 +79,17 @@ def encode_rows(rows: Iterable[Any]) -> bytes:
     A row is a struct or dict with at least one field. It must hold finite numbers only: JSON has no others.
     """
     return b"".join(map(_line_of, rows))
+
+
+async def encode_cooperatively(rows: Sequence[Any]) -> bytes:
+    """The same, with other tasks in between: many rows must not hold up the event loop."""
+    if len(rows) <= _ROWS_AT_ONCE:
+        return encode_rows(rows)
+    pieces: list[bytes] = []
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        pieces.append(encode_rows(rows[start : start + _ROWS_AT_ONCE]))
+        await checkpoint()
+    return b"".join(pieces)
 
 
 class RowReader(Generic[Row]):

@@ -33,7 +33,7 @@ from stoker.replies import Reply
 from stoker.stalls import Activity
 from stoker.threads import DedicatedThread
 from stoker.writer.logs import AppendLog, commit
-from stoker.writer.rows import RowLog, encode_rows
+from stoker.writer.rows import RowLog, encode_cooperatively
 
 __all__ = ["Writer"]
 
@@ -118,7 +118,7 @@ class Writer:
 
     async def append_rows(self, log: RowLog, rows: Sequence[Any]) -> None:
         """Hand in rows, encoded here. Those of one log keep their order; waits as ``append_data`` does."""
-        await self.append_data(log, encode_rows(rows))
+        await self.append_data(log, await encode_cooperatively(rows))
 
     async def append_data(self, log: AppendLog, data: bytes) -> None:
         """Hand in bytes. The bytes of one log keep their order; waits while 64 MiB wait to be written."""

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         UnexpectedExit as UnexpectedExit,
         WriteFailed as WriteFailed,
     )
-    from stoker.processing.steps import StepProcessor as StepProcessor
+    from stoker.processing import StepProcessor as StepProcessor
     from stoker.recorders.protocol import Recorder as Recorder
     from stoker.recorders.recording import Recording as Recording
     from stoker.replay.prioritized import PrioritizedReplay as PrioritizedReplay

@@ -23,7 +23,7 @@ from stoker.agents.protocol import Policy
 from stoker.agents.seeds import AgentSeeds, generator_state, seeded_generator
 from stoker.agents.spaces import AgentSpaces
 from stoker.errors import ConfigError, TrainingDiverged
-from stoker.processing.moments import RunningMoments
+from stoker.processing import RunningMoments
 from stoker.types import ActMode, Experience
 
 __all__ = ["BaseAgent", "NetworkPolicy", "Stateful"]

@@ -21,7 +21,7 @@ from stoker.agents.packing import PackedWeights
 from stoker.agents.seeds import AgentSeeds
 from stoker.agents.spaces import AgentSpaces
 from stoker.errors import ConfigError
-from stoker.processing.steps import StepProcessor, Transition
+from stoker.processing import StepProcessor, Transition
 from stoker.replay import ArraySpec, Batch, PrioritizedBatch, PrioritizedReplay, TransitionSpec, UniformReplay
 from stoker.types import ActorId, Experience
 

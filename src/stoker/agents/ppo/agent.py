@@ -26,7 +26,7 @@ from stoker.agents.seeds import AgentSeeds, resolve_device, seeded_generator
 from stoker.agents.spaces import AgentSpaces, BoxActions, DiscreteActions
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.plain import shown
-from stoker.processing.rewards import RewardScaler
+from stoker.processing import RewardScaler
 from stoker.types import ActorId, Experience
 
 __all__ = ["PPO"]

@@ -1,23 +1,231 @@
-"""From experiences to transitions against tables worked out by hand: gamma 0.5, 3 steps, rewards within 2."""
+"""Moments and scaled rewards against numpy, transitions against tables worked out by hand.
+
+The tables have gamma 0.5, 3 steps and rewards within 2.
+"""
 
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Box, Discrete
 from hypothesis import given, settings, strategies as st
 
 from stoker.agents import DQN, DQNConfig
 from stoker.errors import ConfigError
 from stoker.journal.codec import decode, encode
-from stoker.processing import RewardScaler, StepProcessor
+from stoker.processing import RewardScaler, RunningMoments, StepProcessor
 from stoker.testing.contract import difference, through_file
-from stoker.types import ActorId, EpisodeStatus, Experience
+from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
 C, TERMINATED, TRUNCATED = EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED
+
+CONFIG = DQNConfig(normalize_observations=True, learning_starts=0, batch_size=4, target_update_interval=7)
+
+
+def rows(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal([5.0, -100.0, 0.0], [0.01, 30.0, 1.0], (n, 3))
+
+
+def observed(row: np.ndarray) -> Experience:
+    return Experience(row.astype(np.float32), 1, 1.0, row.astype(np.float32), EpisodeStatus.CONTINUING)
+
+
+def normalizing(config: DQNConfig = CONFIG) -> DQN:
+    return DQN(Box(-np.inf, np.inf, (3,), np.float32), Discrete(2), config, seed=2)
+
+
+@given(seed=st.integers(0, 1000), n_batches=st.integers(1, 5), offset=st.floats(-1e6, 1e6))
+@settings(max_examples=40, deadline=None)
+def test_moments_are_those_of_all_rows_together(seed: int, n_batches: int, offset: float) -> None:
+    data = rows(100 * n_batches, seed) + offset
+    moments = RunningMoments(3)
+    changes = [moments.add(row) for row in data]
+    assert sum(changes) == n_batches
+    assert moments.mean().numpy() == pytest.approx(data.mean(axis=0), rel=1e-5, abs=1e-5)
+    deviation = 1 / moments.scale().numpy()
+    assert deviation == pytest.approx(np.sqrt(data.var(axis=0) + 1e-8), rel=1e-4)
+
+
+def test_nothing_changes_before_the_first_batch_is_full() -> None:
+    moments = RunningMoments(3)
+    assert not any(moments.add(row) for row in rows(99))
+    assert moments.mean().tolist() == [0, 0, 0]
+    assert moments.scale().tolist() == [1, 1, 1]
+    assert moments.add(rows(1)[0])
+    assert moments.mean().tolist() != [0, 0, 0]
+
+
+def test_a_part_that_never_changes_is_not_blown_up() -> None:
+    moments = RunningMoments(1)
+    for _ in range(100):
+        moments.add([3.0])
+    assert moments.scale().item() == pytest.approx(1e4)
+
+
+@given(
+    shape=st.sampled_from([(), (1,), (3,), (2, 3), (2, 2, 3)]),
+    kind=st.sampled_from("Bfd"),
+    at=st.integers(0, 210),
+)
+@settings(max_examples=40, deadline=None)
+def test_state_survives_at_every_point_whatever_the_shape(shape: tuple[int, ...], kind: str, at: int) -> None:
+    data = (np.random.default_rng(at).random((210, *shape)) * 200).astype(kind)
+    size = math.prod(shape)
+    whole, first, second = RunningMoments(size), RunningMoments(size), RunningMoments(size)
+    for row in data:
+        whole.add(row)
+    for row in data[:at]:
+        first.add(row)
+    second.load_state_dict(through_file(first.state_dict()))
+    for row in data[at:]:
+        second.add(row)
+    assert difference(whole.state_dict(), second.state_dict()) is None
+
+
+def test_later_changes_of_the_callers_array_do_not_reach_it() -> None:
+    moments = RunningMoments(1)
+    array = np.zeros(1)
+    for k in range(100):
+        array[0] = k
+        moments.add(array)
+    assert moments.mean().item() == pytest.approx(49.5)
+
+
+def test_the_networks_see_normalized_observations() -> None:
+    learner = normalizing()
+    plain = normalizing(DQNConfig(learning_starts=0, batch_size=4))
+    data = rows(300)
+    learner.observe([observed(row) for row in data])
+    seen = ((data.astype(np.float32) - data.mean(axis=0)) / data.std(axis=0)).astype(np.float32)
+    ours, theirs = learner.policy(), plain.policy()
+    expected = theirs.network(torch.as_tensor(seen))
+    assert torch.allclose(ours.network(torch.as_tensor(data.astype(np.float32))), expected, atol=2e-2)
+
+
+def test_policies_and_target_keep_their_moments_until_they_get_new_weights() -> None:
+    learner = normalizing()
+    policy = learner.policy()
+    before = policy.network.input_mean.clone()
+    learner.observe([observed(row) for row in rows(100)])
+    assert torch.equal(policy.network.input_mean, before)
+    target = learner.state_dict()["target"]
+    assert torch.equal(target["input_mean"], before)
+    learner.publish(policy)
+    assert not torch.equal(policy.network.input_mean, before)
+    for _ in range(7):
+        learner.learn()
+    assert torch.equal(learner.state_dict()["target"]["input_mean"], policy.network.input_mean)
+
+
+def test_an_outlier_is_limited() -> None:
+    learner = normalizing()
+    learner.observe([observed(row) for row in rows(100)])
+    policy = learner.policy()
+    far, farther = (torch.tensor([[1e6, 0.0, 0.0]]), torch.tensor([[1e9, 0.0, 0.0]]))
+    assert torch.equal(policy.network(far), policy.network(farther))
+    assert policy.act([np.array([1e9, 0, 0], np.float32)], ActMode.EXPLOIT)[0][0] in (0, 1)
+
+
+def rewarded(reward: float, status: EpisodeStatus = C, actor_id: int | str = 0) -> Experience:
+    return Experience(0, 0, reward, 1, status, actor_id)
+
+
+def test_clipping_limits_both_sides() -> None:
+    for reward, learned in [(-9.0, -2.0), (-2.0, -2.0), (0.5, 0.5), (2.0, 2.0), (1e30, 2.0)]:
+        scaler = RewardScaler(0.5, clip=2.0)
+        assert scaler.changes_rewards
+        assert scaler.scaled(rewarded(reward)) == learned
+
+
+def test_what_is_learned_from_is_a_plain_float() -> None:
+    for reward in [1, np.float32(0.1), np.int64(3), True]:
+        scaled = RewardScaler(0.5, clip=100.0).scaled(rewarded(reward))
+        assert type(scaled) is float
+        assert scaled == float(reward)
+
+
+def test_without_settings_nothing_changes() -> None:
+    scaler = RewardScaler(0.9)
+    assert not scaler.changes_rewards
+    assert [scaler.scaled(rewarded(reward)) for reward in (3.0, -4.0)] == [3.0, -4.0]
+    assert scaler.scale == 1.0
+
+
+def test_rewards_are_divided_by_the_spread_of_returns() -> None:
+    # gamma 0.5; returns of "a": 2, 0.5 * 2 + 3 = 4, ended; of "b": 6, 0.5 * 6 - 1 = 2; of "a" anew: 8;
+    # and the 0 that all of them begin with, counted once
+    scaler = RewardScaler(0.5, normalize=True)
+    stream = [
+        (rewarded(2.0, C, "a"), [2.0]),
+        (rewarded(6.0, C, "b"), [2.0, 6.0]),
+        (rewarded(3.0, TERMINATED, "a"), [2.0, 6.0, 4.0]),
+        (rewarded(-1.0, C, "b"), [2.0, 6.0, 4.0, 2.0]),
+        (rewarded(8.0, C, "a"), [2.0, 6.0, 4.0, 2.0, 8.0]),
+    ]
+    for experience, returns in stream:
+        expected = experience.reward / np.std([0.0, *returns])
+        assert scaler.scaled(experience) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("end", [TERMINATED, TRUNCATED, None], ids=["terminated", "truncated", "given up"])
+def test_an_episodes_return_begins_at_nothing(end: EpisodeStatus | None) -> None:
+    scaler = RewardScaler(1.0, normalize=True)
+    scaler.scaled(rewarded(5.0, end or C))
+    if end is None:
+        scaler.give_up(0)
+    scaler.scaled(rewarded(1.0))
+    assert scaler.state_dict()["returns"] == [1.0]
+    assert scaler.scale == pytest.approx(np.std([0.0, 5.0, 1.0]))
+
+
+def test_rewards_are_left_alone_until_there_is_one() -> None:
+    scaler = RewardScaler(0.9, normalize=True)
+    assert [scaler.scaled(rewarded(0.0, TERMINATED)) for _ in range(3)] == [0.0] * 3
+    assert scaler.scale == 1.0
+
+
+@pytest.mark.parametrize("reward", [5.0, -16.0, 1e-4])
+def test_actors_that_begin_in_step_do_not_blow_their_rewards_up(reward: float) -> None:
+    """Their first returns hardly differ: scaled by these alone, rewards would be thousands."""
+    scaler = RewardScaler(0.99, normalize=True)
+    noise = np.random.default_rng(0)
+    found = [
+        abs(scaler.scaled(rewarded(reward * (1 + 1e-4 * noise.normal()), C, actor_id)))
+        for _ in range(20)
+        for actor_id in range(8)
+    ]
+    assert max(found) < 5.0
+
+
+def test_clipping_comes_after_dividing() -> None:
+    scaler = RewardScaler(0.0, normalize=True, clip=1.5)
+    assert scaler.scaled(rewarded(1.0)) == 1.5  # divided by 0.5: 2
+    assert scaler.scaled(rewarded(-99.0)) == -1.5  # divided by 46.9: -2.1
+    assert scaler.scaled(rewarded(10.0)) == pytest.approx(10.0 / np.std([0.0, 1.0, -99.0, 10.0]), rel=1e-6)
+
+
+@given(rewards=st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=50), cut=st.integers(0, 50))
+def test_a_loaded_scaler_goes_on_bit_for_bit(rewards: list[float], cut: int) -> None:
+    whole, first, second = (RewardScaler(0.9, normalize=True) for _ in range(3))
+    stream = [rewarded(reward, C, at % 3) for at, reward in enumerate(rewards)]
+    expected = [whole.scaled(each) for each in stream]
+    found = [first.scaled(each) for each in stream[:cut]]
+    second.load_state_dict(first.state_dict())
+    found += [second.scaled(each) for each in stream[cut:]]
+    assert found == expected
+    assert second.state_dict() == whole.state_dict()
+
+
+@pytest.mark.parametrize("clip", [0.0, -1.0, math.nan])
+def test_an_unfit_limit_is_refused(clip: float) -> None:
+    with pytest.raises(ConfigError, match=f"clip={clip}: rewards are clipped to .* give a number above 0"):
+        RewardScaler(0.9, clip=clip)
+
 
 Shown = tuple[int, int, float, int, float]
 """Observation, action, reward, next observation, mask."""

@@ -30,27 +30,8 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class _Call:
-    """One call of a function; by itself, one that no event loop waits for."""
-
-    __slots__ = ("args", "error", "function", "result")
-
-    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        self.function = function
-        self.args = args
-        self.result: Any = None
-        self.error: BaseException | None = None
-
-    def is_wanted(self) -> bool:
-        """Whether the function is still to be called."""
-        return True
-
-    def announce(self) -> None:
-        """Wake the waiting task."""
-
-
-class ThreadCall(_Call, Generic[T]):
-    """A call that a task waits for; to be made on that task's event loop.
+class ThreadCall(Generic[T]):
+    """A call of a function on a ``DedicatedThread``; a task may wait for it.
 
     Args:
         function: what the thread calls.
@@ -58,19 +39,27 @@ class ThreadCall(_Call, Generic[T]):
         is_kept: whether it is called also where the waiting task was cancelled before that.
     """
 
-    __slots__ = ("_call_soon", "_done", "_is_abandoned", "_is_kept")
+    __slots__ = ("_is_kept", "_wake", "args", "error", "function", "is_done", "is_wanted", "result")
 
     def __init__(self, function: Callable[[*Ts], T], *args: *Ts, is_kept: bool = False) -> None:
-        super().__init__(function, args)
-        self._done, self._call_soon = anyio.Event(), call_soon_here()
-        self._is_kept, self._is_abandoned = is_kept, False
+        self.function: Callable[..., Any] = function
+        self.args: tuple[Any, ...] = args
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.is_done, self.is_wanted = False, True
+        self._is_kept = is_kept
+        self._wake: Callable[[], object] | None = None
 
     async def wait(self) -> T:
         """Return what the function returned, or raise what it raised. Cancellation does not wait."""
+        done = anyio.Event()
+        self._wake = partial(call_soon_here(), done.set)
         try:
-            await self._done.wait()
-        finally:
-            self._is_abandoned = not self._done.is_set()
+            if not self.is_done:  # looked at after ``_wake`` is set: ``finish`` does it in reverse order
+                await done.wait()
+        except BaseException:
+            self.is_wanted = self._is_kept
+            raise
         if self.error is not None:
             try:
                 raise self.error
@@ -78,15 +67,12 @@ class ThreadCall(_Call, Generic[T]):
                 self.error = None  # the traceback would keep this frame, and it the call
         return self.result
 
-    def is_wanted(self) -> bool:
-        """Whether the function is still to be called."""
-        return self._is_kept or not self._is_abandoned
-
-    def announce(self) -> None:
-        """Wake the waiting task."""
-        if not self._is_abandoned:
+    def finish(self) -> None:
+        """Wake the waiting task, if there is one."""
+        self.is_done = True
+        if self._wake is not None:
             with contextlib.suppress(RuntimeError):  # the event loop has ended
-                self._call_soon(self._done.set)
+                self._wake()
 
 
 class DedicatedThread(Executor):
@@ -102,7 +88,7 @@ class DedicatedThread(Executor):
         self.busy_s = 0.0
         """Seconds that the calls took that have returned."""
         self._name = name
-        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[ThreadCall[Any] | None] = queue.SimpleQueue()
         self._n_calls = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -126,7 +112,7 @@ class DedicatedThread(Executor):
         self.hand_in(call)
         return await call.wait()
 
-    def hand_in(self, call: _Call) -> None:
+    def hand_in(self, call: ThreadCall[Any]) -> None:
         """Queue a call behind those that are there, from any thread.
 
         Raises:
@@ -144,7 +130,7 @@ class DedicatedThread(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue a call from any thread, as with any executor: it is skipped if its future is cancelled."""
         future: Future[T] = Future()
-        self.hand_in(_Call(_fulfill, (future, partial(fn, *args, **kwargs))))
+        self.hand_in(ThreadCall(_fulfill, future, partial(fn, *args, **kwargs)))
         return future
 
     async def settle(self, timeout_s: float) -> bool:
@@ -182,7 +168,7 @@ class DedicatedThread(Executor):
                         self._thread = None
                         return
                 continue
-            if call.is_wanted():
+            if call.is_wanted:
                 self.since = since = time.monotonic()
                 try:
                     call.result = call.function(*call.args)
@@ -195,7 +181,7 @@ class DedicatedThread(Executor):
             call.function, call.args = _nothing, ()
             with self._lock:
                 self._n_calls -= 1
-            call.announce()
+            call.finish()
             del call
 
 

@@ -15,6 +15,7 @@ from hypothesis import given, strategies as st
 from stoker.actors.copies import Weights
 from stoker.actors.messages import (
     Credit,
+    Failed,
     Mailbox,
     Played,
     PolicyFailed,
@@ -27,7 +28,7 @@ from stoker.actors.messages import (
     described,
     encode_message,
 )
-from stoker.errors import ConfigError
+from stoker.errors import ConfigError, UnexpectedExit
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.stats import EpisodeRecord
 from stoker.types import EpisodeStatus, Experience
@@ -114,6 +115,13 @@ def test_an_exception_arrives_as_text_with_its_traceback() -> None:
     assert failed.observation.tolist() == [1.0, 1.0]
 
 
+def test_an_exception_arrives_also_where_its_text_is_not_valid_unicode() -> None:
+    for error in (RuntimeError("a file \udc80"), ConfigError("a file \udc80"), UnexpectedExit("\udc80")):
+        failed = through(Failed(error))
+        assert "\\udc80" in str(failed.error)
+        assert "\\udc80" in failed.error.__notes__[0]
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"\x00", b"\x91\x01", b"\x92\x07\x00", b"\xc1", encode_message(Credit(1))[:-1]]
 )
@@ -129,6 +137,8 @@ def test_what_cannot_be_sent_is_named() -> None:
         encode_message(played(step))
     with pytest.raises(ConfigError, match=r"weights\['f'\] is a builtins.builtin_function"):
         encode_message(Weights(0, {"f": print}))
+    with pytest.raises(ConfigError, match="Played cannot be sent.*place='threads'"):
+        encode_message(played(EpisodeStarted(1 << 70, None)))
 
 
 @pytest.mark.parametrize(

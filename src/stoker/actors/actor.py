@@ -1,23 +1,174 @@
-"""An actor that is a task of the session's event loop, and the turns that such actors take in lockstep."""
+"""Actors: the loop over environments that all of them share, and the actor that is a task of the event loop.
+
+An environment that raises costs one episode: it is closed and made again. An error of the session or the
+agent is not the environment's fault and ends the actor.
+"""
 
 from __future__ import annotations
 
+import abc
+import logging
 import time
 from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anyio
+import msgspec
 from anyio.lowlevel import checkpoint
 
 from stoker.actors.copies import OwnPolicy, PolicyFeed
-from stoker.actors.episodes import Choice, play_episode
-from stoker.actors.player import Player, PlayerSettings
-from stoker.envs import PlayedEnv, episode_seed
-from stoker.errors import InvalidExperience
+from stoker.actors.episodes import (
+    Choice,
+    EnvCalls,
+    EnvFactory,
+    EnvironmentFailed,
+    FailureCount,
+    FailureLimit,
+    opened_env,
+    play_episode,
+)
+from stoker.actors.messages import described
+from stoker.actors.report import ActorStream, Gate, OnStep
+from stoker.agents.protocol import ChecksInput
+from stoker.envs import PlayedEnv, Stepping
+from stoker.errors import InvalidExperience, SessionFailed, Stalled
 from stoker.session import ResumePoint, RunningEpisode, TrainingSession
 from stoker.types import ActorId, Experience
 
-__all__ = ["Actor", "RoundRobin"]
+__all__ = ["Actor", "Player", "PlayerSettings", "RoundRobin"]
+
+logger = logging.getLogger("stoker.actors")
+
+
+class PlayerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings that all actors of a group share; see ``ActorGroup``."""
+
+    factory: EnvFactory
+    seed: int | None
+    limit: FailureLimit
+    stepping: Stepping = "auto"
+    on_step: OnStep | None = None
+    gate: Gate | None = None
+
+
+class Player(abc.ABC):
+    """An actor, wherever it plays: plays until the session is done, with a new environment after a failure.
+
+    Args:
+        session: takes the experiences.
+        actor_id: the stream of episodes that this actor is.
+        settings: those of its group.
+    """
+
+    is_starting = False
+    """Whether its worker is being started: abandoning it now loses nothing."""
+
+    def __init__(self, session: TrainingSession, actor_id: ActorId, settings: PlayerSettings) -> None:
+        self._session = session
+        self._actor_id: ActorId = actor_id
+        self._settings = settings
+        self._stream = ActorStream(session, actor_id, settings.on_step)
+        self.streams: list[ActorStream] = [self._stream]
+        """The streams that it plays: one, except for a vector environment."""
+        self.calls = EnvCalls()
+        """Of its environment."""
+        self._failures = FailureCount(actor_id, settings.limit)
+        self._is_shut_out = False  # by the gate
+        self._life = anyio.CancelScope()  # of the present environment
+        self._stuck: Stalled | None = None
+        self._is_left = False
+
+    async def run(self) -> None:
+        """Play episode after episode.
+
+        Raises:
+            ActorFailed: The environment failed too often.
+            ConfigError: It is not an environment that can be played, or not there.
+            SessionError: The session does not run.
+        """
+        for stream in self.streams:
+            stream.begin()
+        try:
+            while await self._may_continue():
+                self._stuck, self._is_left = None, False
+                cause: BaseException | None = None
+                try:
+                    with anyio.CancelScope() as self._life:
+                        await self._play_env()
+                    cause = self._stuck
+                except EnvironmentFailed as failure:
+                    cause = failure.__cause__ or failure
+                if cause is not None and not self._is_over:
+                    await self._recover(cause)
+        finally:
+            for stream in self.streams:
+                stream.end()
+
+    @abc.abstractmethod
+    async def _play_env(self) -> None:
+        """Make one environment and play it until the session is done.
+
+        Raises:
+            EnvironmentFailed: It failed.
+        """
+
+    def _opened_env(self) -> AbstractAsyncContextManager[PlayedEnv]:
+        settings = self._settings
+        return opened_env(settings.factory, settings.stepping, f"env of actor {self._actor_id}", self.calls)
+
+    def leave(self, stuck: Stalled | None = None) -> None:
+        """Leave the environment without waiting for it; if it is stuck, this counts as its failure."""
+        self._stuck, self._is_left = stuck, True
+        self._life.cancel()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._session.is_done or self._is_shut_out
+
+    async def _may_continue(self) -> bool:
+        return not self._is_over
+
+    async def _pass_gate(self) -> None:
+        gate = self._settings.gate
+        if gate is not None and not self._is_over and not await gate.enter(self._actor_id):
+            self._is_shut_out = True
+
+    async def _recover(self, cause: BaseException) -> None:
+        """Count a failure and pause before another environment is made.
+
+        Raises:
+            ActorFailed: The environment failed too often.
+        """
+        self._session.pacing.end(self._actor_id)  # its action in flight is lost
+        if self._settings.gate is not None:
+            self._settings.gate.give_back(self._actor_id)
+        for stream in self.streams:
+            stream.report.restarts += 1
+            stream.report.last_error = described(cause)
+        delay_s = self._failures.add(cause)
+        logger.warning(
+            "actor %r: its environment failed (%s); that episode is lost, a new one is made in %.1f s",
+            self._actor_id,
+            described(cause),
+            delay_s,
+        )
+        await anyio.sleep(delay_s)
+
+    def _refusal(self, observation: Any, error: BaseException) -> InvalidExperience:
+        """Why the agent refuses an observation that a copy of its policy failed on.
+
+        Raises:
+            SessionFailed: The agent accepts the observation, so the policy failed; this ends the session.
+        """
+        agent = self._session.agent
+        if isinstance(agent, ChecksInput):
+            try:
+                agent.check_observation(observation)
+            except InvalidExperience as refusal:
+                return refusal
+        self._session.fail("policy", error)
+        raise SessionFailed("policy", error) from error
 
 
 class RoundRobin:
@@ -93,8 +244,6 @@ class Actor(Player):
 
     async def run(self) -> None:
         """See ``Player.run``; then the others no longer wait for this actor's turn."""
-        if self._feed is not None:
-            self._own = self._feed.fork(self._settings.seed, self._actor_id, self._stream.next_episode)
         try:
             await super().run()
         finally:
@@ -102,30 +251,27 @@ class Actor(Player):
                 self._turns.leave(self._actor_id)
 
     async def _play_env(self) -> None:
+        stream, seed = self._stream, self._settings.seed
+        if self._feed is not None and self._own is None:
+            self._own = self._feed.fork(seed, self._actor_id, stream.next_episode)
+        earlier_s = stream.report.env_s
         async with self._opened_env() as env:
-            await self._play(env)
-
-    async def _play(self, env: PlayedEnv) -> None:
-        report, earlier_s = self._stream.report, self._stream.report.env_s
-        while await self._may_continue():
-            running, self._running = self._running, None
-            if running is None:
-                seed, number = self._settings.seed, self._stream.next_episode
-                running = RunningEpisode(
-                    None if seed is None else episode_seed(seed, self._actor_id, number), ()
-                )
-                await self._stream.start_episode(running.seed)
-            else:
-                self._stream.resume_episode(running.steps)
-            self.in_env_since = time.monotonic()
-            try:
-                record = await play_episode(env, self, self._actor_id, running.seed, running.steps)
-            finally:
-                self.in_env_since = None
-                report.env_s = earlier_s + env.busy_s
-            if record is not None:
-                await self._stream.end_episode(record)
-                self._pass_on()
+            while await self._may_continue():
+                running, self._running = self._running, None
+                if running is None:
+                    running = RunningEpisode(stream.next_seed(seed), ())
+                    await stream.start_episode(running.seed)
+                else:
+                    stream.resume_episode(running.steps)
+                try:
+                    record = await play_episode(
+                        env, self, self._actor_id, running.seed, running.steps, self.calls
+                    )
+                finally:
+                    stream.report.env_s = earlier_s + env.busy_s
+                if record is not None:
+                    await stream.end_episode(record)
+                    self._pass_on()
 
     # The listener of an episode -----------------------------------------------------------------------
 
@@ -152,20 +298,16 @@ class Actor(Player):
             except Exception as error:
                 raise self._refusal(observation, error) from error
         self._stream.report.act_s += time.perf_counter() - begun
-        self.in_env_since = time.monotonic()
         return choice
 
     async def observe(self, step: Experience, /) -> None:
         """Send the step to the session."""
-        self.in_env_since = None
         begun = time.perf_counter()
         is_accepted = await self._stream.observe(step)
         self._stream.report.wait_s += time.perf_counter() - begun
         if is_accepted:
             await self._stream.publish(step)
-        if step.status.is_done:
-            self.in_env_since = time.monotonic()  # the environment is asked for its extras
-        else:
+        if not step.status.is_done:
             self._pass_on()
 
     async def _wait_and_update(self, own: OwnPolicy) -> None:
@@ -182,7 +324,6 @@ class Actor(Player):
     # Turns ----------------------------------------------------------------------------------------------
 
     async def _may_continue(self) -> bool:
-        self.in_env_since = None
         if self._turns is not None:
             await self._turns.take(self._actor_id)
         return not self._is_over

@@ -7,7 +7,6 @@ Experience Replay", algorithm 1, where actors fetch the learner's weights period
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -70,7 +69,7 @@ class OwnPolicy:
 
 
 class PolicyFeed:
-    """Makes copies of the session's policy, and their new weights. Safe from any thread.
+    """Makes copies of the session's policy, and their new weights. For the session's event loop.
 
     Args:
         policies: the policies that the session acts with.
@@ -83,7 +82,6 @@ class PolicyFeed:
     def __init__(self, policies: PolicySource, sync_interval: int) -> None:
         self._policies = policies
         self._interval = sync_interval
-        self._lock = threading.Lock()
         self._newest: tuple[int, Weights] | None = None  # shared by all copies that are due together
         with self._acquired():  # checks it
             pass
@@ -107,12 +105,11 @@ class PolicyFeed:
 
     def newest(self) -> Weights:
         """The newest weights there are."""
-        with self._lock:
-            number = self._policies.version  # read first: the acquired policy can only be newer
-            if self._newest is None or self._newest[0] != number:
-                with self._acquired() as (policy, version):
-                    self._newest = number, Weights(version, policy.weights())
-            return self._newest[1]
+        number = self._policies.version  # read first: the acquired policy can only be newer
+        if self._newest is None or self._newest[0] != number:
+            with self._acquired() as (policy, version):
+                self._newest = number, Weights(version, policy.weights())
+        return self._newest[1]
 
     @contextmanager
     def _acquired(self) -> Generator[tuple[PortablePolicy, int]]:

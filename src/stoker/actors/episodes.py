@@ -26,12 +26,12 @@ from stoker.types import ActorId, EpisodeStatus, Experience
 
 __all__ = [
     "Choice",
+    "EnvCalls",
     "EnvFactory",
     "EnvironmentFailed",
     "FailureCount",
     "FailureLimit",
     "Listener",
-    "call_env",
     "opened_env",
     "play_episode",
 ]
@@ -104,8 +104,39 @@ class FailureCount:
 # One environment ------------------------------------------------------------------------------------
 
 
+class EnvCalls:
+    """Awaits calls of an environment, and knows since when one has been running."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        """When the running call began, in monotonic seconds; None: no call runs."""
+
+    async def __call__(self, call: Awaitable[T]) -> T:
+        """Await a call.
+
+        Raises:
+            EnvironmentFailed: The call raised.
+            ConfigError: The environment cannot be played, and a retry would not help.
+        """
+        self.since = time.monotonic()
+        try:
+            return await call
+        except ConfigError:
+            raise
+        except asyncio.CancelledError as error:  # raised by the environment, unless this task was cancelled
+            if on_asyncio() and (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            raise EnvironmentFailed from error
+        except Exception as error:
+            raise EnvironmentFailed from error
+        finally:
+            self.since = None
+
+
 @contextlib.asynccontextmanager
-async def opened_env(factory: EnvFactory, stepping: Stepping, name: str) -> AsyncGenerator[PlayedEnv]:
+async def opened_env(
+    factory: EnvFactory, stepping: Stepping, name: str, calls: EnvCalls | None = None
+) -> AsyncGenerator[PlayedEnv]:
     """Make an environment, and close it at the end of the block.
 
     An error in closing is logged and not raised: no episode depends on the environment any more.
@@ -114,7 +145,7 @@ async def opened_env(factory: EnvFactory, stepping: Stepping, name: str) -> Asyn
         EnvironmentFailed: The factory raised.
         ConfigError: The factory made something that cannot be played.
     """
-    env = await call_env(make_played(factory, stepping, name))
+    env = await (calls or EnvCalls())(make_played(factory, stepping, name))
     try:
         yield env
     finally:
@@ -122,25 +153,6 @@ async def opened_env(factory: EnvFactory, stepping: Stepping, name: str) -> Asyn
             await env.close()
         except Exception:
             logger.warning("%s: closing it failed", name, exc_info=True)
-
-
-async def call_env(call: Awaitable[T]) -> T:
-    """Await a call of an environment.
-
-    Raises:
-        EnvironmentFailed: The call raised.
-        ConfigError: The environment cannot be played, and a retry would not help.
-    """
-    try:
-        return await call
-    except ConfigError:
-        raise
-    except asyncio.CancelledError as error:  # raised by the environment, unless this task was cancelled
-        if on_asyncio() and (task := asyncio.current_task()) is not None and task.cancelling():
-            raise
-        raise EnvironmentFailed from error
-    except Exception as error:
-        raise EnvironmentFailed from error
 
 
 # One episode ----------------------------------------------------------------------------------------
@@ -172,6 +184,7 @@ async def play_episode(
     actor_id: ActorId,
     seed: int | None,
     played: Sequence[Experience] = (),
+    calls: EnvCalls | None = None,
 ) -> EpisodeRecord | None:
     """Play one episode, or continue one.
 
@@ -184,6 +197,7 @@ async def play_episode(
         actor_id: the actor of the experiences.
         seed: for ``reset``.
         played: the steps of this episode before a resume: they are repeated without the listener.
+        calls: awaits the calls of the environment.
 
     Returns:
         The record, or None if the listener abandoned the episode.
@@ -192,10 +206,11 @@ async def play_episode(
         EnvironmentFailed: The environment raised, or gave a value that the agent refuses.
         ConfigError: The repeated steps had other outcomes: the environment is not deterministic.
     """
-    observation, info = await call_env(env.reset(seed))
+    call = calls or EnvCalls()
+    observation, info = await call(env.reset(seed))
     total_reward, steps, status = 0.0, 0, EpisodeStatus.CONTINUING
     for steps, step in enumerate(played, 1):
-        observation, reward, terminated, truncated, info = await call_env(env.step(step.action))
+        observation, reward, terminated, truncated, info = await call(env.step(step.action))
         status = EpisodeStatus.of(terminated, truncated)
         if (reward, status) != (step.reward, step.status) or not _equal(observation, step.next_observation):
             raise ConfigError(
@@ -209,7 +224,7 @@ async def play_episode(
             if not await listener.may_step():
                 return None
             action, extras, version = await listener.act(observation)
-            next_observation, reward, terminated, truncated, info = await call_env(env.step(action))
+            next_observation, reward, terminated, truncated, info = await call(env.step(action))
             status = EpisodeStatus.of(terminated, truncated)
             await listener.observe(
                 Experience(observation, action, reward, next_observation, status, actor_id, extras, version)
@@ -217,7 +232,7 @@ async def play_episode(
             total_reward += reward
             steps += 1
             observation = next_observation
-        extras = {**_success(info), **await call_env(env.episode_extras())}
+        extras = {**_success(info), **await call(env.episode_extras())}
         return check_record(EpisodeRecord(total_reward, steps, status, extras))
     except InvalidExperience as error:  # a NaN reward or extra, an observation of another shape
         raise EnvironmentFailed from error

@@ -12,11 +12,10 @@ from typing import Any, cast
 
 import anyio
 
-from stoker.actors.actor import Actor, RoundRobin
+from stoker.actors.actor import Actor, Player, PlayerSettings, RoundRobin
 from stoker.actors.copies import PolicyFeed
 from stoker.actors.episodes import EnvFactory, FailureLimit
 from stoker.actors.places import Place, place_of
-from stoker.actors.player import Player, PlayerSettings
 from stoker.actors.remote import RemoteActor
 from stoker.actors.report import ActorReport, Gate, OnStep
 from stoker.envs import Stepping
@@ -104,15 +103,16 @@ class PlayerGroup:
             done_at = min(done_at, now if self._session.is_done else math.inf)
             in_env: dict[Player, Activity] = {}
             for player in self._players:
-                if player.in_env_since is None:
+                since = player.calls.since
+                if since is None:
                     if player.is_starting and now >= done_at:
-                        player.abandon()
+                        player.leave()
                 elif now - done_at >= min(_DONE_S, limit_s):
                     actor_id = player.streams[0].report.actor_id
                     logger.warning("actor %r: its environment did not return; it is abandoned", actor_id)
-                    player.abandon()
+                    player.leave()
                 else:
-                    in_env[player] = Activity("in its environment", player.in_env_since)
+                    in_env[player] = Activity("in its environment", since)
             for player, still_s in detector.stalled(in_env, now):
                 self._handle_stall(player, still_s)
 
@@ -129,7 +129,7 @@ class PlayerGroup:
             case "fail":
                 raise stalled
             case "restart":
-                player.restart(stalled)
+                player.leave(stalled)
             case _:
                 logger.warning("%s", stalled)
 

@@ -181,7 +181,7 @@ def encode_message(message: WorkerMessage | WorkerCommand) -> bytes:
                 return _encoder.encode(replace(message, observation=observation))
             case _:
                 return _encoder.encode(message)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{type(message).__name__} cannot be sent to another process: {error}; use place='threads'"
         ) from error
@@ -237,10 +237,12 @@ def _unpacked(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
         raise msgspec.DecodeError(str(error)) from error
 
 
-def _error_fields(error: BaseException) -> tuple[str, str, str]:
+def _error_fields(error: BaseException) -> list[str]:
     name = next((name for name, kind in _RAISED_AGAIN.items() if isinstance(error, kind)), "")
     text = str(error) if name else described(error)
-    return name, text, "".join(traceback.format_exception(error))
+    trace = "".join(traceback.format_exception(error))
+    # What is not valid Unicode, as in names of files, is escaped.
+    return [field.encode(errors="backslashreplace").decode() for field in (name, text, trace)]
 
 
 def _error(kind: type, fields: Any) -> BaseException:

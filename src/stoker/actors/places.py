@@ -3,20 +3,46 @@
 A user's own place (machines behind a socket, a cluster) implements both protocols with the names that
 ``stoker.actors`` exports, and is given to ``run_actors(place=...)``. At the far end runs a ``Worker``;
 commands and messages go between the two, as bytes if need be.
+
+A process, for environments that hold the interpreter lock or may crash, is started anew (``spawn``) and
+unpickles the factory and the policy that this process sends. After that nothing is unpickled, and only
+messages go through the pipe. A child never outlives its parent. It ends at once, without closing its
+environment, when the other end of its pipe is closed; on Linux the kernel ends it even while its environment
+holds the interpreter lock.
 """
 
 from __future__ import annotations
 
+import io
 import logging
+import multiprocessing
+import os
+import queue
+import select
+import signal
+import sys
 import threading
-from typing import Protocol
+from multiprocessing import parent_process, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, ClassVar, Protocol, cast
 
 import anyio
+import msgspec
 
 from stoker.actors.copies import OwnPolicy
 from stoker.actors.episodes import EnvFactory
-from stoker.actors.messages import Mailbox, WorkerCommand, WorkerEvent, WorkerExited
-from stoker.actors.processes import ProcessLink, check_portable
+from stoker.actors.messages import (
+    Failed,
+    Mailbox,
+    WorkerCommand,
+    WorkerEvent,
+    WorkerExited,
+    WorkerMessage,
+    decode_command,
+    decode_message,
+    encode_message,
+)
 from stoker.actors.worker import Assignment, Worker
 from stoker.errors import ConfigError
 from stoker.threads import backend_here
@@ -25,6 +51,9 @@ from stoker.types import PlaceName
 __all__ = ["Link", "Place", "place_of"]
 
 logger = logging.getLogger("stoker.actors")
+
+_EXIT_S = 5.0
+"""How long a process may take to end after it has closed its pipe."""
 
 
 class Link(Protocol):
@@ -73,7 +102,35 @@ class Place(Protocol):
         ...
 
 
-class ThreadLink:
+def place_of(place: PlaceName | Place) -> Place | None:
+    """The place of that name, or the user's own; None: actors are tasks.
+
+    Raises:
+        ConfigError: There is no place of that name.
+    """
+    if not isinstance(place, str):
+        return place
+    built_in: dict[str, Place | None] = {"tasks": None, "threads": _Threads(), "processes": _Processes()}
+    if place not in built_in:
+        choices = ", ".join(built_in)
+        raise ConfigError(f"place={place!r}: choose one of {choices}, or give a Place of your own")
+    return built_in[place]
+
+
+# Threads --------------------------------------------------------------------------------------------
+
+
+class _Threads:
+    """A thread for each actor."""
+
+    def check(self, factory: EnvFactory, policy: OwnPolicy) -> None:
+        """Everything can be used from a thread."""
+
+    def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> Link:
+        return _ThreadLink(assignment, factory, policy)
+
+
+class _ThreadLink:
     """A worker on its own daemonic thread, with its own event loop for environments that are awaited."""
 
     def __init__(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> None:
@@ -83,12 +140,9 @@ class ThreadLink:
         self._worker = Worker(assignment, factory, policy, self._commands, self.messages.post)
 
     def open(self) -> None:
-        """Start the thread."""
-        backend = backend_here()
-        threading.Thread(target=self._run, args=(backend,), name=self._name, daemon=True).start()
+        threading.Thread(target=self._run, args=(backend_here(),), name=self._name, daemon=True).start()
 
     def send(self, command: WorkerCommand) -> None:
-        """Send a command to the worker."""
         self._commands.post(command)
 
     def kill(self) -> None:
@@ -106,38 +160,226 @@ class ThreadLink:
         self.messages.post(WorkerExited(why=why))
 
 
-class _Threads:
-    """A thread for each actor."""
-
-    def check(self, factory: EnvFactory, policy: OwnPolicy) -> None:
-        """Everything can be used from a thread."""
-
-    def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> Link:
-        return ThreadLink(assignment, factory, policy)
+# Processes ------------------------------------------------------------------------------------------
 
 
 class _Processes:
     """A process for each actor."""
 
     def check(self, factory: EnvFactory, policy: OwnPolicy) -> None:
-        check_portable(factory, policy)
+        ways_out = {
+            "factory": "give a function of a module that can be imported, or functools.partial of one; a "
+            "lambda or a function inside a function cannot be sent",
+            "policy": "its class must be picklable",
+        }
+        for what, value in (("factory", factory), ("policy", policy.policy)):
+            try:
+                pickled(value)
+            except Exception as error:
+                raise ConfigError(
+                    f"the {what} {value!r} cannot be sent to another process ({type(error).__name__}: "
+                    f"{error}): {ways_out[what]}; or use place='threads'"
+                ) from error
 
     def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> Link:
-        return ProcessLink(assignment, factory, policy)
+        return _ProcessLink(assignment, factory, policy)
 
 
-_BUILT_IN: dict[str, Place | None] = {"tasks": None, "threads": _Threads(), "processes": _Processes()}
+class _ByValue(ForkingPickler):
+    """Pickles tensors by value; torch's reducers would share their memory, and run out of it."""
+
+    _extra_reducers: ClassVar[dict[Any, Any]] = {}
 
 
-def place_of(place: PlaceName | Place) -> Place | None:
-    """The place of that name, or the user's own; None: actors are tasks.
+def pickled(value: Any) -> bytes:
+    """A value as bytes for another process."""
+    buffer = io.BytesIO()
+    _ByValue(buffer).dump(value)
+    return buffer.getvalue()
 
-    Raises:
-        ConfigError: There is no place of that name.
+
+_starting = threading.Lock()
+"""multiprocessing keeps a list of all children, which one thread at a time may change."""
+
+
+class _ProcessLink:
+    """A daemonic process and the pipe to it.
+
+    One thread starts the process, reads its messages and joins it, and another one writes, so that no event
+    loop waits for a pipe.
     """
-    if not isinstance(place, str):
-        return place
-    if place not in _BUILT_IN:
-        choices = ", ".join(_BUILT_IN)
-        raise ConfigError(f"place={place!r}: choose one of {choices}, or give a Place of your own")
-    return _BUILT_IN[place]
+
+    def __init__(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> None:
+        self.messages: Mailbox[WorkerEvent] = Mailbox()
+        self._outgoing: queue.SimpleQueue[WorkerCommand | None] = queue.SimpleQueue()
+        self._assignment = assignment
+        self._load: Any = (factory, policy)
+        self._lock = threading.Lock()
+        self._has_started = self._is_killed = False
+
+    def open(self) -> None:
+        """Start the process; ``Ready`` or ``WorkerExited`` is posted when it has started or failed to."""
+        name = f"stoker-actor-{self._assignment.actor_id}"
+        self._pipe, self._far_end = multiprocessing.Pipe()
+        # Not as arguments of the process: its start, under a lock, would wait until the child has read them,
+        # and without bound if the child never does.
+        self._load = pickled(self._load)
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=run_child, args=(self._far_end, self._assignment, backend_here()), name=name, daemon=True
+        )
+        writer = threading.Thread(target=self._write, name=f"{name}-writer", daemon=True)
+        writer.start()
+        threading.Thread(target=self._serve, args=(writer,), name=f"{name}-reader", daemon=True).start()
+
+    def send(self, command: WorkerCommand) -> None:
+        self._outgoing.put(command)
+
+    def kill(self) -> None:
+        """End the process at once, even one that is about to be started."""
+        with self._lock:
+            self._is_killed = True
+            if self._has_started:
+                self._process.kill()
+
+    # On the reader's thread ---------------------------------------------------------------------------
+
+    def _serve(self, writer: threading.Thread) -> None:
+        exited = WorkerExited()
+        try:
+            self._start()
+            exited = self._read_to_the_end()
+        except OSError as error:  # no more processes, say, which may pass
+            exited = WorkerExited(why=f"its process could not be started ({error})")
+        except ConfigError as error:
+            self.messages.post(Failed(error))
+        finally:
+            self._outgoing.put(None)
+            writer.join(_EXIT_S)
+            if not writer.is_alive():  # else another process holds the pipe open and does not read
+                self._pipe.close()
+            self.messages.post(exited)
+
+    def _start(self) -> None:
+        # Ctrl-C in a terminal reaches children, too. A blocked signal stays blocked in a new process, so it
+        # cannot interrupt a child before that ignores it; starting the tracker would unblock it here.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with _starting:
+                self._process.start()
+        except OSError:
+            raise
+        except Exception as error:  # this process is a daemon, say
+            why = f"its process cannot be started ({type(error).__name__}: {error})"
+            raise ConfigError(f"actor {self._assignment.actor_id!r}: {why}") from error
+        finally:
+            self._far_end.close()
+        with self._lock:
+            self._has_started = True
+            if self._is_killed:
+                self._process.kill()
+
+    def _read_to_the_end(self) -> WorkerExited:
+        n_read, why = 0, ""
+        try:
+            while True:
+                self.messages.post(decode_message(self._pipe.recv_bytes()))
+                n_read += 1
+        except (EOFError, OSError):
+            pass  # it has ended, or is about to
+        except msgspec.DecodeError as error:
+            self.kill()
+            why = f"its process sent an invalid message ({error})"
+        exit_code = self._join()
+        if exit_code == 1 and not n_read:
+            raise ConfigError(
+                f"actor {self._assignment.actor_id!r}: its process ended before it could begin; what it "
+                "printed says why. The environment's factory must be importable there, and a script that "
+                "starts processes needs its `if __name__ == '__main__':`"
+            )
+        return WorkerExited(exit_code, why)
+
+    def _join(self) -> int | None:
+        process = self._process
+        process.join(_EXIT_S)
+        if process.is_alive():
+            process.kill()
+            process.join(_EXIT_S)
+        with _starting:  # another thread that starts a process may have collected the exit code
+            return process.exitcode
+
+    # On the writer's thread ---------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        try:
+            self._pipe.send_bytes(self._load)
+            self._load = None
+            while (command := self._outgoing.get()) is not None:
+                self._pipe.send_bytes(encode_message(command))
+        except OSError:
+            pass  # the process is gone, which the reader reports
+        except ConfigError as error:
+            self.messages.post(Failed(error))
+
+
+# In the child ---------------------------------------------------------------------------------------
+
+
+def run_child(pipe: Connection, assignment: Assignment, backend: str) -> None:
+    """Play until stopped, or until the training is gone.
+
+    Args:
+        pipe: to the training, which sends the pickled factory and policy first.
+        assignment: what to play.
+        backend: the kind of event loop, by anyio's name.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training, which ends this process
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    _end_with_the_parent()
+    try:
+        load = pipe.recv_bytes()
+    except (EOFError, OSError):
+        os._exit(1)
+    factory, policy = cast("Any", ForkingPickler).loads(load)
+    # Processes that the environment starts must not hold the pipe open.
+    os.set_inheritable(pipe.fileno(), False)  # noqa: FBT003 - it takes no keyword
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)  # the actors run in parallel instead
+    commands: Mailbox[WorkerCommand] = Mailbox()
+    threading.Thread(target=_listen, args=(pipe, commands), name="stoker-commands", daemon=True).start()
+
+    def post(message: WorkerMessage) -> None:
+        data = encode_message(message)
+        try:
+            pipe.send_bytes(data)
+        except OSError:
+            os._exit(1)
+
+    anyio.run(Worker(assignment, factory, policy, commands, post).run, backend=backend)
+
+
+def _listen(pipe: Connection, commands: Mailbox[WorkerCommand]) -> None:
+    try:
+        while True:
+            commands.post(decode_command(pipe.recv_bytes()))
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _end_with_the_parent() -> None:
+    """Have the kernel end this process when its parent ends.
+
+    multiprocessing keeps a pipe open between the two that nothing is written to. SIGIO comes when the other
+    end is closed, and ends a process that does not handle it; only on Linux.
+    """
+    parent = parent_process()
+    if parent is None or sys.platform != "linux":
+        return
+    import fcntl
+
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    lifeline = int(parent.sentinel)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([lifeline], [], [], 0)[0]:  # it had ended before
+        os._exit(1)

@@ -11,11 +11,11 @@ import time
 import anyio
 
 import stoker.actors.messages as messages
+from stoker.actors.actor import Player, PlayerSettings
 from stoker.actors.copies import PolicyFeed
 from stoker.actors.episodes import EnvironmentFailed
 from stoker.actors.messages import WorkerEvent
 from stoker.actors.places import Link, Place
-from stoker.actors.player import Player, PlayerSettings
 from stoker.actors.worker import Assignment
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.session import TrainingSession
@@ -83,15 +83,12 @@ class RemoteActor(Player):
             await self._start_worker(link)
             await self._serve(link)
         finally:
-            is_lost = self._is_abandoned or self._is_stuck() or self.is_starting
-            self.in_env_since = None
+            since, limit_s = self.calls.since, self._session.config.actor_timeout_s
+            is_late = since is not None and time.monotonic() - since >= limit_s
+            is_lost = self._is_left or is_late or self.is_starting
+            self.calls.since = None
             self._session.pacing.end(self._actor_id)  # its action in flight is lost
             await self._end_worker(link, at_once=is_lost)
-
-    def _is_stuck(self) -> bool:
-        since = self.in_env_since
-        is_late = since is not None and time.monotonic() - since >= self._session.config.actor_timeout_s
-        return is_late or self._stuck is not None
 
     async def _start_worker(self, link: Link) -> None:
         async with self._starting:
@@ -143,9 +140,9 @@ class RemoteActor(Player):
 
     async def _next_while_watched(self, link: Link) -> WorkerEvent:
         """The same, counted as time in the environment: the worker waits for nothing of the session."""
-        self.in_env_since = time.monotonic()
+        self.calls.since = time.monotonic()
         message = await self._next(link)
-        self.in_env_since = None
+        self.calls.since = None
         return message
 
     async def _handle(self, message: WorkerEvent, link: Link) -> None:

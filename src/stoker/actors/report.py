@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from stoker.agents.protocol import ReportsExploration
+from stoker.envs import episode_seed
 from stoker.errors import InvalidExperience
 from stoker.exits import Contained
 from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
@@ -122,12 +123,17 @@ class ActorStream:
         self._agent = session.agent if isinstance(session.agent, ReportsExploration) else None
 
     def begin(self) -> None:
-        """Start the clock of the report."""
+        """Begin to play: with the next episode of this actor, which another group may have played before."""
         self.report.begun_at, self.report.ended_at = time.monotonic(), None
+        self.next_episode = self._session.actor_episodes(self._actor_id)
 
     def end(self) -> None:
         """Stop the clock of the report."""
         self.report.ended_at = time.monotonic()
+
+    def next_seed(self, seed: int | None) -> int | None:
+        """The seed of the next episode, from that of the run."""
+        return None if seed is None else episode_seed(seed, self._actor_id, self.next_episode)
 
     async def start_episode(self, seed: int | None) -> None:
         """Begin the next episode."""

@@ -8,15 +8,14 @@ raises costs the running episodes of all, and is made again.
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
-from stoker.actors.episodes import EnvFactory, EnvironmentFailed, FailureLimit, call_env
+from stoker.actors.actor import Player, PlayerSettings
+from stoker.actors.episodes import EnvFactory, EnvironmentFailed, FailureLimit
 from stoker.actors.group import PlayerGroup, ids_of
-from stoker.actors.player import Player, PlayerSettings
 from stoker.actors.report import ActorReport, ActorStream
-from stoker.envs import PlayedEnv, Stepping, episode_seed
+from stoker.envs import PlayedEnv, Stepping
 from stoker.envs.vector import Moves, Round, VectorRounds
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.session import TrainingSession
@@ -132,13 +131,9 @@ class _VectorPlayer(Player):
 
     def _seed_of(self, index: int) -> int | None:
         """The seed of the next episode; changes nothing, as it may be called on the environment's thread."""
-        seed = self._settings.seed
-        if seed is None:
-            return None
-        if index >= len(self.streams):  # before the first round
-            return episode_seed(seed, index, self._session.actor_episodes(index))
-        stream = self.streams[index]
-        return episode_seed(seed, stream.report.actor_id, stream.next_episode)
+        is_known = index < len(self.streams)  # not before the first round
+        stream = self.streams[index] if is_known else ActorStream(self._session, index)
+        return stream.next_seed(self._settings.seed)
 
     async def _start_episodes(self, now: Round) -> None:
         for index, seed in now.begun:
@@ -186,11 +181,9 @@ class _VectorPlayer(Player):
     async def _call(self, env: PlayedEnv, call: Awaitable[T]) -> T:
         """Await a call of the environment, which counts as time in it."""
         before_s = self._stream.report.env_s - env.busy_s
-        self.in_env_since = time.monotonic()
         try:
-            return await call_env(call)
+            return await self.calls(call)
         finally:
-            self.in_env_since = None
             for stream in self.streams:
                 stream.report.env_s = before_s + env.busy_s
 

@@ -200,6 +200,14 @@ def test_whole_files_that_do_not_belong_together_are_noticed(
     assert file in of_kind(run, "damaged")
 
 
+@pytest.mark.parametrize("name", ["train_episodes.jsonl", "eval_episodes.jsonl", "metrics.jsonl"])
+def test_a_row_file_that_cannot_be_read_is_one_finding(run: Path, name: str) -> None:
+    first, *rest = lines_of(run, name)
+    rewrite(run, [first.replace(b"1", b"2", 1), *rest], name)
+    [damaged] = [finding for finding in look(run) if finding.kind == "damaged"]
+    assert (damaged.file, damaged.text) == (name, "line 1: its checksum is missing or does not match")
+
+
 def test_files_of_another_run_are_noticed(run: Path, stoker: Any) -> None:
     done = stoker("train", "CartPole-v1", "-n", "1200", *SMALL, "--seed", "7", "--checkpoint-freq", "400",
                   "--eval-freq", "0", "--runs-dir", "other")  # fmt: skip

@@ -6,13 +6,14 @@ Run by ``test_refusals.py``, in a process that may not read what it has no permi
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
 
-from stoker import EpisodeStatus, Experience, TrainingRun, TrainingSession, list_runs
+from stoker import EpisodeStatus, Experience, TrainingRun, TrainingSession, fork, list_runs
 from stoker.testing import FakeAgent
 
 
@@ -65,6 +66,12 @@ async def main(root: Path) -> None:
         path.chmod(before)
         print(json.dumps({"path": str(path.relative_to(root)), **said}))
     print(json.dumps({"path": "", "said": str(await resume())}))
+    latest = newest.with_name("latest.pt")
+    latest.unlink()
+    shutil.copy(newest, latest)
+    latest.chmod(0o000)
+    forked = await fork(run, 6, "forked", root=root)
+    print(json.dumps({"path": "", "said": str(forked.metadata.total_steps)}))
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ async def test_newer_ones_that_do_not_load_are_set_aside_once_another_was_taken(
     for _ in range(2):
         assert run.load_newest() == {"step": 99}
         assert names(run) == before, "nobody has gone on from it yet"
-    await run.begin_attempt(99, 0)
+    run.begin_attempt(99, 0)
     assert names(run) == before - {"step_1000.pt", "step_100.pt"} | {
         "step_1000.pt.broken",
         "step_100.pt.broken",
@@ -163,7 +163,7 @@ async def test_a_broken_one_that_was_written_anew_is_not_set_aside(run: Training
     tear(run.checkpoint_path(1000))
     assert run.load_newest() == {"step": 100}
     run.publish_step({"step": "anew"}, 1000)
-    await run.begin_attempt(1000, 0)
+    run.begin_attempt(1000, 0)
     assert run.load_newest() == {"step": "anew"}
 
 
@@ -225,9 +225,9 @@ async def test_a_new_attempt_puts_latest_right_and_what_lies_beyond_it_aside(run
     latest = run.checkpoints_directory / "latest.pt"
     resumed = await again(run)
     files.link_atomically(run.checkpoint_path(100), latest)  # as a kill before the relinking leaves it
-    await resumed.begin_attempt(1000, 0)
+    resumed.begin_attempt(1000, 0)
     assert latest.samefile(run.checkpoint_path(1000))
-    await resumed.begin_attempt(99, 0, 7)
+    resumed.begin_attempt(99, 0, 7)
     assert resumed.metadata.attempts[-1].from_events == 7
     assert resumed.checkpoint_steps() == [5, 9, 10, 99]
     assert {"step_100.pt.abandoned", "step_1000.pt.abandoned"} <= names(run)
@@ -270,7 +270,7 @@ async def test_a_latest_of_its_own_stands_in_for_a_step_file_that_is_damaged(run
     path, state = next(run.candidates())
     assert (path, state["step"]) == (latest, "own")
     assert run.latest_checkpoint_path == latest
-    await run.begin_attempt(1000, 0)
+    run.begin_attempt(1000, 0)
     assert "step_1000.pt.broken" in names(run)
     assert load_checkpoint(latest)["step"] == "own", "it is all that is left of it"
     assert next((await again(run)).candidates())[0] == latest
@@ -278,14 +278,14 @@ async def test_a_latest_of_its_own_stands_in_for_a_step_file_that_is_damaged(run
 
 async def test_a_latest_of_its_own_is_not_lost_where_an_older_step_is_taken(run: TrainingRun) -> None:
     latest = await own_latest(run, 2000)
-    await run.begin_attempt(100, 0)
+    run.begin_attempt(100, 0)
     assert load_checkpoint(latest.with_name("latest.pt.abandoned"))["step"] == "own"
     assert latest.samefile(run.checkpoint_path(100))
     latest.unlink()
     latest.write_bytes(b"torn")
     resumed = await again(run)
     assert resumed.load_newest() == {"step": 100}
-    await resumed.begin_attempt(100, 0)
+    resumed.begin_attempt(100, 0)
     assert latest.with_name("latest.pt.broken").read_bytes() == b"torn"
     assert latest.samefile(run.checkpoint_path(100))
 
@@ -317,7 +317,7 @@ async def test_checkpoints_that_are_gone_are_no_beginning(run: TrainingRun, left
 
 
 async def test_an_attempt_that_began_from_a_checkpoint_says_that_there_was_one(run: TrainingRun) -> None:
-    await run.begin_attempt(1000, 0)
+    run.begin_attempt(1000, 0)
     remove_step_checkpoints(run)
     (run.checkpoints_directory / ".published").unlink()
     with pytest.raises(CheckpointNotFound, match="attempt 2 began with one of step 1000"):
@@ -391,7 +391,7 @@ async def test_a_kill_between_a_best_and_its_second_name_is_mended(tmp_path: Pat
     publish_checkpoint(best(2.0, 20), run.checkpoints_directory / "best_20.pt")
     resumed = await again(run)
     assert resumed.load_best_score() == (2.0, 20)
-    await resumed.begin_attempt(20, 0)
+    resumed.begin_attempt(20, 0)
     assert load_checkpoint(run.best_checkpoint_path)["weights"] == 20
 
 

@@ -212,6 +212,16 @@ async def test_what_cannot_be_forked_says_why(source: TrainingRun, tmp_path: Pat
     assert await list_runs(root) == []
 
 
+async def test_a_file_that_is_not_the_checkpoint_of_its_name_is_not_forked(
+    source: TrainingRun, tmp_path: Path
+) -> None:
+    for other in (source.best_checkpoint_path, source.checkpoint_path(60)):
+        source.checkpoint_path(30).write_bytes(other.read_bytes())
+        with pytest.raises(CheckpointCorrupt, match=r"step_30\.pt: .* not a step checkpoint of step 30"):
+            await fork(source, 30, "variant", root=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 async def test_a_damaged_journal_is_noticed(source: TrainingRun, tmp_path: Path) -> None:
     segments = source.journal.segments()
     assert len(segments) > 5

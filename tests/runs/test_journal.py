@@ -82,7 +82,7 @@ async def test_what_is_not_known_is_not_removed_until_it_is_gone_or_read(run: Tr
     resumed.acquire()
     path, _ = next(resumed.candidates())
     assert path == run.checkpoint_path(60)
-    await resumed.begin_attempt(60, 0, 60)
+    resumed.begin_attempt(60, 0, 60)
     retention = Retention(last=2)
     write_segment(resumed, 60, 10)
     assert resumed.prune_journal(retention) == [], "nobody has read what step 50 needs"
@@ -99,7 +99,7 @@ async def test_what_is_not_known_is_not_removed_until_it_is_gone_or_read(run: Tr
 @pytest.mark.parametrize("back_to", [10, 30, 50])
 async def test_what_an_abandoned_checkpoint_needed_does_not_count(run: TrainingRun, back_to: int) -> None:
     retention = Retention(last=0)
-    await run.begin_attempt(back_to, 0, back_to)
+    run.begin_attempt(back_to, 0, back_to)
     run.prune_journal(retention)
     needed = max(0, back_to - 20)
     assert [number for number, _ in run.journal.read(needed, back_to)] == list(range(needed, back_to))
@@ -120,7 +120,7 @@ async def test_an_abandoned_future_is_not_needed(run: TrainingRun) -> None:
     resumed = await TrainingRun.resume(run.directory)
     resumed.acquire()
     assert len(list(resumed.candidates())) == 6
-    await resumed.begin_attempt(30, 0, 30)
+    resumed.begin_attempt(30, 0, 30)
     write_segment(resumed, 30, 20)
     assert resumed.journal.n_events() == 50
     resumed.publish_step(checkpoint(50, 30), 50, Retention(last=1))

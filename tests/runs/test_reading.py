@@ -208,7 +208,7 @@ async def test_attempts_are_noted_and_rows_carry_their_number(tmp_path: Path) ->
         await run.log_train_episode(EpisodeRecord(1.0, 10, TERMINATED))
     await run.aclose()
     resumed = await TrainingRun.resume(run.directory)
-    assert await resumed.begin_attempt(20, 2) == 2
+    assert resumed.begin_attempt(20, 2) == 2
     assert (resumed.metadata.total_steps, resumed.metadata.total_episodes) == (20, 2)
     await resumed.log_train_episode(EpisodeRecord(9.0, 10, TERMINATED))
     await resumed.aclose()

@@ -39,7 +39,7 @@ def test_what_may_not_be_read_is_no_damage_and_nothing_is_given_up_for_it(tmp_pa
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    *refusals, last = map(json.loads, done.stdout.splitlines())
+    *refusals, last, forked = map(json.loads, done.stdout.splitlines())
     assert len(refusals) == 7
     for found in refusals:
         assert found["path"] in found["said"]
@@ -49,6 +49,7 @@ def test_what_may_not_be_read_is_no_damage_and_nothing_is_given_up_for_it(tmp_pa
     broken = "RunBroken"
     assert kinds == [broken, broken, "RunDirectoryError", broken, broken, "WriteFailed", None]
     assert last["said"] == "6", "with its permissions back, the run goes on from its newest step"
+    assert forked["said"] == "6", "a fork of a step file does not read latest.pt"
     assert not list(tmp_path.rglob("*.broken*")) + list(tmp_path.rglob("*.abandoned*"))
 
 

@@ -226,6 +226,17 @@ async def test_a_resume_that_fails_fails_again_and_never_begins_anew(tmp_path: P
 
 
 @pytest.mark.anyio
+async def test_a_best_policy_under_the_name_of_a_step_is_refused_by_its_kind(tmp_path: Path) -> None:
+    run = await trained(tmp_path)
+    path = run.checkpoint_path(120)
+    state = load_checkpoint(path)
+    del state["session"]["run_started_at"]
+    publish_checkpoint({**state, "kind": "best"}, path)
+    with pytest.raises(ConfigError, match="'best' of format 2, this stoker resumes a 'step'"):
+        await TrainingSession(dqn(), await TrainingRun.resume(run.directory)).__aenter__()
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("file", "cut", "said"),
     [

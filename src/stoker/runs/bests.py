@@ -16,7 +16,6 @@ from typing import Any
 
 import stoker.runs.layout as layout
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound
-from stoker.runs.checkpoints import remove_all
 from stoker.writer import files, load_checkpoint, publish_checkpoint
 
 __all__ = ["Bests", "Score", "best_files", "best_of"]
@@ -69,7 +68,7 @@ class Bests:
             files.link_atomically(self._named(first), self.path)
         self._values, self._first = kept, first
         there = layout.best_steps_of(files.files_in(self.directory))
-        remove_all(self._named(other) for other in there if keep == 1 or other not in kept)
+        files.remove_all(self._named(other) for other in there if keep == 1 or other not in kept)
 
     def relink(self) -> None:
         """Make ``best.pt`` the best again, if a kill has left it one behind. Reads the files again."""

@@ -10,18 +10,18 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 from anyio import to_thread
 
 import stoker.runs.layout as layout
-from stoker.errors import CheckpointNotFound, JournalBroken, RunBroken, StokerError
+from stoker.errors import CheckpointCorrupt, CheckpointNotFound, JournalBroken, RunBroken, StokerError
 from stoker.journal import JOURNAL, Journal
 from stoker.runs.bests import Score, best_files
-from stoker.runs.checkpoints import remove_all
+from stoker.runs.checkpoints import step_of
 from stoker.runs.layout import CONFIG, FORKING, METADATA
-from stoker.runs.metadata import RunMetadata, read_metadata, write_json
+from stoker.runs.metadata import read_metadata, write_json
 from stoker.runs.rows import ROW_FILES, Bound, Row, TrainEpisodeRow, counting
 from stoker.runs.run import TrainingRun, new_directory
 from stoker.types import AnyPath
@@ -30,7 +30,6 @@ from stoker.writer import cut_rows, files, load_checkpoint, publish_checkpoint, 
 __all__ = ["fork"]
 
 logger = logging.getLogger("stoker.runs")
-_COPY_BYTES = 1 << 20
 
 
 async def fork(
@@ -62,35 +61,25 @@ async def fork(
         JournalBroken: The source's journal cannot restore the replay.
         WriteFailed: The disk refused.
     """
-    layout.checked_name("run name", name)
-    layout.checked_name("run version", version)
-    place = (name, version, layout.absolute(root))
+    place = layout.place_of(name, version, root)
     return await to_thread.run_sync(_fork, run, step, place, with_replay)
 
 
-def _fork(run: TrainingRun, step: int, place: tuple[str, str, Path], with_replay: bool) -> TrainingRun:
-    name, version, root = place
+def _fork(run: TrainingRun, step: int, place: Path, with_replay: bool) -> TrainingRun:
     source = TrainingRun(run.directory, read_metadata(run.directory))
     state = _state_at(source, step)
-    last = state["session"]["attempt"]
-    attempts = tuple(attempt for attempt in source.metadata.attempts if attempt.number <= last)
-    directory, started_at = new_directory(root / name / version)
+    session = state["session"]
+    directory, metadata = new_directory(place)
     files.write_atomically(directory / FORKING, lambda file: file.write(b""))
-    fork = TrainingRun(
-        directory,
-        RunMetadata(
-            name=name,
-            version=version,
-            run_id=directory.name,
-            total_steps=step,
-            total_episodes=int(state["session"]["total_episodes"]),
-            started_at=started_at,
-            last_updated=started_at,
-            attempts=attempts,
-            forked_from=str(source.directory),
-            forked_at_step=step,
-        ),
+    metadata = msgspec.structs.replace(
+        metadata,
+        total_steps=step,
+        total_episodes=int(session["total_episodes"]),
+        attempts=tuple(one for one in source.metadata.attempts if one.number <= session["attempt"]),
+        forked_from=str(source.directory),
+        forked_at_step=step,
     )
+    fork = TrainingRun(directory, metadata)
     try:
         best = _copy_parts(source, fork, state, with_replay=with_replay)
     except StokerError as error:
@@ -107,18 +96,22 @@ def _fork(run: TrainingRun, step: int, place: tuple[str, str, Path], with_replay
 
 def _state_at(source: TrainingRun, step: int) -> dict[str, Any]:
     """The checkpoint of that step."""
-    found = source.step_files()
-    for path, of_step in found:
-        if of_step == step:
-            return load_checkpoint(path)
-    has = ", ".join(f"{of_step:.0f}" for _, of_step in reversed(found)) or "none"
-    raise CheckpointNotFound(f"{source.directory} has no checkpoint of step {step}: it has {has}")
+    found = {step: source.checkpoint_path(step)}
+    if step not in source.checkpoint_steps():
+        found = {int(of_step): path for path, of_step in source.step_files() if 0 <= of_step < math.inf}
+    if step not in found:
+        has = ", ".join(map(str, reversed(found))) or "none"
+        raise CheckpointNotFound(f"{source.directory} has no checkpoint of step {step}: it has {has}")
+    state = load_checkpoint(found[step])
+    if step_of(state) != step:
+        raise CheckpointCorrupt(found[step], f"it is not a step checkpoint of step {step}")
+    return state
 
 
 def _empty(directory: Path) -> None:
     """Remove all files except the one that marks the directory as an unfinished fork."""
     parts = [directory / part for part in ("", layout.CHECKPOINTS, JOURNAL)]
-    remove_all(part / name for part in parts for name in files.files_in(part) if name != FORKING)
+    files.remove_all(part / name for part in parts for name in files.files_in(part) if name != FORKING)
 
 
 def _copy_parts(
@@ -210,13 +203,6 @@ def _copy_best(source: TrainingRun, fork: TrainingRun) -> Score | None:
 
 
 def _copy(source: Path, target: Path, n_bytes: int | None = None) -> None:
-    """Copy the first bytes of a file durably; None: all. Another file may take its name meanwhile."""
-
-    def write(file: IO[bytes]) -> None:
-        rest = math.inf if n_bytes is None else n_bytes
-        while piece := original.read(int(min(rest, _COPY_BYTES))):
-            file.write(piece)
-            rest -= len(piece)
-
-    with files.open_to_read(source) as original:
-        files.write_atomically(target, write)
+    """Copy the first bytes of a file durably; None: all."""
+    content = files.read_bytes(source)[:n_bytes]
+    files.write_atomically(target, lambda file: file.write(content))

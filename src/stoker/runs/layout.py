@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 
 from stoker.errors import ConfigError, RunDirectoryError
@@ -36,7 +35,7 @@ __all__ = [
     "checkpoint_name",
     "is_run",
     "natural_key",
-    "run_id_for",
+    "place_of",
     "runs_below",
     "safe_name",
     "set_aside_of",
@@ -80,17 +79,15 @@ def absolute(path: AnyPath) -> Path:
         RunDirectoryError: The path is relative, and the working directory is gone.
     """
     try:
-        is_possible = b"\0" not in os.fsencode(path)
+        if b"\0" not in os.fsencode(path):
+            return Path(path).absolute()
     except UnicodeEncodeError:
-        is_possible = False
-    if not is_possible:
-        raise ConfigError(f"path {os.fspath(path)!r}: a path holds no NUL and no lone surrogates")
-    try:
-        return Path(path).absolute()
+        pass
     except FileNotFoundError as error:
         raise RunDirectoryError(
             path, "the working directory is gone; change to one that exists, or give an absolute path"
         ) from error
+    raise ConfigError(f"path {os.fspath(path)!r}: a path holds no NUL and no lone surrogates")
 
 
 def safe_name(env: str) -> str:
@@ -123,17 +120,20 @@ def checked_name(what: str, name: str) -> str:
     return name
 
 
+def place_of(name: str, version: str, root: AnyPath) -> Path:
+    """The directory of the runs of that name and version.
+
+    Raises:
+        ConfigError: The name or version would leave ``root``.
+    """
+    return absolute(root) / checked_name("run name", name) / checked_name("run version", version)
+
+
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """A sort key that compares digits as numbers, so that v10 comes after v9."""
     return tuple(
         (0, int(part), part) if part.isdecimal() else (1, 0, part) for part in _DIGITS.split(name) if part
     )
-
-
-def run_id_for(started_at: datetime, attempt: int) -> str:
-    """The directory name of a run that starts then: ``YYYYMMDD_HHMMSS``, from the second on with a number."""
-    stamp = started_at.strftime("%Y%m%d_%H%M%S")
-    return stamp if attempt == 1 else f"{stamp}_{attempt}"
 
 
 def checkpoint_name(step: int) -> str:

@@ -3,8 +3,6 @@
 The lock is an ``flock`` on ``.lock``, which the system releases when its holder dies; the file describes the
 holder. A forked child would keep its parent's lock, so it closes its copy at once. The file is not written
 through ``stoker.writer``: the lock is on the file, not on its name.
-
-A pid alone does not identify a process: pids are reused, and other hosts and containers have their own.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ import msgspec
 from stoker.errors import RunLocked, WriteFailed
 from stoker.runs.metadata import now
 
-__all__ = ["LOCK", "Holder", "RunLock", "holder_of", "this_process"]
+__all__ = ["LOCK", "Holder", "RunLock", "holder_of"]
 
 logger = logging.getLogger("stoker.runs")
 
@@ -36,19 +34,15 @@ LOCK = ".lock"
 _UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 _TAKEN = {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK}
 _MOST_BYTES = 4096
+_GLANCE_S = 0.05
+"""For how long a lock is tried whose holder seems to run: ``holder_of`` takes it for a moment."""
 _PATIENCE_S = 0.5
-"""For how long a lock is tried whose holder is not known to live.
-
-``holder_of`` takes it for a moment, a new holder has not described itself yet, and a child that was just
-forked has not closed its copy yet.
-"""
+"""The same if none does: it may just be describing itself, or its forked child be about to close its copy."""
 _PAUSE_S = 0.01
-_PROC = Path("/proc")
-_STATE, _N_THREADS, _STARTED = 0, 17, 19  # fields of /proc/<pid>/stat after the name: see proc(5)
 _COMMAND_LENGTH = 80
 
-_descriptors: set[int] = set()  # the lock files that this process has open
-_opening = threading.RLock()  # no fork comes between an open and the entry in that set
+_opened: dict[int, Holder | None] = {}  # the lock files that this process has open, and what it wrote there
+_opening = threading.RLock()  # no fork comes between an open and the entry there
 
 
 class RunLock:
@@ -77,7 +71,7 @@ class RunLock:
         try:
             with _opening:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-                _descriptors.add(descriptor)
+                _opened[descriptor] = None
             try:
                 _take(path, descriptor)
             except BaseException:
@@ -110,11 +104,8 @@ def holder_of(directory: Path) -> Holder | str | None:
     except OSError:
         return None
     try:
-        holder = _read(descriptor)
-        if holder is not None and holder.is_comparable:
-            return None if holder.is_dead else holder
-        # No description, or one that cannot be checked here: try the lock itself.
-        return None if _try(descriptor, fcntl.LOCK_SH) is not False else holder or "an unknown process"
+        is_free = _try(descriptor, fcntl.LOCK_SH) is not False
+        return None if is_free else _read(descriptor) or "an unknown process"
     finally:
         os.close(descriptor)
 
@@ -126,14 +117,14 @@ def _take(path: Path, descriptor: int) -> None:
         RunLocked: A process holds it.
         OSError: The system refused.
     """
-    deadline = time.monotonic() + _PATIENCE_S
+    began = time.monotonic()
     while not (locked := _try(descriptor, fcntl.LOCK_EX)):
-        holder = _read(descriptor)
-        is_alive = holder is not None and holder.is_comparable and not holder.is_dead
-        if locked is None and not is_alive:
+        if locked is None:
             logger.warning("%s: this file system has no locks: write it from one process only", path)
             break
-        if is_alive or time.monotonic() >= deadline:
+        holder = _read(descriptor)
+        patience_s = _GLANCE_S if holder is not None and holder.is_running else _PATIENCE_S
+        if time.monotonic() - began >= patience_s:
             raise RunLocked(path.parent, str(holder or "an unknown process"))
         time.sleep(_PAUSE_S)
     _describe(descriptor)
@@ -155,7 +146,12 @@ def _try(descriptor: int, kind: int) -> bool | None:
 def _describe(descriptor: int) -> None:
     """Write the holder into the file. On a full disk it stays empty: `stoker prune` must be able to lock."""
     os.ftruncate(descriptor, 0)
-    described = msgspec.json.encode(this_process()) + b"\n"
+    command = shlex.join(sys.orig_argv)
+    if len(command) > _COMMAND_LENGTH:
+        command = command[: _COMMAND_LENGTH - 3] + "..."
+    holder = Holder(pid=os.getpid(), host=platform.node(), since=now(), command=command)
+    _opened[descriptor] = holder
+    described = msgspec.json.encode(holder) + b"\n"
     problem = "there is no room"
     try:
         if os.pwrite(descriptor, described, 0) == len(described):
@@ -183,20 +179,17 @@ def _give_back(descriptor: int, pid: int) -> None:
 
 
 def _close(descriptor: int) -> None:
-    _descriptors.discard(descriptor)
+    del _opened[descriptor]
     os.close(descriptor)
 
 
 def _close_in_child() -> None:
-    for descriptor in list(_descriptors):
+    for descriptor in list(_opened):
         _close(descriptor)
     _opening.release()
 
 
 os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_close_in_child)
-
-
-# Which process is which ------------------------------------------------------------------------------
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,16 +198,12 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         pid: its number, as it sees it.
         host: where it runs.
-        machine: the scope of ``pid``: this boot of the host, this namespace of process numbers.
-        started: when the process began, in the kernel's clock ticks; None if that is not known.
         since: when it took the lock, RFC 3339, UTC.
         command: its command line, shortened.
     """
 
     pid: int
     host: str
-    machine: str
-    started: int | None
     since: datetime
     command: str
 
@@ -225,69 +214,18 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_this_process(self) -> bool:
-        """Whether it is the calling process."""
-        return self.pid == os.getpid() and self.is_comparable and self.started == _started(self.pid)
+        """Whether it is the calling process, with a lock that it holds now."""
+        return self in _opened.values()  # a pid alone does not identify a process: containers have their own
 
     @property
-    def is_comparable(self) -> bool:
-        """Whether its pid can be looked up here: the same boot of the same host, the same namespace."""
-        return self.machine == _machine()
-
-    @property
-    def is_dead(self) -> bool:
-        """Whether that process is certainly gone; False if that is unknown."""
-        if not self.is_comparable:
+    def is_running(self) -> bool:
+        """Whether a process with its number runs on this host."""
+        if self.host != platform.node():
             return False
-        fields = _stat_fields(self.pid)
-        if fields is None:  # also where /proc hides the processes of other users, or there is no /proc
-            return not _has_pid(self.pid)
-        if self.started not in (None, int(fields[_STARTED])):
+        try:
+            os.kill(self.pid, 0)
+        except PermissionError:  # another user's
             return True
-        # Killed and not yet reaped; but its other threads may still be inside a system call.
-        return fields[_STATE] in "ZX" and int(fields[_N_THREADS]) <= 1
-
-
-def this_process() -> Holder:
-    """The current process, as the holder of a lock that it takes now."""
-    command = shlex.join(sys.orig_argv)
-    if len(command) > _COMMAND_LENGTH:
-        command = command[: _COMMAND_LENGTH - 3] + "..."
-    return Holder(
-        pid=os.getpid(),
-        host=platform.node(),
-        machine=_machine(),
-        started=_started(os.getpid()),
-        since=now(),
-        command=command,
-    )
-
-
-def _machine() -> str:
-    try:
-        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {(_PROC / 'self/ns/pid').readlink()}"
-    except OSError:  # no /proc, as on macOS
-        return platform.node()
-
-
-def _started(pid: int) -> int | None:
-    fields = _stat_fields(pid)
-    return None if fields is None else int(fields[_STARTED])
-
-
-def _has_pid(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
+        except (ProcessLookupError, OverflowError):
+            return False
         return True
-    return True
-
-
-def _stat_fields(pid: int) -> list[str] | None:
-    """The fields of ``/proc/<pid>/stat`` after the name, which may hold spaces."""
-    try:
-        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None

@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stoker.errors import RunBroken
 from stoker.runs.layout import EVAL_ROWS, METRICS_ROWS, TRAIN_ROWS
 from stoker.runs.metadata import Attempt
 from stoker.types import ActorId, EpisodeStatus
+from stoker.writer import RowsReport, check_rows, decode_rows
 
 __all__ = [
     "ROW_FILES",
@@ -29,10 +32,12 @@ __all__ = [
     "MetricsRow",
     "Row",
     "TrainEpisodeRow",
+    "checked_rows",
     "columns_of",
     "counting",
     "effective",
     "evaluations_of",
+    "loss_of",
 ]
 
 
@@ -147,44 +152,71 @@ def counting(attempts: Sequence[Attempt]) -> Callable[[Row], bool]:
     return lambda row: row.is_before(bounds.get(row.attempt, lowest))
 
 
+def checked_rows(path: Path, row_type: type[AnyRow]) -> tuple[list[AnyRow], RowsReport]:
+    """Read a row file, and check every line of it. Blocks.
+
+    Raises:
+        RunBroken: Lines are damaged or of another type; the message names them.
+    """
+    report = check_rows(path)
+    if report.problems:
+        raise RunBroken(path, "; ".join(text.removeprefix(f"{path.name}: ") for text in report.problems))
+    return decode_rows(path, row_type), report
+
+
+def loss_of(rows: Sequence[Row], attempts: Sequence[Attempt], n_counted: int) -> str | None:
+    """Which of the rows that a checkpoint counts are missing in a file, in words; None: no row is.
+
+    Args:
+        rows: all rows of the file.
+        attempts: the attempts of the run.
+        n_counted: how many rows the checkpoint counts.
+    """
+    counts = counting(attempts)
+    there = [(line, row) for line, row in enumerate(rows, 1) if counts(row)]
+    gaps = (
+        line
+        for number, (line, row) in enumerate(there, 1)
+        if isinstance(row, TrainEpisodeRow) and row.episode != number
+    )
+    gap, n_lost = next(gaps, None), n_counted - len(there)
+    if gap is None and n_lost <= 0:
+        return None
+    lost = f"{n_lost:,} of {n_counted:,} rows are missing" if n_lost > 0 else "rows are missing"
+    return f"{lost}, from line {gap or len(rows) + 1:,} on"
+
+
 Columns = dict[str, NDArray[Any]]
 """One array per field, all of one length. An extra is the column ``extras.<key>``, a metric
 ``metrics.<key>``: numbers are NaN where absent; a metric that is a text anywhere is a column of objects, with
 None where absent."""
 
 _MAPPINGS = ("extras", "metrics")
+_DTYPES: dict[Any, Any] = {int: np.int64, float: np.float64}
 
 
 def columns_of(rows: Sequence[Row], row_type: type[Row]) -> Columns:
     """Rows as columns. Numbers become int64 or float64, statuses, actors and times objects."""
     columns: Columns = {}
+    named: Columns = {}
     for field in msgspec.structs.fields(row_type):
-        if field.name in _MAPPINGS:
-            continue
         values = [getattr(row, field.name) for row in rows]
-        if field.type is int or field.type is float:
-            columns[field.name] = np.array(values, dtype=np.int64 if field.type is int else np.float64)
+        if field.name in _MAPPINGS:
+            named |= _columns_of_keys(field.name, values)
         else:
-            column = np.empty(len(values), dtype=object)
-            column[:] = [value.value if field.name == "status" else value for value in values]
-            columns[field.name] = column
-    for name in _MAPPINGS:
-        if name in row_type.__struct_fields__:
-            columns |= _columns_of_keys(name, [getattr(row, name) for row in rows])
-    return columns
+            if field.type is EpisodeStatus:
+                values = [status.value for status in values]
+            columns[field.name] = np.fromiter(values, _DTYPES.get(field.type, object), len(values))
+    return columns | named
 
 
 def _columns_of_keys(name: str, found: Sequence[Mapping[str, float | str]]) -> Columns:
     columns: Columns = {}
     for key in dict.fromkeys(key for values in found for key in values):
-        if any(isinstance(values.get(key), str) for values in found):
-            column = np.empty(len(found), dtype=object)
-            column[:] = [values.get(key) for values in found]
-            columns[f"{name}.{key}"] = column
-        else:
-            columns[f"{name}.{key}"] = np.array(
-                [values.get(key, np.nan) for values in found], dtype=np.float64
-            )
+        is_text = any(isinstance(values.get(key), str) for values in found)
+        absent, dtype = (None, object) if is_text else (np.nan, np.float64)
+        column = (values.get(key, absent) for values in found)
+        columns[f"{name}.{key}"] = np.fromiter(column, dtype, len(found))
     return columns
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -20,6 +19,7 @@ import stoker.runs.layout as layout
 from stoker.errors import ConfigError, RunBroken, RunDirectoryError, RunNotFound
 from stoker.plain import LARGEST_INT, check_actor_id, shown
 from stoker.recorders import row_value
+from stoker.runs.checkpoints import SavedTraining
 from stoker.runs.layout import CONFIG, is_run, runs_below
 from stoker.runs.metadata import Attempt, RunMetadata, now, read_json, read_metadata, write_json
 from stoker.runs.plotting import Curves, checked_target, draw_curves, save_figure
@@ -30,10 +30,11 @@ from stoker.runs.rows import (
     MetricsRow,
     Row,
     TrainEpisodeRow,
+    checked_rows,
     columns_of,
     effective,
+    loss_of,
 )
-from stoker.runs.saved import SavedTraining
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActorId, AnyPath
 from stoker.writer import RowLog, decode_rows, files
@@ -73,23 +74,12 @@ class TrainingRun(SavedTraining):
             ConfigError: The name or version would leave ``root``.
             WriteFailed: The directory cannot be made there.
         """
-        layout.checked_name("run name", name)
-        layout.checked_name("run version", version)
-        return await to_thread.run_sync(cls._create, name, version, layout.absolute(root))
+        return await to_thread.run_sync(cls._create, layout.place_of(name, version, root))
 
     @classmethod
-    def _create(cls, name: str, version: str, root: Path) -> TrainingRun:
-        directory, started_at = new_directory(root / name / version)
-        metadata = RunMetadata(
-            name=name,
-            version=version,
-            run_id=directory.name,
-            started_at=started_at,
-            last_updated=started_at,
-            attempts=(Attempt(number=1, started_at=started_at),),
-        )
-        run = cls(directory, metadata)
-        write_json(run.metadata_path, metadata)  # first: this file makes the directory a run
+    def _create(cls, place: Path) -> TrainingRun:
+        run = cls(*new_directory(place))
+        write_json(run.metadata_path, run.metadata)  # first: this file makes the directory a run
         files.make_directory(run.checkpoints_directory)
         run.is_new = True
         return run
@@ -177,22 +167,14 @@ class TrainingRun(SavedTraining):
             changes |= {"best_value": best[0], "best_step": best[1]}
         return msgspec.structs.replace(self.metadata, **changes)
 
-    async def begin_attempt(
+    def begin_attempt(
         self, from_steps: int, from_episodes: int, from_events: int = 0, from_opt_steps: int | None = None
     ) -> int:
-        """Begin an attempt from a checkpoint: rows from now on carry its number.
+        """Begin an attempt from a checkpoint, and return its number: rows from now on carry it. Blocks.
 
         Checkpoints beyond that one are renamed to ``<name>.abandoned``.
         """
-        await self.acquire_if_needed()
-        return await to_thread.run_sync(
-            self.note_attempt, from_steps, from_episodes, from_events, from_opt_steps
-        )
-
-    def note_attempt(
-        self, from_steps: int, from_episodes: int, from_events: int, from_opt_steps: int | None
-    ) -> int:
-        """``begin_attempt`` for a run that is locked. Blocks."""
+        self.acquire()
         self.begin_from(from_steps)
         number = self.metadata.attempts[-1].number + 1
         attempt = Attempt(
@@ -310,14 +292,10 @@ class TrainingRun(SavedTraining):
 
     def _read_curves(self) -> Curves:
         metadata = self.metadata
-        curves = Curves(
-            f"{metadata.name}/{metadata.version}/{metadata.run_id}",
-            self._read_rows(TrainEpisodeRow),
-            self._read_rows(EvalEpisodeRow),
-        )
-        if curves.is_empty:
+        train, evaluation = self._read_rows(TrainEpisodeRow), self._read_rows(EvalEpisodeRow)
+        if not len(train["length"]) and not len(evaluation["length"]):
             raise RunDirectoryError(self.directory, "no episode has ended yet: there is nothing to plot")
-        return curves
+        return Curves(f"{metadata.name}/{metadata.version}/{metadata.run_id}", train, evaluation)
 
     def plot(self, path: AnyPath | None = None, *, title: str = "") -> Figure:
         """Draw the run's learning curve, also while it is trained; a notebook displays the figure. Blocks.
@@ -343,6 +321,25 @@ class TrainingRun(SavedTraining):
         attempts = read_metadata(self.directory).attempts
         return columns_of(rows if all_attempts else effective(rows, attempts), row_type)
 
+    def lost_rows(self, total_episodes: int, eval_episodes: int, records: int) -> Iterator[str]:
+        """Rows that are damaged or missing, one text for each file that has lost some. Blocks.
+
+        Args:
+            total_episodes: training episodes that a checkpoint counts.
+            eval_episodes: evaluation episodes that it counts.
+            records: records of the metrics that it counts.
+        """
+        counts = (total_episodes, eval_episodes, records)
+        for (row_type, name), n_counted in zip(ROW_FILES.items(), counts, strict=True):
+            path = self.directory / name
+            try:
+                rows, _ = checked_rows(path, row_type)
+            except RunBroken as error:
+                yield str(error)
+                continue
+            if (lost := loss_of(rows, self.metadata.attempts, n_counted)) is not None:
+                yield f"{path}: {lost}"
+
     async def aclose(self) -> None:
         """Make logged rows durable, close the files and unlock. They open again at the next row."""
         try:
@@ -358,12 +355,22 @@ def _check_counts(**counts: Any) -> None:
             raise ConfigError(f"{name}={shown(count)}: give an int of at least 0, and of up to 63 bits")
 
 
-def new_directory(parent: Path) -> tuple[Path, datetime]:
-    """Make a directory for a run that starts now; two in one second get two."""
-    started_at, number = now(), 1
-    while not files.make_directory(parent / layout.run_id_for(started_at, number), exclusive=True):
+def new_directory(place: Path) -> tuple[Path, RunMetadata]:
+    """Make a directory for a run that starts now; two in one second get two. No metadata is written."""
+    started_at = now()
+    run_id = stamp = f"{started_at:%Y%m%d_%H%M%S}"
+    number = 1
+    while not files.make_directory(place / run_id, exclusive=True):
         number += 1
-    return parent / layout.run_id_for(started_at, number), started_at
+        run_id = f"{stamp}_{number}"
+    return place / run_id, RunMetadata(
+        name=place.parent.name,
+        version=place.name,
+        run_id=run_id,
+        started_at=started_at,
+        last_updated=started_at,
+        attempts=(Attempt(number=1, started_at=started_at),),
+    )
 
 
 async def list_runs(root: AnyPath = "runs") -> list[TrainingRun | RunDirectoryError]:

@@ -1,26 +1,37 @@
 """Whether the files of a run are whole and agree with one another. Reads only.
 
 Every byte of checkpoints, rows and journal is checked against its checksum. What a kill leaves behind, such
-as a torn last row, is reported and does not count as damage: checkpoints say how much must be there at least.
-This module checks each file; ``stoker.runs.agreement`` checks that they agree.
+as a torn last row, is reported and does not count as damage. Everything that a checkpoint counts was durable
+before it: so the newest one says how many rows and events there must be at least, however the process ended.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
+
+import msgspec
 
 import stoker.runs.layout as layout
-from stoker.errors import CheckpointNotFound, RunDirectoryError, StokerError
-from stoker.journal import JournalReport
-from stoker.runs.agreement import Finding, SavedPoint, checked_rows, disagreements, problem_of, saved_point
+from stoker.errors import (
+    CheckpointCorrupt,
+    CheckpointNotFound,
+    JournalBroken,
+    RunBroken,
+    RunDirectoryError,
+    StokerError,
+)
+from stoker.journal import JOURNAL, JournalReport
 from stoker.runs.bests import Score, best_of
 from stoker.runs.layout import CONFIG, METADATA
 from stoker.runs.metadata import RunMetadata, read_json, read_metadata
-from stoker.runs.rows import ROW_FILES, Row, effective
+from stoker.runs.rows import ROW_FILES, Row, TrainEpisodeRow, checked_rows, effective, loss_of
 from stoker.runs.run import TrainingRun
 from stoker.writer import files, load_checkpoint
 
@@ -33,6 +44,45 @@ _LEFTOVERS = {
     ".broken": "set aside by a resume: it did not load",
     ".abandoned": "set aside by a resume from an earlier point",
 }
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One file of a run and its state.
+
+    Attributes:
+        file: its path below the run; empty: the run as a whole.
+        size: in bytes.
+        kind: ``ok``; ``torn``: ends in a half-written piece that a killed process left, which does not count
+            as damage; ``damaged``; ``note``: worth mentioning.
+        text: what was found.
+    """
+
+    file: str
+    size: int
+    kind: Literal["ok", "torn", "damaged", "note"]
+    text: str
+
+
+class _Counters(msgspec.Struct, frozen=True):
+    total_steps: int
+    total_episodes: int
+    eval_episodes: int = 0
+    records: int = 0
+    run_started_at: datetime | None = None
+
+
+class _Position(msgspec.Struct, frozen=True):
+    events: int
+    needs_from: int
+    rebuild_from: int | None = None
+
+
+class _SavedPoint(msgspec.Struct, frozen=True):
+    """What the step checkpoint in a file of that name counts; without ``journal`` a resume reads none."""
+
+    name: str
+    session: _Counters
+    journal: _Position | None = None
 
 
 def verify_run(run: TrainingRun) -> list[Finding]:
@@ -48,9 +98,8 @@ class _Verification:
         self._run = run
         self._is_live = run.holder() is not None
         self._found: list[Finding] = []
-        self._points: list[SavedPoint] = []
+        self._points: list[_SavedPoint] = []
         self._best: Score | None = None
-        self._journal: JournalReport | None = None
 
     def findings(self) -> list[Finding]:
         """One for each file, then the disagreements."""
@@ -63,16 +112,32 @@ class _Verification:
         if metadata is None:
             self._check_leftovers()
             return self._found
-        run = TrainingRun(self._run.directory, metadata)
-        checked = {row_type: self._check_rows(row_type, metadata) for row_type in ROW_FILES}
-        rows = {row_type: found for row_type, found in checked.items() if found is not None}
-        self._check_journal(run)
+        run = self._run = TrainingRun(self._run.directory, metadata)
+        found = {row_type: self._checked_rows(row_type) for row_type in ROW_FILES}
+        journal = self._checked_journal()
         self._check_leftovers()
-        is_live = self._is_live or run.holder() is not None
-        names = files.files_in(run.checkpoints_directory)
-        points = [point for point in self._points if not is_live or point.name in names]
-        self._found += disagreements(run, metadata, points, self._best, rows, self._journal, is_live=is_live)
+        self._is_live = self._is_live or run.holder() is not None
+        if self._is_live:  # it may have removed some since
+            names = files.files_in(run.checkpoints_directory)
+            self._points = [point for point in self._points if point.name in names]
+        newest = self._newest
+        self._compare_metadata(newest)
+        session = _Counters(0, 0) if newest is None else newest.session
+        counts = (session.total_episodes, session.eval_episodes, session.records)
+        for (row_type, rows), n_counted in zip(found.items(), counts, strict=True):
+            if rows is not None:
+                self._compare_rows(row_type, rows, n_counted)
+        for point in self._points:
+            if (began := point.session.run_started_at) not in (None, metadata.started_at):
+                file = f"{layout.CHECKPOINTS}/{point.name}"
+                self._add(file, "damaged", f"it is of another run, created on {began:%Y-%m-%d %H:%M:%S}")
+            if point.journal is not None:
+                self._compare_journal(point, point.journal, journal, is_newest=point is newest)
         return self._found
+
+    @property
+    def _newest(self) -> _SavedPoint | None:
+        return max(self._points, key=lambda point: point.session.total_steps, default=None)
 
     def _add(self, file: str | Path, kind: Literal["ok", "torn", "damaged", "note"], text: str) -> None:
         path = self._run.directory / file
@@ -86,7 +151,7 @@ class _Verification:
         try:
             metadata = read_metadata(self._run.directory)
         except RunDirectoryError as error:
-            self._add(METADATA, "damaged", str(error))
+            self._add(METADATA, "damaged", _problem_of(error))
             return None
         attempts = metadata.attempts
         numbers = [attempt.number for attempt in attempts]
@@ -109,7 +174,7 @@ class _Verification:
         try:
             read_json(self._run.directory / CONFIG, Any)
         except RunDirectoryError as error:
-            self._add(CONFIG, "damaged", str(error))
+            self._add(CONFIG, "damaged", _problem_of(error))
         else:
             self._add(CONFIG, "ok", "settings")
 
@@ -138,12 +203,12 @@ class _Verification:
         except CheckpointNotFound:
             return None
         except (StokerError, OSError, KeyError, TypeError, ValueError) as error:
-            problem = f"it holds no {error}" if isinstance(error, KeyError) else problem_of(error)
+            problem = f"it holds no {error}" if isinstance(error, KeyError) else _problem_of(error)
             self._add(path, "damaged", problem)
             return None
 
     def _check_step(self, path: Path) -> None:
-        if (point := self._loaded(path, partial(saved_point, path))) is not None:
+        if (point := self._loaded(path, partial(_saved_point, path))) is not None:
             self._points.append(point)
             counts = f"step {point.session.total_steps:,}, {point.session.total_episodes:,} episodes"
             self._add(path, "ok", f"{counts}: checksum and counters agree")
@@ -156,10 +221,10 @@ class _Verification:
         if path.exists() and newest.exists() and path.samefile(newest):
             self._add(path, "ok", f"a second name of {newest.name}")
             return
-        if (found := self._loaded(path, partial(saved_point, path))) is None:
+        if (found := self._loaded(path, partial(_saved_point, path))) is None:
             return
         step = found.session.total_steps
-        last = max(self._points, key=lambda point: point.session.total_steps, default=None)
+        last = self._newest
         if last is None or last.session.total_steps < step:
             self._points.append(found)
             why = "no step file is whole" if last is None else f"{last.name} is older"
@@ -182,12 +247,13 @@ class _Verification:
 
     # Rows and journal -----------------------------------------------------------------------------
 
-    def _check_rows(self, row_type: type[Row], metadata: RunMetadata) -> list[Row] | None:
+    def _checked_rows(self, row_type: type[Row]) -> list[Row] | None:
+        """All rows of a file; None: it is damaged."""
         path = self._run.directory / ROW_FILES[row_type]
         try:
             rows, report = checked_rows(path, row_type)
         except StokerError as error:
-            self._add(path, "damaged", problem_of(error))
+            self._add(path, "damaged", _problem_of(error))
             return None
         if report.torn_bytes:
             behind = f"{report.n_rows:,} whole rows, then a torn tail of {report.torn_bytes:,} bytes"
@@ -195,18 +261,19 @@ class _Verification:
             self._add(path, "torn", f"{behind}; {after}")
         elif path.exists():
             self._add(path, "ok", f"{report.n_rows:,} rows")
-        known = {attempt.number for attempt in metadata.attempts}
+        known = {attempt.number for attempt in self._run.metadata.attempts}
         if not self._is_live and (unknown := sorted({row.attempt for row in rows} - known)):
             self._add(path, "damaged", f"rows of attempts that the run does not have: {unknown}")
-        return effective(rows, metadata.attempts)
+        return rows
 
-    def _check_journal(self, run: TrainingRun) -> None:
-        journal = run.journal
+    def _checked_journal(self) -> JournalReport | None:
+        """What reading all of the journal found; None: there is none."""
+        journal = self._run.journal
         segments = journal.segments()
         if not segments:
-            return
+            return None
         events = {point.journal.events for point in self._points if point.journal is not None}
-        report = self._journal = journal.check(events)
+        report = journal.check(events)
         problems: defaultdict[str, list[str]] = defaultdict(list)
         names = [segment.path.name for segment in segments]
         for problem in report.problems:
@@ -224,6 +291,7 @@ class _Verification:
             why = "where processes were killed; a resume ignores them"
             torn = f"torn tails of {report.torn_bytes:,} bytes"
             self._add(journal.directory, "torn", f"{torn}: {'being written' if self._is_live else why}")
+        return report
 
     def _check_leftovers(self) -> None:
         run = self._run
@@ -231,3 +299,108 @@ class _Verification:
             for name in sorted(files.files_in(directory)):
                 if text := _LEFTOVERS.get(Path(name.rstrip("0123456789")).suffix):
                     self._add(directory / name, "note", text)
+
+    # Agreement ------------------------------------------------------------------------------------
+
+    def _compare_metadata(self, newest: _SavedPoint | None) -> None:
+        run, metadata, best = self._run, self._run.metadata, self._best
+        saved = 0 if newest is None else newest.session.total_steps
+        if saved < (last := metadata.attempts[-1]).from_steps:
+            began = f"attempt {last.number} began at step {last.from_steps:,}"
+            self._add(layout.CHECKPOINTS, "damaged", f"{began}: the checkpoints from there on are gone")
+        elif newest is None and (sign := run.sign_of_lost_checkpoints()) is not None:
+            self._add(layout.CHECKPOINTS, "damaged", f"there is no step checkpoint any more: {sign}")
+        elif newest is None and metadata.total_steps and not self._is_live and not run.has_checkpoint():
+            self._add(layout.CHECKPOINTS, "note", "there is none yet: a resume starts from the beginning")
+        if newest is None or self._is_live:
+            return
+        episodes = newest.session.total_episodes
+        is_settled = (metadata.total_steps, metadata.total_episodes) == (saved, episodes)
+        if metadata.total_steps < saved or metadata.total_episodes < episodes:
+            text = f"behind {newest.name}, as a kill leaves it; the next resume updates it"
+            self._add(METADATA, "note", text)
+        if best is None and metadata.best_value is not None and is_settled:
+            text = f"no whole {layout.BEST}, but the metadata has a best value"
+            self._add(layout.CHECKPOINTS, "damaged", text)
+        elif best is not None and best != (metadata.best_value, metadata.best_step):
+            holds = f"{layout.BEST} holds {best[0]:g} of step {best[1]}"
+            text = f"{holds}, this says {metadata.best_value} of {metadata.best_step}"
+            # A kill may come between the file and the metadata, so the file may be ahead; never behind.
+            is_ahead = metadata.best_value is None or best[0] > metadata.best_value
+            self._add(METADATA, "damaged" if is_settled and not is_ahead else "note", text)
+
+    def _compare_rows(self, row_type: type[Row], found: Sequence[Row], n_counted: int) -> None:
+        attempts = self._run.metadata.attempts
+        if (lost := loss_of(found, attempts, n_counted)) is not None:
+            self._add(ROW_FILES[row_type], "damaged", lost)
+        elif row_type is TrainEpisodeRow:
+            self._compare_order(cast("list[TrainEpisodeRow]", effective(found, attempts)))
+
+    def _compare_order(self, rows: Sequence[TrainEpisodeRow]) -> None:
+        for before, after in pairwise(rows):
+            if after.total_steps < before.total_steps:
+                text = f"episode {after.episode:,} ended before the one before it"
+                self._add(layout.TRAIN_ROWS, "damaged", text)
+                return
+        ended_at = [row.total_steps for row in rows]
+        for point in self._points:
+            n_before, steps = point.session.total_episodes, point.session.total_steps
+            if not bisect_left(ended_at, steps) <= n_before <= bisect_right(ended_at, steps):
+                text = f"{point.name} does not come after episode {n_before:,}"
+                self._add(layout.TRAIN_ROWS, "damaged", text)
+
+    def _compare_journal(
+        self, point: _SavedPoint, position: _Position, report: JournalReport | None, *, is_newest: bool
+    ) -> None:
+        events, steps = position.events, point.session.total_steps
+        counted = None if report is None else report.experiences_before.get(events)
+        if counted not in (None, steps):
+            text = f"{counted:,} steps come before event {events:,}, {point.name} says {steps:,}"
+            self._add(JOURNAL, "damaged", text)
+        if (problem := self._unreadable(position, report)) is not None:
+            # Older checkpoints outlive the journal that they would need.
+            kind = "damaged" if is_newest else "note"
+            self._add(JOURNAL, kind, f"no resume from {point.name}: {problem}")
+
+    def _unreadable(self, position: _Position, report: JournalReport | None) -> str | None:
+        """Why the events that a resume needs cannot be read, or None."""
+        journal = self._run.journal
+        if position.rebuild_from is not None:
+            begins = [header.first_event for _, header in journal.headers()]
+            if position.rebuild_from not in begins:
+                return f"no segment begins at event {position.rebuild_from:,}"
+        if report is not None and not report.problems and report.first_event is not None:
+            is_there = report.first_event <= position.needs_from and position.events <= report.end_event
+            if is_there:
+                return None
+        try:
+            for _ in journal.read(position.needs_from, position.events):
+                pass
+        except (JournalBroken, RunBroken) as error:
+            return _problem_of(error)
+        return None
+
+
+def _saved_point(path: Path, state: Mapping[str, Any]) -> _SavedPoint:
+    """What a checkpoint counts.
+
+    Raises:
+        CheckpointCorrupt: It is not a step checkpoint, not of the step in its name, or contradicts itself.
+    """
+    values = {"name": path.name, "session": state.get("session"), "journal": state.get("journal")}
+    try:
+        point = msgspec.convert(values, _SavedPoint)
+    except msgspec.ValidationError as error:
+        raise CheckpointCorrupt(path, f"not a step checkpoint: {error}") from error
+    steps, agent = point.session.total_steps, state.get("agent")
+    agent_steps = cast("Mapping[str, Any]", agent).get("total_steps") if isinstance(agent, Mapping) else None
+    if layout.steps_of([path.name]) not in ([], [steps]):
+        raise CheckpointCorrupt(path, f"it is of step {steps:,}")
+    if agent_steps not in (None, steps):
+        raise CheckpointCorrupt(path, f"its agent has {agent_steps} steps, its session {steps:,}")
+    return point
+
+
+def _problem_of(error: Exception) -> str:
+    """An error's message without the path at its start."""
+    return str(error).removeprefix(f"{getattr(error, 'path', '')}: ")

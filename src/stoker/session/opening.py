@@ -20,7 +20,6 @@ from stoker.errors import CheckpointCorrupt, JournalBroken
 from stoker.journal import EpisodeStarted, Journal
 from stoker.recorders import RunContext, flat_params
 from stoker.runs import TrainingRun
-from stoker.runs.agreement import lost_rows
 from stoker.session.journaling import EventJournal
 from stoker.session.learner import Learner
 from stoker.types import ActorId, Experience
@@ -100,7 +99,9 @@ def open_learning(learner: Learner) -> ResumePoint:
         else:
             point = _restore_newest(learner, run)
             learner.best = run.load_best_score()
-            run.note_attempt(learner.total_steps, learner.total_episodes, learner.n_events, learner.opt_steps)
+            run.begin_attempt(
+                learner.total_steps, learner.total_episodes, learner.n_events, learner.opt_steps
+            )
         if config.journal:
             learner.journal = EventJournal(run, learner.agent, config, learner.n_events)
     learner.begin()
@@ -114,7 +115,7 @@ def _restore_newest(learner: Learner, run: TrainingRun) -> ResumePoint:
     problem: JournalBroken | None = None
     for path, state in run.candidates():
         session = state["session"]
-        if session["run_started_at"] not in (None, learner.run_started_at):
+        if session.get("run_started_at") not in (None, learner.run_started_at):
             raise CheckpointCorrupt(path, "it is of another run: put this run's own file back, or remove it")
         try:
             learner.restore(state, run.journal)
@@ -126,7 +127,7 @@ def _restore_newest(learner: Learner, run: TrainingRun) -> ResumePoint:
                 error.add_note(_way_out(run, session["total_steps"]))
             logger.warning("%s cannot be resumed: %s; trying the one before", path.name, error)
             continue
-        for lost in lost_rows(run, learner.total_episodes, learner.eval_episodes, learner.n_records):
+        for lost in run.lost_rows(learner.total_episodes, learner.eval_episodes, learner.n_records):
             verify = shlex.join(["stoker", "verify", str(run.directory)])
             logger.warning("%s; training continues without them; `%s` says more", lost, verify)
         return point

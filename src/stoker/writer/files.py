@@ -17,7 +17,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any, cast
@@ -41,6 +41,7 @@ __all__ = [
     "reading",
     "refusals_of",
     "remove",
+    "remove_all",
     "remove_leftovers",
     "sizes_in",
     "stat_of",
@@ -284,6 +285,23 @@ def remove(path: Path) -> None:
     """Remove a file; it may be gone already. After a power cut it may be there again."""
     with refusals_of(path):
         path.unlink(missing_ok=True)
+
+
+def remove_all(paths: Iterable[Path]) -> list[Path]:
+    """Remove files and return them; if one cannot be removed, the others are removed all the same.
+
+    Raises:
+        WriteFailed: Some could not be removed; raised when all have been tried.
+    """
+    removed, refusals = list(paths), list[WriteFailed]()
+    for path in removed:
+        try:
+            remove(path)
+        except WriteFailed as refusal:
+            refusals.append(refusal)
+    if refusals:
+        raise refusals[0]
+    return removed
 
 
 def remove_leftovers(directory: Path) -> None:

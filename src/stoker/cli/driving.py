@@ -222,7 +222,7 @@ def _summary(
         f"({result.steps_per_sec:,.0f} steps/s)"
     ]
     best = result.best_eval_reward
-    best_at = "" if reading is None or reading.best_step is None else f" @ step {reading.best_step:,}"
+    best_at = "" if reading is None or reading.best is None else f" @ step {reading.best[1]:,}"
     rows = {
         "best evaluation": None if best is None else f"{number(best)}{best_at}",
         "last evaluation": None if last is None else number(last),

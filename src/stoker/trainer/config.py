@@ -48,7 +48,7 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     total_timesteps: Count = 100_000
     """Environment steps to train for, over all environments and resumes."""
 
-    seed: int = 42
+    seed: Natural = 42
     """Seed of the agent and the environments; evaluations have their own seeds."""
 
     checkpoint_freq: Natural = 10_000

@@ -14,14 +14,7 @@ import msgspec
 
 from stoker.errors import ConfigError
 from stoker.settings import Count, Finite, Natural, NonNegative, Settings, check_settings
-from stoker.stats import EpisodeRecord
-from stoker.stats.intervals import (
-    Interval,
-    bootstrap_interval,
-    interquartile_mean,
-    interquartile_means,
-    means,
-)
+from stoker.stats import EpisodeRecord, intervals
 from stoker.types import EpisodeStatus
 
 __all__ = [
@@ -119,19 +112,19 @@ class Evaluation(msgspec.Struct, frozen=True, dict=True):
         return max(self.rewards)
 
     @cached_property
-    def mean_interval(self) -> Interval:
+    def mean_interval(self) -> intervals.Interval:
         """The 95 % bootstrap interval of the mean."""
-        return bootstrap_interval(self.rewards, means)
+        return intervals.bootstrap_interval(self.rewards, intervals.means)
 
     @cached_property
     def iqm_reward(self) -> float:
         """The interquartile mean (Agarwal et al. 2021): without the floor(n / 4) lowest and highest."""
-        return interquartile_mean(self.rewards)
+        return intervals.interquartile_mean(self.rewards)
 
     @cached_property
-    def iqm_interval(self) -> Interval:
+    def iqm_interval(self) -> intervals.Interval:
         """The 95 % bootstrap interval of the interquartile mean."""
-        return bootstrap_interval(self.rewards, interquartile_means)
+        return intervals.bootstrap_interval(self.rewards, intervals.interquartile_means)
 
     # Episodes -------------------------------------------------------------------------------------
 

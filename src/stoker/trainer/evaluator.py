@@ -132,7 +132,7 @@ class Evaluator:
         await to_thread.run_sync(found.settle)  # thousands of resamples would block the event loop
         best = session.best_value
         if settings.confirm and (best is None or found.value > best):
-            played = await self._played(snapshot, stream="confirmation", episode=snapshot.total_steps)
+            played = await self._played(snapshot, confirms=True)
             records = found.records + played
             found = msgspec.structs.replace(found, records=records, n_confirming=len(played))
             await to_thread.run_sync(found.settle)
@@ -145,15 +145,9 @@ class Evaluator:
                 self._on_evaluation(self.last)
         self._stop_if_due(self.last, best)
 
-    async def _played(
-        self, snapshot: PolicySnapshot, stream: str = "evaluation", episode: int = 0
-    ) -> tuple[EpisodeRecord, ...]:
-        """Play an evaluation's episodes with the seeds of that stream, and log them."""
-        records = await _play(
-            snapshot, self._factory, self._settings, stepping=self._stepping, stream=stream, episode=episode
-        )
-        if stream == "confirmation":
-            records = tuple(record.with_extra(CONFIRMATION, 1.0) for record in records)
+    async def _played(self, snapshot: PolicySnapshot, *, confirms: bool = False) -> tuple[EpisodeRecord, ...]:
+        """Play an evaluation's episodes, and log them."""
+        records = await _play(snapshot, self._factory, self._settings, self._stepping, confirms=confirms)
         for record in records:
             await self._session.on_eval_episode(record, snapshot)
         return records
@@ -203,46 +197,43 @@ async def evaluate(
     settings = EvaluationSettings(
         n_episodes=n_episodes, seed=seed, max_episode_steps=max_episode_steps, concurrency=concurrency
     )
-    records = await _play(snapshot, factory, settings, stepping=stepping, limit=limit)
-    return Evaluation(snapshot.total_steps, records)
+    return Evaluation(snapshot.total_steps, await _play(snapshot, factory, settings, stepping, limit))
 
 
 async def _play(
     snapshot: PolicySnapshot,
     factory: EnvFactory,
     settings: EvaluationSettings,
-    *,
     stepping: Stepping,
     limit: FailureLimit | None = None,
-    stream: str = "evaluation",
-    episode: int = 0,
+    *,
+    confirms: bool = False,
 ) -> tuple[EpisodeRecord, ...]:
     """Play ``n_episodes`` and return their records in the order of their seeds.
 
-    The seeds follow from ``settings.seed``, the stream and the episode; the rest is as for ``evaluate``.
+    The seeds follow from ``settings.seed``. Episodes that confirm an evaluation are marked, and have other
+    seeds at each environment step. The rest is as for ``evaluate``.
     """
+    stream, episode = (CONFIRMATION, snapshot.total_steps) if confirms else ("evaluation", 0)
     n_episodes, cap = settings.n_episodes, settings.max_episode_steps
     inference = Inference(PinnedPolicy(snapshot.policy), "auto")
     records: list[EpisodeRecord | None] = [None] * n_episodes
     waiting = iter(range(n_episodes))
 
-    async def play(index: int) -> None:
-        name = f"evaluation env {index}"
-        seed = episode_seed(settings.seed, index, episode, stream=stream)
-        failures = FailureCount(f"evaluation {index}", limit or FailureLimit())
-        while records[index] is None:
-            try:
-                async with opened_env(factory, stepping, name) as env:
-                    played = env if cap is None else cast("PlayedEnv", _Capped(env, cap))
-                    records[index] = await play_episode(played, _Greedy(inference), index, seed)
-            except EnvironmentFailed as failure:
-                cause = failure.__cause__ or failure
-                logger.warning("evaluation %d: its environment failed (%s); playing it again", index, cause)
-                await anyio.sleep(failures.add(cause))
-
-    async def play_in_turn() -> None:
+    async def play() -> None:
         for index in waiting:  # an iterator that all share
-            await play(index)
+            seed = episode_seed(settings.seed, index, episode, stream=stream)
+            failures = FailureCount(f"evaluation {index}", limit or FailureLimit())
+            while records[index] is None:
+                try:
+                    async with opened_env(factory, stepping, f"evaluation env {index}") as env:
+                        played = env if cap is None else cast("PlayedEnv", _Capped(env, cap))
+                        records[index] = await play_episode(played, _Greedy(inference), index, seed)
+                except EnvironmentFailed as failure:
+                    cause = failure.__cause__ or failure
+                    text = "evaluation %d: its environment failed (%s); playing it again"
+                    logger.warning(text, index, cause)
+                    await anyio.sleep(failures.add(cause))
 
     try:
         with single_error():
@@ -250,11 +241,12 @@ async def _play(
                 tasks.start_soon(inference.run)
                 async with anyio.create_task_group() as players:
                     for _ in range(min(n_episodes, settings.concurrency or n_episodes)):
-                        players.start_soon(play_in_turn)
+                        players.start_soon(play)
                 tasks.cancel_scope.cancel()
     finally:
         inference.close(RuntimeError)
-    return tuple(record for record in records if record is not None)
+    marks = {CONFIRMATION: 1.0} if confirms else {}
+    return tuple(record.with_extras(marks) for record in records if record is not None)
 
 
 class _Greedy:

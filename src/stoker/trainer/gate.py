@@ -12,6 +12,7 @@ from collections.abc import Callable
 import anyio
 
 from stoker.actors import StepMetrics
+from stoker.errors import SessionError
 from stoker.types import ActorId
 
 __all__ = ["StepGate"]
@@ -30,12 +31,7 @@ class StepGate:
         self._under_way: set[ActorId] = set()
         self._done: deque[StepMetrics] = deque()
         self._changed = anyio.Event()
-        self._is_shut = self._is_over = False
-
-    @property
-    def n_ahead(self) -> int:
-        """Steps that were requested and have not been fetched."""
-        return self._free + len(self._under_way) + len(self._done)
+        self._is_shut = self._is_over = self._is_fetching = False
 
     # Actors ---------------------------------------------------------------------------------------
 
@@ -64,21 +60,31 @@ class StepGate:
 
     # Who asks -------------------------------------------------------------------------------------
 
-    def allow(self, n: int) -> None:
-        """Let this many more steps be done, but no more than the session accepts."""
-        under_way = self._free + len(self._under_way)
-        n = int(min(n, self._remaining() - under_way))
-        if n > 0:
-            self._free += n
-            self._wake()
+    async def fetch(self, ahead: int) -> StepMetrics | None:
+        """Return the next step that was done; None: there will be none.
 
-    async def fetch(self) -> StepMetrics | None:
-        """The next step that was done; None: there will be none."""
-        while not self._done:
-            if self._is_over or not (self.n_ahead or self._is_shut):
-                return None
-            await self._changed.wait()
-        return self._done.popleft()
+        Args:
+            ahead: how many steps may be requested and not yet fetched, this one included. Never more are
+                requested than the session accepts.
+
+        Raises:
+            SessionError: Another call waits for a step.
+        """
+        if self._is_fetching:
+            raise SessionError("another call waits for a step already: steps come one after the other")
+        n = min(ahead - len(self._done), self._remaining()) - self._free - len(self._under_way)
+        if n > 0:
+            self._free += int(n)
+            self._wake()
+        self._is_fetching = True
+        try:
+            while not self._done:
+                if self._is_over or not (self._free or self._under_way or self._is_shut):
+                    return None
+                await self._changed.wait()
+            return self._done.popleft()
+        finally:
+            self._is_fetching = False
 
     def shut(self) -> None:
         """Let no further actor pass; steps in progress are still reported."""

@@ -45,14 +45,8 @@ def agent_for(config: TrainConfig) -> LearningAgent:
     """
     env = env_for(config)
     try:
-        return make_agent(
-            config.agent,
-            env.observation_space,
-            env.action_space,
-            config.agent_settings,
-            config.seed,
-            config.device,
-        )
+        spaces = env.observation_space, env.action_space
+        return make_agent(config.agent, *spaces, config.agent_settings, config.seed, config.device)
     finally:
         closing = close_of(env)
         if inspect.iscoroutine(closing):  # of an async environment, which has not been used

@@ -42,7 +42,8 @@ def transitions_of(dataset: Iterable[Experience] | Mapping[str, Any]) -> Iterato
         raise ConfigError(f"the data set's columns are of different lengths: {shown}")
     for observation, action, reward, next_observation, terminated, truncated in zip(*arrays, strict=True):
         status = EpisodeStatus.of(bool(terminated), bool(truncated))
-        yield Experience(observation, _plain(action), float(reward), next_observation, status)
+        plain = action.item() if np.ndim(action) == 0 else action
+        yield Experience(observation, plain, float(reward), next_observation, status)
 
 
 async def feed(
@@ -55,22 +56,17 @@ async def feed(
     Raises:
         ConfigError: It is empty, or does not fit the agent's spaces; the message says which transition.
     """
-    chunk: list[Experience] = []
+    transitions = itertools.islice(transitions_of(dataset), first, None)
     running: dict[ActorId, None] = {}
     count = 0
     try:
-        for experience in itertools.islice(transitions_of(dataset), first, None):
-            chunk.append(experience)
-            if isinstance(experience, Experience):  # pyright: ignore[reportUnnecessaryIsInstance] - checked by observe_many
+        while chunk := list(itertools.islice(transitions, _CHUNK)):
+            await session.observe_many(chunk)
+            count += len(chunk)
+            for experience in chunk:
                 running.pop(experience.actor_id, None)
                 if not experience.status.is_done:
                     running[experience.actor_id] = None
-            if len(chunk) == _CHUNK:
-                await session.observe_many(chunk)
-                count += len(chunk)
-                chunk = []
-        await session.observe_many(chunk)
-        count += len(chunk)
     except InvalidExperience as error:
         raise ConfigError(
             f"the data set does not fit the agent, beyond its first {first + count} transitions: {error}"
@@ -80,7 +76,3 @@ async def feed(
     for actor_id in running:
         await session.on_episode_start(actor_id)
     return count
-
-
-def _plain(action: Any) -> Any:
-    return action.item() if np.ndim(action) == 0 else action

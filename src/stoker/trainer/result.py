@@ -45,7 +45,10 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """The parts of a training in progress; ``session.stop()`` ends it in good order."""
+    """The parts of a training in progress; ``session.stop()`` ends it in good order.
+
+    ``config`` is the ``TrainConfig`` of ``train``, or the ``TrainerConfig`` of a ``Trainer``.
+    """
 
     config: Any
     session: TrainingSession

@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
-import msgspec
 from anyio import to_thread
 from anyio.abc import TaskGroup
 
@@ -20,7 +19,6 @@ from stoker.exits import Contained, single_error
 from stoker.recorders import Recorder, Recording
 from stoker.runs import TrainingRun
 from stoker.session import SessionConfig, TrainingSession
-from stoker.session.watching import Health
 from stoker.stats import StatsTracker
 from stoker.threads import CallSoon, call_soon_here
 from stoker.trainer.config import TrainerConfig
@@ -33,6 +31,8 @@ from stoker.types import Experience
 __all__ = ["Trainer"]
 
 Watch = Callable[[Progress], Coroutine[Any, Any, None]]
+_Entered = tuple[StepGate, contextlib.AbstractAsyncContextManager[StepGate], anyio.TaskInfo]
+"""Where steps are fetched, what the trainer is left by, and the task that entered it."""
 
 
 class Trainer:
@@ -84,13 +84,12 @@ class Trainer:
         self._limit = limit
         self._settings = self._session_settings(session_settings)
         self._session(Reached())  # refuses what cannot be used, before anything is begun
-        self._is_training = self._is_stopped = self._is_fetching = False
+        self._is_training = self._is_stopped = False
         self._n_fed = 0  # transitions of a data set that the agent has observed
         self._reached = Reached()  # where the present training began
         self._progress: Progress | None = None
         self._loop: tuple[int, CallSoon] | None = None  # thread and entrance of the training's event loop
-        self._gate: StepGate | None = None
-        self._entered: tuple[contextlib.AbstractAsyncContextManager[None], anyio.TaskInfo] | None = None
+        self._entered: _Entered | None = None
         self.result: TrainResult | None = None
         """The result of the last training."""
 
@@ -106,14 +105,6 @@ class Trainer:
                 "session: none at the moment; it exists during `train()` and inside of `async with trainer`"
             )
         return self._progress.session
-
-    def health(self) -> Health:
-        """The session's health.
-
-        Raises:
-            SessionError: There is no session at the moment.
-        """
-        return self.session.health()
 
     def stop(self) -> None:
         """End the training in good order, from any task or thread; ``train`` then returns its result.
@@ -141,12 +132,11 @@ class Trainer:
 
     # Whole ----------------------------------------------------------------------------------------
 
-    async def train(self, *, watch: Watch | None = None, watched_config: Any = None) -> TrainResult:
+    async def train(self, *, watch: Watch | None = None) -> TrainResult:
         """Train until a limit, until an evaluation ends it, or until the session is stopped.
 
         Args:
             watch: runs beside the training and is cancelled when that ends.
-            watched_config: the value of ``Progress.config``; None: this trainer's config.
 
         Raises:
             ConfigError: There is no limit, or agent, environments and run do not fit.
@@ -156,7 +146,7 @@ class Trainer:
         limits = (self.config.max_opts, self.config.max_steps, self._settings.get("max_steps"))
         if watch is None and all(limit is None for limit in limits):
             raise ConfigError("train: set max_opts or max_steps, or the training never ends")
-        async with self._running("train", watch=watch, watched_config=watched_config) as (progress, _):
+        async with self._running("train", watch=watch) as (progress, _):
             await progress.group.run()
         self.result = progress.result()
         return self.result
@@ -178,9 +168,7 @@ class Trainer:
         """
         if self.config.max_opts is None:
             raise ConfigError("train_offline: set max_opts, the number of optimization steps")
-        agent_config = config_of(self.agent)
-        settings = {} if agent_config is None else msgspec.structs.asdict(agent_config)
-        if settings.get("learning_rate_schedule", "constant") != "constant":
+        if getattr(config_of(self.agent), "learning_rate_schedule", "constant") != "constant":
             raise ConfigError(
                 "train_offline: learning_rate_schedule='linear' counts environment steps, of which there "
                 "are none: make the agent with 'constant'"
@@ -190,27 +178,23 @@ class Trainer:
             n_fed = self._n_fed if self.run is None else began.kept_steps
             if await feed(session, dataset, n_fed) and self.run is not None:
                 await session.checkpoint()
-            await self._optimize(session)
+            wanted = (session.config.max_opts or 0) - session.opt_steps
+            done = await session.optimize(wanted)
+            if done < wanted and not session.is_done:
+                raise ConfigError(
+                    f"train_offline: after {done} optimization steps the agent skipped one: it waits for "
+                    f"more than the {session.total_steps} transitions of the data set; lower what it waits "
+                    "for (learning_starts, batch_size)"
+                )
         self._n_fed = n_fed + session.total_steps - began.total_steps  # without those after a stop
         self.result = progress.result()
         return self.result
-
-    async def _optimize(self, session: TrainingSession) -> None:
-        wanted = (session.config.max_opts or 0) - session.opt_steps
-        done = await session.optimize(wanted)
-        if done < wanted and not session.is_done:
-            raise ConfigError(
-                f"train_offline: after {done} optimization steps the agent skipped one: it waits for more "
-                f"than the {session.total_steps} transitions of the data set; lower what it waits for "
-                "(learning_starts, batch_size)"
-            )
 
     # Step by step ---------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         steps = self._stepping()
-        await steps.__aenter__()
-        self._entered = (steps, anyio.get_current_task())
+        self._entered = (await steps.__aenter__(), steps, anyio.get_current_task())
         return self
 
     async def __aexit__(
@@ -218,7 +202,7 @@ class Trainer:
     ) -> bool | None:
         if self._entered is None:
             raise SessionError("this trainer was not entered: use `async with trainer:`")
-        steps, task = self._entered
+        _, steps, task = self._entered
         if (here := anyio.get_current_task()) != task:
             raise SessionError(
                 f"this trainer was entered in task {task.name!r} and is left in task {here.name!r}: leave it "
@@ -228,18 +212,16 @@ class Trainer:
         return await steps.__aexit__(kind, error, traceback)
 
     @contextlib.asynccontextmanager
-    async def _stepping(self) -> AsyncGenerator[None]:
+    async def _stepping(self) -> AsyncGenerator[StepGate]:
         gate = StepGate(lambda: self.session.remaining_steps)
         async with self._running("async with", gate=gate) as (progress, training):
             progress.session.on_end(gate.shut)
             training.start_soon(self._play, progress.group, gate)
-            self._gate = gate
             try:
-                yield
+                yield gate
                 if progress.session.is_stopped or not progress.session.is_done:
                     training.cancel_scope.cancel()  # else this waits for the last evaluation
             finally:
-                self._gate = None
                 gate.close()
         self.result = progress.result()
 
@@ -249,9 +231,8 @@ class Trainer:
         Raises:
             SessionError: The trainer is not entered, or another call is waiting for a step.
         """
-        session = self._require_entered("train_step")
-        step = await self._fetch(ahead=1)
-        await session.barrier()
+        step = await self._entered_gate("train_step").fetch(ahead=1)
+        await self.session.barrier()
         return step
 
     def __aiter__(self) -> Self:
@@ -264,24 +245,15 @@ class Trainer:
         Raises:
             SessionError: The trainer is not entered.
         """
-        self._require_entered("async for")
-        step = await self._fetch(ahead=self.config.num_envs)
+        step = await self._entered_gate("async for").fetch(ahead=self.config.num_envs)
         if step is None:
             raise StopAsyncIteration
         return step
 
-    async def _fetch(self, ahead: int) -> StepMetrics | None:
-        gate = self._gate
-        if gate is None:
-            return None
-        if self._is_fetching:
-            raise SessionError("another call waits for a step already: steps come one after the other")
-        self._is_fetching = True
-        try:
-            gate.allow(ahead - gate.n_ahead)
-            return await gate.fetch()
-        finally:
-            self._is_fetching = False
+    def _entered_gate(self, what: str) -> StepGate:
+        if self._entered is None:
+            raise SessionError(f"{what}: enter the trainer first, as in `async with trainer:`")
+        return self._entered[0]
 
     async def _play(self, group: ActorGroup, gate: StepGate) -> None:
         await group.run()
@@ -302,22 +274,16 @@ class Trainer:
     def _session(self, reached: Reached, **changes: Any) -> TrainingSession:
         """A session whose limits count from what was reached."""
         limits = {
-            "max_steps": _next_multiple(reached.total_steps, self.config.max_steps),
-            "max_opts": _next_multiple(reached.opt_steps, self.config.max_opts),
+            name: done - done % limit + limit  # the next multiple
+            for name, done in (("max_steps", reached.total_steps), ("max_opts", reached.opt_steps))
+            if (limit := getattr(self.config, name)) is not None
         }
-        given = {name: limit for name, limit in limits.items() if limit is not None}
-        settings = {**self._settings, **given, **changes}
+        settings = {**self._settings, **limits, **changes}
         return TrainingSession(self.agent, self.run, recorders=self._recorders, stats=self._stats, **settings)
 
     @contextlib.asynccontextmanager
     async def _running(
-        self,
-        what: str,
-        *,
-        gate: StepGate | None = None,
-        watch: Watch | None = None,
-        watched_config: Any = None,
-        **changes: Any,
+        self, what: str, *, gate: StepGate | None = None, watch: Watch | None = None, **changes: Any
     ) -> AsyncGenerator[tuple[Progress, TaskGroup]]:
         """A training with the evaluator and the watcher beside it; waits for the evaluator at the end.
 
@@ -334,7 +300,7 @@ class Trainer:
                         f"another training of this agent or run just ended, at step {session.total_steps}; "
                         f"this one was to begin at step {reached.total_steps}: start it again"
                     )
-                self._progress = progress = self._begin(session, watched_config, gate)
+                self._progress = progress = self._begin(session, gate)
                 self._loop = (threading.get_ident(), call_soon_here())
                 if self._is_stopped:
                     session.stop()
@@ -350,7 +316,7 @@ class Trainer:
         finally:
             self._is_training, self._progress, self._loop = False, None, None
 
-    def _begin(self, session: TrainingSession, watched_config: Any, gate: StepGate | None) -> Progress:
+    def _begin(self, session: TrainingSession, gate: StepGate | None) -> Progress:
         config = self.config
         group = ActorGroup(
             session,
@@ -365,12 +331,7 @@ class Trainer:
             on_step=None if gate is None else gate.tell,
         )
         evaluator = Evaluator(session, self._eval_factory, config.evaluation, stepping=config.stepping)
-        return Progress(config if watched_config is None else watched_config, session, group, evaluator)
-
-    def _require_entered(self, what: str) -> TrainingSession:
-        if self._entered is None:
-            raise SessionError(f"{what}: enter the trainer first, as in `async with trainer:`")
-        return self.session
+        return Progress(config, session, group, evaluator)
 
 
 _OFFLINE: dict[str, Any] = {
@@ -386,8 +347,3 @@ _OFFLINE: dict[str, Any] = {
 async def _watched(watch: Watch, progress: Progress) -> None:
     with Contained("watch"):
         await watch(progress)
-
-
-def _next_multiple(reached: int, limit: int | None) -> int | None:
-    """The first multiple of the limit above ``reached``."""
-    return None if limit is None else reached - reached % limit + limit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import Generator, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -69,74 +69,39 @@ async def train(
         raise ConfigError(f"view={view!r}: choose auto or none")
     if not isinstance(config, TrainConfig):
         config = config_from(config)
-    recorders = recorders_for(config)  # first: it is quick, and may find a package missing
+    recorders, settings = recorders_for(config), trainer_config(config)  # first: they are quick to refuse
     with _torch_threads(config):
         # In a thread: it imports torch and builds networks, and a service may use this loop.
         if agent is None:
             agent = await to_thread.run_sync(_agent_in_thread, config)
         config = _with_settings_of(agent, config)
+        make = partial(env_for, config) if factory is None else factory
+        trainer = Trainer(agent, make, settings, run=run, recorders=recorders, **session_settings(config))
         if run is None:  # late, so that what cannot be trained leaves none behind
-            SessionConfig(**session_settings(config))
-            run = await TrainingRun.create(safe_name(config.env))
-        trainer = Trainer(
-            agent,
-            partial(env_for, config) if factory is None else factory,
-            trainer_config(config),
-            run=run,
-            recorders=recorders,
-            **session_settings(config),
-        )
-        async with _shown(config, watch, view) as watch:
-            if factory is not None:
-                return await trainer.train(watch=watch, watched_config=config)
-            return await _train_described(trainer, run, config, watch)
+            trainer.run = run = await TrainingRun.create(safe_name(config.env))
+        found = view_here(title_of(config)) if view == "auto" else None
+        screen = None if found is None else Screen(found)
+        has_config, is_new = factory is None, run.is_new
 
+        async def watch_all(progress: Progress) -> None:
+            progress = msgspec.structs.replace(progress, config=config)
+            # Not earlier: a config that does not fit must not replace that of the checkpoint.
+            if has_config and not is_new:
+                with anyio.CancelScope(shield=True):
+                    await _write_if_changed(run, config)
+            async with anyio.create_task_group() as tasks:
+                if screen is not None:
+                    tasks.start_soon(screen.follow, progress)
+                if watch is not None:
+                    await watch(progress)
 
-@contextlib.asynccontextmanager
-async def _shown(
-    config: TrainConfig, watch: Watch | None, view: Literal["auto", "none"]
-) -> AsyncGenerator[Watch | None]:
-    """The watcher, with a view beside it where one can be shown."""
-    found = view_here(title_of(config)) if view == "auto" else None
-    if found is None:
-        yield watch
-        return
-    screen = Screen(found)
-
-    async def show_and_watch(progress: Progress) -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(screen.follow, progress)
-            if watch is not None:
-                await watch(progress)
-
-    try:
-        yield show_and_watch
-    finally:
-        await screen.close()
-
-
-async def _train_described(
-    trainer: Trainer, run: TrainingRun, config: TrainConfig, watch: Watch | None
-) -> TrainResult:
-    """Train with the config in the run's directory.
-
-    A new run gets it first, so that a killed run can be resumed. A resumed run gets it after the session has
-    restored the checkpoint: a config that does not fit must not replace one that does.
-    """
-
-    async def write_then_watch(progress: Progress) -> None:
-        with anyio.CancelScope(shield=True):
-            await _write_if_changed(run, config)
-        if watch is not None:
-            await watch(progress)
-
-    if not run.is_new:
-        return await trainer.train(watch=write_then_watch, watched_config=config)
-    try:
-        await run.write_config(config)
-        return await trainer.train(watch=watch, watched_config=config)
-    finally:
-        run.release()  # where no session has begun that would do so
+        async with contextlib.AsyncExitStack() as ending:
+            if screen is not None:
+                ending.push_async_callback(screen.close)
+            if has_config and is_new:  # first, so that a killed run can be resumed
+                ending.callback(run.release)  # if no session has begun, which would do so
+                await run.write_config(config)
+            return await trainer.train(watch=watch_all)
 
 
 async def _write_if_changed(run: TrainingRun, config: TrainConfig) -> None:

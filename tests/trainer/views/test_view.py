@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
@@ -33,10 +34,8 @@ FULL: dict[str, Any] = {
     "opt_steps": 11_000,
     "queue": 0.4,
     "shares": {"env": 0.12, "act": 0.22, "learn": 0.55, "write": 0.013},
-    "eval_reward": 412.0,
-    "eval_step": 10_000,
-    "best_reward": 475.2,
-    "best_step": 5_000,
+    "last_eval": (412.0, 10_000),
+    "best": (475.2, 5_000),
     "restarts": 0,
 }
 NOTHING_YET: dict[str, Any] = {
@@ -51,17 +50,15 @@ NOTHING_YET: dict[str, Any] = {
     "exploration": None,
     "metrics": {},
     "opt_steps": 0,
-    "eval_reward": None,
-    "eval_step": None,
-    "best_reward": None,
-    "best_step": None,
+    "last_eval": None,
+    "best": None,
 }
 
 
-def drawn(values: dict[str, Any], width: int, height: int, ascii_only: bool = False) -> list[str]:
+def drawn(values: dict[str, Any], width: int, height: int) -> list[str]:
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
     with console.capture() as text:
-        console.print(draw(Reading(**values), "dqn", width=width, height=height, ascii_only=ascii_only))
+        console.print(draw(Reading(**values), "dqn", console))
     return text.get().splitlines()
 
 
@@ -107,7 +104,7 @@ def test_a_plain_line_has_what_is_known() -> None:
 def test_plain_lines_come_at_evaluations_and_at_the_end() -> None:
     out = io.StringIO()
     view = PlainView(Console(file=out))
-    before = {**FULL, "eval_reward": None, "eval_step": None}
+    before = {**FULL, "last_eval": None}
     view.show(Reading(**before))
     view.show(Reading(**before))
     assert out.getvalue() == ""
@@ -174,10 +171,10 @@ async def trained_on(view: Kept, **settings: Any) -> Screen:
     trainer = Trainer(FakeAgent(action=1), ChainEnv, TrainerConfig(max_steps=50, num_envs=2))
 
     async def watch(progress: Progress) -> None:
-        await screen.follow(progress)
+        await screen.follow(msgspec.structs.replace(progress, config=Config()))
 
     with anyio.fail_after(60):
-        result = await trainer.train(watch=watch, watched_config=Config())
+        result = await trainer.train(watch=watch)
         await screen.close()
     assert result.total_steps == 50
     return screen

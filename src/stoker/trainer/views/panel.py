@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -32,30 +32,24 @@ _Row = tuple[str, str, RenderableType]
 """Label, value, and the content of the last column."""
 
 
-def draw(
-    reading: Reading, title: str, *, width: int, height: int, ascii_only: bool = False
-) -> RenderableType:
-    """The table for a terminal of that many columns and lines; optionally without characters beyond ASCII."""
-    width = min(width, _WIDEST)
+def draw(reading: Reading, title: str, console: Console) -> RenderableType:
+    """The table, in the size of the console and with the characters that it can show."""
+    width, ascii_only = min(console.width, _WIDEST), console.options.ascii_only
     room = width - _NARROW if width >= 2 * _NARROW - 2 else 0
-    sections = list(_sections(reading, room, ascii_only))
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, min_width=18)
     table.add_column(no_wrap=True, justify="right", min_width=12)
     if room:
         table.add_column(no_wrap=True, width=room)
-    n_lines = 0
-    for name, rows in sections:
+    for name, rows in _sections(reading, room, ascii_only):
         table.add_row(Text(name, style="bold cyan"))
         for label, value, aside in rows:
             cells = [Text(f"  {label}"), Text(value, style=_STYLES.get(label, "")), aside]
-            table.add_row(*cells[: 3 if room else 2])
-        n_lines += 1 + len(rows)
+            table.add_row(*cells[: len(table.columns)])
     body: RenderableType = table
-    if height >= n_lines + _CHART_LINES + 7 and len(reading.curve) > 1 and room:
-        lines = chart(
-            range(len(reading.curve)), reading.curve, width - 6, _CHART_LINES, ascii_only=ascii_only
-        )[:-1]
+    if room and len(reading.curve) > 1 and console.height >= table.row_count + _CHART_LINES + 7:
+        steps = range(len(reading.curve))
+        lines = chart(steps, reading.curve, width - 6, _CHART_LINES, ascii_only=ascii_only)[:-1]
         plot = Text("\n".join(lines), style="green", no_wrap=True)
         body = Group(table, Text("reward so far", style="bold cyan"), plot)
     return Panel(
@@ -78,7 +72,7 @@ def _sections(reading: Reading, room: int, ascii_only: bool) -> Iterator[tuple[s
         ("episodes", number(reading.total_episodes), Text(restarted, style="yellow")),
     ]
     if reading.exploration is not None:
-        bar = ProgressBar(1.0, min(1.0, reading.exploration), width=max(1, room - 2), complete_style="yellow")
+        bar = _bar(min(1.0, reading.exploration), room - 2, "yellow")
         rollout.append(("exploration_rate", f"{reading.exploration:.3f}", bar))
     yield "rollout", rollout
 
@@ -101,25 +95,25 @@ def _sections(reading: Reading, room: int, ascii_only: bool) -> Iterator[tuple[s
     yield "time", times
 
     metrics = list(reading.metrics.items())[: _METRICS if room else 1]
-    queue = ProgressBar(1.0, reading.queue, width=max(1, room - 2), complete_style="magenta")
     train: list[_Row] = [(name, short(value), "") for name, value in metrics]
-    train += [("n_updates", number(reading.opt_steps), ""), ("queue", f"{reading.queue:.0%}", queue)]
+    train.append(("n_updates", number(reading.opt_steps), ""))
+    train.append(("queue", f"{reading.queue:.0%}", _bar(reading.queue, room - 2, "magenta")))
     yield "train", train
 
-    at, best_at = (
-        "" if step is None else f"@ {step:,} steps" for step in (reading.eval_step, reading.best_step)
-    )
-    yield (
-        "eval",
-        [
-            ("mean_reward", number(reading.eval_reward), Text(at, style="dim")),
-            ("best", number(reading.best_reward), Text(best_at, style="dim")),
-        ],
-    )
+    yield "eval", [_evaluation("mean_reward", reading.last_eval), _evaluation("best", reading.best)]
+
+
+def _evaluation(label: str, found: tuple[float, int] | None) -> _Row:
+    at = "" if found is None else f"@ {found[1]:,} steps"
+    return label, number(found and found[0]), Text(at, style="dim")
 
 
 def _progress(reading: Reading, done: float, room: int) -> RenderableType:
     text = f"{done:.0%} of {reading.limit:,}"
     line = Table.grid(padding=(0, 1, 0, 0))
-    line.add_row(ProgressBar(1.0, done, width=max(1, room - len(text) - 3), complete_style="cyan"), text)
+    line.add_row(_bar(done, room - len(text) - 3, "cyan"), text)
     return line
+
+
+def _bar(share: float, width: int, style: str) -> ProgressBar:
+    return ProgressBar(1.0, share, width=max(1, width), complete_style=style)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -37,8 +38,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         opt_steps: optimization steps.
         queue: how full the event queue is, 0 to 1.
         shares: part of the wall clock spent on env, act, learn and write; env sums over all actors.
-        eval_reward, eval_step: the last evaluation of this process.
-        best_reward, best_step: the best evaluation, ever.
+        last_eval: the last evaluation of this process: its mean reward and the steps of its policy.
+        best: the same of the best evaluation, ever.
         restarts: the number of environments that failed and were made again.
     """
 
@@ -56,10 +57,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     opt_steps: int
     queue: float
     shares: Mapping[str, float]
-    eval_reward: float | None
-    eval_step: int | None
-    best_reward: float | None
-    best_step: int | None
+    last_eval: tuple[float, int] | None
+    best: tuple[float, int] | None
     restarts: int
 
 
@@ -71,23 +70,22 @@ class Gauges:
         self._began_s = time.monotonic()
         self._samples: deque[tuple[float, int, dict[str, float]]] = deque()
         self._curve: list[float] = []
-        self._stride = self._until_next = 1
+        self._n_rewards, self._stride = 0, 1
 
     def read(self) -> Reading:
         """Take one reading; may be called several times a second."""
         session, group, config = self._progress.session, self._progress.group, self._progress.config
         agent, now = session.agent, time.monotonic()
-        steps = session.total_steps
-        self._samples.append((now, steps, {"env": group.env_s, **session.busy_s()}))
+        steps, busy = session.total_steps, {"env": group.env_s, **session.busy_s()}
+        self._samples.append((now, steps, busy))
         while len(self._samples) > 2 and now - self._samples[0][0] > _RATE_S:
             self._samples.popleft()
         then, steps_then, busy_then = self._samples[0]
-        window_s = now - then
-        rate = (steps - steps_then) / window_s if window_s > 0 else 0.0
-        busy = self._samples[-1][2]
+        window_s = now - then or math.inf
+        rate = (steps - steps_then) / window_s
         stats = session.stats.window()
         self._follow(stats.mean_reward)
-        last, best = self._progress.evaluator.last, session.best
+        last = self._progress.evaluator.last
         return Reading(
             total_steps=steps,
             limit=config.total_timesteps,
@@ -102,23 +100,19 @@ class Gauges:
             metrics=session.learn_metrics,
             opt_steps=session.opt_steps,
             queue=session.queue_fill,
-            shares={k: (busy[k] - busy_then[k]) / window_s if window_s > 0 else 0.0 for k in busy},
-            eval_reward=None if last is None else last.mean_reward,
-            eval_step=None if last is None else last.total_steps,
-            best_reward=None if best is None else best[0],
-            best_step=None if best is None else best[1],
+            shares={name: (busy[name] - busy_then[name]) / window_s for name in busy},
+            last_eval=last and (last.mean_reward, last.total_steps),
+            best=session.best,
             restarts=group.restarts,
         )
 
     def _follow(self, reward: float) -> None:
         """Extend the curve; when it is long, drop every other point and add points less often."""
-        if reward != reward:  # NaN: no episode has ended
+        if math.isnan(reward):  # no episode has ended
             return
-        self._until_next -= 1
-        if self._until_next:
-            return
-        self._curve.append(reward)
+        if self._n_rewards % self._stride == 0:
+            self._curve.append(reward)
+        self._n_rewards += 1
         if len(self._curve) > _CURVE:
             del self._curve[1::2]
             self._stride *= 2
-        self._until_next = self._stride

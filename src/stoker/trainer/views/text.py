@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["chart", "duration", "number", "short", "sparkline"]
 
@@ -15,15 +19,14 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
 def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) -> str:
     """The values, resampled to at most ``width`` characters, from the lowest to the highest block."""
-    known = [value for value in values if math.isfinite(value)]
-    if not known or width < 1:
+    known = np.array([value for value in values if math.isfinite(value)])
+    if not len(known) or width < 1:
         return ""
+    points = _resampled(np.arange(len(known)), known, min(width, len(known)))
     blocks = _ASCII_BLOCKS if ascii_only else _BLOCKS
-    bins = _binned(range(len(known)), known, min(width, len(known)))
-    points = [value for value in bins if value is not None]
-    low, high = min(points), max(points)
-    span = high - low
-    return "".join(blocks[int((v - low) / span * (len(blocks) - 1) + 0.5) if span else 3] for v in points)
+    low, span = points.min(), np.ptp(points)
+    places = (points - low) / span * (len(blocks) - 1) + 0.5 if span else np.full(len(points), 3)
+    return "".join(blocks[int(place)] for place in places)
 
 
 def chart(
@@ -38,68 +41,42 @@ def chart(
         height: in lines.
         ascii_only: use no characters beyond ASCII.
     """
-    points = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)]
-    low = min((y for _, y in points), default=0.0)
-    high = max((y for _, y in points), default=0.0)
+    points = np.array([(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)]).reshape(-1, 2)
+    low, high = (points[:, 1].min(), points[:, 1].max()) if len(points) else (0.0, 0.0)
     margin = max(len(short(low)), len(short(high))) + 2
     columns = max(8, width - margin)
     across, down = (1, 1) if ascii_only else (2, 4)
-    heights = _joined(_binned([x for x, _ in points], [y for _, y in points], columns * across))
+    heights = _resampled(points[:, 0], points[:, 1], columns * across)
     span, top = high - low, height * down - 1
-    rows = [None if y is None else round((high - y) / span * top) if span else top // 2 for y in heights]
+    rows = np.rint((high - heights) / span * top) if span else np.full(len(heights), top // 2)
     canvas = [[0] * columns for _ in range(height)]
     before: int | None = None
-    for x, row in enumerate(rows):
-        if row is None:
-            continue
+    for x, row in enumerate(rows.astype(int)):
         # The line between two neighbors is drawn in the second one's column.
-        start = row if before is None or abs(before - row) <= 1 else before + (1 if row > before else -1)
+        start = row if before is None else before + np.sign(row - before)
         for y in range(min(start, row), max(start, row) + 1):
-            canvas[y // down][x // across] |= 1 if ascii_only else _DOTS[y % 4][x % 2]
+            canvas[y // down][x // across] |= _DOTS[y % down][x % across]
         before = row
-    drawn = [
-        "".join(
-            ("*" if bits else " ") if ascii_only else chr(0x2800 + bits) if bits else " " for bits in line
-        )
-        for line in canvas
-    ]
-    bar, corner, floor = ("|", "+", "-") if ascii_only else ("┤", "└", "─")
+    bar, line, corner, floor = ("|", "|", "+", "-") if ascii_only else ("┤", "│", "└", "─")
     labels = [short(high), *[""] * (height - 2), short(low)] if height > 1 else [short(high)]
-    lines = [
-        f"{label:>{margin - 2}} {bar if label else '|' if ascii_only else '│'}{line.rstrip()}"
-        for label, line in zip(labels, drawn, strict=True)
-    ]
+    lines: list[str] = []
+    for label, cells in zip(labels, canvas, strict=True):
+        drawn = "".join(("*" if ascii_only else chr(0x2800 + dots)) if dots else " " for dots in cells)
+        lines.append(f"{label:>{margin - 2}} {bar if label else line}{drawn.rstrip()}")
     lines.append(" " * (margin - 1) + corner + floor * columns)
     first, last = (f"{xs[0]:,.0f}", f"{xs[-1]:,.0f}") if len(xs) else ("", "")
     lines.append(" " * margin + first + last.rjust(columns - len(first)))
     return lines
 
 
-def _binned(xs: Sequence[float], ys: Sequence[float], bins: int) -> list[float | None]:
-    """The mean of the values in each of equally wide bins; None for an empty bin."""
-    sums, counts = [0.0] * bins, [0] * bins
+def _resampled(xs: NDArray[Any], ys: NDArray[Any], n_bins: int) -> NDArray[np.float64]:
+    """The mean of the values in each of equally wide bins, with straight lines across empty bins."""
     if not len(xs):
-        return [None] * bins
-    first, span = xs[0], (xs[-1] - xs[0]) or 1
-    for x, y in zip(xs, ys, strict=True):
-        index = min(bins - 1, int((x - first) / span * bins))
-        sums[index] += y
-        counts[index] += 1
-    return [total / count if count else None for total, count in zip(sums, counts, strict=True)]
-
-
-def _joined(values: list[float | None]) -> list[float | None]:
-    """The values with straight lines across the gaps."""
-    joined = list(values)
-    before: int | None = None
-    for i, value in enumerate(values):
-        if value is None:
-            continue
-        if before is not None and (left := values[before]) is not None:
-            for gap in range(before + 1, i):
-                joined[gap] = left + (value - left) * (gap - before) / (i - before)
-        before = i
-    return joined
+        return np.empty(0)
+    places = ((xs - xs[0]) / ((xs[-1] - xs[0]) or 1) * n_bins).astype(int).clip(max=n_bins - 1)
+    counts, sums = np.bincount(places), np.bincount(places, ys)
+    known = counts.nonzero()[0]
+    return np.interp(np.arange(len(counts)), known, sums[known] / counts[known])
 
 
 def number(value: float | None, digits: int = 1) -> str:

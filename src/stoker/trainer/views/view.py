@@ -72,11 +72,7 @@ class LiveView(View):
         """Redraw."""
         if not self._live.is_started:
             self._live.start()
-        width, height = self._console.size
-        ascii_only = self._console.options.ascii_only
-        self._live.update(
-            draw(reading, self._title, width=width, height=height, ascii_only=ascii_only), refresh=True
-        )
+        self._live.update(draw(reading, self._title, self._console), refresh=True)
 
     def close(self) -> None:
         """Leave the last table where it is and give the cursor back."""
@@ -89,33 +85,28 @@ class PlainView(View):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._shown_at = time.monotonic()
-        self._shown: tuple[int, int | None] = (-1, None)
+        self._shown: tuple[int, tuple[float, int] | None] = (-1, None)
 
     def show(self, reading: Reading, *, last: bool = False) -> None:
         """Print a line when one is due."""
         now = time.monotonic()
-        state = (reading.total_steps, reading.eval_step)
-        due = now - self._shown_at >= _LINE_S or reading.eval_step != self._shown[1]
+        state = (reading.total_steps, reading.last_eval)
+        due = now - self._shown_at >= _LINE_S or reading.last_eval != self._shown[1]
         if (due or last) and state != self._shown:
             self._shown_at, self._shown = now, state
-            self._console.print(
-                progress_line(reading), soft_wrap=True, markup=False, highlight=False, emoji=False
-            )
+            self._console.out(progress_line(reading), highlight=False)
 
 
 def progress_line(reading: Reading) -> str:
     """A reading in one line, without what is not known yet."""
-    parts = [
-        f"{reading.total_steps:,}/{reading.limit:,} steps",
-        f"{reading.steps_per_s:,.0f}/s",
-    ]
+    parts = [f"{reading.total_steps:,}/{reading.limit:,} steps", f"{reading.steps_per_s:,.0f}/s"]
     if reading.eta_s is not None and reading.total_steps < reading.limit:
         parts.append(f"ETA {duration(reading.eta_s)}")
     if reading.curve:
-        parts.append(f"reward {number(reading.mean_reward)}")
-        parts.append(f"length {number(reading.mean_length)}")
-    if reading.eval_reward is not None:
-        parts.append(f"eval {number(reading.eval_reward)} (best {number(reading.best_reward)})")
+        parts += [f"reward {number(reading.mean_reward)}", f"length {number(reading.mean_length)}"]
+    if reading.last_eval is not None:
+        best = number(reading.best and reading.best[0])
+        parts.append(f"eval {number(reading.last_eval[0])} (best {best})")
     if reading.exploration is not None:
         parts.append(f"exploration {reading.exploration:.3f}")
     parts += [f"{name} {short(value)}" for name, value in reading.metrics.items() if name == "loss"]
@@ -133,8 +124,8 @@ class NotebookView(View):
 
     def show(self, reading: Reading, *, last: bool = False) -> None:
         """Replace what is displayed."""
-        console = Console(file=io.StringIO(), record=True, width=_WIDTH, force_jupyter=False)
-        console.print(draw(reading, self._title, width=_WIDTH, height=_HEIGHT))
+        console = Console(file=io.StringIO(), record=True, width=_WIDTH, height=_HEIGHT, force_jupyter=False)
+        console.print(draw(reading, self._title, console))
         html = console.export_html(inline_styles=True, code_format=_HTML, clear=False)
         shown = {"text/plain": console.export_text(), "text/html": html}
         if self._handle is None:
@@ -190,16 +181,15 @@ def view_for(console: Console, title: str, *, progress: bool) -> View:
     """The view that fits the console."""
     if not progress:
         return View()
-    return (
-        LiveView(console, title)
-        if console.is_terminal and not console.is_dumb_terminal
-        else PlainView(console)
-    )
+    is_live = console.is_terminal and not console.is_dumb_terminal
+    return LiveView(console, title) if is_live else PlainView(console)
 
 
 def view_here(title: str) -> View | None:
     """The view for a notebook or a terminal, wherever this program runs; None: it runs in neither."""
-    if _in_notebook():
+    ipython = sys.modules.get("IPython")
+    shell: Any = None if ipython is None else ipython.get_ipython()
+    if getattr(shell, "kernel", None) is not None:  # the kernel of a notebook, which displays HTML
         return NotebookView(title)
     view = view_for(Console(stderr=True), title, progress=True)
     return view if isinstance(view, LiveView) else None
@@ -208,10 +198,3 @@ def view_here(title: str) -> View | None:
 def title_of(config: TrainConfig) -> str:
     """Agent, environment and number of environments."""
     return f"{config.agent} · {config.env} · {config.num_envs} environments"
-
-
-def _in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook, which displays HTML."""
-    ipython = sys.modules.get("IPython")
-    shell: Any = None if ipython is None else ipython.get_ipython()
-    return getattr(shell, "kernel", None) is not None

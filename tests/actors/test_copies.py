@@ -11,7 +11,7 @@ from portable_parts import PortableAgent
 from stoker.actors.copies import PolicyFeed
 from stoker.actors.places import pickled
 from stoker.errors import ConfigError
-from stoker.session.policies import PolicyBuffer
+from stoker.session.acting import PolicyBuffer
 from stoker.testing import FakeAgent
 
 

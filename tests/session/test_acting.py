@@ -1,4 +1,4 @@
-"""Acting: callers that wait together share a pass, and no policy is too old when its step is learned."""
+"""Acting: callers share passes, no policy is too old when learned from, no weights are half-written."""
 
 from __future__ import annotations
 
@@ -12,11 +12,19 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
+import torch
 
 from stoker import EpisodeStatus, Experience, SessionError, SessionFailed, TrainingSession
 from stoker.errors import ConfigError, StokerError
-from stoker.session.acting import SLOW_PASS_S, SLOW_PASSES, Inference, LearnerProgress, Pacing
-from stoker.session.policies import PinnedPolicy
+from stoker.session.acting import (
+    SLOW_PASS_S,
+    SLOW_PASSES,
+    Inference,
+    LearnerProgress,
+    Pacing,
+    PolicyBuffer,
+    PolicySnapshot,
+)
 from stoker.testing import FakeAgent
 from stoker.types import ActMode
 
@@ -38,9 +46,14 @@ class Doubling:
         return [2 * o for o in observations], [str(o) for o in observations] if self.policy_extras else None
 
 
+def inference_of(policy: Any, place: str = "inline") -> Inference:
+    snapshot = PolicySnapshot(policy, total_steps=0, policy_version=0, state={})
+    return Inference(snapshot.answer, place)
+
+
 @asynccontextmanager
 async def running(policy: Any, place: str = "inline") -> AsyncIterator[Inference]:
-    inference = Inference(PinnedPolicy(policy), place)
+    inference = inference_of(policy, place)
     try:
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
@@ -65,7 +78,7 @@ async def test_everybody_gets_the_answer_to_the_own_observation(place: str) -> N
                 for k in range(100):
                     actors.start_soon(act, k)
             assert answers == {k: (2 * k, str(k), 0) for k in range(100)}
-    assert inference.n_actions == 300
+    assert sum(len(observations) for observations, _ in policy.batches) == 300
     assert inference.n_passes == len(policy.batches) <= 12, "by mode, two or so per round"
     for observations, mode in policy.batches:
         assert all((k % 3 == 0) == (mode is EXPLOIT) for k in observations), "modes are not mixed"
@@ -78,7 +91,7 @@ async def test_nothing_to_remember_is_none() -> None:
 
 
 async def test_a_caller_that_was_cancelled_changes_no_other_answer() -> None:
-    inference = Inference(PinnedPolicy(Doubling()), "inline")
+    inference = inference_of(Doubling())
     with anyio.CancelScope() as scope:
         scope.cancel()
         await inference.ask(1, EXPLORE)
@@ -98,7 +111,7 @@ async def ask_and_note(inference: Inference, observation: int, told: list[BaseEx
 
 
 async def test_closing_tells_those_who_wait_and_those_who_come() -> None:
-    inference = Inference(PinnedPolicy(Doubling()), "inline")
+    inference = inference_of(Doubling())
     told: list[BaseException] = []
     async with anyio.create_task_group() as actors:
         for k in range(3):
@@ -116,7 +129,7 @@ async def test_what_the_policy_raises_ends_it_and_those_who_waited_are_told(plac
         def act(self, observations: Sequence[Any], mode: ActMode) -> Any:
             raise ArithmeticError("no action")
 
-    inference = Inference(PinnedPolicy(Broken()), place)
+    inference = inference_of(Broken(), place)
     told: list[BaseException] = []
     async with anyio.create_task_group() as actors:
         for k in range(3):
@@ -144,7 +157,7 @@ async def test_an_answer_of_another_length_is_refused() -> None:
         (([1, 2], None), "with 2 actions"),
         (([1], []), "with 1 actions and 0 policy extras"),
     ):
-        inference = Inference(PinnedPolicy(Wrong(answer)), "inline")
+        inference = inference_of(Wrong(answer))
         async with anyio.create_task_group() as actors:
             actors.start_soon(ask, inference)
             with pytest.raises(ConfigError, match=message):
@@ -371,3 +384,113 @@ async def test_nobody_waits_for_a_pace_that_nobody_keeps_any_more(how: str) -> N
             except SessionFailed:
                 assert how == "failure"
     assert len(told) == 3
+
+
+class Weights:
+    """An acting copy: one tensor, all of one value."""
+
+    def __init__(self, version: int) -> None:
+        self.tensor = torch.full((64, 64), float(version))
+
+    def act(self, observations: Any, mode: Any) -> Any:
+        return [self.tensor], None
+
+
+class Filled:
+    """An agent whose weights are all equal to its version."""
+
+    def __init__(self) -> None:
+        self.version = 0
+
+    def policy(self) -> Weights:
+        return Weights(self.version)
+
+    def publish(self, policy: Any) -> None:
+        for row in policy.tensor:  # row by row, so that a reader could see it half-written
+            row.fill_(float(self.version))
+
+
+def version_of(policy: Any) -> float:
+    values = policy.tensor.unique().tolist()
+    assert len(values) == 1, f"half-written weights: {values}"
+    return values[0]
+
+
+def test_publishing_turns_the_copies_round() -> None:
+    agent: Any = Filled()
+    buffer = PolicyBuffer(agent, opt_steps=40)
+    assert (buffer.version, buffer.published) == (0, 40)
+    for version in range(1, 6):
+        agent.version = version
+        buffer.publish(40 + version)
+        published = buffer.acquire()
+        assert version_of(published.policy) == buffer.version == version
+        assert published.opt_steps == buffer.published == 40 + version
+        buffer.release(published)
+
+
+def test_publishing_never_waits_and_never_writes_to_a_copy_in_use() -> None:
+    agent: Any = Filled()
+    buffer = PolicyBuffer(agent)
+    held = []
+    for version in range(1, 5):  # each of these goes on acting
+        held.append((version - 1, buffer.acquire()))
+        agent.version = version
+        buffer.publish(10 * version)
+    for version, published in held:
+        assert version_of(published.policy) == version
+        assert published.opt_steps == 10 * version
+    newest = buffer.acquire().policy
+    assert version_of(newest) == 4
+    assert len({id(published.policy) for _, published in held} | {id(newest)}) == 5
+
+
+def test_a_copy_that_was_given_back_is_used_again() -> None:
+    agent: Any = Filled()
+    buffer = PolicyBuffer(agent)
+    first, second = buffer.acquire(), buffer.acquire()
+    seen = set()
+    for version in range(1, 20):
+        agent.version = version
+        buffer.publish(version)
+        published = buffer.acquire()
+        seen.add(id(published.policy))
+        buffer.release(published)
+        if version == 3:  # until then the first one is in use, by two
+            buffer.release(first)
+            buffer.release(second)
+    assert len(seen) == 3
+
+
+def test_a_thread_that_acts_while_another_publishes_never_sees_half_written_weights() -> None:
+    agent: Any = Filled()
+    buffer = PolicyBuffer(agent)
+    done = threading.Event()
+    problems: list[BaseException] = []
+    seen: list[list[float]] = [[], []]
+
+    def act(versions: list[float]) -> None:
+        try:
+            while not done.is_set():
+                published = buffer.acquire()
+                try:
+                    versions.append(version_of(published.policy))
+                finally:
+                    buffer.release(published)
+        except BaseException as problem:  # noqa: BLE001 - shown below
+            problems.append(problem)
+
+    threads = [threading.Thread(daemon=True, target=act, args=(versions,)) for versions in seen]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 20
+    while min(len(set(versions)) for versions in seen) < 20 and not problems and time.monotonic() < deadline:
+        agent.version += 1
+        buffer.publish(agent.version)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    for versions in seen:
+        assert versions == sorted(versions), "never back to older weights"
+        assert len(set(versions)) >= 20, "they did meet"

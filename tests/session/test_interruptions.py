@@ -1,7 +1,8 @@
 """Ctrl-C between any two bytecodes: what a call handed in is wholly in or wholly out, and is counted so.
 
 Each call is interrupted before its first bytecode, before its second, and so on until it gets through. Only
-the session's own code is: a real signal handler never runs between the bytecodes that release a lock.
+the session's own code is, without the locks of ``PolicyBuffer``: a real signal handler never runs between the
+bytecodes that release a lock.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ SOURCE = Path(stoker.__file__).parent
 INTERRUPTED = {
     str(SOURCE / name)
     for name in (
-        "queues.py", "session/sync.py", "session/intake.py",
-        "session/decisions.py", "session/training.py", "session/readings.py", "session/inference.py",
+        "queues.py", "session/sync.py", "session/intake.py", "session/training.py", "session/lifecycle.py",
+        "session/acting.py",
     )
 }  # fmt: skip
+assert all(Path(name).exists() for name in INTERRUPTED)
 
 
 def interrupted(call: Callable[[], object], n: int) -> bool:
@@ -44,7 +46,8 @@ def interrupted(call: Callable[[], object], n: int) -> bool:
 
     def trace(frame: FrameType, event: str, arg: object) -> Any:
         nonlocal left
-        if frame.f_code.co_filename not in INTERRUPTED:
+        code = frame.f_code
+        if code.co_filename not in INTERRUPTED or code.co_qualname.startswith("PolicyBuffer."):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if event == "opcode":

@@ -21,7 +21,7 @@ from stoker.exits import Contained
 from stoker.types import ActMode, ActorId
 
 if TYPE_CHECKING:
-    from stoker.session.policies import PolicySource
+    from stoker.session.acting import PolicyBuffer
 
 __all__ = ["OwnPolicy", "PolicyFeed", "Weights"]
 
@@ -79,7 +79,7 @@ class PolicyFeed:
         ConfigError: The session's policies are not ``PortablePolicy``.
     """
 
-    def __init__(self, policies: PolicySource, sync_interval: int) -> None:
+    def __init__(self, policies: PolicyBuffer, sync_interval: int) -> None:
         self._policies = policies
         self._interval = sync_interval
         self._newest: tuple[int, Weights] | None = None  # shared by all copies that are due together
@@ -113,13 +113,13 @@ class PolicyFeed:
 
     @contextmanager
     def _acquired(self) -> Generator[tuple[PortablePolicy, int]]:
-        policy, ticket = self._policies.acquire()
+        published = self._policies.acquire()
         try:
-            if not isinstance(policy, PortablePolicy):
+            if not isinstance(policy := published.policy, PortablePolicy):
                 raise ConfigError(
                     f"{type(policy).__name__} is not a PortablePolicy (fork, weights and load_weights): "
                     "actors can have no copies of it; use place='tasks' without sync_interval"
                 )
-            yield policy, self._policies.opt_steps(ticket)
+            yield policy, published.opt_steps
         finally:
-            self._policies.release(ticket)
+            self._policies.release(published)

@@ -1,4 +1,7 @@
-"""From an observation to an action: which actor may begin one now, and the forward pass that actors share.
+"""From an observation to an action: the policies that actors use, when an actor may act, the forward pass.
+
+Publishing: the learner writes to a copy of the policy that nobody reads and then swaps the two, so that
+acting never waits for learning and never sees half-written weights.
 
 Pacing keeps a limit on staleness: no action uses a policy that will be too old at its learning step. An
 action in flight holds the learner's progress: until its transition has come, no more transitions may be
@@ -14,18 +17,20 @@ share it; on the event loop while it is short, and in its own thread when it is 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import anyio
+import msgspec
 
+from stoker.agents.protocol import LearningAgent, Policy
 from stoker.errors import ConfigError
-from stoker.session.policies import PolicySource
 from stoker.threads import DedicatedThread
 from stoker.types import ActMode, ActorId
 
-__all__ = ["Inference", "LearnerProgress", "Pacing"]
+__all__ = ["Inference", "LearnerProgress", "Pacing", "PolicyBuffer", "PolicySnapshot"]
 
 logger = logging.getLogger("stoker.session")
 
@@ -34,7 +39,125 @@ SLOW_PASS_S = 2e-3
 SLOW_PASSES = 3
 """This many move inference to its thread; the first pass alone pays for lazy initialization."""
 
-_Answer = tuple[Sequence[Any], Sequence[Any] | None, int]
+Answer = tuple[Sequence[Any], Sequence[Any] | None, int]
+"""Actions, their policy extras or None, and the optimization steps behind the policy that chose them."""
+
+
+class PublishedPolicy:
+    """An acting copy of the agent's policy.
+
+    Attributes:
+        policy: the copy.
+        opt_steps: the optimization steps behind its weights.
+        n_users: how many callers act on it at this moment.
+    """
+
+    __slots__ = ("n_users", "opt_steps", "policy")
+
+    def __init__(self, policy: Policy, opt_steps: int) -> None:
+        self.policy = policy
+        self.opt_steps = opt_steps
+        self.n_users = 0
+
+
+class PolicyBuffer:
+    """Acting copies, versioned: the newest in use, one to write to, and more while old ones are used.
+
+    Args:
+        agent: whose policies.
+        opt_steps: the optimization steps behind its weights.
+    """
+
+    def __init__(self, agent: LearningAgent, opt_steps: int = 0) -> None:
+        self._agent = agent
+        self._newest = PublishedPolicy(agent.policy(), opt_steps)
+        self._copies = [self._newest, PublishedPolicy(agent.policy(), opt_steps)]
+        self._lock = threading.Lock()
+        self.version = 0
+        """How many times weights were published."""
+
+    @property
+    def published(self) -> int:
+        """The optimization steps behind the policy that ``acquire`` hands out."""
+        return self._newest.opt_steps
+
+    def acquire(self) -> PublishedPolicy:
+        """The newest whole policy, which does not change until it is given back with ``release``."""
+        with self._lock:
+            self._newest.n_users += 1
+            return self._newest
+
+    def release(self, published: PublishedPolicy) -> None:
+        """Give the policy back."""
+        with self._lock:
+            published.n_users -= 1
+
+    def act(self, observations: Sequence[Any], mode: ActMode) -> Answer:
+        """Choose actions with the newest policy, in one forward pass.
+
+        Raises:
+            ConfigError: The policy returned another number of actions than of observations.
+        """
+        published = self.acquire()
+        try:
+            return _answer(published.policy, published.opt_steps, observations, mode)
+        finally:
+            self.release(published)
+
+    def publish(self, opt_steps: int) -> None:
+        """Bring an idle copy up to date and hand it out from now on. For the learner's thread.
+
+        The learner never waits for actors: if all copies are in use, it makes one more.
+        """
+        with self._lock:
+            idle = [copy for copy in self._copies if copy is not self._newest and not copy.n_users]
+        if not idle:
+            idle = [PublishedPolicy(self._agent.policy(), opt_steps)]
+            self._copies += idle
+        back = idle[0]
+        self._agent.publish(back.policy)  # nobody can acquire it yet
+        back.opt_steps = opt_steps
+        with self._lock:
+            self._newest = back
+            self.version += 1
+
+
+class PolicySnapshot(msgspec.Struct, frozen=True, eq=False):
+    """The policy as it was at ``total_steps``, with the weights that ``best`` will hold if it wins.
+
+    Belongs to the caller that asked for it; the learner never writes to it.
+
+    Attributes:
+        policy: an acting copy of its own.
+        total_steps: environment steps consumed when it was taken.
+        policy_version: how many times weights had been published by then.
+        state: the agent's staged state.
+        opt_steps: optimization steps done when it was taken.
+    """
+
+    policy: Policy
+    total_steps: int
+    policy_version: int
+    state: Mapping[str, Any]
+    opt_steps: int = 0
+
+    def act(self, observations: Sequence[Any], mode: ActMode = ActMode.EXPLOIT) -> Sequence[Any]:
+        """One action per observation, in one forward pass; from one thread at a time."""
+        return self.answer(observations, mode)[0]
+
+    def answer(self, observations: Sequence[Any], mode: ActMode) -> Answer:
+        """The same, with the policy extras and the policy's optimization steps."""
+        return _answer(self.policy, self.opt_steps, observations, mode)
+
+
+def _answer(policy: Policy, opt_steps: int, observations: Sequence[Any], mode: ActMode) -> Answer:
+    actions, extras = policy.act(observations, mode)
+    if len(actions) != len(observations) or (extras is not None and len(extras) != len(actions)):
+        raise ConfigError(
+            f"the policy answered {len(observations)} observations with {len(actions)} actions"
+            + ("" if extras is None else f" and {len(extras)} policy extras")
+        )
+    return actions, extras, opt_steps
 
 
 class LearnerProgress(NamedTuple):
@@ -169,41 +292,43 @@ class Pacing:
 class _Batch:
     """The callers of one forward pass; all of them wait for one event."""
 
-    __slots__ = ("actions", "answered", "error", "observations", "opt_steps", "policy_extras")
+    __slots__ = ("answer", "answered", "error", "mode", "observations")
 
-    def __init__(self) -> None:
+    def __init__(self, mode: ActMode) -> None:
+        self.mode = mode
         self.observations: list[Any] = []
         self.answered = anyio.Event()
-        self.actions: Sequence[Any] = ()
-        self.policy_extras: Sequence[Any] | None = None
-        self.opt_steps = 0  # behind the policy that answered
+        self.answer: Answer = ((), None, 0)
         self.error: Callable[[], Exception] | None = None
+
+    async def wait(self) -> Answer:
+        await self.answered.wait()
+        if self.error is not None:
+            raise self.error()
+        return self.answer
 
 
 class Inference:
     """Collects observations and answers them with actions.
 
     Args:
-        policies: the source of the policy to act with.
-        place: ``"inline"``, ``"thread"`` or ``"auto"``.
+        act: one forward pass.
+        place: where passes run: ``"inline"``, ``"thread"`` or ``"auto"``.
     """
 
-    def __init__(self, policies: PolicySource, place: str) -> None:
-        self._policies = policies
+    def __init__(self, act: Callable[[Sequence[Any], ActMode], Answer], place: str) -> None:
+        self._act = act
         self._in_thread = place == "thread"
         self._adaptive = place == "auto"
         self._n_long = 0  # passes that were slow by the clock
         self._n_slow = 0  # and by the processor's time
         self._thread = DedicatedThread("stoker-inference")
-        self._exploring: _Batch | None = None  # for a pass to begin
-        self._exploiting: _Batch | None = None
-        self._taken: list[tuple[ActMode, _Batch]] = []  # for the present passes to end
+        self._forming: list[_Batch] = []  # at most one of each mode, for the next passes
+        self._taken: list[_Batch] = []  # for the present pass, and those that follow it at once
         self._wake = anyio.Event()
         self._closed: Callable[[], Exception] | None = None
         self.n_passes = 0
         """Forward passes so far."""
-        self.n_actions = 0
-        """Actions that they gave."""
         self.busy_s = 0.0
         """Seconds spent in them."""
 
@@ -215,59 +340,47 @@ class Inference:
     @property
     def n_waiting(self) -> int:
         """Callers that wait for a pass, or for the present one to end."""
-        return sum(len(batch.observations) for _, batch in [*self._taken, *self._waiting()])
+        return sum(len(batch.observations) for batch in [*self._taken, *self._forming])
 
     async def ask(self, observation: Any, mode: ActMode) -> tuple[Any, Any, int]:
         """The action for one observation, its policy extras, and the optimization steps behind its policy.
 
         Cancelled: the observation may still take part in the pass.
         """
-        batch = self._exploring if mode is ActMode.EXPLORE else self._exploiting
-        if batch is None:
-            batch = self._new_batch(mode)
+        batch = self._join(mode)
         place = len(batch.observations)
         batch.observations.append(observation)
-        await batch.answered.wait()
-        if batch.error is not None:
-            raise batch.error()
-        extras = batch.policy_extras
-        return batch.actions[place], None if extras is None else extras[place], batch.opt_steps
+        actions, extras, opt_steps = await batch.wait()
+        return actions[place], None if extras is None else extras[place], opt_steps
 
-    async def ask_many(self, observations: Sequence[Any], mode: ActMode) -> _Answer:
+    async def ask_many(self, observations: Sequence[Any], mode: ActMode) -> Answer:
         """The same for several observations, in one pass; the request costs no more than for one."""
-        batch = self._exploring if mode is ActMode.EXPLORE else self._exploiting
-        if batch is None:
-            batch = self._new_batch(mode)
+        batch = self._join(mode)
         first = len(batch.observations)
         batch.observations.extend(observations)
         end = first + len(observations)
-        await batch.answered.wait()
-        if batch.error is not None:
-            raise batch.error()
-        extras = batch.policy_extras
-        return batch.actions[first:end], None if extras is None else extras[first:end], batch.opt_steps
+        actions, extras, opt_steps = await batch.wait()
+        return actions[first:end], None if extras is None else extras[first:end], opt_steps
 
-    def _new_batch(self, mode: ActMode) -> _Batch:
-        """Begin the batch that the next pass answers; once closed there is none."""
+    def _join(self, mode: ActMode) -> _Batch:
+        """The batch of this mode that the next pass answers; once closed there is none."""
+        for batch in self._forming:
+            if batch.mode is mode:
+                return batch
         if self._closed is not None:
             raise self._closed()
         self._wake.set()  # first: an interruption must not leave a batch that is never answered
-        batch = _Batch()
-        if mode is ActMode.EXPLORE:
-            self._exploring = batch
-        else:
-            self._exploiting = batch
+        batch = _Batch(mode)
+        self._forming.append(batch)
         return batch
 
     def close(self, error: Callable[[], Exception]) -> None:
         """Fail waiting and later callers, each with its own error."""
         self._closed = error
-        for _, batch in [*self._taken, *self._waiting()]:
-            if not batch.answered.is_set():
-                batch.error = error
-                batch.answered.set()
-        self._taken.clear()
-        self._exploring = self._exploiting = None
+        for batch in [*self._taken, *self._forming]:
+            batch.error = error
+            batch.answered.set()
+        self._taken, self._forming = [], []
         self._thread.close()
 
     async def run(self) -> None:
@@ -275,34 +388,24 @@ class Inference:
         while True:
             await self._wake.wait()
             self._wake = anyio.Event()
-            self._taken = self._waiting()
-            self._exploring = self._exploiting = None
+            # An interrupted caller may have left a batch without an observation.
+            self._taken = [batch for batch in self._forming if batch.observations]
+            self._forming = []
             while self._taken:
-                mode, batch = self._taken[0]
+                batch = self._taken[0]
                 if self._in_thread:
-                    answer = await self._thread.run(self._act, batch.observations, mode)
+                    batch.answer = await self._thread.run(self._pass, batch)
                 else:
-                    answer = self._act(batch.observations, mode)
-                if not batch.answered.is_set():
-                    batch.actions, batch.policy_extras, batch.opt_steps = answer
-                    batch.answered.set()
-                del self._taken[:1]
+                    batch.answer = self._pass(batch)
+                batch.answered.set()
+                del self._taken[:1]  # unless closed meanwhile
 
-    def _waiting(self) -> list[tuple[ActMode, _Batch]]:
-        modes = ((ActMode.EXPLORE, self._exploring), (ActMode.EXPLOIT, self._exploiting))
-        return [(mode, batch) for mode, batch in modes if batch is not None]
-
-    def _act(self, observations: Sequence[Any], mode: ActMode) -> _Answer:
+    def _pass(self, batch: _Batch) -> Answer:
         started = time.perf_counter()
         # Processor time decides: a short pass may wait long for the interpreter lock, in a thread, too. It
         # costs to ask for it, so that is done once a pass has taken long by the clock on the wall.
         cpu_started = time.thread_time() if self._adaptive and self._n_long else 0.0
-        policy, ticket = self._policies.acquire()
-        opt_steps = self._policies.opt_steps(ticket)
-        try:
-            actions, extras = policy.act(observations, mode)
-        finally:
-            self._policies.release(ticket)
+        answer = self._act(batch.observations, batch.mode)
         elapsed_s = time.perf_counter() - started
         if self._adaptive and elapsed_s > SLOW_PASS_S:
             self._n_long += 1
@@ -310,11 +413,5 @@ class Inference:
                 self._n_slow += 1
                 self._in_thread = self._n_slow >= SLOW_PASSES
         self.n_passes += 1
-        self.n_actions += len(observations)
         self.busy_s += elapsed_s
-        if len(actions) != len(observations) or (extras is not None and len(extras) != len(actions)):
-            raise ConfigError(
-                f"the policy answered {len(observations)} observations with {len(actions)} actions"
-                + ("" if extras is None else f" and {len(extras)} policy extras")
-            )
-        return actions, extras, opt_steps
+        return answer

@@ -17,7 +17,7 @@ from functools import partial
 
 import anyio
 from anyio import get_cancelled_exc_class
-from anyio.lowlevel import cancel_shielded_checkpoint
+from anyio.lowlevel import cancel_shielded_checkpoint, current_token
 
 from stoker.errors import SessionClosed, SessionError, SessionFailed
 from stoker.exits import Contained, wait_to_the_end
@@ -143,20 +143,33 @@ class Consumer:
 
 
 class Engine:
-    """Runs the parts of a session, made here for a restored learner and an open recording, on one event loop.
+    """Runs the parts of a session on one event loop.
 
-    It closes the learner's thread.
+    Args:
+        learner: what learns, restored.
+        resume_point: the running episodes.
+        recording: where records go, open.
+        thread: the learner's, which the engine closes.
+        ended: set by the host when the engine has ended and agent and run are free.
     """
 
     def __init__(
-        self, learner: Learner, resume_point: ResumePoint, recording: Recording, thread: DedicatedThread
+        self,
+        learner: Learner,
+        resume_point: ResumePoint,
+        recording: Recording,
+        thread: DedicatedThread,
+        ended: anyio.Event,
     ) -> None:
         self.parts = parts = Parts(learner, thread)
         self.evaluations = Evaluations(parts)
         self.is_settled = False
         """Whether the engine has ended and no thread of it uses the agent or the run any more."""
-        self._resume_point = resume_point
+        self.resume_point = resume_point
+        """The running episodes, for the actors that continue them."""
         self._recording = recording
+        self._ended = ended
+        self._loop, self._call_soon = current_token(), call_soon_here()
         consumer = Consumer(parts, self.evaluations, recording)
         parts.intake.on_end += (parts.pacing.moved, self.evaluations.wake)
         self._tasks: dict[str, tuple[Callable[[], Awaitable[None]], anyio.Event]] = {
@@ -169,7 +182,7 @@ class Engine:
         self._shields: dict[str, anyio.CancelScope] = {}
         self._ending = anyio.Event()
         self._ended_by: BaseException | None = None
-        self._on_failure: list[Callable[[], None]] = []
+        self._on_failure: Callable[[SessionFailed], object] = lambda _: None
 
     async def live(self) -> None:
         """Run all parts until ``end`` or a failure; then drain, make durable, save, and end them.
@@ -206,16 +219,29 @@ class Engine:
             self._ended_by = error
             self._ending.set()
 
-    def when_failed(self, call: Callable[[], None]) -> None:
-        """Call this, on the event loop, when a part has failed; at once if one has."""
-        if self.parts.failure is not None:
-            call()
-        self._on_failure.append(call)
+    def end_soon(self) -> None:
+        """The same, from any thread; ``RuntimeError`` if the event loop has ended."""
+        self._call_soon(self.end)
 
-    def take_resume_point(self) -> ResumePoint:
-        """The running episodes, for the actors that continue them; given out once."""
-        point, self._resume_point = self._resume_point, ResumePoint()
-        return point
+    async def close(self, error: BaseException | None = None) -> None:
+        """Let ``live`` wind down, wait for the end, also when cancelled, and raise the failure.
+
+        Args:
+            error: the error that ended the block of ``async with``.
+        """
+        if not self._ended.is_set():
+            if current_token() != self._loop:
+                raise SessionError("close: this session was opened on another event loop; close it there")
+            self.end(error)
+            await wait_to_the_end(self._ended.wait)
+        if self.parts.failure is not None:
+            raise SessionFailed(*self.parts.failure)
+
+    def when_failed(self, call: Callable[[SessionFailed], object]) -> None:
+        """Call this, on the event loop, when a part has failed; at once if one has."""
+        self._on_failure = call
+        if self.parts.failure is not None:
+            call(SessionFailed(*self.parts.failure))
 
     def fail(self, part: str, error: BaseException) -> None:
         """End the session with this cause, the first one if there are several.
@@ -229,7 +255,7 @@ class Engine:
             return
         parts.failure = (part, error)
 
-        def failed() -> Exception:
+        def failed() -> SessionFailed:
             return SessionFailed(part, error)
 
         parts.pacing.moved()
@@ -242,8 +268,7 @@ class Engine:
             if name == part or name not in _FINISHING:
                 shield.cancel()
         self.end()
-        for call in self._on_failure:
-            call()
+        self._on_failure(failed())
 
     async def _guarded(self, part: str) -> None:
         """Run a part until it is done or its shield is cancelled."""

@@ -14,9 +14,9 @@ import anyio
 
 from stoker.errors import ConfigError, SessionClosed, SessionFailed
 from stoker.runs import TrainingRun
+from stoker.session.acting import PolicySnapshot
 from stoker.session.events import EvalEpisodeEnded
 from stoker.session.parts import Parts
-from stoker.session.policies import PolicySnapshot
 from stoker.stats import EpisodeRecord, EvalReport
 
 __all__ = ["Evaluations"]

@@ -14,7 +14,7 @@ import msgspec
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.replies import Reply
 from stoker.runs import EvalEpisodeRow, MetricsRow, TrainEpisodeRow
-from stoker.session.policies import PolicySnapshot
+from stoker.session.acting import PolicySnapshot
 from stoker.stats import EpisodeRecord
 from stoker.types import Experience
 from stoker.writer import AppendLog, RowLog

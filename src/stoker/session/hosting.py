@@ -15,13 +15,12 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import anyio
-from anyio.lowlevel import current_token
 
 from stoker.agents.protocol import LearningAgent
-from stoker.errors import SessionClosed, SessionError, SessionFailed
+from stoker.errors import SessionClosed, SessionError
 from stoker.exits import wait_to_the_end
 from stoker.recorders import Recording
 from stoker.replies import Reply
@@ -29,7 +28,7 @@ from stoker.runs import TrainingRun
 from stoker.session.engine import Engine
 from stoker.session.learner import Learner
 from stoker.session.opening import context_of, open_learning
-from stoker.threads import DedicatedThread, call_soon_here, on_asyncio
+from stoker.threads import DedicatedThread, on_asyncio
 
 __all__ = ["Body", "Host", "SessionClaim"]
 
@@ -107,21 +106,19 @@ _tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps no task alive
 
 
 class Host:
-    """Opens, runs and closes an engine in its own task. Created by ``open``."""
+    """The task of a session, from opening to the end of its engine. Created by ``open``."""
 
     def __init__(self, learner: Learner, recording: Recording) -> None:
         self._claim = SessionClaim(learner.agent, learner.run)
         self._learner = learner
         self._recording = recording
         self._engine: Engine | None = None
-        self._opened: Reply[None] = Reply()
+        self._opened: Reply[Engine] = Reply()
         self._opening = anyio.CancelScope()
         self._ended = anyio.Event()
-        self._loop = current_token()
-        self._call_soon = call_soon_here()
 
     @classmethod
-    async def open(cls, learner: Learner, recording: Recording) -> Self:
+    async def open(cls, learner: Learner, recording: Recording) -> Engine:
         """Claim agent and run, restore the newest checkpoint, open the recorders and start the engine.
 
         All or nothing: if it fails or is cancelled, agent and run are free again when it raises. A disk that
@@ -130,39 +127,13 @@ class Host:
         host = cls(learner, recording)
         host._start()
         try:
-            await host._opened.wait()
+            return await host._opened.wait()
         except BaseException:
             host._opening.cancel()
             if host._engine is not None:
                 host._engine.end()
             await wait_to_the_end(host._ended.wait)
             raise
-        return host
-
-    @property
-    def engine(self) -> Engine:
-        """The engine; ``SessionClosed`` if it is not open yet."""
-        if self._engine is None:
-            raise SessionClosed("engine", entered=False)
-        return self._engine
-
-    async def close(self, error: BaseException | None = None) -> None:
-        """Let the engine wind down, wait for its end, also when cancelled, and raise its failure.
-
-        Args:
-            error: the error that ended the block of ``async with``.
-        """
-        if not self._ended.is_set():
-            if current_token() != self._loop:
-                raise SessionError("close: this session was opened on another event loop; close it there")
-            self.engine.end(error)
-            await wait_to_the_end(self._ended.wait)
-        if self.engine.parts.failure is not None:
-            raise SessionFailed(*self.engine.parts.failure)
-
-    def end_soon(self) -> None:
-        """Let the engine wind down, without waiting for it. From any thread."""
-        self._call_soon(self.engine.end)
 
     def _start(self) -> None:
         """Start the task, which belongs to the event loop and must not raise."""
@@ -182,13 +153,13 @@ class Host:
             with self._opening:
                 point = await thread.run(self._claim.open, partial(open_learning, self._learner))
                 await self._recording.open(context_of(self._learner))
-                self._engine = Engine(self._learner, point, self._recording, thread)
+                self._engine = Engine(self._learner, point, self._recording, thread, self._ended)
             if (engine := self._engine) is None:  # the caller was cancelled
                 await self._give_up(thread)
                 return
             if self._opening.cancel_called:
                 engine.end()
-            self._opened.set(None)
+            self._opened.set(engine)
             await engine.live()
         except GeneratorExit:  # the event loop was dropped
             raise
@@ -224,12 +195,8 @@ class Body:
     def __init__(self) -> None:
         self._entered_in = anyio.get_current_task()
         self._task = asyncio.current_task() if on_asyncio() else None
-        self._scope = anyio.CancelScope()
-        self._scope.__enter__()
-
-    def cancel(self) -> None:
-        """Cancel the code in the block."""
-        self._scope.cancel()
+        self.scope = anyio.CancelScope()
+        self.scope.__enter__()
 
     def leave(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -238,7 +205,7 @@ class Body:
         here = anyio.get_current_task()
         if here == self._entered_in:
             try:
-                self._scope.__exit__(kind, error, traceback)
+                self.scope.__exit__(kind, error, traceback)
             except RuntimeError as problem:
                 raise SessionError(
                     "`async with session` was left before a task group or cancel scope that was entered in "

@@ -124,8 +124,8 @@ class Intake:
         self.count_put = count_put
         self._needs_policy_extras = agent.needs_policy_extras
         self._keeps_versions = config.keeps_versions
-        self.is_plain = not (self._needs_policy_extras or config.keeps_versions)
-        """Whether all there is to do with an experience is to check it, to count it and to let it in."""
+        self.is_plain = not (self._needs_policy_extras or config.keeps_versions or config.lockstep)
+        """Whether an experience only needs to be checked, counted and put into the queue."""
         self.is_stopped = False
         """Whether ``stop`` was called."""
         self.on_end: list[Callable[[], None]] = []

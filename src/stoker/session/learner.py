@@ -20,6 +20,7 @@ from stoker.errors import InvalidExperience
 from stoker.plain import plain_number, plain_text
 from stoker.replies import Reply
 from stoker.runs import TrainingRun
+from stoker.session.acting import PolicyBuffer, PolicySnapshot
 from stoker.session.config import LearningPeriods, SessionConfig, Triggers
 from stoker.session.events import (
     EpisodeEnded,
@@ -33,7 +34,6 @@ from stoker.session.events import (
     Row,
     StagedCheckpoint,
 )
-from stoker.session.policies import PolicyBuffer, PolicySnapshot
 from stoker.session.state import TrainingState
 from stoker.stats import StatsTracker
 from stoker.types import ActorId, Experience

@@ -10,7 +10,6 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
 from types import TracebackType
 from typing import Literal, Self
 
@@ -21,7 +20,7 @@ from stoker.errors import SessionClosed, SessionError, SessionFailed
 from stoker.queues import BatchQueue
 from stoker.recorders import Recording
 from stoker.runs import TrainingRun
-from stoker.session.acting import Pacing
+from stoker.session.acting import Pacing, PolicyBuffer
 from stoker.session.config import SessionConfig
 from stoker.session.engine import Engine
 from stoker.session.events import Event
@@ -29,7 +28,6 @@ from stoker.session.hosting import Body, Host
 from stoker.session.learner import Learner
 from stoker.session.metrics import StalenessReport
 from stoker.session.opening import ResumePoint
-from stoker.session.policies import PolicySource
 from stoker.session.watching import Health, health_of
 from stoker.stats import StatsTracker
 from stoker.types import ActorId
@@ -142,10 +140,7 @@ class Readings:
     @property
     def is_done(self) -> bool:
         """Whether no more experiences are accepted: ``max_steps`` reached, stopped, left or failed."""
-        core = self.core
-        if core.engine is None or core.stage != "open":
-            return core.stage == "left"
-        return core.engine.parts.failure is not None or core.engine.parts.intake.is_full
+        return self.core.stage == "left" or (self.core.stage == "open" and not self.remaining_steps)
 
     @property
     def remaining_steps(self) -> float:
@@ -238,11 +233,11 @@ class Lifecycle(Readings):
         recording: where records of the metrics go.
     """
 
-    _host: Host | None = None
-
     def __init__(self, learner: Learner, recording: Recording) -> None:
         super().__init__(Core(learner))
         self.config: SessionConfig = learner.config
+        self._is_lockstep = learner.config.lockstep
+        self._is_paced = learner.config.max_staleness is not None
         self._recording = recording
         self._queue: BatchQueue[Event] = BatchQueue(1)
         self._queue.close()  # until it is open
@@ -264,7 +259,7 @@ class Lifecycle(Readings):
             WriteFailed: Nothing can be written there.
         """
         engine = await self._open()
-        engine.when_failed(partial(_log_failure, engine))
+        engine.when_failed(lambda failure: logger.error("%s", failure))
 
     async def close(self) -> None:
         """Drain what was accepted, make it durable, write a final checkpoint, and end; also when cancelled.
@@ -281,7 +276,8 @@ class Lifecycle(Readings):
     async def __aenter__(self) -> Self:
         engine = await self._open()
         self._body = Body()
-        engine.when_failed(self._body.cancel)
+        scope = self._body.scope
+        engine.when_failed(lambda _: scope.cancel())
         return self
 
     async def __aexit__(
@@ -308,7 +304,7 @@ class Lifecycle(Readings):
 
     # For parts that play and evaluate on it -----------------------------------------------------------
 
-    def policy_source(self) -> PolicySource:
+    def policy_source(self) -> PolicyBuffer:
         """Where to take published policies from, to act without ``act``; from any thread."""
         self.require_open("policy_source")
         return self.core.learner.policies
@@ -326,7 +322,8 @@ class Lifecycle(Readings):
     def take_resume_point(self) -> ResumePoint:
         """With ``lockstep``, after a resume: the running episodes, for their actors to continue; once."""
         self.require_open("take_resume_point")
-        return self.engine.take_resume_point()
+        point, self.engine.resume_point = self.engine.resume_point, ResumePoint()
+        return point
 
     def on_end(self, call: Callable[[], None]) -> None:
         """Call this, on the event loop, when ``stop`` or ``max_opts`` ends the training."""
@@ -342,9 +339,9 @@ class Lifecycle(Readings):
         return self._queue.is_closed
 
     def __del__(self) -> None:
-        if self._host is not None and self.core.stage == "open":
+        if self.core.engine is not None and self.core.stage == "open":
             with contextlib.suppress(RuntimeError):  # the event loop was closed
-                self._host.end_soon()
+                self.core.engine.end_soon()
             place = "without a run" if self.run is None else f"of {self.run.directory}"
             warnings.warn(
                 f"a TrainingSession {place} was never closed: leave `async with`, or `await session.close()`",
@@ -359,7 +356,7 @@ class Lifecycle(Readings):
             raise SessionError("a session is opened once: make a new one, with the same agent and run")
         core.stage = "opening"
         try:
-            self._host = await Host.open(learner, self._recording)
+            core.engine = engine = await Host.open(learner, self._recording)
         except BaseException:
             core.stage = "new"
             statistics = self._recording.statistics
@@ -367,26 +364,17 @@ class Lifecycle(Readings):
                 self._recording = Recording(statistics=statistics)
             core.learner = Learner(learner.agent, self.config, learner.stats, self.run, statistics)
             raise
-        core.engine = engine = self._host.engine
         self.intake = engine.parts.intake
-        self._is_lockstep = self.config.lockstep
-        self._is_paced = self.config.max_staleness is not None
-        if self._is_lockstep:
-            self.intake.is_plain = False
         self._queue = engine.parts.queue
         core.stage = "open"
         return engine
 
     async def _close(self, error: BaseException | None) -> None:
-        if self._host is None:
-            if self.core.stage == "opening":
+        core = self.core
+        if core.engine is None:
+            if core.stage == "opening":
                 raise SessionError("close: the session is still opening; cancel the task that opens it")
             return
-        self.core.stage = "left"
+        core.stage = "left"
         self.intake.is_plain = False  # observe goes the long way now, and is refused there
-        await self._host.close(error)
-
-
-def _log_failure(engine: Engine) -> None:
-    if engine.parts.failure is not None:
-        logger.error("%s", SessionFailed(*engine.parts.failure))
+        await core.engine.close(error)

@@ -20,8 +20,8 @@ from stoker.errors import CheckpointCorrupt, JournalBroken
 from stoker.journal import EpisodeStarted, Journal
 from stoker.recorders import RunContext, flat_params
 from stoker.runs import TrainingRun
-from stoker.session.journaling import EventJournal
 from stoker.session.learner import Learner
+from stoker.session.state import EventJournal
 from stoker.types import ActorId, Experience
 
 __all__ = ["ResumePoint", "RunningEpisode", "context_of", "open_learning"]

@@ -56,7 +56,7 @@ class Parts:
         )
         if not learner.may_learn:
             intake.end()
-        self.inference = Inference(learner.policies, config.inference)
+        self.inference = Inference(learner.policies.act, config.inference)
         self.pacing = Pacing(
             config.max_staleness,
             config.opt_interval,

@@ -26,10 +26,10 @@ from stoker.agents.protocol import LearningAgent
 from stoker.errors import ConfigError, SessionClosed
 from stoker.queues import BatchQueue
 from stoker.runs import TrainingRun
+from stoker.session.acting import PolicySnapshot
 from stoker.session.events import Event
 from stoker.session.intake import Accepted, Decision, Intake
 from stoker.session.lifecycle import Readings
-from stoker.session.policies import PolicySnapshot
 from stoker.session.training import TrainingSession
 from stoker.stats import EpisodeRecord, EvalReport, StatsTracker
 from stoker.threads import CallSoon, call_soon_here
@@ -215,13 +215,7 @@ class SyncTrainingSession(Readings):
         return self._session.intake
 
     def _decisions(self, observations: Sequence[Any], mode: ActMode) -> list[Decision]:
-        policies = self.core.learner.policies
-        policy, ticket = policies.acquire()
-        try:
-            opt_steps = policies.opt_steps(ticket)
-            actions, extras = policy.act(observations, mode)
-        finally:
-            policies.release(ticket)
+        actions, extras, opt_steps = self.core.learner.policies.act(observations, mode)
         return [
             Decision(action, None if extras is None else extras[i], opt_steps)
             for i, action in enumerate(actions)

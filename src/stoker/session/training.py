@@ -21,12 +21,12 @@ from stoker.errors import ActorConflict, ConfigError
 from stoker.plain import finite_float
 from stoker.recorders import Recorder, Recording, Value, checked_record
 from stoker.runs import TrainingRun
+from stoker.session.acting import PolicySnapshot
 from stoker.session.config import SessionConfig
 from stoker.session.events import MetricsGiven, OptimizationRequested
 from stoker.session.intake import Accepted, Decision
 from stoker.session.learner import Learner
 from stoker.session.lifecycle import Lifecycle
-from stoker.session.policies import PolicySnapshot
 from stoker.settings import settings_from
 from stoker.stats import EpisodeRecord, EvalReport, StatsTracker, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience

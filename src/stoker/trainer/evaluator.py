@@ -35,7 +35,6 @@ from stoker.errors import SessionClosed
 from stoker.exits import Contained, single_error
 from stoker.session import PolicySnapshot, TrainingSession
 from stoker.session.acting import Inference
-from stoker.session.policies import PinnedPolicy
 from stoker.stats import EpisodeRecord
 from stoker.trainer.evaluation import CONFIRMATION, Evaluation, EvaluationSettings, StopAtReward, StopRule
 from stoker.types import ActMode, Experience
@@ -216,7 +215,7 @@ async def _play(
     """
     stream, episode = (CONFIRMATION, snapshot.total_steps) if confirms else ("evaluation", 0)
     n_episodes, cap = settings.n_episodes, settings.max_episode_steps
-    inference = Inference(PinnedPolicy(snapshot.policy), "auto")
+    inference = Inference(snapshot.answer, "auto")
     records: list[EpisodeRecord | None] = [None] * n_episodes
     waiting = iter(range(n_episodes))
 

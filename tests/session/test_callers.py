@@ -80,6 +80,11 @@ async def test_what_is_no_record_is_refused() -> None:
             await session.on_eval_episode({"total_reward": 1})  # type: ignore[arg-type]
 
 
+async def test_an_eval_report_before_the_session_is_open_is_empty() -> None:
+    report = TrainingSession(FakeAgent()).eval_report(5)
+    assert (report.total_steps, report.n_episodes) == (0, 0)
+
+
 async def test_an_eval_report_is_of_the_policy_that_was_evaluated() -> None:
     async with TrainingSession(FakeAgent()) as session:
         await session.observe_many([step(k) for k in range(7)])

@@ -141,6 +141,8 @@ class PolicySnapshot(msgspec.Struct, frozen=True, eq=False):
     state: Mapping[str, Any]
     opt_steps: int = 0
 
+    __repr__ = object.__repr__  # not the weights
+
     def act(self, observations: Sequence[Any], mode: ActMode = ActMode.EXPLOIT) -> Sequence[Any]:
         """One action per observation, in one forward pass; from one thread at a time."""
         return self.answer(observations, mode)[0]

@@ -7,7 +7,6 @@ of events has the same things done at the same places.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from stoker.errors import ConfigError
@@ -155,15 +154,13 @@ class Triggers:
     """
 
     def __init__(self, config: SessionConfig, total_steps: int, opt_steps: int, *, has_run: bool) -> None:
-        self._periods = config.periods
-        self._save = (config.checkpoint_freq, config.save_interval) if has_run else (0, 0)
-        self._evaluate = (config.eval_freq, config.eval_interval)
-        self._record = (config.record_freq, config.record_interval)
+        self._learning = config.periods
+        # Of checkpoints, evaluations and records: in environment steps, and in optimization steps.
+        save_freq, save_interval = (config.checkpoint_freq, config.save_interval) if has_run else (0, 0)
+        self._freqs = (save_freq, config.eval_freq, config.record_freq)
+        self._intervals = (save_interval, config.eval_interval, config.record_interval)
         self._most = _NEVER if config.max_opts is None else config.max_opts
-        self._total_steps: int = total_steps
-        self._opt_steps: int = opt_steps
-        self.next_learn = _NEVER
-        self._move()
+        self._move(total_steps, opt_steps)
 
     @property
     def may_learn(self) -> bool:
@@ -176,35 +173,30 @@ class Triggers:
         if self._next_opt < _NEVER and self.next_learn < _NEVER:
             # Each call of learn makes one optimization step at most.
             calls = self._next_opt - self._opt_steps
-            until = min(until, self.next_learn + (calls - 1) * self._periods.opt_interval)
+            until = min(until, self.next_learn + (calls - 1) * self._learning.opt_interval)
         return until - self._total_steps
 
     def reached(self, total_steps: int, opt_steps: int) -> Due | None:
         """Take in where the counters stand now; return what is due, or None."""
-        at_step = total_steps == self._next_stop and total_steps != self._total_steps
-        at_opt = opt_steps == self._next_opt
-        before_steps, before_opts = self._total_steps, self._opt_steps
-        self._total_steps, self._opt_steps = total_steps, opt_steps
-        found = None
-        if at_step or at_opt:
-            is_new = (total_steps != before_steps, opt_steps != before_opts)
-            found = Due(
-                checkpoint=_is_multiple(self._save, total_steps, opt_steps, is_new),
-                evaluation=_is_multiple(self._evaluate, total_steps, opt_steps, is_new),
-                record=_is_multiple(self._record, total_steps, opt_steps, is_new),
-                limit=opt_steps >= self._most and opt_steps != before_opts,
-            )
-        self._move()
-        return found
+        has_stepped, has_learned = total_steps != self._total_steps, opt_steps != self._opt_steps
+        is_due = (has_stepped and total_steps == self._next_stop) or opt_steps == self._next_opt
+        self._move(total_steps, opt_steps)
+        if not is_due:
+            return None
+        due = [
+            (has_stepped and _divides(freq, total_steps)) or (has_learned and _divides(interval, opt_steps))
+            for freq, interval in zip(self._freqs, self._intervals, strict=True)
+        ]
+        return Due(*due, limit=has_learned and opt_steps >= self._most)
 
-    def _move(self) -> None:
-        steps, opts = self._total_steps, self._opt_steps
-        interval, warmup, _ = self._periods
-        self.next_learn = _next_multiple(max(steps, warmup - 1), interval) if self.may_learn else _NEVER
-        self._next_stop = _first(steps, (self._save[0], self._evaluate[0], self._record[0]))
-        self._next_opt = min(_first(opts, (self._save[1], self._evaluate[1], self._record[1])), self._most)
-        if not self.may_learn:
-            self._next_opt = _NEVER
+    def _move(self, total_steps: int, opt_steps: int) -> None:
+        self._total_steps, self._opt_steps = total_steps, opt_steps
+        interval, warmup, _ = self._learning
+        self._next_stop = min(_next_multiple(total_steps, freq) for freq in self._freqs)
+        self.next_learn = self._next_opt = _NEVER
+        if self.may_learn:
+            self.next_learn = _next_multiple(max(total_steps, warmup - 1), interval)
+            self._next_opt = min(self._most, *(_next_multiple(opt_steps, some) for some in self._intervals))
 
 
 def _next_multiple(count: int, period: int) -> int:
@@ -212,14 +204,5 @@ def _next_multiple(count: int, period: int) -> int:
     return count - count % period + period if period else _NEVER
 
 
-def _first(count: int, periods: Iterable[int]) -> int:
-    return min(_next_multiple(count, period) for period in periods)
-
-
-def _is_multiple(
-    periods: tuple[int, int], total_steps: int, opt_steps: int, is_new: tuple[bool, bool]
-) -> bool:
-    return any(
-        new and period and count % period == 0
-        for period, count, new in zip(periods, (total_steps, opt_steps), is_new, strict=True)
-    )
+def _divides(period: int, count: int) -> bool:
+    return period > 0 and count % period == 0

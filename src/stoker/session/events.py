@@ -115,12 +115,5 @@ class Outbox(msgspec.Struct):
     @property
     def is_awaited(self) -> bool:
         """Whether there is something for a caller or a recorder, beyond the journal."""
-        return bool(
-            self.rows
-            or self.flushes
-            or self.records
-            or self.evaluation
-            or self.answers
-            or self.has_ended
-            or self.checkpoint
-        )
+        results = (self.rows, self.flushes, self.checkpoint, self.records, self.evaluation, self.answers)
+        return self.has_ended or any(results)

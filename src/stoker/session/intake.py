@@ -25,6 +25,7 @@ from stoker.errors import ActorConflict, InvalidExperience
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.lru import MAX_ACTORS, LRUDict
 from stoker.plain import check_actor_id, finite_float, plain_count, shown
+from stoker.session.acting import Answer
 from stoker.session.config import SessionConfig
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
@@ -279,6 +280,13 @@ class Intake:
             self.is_plain = False  # from now on experiences are joined
             version = decision.policy_version if self._keeps_versions else None
             self._remembered.put(actor_id, RememberedDecision(observation, decision.action, extras, version))
+
+    def remember_all(self, batch: Sequence[tuple[ActorId, Any]], answer: Answer) -> None:
+        """The same for several actors and their observations, answered in one pass."""
+        actions, extras, version = answer
+        for i, (actor_id, observation) in enumerate(batch):
+            decision = Decision(actions[i], None if extras is None else extras[i], version)
+            self.remember(actor_id, observation, decision)
 
     # Episodes -------------------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ class Learner(TrainingState):
         self._published_at = self.total_steps
         self._note_acting()
         self.actors.begin()
-        self.metrics.begin(self)
+        self.metrics.begin(self.total_steps, self.opt_steps)
         self.learn_at(self.config.periods)
 
     def learn_at(self, periods: LearningPeriods) -> None:
@@ -241,7 +241,8 @@ class Learner(TrainingState):
         if due.evaluation:
             self._outbox.evaluation = self._snapshot()
         if due.record:
-            self._record(self.total_steps, self.metrics.flush(self))
+            counts = (self.total_steps, self.total_episodes, self.opt_steps)
+            self._record(self.total_steps, self.metrics.flush(self.agent, *counts))
         if due.limit:
             self._outbox.has_ended = True
         if due.checkpoint and self.run is not None:

@@ -28,6 +28,7 @@ from stoker.session.hosting import Body, Host
 from stoker.session.learner import Learner
 from stoker.session.metrics import StalenessReport
 from stoker.session.opening import ResumePoint
+from stoker.session.parts import Parts
 from stoker.session.watching import Health, health_of
 from stoker.stats import StatsTracker
 from stoker.types import ActorId
@@ -233,6 +234,8 @@ class Lifecycle(Readings):
         recording: where records of the metrics go.
     """
 
+    _open_engine: Engine | None = None  # here, because ``__del__`` also follows a constructor that raises
+
     def __init__(self, learner: Learner, recording: Recording) -> None:
         super().__init__(Core(learner))
         self.config: SessionConfig = learner.config
@@ -302,6 +305,10 @@ class Lifecycle(Readings):
         if core.stage != "open":
             raise SessionClosed(what, entered=core.stage == "left")
 
+    def _open_parts(self, what: str) -> Parts:
+        self.require_open(what)
+        return self.engine.parts
+
     # For parts that play and evaluate on it -----------------------------------------------------------
 
     def policy_source(self) -> PolicyBuffer:
@@ -339,9 +346,9 @@ class Lifecycle(Readings):
         return self._queue.is_closed
 
     def __del__(self) -> None:
-        if self.core.engine is not None and self.core.stage == "open":
+        if self._open_engine is not None:
             with contextlib.suppress(RuntimeError):  # the event loop was closed
-                self.core.engine.end_soon()
+                self._open_engine.end_soon()
             place = "without a run" if self.run is None else f"of {self.run.directory}"
             warnings.warn(
                 f"a TrainingSession {place} was never closed: leave `async with`, or `await session.close()`",
@@ -367,6 +374,7 @@ class Lifecycle(Readings):
         self.intake = engine.parts.intake
         self._queue = engine.parts.queue
         core.stage = "open"
+        self._open_engine = engine
         return engine
 
     async def _close(self, error: BaseException | None) -> None:
@@ -376,5 +384,6 @@ class Lifecycle(Readings):
                 raise SessionError("close: the session is still opening; cancel the task that opens it")
             return
         core.stage = "left"
+        self._open_engine = None
         self.intake.is_plain = False  # observe goes the long way now, and is refused there
         await core.engine.close(error)

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import msgspec
 
@@ -52,17 +52,8 @@ _WINDOW = 100
 """Episodes that ``rollout`` values are means of, as in Stable-Baselines3."""
 
 
-class _Counts(Protocol):
-    """The counters of a learner."""
-
-    agent: LearningAgent
-    total_steps: int
-    total_episodes: int
-    opt_steps: int
-
-
 class TrainingMetrics:
-    """Written by the learner's thread; ``store`` may be called from anywhere.
+    """The metrics since the last record. Written by the learner's thread; ``store`` is for any thread.
 
     Args:
         is_kept: whether records are made at all; without it only the window of episodes is kept.
@@ -95,15 +86,12 @@ class TrainingMetrics:
             }
             try:
                 self._buffer.store(values)
-            except ConfigError:  # not worth a training: what can be kept is
-                self._store_singly(values)
-
-    def _store_singly(self, values: Mapping[str, Any]) -> None:
-        for name, value in values.items():
-            try:
-                self._buffer.store({name: value})
-            except ConfigError as error:
-                self._warn(name, error)
+            except ConfigError:  # not worth a training: keep the values that can be kept
+                for name, value in values.items():
+                    try:
+                        self._buffer.store({name: value})
+                    except ConfigError as error:
+                        self._warn(name, error)
 
     def _warn(self, name: str, error: ConfigError) -> None:
         if name not in self._warned:
@@ -121,28 +109,27 @@ class TrainingMetrics:
         """Take a training episode into the window."""
         self._episodes.append((record.total_reward, record.length))
 
-    def begin(self, learner: _Counts) -> None:
-        """Rates are those from here on."""
-        self._since, self._steps, self._opt_steps = time.monotonic(), learner.total_steps, learner.opt_steps
+    def begin(self, total_steps: int, opt_steps: int) -> None:
+        """Count rates from these counters on."""
+        self._since, self._steps, self._opt_steps = time.monotonic(), total_steps, opt_steps
 
-    def flush(self, learner: _Counts) -> Record:
+    def flush(self, agent: LearningAgent, total_steps: int, total_episodes: int, opt_steps: int) -> Record:
         """Everything since the last record, and where the training stands."""
-        now = time.monotonic()
-        elapsed_s = max(now - self._since, 1e-9)
+        elapsed_s = max(time.monotonic() - self._since, 1e-9)
         values: dict[str, Any] = {
-            "time/total_timesteps": learner.total_steps,
-            "time/episodes": learner.total_episodes,
-            "time/fps": (learner.total_steps - self._steps) / elapsed_s,
-            "time/opt_steps_per_sec": (learner.opt_steps - self._opt_steps) / elapsed_s,
-            "train/n_updates": learner.opt_steps,
+            "time/total_timesteps": total_steps,
+            "time/episodes": total_episodes,
+            "time/fps": (total_steps - self._steps) / elapsed_s,
+            "time/opt_steps_per_sec": (opt_steps - self._opt_steps) / elapsed_s,
+            "train/n_updates": opt_steps,
         }
         if self._episodes:
             n_episodes = len(self._episodes)
             values["rollout/ep_rew_mean"] = sum(reward for reward, _ in self._episodes) / n_episodes
             values["rollout/ep_len_mean"] = sum(length for _, length in self._episodes) / n_episodes
-        if isinstance(learner.agent, ReportsExploration):
+        if isinstance(agent, ReportsExploration):
             try:
-                values |= checked_record({"rollout/exploration_rate": learner.agent.exploration_rate})
+                values |= checked_record({"rollout/exploration_rate": agent.exploration_rate})
             except ConfigError as error:
                 self._warn("rollout/exploration_rate", error)
         staleness, self.staleness = StalenessReport.of(self.staleness), Counter()
@@ -151,7 +138,7 @@ class TrainingMetrics:
             values["train/staleness_max"] = staleness.max
             ages = [age for age, count in staleness.histogram.items() for _ in range(count)]
             values["train/staleness"] = Histogram(ages)
-        self.begin(learner)
+        self.begin(total_steps, opt_steps)
         return {**self._buffer.flush(), **values}
 
     def state_dict(self) -> list[list[float]]:

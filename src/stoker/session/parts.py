@@ -95,17 +95,3 @@ class Parts:
     async def request(self, kind: RequestKind) -> Any:
         """Wait until everything accepted so far is consumed, and for what else the kind says."""
         return await self.ask(lambda reply: Request(kind, reply))
-
-    async def write(self, work: Callable[[], None], handed_in: Callable[[], None], name: str) -> None:
-        """Let the writer's thread do something, and wait until it is done.
-
-        Args:
-            work: what to do.
-            handed_in: called when nothing but a failing disk can keep it from being done.
-            name: of the work, such as ``"writing best.pt"``.
-        """
-        reply: Reply[None] = Reply()
-        with self.replies.waiting(reply):
-            await self.writer.submit(work, reply, name=name)
-            handed_in()
-            await reply.wait()

@@ -215,11 +215,12 @@ def _differences(saved: Mapping[str, Any], learner: Learner) -> Iterator[str]:
         ours |= _leaves(agent.replay_reference(), "replay")
         theirs |= _leaves(position["replay"], "replay")
     for path in ours | theirs:
-        if path not in ours or path not in theirs or not _is_same(ours[path], theirs[path]):
+        if path not in ours or path not in theirs or not bool(ours[path] == theirs[path]):
             yield path
 
 
 def _leaves(tree: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """The values in a tree by their paths; of tensors, what is equal if they are to the bit."""
     match tree:
         case Mapping():
             for key, value in cast("Mapping[Any, Any]", tree).items():
@@ -227,18 +228,8 @@ def _leaves(tree: Any, where: str) -> Iterator[tuple[str, Any]]:
         case list() | tuple():
             for i, value in enumerate(cast("Sequence[Any]", tree)):
                 yield from _leaves(value, f"{where}[{i}]")
+        case torch.Tensor():
+            flat = tree.detach().cpu().contiguous().reshape(-1)
+            yield where, (tree.dtype, tree.shape, flat.view(torch.uint8).numpy().tobytes())
         case _:
             yield where, tree
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    match one, other:
-        case torch.Tensor(), torch.Tensor():
-            if one.dtype != other.dtype or one.shape != other.shape:
-                return False
-            first, second = (tensor.detach().cpu().contiguous().reshape(-1) for tensor in (one, other))
-            return torch.equal(first.view(torch.uint8), second.view(torch.uint8))
-        case (torch.Tensor(), _) | (_, torch.Tensor()):
-            return False
-        case _:
-            return bool(one == other)

@@ -27,7 +27,7 @@ from stoker.errors import ConfigError, SessionClosed
 from stoker.queues import BatchQueue
 from stoker.runs import TrainingRun
 from stoker.session.acting import PolicySnapshot
-from stoker.session.events import Event
+from stoker.session.events import EpisodeEnded, EpisodeStarted, Event
 from stoker.session.intake import Accepted, Decision, Intake
 from stoker.session.lifecycle import Readings
 from stoker.session.training import TrainingSession
@@ -107,33 +107,21 @@ class SyncTrainingSession(Readings):
 
     def act(self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0) -> Any:
         """Choose an action with the last published policy, in the calling thread."""
-        intake = self._open_intake("act")
-        with self._acting:
-            intake.check_acting(observation, mode, actor_id)
-            (decision,) = self._decisions([observation], mode)
-            if mode is ActMode.EXPLORE:
-                intake.remember(actor_id, observation, decision)
-        return decision.action
+        return self._act("act", [observation], [actor_id], mode)[0]
 
     def act_many(
         self, observations: Iterable[Any], actor_ids: Iterable[ActorId], mode: ActMode = ActMode.EXPLORE
     ) -> list[Any]:
         """Choose actions for several actors in one forward pass, as ``TrainingSession.act_many`` does."""
-        intake = self._open_intake("act_many")
-        with self._acting:
-            batch = intake.checked_acting(observations, actor_ids, mode)
-            decisions = self._decisions([observation for _, observation in batch], mode) if batch else []
-            if mode is ActMode.EXPLORE:
-                for (actor_id, observation), decision in zip(batch, decisions, strict=True):
-                    intake.remember(actor_id, observation, decision)
-        return [decision.action for decision in decisions]
+        return self._act("act_many", observations, actor_ids, mode)
 
     def decide(self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0) -> Decision:
         """Choose an action, and hand out what the policy remembers, as ``TrainingSession.decide`` does."""
         intake = self._open_intake("decide")
         with self._acting:
             intake.check_acting(observation, mode, actor_id)
-            return self._decisions([observation], mode)[0]
+            actions, extras, version = self.core.learner.policies.act([observation], mode)
+        return Decision(actions[0], None if extras is None else extras[0], version)
 
     def observe(self, experience: Experience) -> None:
         """Accept one transition, as ``TrainingSession.observe`` does."""
@@ -145,11 +133,8 @@ class SyncTrainingSession(Readings):
 
     def on_episode_start(self, actor_id: ActorId = 0, seed: int | None = None) -> None:
         """Say that an actor begins an episode; the journal keeps the seed of its environment."""
-        intake = self._open_intake("on_episode_start")
-        with self._handing_over:
-            self._append(intake.episode_started(actor_id, seed))
-            intake.forget(actor_id)
-            self._hand_over_if_due()
+        event = self._open_intake("on_episode_start").episode_started(actor_id, seed)
+        self._take_boundary(event, actor_id)
 
     def on_episode(
         self,
@@ -161,12 +146,8 @@ class SyncTrainingSession(Readings):
     ) -> None:
         """Say that an actor's episode has ended, as ``TrainingSession.on_episode`` does."""
         intake = self._open_intake("on_episode")
-        with self._handing_over:
-            event = intake.episode_ended(total_reward, steps, status, env_extras, actor_id)
-            if event is not None:
-                self._append(event)
-            intake.forget(actor_id)
-            self._hand_over_if_due()
+        event = intake.episode_ended(total_reward, steps, status, env_extras, actor_id)
+        self._take_boundary(event, actor_id)
 
     # Evaluation -----------------------------------------------------------------------------------
 
@@ -214,12 +195,25 @@ class SyncTrainingSession(Readings):
         self._session.require_open(what)
         return self._session.intake
 
-    def _decisions(self, observations: Sequence[Any], mode: ActMode) -> list[Decision]:
-        actions, extras, opt_steps = self.core.learner.policies.act(observations, mode)
-        return [
-            Decision(action, None if extras is None else extras[i], opt_steps)
-            for i, action in enumerate(actions)
-        ]
+    def _act(
+        self, what: str, observations: Iterable[Any], actor_ids: Iterable[ActorId], mode: ActMode
+    ) -> list[Any]:
+        intake = self._open_intake(what)
+        with self._acting:
+            batch = intake.checked_acting(observations, actor_ids, mode)
+            if not batch:
+                return []
+            answer = self.core.learner.policies.act([observation for _, observation in batch], mode)
+            if mode is ActMode.EXPLORE:
+                intake.remember_all(batch, answer)
+        return list(answer[0])
+
+    def _take_boundary(self, event: EpisodeStarted | EpisodeEnded | None, actor_id: ActorId) -> None:
+        with self._handing_over:
+            if event is not None:
+                self._append(event)
+            self._session.intake.forget(actor_id)
+            self._hand_over_if_due()
 
     def _take(self, batch: Sequence[Accepted]) -> None:
         intake = self._session.intake

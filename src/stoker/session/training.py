@@ -23,6 +23,7 @@ from stoker.recorders import Recorder, Recording, Value, checked_record
 from stoker.runs import TrainingRun
 from stoker.session.acting import PolicySnapshot
 from stoker.session.config import SessionConfig
+from stoker.session.evaluations import report_of
 from stoker.session.events import MetricsGiven, OptimizationRequested
 from stoker.session.intake import Accepted, Decision
 from stoker.session.learner import Learner
@@ -96,21 +97,21 @@ class TrainingSession(Lifecycle):
             InvalidExperience: The agent cannot act on this observation.
             ActorConflict: Another task waits for an exploring action under this ``actor_id``.
         """
-        self.require_open("act")
-        intake = self.intake
+        parts = self._open_parts("act")
+        intake = parts.intake
         intake.check_acting(observation, mode, actor_id)
         if mode is not ActMode.EXPLORE:
-            return (await self.engine.parts.inference.ask(observation, mode))[0]
+            return (await parts.inference.ask(observation, mode))[0]
         if actor_id in intake.acting:
             raise ActorConflict(actor_id, "act()")
         try:
             intake.acting.add(actor_id)
             if self._is_paced:
-                await self.engine.parts.pacing.begin(actor_id)
-            decision = Decision(*await self.engine.parts.inference.ask(observation, mode))
+                await parts.pacing.begin(actor_id)
+            decision = Decision(*await parts.inference.ask(observation, mode))
             intake.remember(actor_id, observation, decision)
         except BaseException:
-            self.engine.parts.pacing.end(actor_id)
+            parts.pacing.end(actor_id)
             raise
         finally:
             intake.acting.discard(actor_id)
@@ -131,8 +132,8 @@ class TrainingSession(Lifecycle):
             ConfigError: This many actions at once may exceed ``max_staleness``.
             ActorConflict: As for ``act``.
         """
-        self.require_open("act_many")
-        intake, parts = self.intake, self.engine.parts
+        parts = self._open_parts("act_many")
+        intake = parts.intake
         batch = intake.checked_acting(observations, actor_ids, mode)
         if not batch:
             await checkpoint()
@@ -147,17 +148,15 @@ class TrainingSession(Lifecycle):
             intake.acting |= ids
             if self._is_paced:
                 await parts.pacing.begin_many(ids)
-            actions, extras, version = await parts.inference.ask_many(shown, mode)
-            for i, (actor_id, observation) in enumerate(batch):
-                decision = Decision(actions[i], None if extras is None else extras[i], version)
-                intake.remember(actor_id, observation, decision)
+            answer = await parts.inference.ask_many(shown, mode)
+            intake.remember_all(batch, answer)
         except BaseException:
             for actor_id in ids:
                 parts.pacing.end(actor_id)
             raise
         finally:
             intake.acting -= ids
-        return list(actions)
+        return list(answer[0])
 
     async def decide(
         self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0
@@ -234,9 +233,9 @@ class TrainingSession(Lifecycle):
 
     async def on_episode_start(self, actor_id: ActorId = 0, seed: int | None = None) -> None:
         """Begin an actor's episode and abandon an unfinished one; the journal keeps the reset's seed."""
-        self.require_open("on_episode_start")
+        parts = self._open_parts("on_episode_start")
         event = self.intake.episode_started(actor_id, seed)
-        self.engine.parts.pacing.end(actor_id)
+        parts.pacing.end(actor_id)
         await self._queue.put(event)
         self.intake.forget(actor_id)
 
@@ -273,8 +272,7 @@ class TrainingSession(Lifecycle):
 
     async def snapshot(self) -> PolicySnapshot:
         """Pin the policy as it is when everything accepted so far is consumed."""
-        self.require_open("snapshot")
-        return await self.engine.parts.request("snapshot")
+        return await self._open_parts("snapshot").request("snapshot")
 
     async def next_evaluation(self) -> PolicySnapshot | None:
         """Wait for the policy of the next multiple of ``eval_freq`` or ``eval_interval``.
@@ -315,7 +313,9 @@ class TrainingSession(Lifecycle):
         Raises:
             ConfigError: ``n_episodes`` is below 1.
         """
-        return self.engine.evaluations.report(n_episodes)
+        engine = self.core.engine
+        records = () if engine is None else engine.evaluations.records
+        return report_of(records, self.core.learner, n_episodes)
 
     # Metrics --------------------------------------------------------------------------------------
 
@@ -378,8 +378,7 @@ class TrainingSession(Lifecycle):
         They survive a kill and a power cut. A resume starts from the newest checkpoint nevertheless: what was
         flushed after that is on disk, but is not learned again. Call ``checkpoint`` to keep the training.
         """
-        self.require_open("flush")
-        await self.engine.parts.request("flush")
+        await self._open_parts("flush").request("flush")
 
     async def checkpoint(self) -> None:
         """Write a checkpoint of this point, whatever the period, and return when it is on disk.
@@ -398,8 +397,7 @@ class TrainingSession(Lifecycle):
 
     async def barrier(self) -> None:
         """Return when everything accepted so far is consumed, and what was learned of it is published."""
-        self.require_open("barrier")
-        await self.engine.parts.request("barrier")
+        await self._open_parts("barrier").request("barrier")
 
     async def _observe(self, experience: Experience) -> None:
         self.require_open("observe")

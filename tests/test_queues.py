@@ -53,7 +53,7 @@ async def test_places_in_a_full_queue_go_to_those_who_waited_longest() -> None:
             await wait_all_tasks_blocked()
         assert done == [0, 1]
         assert queue.n_waiting == 3
-        assert not queue.offer(99), "whoever comes later must not overtake"
+        assert not queue.offer(99), "a later producer must not overtake"
         assert await queue.take() == [0, 1]
         await wait_all_tasks_blocked()
         assert sorted(done) == [0, 1, 2, 3]
@@ -132,7 +132,7 @@ async def test_close_refuses_new_items_and_gives_out_the_old() -> None:
         await wait_all_tasks_blocked()
         queue.close(lambda: LookupError("gone"))
     assert len(errors) == 2
-    assert errors[0] is not errors[1], "each waiter gets an exception of its own"
+    assert errors[0] is not errors[1], "each waiter gets its own exception"
     with pytest.raises(LookupError, match="gone"):
         await queue.put(3)
     assert await queue.take() == [1]
@@ -191,7 +191,7 @@ async def test_a_consumer_in_a_thread_takes_everything_once_and_in_order() -> No
         assert [item for producer, item in taken if producer == i] == list(range(n_items))
 
 
-async def test_a_crowd_is_called_in_turns_and_nobody_is_left_out() -> None:
+async def test_many_waiting_producers_are_called_in_rounds_and_none_is_left_out() -> None:
     """More producers than places, each with more items than its share: all come in at an even pace."""
     queue = BatchQueue[int](64)
     n_producers, n_items = 300, 40

@@ -1,4 +1,4 @@
-"""A reply is set once, told to its asker, and silent when nobody asks any more."""
+"""A reply is set once, reaches each task that waits for it, and is dropped when none waits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_an_error_is_raised_where_it_is_awaited() -> None:
         await reply.wait()
 
 
-async def test_who_gives_up_is_not_told_and_who_stays_is() -> None:
+async def test_a_cancelled_wait_gets_no_answer_and_the_others_do() -> None:
     reply: Reply[int] = Reply()
     async with anyio.create_task_group() as stays:
         async with anyio.create_task_group() as gives_up:

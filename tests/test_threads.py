@@ -37,14 +37,14 @@ async def test_calls_run_in_order_on_one_thread_of_that_name() -> None:
     thread.close()
 
 
-async def test_errors_come_back_and_the_thread_goes_on() -> None:
+async def test_errors_are_raised_and_the_thread_continues() -> None:
     thread = DedicatedThread("stoker-test")
 
     def fail() -> None:
-        raise KeyError("told")
+        raise KeyError("raised")
 
     for _ in range(2):
-        with pytest.raises(KeyError, match="told"):
+        with pytest.raises(KeyError, match="raised"):
             await thread.run(fail)
     assert await thread.run(int, "3") == 3
     assert thread.since is None

@@ -55,7 +55,7 @@ class BatchQueue(Generic[T]):
     def __init__(
         self, capacity: int, *, yield_every: int = 512, consumed: Callable[[], int] = lambda: 0
     ) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._yield_every = yield_every
         self._items: list[T] = []
         self._consumed = consumed
@@ -73,21 +73,17 @@ class BatchQueue(Generic[T]):
         self._round = self._called_first  # how many are called next
         self._share = 1  # how many items each of those called last may put
         self._reader: anyio.Event | None = None
-        self._closed = False
+        self.is_closed = False
+        """Whether it accepts nothing more."""
         self._error: Callable[[], Exception] = anyio.ClosedResourceError
 
     def __len__(self) -> int:
         return len(self._items)
 
     @property
-    def capacity(self) -> int:
-        """The most items it holds."""
-        return self._capacity
-
-    @property
     def fill(self) -> float:
         """How full it is, 0.0 to 1.0."""
-        return len(self._items) / self._capacity
+        return len(self._items) / self.capacity
 
     @property
     def is_awaited(self) -> bool:
@@ -136,7 +132,7 @@ class BatchQueue(Generic[T]):
         For one consumer. Cancelled: nothing is lost.
         """
         while not self._items:
-            if self._closed:
+            if self.is_closed:
                 return []
             self.refill()  # for producers that found it full just before a ``take_now``
             self.take_now()  # nothing; the last items are done with
@@ -166,11 +162,6 @@ class BatchQueue(Generic[T]):
         self._round = self._called_first
         self._refill()
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether nothing more is taken in."""
-        return self._closed
-
     def close(self, error: Callable[[], Exception] = anyio.ClosedResourceError) -> None:
         """Accept nothing more; what is in can still be taken.
 
@@ -178,9 +169,9 @@ class BatchQueue(Generic[T]):
             error: makes the error of each ``put`` from now on, also of waiting ones: one each, since an
                 exception that many tasks raise would collect all their tracebacks.
         """
-        if self._closed:
+        if self.is_closed:
             return
-        self._closed = True
+        self.is_closed = True
         self._error = error
         self.credit = 0
         self._set(len(self._waiting))
@@ -188,11 +179,11 @@ class BatchQueue(Generic[T]):
             self._reader.set()
 
     def _room(self) -> int:
-        return self._capacity - len(self._items)
+        return self.capacity - len(self._items)
 
     def _rouse(self) -> bool:
         """Wake the consumer, if it waits; say whether there is credit now."""
-        if self._reader is None or self._closed:
+        if self._reader is None or self.is_closed:
             return False
         self._reader.set()
         self._reader = None
@@ -208,7 +199,7 @@ class BatchQueue(Generic[T]):
 
     def _refill(self) -> None:
         """Grant credit: to waiting producers first, otherwise to the next caller."""
-        if self._closed or self._called:
+        if self.is_closed or self._called:
             return
         self.credit = 0
         if self._waiting:
@@ -268,5 +259,5 @@ class BatchQueue(Generic[T]):
             comes_back = True  # those called before it were many, or had much to put
 
     def _raise_if_closed(self) -> None:
-        if self._closed:
+        if self.is_closed:
             raise self._error()

@@ -57,25 +57,19 @@ class Reply(Generic[T]):
             self._event.set()
 
 
-class OpenReplies:
+class OpenReplies(set[Reply[Any]]):
     """The replies that callers wait for at the moment; all get an error once no answer can come."""
-
-    def __init__(self) -> None:
-        self._replies: set[Reply[Any]] = set()
-
-    def __len__(self) -> int:
-        return len(self._replies)
 
     @contextlib.contextmanager
     def waiting(self, reply: Reply[Any]) -> Generator[None]:
         """Count this reply as open while the block runs."""
-        self._replies.add(reply)
+        self.add(reply)
         try:
             yield
         finally:
-            self._replies.discard(reply)
+            self.discard(reply)
 
     def fail(self, error: Callable[[], Exception]) -> None:
         """Fail each reply with its own error."""
-        for reply in self._replies:
+        for reply in self:
             reply.fail(error())

@@ -1,7 +1,7 @@
-"""What ends a program from outside: signals, and deadlines that hold even when nothing else moves.
+"""Signals that end a program, and deadlines that hold even while the rest of the program is stuck.
 
 A thread waits for both. The system writes a signal's number straight to its socket
-(``signal.set_wakeup_fd``), so that it learns of one while the event loop, or a call into C, stands still.
+(``signal.set_wakeup_fd``), so that the thread gets it while the event loop, or a call into C, is stuck.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from types import FrameType, TracebackType
 from typing import Any, Self
 
 from stoker.threads import CallSoon, call_soon_here
@@ -24,33 +23,33 @@ from stoker.threads import CallSoon, call_soon_here
 __all__ = ["SignalGuard"]
 
 _FAREWELL_S = 1.0
-"""So long may a terminal that takes nothing hold up the end."""
+"""How long a blocked terminal may delay the end."""
 _ANSWER_S = 0.3
-"""An event loop that does not answer for so long is said to stand still."""
-_ONE_WISH_S = 1.0
-"""Until the message is out, a further signal of the same kind is the same request; one of another kind for
-this long in any case: wrappers pass on what a terminal has sent to all."""
+"""An event loop that does not answer for this long counts as stuck."""
+_ONE_REQUEST_S = 1.0
+"""A further signal within this time is the same request: wrappers forward what a terminal sent to all.
+Another signal of the first kind is a new request as soon as the user knows that the program is finishing."""
 
 
 class SignalGuard:
     """Obeys signals and deadlines while a program runs; a context manager.
 
-    The first signal asks the program to finish, for which it has ``grace_s``; the second ends the process at
-    once with exit code 130, as does the first one before there is anything to finish. A process that is still
-    there when the grace or its time is over says why and ends with exit code 1. Signals that are not among
-    these go where they went before, and so do these when the block is left. A signal that is ignored at the
-    start stays ignored: SIGHUP under ``nohup``, and SIGINT in what a shell script starts with ``&``, so that
-    Ctrl-C ends the script alone. SIGTERM stops such a process.
+    The first signal asks the program to finish within ``grace_s``. The second one ends the process at once
+    with exit code 130, and so does the first one if there is nothing to finish yet. A process that still runs
+    when the grace or its time is over prints the reason and ends with exit code 1. Other signals keep their
+    handlers, and the handlers of these are restored at the end of the block. A signal that is ignored at the
+    start stays ignored: SIGHUP under ``nohup``, and SIGINT in a program that a shell script starts with
+    ``&``, so that Ctrl-C ends the script alone. SIGTERM stops such a process.
 
     Args:
         numbers: the signals; outside of the main thread, which alone receives them, there are only deadlines.
         grace_s: seconds to finish after the first signal.
-        leaves_at: when the process is made to end in any case, on the clock of ``time.monotonic``.
+        leaves_at: when the process ends in any case, on the clock of ``time.monotonic``.
     """
 
     def __init__(self, numbers: Sequence[int], grace_s: float, leaves_at: float = math.inf) -> None:
         self.leaves_at = leaves_at
-        """When the process is made to end, on the clock of ``time.monotonic``; infinity: not at all."""
+        """When the process ends in any case, on the clock of ``time.monotonic``; infinity: never."""
         self.signalled_at: float | None = None
         """When the first signal came."""
         self.first = 0
@@ -59,13 +58,13 @@ class SignalGuard:
         self._grace_s = grace_s
         self._finish: Callable[[], None] | None = None
         self._call_soon: CallSoon | None = None
-        self._told = False
+        self._is_announced = False
         self._closed = False
         self._before: dict[int, Any] = {}
         self._fd_before = -1
 
     def overdue(self, *, loop_turns: bool) -> str:
-        """The last line when the grace or the time is over; called in a thread.
+        """The last line that is printed when the grace or the time is over; called in a thread.
 
         Args:
             loop_turns: whether the event loop answers.
@@ -73,7 +72,7 @@ class SignalGuard:
         return "stoker: error: " + ("the time is over" if loop_turns else "the event loop does not turn")
 
     def interrupted(self) -> str:
-        """The last line when a signal ends the process at once; called in a thread."""
+        """The last line that is printed when a signal ends the process at once; called in a thread."""
         return "stoker: interrupted"
 
     def before_signal(self, number: int) -> None:
@@ -95,13 +94,11 @@ class SignalGuard:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Let signals go where they went before. A second call does nothing."""
+        """Restore the handlers of the signals. A second call does nothing."""
         if self._closed:
             return
         if self._before:
@@ -116,16 +113,16 @@ class SignalGuard:
             faulthandler.cancel_dump_traceback_later()
 
     def finish_with(self, finish: Callable[[], None]) -> None:
-        """From now on there is something to finish; called on its event loop.
+        """Set what a first signal does; called on the event loop of the program.
 
         Args:
             finish: asks the program to end; called on this event loop at the first signal.
         """
         self._call_soon, self._finish = call_soon_here(), finish
 
-    def told(self) -> None:
-        """The user knows that it is finishing: the next signal is another wish."""
-        self._told = True
+    def announced(self) -> None:
+        """The user knows that the program is finishing: the next signal ends it."""
+        self._is_announced = True
 
     # In the thread --------------------------------------------------------------------------------
 
@@ -159,11 +156,13 @@ class SignalGuard:
             self._arm()
             with contextlib.suppress(RuntimeError):  # the event loop has ended, and the program with it
                 self._call_soon(self._finish)
-        elif now >= self.signalled_at + (_ONE_WISH_S if number != self.first or not self._told else 0.0):
+        elif now >= self.signalled_at + (
+            _ONE_REQUEST_S if number != self.first or not self._is_announced else 0.0
+        ):
             self._leave(130, self.interrupted)
 
     def _turns(self) -> bool:
-        """Whether the event loop answers; one that is not known is taken to."""
+        """Whether the event loop answers; True if there is none yet."""
         if self._call_soon is None:
             return True
         answered = threading.Event()
@@ -174,7 +173,7 @@ class SignalGuard:
         return answered.wait(_ANSWER_S)
 
     def _leave(self, code: int, last_line: Callable[[], str]) -> None:
-        """End the process; threads that learn or write, and a disk that is looked at, are not waited for."""
+        """End the process without waiting for its threads or the disk."""
 
         def farewell() -> None:
             with contextlib.suppress(OSError, ValueError):  # the terminal is gone
@@ -189,19 +188,15 @@ class SignalGuard:
         os._exit(code)
 
     def _arm(self) -> None:
-        """Code that never lets go of the interpreter lock stops this thread too, but not that timer."""
-        if self.leaves_at < math.inf and _has_stderr():
+        """Set a timer that works even while code holds the interpreter lock, which stops this thread."""
+        if self.leaves_at < math.inf:
             left_s = max(0.0, self.leaves_at - time.monotonic())
-            faulthandler.dump_traceback_later(left_s + 1.5 * _FAREWELL_S, exit=True, file=2)
+            with contextlib.suppress(
+                OSError
+            ):  # standard error is closed: nothing may be written to its number
+                os.fstat(2)
+                faulthandler.dump_traceback_later(left_s + 1.5 * _FAREWELL_S, exit=True, file=2)
 
 
-def _received(number: int, frame: FrameType | None) -> None:
+def _received(*_: object) -> None:
     """Nothing: with a handler in Python the system's own, which would end the process, is not taken."""
-
-
-def _has_stderr() -> bool:
-    try:
-        os.fstat(2)
-    except OSError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""An agent whose policy travels, and environments that misbehave in a process of their own.
+"""An agent whose policy can be sent to processes, and environments that misbehave there.
 
 Everything here can be imported, and so pickled by name; nothing here needs torch or pytest.
 """

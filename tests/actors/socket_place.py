@@ -90,7 +90,7 @@ class SocketLink:
         mine, exit_code, why = self._assignment, None, ""
         try:
             with socket.create_server(("127.0.0.1", 0)) as server:
-                server.settimeout(30)
+                server.settimeout(60)
                 port = str(server.getsockname()[1])
                 ours = (port, str(mine.actor_id), str(mine.seed), str(mine.episode))
                 with self._lock:
@@ -101,10 +101,13 @@ class SocketLink:
             with connection:
                 threading.Thread(target=self._write, args=(connection,), daemon=True).start()
                 stream = connection.makefile("rb")
-                with contextlib.suppress(EOFError, OSError):
-                    while True:
-                        self.messages.post(decode_message(receive(stream)))
-            exit_code = self.program.wait(10)
+                try:
+                    # An empty frame comes when the worker has ended. Its interpreter, which may take many
+                    # seconds to end on a busy machine, is not waited for.
+                    while data := receive(stream):
+                        self.messages.post(decode_message(data))
+                except (EOFError, OSError):
+                    exit_code = self.program.wait(60)
         except OSError as error:
             why = f"the program did not connect ({error})"
         finally:
@@ -135,7 +138,7 @@ def main() -> None:
     threading.Thread(target=listen, daemon=True).start()
     policy = OwnPolicy(PortableAgent().policy(), 0)
     anyio.run(Worker(assignment, Seeded, policy, commands, tell).run)
-    connection.shutdown(socket.SHUT_RDWR)
+    send(connection, b"")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Actors take turns in order, without those that have left, from where a resumed training stood."""
+"""The turns of actors in lockstep: in order, without actors that have left, from the resume point on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def rounds(turns: RoundRobin, place: int, n: int, order: list[int]) -> Non
 
 
 @pytest.mark.parametrize("first", [0, 2, 3])
-async def test_they_go_round_in_order(first: int) -> None:
+async def test_turns_go_round_in_order(first: int) -> None:
     turns, order = turns_of(4, first), list[int]()
     async with anyio.create_task_group() as tasks:
         for place in (3, 1, 0, 2):
@@ -38,7 +38,7 @@ async def test_they_go_round_in_order(first: int) -> None:
     assert order == [(first + k) % 4 for k in range(20)]
 
 
-async def test_those_who_leave_are_passed_over() -> None:
+async def test_actors_that_leave_are_skipped() -> None:
     turns, order = turns_of(3), list[int]()
     async with anyio.create_task_group() as tasks:
         for place, n in enumerate((1, 3, 2)):
@@ -47,7 +47,7 @@ async def test_those_who_leave_are_passed_over() -> None:
 
 
 @given(counts=st.lists(st.integers(0, 6), min_size=1, max_size=6), data=st.data())
-def test_nobody_waits_for_one_who_has_left(counts: list[int], data: st.DataObject) -> None:
+def test_actors_that_left_block_no_other(counts: list[int], data: st.DataObject) -> None:
     first = data.draw(st.integers(0, len(counts) - 1))
 
     async def play() -> list[int]:
@@ -79,7 +79,7 @@ async def test_a_turn_is_kept_until_it_is_passed_on_and_passing_it_twice_is_once
     assert waiting.cancelled_caught
 
 
-async def test_who_leaves_while_waiting_takes_no_turn_along() -> None:
+async def test_an_actor_that_leaves_while_it_waits_loses_no_turn() -> None:
     turns = turns_of(3)
     turns.leave(1)
     turns.pass_on(0)

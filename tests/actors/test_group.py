@@ -102,7 +102,7 @@ def firsts(agent: FakeAgent, actor_id: Any) -> list[float]:
 async def test_the_same_seed_gives_the_same_episodes_and_another_others() -> None:
     again = [firsts((await play(lambda: Noisy(3), actors=1, seed=seed))[0], 0) for seed in (7, 7, 8)]
     assert again[0] == again[1]
-    assert len(set(again[0])) == len(again[0]) > 50, "each episode has a seed of its own"
+    assert len(set(again[0])) == len(again[0]) > 50, "each episode has its own seed"
     assert not set(again[0]) & set(again[2])
 
 
@@ -131,7 +131,7 @@ async def test_without_a_seed_environments_are_not_seeded() -> None:
 
 
 @on_asyncio
-async def test_a_resumed_run_goes_on_with_the_seeds_of_the_next_episodes(tmp_path: Path) -> None:
+async def test_a_resumed_run_continues_with_the_seeds_of_the_next_episodes(tmp_path: Path) -> None:
     whole, _, _ = await play(lambda: Noisy(3), n=60, actors=1, seed=7)
     run = await TrainingRun.create("x", root=tmp_path)
     halves: list[float] = []
@@ -145,7 +145,31 @@ async def test_a_resumed_run_goes_on_with_the_seeds_of_the_next_episodes(tmp_pat
 
 
 @on_asyncio
-async def test_what_the_environment_says_reaches_the_rows(tmp_path: Path) -> None:
+async def test_a_group_that_was_made_before_another_played_continues_behind_its_episodes() -> None:
+    class Gate:
+        """Lets 30 steps of each group pass."""
+
+        n_left = 30
+
+        async def enter(self, actor_id: Any) -> bool:
+            self.n_left -= 1
+            return self.n_left >= 0
+
+        def give_back(self, actor_id: Any) -> None:
+            raise AssertionError(f"actor {actor_id} has no failing environment")
+
+    whole, _, _ = await play(lambda: Noisy(3), n=60, actors=1, seed=7)
+    agent = FakeAgent(action=1)
+    async with TrainingSession(agent) as session:
+        groups = [ActorGroup(session, lambda: Noisy(3), 1, seed=7, gate=Gate()) for _ in range(2)]
+        for group in groups:
+            await group.run()
+    assert len(firsts(agent, 0)) == 20
+    assert firsts(agent, 0) == firsts(whole, 0)
+
+
+@on_asyncio
+async def test_extras_of_the_environment_reach_the_rows(tmp_path: Path) -> None:
     run = await TrainingRun.create("x", root=tmp_path)
     agent = FakeAgent(action=1)
     wrapped = lambda: gymnasium.wrappers.OrderEnforcing(Noisy(3))  # noqa: E731 - hides the extras, as wrappers do
@@ -227,7 +251,7 @@ async def test_the_session_of_a_failed_actor_is_saved(tmp_path: Path) -> None:
     assert (await run.read_train_episodes())["episode"].tolist() == [1, 2, 3]
 
 
-async def test_one_actor_of_many_takes_the_others_along_and_closes_their_environments() -> None:
+async def test_an_actor_that_fails_ends_the_others_and_closes_their_environments() -> None:
     made: list[AsyncChainEnv] = []
 
     def factory() -> Any:
@@ -292,7 +316,7 @@ FAULTS: list[tuple[str, Factory, type[Exception]]] = [
 
 
 @on_asyncio
-async def test_what_an_environment_does_wrong_counts_as_its_failure() -> None:
+async def test_invalid_results_of_an_environment_count_as_its_failures() -> None:
     for name, factory, cause in FAULTS:
         with pytest.raises(ActorFailed) as caught:
             await play(factory, actors=1, limit=AT_ONCE)
@@ -325,7 +349,7 @@ async def test_one_bad_episode_is_lost_and_not_counted() -> None:
     assert (session.total_steps, session.total_episodes, report.restarts) == (20, 9, 1)
 
 
-async def test_an_environment_whose_close_raises_takes_nobody_along(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_in_closing_an_environment_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Unclosable(ChainEnv):
         def close(self) -> None:
             raise OSError("already gone")
@@ -356,7 +380,7 @@ NO_ENVIRONMENTS: list[tuple[str, Factory, str]] = [
 
 
 @on_asyncio
-async def test_what_is_no_environment_is_refused_at_once() -> None:
+async def test_an_object_that_is_not_an_environment_is_refused_at_once() -> None:
     for name, factory, message in NO_ENVIRONMENTS:
         made: list[Any] = []
 
@@ -370,7 +394,7 @@ async def test_what_is_no_environment_is_refused_at_once() -> None:
 
 
 @on_asyncio
-async def test_actors_that_cannot_be_are_refused() -> None:
+async def test_invalid_actor_ids_are_refused() -> None:
     async with TrainingSession(FakeAgent()) as session:
         for actors, message in [
             (0, "actors=0"),
@@ -427,7 +451,7 @@ async def test_a_session_that_is_done_plays_nothing() -> None:
 
 
 @on_asyncio
-async def test_an_environment_that_reuses_its_observation_array_is_learned_from_rightly():
+async def test_observations_of_an_environment_that_reuses_its_array_are_copied():
     class InPlace(gymnasium.Env[Any, Any]):
         observation_space = gymnasium.spaces.Box(0, 100, (1,), np.float32)
         action_space = gymnasium.spaces.Discrete(2)

@@ -18,7 +18,6 @@ from stoker.actors.messages import (
     Failed,
     Mailbox,
     Played,
-    PolicyFailed,
     Ready,
     RemoteFailure,
     Stop,
@@ -108,7 +107,7 @@ def test_the_other_messages() -> None:
 def test_an_exception_arrives_as_text_with_its_traceback() -> None:
     with pytest.raises(KeyError) as raised:
         {}["x"]
-    failed = through(PolicyFailed(raised.value, np.ones(2)))
+    failed = through(Failed(raised.value, np.ones(2)))
     assert isinstance(failed.error, RemoteFailure)
     assert described(failed.error) == "KeyError: 'x'"
     assert "test_messages.py" in failed.error.__notes__[0]
@@ -149,7 +148,7 @@ def test_what_cannot_be_sent_is_named() -> None:
         (WorkerExited(3), "its process has ended (exit code 3)"),
         (WorkerExited(None, "it fell over"), "it fell over"),
     ],
-    ids=["unknown", "signal", "code", "told"],
+    ids=["unknown", "signal", "code", "reason"],
 )
 def test_an_end_in_words(gone: WorkerExited, words: str) -> None:
     assert gone.in_words == words

@@ -1,4 +1,4 @@
-"""Actors with copies of their own, as tasks and on threads: they play as others do, on fresh policies."""
+"""Actors with their own copies of the policy, as tasks and on threads, and a place of the user."""
 
 from __future__ import annotations
 
@@ -62,10 +62,11 @@ async def play(
     actors: int | Sequence[Any] = 2,
     agent: PortableAgent | None = None,
     session_settings: dict[str, Any] | None = None,
+    within_s: float = 60.0,
     **settings: Any,
 ) -> tuple[Any, Any, Any]:
     agent = PortableAgent() if agent is None else agent
-    with anyio.fail_after(60):
+    with anyio.fail_after(within_s):
         async with TrainingSession(agent, max_steps=n, **(session_settings or {})) as session:
             reports = await run_actors(session, factory, actors, **settings)
     return agent, session, reports
@@ -91,8 +92,9 @@ async def test_a_place_of_the_user_plays_as_tasks_do_and_outlives_its_workers() 
         await both.wait()
 
     central, *_ = await play(Seeded, n=300, actors=[0, 1], seed=7)
+    place = SocketPlace()
     agent, session, _ = await play(
-        Seeded, n=300, actors=[0, 1], seed=7, place=(place := SocketPlace()), on_step=wait_for_both
+        Seeded, n=300, actors=[0, 1], seed=7, place=place, on_step=wait_for_both, within_s=100.0
     )
     assert place.checked
     assert agent.total_steps == session.total_steps == 300
@@ -101,7 +103,7 @@ async def test_a_place_of_the_user_plays_as_tasks_do_and_outlives_its_workers() 
         mine, theirs = steps_of(agent, actor_id), steps_of(central, actor_id)
         common = min(len(mine), len(theirs))
         assert mine[:common] == theirs[:common]
-    assert [link.program.wait(10) for link in place.links if link.program is not None] == [0, 0]
+    assert [link.program.wait(60) for link in place.links if link.program is not None] == [0, 0]
 
     place = SocketPlace()
     accepted = itertools.count(1)
@@ -111,7 +113,7 @@ async def test_a_place_of_the_user_plays_as_tasks_do_and_outlives_its_workers() 
             place.links[0].kill()
 
     _, session, [report] = await play(
-        Seeded, n=400, actors=1, seed=1, place=place, limit=PATIENT, on_step=kill_once
+        Seeded, n=400, actors=1, seed=1, place=place, limit=PATIENT, on_step=kill_once, within_s=100.0
     )
     assert (session.total_steps, report.restarts) == (400, 1)
     assert "process has ended (killed by signal 9)" in str(report.last_error)
@@ -131,7 +133,7 @@ async def test_the_same_seeds_episodes_and_steps_as_with_central_acting(settings
 
 
 @own_copies
-async def test_a_copy_is_brought_up_to_date_when_it_is_behind_by_the_interval(settings: Any) -> None:
+async def test_a_copy_is_updated_when_it_is_behind_by_the_interval(settings: Any) -> None:
     for interval in (1, 5):
         agent, session, (report,) = await play(
             ChainEnv,
@@ -146,7 +148,7 @@ async def test_a_copy_is_brought_up_to_date_when_it_is_behind_by_the_interval(se
         assert [e.policy_extras["opts"] for e in agent.experiences] == versions, (
             "these weights chose that action"
         )
-        # It may have been brought up to date once more for steps that came too late to be accepted.
+        # It may have been updated once more for steps that came too late to be accepted.
         assert len(set(versions)) - 1 <= report.syncs <= session.opt_steps / interval
         assert all(
             later - before >= interval for before, later in itertools.pairwise(versions) if later != before
@@ -155,7 +157,7 @@ async def test_a_copy_is_brought_up_to_date_when_it_is_behind_by_the_interval(se
 
 
 @on_asyncio
-async def test_copies_draw_from_generators_of_their_own_that_the_seed_determines() -> None:
+async def test_each_copy_has_its_own_generator_which_the_seed_determines() -> None:
     drawn: list[Any] = []
     for seed in (3, 3, 4, None):
         agent, *_ = await play(ChainEnv, n=40, actors=[0, "0"], seed=seed, sync_interval=2)
@@ -245,7 +247,7 @@ async def test_too_many_faults_end_it_with_their_cause(settings: Any) -> None:
 
 
 @own_copies
-async def test_what_is_no_environment_is_refused_at_once(settings: Any, tmp_path: Path) -> None:
+async def test_an_object_that_is_not_an_environment_is_refused_at_once(settings: Any, tmp_path: Path) -> None:
     for factory, message in (
         (object, "without a method 'reset'"),
         (spoiler(tmp_path, "old"), "returned 4 values"),
@@ -271,7 +273,7 @@ async def test_a_policy_that_cannot_be_copied_is_refused(settings: Any) -> None:
 
 
 @on_asyncio
-async def test_settings_that_cannot_be_are_refused() -> None:
+async def test_invalid_settings_are_refused() -> None:
     async with TrainingSession(PortableAgent()) as session:
         for settings, message in [
             ({"place": "elsewhere"}, "place='elsewhere': choose one of tasks, threads, processes"),
@@ -308,7 +310,7 @@ async def test_a_slow_actor_paces_the_fast_one_and_nothing_is_thrown_away(settin
     assert sum(report.steps for report in reports) - session.refused_steps == 150
 
 
-async def test_a_stuck_thread_is_abandoned_and_another_plays_on(
+async def test_a_stuck_thread_is_abandoned_and_another_one_continues(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     agent, session, (report,) = await play(
@@ -337,7 +339,7 @@ async def test_a_stuck_thread_ends_the_session_if_so_set(tmp_path: Path) -> None
 
 
 @all_places
-async def test_an_environment_that_wants_to_end_the_process_ends_the_training(
+async def test_an_environment_that_raises_system_exit_ends_the_training(
     settings: Any, tmp_path: Path
 ) -> None:
     agent = PortableAgent()
@@ -362,7 +364,7 @@ async def test_one_environment_for_two_actors_is_refused(settings: Any) -> None:
 
 
 @all_places
-async def test_what_is_overwritten_later_stays_as_it_was(settings: Any) -> None:
+async def test_experiences_do_not_change_when_the_environment_overwrites_its_arrays(settings: Any) -> None:
     agent = ListsAgent()
     await play(Overwriting, agent=agent, actors=1, **settings)
     assert [e.observation for e in agent.experiences] == [[float(k % 3)] for k in range(60)]
@@ -371,17 +373,17 @@ async def test_what_is_overwritten_later_stays_as_it_was(settings: Any) -> None:
 
 
 @all_places
-async def test_each_accepted_step_is_told(settings: Any) -> None:
-    told: dict[int, list[Any]] = {0: [], 1: []}
+async def test_on_step_gets_each_accepted_step(settings: Any) -> None:
+    seen: dict[int, list[Any]] = {0: [], 1: []}
 
     async def on_step(metrics: Any) -> None:
-        told[metrics.actor_id].append(metrics)
+        seen[metrics.actor_id].append(metrics)
 
     agent, *_ = await play(Seeded, n=50, on_step=on_step, **settings)
-    both = [*told[0], *told[1]]
+    both = [*seen[0], *seen[1]]
     assert sorted(metrics.total_steps for metrics in both) == list(range(1, 51))
     for actor_id in (0, 1):
-        mine = told[actor_id]
+        mine = seen[actor_id]
         assert len(mine) == by_actor(agent)[actor_id]
         for k, metrics in enumerate(mine):
             assert (metrics.episode, metrics.episode_step) == (k // 3, k % 3 + 1)
@@ -457,7 +459,7 @@ async def test_a_session_that_is_done_plays_nothing() -> None:
 
 
 @on_asyncio
-async def test_success_is_an_extra_and_the_environment_has_the_last_word() -> None:
+async def test_success_is_an_extra_unless_the_environment_gives_its_own() -> None:
     class Successful(ChainEnv):
         def __init__(self, success: Any, extras: dict[str, float]) -> None:
             super().__init__(2)
@@ -496,14 +498,14 @@ async def test_success_is_an_extra_and_the_environment_has_the_last_word() -> No
 
 
 class HeldAgent(PortableAgent):
-    """Learns nothing until it is let go."""
+    """Learns nothing until ``go`` is set."""
 
     def __init__(self) -> None:
         super().__init__()
         self.go = threading.Event()
 
     def observe(self, experiences: Sequence[Experience]) -> None:
-        assert self.go.wait(30), "nobody let it go"
+        assert self.go.wait(30), "go was not set"
         super().observe(experiences)
 
 

@@ -1,4 +1,4 @@
-"""Actors in processes of their own: they play as others do, and nothing there takes the training along."""
+"""Actors in processes: they play as tasks do, and no failure there ends the training."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
 
 
 class Extras(StatsTracker):
-    """Keeps what the environments had to say."""
+    """Keeps the extras of the environments."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ async def test_processes_play_as_tasks_do_up_to_exactly_max_steps() -> None:
         assert versions == sorted(versions)
 
 
-async def test_whatever_happens_to_a_process_costs_one_episode(
+async def test_each_kind_of_fault_in_a_process_costs_one_episode(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     faults = ["raise", "die", "hang", "leave", "NaN observation", "shape"]
@@ -190,11 +190,11 @@ async def test_whatever_happens_to_a_process_costs_one_episode(
 
 @pytest.mark.parametrize("anyio_backend", [pytest.param(("trio", {}), id="trio")], indirect=True)
 async def test_a_limit_on_staleness_and_a_gate_are_kept_in_processes() -> None:
-    told: list[int] = []
+    seen: list[int] = []
     allowed = 120
 
     async def on_step(metrics: Any) -> None:
-        told.append(metrics.total_steps)
+        seen.append(metrics.total_steps)
 
     class Gate:
         async def enter(self, actor_id: Any) -> bool:
@@ -216,12 +216,12 @@ async def test_a_limit_on_staleness_and_a_gate_are_kept_in_processes() -> None:
     )
     assert agent.total_steps == sum(report.steps for report in reports) == 120
     assert session.refused_steps == 0
-    assert told == list(range(1, 121))
+    assert seen == list(range(1, 121))
     assert max(agent.lags) <= 2
     assert len(agent.lags) == 120
 
 
-async def test_what_is_overwritten_later_stays_as_it_was() -> None:
+async def test_experiences_do_not_change_when_the_environment_overwrites_its_arrays() -> None:
     agent, *_ = await play(Overwriting, agent=ListsAgent(), actors=1)
     assert len(agent.experiences) >= 60
     for k, e in enumerate(agent.experiences):
@@ -229,7 +229,7 @@ async def test_what_is_overwritten_later_stays_as_it_was() -> None:
         assert e.action == [1.0]
 
 
-async def test_what_cannot_be_sent_to_a_process_is_refused_before_there_is_one() -> None:
+async def test_a_factory_or_policy_that_cannot_be_pickled_is_refused_before_a_process_starts() -> None:
     async with TrainingSession(PortableAgent()) as session:
         with pytest.raises(ConfigError, match="the factory .* cannot be sent to another process.*a lambda"):
             ActorGroup(session, lambda: Seeded(4), place="processes")
@@ -274,7 +274,7 @@ async def test_a_failure_that_every_retry_would_repeat_ends_it_at_once(
     assert workers() == []
 
 
-async def test_too_many_failures_end_it_with_what_was_said_over_there() -> None:
+async def test_too_many_failures_end_the_training_with_the_error_and_traceback_of_the_process() -> None:
     with pytest.raises(ActorFailed, match="failed 2 times within 1000 s.*simulator crashed") as caught:
         await play(always_crashing, limit=FailureLimit(failures=2, window_s=1000.0, first_delay_s=0.0))
     assert str(caught.value.__cause__) == "RuntimeError: simulator crashed"
@@ -285,7 +285,7 @@ async def test_too_many_failures_end_it_with_what_was_said_over_there() -> None:
 
 
 class Program:
-    """The training of ``group_program.py``, in a process group of its own."""
+    """The training of ``group_program.py``, in its own process group."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -302,7 +302,7 @@ class Program:
     async def children(self) -> list[int]:
         """Descriptors of its actors' processes, when they play."""
         with anyio.fail_after(60):
-            # Another process's files tell nobody that they are there.
+            # Nothing announces another process's files.
             while len(paths := list(self.folder.glob("*.pid"))) < 2:  # noqa: ASYNC110
                 await anyio.sleep(0.02)
         return [os.pidfd_open(int(path.read_text())) for path in paths]
@@ -323,9 +323,7 @@ def have_ended(descriptors: list[int]) -> bool:
     return True
 
 
-needs_pidfd = pytest.mark.skipif(
-    not hasattr(os, "pidfd_open"), reason="Linux tells of the end of any process"
-)
+needs_pidfd = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux's pidfd")
 
 
 @needs_pidfd
@@ -341,7 +339,7 @@ async def test_a_killed_training_leaves_no_process_behind_even_one_that_holds_th
 
 @needs_pidfd
 @pytest.mark.parametrize("when", ["booting", "playing"])
-async def test_ctrl_c_ends_it_without_a_word_from_the_processes(when: str, tmp_path: Path) -> None:
+async def test_ctrl_c_ends_the_processes_without_output(when: str, tmp_path: Path) -> None:
     program = Program(tmp_path)
     children = await program.children() if when == "playing" else []
     os.killpg(program.process.pid, signal.SIGINT)
@@ -363,7 +361,7 @@ class Large(PortableAgent):
         return policy
 
 
-async def test_a_process_that_dies_while_it_comes_up_holds_up_nobody() -> None:
+async def test_a_process_that_dies_while_it_starts_blocks_no_other() -> None:
     agent = Large()
     killed: list[int] = []
 
@@ -398,7 +396,7 @@ def train_and_say(pipe: Connection) -> None:
         pipe.send(str(error))
 
 
-def test_a_process_that_may_start_no_others_is_named_at_once() -> None:
+def test_a_training_in_a_daemonic_process_is_refused_at_once() -> None:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     program = context.Process(target=train_and_say, args=(theirs,), daemon=True)

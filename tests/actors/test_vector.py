@@ -141,7 +141,7 @@ async def test_episodes_of_different_lengths_end_each_in_its_own_way(mode: Autor
     assert [report.episodes for report in reports] == [
         report.steps // k for report, k in zip(reports, (2, 5, 3), strict=True)
     ]
-    if mode is STEP_MODE:  # a reset takes a round of its own: six rounds for an episode of five steps
+    if mode is STEP_MODE:  # a reset takes its own round: six rounds for an episode of five steps
         assert reports[0].steps / reports[1].steps == pytest.approx((2 / 3) / (5 / 6), rel=0.1)
     else:
         assert {abs(one.steps - reports[0].steps) for one in reports} <= {0, 1}
@@ -200,7 +200,7 @@ async def test_the_first_episodes_have_the_seeds_of_their_actors(mode: Autoreset
         assert begun == firsts(again, actor_id)
         assert len(set(begun)) == len(begun) > 9
         env = Noisy(3)
-        # Where we reset, every episode has a seed; else the sub-environment's generator goes on.
+        # Where we reset, every episode has a seed; else the sub-environment continues with its generator.
         known = [
             float(
                 env.reset(
@@ -217,17 +217,17 @@ async def test_the_first_episodes_have_the_seeds_of_their_actors(mode: Autoreset
 @on_asyncio
 @by_mode
 async def test_the_journal_holds_the_seeds_that_are_known(mode: AutoresetMode, tmp_path: Path) -> None:
-    told: list[tuple[Any, int | None]] = []
+    seen: list[tuple[Any, int | None]] = []
 
     class Telling(TrainingSession):
         async def on_episode_start(self, actor_id: Any = 0, seed: int | None = None) -> None:
-            told.append((actor_id, seed))
+            seen.append((actor_id, seed))
             await super().on_episode_start(actor_id, seed)
 
     async with Telling(FakeAgent(action=1), max_steps=36) as session:
         await run_vector_actors(session, lambda: same(mode, lambda: Noisy(3), 2), seed=7)
     for actor_id in (0, 1):
-        mine = [seed for who, seed in told if who == actor_id]
+        mine = [seed for who, seed in seen if who == actor_id]
         known = [episode_seed(7, actor_id, k) for k in range(len(mine))]
         assert len(mine) >= 6
         assert mine == (known if mode is AutoresetMode.DISABLED else [known[0]] + [None] * (len(mine) - 1))
@@ -313,7 +313,7 @@ async def test_too_many_failures_come_out_alone_with_their_cause() -> None:
 
 @on_asyncio
 @pytest.mark.parametrize("spoilt", ["reward", "first", "next"])
-async def test_what_nobody_can_learn_from_is_the_environments_failure(spoilt: str) -> None:
+async def test_invalid_experiences_are_failures_of_the_environment(spoilt: str) -> None:
     class Checking(FakeAgent):
         def check_observation(self, observation: Any) -> None:
             if not np.isfinite(observation).all():
@@ -365,7 +365,7 @@ async def test_a_worker_process_that_dies_is_replaced_and_none_is_left() -> None
     def make_env() -> AsyncVectorEnv:
         made.append(AsyncVectorEnv([lambda: ChainEnv(3)] * 2, context="fork"))
         if len(made) == 1:
-            made[0].processes[0].terminate()  # the other one would not be told to end
+            made[0].processes[0].terminate()  # the other one would not be ended
             made[0].processes[0].join()
         return made[-1]
 
@@ -381,7 +381,7 @@ async def test_a_worker_process_that_dies_is_replaced_and_none_is_left() -> None
 
 
 class Hanging(ChainEnv):
-    """Hangs in one of its steps until it is let go."""
+    """Hangs in one of its steps until it is released."""
 
     hangs = threading.Event()
 
@@ -432,7 +432,7 @@ async def test_one_that_is_stuck_is_made_again_if_set(released: threading.Event)
     assert "Stalled" in reports[1].last_error
 
 
-async def test_one_that_is_stuck_is_told_of_once_and_not_twice_by_the_session(
+async def test_a_stuck_environment_is_reported_once_and_not_by_the_session_too(
     released: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
     numbers = itertools.count(1)

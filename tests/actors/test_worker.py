@@ -1,4 +1,4 @@
-"""A worker by itself: what it tells, when it waits, and what it does on commands."""
+"""A worker by itself: the messages it sends, when it waits, and how it obeys commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from stoker.actors.messages import (
     Failed,
     Mailbox,
     Played,
-    PolicyFailed,
     Ready,
     Stop,
     WorkerCommand,
@@ -35,7 +34,7 @@ LATE = 3600.0
 
 
 class Desk:
-    """A worker, what it told, and how to answer it."""
+    """A worker, the messages it sent, and the way to send it commands."""
 
     def __init__(self, factory: Callable[[], Any] = Seeded, **settings: Any) -> None:
         self.messages: Mailbox[WorkerMessage] = Mailbox()
@@ -46,25 +45,25 @@ class Desk:
         self.worker = Worker(assignment, factory, self.policy, self.commands, self.messages.post)
 
     async def next(self) -> Any:
-        """The next message; the beginning of a worker's first episode, told at once, with what follows it."""
+        """The next message; the start of the first episode, sent by itself, together with what follows it."""
         with anyio.fail_after(30):
-            told = await self.messages.take()
-            if not self.merges or not isinstance(told, Played) or told.asks or len(told.events) != 1:
-                return told
+            sent = await self.messages.take()
+            if not self.merges or not isinstance(sent, Played) or sent.asks or len(sent.events) != 1:
+                return sent
             self.merges = False
-            (event,) = told.events
+            (event,) = sent.events
             if not isinstance(event, EpisodeStarted):
-                return told
+                return sent
             more = await self.messages.take()
             if isinstance(more, Played):
                 return msgspec.structs.replace(more, events=(event, *more.events))
             return more  # of an episode without a step
 
     async def quiet(self) -> bool:
-        """Whether it has nothing more to tell, now that it has had every chance to."""
+        """Whether it sends nothing more, given every chance to."""
         await anyio.wait_all_tasks_blocked()
-        told = self.messages.take_now()
-        return told is None
+        sent = self.messages.take_now()
+        return sent is None
 
 
 def steps(played: Played) -> list[Experience]:
@@ -97,7 +96,7 @@ async def test_it_plays_ahead_as_far_as_its_window_and_no_further() -> None:
         assert all(batch.env_s > 0 and batch.act_s > 0 and not batch.asks for batch in batches)
 
 
-async def test_an_episode_is_told_when_it_is_over_and_its_steps_follow_each_other() -> None:
+async def test_an_episode_is_sent_at_its_end_with_its_steps_in_order() -> None:
     async with at_work(window_steps=5, batch_steps=100) as desk:
         await desk.next()
         played = await desk.next()
@@ -110,7 +109,7 @@ async def test_an_episode_is_told_when_it_is_over_and_its_steps_follow_each_othe
         assert {step.policy_version for step in (first, second, third)} == {0}
 
 
-async def test_without_delay_each_step_is_told_by_itself() -> None:
+async def test_without_delay_each_step_is_one_message() -> None:
     async with at_work(partial(ChainEnv, 1000), window_steps=5, max_delay_s=0.0) as desk:
         await desk.next()
         assert [len((await desk.next()).events) for _ in range(6)] == [1] * 6
@@ -161,7 +160,7 @@ async def test_what_was_played_before_a_failure_is_sent_before_it_and_the_worker
         assert len(made) == 1
 
 
-async def test_what_would_not_be_mended_is_told_and_ends_it() -> None:
+async def test_a_failure_that_retries_cannot_correct_is_sent_and_ends_the_worker() -> None:
     async with at_work(object) as desk:
         await desk.next()
         failed = await desk.next()
@@ -169,7 +168,7 @@ async def test_what_would_not_be_mended_is_told_and_ends_it() -> None:
         assert isinstance(failed.error, ConfigError)
 
 
-async def test_a_policy_that_raises_is_told_with_what_it_was_to_act_on() -> None:
+async def test_an_error_of_the_policy_is_sent_with_the_observation() -> None:
     class Wrong(ChainEnv):
         def reset(self, **settings: Any) -> Any:
             observation, info = super().reset(**settings)
@@ -178,6 +177,6 @@ async def test_a_policy_that_raises_is_told_with_what_it_was_to_act_on() -> None
     async with at_work(Wrong) as desk:
         await desk.next()
         failed = await desk.next()
-        assert isinstance(failed, PolicyFailed)
+        assert isinstance(failed, Failed)
         assert failed.observation.tolist() == [-13.0]
         assert isinstance(failed.error, ZeroDivisionError)

@@ -66,7 +66,7 @@ class Player(abc.ABC):
 
     def __init__(self, session: TrainingSession, actor_id: ActorId, settings: PlayerSettings) -> None:
         self._session = session
-        self._actor_id: ActorId = actor_id
+        self.actor_id: ActorId = actor_id
         self._settings = settings
         self._stream = ActorStream(session, actor_id, settings.on_step)
         self.streams: list[ActorStream] = [self._stream]
@@ -115,7 +115,7 @@ class Player(abc.ABC):
 
     def _opened_env(self) -> AbstractAsyncContextManager[PlayedEnv]:
         settings = self._settings
-        return opened_env(settings.factory, settings.stepping, f"env of actor {self._actor_id}", self.calls)
+        return opened_env(settings.factory, settings.stepping, f"env of actor {self.actor_id}", self.calls)
 
     def leave(self, stuck: Stalled | None = None) -> None:
         """Leave the environment without waiting for it; if it is stuck, this counts as its failure."""
@@ -131,7 +131,7 @@ class Player(abc.ABC):
 
     async def _pass_gate(self) -> None:
         gate = self._settings.gate
-        if gate is not None and not self._is_over and not await gate.enter(self._actor_id):
+        if gate is not None and not self._is_over and not await gate.enter(self.actor_id):
             self._is_shut_out = True
 
     async def _recover(self, cause: BaseException) -> None:
@@ -140,16 +140,16 @@ class Player(abc.ABC):
         Raises:
             ActorFailed: The environment failed too often.
         """
-        self._session.pacing.end(self._actor_id)  # its action in flight is lost
+        self._session.pacing.end(self.actor_id)  # its action in flight is lost
         if self._settings.gate is not None:
-            self._settings.gate.give_back(self._actor_id)
+            self._settings.gate.give_back(self.actor_id)
         for stream in self.streams:
             stream.report.restarts += 1
             stream.report.last_error = described(cause)
         delay_s = self._failures.add(cause)
         logger.warning(
             "actor %r: its environment failed (%s); that episode is lost, a new one is made in %.1f s",
-            self._actor_id,
+            self.actor_id,
             described(cause),
             delay_s,
         )
@@ -248,12 +248,12 @@ class Actor(Player):
             await super().run()
         finally:
             if self._turns is not None:
-                self._turns.leave(self._actor_id)
+                self._turns.leave(self.actor_id)
 
     async def _play_env(self) -> None:
         stream, seed = self._stream, self._settings.seed
         if self._feed is not None and self._own is None:
-            self._own = self._feed.fork(seed, self._actor_id, stream.next_episode)
+            self._own = self._feed.fork(seed, self.actor_id, stream.next_episode)
         earlier_s = stream.report.env_s
         async with self._opened_env() as env:
             while await self._may_continue():
@@ -265,7 +265,7 @@ class Actor(Player):
                     stream.resume_episode(running.steps)
                 try:
                     record = await play_episode(
-                        env, self, self._actor_id, running.seed, running.steps, self.calls
+                        env, self, self.actor_id, running.seed, running.steps, self.calls
                     )
                 finally:
                     stream.report.env_s = earlier_s + env.busy_s
@@ -285,7 +285,7 @@ class Actor(Player):
         """Ask its own policy, or the session."""
         begun = time.perf_counter()
         if self._own is None:
-            choice = await self._session.act(observation, actor_id=self._actor_id), None, None
+            choice = await self._session.act(observation, actor_id=self.actor_id), None, None
         else:
             await self._wait_and_update(self._own)
             waited_s = time.perf_counter() - begun
@@ -317,7 +317,7 @@ class Actor(Player):
         await checkpoint()  # the actors' steps mix, and none of them holds the event loop
         if feed.is_due(own.version):
             own.load(feed.newest())
-        while not await self._session.pacing.begin(self._actor_id, own.version):
+        while not await self._session.pacing.begin(self.actor_id, own.version):
             own.load(feed.newest())
         self._stream.report.syncs = own.syncs
 
@@ -325,12 +325,12 @@ class Actor(Player):
 
     async def _may_continue(self) -> bool:
         if self._turns is not None:
-            await self._turns.take(self._actor_id)
+            await self._turns.take(self.actor_id)
         return not self._is_over
 
     def _pass_on(self) -> None:
         if self._turns is not None:
-            self._turns.pass_on(self._actor_id)
+            self._turns.pass_on(self.actor_id)
 
     async def _recover(self, cause: BaseException) -> None:
         self._pass_on()

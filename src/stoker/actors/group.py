@@ -71,19 +71,16 @@ class PlayerGroup:
             ConfigError: The factory does not make environments that can be played.
             SessionError: The session does not run.
         """
-        supervised = self._session.supervised_actors
-        supervised |= {report.actor_id for report in self.reports}
         try:
             with single_error():
                 async with anyio.create_task_group() as watched:
                     watched.start_soon(self._watch)
                     async with anyio.create_task_group() as tasks:
                         for player in self._players:
-                            name = f"actor {player.streams[0].report.actor_id}"
-                            tasks.start_soon(player.run, name=name)
+                            tasks.start_soon(player.run, name=f"actor {player.actor_id}")
                     watched.cancel_scope.cancel()
         finally:
-            supervised -= {report.actor_id for report in self.reports}
+            self._session.supervised_actors.difference_update(report.actor_id for report in self.reports)
         with contextlib.suppress(SessionClosed):  # closed while they played: closing it consumes the rest
             await self._session.barrier()
 
@@ -108,8 +105,9 @@ class PlayerGroup:
                     if player.is_starting and now >= done_at:
                         player.leave()
                 elif now - done_at >= min(_DONE_S, limit_s):
-                    actor_id = player.streams[0].report.actor_id
-                    logger.warning("actor %r: its environment did not return; it is abandoned", actor_id)
+                    logger.warning(
+                        "actor %r: its environment did not return; it is abandoned", player.actor_id
+                    )
                     player.leave()
                 else:
                     in_env[player] = Activity("in its environment", since)
@@ -117,11 +115,10 @@ class PlayerGroup:
                 self._handle_stall(player, still_s)
 
     def _handle_stall(self, player: Player, still_s: float) -> None:
-        report = player.streams[0].report
-        n_steps = f"its last event was step {report.steps} of its life"
-        last = n_steps if report.steps else "it has not done a step yet"
+        steps = player.streams[0].report.steps
+        last = f"its last event was step {steps} of its life" if steps else "it has not done a step yet"
         stalled = Stalled(
-            f"actor {report.actor_id!r} (in its environment; {last})",
+            f"actor {player.actor_id!r} (in its environment; {last})",
             still_s,
             "look at the environment, or raise actor_timeout_s",
         )

@@ -32,7 +32,6 @@ __all__ = [
     "Failed",
     "Mailbox",
     "Played",
-    "PolicyFailed",
     "Ready",
     "RemoteFailure",
     "Stop",
@@ -90,23 +89,19 @@ class Played(_Sent, frozen=True):
 
 
 class Failed(_Sent, frozen=True):
-    """The environment failed, and the worker ends; a ``ConfigError`` means that every retry would fail.
+    """The environment or the policy failed, and the worker ends.
 
-    From another process an error arrives as a ``RemoteFailure``, unless it is a ``ConfigError`` or an
-    ``UnexpectedExit``.
+    Attributes:
+        error: what was raised; a ``ConfigError`` of the environment means that every retry would fail. From
+            another process it arrives as a ``RemoteFailure``, unless it is that or an ``UnexpectedExit``.
+        observation: what the policy failed on; None: the environment failed.
     """
 
     error: BaseException
+    observation: Any = None
 
 
-class PolicyFailed(_Sent, frozen=True):
-    """The policy failed on an observation, and the worker ends."""
-
-    error: BaseException
-    observation: Any
-
-
-WorkerMessage = Ready | Played | Failed | PolicyFailed
+WorkerMessage = Ready | Played | Failed
 
 
 class WorkerExited(msgspec.Struct, frozen=True):
@@ -176,7 +171,7 @@ def encode_message(message: WorkerMessage | WorkerCommand) -> bytes:
                     return _encoded[message]
             case Played():
                 return _encoder.encode(replace(message, events=tuple(_with_forms(message.events))))
-            case PolicyFailed():
+            case Failed():
                 observation = form(message.observation, "observation")
                 return _encoder.encode(replace(message, observation=observation))
             case _:
@@ -199,7 +194,7 @@ def decode_message(data: bytes) -> WorkerMessage:
         for event in message.events:
             if isinstance(event, Experience):
                 if event.observation is _SAME:
-                    force_setattr(event, "observation", last_seen)  # nobody else has seen the event
+                    force_setattr(event, "observation", last_seen)  # no one else has the event yet
                 last_seen = event.next_observation
     return message
 

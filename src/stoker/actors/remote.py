@@ -75,9 +75,9 @@ class RemoteActor(Player):
         report = self._stream.report
         self._spent = (report.env_s, report.act_s, report.wait_s, report.syncs)
         seed, episode = self._settings.seed, self._stream.next_episode
-        own = self._feed.fork(seed, self._actor_id, episode)
+        own = self._feed.fork(seed, self.actor_id, episode)
         self._sent = own.version
-        assignment = Assignment(actor_id=self._actor_id, seed=seed, episode=episode, asks=self._asks)
+        assignment = Assignment(actor_id=self.actor_id, seed=seed, episode=episode, asks=self._asks)
         link = self._place.link(assignment, self._settings.factory, own)
         try:
             await self._start_worker(link)
@@ -87,7 +87,7 @@ class RemoteActor(Player):
             is_late = since is not None and time.monotonic() - since >= limit_s
             is_lost = self._is_left or is_late or self.is_starting
             self.calls.since = None
-            self._session.pacing.end(self._actor_id)  # its action in flight is lost
+            self._session.pacing.end(self.actor_id)  # its action in flight is lost
             await self._end_worker(link, at_once=is_lost)
 
     async def _start_worker(self, link: Link) -> None:
@@ -149,12 +149,12 @@ class RemoteActor(Player):
         match message:
             case messages.Played():
                 await self._accept(message, link)
-            case messages.Failed(error):
-                if isinstance(error, ConfigError):
+            case messages.Failed(error, observation):
+                if observation is not None:
+                    error = self._refusal(observation, error)
+                elif isinstance(error, ConfigError):
                     raise error
                 raise EnvironmentFailed from error
-            case messages.PolicyFailed(error, observation):
-                raise EnvironmentFailed from self._refusal(observation, error)
             case messages.WorkerExited():
                 raise EnvironmentFailed from WorkerLost(message.in_words)
             case messages.Ready():
@@ -197,7 +197,7 @@ class RemoteActor(Player):
         await self._pass_gate()
         if self._is_over:
             return
-        while not await self._session.pacing.begin(self._actor_id, self._sent):
+        while not await self._session.pacing.begin(self.actor_id, self._sent):
             self._send_weights(link)
         if not self._is_over:
             link.send(messages.Credit(1))

@@ -125,6 +125,7 @@ class ActorStream:
     def begin(self) -> None:
         """Begin to play: with the next episode of this actor, which another group may have played before."""
         self.report.begun_at, self.report.ended_at = time.monotonic(), None
+        self._session.supervised_actors.add(self._actor_id)
         self.next_episode = self._session.actor_episodes(self._actor_id)
 
     def end(self) -> None:

@@ -126,8 +126,6 @@ class _VectorPlayer(Player):
         for index in range(len(self.streams), count):
             self.streams.append(ActorStream(self._session, index))
             self.streams[index].begin()
-        supervised = self._session.supervised_actors
-        supervised |= {stream.report.actor_id for stream in self.streams}
 
     def _seed_of(self, index: int) -> int | None:
         """The seed of the next episode; changes nothing, as it may be called on the environment's thread."""
@@ -159,15 +157,9 @@ class _VectorPlayer(Player):
 
     async def _observe(self, now: Round) -> None:
         """Send the steps of a round to the session, and the ends of episodes."""
+        ids = [stream.report.actor_id for stream in self.streams]
         await self._session.observe_many(
-            Experience(
-                done.observation,
-                done.action,
-                done.reward,
-                done.next_observation,
-                done.status,
-                self.streams[done.place].report.actor_id,
-            )
+            Experience(*done[1:], ids[done.place])  # behind its place it has an experience's fields
             for done in now.transitions
         )
         for done in now.transitions:

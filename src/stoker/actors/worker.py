@@ -96,10 +96,8 @@ class Worker:
                             await self._play(self._env)
                     finally:
                         self._flush()
-            except EnvironmentFailed as failure:
-                self._post(messages.Failed(failure.__cause__ or failure))
-            except _PolicyFailed as failure:
-                self._post(messages.PolicyFailed(failure.__cause__ or failure, *failure.args))
+            except (EnvironmentFailed, _PolicyFailed) as failure:
+                self._post(messages.Failed(failure.__cause__ or failure, *failure.args))
         except ConfigError as error:  # of the setup, or of a message that cannot be sent
             self._post(messages.Failed(error))
 
@@ -121,8 +119,10 @@ class Worker:
         """Wait for credit; False once the worker is stopped."""
         if self._may_continue() and self._credit <= 0:
             self._flush(asks=self._assignment.asks)
+            begun = time.perf_counter()
             while self._may_continue() and self._credit <= 0:
-                await self._wait_for_command()
+                self._take(await self._commands.take())
+            self._wait_s += time.perf_counter() - begun
         return not self._is_stopped
 
     async def act(self, observation: Any, /) -> Choice:
@@ -170,11 +170,6 @@ class Worker:
         while (command := self._commands.take_now()) is not None:
             self._take(command)
         return not self._is_stopped
-
-    async def _wait_for_command(self) -> None:
-        begun = time.perf_counter()
-        self._take(await self._commands.take())
-        self._wait_s += time.perf_counter() - begun
 
     def _take(self, command: WorkerCommand) -> None:
         match command:

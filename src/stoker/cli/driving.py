@@ -145,7 +145,7 @@ class Driver:
         if self._progress is not None:
             await self._until_stopped(self._progress)
         text = _NOTICES[self._stopped or _INTERRUPTED]
-        self._guard.told()
+        self._guard.announced()
         await self._screen.draw(partial(self.say, text))
         # Actors and the evaluator have half of the time, saving has the rest. Cancelling them loses nothing
         # that was accepted.

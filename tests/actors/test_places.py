@@ -117,6 +117,7 @@ async def test_a_place_of_the_user_plays_as_tasks_do_and_outlives_its_workers() 
     )
     assert (session.total_steps, report.restarts) == (400, 1)
     assert "process has ended (killed by signal 9)" in str(report.last_error)
+    assert [link.program.wait(60) for link in place.links if link.program is not None] == [-9, 0]
 
 
 @own_copies

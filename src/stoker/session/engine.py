@@ -3,7 +3,7 @@
     event queue --> learner (in its own thread) --> rows, journal, checkpoints --> writer --> run directory
                                                 --> answers, evaluations ------> waiting callers
 
-The engine runs in a task that no scope of a caller surrounds (``hosting``). Its parts end when they are
+The engine runs in a task that no scope of a caller surrounds (``opening``). Its parts end when they are
 drained, or when one of them fails: then every caller that waits for the session gets the cause.
 """
 
@@ -23,11 +23,9 @@ from stoker.errors import SessionClosed, SessionError, SessionFailed
 from stoker.exits import Contained, wait_to_the_end
 from stoker.recorders import Outcome, Recording
 from stoker.replies import Reply
-from stoker.session.evaluations import Evaluations
 from stoker.session.events import Event
 from stoker.session.learner import Learner
-from stoker.session.opening import ResumePoint
-from stoker.session.parts import Parts
+from stoker.session.parts import Evaluations, Parts
 from stoker.session.watching import Watch
 from stoker.threads import CallSoon, DedicatedThread, call_soon_here
 
@@ -147,7 +145,6 @@ class Engine:
 
     Args:
         learner: what learns, restored.
-        resume_point: the running episodes.
         recording: where records go, open.
         thread: the learner's, which the engine closes.
         ended: set by the host when the engine has ended and agent and run are free.
@@ -156,7 +153,6 @@ class Engine:
     def __init__(
         self,
         learner: Learner,
-        resume_point: ResumePoint,
         recording: Recording,
         thread: DedicatedThread,
         ended: anyio.Event,
@@ -165,8 +161,6 @@ class Engine:
         self.evaluations = Evaluations(parts)
         self.is_settled = False
         """Whether the engine has ended and no thread of it uses the agent or the run any more."""
-        self.resume_point = resume_point
-        """The running episodes, for the actors that continue them."""
         self._recording = recording
         self._ended = ended
         self._loop, self._call_soon = current_token(), call_soon_here()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -81,15 +81,10 @@ class RememberedDecision:
     def joined(self, experience: Experience) -> Experience:
         """The experience with the policy extras and the version of this decision."""
         version = experience.policy_version
-        return Experience(
-            experience.observation,
-            experience.action,
-            experience.reward,
-            experience.next_observation,
-            experience.status,
-            experience.actor_id,
-            self.policy_extras,
-            self.policy_version if version is None else version,
+        return msgspec.structs.replace(
+            experience,
+            policy_extras=self.policy_extras,
+            policy_version=self.policy_version if version is None else version,
         )
 
 
@@ -177,10 +172,11 @@ class Intake:
             plain_count("policy_version", experience.policy_version)
         return experience
 
-    def admitted(self, experience: Experience) -> Accepted:
+    def admitted(self, experience: Experience, used: Collection[RememberedDecision] = ()) -> Accepted:
         """Check an experience and join to it what the policy remembered about its action.
 
-        Policy extras of an action are never joined to another action, nor to another observation.
+        Policy extras of an action are never joined to another action, nor to another observation, nor twice:
+        decisions that are ``used`` have an outcome.
         """
         experience = self.check(experience)
         needs_extras = self._needs_policy_extras
@@ -189,7 +185,7 @@ class Intake:
         ):
             return experience, None
         remembered = self._remembered.get(experience.actor_id)
-        if remembered is None:
+        if remembered is None or remembered in used:
             if needs_extras:
                 raise _not_remembered(experience)
         elif (field := remembered.mismatch(experience)) is None:
@@ -205,19 +201,14 @@ class Intake:
         except TypeError:
             raise InvalidExperience(f"observe_many takes Experiences, not {shown(experiences)}") from None
         found: list[Accepted] = []
-        used: set[int] = set()  # a decision has one outcome
+        used: set[RememberedDecision] = set()
         for i, experience in enumerate(batch):
             try:
-                accepted, remembered = self.admitted(experience)
-                if remembered is not None:
-                    if id(remembered) in used:
-                        if self._needs_policy_extras:
-                            raise _not_remembered(experience)
-                        accepted, remembered = self.check(experience), None
-                    used.add(id(remembered))
+                found.append(self.admitted(experience, used))
             except InvalidExperience as error:
                 raise InvalidExperience(f"experience {i} of {len(batch)}: {error}; none was taken") from error
-            found.append((accepted, remembered))
+            if (remembered := found[-1][1]) is not None:
+                used.add(remembered)
         return found
 
     def reserve(self, actor_id: ActorId) -> bool:

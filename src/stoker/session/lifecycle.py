@@ -1,6 +1,6 @@
 """What both kinds of session share: counters and health at any time; and how a session is opened and closed.
 
-The session lives in a host task (``hosting``); here is what its users see of that.
+The session lives in a host task (``opening``); here is what its users see of that.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from stoker.session.acting import Pacing, PolicyBuffer
 from stoker.session.config import SessionConfig
 from stoker.session.engine import Engine
 from stoker.session.events import Event
-from stoker.session.hosting import Body, Host
 from stoker.session.learner import Learner
 from stoker.session.metrics import StalenessReport
-from stoker.session.opening import ResumePoint
+from stoker.session.opening import Body, Host, ResumePoint
 from stoker.session.parts import Parts
 from stoker.session.watching import Health, health_of
 from stoker.stats import StatsTracker
@@ -245,6 +244,7 @@ class Lifecycle(Readings):
         self._queue: BatchQueue[Event] = BatchQueue(1)
         self._queue.close()  # until it is open
         self._body: Body | None = None
+        self._resume_point = ResumePoint()
 
     async def open(self) -> None:
         """Open the session: until ``close``, any task of this event loop may use it, and close it.
@@ -329,7 +329,7 @@ class Lifecycle(Readings):
     def take_resume_point(self) -> ResumePoint:
         """With ``lockstep``, after a resume: the running episodes, for their actors to continue; once."""
         self.require_open("take_resume_point")
-        point, self.engine.resume_point = self.engine.resume_point, ResumePoint()
+        point, self._resume_point = self._resume_point, ResumePoint()
         return point
 
     def on_end(self, call: Callable[[], None]) -> None:
@@ -363,7 +363,7 @@ class Lifecycle(Readings):
             raise SessionError("a session is opened once: make a new one, with the same agent and run")
         core.stage = "opening"
         try:
-            core.engine = engine = await Host.open(learner, self._recording)
+            core.engine, self._resume_point = await Host.open(learner, self._recording)
         except BaseException:
             core.stage = "new"
             statistics = self._recording.statistics
@@ -371,10 +371,10 @@ class Lifecycle(Readings):
                 self._recording = Recording(statistics=statistics)
             core.learner = Learner(learner.agent, self.config, learner.stats, self.run, statistics)
             raise
+        self._open_engine = engine = core.engine
         self.intake = engine.parts.intake
         self._queue = engine.parts.queue
         core.stage = "open"
-        self._open_engine = engine
         return engine
 
     async def _close(self, error: BaseException | None) -> None:

@@ -160,9 +160,7 @@ def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | Non
         learner.begin()
         learner.learn_at(_periods((before or headers)[-1 if before else 0]))
         return learner
-    if problem is not None:
-        raise problem
-    raise JournalBroken(
+    raise problem or JournalBroken(
         journal.directory,
         f"it leads to its end only from event {leads_from} on, and there is no checkpoint to begin at; "
         "keep_journal='all' keeps it whole",

@@ -23,11 +23,11 @@ from stoker.recorders import Recorder, Recording, Value, checked_record
 from stoker.runs import TrainingRun
 from stoker.session.acting import PolicySnapshot
 from stoker.session.config import SessionConfig
-from stoker.session.evaluations import report_of
 from stoker.session.events import MetricsGiven, OptimizationRequested
 from stoker.session.intake import Accepted, Decision
 from stoker.session.learner import Learner
 from stoker.session.lifecycle import Lifecycle
+from stoker.session.parts import report_of
 from stoker.settings import settings_from
 from stoker.stats import EpisodeRecord, EvalReport, StatsTracker, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience

@@ -252,6 +252,17 @@ def test_a_policy_that_raises_does_so_in_the_caller() -> None:
     assert session.total_steps == 1
 
 
+def test_a_policy_that_gives_too_few_actions_is_a_config_error_in_the_caller() -> None:
+    class Short(FakeAgent):
+        def act(self, observations: Sequence[Any], mode: ActMode) -> Any:
+            return [], None
+
+    with SyncTrainingSession(Short()) as session:
+        for call in (lambda: session.act(0.0), lambda: session.decide(0.0)):
+            with pytest.raises(ConfigError, match="answered 1 observations with 0 actions"):
+                call()
+
+
 def test_a_body_that_raises_still_gets_everything_saved(tmp_path: Path) -> None:
     run = new_run(tmp_path)
 

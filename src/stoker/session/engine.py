@@ -133,10 +133,8 @@ class Consumer:
 
     async def _write_counters(self) -> None:
         if (run := self._parts.run) is not None:
-            learner = self._learner
-            run.metadata = run.counted(
-                learner.total_steps, learner.total_episodes, self._evaluations.saved_best
-            )
+            learner, best = self._learner, self._evaluations.saved_best
+            run.metadata = run.counted(learner.total_steps, learner.total_episodes, best)
             await self._parts.writer.replace(run.metadata_path, run.metadata)
 
 
@@ -151,11 +149,7 @@ class Engine:
     """
 
     def __init__(
-        self,
-        learner: Learner,
-        recording: Recording,
-        thread: DedicatedThread,
-        ended: anyio.Event,
+        self, learner: Learner, recording: Recording, thread: DedicatedThread, ended: anyio.Event
     ) -> None:
         self.parts = parts = Parts(learner, thread)
         self.evaluations = Evaluations(parts)
@@ -305,15 +299,13 @@ class Engine:
         parts.replies.fail(lambda: SessionClosed("wait", entered=True))
 
     def _outcome(self) -> Outcome:
+        error = self._ended_by
         if self.parts.failure is not None:
             return "failed"
-        match self._ended_by:
-            case None:
-                return "stopped" if self.parts.intake.is_stopped else "finished"
-            case KeyboardInterrupt() | SystemExit():
-                return "stopped"
-            case error:
-                return "stopped" if isinstance(error, get_cancelled_exc_class()) else "failed"
+        if error is None:
+            return "stopped" if self.parts.intake.is_stopped else "finished"
+        stops = (KeyboardInterrupt, SystemExit, get_cancelled_exc_class())
+        return "stopped" if isinstance(error, stops) else "failed"
 
     async def _settle(self) -> None:
         """After a failure, wait for calls that may still run, but not forever: the agent is read next."""

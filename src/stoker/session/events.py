@@ -7,7 +7,7 @@ that must keep its place among the experiences is a struct here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,7 @@ __all__ = [
     "EvalEpisodeEnded",
     "Event",
     "MetricsGiven",
+    "OptimizationDone",
     "OptimizationRequested",
     "Outbox",
     "Request",
@@ -60,12 +61,18 @@ class Request(msgspec.Struct, frozen=True):
     reply: Reply[Any]
 
 
-class OptimizationRequested(msgspec.Struct):
-    """``remaining`` optimization steps on what the agent has observed; the reply says how many were done."""
+class OptimizationDone(NamedTuple):
+    """How many optimization steps were done, and whether no more can be: the next one was skipped."""
 
-    remaining: int
-    reply: Reply[int]
-    done: int = 0
+    n_done: int
+    is_over: bool
+
+
+class OptimizationRequested(msgspec.Struct, frozen=True):
+    """Up to ``n`` optimization steps on what the agent has observed, at least one."""
+
+    n: int
+    reply: Reply[OptimizationDone]
 
 
 Event = (

@@ -103,11 +103,7 @@ class Intake:
     """
 
     def __init__(
-        self,
-        agent: LearningAgent,
-        config: SessionConfig,
-        accepted_steps: int,
-        count_put: Callable[[], int],
+        self, agent: LearningAgent, config: SessionConfig, accepted_steps: int, count_put: Callable[[], int]
     ) -> None:
         checks = agent if isinstance(agent, ChecksInput) else None
         self.check_experience: Callable[[Experience], None] | None = checks and checks.check_experience

@@ -7,7 +7,6 @@ function of the events alone, so that the same order of events gives the same we
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from stoker.session.events import (
     EvalEpisodeEnded,
     Event,
     MetricsGiven,
+    OptimizationDone,
     OptimizationRequested,
     Outbox,
     Request,
@@ -40,8 +40,6 @@ from stoker.types import ActorId, Experience
 from stoker.writer import RowLog, StagingArea
 
 __all__ = ["Learner"]
-
-logger = logging.getLogger("stoker.session")
 
 
 class Learner(TrainingState):
@@ -74,7 +72,6 @@ class Learner(TrainingState):
         self._checkpoint_reply: Reply[None] | None = None
         self._acting: dict[str, Any] = {}  # with lockstep: what acting changes, after the last step
         self._unpublished = 0  # optimization steps since the weights were last published
-        self._warned: set[str] = set()
 
     def begin(self) -> None:
         """Make the acting copies of a new or restored agent; from here on events may come."""
@@ -116,7 +113,7 @@ class Learner(TrainingState):
     def process(self, batch: Sequence[Event]) -> Sequence[Event]:
         """Take a batch of events in; ``take_outbox`` has the results.
 
-        Returns the events that are left over: it stops where a checkpoint is due, and in a long optimization.
+        Returns the events that are left over: it stops where a checkpoint is due.
         """
         started = time.perf_counter()
         done = 0
@@ -124,10 +121,9 @@ class Learner(TrainingState):
             event = batch[done]
             if type(event) is Experience:
                 done = self._feed(batch, done)
-            elif self._handle(event):
-                done += 1
             else:
-                break
+                self._handle(event)
+                done += 1
         if self._unpublished or self._published_at != self.total_steps:
             self._publish()
         self.actors.note_seen()
@@ -217,21 +213,16 @@ class Learner(TrainingState):
             self._publish()
         return True
 
-    def _optimize(self, event: OptimizationRequested) -> bool:
-        """Do some of the optimization steps that were asked for; say whether that was all."""
-        for _ in range(event.remaining):
+    def _optimize(self, n_wanted: int) -> OptimizationDone:
+        """Do optimization steps, at most as far as there is a result that must be delivered."""
+        for n_done in range(n_wanted):
             if not self._triggers.may_learn or not self._optimize_once():
-                event.remaining = 0
-                break
-            event.remaining -= 1
-            event.done += 1
+                return OptimizationDone(n_done, is_over=True)
             self.progress = (self.total_steps, self.opt_steps)
             self._do_what_is_due()
             if self._outbox.is_awaited or self.is_checkpoint_due:
-                break  # the results are delivered before there are more
-        if event.remaining == 0:
-            self._outbox.answers.append((event.reply, event.done))
-        return event.remaining == 0
+                return OptimizationDone(n_done + 1, is_over=False)
+        return OptimizationDone(n_wanted, is_over=False)
 
     def _do_what_is_due(self) -> None:
         """All may fall on one point; a checkpoint then holds what was learned at it."""
@@ -255,7 +246,9 @@ class Learner(TrainingState):
         """
         for key, value in record.items():
             if isinstance(value, float) and not math.isfinite(value):
-                self._warn_once(key, f"{key}={value}: left out of metrics.jsonl, as JSON has no such number")
+                self.metrics.warn_once(
+                    key, f"{key}={value}: left out of metrics.jsonl, as JSON has no such number"
+                )
         step = total_steps if self.config.opt_interval else self.opt_steps
         self._outbox.records.append((step, record))
         if self.run is not None:
@@ -270,8 +263,7 @@ class Learner(TrainingState):
         self._unpublished = 0
         self._published_at = self.total_steps
 
-    def _handle(self, event: Event) -> bool:
-        """Take another event than an experience in; say whether that is done."""
+    def _handle(self, event: Event) -> None:
         match event:
             case EpisodeStarted():
                 self._start_episode(event)
@@ -295,13 +287,12 @@ class Learner(TrainingState):
                         self.is_checkpoint_due, self._checkpoint_reply = True, reply
                     case "snapshot":
                         self._outbox.answers.append((reply, self._snapshot()))
-            case OptimizationRequested():
-                return self._optimize(event)
+            case OptimizationRequested(n, reply):
+                self._outbox.answers.append((reply, self._optimize(n)))
             case Experience():
                 self._feed([event], 0)
             case _:
                 assert_never(event)
-        return True
 
     def _note(self, event: EpisodeStarted | EpisodeEnded) -> None:
         if self.journal is not None:
@@ -342,13 +333,8 @@ class Learner(TrainingState):
                 extras[name] = plain_number(name, value)
             except InvalidExperience as error:
                 text = f"an episode extra of the agent is left out of the rows: {error}"
-                self._warn_once(repr(key), text)
+                self.metrics.warn_once(repr(key), text)
         return extras
-
-    def _warn_once(self, key: str, text: str) -> None:
-        if key not in self._warned:
-            self._warned.add(key)
-            logger.warning("%s", text)
 
     def _note_acting(self) -> None:
         """With lockstep: keep what acting changes, as it is after the last step and before the next one."""

@@ -66,7 +66,6 @@ class TrainingMetrics:
         """How many transitions were learned of each staleness, since the last record."""
         self._buffer = Metrics(statistics=tuple(statistics))
         self._episodes: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
-        self._names: dict[str, str] = {}
         self._warned: set[str] = set()
         self._since = time.monotonic()
         self._steps = self._opt_steps = -1
@@ -79,11 +78,7 @@ class TrainingMetrics:
     def learned(self, metrics: Mapping[str, float]) -> None:
         """Keep the metrics of an optimization step, under ``train/``."""
         if self.is_kept:
-            names = self._names
-            values = {
-                names.get(key) or names.setdefault(key, f"train/{key}"): value
-                for key, value in metrics.items()
-            }
+            values = {f"train/{key}": value for key, value in metrics.items()}
             try:
                 self._buffer.store(values)
             except ConfigError:  # not worth a training: keep the values that can be kept
@@ -93,10 +88,14 @@ class TrainingMetrics:
                     except ConfigError as error:
                         self._warn(name, error)
 
+    def warn_once(self, key: str, text: str) -> None:
+        """Log a warning, the first time for this key."""
+        if key not in self._warned:
+            self._warned.add(key)
+            logger.warning("%s", text)
+
     def _warn(self, name: str, error: ConfigError) -> None:
-        if name not in self._warned:
-            self._warned.add(name)
-            logger.warning("the agent's metric %r is not recorded: %s", name, error)
+        self.warn_once(f"refused {name}", f"the agent's metric {name!r} is not recorded: {error}")
 
     def count_staleness(self, experiences: Iterable[Experience], opt_steps: int) -> None:
         """Count transitions that the agent learns from after ``opt_steps`` optimization steps."""

@@ -14,13 +14,7 @@ from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from stoker.agents.protocol import (
-    ChangesByActing,
-    CountsOptSteps,
-    HasReplay,
-    LearningAgent,
-    RebuildsReplay,
-)
+from stoker.agents.protocol import ChangesByActing, CountsOptSteps, HasReplay, LearningAgent, RebuildsReplay
 from stoker.errors import ConfigError, JournalBroken, RunBroken
 from stoker.journal import Journal, JournalEvent, SegmentEncoder, SegmentHeader
 from stoker.lru import MAX_ACTORS, LRUDict

@@ -228,8 +228,6 @@ class TrainingSession(Lifecycle):
         """
         self.require_open("observe_many")
         await self._accept(self.intake.admitted_all(experiences))
-        if self._is_lockstep:
-            await self.engine.parts.request("barrier")
 
     async def on_episode_start(self, actor_id: ActorId = 0, seed: int | None = None) -> None:
         """Begin an actor's episode and abandon an unfinished one; the journal keeps the reset's seed."""
@@ -363,13 +361,12 @@ class TrainingSession(Lifecycle):
             raise ConfigError(
                 "optimize: the journal cannot record optimization without experiences: use journal=False"
             )
-        done = 0
-        while done < n and not self.is_done:  # bit by bit: others come in between, and it can be cancelled
-            some = min(_OPTS_AT_ONCE, n - done)
-            found = await self.engine.parts.ask(partial(OptimizationRequested, some))
-            done += found
-            if found < some:
-                break
+        done, is_over = 0, False
+        while done < n and not (is_over or self.is_done):
+            # Bit by bit: other calls come in between, and it can be cancelled.
+            request = partial(OptimizationRequested, min(_OPTS_AT_ONCE, n - done))
+            some, is_over = await self.engine.parts.ask(request)
+            done += some
         return done
 
     async def flush(self) -> None:
@@ -402,8 +399,6 @@ class TrainingSession(Lifecycle):
     async def _observe(self, experience: Experience) -> None:
         self.require_open("observe")
         await self._accept([self.intake.admitted(experience)])
-        if self._is_lockstep:
-            await self.engine.parts.request("barrier")
 
     async def _accept(self, batch: Sequence[Accepted]) -> None:
         """Put experiences that were checked into the queue."""
@@ -426,6 +421,8 @@ class TrainingSession(Lifecycle):
             raise
         if was_refused:  # not after the only one of ``observe`` went in: cancelled, it must be out
             await checkpoint()  # a loop around observe must not hold the event loop
+        if self._is_lockstep:
+            await self.engine.parts.request("barrier")
 
     async def _wait_for_room(self, experience: Experience) -> None:
         observing, actor_id = self.intake.observing, experience.actor_id

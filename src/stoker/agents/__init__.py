@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         LearningAgent as LearningAgent,
         Policy as Policy,
         PortablePolicy as PortablePolicy,
-        ReplayState as ReplayState,
+        Stateful as Stateful,
     )
     from stoker.agents.registry import AGENTS as AGENTS, config_type as config_type, make_agent as make_agent
     from stoker.agents.spaces import (

@@ -1,7 +1,7 @@
 """What stoker's agents share: a network with packed weights and Adam, acting copies, and saved state.
 
 ``stoker.agents.off_policy`` adds a replay for the agents that learn from one. The same seed and the same
-order of calls give the same weights: an agent's generators are its own.
+order of calls give the same weights: an agent has its own generators.
 """
 
 from __future__ import annotations
@@ -9,40 +9,27 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, NoReturn, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar
 
 import msgspec
 import numpy as np
-import torch
 from torch import nn
 
 from stoker.agents.config import AgentConfig
 from stoker.agents.networks import NumpyPass, ObservationNetwork
 from stoker.agents.packing import PackedAdam, PackedWeights
-from stoker.agents.protocol import Policy
+from stoker.agents.protocol import Policy, Stateful
 from stoker.agents.seeds import AgentSeeds, generator_state, seeded_generator
 from stoker.agents.spaces import AgentSpaces
 from stoker.errors import ConfigError, TrainingDiverged
 from stoker.processing import RunningMoments
 from stoker.types import ActMode, Experience
 
-__all__ = ["BaseAgent", "NetworkPolicy", "Stateful"]
+__all__ = ["BaseAgent", "NetworkPolicy", "NetworkT", "PolicyT"]
 
 ConfigT = TypeVar("ConfigT", bound=AgentConfig)
 NetworkT = TypeVar("NetworkT", bound=ObservationNetwork)
 PolicyT = TypeVar("PolicyT", bound="NetworkPolicy[Any]")
-
-
-class Stateful(Protocol):
-    """A part of an agent that is saved and restored with it."""
-
-    def state_dict(self) -> Mapping[str, Any]:
-        """The state as ``LearningAgent.state_dict`` describes it."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any], /) -> object:
-        """Restore what ``state_dict`` returned."""
-        ...
 
 
 class NetworkPolicy(ABC, Generic[NetworkT]):
@@ -55,8 +42,7 @@ class NetworkPolicy(ABC, Generic[NetworkT]):
         network: this policy's own, on the device to compute on.
         spaces: of the environment.
         explore: the generator of exploration.
-        number_name: the name of ``number``, such as ``"epsilon"``.
-        number: published by the agent besides weights.
+        published: the numbers that the agent publishes besides weights, for example ``{"epsilon": 0.1}``.
     """
 
     def __init__(
@@ -64,12 +50,10 @@ class NetworkPolicy(ABC, Generic[NetworkT]):
         network: NetworkT,
         spaces: AgentSpaces[Any],
         explore: np.random.Generator,
-        number_name: str,
-        number: float,
+        published: Mapping[str, float],
     ) -> None:
         self.network = network
-        self.number = number
-        self._number_name = number_name
+        self.published = published
         self._packed = PackedWeights(network)
         self._device = self._packed.values.device
         self._spaces = spaces
@@ -82,29 +66,29 @@ class NetworkPolicy(ABC, Generic[NetworkT]):
     def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[Sequence[Any], Sequence[Any] | None]:
         """Choose one action per observation, in the same order; see ``Policy``."""
 
-    def follow(self, weights: PackedWeights, number: float) -> None:
-        """Act from now on with a copy of these weights, of an equal network, and with this number."""
+    def follow(self, weights: PackedWeights, published: Mapping[str, float]) -> None:
+        """Copy in the weights of an equal network, and take these numbers."""
         self._packed.copy_from(weights)
-        self.number = number
+        self.published = published
 
     def fork(self, seed: int) -> Self:
-        """An independent copy on the CPU that explores by a generator made from the seed."""
+        """An independent copy on the CPU, with an exploration generator made from the seed."""
         return type(self)(*self._on_cpu(seeded_generator(seed)))
 
     def weights(self) -> dict[str, Any]:
-        """The network's weights, its moments if it normalizes, and the number under its name."""
-        return {**self._packed.named_copy(), self._number_name: self.number}
+        """The network's weights, its moments if it normalizes, and the published numbers, by name."""
+        return {**self._packed.named_copy(), **self.published}
 
     def load_weights(self, weights: Mapping[str, Any]) -> None:
         """Act like the policy whose ``weights()`` these are; ``ConfigError`` if they do not fit."""
-        number = weights.get(self._number_name)
-        if not isinstance(number, int | float):
-            raise ConfigError(
-                f"these weights lack {self._number_name}: load the weights of a policy whose agent has the "
-                "same settings"
-            )
+        for name in self.published:
+            if not isinstance(weights.get(name), int | float):
+                raise ConfigError(
+                    f"these weights lack {name}: load the weights of a policy whose agent has the same "
+                    "settings"
+                )
         self._packed.load_named(weights)
-        self.number = number
+        self.published = {name: weights[name] for name in self.published}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._on_cpu(self._explore)
@@ -112,29 +96,27 @@ class NetworkPolicy(ABC, Generic[NetworkT]):
     def _on_cpu(self, explore: np.random.Generator) -> tuple[Any, ...]:
         """The constructor's arguments for a copy on the CPU."""
         # Its tensors are its own: multiprocessing moves them to memory shared with the other process.
-        network = copy.deepcopy(self.network).cpu()
-        return network, self._spaces, explore, self._number_name, self.number
+        return copy.deepcopy(self.network).cpu(), self._spaces, explore, self.published
 
 
 class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
-    """A network that acts and is trained, with all that a session asks of an agent but the learning.
+    """A network that acts and is trained, and all that a session needs from an agent except the learning.
 
-    A subclass makes its network, gives ``observe`` and ``learn``, and adds to ``_parts`` and ``_generators``
-    what is saved and restored with it.
+    A subclass makes its network, implements ``observe`` and ``learn``, and adds to ``_parts`` and
+    ``_generators`` whatever is saved and restored with it.
 
     Args:
         spaces: of the environment.
-        config: the settings; ``network`` is the one that ``"auto"`` came to.
+        config: the settings, with ``network="auto"`` replaced.
         seeds: of its generators.
         network: acts; the gradients of its weights are packed.
         policy_type: of its acting copies.
-        number_name: the name of the number that it publishes besides weights.
         adam_eps: what Adam adds to the root of the mean square of a gradient.
 
     Attributes:
         name: of the kind of agent.
         acting_state: the entries of ``state_dict`` that acting changes and learning does not.
-        needs_policy_extras: whether it learns only from what its policy remembered of an action.
+        needs_policy_extras: whether it learns only from actions whose extras its policy recorded.
         config: the settings.
         total_steps: transitions observed, ever.
         opt_steps: optimization steps done, ever.
@@ -154,7 +136,6 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
         seeds: AgentSeeds,
         network: NetworkT,
         policy_type: type[PolicyT],
-        number_name: str,
         adam_eps: float = 1e-8,
     ) -> None:
         self.config = config
@@ -165,17 +146,13 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
         # Copied now: after learning a user's module may keep a tensor of the graph, which cannot be.
         self._blank = copy.deepcopy(network).requires_grad_(requires_grad=False)
         self._policy_type = policy_type
-        self._number_name = number_name
         self._weights = PackedWeights(network, has_gradients=True)
         self._device = self._weights.values.device
         self._optimizer = PackedAdam(self._weights, eps=adam_eps, max_grad_norm=config.max_grad_norm)
-        self._moments = RunningMoments(spaces.observation_size)
+        self._moments = RunningMoments(spaces.observations.size)
         self._explore = seeded_generator(seeds.exploring)
         self._generators = {"explore_generator": self._explore}
-        self._parts: dict[str, Stateful] = {
-            "network": network,
-            "optimizer": self._optimizer,
-        }
+        self._parts: dict[str, Stateful] = {"network": network, "optimizer": self._optimizer}
         if config.normalize_observations:
             self._parts["moments"] = self._moments
 
@@ -187,36 +164,35 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
         )
 
     @property
-    @abstractmethod
-    def _number(self) -> float:
-        """What is published besides weights."""
+    def _published(self) -> dict[str, float]:
+        """The numbers that are published besides weights."""
+        return {}
 
     def policy(self) -> PolicyT:
         """A new acting copy with its own weights; ``ConfigError`` if the agent's were moved or replaced."""
         self._weights.check_bound()
-        network = copy.deepcopy(self._blank)
-        policy = self._policy_type(network, self._spaces, self._explore, self._number_name, self._number)
-        policy.follow(self._weights, self._number)
+        policy = self._policy_type(copy.deepcopy(self._blank), self._spaces, self._explore, {})
+        policy.follow(self._weights, self._published)
         return policy
 
     def publish(self, policy: Policy) -> None:
-        """Copy the weights, moments and number into a policy that this agent made."""
+        """Copy weights, moments and published numbers into a policy that this agent made."""
         if not isinstance(policy, self._policy_type):
             raise ConfigError(
                 f"a {self.name} agent publishes to the policies it made, not to a {type(policy).__name__}"
             )
-        policy.follow(self._weights, self._number)
+        policy.follow(self._weights, self._published)
 
     def check_experience(self, experience: Experience) -> None:
         """Raise ``InvalidExperience``, naming the value, for a transition that ``observe`` cannot take."""
         self._spaces.check_experience(experience)
 
     def check_observation(self, observation: Any) -> None:
-        """Raise ``InvalidExperience``, which names the value, for an unfit observation."""
-        self._spaces.check_observation(observation)
+        """Raise ``InvalidExperience``, naming the value, for an observation that the policy cannot act on."""
+        self._spaces.observations.check(observation, "observation")
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer, generators, counters, settings, spaces, and all that is under way.
+        """Weights, optimizer, generators, counters, settings, spaces, and open episodes or rollouts.
 
         Tensors share the agent's memory.
         """
@@ -233,7 +209,7 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned; publish to policies afterwards.
 
-        The settings stay those that this agent was made with, so that a resume may change, say, the
+        The settings stay those that this agent was made with, so that a resume may change, for example, the
         learning rate; those that give the weights their meaning may not differ.
 
         Raises:
@@ -256,17 +232,29 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
             raise ConfigError(f"a {own['agent']} agent cannot load the state of {found}")
         if missing := sorted({*own} - {*state}):
             raise ConfigError(f"the saved {kind} state is incomplete: it lacks {', '.join(missing)}")
-        for space in ("observation_space", "action_space"):
-            _compare(space, state[space], own[space])
-        sizes = ("hidden_sizes",) if self.config.network == "mlp" else ()
-        for setting in (*self._kept_settings, *sizes):
-            _compare(setting, state["config"].get(setting), own["config"][setting])
-        for name, part in self._parts.items():
-            if isinstance(part, nn.Module):
-                _compare(f"weights of {name}", _shapes(state[name]), _shapes(own[name]))
+        saved = self._identity(state)
+        for what, here in self._identity(own).items():
+            if saved[what] != here:
+                raise ConfigError(
+                    f"the saved agent's {what} does not fit: saved {saved[what]}, here {here}; "
+                    "make the agent with the saved spaces and settings"
+                )
+
+    def _identity(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """The entries of a state that must equal this agent's."""
+        settings = [*self._kept_settings, *(["hidden_sizes"] if self.config.network == "mlp" else [])]
+        networks = [name for name, part in self._parts.items() if isinstance(part, nn.Module)]
+        return {
+            **{space: state[space] for space in ("observation_space", "action_space")},
+            **{setting: state["config"].get(setting) for setting in settings},
+            **{
+                f"weights of {name}": {key: list(tensor.shape) for key, tensor in state[name].items()}
+                for name in networks
+            },
+        }
 
     def _take_in(self, observations: Iterable[Any]) -> None:
-        """Count observations into the statistics; the network normalizes by the new ones at once."""
+        """Add observations to the statistics; the network normalizes by the new ones at once."""
         has_changed = False
         for observation in observations:
             has_changed |= self._moments.add(observation)
@@ -281,15 +269,3 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
             f"({config.max_grad_norm}), clip_rewards or normalize_rewards, and resume from an earlier "
             "checkpoint"
         )
-
-
-def _compare(what: str, saved: object, own: object) -> None:
-    if saved != own:
-        raise ConfigError(
-            f"the saved agent's {what} does not fit: saved {saved}, here {own}; "
-            "make the agent with the saved spaces and settings"
-        )
-
-
-def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, list[int]]:
-    return {name: list(tensor.shape) for name, tensor in weights.items()}

@@ -20,7 +20,16 @@ from torch.nn import functional
 from stoker.agents.config import SMALLEST_SIDE, channel_axis
 from stoker.errors import ConfigError
 
-__all__ = ["MLP", "Activation", "NatureCNN", "NumpyPass", "ObservationNetwork", "as_floats", "seeded"]
+__all__ = [
+    "MLP",
+    "Activation",
+    "NatureCNN",
+    "NumpyPass",
+    "ObservationNetwork",
+    "as_floats",
+    "predict",
+    "seeded",
+]
 
 Activation = Literal["tanh", "relu"]
 """The function between layers."""
@@ -199,11 +208,23 @@ class NumpyPass:
         return rows @ weight + bias
 
 
+def predict(network: nn.Module, observations: NDArray[Any], device: torch.device) -> list[_Rows]:
+    """A network's outputs for a batch, by torch, without a gradient; each in host memory."""
+    # A thread that never asks for the number of threads computes its first products with one per core,
+    # whatever torch was set to, and rounds otherwise than a replay would.
+    torch.get_num_threads()
+    with torch.inference_mode():
+        # Copied to memory that torch aligned: on numpy's, sums may round otherwise from run to run.
+        outputs = network(torch.tensor(observations, device=device))
+        tensors: Sequence[torch.Tensor] = [outputs] if isinstance(outputs, torch.Tensor) else outputs
+        return [tensor.cpu().numpy() for tensor in tensors]
+
+
 def as_floats(observations: torch.Tensor) -> torch.Tensor:
     """Observations as float32; uint8 is scaled from 0..255 to 0..1."""
     if observations.dtype is torch.float32:
         return observations
-    return observations.float() / 255 if observations.dtype is torch.uint8 else observations.float()
+    return observations.float().div_(255) if observations.dtype is torch.uint8 else observations.float()
 
 
 def seeded(layer: _Layer, generator: torch.Generator, gain: float | None = None) -> _Layer:

@@ -14,15 +14,14 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import nn
 
-from stoker.agents.base import BaseAgent, NetworkPolicy
+from stoker.agents.base import BaseAgent, NetworkT, PolicyT
 from stoker.agents.config import OffPolicyConfig
-from stoker.agents.networks import ObservationNetwork
 from stoker.agents.packing import PackedWeights
 from stoker.agents.seeds import AgentSeeds
 from stoker.agents.spaces import AgentSpaces
 from stoker.errors import ConfigError
 from stoker.processing import StepProcessor, Transition
-from stoker.replay import ArraySpec, Batch, PrioritizedBatch, PrioritizedReplay, TransitionSpec, UniformReplay
+from stoker.replay import Batch, PrioritizedReplay, TransitionSpec, UniformReplay
 from stoker.types import ActorId, Experience
 
 __all__ = ["EpisodeLosses", "OffPolicyAgent", "TargetNetwork", "Update"]
@@ -31,8 +30,6 @@ _REPLAY_SETTINGS = ("n_step", "normalize_rewards", "clip_rewards", "prioritized"
 """The settings that decide what a replay holds; with some of them ``gamma`` does, too."""
 
 ConfigT = TypeVar("ConfigT", bound=OffPolicyConfig)
-NetworkT = TypeVar("NetworkT", bound=ObservationNetwork)
-PolicyT = TypeVar("PolicyT", bound=NetworkPolicy[Any])
 
 
 class Update(NamedTuple):
@@ -84,9 +81,8 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         seeds: AgentSeeds,
         network: NetworkT,
         policy_type: type[PolicyT],
-        number_name: str,
     ) -> None:
-        super().__init__(spaces, config, seeds, network, policy_type, number_name)
+        super().__init__(spaces, config, seeds, network, policy_type)
         self._replay = make_replay(config, spaces, self._device, seeds.learning)
         self._learning_from = max(config.learning_starts, config.batch_size)
         self._steps = StepProcessor(
@@ -136,12 +132,12 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         replay = self._replay
         if len(replay) < self._learning_from:
             return None
-        drawn = replay.sample(self.config.batch_size)
-        if isinstance(drawn, PrioritizedBatch) and isinstance(replay, PrioritizedReplay):
+        if isinstance(replay, PrioritizedReplay):
+            drawn = replay.sample(self.config.batch_size)
             errors, metrics = self._update(drawn.transitions, drawn.weights)
             replay.update_priorities(drawn.indices, errors.abs())
         else:
-            _, metrics = self._update(Batch(*drawn[:5]), None)
+            _, metrics = self._update(replay.sample(self.config.batch_size), None)
         self._losses.add(metrics["loss"])
         return metrics
 
@@ -198,20 +194,19 @@ def make_replay(
     config: OffPolicyConfig, spaces: AgentSpaces[Any], device: torch.device, seed: int
 ) -> UniformReplay | PrioritizedReplay:
     """An empty replay for transitions of these spaces; ``ConfigError`` if it cannot be kept."""
-    spec = TransitionSpec(ArraySpec(spaces.observation_dtype, spaces.observation_shape), spaces.actions.spec)
+    spec = TransitionSpec(spaces.observations.spec, spaces.actions.spec)
+    shared: dict[str, Any] = {"device": device, "seed": seed, "memory_map": config.memory_map}
     if not config.prioritized:
-        return UniformReplay(config.buffer_size, spec, device=device, seed=seed, memory_map=config.memory_map)
+        return UniformReplay(config.buffer_size, spec, **shared)
     return PrioritizedReplay(
         config.buffer_size,
         spec,
-        device=device,
-        seed=seed,
         alpha=config.priority_alpha,
         beta=config.priority_beta,
         final_beta=config.priority_final_beta,
         beta_steps=config.priority_beta_steps,
         epsilon=config.priority_epsilon,
-        memory_map=config.memory_map,
+        **shared,
     )
 
 

@@ -23,14 +23,14 @@ __all__ = [
     "Policy",
     "PortablePolicy",
     "RebuildsReplay",
-    "ReplayState",
     "ReportsExploration",
+    "Stateful",
     "config_of",
 ]
 
 
 class Policy(Protocol):
-    """The acting side: one forward pass for all who wait.
+    """The acting side of an agent: one forward pass for all pending observations.
 
     Calls never overlap, neither with each other nor with ``LearningAgent.publish``.
     """
@@ -121,14 +121,14 @@ class LearningAgent(Protocol):
         ...
 
 
-class ReplayState(Protocol):
-    """A replay memory that can be saved and restored."""
+class Stateful(Protocol):
+    """A part of an agent, for example its replay memory, that can be saved and restored."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """The transitions and the position."""
+    def state_dict(self) -> Mapping[str, Any]:
+        """The state as ``LearningAgent.state_dict`` describes it."""
         ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Any, /) -> object:
         """Restore what ``state_dict`` returned."""
         ...
 
@@ -141,7 +141,7 @@ class HasReplay(Protocol):
     """
 
     @property
-    def replay(self) -> ReplayState:
+    def replay(self) -> Stateful:
         """The replay memory."""
         ...
 

@@ -118,9 +118,9 @@ def test_publish_brings_a_copy_up_to_date_which_stays_a_copy() -> None:
     dqn.publish(policy)
     assert greedy_actions(policy) != stale
     assert greedy_actions(policy) == greedy_actions(dqn.policy())
-    assert policy.number == dqn.exploration_rate == pytest.approx(0.505)
+    assert policy.published["epsilon"] == dqn.exploration_rate == pytest.approx(0.505)
     assert greedy_actions(other) == stale
-    assert other.number == 1.0
+    assert other.published == {"epsilon": 1.0}
     with torch.no_grad():
         for parameter in dqn._network.parameters():
             parameter.zero_()
@@ -129,7 +129,7 @@ def test_publish_brings_a_copy_up_to_date_which_stays_a_copy() -> None:
 
 def test_softmax_prefers_the_better_actions_and_exploits_greedily() -> None:
     policy = agent(exploration="softmax", softmax_temperature=0.05).policy()
-    assert policy.number == 0.05
+    assert policy.published == {"temperature": 0.05}
     greedy = np.array(greedy_actions(policy))
     assert policy.act(OBSERVATIONS, ActMode.EXPLOIT)[0] == greedy.tolist()
     with torch.no_grad():
@@ -190,7 +190,7 @@ def test_weights_bring_a_fork_up_to_date(kind: str) -> None:
     fork.load_weights(sent)
     assert greedy_actions(fork) == greedy_actions(policy)
     assert fork.act(OBSERVATIONS, ActMode.EXPLOIT) == policy.act(OBSERVATIONS, ActMode.EXPLOIT)
-    assert fork.number == policy.number == dqn.exploration_rate
+    assert fork.published == policy.published == {dqn.config.exploration_rate_name: dqn.exploration_rate}
     for tensor in sent.values():
         if isinstance(tensor, torch.Tensor):
             tensor.fill_(0)  # memory of its own: neither side sees it

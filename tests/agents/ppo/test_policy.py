@@ -47,7 +47,7 @@ def acted(policy: PPOPolicy, rows: list[Any] = OBSERVATIONS) -> tuple[np.ndarray
 @pytest.mark.parametrize("few", [False, True], ids=["torch", "numpy"])
 def test_extras_are_what_the_learner_computes(make_agent: MakeAgent, kind: str, few: bool) -> None:
     policy = spread(make_agent(kind, normalize_observations=True)).policy()
-    policy.number = 7
+    policy.published = {"version": 7}
     if not few:
         policy._small = None
     parameters, values = outputs(policy)
@@ -101,7 +101,7 @@ def test_actions_without_probability_are_never_taken() -> None:
     from stoker.agents.ppo.distributions import Categorical as Ours
 
     logits = np.array([[-1e4, 0.0, 1.0, -1e4]] * 2, np.float32)
-    actions, log_probs = Ours(4).draw(logits, None, Sure())  # type: ignore[arg-type]
+    actions, log_probs = Ours(4).draw(logits, Sure())  # type: ignore[arg-type]
     assert actions[:, 0].tolist() == [1, 2]
     assert np.isfinite(log_probs).all()
 
@@ -171,9 +171,9 @@ def test_publish_brings_a_copy_up_to_date_which_stays_a_copy(make_agent: MakeAge
     agent.publish(policy)
     assert not torch.equal(outputs(policy)[0], stale)
     assert torch.equal(outputs(policy)[0], outputs(agent.policy())[0])
-    assert policy.number == 3
+    assert policy.published == {"version": 3}
     assert torch.equal(outputs(other)[0], stale)
-    assert other.number == 0
+    assert other.published == {"version": 0}
     small = policy._small
     assert small is not None
     assert small.outputs(small.inputs(np.stack(OBSERVATIONS))) == pytest.approx(
@@ -201,7 +201,7 @@ def test_a_fork_acts_alike_with_a_generator_of_its_own(make_agent: MakeAgent, ki
     stale = outputs(forks[0])[0]
     weights = policy.weights()
     forks[0].load_weights(weights)
-    assert forks[0].number == 5
+    assert forks[0].published == {"version": 5}
     assert torch.equal(outputs(forks[0])[0], outputs(policy)[0])
     assert torch.equal(outputs(forks[1])[0], stale)
     for value in weights.values():
@@ -230,10 +230,10 @@ def test_it_is_pickled_whole_and_the_one_left_behind_goes_on(
 ) -> None:
     agent = spread(make_agent(kind, normalize_observations=True))
     policy = agent.policy().fork(3)
-    policy.number = 4
+    policy.published = {"version": 4}
     expected, remembered = acted(policy.fork(9))
     arrived = pickle.loads(dump(policy))
-    assert arrived.number == 4
+    assert arrived.published == {"version": 4}
     arrived_actions, arrived_extras = acted(arrived)
     actions, extras = acted(policy)
     assert np.array_equal(arrived_actions, actions)

@@ -10,7 +10,6 @@ import math
 from typing import Any
 
 import gymnasium
-import numpy as np
 import torch
 
 from stoker.agents.config import chosen_network
@@ -58,18 +57,18 @@ class DQN(OffPolicyAgent[DQNConfig, QNetwork, DQNPolicy]):
         device: str | torch.device = "cpu",
     ) -> None:
         spaces = AgentSpaces("DQN", observation_space, action_space, [DiscreteActions])
-        shape = spaces.observation_shape
-        config = chosen_network("DQN", config or DQNConfig(), shape, spaces.array_dtype.name)
-        if config.network == "nature_cnn" and spaces.array_dtype != np.uint8:
+        shape, dtype = spaces.observations.shape, spaces.observations.dtype.name
+        config = chosen_network("DQN", config or DQNConfig(), shape, dtype)
+        if config.network == "nature_cnn" and dtype != "uint8":
             raise ConfigError(
-                f"network='nature_cnn' takes uint8 images, and observations are {spaces.array_dtype} "
-                f"{list(shape)}: use network='mlp'"
+                f"network='nature_cnn' takes uint8 images, and observations are {dtype} {list(shape)}: use "
+                "network='mlp'"
             )
         self._actions = spaces.actions
         seeds = AgentSeeds.of(seed)
         network = make_q_network(shape, self._actions.n, config, seeds.for_weights())
         network = network.to(resolve_device(device))
-        super().__init__(spaces, config, seeds, network, DQNPolicy, config.exploration_rate_name)
+        super().__init__(spaces, config, seeds, network, DQNPolicy)
         self._target = TargetNetwork(network, self._weights, config.tau, config.target_update_interval)
         self._parts["target"] = self._target.network
 
@@ -79,8 +78,8 @@ class DQN(OffPolicyAgent[DQNConfig, QNetwork, DQNPolicy]):
         return self.config.exploration_rate_at(self.total_steps)
 
     @property
-    def _number(self) -> float:
-        return self.exploration_rate
+    def _published(self) -> dict[str, float]:
+        return {self.config.exploration_rate_name: self.exploration_rate}
 
     def _update(self, batch: Batch, weights: torch.Tensor | None) -> Update:
         """Learn from a batch; metrics ``loss`` (Huber, weighted mean) and ``q_mean`` (of its actions)."""
@@ -108,4 +107,4 @@ class DQN(OffPolicyAgent[DQNConfig, QNetwork, DQNPolicy]):
         Reading them clears the actor's losses: a second call gives the exploration rate alone. Without a
         loss in the episode the loss keys are absent; ``loss_std`` needs two.
         """
-        return {self._number_name: self.exploration_rate, **super().episode_extras(actor_id)}
+        return {**self._published, **super().episode_extras(actor_id)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -45,10 +46,13 @@ class QNetwork(ObservationNetwork, ABC):
         """Overwrite the ``grad`` of all weights, given the gradient by the values ``[B, n_actions]``."""
 
     @staticmethod
-    def joined(streams: torch.Tensor) -> torch.Tensor:
-        """``Q = V + A - mean A`` of a dueling head's ``[B, 1 + n_actions]``, which begins with V."""
+    def joined(streams: Any) -> Any:
+        """``Q = V + A - mean A`` of a dueling head's ``[B, 1 + n_actions]``, which begins with V.
+
+        Takes and returns a tensor or an array of numpy.
+        """
         advantages = streams[:, 1:]
-        return streams[:, :1] + advantages - advantages.mean(dim=1, keepdim=True)
+        return streams[:, :1] + advantages - advantages.mean(axis=1, keepdims=True)
 
 
 class PerceptronQ(QNetwork):

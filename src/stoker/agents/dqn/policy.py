@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from stoker.agents.base import NetworkPolicy
 from stoker.agents.dqn.network import QNetwork
+from stoker.agents.networks import predict
 from stoker.types import ActMode
 
 __all__ = ["DQNPolicy", "action_probabilities", "epsilon_greedy", "softmax_actions"]
@@ -23,32 +23,29 @@ __all__ = ["DQNPolicy", "action_probabilities", "epsilon_greedy", "softmax_actio
 class DQNPolicy(NetworkPolicy[QNetwork]):
     """Takes the action of the highest value in EXPLOIT, drawing no random number, and explores in EXPLORE.
 
-    The number published besides weights is the exploration rate: the share of random actions
-    (``"epsilon"``), or the temperature of the softmax (``"temperature"``). See ``NetworkPolicy``.
+    The agent publishes ``epsilon``, the share of random actions, or ``temperature``, that of the softmax. See
+    ``NetworkPolicy``.
     """
 
     def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[list[int], None]:
         """One action per checked observation, in the same order, as plain ints; without extras."""
-        values = self._values(self._spaces.stack(observations))
+        values = self._values(self._spaces.observations.stack(observations))
         actions: list[int]
-        if mode is ActMode.EXPLORE:
-            explored = epsilon_greedy if self._number_name == "epsilon" else softmax_actions
-            actions = explored(values, self.number, self._explore)
-        else:
+        if mode is ActMode.EXPLOIT:
             actions = values.argmax(axis=1).tolist()
+        elif "epsilon" in self.published:
+            actions = epsilon_greedy(values, self.published["epsilon"], self._explore)
+        else:
+            actions = softmax_actions(values, self.published["temperature"], self._explore)
         if first := self._spaces.actions.first:
             actions = [action + first for action in actions]
         return actions, None
 
     def _values(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        if self._small is not None and len(rows) <= self._small.most_rows:
-            values = self._small.outputs(self._small.inputs(rows))
-            if self.network.dueling:
-                advantages = values[:, 1:]
-                values = values[:, :1] + advantages - advantages.mean(axis=1, keepdims=True)
-            return values
-        with torch.inference_mode():
-            return self.network(torch.as_tensor(rows).to(self._device)).cpu().numpy()
+        if self._small is None or len(rows) > self._small.most_rows:
+            return predict(self.network, rows, self._device)[0]
+        values = self._small.outputs(self._small.inputs(rows))
+        return self.network.joined(values) if self.network.dueling else values
 
 
 def epsilon_greedy(values: NDArray[np.float32], epsilon: float, generator: np.random.Generator) -> list[int]:

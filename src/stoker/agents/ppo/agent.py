@@ -11,13 +11,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from stoker.agents.base import BaseAgent
 from stoker.agents.config import chosen_network
+from stoker.agents.networks import predict
 from stoker.agents.ppo.config import PPOConfig
-from stoker.agents.ppo.distributions import distribution_of
+from stoker.agents.ppo.distributions import Categorical, DiagGaussian
 from stoker.agents.ppo.losses import Losses, Samples, ppo_losses
 from stoker.agents.ppo.network import ActorCritic, checked_body, make_body
 from stoker.agents.ppo.policy import ACTION, LOG_PROB, VALUE, PPOPolicy
@@ -82,9 +82,13 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         network: nn.Module | None = None,
     ) -> None:
         spaces = AgentSpaces("PPO", observation_space, action_space, [DiscreteActions, BoxActions])
-        shape, dtype = spaces.observation_shape, spaces.array_dtype
-        distribution = distribution_of(spaces.actions)
+        actions, shape, dtype = spaces.actions, spaces.observations.shape, spaces.observations.dtype
         config = config or PPOConfig()
+        distribution = (
+            Categorical(actions.n)
+            if isinstance(actions, DiscreteActions)
+            else DiagGaussian(actions.size, config.log_std_init)
+        )
         seeds, resolved = AgentSeeds.of(seed), resolve_device(device)
         if network is None:
             config = chosen_network("PPO", config, shape, dtype.name)
@@ -95,7 +99,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
                 network, sample.float() if config.normalize_observations else sample, distribution
             )
         actor_critic = ActorCritic(body, shape, distribution, config).to(resolved)
-        super().__init__(spaces, config, seeds, actor_critic, PPOPolicy, "version", config.adam_eps)
+        super().__init__(spaces, config, seeds, actor_critic, PPOPolicy, config.adam_eps)
         self._shuffle = seeded_generator(seeds.learning)
         self._rewards = RewardScaler(
             config.gamma, normalize=config.normalize_rewards, clip=config.clip_rewards
@@ -112,8 +116,8 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         return self._last.get("entropy", 0.0)
 
     @property
-    def _number(self) -> float:
-        return self.opt_steps
+    def _published(self) -> dict[str, float]:
+        return {"version": self.opt_steps}
 
     def check_experience(self, experience: Experience) -> None:
         """Raise ``InvalidExperience``, naming the value, also for policy extras of another action.
@@ -161,9 +165,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         if len(self._rollout) < self.config.rollout_steps:
             return None
         self._weights.check_bound()
-        # A thread that was never asked for it computes its first products with as many threads as there are
-        # cores, whatever torch was set to, and rounds otherwise than a replay would.
-        torch.get_num_threads()
+        torch.get_num_threads()  # see ``predict``, which nothing calls if each episode terminated
         samples, explained_variance = self._samples()
         metrics = self._update(samples)
         metrics["explained_variance"] = explained_variance
@@ -243,9 +245,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
 
     def _losses_of(self, batch: Samples, clip_range: float) -> Losses:
         parameters, values = self._network.body(batch.inputs)
-        log_probs, entropies = self._network.distribution.evaluate(
-            parameters, self._network.log_std, batch.actions
-        )
+        log_probs, entropies = self._network.distribution.evaluate(parameters, batch.actions)
         return ppo_losses(batch, log_probs, entropies, values, clip_range, self.config)
 
     def _descend(self, loss: torch.Tensor, learning_rate: float) -> torch.Tensor:
@@ -283,10 +283,13 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         rollout, config = self._rollout, self.config
         extras = rollout.policy_extras
         values = extras[:, VALUE]
-        successor_values = self._values(rollout.successors())
+        successors = rollout.successors()
+        successor_values = np.empty(0, np.float32)
+        if len(successors):  # of no observation, a user's network might make nothing
+            successor_values = predict(self._network, successors, self._device)[1]
         advantages = rollout.advantages(values, successor_values, config.gamma, config.gae_lambda)
         returns = advantages + values
-        learned = self._network.distribution.learned(extras[:, ACTION:])
+        learned = extras[:, ACTION:].astype(self._network.distribution.learned_dtype)
         with torch.no_grad():
             inputs = self._network.prepared(torch.as_tensor(rollout.observations).to(self._device))
         floats = (extras[:, LOG_PROB], values, advantages, returns)
@@ -294,12 +297,3 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         variance = float(returns.var())
         explained = 1.0 - float((returns - values).var()) / variance if variance > 0.0 else 0.0
         return Samples(inputs, torch.as_tensor(learned).to(self._device), *tensors), explained
-
-    def _values(self, observations: NDArray[Any]) -> NDArray[np.float32]:
-        """By the present weights, in one pass, float32 ``[B]``."""
-        if not len(observations):
-            return np.empty(0, np.float32)
-        with torch.inference_mode():
-            # Copied to memory that torch aligned: on numpy's, sums may round otherwise from run to run.
-            _, values = self._network(torch.tensor(observations, device=self._device))
-            return values.cpu().numpy()

@@ -1,44 +1,44 @@
-"""The distributions that actions are drawn from: one distribution per row of parameters that a network gives.
+"""The distributions that actions are drawn from: one distribution per row of a network's outputs.
 
 Acting is done in numpy and learning in torch, by the same formulas. An action is a row of numbers here: the
-index of a discrete one, or a continuous one before it is clipped to its bounds. A drawn action takes the same
-count of random numbers in each row, so that how rows are grouped does not change what each draws.
+index of a discrete one, or a continuous one before it is clipped to its bounds. Each row draws the same count
+of random numbers, so that the grouping of rows into calls does not change any action.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from stoker.agents.spaces import Actions, DiscreteActions
-
-__all__ = ["Categorical", "DiagGaussian", "Distribution", "distribution_of"]
+__all__ = ["Categorical", "DiagGaussian", "Distribution"]
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class Categorical:
-    """One of ``n`` actions; the ``n_parameters`` per observation are the logits.
+    """One of ``n`` actions; the parameters per observation are the logits.
 
-    An action is ``action_size`` numbers. ``has_log_std``: whether there is a standard deviation besides,
-    ``[action_size]``, which is not a function of the state.
+    Attributes:
+        n_parameters: per observation.
+        action_size: how many numbers an action is.
+        learned_dtype: of the actions that ``evaluate`` takes.
+        log_std: no trained parameter besides the network's outputs.
     """
 
     action_size = 1
-    has_log_std = False
+    learned_dtype = np.int64
+    log_std = None
 
     def __init__(self, n: int) -> None:
         self.n_parameters = n
 
     def draw(
-        self,
-        parameters: NDArray[np.float32],
-        log_std: NDArray[np.float32] | None,
-        generator: np.random.Generator,
+        self, parameters: NDArray[np.float32], generator: np.random.Generator
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """An action of each row, ``[B, 1]``, and its log-probability, ``[B]``; one random number per row."""
         logits = parameters.astype(np.float64)
@@ -54,38 +54,35 @@ class Categorical:
         """The likeliest action of each row, ``[B, 1]``."""
         return parameters.argmax(axis=1)[:, None].astype(np.float64)
 
-    def evaluate(
-        self, parameters: torch.Tensor, log_std: torch.Tensor | None, actions: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def evaluate(self, parameters: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities ``[B]`` of actions int64 ``[B, 1]``, and the entropies ``[B]``."""
         log_probs = parameters.log_softmax(dim=1)
         least = torch.finfo(log_probs.dtype).min  # an action ruled out by a logit of -inf adds nothing
         entropies = -(log_probs.exp() * log_probs.clamp(min=least)).sum(dim=1)
         return log_probs.gather(1, actions).squeeze(1), entropies
 
-    def learned(self, actions: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Remembered actions as ``evaluate`` takes them."""
-        return actions.astype(np.int64)
-
 
 class DiagGaussian:
-    """An independent normal distribution for each of ``size`` numbers; the parameters are the means."""
+    """An independent normal distribution for each of ``size`` numbers; the parameters are the means.
 
-    has_log_std = True
+    ``log_std``, trained with the network, holds the logarithms of the standard deviations ``[size]``, which
+    do not depend on the state.
+    """
 
-    def __init__(self, size: int) -> None:
+    learned_dtype = np.float32
+
+    def __init__(self, size: int, log_std_init: float) -> None:
         self.n_parameters = self.action_size = size
+        self.log_std = nn.Parameter(torch.full((size,), float(log_std_init)))
 
     def draw(
-        self,
-        parameters: NDArray[np.float32],
-        log_std: NDArray[np.float32] | None,
-        generator: np.random.Generator,
+        self, parameters: NDArray[np.float32], generator: np.random.Generator
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Actions ``[B, size]`` that are float32 numbers, and the logarithms of their densities, ``[B]``."""
-        means, log_stds = parameters.astype(np.float64), _given(log_std).astype(np.float64)
+        means = parameters.astype(np.float64)
+        log_stds = self.log_std.detach().cpu().numpy().astype(np.float64)
         stds = np.exp(log_stds)
-        # Rounded before they are judged: the learner sees float32.
+        # Rounded before their densities are computed: the learner sees float32.
         noise = generator.standard_normal(means.shape)
         actions = (means + stds * noise).astype(np.float32).astype(np.float64)
         deviations = (actions - means) / stds
@@ -96,33 +93,12 @@ class DiagGaussian:
         """The likeliest actions: the means, ``[B, size]``."""
         return parameters.astype(np.float64)
 
-    def evaluate(
-        self, parameters: torch.Tensor, log_std: torch.Tensor | None, actions: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def evaluate(self, parameters: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-densities ``[B]`` of actions float32 ``[B, size]``, and differential entropies ``[B]``."""
-        log_stds = _given(log_std)
-        deviations = (actions - parameters) * (-log_stds).exp()
-        log_probs = -0.5 * deviations.square().sum(dim=1) - (log_stds + _LOG_SQRT_2PI).sum()
-        entropy = (log_stds + (0.5 + _LOG_SQRT_2PI)).sum()
+        deviations = (actions - parameters) * (-self.log_std).exp()
+        log_probs = -0.5 * deviations.square().sum(dim=1) - (self.log_std + _LOG_SQRT_2PI).sum()
+        entropy = (self.log_std + (0.5 + _LOG_SQRT_2PI)).sum()
         return log_probs, entropy.expand(len(actions))
-
-    def learned(self, actions: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Remembered actions as ``evaluate`` takes them."""
-        return actions.astype(np.float32)
 
 
 Distribution: TypeAlias = Categorical | DiagGaussian
-
-
-def distribution_of(actions: Actions) -> Distribution:
-    """The distribution for a kind of action space."""
-    return (Categorical if isinstance(actions, DiscreteActions) else DiagGaussian)(actions.n)
-
-
-_Array = TypeVar("_Array", NDArray[np.float32], torch.Tensor)
-
-
-def _given(log_std: _Array | None) -> _Array:
-    if log_std is None:
-        raise AssertionError("a normal distribution has a standard deviation")
-    return log_std

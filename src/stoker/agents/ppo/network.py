@@ -55,11 +55,10 @@ class SharedTrunk(nn.Module):
 
 
 class ActorCritic(ObservationNetwork):
-    """A body, and beside it the standard deviation of continuous actions and the moments of observations.
+    """A body, the standard deviation of continuous actions, and the moments of observations.
 
-    ``body`` maps observations to the parameters of ``distribution`` and to values. ``log_std``, a trained
-    parameter ``[action_size]``, holds the logarithms of the standard deviations; None: the distribution has
-    none.
+    ``body`` maps observations to the parameters of ``distribution`` and to values. ``log_std`` is the
+    distribution's.
     """
 
     def __init__(
@@ -72,9 +71,7 @@ class ActorCritic(ObservationNetwork):
         super().__init__(observation_shape, normalizes=config.normalize_observations)
         self.body = body
         self.distribution: Distribution = distribution
-        self.log_std = None
-        if distribution.has_log_std:
-            self.log_std = nn.Parameter(torch.full((distribution.action_size,), float(config.log_std_init)))
+        self.log_std = distribution.log_std
 
     @property
     def perceptrons(self) -> tuple[MLP, ...]:

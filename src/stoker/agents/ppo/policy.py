@@ -1,4 +1,4 @@
-"""The acting side of PPO: draws from the policy's distribution, and remembers what it drew."""
+"""The acting side of PPO: draws from the policy's distribution, and records what it drew."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from stoker.agents.base import NetworkPolicy
+from stoker.agents.networks import predict
 from stoker.agents.ppo.network import ActorCritic
 from stoker.types import ActMode
 
 __all__ = ["ACTION", "LOG_PROB", "VALUE", "VERSION", "PPOPolicy"]
 
 LOG_PROB, VALUE, VERSION, ACTION = range(4)
-"""Where in the policy extras of an action they are; the action itself is all the rest."""
+"""The places in the policy extras of an action; the action itself takes the rest."""
 
 
 class PPOPolicy(NetworkPolicy[ActorCritic]):
@@ -24,8 +24,8 @@ class PPOPolicy(NetworkPolicy[ActorCritic]):
 
     EXPLORE gives extras for each action: float64 ``[log-probability, value, version, *action]``, the action
     being the index of a discrete one, or a continuous one before it was clipped to its bounds, of which the
-    log-probability is. EXPLOIT draws nothing and remembers nothing. The number published besides weights is
-    the ``version``: the updates behind them. See ``NetworkPolicy``.
+    log-probability is. EXPLOIT draws no random number and gives no extras. The agent publishes the
+    ``version``: the updates behind the weights. See ``NetworkPolicy``.
     """
 
     def act(
@@ -36,18 +36,16 @@ class PPOPolicy(NetworkPolicy[ActorCritic]):
         Actions are plain ints for a Discrete space, arrays ``[*action_shape]`` for a Box.
         """
         actions, distribution = self._spaces.actions, self.network.distribution
-        rows = self._spaces.stack(observations)
+        rows = self._spaces.observations.stack(observations)
         if mode is ActMode.EXPLOIT:
             parameters, _ = self._forward(rows, with_values=False)
             return actions.for_env(distribution.mode(parameters)), None
         parameters, values = self._forward(rows)
-        log_std = self.network.log_std
-        stds = None if log_std is None else log_std.detach().cpu().numpy()
-        chosen, log_probs = distribution.draw(parameters, stds, self._explore)
+        chosen, log_probs = distribution.draw(parameters, self._explore)
         extras = np.empty((len(rows), ACTION + distribution.action_size))
         extras[:, LOG_PROB] = log_probs
         extras[:, VALUE] = values
-        extras[:, VERSION] = self.number
+        extras[:, VERSION] = self.published["version"]
         extras[:, ACTION:] = chosen
         return actions.for_env(chosen), list(extras)
 
@@ -55,12 +53,9 @@ class PPOPolicy(NetworkPolicy[ActorCritic]):
         self, rows: NDArray[Any], *, with_values: bool = True
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Parameters ``[B, n_parameters]`` and, if asked for, values ``[B]``."""
-        if self._small is not None and len(rows) <= self._small.most_rows:
-            inputs = self._small.inputs(rows)
-            values = self._small.outputs(inputs, 1)[:, 0] if with_values else None
-            return self._small.outputs(inputs), values
-        torch.get_num_threads()  # a new thread keeps to torch's number once asked for it: see PPO.learn
-        with torch.inference_mode():
-            # Copied to memory that torch aligned: on numpy's, sums may round otherwise from run to run.
-            parameters, values = self.network(torch.tensor(rows, device=self._device))
-            return parameters.cpu().numpy(), values.cpu().numpy()
+        if self._small is None or len(rows) > self._small.most_rows:
+            parameters, values = predict(self.network, rows, self._device)
+            return parameters, values
+        inputs = self._small.inputs(rows)
+        values = self._small.outputs(inputs, 1)[:, 0] if with_values else None
+        return self._small.outputs(inputs), values

@@ -24,7 +24,7 @@ from stoker.types import Experience
 
 __all__ = ["AgentSpaces", "ArrayValues", "BoxActions", "DiscreteActions"]
 
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
+_FLOAT32_MIN, _FLOAT32_MAX = float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)
 _SHORT = 16
 """The greatest length of a vector whose numbers are summed one by one, which is then faster."""
 
@@ -48,6 +48,7 @@ class ArrayValues:
         self.size = math.prod(self.shape)
         self.dtype = dtype
         self._kinds = kinds
+        self._takes_floats = dtype.kind == "f"
         self._low, self._high = _limits(dtype)
         self._is_short = len(self.shape) == 1 and self.size <= _SHORT
 
@@ -67,7 +68,7 @@ class ArrayValues:
         """Raise ``InvalidExperience`` for a value that is not finite numbers of this shape."""
         if type(value) is np.ndarray and value.shape == self.shape:
             dtype = value.dtype
-            if self.dtype.kind != "f":
+            if not self._takes_floats:
                 if dtype == self.dtype:
                     return
             elif dtype is self.dtype and self._is_short:
@@ -119,7 +120,7 @@ def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:
 
 
 class DiscreteActions:
-    """A Discrete space: ``n`` actions from ``first`` to ``last``."""
+    """A Discrete space: ``n`` actions, the ints from ``first`` to ``last``."""
 
     described = "a Discrete space, of any number of actions and any start"
     spec = ArraySpec(torch.int64)
@@ -140,8 +141,6 @@ class DiscreteActions:
 
     def check(self, action: Any, name: str) -> None:
         """Raise ``InvalidExperience`` for an action that is not an integer of the space."""
-        if type(action) is int and self.first <= action <= self.last:
-            return
         taken = f"give an int from {self.first} to {self.last}"
         # An array without axes is a number, too.
         number: Any = cast("Any", action)[()] if isinstance(action, np.ndarray) else action
@@ -164,6 +163,7 @@ class BoxActions(ArrayValues):
     """A Box of floats of any shape; the bounds ``low`` and ``high`` are float64 ``[size]``."""
 
     described = "a Box of at least one float"
+    first, last = 1, 0  # no int is an action
 
     def __init__(self, space: Box) -> None:
         super().__init__(space, _native(space), "iuf")
@@ -251,6 +251,7 @@ class AgentSpaces(Generic[ActionsT]):
             "biuf" if takes_floats else "biu",
         )
         self.actions: ActionsT = kind(cast("Any", action_space))
+        self._first, self._last = self.actions.first, self.actions.last
 
     def describe(self) -> dict[str, Any]:
         """The spaces in plain types, to be compared with those of a saved state."""
@@ -262,14 +263,16 @@ class AgentSpaces(Generic[ActionsT]):
 
     def check_experience(self, experience: Experience) -> None:
         """Raise ``InvalidExperience``, which names the value, for a transition that cannot be stored."""
-        check = self.observations.check
-        check(experience.observation, "observation")
-        check(experience.next_observation, "next_observation")
-        self.actions.check(experience.action, "action")
+        observations = self.observations
+        observations.check(experience.observation, "observation")
+        observations.check(experience.next_observation, "next_observation")
+        action = experience.action
+        if type(action) is not int or not self._first <= action <= self._last:
+            self.actions.check(action, "action")
         reward: Any = experience.reward
         if type(reward) is not float and not isinstance(reward, (int, float, np.integer, np.floating)):
             raise InvalidExperience(f"reward={shown(reward)} is not a number: give a float")
-        if not -_FLOAT32_MAX <= reward <= _FLOAT32_MAX:
+        if not _FLOAT32_MIN <= reward <= _FLOAT32_MAX:
             raise InvalidExperience(f"reward={reward!r} is not finite as float32: scale or clip rewards")
 
 

@@ -164,6 +164,10 @@ def forget_all_attempts(run: Path) -> None:
     change_metadata(run, attempts=[])
 
 
+def count_below_zero(run: Path) -> None:
+    change_metadata(run, total_steps=-1)
+
+
 def rename_a_segment(run: Path) -> None:
     (run / "journal/0001-000000000000.journal").rename(run / "journal/0001-000000000007.journal")
 
@@ -186,8 +190,6 @@ def break_the_config(run: Path) -> None:
         (rename_a_checkpoint, "checkpoints/step_801.pt"),
         (put_another_best, "checkpoints/best.pt"),
         (disagree_on_the_best, "metadata.json"),
-        (mix_up_attempts, "metadata.json"),
-        (forget_all_attempts, "metadata.json"),
         (rename_a_segment, "journal/0001-000000000007.journal"),
         (rename_an_attempt, "journal/0002-000000000000.journal"),
         (break_the_config, "config.json"),
@@ -198,6 +200,17 @@ def test_whole_files_that_do_not_belong_together_are_noticed(
 ) -> None:
     damage(run)
     assert file in of_kind(run, "damaged")
+
+
+@pytest.mark.parametrize("damage", [mix_up_attempts, forget_all_attempts, count_below_zero])
+def test_metadata_that_contradicts_itself_is_damaged_and_opens_no_run(
+    run: Path, damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(run)
+    assert main(["verify", str(run)]) == 1
+    assert capsys.readouterr().out.endswith(f"{run}: DAMAGED: metadata.json\n")
+    assert main(["resume", str(run)]) == 1
+    assert "put a whole copy of it back" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["train_episodes.jsonl", "eval_episodes.jsonl", "metrics.jsonl"])

@@ -239,7 +239,7 @@ async def live(schedule: list[Any], parts: dict[str, Any], native: bool, aborted
     check(callers, agent, session)
     history = await run.read_train_episodes()
     check_rows(callers, session, history)
-    newest = run.load_newest()
+    newest = next((state for _, state in run.candidates()), None)
     if newest is not None:
         assert newest["session"]["total_steps"] == session.total_steps, "the final checkpoint is of the end"
     else:

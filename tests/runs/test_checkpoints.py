@@ -30,6 +30,11 @@ def names(run: TrainingRun) -> set[str]:
     return {path.name for path in run.checkpoints_directory.iterdir() if not path.name.startswith(".")}
 
 
+def newest(run: TrainingRun) -> dict[str, Any] | None:
+    """The content of the checkpoint that a resume begins from."""
+    return next((state for _, state in run.candidates()), None)
+
+
 def at(step: int) -> dict[str, Any]:
     """What says of which step a checkpoint is."""
     return {"session": {"total_steps": step}}
@@ -111,12 +116,12 @@ async def test_latest_is_a_second_name_of_what_was_published_last(run: TrainingR
     run.publish_step({"step": 1002}, 1002, Retention(last=0))
     assert run.checkpoint_steps() == []
     assert run.latest_checkpoint_path == latest
-    assert run.load_newest() == {"step": 1002}, "latest is left"
+    assert newest(run) == {"step": 1002}, "latest is left"
 
 
 async def test_a_checkpoint_that_is_rewritten_does_not_change_under_its_other_name(run: TrainingRun) -> None:
     run.publish_step({"step": "again"}, 1000)
-    assert run.load_newest() == {"step": "again"}
+    assert newest(run) == {"step": "again"}
     latest = run.checkpoints_directory / "latest.pt"
     assert latest.samefile(run.checkpoint_path(1000))
     publish_checkpoint({"step": "alone"}, run.checkpoint_path(1000))
@@ -142,7 +147,7 @@ async def test_newer_ones_that_do_not_load_are_set_aside_once_another_was_taken(
     tear(run.checkpoint_path(1000))
     run.checkpoint_path(100).write_bytes(b"")
     for _ in range(2):
-        assert run.load_newest() == {"step": 99}
+        assert newest(run) == {"step": 99}
         assert names(run) == before, "nobody has gone on from it yet"
     run.begin_attempt(99, 0)
     assert names(run) == before - {"step_1000.pt", "step_100.pt"} | {
@@ -161,10 +166,10 @@ async def test_newer_ones_that_do_not_load_are_set_aside_once_another_was_taken(
 
 async def test_a_broken_one_that_was_written_anew_is_not_set_aside(run: TrainingRun) -> None:
     tear(run.checkpoint_path(1000))
-    assert run.load_newest() == {"step": 100}
+    assert newest(run) == {"step": 100}
     run.publish_step({"step": "anew"}, 1000)
     run.begin_attempt(1000, 0)
-    assert run.load_newest() == {"step": "anew"}
+    assert newest(run) == {"step": "anew"}
 
 
 async def test_candidates_come_newest_first_and_end_with_latest_where_it_is_another_file(
@@ -184,7 +189,7 @@ async def test_a_reader_sets_nothing_aside(run: TrainingRun, caplog: pytest.LogC
     tear(run.best_checkpoint_path)
     before = names(run)
     reader = await TrainingRun.open(run.directory)
-    assert reader.load_newest() == {"step": 100}
+    assert newest(reader) == {"step": 100}
     assert reader.bests() == []
     assert names(run) == before
     assert all("passed over" in record.message for record in caplog.records)
@@ -200,7 +205,7 @@ async def test_when_none_loads_that_is_an_error_every_time(run: TrainingRun) -> 
     for _ in range(3):
         writer = await again(run)
         with pytest.raises(CheckpointCorrupt, match="not a whole checkpoint") as caught:
-            writer.load_newest()
+            newest(writer)
         [note] = caught.value.__notes__
         said.add((str(caught.value), note))
         assert names(run) == before, "nothing was renamed"
@@ -238,7 +243,7 @@ async def test_a_new_attempt_puts_latest_right_and_what_lies_beyond_it_aside(run
 async def test_a_run_without_checkpoints_has_none(tmp_path: Path) -> None:
     run = await TrainingRun.create("new", root=tmp_path)
     assert run.checkpoint_steps() == []
-    assert run.load_newest() is None
+    assert newest(run) is None
     assert run.load_best_score() is None
     assert run.bests() == []
     assert await run.prune_checkpoints(3) == []
@@ -284,7 +289,7 @@ async def test_a_latest_of_its_own_is_not_lost_where_an_older_step_is_taken(run:
     latest.unlink()
     latest.write_bytes(b"torn")
     resumed = await again(run)
-    assert resumed.load_newest() == {"step": 100}
+    assert newest(resumed) == {"step": 100}
     resumed.begin_attempt(100, 0)
     assert latest.with_name("latest.pt.broken").read_bytes() == b"torn"
     assert latest.samefile(run.checkpoint_path(100))
@@ -321,7 +326,7 @@ async def test_an_attempt_that_began_from_a_checkpoint_says_that_there_was_one(r
     remove_step_checkpoints(run)
     (run.checkpoints_directory / ".published").unlink()
     with pytest.raises(CheckpointNotFound, match="attempt 2 began with one of step 1000"):
-        run.load_newest()
+        newest(run)
 
 
 async def test_a_best_from_before_the_first_checkpoint_is_no_sign_of_one(tmp_path: Path) -> None:
@@ -339,7 +344,7 @@ async def test_a_checkpoint_in_place_of_a_directory_is_refused_and_typed(run: Tr
     run.checkpoint_path(2000).mkdir()
     with pytest.raises(WriteFailed, match=r"step_2000\.pt"):
         run.publish_step({"step": 2000}, 2000, Retention(last=1))
-    assert run.load_newest() == {"step": 1000}
+    assert newest(run) == {"step": 1000}
     assert len(run.checkpoint_steps()) == len(STEPS), "nothing is pruned for one that was not written"
 
 

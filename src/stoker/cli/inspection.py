@@ -220,7 +220,8 @@ async def plot(args: Sequence[str]) -> int:
         checked_target(target)
     except ConfigError as error:
         raise ConfigError(f"-o {error}") from error
-    curves = [await (await open_run(path)).read_curves() for path in arguments.runs]
+    runs = [await open_run(path) for path in arguments.runs]
+    curves = [await to_thread.run_sync(run.curves) for run in runs]
     save_figure(draw_curves(curves, arguments.title), target)
     print(target)
     return 0

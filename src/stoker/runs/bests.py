@@ -34,14 +34,10 @@ class Bests:
 
     def __init__(self, directory: Path, may_write: Callable[[], bool]) -> None:
         self.directory = directory
+        self.path = directory / layout.BEST
+        """``best.pt``."""
         self._may_write = may_write
         self._values: dict[int, float] | None = None  # by step, once they have been read
-        self._first: int | None = None  # the step of what is best.pt
-
-    @property
-    def path(self) -> Path:
-        """``best.pt``."""
-        return self.directory / layout.BEST
 
     def scores(self) -> list[Score]:
         """Value and step of each, the best first; equal values by step."""
@@ -53,85 +49,78 @@ class Bests:
         Raises:
             WriteFailed: The disk refused; if it refused the weights, nothing was removed.
         """
-        value, step = best_of(staged)
+        value, step = best_of(self.path, staged)
         values = self._read()
         kept = {step: value for value, step in _ranked({**values, step: value})[:keep]}
         if step not in kept or values.get(step, -math.inf) >= value:
             return
-        first = next(iter(kept))
         if keep == 1:
             publish_checkpoint(staged, self.path)
         else:
-            if self._first in kept:
-                self._give_own_name(self._first)
+            top = next((step for _, step in _ranked(values)), None)
+            if top in kept and layout.best_name(top) not in files.files_in(self.directory):
+                files.link_atomically(self.path, self._named(top))  # before another file takes its name
             publish_checkpoint(staged, self._named(step))
-            files.link_atomically(self._named(first), self.path)
-        self._values, self._first = kept, first
+            files.link_atomically(self._named(next(iter(kept))), self.path)
+        self._values = kept
         there = layout.best_steps_of(files.files_in(self.directory))
         files.remove_all(self._named(other) for other in there if keep == 1 or other not in kept)
 
     def relink(self) -> None:
         """Make ``best.pt`` the best again, if a kill has left it one behind. Reads the files again."""
         self._values = None
-        scores = self.scores()
-        if scores and scores[0][1] != self._first:
-            files.link_atomically(self._named(scores[0][1]), self.path)
-            self._first = scores[0][1]
+        for _, step in self.scores()[:1]:
+            if layout.best_name(step) in files.files_in(self.directory):
+                files.link_atomically(self._named(step), self.path)
 
     def _named(self, step: int) -> Path:
         return self.directory / layout.best_name(step)
 
-    def _give_own_name(self, first: int) -> None:
-        """Give ``best.pt`` a second name if it has none, before another file takes that name."""
-        if layout.best_name(first) not in files.files_in(self.directory):
-            files.link_atomically(self.path, self._named(first))
-
     def _read(self) -> dict[int, float]:
         """The values by step; a file that does not load is logged and, under the run's lock, set aside."""
         if self._values is None:
-            self._first = None
-            values: dict[int, float] = {}
-            for path, (value, step), _ in best_files(self.directory, self._set_aside):
-                values[step] = value
-                if path.name == layout.BEST:
-                    self._first = step
-            self._values = values
+            found = best_files(self.directory, self._set_aside)
+            self._values = {step: value for _, (value, step), _ in found}
         return self._values
 
-    def _set_aside(self, path: Path, error: Exception) -> None:
+    def _set_aside(self, error: CheckpointCorrupt) -> None:
         if not self._may_write():
-            logger.warning("%s: %s; passed over", path.name, error)
+            logger.warning("%s; passed over", error)
             return
-        aside = files.move_aside(path, ".broken")
+        aside = files.move_aside(Path(error.path), ".broken")
         logger.warning("%s; set aside as %s", error, aside.name)
 
 
 def best_files(
-    directory: Path, on_damage: Callable[[Path, Exception], object]
+    directory: Path, on_damage: Callable[[CheckpointCorrupt], object]
 ) -> Iterator[tuple[Path, Score, dict[str, Any]]]:
-    """The best policies in a directory, with score and content; ``on_damage`` gets those that do not load."""
+    """The best policies in a directory, with score and content; ``on_damage`` gets the errors."""
     names = files.files_in(directory)
     wanted = [layout.best_name(step) for step in layout.best_steps_of(names)]
     for name in [*wanted, *({layout.BEST} & set(names))]:
+        path = directory / name
         try:
-            state = load_checkpoint(directory / name)
-            score = best_of(state)
+            state = load_checkpoint(path)
+            score = best_of(path, state)
         except CheckpointNotFound:  # replaced since
             continue
-        except (CheckpointCorrupt, KeyError) as error:
-            on_damage(directory / name, error)
+        except CheckpointCorrupt as error:
+            on_damage(error)
             continue
-        yield directory / name, score, state
+        yield path, score, state
 
 
-def best_of(state: Mapping[str, Any]) -> Score:
+def best_of(path: Path, state: Mapping[str, Any]) -> Score:
     """The value of a best checkpoint's policy, and its step.
 
     Raises:
-        KeyError: It is another kind of checkpoint.
+        CheckpointCorrupt: It is another kind of checkpoint.
     """
-    best = state["best"]
-    return float(best["value"]), int(best["total_steps"])
+    try:
+        best = state["best"]
+        return float(best["value"]), int(best["total_steps"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointCorrupt(path, "it does not hold an evaluated policy") from error
 
 
 def _ranked(values: Mapping[int, float]) -> list[Score]:

@@ -80,6 +80,9 @@ class SavedTraining(RunDirectory):
 
     def __init__(self, directory: Path, metadata: RunMetadata) -> None:
         super().__init__(directory, metadata)
+        self.best_checkpoint_path = self.checkpoints_directory / layout.BEST
+        """The policy with the highest evaluated mean reward."""
+        self._latest_name = self.checkpoints_directory / layout.LATEST
         # Step -> first event of the journal that a resume reads. Removed and abandoned checkpoints must not
         # count for the others.
         self._needs: dict[int, int | None] = {}
@@ -97,10 +100,6 @@ class SavedTraining(RunDirectory):
         if step < 0:
             raise ConfigError(f"step={step}: a checkpoint is of step 0 or later")
         return self.checkpoints_directory / layout.checkpoint_name(step)
-
-    @property
-    def _latest_name(self) -> Path:
-        return self.checkpoints_directory / layout.LATEST
 
     @property
     def latest_checkpoint_path(self) -> Path:
@@ -188,13 +187,9 @@ class SavedTraining(RunDirectory):
                 return f"attempt {attempt.number} began with one of step {attempt.from_steps}"
         if self.metadata.forked_at_step is not None:
             return f"it was forked with one of step {self.metadata.forked_at_step}"
-        if aside := layout.set_aside_of(names):
+        if aside := sorted(filter(layout.SET_ASIDE.fullmatch, names)):
             return f"{aside[-1]} is what was set aside"
         return "some were written" if layout.PUBLISHED in names else None
-
-    def load_newest(self) -> dict[str, Any] | None:
-        """The content of the first of the ``candidates``, or None."""
-        return next((state for _, state in self.candidates()), None)
 
     def publish_step(self, staged: Mapping[str, Any], step: int, retention: Retention = _ALL) -> None:
         """Write a staged checkpoint, link ``latest`` to it, and remove what is not kept.
@@ -277,11 +272,6 @@ class SavedTraining(RunDirectory):
 
     # Best policies --------------------------------------------------------------------------------
 
-    @property
-    def best_checkpoint_path(self) -> Path:
-        """The policy with the highest evaluated mean reward."""
-        return self._bests.path
-
     def publish_best(self, staged: Mapping[str, Any], retention: Retention = _ALL) -> None:
         """Write the staged weights of an evaluated policy, if it is one of the best that are kept."""
         self._bests.publish(staged, retention.best)
@@ -303,13 +293,9 @@ class SavedTraining(RunDirectory):
         if value is None or step is None:
             return None
         if layout.BEST not in names and not layout.best_steps_of(names):
-            logger.warning(
-                "%s is gone, the policy of step %d with mean reward %g: only a higher one is saved as best; "
-                "put a copy back if there is one",
-                self.best_checkpoint_path,
-                step,
-                value,
-            )
+            policy = f"the policy of step {step} with mean reward {value:g}"
+            advice = "only a higher one is saved as best; put a copy back if there is one"
+            logger.warning("%s is gone, %s: %s", self.best_checkpoint_path, policy, advice)
         return value, step
 
     # Journal --------------------------------------------------------------------------------------

@@ -36,6 +36,12 @@ class RunDirectory:
     def __init__(self, directory: Path, metadata: RunMetadata) -> None:
         self.directory = directory.absolute()
         """The absolute path of the run; symbolic links in it are kept."""
+        self.metadata_path = self.directory / layout.METADATA
+        """``metadata.json``."""
+        self.checkpoints_directory = self.directory / layout.CHECKPOINTS
+        """The directory of checkpoints."""
+        self.journal_directory = self.directory / JOURNAL
+        """The directory of the journal."""
         self.metadata = metadata
         """As of the last read or write."""
         self.is_new = False
@@ -132,18 +138,3 @@ class RunDirectory:
         """``acquire`` off the event loop, unless the run is locked already."""
         if not self.is_acquired:
             await to_thread.run_sync(self.acquire)
-
-    @property
-    def metadata_path(self) -> Path:
-        """``metadata.json``."""
-        return self.directory / layout.METADATA
-
-    @property
-    def checkpoints_directory(self) -> Path:
-        """The directory of checkpoints."""
-        return self.directory / layout.CHECKPOINTS
-
-    @property
-    def journal_directory(self) -> Path:
-        """The directory of the journal."""
-        return self.directory / JOURNAL

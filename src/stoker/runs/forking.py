@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,13 @@ from anyio import to_thread
 import stoker.runs.layout as layout
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, JournalBroken, RunBroken, StokerError
 from stoker.journal import JOURNAL, Journal
-from stoker.runs.bests import Score, best_files
+from stoker.runs.bests import best_files
 from stoker.runs.checkpoints import step_of
-from stoker.runs.layout import CONFIG, FORKING, METADATA
 from stoker.runs.metadata import read_metadata, write_json
 from stoker.runs.rows import ROW_FILES, Bound, Row, TrainEpisodeRow, counting
 from stoker.runs.run import TrainingRun, new_directory
 from stoker.types import AnyPath
-from stoker.writer import cut_rows, files, load_checkpoint, publish_checkpoint, verify_checkpoint
+from stoker.writer import cut_rows, files, load_checkpoint, publish_checkpoint
 
 __all__ = ["fork"]
 
@@ -70,7 +69,7 @@ def _fork(run: TrainingRun, step: int, place: Path, with_replay: bool) -> Traini
     state = _state_at(source, step)
     session = state["session"]
     directory, metadata = new_directory(place)
-    files.write_atomically(directory / FORKING, lambda file: file.write(b""))
+    files.write_atomically(directory / layout.FORKING, lambda file: file.write(b""))
     metadata = msgspec.structs.replace(
         metadata,
         total_steps=step,
@@ -81,16 +80,14 @@ def _fork(run: TrainingRun, step: int, place: Path, with_replay: bool) -> Traini
     )
     fork = TrainingRun(directory, metadata)
     try:
-        best = _copy_parts(source, fork, state, with_replay=with_replay)
+        _copy_parts(source, fork, state, with_replay=with_replay)
     except StokerError as error:
         _empty(directory)
         error.add_note(f"{directory} is left empty; it does not count as a run and can be removed")
         raise
-    if best is not None:
-        fork.metadata = msgspec.structs.replace(fork.metadata, best_value=best[0], best_step=best[1])
     fork.on_disk = fork.metadata
-    write_json(directory / METADATA, fork.metadata)
-    files.remove(directory / FORKING)
+    write_json(directory / layout.METADATA, fork.metadata)
+    files.remove(directory / layout.FORKING)
     return fork
 
 
@@ -111,33 +108,27 @@ def _state_at(source: TrainingRun, step: int) -> dict[str, Any]:
 def _empty(directory: Path) -> None:
     """Remove all files except the one that marks the directory as an unfinished fork."""
     parts = [directory / part for part in ("", layout.CHECKPOINTS, JOURNAL)]
-    files.remove_all(part / name for part in parts for name in files.files_in(part) if name != FORKING)
+    files.remove_all(part / name for part in parts for name in files.files_in(part) if name != layout.FORKING)
 
 
-def _copy_parts(
-    source: TrainingRun, fork: TrainingRun, state: Mapping[str, Any], *, with_replay: bool
-) -> Score | None:
-    """Copy all but the metadata, and check it.
-
-    Returns:
-        Value and step of the best policy, if there is one.
-    """
+def _copy_parts(source: TrainingRun, fork: TrainingRun, state: dict[str, Any], *, with_replay: bool) -> None:
+    """Copy all but the metadata, and check it."""
     step = fork.metadata.total_steps
-    if CONFIG in files.files_in(source.directory):
-        _copy(source.directory / CONFIG, fork.directory / CONFIG)
+    if layout.CONFIG in files.files_in(source.directory):
+        _copy(source.directory / layout.CONFIG, fork.directory / layout.CONFIG)
     _copy_rows(source, fork)
     files.make_directory(fork.checkpoints_directory)
     position = state.get("journal")
     if not with_replay:
-        state = {key: value for key, value in state.items() if key != "replay"} | {"journal": None}
+        state.pop("replay", None)
+        state["journal"] = None
     elif position is not None:
         _copy_journal(source, fork, int(position["needs_from"]), int(position["events"]))
-    state = {**state, "session": state["session"] | {"run_started_at": fork.metadata.started_at.isoformat()}}
+    state["session"]["run_started_at"] = fork.metadata.started_at.isoformat()
     # What was read is written: a source that is training may have removed the file since.
     publish_checkpoint(state, fork.checkpoint_path(step))
-    verify_checkpoint(fork.checkpoint_path(step))
     files.link_atomically(fork.checkpoint_path(step), fork.checkpoints_directory / layout.LATEST)
-    return _copy_best(source, fork)
+    _copy_best(source, fork)
 
 
 def _copy_rows(source: TrainingRun, fork: TrainingRun) -> None:
@@ -156,9 +147,8 @@ def _copy_rows(source: TrainingRun, fork: TrainingRun) -> None:
         path = source.directory / name
         n_copied = cut_rows(path, fork.directory / name, keep, row_type)
         if row_type is TrainEpisodeRow and n_copied != bound.episodes:
-            raise RunBroken(
-                path, f"{n_copied} of the {bound.episodes} episodes before step {bound.steps} are in it"
-            )
+            needed = f"{bound.episodes} episodes before step {bound.steps}"
+            raise RunBroken(path, f"{n_copied} of the {needed} are in it")
 
 
 def _copy_journal(source: TrainingRun, fork: TrainingRun, first: int, last: int) -> None:
@@ -167,14 +157,12 @@ def _copy_journal(source: TrainingRun, fork: TrainingRun, first: int, last: int)
     Raises:
         JournalBroken: They are damaged or missing.
     """
-    starts = [(attempt.number, attempt.from_events) for attempt in fork.metadata.attempts]
-    journal = Journal(source.journal_directory, starts)
-    directory = fork.directory / JOURNAL
-    files.make_directory(directory)
+    journal = Journal(source.journal_directory, fork.journal.starts)
+    files.make_directory(fork.journal_directory)
     try:
         for path, n_bytes in journal.parts(first, last):
-            _copy(path, directory / path.name, n_bytes)
-        for _ in Journal(directory, starts).read(first, last):
+            _copy(path, fork.journal_directory / path.name, n_bytes)
+        for _ in fork.journal.read(first, last):
             pass
     except (JournalBroken, FileNotFoundError) as error:
         raise JournalBroken(
@@ -184,22 +172,15 @@ def _copy_journal(source: TrainingRun, fork: TrainingRun, first: int, last: int)
         ) from error
 
 
-def _copy_best(source: TrainingRun, fork: TrainingRun) -> Score | None:
+def _copy_best(source: TrainingRun, fork: TrainingRun) -> None:
     """Copy the best policy that was evaluated up to the checkpoint, if it is still there."""
-
-    def warn(path: Path, error: Exception) -> None:
-        logger.warning("%s: %s; the fork goes without it", path.name, error)
-
-    found = [
-        (score, state)
-        for _, score, state in best_files(source.checkpoints_directory, warn)
-        if score[1] <= fork.metadata.total_steps
-    ]
-    if not found:
-        return None
-    score, state = max(found, key=lambda candidate: candidate[0][0])
-    publish_checkpoint(state, fork.best_checkpoint_path)
-    return score
+    warn = partial(logger.warning, "%s; the fork goes without it")
+    files_there = best_files(source.checkpoints_directory, warn)
+    found = [(*score, state) for _, score, state in files_there if score[1] <= fork.metadata.total_steps]
+    if found:
+        value, step, state = max(found, key=lambda best: best[0])
+        publish_checkpoint(state, fork.best_checkpoint_path)
+        fork.metadata = msgspec.structs.replace(fork.metadata, best_value=value, best_step=step)
 
 
 def _copy(source: Path, target: Path, n_bytes: int | None = None) -> None:

@@ -21,13 +21,11 @@ __all__ = [
     "BEST",
     "CHECKPOINTS",
     "CONFIG",
-    "EVAL_ROWS",
     "FORKING",
     "LATEST",
     "METADATA",
-    "METRICS_ROWS",
     "PUBLISHED",
-    "TRAIN_ROWS",
+    "SET_ASIDE",
     "absolute",
     "best_name",
     "best_steps_of",
@@ -38,15 +36,11 @@ __all__ = [
     "place_of",
     "runs_below",
     "safe_name",
-    "set_aside_of",
     "steps_of",
 ]
 
 METADATA = "metadata.json"
 CONFIG = "config.json"
-TRAIN_ROWS = "train_episodes.jsonl"
-EVAL_ROWS = "eval_episodes.jsonl"
-METRICS_ROWS = "metrics.jsonl"
 
 FORKING = ".forking"
 """A file with this name marks a directory that is becoming a run."""
@@ -63,11 +57,13 @@ BEST = "best.pt"
 PUBLISHED = ".published"
 """An empty file beside the checkpoints of a run that has written one: losing them does not make it new."""
 
+SET_ASIDE = re.compile(r"(step_\d+|latest)\.pt\.(broken|abandoned)\d*")
+"""The names of step checkpoints that a resume has set aside."""
+
 _LONGEST_NAME_BYTES = 255
 _NAME = re.compile(r"[^\W_][\w.+=@ -]{0,99}")
 _STEP = re.compile(r"step_(\d+)\.pt")
 _BEST = re.compile(r"best_(\d+)\.pt")
-_ASIDE = re.compile(r"(step_\d+|latest)\.pt\.(broken|abandoned)\d*")
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -144,11 +140,6 @@ def checkpoint_name(step: int) -> str:
 def steps_of(file_names: Iterable[str]) -> list[int]:
     """The steps of the checkpoint files among these names, ascending."""
     return sorted(int(match[1]) for name in file_names if (match := _STEP.fullmatch(name)))
-
-
-def set_aside_of(file_names: Iterable[str]) -> list[str]:
-    """The step checkpoints among these names that a resume set aside, sorted."""
-    return sorted(name for name in file_names if _ASIDE.fullmatch(name))
 
 
 def best_name(step: int) -> str:

@@ -23,8 +23,9 @@ from pathlib import Path
 
 import msgspec
 
-from stoker.errors import RunLocked, WriteFailed
+from stoker.errors import RunLocked
 from stoker.runs.metadata import now
+from stoker.writer import files
 
 __all__ = ["LOCK", "Holder", "RunLock", "holder_of"]
 
@@ -68,7 +69,7 @@ class RunLock:
             WriteFailed: Nothing can be written there.
         """
         path = directory / LOCK
-        try:
+        with files.refusals_of(path):
             with _opening:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
                 _opened[descriptor] = None
@@ -77,10 +78,6 @@ class RunLock:
             except BaseException:
                 _close(descriptor)
                 raise
-        except RunLocked:
-            raise
-        except OSError as error:
-            raise WriteFailed(path, error) from error
         return cls(directory, descriptor)
 
     @property
@@ -220,12 +217,10 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_running(self) -> bool:
         """Whether a process with its number runs on this host."""
-        if self.host != platform.node():
-            return False
         try:
             os.kill(self.pid, 0)
         except PermissionError:  # another user's
-            return True
+            pass
         except (ProcessLookupError, OverflowError):
             return False
-        return True
+        return self.host == platform.node()

@@ -11,6 +11,7 @@ import msgspec
 
 from stoker.errors import ConfigError, RunBroken
 from stoker.runs.layout import METADATA
+from stoker.settings import Natural
 from stoker.writer import files
 
 __all__ = ["Attempt", "RunMetadata", "now", "read_json", "read_metadata", "write_json"]
@@ -30,10 +31,10 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
     number: int
     started_at: datetime
-    from_steps: int = 0
-    from_episodes: int = 0
-    from_events: int = 0
-    from_opt_steps: int | None = None
+    from_steps: Natural = 0
+    from_episodes: Natural = 0
+    from_events: Natural = 0
+    from_opt_steps: Natural | None = None
 
 
 class RunMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +47,7 @@ class RunMetadata(msgspec.Struct, frozen=True, kw_only=True):
         started_at, last_updated: RFC 3339, UTC.
         best_value: the highest mean reward that was evaluated, if any.
         best_step: ``total_steps`` of the policy that reached it.
-        attempts: one entry for each process that worked on the run.
+        attempts: one entry for each process that worked on the run, in ascending order.
         forked_from: the directory of the run that this one was forked from, if any.
         forked_at_step: ``total_steps`` of the checkpoint that it began with.
     """
@@ -54,8 +55,8 @@ class RunMetadata(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     version: str
     run_id: str
-    total_steps: int = 0
-    total_episodes: int = 0
+    total_steps: Natural = 0
+    total_episodes: Natural = 0
     started_at: datetime
     last_updated: datetime
     best_value: float | None = None
@@ -63,6 +64,11 @@ class RunMetadata(msgspec.Struct, frozen=True, kw_only=True):
     attempts: tuple[Attempt, ...]
     forked_from: str | None = None
     forked_at_step: int | None = None
+
+    def __post_init__(self) -> None:
+        numbers = [attempt.number for attempt in self.attempts]
+        if not numbers or numbers != sorted(set(numbers)):
+            raise ValueError(f"its attempts are numbered {numbers}")
 
 
 def now() -> datetime:

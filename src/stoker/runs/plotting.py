@@ -25,7 +25,7 @@ _SUFFIXES = (".png", ".svg", ".pdf")
 _WINDOW = 50
 # Okabe and Ito's colors, which stay apart for color-blind eyes.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_LOSS, _EPSILON = "extras.loss_mean", "extras.epsilon"
+_LOSS = "extras.loss_mean"
 
 
 class Curves(msgspec.Struct, frozen=True):
@@ -84,23 +84,17 @@ def draw_curves(curves: Sequence[Curves], title: str = "") -> Figure:
     figure._repr_png_ = partial(_png, figure)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
     has_loss = any(_LOSS in run.train for run in curves)
-    shares = below.twinx() if any(_EPSILON in run.train for run in curves) else None
     for run, color in zip(curves, itertools.cycle(_COLORS), strict=False):
         _draw_reward(above, run, color)
         _draw_line(below, run.train, _LOSS if has_loss else "length", color)
-        if shares is not None and _EPSILON in run.train:
-            shares.plot(run.train["total_steps"], run.train[_EPSILON], ":", color=color, linewidth=1.0)
     signs = f"dot: episode, line: mean of {_WINDOW} episodes, ring: evaluation"
     above.legend(loc="upper left", frameon=False, fontsize=9, title=signs, title_fontsize=8, alignment="left")
     above.set_ylabel("episode reward")
     below.set(xlabel="environment steps", ylabel="loss" if has_loss else "episode length")
     below.xaxis.set_major_formatter("{x:,.0f}")
-    if shares is not None:
-        shares.set(ylabel="epsilon (dotted)", ylim=(-0.03, 1.03))
     for axes in (above, below):
         axes.grid(axis="y", color="#E6E6E6")
-    for axes in figure.axes:
-        axes.spines["top"].set_visible(False)
+        axes.spines[["top", "right"]].set_visible(False)
     if title:
         figure.suptitle(title)
     return figure

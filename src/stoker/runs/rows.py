@@ -17,14 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.errors import RunBroken
-from stoker.runs.layout import EVAL_ROWS, METRICS_ROWS, TRAIN_ROWS
 from stoker.runs.metadata import Attempt
 from stoker.types import ActorId, EpisodeStatus
 from stoker.writer import RowsReport, check_rows, decode_rows
 
 __all__ = [
     "ROW_FILES",
-    "AnyRow",
     "Bound",
     "Columns",
     "EvalEpisodeRow",
@@ -128,9 +126,9 @@ Row: TypeAlias = TrainEpisodeRow | EvalEpisodeRow | MetricsRow
 AnyRow = TypeVar("AnyRow", bound=Row)
 
 ROW_FILES: dict[type[Row], str] = {
-    TrainEpisodeRow: TRAIN_ROWS,
-    EvalEpisodeRow: EVAL_ROWS,
-    MetricsRow: METRICS_ROWS,
+    TrainEpisodeRow: "train_episodes.jsonl",
+    EvalEpisodeRow: "eval_episodes.jsonl",
+    MetricsRow: "metrics.jsonl",
 }
 """The file of each kind of row."""
 
@@ -182,8 +180,8 @@ def loss_of(rows: Sequence[Row], attempts: Sequence[Attempt], n_counted: int) ->
     gap, n_lost = next(gaps, None), n_counted - len(there)
     if gap is None and n_lost <= 0:
         return None
-    lost = f"{n_lost:,} of {n_counted:,} rows are missing" if n_lost > 0 else "rows are missing"
-    return f"{lost}, from line {gap or len(rows) + 1:,} on"
+    what = f"{n_lost:,} of {n_counted:,} rows are missing" if n_lost > 0 else "rows are out of order"
+    return f"{what}, from line {gap or len(rows) + 1:,} on"
 
 
 Columns = dict[str, NDArray[Any]]

@@ -20,7 +20,6 @@ from stoker.errors import ConfigError, RunBroken, RunDirectoryError, RunNotFound
 from stoker.plain import LARGEST_INT, check_actor_id, shown
 from stoker.recorders import row_value
 from stoker.runs.checkpoints import SavedTraining
-from stoker.runs.layout import CONFIG, is_run, runs_below
 from stoker.runs.metadata import Attempt, RunMetadata, now, read_json, read_metadata, write_json
 from stoker.runs.plotting import Curves, checked_target, draw_curves, save_figure
 from stoker.runs.rows import (
@@ -57,9 +56,9 @@ class TrainingRun(SavedTraining):
 
     def __init__(self, directory: Path, metadata: RunMetadata) -> None:
         super().__init__(directory, metadata)
-        self.train_log = RowLog(self.directory / layout.TRAIN_ROWS)
-        self.eval_log = RowLog(self.directory / layout.EVAL_ROWS)
-        self.metrics_log = RowLog(self.directory / layout.METRICS_ROWS)
+        self.train_log = RowLog(self.directory / ROW_FILES[TrainEpisodeRow])
+        self.eval_log = RowLog(self.directory / ROW_FILES[EvalEpisodeRow])
+        self.metrics_log = RowLog(self.directory / ROW_FILES[MetricsRow])
 
     def __repr__(self) -> str:
         return f"TrainingRun({os.fspath(self.directory)!r})"
@@ -99,9 +98,9 @@ class TrainingRun(SavedTraining):
 
     @classmethod
     def _open(cls, path: Path) -> TrainingRun:
-        if is_run(path):
+        if layout.is_run(path):
             return cls(path, read_metadata(path))
-        candidates = runs_below(path)
+        candidates = layout.runs_below(path)
         if not candidates:
             raise RunNotFound(path, "no run there; `stoker ls` lists the runs that there are")
         for candidate in reversed(candidates):
@@ -129,7 +128,7 @@ class TrainingRun(SavedTraining):
     async def write_config(self, config: Any) -> None:
         """Write ``config.json``: any value that msgspec can turn into JSON."""
         await self.acquire_if_needed()
-        await to_thread.run_sync(write_json, self.directory / CONFIG, config)
+        await to_thread.run_sync(write_json, self.directory / layout.CONFIG, config)
 
     @overload
     async def read_config(self) -> Any: ...
@@ -141,7 +140,7 @@ class TrainingRun(SavedTraining):
         Raises:
             RunBroken: It is missing, unreadable or of another type.
         """
-        return await to_thread.run_sync(read_json, self.directory / CONFIG, config_type)
+        return await to_thread.run_sync(read_json, self.directory / layout.CONFIG, config_type)
 
     async def update_metadata(self, total_steps: int, total_episodes: int) -> None:
         """Rewrite the metadata with these counters.
@@ -158,14 +157,15 @@ class TrainingRun(SavedTraining):
         self, total_steps: int, total_episodes: int, best: tuple[float, int] | None = None
     ) -> RunMetadata:
         """The metadata with other counters, as of now; nothing is written."""
-        changes: dict[str, Any] = {
-            "total_steps": total_steps,
-            "total_episodes": total_episodes,
-            "last_updated": now(),
-        }
-        if best is not None:
-            changes |= {"best_value": best[0], "best_step": best[1]}
-        return msgspec.structs.replace(self.metadata, **changes)
+        value, step = best or (self.metadata.best_value, self.metadata.best_step)
+        return msgspec.structs.replace(
+            self.metadata,
+            total_steps=total_steps,
+            total_episodes=total_episodes,
+            last_updated=now(),
+            best_value=value,
+            best_step=step,
+        )
 
     def begin_attempt(
         self, from_steps: int, from_episodes: int, from_events: int = 0, from_opt_steps: int | None = None
@@ -176,19 +176,19 @@ class TrainingRun(SavedTraining):
         """
         self.acquire()
         self.begin_from(from_steps)
-        number = self.metadata.attempts[-1].number + 1
+        attempts = self.metadata.attempts
         attempt = Attempt(
-            number=number,
+            number=attempts[-1].number + 1,
             started_at=now(),
             from_steps=from_steps,
             from_episodes=from_episodes,
             from_events=from_events,
             from_opt_steps=from_opt_steps,
         )
-        self.metadata = msgspec.structs.replace(self.metadata, attempts=(*self.metadata.attempts, attempt))
-        self.metadata = self.on_disk = self.counted(from_steps, from_episodes)
+        counted = self.counted(from_steps, from_episodes)
+        self.metadata = self.on_disk = msgspec.structs.replace(counted, attempts=(*attempts, attempt))
         write_json(self.metadata_path, self.metadata)
-        return number
+        return attempt.number
 
     # Rows -----------------------------------------------------------------------------------------
 
@@ -282,15 +282,12 @@ class TrainingRun(SavedTraining):
         """The evaluation rows as columns; with ``all_attempts`` also those of an abandoned future."""
         return await to_thread.run_sync(self._read_rows, EvalEpisodeRow, all_attempts)
 
-    async def read_curves(self) -> Curves:
-        """The rows that ``plot`` draws.
+    def curves(self) -> Curves:
+        """The rows that ``plot`` draws. Blocks.
 
         Raises:
             RunDirectoryError: No episode has ended yet.
         """
-        return await to_thread.run_sync(self._read_curves)
-
-    def _read_curves(self) -> Curves:
         metadata = self.metadata
         train, evaluation = self._read_rows(TrainEpisodeRow), self._read_rows(EvalEpisodeRow)
         if not len(train["length"]) and not len(evaluation["length"]):
@@ -311,7 +308,7 @@ class TrainingRun(SavedTraining):
             StokerError: The file cannot be written.
         """
         target = None if path is None else checked_target(Path(path))
-        figure = draw_curves([self._read_curves()], title)
+        figure = draw_curves([self.curves()], title)
         if target is not None:
             save_figure(figure, target)
         return figure
@@ -386,7 +383,7 @@ def _list(root: Path) -> list[TrainingRun | RunDirectoryError]:
     if not root.is_dir():
         raise RunNotFound(root, "no such runs directory")
     found: list[TrainingRun | RunDirectoryError] = []
-    for directory in runs_below(root):
+    for directory in layout.runs_below(root):
         try:
             found.append(TrainingRun(directory, read_metadata(directory)))
         except RunDirectoryError as error:

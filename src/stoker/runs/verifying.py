@@ -12,25 +12,16 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 
 import stoker.runs.layout as layout
-from stoker.errors import (
-    CheckpointCorrupt,
-    CheckpointNotFound,
-    JournalBroken,
-    RunBroken,
-    RunDirectoryError,
-    StokerError,
-)
+from stoker.errors import CheckpointCorrupt, CheckpointNotFound, RunDirectoryError, StokerError
 from stoker.journal import JOURNAL, JournalReport
 from stoker.runs.bests import Score, best_of
-from stoker.runs.layout import CONFIG, METADATA
-from stoker.runs.metadata import RunMetadata, read_json, read_metadata
+from stoker.runs.metadata import read_json, read_metadata
 from stoker.runs.rows import ROW_FILES, Row, TrainEpisodeRow, checked_rows, effective, loss_of
 from stoker.runs.run import TrainingRun
 from stoker.writer import files, load_checkpoint
@@ -83,6 +74,7 @@ class _SavedPoint(msgspec.Struct, frozen=True):
     name: str
     session: _Counters
     journal: _Position | None = None
+    kind: Literal["step"] = "step"
 
 
 def verify_run(run: TrainingRun) -> list[Finding]:
@@ -107,15 +99,20 @@ class _Verification:
             self._add("", "note", f"being written by {self._run.holder()}: checked as far as it stands still")
         # In this order: what a checkpoint counts was durable before it, and a live run only adds to that.
         self._check_checkpoints()
-        metadata = self._checked_metadata()
-        self._check_config()
+        directory = self._run.directory
+        metadata = self._checked(layout.METADATA, partial(read_metadata, directory), "attempts and counters")
+        if layout.CONFIG in files.files_in(directory):
+            self._checked(layout.CONFIG, partial(read_json, directory / layout.CONFIG, Any), "settings")
+        else:
+            self._add(
+                layout.CONFIG, "note", "there is none; `stoker resume` needs one, your own session does not"
+            )
+        self._check_leftovers()
         if metadata is None:
-            self._check_leftovers()
             return self._found
-        run = self._run = TrainingRun(self._run.directory, metadata)
+        run = self._run = TrainingRun(directory, metadata)
         found = {row_type: self._checked_rows(row_type) for row_type in ROW_FILES}
         journal = self._checked_journal()
-        self._check_leftovers()
         self._is_live = self._is_live or run.holder() is not None
         if self._is_live:  # it may have removed some since
             names = files.files_in(run.checkpoints_directory)
@@ -145,38 +142,18 @@ class _Verification:
         name = "" if file == "" else str(path.relative_to(self._run.directory))
         self._found.append(Finding(name, 0 if stat is None else stat.st_size, kind, text))
 
-    # Documents ------------------------------------------------------------------------------------
-
-    def _checked_metadata(self) -> RunMetadata | None:
+    def _checked(self, file: str | Path, read: Callable[[], T], ok: str = "") -> T | None:
+        """What is read from a file; None: it is damaged, which is reported, or was pruned."""
         try:
-            metadata = read_metadata(self._run.directory)
-        except RunDirectoryError as error:
-            self._add(METADATA, "damaged", _problem_of(error))
+            content = read()
+        except CheckpointNotFound:
             return None
-        attempts = metadata.attempts
-        numbers = [attempt.number for attempt in attempts]
-        counts = [metadata.total_steps, metadata.total_episodes]
-        for attempt in attempts:
-            counts += (attempt.from_steps, attempt.from_episodes, attempt.from_events)
-        if not numbers or numbers != sorted(set(numbers)):
-            self._add(METADATA, "damaged", f"its attempts are numbered {numbers}")
-        elif min(counts) < 0:
-            self._add(METADATA, "damaged", "a counter is negative")
-        else:
-            self._add(METADATA, "ok", "attempts and counters")
-            return metadata
-        return None
-
-    def _check_config(self) -> None:
-        if CONFIG not in files.files_in(self._run.directory):
-            self._add(CONFIG, "note", "there is none; `stoker resume` needs one, your own session does not")
-            return
-        try:
-            read_json(self._run.directory / CONFIG, Any)
-        except RunDirectoryError as error:
-            self._add(CONFIG, "damaged", _problem_of(error))
-        else:
-            self._add(CONFIG, "ok", "settings")
+        except (StokerError, OSError) as error:
+            self._add(file, "damaged", str(error).removeprefix(f"{getattr(error, 'path', '')}: "))
+            return None
+        if ok:
+            self._add(file, "ok", ok)
+        return content
 
     # Checkpoints ----------------------------------------------------------------------------------
 
@@ -196,19 +173,8 @@ class _Verification:
         for name in [*bests, *({layout.BEST} & set(names))]:
             self._check_best(directory / name)
 
-    def _loaded(self, path: Path, read: Callable[[Mapping[str, Any]], T]) -> T | None:
-        """The result of ``read`` for a checkpoint; None: it is damaged, which is reported, or was pruned."""
-        try:
-            return read(load_checkpoint(path))
-        except CheckpointNotFound:
-            return None
-        except (StokerError, OSError, KeyError, TypeError, ValueError) as error:
-            problem = f"it holds no {error}" if isinstance(error, KeyError) else _problem_of(error)
-            self._add(path, "damaged", problem)
-            return None
-
     def _check_step(self, path: Path) -> None:
-        if (point := self._loaded(path, partial(_saved_point, path))) is not None:
+        if (point := self._checked(path, partial(_saved_point, path))) is not None:
             self._points.append(point)
             counts = f"step {point.session.total_steps:,}, {point.session.total_episodes:,} episodes"
             self._add(path, "ok", f"{counts}: checksum and counters agree")
@@ -221,7 +187,7 @@ class _Verification:
         if path.exists() and newest.exists() and path.samefile(newest):
             self._add(path, "ok", f"a second name of {newest.name}")
             return
-        if (found := self._loaded(path, partial(_saved_point, path))) is None:
+        if (found := self._checked(path, partial(_saved_point, path))) is None:
             return
         step = found.session.total_steps
         last = self._newest
@@ -235,7 +201,7 @@ class _Verification:
             self._add(path, "note", f"of step {step:,}, not of {last.name}, from which a resume begins")
 
     def _check_best(self, path: Path) -> None:
-        if (score := self._loaded(path, best_of)) is None:
+        if (score := self._checked(path, lambda: best_of(path, load_checkpoint(path)))) is None:
             return
         value, step = score
         if path.name == layout.BEST:
@@ -250,11 +216,9 @@ class _Verification:
     def _checked_rows(self, row_type: type[Row]) -> list[Row] | None:
         """All rows of a file; None: it is damaged."""
         path = self._run.directory / ROW_FILES[row_type]
-        try:
-            rows, report = checked_rows(path, row_type)
-        except StokerError as error:
-            self._add(path, "damaged", _problem_of(error))
+        if (found := self._checked(path, partial(checked_rows, path, row_type))) is None:
             return None
+        rows, report = found
         if report.torn_bytes:
             behind = f"{report.n_rows:,} whole rows, then a torn tail of {report.torn_bytes:,} bytes"
             after = "being written" if self._is_live else "the next resume sets it aside"
@@ -278,8 +242,7 @@ class _Verification:
         names = [segment.path.name for segment in segments]
         for problem in report.problems:
             name = next((name for name in names if name in problem), "")
-            text = problem.rpartition(name)[2].lstrip(": ") if problem.count(name) == 1 else problem
-            problems[name].append(text)
+            problems[name].append(problem.partition(name)[2].lstrip(": ") if name else problem)
         for segment in segments:
             found = "; ".join(problems.pop(segment.path.name, []))
             if segment.path.exists():  # a live run may have pruned it since
@@ -318,7 +281,7 @@ class _Verification:
         is_settled = (metadata.total_steps, metadata.total_episodes) == (saved, episodes)
         if metadata.total_steps < saved or metadata.total_episodes < episodes:
             text = f"behind {newest.name}, as a kill leaves it; the next resume updates it"
-            self._add(METADATA, "note", text)
+            self._add(layout.METADATA, "note", text)
         if best is None and metadata.best_value is not None and is_settled:
             text = f"no whole {layout.BEST}, but the metadata has a best value"
             self._add(layout.CHECKPOINTS, "damaged", text)
@@ -327,7 +290,7 @@ class _Verification:
             text = f"{holds}, this says {metadata.best_value} of {metadata.best_step}"
             # A kill may come between the file and the metadata, so the file may be ahead; never behind.
             is_ahead = metadata.best_value is None or best[0] > metadata.best_value
-            self._add(METADATA, "damaged" if is_settled and not is_ahead else "note", text)
+            self._add(layout.METADATA, "damaged" if is_settled and not is_ahead else "note", text)
 
     def _compare_rows(self, row_type: type[Row], found: Sequence[Row], n_counted: int) -> None:
         attempts = self._run.metadata.attempts
@@ -337,17 +300,12 @@ class _Verification:
             self._compare_order(cast("list[TrainEpisodeRow]", effective(found, attempts)))
 
     def _compare_order(self, rows: Sequence[TrainEpisodeRow]) -> None:
-        for before, after in pairwise(rows):
-            if after.total_steps < before.total_steps:
-                text = f"episode {after.episode:,} ended before the one before it"
-                self._add(layout.TRAIN_ROWS, "damaged", text)
-                return
         ended_at = [row.total_steps for row in rows]
         for point in self._points:
             n_before, steps = point.session.total_episodes, point.session.total_steps
             if not bisect_left(ended_at, steps) <= n_before <= bisect_right(ended_at, steps):
                 text = f"{point.name} does not come after episode {n_before:,}"
-                self._add(layout.TRAIN_ROWS, "damaged", text)
+                self._add(ROW_FILES[TrainEpisodeRow], "damaged", text)
 
     def _compare_journal(
         self, point: _SavedPoint, position: _Position, report: JournalReport | None, *, is_newest: bool
@@ -376,20 +334,20 @@ class _Verification:
         try:
             for _ in journal.read(position.needs_from, position.events):
                 pass
-        except (JournalBroken, RunBroken) as error:
-            return _problem_of(error)
+        except RunDirectoryError as error:
+            return str(error).removeprefix(f"{error.path}: ")
         return None
 
 
-def _saved_point(path: Path, state: Mapping[str, Any]) -> _SavedPoint:
+def _saved_point(path: Path) -> _SavedPoint:
     """What a checkpoint counts.
 
     Raises:
         CheckpointCorrupt: It is not a step checkpoint, not of the step in its name, or contradicts itself.
     """
-    values = {"name": path.name, "session": state.get("session"), "journal": state.get("journal")}
+    state = load_checkpoint(path)
     try:
-        point = msgspec.convert(values, _SavedPoint)
+        point = msgspec.convert({**state, "name": path.name}, _SavedPoint)
     except msgspec.ValidationError as error:
         raise CheckpointCorrupt(path, f"not a step checkpoint: {error}") from error
     steps, agent = point.session.total_steps, state.get("agent")
@@ -399,8 +357,3 @@ def _saved_point(path: Path, state: Mapping[str, Any]) -> _SavedPoint:
     if agent_steps not in (None, steps):
         raise CheckpointCorrupt(path, f"its agent has {agent_steps} steps, its session {steps:,}")
     return point
-
-
-def _problem_of(error: Exception) -> str:
-    """An error's message without the path at its start."""
-    return str(error).removeprefix(f"{getattr(error, 'path', '')}: ")

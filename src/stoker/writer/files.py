@@ -82,7 +82,7 @@ def refusals_of(path: Path) -> Generator[None]:
     """Raise what the system refuses as ``WriteFailed``."""
     try:
         yield
-    except WriteFailed:
+    except StokerError:
         raise
     except OSError as error:
         raise WriteFailed(path, error) from error

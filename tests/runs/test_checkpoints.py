@@ -99,7 +99,7 @@ def test_a_retention_that_means_nothing_is_refused(settings: dict[str, Any], sai
         Retention(**settings)
 
 
-async def test_one_that_cannot_be_removed_does_not_keep_the_others(run: TrainingRun) -> None:
+async def test_a_checkpoint_that_cannot_be_removed_does_not_stop_the_pruning(run: TrainingRun) -> None:
     (run.checkpoint_path(5)).unlink()
     (run.checkpoint_path(5)).mkdir()  # no checkpoint, and nothing that unlink could remove
     assert await run.prune_checkpoints(1) == [9, 10, 99, 100]
@@ -140,7 +140,7 @@ async def test_the_latest_is_what_verifies_whatever_latest_pt_is(run: TrainingRu
     assert run.latest_checkpoint_path.name == "latest.pt"
 
 
-async def test_newer_ones_that_do_not_load_are_set_aside_once_another_was_taken(
+async def test_newer_checkpoints_that_do_not_load_are_set_aside_by_an_attempt_from_an_older_one(
     run: TrainingRun, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = names(run)
@@ -164,7 +164,7 @@ async def test_newer_ones_that_do_not_load_are_set_aside_once_another_was_taken(
     ]
 
 
-async def test_a_broken_one_that_was_written_anew_is_not_set_aside(run: TrainingRun) -> None:
+async def test_a_broken_checkpoint_that_was_rewritten_is_not_set_aside(run: TrainingRun) -> None:
     tear(run.checkpoint_path(1000))
     assert newest(run) == {"step": 100}
     run.publish_step({"step": "anew"}, 1000)
@@ -196,7 +196,7 @@ async def test_a_reader_sets_nothing_aside(run: TrainingRun, caplog: pytest.LogC
     assert len(caplog.records) == 2
 
 
-async def test_when_none_loads_that_is_an_error_every_time(run: TrainingRun) -> None:
+async def test_checkpoints_of_which_none_loads_are_an_error_every_time(run: TrainingRun) -> None:
     before = names(run)
     for path in run.checkpoints_directory.glob("*.pt"):
         path.unlink()
@@ -258,7 +258,7 @@ async def own_latest(run: TrainingRun, step: int) -> Path:
 
 
 @pytest.mark.parametrize(("step", "place"), [(2000, 0), (1000, None), (500, 1), (10, None), (7, 5), (1, 6)])
-async def test_a_latest_of_its_own_is_tried_in_the_order_of_its_step(
+async def test_a_separate_latest_is_tried_in_the_order_of_its_step(
     run: TrainingRun, step: int, place: int | None
 ) -> None:
     latest = await own_latest(run, step)
@@ -269,7 +269,7 @@ async def test_a_latest_of_its_own_is_tried_in_the_order_of_its_step(
     assert run.latest_checkpoint_path == expected[0]
 
 
-async def test_a_latest_of_its_own_stands_in_for_a_step_file_that_is_damaged(run: TrainingRun) -> None:
+async def test_a_separate_latest_stands_in_for_a_damaged_step_file(run: TrainingRun) -> None:
     latest = await own_latest(run, 1000)
     tear(run.checkpoint_path(1000))
     path, state = next(run.candidates())
@@ -281,7 +281,7 @@ async def test_a_latest_of_its_own_stands_in_for_a_step_file_that_is_damaged(run
     assert next((await again(run)).candidates())[0] == latest
 
 
-async def test_a_latest_of_its_own_is_not_lost_where_an_older_step_is_taken(run: TrainingRun) -> None:
+async def test_a_separate_latest_is_kept_when_a_run_resumes_from_an_older_step(run: TrainingRun) -> None:
     latest = await own_latest(run, 2000)
     run.begin_attempt(100, 0)
     assert load_checkpoint(latest.with_name("latest.pt.abandoned"))["step"] == "own"
@@ -309,7 +309,9 @@ def remove_step_checkpoints(run: TrainingRun) -> None:
         ("latest.pt.broken", "latest.pt.broken is"),
     ],
 )
-async def test_checkpoints_that_are_gone_are_no_beginning(run: TrainingRun, left: str, sign: str) -> None:
+async def test_a_run_that_lost_its_checkpoints_does_not_start_over(
+    run: TrainingRun, left: str, sign: str
+) -> None:
     remove_step_checkpoints(run)
     (run.checkpoints_directory / ".published").unlink()
     (run.checkpoints_directory / left).write_bytes(b"")
@@ -390,7 +392,7 @@ async def test_going_from_one_to_several_and_back(tmp_path: Path) -> None:
     assert (await again(resumed)).bests() == [(3.0, 30)]
 
 
-async def test_a_kill_between_a_best_and_its_second_name_is_mended(tmp_path: Path) -> None:
+async def test_a_kill_between_a_best_policy_and_its_second_name_is_repaired(tmp_path: Path) -> None:
     run = await TrainingRun.create("x", root=tmp_path)
     run.publish_best(best(1.0, 10), Retention(best=2))
     publish_checkpoint(best(2.0, 20), run.checkpoints_directory / "best_20.pt")
@@ -412,7 +414,7 @@ async def test_a_best_that_does_not_load_is_set_aside_and_the_metadata_says_what
     assert not run.best_checkpoint_path.exists()
 
 
-async def test_a_best_that_is_gone_is_told_and_still_to_be_beaten(
+async def test_a_missing_best_policy_is_logged_and_must_still_be_beaten(
     run: TrainingRun, caplog: pytest.LogCaptureFixture
 ) -> None:
     run.metadata = run.counted(9, 1, (1.0, 9))

@@ -111,7 +111,7 @@ async def test_a_fork_is_the_source_up_to_its_checkpoint(
     assert forked.holder() is None
 
 
-async def test_a_fork_goes_on_as_the_source_did(source: TrainingRun, tmp_path: Path) -> None:
+async def test_a_fork_continues_as_its_source_did(source: TrainingRun, tmp_path: Path) -> None:
     forked = await fork(source, 90, "variant", root=tmp_path)
     agent = dqn()
     async with TrainingSession(agent, await TrainingRun.resume(forked.directory), **settings()) as session:
@@ -192,7 +192,7 @@ async def test_a_source_that_is_training_is_read_and_not_disturbed(tmp_path: Pat
     assert run.checkpoint_steps() == [30, 60]
 
 
-async def test_what_cannot_be_forked_says_why(source: TrainingRun, tmp_path: Path) -> None:
+async def test_a_fork_that_is_refused_says_why(source: TrainingRun, tmp_path: Path) -> None:
     root = tmp_path / "other"
     with pytest.raises(CheckpointNotFound, match="no checkpoint of step 7: it has 30, 60, 90, 120, 150"):
         await fork(source, 7, "variant", root=root)

@@ -44,7 +44,7 @@ async def run(tmp_path: Path) -> TrainingRun:
     return run
 
 
-async def test_everything_is_kept_unless_told_otherwise(run: TrainingRun) -> None:
+async def test_the_whole_journal_is_kept_by_default(run: TrainingRun) -> None:
     assert firsts(run) == [0, 10, 20, 30, 40, 50]
     assert run.prune_journal(Retention(all_journal=True)) == []
     assert [number for number, _ in run.journal.read(0, 60)] == list(range(60))

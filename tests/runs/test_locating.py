@@ -89,7 +89,7 @@ async def test_a_broken_newest_run_is_passed_over_with_a_warning(
             await TrainingRun.resume(newest)
 
 
-async def test_when_all_are_broken_it_says_so(runs: Path) -> None:
+async def test_runs_that_are_all_broken_are_an_error(runs: Path) -> None:
     for path in (runs / "cartpole" / "v10").glob("*/metadata.json"):
         path.write_text("{")
     with pytest.raises(RunBroken, match="none of the 5 runs there can be read"):
@@ -98,7 +98,7 @@ async def test_when_all_are_broken_it_says_so(runs: Path) -> None:
     assert run.directory == runs / "cartpole/v9/20250301_000000", "the newest of the version before"
 
 
-async def test_where_there_is_no_run(tmp_path: Path) -> None:
+async def test_a_path_without_a_run_is_not_found(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     for path in ("missing", "empty", "file", "file/below"):
@@ -144,7 +144,7 @@ async def test_all_runs_are_listed_broken_ones_as_their_error(runs: Path) -> Non
     ]
 
 
-async def test_a_missing_runs_directory_is_told_from_an_empty_one(tmp_path: Path) -> None:
+async def test_a_missing_runs_directory_is_an_error_and_an_empty_one_is_not(tmp_path: Path) -> None:
     assert await list_runs(tmp_path) == []
     with pytest.raises(RunNotFound, match="no such runs directory"):
         await list_runs(tmp_path / "missing")

@@ -156,7 +156,7 @@ def test_a_second_process_is_refused_with_the_holder_named_and_free_when_it_is_k
     lock.release()
 
 
-def test_one_that_leaves_without_a_word_leaves_it_free(start: Start, tmp_path: Path) -> None:
+def test_a_holder_that_exits_without_releasing_frees_the_lock(start: Start, tmp_path: Path) -> None:
     other = start(HOLD)
     said(other)
     other.communicate("")
@@ -183,7 +183,7 @@ def test_a_killed_holders_forked_child_does_not_keep_it(start: Start, tmp_path: 
 
 
 @needs_proc
-def test_a_killed_holder_that_nobody_has_waited_for_is_dead(start: Start, tmp_path: Path) -> None:
+def test_a_killed_holder_that_is_not_reaped_yet_frees_the_lock(start: Start, tmp_path: Path) -> None:
     other = start(FORK, subprocess.Popen)
     child = int(said(other))
     try:
@@ -267,7 +267,7 @@ def test_a_holder_that_says_nothing_still_holds_and_a_file_that_says_nothing_doe
         RunLock.acquire(tmp_path)
 
 
-def test_a_lock_that_nobody_has_any_more_is_free(tmp_path: Path) -> None:
+def test_a_lock_that_is_collected_is_released(tmp_path: Path) -> None:
     lock = RunLock.acquire(tmp_path)
     with pytest.raises(RunLocked, match="this very process"):
         RunLock.acquire(tmp_path)
@@ -316,7 +316,7 @@ def test_a_holder_says_who_it_is(tmp_path: Path) -> None:
 # The run
 
 
-async def test_whoever_writes_holds_the_run_until_it_closes(tmp_path: Path) -> None:
+async def test_a_writer_holds_the_run_until_it_closes(tmp_path: Path) -> None:
     run = await TrainingRun.create("x", root=tmp_path)
     assert run.holder() is None
     await run.log_train_episode(EpisodeRecord(1.0, 1, EpisodeStatus.TERMINATED))
@@ -347,7 +347,7 @@ async def test_whoever_writes_holds_the_run_until_it_closes(tmp_path: Path) -> N
     await other.aclose()
 
 
-async def test_what_somebody_else_wrote_meanwhile_is_read_and_ones_own_count_is_kept(tmp_path: Path) -> None:
+async def test_metadata_of_another_writer_is_read_and_the_own_count_is_kept(tmp_path: Path) -> None:
     run = await TrainingRun.create("x", root=tmp_path)
     await run.log_train_episode(EpisodeRecord(1.0, 7, EpisodeStatus.TERMINATED))
     await run.aclose()

@@ -30,7 +30,7 @@ def unprivileged() -> list[str]:
     return [setpriv, f"--bounding-set={rights}", f"--inh-caps={rights}"]
 
 
-def test_what_may_not_be_read_is_no_damage_and_nothing_is_given_up_for_it(tmp_path: Path) -> None:
+def test_a_file_without_permission_is_not_damage_and_nothing_is_set_aside(tmp_path: Path) -> None:
     done = subprocess.run(
         [*unprivileged(), sys.executable, str(PROGRAM), str(tmp_path)],
         capture_output=True,

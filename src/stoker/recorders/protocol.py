@@ -69,7 +69,6 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
         return self.directory
 
 
-@runtime_checkable
 class Recorder(Protocol):
     """A destination of records; ``name`` is its name in messages."""
 

@@ -17,7 +17,7 @@ from stoker.settings import Count, Natural, Positive, Settings, read_toml, refus
 from stoker.trainer.evaluation import BestBy, EvaluationSettings
 from stoker.types import AnyPath, PlaceName
 
-__all__ = ["Tracker", "TrainConfig", "TrainerConfig", "config_from", "with_schedule"]
+__all__ = ["Tracker", "TrainConfig", "TrainerConfig", "config_from", "shared_settings", "with_schedule"]
 
 Tracker: TypeAlias = Literal["console", "tensorboard", "mlflow", "wandb", "trackio"]
 
@@ -212,6 +212,11 @@ def with_schedule(config: TrainConfig, spanned: int | None) -> TrainConfig:
         return config
     settings = msgspec.structs.replace(settings, schedule_steps=config.total_timesteps)
     return msgspec.structs.replace(config, agent_settings=settings)
+
+
+def shared_settings(config: msgspec.Struct, kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The settings of a config that another kind of config has, too."""
+    return {name: getattr(config, name) for name in kind.__struct_fields__ if hasattr(config, name)}
 
 
 class TrainerConfig(Settings, frozen=True, kw_only=True):

@@ -20,15 +20,8 @@ import anyio
 import msgspec
 from anyio import to_thread
 
-from stoker.actors.episodes import (
-    Choice,
-    EnvFactory,
-    EnvironmentFailed,
-    FailureCount,
-    FailureLimit,
-    opened_env,
-    play_episode,
-)
+from stoker.actors import EnvFactory, FailureLimit
+from stoker.actors.episodes import Choice, EnvironmentFailed, FailureCount, opened_env, play_episode
 from stoker.envs import PlayedEnv, Stepping, episode_seed
 from stoker.envs.protocol import StepResult
 from stoker.errors import SessionClosed

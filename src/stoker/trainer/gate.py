@@ -93,8 +93,8 @@ class StepGate:
 
     def close(self) -> None:
         """End: all actors have ended, and no further step will be reported."""
-        self._is_shut = self._is_over = True
-        self._wake()
+        self._is_over = True
+        self.shut()
 
     def _wake(self) -> None:
         self._changed.set()

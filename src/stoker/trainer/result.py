@@ -85,12 +85,7 @@ def reached_by(agent: LearningAgent, run: TrainingRun | None) -> Reached:
     if run is not None and not run.is_new:
         try:
             for _, state in run.candidates():
-                session = state["session"]
-                return Reached(
-                    int(session["total_steps"]),
-                    int(session["opt_steps"]),
-                    int(session.get("kept_steps", 0)),
-                )
+                return Reached(*(int(state["session"].get(name, 0)) for name in Reached._fields))
         except StokerError:  # the session will raise it, when it is entered
             return Reached()
     return Reached(agent.total_steps, agent.opt_steps if isinstance(agent, CountsOptSteps) else 0)

@@ -21,7 +21,7 @@ from stoker.runs import TrainingRun
 from stoker.session import SessionConfig, TrainingSession
 from stoker.stats import StatsTracker
 from stoker.threads import CallSoon, call_soon_here
-from stoker.trainer.config import TrainerConfig
+from stoker.trainer.config import TrainerConfig, shared_settings
 from stoker.trainer.evaluator import Evaluator
 from stoker.trainer.gate import StepGate
 from stoker.trainer.offline import feed
@@ -262,12 +262,10 @@ class Trainer:
     # Parts ----------------------------------------------------------------------------------------
 
     def _session_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        config = self.config
-        same = set(TrainerConfig.__struct_fields__) & set(SessionConfig.__struct_fields__)
-        settings = {name: getattr(config, name) for name in same - {"max_steps", "max_opts"}}
+        settings = shared_settings(self.config, SessionConfig)
         # Room for two steps of each actor keeps policies fresh.
-        settings["queue_capacity"] = max(16, 2 * config.num_envs)
-        if config.save_interval:
+        settings["queue_capacity"] = max(16, 2 * self.config.num_envs)
+        if self.config.save_interval:
             settings["checkpoint_freq"] = 0
         return {**settings, **given}
 

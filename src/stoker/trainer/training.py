@@ -18,7 +18,7 @@ from stoker.errors import ConfigError, RunBroken
 from stoker.runs import TrainingRun
 from stoker.runs.layout import safe_name
 from stoker.session import SessionConfig
-from stoker.trainer.config import TrainConfig, TrainerConfig, config_from
+from stoker.trainer.config import TrainConfig, TrainerConfig, config_from, shared_settings
 from stoker.trainer.evaluation import EvaluationSettings
 from stoker.trainer.making import agent_for, env_for, recorders_for, set_torch_threads
 from stoker.trainer.result import Progress, TrainResult
@@ -30,8 +30,7 @@ __all__ = ["Progress", "TrainResult", "session_settings", "train"]
 
 def session_settings(config: TrainConfig) -> dict[str, Any]:
     """The settings of the session that a config describes, by the names of ``SessionConfig``."""
-    same = set(TrainConfig.__struct_fields__) & set(SessionConfig.__struct_fields__)
-    return {"max_steps": config.total_timesteps, **{name: getattr(config, name) for name in same}}
+    return {"max_steps": config.total_timesteps, **shared_settings(config, SessionConfig)}
 
 
 async def train(
@@ -149,9 +148,8 @@ def _torch_threads(config: TrainConfig) -> Generator[None]:
 
 def trainer_config(config: TrainConfig) -> TrainerConfig:
     """The trainer's part of a config; periods in environment steps are the session's."""
-    same = set(TrainConfig.__struct_fields__) & set(TrainerConfig.__struct_fields__)
     return TrainerConfig(
-        **{name: getattr(config, name) for name in same},
+        **shared_settings(config, TrainerConfig),
         record_interval=0,
         evaluation=EvaluationSettings(
             n_episodes=config.eval_episodes,

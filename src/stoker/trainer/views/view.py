@@ -28,16 +28,7 @@ if TYPE_CHECKING:
     from stoker.trainer.config import TrainConfig
     from stoker.trainer.result import Progress
 
-__all__ = [
-    "LiveView",
-    "NotebookView",
-    "PlainView",
-    "Screen",
-    "View",
-    "title_of",
-    "view_for",
-    "view_here",
-]
+__all__ = ["LiveView", "NotebookView", "PlainView", "Screen", "View", "title_of", "view_for", "view_here"]
 
 _LINE_S = 5.0
 """Seconds between two plain lines."""

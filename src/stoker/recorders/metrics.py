@@ -44,7 +44,7 @@ class Metrics:
     - Histograms of one name are pooled.
     - Of any other values the last one counts.
 
-    A name keeps its kind: what was a scalar cannot be an image later. Memory between two flushes is that of
+    A name keeps its kind: a scalar cannot be an image later. Memory between two flushes is that of
     one value per name, of the pooled histograms, and with ``statistics`` of 8 bytes per scalar.
 
     Args:
@@ -123,7 +123,7 @@ class Metrics:
             self._fold()
 
     def _fold(self) -> None:
-        """Aggregate what is pending; called with the lock held."""
+        """Aggregate the pending values; called with the lock held."""
         keeps_all = bool(self.statistics)
         for values in self._pending:
             for key, value in values.items():

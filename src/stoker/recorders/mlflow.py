@@ -35,7 +35,7 @@ _LONGEST_KEY = 250
 _LONGEST_PARAM = 500  # the limit of MLflow 1 and 2
 _LONGEST_TAG = 5000
 _SEND_S = 10.0
-"""Time for sending what was kept before ``flush`` returns; well below the time limit of one call."""
+"""The longest time that ``flush`` sends kept values; well below the time limit of one call."""
 
 _STATUS: Mapping[Outcome, str] = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 _HOPELESS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")

@@ -92,11 +92,11 @@ class Recorder(Protocol):
         ...
 
     def flush(self) -> None:
-        """Make what was written visible to readers."""
+        """Make the written records visible to readers."""
         ...
 
     def close(self, status: Outcome) -> None:
-        """Finish what was written and note how the run ended; the last call."""
+        """Finish writing and note how the run ended; the last call."""
         ...
 
 
@@ -131,10 +131,10 @@ class BaseRecorder:
         """Get ready."""
 
     def flush(self) -> None:
-        """Make what was written visible to readers."""
+        """Make the written records visible to readers."""
 
     def close(self, status: Outcome) -> None:
-        """Finish what was written."""
+        """Finish writing."""
 
 
 # Recorders open side by side, and their packages share dependencies: rather than let two threads wait for

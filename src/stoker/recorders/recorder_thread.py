@@ -103,7 +103,7 @@ class RecorderThread:
                     await changed.wait()
 
     async def close(self, status: Outcome) -> None:
-        """Hand on what is left and close the recorder, as far as time allows; failures are logged."""
+        """Hand on the waiting records and close the recorder, as far as time allows; failures are logged."""
         self._is_ending = True
         self._notify()
         before = self.failure

@@ -103,10 +103,10 @@ class Recording:
         self._metrics.store(values)
 
     def flush(self, step: int) -> Mapping[str, Value]:
-        """Record what was stored since the last time, and return it; nothing stored, nothing recorded.
+        """Record the values stored since the last flush, and return them; if there are none, record nothing.
 
         Raises:
-            ConfigError: The step is not a count; what was stored stays.
+            ConfigError: The step is not a count; the stored values stay.
         """
         step = _checked_step(step)
         record = self._metrics.flush()
@@ -185,11 +185,11 @@ class Recording:
         return next((thread.failure for thread in self._threads if thread.failure is not None), None)
 
     async def close(self, status: Outcome = "finished") -> None:
-        """Hand on what is left, close the recorders side by side, and let ``run`` end.
+        """Hand on the waiting records, close the recorders side by side, and let ``run`` end.
 
-        It takes at most ``timeout_s`` for what is left, as long again for a call that is in progress then,
-        and as long for closing; cancellation does not cut it short. What has not been handed on by then is
-        logged. A second call does nothing.
+        It takes at most ``timeout_s`` for the waiting records, as long again for a call that is in progress
+        then, and as long for closing; cancellation does not cut it short. Records that remain are logged. A
+        second call does nothing.
         """
         if self._closing.is_set():
             return

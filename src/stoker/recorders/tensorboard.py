@@ -81,7 +81,7 @@ class TensorBoardRecorder(BaseRecorder):
                 self._add(step, summary=summary)
 
     def flush(self) -> None:
-        """Make what was written durable."""
+        """Make the written events durable."""
         self._events.flush()
 
     def close(self, status: Outcome) -> None:

@@ -1,4 +1,4 @@
-"""Settings of a whole training, and of a ``Trainer``. Free of torch, so that help and errors come at once."""
+"""Settings of a whole training, and of a ``Trainer``. Free of torch: help and errors appear at once."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.agent_settings is None and not is_own(self.agent):
-            # Spelled out: who reads config.json takes what is missing there from the preset.
+            # Spelled out: a reader of config.json takes the settings that it lacks from the preset.
             msgspec.structs.force_setattr(self, "agent_settings", config_type(self.agent)())
         for name in ("env_kwargs", "agent_settings"):
             value = getattr(self, name)

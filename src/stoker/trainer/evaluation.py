@@ -34,7 +34,8 @@ BestBy: TypeAlias = Literal["mean", "lower_bound"]
 - ``"mean"``: the mean reward.
 - ``"lower_bound"``: the lower end of the mean's 95 % bootstrap interval, so that of two policies with equal
   means the steadier one wins. Of the mean and not of the interquartile mean: that leaves the worst quarter
-  of the episodes out, and would not tell a policy that fails in every fifth of them from one that never does.
+  of the episodes out, and would not distinguish a policy that fails in every fifth episode from one that
+  never fails.
 """
 
 SUCCESS = "is_success"
@@ -50,7 +51,7 @@ class Evaluation(msgspec.Struct, frozen=True, dict=True):
 
     Attributes:
         total_steps: environment steps behind the policy.
-        records: one per episode, in the order of their seeds, then those that confirmed it.
+        records: one per episode, in the order of their seeds; the confirming ones are last.
         is_best: whether it was the best so far, ever.
         best_by: what it is compared by.
         n_confirming: the number of records, at the end, that were played to confirm it.
@@ -71,7 +72,7 @@ class Evaluation(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def n_episodes(self) -> int:
-        """The number of episodes, those that confirmed it included."""
+        """The number of episodes, including the confirming ones."""
         return len(self.records)
 
     @property
@@ -93,7 +94,7 @@ class Evaluation(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def std_reward(self) -> float:
-        """The population standard deviation of the total rewards, as Stable-Baselines3 has it; 0 of one."""
+        """The population standard deviation of the total rewards, as Stable-Baselines3 has it; 0 for one."""
         return statistics.pstdev(self.rewards)
 
     @cached_property
@@ -219,7 +220,7 @@ class NoImprovement(msgspec.Struct, eq=False):
 
     Many small steps count together: a value is compared with the last one that was better by more than
     ``min_delta``, not with the evaluation before. After a resume the best value is that of the run, and
-    counting begins anew. The rule counts, so each evaluator needs one of its own.
+    counting begins anew. The rule counts, so give each evaluator another one.
 
     Attributes:
         patience: the number of evaluations without improvement that ends the training.

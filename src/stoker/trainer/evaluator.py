@@ -41,7 +41,7 @@ class Evaluator:
     """Evaluates a session's policy whenever that is due, logs the episodes and keeps the best.
 
     The best of many noisy means is most likely a lucky one. With ``confirm`` an evaluation that would become
-    the best is therefore repeated, on seeds of its own, and becomes the best only if the value of both
+    the best is therefore repeated, on other seeds, and becomes the best only if the value of both
     together is still above the best so far; it is then the value saved. The repetition was not selected for
     being high, so half of the luck is removed, at twice the cost for the candidates alone.
 

@@ -52,13 +52,13 @@ class StepGate:
             self._free += 1
             self._wake()
 
-    async def tell(self, step: StepMetrics) -> None:
-        """Take in the outcome of an actor's step."""
+    async def add(self, step: StepMetrics) -> None:
+        """Keep the outcome of an actor's step until it is fetched."""
         self._under_way.discard(step.actor_id)
         self._done.append(step)
         self._wake()
 
-    # Who asks -------------------------------------------------------------------------------------
+    # The caller -----------------------------------------------------------------------------------
 
     async def fetch(self, ahead: int) -> StepMetrics | None:
         """Return the next step that was done; None: there will be none.

@@ -270,7 +270,7 @@ class Trainer:
         return {**settings, **given}
 
     def _session(self, reached: Reached, **changes: Any) -> TrainingSession:
-        """A session whose limits count from what was reached."""
+        """A session whose limits count from the counters of agent and run."""
         limits = {
             name: done - done % limit + limit  # the next multiple
             for name, done in (("max_steps", reached.total_steps), ("max_opts", reached.opt_steps))
@@ -326,7 +326,7 @@ class Trainer:
             seed=config.seed,
             limit=self._limit,
             gate=gate,
-            on_step=None if gate is None else gate.tell,
+            on_step=None if gate is None else gate.add,
         )
         evaluator = Evaluator(session, self._eval_factory, config.evaluation, stepping=config.stepping)
         return Progress(config, session, group, evaluator)

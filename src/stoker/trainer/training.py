@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
 import anyio
 import msgspec
+import torch
 from anyio import to_thread
 
 from stoker.actors import EnvFactory
@@ -69,8 +70,10 @@ async def train(
     if not isinstance(config, TrainConfig):
         config = config_from(config)
     recorders, settings = recorders_for(config), trainer_config(config)  # first: they are quick to refuse
-    with _torch_threads(config):
-        # In a thread: it imports torch and builds networks, and a service may use this loop.
+    async with contextlib.AsyncExitStack() as ending:
+        ending.callback(torch.set_num_threads, torch.get_num_threads())
+        set_torch_threads(config)
+        # In a thread: it builds networks, and a service may use this loop.
         if agent is None:
             agent = await to_thread.run_sync(_agent_in_thread, config)
         config = _with_settings_of(agent, config)
@@ -94,13 +97,12 @@ async def train(
                 if watch is not None:
                     await watch(progress)
 
-        async with contextlib.AsyncExitStack() as ending:
-            if screen is not None:
-                ending.push_async_callback(screen.close)
-            if has_config and is_new:  # first, so that a killed run can be resumed
-                ending.callback(run.release)  # if no session has begun, which would do so
-                await run.write_config(config)
-            return await trainer.train(watch=watch_all)
+        if screen is not None:
+            ending.push_async_callback(screen.close)
+        if has_config and is_new:  # first, so that a killed run can be resumed
+            ending.callback(run.release)  # if no session has begun, which would do so
+            await run.write_config(config)
+        return await trainer.train(watch=watch_all)
 
 
 async def _write_if_changed(run: TrainingRun, config: TrainConfig) -> None:
@@ -113,10 +115,8 @@ async def _write_if_changed(run: TrainingRun, config: TrainConfig) -> None:
 def _with_settings_of(agent: LearningAgent, config: TrainConfig) -> TrainConfig:
     """The config with the settings of the given agent, from which another process makes the agent."""
     settings: Any = config_of(agent)
-    if is_own(config.agent):
-        return config
     kind = next((name for name, entry in AGENTS.items() if type(settings) is entry.config_type), None)
-    if kind is None:  # an agent of the user's, given as an object
+    if is_own(config.agent) or kind is None:  # an agent of the user's
         return config
     if kind != config.agent:
         raise ConfigError(
@@ -132,18 +132,6 @@ def _with_settings_of(agent: LearningAgent, config: TrainConfig) -> TrainConfig:
 def _agent_in_thread(config: TrainConfig) -> LearningAgent:
     set_torch_threads(config)  # torch lets each thread keep the number that was set when it began
     return agent_for(config)
-
-
-@contextlib.contextmanager
-def _torch_threads(config: TrainConfig) -> Generator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    set_torch_threads(config)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def trainer_config(config: TrainConfig) -> TrainerConfig:

@@ -22,7 +22,7 @@ __all__ = ["draw"]
 _WIDEST = 92
 _CHART_LINES = 7
 _METRICS = 4
-"""So many numbers of the last optimization step are shown; one where the terminal is narrow."""
+"""The most metrics of the last optimization step that are shown; on a narrow terminal it is one."""
 _NARROW = 40
 """The columns that labels and values take; the last column needs about as much again."""
 

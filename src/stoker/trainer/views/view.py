@@ -89,7 +89,7 @@ class PlainView(View):
 
 
 def progress_line(reading: Reading) -> str:
-    """A reading in one line, without what is not known yet."""
+    """A reading in one line; values that are not known yet are left out."""
     parts = [f"{reading.total_steps:,}/{reading.limit:,} steps", f"{reading.steps_per_s:,.0f}/s"]
     if reading.eta_s is not None and reading.total_steps < reading.limit:
         parts.append(f"ETA {duration(reading.eta_s)}")
@@ -114,7 +114,7 @@ class NotebookView(View):
         self._handle: Any = None
 
     def show(self, reading: Reading, *, last: bool = False) -> None:
-        """Replace what is displayed."""
+        """Replace the displayed table."""
         console = Console(file=io.StringIO(), record=True, width=_WIDTH, height=_HEIGHT, force_jupyter=False)
         console.print(draw(reading, self._title, console))
         html = console.export_html(inline_styles=True, code_format=_HTML, clear=False)
@@ -159,7 +159,7 @@ class Screen:
             await self._thread.run(work)
 
     async def close(self) -> None:
-        """Leave the terminal as it was, with what was shown last still on it."""
+        """Leave the terminal as it was, with the last reading on it."""
         await self.draw(self._view.close)
         self._thread.close()
 

@@ -70,7 +70,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "InvalidExperience": ("no",),
     "JournalBroken": ("journal", "gone"),
     "JournalReport": {
-        **dict.fromkeys(("n_segments", "first_event", "end_event", "n_events", "n_experiences"), 1),
+        **dict.fromkeys(("first_event", "end_event", "n_events"), 1),
         "torn_bytes": 0,
         "problems": ("cut short",),
         "experiences_before": {1: 2},

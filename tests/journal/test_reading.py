@@ -98,7 +98,7 @@ def test_the_events_that_count(tmp_path: Path, files: Files, starts: Starts, wri
     found = journal(tmp_path, files, starts)
     end = len(expected)
     assert found.n_events() == end
-    assert found.first_event() == (0 if expected else None)
+    assert found.leads_from(found.n_events()) == (0 if expected else None)
     for first in range(end + 1):
         for last in range(first, end + 1):
             assert attempts_of(found, first, last) == expected[first:last]
@@ -106,7 +106,6 @@ def test_the_events_that_count(tmp_path: Path, files: Files, starts: Starts, wri
         list(found.read(0, end + 1))
     report = found.check(range(end + 1))
     assert (report.n_events, report.end_event) == (end, end)
-    assert report.n_experiences == steps_before(end)
     assert report.torn_bytes == 0
     if expected:
         assert report.experiences_before == {n: steps_before(n) for n in range(end + 1)}
@@ -269,7 +268,7 @@ def test_a_segment_that_is_gone_is_missed_by_those_who_need_it(tmp_path: Path) -
 
 def test_a_beginning_that_was_pruned_is_missed_by_those_who_need_it(tmp_path: Path) -> None:
     found = journal(tmp_path, FILES[1:], [(1, 0)])
-    assert found.first_event() == 4
+    assert found.leads_from(found.n_events()) == 4
     assert attempts_of(found, 4, 12) == [1] * 8
     with pytest.raises(JournalBroken, match=r"events 0 to 3 are missing"):
         list(found.read(0, 6))
@@ -281,7 +280,7 @@ def test_a_beginning_that_was_pruned_is_missed_by_those_who_need_it(tmp_path: Pa
 
 def test_a_gap_between_attempts_is_found(tmp_path: Path) -> None:
     found = journal(tmp_path, [(1, 0, 4), (2, 5, 2)], [(1, 0), (2, 3)])
-    assert found.first_event() == 5
+    assert found.leads_from(found.n_events()) == 5
     with pytest.raises(JournalBroken, match=r"events 3 to 4 are missing"):
         list(found.read(0, 6))
     assert any("those from 3 are missing" in problem for problem in found.check().problems)
@@ -308,7 +307,7 @@ def test_a_segment_that_was_just_begun_holds_nothing(tmp_path: Path, content: by
     found = journal(tmp_path, FILES, [(1, 0)])
     (tmp_path / segment_name(1, 12)).write_bytes(content)
     assert found.n_events() == 12
-    assert found.first_event() == 0
+    assert found.leads_from(found.n_events()) == 0
     assert attempts_of(found, 0, 12) == [1] * 12
     report = found.check([12])
     assert (report.problems, report.torn_bytes, report.end_event) == ((), len(content), 12)
@@ -338,7 +337,7 @@ def test_damage_is_reported_with_its_place_and_spares_the_other_segments(tmp_pat
 
 def test_contradictions_are_reported(tmp_path: Path) -> None:
     found = journal(tmp_path, [(1, 0, 5), (1, 4, 4)], [(1, 0)])
-    assert ["goes on to event 4" in problem for problem in found.check().problems] == [True]
+    assert ["continues to event 4" in problem for problem in found.check().problems] == [True]
     encoder = SegmentEncoder()
     wrong = SegmentHeader(attempt=1, first_event=8, total_steps=99, opt_interval=1)
     (tmp_path / segment_name(1, 0)).write_bytes(segment_bytes(1, 0, 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,11 @@ from stoker.journal import (
     JournalEvent,
     SegmentEncoder,
     SegmentHeader,
+    SegmentReader,
     codec,
-    frames,
-    parse_segment_name,
-    read_header,
-    read_segment,
     segment_name,
-    set_torn_aside,
 )
-from stoker.journal.scanning import count_events, length_of
+from stoker.journal.segments import MAGIC, frame, parse_segment_name
 from stoker.lru import MAX_ACTORS
 from stoker.stats import EpisodeRecord
 from stoker.types import EpisodeStatus, Experience
@@ -58,8 +55,20 @@ def write(directory: Path, data: bytes, attempt: int = 1, first_event: int = 0) 
     return path
 
 
+def read(path: Path) -> Iterator[JournalEvent]:
+    """The events up to the end or a torn tail; damage is an error."""
+    reader = SegmentReader(path)
+    yield from reader.events()
+    if reader.damage is not None:
+        raise JournalBroken(path, reader.damage)
+
+
+def read_header(path: Path) -> SegmentHeader | None:
+    return SegmentReader(path).read_header()
+
+
 def events_in(path: Path) -> list[bytes]:
-    return [as_bytes(event) for event in read_segment(path)]
+    return [as_bytes(event) for event in read(path)]
 
 
 @st.composite
@@ -118,7 +127,9 @@ def test_events_come_back_as_they_were(
 def test_events_may_be_encoded_one_by_one_or_together() -> None:
     events = episode(0, 5) + episode("b", 3)
     encoder = SegmentEncoder()
-    assert encoder.begin(HEADER) + b"".join(map(encoder.encode, events)) == encoded(events)
+    data = encoder.begin(HEADER)
+    one_by_one = [encoder.encode_all([event]) for event in events]
+    assert data + b"".join(one_by_one) == encoded(events)
 
 
 def episode(actor: Any, steps: int, offset: float = 0.0) -> list[JournalEvent]:
@@ -152,12 +163,12 @@ def test_an_array_that_is_written_to_again_is_no_mistake(tmp_path: Path) -> None
         event = Experience(buffer, 0, 0.0, buffer, CONTINUING)
         buffer += step
         expected.append(as_bytes(event))
-        data += encoder.encode(event)
+        data += encoder.encode_all([event])
     assert events_in(write(tmp_path, data)) == expected
 
 
 def test_the_reader_gives_an_observation_that_goes_on_as_one_object(tmp_path: Path) -> None:
-    events = list(read_segment(write(tmp_path, encoded(episode(0, 3)))))
+    events = list(read(write(tmp_path, encoded(episode(0, 3)))))
     first, second = events[1], events[2]
     assert isinstance(first, Experience)
     assert isinstance(second, Experience)
@@ -173,12 +184,12 @@ def test_events_of_more_actors_than_are_remembered_come_back(tmp_path: Path) -> 
         for actor in range(MAX_ACTORS + 50):  # actor 0 is active all the time, actor 1 is forgotten
             others = [Experience(after, 0, 0.0, after, CONTINUING, 0)] if actor % 1_000 == 999 else []
             events += [Experience(before, 0, 0.0, after, CONTINUING, actor), *others]
-    data += map(encoder.encode, events)
+    data += [encoder.encode_all([event]) for event in events]
     assert encoder._recent is not None
     assert len(encoder._recent) == MAX_ACTORS
     assert events_in(write(tmp_path, b"".join(data))) == [as_bytes(event) for event in events]
     for actor in range(MAX_ACTORS + 50):
-        encoder.encode(EpisodeStarted(actor))
+        encoder.encode_all([EpisodeStarted(actor)])
     assert not encoder._recent
 
 
@@ -200,7 +211,7 @@ def test_integers_of_any_size_come_back_wherever_they_are(tmp_path: Path, number
     ]
     path = write(tmp_path, encoded(events))
     assert events_in(path) == [as_bytes(event) for event in events]
-    again = [event for event in read_segment(path) if isinstance(event, Experience)]
+    again = [event for event in read(path) if isinstance(event, Experience)]
     assert again[2].observation is again[0].next_observation, "stored once, for this very actor"
 
 
@@ -223,13 +234,10 @@ def test_a_header_is_read_without_what_follows(tmp_path: Path) -> None:
     assert as_bytes(header) == as_bytes(large_header)
 
 
-def test_events_are_counted_and_measured_without_the_rest(tmp_path: Path) -> None:
+def test_records_are_counted_and_measured_without_the_rest(tmp_path: Path) -> None:
     for cut in range(len(WHOLE) + 1):
-        path = write(tmp_path, WHOLE[:cut])
-        n_whole = sum(end <= cut for end in ENDS[1:])
-        assert count_events(path) == n_whole
-        lengths = [length_of(path, n) for n in range(1, len(EVENTS) + 1)]
-        assert lengths == [*ENDS[1 : n_whole + 1], *[None] * (len(EVENTS) - n_whole)]
+        reader = SegmentReader(write(tmp_path, WHOLE[:cut]))
+        assert [reader.whole_bytes for _ in reader.records()] == [end for end in ENDS[1:] if end <= cut]
 
 
 def test_a_header_comes_back_with_its_rebuild_point(tmp_path: Path) -> None:
@@ -263,14 +271,14 @@ def test_an_event_that_cannot_be_held_is_refused_and_ends_the_segment(
 ) -> None:
     encoder = SegmentEncoder()
     with pytest.raises(RuntimeError, match="begin"):
-        encoder.encode(EpisodeStarted(0))
+        encoder.encode_all([EpisodeStarted(0)])
     encoder.begin(HEADER)
     with pytest.raises(ConfigError, match=where):
         encoder.encode_all([*episode(0, 3), event])
     with pytest.raises(RuntimeError, match="begin"):
-        encoder.encode(EpisodeStarted(0))
+        encoder.encode_all([EpisodeStarted(0)])
     encoder.begin(HEADER)
-    assert encoder.encode(EpisodeStarted(0))
+    assert encoder.encode_all([EpisodeStarted(0)])
 
 
 @pytest.mark.parametrize(
@@ -297,7 +305,7 @@ def test_names_say_attempt_and_first_event(name: str, parsed: tuple[int, int] | 
 EVENTS = episode(0, 3)
 WHOLE = encoded(EVENTS)
 EXPECTED = [as_bytes(event) for event in EVENTS]
-ENDS = [offset + frames.HEADER_BYTES + len(payload) for offset, payload in frames.scan(WHOLE)]
+ENDS = [len(encoded(EVENTS[:n])) for n in range(len(EVENTS) + 1)]
 """Where the header ends, then each event."""
 
 
@@ -311,18 +319,21 @@ def test_each_cut_gives_a_prefix_whatever_fills_the_rest(tmp_path: Path, filler:
         assert (read_header(path) is None) == (cut < ENDS[0])
 
 
-def test_each_cut_is_set_aside_and_the_rest_reads_on(tmp_path: Path) -> None:
+def test_each_cut_is_measured_and_not_damage(tmp_path: Path) -> None:
     for cut in range(len(WHOLE) + 1):
-        path = write(tmp_path, WHOLE[:cut])
+        reader = SegmentReader(write(tmp_path, WHOLE[:cut]))
+        assert len(list(reader.events())) == sum(end <= cut for end in ENDS[1:])
         kept = max([end for end in ENDS if end <= cut], default=0)
-        assert set_torn_aside(path) == cut - kept
-        assert path.read_bytes() == WHOLE[:kept]
-        torn = path.with_name(path.name + ".torn")
-        if cut > kept:
-            assert torn.read_bytes() == WHOLE[kept:cut]
-            torn.unlink()
-        assert not torn.exists()
-        assert set_torn_aside(path) == 0
+        assert (reader.whole_bytes, reader.torn_bytes, reader.damage) == (kept, cut - kept, None)
+
+
+@pytest.mark.parametrize(
+    "tail", [b"\0" * 100, MAGIC + b"\0" * 50, MAGIC * 20, frame(b"abc")[:-1], frame(b"abc"), b"\xff" * 64]
+)
+def test_a_tail_without_a_record_is_torn(tmp_path: Path, tail: bytes) -> None:
+    reader = SegmentReader(write(tmp_path, WHOLE + b"\xf5" + tail))
+    assert [as_bytes(event) for event in reader.events()] == EXPECTED
+    assert (reader.torn_bytes, reader.damage) == (1 + len(tail), None)
 
 
 def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
@@ -337,21 +348,19 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
             assert events_in(path) == EXPECTED[:-1]
             continue
         with pytest.raises(JournalBroken, match="damaged, records follow"):
-            for event in read_segment(path):
+            for event in read(path):
                 found.append(as_bytes(event))
         assert found == EXPECTED[:n_before]
 
 
-def test_damage_is_not_cut_off(tmp_path: Path) -> None:
+def test_damage_is_named_by_its_bytes(tmp_path: Path) -> None:
     data = bytearray(WHOLE)
     data[ENDS[1] + 12] ^= 1
-    path = write(tmp_path, bytes(data))
-    with pytest.raises(JournalBroken, match=f"bytes {ENDS[1]} to .* left as it is"):
-        set_torn_aside(path)
-    assert path.read_bytes() == bytes(data)
+    with pytest.raises(JournalBroken, match=f"bytes {ENDS[1]} to {ENDS[2] - 1} are damaged"):
+        list(read(write(tmp_path, bytes(data))))
 
 
-def test_records_longer_than_a_chunk_are_read(tmp_path: Path) -> None:
+def test_long_records_are_read(tmp_path: Path) -> None:
     big = np.arange(900_000, dtype=np.int32)
     events: list[JournalEvent] = [
         Experience(big + i, 0, 0.0, big - i, CONTINUING, i, {"i": i}) for i in range(3)
@@ -370,17 +379,17 @@ def test_records_longer_than_a_chunk_are_read(tmp_path: Path) -> None:
         (encoded([], msgspec.structs.replace(HEADER, attempt=5)), "the file was renamed"),
         (encoded([], msgspec.structs.replace(HEADER, version=2)), "update stoker"),
         (WHOLE[: ENDS[0]] + WHOLE[ENDS[2] :], "cannot be read"),
-        (WHOLE + frames.frame(b"\x90"), "no record"),
-        (WHOLE + frames.frame(b"not msgpack"), "cannot be read"),
+        (WHOLE + frame(b"\x90"), "no record"),
+        (WHOLE + frame(b"not msgpack"), "cannot be read"),
     ],
 )
 def test_records_that_make_no_sense_are_named(tmp_path: Path, data: bytes, problem: str) -> None:
     path = write(tmp_path, data)
     with pytest.raises(JournalBroken, match=problem) as caught:
-        list(read_segment(path))
+        list(read(path))
     assert str(path) in str(caught.value)
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(JournalBroken, match="0001-000000000000.journal: cannot be read"):
-        list(read_segment(tmp_path / segment_name(1, 0)))
+        list(read(tmp_path / segment_name(1, 0)))

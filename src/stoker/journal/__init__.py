@@ -5,23 +5,21 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.journal.checking import JournalReport as JournalReport
     from stoker.journal.events import (
         EpisodeEnded as EpisodeEnded,
         EpisodeStarted as EpisodeStarted,
         JournalEvent as JournalEvent,
+        SegmentHeader as SegmentHeader,
     )
-    from stoker.journal.history import Segment as Segment
-    from stoker.journal.reading import JOURNAL as JOURNAL, Journal as Journal
-    from stoker.journal.scanning import (
-        read_header as read_header,
-        read_segment as read_segment,
-        set_torn_aside as set_torn_aside,
+    from stoker.journal.reading import (
+        JOURNAL as JOURNAL,
+        Journal as Journal,
+        JournalReport as JournalReport,
+        Segment as Segment,
     )
     from stoker.journal.segments import (
         SegmentEncoder as SegmentEncoder,
-        SegmentHeader as SegmentHeader,
-        parse_segment_name as parse_segment_name,
+        SegmentReader as SegmentReader,
         segment_name as segment_name,
     )
 else:

@@ -9,6 +9,7 @@ only where a tensor turns up.
 from __future__ import annotations
 
 import functools
+import math
 import struct
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from msgspec.msgpack import Ext
 from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
+from stoker.writer.staging import Place, path_of
 
 __all__ = ["DEEPEST", "Form", "decode", "encode", "form", "pack", "restore", "unpack"]
 
@@ -86,16 +88,17 @@ def unpack(data: bytes) -> list[Form]:
         raise msgspec.DecodeError(str(error)) from error
 
 
-# One way ------------------------------------------------------------------------------------------
+# Encoding -----------------------------------------------------------------------------------------
 
 
-def form(value: Any, where: str) -> Form:
+def form(value: Any, where: Place, depth: int = 0) -> Form:
     """The form of a value that ``pack`` takes.
 
     Args:
-        value: None, a bool, int, float, str or bytes; a list, tuple or dict of such; a numpy array or
+        value: None, a bool, int, float, str or bytes; a list, tuple or dict of these; a numpy array or
             scalar; a tensor on any device. Of exactly these types: a subclass would come back as another.
-        where: what to call it in an error, such as ``observation``.
+        where: what to call it in an error, for example ``observation``.
+        depth: how many containers hold it.
 
     Raises:
         ConfigError: It holds something else, or nests deeper than ``DEEPEST``.
@@ -104,84 +107,45 @@ def form(value: Any, where: str) -> Form:
     if kind in _PLAIN:
         return value
     if kind is np.ndarray:
-        data = _array_bytes(value)
-        if data is not None:
-            return Ext(_ARRAY, data)
-    elif kind is int:
-        return _int_form(value)
-    try:
-        return _form(value, 0)
-    except _Refused as refused:
-        path = where + "".join(reversed(refused.path))
-        raise ConfigError(
-            f"{path} {refused.problem}, which the journal cannot hold: give arrays, tensors, numbers, text, "
-            "bytes, None, or lists, tuples and dicts of these; or pass journal=False to train without "
-            "a journal"
-        ) from refused.__cause__
-
-
-class _Refused(Exception):
-    """A value has no form; on its way up each container adds where in itself it was."""
-
-    def __init__(self, problem: str) -> None:
-        self.problem = problem
-        self.path: list[str] = []
-
-
-def _form(value: Any, depth: int) -> Form:
-    kind = cast("Any", type(value))
-    if kind in _PLAIN:
-        return value
-    if kind is int:
-        return _int_form(value)
-    if kind is np.ndarray:
-        data = _array_bytes(value)
-        if data is None:
-            raise _Refused(f"is an array of dtype {value.dtype}")
+        if (data := _array_bytes(value)) is None:
+            raise _refused(where, f"is an array of dtype {value.dtype}")
         return Ext(_ARRAY, data)
+    if kind is int:
+        if -(1 << 63) <= value < 1 << 64:
+            return value
+        # A generator's state has integers of 128 bits.
+        return Ext(_INT, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
     if isinstance(value, np.generic):
         array: NDArray[Any] = np.asarray(cast("Any", value))
         data = _array_bytes(array)
-        # A subclass of a scalar's type, or a record, is not told by its dtype.
+        # A dtype does not tell a record, or a subclass of a scalar's type, from the type itself.
         if data is None or type(array[()]) is not kind:
-            raise _Refused(f"is a {kind.__module__}.{kind.__qualname__} of dtype {array.dtype}")
+            raise _refused(where, f"is a {kind.__module__}.{kind.__qualname__} of dtype {array.dtype}")
         return Ext(_SCALAR, data)
     if kind is bytes:
         return Ext(_BYTES, value)
     if kind is list or kind is tuple or kind is dict:
         if depth == DEEPEST:
-            raise _Refused(f"is a {kind.__name__} at depth {depth + 1}")
-        return _container_form(value, kind, depth + 1)
+            raise _refused(where, f"is a {kind.__name__} at depth {depth + 1}")
+        if kind is not dict:
+            forms = [form(part, (where, i, ""), depth + 1) for i, part in enumerate(value)]
+            return Ext(_LIST if kind is list else _TUPLE, pack(forms))
+        forms = []
+        for key, part in value.items():
+            forms.append(form(key, (where, None, " (key)"), depth + 1))
+            forms.append(form(part, (where, key, ""), depth + 1))
+        return Ext(_DICT, pack(forms))
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
-        return Ext(_TENSOR, _tensor_bytes(torch, value))
-    raise _Refused(f"is a {kind.__module__}.{kind.__qualname__}")
+        return Ext(_TENSOR, _tensor_bytes(torch, value, where))
+    raise _refused(where, f"is a {kind.__module__}.{kind.__qualname__}")
 
 
-def _container_form(value: Any, kind: Any, depth: int) -> Ext:
-    forms: list[Form] = []
-    if kind is dict:
-        for key, part in value.items():
-            forms.append(_part(key, " (key)", depth))
-            forms.append(_part(part, f"[{key!r}]", depth))
-        return Ext(_DICT, pack(forms))
-    forms.extend(_part(part, f"[{i}]", depth) for i, part in enumerate(value))
-    return Ext(_LIST if kind is list else _TUPLE, pack(forms))
-
-
-def _part(value: Any, at: str, depth: int) -> Form:
-    try:
-        return _form(value, depth)
-    except _Refused as refused:
-        refused.path.append(at)
-        raise
-
-
-def _int_form(value: int) -> Form:
-    # A generator's state has integers of 128 bits.
-    if -(1 << 63) <= value < 1 << 64:
-        return value
-    return Ext(_INT, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
+def _refused(where: Place, problem: str) -> ConfigError:
+    return ConfigError(
+        f"{path_of(where)} {problem}, which the journal cannot hold: give arrays, tensors, numbers, text, "
+        "bytes, None, or lists, tuples and dicts of these; or pass journal=False to train without a journal"
+    )
 
 
 def _array_bytes(array: NDArray[Any]) -> bytes | None:
@@ -205,9 +169,9 @@ def _remember(layout: tuple[Any, Any], name: str) -> bytes:
     return prefix
 
 
-def _tensor_bytes(torch: Any, tensor: Any) -> bytes:
+def _tensor_bytes(torch: Any, tensor: Any, where: Place) -> bytes:
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type == "meta":
-        raise _Refused(f"is a tensor of {tensor.layout} and {tensor.dtype} on {tensor.device}")
+        raise _refused(where, f"is a tensor of {tensor.layout} and {tensor.dtype} on {tensor.device}")
     layout = (tensor.dtype, tuple(tensor.shape))
     prefix = _prefixes.get(layout)
     if prefix is None:
@@ -216,18 +180,17 @@ def _tensor_bytes(torch: Any, tensor: Any) -> bytes:
     try:
         return prefix + plain.view(torch.uint8).numpy().tobytes()
     except RuntimeError as error:  # types narrower than a byte
-        refused = _Refused(f"is a tensor of {tensor.dtype}")
-        raise refused from error
+        raise _refused(where, f"is a tensor of {tensor.dtype}") from error
 
 
-# And back -----------------------------------------------------------------------------------------
+# Decoding -----------------------------------------------------------------------------------------
 
 
 def restore(value: Form) -> Any:
     """The value of that form.
 
     Raises:
-        msgspec.DecodeError: It is none that ``form`` makes.
+        msgspec.DecodeError: ``form`` does not make it.
     """
     if type(value) is not Ext:
         return value
@@ -268,15 +231,9 @@ def _value(value: Form, depth: int) -> Any:
 def _array(data: bytes) -> NDArray[Any]:
     size = data[0] | data[1] << 8
     dtype, shape = _array_layout(data[:size])
-    if len(data) != size + _n_elements(shape) * dtype.itemsize:
+    if len(data) != size + math.prod(shape) * dtype.itemsize:
         raise msgspec.DecodeError(f"{len(data)} bytes for an array of {dtype} {list(shape)}")
     return np.ndarray(shape, dtype, data, size).copy()
-
-
-def _layout_of(prefix: bytes) -> tuple[str, tuple[int, ...]]:
-    n_axes = prefix[2]
-    shape = struct.unpack_from(f"<{n_axes}Q", prefix, 3)
-    return prefix[3 + 8 * n_axes :].decode(), shape
 
 
 @functools.lru_cache(_LAYOUTS)
@@ -288,11 +245,10 @@ def _array_layout(prefix: bytes) -> tuple[Any, tuple[int, ...]]:
     return dtype, shape
 
 
-def _n_elements(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
+def _layout_of(prefix: bytes) -> tuple[str, tuple[int, ...]]:
+    n_axes = prefix[2]
+    shape = struct.unpack_from(f"<{n_axes}Q", prefix, 3)
+    return prefix[3 + 8 * n_axes :].decode(), shape
 
 
 def _tensor(data: bytes) -> Any:
@@ -303,7 +259,7 @@ def _tensor(data: bytes) -> Any:
     dtype = getattr(torch, name, None)
     if not isinstance(dtype, torch.dtype):
         raise msgspec.DecodeError(f"no tensor has the dtype {name!r}")
-    if len(data) != size + _n_elements(shape) * dtype.itemsize:
+    if len(data) != size + math.prod(shape) * dtype.itemsize:
         raise msgspec.DecodeError(f"{len(data)} bytes for a tensor of {dtype} {list(shape)}")
     if len(data) == size:
         return torch.empty(shape, dtype=dtype)

@@ -1,30 +1,240 @@
-"""What training is a function of: the events that a journal keeps, in the order of their consumption.
+"""What training is a function of: the events that a journal keeps, in the order of consumption, as bytes.
 
-An ``Experience`` is an event by itself: wrapping each one would cost more than accepting it.
+An ``Experience`` is an event by itself: wrapping each one would cost more than accepting it. An observation
+that was its actor's last ``next_observation`` is not stored again: encoder and decoder remember that one for
+the same most recently active actors.
 """
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import msgspec
+from msgspec.msgpack import Ext
 
+import stoker.journal.codec as codec
+from stoker.journal.codec import Form
+from stoker.lru import LRUDict
 from stoker.stats import EpisodeRecord
-from stoker.types import ActorId, Experience
+from stoker.types import ActorId, EpisodeStatus, Experience
 
-__all__ = ["EpisodeEnded", "EpisodeStarted", "JournalEvent"]
+__all__ = [
+    "VERSION",
+    "EpisodeEnded",
+    "EpisodeStarted",
+    "EventDecoder",
+    "JournalEvent",
+    "Recent",
+    "SegmentHeader",
+    "encode_event",
+    "encode_header",
+    "is_record",
+]
+
+VERSION = 1
+"""Of the format; a reader refuses a later one."""
+
+_HEADER, _EXPERIENCE, _CONTINUING, _STARTED, _ENDED = range(5)
+_LENGTHS = {_HEADER: 2, _EXPERIENCE: 8, _CONTINUING: 7, _STARTED: 3, _ENDED: 6}
+_STATUSES = (EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED)
+_STATUS_CODES = {status: code for code, status in enumerate(_STATUSES)}
+_GOES_ON = EpisodeStatus.CONTINUING
+_SMALL = 1 << 62  # integers within this are plain
 
 
 class EpisodeStarted(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """An actor begins an episode; ``seed`` is what its environment was reset with, where that is known."""
+    """An actor begins an episode; ``seed`` is what its environment was reset with, if that is known."""
 
     actor_id: ActorId
     seed: int | None = None
 
 
 class EpisodeEnded(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """An actor's episode is over; the record carries what the environment had to say."""
+    """An actor's episode is over; the record carries what the environment reported."""
 
     record: EpisodeRecord
     actor_id: ActorId
 
 
 JournalEvent = Experience | EpisodeStarted | EpisodeEnded
+
+Recent = LRUDict[ActorId, Any]
+"""Each actor's last next observation in its running episode."""
+
+
+class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """The first record of a segment.
+
+    Attributes:
+        attempt: the attempt of the run that wrote it.
+        first_event: the number of the first event in it.
+        total_steps: environment steps consumed before that event.
+        opt_interval: transitions per call of ``learn``.
+        warmup_period: transitions before the first call.
+        max_opts: optimization steps after which there are no more calls; None: no limit.
+        rebuild: what the agent needs to take the events in from here on, for example a small dict of arrays.
+        version: of the format.
+    """
+
+    attempt: int
+    first_event: int
+    total_steps: int
+    opt_interval: int
+    warmup_period: int = 0
+    max_opts: int | None = None
+    rebuild: Any = None
+    version: int = VERSION
+
+
+def encode_header(header: SegmentHeader) -> bytes:
+    """The record of a header.
+
+    Raises:
+        ConfigError: ``rebuild`` holds a value that a journal cannot.
+    """
+    fields = msgspec.structs.asdict(header)
+    # Encoded by itself, so that an error names the place within it.
+    rebuild = codec.encode(fields.pop("rebuild"), "rebuild")
+    return codec.pack([_HEADER, codec.form(fields | {"rebuild": rebuild}, "header")])
+
+
+def encode_event(event: JournalEvent, recent: Recent) -> bytes:
+    """The record of an event behind those that filled ``recent``.
+
+    Raises:
+        ConfigError: It holds a value that a journal cannot, named by its place in the event.
+    """
+    if isinstance(event, Experience):
+        return codec.pack(_experience_message(event, recent))
+    form = codec.form
+    actor_id = form(event.actor_id, "actor_id")
+    recent.pop(event.actor_id, None)
+    if isinstance(event, EpisodeStarted):
+        return codec.pack([_STARTED, actor_id, form(event.seed, "seed")])
+    record = event.record
+    reward, length = form(record.total_reward, "total_reward"), form(record.length, "length")
+    extras = form(record.extras, "extras")
+    return codec.pack([_ENDED, actor_id, reward, length, _STATUS_CODES[record.status], extras])
+
+
+def _experience_message(event: Experience, recent: Recent) -> list[Form]:
+    # Once per environment step: values that are plain nearly always are not passed to another function.
+    form = codec.form
+    action, reward, actor_id, status, policy_extras = (
+        event.action, event.reward, event.actor_id, event.status, event.policy_extras,
+    )  # fmt: skip
+    observation = form(event.observation, "observation")
+    after = form(event.next_observation, "next_observation")
+    message: list[Form] = [
+        _EXPERIENCE,
+        observation,
+        action if type(action) is int and -_SMALL < action < _SMALL else form(action, "action"),
+        reward if type(reward) is float else form(reward, "reward"),
+        after,
+        0 if status is _GOES_ON else _STATUS_CODES[status],
+        actor_id if type(actor_id) is int and -_SMALL < actor_id < _SMALL else form(actor_id, "actor_id"),
+        None if policy_extras is None else form(policy_extras, "policy_extras"),
+    ]
+    before = recent.get(actor_id)
+    if status is _GOES_ON:
+        recent.put(actor_id, after)
+    else:
+        recent.pop(actor_id, None)
+    # Compared by their bytes: an environment may write the next observation into the same array, or return an
+    # equal array each time.
+    if (
+        type(observation) is Ext
+        and type(before) is Ext
+        and observation.data == before.data
+        and observation.code == before.code
+    ):
+        message[0] = _CONTINUING
+        del message[1]
+    return message
+
+
+class EventDecoder:
+    """The header and the events of one segment, from its records in their order."""
+
+    def __init__(self) -> None:
+        self._recent: Recent = LRUDict()
+
+    def header(self, record: bytes) -> SegmentHeader:
+        """The header that the first record holds.
+
+        Raises:
+            msgspec.DecodeError: It holds none, or one of a later version.
+        """
+        kind, forms = _parts(record)
+        if kind != _HEADER:
+            raise msgspec.DecodeError("the first record is not a header")
+        fields = codec.restore(forms[0])
+        try:
+            if fields["version"] > VERSION:
+                raise msgspec.DecodeError(f"its format {fields['version']} is newer: update stoker")
+            rebuild = codec.decode(fields.pop("rebuild"))
+            plain: Any = msgspec.convert(fields, dict[str, int | None])
+            return SegmentHeader(**plain, rebuild=rebuild)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise msgspec.DecodeError(f"no header: {type(error).__name__}: {error}") from error
+
+    def event(self, record: bytes) -> JournalEvent:
+        """The event of the next record.
+
+        An observation that continues an episode is the very object that was its last next observation.
+
+        Raises:
+            msgspec.DecodeError: It holds none.
+        """
+        kind, forms = _parts(record)
+        if kind == _HEADER:
+            raise msgspec.DecodeError("a header among the events")
+        try:
+            if kind in (_EXPERIENCE, _CONTINUING):
+                return self._experience(kind, forms)
+            actor_id, *rest = map(codec.restore, forms)
+            self._recent.pop(actor_id, None)
+            if kind == _STARTED:
+                return EpisodeStarted(actor_id, *rest)
+            total_reward, length, status_code, extras = rest
+            return EpisodeEnded(EpisodeRecord(total_reward, length, _STATUSES[status_code], extras), actor_id)
+        except (LookupError, TypeError) as error:
+            raise msgspec.DecodeError(f"{type(error).__name__}: {error}") from error
+
+    def _experience(self, kind: int, forms: list[Form]) -> Experience:
+        restore = codec.restore
+        action, reward, after, status_code, actor_form, policy_extras = forms[-6:]
+        actor_id = restore(actor_form)
+        observation = restore(forms[0]) if kind == _EXPERIENCE else self._recent[actor_id]
+        next_observation = restore(after)
+        status = _STATUSES[cast("int", status_code)]
+        if status is _GOES_ON:
+            self._recent.put(actor_id, next_observation)
+        else:
+            self._recent.pop(actor_id, None)
+        return Experience(
+            observation,
+            restore(action),
+            restore(reward),
+            next_observation,
+            status,
+            actor_id,
+            restore(policy_extras),
+        )
+
+
+def is_record(data: bytes) -> bool:
+    """Whether the bytes are a header's or an event's, as far as that can be told without the others."""
+    try:
+        _parts(data)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+def _parts(record: bytes) -> tuple[int, list[Form]]:
+    forms = codec.unpack(record)
+    kind = forms[0] if forms else None
+    if type(kind) is not int or _LENGTHS.get(kind) != len(forms):
+        raise msgspec.DecodeError(f"no record: {len(forms)} values of kind {kind!r}")
+    return kind, forms[1:]

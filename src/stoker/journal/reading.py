@@ -1,25 +1,60 @@
 """The journal of a run: its events by number, over all attempts, without those of abandoned futures.
 
-It reads the directory anew at each call and holds nothing open, so it may be asked while a session writes.
+An attempt continues from a checkpoint; events that earlier attempts wrote at or beyond that point belong to
+an abandoned future and do not count. The directory is read anew at each call and nothing is kept open, so a
+journal may be read while a session writes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice, pairwise, zip_longest
 from pathlib import Path
 
-from stoker.errors import JournalBroken
-from stoker.journal.checking import JournalReport, check_segments
-from stoker.journal.events import JournalEvent
-from stoker.journal.history import Segment, Span, doomed_segments, effective_spans
-from stoker.journal.scanning import SegmentReader, count_events, length_of, read_header
-from stoker.journal.segments import SegmentHeader, parse_segment_name
+import msgspec
+
+from stoker.errors import JournalBroken, RunBroken
+from stoker.journal.events import JournalEvent, SegmentHeader
+from stoker.journal.segments import SegmentReader, parse_segment_name
+from stoker.types import Experience
 from stoker.writer import files
 
-__all__ = ["JOURNAL", "Journal"]
+__all__ = ["JOURNAL", "Journal", "JournalReport", "Segment"]
 
 JOURNAL = "journal"
 """The directory of a run's journal."""
+_FOREVER = 1 << 62
+"""Where the span of the segment that is being written ends."""
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """One file of the journal; ``attempt`` and ``first_event`` as its name says, its size in bytes."""
+
+    path: Path
+    attempt: int
+    first_event: int
+    size: int
+
+
+class JournalReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What reading all of a journal found.
+
+    Attributes:
+        first_event: the lowest event that counts, or None.
+        end_event: one past the highest that counts and can be read.
+        n_events: how many count and can be read.
+        torn_bytes: in the tails that killed writers left; this is not damage.
+        problems: damaged, missing and contradictory places, in words; none in a sound journal.
+        experiences_before: for the positions asked for, the environment steps before that event, counted on
+            from the ``total_steps`` of its segment's header; a position that cannot be read up to is absent.
+    """
+
+    first_event: int | None
+    end_event: int
+    n_events: int
+    torn_bytes: int
+    problems: tuple[str, ...]
+    experiences_before: dict[int, int]
 
 
 class Journal:
@@ -38,8 +73,7 @@ class Journal:
         """All segments, also abandoned ones and those of unknown attempts, by attempt and event."""
         found: list[Segment] = []
         for name, size in files.sizes_in(self.directory).items():
-            named = parse_segment_name(name)
-            if named is not None:
+            if (named := parse_segment_name(name)) is not None:
                 found.append(Segment(self.directory / name, *named, size))
         return sorted(found, key=lambda segment: (segment.attempt, segment.first_event))
 
@@ -50,19 +84,18 @@ class Journal:
             JournalBroken: One of them is damaged or missing; raised when all before it have been given.
         """
         at = first
-        for span in effective_spans(self.segments(), self.starts):
+        for span in self._counting():
             stop = min(span.stop, last)
             if at >= stop:
                 continue
             if span.start > at:
-                self._miss(at, min(span.start, last))
+                raise self._missing(at, min(span.start, last))
             reader = SegmentReader(span.segment.path)
-            for number, event in enumerate(reader.events(), span.segment.first_event):
-                if number >= stop:
-                    break
-                if number >= at:
-                    at = number + 1
-                    yield number, event
+            first_event = span.segment.first_event
+            numbered = enumerate(reader.events(), first_event)
+            for number, event in islice(numbered, at - first_event, stop - first_event):
+                at = number + 1
+                yield number, event
             if at < stop:
                 problem = reader.damage or f"it ends at byte {reader.whole_bytes}"
                 raise JournalBroken(
@@ -71,29 +104,14 @@ class Journal:
                     "or go on from a checkpoint that does not need them",
                 )
         if at < last:
-            self._miss(at, last)
+            raise self._missing(at, last)
 
-    def _miss(self, first: int, stop: int) -> None:
-        raise JournalBroken(
+    def _missing(self, first: int, stop: int) -> JournalBroken:
+        return JournalBroken(
             self.directory,
             f"the events {first} to {stop - 1} are missing; put their segment back or go on from a "
             "checkpoint that does not need them",
         )
-
-    def first_event(self) -> int | None:
-        """The lowest event that counts from which on the segments follow one another; None without any.
-
-        Judged by names and headers: damage further on is found by ``read``.
-        """
-        first: int | None = None
-        for span in reversed(effective_spans(self.segments(), self.starts)):
-            if first is not None and span.stop != first:
-                break
-            if _header_of(span) is not None:
-                first = span.start
-            elif first is not None:
-                break
-        return first
 
     def leads_from(self, event: int) -> int | None:
         """The lowest event from which on the segments follow one another up to, not including, ``event``.
@@ -103,14 +121,14 @@ class Journal:
         from the middle of an attempt is found by ``read``.
 
         Returns:
-            None where the event before ``event`` is in no segment.
+            None if the event before ``event`` is in no segment.
         """
         first: int | None = None
         reached = event
-        for span in reversed(effective_spans(self.segments(), self.starts)):
+        for span in reversed(self._counting()):
             if span.start >= reached:
                 continue
-            if span.stop < reached or not _reaches(span, reached):
+            if span.stop < reached or not span.reaches(reached):
                 break
             first = reached = span.start
         return first
@@ -119,21 +137,25 @@ class Journal:
         """The segments that the events ``first <= n < last`` are read from, and how much of each.
 
         Returns:
-            Path, and length in bytes where the segment goes on behind ``last``; else None: all of it.
+            Path, and length in bytes if the segment continues behind ``last``; else None: all of it.
 
         Raises:
             JournalBroken: The file that must be cut is missing or cannot be read.
         """
         parts: list[tuple[Path, int | None]] = []
-        for span in effective_spans(self.segments(), self.starts):
+        for span in self._counting():
             if max(span.start, first) < min(span.stop, last):
-                path, goes_on = span.segment.path, span.stop > last
-                parts.append((path, length_of(path, last - span.segment.first_event) if goes_on else None))
+                reader, length = SegmentReader(span.segment.path), None
+                if span.stop > last:
+                    n_wanted = last - span.segment.first_event
+                    n_there = sum(1 for _ in islice(reader.records(), n_wanted))
+                    length = reader.whole_bytes if n_there == n_wanted else None
+                parts.append((reader.path, length))
         return parts
 
     def n_events(self) -> int:
         """One past the highest event that counts and can be read; 0 without any."""
-        for span in reversed(effective_spans(self.segments(), self.starts)):
+        for span in reversed(self._counting()):
             reader = SegmentReader(span.segment.path)
             end = span.segment.first_event + sum(1 for _ in reader.events())
             if reader.header is not None:
@@ -143,40 +165,157 @@ class Journal:
     def headers(self) -> list[tuple[Path, SegmentHeader]]:
         """The segments that events count of and their headers, in the order of the events.
 
-        Those whose header cannot be read are left out: nothing can be read from them.
+        Segments whose header cannot be read are left out: nothing can be read from them.
         """
-        spans = effective_spans(self.segments(), self.starts)
-        return [(span.segment.path, header) for span in spans if (header := _header_of(span)) is not None]
+        paths = [span.segment.path for span in self._counting()]
+        return [(path, header) for path in paths if (header := SegmentReader(path).read_header()) is not None]
 
     def doomed(self, needed: int) -> list[Path]:
         """The segments that may be removed when only events from ``needed`` on are wanted, oldest first.
 
-        Never the newest one of the newest attempt.
+        A segment that lies wholly in an abandoned future may be if it begins below ``needed``; the newest
+        segment of the newest attempt and segments of unknown attempts never may.
         """
-        return [segment.path for segment in doomed_segments(self.segments(), self.starts, needed)]
+        spans = _spans(self.segments(), self.starts)
+        if spans and spans[-1].segment.attempt == self.starts[-1][0]:
+            del spans[-1]
+        return [
+            span.segment.path
+            for span in spans
+            if (span.stop <= needed if span.start < span.stop else span.segment.first_event < needed)
+        ]
 
     def check(self, positions: Collection[int] = ()) -> JournalReport:
         """Read everything, abandoned futures too; damage is reported, never raised.
 
         Args:
-            positions: event numbers to tell the environment steps before them of.
+            positions: event numbers for which to report the environment steps before them.
         """
-        return check_segments(self.segments(), self.starts, positions)
+        segments = self.segments()
+        spans = [span for span in _spans(segments, self.starts) if span.start < span.stop]
+        span_of = {span.segment.path: span for span in spans}
+        attempts = {attempt for attempt, _ in self.starts}
+        check = _Check(frozenset(positions))
+        for segment, following in zip_longest(segments, segments[1:]):
+            end = check.read(segment, span_of.get(segment.path))
+            if following is not None and following.attempt == segment.attempt and end > following.first_event:
+                check.note(
+                    segment, f"continues to event {end - 1}, but {following.path.name} begins before that"
+                )
+            if segment.attempt not in attempts:
+                check.note(segment, f"is of attempt {segment.attempt}, which the run does not know")
+        for before, after in pairwise(spans):
+            if before.stop < after.start:
+                missing = f"begins at event {after.start}: those from {before.stop} are missing"
+                check.note(after.segment, missing)
+        return JournalReport(
+            first_event=check.first_event,
+            end_event=check.end_event,
+            n_events=check.n_events,
+            torn_bytes=check.torn_bytes,
+            problems=tuple(check.problems),
+            experiences_before=check.steps_before,
+        )
+
+    def _counting(self) -> list[_Span]:
+        """The segments that events count of, with which ones, in the order of the events."""
+        return [span for span in _spans(self.segments(), self.starts) if span.start < span.stop]
 
 
-def _reaches(span: Span, event: int) -> bool:
-    """Whether a segment can be read and holds what is before that event, which is in its span."""
-    path = span.segment.path
-    try:
-        if read_header(path) is None:
+class _Span(msgspec.Struct, frozen=True):
+    """A segment and the events of it that count: those numbered ``start <= n < stop``.
+
+    ``is_followed``: its attempt began another segment behind it, so it reaches that one.
+    """
+
+    segment: Segment
+    start: int
+    stop: int
+    is_followed: bool
+
+    def reaches(self, event: int) -> bool:
+        """Whether the segment can be read and holds the event before this one."""
+        path = self.segment.path
+        if SegmentReader(path).read_header() is None:
             return False
-        return span.is_followed or span.segment.first_event + count_events(path) >= event
-    except JournalBroken:
-        return False
+        if self.is_followed:
+            return True
+        try:
+            n_events = sum(1 for _ in SegmentReader(path).records())
+        except JournalBroken:
+            return False
+        return self.segment.first_event + n_events >= event
 
 
-def _header_of(span: Span) -> SegmentHeader | None:
-    try:
-        return read_header(span.segment.path)
-    except JournalBroken:
-        return None
+def _spans(segments: Iterable[Segment], starts: Sequence[tuple[int, int]]) -> list[_Span]:
+    """One for each segment of a known attempt, by attempt and event; empty ones have ``start >= stop``."""
+    limits: dict[int, tuple[int, int]] = {}
+    cut = _FOREVER  # the lowest event that any later attempt went back to
+    for attempt, from_event in reversed(starts):
+        limits[attempt] = from_event, cut
+        cut = min(cut, from_event)
+    known = [segment for segment in segments if segment.attempt in limits]
+    spans: list[_Span] = []
+    for segment, following in zip_longest(known, known[1:]):
+        from_event, stop = limits[segment.attempt]
+        is_followed = following is not None and following.attempt == segment.attempt
+        if is_followed:
+            stop = min(stop, following.first_event)
+        spans.append(_Span(segment, max(segment.first_event, from_event), stop, is_followed))
+    return spans
+
+
+class _Check:
+    """What the segments that were read so far add up to."""
+
+    def __init__(self, wanted: frozenset[int]) -> None:
+        self._wanted = wanted
+        self._steps_at: tuple[int, int] | None = None  # the event behind the last span, the steps before it
+        self.first_event: int | None = None
+        self.end_event = self.n_events = self.torn_bytes = 0
+        self.steps_before: dict[int, int] = {}
+        self.problems: list[str] = []
+
+    def note(self, segment: Segment, problem: str) -> None:
+        self.problems.append(f"{segment.path.name} {problem}")
+
+    def read(self, segment: Segment, span: _Span | None) -> int:
+        """Read one segment, of which the events in the span count; return where it ends."""
+        reader = SegmentReader(segment.path)
+        stop = span.stop if span else _FOREVER
+        number = segment.first_event
+        experiences = 0  # in this segment, before ``number``
+        marks: dict[int, int] = {}
+        try:
+            for event in reader.events():
+                if number == stop or number in self._wanted:
+                    marks[number] = experiences
+                experiences += type(event) is Experience
+                number += 1
+        except (JournalBroken, RunBroken) as error:
+            self.problems.append(str(error))
+        marks[number] = experiences
+        self.torn_bytes += reader.torn_bytes
+        if reader.damage is not None:
+            self.note(segment, f"is damaged: {reader.damage}")
+        elif reader.header is not None and span is not None and number < stop != _FOREVER:
+            self.note(segment, f"ends before event {number}: those up to {stop - 1} are missing")
+        if reader.header is not None and span is not None:
+            self._count(span, number, reader.header.total_steps, marks)
+        return number
+
+    def _count(self, span: _Span, end: int, steps: int, marks: dict[int, int]) -> None:
+        """Add a segment's counts to the run's."""
+        if self._steps_at is not None and self._steps_at[0] == span.segment.first_event:
+            counted = self._steps_at[1]
+            if counted != steps:
+                self.note(span.segment, f"says that {steps} steps came before it, but {counted} did")
+        if self.first_event is None:
+            self.first_event = span.start
+        self.end_event = max(span.start, min(end, span.stop))
+        self.n_events += self.end_event - span.start
+        if self.end_event in marks:
+            self._steps_at = (self.end_event, steps + marks[self.end_event])
+        for number, experiences in marks.items():
+            if number in self._wanted and span.start <= number <= span.stop:
+                self.steps_before.setdefault(number, steps + experiences)

@@ -1,46 +1,56 @@
-"""One segment: a file of events in the order of their consumption, behind a header that says where it begins.
+"""Segments: the files of a journal. Each is a header record and then one record per event, in order.
 
-The number of an event is the header's ``first_event`` plus its place in the segment. An
-observation that was its actor's last ``next_observation`` is not stored again: writer and reader remember
-that one for the same most recently active actors. A segment needs no other one.
+    record: 2 bytes magic | 4 bytes length | 4 bytes CRC-32 of the payload | payload (little endian)
+
+A record counts only if its last byte is there and its checksum matches, so a flipped bit anywhere in it is
+noticed. A writer that was killed leaves a torn tail: half a record, zeros, or an empty file. That is not
+damage. A record that cannot be read while a later one can is.
+
+The number of an event is the header's ``first_event`` plus its place in the segment. To read a segment, no
+other one is needed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import re
-from collections.abc import Iterable
-from typing import Any, TypeAlias, cast
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
 
 import msgspec
-from msgspec.msgpack import Ext
 
-import stoker.journal.codec as codec
-from stoker.journal.codec import Form
-from stoker.journal.events import EpisodeEnded, EpisodeStarted, JournalEvent
-from stoker.journal.frames import frame
+from stoker.errors import ConfigError, JournalBroken, RunBroken
+from stoker.journal.events import (
+    EventDecoder,
+    JournalEvent,
+    Recent,
+    SegmentHeader,
+    encode_event,
+    encode_header,
+    is_record,
+)
 from stoker.lru import LRUDict
-from stoker.stats import EpisodeRecord
-from stoker.types import ActorId, EpisodeStatus, Experience
+from stoker.writer import files
 
 __all__ = [
-    "VERSION",
-    "SegmentDecoder",
     "SegmentEncoder",
-    "SegmentHeader",
-    "is_message",
+    "SegmentReader",
+    "frame",
     "parse_segment_name",
     "segment_name",
 ]
 
-VERSION = 1
-"""Of the format; a reader refuses a later one."""
+MAGIC = b"\xf5\x4a"
+"""No text holds the first byte, and no run of equal bytes both."""
+LONGEST_BYTES = 1 << 30
+"""A length beyond this, or of 0, is damage."""
 
-_HEADER, _EXPERIENCE, _CONTINUING, _STARTED, _ENDED = range(5)
-_LENGTHS = {_HEADER: 2, _EXPERIENCE: 8, _CONTINUING: 7, _STARTED: 3, _ENDED: 6}
-_STATUSES = (EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED)
-_STATUS_CODES = {status: code for code, status in enumerate(_STATUSES)}
-_GOES_ON = EpisodeStatus.CONTINUING
-_SMALL = 1 << 62  # integers within this are plain
+_FRAME = struct.Struct("<2sII")
 _NAME = re.compile(r"(\d{4,})-(\d{12,})\.journal", re.ASCII)
 
 
@@ -58,32 +68,19 @@ def parse_segment_name(name: str) -> tuple[int, int] | None:
     return (attempt, first_event) if segment_name(attempt, first_event) == name else None
 
 
-class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """The first record of a segment.
+def frame(payload: bytes) -> bytes:
+    """A payload as a record; it is not empty: magic and then zeros would be a whole record of nothing.
 
-    Attributes:
-        attempt: the attempt of the run that wrote it.
-        first_event: the number of the first event in it.
-        total_steps: environment steps consumed before that event.
-        opt_interval: transitions per call of ``learn``.
-        warmup_period: transitions before the first call.
-        max_opts: optimization steps after which there are no more calls; None: no limit.
-        rebuild: what the agent needs to take the events in from here on, such as a small dict of arrays.
-        version: of the format.
+    Raises:
+        ConfigError: It is longer than ``LONGEST_BYTES``.
     """
-
-    attempt: int
-    first_event: int
-    total_steps: int
-    opt_interval: int
-    warmup_period: int = 0
-    max_opts: int | None = None
-    rebuild: Any = None
-    version: int = VERSION
-
-
-_Recent: TypeAlias = LRUDict[ActorId, Any]
-"""Each actor's last next observation in its running episode."""
+    size = len(payload)
+    if size > LONGEST_BYTES:
+        raise ConfigError(
+            f"an event of {size} bytes: the journal takes at most {LONGEST_BYTES}; pass journal=False to "
+            "train without a journal"
+        )
+    return _FRAME.pack(MAGIC, size, zlib.crc32(payload)) + payload
 
 
 class SegmentEncoder:
@@ -94,7 +91,7 @@ class SegmentEncoder:
     """
 
     def __init__(self) -> None:
-        self._recent: _Recent | None = None
+        self._recent: Recent | None = None
 
     def begin(self, header: SegmentHeader) -> bytes:
         """The bytes that a new segment begins with.
@@ -103,184 +100,139 @@ class SegmentEncoder:
             ConfigError: ``rebuild`` holds what a journal cannot.
         """
         self._recent = None
-        fields = {name: getattr(header, name) for name in header.__struct_fields__ if name != "rebuild"}
-        # Its own value, so that an error names the place within it.
-        fields_form = codec.form(fields | {"rebuild": codec.encode(header.rebuild, "rebuild")}, "header")
-        data = frame(codec.pack([_HEADER, fields_form]))
+        data = frame(encode_header(header))
         self._recent = LRUDict()
         return data
-
-    def encode(self, event: JournalEvent) -> bytes:
-        """The bytes of one event.
-
-        Raises:
-            ConfigError: It holds what a journal cannot, named by its place in the event.
-        """
-        return self.encode_all((event,))
 
     def encode_all(self, events: Iterable[JournalEvent]) -> bytes:
         """The bytes of these events.
 
         Raises:
-            ConfigError: As for ``encode``; none of them counts as written.
+            ConfigError: One holds what a journal cannot, named by its place in the event; none of them counts
+                as written.
         """
         recent, self._recent = self._recent, None  # stays None where one of them fails
         if recent is None:
             raise RuntimeError("no segment was begun, or its encoder failed: begin a new one")
-        data = b"".join(
-            [
-                frame(
-                    codec.pack(
-                        _experience_message(event, recent)
-                        if isinstance(event, Experience)
-                        else _boundary_message(event, recent)
-                    )
-                )
-                for event in events
-            ]
-        )
+        data = b"".join([frame(encode_event(event, recent)) for event in events])
         self._recent = recent
         return data
 
 
-def _boundary_message(event: EpisodeStarted | EpisodeEnded, recent: _Recent) -> list[Form]:
-    form = codec.form
-    actor_id = form(event.actor_id, "actor_id")
-    recent.pop(event.actor_id, None)
-    if isinstance(event, EpisodeStarted):
-        return [_STARTED, actor_id, form(event.seed, "seed")]
-    record = event.record
-    return [
-        _ENDED,
-        actor_id,
-        form(record.total_reward, "total_reward"),
-        form(record.length, "length"),
-        _STATUS_CODES[record.status],
-        form(record.extras, "extras"),
-    ]
+class SegmentReader:
+    """Reads one segment once, a record at a time; what it found at the end is in its attributes.
 
+    Args:
+        path: the file, under the name that ``segment_name`` gave it.
+    """
 
-def _experience_message(event: Experience, recent: _Recent) -> list[Form]:
-    # Once per environment step: what is plain nearly always is not asked about in another function.
-    form = codec.form
-    action, reward, actor_id, status, policy_extras = (
-        event.action, event.reward, event.actor_id, event.status, event.policy_extras,
-    )  # fmt: skip
-    observation = form(event.observation, "observation")
-    after = form(event.next_observation, "next_observation")
-    message: list[Form] = [
-        _EXPERIENCE,
-        observation,
-        action if type(action) is int and -_SMALL < action < _SMALL else form(action, "action"),
-        reward if type(reward) is float else form(reward, "reward"),
-        after,
-        0 if status is _GOES_ON else _STATUS_CODES[status],
-        actor_id if type(actor_id) is int and -_SMALL < actor_id < _SMALL else form(actor_id, "actor_id"),
-        None if policy_extras is None else form(policy_extras, "policy_extras"),
-    ]
-    before = recent.get(actor_id)
-    if status is _GOES_ON:
-        recent.put(actor_id, after)
-    else:
-        recent.pop(actor_id, None)
-    # By their bytes: an environment may write the next observation into the same array, or hand an equal one
-    # of its own out each time.
-    if (
-        type(observation) is Ext
-        and type(before) is Ext
-        and observation.data == before.data
-        and observation.code == before.code
-    ):
-        message[0] = _CONTINUING
-        del message[1]
-    return message
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header: SegmentHeader | None = None
+        """The segment's header, once it was read; None also if it cannot be."""
+        self.whole_bytes = 0
+        """Where the last whole record ends that was read."""
+        self.torn_bytes = 0
+        """The length of the torn tail, once the end was reached."""
+        self.damage: str | None = None
+        """What cannot be read although the file continues behind it."""
 
-
-class SegmentDecoder:
-    """The events of one segment, from its payloads in their order."""
-
-    def __init__(self) -> None:
-        self._recent: _Recent = LRUDict()
-
-    def header(self, payload: bytes) -> SegmentHeader:
-        """The header that the first payload holds.
+    def events(self) -> Iterator[JournalEvent]:
+        """The events in their order, up to the end, a torn tail or damage.
 
         Raises:
-            msgspec.DecodeError: It holds none, or one of a later version.
+            JournalBroken: The file is missing or the disk cannot read it.
+            RunBroken: The system refuses to read it.
         """
-        kind, forms = _parts(payload)
-        if kind != _HEADER:
-            raise msgspec.DecodeError("the first record is not a header")
-        fields = codec.restore(forms[0])
-        try:
-            if fields["version"] > VERSION:
-                raise msgspec.DecodeError(f"its format {fields['version']} is newer: update stoker")
-            rebuild = codec.decode(fields.pop("rebuild"))
-            plain: Any = msgspec.convert(fields, dict[str, int | None])
-            return SegmentHeader(**plain, rebuild=rebuild)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise msgspec.DecodeError(f"no header: {type(error).__name__}: {error}") from error
+        decoder = EventDecoder()
+        for record in self.records():
+            try:
+                event = decoder.event(record)
+            except msgspec.DecodeError as error:
+                self._note_unreadable(record, error)
+                return
+            yield event
 
-    def event(self, payload: bytes) -> JournalEvent:
-        """The event of the next payload.
-
-        An observation that continues an episode is the very object that was its last next observation.
+    def records(self) -> Iterator[bytes]:
+        """The events in their order as they are stored, not decoded; ``header`` is set before the first.
 
         Raises:
-            msgspec.DecodeError: It holds none.
+            JournalBroken, RunBroken: As for ``events``.
         """
-        kind, forms = _parts(payload)
-        if kind == _HEADER:
-            raise msgspec.DecodeError("a header among the events")
-        try:
-            if kind in (_EXPERIENCE, _CONTINUING):
-                return self._experience(kind, forms)
-            restore = codec.restore
-            actor_id = restore(forms[0])
-            self._recent.pop(actor_id, None)
-            if kind == _STARTED:
-                return EpisodeStarted(actor_id, restore(forms[1]))
-            record = EpisodeRecord(
-                restore(forms[1]), restore(forms[2]), _STATUSES[cast("int", forms[3])], restore(forms[4])
-            )
-            return EpisodeEnded(record, actor_id)
-        except (LookupError, TypeError) as error:
-            raise msgspec.DecodeError(f"{type(error).__name__}: {error}") from error
+        records = self._records()
+        if self._take_header(records):
+            yield from records
 
-    def _experience(self, kind: int, forms: list[Form]) -> Experience:
-        restore = codec.restore
-        action, reward, after, status_code, actor_form, policy_extras = forms[-6:]
-        actor_id = restore(actor_form)
-        observation = restore(forms[0]) if kind == _EXPERIENCE else self._recent[actor_id]
-        next_observation = restore(after)
-        status = _STATUSES[cast("int", status_code)]
-        if status is _GOES_ON:
-            self._recent.put(actor_id, next_observation)
+    def read_header(self) -> SegmentHeader | None:
+        """The header, without reading on; None if it cannot be read.
+
+        Raises:
+            RunBroken: The system refuses to read the file.
+        """
+        with contextlib.suppress(JournalBroken):
+            self._take_header(self._records())
+        return self.header
+
+    def _take_header(self, records: Iterator[bytes]) -> bool:
+        """Read the header; return whether events can follow."""
+        record = next(records, None)
+        if record is None:
+            return False
+        try:
+            header = EventDecoder().header(record)
+        except msgspec.DecodeError as error:
+            self._note_unreadable(record, error)
+            return False
+        says = header.attempt, header.first_event
+        if parse_segment_name(self.path.name) not in (None, says):
+            problem = f"it says attempt {says[0]}, event {says[1]}: the file was renamed"
+            self._note_unreadable(record, problem)
+            return False
+        self.header = header
+        return True
+
+    def _note_unreadable(self, record: bytes, problem: object) -> None:
+        self.whole_bytes -= _FRAME.size + len(record)
+        self.damage = f"the record at byte {self.whole_bytes} cannot be read ({problem})"
+
+    def _records(self) -> Iterator[bytes]:
+        """Each whole record; then ``torn_bytes`` or ``damage`` is set."""
+        try:
+            with files.open_to_read(self.path) as file:
+                size = os.fstat(file.fileno()).st_size  # a live writer may add to the file meanwhile
+                while (record := _read_record(file, size - self.whole_bytes)) is not None:
+                    self.whole_bytes += _FRAME.size + len(record)
+                    yield record
+                file.seek(self.whole_bytes)
+                tail = file.read(size - self.whole_bytes)
+        except RunBroken:
+            raise
+        except OSError as error:
+            raise JournalBroken(self.path, f"cannot be read ({error.strerror or error})") from error
+        at = tail.find(MAGIC, 1)
+        while at >= 0 and not _is_record_at(tail, at):
+            at = tail.find(MAGIC, at + 1)
+        if at < 0:
+            self.torn_bytes = len(tail)
         else:
-            self._recent.pop(actor_id, None)
-        return Experience(
-            observation,
-            restore(action),
-            restore(reward),
-            next_observation,
-            status,
-            actor_id,
-            restore(policy_extras),
-        )
+            end = self.whole_bytes + at - 1
+            self.damage = f"bytes {self.whole_bytes} to {end} are damaged, records follow behind them"
 
 
-def is_message(payload: bytes) -> bool:
-    """Whether the payload is a header's or an event's, as far as that can be told without the others."""
-    try:
-        _parts(payload)
-    except msgspec.DecodeError:
-        return False
-    return True
+def _read_record(file: IO[bytes], n_left: int) -> bytes | None:
+    """The payload of the record that begins here; None if there is no whole one in the next bytes."""
+    head = file.read(_FRAME.size)
+    if len(head) < _FRAME.size:
+        return None
+    magic, size, checksum = _FRAME.unpack(head)
+    if magic != MAGIC or not 0 < size <= min(LONGEST_BYTES, n_left - _FRAME.size):
+        return None
+    payload = file.read(size)
+    return payload if zlib.crc32(payload) == checksum else None
 
 
-def _parts(payload: bytes) -> tuple[int, list[Form]]:
-    forms = codec.unpack(payload)
-    kind = forms[0] if forms else None
-    if type(kind) is not int or _LENGTHS.get(kind) != len(forms):
-        raise msgspec.DecodeError(f"no record: {len(forms)} values of kind {kind!r}")
-    return kind, forms[1:]
+def _is_record_at(data: bytes, at: int) -> bool:
+    file = io.BytesIO(data)
+    file.seek(at)
+    payload = _read_record(file, len(data) - at)
+    return payload is not None and is_record(payload)

@@ -15,7 +15,7 @@ from stoker.errors import InvalidAgentState
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["StagingArea", "stage"]
+__all__ = ["Place", "StagingArea", "path_of", "stage"]
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 
@@ -65,10 +65,6 @@ class StagingArea:
         }
         return _copied(state, where, self._copy)
 
-    def free(self) -> None:
-        """Let go of the memory; the state staged last may go on being used."""
-        self._buffers = {}
-
     def _copy(self, tensor: torch.Tensor, at: str) -> torch.Tensor:
         import torch
 
@@ -93,12 +89,14 @@ def _fresh(tensor: torch.Tensor, _at: str) -> torch.Tensor:
     return tensor.detach().to("cpu", copy=True, memory_format=memory_format)
 
 
-_Place = str | tuple[Any, Any, str]
-"""Where in the state something lies: the place of what holds it, its key there, and ``" (key)"`` for a key.
-Made for each value and read for few, so it is not a text until it is asked for."""
+Place = str | tuple[Any, Any, str]
+"""Where a value lies: the place of what holds it, its key there, and ``" (key)"`` for a key.
+
+Made for each value and read for few, so it becomes a text only when ``path_of`` is called.
+"""
 
 
-def _copied(state: Any, where: _Place, copy: Callable[[torch.Tensor, str], torch.Tensor]) -> Any:
+def _copied(state: Any, where: Place, copy: Callable[[torch.Tensor, str], torch.Tensor]) -> Any:
     """The state with each tensor replaced by what ``copy`` makes of it and its path."""
     kind = cast("Any", type(state))
     if kind in _PLAIN:
@@ -122,16 +120,16 @@ def _copied(state: Any, where: _Place, copy: Callable[[torch.Tensor, str], torch
     import torch
 
     if isinstance(state, torch.Tensor):
-        return copy(state, _path(where))
-    raise InvalidAgentState(_path(where), state)
+        return copy(state, path_of(where))
+    raise InvalidAgentState(path_of(where), state)
 
 
-def _path(where: _Place) -> str:
-    """The place as one would write it, such as ``state['agent'][0]``."""
+def path_of(where: Place) -> str:
+    """The place as an expression, for example ``state['agent'][0]``."""
     if isinstance(where, str):
         return where
     holder, key, of_key = where
-    return _path(holder) + (of_key or f"[{key!r}]")
+    return path_of(holder) + (of_key or f"[{key!r}]")
 
 
 def _are_plain(values: Iterable[Any]) -> bool:

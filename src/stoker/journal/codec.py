@@ -128,9 +128,9 @@ def form(value: Any, where: Place, depth: int = 0) -> Form:
         if depth == DEEPEST:
             raise _refused(where, f"is a {kind.__name__} at depth {depth + 1}")
         if kind is not dict:
-            forms = [form(part, (where, i, ""), depth + 1) for i, part in enumerate(value)]
-            return Ext(_LIST if kind is list else _TUPLE, pack(forms))
-        forms = []
+            parts = [form(part, (where, i, ""), depth + 1) for i, part in enumerate(value)]
+            return Ext(_LIST if kind is list else _TUPLE, pack(parts))
+        forms: list[Form] = []
         for key, part in value.items():
             forms.append(form(key, (where, None, " (key)"), depth + 1))
             forms.append(form(part, (where, key, ""), depth + 1))

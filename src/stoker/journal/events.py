@@ -192,12 +192,13 @@ class EventDecoder:
         try:
             if kind in (_EXPERIENCE, _CONTINUING):
                 return self._experience(kind, forms)
-            actor_id, *rest = map(codec.restore, forms)
+            actor_id, *rest = [codec.restore(form) for form in forms]
             self._recent.pop(actor_id, None)
             if kind == _STARTED:
                 return EpisodeStarted(actor_id, *rest)
             total_reward, length, status_code, extras = rest
-            return EpisodeEnded(EpisodeRecord(total_reward, length, _STATUSES[status_code], extras), actor_id)
+            status = _STATUSES[cast("int", status_code)]
+            return EpisodeEnded(EpisodeRecord(total_reward, length, status, extras), actor_id)
         except (LookupError, TypeError) as error:
             raise msgspec.DecodeError(f"{type(error).__name__}: {error}") from error
 

@@ -258,9 +258,9 @@ def _spans(segments: Iterable[Segment], starts: Sequence[tuple[int, int]]) -> li
     spans: list[_Span] = []
     for segment, following in zip_longest(known, known[1:]):
         from_event, stop = limits[segment.attempt]
-        is_followed = following is not None and following.attempt == segment.attempt
-        if is_followed:
-            stop = min(stop, following.first_event)
+        is_followed = False
+        if following is not None and following.attempt == segment.attempt:
+            is_followed, stop = True, min(stop, following.first_event)
         spans.append(_Span(segment, max(segment.first_event, from_event), stop, is_followed))
     return spans
 

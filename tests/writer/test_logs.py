@@ -23,7 +23,7 @@ from writing_parts import PIECE, Fifo, HangingSync, leave, until
 from obstacles import files_of_at_most
 from stoker.errors import WriteFailed
 from stoker.writer import AppendLog
-from stoker.writer.logs import commit
+from stoker.writer.logs import PieceFile, commit
 
 pytestmark = pytest.mark.anyio
 
@@ -294,6 +294,16 @@ async def test_a_piece_that_was_left_while_its_file_opens_is_written_and_the_fil
     await log.aclose()
     assert n_prepared == 1
     assert log.path.read_bytes() == b"leftx"
+
+
+def test_a_sync_counts_its_time_from_its_own_beginning(tmp_path: Path) -> None:
+    file = PieceFile(tmp_path / "log", lambda: None)
+    file.write(b"x")
+    writing, began_at = file.phase
+    file.sync()
+    assert (writing, file.phase[0]) == ("writing", "syncing")
+    assert began_at < file.phase[1], "a sync behind a long write does not look stuck from the start"
+    file.close()
 
 
 # Commits --------------------------------------------------------------------------------------------

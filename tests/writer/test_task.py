@@ -36,10 +36,10 @@ class ToldData(AppendLog):
         await super().append(data)
         self.pieces.append(data)
 
-    def take_part(self, data: bytes, chain: Any, begin_next: Callable[[], None]) -> None:
+    def take_part(self, data: bytes, begin_next: Callable[[], None]) -> None:
         if data:
             self.pieces.append(data)
-        super().take_part(data, chain, begin_next)
+        super().take_part(data, begin_next)
 
     def _sync(self) -> None:
         super()._sync()

@@ -55,9 +55,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     import torch
 
-    with _damage_told(path), files.open_to_read(path) as file:
-        _verify(file, path)
-        file.seek(0)
+    with _verified(path) as file:
         state = torch.load(file, map_location="cpu", weights_only=True)
     if not isinstance(state, dict):
         raise CheckpointCorrupt(path, f"it holds a {type(state).__name__}, not a dict")
@@ -70,26 +68,30 @@ def verify_checkpoint(path: Path) -> None:
     Raises:
         CheckpointNotFound, CheckpointCorrupt, RunBroken: As for ``load_checkpoint``.
     """
-    with _damage_told(path), files.open_to_read(path) as file:
-        _verify(file, path)
+    with _verified(path):
+        pass
 
 
 @contextlib.contextmanager
-def _damage_told(path: Path) -> Generator[None]:
+def _verified(path: Path) -> Generator[IO[bytes]]:
+    """The file, open at its start, once its checksum matched; any error in the block means damage."""
     try:
-        yield
+        with files.open_to_read(path) as file:
+            _check_seal(file, path)
+            file.seek(0)
+            yield file
     except (CheckpointCorrupt, RunBroken, MemoryError):
-        raise  # the last two say nothing of the file
+        raise  # the last two are not about the file's content
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointNotFound(f"{path}: no such checkpoint") from error
     except OSError as error:
         raise CheckpointCorrupt(path, error.strerror or str(error)) from error
-    except Exception as error:  # what torch's reader cannot read it raises all kinds for
+    except Exception as error:  # torch's reader raises errors of many classes
         reason = str(error).partition("\n")[0]
         raise CheckpointCorrupt(path, f"{type(error).__name__}: {reason}") from error
 
 
-def _verify(file: IO[bytes], path: Path) -> None:
+def _check_seal(file: IO[bytes], path: Path) -> None:
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _SEAL_BYTES))
     seal = file.read()

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ from stoker.errors import WriteFailed
 from stoker.stalls import Activity
 from stoker.threads import DedicatedThread, ThreadCall, on_asyncio
 
-__all__ = ["AppendLog", "commit"]
+__all__ = ["AppendLog", "PieceFile", "commit"]
 
 _WRITE_BYTES = 1 << 20
 """So much is written at once, so that others see how far a large piece is."""
@@ -47,8 +47,8 @@ class PieceFile:
     """
 
     def __init__(self, path: Path, prepare: Callable[[], None]) -> None:
-        self.doing = "writing"
-        """What the present call does, or the last one did: writing, syncing or closing."""
+        self.phase = "writing", 0.0
+        """What the present call does, or the last one did, and since when, in monotonic seconds."""
         self.n_written = 0
         """Bytes that ever reached the file, also those of a piece that is not whole yet."""
         self._path = path
@@ -70,7 +70,7 @@ class PieceFile:
     def write(self, data: bytes) -> int:
         """Write the piece behind what is there, and return its size in bytes."""
         self._raise_if_refused()
-        self.doing = "writing"
+        self.phase = "writing", time.monotonic()
         rest = memoryview(data)
         raw = self._raw or self._open()
         with files.refusals_of(self._path):
@@ -91,7 +91,7 @@ class PieceFile:
     def sync(self) -> None:
         """Return when all that was appended is durable."""
         self._raise_if_refused()
-        self.doing = "syncing"
+        self.phase = "syncing", time.monotonic()
         if self._raw is None or not self.unsynced_bytes:
             return
         with files.refusals_of(self._path):
@@ -107,7 +107,7 @@ class PieceFile:
         try:
             self.sync()
         finally:
-            self.doing = "closing"
+            self.phase = "closing", time.monotonic()
             raw, self._raw = self._raw, None
             if raw is not None:
                 with files.refusals_of(self._path):
@@ -155,8 +155,10 @@ class AppendLog:
     @property
     def activity(self) -> Activity | None:
         """What the log is doing, for example ``syncing train_episodes.jsonl``; None: nothing."""
-        since, file = self.thread.since, self._file
-        return None if since is None else Activity(f"{file.doing} {self.path.name}", since, file.n_written)
+        since, (doing, doing_since) = self.thread.since, self._file.phase
+        if since is None:
+            return None
+        return Activity(f"{doing} {self.path.name}", max(since, doing_since), self._file.n_written)
 
     async def append(self, data: bytes) -> None:
         """Write the bytes behind what is there, with one write.
@@ -189,30 +191,37 @@ class AppendLog:
     def _prepare(self) -> None:
         """Called each time before the file is opened."""
 
+    def take_part(self, data: bytes, begin_next: Callable[[], None]) -> None:
+        """Take part in a commit: write, let the next log begin, then sync."""
+        if data:
+            self._file.write(data)
+        begin_next()
+        self._sync()
+
     def _sync(self) -> None:
         self._file.sync()
 
-    def take_part(self, data: bytes, chain: _Chain, begin_next: Callable[[], None]) -> None:
-        """Take part in a commit: write unless the chain is broken, let the next log begin, then sync."""
-        try:
-            if chain.is_broken:
-                return
-            if data:
-                self._file.write(data)
-        except BaseException:
-            chain.is_broken = True
-            raise
-        finally:
-            begin_next()
-        self._sync()
 
+class _Commit:
+    """One commit in progress: its logs are written one behind the other."""
 
-class _Chain:
-    """What the logs of one commit know of each other."""
+    def __init__(self, pieces: Mapping[AppendLog, bytes]) -> None:
+        self.calls: list[ThreadCall[None]] = []
+        """One for each log that was begun."""
+        self.has_left = False
+        """Whether nobody waits any more: logs that are not being written yet take nothing."""
+        self._waiting = iter(pieces.items())
 
-    def __init__(self) -> None:
-        self.is_broken = False
-        """Whether a log could not be written, or nobody waits any more: those behind it take nothing."""
+    def begin_next(self) -> None:
+        """Let the next log begin. From any thread."""
+        if not self.has_left and (following := next(self._waiting, None)) is not None:
+            log, data = following
+            self.calls.append(ThreadCall(self._take_part, log, data, is_kept=True))
+            log.thread.hand_in(self.calls[-1])
+
+    def _take_part(self, log: AppendLog, data: bytes) -> None:
+        if not self.has_left:
+            log.take_part(data, self.begin_next)
 
 
 async def commit(pieces: Mapping[AppendLog, bytes]) -> None:
@@ -232,27 +241,18 @@ async def commit(pieces: Mapping[AppendLog, bytes]) -> None:
         WriteFailed: The disk refused, for this log first. A log that cannot be made durable keeps no other
             from it; behind one that could not be written none has taken anything.
     """
-    chain = _Chain()
-    calls: list[ThreadCall[None]] = []
-    begin: Callable[[], None] = _nothing
-    for log, data in reversed(list(pieces.items())):
-        calls.append(ThreadCall(log.take_part, data, chain, begin, is_kept=True))
-        begin = partial(log.thread.hand_in, calls[-1])
-    begin()
+    running = _Commit(pieces)
+    running.begin_next()
     refused: Exception | None = None
     with anyio.CancelScope() as scope:
         try:
-            for call in reversed(calls):
+            for call in running.calls:  # each log adds the call of the next one before its own call returns
                 try:
                     await call.wait()
                 except Exception as error:  # noqa: BLE001 - raised below
                     refused = refused or error
                     scope.deadline = min(scope.deadline, anyio.current_time() + _PATIENCE_S)
         finally:
-            chain.is_broken = True
+            running.has_left = True
     if refused is not None:
         raise refused
-
-
-def _nothing() -> None:
-    """What comes behind the last log."""

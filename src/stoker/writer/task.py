@@ -74,7 +74,6 @@ class Writer:
         self._linger_s = linger_s
         self._sync_interval_s = sync_interval_s
         self._sync_bytes = sync_bytes
-        self._replace_interval_s = replace_interval_s
         # Handed in and not yet taken:
         self._pieces: dict[AppendLog, list[bytes]] = {}
         self._pieces_since = 0.0
@@ -91,7 +90,7 @@ class Writer:
         self._logs: set[AppendLog] = set()
         self._n_unsynced = 0
         self._synced_at = time.monotonic()
-        self._replacer = _Replacer()
+        self._replacer = _Replacer(replace_interval_s)
         self._jobs: deque[_Request] = deque()  # and the flushes behind them
         self._job_worker = _Worker("stoker-writer")
         self._retired_s = 0.0
@@ -251,7 +250,7 @@ class Writer:
 
     def _due_at(self) -> float:
         """When something must be written or made durable, in seconds of ``time.monotonic``."""
-        due_at = self._replacer.due_at(self._replace_interval_s)
+        due_at = self._replacer.due_at
         if self._pieces:
             due_at = min(
                 due_at, self._pieces_since + (self._linger_s if self._n_bytes < _LINGER_BYTES else 0)
@@ -282,7 +281,7 @@ class Writer:
                 await self._write_logs(is_durable=is_durable)
             tasks.start_soon(self._replacer.sync)  # beside what comes next
         else:
-            if now >= self._replacer.due_at(self._replace_interval_s):
+            if now >= self._replacer.due_at:
                 self._replacer.begin()
                 tasks.start_soon(self._replacer.make_durable)
             await self._write_logs(is_durable=is_durable)
@@ -380,14 +379,15 @@ class _Worker:
 
 
 class _Replacer(_Worker):
-    """Files that always hold the latest value, like a run's metadata."""
+    """Files that always hold the latest value, like a run's metadata; rewritten every ``interval_s``."""
 
-    def __init__(self) -> None:
+    def __init__(self, interval_s: float) -> None:
         super().__init__("stoker-replace")
+        self._interval_s = interval_s
         self._latest: dict[Path, Any] = {}
+        self._begun: dict[Path, Any] = {}
         self._unsynced: set[Path] = set()  # directories
         self._lock = anyio.Lock()
-        self._is_begun = False
         self._began_at = time.monotonic()
         self._lag_s = math.inf
 
@@ -396,11 +396,10 @@ class _Replacer(_Worker):
         self._latest[path] = value
         return len(self._latest) == 1
 
-    def due_at(self, interval_s: float) -> float:
-        """When ``write`` is due, if it is called every so often."""
-        if self._is_begun or not self._latest:
-            return math.inf
-        return self._began_at + min(interval_s, self._lag_s)
+    @property
+    def due_at(self) -> float:
+        """When ``begin`` is due, in seconds of ``time.monotonic``."""
+        return self._began_at + min(self._interval_s, self._lag_s) if self._latest else math.inf
 
     def hurry(self, lag_s: float) -> None:
         """Let what waits be due so long after the last time."""
@@ -408,14 +407,15 @@ class _Replacer(_Worker):
 
     def begin(self) -> None:
         """Count the next interval from now; ``write`` follows."""
-        self._is_begun, self._began_at, self._lag_s = True, time.monotonic(), math.inf
+        self._begun |= self._latest
+        self._latest = {}
+        self._began_at, self._lag_s = time.monotonic(), math.inf
 
     async def write(self) -> None:
-        """Return when every value put so far can be read under its file's name."""
+        """Return when every value put before ``begin`` can be read under its file's name."""
         async with self._lock:
-            latest, self._latest = self._latest, {}
-            self._is_begun = False
-            for path, value in latest.items():
+            begun, self._begun = self._begun, {}
+            for path, value in begun.items():
                 pretty = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
                 await self.work(f"writing {path.name}", partial(files.put_in_place, path, _writes(pretty)))
                 self._unsynced.add(path.parent)
@@ -428,7 +428,7 @@ class _Replacer(_Worker):
                 await self.work(f"syncing {directory.name}", partial(files.sync_directory, directory))
 
     async def make_durable(self) -> None:
-        """Return when every value put so far is in its file for good."""
+        """Return when every value put before ``begin`` is in its file for good."""
         await self.write()
         await self.sync()
 

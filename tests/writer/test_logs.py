@@ -20,7 +20,7 @@ import pytest
 from anyio import to_thread
 from writing_parts import PIECE, Fifo, HangingSync, leave, until
 
-from obstacles import files_of_at_most
+from obstacles import few_files_left, files_of_at_most
 from stoker.errors import WriteFailed
 from stoker.writer import AppendLog
 from stoker.writer.logs import PieceFile, commit
@@ -294,6 +294,18 @@ async def test_a_piece_that_was_left_while_its_file_opens_is_written_and_the_fil
     await log.aclose()
     assert n_prepared == 1
     assert log.path.read_bytes() == b"leftx"
+
+
+def test_a_file_whose_directory_cannot_be_made_durable_is_not_open_and_is_opened_again(
+    tmp_path: Path,
+) -> None:
+    file = PieceFile(tmp_path / "log", lambda: None)
+    with few_files_left(1), pytest.raises(WriteFailed, match="Too many open files"):
+        file.write(b"x")
+    assert not file.is_open
+    file.write(b"y")
+    file.close()
+    assert (tmp_path / "log").read_bytes() == b"y"
 
 
 def test_a_sync_counts_its_time_from_its_own_beginning(tmp_path: Path) -> None:

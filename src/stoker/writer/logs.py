@@ -117,9 +117,14 @@ class PieceFile:
         self._prepare()
         with files.refusals_of(self._path):
             raw = io.FileIO(self._path, "ab")
-            self._end = self._durable = os.fstat(raw.fileno()).st_size
+            try:
+                self._end = self._durable = os.fstat(raw.fileno()).st_size
+                # Also if the file was there: the process that made it may have been killed before this.
+                files.sync_directory(self._path.parent)
+            except BaseException:
+                raw.close()
+                raise
         self._raw = raw
-        files.sync_directory(self._path.parent)  # also where the process that made it was killed before this
         return raw
 
     def _raise_if_refused(self) -> None:

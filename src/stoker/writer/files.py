@@ -38,7 +38,6 @@ __all__ = [
     "put_in_place",
     "read_bytes",
     "read_tail",
-    "reading",
     "refusals_of",
     "remove",
     "remove_all",
@@ -88,22 +87,6 @@ def refusals_of(path: Path) -> Generator[None]:
         raise WriteFailed(path, error) from error
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Generator[None]:
-    """Tell a file that is missing or damaged from one that cannot be read at present.
-
-    Raises:
-        RunBroken: The system refuses to read it, for a reason that is not in the file.
-        OSError: It is missing, is not a file, or the disk cannot give its content.
-    """
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, StokerError) or error.errno in _OF_THE_FILE:
-            raise
-        raise _unreadable(path, error) from error
-
-
 def _unreadable(path: Path, error: OSError) -> RunBroken:
     return RunBroken(path, f"cannot be read: {with_way_out(error)}")
 
@@ -148,10 +131,16 @@ def open_to_read(path: Path) -> Generator[IO[bytes]]:
     """The file, open at its start: one file until the block ends, whatever takes its name meanwhile.
 
     Raises:
-        RunBroken, OSError: As for ``reading``, also for what is read within the block.
+        RunBroken: The system refuses to read it, for a reason that is not in the file.
+        OSError: It is missing, is not a file, or the disk cannot give its content.
     """
-    with reading(path), path.open("rb") as file:
-        yield file
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        if isinstance(error, StokerError) or error.errno in _OF_THE_FILE:
+            raise
+        raise _unreadable(path, error) from error
 
 
 def files_in(directory: Path) -> list[str]:
@@ -192,12 +181,11 @@ def stat_of(path: Path) -> os.stat_result | None:
         RunBroken: The system refuses to say.
     """
     try:
-        with reading(path):
-            return path.stat()
-    except RunBroken:
-        raise
-    except OSError:
-        return None
+        return path.stat()
+    except OSError as error:
+        if error.errno in _OF_THE_FILE:
+            return None
+        raise _unreadable(path, error) from error
 
 
 def make_directory(path: Path, *, exclusive: bool = False) -> bool:

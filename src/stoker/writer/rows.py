@@ -55,8 +55,7 @@ class RowLog(AppendLog):
         await self.append(await encode_cooperatively(rows))
 
     def _prepare(self) -> None:
-        n_torn = _set_torn_tail_aside(self.path)
-        if n_torn:
+        if n_torn := _set_torn_tail_aside(self.path):
             logger.warning(
                 "%s: %d bytes of a torn last row set aside in %s.torn", self.path, n_torn, self.path.name
             )

@@ -118,7 +118,7 @@ def form(value: Any, where: Place, depth: int = 0) -> Form:
     if isinstance(value, np.generic):
         array: NDArray[Any] = np.asarray(cast("Any", value))
         data = _array_bytes(array)
-        # A dtype does not tell a record, or a subclass of a scalar's type, from the type itself.
+        # Records and subclasses of a scalar's type have the same dtype as the type itself.
         if data is None or type(array[()]) is not kind:
             raise _refused(where, f"is a {kind.__module__}.{kind.__qualname__} of dtype {array.dtype}")
         return Ext(_SCALAR, data)

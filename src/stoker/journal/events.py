@@ -225,7 +225,7 @@ class EventDecoder:
 
 
 def is_record(data: bytes) -> bool:
-    """Whether the bytes are a header's or an event's, as far as that can be told without the others."""
+    """Whether the bytes look like the record of a header or an event, judged without the records before."""
     try:
         _parts(data)
     except msgspec.DecodeError:

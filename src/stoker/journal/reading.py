@@ -28,7 +28,7 @@ _FOREVER = 1 << 62
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """One file of the journal; ``attempt`` and ``first_event`` as its name says, its size in bytes."""
+    """One file of the journal: ``attempt`` and ``first_event`` from its name, ``size`` in bytes."""
 
     path: Path
     attempt: int
@@ -116,7 +116,7 @@ class Journal:
     def leads_from(self, event: int) -> int | None:
         """The lowest event from which on the segments follow one another up to, not including, ``event``.
 
-        Judged by names and headers. Only where no segment of the same attempt tells where one ends, its
+        Judged by names and headers. Only if no segment of the same attempt follows, its
         events are counted: a journal that was switched off for an attempt leaves such a hole. A file lost
         from the middle of an attempt is found by ``read``.
 

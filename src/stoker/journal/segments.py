@@ -60,7 +60,7 @@ def segment_name(attempt: int, first_event: int) -> str:
 
 
 def parse_segment_name(name: str) -> tuple[int, int] | None:
-    """The attempt and the first event that a file name says, or None if it is not a segment's."""
+    """The attempt and the first event in a file name, or None if it is not a segment's."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None

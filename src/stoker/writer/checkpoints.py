@@ -1,7 +1,7 @@
-"""Checkpoints as files: a staged state goes in, whole or not at all; what comes out is what went in.
+"""Checkpoint files: a staged state is published whole or not at all, and a reader checks every byte.
 
-``publish_checkpoint`` works on a staged copy, in the writer's thread, so that learning goes on meanwhile. The
-file is what ``torch.save`` writes, a zip, with a comment at its end: a SHA-256 over every byte before it.
+``publish_checkpoint`` runs in the writer's thread, on a staged copy, so that learning continues meanwhile.
+The file is what ``torch.save`` writes, a zip, with a comment at its end: a SHA-256 over every byte before it.
 Loading checks it first, since torch checks none. Any other program may load the file with
 ``torch.load(weights_only=True)``: nothing from a checkpoint is ever unpickled into arbitrary objects.
 torch is imported late, so that a run's rows and metadata can be read without it.
@@ -110,10 +110,10 @@ def _check_seal(file: IO[bytes], path: Path) -> None:
 
 
 class _SealingFile:
-    """Passes on what a zip writer writes, in pieces, hashing it; the zip's last record is held back.
+    """Hashes the zip that torch writes and forwards it in pieces; the zip's last record is held back.
 
-    That record tells the length of the comment that follows it, which the writer thinks is none. In pieces:
-    both the hashing and the writing of each let other threads run.
+    That record holds the length of the comment behind it, which torch writes as 0. In pieces: hashing and
+    writing each of them lets other threads run.
     """
 
     def __init__(self, file: IO[bytes]) -> None:

@@ -52,9 +52,9 @@ fdatasync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 """Make a file's data durable; macOS has only ``fsync``."""
 _COPY_BYTES = 1 << 20
 _OF_THE_FILE = {None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.EIO}
-"""What the system says where a file is missing, is not a file or is damaged."""
+"""The refusals that are about the file itself: it is missing, is not a file or is damaged."""
 _SYNC_BYTES = 64 << 20
-"""A large file is made durable in parts of this size while it is written, for its meter to tell the truth."""
+"""A large file is made durable in parts of this size while it is written, so that its meter is right."""
 
 
 class Meter:

@@ -26,7 +26,7 @@ from stoker.threads import DedicatedThread, ThreadCall, on_asyncio
 __all__ = ["AppendLog", "PieceFile", "commit"]
 
 _WRITE_BYTES = 1 << 20
-"""So much is written at once, so that others see how far a large piece is."""
+"""The size of one write, so that the progress of a large piece can be seen."""
 _PATIENCE_S = 10.0
 """How long the other logs may take once one was refused."""
 

@@ -1,6 +1,6 @@
-"""Staging: a state copied to its own memory, where the learner is, between two of its updates.
+"""Staging: the learner copies a state to separate memory between two updates.
 
-Learning goes on while the copy is written. ``stage`` makes a fresh copy; a ``StagingArea`` makes every copy
+Learning continues while the copy is written. ``stage`` makes a fresh copy; a ``StagingArea`` makes every copy
 in the same memory, which keeps the process from growing and spares the system handing out new pages (most
 of what a fresh copy of a large state costs).
 """

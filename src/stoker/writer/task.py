@@ -3,11 +3,11 @@
 The session task hands it rows, bytes for logs, replacements (files that always hold the latest value, like
 the metadata) and jobs (functions that publish something, like a checkpoint). All logs are made durable
 together, with one write each (group commit); replacements are written beside that; jobs run in a thread of
-their own, one after the other, while rows go on. Within a log order is kept; a job starts when everything
+their own, one after the other, while rows are written. A log keeps its order; a job starts when everything
 handed in before it is durable.
 
 An error ends the task and comes out of ``run``: nothing is retried, nothing is dropped in silence. A disk
-that hangs holds threads only: a task that is cancelled ends, and ``settle`` tells whether they came back.
+that hangs blocks threads only: a cancelled task ends, and ``settle`` returns whether the threads are done.
 """
 
 from __future__ import annotations
@@ -356,7 +356,7 @@ class Writer:
 
 
 class _Worker:
-    """A thread that knows what it is doing and how far that is."""
+    """A thread with the description and the progress of its present call."""
 
     def __init__(self, name: str) -> None:
         self.thread = DedicatedThread(name)

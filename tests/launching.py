@@ -69,7 +69,8 @@ class Popen(subprocess.Popen):
         self._closed = closed
         super().__init__(args, **options)
 
-    # The three methods with which Popen creates a process and waits for it. Everything else is its own.
+    # The three methods with which Popen creates a process and waits for it, the same in Python 3.11 to 3.13.
+    # Everything else is its own.
 
     def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *rest) -> None:
         pipes = rest[3:9]  # behind startupinfo, creationflags, shell

@@ -136,7 +136,7 @@ def test_what_cannot_be_sent_is_named() -> None:
         encode_message(played(step))
     with pytest.raises(ConfigError, match=r"weights\['f'\] is a builtins.builtin_function"):
         encode_message(Weights(0, {"f": print}))
-    with pytest.raises(ConfigError, match="Played cannot be sent.*place='threads'"):
+    with pytest.raises(ConfigError, match="^what it played cannot be sent.*place='threads'"):
         encode_message(played(EpisodeStarted(1 << 70, None)))
 
 

@@ -247,7 +247,7 @@ async def test_a_failure_that_every_retry_would_repeat_ends_it_at_once(
         ("old", r"^env of actor 0 \(Spoilt\).step returned 4 values: Gymnasium's are five"),
         (
             "objects",
-            "cannot be sent to another process: .* of dtype object.*place='threads'",
+            "^actor 0: what it played cannot be sent to another process: .* of dtype object.*place='threads'",
         ),
     ]:
         path.write_text(what)

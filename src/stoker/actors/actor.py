@@ -103,7 +103,7 @@ class Player(abc.ABC):
                     await self._recover(cause)
         finally:
             for stream in self.streams:
-                stream.end()
+                stream.report.ended_at = time.monotonic()
 
     @abc.abstractmethod
     async def _play_env(self) -> None:

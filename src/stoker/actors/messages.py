@@ -177,8 +177,9 @@ def encode_message(message: WorkerMessage | WorkerCommand) -> bytes:
             case _:
                 return _encoder.encode(message)
     except (OverflowError, TypeError, ValueError) as error:
+        what = "the policy's weights" if isinstance(message, Weights) else "what it played"
         raise ConfigError(
-            f"{type(message).__name__} cannot be sent to another process: {error}; use place='threads'"
+            f"{what} cannot be sent to another process: {error}; use place='threads'"
         ) from error
 
 

@@ -349,11 +349,12 @@ def run_child(pipe: Connection, assignment: Assignment, backend: str) -> None:
     threading.Thread(target=_listen, args=(pipe, commands), name="stoker-commands", daemon=True).start()
 
     def post(message: WorkerMessage) -> None:
-        data = encode_message(message)
         try:
-            pipe.send_bytes(data)
+            pipe.send_bytes(encode_message(message))
         except OSError:
             os._exit(1)
+        except ConfigError as error:
+            raise ConfigError(f"actor {assignment.actor_id!r}: {error}") from error
 
     anyio.run(Worker(assignment, factory, policy, commands, post).run, backend=backend)
 

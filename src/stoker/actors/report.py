@@ -128,10 +128,6 @@ class ActorStream:
         self._session.supervised_actors.add(self._actor_id)
         self.next_episode = self._session.actor_episodes(self._actor_id)
 
-    def end(self) -> None:
-        """Stop the clock of the report."""
-        self.report.ended_at = time.monotonic()
-
     def next_seed(self, seed: int | None) -> int | None:
         """The seed of the next episode, from that of the run."""
         return None if seed is None else episode_seed(seed, self._actor_id, self.next_episode)

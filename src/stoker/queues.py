@@ -1,12 +1,12 @@
-"""A bounded queue for many producers and one consumer that takes everything there in one go.
+"""A bounded queue for many producers and one consumer that takes all items at once.
 
-Between actors and the session task, and between the session task and the writer task. It is the one
-thing on the hot path that is written here: with room, accepting an item is a plain append, without a task
-switch, a lock or an allocation; a memory stream of the async libraries costs some fifty times that.
+It stands between actors and the session task, and between the session task and the writer task. It is the
+only primitive of the hot path that stoker implements itself: with room, ``put`` is a plain append without a
+task switch, a lock or an allocation; a memory stream of the async libraries costs some fifty times that.
 
-Rejected: waking waiting producers with their item already taken in (trio's channels do). A producer that
-is cancelled after its item went in could not tell; here the producer itself appends, as its last act, so
-that an item is wholly in (``put`` returned) or wholly out (``put`` raised).
+Rejected: to append for a waiting producer before it wakes (trio's channels do). A producer that is cancelled
+after that could not know it. Here the producer itself appends, as its last act, so that an item is in
+(``put`` returned) or out (``put`` raised).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class BatchQueue(Generic[T]):
 
     A full queue makes ``put`` wait. When it is empty, the producers that waited longest are called first, a
     few at a time, each with a share of the room: a producer with many items puts several of them before it
-    waits again, so that a thousand of them cost hardly more than eight. Everybody who waits is called before
-    anybody is called twice. A producer that never suspends by itself is made to yield to the event loop
-    once per ``yield_every`` items.
+    waits again, so that a thousand of them cost hardly more than eight. Every waiting producer is called
+    before one is called twice. A producer that never suspends by itself yields to the event loop once per
+    ``yield_every`` items.
 
     A producer may be interrupted (Ctrl-C) between any two bytecodes. Its item is in once ``append``, a C
     function, has run, ``count`` says what is in, and waiting producers are still called.
@@ -43,13 +43,13 @@ class BatchQueue(Generic[T]):
     Args:
         capacity: the most items it holds.
         yield_every: how many items producers may put before they yield to the event loop.
-        consumed: how many of the items that ``count`` counts the consumer is done with, whenever it takes.
+        consumed: returns how many items of the counted type the consumer has processed; called when it takes.
 
     Attributes:
-        credit: how many items may be appended right now without looking at anything else. A caller in a
-            hurry may take one off it, while it is positive, and ``append``: that is all that ``offer`` does.
-            It is zero while the queue is full or closed, while the consumer waits, and when a turn is over.
-        append: puts an item in without a look at anything.
+        credit: how many items may be appended now without a further check. A hot path may do what ``offer``
+            does: decrement it while it is positive, and ``append``. It is 0 while the queue is full or
+            closed, while the consumer waits, and when producers are to yield.
+        append: appends an item without any check.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class BatchQueue(Generic[T]):
         self._taking = threading.Lock()
         self.append = self._items.append
         self.credit = min(capacity, yield_every)
-        self._waiting: OrderedDict[anyio.Event, None] = OrderedDict()  # producers that wait to be called
+        self._waiting: OrderedDict[anyio.Event, None] = OrderedDict()  # producers that wait for room
         self._called: set[anyio.Event] = set()  # producers that were called and have not run yet
-        # No more than could fill it with a turn each: to be called costs as much as to put a hundred items.
+        # No more than can fill it with a share each: a wake-up costs as much as a hundred items.
         self._called_first = (
             CALLED_FIRST if capacity < 2 * yield_every else min(CALLED_FIRST, capacity // yield_every)
         )
         self._round = self._called_first  # how many are called next
-        self._share = 1  # how many items each of those called last may put
+        self._share = 1  # how many items each of the last called producers may put
         self._reader: anyio.Event | None = None
         self.is_closed = False
         """Whether it accepts nothing more."""
@@ -96,12 +96,12 @@ class BatchQueue(Generic[T]):
         return len(self._waiting)
 
     def count(self, kind: type) -> int:
-        """How many items of a type were ever put; exact, and slow, because it looks at all that are left."""
+        """How many items of a type were ever put; exact, and slow, because it looks at every queued item."""
         with self._taking:
             return self._n_consumed + sum(type(item) is kind for item in [*self._taken, *self._items])
 
     def offer(self, item: T) -> bool:
-        """Append the item if that needs no waiting, and say whether it was done."""
+        """Append the item if that needs no wait; return whether it did."""
         if self.credit <= 0 and not self._rouse():
             return False
         self.credit -= 1
@@ -127,7 +127,7 @@ class BatchQueue(Generic[T]):
                 await self.put(item)
 
     async def take(self) -> list[T]:
-        """Take all that is there, at least one item, in order; an empty list once closed and drained.
+        """Take all items, at least one, in order; an empty list once the queue is closed and drained.
 
         For one consumer. Cancelled: nothing is lost.
         """
@@ -147,9 +147,9 @@ class BatchQueue(Generic[T]):
         return items
 
     def take_now(self) -> list[T]:
-        """Take what is there, without waiting; then let ``refill`` be called on the loop if ``n_waiting``.
+        """Take all items without waiting; if ``n_waiting``, call ``refill`` on the event loop then.
 
-        For the consumer, and from any thread, while no ``take`` is going on.
+        For the consumer, from any thread, while no ``take`` runs.
         """
         with self._taking:
             items = self._items[:]
@@ -163,7 +163,7 @@ class BatchQueue(Generic[T]):
         self._refill()
 
     def close(self, error: Callable[[], Exception] = anyio.ClosedResourceError) -> None:
-        """Accept nothing more; what is in can still be taken.
+        """Accept nothing more; the items that are in can still be taken.
 
         Args:
             error: makes the error of each ``put`` from now on, also of waiting ones: one each, since an
@@ -182,7 +182,7 @@ class BatchQueue(Generic[T]):
         return self.capacity - len(self._items)
 
     def _rouse(self) -> bool:
-        """Wake the consumer, if it waits; say whether there is credit now."""
+        """Wake the consumer, if it waits; return whether there is credit now."""
         if self._reader is None or self.is_closed:
             return False
         self._reader.set()
@@ -223,12 +223,12 @@ class BatchQueue(Generic[T]):
             del self._waiting[event]
 
     def _leave(self, event: anyio.Event) -> None:
-        """A producer does not wait any more."""
+        """Forget a producer that no longer waits."""
         self._waiting.pop(event, None)
         self._called.discard(event)
 
     async def _admit(self) -> None:
-        """Return when the caller may append at least one item, with the credit for that."""
+        """Wait until there is credit for at least one item of the caller."""
         self._raise_if_closed()
         if not self._waiting and not self._called and self._room() > 0:
             await checkpoint()  # a turn is due

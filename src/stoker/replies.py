@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Reply(Generic[T]):
-    """One value or one error, for one asker."""
+    """A value or an error, set once."""
 
     __slots__ = ("_error", "_event", "_value", "is_set")
 

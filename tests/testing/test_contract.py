@@ -27,14 +27,17 @@ SAME: list[tuple[Any, Any]] = [
 ]
 OTHER: list[tuple[Any, Any, str]] = [
     (1, 2, "the whole: 1 (int) and 2 (int)"),
-    ({"a": 1}, {"b": 1}, "keys ['a'] (list) and ['b'] (list)"),
+    ({"a": 1}, {"b": 1}, "the whole['a'] is only in the first"),
     ({"a": [1, 2]}, {"a": [1, 3]}, "['a'][1]: 2 (int) and 3 (int)"),
-    ([1], [1, 2], "the whole: 1 and 2 entries"),
-    (np.zeros(2), np.zeros(3), "float64[2] and float64[3]"),
-    (np.zeros(2), np.zeros(2, np.float32), "float64[2] and float32[2]"),
-    (torch.zeros(2), torch.ones(2), "the whole: array"),
-    (torch.zeros(1), None, "float32[1] and object[]"),
+    ([1], [1, 2], "the whole[1] is only in the second"),
+    (np.zeros(2), np.zeros(3), "and float64[3] array([0., 0., 0.])"),
+    (np.zeros(2), np.zeros(2, np.float32), "float64[2] array([0., 0.]) (ndarray) and float32[2] array"),
+    (torch.zeros(2), torch.ones(2), "the whole: float32[2] array"),
+    (torch.zeros(1), None, "float32[1] array([0.], dtype=float32) (ndarray) and None (NoneType)"),
     (1.0, float("inf"), "1.0 (float) and inf (float)"),
+    (NAN, 1.0, "nan (float) and 1.0 (float)"),
+    ({"a": {}}, {"a": {"b": 1}}, "the whole['a'] is only in the first"),
+    ({"a": []}, {}, "the whole['a'] is only in the first"),
 ]
 
 

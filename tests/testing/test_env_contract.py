@@ -211,14 +211,14 @@ class ClosesOnce(Odd):
 
 
 BROKEN: list[tuple[str, Any, str]] = [
-    ("has_spaces", NoSpace, r"observation_space is a space\n  seen:     \(1,\)"),
-    ("reset_and_step_give_gymnasiums_values", ResetsToOne, "gives 2 values"),
-    ("reset_and_step_give_gymnasiums_values", StepsOfFour, "gives 5 values"),
+    ("has_spaces", NoSpace, r"observation_space is \(1,\)"),
+    ("reset_and_step_give_gymnasiums_values", ResetsToOne, "reset before step 1 gave .*\n.* 2 values"),
+    ("reset_and_step_give_gymnasiums_values", StepsOfFour, "step 1 gave .*\n.* 5 values"),
     ("reset_and_step_give_gymnasiums_values", OfAnotherType, r"step 1 gave float64\[1\]"),
     ("reset_and_step_give_gymnasiums_values", BeyondItsBounds, r"reset before step 1 gave float32\[1\]"),
     ("reset_and_step_give_gymnasiums_values", NaNRewards, "step 1 gave nan"),
     ("reset_and_step_give_gymnasiums_values", VectorRewards, "step 1 gave array"),
-    ("reset_and_step_give_gymnasiums_values", NumbersForFlags, "truncated is a boolean\n.*0 \\(int\\)"),
+    ("reset_and_step_give_gymnasiums_values", NumbersForFlags, r"gave truncated=0 \(int\)"),
     ("reset_and_step_give_gymnasiums_values", RewardsOfOne, "step 1 gave array"),
     ("each_environment_is_a_new_one", the_same_one, "the same .* twice"),
     ("seeded_resets_repeat", ChanceOfItsOwn, "in the same environment"),

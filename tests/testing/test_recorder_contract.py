@@ -143,19 +143,19 @@ class Rounds(InMemory):
 
 
 BROKEN: list[tuple[str, Any, str]] = [
-    ("has_a_name", Nameless, "a recorder has a name"),
+    ("has_a_name", Nameless, "a str that is not empty"),
     ("takes_each_kind_of_value", NumbersAlone, "ValueError: could not convert"),
     ("takes_records_of_many_and_of_none", FixedNames, "AssertionError: the names changed"),
     ("takes_records_of_many_and_of_none", StepsGoUp, "AssertionError: steps go up"),
-    ("leaves_what_it_is_given_as_it_was", Changes, "leaves a record as it was"),
+    ("leaves_what_it_is_given_as_it_was", Changes, r"record\['train/values'\]"),
     ("flushes_at_any_time", FlushesSomething, "AssertionError: nothing to flush"),
     ("may_be_opened_again", OpensOnce, "AssertionError: open already"),
     ("may_be_opened_again", BeginsAnew, "AssertionError: cannot go on"),
     ("closes_with_each_outcome", EndsWell, "AssertionError: failed"),
     ("needs_no_directory_and_takes_any_params", NeedsNumbers, "AssertionError: params of text"),
-    ("records_the_numbers_in_order", NeverFlushes, "steps are recorded in order"),
-    ("records_the_numbers_in_order", NewestFirst, "steps are recorded in order"),
-    ("records_the_numbers_in_order", Rounds, "the numbers of step"),
+    ("records_the_numbers_in_order", NeverFlushes, r"steps \[\]"),
+    ("records_the_numbers_in_order", NewestFirst, r"steps \[30, 7, 2, 1\]"),
+    ("records_the_numbers_in_order", Rounds, "step 7: "),
 ]
 
 

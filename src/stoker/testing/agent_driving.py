@@ -7,6 +7,7 @@ agent is fed these transitions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from functools import cached_property
 from typing import Any, NamedTuple, cast
 
@@ -21,7 +22,6 @@ from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 __all__ = [
     "ACTORS",
     "AgentSuite",
-    "Game",
     "Report",
     "feed",
     "greedy",
@@ -48,15 +48,6 @@ class Report(NamedTuple):
     extras: Mapping[str, float] | None
 
 
-class Game(NamedTuple):
-    """The course of one game: transitions, actions and reports in their order, and the agent's last state."""
-
-    experiences: list[Experience]
-    actions: list[Any]
-    reports: list[Report]
-    state: dict[str, Any]
-
-
 class AgentSuite:
     """The factories and the transitions that all checks of an agent share.
 
@@ -76,32 +67,29 @@ class AgentSuite:
     @cached_property
     def experiences(self) -> list[Experience]:
         """The transitions of both actors, interleaved."""
-        return self.play(self.make_agent()).experiences
+        return self.play(self.make_agent())[0]
 
     @cached_property
     def observations(self) -> list[Any]:
         """Observations of random actions."""
-        env = self._make_env()
-        try:
+        found: list[Any] = []
+        is_over = True
+        with closing(self._make_env()) as env:
             env.action_space.seed(0)
-            found, is_over = [owned(env.reset(seed=3)[0])], False
             while len(found) < _N_OBSERVATIONS:
                 if is_over:
-                    observation, is_over = env.reset()[0], False
+                    (observation, _), is_over = env.reset(seed=None if found else 3), False
                 else:
                     observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
                     is_over = bool(terminated or truncated)
                 found.append(owned(observation))
-            return found
-        finally:
-            env.close()
+        return found
 
     @cached_property
     def action_space(self) -> Any:
         """The environment's action space."""
-        env = self._make_env()
-        env.close()
-        return env.action_space
+        with closing(self._make_env()) as env:
+            return env.action_space
 
     def trained(self) -> LearningAgent:
         """An agent that learned all transitions."""
@@ -109,42 +97,35 @@ class AgentSuite:
         feed(agent, self.experiences)
         return agent
 
-    def play(self, agent: LearningAgent) -> Game:
-        """Let an agent act and learn."""
-        envs = [self._make_env() for _ in ACTORS]
-        try:
-            return self._play(agent, envs)
-        finally:
-            for env in envs:
-                env.close()
-
-    def _play(self, agent: LearningAgent, envs: Sequence[Any]) -> Game:
-        policy = agent.policy()
-        observations = [owned(env.reset(seed=7 + place)[0]) for place, env in enumerate(envs)]
-        for actor_id in ACTORS:
-            agent.on_episode_start(actor_id)
-        game = Game([], [], [], {})
-        while len(game.experiences) < self.steps:
-            actions, extras = policy.act(list(observations), ActMode.EXPLORE)
-            for place, env in enumerate(envs):
-                after, reward, terminated, truncated, _ = env.step(actions[place])
-                after, status = owned(after), EpisodeStatus.of(terminated, truncated)
-                experience = Experience(
-                    observations[place],
-                    actions[place],
-                    float(reward),
-                    after,
-                    status,
-                    ACTORS[place],
-                    None if extras is None else extras[place],
-                )
-                game.experiences.append(experience)
-                game.actions.append(actions[place])
-                game.reports.extend(feed(agent, [experience]))
-                observations[place] = owned(env.reset()[0]) if status.is_done else after
-            agent.publish(policy)
-        game.state.update(state_of(agent))
-        return game
+    def play(self, agent: LearningAgent) -> tuple[list[Experience], list[Report]]:
+        """Let an agent act and learn; return its transitions and its reports about them, in order."""
+        experiences: list[Experience] = []
+        reports: list[Report] = []
+        with ExitStack() as opened:
+            envs = [opened.enter_context(closing(self._make_env())) for _ in ACTORS]
+            policy = agent.policy()
+            observations = [owned(env.reset(seed=7 + place)[0]) for place, env in enumerate(envs)]
+            for actor_id in ACTORS:
+                agent.on_episode_start(actor_id)
+            while len(experiences) < self.steps:
+                actions, extras = policy.act(list(observations), ActMode.EXPLORE)
+                for place, env in enumerate(envs):
+                    after, reward, terminated, truncated, _ = env.step(actions[place])
+                    after, status = owned(after), EpisodeStatus.of(terminated, truncated)
+                    experience = Experience(
+                        observations[place],
+                        actions[place],
+                        float(reward),
+                        after,
+                        status,
+                        ACTORS[place],
+                        None if extras is None else extras[place],
+                    )
+                    experiences.append(experience)
+                    reports.extend(feed(agent, [experience]))
+                    observations[place] = owned(env.reset()[0]) if status.is_done else after
+                agent.publish(policy)
+        return experiences, reports
 
 
 def feed(agent: LearningAgent, experiences: Sequence[Experience]) -> list[Report]:
@@ -204,8 +185,7 @@ def reshaped(state: Any) -> Any:
     if isinstance(state, torch.Tensor):
         return torch.cat([state, state[:1]]) if state.ndim and state.is_floating_point() else state
     if isinstance(state, dict):
-        parts = cast("dict[Any, Any]", state)
-        return {key: reshaped(part) for key, part in parts.items()}
+        return {key: reshaped(part) for key, part in cast("dict[Any, Any]", state).items()}
     if isinstance(state, list | tuple):
         return [reshaped(part) for part in cast("Sequence[Any]", state)]
     return state

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from stoker.agents.protocol import ChecksInput, LearningAgent, PortablePolicy, RebuildsReplay
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.journal.codec import decode, encode
+from stoker.plain import shown
 from stoker.testing.agent_driving import (
     ACTORS,
     AgentSuite,
@@ -34,7 +35,6 @@ from stoker.testing.agent_driving import (
 )
 from stoker.testing.contract import (
     Contract,
-    brief,
     difference,
     expect,
     expect_error,
@@ -62,53 +62,54 @@ def acts_once_per_observation(suite: AgentSuite) -> None:
             actions, extras = agent.policy().act(suite.observations[:count], mode)
             seen = f"{len(actions)} actions and {'no' if extras is None else len(extras)} extras for {count}"
             is_kept = len(actions) == count and (extras is None or len(extras) == count)
-            expect(is_kept, "act answers each observation", seen, f"{count} actions")
+            expect(is_kept, seen, f"{count} actions, and as many extras or None")
             for action in actions:
-                promise = "act gives the environment's actions"
-                expect(action in suite.action_space, promise, brief(action), str(suite.action_space))
+                expect(action in suite.action_space, shown(action), f"an action of {suite.action_space}")
 
 
 @check_agent.promise
 def counts_total_steps(suite: AgentSuite) -> None:
     """The agent's total_steps grows by the number of transitions observed."""
     agent = suite.make_agent()
-    expected, at = agent.total_steps, 0
-    for count in (1, 3, 5):
-        agent.observe(suite.experiences[at : at + count])
-        at, expected = at + count, expected + count
-        seen = f"{agent.total_steps} after {at}"
-        expect(agent.total_steps == expected, "total_steps counts transitions", seen, str(expected))
+    before = agent.total_steps
+    for first, last in itertools.pairwise((0, 1, 4, 9)):
+        agent.observe(suite.experiences[first:last])
+        expected = before + last
+        expect(agent.total_steps == expected, f"{agent.total_steps} after {last}", str(expected))
 
 
 @check_agent.promise
 def learns_and_reports_metrics(suite: AgentSuite) -> None:
     """Learn gives None or finite numbers by name, and learns before the suite's steps are over."""
-    metrics = [report.metrics for report in feed(suite.make_agent(), suite.experiences)]
+    reports = feed(suite.make_agent(), suite.experiences)
     expect(
-        any(each is not None for each in metrics),
-        "learn does an optimization step after the warm-up",
-        f"None in all of {len(metrics)} calls",
+        any(report.metrics is not None for report in reports),
+        f"None in all of {len(reports)} calls",
         "metrics in some: give the suite an agent with a shorter warm-up, or more steps",
     )
-    for at, each in enumerate(metrics, 1):
-        if each is not None:
-            expect_numbers("learn gives None or finite numbers by name", each, f" after step {at}")
+    for at, report in enumerate(reports, 1):
+        if report.metrics is not None:
+            expect_numbers(report.metrics, f" after step {at}")
 
 
 @check_agent.promise
 def the_state_loads_with_weights_only(suite: AgentSuite) -> None:
     """``torch.load(weights_only=True)`` loads the agent's state unchanged."""
     state = suite.trained().state_dict()
-    expect_same("a state comes back from a file", state, through_file(state), "state")
+    expect_same(state, through_file(state), "state")
 
 
 @check_agent.promise
 def the_same_calls_give_the_same_agent(suite: AgentSuite) -> None:
     """Equal agents that get the same calls stay equal: all chance comes from their own seeded generators."""
-    one, other = (suite.play(suite.make_agent()) for _ in range(2))
-    for what in ("actions", "reports", "state"):
-        mine, its = getattr(one, what), getattr(other, what)
-        expect_same("equal agents stay equal", mine, its, what, "the same, from its own generators")
+    games: list[dict[str, Any]] = []
+    for _ in range(2):
+        agent = suite.make_agent()
+        experiences, reports = suite.play(agent)
+        actions = [experience.action for experience in experiences]
+        games.append({"actions": actions, "reports": reports, "state": state_of(agent)})
+    one, other = games
+    expect_same(one, other, "game", "the same, from its own generators")
 
 
 @check_agent.promise
@@ -122,9 +123,8 @@ def grouping_does_not_change_greedy_actions(suite: AgentSuite) -> None:
         ("a second time", greedy(policy, observations)),
     ):
         for place, (one, other) in enumerate(zip(together, apart, strict=True)):
-            promise = "a greedy action depends on its observation alone"
-            seen = f"{brief(other)} when asked {how}, {brief(one)} together, for observation {place}"
-            expect(is_close(one, other), promise, seen, "the same action")
+            seen = f"{shown(other)} when asked {how}, {shown(one)} together, for observation {place}"
+            expect(is_close(one, other), seen, "the same action")
 
 
 @check_agent.promise
@@ -136,9 +136,9 @@ def policies_are_copies(suite: AgentSuite) -> None:
         return  # an agent without parameters may be its own policy
     before = snapshot(policy, suite)
     feed(agent, suite.experiences)
-    expect_same("a policy is independent of learning", before, snapshot(policy, suite), "policy")
+    expect_same(before, snapshot(policy, suite), "a policy after learning")
     agent.publish(other)
-    expect_same("policies are independent of each other", before, snapshot(policy, suite), "policy")
+    expect_same(before, snapshot(policy, suite), "a policy after publishing to another one")
 
 
 @check_agent.promise
@@ -148,8 +148,7 @@ def publish_brings_a_policy_up_to_date(suite: AgentSuite) -> None:
     policy = agent.policy()
     feed(agent, suite.experiences)
     agent.publish(policy)
-    new, published = snapshot(agent.policy(), suite), snapshot(policy, suite)
-    expect_same("publish brings a policy up to date", new, published, "policy", "what policy() gives")
+    expect_same(snapshot(agent.policy(), suite), snapshot(policy, suite), "policy", "what policy() gives")
 
 
 @check_agent.promise
@@ -163,8 +162,7 @@ def slices_do_not_matter(suite: AgentSuite) -> None:
         count = next(counts)
         other.observe(rest[:count])
         rest = rest[count:]
-    promise = "slices of any length give the same agent"
-    expect_same(promise, state_of(one), state_of(other), "state", "equal states")
+    expect_same(state_of(one), state_of(other), "state", "equal states")
 
 
 # Episodes -----------------------------------------------------------------------------------------
@@ -175,7 +173,7 @@ def extras_are_finite_numbers(suite: AgentSuite) -> None:
     """The extras of an episode are finite numbers by name, also for an unknown actor."""
     agent = suite.trained()
     for actor_id in (*ACTORS, "unknown"):
-        expect_numbers("episode_extras gives finite numbers by name", agent.episode_extras(actor_id))
+        expect_numbers(agent.episode_extras(actor_id))
 
 
 @check_agent.promise
@@ -198,7 +196,7 @@ def extras_belong_to_their_actor(suite: AgentSuite) -> None:
             agent.on_episode_start(theirs)
         found.append([*extras, dict(agent.episode_extras(mine))])
     one, other = found
-    expect_same("an actor's extras depend on its own episode", one, other, "with other rewards for another")
+    expect_same(one, other, "extras, with other rewards for another actor")
 
 
 @check_agent.promise
@@ -209,7 +207,7 @@ def beginning_twice_does_no_harm(suite: AgentSuite) -> None:
         agent.on_episode_start(actor_id)
         before = state_of(agent)
         agent.on_episode_start(actor_id)
-        expect_same("a second on_episode_start changes nothing", before, state_of(agent), "state")
+        expect_same(before, state_of(agent), "state")
 
 
 # Saving, restoring, copying -----------------------------------------------------------------------
@@ -230,12 +228,11 @@ def a_resume_is_bit_exact(suite: AgentSuite) -> None:
     for place, (point, state) in enumerate(zip(points, states, strict=True)):
         resumed = suite.make_agent()
         load_state(resumed, state)
-        seen = f"total_steps={resumed.total_steps}"
-        expect(resumed.total_steps == point, "a resume restores the count", seen, str(point))
+        saved = f"saved after {point} of {len(experiences)} transitions:"
+        expect(resumed.total_steps == point, f"{saved} total_steps={resumed.total_steps}", str(point))
         found = [_learn_and_explore(resumed, stretch, suite) for stretch in stretches[place:]]
-        promise = f"saved after {point} of {len(experiences)} transitions, a resume continues bit by bit"
-        expect_same(promise, expected[place:], found, "then", "the same as without a resume")
-        expect_same(promise, states[-1], state_of(resumed), "state", "the same as without a resume")
+        expect_same(expected[place:], found, f"{saved} then", "the same as without a resume")
+        expect_same(states[-1], state_of(resumed), f"{saved} state", "the same as without a resume")
 
 
 @check_agent.promise
@@ -255,9 +252,8 @@ def a_deep_copy_is_independent(suite: AgentSuite) -> None:
     copied.publish(policy)
     one = {"reports": expected, "state": state_of(uncopied), "policy": snapshot(uncopied.policy(), suite)}
     other = {"reports": reports, "state": state_of(copied), "policy": snapshot(policy, suite)}
-    promise = "a deep copy continues bit by bit"
-    expect_same(promise, one, other, "afterwards", "the same, or an error from copying")
-    expect_same("an agent does not learn with its copy", before, state_of(agent), "state")
+    expect_same(one, other, "the copy", "the same as without copying, or an error from copying")
+    expect_same(before, state_of(agent), "the agent when its copy learns")
 
 
 @check_agent.promise
@@ -268,8 +264,8 @@ def a_foreign_state_is_refused(suite: AgentSuite) -> None:
     foreign = {"of another agent": {"agent": "of another kind"}, "of other shapes": reshaped(before["agent"])}
     for what, state in foreign.items():
         if difference(state, before["agent"]):  # an agent without tensors has no other shapes
-            expect_error(f"a state {what} is refused", ConfigError, partial(agent.load_state_dict, state))
-            expect_same(f"a refused state {what} changes nothing", before, state_of(agent), "state")
+            expect_error(ConfigError, f"loading a state {what}", partial(agent.load_state_dict, state))
+            expect_same(before, state_of(agent), f"after refusing a state {what}, state")
 
 
 @check_agent.promise
@@ -280,10 +276,8 @@ def policy_extras_survive_a_journal(suite: AgentSuite) -> None:
         for experience in suite.experiences
     ]
     one, other = suite.make_agent(), suite.make_agent()
-    reports, again = feed(one, suite.experiences), feed(other, read)
-    promise = "an agent learns the same from policy extras of a journal"
-    expect_same(promise, reports, again, "reports")
-    expect_same(promise, state_of(one), state_of(other), "state")
+    expect_same(feed(one, suite.experiences), feed(other, read), "reports")
+    expect_same(state_of(one), state_of(other), "state")
 
 
 # Optional capabilities ----------------------------------------------------------------------------
@@ -305,8 +299,7 @@ def the_replay_can_be_rebuilt(suite: AgentSuite) -> None:
             rebuilt.on_episode_start(experience.actor_id)
     rebuilt.load_state_dict(through_file(agent.state_dict()))
     rebuilt.end_rebuild(reference)
-    promise = "a replay is rebuilt by observing again"
-    expect_same(promise, state_of(agent), state_of(rebuilt), "state", "equal replays")
+    expect_same(state_of(agent), state_of(rebuilt), "state", "equal replays")
 
 
 @check_agent.promise
@@ -322,11 +315,11 @@ def input_is_checked(suite: AgentSuite) -> None:
     valid = suite.experiences[0]
     for what, invalid in _invalid_like(valid.observation):
         observe = partial(agent.check_observation, invalid)
-        expect_error(f"check_observation refuses {what}", InvalidExperience, observe)
+        expect_error(InvalidExperience, f"check_observation of {what}", observe)
         for name in ("observation", "next_observation"):
             learn = partial(agent.check_experience, replace(valid, **{name: invalid}))
-            expect_error(f"check_experience refuses {what}", InvalidExperience, learn)
-    expect_same("checking changes nothing", before, state_of(agent), "state")
+            expect_error(InvalidExperience, f"check_experience of {what} as {name}", learn)
+    expect_same(before, state_of(agent), "after checking, state")
 
 
 @check_agent.promise
@@ -341,20 +334,17 @@ def portable_policies_travel(suite: AgentSuite) -> None:
     before = state_of(agent)
     fork, twin = policy.fork(11), policy.fork(11)
     one, other = (list(each.act(suite.observations, ActMode.EXPLORE)[0]) for each in (fork, twin))
-    expect_same("forks of one seed explore alike", one, other, "actions")
-    expect_same("a fork draws from its own generator", before, state_of(agent), "state")
+    expect_same(one, other, "actions of two forks of one seed")
+    expect_same(before, state_of(agent), "after its forks explored, state")
     old = policy.weights()
     kept = through_file(old)
     feed(agent, suite.experiences)
     agent.publish(policy)
-    expect_same("weights() gives copies", kept, old, "weights", "the weights at the time of the call")
-    expect_same("a fork is independent of its policy", kept, fork.weights(), "weights")
-    fork.load_weights(through_file(policy.weights()))
-    expect_same("load_weights takes what weights() gave", policy.weights(), fork.weights(), "weights")
-    copied.load_weights(through_file(policy.weights()))
-    for name, each in (("a fork", fork), ("a copied policy", copied)):
-        promise = f"with its weights {name} acts as the policy"
-        expect_same(promise, snapshot(policy, suite), snapshot(each, suite), "policy")
+    expect_same(kept, old, "after publishing, earlier weights()", "the weights at the time of the call")
+    expect_same(kept, fork.weights(), "after publishing, a fork's weights()")
+    for name, each in (("fork", fork), ("copy", copied)):
+        each.load_weights(through_file(policy.weights()))
+        expect_same(snapshot(policy, suite), snapshot(each, suite), f"with its weights a {name}")
 
 
 def _learn_and_explore(agent: LearningAgent, experiences: Sequence[Experience], suite: AgentSuite) -> Any:

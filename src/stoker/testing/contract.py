@@ -1,22 +1,24 @@
 """The parts of every contract suite: named checks, and the error that names a broken promise.
 
-Each check is a plain function and stands by itself: call it, or hand it to any test framework.
+Each check is a plain function whose docstring states the promise: call it, or hand it to any test framework.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 import numpy as np
+
+from stoker.plain import shown
 
 __all__ = [
     "Check",
     "Contract",
     "ContractViolation",
-    "brief",
     "difference",
     "expect",
     "expect_error",
@@ -35,7 +37,7 @@ class ContractViolation(AssertionError):
 
     Attributes:
         check: the name of the check that found it; "" outside a check.
-        promise: the promise.
+        promise: the promise, which is the first line of the check's docstring.
         seen: what the part did.
         expected: what would have kept the promise.
     """
@@ -86,7 +88,7 @@ class Contract(Generic[_Arguments]):
     def checks(self, *args: _Arguments.args, **settings: _Arguments.kwargs) -> list[Check]:
         """The checks of a call as a list, for a test framework."""
         suite = self._suite(*args, **settings)
-        return [Check(promise.__name__, _check(promise, suite)) for promise in self._promises]
+        return [Check(promise.__name__, partial(_run, promise, suite)) for promise in self._promises]
 
     def promise(self, function: _Function) -> _Function:
         """Add a check: the decorated function, whose docstring says what is promised."""
@@ -100,60 +102,57 @@ def run_checks(checks: Iterable[Check]) -> None:
         check.run()
 
 
-def _check(function: Callable[..., None], suite: Any) -> Callable[[], None]:
-    def run() -> None:
-        try:
-            function(suite)
-        except ContractViolation as violation:
-            violation.check = function.__name__
-            raise
-        except Exception as error:
-            promise = (function.__doc__ or "").strip().splitlines()[0]
-            violation = ContractViolation(promise, f"{type(error).__name__}: {error}", "no error")
-            violation.check = function.__name__
-            raise violation from error
-
-    return run
+def _run(check: Callable[..., None], suite: Any) -> None:
+    promise = (check.__doc__ or "").partition("\n")[0]
+    try:
+        check(suite)
+    except ContractViolation as violation:
+        violation.check, violation.promise = check.__name__, promise
+        raise
+    except Exception as error:
+        violation = ContractViolation(promise, f"{type(error).__name__}: {error}", "no error")
+        violation.check = check.__name__
+        raise violation from error
 
 
-def expect(is_kept: bool, promise: str, seen: str, expected: str) -> None:
-    """Raise ``ContractViolation`` unless the promise is kept."""
+def expect(is_kept: bool, seen: str, expected: str) -> None:
+    """Raise ``ContractViolation`` unless the promise of the running check is kept."""
     if not is_kept:
-        raise ContractViolation(promise, seen, expected)
+        raise ContractViolation("", seen, expected)
 
 
-def expect_numbers(promise: str, values: Any, when: str = "") -> None:
+def expect_numbers(values: Any, when: str = "") -> None:
     """Raise ``ContractViolation`` unless the values are finite numbers by name."""
-    expect(isinstance(values, Mapping), promise, f"{brief(values)}{when}", "a mapping")
+    expect(isinstance(values, Mapping), f"{shown(values)}{when}", "a mapping")
     for key, value in cast("Mapping[Any, Any]", values).items():
         is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
         is_kept = isinstance(key, str) and is_number and math.isfinite(cast("float", value))
-        expect(is_kept, promise, f"{key!r}: {brief(value)}{when}", "a str and a finite number")
+        expect(is_kept, f"{key!r}: {shown(value)}{when}", "a str and a finite number")
 
 
-def expect_same(promise: str, one: Any, other: Any, where: str, expected: str = "the same") -> None:
+def expect_same(one: Any, other: Any, where: str, expected: str = "the same") -> None:
     """Raise ``ContractViolation`` with the first place where two values differ.
 
     Args:
-        promise: the promise that a difference breaks.
         one: the value as it should be.
         other: the value as it is.
         where: what the values are, for example ``"state"``.
         expected: what would have kept the promise.
     """
     problem = difference(one, other, where)
-    expect(problem is None, promise, problem or "", expected)
+    expect(problem is None, problem or "", expected)
 
 
-def expect_error(promise: str, kind: type[Exception], call: Callable[[], Any]) -> None:
-    """Raise ``ContractViolation`` unless the call raises an error of this kind."""
+def expect_error(kind: type[Exception], what: str, call: Callable[[], Any]) -> None:
+    """Raise ``ContractViolation`` unless the call, in words ``what``, raises an error of this kind."""
     try:
         call()
     except kind:
         return
     except Exception as error:
-        raise ContractViolation(promise, f"{type(error).__name__}: {error}", kind.__name__) from error
-    raise ContractViolation(promise, "nothing was raised", kind.__name__)
+        seen = f"{what} raised {type(error).__name__}: {error}"
+        raise ContractViolation("", seen, kind.__name__) from error
+    raise ContractViolation("", f"{what} raised no error", kind.__name__)
 
 
 def through_file(state: Any) -> Any:
@@ -166,52 +165,44 @@ def through_file(state: Any) -> Any:
     return torch.load(file, weights_only=True)
 
 
-def brief(value: Any) -> str:
-    """A value and its type, short enough for a message."""
-    text = " ".join(repr(value).split())
-    return f"{text if len(text) <= 100 else text[:97] + '...'} ({type(value).__name__})"
-
-
-def difference(one: Any, other: Any, where: str = "") -> str | None:
+def difference(one: Any, other: Any, where: str = "the whole") -> str | None:
     """The first place where two values differ, and how; None if they are equal to the bit.
 
     Values are numbers, strings, None, arrays, tensors, and containers of these. NaN equals NaN.
     """
-    here = where or "the whole"
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        mine, its = cast("Mapping[Any, Any]", one), cast("Mapping[Any, Any]", other)
-        if mine.keys() != its.keys():
-            return f"{here}: keys {brief(sorted(mine, key=str))} and {brief(sorted(its, key=str))}"
-        return _first(difference(mine[key], its[key], f"{where}[{key!r}]") for key in mine)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        parts, its_parts = cast("Sequence[Any]", one), cast("Sequence[Any]", other)
-        if len(parts) != len(its_parts):
-            return f"{here}: {len(parts)} and {len(its_parts)} entries"
-        pairs = enumerate(zip(parts, its_parts, strict=True))
-        return _first(difference(mine, its, f"{where}[{at}]") for at, (mine, its) in pairs)
-    if _is_array(one) or _is_array(other):
-        mine_array, its_array = _array(one), _array(other)
-        if mine_array.shape != its_array.shape or mine_array.dtype != its_array.dtype:
-            layouts = [f"{array.dtype}{list(array.shape)}" for array in (mine_array, its_array)]
-            return f"{here}: {layouts[0]} and {layouts[1]}"
-        if np.array_equal(mine_array, its_array, equal_nan=mine_array.dtype.kind in "fc"):
-            return None
-        return f"{here}: {brief(mine_array)} and {brief(its_array)}"
-    if isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other):
-        return None
-    return None if one == other else f"{here}: {brief(one)} and {brief(other)}"
+    mine, its = dict(_leaves(one, where)), dict(_leaves(other, where))
+    for place in mine | its:
+        if place not in mine or place not in its:
+            return f"{place} is only in the {'second' if place in its else 'first'}"
+        first, second = mine[place], its[place]
+        if _layout(first) != _layout(second) or not _is_equal(first, second):
+            return f"{place}: {_layout(first)}{shown(first)} and {_layout(second)}{shown(second)}"
+    return None
 
 
-def _first(found: Iterable[str | None]) -> str | None:
-    return next((problem for problem in found if problem is not None), None)
+def _leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Each value in nested containers, by its path; an empty container is a value, too."""
+    if isinstance(value, Mapping) and value:
+        for key, part in cast("Mapping[Any, Any]", value).items():
+            yield from _leaves(part, f"{where}[{key!r}]")
+    elif isinstance(value, list | tuple) and value:
+        for at, part in enumerate(cast("Sequence[Any]", value)):
+            yield from _leaves(part, f"{where}[{at}]")
+    elif detach := getattr(cast("Any", value), "detach", None):  # of a tensor
+        # numpy has no bfloat16, which as float32 loses nothing
+        tensor = detach().cpu()
+        yield where, (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    else:
+        yield where, [] if isinstance(value, tuple) else value
 
 
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray) or hasattr(value, "detach")
+def _layout(value: Any) -> str:
+    return f"{value.dtype}{list(value.shape)} " if hasattr(value, "dtype") else ""
 
 
-def _array(value: Any) -> Any:
-    if hasattr(value, "detach"):  # a tensor: numpy has no bfloat16, which as float32 loses nothing
-        tensor = value.detach().cpu()
-        value = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
-    return np.asarray(value)
+def _is_equal(one: Any, other: Any) -> bool:
+    if hasattr(one, "dtype"):
+        return np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")
+    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
+        return math.isnan(other)
+    return bool(one == other)

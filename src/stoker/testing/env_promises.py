@@ -5,9 +5,10 @@ The suite steps environments with random actions, on its own event loop: call it
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, NamedTuple, cast
 
 import anyio
@@ -15,7 +16,8 @@ import numpy as np
 from gymnasium import spaces
 
 from stoker.envs.results import close_of, extras_of, owned, settled
-from stoker.testing.contract import Contract, brief, expect, expect_numbers, expect_same
+from stoker.plain import as_float, shown
+from stoker.testing.contract import Contract, expect, expect_numbers, expect_same
 
 __all__ = ["check_env"]
 
@@ -54,14 +56,10 @@ class _Play:
         if self._sample_action is not None:
             return self._sample_action(self._generator)
         space: Any = getattr(self.env, "action_space", None)
-        promise, expected = (
-            "there is a way to draw an action",
-            "a gymnasium.Space, or sample_action for the suite",
-        )
-        expect(isinstance(space, spaces.Space), promise, f"action_space is {brief(space)}", expected)
-        actions = cast("spaces.Space[Any]", space)
-        actions.seed(int(self._generator.integers(1 << 31)))
-        return actions.sample()
+        expected = "a gymnasium.Space to draw an action from, or sample_action for the suite"
+        expect(isinstance(space, spaces.Space), f"action_space is {shown(space)}", expected)
+        space.seed(int(self._generator.integers(1 << 31)))
+        return space.sample()
 
     async def reset(self, seed: int | None) -> Any:
         return await settled(self.env.reset(seed=seed))
@@ -72,8 +70,7 @@ class _Play:
     def expect_in_space(self, observation: Any, call: str) -> None:
         space: Any = getattr(self.env, "observation_space", None)
         seen = f"{call} gave {getattr(observation, 'dtype', '')}{[*getattr(observation, 'shape', ())]}"
-        is_kept = space is None or observation in space
-        expect(is_kept, "observations are in observation_space", f"{seen}: {brief(observation)}", str(space))
+        expect(space is None or observation in space, f"{seen}: {shown(observation)}", str(space))
 
     async def trajectory(self, seed: int, between: _Play | None = None) -> list[Any]:
         """A copy of a seeded episode of at most 30 steps; ``between`` is stepped in turn with it."""
@@ -93,17 +90,16 @@ class _Play:
         return seen
 
 
-def _promise(n_envs: int) -> Callable[[Callable[..., Awaitable[None]]], Callable[[EnvSuite], None]]:
-    """Add a promise to the contract: the check gets this number of new environments."""
+def _promise(check: Callable[..., Awaitable[None]]) -> Callable[[EnvSuite], None]:
+    """Add a promise to the contract: the check gets a new environment for each of its parameters."""
+    n_envs = len(inspect.signature(check).parameters)
 
-    def register(check: Callable[..., Awaitable[None]]) -> Callable[[EnvSuite], None]:
-        @wraps(check)
-        def run(suite: EnvSuite) -> None:
-            anyio.run(partial(_play, suite, n_envs, check))
+    @check_env.promise
+    @wraps(check)
+    def run(suite: EnvSuite) -> None:
+        anyio.run(_play, suite, n_envs, check)
 
-        return check_env.promise(run)
-
-    return register
+    return run
 
 
 async def _play(suite: EnvSuite, n_envs: int, check: Callable[..., Awaitable[None]]) -> None:
@@ -120,17 +116,17 @@ async def _play(suite: EnvSuite, n_envs: int, check: Callable[..., Awaitable[Non
 # Promises -----------------------------------------------------------------------------------------
 
 
-@_promise(n_envs=1)
+@_promise
 async def has_spaces(play: _Play) -> None:
     """The spaces, if there are any, are Gymnasium's, and there is a way to draw an action."""
     for name in ("observation_space", "action_space"):
         space = getattr(play.env, name, None)
         is_kept = space is None or isinstance(space, spaces.Space)
-        expect(is_kept, f"{name} is a space", brief(space), "a gymnasium.Space, or none")
+        expect(is_kept, f"{name} is {shown(space)}", "a gymnasium.Space, or none")
     play.action()
 
 
-@_promise(n_envs=1)
+@_promise
 async def reset_and_step_give_gymnasiums_values(play: _Play) -> None:
     """Reset gives observation and info; step gives observation, reward, terminated, truncated and info."""
     is_over = True
@@ -142,40 +138,38 @@ async def reset_and_step_give_gymnasiums_values(play: _Play) -> None:
         call = f"step {number}"
         observation, reward, terminated, truncated, _ = _values(call, await play.step(), 5)
         play.expect_in_space(observation, call)
-        expect(
-            _is_finite(reward), "rewards are finite numbers", f"{call} gave {brief(reward)}", "a finite float"
-        )
+        value = as_float(reward)
+        is_kept = value is not None and math.isfinite(value)
+        expect(is_kept, f"{call} gave {shown(reward)}", "a finite float as the reward")
         for name, flag in (("terminated", terminated), ("truncated", truncated)):
-            is_flag = isinstance(flag, bool | np.bool_)
-            expect(is_flag, f"{name} is a boolean", f"{call} gave {brief(flag)}", "a bool")
+            expect(isinstance(flag, bool | np.bool_), f"{call} gave {name}={shown(flag)}", "a bool")
         is_over = bool(terminated or truncated)
 
 
-@_promise(n_envs=2)
+@_promise
 async def each_environment_is_a_new_one(play: _Play, other: _Play) -> None:
     """Each call of the factory makes a new environment, also below its wrappers."""
     one, two = (getattr(each.env, "unwrapped", each.env) for each in (play, other))
-    promise = "each call of the factory makes a new environment"
-    expect(one is not two, promise, f"the same {brief(one)} twice", "two objects")
+    expect(one is not two, f"the same {shown(one)} twice", "two objects")
 
 
-@_promise(n_envs=2)
+@_promise
 async def seeded_resets_repeat(play: _Play, other: _Play) -> None:
     """The same seed and actions give the same episode, in one environment and in another."""
     first = await play.trajectory(7)
     for where, each in (("in the same environment", play), ("in another one", other)):
-        expect_same("reset(seed=7) repeats an episode", first, await each.trajectory(7), f"{where}, episode")
+        expect_same(first, await each.trajectory(7), f"{where}, the episode of seed 7")
 
 
-@_promise(n_envs=2)
+@_promise
 async def environments_share_nothing(play: _Play, other: _Play) -> None:
     """Stepping one environment does not change another."""
     alone = await play.trajectory(7)
     together = await play.trajectory(7, between=other)
-    expect_same("environments are independent", alone, together, "with another stepped between, episode")
+    expect_same(alone, together, "with another stepped between, episode")
 
 
-@_promise(n_envs=1)
+@_promise
 async def episodes_follow_one_another(play: _Play) -> None:
     """Reset begins an episode after the end of one, and also in the middle of one."""
     for _ in range(3):
@@ -189,15 +183,15 @@ async def episodes_follow_one_another(play: _Play) -> None:
         await play.step()
 
 
-@_promise(n_envs=1)
+@_promise
 async def episode_extras_are_finite_numbers(play: _Play) -> None:
     """The extras of an episode are finite numbers by name."""
     await play.reset(3)
     await play.step()
-    expect_numbers("episode_extras gives finite numbers by name", await settled(extras_of(play.env)))
+    expect_numbers(await settled(extras_of(play.env)))
 
 
-@_promise(n_envs=1)
+@_promise
 async def recovers_from_a_cancelled_step(play: _Play) -> None:
     """After a cancelled step, reset begins an episode as usual."""
     expected = await play.trajectory(7)
@@ -205,10 +199,10 @@ async def recovers_from_a_cancelled_step(play: _Play) -> None:
     with anyio.CancelScope() as scope:
         scope.cancel()  # takes effect at the step's first await; a plain step has none
         await play.step()
-    expect_same("reset discards a cancelled step", expected, await play.trajectory(7), "episode")
+    expect_same(expected, await play.trajectory(7), "after a cancelled step, episode")
 
 
-@_promise(n_envs=1)
+@_promise
 async def closes_twice(play: _Play) -> None:
     """Close may be called again."""
     await play.reset(3)
@@ -219,14 +213,6 @@ async def closes_twice(play: _Play) -> None:
 def _values(call: str, result: Any, count: int) -> tuple[Any, ...]:
     """The values of a reset or step, the last of which is a mapping."""
     values = cast("tuple[Any, ...]", result if isinstance(result, tuple) else ())
-    is_kept = len(values) == count and isinstance(values[count - 1], Mapping)
-    expect(is_kept, f"{call} gives {count} values", brief(result), f"{count} values, the last a mapping")
+    is_kept = len(values) == count and isinstance(values[-1], Mapping)
+    expect(is_kept, f"{call} gave {shown(result)}", f"{count} values, the last a mapping")
     return values
-
-
-def _is_finite(value: Any) -> bool:
-    try:
-        is_one = getattr(value, "shape", ()) == () and not isinstance(value, str | bytes)
-        return is_one and math.isfinite(float(value))
-    except (TypeError, ValueError):
-        return False

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
+from stoker.plain import shown
 from stoker.recorders.protocol import Outcome, Recorder, RunContext
 from stoker.recorders.values import Histogram, Image, Value, checked_record
-from stoker.testing.contract import Contract, brief, expect, expect_same
+from stoker.testing.contract import Contract, expect, expect_same
 
 __all__ = ["check_recorder"]
 
@@ -53,8 +54,7 @@ check_recorder = Contract(RecorderSuite)
 def has_a_name(suite: RecorderSuite) -> None:
     """The recorder has a name for messages."""
     name: Any = getattr(suite.make_recorder(), "name", None)
-    is_kept = isinstance(name, str) and name != ""
-    expect(is_kept, "a recorder has a name", brief(name), "a str that is not empty")
+    expect(isinstance(name, str) and name != "", shown(name), "a str that is not empty")
 
 
 @check_recorder.promise
@@ -83,7 +83,7 @@ def leaves_what_it_is_given_as_it_was(suite: RecorderSuite) -> None:
     before = copy.deepcopy(record)
     recorder.write(3, record)
     _finish(recorder)
-    expect_same("write leaves a record as it was", before, record, "record")
+    expect_same(before, record, "record")
 
 
 @check_recorder.promise
@@ -138,16 +138,14 @@ def records_the_numbers_in_order(suite: RecorderSuite) -> None:
     for step, record in written:
         recorder.write(step, checked_record(record))
     recorder.flush()
-    found = [
-        (int(step), {key: float(value) for key, value in record.items()}) for step, record in suite.read()
-    ]
+    found = [(int(step), dict(record)) for step, record in suite.read()]
     recorder.close("finished")
-    in_order = [step for step, _ in found] == [step for step, _ in written]
-    expect(in_order, "steps are recorded in order", brief(found), brief(written))
+    steps = [[step for step, _ in records] for records in (found, written)]
+    expect(steps[0] == steps[1], f"steps {steps[0]}", str(steps[1]))
     for (step, record), (_, expected) in zip(found, written, strict=True):
-        numbers = [record.get(key, math.nan) for key in expected]
+        numbers = [float(record.get(key, math.nan)) for key in expected]
         is_kept = len(record) == len(expected) and np.allclose(numbers, list(expected.values()), rtol=1e-6)
-        expect(is_kept, f"the numbers of step {step} are recorded", brief(record), brief(expected))
+        expect(is_kept, f"step {step}: {shown(record)}", shown(expected))
 
 
 def _finish(recorder: Recorder) -> None:

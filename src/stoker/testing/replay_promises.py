@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stoker.errors import ConfigError
-from stoker.testing.contract import Contract, brief, expect, expect_error, expect_same, through_file
+from stoker.testing.contract import Contract, expect, expect_error, expect_same, through_file
 from stoker.types import EpisodeStatus, Experience
 
 __all__ = ["check_replay"]
@@ -71,10 +71,9 @@ def counts_what_it_holds(suite: ReplaySuite) -> None:
     replay = suite.make_replay(_CAPACITY, 0)
     for number, experience in enumerate(suite.numbered(range(3 * _CAPACITY)), 1):
         replay.add(experience)
-        expected = (min(number, _CAPACITY), number, _CAPACITY)
-        found = (len(replay), replay.n_added, replay.capacity)
-        seen = f"{found} after {number} transitions"
-        expect(found == expected, "length, n_added and capacity are counted", seen, str(expected))
+        expected = {"length": min(number, _CAPACITY), "n_added": number, "capacity": _CAPACITY}
+        found = {"length": len(replay), "n_added": replay.n_added, "capacity": replay.capacity}
+        expect(found == expected, f"{found} after {number} transitions", str(expected))
 
 
 @check_replay.promise
@@ -83,31 +82,20 @@ def draws_all_that_it_holds_and_nothing_else(suite: ReplaySuite) -> None:
     for count in (1, 3, _CAPACITY, _CAPACITY + 3, 4 * _CAPACITY - 1):
         expected = set(range(max(0, count - _CAPACITY), count))
         found = {int(number) for number in _rewards(suite.filled(count))}
-        promise = "the newest transitions are drawn, and no others"
         seen = f"numbers {sorted(found)} of {count} added with capacity {_CAPACITY}"
-        expect(found == expected, promise, seen, str(sorted(expected)))
+        expect(found == expected, seen, str(sorted(expected)))
 
 
 @check_replay.promise
 def the_parts_of_a_transition_stay_together(suite: ReplaySuite) -> None:
     """Each row has the observation, action, reward and next observation of one transition."""
-    replay = suite.filled(2 * _CAPACITY - 3)
-    columns = _columns(replay.sample(_CAPACITY))
-    shapes = [(_CAPACITY, *axes) for axes in (suite.observation_shape, (), (), suite.observation_shape, ())]
-    for (name, column), shape in zip(columns.items(), shapes, strict=True):
-        promise = f"{name} has a row per transition"
-        expect(column.shape == shape, promise, f"shape {list(column.shape)}", str(list(shape)))
-    for row in range(_CAPACITY):
-        number = int(columns["rewards"][row])
-        (experience,) = suite.numbered([number])
-        for name, value in (
-            ("observations", experience.observation),
-            ("actions", experience.action),
-            ("next_observations", experience.next_observation),
-        ):
-            promise = "the parts of a transition stay together"
-            seen = f"{name} {brief(columns[name][row])} beside the reward of transition {number}"
-            expect(np.array_equal(columns[name][row], value), promise, seen, brief(value))
+    columns = _columns(suite.filled(2 * _CAPACITY - 3).sample(_CAPACITY))
+    drawn = suite.numbered(int(number) for number in columns["rewards"])
+    for column, part in zip(
+        _COLUMNS[:4], ("observation", "action", "reward", "next_observation"), strict=True
+    ):
+        expected = np.array([getattr(experience, part) for experience in drawn])
+        expect_same(expected.tolist(), columns[column].tolist(), column, "the parts of one transition")
 
 
 @check_replay.promise
@@ -118,22 +106,20 @@ def masks_are_zero_for_terminated_alone(suite: ReplaySuite) -> None:
         columns = _columns(replay.sample(_CAPACITY))
         for number, mask in zip(columns["rewards"], columns["bootstrap_masks"], strict=True):
             status = suite.numbered([int(number)])[0].status
-            mask_of_status, promise = status.bootstrap_mask, "masks distinguish terminated from truncated"
-            expect(mask == mask_of_status, promise, f"{mask} for {status}", str(mask_of_status))
+            expect(mask == status.bootstrap_mask, f"{mask} for {status}", str(status.bootstrap_mask))
 
 
 @check_replay.promise
 def extending_is_adding_one_by_one(suite: ReplaySuite) -> None:
     """Extend equals adding each transition in order, also beyond the capacity."""
-    for counts in ((3, 4), (_CAPACITY - 1, 3), (2, 2 * _CAPACITY + 1), (0, 5)):
+    for first, more in ((3, 4), (_CAPACITY - 1, 3), (2, 2 * _CAPACITY + 1), (0, 5)):
         one, other = suite.make_replay(_CAPACITY, 0), suite.make_replay(_CAPACITY, 0)
-        experiences = suite.numbered(range(sum(counts)))
+        experiences = suite.numbered(range(first + more))
         for experience in experiences:
             one.add(experience)
-        other.extend(experiences[: counts[0]])
-        other.extend(experiences[counts[0] :])
-        promise = f"extending by {counts} equals adding one by one"
-        expect_same(promise, _state(one), _state(other), "state", "equal states")
+        other.extend(experiences[:first])
+        other.extend(experiences[first:])
+        expect_same(_state(one), _state(other), f"extended by {first} and {more}, state", "equal states")
 
 
 @check_replay.promise
@@ -147,20 +133,20 @@ def what_is_added_is_copied(suite: ReplaySuite) -> None:
     for experience in experiences:
         experience.observation[...] = -1.0
         experience.next_observation[...] = -1.0
-    expect_same("what is added is copied", before, _state(replay), "state")
+    expect_same(before, _state(replay), "after changing an array, state")
     batch = replay.sample(_CAPACITY)
     stored = _columns_of_state(replay)
     for name in _COLUMNS:
         getattr(batch, name)[...] = -1
-    expect_same("a batch is a copy", stored, _columns_of_state(replay), "state")
+    expect_same(stored, _columns_of_state(replay), "after changing a batch, state")
 
 
 @check_replay.promise
 def the_seed_decides_what_is_drawn(suite: ReplaySuite) -> None:
     """The same transitions, calls and seed give the same batches; another seed gives others."""
     one, same, other = (_rewards(suite.filled(_CAPACITY, seed=seed), 3) for seed in (3, 3, 4))
-    expect_same("one seed gives one sequence of batches", one, same, "rewards", "the same batches")
-    expect(not np.array_equal(one, other), "another seed gives other batches", "the same batches", "others")
+    expect_same(one, same, "rewards drawn with one seed", "the same batches")
+    expect(not np.array_equal(one, other), "the same batches for another seed", "others")
 
 
 @check_replay.promise
@@ -180,13 +166,13 @@ def a_resume_draws_the_same_batches(suite: ReplaySuite) -> None:
             replay.sample(1)
         resumed = suite.make_replay(_CAPACITY, 6)
         resumed.load_state_dict(_state(replay))
-        found, expected = ((len(each), each.n_added) for each in (resumed, replay))
-        expect(found == expected, "a resumed replay holds as much", str(found), str(expected))
+        found, expected = ({"length": len(each), "n_added": each.n_added} for each in (resumed, replay))
+        expect(found == expected, str(found), str(expected))
         for each in (replay, resumed):
             each.extend(suite.numbered(range(count, count + 3)))
         for _ in range(3):
             drawn, again = (_columns(each.sample(len(each))) for each in (replay, resumed))
-            expect_same(f"with {count} transitions, a resume continues bit by bit", drawn, again, "batch")
+            expect_same(drawn, again, f"resumed with {count} transitions, batch")
 
 
 @check_replay.promise
@@ -204,8 +190,8 @@ def a_deep_copy_is_independent(suite: ReplaySuite) -> None:
         for each in (copied, uncopied):
             each.extend(suite.numbered(range(50, 53)))
         drawn, expected = (_columns(each.sample(2)) for each in (copied, uncopied))
-        expect_same("a deep copy continues bit by bit", expected, drawn, "batch", "the same, or no copy")
-    expect_same("a deep copy has its own memory", before, _state(replay), "state")
+        expect_same(expected, drawn, "the copy's batch", "the same as without copying, or no copy")
+    expect_same(before, _state(replay), "after the copy was used, state")
 
 
 @check_replay.promise
@@ -239,5 +225,5 @@ def _columns_of_state(replay: Any) -> dict[str, Any]:
 
 def _expect_refused(what: str, replay: Any, call: Callable[[], Any]) -> None:
     before = _state(replay)
-    expect_error(f"{what} is refused", ConfigError, call)
-    expect_same(f"{what} changes nothing", before, _state(replay), "state")
+    expect_error(ConfigError, what, call)
+    expect_same(before, _state(replay), f"after {what}, state")

@@ -359,6 +359,7 @@ def test_a_refused_transition_leaves_the_ring_as_it_was(
     [
         ({"action": np.int32(3)}, ("actions", 3)),
         ({"action": np.array(3)}, ("actions", 3)),
+        ({"action": np.array([3])}, ("actions", 3)),
         ({"action": torch.tensor(3)}, ("actions", 3)),
         ({"action": True}, ("actions", 1)),
         ({"action": 3.0}, ("actions", 3)),

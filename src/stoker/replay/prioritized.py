@@ -220,14 +220,14 @@ class PrioritizedReplay(Ring):
         """Take over the priorities of a ring that holds the same newest transitions."""
         self._max_priority = float(reference["max_priority"])
         self._n_samples = int(reference["n_samples"])
-        saved, alpha = reference["priorities"].cpu().double(), float(reference["alpha"])
+        saved, alpha = reference["priorities"].double().cpu().numpy(), float(reference["alpha"])
         if alpha != self._alpha:
             # from p**alpha; with an alpha of 0 nothing of p is left, and all begin at the highest
-            saved = saved ** (self._alpha / alpha) if alpha else torch.full_like(saved, self._first_weight())
+            saved = saved ** (self._alpha / alpha) if alpha else np.full(len(saved), self._first_weight())
         kept = min(len(saved), self._size)
         # a rebuilt ring of a larger capacity may go further back than the saved one did: as if those were new
         weights = np.full(self._size, self._first_weight())
-        weights[self._newest(kept)] = saved[self._newest_saved(reference, kept)].numpy()
+        weights[self._newest(kept)] = saved[self._newest_saved(reference, kept)]
         self._tree.replace(weights)
         self._n_ranked = self._n_added
 

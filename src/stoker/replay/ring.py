@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, Self
 
 import gymnasium
+import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from stoker.errors import ConfigError
-from stoker.replay.layout import ArraySpec
+from stoker.replay.layout import Array, ArraySpec
 from stoker.replay.storage import Storage, allocated_rows
 from stoker.replay.transition import TransitionSpec
 from stoker.types import AnyPath, Experience
@@ -138,14 +139,11 @@ class Ring:
         Raises:
             InvalidExperience: As for ``add``.
         """
-        count = len(experiences)
-        if count == 1:
+        if len(experiences) == 1:
             self.add(experiences[0])
-        elif count:
-            first = max(count - self._capacity, 0)  # those before it would be written over
-            row = (self._position + first) % self._capacity
-            self._storage.put(row, experiences[first:] if first else experiences)
-            self._advance(count)
+        elif experiences:
+            self._storage.put(self._position, experiences)
+            self._advance(len(experiences))
 
     def extend_columns(
         self,
@@ -164,11 +162,8 @@ class Ring:
             ConfigError: A column is missing or of another shape, length or kind; nothing was added.
         """
         columns = self._spec.columns((observations, actions, rewards, next_observations, bootstrap_masks))
-        count = len(columns[0])
-        first = max(count - self._capacity, 0)
-        row = (self._position + first) % self._capacity
-        self._storage.put_columns(row, [column[first:] for column in columns] if first else columns)
-        self._advance(count)
+        self._storage.put_columns(self._position, columns)
+        self._advance(len(columns[0]))
 
     def state_dict(self) -> dict[str, Any]:
         """The filled rows by column, in host memory, and the entries of ``reference``.
@@ -231,15 +226,22 @@ class Ring:
                 was changed.
         """
         self._check_state(state, *self._spec.fields)
-        saved = self._saved_columns(state)
         size, position = int(state["size"]), int(state["position"])
+        columns: list[Array] = []
+        for name, spec in self._spec.fields.items():
+            rows, shape = state[name], (size, *spec.shape)
+            if rows.shape != shape or rows.dtype != spec.dtype:
+                raise ConfigError(
+                    f"the saved replay's {name} are {rows.dtype} {list(rows.shape)}, but this replay takes "
+                    f"{spec.dtype} {list(shape)}: load it into an agent made for the same spaces"
+                )
+            columns.append(rows.cpu().numpy())
         if state["capacity"] != self._capacity:
             size = min(size, self._capacity)
-            rows = self._newest_saved(state, size)
-            saved = [column.index_select(0, rows.to(column.device)) for column in saved]
+            newest = self._newest_saved(state, size)
+            columns = [column[newest] for column in columns]
             position = size % self._capacity
-        for column, rows in zip(self._storage.views(), saved, strict=True):
-            column[:size].copy_(rows)
+        self._storage.put_columns(0, columns)
         self._size, self._position = size, position
         self._n_added = int(state["n_added"])
         self._generator.set_state(state["generator"].cpu())
@@ -264,18 +266,8 @@ class Ring:
             raise ConfigError(f"not the state of a {type(self).__name__}: it lacks {', '.join(missing)}")
 
     @staticmethod
-    def _newest_saved(reference: Mapping[str, Any], count: int) -> torch.Tensor:
-        """The rows that the newest ``count`` transitions had in a saved ring, oldest first: int64."""
+    def _newest_saved(reference: Mapping[str, Any], count: int) -> NDArray[np.int64]:
+        """The rows that the newest ``count`` transitions had in a saved ring, oldest first."""
         size = int(reference["size"])
         oldest = int(reference["position"]) if size == reference["capacity"] else 0
-        return (torch.arange(size - count, size) + oldest) % max(size, 1)
-
-    def _saved_columns(self, state: Mapping[str, Any]) -> list[torch.Tensor]:
-        for name, spec in self._spec.fields.items():
-            ours, rows = (state["size"], *spec.shape), state[name]
-            if ours != rows.shape or spec.dtype != rows.dtype:
-                raise ConfigError(
-                    f"the saved replay's {name} are {rows.dtype} {list(rows.shape)}, but this replay takes "
-                    f"{spec.dtype} {list(ours)}: load it into an agent made for the same spaces"
-                )
-        return [state[name] for name in self._spec.fields]
+        return (np.arange(size - count, size) + oldest) % max(size, 1)

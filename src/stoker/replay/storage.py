@@ -1,6 +1,6 @@
 """The memory behind a ring: rows in the host, in a file, or on a device.
 
-Transitions are put together apart from the ring, in single rows or in columns, and only copied when all of
+Transitions are put together in staged rows, or come as columns, and are only copied to the ring when all of
 them fit: half a transition is never stored, and a refused one changes nothing. Row 0 follows the last row.
 """
 
@@ -27,8 +27,8 @@ from stoker.types import AnyPath, EpisodeStatus, Experience
 
 __all__ = ["Storage", "allocated_rows"]
 
-_N_STAGED = 8
-"""Up to this many transitions are put together row by row, more of them column by column."""
+_MOST_STAGED = 4096
+"""Up to this many staged rows are kept between calls: they cost more to make than to fill."""
 
 _PARALLEL_BYTES = 1 << 18
 """From a selection of this size on torch is faster than numpy, where it has more than one thread."""
@@ -42,31 +42,35 @@ _from_numpy = torch.from_numpy  # pyright: ignore[reportUnknownMemberType, repor
 _tensor = cast("Callable[[Array], torch.Tensor]", _from_numpy)
 
 
-class _StagedRow:
-    """A separate row in which one transition is put together."""
+class _StagedRows:
+    """Separate rows in which transitions are put together, one by one."""
 
-    def __init__(self, spec: TransitionSpec) -> None:
-        self.bytes = bytearray(spec.layout.row_bytes)
-        arrays = spec.layout.arrays(torch.frombuffer(self.bytes, dtype=torch.int64).view(1, -1))
+    def __init__(self, spec: TransitionSpec, n_rows: int) -> None:
+        self.bytes = bytearray(n_rows * spec.layout.row_bytes)
+        self.rows = torch.frombuffer(self.bytes, dtype=torch.int64).view(n_rows, -1)
+        self.raw = spec.layout.raw(self.rows)
+        arrays = spec.layout.arrays(self.rows)
+        # row, ...: also a number is an array to write to
+        self._places = [[arrays[name][row, ...] for row in range(n_rows)] for name in spec.fields]
+        self._observations, self._next_observations = self._places[0], self._places[-2]
         self._spec = spec
-        # 0, ...: also a number is an array to write to, and a row in one step
-        self._values = [arrays[name][0, ...] for name in spec.fields]
-        self._observation, self._next_observation = self._values[0], self._values[-2]
-
+        self._row_bytes = spec.layout.row_bytes
         self.write = self._write_plain if spec.is_plain else self._write
-        """Replaces the row by a transition and its mask."""
+        """Replaces a row by a transition and its mask."""
 
-    def _write_plain(self, experience: Experience, bootstrap_mask: float) -> None:
-        self._observation[...] = experience.observation
-        self._next_observation[...] = experience.next_observation
+    def _write_plain(self, row: int, experience: Experience, bootstrap_mask: float) -> None:
+        self._observations[row][...] = experience.observation
+        self._next_observations[row][...] = experience.next_observation
+        at = row * self._row_bytes
         try:
-            _pack_numbers(self.bytes, 0, experience.action, experience.reward, bootstrap_mask)
+            _pack_numbers(self.bytes, at, experience.action, experience.reward, bootstrap_mask)
         except (struct.error, TypeError, OverflowError):  # numpy takes more than struct, or says why not
-            self._write(experience, bootstrap_mask)
+            self._write(row, experience, bootstrap_mask)
 
-    def _write(self, experience: Experience, bootstrap_mask: float) -> None:
-        for place, value in zip(self._values, self._spec.values(experience, bootstrap_mask), strict=True):
-            place[...] = value
+    def _write(self, row: int, experience: Experience, bootstrap_mask: float) -> None:
+        values = self._spec.values(experience, bootstrap_mask)
+        for places, value in zip(self._places, values, strict=True):
+            places[row][...] = value
 
 
 class Storage:
@@ -86,8 +90,8 @@ class Storage:
         self._is_host, self._is_plain = is_host, spec.is_plain
         self._parallel_from = 0
         self._row_bytes = layout.row_bytes
-        self._staged = [_StagedRow(spec) for _ in range(_N_STAGED)]
-        self._first, self._stage_first = self._staged[0].bytes, self._staged[0].write
+        self._staged = self._one = _StagedRows(spec, 1)
+        self._one_bytes, self._write_one = self._one.bytes, self._one.write
         if is_host:
             self._raw = layout.raw(rows)
             self._bytes = memoryview(self._raw.view(np.uint8))  # pyright: ignore[reportArgumentType]
@@ -111,46 +115,50 @@ class Storage:
         mask = bootstrap_mask
         if mask is None:
             mask = 0.0 if experience.status is _TERMINATED else 1.0
-        self._stage_first(experience, mask)
+        self._write_one(0, experience, mask)
         if self._is_host:
-            self._place_row(self._bytes, row * self._row_bytes, self._first)
+            self._place_row(self._bytes, row * self._row_bytes, self._one_bytes)
         else:
-            self._rows[row] = torch.frombuffer(self._first, dtype=torch.int64)
+            self._rows[row] = self._one.rows[0]
 
     def put(self, row: int, experiences: Sequence[Experience]) -> None:
-        """Write transitions to the rows from ``row`` on; when a value is refused, none is written.
-
-        Args:
-            row: where the first one goes.
-            experiences: the transitions, not more than there are rows.
-        """
+        """Write transitions to the rows from ``row`` on; when a value is refused, none is written."""
         count = len(experiences)
-        if count > _N_STAGED or not self._is_host:
-            self.put_columns(row, self._stacked(experiences))
-            return
-        for staged, experience in zip(self._staged, experiences, strict=False):
-            staged.write(experience, 0.0 if experience.status is _TERMINATED else 1.0)
-        for staged in self._staged[:count]:
-            self._place_row(self._bytes, row * self._row_bytes, staged.bytes)
-            row += 1
-            if row == self._n_rows:
-                row = 0
+        staged = self._staged
+        if count > len(staged.rows):
+            staged = _StagedRows(self._spec, 1 << (count - 1).bit_length())
+            if count <= _MOST_STAGED:
+                self._staged = staged
+        write, terminated = staged.write, _TERMINATED
+        for at, experience in enumerate(experiences):
+            write(at, experience, 0.0 if experience.status is terminated else 1.0)
+        if self._is_host:
+            self._copy(row, count, self._raw, staged.raw)
+        else:
+            self._copy(row, count, self._rows, staged.rows)
 
     def put_columns(self, row: int, columns: Sequence[Array]) -> None:
         """Write arrays ``[B, *shape]``, in the order of the spec's fields, to the rows from ``row`` on."""
         count = len(columns[0])
         if self._is_host:
-            targets: list[Any] = self._columns
-        else:  # put together in the host, so that the device gets one copy
+            for target, source in zip(self._columns, columns, strict=True):
+                self._copy(row, count, target, source)
+        elif count:  # put together in the host, so that the device gets one copy
             staged = self._spec.layout.allocate(count)
-            for column, values in zip(self._columns_of(staged), columns, strict=True):
-                column[...] = values
-            targets, columns = [self._rows], cast("Any", [staged])
-        head = min(count, self._n_rows - row)
-        for target, values in zip(targets, columns, strict=True):
-            target[row : row + head] = values[:head]
-            if head < count:
-                target[: count - head] = values[head:]
+            for target, source in zip(self._columns_of(staged), columns, strict=True):
+                target[...] = source
+            self._copy(row, count, self._rows, staged)
+
+    def _copy(self, row: int, count: int, target: Any, source: Any) -> None:
+        """Copy the first ``count`` rows of a source to ``row`` and on; of too many the last ones."""
+        if row + count <= self._n_rows:
+            target[row : row + count] = source[:count]
+            return
+        first = max(count - self._n_rows, 0)
+        row = (row + first) % self._n_rows
+        middle = min(count, first + self._n_rows - row)
+        target[row : row + middle - first] = source[first:middle]
+        target[: count - middle] = source[middle:count]
 
     def take(self, drawn: Array) -> Batch:
         """Copy the rows of these numbers, int64 ``[B]`` in the host, to new tensors where the rows are."""
@@ -169,10 +177,6 @@ class Storage:
             _tensor(field(*bootstrap_masks)),
         )
 
-    def views(self) -> list[torch.Tensor]:
-        """All rows by column, as tensors that share the storage's memory."""
-        return self._views_of(self._rows)
-
     def held(self, n_rows: int) -> list[torch.Tensor]:
         """The first rows by column in host memory: the storage's own, or a copy from a device."""
         rows = self._rows[:n_rows]
@@ -182,24 +186,6 @@ class Storage:
             for column in self._columns_of(rows if self._is_host else rows.to("cpu", copy=True))
         ]
 
-    def _stacked(self, experiences: Sequence[Experience]) -> list[Array]:
-        masks = [0.0 if experience.status is _TERMINATED else 1.0 for experience in experiences]
-        columns: Any
-        if self._spec.is_plain:
-            columns = (
-                [experience.observation for experience in experiences],
-                [experience.action for experience in experiences],
-                [experience.reward for experience in experiences],
-                [experience.next_observation for experience in experiences],
-                masks,
-            )
-        else:
-            columns = zip(*map(self._spec.values, experiences, masks), strict=True)
-        getters = self._spec.layout.getters
-        return [
-            _column(values, getters[name][0]) for name, values in zip(self._spec.fields, columns, strict=True)
-        ]
-
     def _columns_of(self, rows: torch.Tensor) -> list[Array]:
         arrays = self._spec.layout.arrays(rows)
         return [arrays[name] for name in self._spec.fields]
@@ -207,19 +193,6 @@ class Storage:
     def _views_of(self, rows: torch.Tensor) -> list[torch.Tensor]:
         tensors = self._spec.layout.tensors(rows)
         return [tensors[name] for name in self._spec.fields]
-
-
-def _column(values: Sequence[Any], item: np.dtype[Any]) -> Array:
-    try:
-        array = np.array(values, item.base)
-    except (TypeError, ValueError):
-        array = None
-    if array is None or array.shape != (len(values), *item.shape):
-        # one by one numpy broadcasts what it can and says what is wrong with the rest
-        array = np.empty(len(values), item)
-        for row, value in enumerate(values):
-            array[row] = value
-    return array
 
 
 def allocated_rows(

@@ -127,18 +127,22 @@ def form(value: Any, where: Place, depth: int = 0) -> Form:
     if kind is list or kind is tuple or kind is dict:
         if depth == DEEPEST:
             raise _refused(where, f"is a {kind.__name__} at depth {depth + 1}")
-        if kind is not dict:
-            parts = [form(part, (where, i, ""), depth + 1) for i, part in enumerate(value)]
-            return Ext(_LIST if kind is list else _TUPLE, pack(parts))
-        forms: list[Form] = []
-        for key, part in value.items():
-            forms.append(form(key, (where, None, " (key)"), depth + 1))
-            forms.append(form(part, (where, key, ""), depth + 1))
-        return Ext(_DICT, pack(forms))
+        return _container_form(value, kind, where, depth + 1)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         return Ext(_TENSOR, _tensor_bytes(torch, value, where))
     raise _refused(where, f"is a {kind.__module__}.{kind.__qualname__}")
+
+
+def _container_form(value: Any, kind: Any, where: Place, depth: int) -> Form:
+    if kind is not dict:
+        parts = [form(part, (where, i, ""), depth) for i, part in enumerate(value)]
+        return Ext(_LIST if kind is list else _TUPLE, pack(parts))
+    forms: list[Form] = []
+    for key, part in value.items():
+        forms.append(form(key, (where, None, " (key)"), depth))
+        forms.append(form(part, (where, key, ""), depth))
+    return Ext(_DICT, pack(forms))
 
 
 def _refused(where: Place, problem: str) -> ConfigError:

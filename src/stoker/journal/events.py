@@ -26,7 +26,8 @@ __all__ = [
     "JournalEvent",
     "Recent",
     "SegmentHeader",
-    "encode_event",
+    "encode_boundary",
+    "encode_experience",
     "encode_header",
     "is_record",
 ]
@@ -98,14 +99,12 @@ def encode_header(header: SegmentHeader) -> bytes:
     return codec.pack([_HEADER, codec.form(fields | {"rebuild": rebuild}, "header")])
 
 
-def encode_event(event: JournalEvent, recent: Recent) -> bytes:
-    """The record of an event behind those that filled ``recent``.
+def encode_boundary(event: EpisodeStarted | EpisodeEnded, recent: Recent) -> bytes:
+    """The record of an episode's start or end behind the events that filled ``recent``.
 
     Raises:
         ConfigError: It holds a value that a journal cannot, named by its place in the event.
     """
-    if isinstance(event, Experience):
-        return codec.pack(_experience_message(event, recent))
     form = codec.form
     actor_id = form(event.actor_id, "actor_id")
     recent.pop(event.actor_id, None)
@@ -117,7 +116,12 @@ def encode_event(event: JournalEvent, recent: Recent) -> bytes:
     return codec.pack([_ENDED, actor_id, reward, length, _STATUS_CODES[record.status], extras])
 
 
-def _experience_message(event: Experience, recent: Recent) -> list[Form]:
+def encode_experience(event: Experience, recent: Recent) -> bytes:
+    """The record of a transition behind the events that filled ``recent``.
+
+    Raises:
+        ConfigError: As for ``encode_boundary``.
+    """
     # Once per environment step: values that are plain nearly always are not passed to another function.
     form = codec.form
     action, reward, actor_id, status, policy_extras = (
@@ -150,7 +154,7 @@ def _experience_message(event: Experience, recent: Recent) -> list[Form]:
     ):
         message[0] = _CONTINUING
         del message[1]
-    return message
+    return codec.pack(message)
 
 
 class EventDecoder:

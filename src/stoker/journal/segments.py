@@ -30,11 +30,13 @@ from stoker.journal.events import (
     JournalEvent,
     Recent,
     SegmentHeader,
-    encode_event,
+    encode_boundary,
+    encode_experience,
     encode_header,
     is_record,
 )
 from stoker.lru import LRUDict
+from stoker.types import Experience
 from stoker.writer import files
 
 __all__ = [
@@ -114,7 +116,13 @@ class SegmentEncoder:
         recent, self._recent = self._recent, None  # stays None where one of them fails
         if recent is None:
             raise RuntimeError("no segment was begun, or its encoder failed: begin a new one")
-        data = b"".join([frame(encode_event(event, recent)) for event in events])
+        records = [
+            encode_experience(event, recent)
+            if isinstance(event, Experience)
+            else encode_boundary(event, recent)
+            for event in events
+        ]
+        data = b"".join(map(frame, records))
         self._recent = recent
         return data
 

@@ -123,15 +123,14 @@ class _SealingFile:
 
     def write(self, data: Any, /) -> int:
         view = memoryview(data).cast("B")
-        if view.nbytes >= _ZIP_END_BYTES:
-            self._pass_on(memoryview(self._held))
-            self._pass_on(view[:-_ZIP_END_BYTES])
-            self._held = bytes(view[-_ZIP_END_BYTES:])
+        n_bytes = view.nbytes
+        if n_bytes < _ZIP_END_BYTES:
+            view = memoryview(self._held + bytes(view))
         else:
-            held = self._held + bytes(view)
-            self._pass_on(memoryview(held)[:-_ZIP_END_BYTES])
-            self._held = held[-_ZIP_END_BYTES:]
-        return view.nbytes
+            self._pass_on(memoryview(self._held))
+        self._pass_on(view[:-_ZIP_END_BYTES])
+        self._held = bytes(view[-_ZIP_END_BYTES:])
+        return n_bytes
 
     def flush(self) -> None:
         """Nothing is held back but the end."""

@@ -3,6 +3,7 @@
 python examples/play_policy.py runs/CartPole-v1
 """
 
+import os
 import sys
 
 import anyio
@@ -10,7 +11,6 @@ import torch
 
 from stoker import DQN, ActMode, TrainingRun, make_gym, preset
 from stoker.agents import Policy
-from stoker.cli.streams import steady_streams
 
 ENV = "CartPole-v1"
 
@@ -40,6 +40,9 @@ def main(path: str = "runs/CartPole-v1", episodes: int = 10) -> None:
 
 
 if __name__ == "__main__":
-    with steady_streams() as output:  # `| head` may close the pipe: that is no error of this program
+    try:
         main(*sys.argv[1:2])
-        sys.exit(output.checked(0))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -38,8 +38,6 @@ _PRELOADED = (
     "gymnasium.envs.classic_control",
     "torch.fx.experimental.symbolic_shapes",
     "torch.utils.serialization.config",
-    "typeguard",
-    "tyro._backends._tyro_backend",
     "uvloop",
 )
 """What a training imports at its first use, besides stoker's own modules."""

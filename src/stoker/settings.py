@@ -34,6 +34,7 @@ __all__ = [
     "NonNegative",
     "Positive",
     "Settings",
+    "allowed",
     "check_settings",
     "read_toml",
     "refuse_unknown",
@@ -159,12 +160,15 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
     try:
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
-        allowed = _described(inspect.type_info(kind))
-        raise ConfigError(f"{name}={value!r}: give {allowed or error}") from None
+        raise ConfigError(f"{name}={value!r}: give {allowed(kind) or error}") from None
+
+
+def allowed(kind: Any) -> str:
+    """What values of a setting's type are, in words; "" for a type that settings do not have."""
+    return _described(inspect.type_info(kind))
 
 
 def _described(info: inspect.Type) -> str:
-    """What values of a type are, in words; "" for a type that settings do not have."""
     match info:
         case inspect.UnionType():
             return ", or ".join(map(_described, info.types))

@@ -56,7 +56,7 @@ def test_a_mistake_is_one_line_and_makes_nothing(
         ("", 2, "name a run"),
         ("RUN", 2, "--at-step: name the step"),
         ("RUN --at-step -5 --name y", 2, "--at-step -5"),
-        ("RUN --at-step many --name y", 2, "'many'"),
+        ("RUN --at-step many --name y", 2, "--at-step many"),
         ("RUN --at-step 800", 2, "--name: name the new run"),
         ("RUN --at-step 800 --name ../y", 2, "run name '../y'"),
         ("RUN --at-step 800 --name y --run-version .", 2, "run version '.'"),

@@ -1,9 +1,11 @@
-"""One training on the command line: shown, stopped in time, summed up. For ``train`` and ``resume``."""
+"""One training on the command line: shown, stopped by signals and in time, summed up."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,12 +13,13 @@ from typing import TYPE_CHECKING
 import anyio
 from rich.console import Console
 
+from stoker.cli.limits import Limits, ProcessFlags
 from stoker.cli.printing import command, from_here
-from stoker.cli.signals import Guard
 from stoker.cli.streams import notices_to
 from stoker.errors import ConfigError, SessionFailed, StokerError
 from stoker.exits import single_error
 from stoker.session.watching import stuck_line
+from stoker.signals import SignalGuard
 from stoker.trainer.views.readings import Reading
 from stoker.trainer.views.text import duration, number
 from stoker.trainer.views.view import Screen, View, title_of, view_for
@@ -24,9 +27,10 @@ from stoker.trainer.views.view import Screen, View, title_of, view_for
 if TYPE_CHECKING:
     from stoker.agents.protocol import LearningAgent
     from stoker.runs import TrainingRun
+    from stoker.session import TrainingSession
     from stoker.trainer import Progress, TrainConfig, TrainResult
 
-__all__ = ["Driver", "json_line"]
+__all__ = ["Driver", "Guard", "json_line"]
 
 _LOOK_S = 0.25
 """Seconds between two looks at how much time is left."""
@@ -38,6 +42,56 @@ _NOTICES = {
 }
 
 
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Guard(SignalGuard):
+    """Obeys signals and deadlines while a command runs, and says at the end how to resume.
+
+    Args:
+        limits: the grace, and the time that the process has.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(_SIGNALS, limits.grace_s, limits.leaves_at)
+        self.limits = limits
+        self._training: tuple[Driver, TrainingSession] | None = None
+        self._terminals = [fd for fd in (0, 1, 2) if os.isatty(fd)]
+
+    def attend(self, driver: Driver, session: TrainingSession) -> None:
+        """From now on there is a training to finish; called on its event loop."""
+        self._training = driver, session
+        self.finish_with(partial(driver.finish, session))
+
+    def overdue(self, *, loop_turns: bool) -> str:
+        """Which limit is over, which part is busy, and how to resume."""
+        limits = self.limits
+        in_time = self.signalled_at is None or self.leaves_at < self.signalled_at + limits.grace_s
+        over = f"--max-time of {limits.max_s or 0:g} s" if in_time else f"--grace of {limits.grace_s:g} s"
+        busy = "the training has not begun; give it more"
+        if self._training is not None:
+            driver, session = self._training
+            busy = f"{stuck_line(session.health, loop_turns=loop_turns)}; {driver.way_on}"
+        return f"stoker: error: {over} is over: {busy}"
+
+    def interrupted(self) -> str:
+        """How to resume."""
+        return "stoker: interrupted" + (f"; {self._training[0].left()}" if self._training else "")
+
+    def before_signal(self, number: int) -> None:
+        """Redirect output for a terminal that is gone to the null device: writing there would fail."""
+        if number == getattr(signal, "SIGHUP", None):
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for fd in self._terminals:
+                os.dup2(nowhere, fd)
+            os.close(nowhere)
+
+    def before_exit(self) -> None:
+        """Restore the terminal."""
+        if self._training is not None:
+            self._training[0].restore_terminal()
+
+
 class Driver:
     """Runs one training and reports on it.
 
@@ -46,32 +100,22 @@ class Driver:
         run: where to.
         agent: made for the config.
         guard: receives signals and keeps the deadlines.
-        progress: show a view, or plain lines.
-        json: end with one line of JSON on standard output, everything else on standard error.
+        flags: what is shown.
     """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        run: TrainingRun,
-        agent: LearningAgent,
-        guard: Guard,
-        *,
-        progress: bool,
-        json: bool,
+        self, config: TrainConfig, run: TrainingRun, agent: LearningAgent, guard: Guard, flags: ProcessFlags
     ) -> None:
         self._config = config
         self._run = run
         self._agent = agent
         self._guard = guard
-        self._json = json
+        self._json = flags.json
         self._console = Console(stderr=True)
-        self._view: View = view_for(self._console, title_of(config), progress=progress)
+        self._view: View = view_for(self._console, title_of(config), progress=flags.progress)
         self._screen = Screen(self._view)
-        self._progress: Progress | None = None
-        self._began, self._stopping = anyio.Event(), anyio.Event()
+        self._stopping = anyio.Event()
         self._stopped: str | None = None
-        self._training = anyio.CancelScope()
 
     async def drive(self) -> int:
         """Train until the end, the user or the time limit, and print the result.
@@ -85,72 +129,67 @@ class Driver:
         """
         from stoker.trainer import train
 
+        progress: Progress | None = None
         result: TrainResult | None = None
         notices_to(self.say)  # the console puts them above the table
         try:
             with single_error():
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._end_in_time)
-                    with self._training:
+
+                    async def watch(begun: Progress) -> None:
+                        nonlocal progress
+                        progress = begun
+                        self._guard.attend(self, progress.session)
+                        tasks.start_soon(self._end_in_time, progress, training)
+                        if first := self._run.metadata.attempts[-1].from_steps:
+                            self.say(f"resuming from step {first:,} of {self._config.total_timesteps:,}")
+                        await self._screen.follow(progress)
+
+                    with anyio.CancelScope() as training:
                         result = await train(
-                            self._config, self._run, agent=self._agent, watch=self._watch, view="none"
+                            self._config, self._run, agent=self._agent, watch=watch, view="none"
                         )
                     tasks.cancel_scope.cancel()
         except StokerError as error:
-            has_trained = self._progress is not None and self._progress.session.total_steps > 0
-            if isinstance(error, ConfigError) and has_trained:  # not a usage error: training has begun
-                error = SessionFailed("training", error)
-            if has_trained:
-                error.add_note(f"continue from what was saved with `{self._resume}`")
+            if progress is not None and progress.session.total_steps > 0:
+                if isinstance(error, ConfigError):  # not a usage error: training has begun
+                    error = SessionFailed("training", error)
+                error.add_note(self.way_on)
             raise error from error.__cause__
         finally:
             await self._screen.close()
-        if result is None and self._progress is not None:  # cut short, and saved
-            result = self._progress.result()
+        if result is None and progress is not None:  # cut short, and saved
+            result = progress.result()
         if result is not None:
-            self._report(result)
+            lines = "\n".join(_summary(result, self._config, self._screen.reading, self._stopped))
+            if self._json:
+                self.say(lines)
+                lines = json_line(result)
+            print(lines)
         return 0
 
     def say(self, text: str) -> None:
         """Print a line beside the view."""
         self._console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
-    async def _watch(self, progress: Progress) -> None:
-        """Show the training until cancelled."""
-        self._progress = progress
-        self._guard.attend(
-            finish=partial(self._finish, _INTERRUPTED),
-            busy=partial(self._busy, progress),
-            left=self._left,
-            restore=self._view.close,
-        )
-        self._began.set()
-        if begun := self._run.metadata.attempts[-1].from_steps:
-            self.say(f"resuming from step {begun:,} of {progress.config.total_timesteps:,}")
-        await self._screen.follow(progress)
-
     # Ending ---------------------------------------------------------------------------------------
 
-    def _finish(self, why: str) -> None:
+    def finish(self, session: TrainingSession, why: str = _INTERRUPTED) -> None:
         """Stop taking experiences; the first reason is reported."""
-        if self._stopped is None:
-            self._stopped = why
-            self._stopping.set()
-        if self._progress is not None and not self._progress.session.is_done:
-            self._progress.session.stop()
+        self._stopped = self._stopped or why
+        self._stopping.set()
+        if not session.is_done:
+            session.stop()
 
-    async def _end_in_time(self) -> None:
+    async def _end_in_time(self, progress: Progress, training: anyio.CancelScope) -> None:
         """Stop the training before its time is over, and leave a stopped one time to save."""
-        await self._began.wait()
-        if self._progress is not None:
-            await self._until_stopped(self._progress)
-        text = _NOTICES[self._stopped or _INTERRUPTED]
+        await self._until_stopped(progress)
         self._guard.announced()
-        await self._screen.draw(partial(self.say, text))
+        await self._screen.draw(partial(self.say, _NOTICES[self._stopped or _INTERRUPTED]))
         # Actors and the evaluator have half of the time, saving has the rest. Cancelling them loses nothing
         # that was accepted.
         await anyio.sleep(max(0.0, self._guard.leaves_at - time.monotonic()) / 2)
-        self._training.cancel()
+        training.cancel()
 
     async def _until_stopped(self, progress: Progress) -> None:
         """Return when the training is stopped; stop it when its time is nearly over.
@@ -164,7 +203,7 @@ class Driver:
             save_s = max(save_s, write_s - before_s)  # a save is added when it is done, all at once
             left_s = limits.finishes_at(2 * (save_s + progress.evaluator.last_s)) - time.monotonic()
             if left_s <= 0:
-                self._finish(_OUT_OF_TIME)
+                self.finish(session, _OUT_OF_TIME)
             with anyio.move_on_after(min(left_s, _LOOK_S) if left_s < math.inf else None):
                 await self._stopping.wait()
 
@@ -172,23 +211,18 @@ class Driver:
     def _resume(self) -> str:
         return command(["stoker", "resume", str(self._run.directory)])
 
-    def _busy(self, progress: Progress, loop_turns: bool) -> str:
-        """Which part is busy, and how to resume; see ``Guard.attend``."""
-        why = stuck_line(progress.session.health, loop_turns=loop_turns)
-        return f"{why}; continue from what was saved with `{self._resume}`"
+    @property
+    def way_on(self) -> str:
+        """How to continue after a failure."""
+        return f"continue from what was saved with `{self._resume}`"
 
-    def _left(self) -> str:
-        """How to resume a run that is left at once."""
+    def left(self) -> str:
+        """How to resume a run that is left at once; called in a thread."""
         return f"resume: {self._resume}" if self._run.has_checkpoint() else "there is no checkpoint yet"
 
-    def _report(self, result: TrainResult) -> None:
-        """Print the summary and, if asked for, the line for scripts."""
-        lines = "\n".join(_summary(result, self._config, self._screen.reading, self._stopped))
-        if self._json:
-            self.say(lines)
-            print(json_line(result))
-        else:
-            print(lines)
+    def restore_terminal(self) -> None:
+        """Close the view; called in a thread, before the process ends."""
+        self._view.close()
 
 
 def json_line(result: TrainResult) -> str:

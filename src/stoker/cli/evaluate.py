@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from anyio import to_thread
 
-from stoker.cli.parsing import JsonFlag, RunPath, flag, parse
+from stoker.cli.parsing import Flag, JsonFlag, RunPath, parse
 from stoker.errors import CheckpointNotFound, ConfigError
+from stoker.settings import Count
 
 if TYPE_CHECKING:
     from stoker.runs import TrainingRun
@@ -27,18 +28,20 @@ _TRIES = 10
 class EvalArguments(msgspec.Struct, frozen=True, kw_only=True):
     """Score a run's policy, greedily, over whole episodes. Nothing is written to the run."""
 
-    run: RunPath = ""
+    run: RunPath
 
-    episodes: int = 20
+    episodes: Count = 20
     """How many episodes."""
 
-    checkpoint: Annotated[str | None, flag("best|latest|STEP", "best, else latest")] = None
+    checkpoint: Annotated[
+        str | None, Flag(metavar="best|latest|STEP", default="default: best, else latest")
+    ] = None
     """Whose policy: that of the best evaluation, the newest, or of a step."""
 
-    seed: Annotated[int | None, flag("INT", "the run's")] = None
+    seed: Annotated[int | None, Flag(metavar="INT", default="default: the run's")] = None
     """Seed of the episodes; the run's own gives those that its training was evaluated on."""
 
-    device: Annotated[str | None, flag("STR", "the run's")] = None
+    device: Annotated[str | None, Flag(metavar="STR", default="default: the run's")] = None
     """Where to compute: cpu, cuda, cuda:1, mps."""
 
     json: JsonFlag = False
@@ -47,8 +50,6 @@ class EvalArguments(msgspec.Struct, frozen=True, kw_only=True):
 async def evaluate_run(args: Sequence[str]) -> int:
     """``stoker eval``."""
     arguments = parse("eval", EvalArguments, args)
-    if arguments.episodes < 1:
-        raise ConfigError(f"--episodes {arguments.episodes}: evaluate at least 1")
 
     from stoker.cli.stored import open_begun, read_train_config
 

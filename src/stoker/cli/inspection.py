@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import msgspec
-import tyro
 from anyio import to_thread
 from rich.table import Table
 from rich.text import Text
 
-from stoker.cli.parsing import JsonFlag, RunPath, parse, required
+from stoker.cli.parsing import Flag, JsonFlag, RunPath, parse
 from stoker.cli.printing import ago, columns, from_here, output, say, size
 from stoker.cli.stored import open_run
 from stoker.errors import ConfigError, RunBroken
@@ -37,10 +36,10 @@ _KEY_SETTINGS = ("env", "agent", "num_envs", "total_timesteps", "seed", "device"
 class LsArguments(msgspec.Struct, frozen=True, kw_only=True):
     """List the runs of a runs directory, the newest first."""
 
-    dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")] = "runs"
+    dir: Annotated[str, Flag(metavar="DIR", is_positional=True)] = "runs"
     """The runs directory, or the directory of a name or version in it."""
 
-    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    json: bool = False
     """Print one JSON object per line and run."""
 
 
@@ -107,7 +106,7 @@ def _dict(value: Any) -> dict[str, Any]:
 class ShowArguments(msgspec.Struct, frozen=True, kw_only=True):
     """Show a run: counters, checkpoints, evaluations, its curve."""
 
-    run: RunPath = ""
+    run: RunPath
 
     json: JsonFlag = False
 
@@ -191,31 +190,34 @@ def _say_curve(episodes: Columns) -> None:
     say(Text("\n".join(lines), style="green", no_wrap=True))
 
 
+_EXAMPLE = "such as `stoker plot runs/CartPole-v1 -o curve.png`"
+
+
 class PlotArguments(msgspec.Struct, frozen=True, kw_only=True):
     """Draw learning curves: reward over environment steps."""
 
     runs: Annotated[
         tuple[str, ...],
-        tyro.conf.Positional,
-        tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)"),
-    ] = ()
+        Flag(
+            metavar="RUN [RUN ...]",
+            missing=f"the runs to plot, {_EXAMPLE}",
+            is_positional=True,
+            repeats=True,
+        ),
+    ]
     """Directories of runs, or of versions or names: then their newest run."""
 
-    output: Annotated[str, tyro.conf.arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(required)")] = (
-        ""
-    )
+    output: Annotated[str, Flag(short="-o", metavar="FILE", missing=f"the file to draw to, {_EXAMPLE}")]
     """Where to draw to: a .png, .svg or .pdf file."""
 
-    title: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: none)")] = ""
+    title: str = ""
     """What to write above the curves."""
 
 
 async def plot(args: Sequence[str]) -> int:
     """``stoker plot``."""
     arguments = parse("plot", PlotArguments, args)
-    example = "runs/CartPole-v1 -o curve.png"
-    required(" ".join(arguments.runs), "plot", "the runs to plot", example)
-    target = Path(required(arguments.output, "plot", "the file to draw to", example))
+    target = Path(arguments.output)
     try:
         checked_target(target)
     except ConfigError as error:

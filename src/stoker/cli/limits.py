@@ -1,7 +1,4 @@
-"""How long a process may train: ``--max-time`` and ``--grace``, and since when the time counts.
-
-Imported for every command, ``--help`` too: it imports little.
-"""
+"""How long a process may train: ``--max-time`` and ``--grace``. Free of what takes long to import."""
 
 from __future__ import annotations
 
@@ -9,20 +6,19 @@ import math
 import os
 import re
 import time
-from contextvars import ContextVar
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
+from stoker.cli.parsing import Flag
 from stoker.errors import ConfigError
 
-__all__ = ["Limits", "limits_from", "seconds", "start_clock"]
+__all__ = ["Limits", "ProcessFlags", "seconds"]
 
 _PARTS = re.compile(
     r"(?:(?P<d>[0-9]+)d)?(?:(?P<h>[0-9]+)h)?(?:(?P<m>[0-9]+)m)?(?:(?P<s>[0-9]+(?:\.[0-9]+)?)s)?"
 )
-_CLOCK = re.compile(r"(?P<h>[0-9]+):(?P<m>[0-5][0-9]):(?P<s>[0-5][0-9])")
-_PLAIN = re.compile(r"(?P<s>[0-9]+(?:\.[0-9]+)?)")
 _UNIT_S = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
 _MOST_S = 10 * 366 * 86_400.0
 """Ten years: the timers of some systems take no more."""
@@ -30,8 +26,6 @@ _MOST_S = 10 * 366 * 86_400.0
 _LEAST_MARGIN_S = 2.0
 _LAST_S = 0.5
 """A process that has not ended is killed so long before the limit."""
-
-_started_at: ContextVar[float] = ContextVar("started_at")
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -59,17 +53,32 @@ class Limits(msgspec.Struct, frozen=True):
         return self.ends_at - min(self.max_s / 2, max(_LEAST_MARGIN_S, margin_s))
 
 
-def limits_from(max_time: str | None, grace: str) -> Limits:
-    """The limits of this process from its flags.
+class ProcessFlags(msgspec.Struct, frozen=True, kw_only=True):
+    """Flags of a process that trains: how long, and what it shows. The result does not depend on them."""
 
-    Raises:
-        ConfigError: One of them is not a duration.
-    """
-    grace_s = seconds("--grace", grace)
-    if max_time is None:
-        return Limits(grace_s)
-    max_s = seconds("--max-time", max_time)
-    return Limits(grace_s, max_s, _started_at.get(time.monotonic()) + max_s)
+    max_time: Annotated[str | None, Flag(metavar="TIME")] = None
+    """End this process, saved, when it is as old as that: 3600, 90s, 30m, 1h30m, 01:30:00."""
+
+    grace: Annotated[str, Flag(metavar="TIME")] = "30s"
+    """How long finishing may take after Ctrl-C or SIGTERM; then the process leaves with exit code 1."""
+
+    progress: bool = True
+    """Show how it goes: a live view on a terminal, else a line every few seconds."""
+
+    json: bool = False
+    """End standard output with one line of JSON, for scripts; all else goes to standard error."""
+
+    def limits(self) -> Limits:
+        """The limits of this process.
+
+        Raises:
+            ConfigError: One of them is not a duration.
+        """
+        grace_s = seconds("--grace", self.grace)
+        if self.max_time is None:
+            return Limits(grace_s)
+        max_s = seconds("--max-time", self.max_time)
+        return Limits(grace_s, max_s, time.monotonic() - _age_s() + max_s)
 
 
 def seconds(flag: str, text: str) -> float:
@@ -78,20 +87,15 @@ def seconds(flag: str, text: str) -> float:
     Raises:
         ConfigError: It is none of these; the message names the flag.
     """
-    plain = text.strip().lower()
-    found = next((match for form in (_PLAIN, _CLOCK, _PARTS) if (match := form.fullmatch(plain))), None)
-    parts = {} if found is None else {unit: part for unit, part in found.groupdict().items() if part}
-    if not parts:
+    plain = re.sub(r"^([0-9]+):([0-5][0-9]):([0-5][0-9])$", r"\1h\2m\3s", text.strip().lower())
+    plain = re.sub(r"^([0-9]+(?:\.[0-9]+)?)$", r"\1s", plain)
+    found = _PARTS.fullmatch(plain)
+    if not plain or found is None:
         raise ConfigError(f"{flag} {text!r} is not a duration: give seconds, 90s, 30m, 1h30m or 01:30:00")
-    total_s = sum(_UNIT_S[unit] * float(part) for unit, part in parts.items())
+    total_s = sum(_UNIT_S[unit] * float(part) for unit, part in found.groupdict("0").items())
     if not 0 < total_s <= _MOST_S:
         raise ConfigError(f"{flag} {text!r} is out of range: give more than 0 s, at most ten years")
     return total_s
-
-
-def start_clock(*, with_process: bool) -> None:
-    """Count ``--max-time`` from now, or from when this process began."""
-    _started_at.set(time.monotonic() - (_age_s() if with_process else 0.0))
 
 
 def _age_s() -> float:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from stoker import __version__
-from stoker.cli.limits import start_clock
 from stoker.cli.streams import notices_on_stderr, steady_streams
 from stoker.errors import ConfigError, Stalled, StokerError
 
@@ -50,7 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words behind ``stoker``; None: those of this process, whose standard streams are then made
             steady (see ``stoker.cli.streams``).
     """
-    start_clock(with_process=argv is None)
     if argv is not None:
         return _run(list(argv))
     if not sys.flags.safe_path and "" not in sys.path:

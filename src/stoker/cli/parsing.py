@@ -1,131 +1,239 @@
-"""From words to a typed struct: each mistake is one line that names the word.
+"""From the words of a command line to a struct, and from the struct to the text of ``--help``.
 
-tyro reads the flags from the struct: fields are flags, attribute docstrings their help, and the struct's
-docstring is that of the command. A nested struct with the name "" gives its fields as flags.
+The fields of a command's struct are its flags, and the docstrings below them are their help. Each mistake is
+a ``ConfigError`` of one line that names the word. Imported for ``--help``, so it imports little.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import difflib
 import inspect
-import io
 import json
+import math
 import re
-import types
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any, TypeAlias, TypeVar, Union, cast, get_args, get_origin
+import shutil
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import pairwise, zip_longest
+from typing import Annotated, Any, TypeAlias, TypeVar, cast, get_args
 
 import msgspec
-import tyro
-from tyro.constructors import PrimitiveConstructorSpec
+from msgspec import NODEFAULT, inspect as types
 
 from stoker.errors import ConfigError
+from stoker.settings import allowed
 
-__all__ = ["ASSIGNMENTS", "JsonFlag", "RunPath", "flag", "gathered", "parse", "required", "without_help"]
+__all__ = ["Flag", "JsonFlag", "Option", "RunPath", "given_values", "help_text", "options_of", "parse"]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-_HELP = ("-h", "--help")
+_LITERALS: dict[str, Any] = {"True": True, "False": False, "None": None, "none": None}
+"""Python's spellings of JSON words; as text they would all be true."""
+
+_METAVARS: dict[type[types.Type], str] = {
+    types.IntType: "INT",
+    types.FloatType: "FLOAT",
+    types.NoneType: "none",
+    types.DictType: "NAME=VALUE",
+}
+_LEFT = 26
+"""Columns of the flags in ``--help``."""
 
 
-def flag(metavar: str, default: str) -> Any:
-    """What ``--help`` shows of a flag: the form of its value, and what holds where it is left out."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+class Flag(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line adds to a field, in its ``Annotated``.
+
+    Attributes:
+        name: its name; "": that of the field, with dashes.
+        short: a second name.
+        metavar: the form of the value in the help; "": that of the type.
+        default: what holds if it is left out, for the help; "": the field's default.
+        help: the help; "": the docstring below the field.
+        missing: if the field has no default, what to name, for the message.
+        is_positional: it is given without a name.
+        repeats: each occurrence takes one value and adds it.
+    """
+
+    name: str = ""
+    short: str = ""
+    metavar: str = ""
+    default: str = ""
+    help: str = ""
+    missing: str = ""
+    is_positional: bool = False
+    repeats: bool = False
 
 
 RunPath: TypeAlias = Annotated[
     str,
-    tyro.conf.Positional,
-    tyro.conf.arg(
+    Flag(
         metavar="RUN",
-        help_behavior_hint="(required)",
         help="The run's directory, or that of a version or name: then its newest run.",
+        missing="a run, such as `stoker {command} runs/CartPole-v1`",
+        is_positional=True,
     ),
 ]
-JsonFlag: TypeAlias = Annotated[
-    tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help="Print one line of JSON instead of the report.")
-]
+JsonFlag: TypeAlias = Annotated[bool, Flag(help="Print one line of JSON instead of the report.")]
 
 
-def parse(command: str, kind: type[T], args: Sequence[str], default: T | None = None) -> T:
-    """Parse a command's words; ``--help`` prints the help and exits.
+class Option(msgspec.Struct, frozen=True):
+    """A field of a struct as the command line takes it.
+
+    Attributes:
+        field: its name in the struct.
+        names: its names on the command line; none if it is positional.
+        flag: what it is annotated with.
+        kind: its type.
+        info: its type, as msgspec describes it.
+        default: its default, or ``NODEFAULT``.
+        help: what it means.
+    """
+
+    field: str
+    names: list[str]
+    flag: Flag
+    kind: Any
+    info: types.Type
+    default: Any
+    help: str
+
+    @property
+    def metavar(self) -> str:
+        """The form of the value."""
+        return self.flag.metavar or _metavar(self.info)
+
+    @property
+    def adds(self) -> bool:
+        """Whether its values add up when it is given several times."""
+        return self.flag.repeats or isinstance(self.info, types.DictType)
+
+    def take(self, name: str, words: list[str]) -> list[str]:
+        """Remove the words of the value from the beginning of those behind its name."""
+        least, most = 1, 1.0
+        if not self.flag.repeats and isinstance(self.info, types.DictType | types.VarTupleType):
+            least, most = int(self.adds), math.inf
+        taken: list[str] = []
+        while words and len(taken) < most and not _is_flag(words[0]):
+            if isinstance(self.info, types.DictType) and "=" not in words[0]:
+                break
+            taken.append(words.pop(0))
+        if len(taken) < least:
+            after = f", not {words[0]!r}" if words else ""
+            raise ConfigError(f"{name}: give {self.metavar} behind it{after}")
+        return taken
+
+    def value(self, name: str, words: list[str]) -> Any:
+        """The value that the words behind a name mean."""
+        match self.info:
+            case types.BoolType():
+                return not name.startswith("--no-")
+            case types.DictType():
+                return dict(_assignment(name, word) for word in words)
+            case types.VarTupleType(item_type=item):
+                value: Any = [_plain(word, item) for word in words]
+            case info:
+                value = _plain(words[-1], info)
+        try:
+            return msgspec.convert(value, self.kind)
+        except msgspec.ValidationError:
+            raise ConfigError(f"{name} {' '.join(words)}: give {allowed(self.kind)}") from None
+
+
+def options_of(kind: type[msgspec.Struct], **flags: Flag) -> list[Option]:
+    """The options that a struct's fields are.
 
     Args:
-        command: the command's name, for messages.
-        kind: the struct to make; its field ``run``, where it has one, must be given.
-        args: the words behind the command.
-        default: the values of flags that are not given; left out, the struct's defaults.
-
-    Raises:
-        ConfigError: An unknown flag, a value that does not fit, or no run; the message names it.
+        kind: the struct.
+        flags: by field, for fields that are not annotated with theirs.
     """
-    see = f"(see `stoker {command} --help`)"
-    types_by_flag = dict(_flags(kind))
-    _refuse_unknown(args, types_by_flag, see)
-    given: dict[str, Any] = {} if default is None else {"default": default}
-    box = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(box):
-            parsed = cast("Any", tyro.cli)(
-                kind,
-                prog=f"stoker {command}",
-                description=inspect.getdoc(kind),
-                args=_with_none(args, types_by_flag),
-                **given,
-            )
-    except SystemExit as leaving:
-        if not leaving.code:
-            raise
-        raise ConfigError(f"{_unboxed(box.getvalue())} {see}") from None
-    if "run" in kind.__struct_fields__:
-        required(parsed.run, command, "a run", "runs/CartPole-v1")
-    return parsed
-
-
-def required(value: str, command: str, what: str, example: str) -> str:
-    """The value, which must be given.
-
-    Raises:
-        ConfigError: It is empty; the message shows an example.
-    """
-    if not value:
-        raise ConfigError(
-            f"name {what}, such as `stoker {command} {example}` (see `stoker {command} --help`)"
-        )
-    return value
-
-
-def without_help(args: Sequence[str]) -> list[str]:
-    """The words without the request for help."""
-    return [arg for arg in args if arg not in _HELP]
-
-
-def _flags(kind: type[msgspec.Struct]) -> Iterator[tuple[str, Any]]:
-    """Each flag, with dashes, and the type of its value."""
+    options: list[Option] = []
     for field in msgspec.structs.fields(kind):
-        bare, *notes = get_args(field.type) if get_origin(field.type) is Annotated else (field.type,)
-        if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
-            yield from _flags(bare)
-            continue
-        name = next((note.name for note in notes if getattr(note, "name", None)), field.name)
-        dashed = name.replace("_", "-")
-        yield f"--{dashed}", bare
-        if bare is bool:
-            yield f"--no-{dashed}", bare
-        for note in notes:
-            yield from ((alias, bare) for alias in getattr(note, "aliases", None) or ())
+        noted = next((note for note in get_args(field.type) if isinstance(note, Flag)), Flag())
+        flag = flags.get(field.name, noted)
+        info = types.type_info(field.type)
+        name = flag.name or field.name.replace("_", "-")
+        names = [flag.short] * bool(flag.short) + [f"--{name}"]
+        names += [f"--no-{name}"] * isinstance(info, types.BoolType)
+        default = field.default if field.default_factory is NODEFAULT else field.default_factory()
+        help_ = flag.help or _docstrings(kind)[field.name]
+        options.append(
+            Option(field.name, [] if flag.is_positional else names, flag, field.type, info, default, help_)
+        )
+    return options
 
 
-def _refuse_unknown(args: Sequence[str], known: dict[str, Any], see: str) -> None:
-    """Find these before tyro does: here they get one line and the nearest known flag."""
-    for arg in args:
-        name = arg.partition("=")[0].replace("_", "-")
-        if not re.match(r"--?[a-zA-Z]", name) or name in known or name in _HELP or name in ("-inf", "-nan"):
+def parse(command: str, kind: type[T], args: Sequence[str]) -> T:
+    """Parse a command's words; ``--help``, which comes before any mistake, prints the help and exits.
+
+    Raises:
+        ConfigError: An unknown flag, or a value that is missing or does not fit; the message names it.
+    """
+    options = options_of(kind)
+    if {"-h", "--help"} & set(args):
+        print(help_text(command, kind, options))
+        raise SystemExit(0)
+    given = given_values(command, options, args)
+    for option in options:
+        if option.default is NODEFAULT and option.field not in given:
+            flag = "".join(f"{name}: " for name in option.names[-1:])
+            missing = option.flag.missing.format(command=command)
+            raise ConfigError(f"{flag}name {missing} (see `stoker {command} --help`)")
+    return kind(**given)
+
+
+def given_values(command: str, options: Sequence[Option], args: Sequence[str]) -> dict[str, Any]:
+    """The values that the words behind a command give, by field.
+
+    Raises:
+        ConfigError: As for ``parse``; no value is missing.
+    """
+    try:
+        taken = _taken(options, args)
+        return {
+            option.field: option.value(*taken[option.field]) for option in options if option.field in taken
+        }
+    except ConfigError as error:
+        raise ConfigError(f"{error} (see `stoker {command} --help`)") from None
+
+
+def _taken(options: Sequence[Option], args: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
+    """Assign the words: by field, the name that was given and the words of its value."""
+    known = {name: option for option in options for name in option.names}
+    taken: dict[str, tuple[str, list[str]]] = {}
+    words = list(args)
+    are_positional = False
+    while words:
+        word = words.pop(0)
+        name, equals, text = word.partition("=")
+        name = name.replace("_", "-")
+        if are_positional or not _is_flag(word):
+            places = (option for option in options if option.flag.is_positional)
+            option = next((place for place in places if place.adds or place.field not in taken), None)
+            if option is None:
+                raise ConfigError(f"unexpected {word!r}")
+            name, values = option.metavar, [word]
+        elif word == "--":
+            are_positional = True
             continue
-        close = _abbreviated(name, known) or difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"unknown flag {name}{hint} {see}")
+        elif name not in known:
+            close = _abbreviated(name, known) or difflib.get_close_matches(name, known, n=1)
+            raise ConfigError(f"unknown flag {name}" + (f"; did you mean {close[0]}?" if close else ""))
+        elif isinstance((option := known[name]).info, types.BoolType):
+            if equals:
+                raise ConfigError(f"{word}: {name} takes no value")
+            values = []
+        else:
+            values = [text] if equals else option.take(name, words)
+        before = taken[option.field][1] if option.adds and option.field in taken else []
+        taken[option.field] = name, before + values
+    return taken
+
+
+def _is_flag(word: str) -> bool:
+    return re.match(r"--?[a-zA-Z]|--$", word) is not None and word not in ("-inf", "-nan")
 
 
 def _abbreviated(name: str, known: Iterable[str]) -> list[str]:
@@ -139,119 +247,95 @@ def _abbreviated(name: str, known: Iterable[str]) -> list[str]:
     ]
 
 
-def _with_none(args: Sequence[str], known: dict[str, Any]) -> list[str]:
-    """The words with ``none`` spelled as tyro wants it, where a flag can take it."""
-    spelled: list[str] = []
-    before = ""
-    for arg in args:
-        head, equals, value = arg.partition("=")
-        if arg.lower() == "none" and _takes_none(known.get(before)):
-            spelled.append("None")
-        elif equals and value.lower() == "none" and _takes_none(known.get(head.replace("_", "-"))):
-            spelled.append(f"{head}=None")
-        else:
-            spelled.append(arg)
-        before = arg.replace("_", "-")
-    return spelled
+def _assignment(name: str, word: str) -> tuple[str, Any]:
+    key, equals, text = word.partition("=")
+    if not key or not equals:
+        raise ConfigError(f"{name} {word}: write NAME=VALUE")
+    value = _LITERALS.get(text, text)
+    if text not in _LITERALS:
+        with contextlib.suppress(json.JSONDecodeError):
+            value = json.loads(text)
+    return key.replace("-", "_"), value
 
 
-def _takes_none(kind: Any) -> bool:
-    return get_origin(kind) in (Union, types.UnionType) and type(None) in get_args(kind)
+def _plain(word: str, info: types.Type) -> Any:
+    """A word as None or a number, where the type has these."""
+    for member in info.types if isinstance(info, types.UnionType) else (info,):
+        if isinstance(member, types.NoneType) and word.lower() == "none":
+            return None
+        if isinstance(member, types.IntType | types.FloatType):
+            with contextlib.suppress(ValueError):
+                return int(word) if isinstance(member, types.IntType) else float(word)
+    return word
 
 
-def _unboxed(text: str) -> str:
-    """The sentence inside the box that tyro draws around an error."""
-    words: list[str] = []
-    for line in text.splitlines()[1:]:  # the first is the lid, with a title
-        inner = line.strip("│╭╰╮╯|+ ")
-        if set(inner) <= set("─-"):
-            if words:
-                break
-            continue
-        if inner == "Got errors:":
-            break
-        words.append(inner)
-    # Where settings refuse a value, tyro names their class before the message, which says all.
-    sentence = re.sub(r"^Error parsing \w+: ", "", " ".join(words).rstrip("."))
-    if stray := re.fullmatch(r"Unrecognized options: (.*)", sentence):
-        return f"unexpected {cast('str', stray[1])!r}"
-    return sentence[:1].lower() + sentence[1:] or "cannot be understood"
+# Help -------------------------------------------------------------------------------------------------
 
 
-# NAME=VALUE, and flags that may be given several times ----------------------------------------------
+def help_text(
+    command: str,
+    kind: type[msgspec.Struct],
+    options: Sequence[Option],
+    values: Mapping[str, Any] | None = None,
+) -> str:
+    """A command's help, as wide as the terminal.
 
-_LITERALS: dict[str, Any] = {"True": True, "False": False, "None": None, "none": None}
-"""Python's spellings of JSON words; as text they would all be true."""
-
-_ASSIGNING = ("--env-kwargs", "--agent-settings")
-_IMPORT = "--import"
-
-
-def gathered(args: Sequence[str]) -> list[str]:
-    """Move all values of such a flag behind one occurrence of it, at the end.
-
-    There they take nothing from a positional argument, and a second ``--import`` adds to the first.
-
-    Raises:
-        ConfigError: A value is missing, or is not an assignment.
+    Args:
+        command: its name.
+        kind: its struct, whose docstring describes it.
+        options: what it takes.
+        values: those that would be used, by field; left out, the options' defaults.
     """
-    rest: list[str] = []
-    values: dict[str, list[str]] = {}
-    words = list(args)
-    while words:
-        word = words.pop(0)
-        name, equals, value = word.partition("=")
-        name = name.replace("_", "-")
-        if name != _IMPORT and name not in _ASSIGNING:
-            rest.append(word)
-            continue
-        taken = values.setdefault(name, [])
-        if equals:
-            taken.append(value)
-        elif name == _IMPORT:
-            taken += words[:1]
-            del words[:1]
-        else:
-            while words and "=" in words[0] and not words[0].startswith("-"):
-                taken.append(words.pop(0))
-        _check_values(name, taken, words)
-    for name, taken in values.items():
-        rest += [name, *taken]
-    return rest
+    width = max(40, min(shutil.get_terminal_size().columns, 100))
+    places = "".join(f" {option.metavar}" for option in options if option.flag.is_positional)
+    lines = [f"usage: stoker {command}{places} [--FLAG ...]", ""]
+    for paragraph in (inspect.getdoc(kind) or "").split("\n\n"):
+        lines += [*textwrap.wrap(paragraph, width), ""]
+    for option in options:
+        takes_value = not isinstance(option.info, types.BoolType)
+        head = "  " + " ".join(filter(None, [", ".join(option.names), option.metavar * takes_value]))
+        default = _default(option, option.default if values is None else values[option.field])
+        below = textwrap.wrap(f"{option.help} ({default})", width - _LEFT)
+        if len(head) > _LEFT - 2:
+            below.insert(0, "")
+        lines += [
+            f"{left:<{_LEFT}}{text}".rstrip() for left, text in zip_longest([head], below, fillvalue="")
+        ]
+    return "\n".join(lines)
 
 
-def _check_values(name: str, taken: list[str], words: list[str]) -> None:
-    if not taken or taken[-1].startswith("-"):
-        what = "a module" if name == _IMPORT else "NAME=VALUE"
-        after = f", not {words[0]!r}" if words else ""
-        raise ConfigError(f"{name}: give {what} behind it{after} (see `stoker train --help`)")
-    if name in _ASSIGNING and "=" not in taken[-1].strip("="):
-        raise ConfigError(f"{name} {taken[-1]}: write NAME=VALUE")
+def _metavar(info: types.Type) -> str:
+    match info:
+        case types.UnionType(types=members):
+            return "|".join(map(_metavar, members))
+        case types.VarTupleType(item_type=item):
+            return f"[{_metavar(item)} ...]"
+        case types.LiteralType(values=values):
+            return f"{{{','.join(map(str, values))}}}"
+        case _:
+            return _METAVARS.get(type(info), "STR")
 
 
-def _parsed(words: list[str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for word in words:
-        name, _, text = word.partition("=")
-        try:
-            value = _LITERALS[text] if text in _LITERALS else json.loads(text)
-        except json.JSONDecodeError:
-            value = text
-        values[name.replace("-", "_")] = value
-    return values
+def _default(option: Option, value: Any) -> str:
+    if option.flag.default or value is NODEFAULT:
+        return option.flag.default or "required"
+    if isinstance(value, Mapping):
+        value = [f"{name}={inner}" for name, inner in cast("Mapping[str, Any]", value).items()]
+    if isinstance(value, list | tuple):
+        value = " ".join(map(str, cast("Sequence[Any]", value)))
+    return f"default: {'none' if value in (None, '') else value}"
 
 
-def _shown(values: dict[str, Any]) -> list[str]:
-    return [
-        f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in values.items()
-    ]
-
-
-ASSIGNMENTS: PrimitiveConstructorSpec[dict[str, Any]] = PrimitiveConstructorSpec(
-    nargs="*",
-    metavar="NAME=VALUE",
-    instance_from_str=_parsed,
-    is_instance=lambda value: isinstance(value, dict),
-    str_from_instance=_shown,
-)
-"""How tyro reads and shows a dict of keyword arguments."""
+@cache
+def _docstrings(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """The docstrings below the fields of a struct and its bases, on one line each."""
+    texts: dict[str, str] = {}
+    for base in reversed(kind.__mro__[: kind.__mro__.index(msgspec.Struct)]):
+        [definition] = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        for statements in pairwise(cast("ast.ClassDef", definition).body):
+            match statements:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    texts[name] = " ".join(text.split())
+                case _:
+                    pass
+    return texts

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
-import tyro
 
-from stoker.cli.parsing import JsonFlag, RunPath, flag, parse
-from stoker.errors import ConfigError
+from stoker.cli.parsing import Flag, JsonFlag, RunPath, parse
+from stoker.settings import Natural
 from stoker.trainer.views.text import number
 
 if TYPE_CHECKING:
@@ -32,18 +31,20 @@ class ReplayArguments(msgspec.Struct, frozen=True, kw_only=True):
     from. At each checkpoint on the way the two states are compared, bit by bit. The run is only read.
     """
 
-    run: RunPath = ""
+    run: RunPath
 
-    to_step: Annotated[int | None, flag("STEP", "the journal's end")] = None
+    to_step: Annotated[Natural | None, Flag(metavar="STEP", default="default: the journal's end")] = None
     """Environment steps to replay."""
 
-    from_step: Annotated[int | None, flag("STEP", "as far back as can be")] = None
+    from_step: Annotated[Natural | None, Flag(metavar="STEP", default="default: as far back as can be")] = (
+        None
+    )
     """The checkpoint to begin at."""
 
-    verify: tyro.conf.FlagCreatePairsOff[bool] = False
+    verify: bool = False
     """Exit with 1 unless there is a checkpoint on the way and all of them are equal."""
 
-    out: Annotated[str | None, flag("FILE.pt", "none")] = None
+    out: Annotated[str | None, Flag(metavar="FILE.pt")] = None
     """Write the agent's state where the replay ends, for torch.load."""
 
     json: JsonFlag = False
@@ -52,9 +53,6 @@ class ReplayArguments(msgspec.Struct, frozen=True, kw_only=True):
 async def replay(args: Sequence[str]) -> int:
     """``stoker replay``; the exit code is 1 if ``--verify`` found a difference."""
     arguments = parse("replay", ReplayArguments, args)
-    for flag_name, step in (("--to-step", arguments.to_step), ("--from-step", arguments.from_step)):
-        if step is not None and step < 0:
-            raise ConfigError(f"{flag_name} {step}: give a step of 0 or later")
 
     from stoker.cli.stored import open_begun, read_train_config
 

@@ -17,35 +17,27 @@ import sys
 from collections.abc import Callable, Generator
 from typing import Any, TextIO
 
-__all__ = ["StandardOutput", "notices_on_stderr", "notices_to", "steady_streams"]
+__all__ = ["SteadyOutput", "notices_on_stderr", "notices_to", "steady_streams"]
 
 _MODES = ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY))
 """How a closed descriptor is filled. Standard output is opened for reading: writing to it still fails."""
 
 
-class _Sink(io.FileIO):
-    """A file that drops what it cannot write, and remembers why."""
+class SteadyOutput(io.FileIO):
+    """A standard stream that drops text that it cannot write, and remembers why."""
 
     error: OSError | None = None
 
     def write(self, data: Any, /) -> int:
-        size = memoryview(data).nbytes
+        """Write what can be written, as it is; the rest counts as written."""
         try:
-            written = super().write(data)
+            if written := super().write(data):
+                return written
+            # None: another process made it non-blocking, and it is full.
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         except OSError as error:
             self.error = self.error or error
-            return size
-        if not written:  # None: another process made it non-blocking, and it is full
-            self.error = self.error or BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-            return size
-        return written
-
-
-class StandardOutput:
-    """Whether all text for standard output was written."""
-
-    def __init__(self, sink: _Sink) -> None:
-        self._sink = sink
+            return memoryview(data).nbytes
 
     def checked(self, code: int) -> int:
         """The exit code: 1 in place of 0 if text was lost, with one line on standard error saying why.
@@ -54,17 +46,16 @@ class StandardOutput:
         """
         with contextlib.suppress(ValueError):  # closed by what ran
             sys.stdout.flush()
-        error = self._sink.error
-        if error is None:
+        if self.error is None:
             return code
-        if not isinstance(error, BrokenPipeError):
-            why = "it is closed" if error.errno == errno.EBADF else error.strerror
+        if not isinstance(self.error, BrokenPipeError):
+            why = "it is closed" if self.error.errno == errno.EBADF else self.error.strerror
             print(f"stoker: error: standard output is incomplete: {why}", file=sys.stderr)
         return code or 1
 
 
 @contextlib.contextmanager
-def steady_streams() -> Generator[StandardOutput]:
+def steady_streams() -> Generator[SteadyOutput]:
     """Replace ``sys.stdin``, ``sys.stdout`` and ``sys.stderr`` for the life of a command's process.
 
     A closed descriptor is filled: the next file that is opened would get its number, and whatever is printed.
@@ -75,7 +66,7 @@ def steady_streams() -> Generator[StandardOutput]:
         except OSError:
             os.open(os.devnull, mode)  # takes the lowest free number, which is this one
     before = sys.stdin, sys.stdout, sys.stderr
-    out, err = _Sink(1, "w", closefd=False), _Sink(2, "w", closefd=False)
+    out, err = SteadyOutput(1, "w", closefd=False), SteadyOutput(2, "w", closefd=False)
     with contextlib.suppress(OSError, ValueError):
         for stream in before[1:]:
             if stream is not None:  # pyright: ignore[reportUnnecessaryComparison] - it is where it was closed
@@ -84,7 +75,7 @@ def steady_streams() -> Generator[StandardOutput]:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout, sys.stderr = _text(out, before[1]), _text(err, before[2])
     try:
-        yield StandardOutput(out)
+        yield out
     finally:
         with contextlib.suppress(ValueError):
             sys.stdout.flush()
@@ -92,7 +83,7 @@ def steady_streams() -> Generator[StandardOutput]:
         sys.stdin, sys.stdout, sys.stderr = before
 
 
-def _text(sink: _Sink, before: TextIO | None) -> io.TextIOWrapper:
+def _text(sink: SteadyOutput, before: TextIO | None) -> io.TextIOWrapper:
     """Text in the encoding of the stream before; a character that it lacks becomes an escape."""
     return io.TextIOWrapper(
         io.BufferedWriter(sink),

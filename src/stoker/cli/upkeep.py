@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import tyro
 from anyio import to_thread
 from rich.table import Table
 from rich.text import Text
 
-from stoker.cli.parsing import JsonFlag, RunPath, parse
+from stoker.cli.parsing import Flag, JsonFlag, RunPath, parse
 from stoker.cli.printing import command, from_here, say, size
 from stoker.cli.stored import open_run
-from stoker.errors import ConfigError, RunBroken
+from stoker.errors import RunBroken
 from stoker.runs import Retention, TrainingRun, fork as fork_run
 from stoker.runs.verifying import Finding, verify_run
+from stoker.settings import Natural
 from stoker.trainer.views.text import number
 
 __all__ = ["ForkArguments", "PruneArguments", "VerifyArguments", "fork", "prune", "verify"]
@@ -31,7 +31,7 @@ class VerifyArguments(msgspec.Struct, frozen=True, kw_only=True):
     file is damaged.
     """
 
-    run: RunPath = ""
+    run: RunPath
 
     json: JsonFlag = False
 
@@ -92,21 +92,21 @@ class ForkArguments(msgspec.Struct, frozen=True, kw_only=True):
     The other run is only read: it may be training. `stoker resume` continues the new one.
     """
 
-    run: RunPath = ""
+    run: RunPath
 
-    at_step: Annotated[int | None, tyro.conf.arg(metavar="STEP", help_behavior_hint="(required)")] = None
+    at_step: Annotated[Natural, Flag(metavar="STEP", missing="the step of a checkpoint")]
     """Which checkpoint to begin with; `stoker show` lists them."""
 
-    name: Annotated[str, tyro.conf.arg(metavar="NAME", help_behavior_hint="(required)")] = ""
+    name: Annotated[str, Flag(metavar="NAME", missing="the new run")]
     """Name of the new run."""
 
-    run_version: Annotated[str, tyro.conf.arg(metavar="VERSION")] = "v1"
+    run_version: Annotated[str, Flag(metavar="VERSION")] = "v1"
     """Version of the new run: it goes to RUNS-DIR/NAME/VERSION."""
 
-    runs_dir: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs"
+    runs_dir: Annotated[str, Flag(metavar="DIR")] = "runs"
     """The directory of all runs."""
 
-    without_replay: tyro.conf.FlagCreatePairsOff[bool] = False
+    without_replay: bool = False
     """Begin with an empty replay; needs no journal."""
 
     json: JsonFlag = False
@@ -115,22 +115,18 @@ class ForkArguments(msgspec.Struct, frozen=True, kw_only=True):
 async def fork(args: Sequence[str]) -> int:
     """``stoker fork``."""
     arguments = parse("fork", ForkArguments, args)
-    step = arguments.at_step
-    if step is None or step < 0:
-        given = "" if step is None else f" {step}"
-        raise ConfigError(f"--at-step{given}: name the step of a checkpoint (see `stoker fork --help`)")
-    if not arguments.name:
-        raise ConfigError("--name: name the new run (see `stoker fork --help`)")
     source = await open_run(arguments.run)
     place, with_replay = (arguments.name, arguments.run_version), not arguments.without_replay
-    forked = await fork_run(source, step, *place, root=arguments.runs_dir, with_replay=with_replay)
+    forked = await fork_run(
+        source, arguments.at_step, *place, root=arguments.runs_dir, with_replay=with_replay
+    )
     if arguments.json:
         fields = {"run": str(forked.directory), **msgspec.to_builtins(forked.metadata)}
         del fields["attempts"]
         print(json.dumps(fields))
         return 0
     print(f"run      {from_here(forked.directory)}")
-    print(f"from     {from_here(source.directory)}, step {number(step)}")
+    print(f"from     {from_here(source.directory)}, step {number(arguments.at_step)}")
     print(f"resume   {command(['stoker', 'resume', str(forked.directory)])}")
     return 0
 
@@ -141,18 +137,18 @@ class PruneArguments(msgspec.Struct, frozen=True, kw_only=True):
     Never latest.pt or the best policies. Refused while the run is training.
     """
 
-    run: RunPath = ""
+    run: RunPath
 
-    keep: int = 3
+    keep: Natural = 3
     """How many of the newest step checkpoints stay; 0: only latest.pt."""
 
-    every: int = 0
+    every: Natural = 0
     """Also keep step checkpoints at multiples of this many steps; 0: none."""
 
-    all_journal: tyro.conf.FlagCreatePairsOff[bool] = False
+    all_journal: bool = False
     """Keep the whole journal, from which the training can be replayed."""
 
-    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    dry_run: bool = False
     """Only show what would be removed."""
 
     json: JsonFlag = False
@@ -161,9 +157,6 @@ class PruneArguments(msgspec.Struct, frozen=True, kw_only=True):
 async def prune(args: Sequence[str]) -> int:
     """``stoker prune``."""
     arguments = parse("prune", PruneArguments, args)
-    for name, value in (("--keep", arguments.keep), ("--every", arguments.every)):
-        if value < 0:
-            raise ConfigError(f"{name} {value}: give 0 or more (see `stoker prune --help`)")
     run = await open_run(arguments.run)
     retention = Retention(last=arguments.keep, every=arguments.every, all_journal=arguments.all_journal)
     removed = await to_thread.run_sync(_prune, run, retention, arguments.dry_run)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import statistics
 from functools import cached_property
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import msgspec
 
 from stoker.errors import ConfigError
 from stoker.settings import Count, Finite, Natural, NonNegative, Settings, check_settings
-from stoker.stats import EpisodeRecord, intervals
+from stoker.stats import EpisodeRecord
 from stoker.types import EpisodeStatus
+
+if TYPE_CHECKING:
+    from stoker.stats.intervals import Interval
 
 __all__ = [
     "CONFIRMATION",
@@ -113,18 +116,24 @@ class Evaluation(msgspec.Struct, frozen=True, dict=True):
         return max(self.rewards)
 
     @cached_property
-    def mean_interval(self) -> intervals.Interval:
+    def mean_interval(self) -> Interval:
         """The 95 % bootstrap interval of the mean."""
+        from stoker.stats import intervals  # brings numpy
+
         return intervals.bootstrap_interval(self.rewards, intervals.means)
 
     @cached_property
     def iqm_reward(self) -> float:
         """The interquartile mean (Agarwal et al. 2021): without the floor(n / 4) lowest and highest."""
+        from stoker.stats import intervals
+
         return intervals.interquartile_mean(self.rewards)
 
     @cached_property
-    def iqm_interval(self) -> intervals.Interval:
+    def iqm_interval(self) -> Interval:
         """The 95 % bootstrap interval of the interquartile mean."""
+        from stoker.stats import intervals
+
         return intervals.bootstrap_interval(self.rewards, intervals.interquartile_means)
 
     # Episodes -------------------------------------------------------------------------------------

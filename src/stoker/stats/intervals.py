@@ -97,8 +97,11 @@ def bootstrap_interval(values: Sequence[float], statistic: Statistic) -> Interva
         last = min(_N_RESAMPLES, first + at_a_time)
         places = generator.integers(0, len(drawn), (last - first, len(drawn)))
         found[first:last] = statistic(drawn[places])
+    # Not np.quantile, which imports numpy.ma at its first call: that would hold up a training.
+    at = np.array((0.025, 0.975)) * (_N_RESAMPLES - 1)
+    ends = np.interp(at, np.arange(_N_RESAMPLES), np.sort(found))
     # A mean may be out of the range by a rounding: 0.1 + 0.1 + 0.1 is more than three times 0.1.
-    low, high = np.clip(np.quantile(found, (0.025, 0.975)), lowest, highest)
+    low, high = np.clip(ends, lowest, highest)
     return Interval(float(low), float(high))
 
 

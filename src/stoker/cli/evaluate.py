@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from anyio import to_thread
 
-from stoker.cli.parsing import Flag, JsonFlag, RunPath, parse
+from stoker.cli.parsing import Flag, RunArguments, parse
 from stoker.errors import CheckpointNotFound, ConfigError
 from stoker.settings import Count
 
@@ -25,10 +25,8 @@ __all__ = ["EvalArguments", "evaluate_run", "load_wanted"]
 _TRIES = 10
 
 
-class EvalArguments(msgspec.Struct, frozen=True, kw_only=True):
+class EvalArguments(RunArguments, frozen=True, kw_only=True):
     """Score a run's policy, greedily, over whole episodes. Nothing is written to the run."""
-
-    run: RunPath
 
     episodes: Count = 20
     """How many episodes."""
@@ -43,8 +41,6 @@ class EvalArguments(msgspec.Struct, frozen=True, kw_only=True):
 
     device: Annotated[str | None, Flag(metavar="STR", default="default: the run's")] = None
     """Where to compute: cpu, cuda, cuda:1, mps."""
-
-    json: JsonFlag = False
 
 
 async def evaluate_run(args: Sequence[str]) -> int:

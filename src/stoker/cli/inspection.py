@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import msgspec
 from anyio import to_thread
 from rich.table import Table
 from rich.text import Text
 
-from stoker.cli.parsing import Flag, JsonFlag, RunPath, parse
+from stoker.cli.parsing import Flag, RunArguments, parse
 from stoker.cli.printing import ago, columns, from_here, output, say, size
 from stoker.cli.stored import open_run
 from stoker.errors import ConfigError, RunBroken
@@ -62,8 +62,8 @@ async def ls(args: Sequence[str]) -> int:
     if not found:
         print(f"no runs in {arguments.dir}; `stoker train CartPole-v1` makes one")
         return 0
-    table = columns(("name", "version", "run"), ("steps", "episodes", "best", "updated"))
-    table.add_column("status", no_wrap=True)
+    names = ("name", "version", "run", "steps", "episodes", "best", "updated", "status")
+    table = columns(names, numbers=range(3, 7))
     now = datetime.now(UTC)
     for run, status in zip(runs, statuses, strict=True):
         metadata = run.metadata
@@ -86,29 +86,21 @@ async def status_of(run: TrainingRun) -> str:
     """
     if await to_thread.run_sync(run.holder) is not None:
         return "live"
-    total = _dict(await _config_of(run)).get("total_timesteps")
+    total = (await _config_of(run) or {}).get("total_timesteps")
     if not isinstance(total, int):
         return "ended"
     return "done" if run.metadata.total_steps >= total else "stopped"
 
 
-async def _config_of(run: TrainingRun) -> Any:
+async def _config_of(run: TrainingRun) -> dict[str, Any] | None:
     try:
-        return await run.read_config()
+        return await run.read_config(dict[str, Any])
     except RunBroken:  # a session without the command line need not write one
         return None
 
 
-def _dict(value: Any) -> dict[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-
-
-class ShowArguments(msgspec.Struct, frozen=True, kw_only=True):
+class ShowArguments(RunArguments, frozen=True, kw_only=True):
     """Show a run: counters, checkpoints, evaluations, its curve."""
-
-    run: RunPath
-
-    json: JsonFlag = False
 
 
 async def show(args: Sequence[str]) -> int:
@@ -134,7 +126,7 @@ async def show(args: Sequence[str]) -> int:
         }
         print(json.dumps(facts))
         return 0
-    metadata, settings = run.metadata, _dict(config)
+    metadata, settings = run.metadata, config or {}
     best_at = "" if metadata.best_step is None else f" @ step {metadata.best_step:,}"
     rows = {
         "run": from_here(run.directory),
@@ -144,18 +136,16 @@ async def show(args: Sequence[str]) -> int:
         "last 100 episodes": number(last_mean),
         "best evaluation": f"{number(metadata.best_value)}{best_at}",
         "config": _listed({key: settings[key] for key in _KEY_SETTINGS if key in settings}),
-        "agent settings": _listed(_dict(settings.get("agent_settings"))),
+        "agent settings": _listed(settings.get("agent_settings") or {}),
         "checkpoints": ", ".join(f"{name} ({size(n)})" for name, n in checkpoints.items()) or "none",
     }
     for attempt in metadata.attempts:
         began = f"{attempt.started_at:%Y-%m-%d %H:%M:%S} UTC"
         rows[f"attempt {attempt.number}"] = f"{began}, from step {attempt.from_steps:,}"
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True, style="cyan")
-    grid.add_column(overflow="fold")
+    grid = columns(("", ""), folds=1)
     for label, text in rows.items():
         if text:
-            grid.add_row(label, Text(text))
+            grid.add_row(Text(label, style="cyan"), Text(text))
     say(grid)
     if evaluations:
         say()
@@ -170,7 +160,7 @@ def _listed(settings: dict[str, Any]) -> str:
 
 def _evaluations(evaluations: list[EvaluationSummary]) -> Table:
     names = ("evaluated at", "mean reward", "std", "mean length", "episodes")
-    table = columns((), names, header="cyan")
+    table = columns(names, numbers=range(5), header="cyan")
     for found in evaluations[-_EVALUATIONS:]:
         shown = (found.total_steps, found.mean_reward, found.std_reward, found.mean_length, found.n_episodes)
         table.add_row(*map(number, shown))

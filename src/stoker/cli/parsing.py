@@ -26,7 +26,7 @@ from msgspec import NODEFAULT, inspect as types
 from stoker.errors import ConfigError
 from stoker.settings import allowed
 
-__all__ = ["Flag", "JsonFlag", "Option", "RunPath", "given_values", "help_text", "options_of", "parse"]
+__all__ = ["Flag", "Option", "RunArguments", "RunPath", "given_values", "help_text", "options_of", "parse"]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -51,7 +51,6 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True):
         short: a second name.
         metavar: the form of the value in the help; "": that of the type.
         default: what holds if it is left out, for the help; "": the field's default.
-        help: the help; "": the docstring below the field.
         missing: if the field has no default, what to name, for the message.
         is_positional: it is given without a name.
         repeats: each occurrence takes one value and adds it.
@@ -61,22 +60,24 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True):
     short: str = ""
     metavar: str = ""
     default: str = ""
-    help: str = ""
     missing: str = ""
     is_positional: bool = False
     repeats: bool = False
 
 
 RunPath: TypeAlias = Annotated[
-    str,
-    Flag(
-        metavar="RUN",
-        help="The run's directory, or that of a version or name: then its newest run.",
-        missing="a run, such as `stoker {command} runs/CartPole-v1`",
-        is_positional=True,
-    ),
+    str, Flag(metavar="RUN", missing="a run, such as `stoker {command} runs/CartPole-v1`", is_positional=True)
 ]
-JsonFlag: TypeAlias = Annotated[bool, Flag(help="Print one line of JSON instead of the report.")]
+
+
+class RunArguments(msgspec.Struct, frozen=True, kw_only=True):
+    """What commands about one run take."""
+
+    run: RunPath
+    """The run's directory, or that of a version or name: then its newest run."""
+
+    json: bool = False
+    """Print one line of JSON instead of the report."""
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -150,6 +151,7 @@ def options_of(kind: type[msgspec.Struct], **flags: Flag) -> list[Option]:
         flags: by field, for fields that are not annotated with theirs.
     """
     options: list[Option] = []
+    texts = _docstrings(kind)
     for field in msgspec.structs.fields(kind):
         noted = next((note for note in get_args(field.type) if isinstance(note, Flag)), Flag())
         flag = flags.get(field.name, noted)
@@ -158,10 +160,8 @@ def options_of(kind: type[msgspec.Struct], **flags: Flag) -> list[Option]:
         names = [flag.short] * bool(flag.short) + [f"--{name}"]
         names += [f"--no-{name}"] * isinstance(info, types.BoolType)
         default = field.default if field.default_factory is NODEFAULT else field.default_factory()
-        help_ = flag.help or _docstrings(kind)[field.name]
-        options.append(
-            Option(field.name, [] if flag.is_positional else names, flag, field.type, info, default, help_)
-        )
+        names = [] if flag.is_positional else names
+        options.append(Option(field.name, names, flag, field.type, info, default, texts[field.name]))
     return options
 
 

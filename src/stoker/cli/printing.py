@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -45,13 +45,21 @@ def command(words: Sequence[str]) -> str:
     return shlex.join(map(from_here, words))
 
 
-def columns(texts: Iterable[str], numbers: Iterable[str] = (), *, header: str = "bold") -> Table:
-    """An empty table without lines: columns of text, of which the first may wrap, then columns of numbers."""
-    table = Table(box=None, pad_edge=False, header_style=header, padding=(0, 2, 0, 0))
-    for place, name in enumerate(texts):
-        table.add_column(name, no_wrap=place > 0, overflow="fold")
-    for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
+def columns(
+    names: Sequence[str], *, numbers: Container[int] = (), folds: int = 0, header: str = "bold"
+) -> Table:
+    """An empty table without lines.
+
+    Args:
+        names: of the columns; if all are empty, there is no header.
+        numbers: the columns that are aligned to the right.
+        folds: the column that is wrapped if the table is too wide.
+        header: the style of the names.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(names), header_style=header)
+    for place, name in enumerate(names):
+        side = "right" if place in numbers else "left"
+        table.add_column(name, justify=side, no_wrap=place != folds, overflow="fold")
     return table
 
 

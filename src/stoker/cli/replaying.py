@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from stoker.cli.parsing import Flag, JsonFlag, RunPath, parse
+from stoker.cli.parsing import Flag, RunArguments, parse
 from stoker.settings import Natural
 from stoker.trainer.views.text import number
 
@@ -24,14 +24,12 @@ _EVERY_S = 2.0
 _SHOWN = 5
 
 
-class ReplayArguments(msgspec.Struct, frozen=True, kw_only=True):
+class ReplayArguments(RunArguments, frozen=True, kw_only=True):
     """Train again from a run's journal, without environments: the same events, the same weights.
 
     It begins with the first event if the journal still has it, else at the oldest checkpoint that it leads on
     from. At each checkpoint on the way the two states are compared, bit by bit. The run is only read.
     """
-
-    run: RunPath
 
     to_step: Annotated[Natural | None, Flag(metavar="STEP", default="default: the journal's end")] = None
     """Environment steps to replay."""
@@ -46,8 +44,6 @@ class ReplayArguments(msgspec.Struct, frozen=True, kw_only=True):
 
     out: Annotated[str | None, Flag(metavar="FILE.pt")] = None
     """Write the agent's state where the replay ends, for torch.load."""
-
-    json: JsonFlag = False
 
 
 async def replay(args: Sequence[str]) -> int:

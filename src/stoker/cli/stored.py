@@ -58,19 +58,14 @@ async def open_begun(path: str) -> TrainingRun:
     newest = await open_run(path)
     if is_run(Path(path)):
         return newest
-    empty: list[TrainingRun] = []
-    for run in reversed([run for run in await list_runs(path) if isinstance(run, TrainingRun)]):
-        if run.directory.parents[1] != newest.directory.parents[1]:
-            continue
+    runs = [run for run in await list_runs(path) if isinstance(run, TrainingRun)]
+    named = [run for run in runs if run.directory.parents[1] == newest.directory.parents[1]]
+    for place, run in reversed(list(enumerate(named))):
         if await to_thread.run_sync(_has_begun, run):
-            for passed in empty:
-                logger.warning(
-                    "passed over %s, which was killed before it began: it has no %s and no checkpoint",
-                    passed.directory,
-                    CONFIG,
-                )
+            for passed in reversed(named[place + 1 :]):
+                why = f"killed before it began: it has no {CONFIG} and no checkpoint"
+                logger.warning("passed over %s, which was %s", passed.directory, why)
             return run
-        empty.append(run)
     return newest
 
 
@@ -110,8 +105,8 @@ async def read_train_config(run: TrainingRun) -> TrainConfig:
         raise
     except ConfigError as error:
         raise RunBroken(path, f"cannot be trained or scored by this stoker: {error}") from error
+    named = [("env", config.env), ("agent", config.agent)]
     modules = [("imports", module, module) for module in config.imports]
-    named = (("env", config.env), ("agent", config.agent))
     modules += [(what, name, name.rpartition(":")[0]) for what, name in named if ":" in name]
     for what, name, module in modules:
         import_named(module, f"{from_here(run.directory)} needs {what}={name!r}")

@@ -70,6 +70,7 @@ class ResumeArguments(ProcessFlags, frozen=True, kw_only=True):
     """
 
     run: RunPath
+    """The run's directory, or that of a version or name: then its newest run."""
 
     total_timesteps: Annotated[
         Count | None, Flag(short="-n", metavar="INT", default="default: the run's")

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from anyio import to_thread
-from rich.table import Table
 from rich.text import Text
 
-from stoker.cli.parsing import Flag, JsonFlag, RunPath, parse
-from stoker.cli.printing import command, from_here, say, size
+from stoker.cli.parsing import Flag, RunArguments, parse
+from stoker.cli.printing import columns, command, from_here, say, size
 from stoker.cli.stored import open_run
 from stoker.errors import RunBroken
 from stoker.runs import Retention, TrainingRun, fork as fork_run
@@ -24,16 +23,12 @@ from stoker.trainer.views.text import number
 __all__ = ["ForkArguments", "PruneArguments", "VerifyArguments", "fork", "prune", "verify"]
 
 
-class VerifyArguments(msgspec.Struct, frozen=True, kw_only=True):
+class VerifyArguments(RunArguments, frozen=True, kw_only=True):
     """Check every file of a run: checksums, rows, journal, agreement of counters.
 
     What a kill leaves behind is reported and does not count as damage. Nothing is changed. Exit code 1 if a
     file is damaged.
     """
-
-    run: RunPath
-
-    json: JsonFlag = False
 
 
 async def verify(args: Sequence[str]) -> int:
@@ -69,11 +64,7 @@ _STYLES = {"ok": "green", "torn": "yellow", "damaged": "bold red", "note": "cyan
 
 
 def _print_findings(directory: Path, findings: Sequence[Finding]) -> None:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table = columns([""] * 4, numbers=[1], folds=3)
     for finding in findings:
         n_bytes = size(finding.size) if finding.size else ""
         kind = Text(_KINDS[finding.kind], style=_STYLES[finding.kind])
@@ -86,13 +77,11 @@ def _print_findings(directory: Path, findings: Sequence[Finding]) -> None:
     print(f"{from_here(directory)}: {verdict}")
 
 
-class ForkArguments(msgspec.Struct, frozen=True, kw_only=True):
+class ForkArguments(RunArguments, frozen=True, kw_only=True):
     """Make a new run that begins with a checkpoint of another one: its history, config and replay.
 
     The other run is only read: it may be training. `stoker resume` continues the new one.
     """
-
-    run: RunPath
 
     at_step: Annotated[Natural, Flag(metavar="STEP", missing="the step of a checkpoint")]
     """Which checkpoint to begin with; `stoker show` lists them."""
@@ -108,8 +97,6 @@ class ForkArguments(msgspec.Struct, frozen=True, kw_only=True):
 
     without_replay: bool = False
     """Begin with an empty replay; needs no journal."""
-
-    json: JsonFlag = False
 
 
 async def fork(args: Sequence[str]) -> int:
@@ -131,13 +118,11 @@ async def fork(args: Sequence[str]) -> int:
     return 0
 
 
-class PruneArguments(msgspec.Struct, frozen=True, kw_only=True):
+class PruneArguments(RunArguments, frozen=True, kw_only=True):
     """Remove old step checkpoints, and what none of the newest needs of the journal.
 
     Never latest.pt or the best policies. Refused while the run is training.
     """
-
-    run: RunPath
 
     keep: Natural = 3
     """How many of the newest step checkpoints stay; 0: only latest.pt."""
@@ -151,8 +136,6 @@ class PruneArguments(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool = False
     """Only show what would be removed."""
 
-    json: JsonFlag = False
-
 
 async def prune(args: Sequence[str]) -> int:
     """``stoker prune``."""
@@ -160,16 +143,16 @@ async def prune(args: Sequence[str]) -> int:
     run = await open_run(arguments.run)
     retention = Retention(last=arguments.keep, every=arguments.every, all_journal=arguments.all_journal)
     removed = await to_thread.run_sync(_prune, run, retention, arguments.dry_run)
-    freed = sum(file.freed_bytes for file in removed)
+    freed = sum(file["freed_bytes"] for file in removed)
     if arguments.json:
         head = {"run": str(run.directory), "dry_run": arguments.dry_run, "freed_bytes": freed}
-        print(json.dumps({**head, "removed": msgspec.to_builtins(removed)}))
+        print(json.dumps({**head, "removed": removed}))
         return 0
     print(f"run      {from_here(run.directory)}")
-    width = max((len(file.file) for file in removed), default=0)
+    width = max((len(file["file"]) for file in removed), default=0)
     for file in removed:
-        second = "" if file.freed_bytes or not file.bytes else "   (has another name, which stays)"
-        print(f"  {file.file:<{width}}  {size(file.bytes):>7}{second}")
+        second = "" if file["freed_bytes"] or not file["bytes"] else "   (has another name, which stays)"
+        print(f"  {file['file']:<{width}}  {size(file['bytes']):>7}{second}")
     count = f"{len(removed)} file{'s' * (len(removed) != 1)}"
     if not removed:
         print("nothing to remove")
@@ -180,22 +163,17 @@ async def prune(args: Sequence[str]) -> int:
     return 0
 
 
-class _Removed(msgspec.Struct, frozen=True):
-    file: str
-    bytes: int
-    freed_bytes: int  # 0 where it has a second name
-
-
-def _prune(run: TrainingRun, retention: Retention, dry_run: bool) -> list[_Removed]:
-    """Measure what goes, and remove it unless this is a dry run."""
+def _prune(run: TrainingRun, retention: Retention, dry_run: bool) -> list[dict[str, Any]]:
+    """Measure the files that go, and remove them unless this is a dry run. Blocks."""
     if not dry_run:
         run.acquire()
     try:
-        removed: list[_Removed] = []
+        removed: list[dict[str, Any]] = []
         for path in run.doomed(retention):
             stat = path.stat()
-            freed = stat.st_size if stat.st_nlink == 1 else 0
-            removed.append(_Removed(str(path.relative_to(run.directory)), stat.st_size, freed))
+            freed = stat.st_size if stat.st_nlink == 1 else 0  # else it has a second name
+            file = str(path.relative_to(run.directory))
+            removed.append({"file": file, "bytes": stat.st_size, "freed_bytes": freed})
         if not dry_run:
             run.prune(retention)
     finally:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from stoker.cli.limits import Limits, ProcessFlags, seconds
+from stoker.cli.limits import Limits, TrainingCommand, seconds
 from stoker.cli.main import main
 from stoker.errors import ConfigError
 
@@ -82,7 +82,7 @@ def test_what_is_no_duration_is_one_clear_error(
 ) -> None:
     for text in NO_DURATIONS:
         with pytest.raises(ConfigError, match=rf"^--grace {re.escape(repr(text))} is "):
-            ProcessFlags(grace=text).limits()
+            TrainingCommand(grace=text).limits()
     monkeypatch.chdir(tmp_path)
     for flag in ("--max-time", "--grace"):
         assert main(["train", "CartPole-v1", f"{flag}=soon"]) == 2
@@ -113,7 +113,7 @@ def test_finishing_begins_a_margin_before() -> None:
 
 
 def test_without_a_limit_it_never_begins() -> None:
-    limits = ProcessFlags().limits()
+    limits = TrainingCommand().limits()
     assert limits.finishes_at(5.0) == limits.leaves_at == math.inf
 
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
 import pytest
 
-from stoker.cli.parsing import Flag, RunPath, parse
-from stoker.cli.train import parse_train
+from stoker.cli.parsing import Command, Flag, RunPath
+from stoker.cli.train import Train
 from stoker.errors import ConfigError
 from stoker.settings import Count
 
 
-class Words(msgspec.Struct, frozen=True, kw_only=True):
+class Words(Command, frozen=True, kw_only=True):
     """Do something.
 
     With a second paragraph that is long enough to be wrapped on a terminal of forty columns.
     """
 
     run: RunPath
+    """The run's directory, or that of a version or name: then its newest run."""
 
     others: Annotated[tuple[str, ...], Flag(metavar="OTHER", is_positional=True, repeats=True)] = ()
     """More of them."""
@@ -40,6 +40,9 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     total_count: Annotated[int, Flag(short="-n")] = 5
     """How many."""
 
+    async def __call__(self) -> int:
+        return 0
+
 
 def test_words_become_values() -> None:
     for words, expected in (
@@ -56,7 +59,7 @@ def test_words_become_values() -> None:
         (["-n", "1_000", "x", "-n", "-7"], {"total_count": -7}),
         (["x", "--total_count=1_000"], {"total_count": 1000}),
     ):
-        assert parse("do", Words, words) == Words(**{"run": "x", **expected}), words
+        assert Words.from_words("do", words) == Words(**{"run": "x", **expected}), words
 
 
 def test_what_does_not_fit_is_named() -> None:
@@ -73,7 +76,7 @@ def test_what_does_not_fit_is_named() -> None:
         (["x", "--run", "y"], "unknown flag --run (see"),
     ):
         with pytest.raises(ConfigError) as refused:
-            parse("do", Words, words)
+            Words.from_words("do", words)
         assert str(refused.value).startswith(said), words
         assert str(refused.value).endswith("(see `stoker do --help`)")
 
@@ -84,7 +87,7 @@ def test_help_names_each_value_and_its_default(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     with pytest.raises(SystemExit) as left:
-        parse("do", Words, ["--bogus", "-h"])  # help comes before mistakes
+        Words.from_words("do", ["--bogus", "-h"])  # help comes before mistakes
     assert left.value.code == 0
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= max(40, min(columns, 100))
@@ -104,7 +107,7 @@ def test_help_names_each_value_and_its_default(
 
 def test_assignments_are_json_or_else_text() -> None:
     words = ["a=1", "b=1e-3", "c=true", "d=False", "e=none", "f=[1, 2]", "map=8x8", "path=a=b", 'text="1"']
-    config, _ = parse_train(["CartPole-v1", "--env-kwargs", *words])
+    config = Train.from_words("train", ["CartPole-v1", "--env-kwargs", *words]).training
     assert config.env_kwargs == {
         "a": 1, "b": 1e-3, "c": True, "d": False, "e": None, "f": [1, 2], "map": "8x8", "path": "a=b",
         "text": "1",
@@ -113,26 +116,27 @@ def test_assignments_are_json_or_else_text() -> None:
 
 def test_assignments_and_imports_take_nothing_from_the_environment_and_add_up() -> None:
     words = ["--env_kwargs", "a=1", "Pole-v1", "--import", "x", "-n", "5", "--import=y", "--env-kwargs=b=2"]
-    config, arguments = parse_train(words)
+    command = Train.from_words("train", words)
+    config = command.training
     assert (config.env, config.total_timesteps, config.imports) == ("Pole-v1", 5, ("x", "y"))
     assert config.env_kwargs == {"a": 1, "b": 2}
-    assert arguments.name == "Pole-v1"
+    assert command.name == "Pole-v1"
     for words in (["--env-kwargs=b"], ["--env-kwargs", "=b"]):
         with pytest.raises(ConfigError, match="write NAME=VALUE"):
-            parse_train(words)
+            Train.from_words("train", words)
 
 
 def test_the_file_holds_the_place_of_the_run_and_times_as_numbers(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text('env = "CartPole-v1"\nname = "mine"\nruns-dir = "there"\ngrace = 5\nmax_time = "1h"\n')
-    _, arguments = parse_train(["--config", str(path), "--runs-dir", "here"])
-    assert (arguments.name, arguments.runs_dir, arguments.grace) == ("mine", "here", "5")
-    assert arguments.max_time == "1h"
+    command = Train.from_words("train", ["--config", str(path), "--runs-dir", "here"])
+    assert (command.name, command.runs_dir, command.grace) == ("mine", "here", "5")
+    assert command.max_time == "1h"
 
 
 def test_a_schedule_spans_the_training_unless_its_steps_are_given(tmp_path: Path) -> None:
     def spanned(*words: str) -> int | None:
-        return parse_train(["CartPole-v1", *words])[0].agent_settings.schedule_steps
+        return Train.from_words("train", ["CartPole-v1", *words]).training.agent_settings.schedule_steps
 
     path = tmp_path / "own.toml"
     path.write_text("schedule_steps = 7000")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 from rich.console import Console
 
-from stoker.cli.limits import Limits, ProcessFlags
+from stoker.cli.limits import Limits, TrainingCommand
 from stoker.cli.printing import command, from_here
 from stoker.cli.streams import notices_to
 from stoker.errors import ConfigError, SessionFailed, StokerError
@@ -104,7 +104,12 @@ class Driver:
     """
 
     def __init__(
-        self, config: TrainConfig, run: TrainingRun, agent: LearningAgent, guard: Guard, flags: ProcessFlags
+        self,
+        config: TrainConfig,
+        run: TrainingRun,
+        agent: LearningAgent,
+        guard: Guard,
+        flags: TrainingCommand,
     ) -> None:
         self._config = config
         self._run = run

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,19 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from anyio import to_thread
 
-from stoker.cli.parsing import Flag, RunArguments, parse
+from stoker.cli.parsing import Flag, RunCommand
 from stoker.errors import CheckpointNotFound, ConfigError
 from stoker.settings import Count
 
 if TYPE_CHECKING:
     from stoker.runs import TrainingRun
 
-__all__ = ["EvalArguments", "evaluate_run", "load_wanted"]
+__all__ = ["Evaluate", "load_wanted"]
 
 _TRIES = 10
 
 
-class EvalArguments(RunArguments, frozen=True, kw_only=True):
+class Evaluate(RunCommand, frozen=True, kw_only=True):
     """Score a run's policy, greedily, over whole episodes. Nothing is written to the run."""
 
     episodes: Count = 20
@@ -42,48 +41,44 @@ class EvalArguments(RunArguments, frozen=True, kw_only=True):
     device: Annotated[str | None, Flag(metavar="STR", default="default: the run's")] = None
     """Where to compute: cpu, cuda, cuda:1, mps."""
 
+    async def __call__(self) -> int:
+        from stoker.cli.stored import open_begun, read_train_config
 
-async def evaluate_run(args: Sequence[str]) -> int:
-    """``stoker eval``."""
-    arguments = parse("eval", EvalArguments, args)
+        run = await open_begun(self.run)
+        config = await read_train_config(run)
+        path, state = await to_thread.run_sync(load_wanted, run, self.checkpoint)
 
-    from stoker.cli.stored import open_begun, read_train_config
+        from stoker.session import PolicySnapshot
+        from stoker.stats import EvalReport
+        from stoker.trainer import agent_for, evaluate
+        from stoker.trainer.making import env_for
 
-    run = await open_begun(arguments.run)
-    config = await read_train_config(run)
-    path, state = await to_thread.run_sync(load_wanted, run, arguments.checkpoint)
-
-    from stoker.session import PolicySnapshot
-    from stoker.stats import EvalReport
-    from stoker.trainer import agent_for, evaluate
-    from stoker.trainer.making import env_for
-
-    if arguments.device is not None:
-        config = msgspec.structs.replace(config, device=arguments.device)
-    agent = agent_for(config)
-    if state.get("agent_type") != type(agent).__name__:
-        raise ConfigError(
-            f"{path}: trained by {state.get('agent_type')}, the run's config says {config.agent}"
+        if self.device is not None:
+            config = msgspec.structs.replace(config, device=self.device)
+        agent = agent_for(config)
+        if state.get("agent_type") != type(agent).__name__:
+            raise ConfigError(
+                f"{path}: trained by {state.get('agent_type')}, the run's config says {config.agent}"
+            )
+        agent.load_state_dict(state["agent"])
+        steps = int(state["session"]["total_steps"])
+        found = await evaluate(
+            PolicySnapshot(agent.policy(), total_steps=steps, policy_version=0, state={}),
+            partial(env_for, config),
+            self.episodes,
+            seed=config.seed if self.seed is None else self.seed,
+            stepping=config.stepping,
         )
-    agent.load_state_dict(state["agent"])
-    steps = int(state["session"]["total_steps"])
-    found = await evaluate(
-        PolicySnapshot(agent.policy(), total_steps=steps, policy_version=0, state={}),
-        partial(env_for, config),
-        arguments.episodes,
-        seed=config.seed if arguments.seed is None else arguments.seed,
-        stepping=config.stepping,
-    )
-    stats = {name.removeprefix("eval/"): value for name, value in found.metrics().items()}
-    stats["mean_length"] = stats.pop("mean_ep_length")
-    if arguments.json:
-        head = {"run": str(run.directory), "checkpoint": path.name, "total_steps": steps}
-        print(json.dumps({**head, "n_episodes": arguments.episodes, **stats}))
-    else:
-        if arguments.checkpoint is None and path != run.best_checkpoint_path:
-            print("there is no best checkpoint: this is the latest", file=sys.stderr)
-        print(EvalReport(total_steps=steps, n_episodes=arguments.episodes, stats=stats))
-    return 0
+        stats = {name.removeprefix("eval/"): value for name, value in found.metrics().items()}
+        stats["mean_length"] = stats.pop("mean_ep_length")
+        if self.json:
+            head = {"run": str(run.directory), "checkpoint": path.name, "total_steps": steps}
+            print(json.dumps({**head, "n_episodes": self.episodes, **stats}))
+        else:
+            if self.checkpoint is None and path != run.best_checkpoint_path:
+                print("there is no best checkpoint: this is the latest", file=sys.stderr)
+            print(EvalReport(total_steps=steps, n_episodes=self.episodes, stats=stats))
+        return 0
 
 
 def load_wanted(run: TrainingRun, wanted: str | None) -> tuple[Path, dict[str, Any]]:

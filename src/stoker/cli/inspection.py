@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 from anyio import to_thread
 from rich.table import Table
 from rich.text import Text
 
-from stoker.cli.parsing import Flag, RunArguments, parse
+from stoker.cli.parsing import Command, Flag, RunCommand
 from stoker.cli.printing import ago, columns, from_here, output, say, size
 from stoker.cli.stored import open_run
 from stoker.errors import ConfigError, RunBroken
@@ -24,7 +23,7 @@ from stoker.runs.rows import EvaluationSummary, evaluations_of
 from stoker.trainer.views.text import chart, number
 from stoker.writer import files
 
-__all__ = ["LsArguments", "PlotArguments", "ShowArguments", "ls", "plot", "show", "status_of"]
+__all__ = ["Ls", "Plot", "Show", "status_of"]
 
 _STYLES = {"live": "bold green", "done": "", "stopped": "yellow", "ended": "", "broken": "bold red"}
 _CHART_LINES = 8
@@ -33,7 +32,7 @@ _EVALUATIONS = 8
 _KEY_SETTINGS = ("env", "agent", "num_envs", "total_timesteps", "seed", "device")
 
 
-class LsArguments(msgspec.Struct, frozen=True, kw_only=True):
+class Ls(Command, frozen=True, kw_only=True):
     """List the runs of a runs directory, the newest first."""
 
     dir: Annotated[str, Flag(metavar="DIR", is_positional=True)] = "runs"
@@ -42,41 +41,38 @@ class LsArguments(msgspec.Struct, frozen=True, kw_only=True):
     json: bool = False
     """Print one JSON object per line and run."""
 
-
-async def ls(args: Sequence[str]) -> int:
-    """``stoker ls``."""
-    arguments = parse("ls", LsArguments, args)
-    found = await list_runs(arguments.dir)
-    runs = [run for run in found if isinstance(run, TrainingRun)]
-    runs.sort(key=lambda run: run.metadata.started_at, reverse=True)
-    statuses = [await status_of(run) for run in runs]
-    broken = [(Path(error.path).parent, error) for error in found if not isinstance(error, TrainingRun)]
-    if arguments.json:
+    async def __call__(self) -> int:
+        found = await list_runs(self.dir)
+        runs = [run for run in found if isinstance(run, TrainingRun)]
+        runs.sort(key=lambda run: run.metadata.started_at, reverse=True)
+        statuses = [await status_of(run) for run in runs]
+        broken = [(Path(error.path).parent, error) for error in found if not isinstance(error, TrainingRun)]
+        if self.json:
+            for run, status in zip(runs, statuses, strict=True):
+                fields = msgspec.to_builtins(run.metadata)
+                del fields["attempts"]
+                print(json.dumps({"run": str(run.directory), "status": status, **fields}))
+            for directory, error in broken:
+                print(json.dumps({"run": str(directory), "status": "broken", "problem": str(error)}))
+            return 0
+        if not found:
+            print(f"no runs in {self.dir}; `stoker train CartPole-v1` makes one")
+            return 0
+        names = ("name", "version", "run", "steps", "episodes", "best", "updated", "status")
+        table = columns(names, numbers=range(3, 7))
+        now = datetime.now(UTC)
         for run, status in zip(runs, statuses, strict=True):
-            fields = msgspec.to_builtins(run.metadata)
-            del fields["attempts"]
-            print(json.dumps({"run": str(run.directory), "status": status, **fields}))
-        for directory, error in broken:
-            print(json.dumps({"run": str(directory), "status": "broken", "problem": str(error)}))
+            metadata = run.metadata
+            counts = map(number, (metadata.total_steps, metadata.total_episodes, metadata.best_value))
+            place = (metadata.name, metadata.version, metadata.run_id)
+            table.add_row(*place, *counts, ago(metadata.last_updated, now), Text(status, _STYLES[status]))
+        for directory, _ in broken:
+            place = (*("", "", ""), *directory.parts)[-3:]
+            table.add_row(*place, *"----", Text("broken", _STYLES["broken"]))
+        say(table)
+        for _, error in broken:
+            print(f"broken: {error}")
         return 0
-    if not found:
-        print(f"no runs in {arguments.dir}; `stoker train CartPole-v1` makes one")
-        return 0
-    names = ("name", "version", "run", "steps", "episodes", "best", "updated", "status")
-    table = columns(names, numbers=range(3, 7))
-    now = datetime.now(UTC)
-    for run, status in zip(runs, statuses, strict=True):
-        metadata = run.metadata
-        counts = map(number, (metadata.total_steps, metadata.total_episodes, metadata.best_value))
-        place = (metadata.name, metadata.version, metadata.run_id)
-        table.add_row(*place, *counts, ago(metadata.last_updated, now), Text(status, _STYLES[status]))
-    for directory, _ in broken:
-        place = (*("", "", ""), *directory.parts)[-3:]
-        table.add_row(*place, *"----", Text("broken", _STYLES["broken"]))
-    say(table)
-    for _, error in broken:
-        print(f"broken: {error}")
-    return 0
 
 
 async def status_of(run: TrainingRun) -> str:
@@ -86,72 +82,75 @@ async def status_of(run: TrainingRun) -> str:
     """
     if await to_thread.run_sync(run.holder) is not None:
         return "live"
-    total = (await _config_of(run) or {}).get("total_timesteps")
+    total = _table(await _config_of(run)).get("total_timesteps")
     if not isinstance(total, int):
         return "ended"
     return "done" if run.metadata.total_steps >= total else "stopped"
 
 
-async def _config_of(run: TrainingRun) -> dict[str, Any] | None:
+async def _config_of(run: TrainingRun) -> Any:
     try:
-        return await run.read_config(dict[str, Any])
+        return await run.read_config()
     except RunBroken:  # a session without the command line need not write one
         return None
 
 
-class ShowArguments(RunArguments, frozen=True, kw_only=True):
+def _table(value: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+class Show(RunCommand, frozen=True, kw_only=True):
     """Show a run: counters, checkpoints, evaluations, its curve."""
 
-
-async def show(args: Sequence[str]) -> int:
-    """``stoker show``."""
-    arguments = parse("show", ShowArguments, args)
-    run = await open_run(arguments.run)
-    status, config = await status_of(run), await _config_of(run)
-    sizes = files.sizes_in(run.checkpoints_directory)
-    checkpoints = {name: sizes[name] for name in sorted(sizes, key=natural_key) if not name.startswith(".")}
-    episodes = await run.read_train_episodes()
-    evaluations = evaluations_of(await run.read_eval_episodes())
-    rewards = episodes["total_reward"][-100:]
-    last_mean = float(rewards.mean()) if len(rewards) else None
-    if arguments.json:
-        facts = {
-            "run": str(run.directory),
-            "status": status,
-            **msgspec.to_builtins(run.metadata),
-            "last_100_mean_reward": last_mean,
-            "checkpoints": checkpoints,
-            "evaluations": msgspec.to_builtins(evaluations),
-            "config": config,
+    async def __call__(self) -> int:
+        run = await open_run(self.run)
+        status, config = await status_of(run), await _config_of(run)
+        sizes = files.sizes_in(run.checkpoints_directory)
+        checkpoints = {
+            name: sizes[name] for name in sorted(sizes, key=natural_key) if not name.startswith(".")
         }
-        print(json.dumps(facts))
+        episodes = await run.read_train_episodes()
+        evaluations = evaluations_of(await run.read_eval_episodes())
+        rewards = episodes["total_reward"][-100:]
+        last_mean = float(rewards.mean()) if len(rewards) else None
+        if self.json:
+            facts = {
+                "run": str(run.directory),
+                "status": status,
+                **msgspec.to_builtins(run.metadata),
+                "last_100_mean_reward": last_mean,
+                "checkpoints": checkpoints,
+                "evaluations": msgspec.to_builtins(evaluations),
+                "config": config,
+            }
+            print(json.dumps(facts))
+            return 0
+        metadata, settings = run.metadata, _table(config)
+        best_at = "" if metadata.best_step is None else f" @ step {metadata.best_step:,}"
+        rows = {
+            "run": from_here(run.directory),
+            "status": f"{status}, updated {ago(metadata.last_updated, datetime.now(UTC))}",
+            "steps": number(metadata.total_steps),
+            "episodes": number(metadata.total_episodes),
+            "last 100 episodes": number(last_mean),
+            "best evaluation": f"{number(metadata.best_value)}{best_at}",
+            "config": _listed({key: settings[key] for key in _KEY_SETTINGS if key in settings}),
+            "agent settings": _listed(_table(settings.get("agent_settings"))),
+            "checkpoints": ", ".join(f"{name} ({size(n)})" for name, n in checkpoints.items()) or "none",
+        }
+        for attempt in metadata.attempts:
+            began = f"{attempt.started_at:%Y-%m-%d %H:%M:%S} UTC"
+            rows[f"attempt {attempt.number}"] = f"{began}, from step {attempt.from_steps:,}"
+        grid = columns(("", ""), folds=1)
+        for label, text in rows.items():
+            if text:
+                grid.add_row(Text(label, style="cyan"), Text(text))
+        say(grid)
+        if evaluations:
+            say()
+            say(_evaluations(evaluations))
+        _say_curve(episodes)
         return 0
-    metadata, settings = run.metadata, config or {}
-    best_at = "" if metadata.best_step is None else f" @ step {metadata.best_step:,}"
-    rows = {
-        "run": from_here(run.directory),
-        "status": f"{status}, updated {ago(metadata.last_updated, datetime.now(UTC))}",
-        "steps": number(metadata.total_steps),
-        "episodes": number(metadata.total_episodes),
-        "last 100 episodes": number(last_mean),
-        "best evaluation": f"{number(metadata.best_value)}{best_at}",
-        "config": _listed({key: settings[key] for key in _KEY_SETTINGS if key in settings}),
-        "agent settings": _listed(settings.get("agent_settings") or {}),
-        "checkpoints": ", ".join(f"{name} ({size(n)})" for name, n in checkpoints.items()) or "none",
-    }
-    for attempt in metadata.attempts:
-        began = f"{attempt.started_at:%Y-%m-%d %H:%M:%S} UTC"
-        rows[f"attempt {attempt.number}"] = f"{began}, from step {attempt.from_steps:,}"
-    grid = columns(("", ""), folds=1)
-    for label, text in rows.items():
-        if text:
-            grid.add_row(Text(label, style="cyan"), Text(text))
-    say(grid)
-    if evaluations:
-        say()
-        say(_evaluations(evaluations))
-    _say_curve(episodes)
-    return 0
 
 
 def _listed(settings: dict[str, Any]) -> str:
@@ -183,7 +182,7 @@ def _say_curve(episodes: Columns) -> None:
 _EXAMPLE = "such as `stoker plot runs/CartPole-v1 -o curve.png`"
 
 
-class PlotArguments(msgspec.Struct, frozen=True, kw_only=True):
+class Plot(Command, frozen=True, kw_only=True):
     """Draw learning curves: reward over environment steps."""
 
     runs: Annotated[
@@ -203,17 +202,14 @@ class PlotArguments(msgspec.Struct, frozen=True, kw_only=True):
     title: str = ""
     """What to write above the curves."""
 
-
-async def plot(args: Sequence[str]) -> int:
-    """``stoker plot``."""
-    arguments = parse("plot", PlotArguments, args)
-    target = Path(arguments.output)
-    try:
-        checked_target(target)
-    except ConfigError as error:
-        raise ConfigError(f"-o {error}") from error
-    runs = [await open_run(path) for path in arguments.runs]
-    curves = [await to_thread.run_sync(run.curves) for run in runs]
-    save_figure(draw_curves(curves, arguments.title), target)
-    print(target)
-    return 0
+    async def __call__(self) -> int:
+        target = Path(self.output)
+        try:
+            checked_target(target)
+        except ConfigError as error:
+            raise ConfigError(f"-o {error}") from error
+        runs = [await open_run(path) for path in self.runs]
+        curves = [await to_thread.run_sync(run.curves) for run in runs]
+        save_figure(draw_curves(curves, self.title), target)
+        print(target)
+        return 0

@@ -11,10 +11,10 @@ from typing import Annotated
 
 import msgspec
 
-from stoker.cli.parsing import Flag
+from stoker.cli.parsing import Command, Flag
 from stoker.errors import ConfigError
 
-__all__ = ["Limits", "ProcessFlags", "seconds"]
+__all__ = ["Limits", "TrainingCommand", "seconds"]
 
 _PARTS = re.compile(
     r"(?:(?P<d>[0-9]+)d)?(?:(?P<h>[0-9]+)h)?(?:(?P<m>[0-9]+)m)?(?:(?P<s>[0-9]+(?:\.[0-9]+)?)s)?"
@@ -53,8 +53,8 @@ class Limits(msgspec.Struct, frozen=True):
         return self.ends_at - min(self.max_s / 2, max(_LEAST_MARGIN_S, margin_s))
 
 
-class ProcessFlags(msgspec.Struct, frozen=True, kw_only=True):
-    """Flags of a process that trains: how long, and what it shows. The result does not depend on them."""
+class TrainingCommand(Command, frozen=True, kw_only=True):
+    """A command that trains, for a time, and shows it; the result does not depend on these flags."""
 
     max_time: Annotated[str | None, Flag(metavar="TIME")] = None
     """End this process, saved, when it is as old as that: 3600, 90s, 30m, 1h30m, 01:30:00."""

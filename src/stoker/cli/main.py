@@ -15,31 +15,30 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stoker import __version__
 from stoker.cli.streams import notices_on_stderr, steady_streams
 from stoker.errors import ConfigError, Stalled, StokerError
 
+if TYPE_CHECKING:
+    from stoker.cli.parsing import Command
+
 __all__ = ["main"]
 
 COMMANDS = {
-    "train": ("train:train", "Train an agent on an environment, into a new run directory."),
-    "resume": ("train:resume", "Resume a run from its newest checkpoint."),
-    "eval": ("evaluate:evaluate_run", "Score a run's policy over whole episodes."),
-    "ls": ("inspection:ls", "List the runs of a runs directory."),
-    "show": ("inspection:show", "Show a run: counters, checkpoints, evaluations, its curve."),
-    "verify": ("upkeep:verify", "Check a run's files: checksums, rows, journal, agreement of counters."),
-    "replay": ("replaying:replay", "Train again from a run's journal, and compare with what it saved."),
-    "fork": ("upkeep:fork", "Make a new run that begins with a checkpoint of another one."),
-    "prune": ("upkeep:prune", "Remove old checkpoints, and the journal that none of the newest needs."),
-    "plot": ("inspection:plot", "Draw the learning curves of runs to a PNG, SVG or PDF file."),
+    "train": ("train:Train", "Train an agent on an environment, into a new run directory."),
+    "resume": ("train:Resume", "Resume a run from its newest checkpoint."),
+    "eval": ("evaluate:Evaluate", "Score a run's policy over whole episodes."),
+    "ls": ("inspection:Ls", "List the runs of a runs directory."),
+    "show": ("inspection:Show", "Show a run: counters, checkpoints, evaluations, its curve."),
+    "verify": ("upkeep:Verify", "Check a run's files: checksums, rows, journal, agreement of counters."),
+    "replay": ("replaying:Replay", "Train again from a run's journal, and compare with what it saved."),
+    "fork": ("upkeep:Fork", "Make a new run that begins with a checkpoint of another one."),
+    "prune": ("upkeep:Prune", "Remove old checkpoints, and the journal that none of the newest needs."),
+    "plot": ("inspection:Plot", "Draw the learning curves of runs to a PNG, SVG or PDF file."),
 }
-"""Command -> what runs it, as ``module:name`` in this package, and its help.
-
-Each is an async function of the words behind the command that returns the exit code. A usage error is a
-``ConfigError``, raised before anything is made.
-"""
+"""Command -> its ``Command`` class, as ``module:name`` in this package, and its help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,12 +94,12 @@ def _dispatch(args: list[str]) -> int:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f": there is {', '.join(COMMANDS)}"
         raise ConfigError(f"unknown {what} {name!r}{hint} (see `stoker --help`)")
+    module, _, kind = COMMANDS[name][0].partition(":")
+    command: Command = getattr(import_module(f"stoker.cli.{module}"), kind).from_words(name, rest)
     import anyio  # late, for the sake of --help and --version
 
-    module, _, function = COMMANDS[name][0].partition(":")
-    command = getattr(import_module(f"stoker.cli.{module}"), function)
     backend: dict[str, Any] = {"use_uvloop": sys.platform != "win32" and find_spec("uvloop") is not None}
-    return anyio.run(command, rest, backend="asyncio", backend_options=backend)
+    return anyio.run(command, backend="asyncio", backend_options=backend)
 
 
 def _help() -> str:

@@ -15,10 +15,11 @@ import math
 import re
 import shutil
 import textwrap
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import pairwise, zip_longest
-from typing import Annotated, Any, TypeAlias, TypeVar, cast, get_args
+from typing import Annotated, Any, Self, TypeAlias, cast, get_args
 
 import msgspec
 from msgspec import NODEFAULT, inspect as types
@@ -26,9 +27,7 @@ from msgspec import NODEFAULT, inspect as types
 from stoker.errors import ConfigError
 from stoker.settings import allowed
 
-__all__ = ["Flag", "Option", "RunArguments", "RunPath", "given_values", "help_text", "options_of", "parse"]
-
-T = TypeVar("T", bound=msgspec.Struct)
+__all__ = ["Command", "Flag", "Option", "RunCommand", "RunPath", "given_values", "help_text", "options_of"]
 
 _LITERALS: dict[str, Any] = {"True": True, "False": False, "None": None, "none": None}
 """Python's spellings of JSON words; as text they would all be true."""
@@ -65,13 +64,42 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True):
     repeats: bool = False
 
 
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """A command: its fields are its flags, its docstring is its help, and calling it runs it.
+
+    A call returns the exit code.
+    """
+
+    @classmethod
+    def from_words(cls, name: str, words: Sequence[str]) -> Self:
+        """Parse the words behind the command's name; for ``--help`` print the help and exit.
+
+        Raises:
+            ConfigError: An unknown flag, or a value that is missing or does not fit; the message names it.
+        """
+        options = options_of(cls)
+        if {"-h", "--help"} & set(words):
+            print(help_text(name, cls, options))
+            raise SystemExit(0)
+        given = given_values(name, options, words)
+        for option in options:
+            if option.default is NODEFAULT and option.field not in given:
+                flag = "".join(f"{flag}: " for flag in option.names[-1:])
+                missing = option.flag.missing.format(command=name)
+                raise ConfigError(f"{flag}name {missing} (see `stoker {name} --help`)")
+        return cls(**given)
+
+    @abstractmethod
+    async def __call__(self) -> int: ...
+
+
 RunPath: TypeAlias = Annotated[
     str, Flag(metavar="RUN", missing="a run, such as `stoker {command} runs/CartPole-v1`", is_positional=True)
 ]
 
 
-class RunArguments(msgspec.Struct, frozen=True, kw_only=True):
-    """What commands about one run take."""
+class RunCommand(Command, frozen=True, kw_only=True):
+    """A command about one run."""
 
     run: RunPath
     """The run's directory, or that of a version or name: then its newest run."""
@@ -156,6 +184,8 @@ def options_of(kind: type[msgspec.Struct], **flags: Flag) -> list[Option]:
         noted = next((note for note in get_args(field.type) if isinstance(note, Flag)), Flag())
         flag = flags.get(field.name, noted)
         info = types.type_info(field.type)
+        if isinstance(info, types.AnyType | types.StructType):
+            continue  # no word can give it
         name = flag.name or field.name.replace("_", "-")
         names = [flag.short] * bool(flag.short) + [f"--{name}"]
         names += [f"--no-{name}"] * isinstance(info, types.BoolType)
@@ -165,30 +195,11 @@ def options_of(kind: type[msgspec.Struct], **flags: Flag) -> list[Option]:
     return options
 
 
-def parse(command: str, kind: type[T], args: Sequence[str]) -> T:
-    """Parse a command's words; ``--help``, which comes before any mistake, prints the help and exits.
-
-    Raises:
-        ConfigError: An unknown flag, or a value that is missing or does not fit; the message names it.
-    """
-    options = options_of(kind)
-    if {"-h", "--help"} & set(args):
-        print(help_text(command, kind, options))
-        raise SystemExit(0)
-    given = given_values(command, options, args)
-    for option in options:
-        if option.default is NODEFAULT and option.field not in given:
-            flag = "".join(f"{name}: " for name in option.names[-1:])
-            missing = option.flag.missing.format(command=command)
-            raise ConfigError(f"{flag}name {missing} (see `stoker {command} --help`)")
-    return kind(**given)
-
-
 def given_values(command: str, options: Sequence[Option], args: Sequence[str]) -> dict[str, Any]:
     """The values that the words behind a command give, by field.
 
     Raises:
-        ConfigError: As for ``parse``; no value is missing.
+        ConfigError: As for ``Command.from_words``; none is missing.
     """
     try:
         taken = _taken(options, args)

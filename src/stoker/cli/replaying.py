@@ -5,26 +5,25 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from stoker.cli.parsing import Flag, RunArguments, parse
+from stoker.cli.parsing import Flag, RunCommand
 from stoker.settings import Natural
 from stoker.trainer.views.text import number
 
 if TYPE_CHECKING:
     from stoker.session.replaying import Replayed
 
-__all__ = ["ReplayArguments", "replay"]
+__all__ = ["Replay"]
 
 _EVERY_S = 2.0
 _SHOWN = 5
 
 
-class ReplayArguments(RunArguments, frozen=True, kw_only=True):
+class Replay(RunCommand, frozen=True, kw_only=True):
     """Train again from a run's journal, without environments: the same events, the same weights.
 
     It begins with the first event if the journal still has it, else at the oldest checkpoint that it leads on
@@ -45,43 +44,39 @@ class ReplayArguments(RunArguments, frozen=True, kw_only=True):
     out: Annotated[str | None, Flag(metavar="FILE.pt")] = None
     """Write the agent's state where the replay ends, for torch.load."""
 
+    async def __call__(self) -> int:
+        from stoker.cli.stored import open_begun, read_train_config
 
-async def replay(args: Sequence[str]) -> int:
-    """``stoker replay``; the exit code is 1 if ``--verify`` found a difference."""
-    arguments = parse("replay", ReplayArguments, args)
+        run = await open_begun(self.run)
+        config = await read_train_config(run)
 
-    from stoker.cli.stored import open_begun, read_train_config
+        from stoker.session.replaying import replay_run
+        from stoker.session.state import weights_of
+        from stoker.trainer import agent_for
+        from stoker.trainer.making import set_torch_threads
+        from stoker.writer import publish_checkpoint
 
-    run = await open_begun(arguments.run)
-    config = await read_train_config(run)
+        set_torch_threads(config)
+        agent = agent_for(config)
+        started = reported = time.monotonic()
 
-    from stoker.session.replaying import replay_run
-    from stoker.session.state import weights_of
-    from stoker.trainer import agent_for
-    from stoker.trainer.making import set_torch_threads
-    from stoker.writer import publish_checkpoint
+        def watch(total_steps: int) -> None:
+            nonlocal reported
+            if not self.json and time.monotonic() - reported > _EVERY_S:
+                reported = time.monotonic()
+                print(f"  {total_steps:,} steps", file=sys.stderr)
 
-    set_torch_threads(config)
-    agent = agent_for(config)
-    started = reported = time.monotonic()
-
-    def watch(total_steps: int) -> None:
-        nonlocal reported
-        if not arguments.json and time.monotonic() - reported > _EVERY_S:
-            reported = time.monotonic()
-            print(f"  {total_steps:,} steps", file=sys.stderr)
-
-    replayed = replay_run(run, agent, to_step=arguments.to_step, from_step=arguments.from_step, watch=watch)
-    elapsed_s = time.monotonic() - started
-    if arguments.out is not None:
-        publish_checkpoint(weights_of(agent, {"total_steps": agent.total_steps}), Path(arguments.out))
-    if arguments.json:
-        head = {"run": str(run.directory), "elapsed_s": elapsed_s}
-        print(json.dumps({**head, **msgspec.to_builtins(replayed)}))
-    else:
-        _print_report(replayed, elapsed_s)
-    is_equal = bool(replayed.comparisons) and not any(found.differences for found in replayed.comparisons)
-    return 0 if is_equal or not arguments.verify else 1
+        replayed = replay_run(run, agent, to_step=self.to_step, from_step=self.from_step, watch=watch)
+        elapsed_s = time.monotonic() - started
+        if self.out is not None:
+            publish_checkpoint(weights_of(agent, {"total_steps": agent.total_steps}), Path(self.out))
+        if self.json:
+            head = {"run": str(run.directory), "elapsed_s": elapsed_s}
+            print(json.dumps({**head, **msgspec.to_builtins(replayed)}))
+        else:
+            _print_report(replayed, elapsed_s)
+        is_equal = bool(replayed.comparisons) and not any(found.differences for found in replayed.comparisons)
+        return 0 if is_equal or not self.verify else 1
 
 
 def _print_report(replayed: Replayed, elapsed_s: float) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import msgspec
 from anyio import to_thread
 
 from stoker.agents.registry import config_type, is_own
-from stoker.cli.limits import ProcessFlags
-from stoker.cli.parsing import Flag, Option, RunPath, given_values, help_text, options_of, parse
+from stoker.cli.limits import TrainingCommand
+from stoker.cli.parsing import Flag, RunPath, given_values, help_text, options_of
 from stoker.errors import ConfigError, MissingDependency
 from stoker.runs.layout import safe_name
 from stoker.settings import Count, read_toml, settings_from
@@ -23,9 +23,8 @@ from stoker.trainer.config import TrainConfig, config_from, with_schedule
 
 if TYPE_CHECKING:
     from stoker.agents.protocol import LearningAgent
-    from stoker.cli.driving import Guard
 
-__all__ = ["ResumeArguments", "TrainArguments", "parse_train", "resume", "train"]
+__all__ = ["Resume", "Train"]
 
 _FLAGS = {
     "env": Flag(metavar="ENV", default="required, here or in the TOML file", is_positional=True),
@@ -35,7 +34,12 @@ _FLAGS = {
 """How the fields of ``TrainConfig`` are given, where that is not the usual way."""
 
 
-class TrainArguments(ProcessFlags, frozen=True, kw_only=True):
+class _OwnSettings(msgspec.Struct, frozen=True):
+    agent_settings: dict[str, Any] = {}
+    """Keyword arguments for the agent's factory, such as learning_rate=0.001."""
+
+
+class Train(TrainingCommand, frozen=True, kw_only=True):
     """Train an agent on an environment, into a new run directory.
 
     A setting comes from its flag, or else from the TOML file, the agent's preset for the environment, or the
@@ -55,13 +59,71 @@ class TrainArguments(ProcessFlags, frozen=True, kw_only=True):
     config: Annotated[str, Flag(metavar="FILE.toml")] = ""
     """A file of settings, named like these flags; those of the agent may be in a table [agent_settings]."""
 
+    training: TrainConfig
+    """The settings, from flags, file, preset and defaults."""
 
-class _OwnSettings(msgspec.Struct, frozen=True):
-    agent_settings: dict[str, Any] = {}
-    """Keyword arguments for the agent's factory, such as learning_rate=0.001."""
+    @classmethod
+    def from_words(cls, name: str, words: Sequence[str]) -> Self:
+        """As for any command; the agent that the words or the file name adds its settings to the flags."""
+        given = [word for word in words if word not in ("-h", "--help")]
+        wants_help = len(given) < len(words)
+        path = _last(given, "--config")
+        where = f"--config {path}" if path else name
+        values = read_toml(Path(path), "--config ") if path else {}
+        if "import" in values:
+            values["imports"] = values.pop("import")
+        for key in ("max_time", "grace"):
+            if type(values.get(key)) in (int, float):  # seconds need no quotes
+                values[key] = str(values[key])
+        agent = _last(given, "--agent") or values.get("agent", "dqn")
+        if not isinstance(agent, str):
+            raise ConfigError(f"{where}: agent={agent!r} is not a name")
+        settings = _OwnSettings if is_own(agent) else config_type(agent)
+        options = [*options_of(TrainConfig, **_FLAGS), *options_of(cls), *options_of(settings)]
+        try:
+            values |= given_values(name, options, given)
+        except ConfigError:
+            if not wants_help:  # which comes before any mistake
+                raise
+        own = {key: values.pop(key) for key in cls.__struct_fields__ if key in values}
+        training = config_from({"env": "", "agent": agent, **values}, where)
+        own |= {"name": own.get("name") or safe_name(training.env), "training": training}
+        command = settings_from(own, cls, where)
+        if wants_help:
+            used = msgspec.structs.asdict(command) | msgspec.structs.asdict(training)
+            if isinstance(training.agent_settings, msgspec.Struct):
+                used |= msgspec.structs.asdict(training.agent_settings)
+            print(help_text(name, cls, options, used))
+            raise SystemExit(0)
+        if not training.env:
+            raise ConfigError(
+                f"name an environment, such as `stoker {name} CartPole-v1` (see `stoker {name} --help`)"
+            )
+        return command
+
+    async def __call__(self) -> int:
+        from stoker.cli.driving import Driver, Guard
+        from stoker.cli.printing import from_here
+        from stoker.cli.stored import discard
+        from stoker.runs import TrainingRun
+        from stoker.trainer.making import env_for
+
+        config, root = self.training, Path(self.runs_dir)
+        with Guard(self.limits()) as guard:
+            env_for(config).close()  # before torch is imported, so that a wrong name is reported at once
+            agent = _checked_agent(config)
+            is_new_root = not await to_thread.run_sync(root.exists)
+            run = await TrainingRun.create(self.name, self.run_version, root=root)
+            driver = Driver(config, run, agent, guard, self)
+            driver.say(f"training {config.agent} on {config.env}; run: {from_here(run.directory)}")
+            try:
+                return await driver.drive()
+            except (ConfigError, MissingDependency):  # some need a session to be found; nothing was trained
+                await to_thread.run_sync(discard, run, is_new_root)
+                raise
 
 
-class ResumeArguments(ProcessFlags, frozen=True, kw_only=True):
+class Resume(TrainingCommand, frozen=True, kw_only=True):
     """Resume a run from its newest checkpoint.
 
     Weights, optimizer, replay, generators, counters and the best evaluation are restored from the checkpoint.
@@ -83,120 +145,29 @@ class ResumeArguments(ProcessFlags, frozen=True, kw_only=True):
     torch_threads: Annotated[Count | None, Flag(metavar="INT", default="default: the run's")] = None
     """Number of torch's threads."""
 
+    async def __call__(self) -> int:
+        from stoker.cli.driving import Driver, Guard, json_line
+        from stoker.cli.printing import command, from_here
+        from stoker.cli.stored import open_begun, read_train_config
+        from stoker.runs import TrainingRun
 
-def parse_train(args: Sequence[str]) -> tuple[TrainConfig, TrainArguments]:
-    """Read the command line of ``stoker train``.
-
-    Returns:
-        The checked config, and the arguments that are not in it; their ``name`` is filled in.
-
-    Raises:
-        ConfigError: A flag, a key of the TOML file, a name or a value cannot be used.
-    """
-    words = [word for word in args if word not in ("-h", "--help")]
-    wants_help = len(words) < len(args)
-    path = _last(words, "--config")
-    where = f"--config {path}" if path else "train"
-    values = read_toml(Path(path), "--config ") if path else {}
-    if "import" in values:
-        values["imports"] = values.pop("import")
-    for key in ("max_time", "grace"):
-        if type(values.get(key)) in (int, float):  # seconds need no quotes
-            values[key] = str(values[key])
-    agent = _last(words, "--agent") or values.get("agent", "dqn")
-    if not isinstance(agent, str):
-        raise ConfigError(f"{where}: agent={agent!r} is not a name")
-    options = _options(agent)
-    try:
-        values |= given_values("train", options, words)
-    except ConfigError:
-        if not wants_help:
-            raise
-    own = {key: values.pop(key) for key in TrainArguments.__struct_fields__ if key in values}
-    arguments = settings_from(own, TrainArguments, where)
-    config = config_from({"env": "", "agent": agent, **values}, where)
-    if wants_help:
-        used = msgspec.structs.asdict(arguments) | msgspec.structs.asdict(config)
-        if isinstance(config.agent_settings, msgspec.Struct):
-            used |= msgspec.structs.asdict(config.agent_settings)
-        print(help_text("train", TrainArguments, options, used))
-        raise SystemExit(0)
-    if not config.env:
-        raise ConfigError(
-            "name an environment, such as `stoker train CartPole-v1` (see `stoker train --help`)"
-        )
-    return config, msgspec.structs.replace(arguments, name=arguments.name or safe_name(config.env))
-
-
-def _last(args: Sequence[str], flag: str) -> str:
-    """The last value that a flag has among the words, "" without one."""
-    found = ""
-    for word, after in zip(args, [*args, ""][1:], strict=True):
-        name, equals, text = word.partition("=")
-        if name == flag:
-            found = text if equals else after
-    return found
-
-
-def _options(agent: str) -> list[Option]:
-    """The options of ``stoker train``, the agent's settings among them."""
-    training = [option for option in options_of(TrainConfig, **_FLAGS) if option.field != "agent_settings"]
-    own = _OwnSettings if is_own(agent) else config_type(agent)
-    return [*training, *options_of(TrainArguments), *options_of(own)]
-
-
-async def train(args: Sequence[str]) -> int:
-    """``stoker train``."""
-    config, arguments = parse_train(args)
-    from stoker.cli.driving import Driver, Guard
-    from stoker.cli.printing import from_here
-    from stoker.cli.stored import discard
-    from stoker.runs import TrainingRun
-    from stoker.trainer.making import env_for
-
-    with Guard(arguments.limits()) as guard:
-        env_for(config).close()  # before torch is imported, so that a wrong name is reported at once
-        agent = _checked_agent(config)
-        root = Path(arguments.runs_dir)
-        is_new_root = not await to_thread.run_sync(root.exists)
-        run = await TrainingRun.create(arguments.name, arguments.run_version, root=root)
-        driver = Driver(config, run, agent, guard, arguments)
-        driver.say(f"training {config.agent} on {config.env}; run: {from_here(run.directory)}")
-        try:
-            return await driver.drive()
-        except (ConfigError, MissingDependency):  # some need a session to be found; then nothing was trained
-            await to_thread.run_sync(discard, run, is_new_root)
-            raise
-
-
-async def resume(args: Sequence[str]) -> int:
-    """``stoker resume``."""
-    arguments = parse("resume", ResumeArguments, args)
-    from stoker.cli.driving import Guard
-
-    with Guard(arguments.limits()) as guard:
-        return await _resume(arguments, guard)
-
-
-async def _resume(arguments: ResumeArguments, guard: Guard) -> int:
-    from stoker.cli.driving import Driver, json_line
-    from stoker.cli.printing import command, from_here
-    from stoker.cli.stored import open_begun, read_train_config
-    from stoker.runs import TrainingRun
-
-    run = await open_begun(arguments.run)
-    before = await read_train_config(run)
-    config = _with_changes(before, arguments)
-    reached = run.newest_step()
-    if reached >= config.total_timesteps:
-        if arguments.total_timesteps is not None:
-            raise ConfigError(
-                f"-n {arguments.total_timesteps}: the run has {reached} steps; give more than that"
-            )
+        with Guard(self.limits()) as guard:
+            run = await open_begun(self.run)
+            config = self._changed(await read_train_config(run))
+            reached = run.newest_step()
+            if reached < config.total_timesteps:
+                run = await TrainingRun.resume(run.directory)
+                driver = Driver(config, run, _checked_agent(config), guard, self)
+                driver.say(f"resuming {config.agent} on {config.env}; run: {from_here(run.directory)}")
+                if not reached:
+                    driver.say("there is no checkpoint: it starts from the beginning")
+                return await driver.drive()
+        if self.total_timesteps is not None:
+            raise ConfigError(f"-n {self.total_timesteps}: the run has {reached} steps; give more than that")
         again = command(["stoker", "resume", str(run.directory), "-n", str(2 * reached)])
         text = f"{from_here(run.directory)} has all its {reached:,} steps; to continue: {again}"
-        print(text, file=sys.stderr if arguments.json else sys.stdout)
-        if arguments.json:
+        print(text, file=sys.stderr if self.json else sys.stdout)
+        if self.json:
             from stoker.trainer import TrainResult
 
             metadata = run.metadata
@@ -208,22 +179,24 @@ async def _resume(arguments: ResumeArguments, guard: Guard) -> int:
             )
             print(json_line(result))
         return 0
-    run = await TrainingRun.resume(run.directory)
-    agent = _checked_agent(config)
-    driver = Driver(config, run, agent, guard, arguments)
-    driver.say(f"resuming {config.agent} on {config.env}; run: {from_here(run.directory)}")
-    if not reached:
-        driver.say("there is no checkpoint: it starts from the beginning")
-    return await driver.drive()
+
+    def _changed(self, config: TrainConfig) -> TrainConfig:
+        given = {name: getattr(self, name) for name in ("total_timesteps", "device", "torch_threads")}
+        changes = {name: value for name, value in given.items() if value is not None}
+        if not changes:
+            return config
+        changed = config_from({**msgspec.to_builtins(config), **changes}, "resume")
+        return with_schedule(changed, config.total_timesteps)
 
 
-def _with_changes(config: TrainConfig, arguments: ResumeArguments) -> TrainConfig:
-    given = {name: getattr(arguments, name) for name in ("total_timesteps", "device", "torch_threads")}
-    changes = {name: value for name, value in given.items() if value is not None}
-    if not changes:
-        return config
-    changed = config_from({**msgspec.to_builtins(config), **changes}, "resume")
-    return with_schedule(changed, config.total_timesteps)
+def _last(args: Sequence[str], flag: str) -> str:
+    """The last value that a flag has among the words, "" without one."""
+    found = ""
+    for word, after in zip(args, [*args, ""][1:], strict=True):
+        name, equals, text = word.partition("=")
+        if name == flag:
+            found = text if equals else after
+    return found
 
 
 def _checked_agent(config: TrainConfig) -> LearningAgent:

@@ -11,7 +11,7 @@ import msgspec
 from anyio import to_thread
 from rich.text import Text
 
-from stoker.cli.parsing import Flag, RunArguments, parse
+from stoker.cli.parsing import Flag, RunCommand
 from stoker.cli.printing import columns, command, from_here, say, size
 from stoker.cli.stored import open_run
 from stoker.errors import RunBroken
@@ -20,34 +20,31 @@ from stoker.runs.verifying import Finding, verify_run
 from stoker.settings import Natural
 from stoker.trainer.views.text import number
 
-__all__ = ["ForkArguments", "PruneArguments", "VerifyArguments", "fork", "prune", "verify"]
+__all__ = ["Fork", "Prune", "Verify"]
 
 
-class VerifyArguments(RunArguments, frozen=True, kw_only=True):
+class Verify(RunCommand, frozen=True, kw_only=True):
     """Check every file of a run: checksums, rows, journal, agreement of counters.
 
     What a kill leaves behind is reported and does not count as damage. Nothing is changed. Exit code 1 if a
     file is damaged.
     """
 
-
-async def verify(args: Sequence[str]) -> int:
-    """``stoker verify``; the exit code is 1 if a file is damaged."""
-    arguments = parse("verify", VerifyArguments, args)
-    try:
-        run = await open_run(arguments.run)
-    except RunBroken as error:
-        directory, findings = _of_broken(error)
-    else:
-        directory = run.directory
-        findings = await to_thread.run_sync(verify_run, run, abandon_on_cancel=True)
-    is_damaged = any(finding.kind == "damaged" for finding in findings)
-    if arguments.json:
-        plain = msgspec.to_builtins(findings)
-        print(json.dumps({"run": str(directory), "whole": not is_damaged, "findings": plain}))
-    else:
-        _print_findings(directory, findings)
-    return int(is_damaged)
+    async def __call__(self) -> int:
+        try:
+            run = await open_run(self.run)
+        except RunBroken as error:
+            directory, findings = _of_broken(error)
+        else:
+            directory = run.directory
+            findings = await to_thread.run_sync(verify_run, run, abandon_on_cancel=True)
+        is_damaged = any(finding.kind == "damaged" for finding in findings)
+        if self.json:
+            plain = msgspec.to_builtins(findings)
+            print(json.dumps({"run": str(directory), "whole": not is_damaged, "findings": plain}))
+        else:
+            _print_findings(directory, findings)
+        return int(is_damaged)
 
 
 def _of_broken(error: RunBroken) -> tuple[Path, list[Finding]]:
@@ -77,7 +74,7 @@ def _print_findings(directory: Path, findings: Sequence[Finding]) -> None:
     print(f"{from_here(directory)}: {verdict}")
 
 
-class ForkArguments(RunArguments, frozen=True, kw_only=True):
+class Fork(RunCommand, frozen=True, kw_only=True):
     """Make a new run that begins with a checkpoint of another one: its history, config and replay.
 
     The other run is only read: it may be training. `stoker resume` continues the new one.
@@ -98,27 +95,22 @@ class ForkArguments(RunArguments, frozen=True, kw_only=True):
     without_replay: bool = False
     """Begin with an empty replay; needs no journal."""
 
-
-async def fork(args: Sequence[str]) -> int:
-    """``stoker fork``."""
-    arguments = parse("fork", ForkArguments, args)
-    source = await open_run(arguments.run)
-    place, with_replay = (arguments.name, arguments.run_version), not arguments.without_replay
-    forked = await fork_run(
-        source, arguments.at_step, *place, root=arguments.runs_dir, with_replay=with_replay
-    )
-    if arguments.json:
-        fields = {"run": str(forked.directory), **msgspec.to_builtins(forked.metadata)}
-        del fields["attempts"]
-        print(json.dumps(fields))
+    async def __call__(self) -> int:
+        source = await open_run(self.run)
+        place, with_replay = (self.name, self.run_version), not self.without_replay
+        forked = await fork_run(source, self.at_step, *place, root=self.runs_dir, with_replay=with_replay)
+        if self.json:
+            fields = {"run": str(forked.directory), **msgspec.to_builtins(forked.metadata)}
+            del fields["attempts"]
+            print(json.dumps(fields))
+            return 0
+        print(f"run      {from_here(forked.directory)}")
+        print(f"from     {from_here(source.directory)}, step {number(self.at_step)}")
+        print(f"resume   {command(['stoker', 'resume', str(forked.directory)])}")
         return 0
-    print(f"run      {from_here(forked.directory)}")
-    print(f"from     {from_here(source.directory)}, step {number(arguments.at_step)}")
-    print(f"resume   {command(['stoker', 'resume', str(forked.directory)])}")
-    return 0
 
 
-class PruneArguments(RunArguments, frozen=True, kw_only=True):
+class Prune(RunCommand, frozen=True, kw_only=True):
     """Remove old step checkpoints, and what none of the newest needs of the journal.
 
     Never latest.pt or the best policies. Refused while the run is training.
@@ -136,31 +128,28 @@ class PruneArguments(RunArguments, frozen=True, kw_only=True):
     dry_run: bool = False
     """Only show what would be removed."""
 
-
-async def prune(args: Sequence[str]) -> int:
-    """``stoker prune``."""
-    arguments = parse("prune", PruneArguments, args)
-    run = await open_run(arguments.run)
-    retention = Retention(last=arguments.keep, every=arguments.every, all_journal=arguments.all_journal)
-    removed = await to_thread.run_sync(_prune, run, retention, arguments.dry_run)
-    freed = sum(file["freed_bytes"] for file in removed)
-    if arguments.json:
-        head = {"run": str(run.directory), "dry_run": arguments.dry_run, "freed_bytes": freed}
-        print(json.dumps({**head, "removed": removed}))
+    async def __call__(self) -> int:
+        run = await open_run(self.run)
+        retention = Retention(last=self.keep, every=self.every, all_journal=self.all_journal)
+        removed = await to_thread.run_sync(_prune, run, retention, self.dry_run)
+        freed = sum(file["freed_bytes"] for file in removed)
+        if self.json:
+            head = {"run": str(run.directory), "dry_run": self.dry_run, "freed_bytes": freed}
+            print(json.dumps({**head, "removed": removed}))
+            return 0
+        print(f"run      {from_here(run.directory)}")
+        width = max((len(file["file"]) for file in removed), default=0)
+        for file in removed:
+            second = "" if file["freed_bytes"] or not file["bytes"] else "   (has another name, which stays)"
+            print(f"  {file['file']:<{width}}  {size(file['bytes']):>7}{second}")
+        count = f"{len(removed)} file{'s' * (len(removed) != 1)}"
+        if not removed:
+            print("nothing to remove")
+        elif self.dry_run:
+            print(f"would remove {count} and free {size(freed)}; leave --dry-run out to do so")
+        else:
+            print(f"removed {count}, freed {size(freed)}")
         return 0
-    print(f"run      {from_here(run.directory)}")
-    width = max((len(file["file"]) for file in removed), default=0)
-    for file in removed:
-        second = "" if file["freed_bytes"] or not file["bytes"] else "   (has another name, which stays)"
-        print(f"  {file['file']:<{width}}  {size(file['bytes']):>7}{second}")
-    count = f"{len(removed)} file{'s' * (len(removed) != 1)}"
-    if not removed:
-        print("nothing to remove")
-    elif arguments.dry_run:
-        print(f"would remove {count} and free {size(freed)}; leave --dry-run out to do so")
-    else:
-        print(f"removed {count}, freed {size(freed)}")
-    return 0
 
 
 def _prune(run: TrainingRun, retention: Retention, dry_run: bool) -> list[dict[str, Any]]:

@@ -37,6 +37,23 @@ def test_help_and_looking_at_runs(trained: Any, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_help_of_train_imports_little(tmp_path: Path) -> None:
+    program = """
+import sys
+from stoker.cli.main import main
+try:
+    main(["train", "CartPole-v1", "--help"])
+except SystemExit:
+    heavy = {"torch", "numpy", "gymnasium", "rich", "asyncio"} & set(sys.modules)
+    assert not heavy, heavy
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--learning-rate" in done.stdout
+
+
 def test_mistakes(tmp_path: Path) -> None:
     lines = [["tarin"], ["train"], ["train", "Cartpole-v1"], ["train", "CartPole-v1", "--agent", "x"]]
     lines += [["train", "CartPole-v1", "--bogus"], ["train", "CartPole-v1", "-n", "x"], ["plot", "x"]]

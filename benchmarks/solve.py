@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.measure import QUICK, report
 from stoker import ActorGroup, TrainingRun, TrainingSession, make_gym
-from stoker.agents.presets import PRESETS
+from stoker.agents.registry import PRESETS
 from stoker.trainer import agent_for, config_from
 from stoker.trainer.training import session_settings
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from stoker.agents.dqn.config import DQNConfig as DQNConfig
     from stoker.agents.ppo.agent import PPO as PPO
     from stoker.agents.ppo.config import PPOConfig as PPOConfig
-    from stoker.agents.presets import preset as preset, training_preset as training_preset
     from stoker.agents.protocol import (
         ChecksInput as ChecksInput,
         HasReplay as HasReplay,
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
         PortablePolicy as PortablePolicy,
         RebuildsReplay as RebuildsReplay,
     )
+    from stoker.agents.registry import preset as preset, training_preset as training_preset
     from stoker.envs.gym import make_gym as make_gym
     from stoker.envs.stacking import stack_frames as stack_frames
     from stoker.errors import (

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from stoker import DQN, ActMode, DQNConfig, make_gym
-from stoker.agents.ppo import PPO, PPOConfig
+from stoker.agents import PPO, PPOConfig
 from stoker.replay import UniformReplay
 from stoker.testing import ChainEnv, ContractViolation, FakeAgent, check_agent
 

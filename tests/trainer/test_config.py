@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from stoker import ConfigError, DQNConfig, TrainConfig, preset
-from stoker.agents.presets import PRESETS
+from stoker.agents.registry import PRESETS
 from stoker.settings import read_toml, settings_from
 from stoker.trainer import EvaluationSettings, TrainerConfig, config_from
 

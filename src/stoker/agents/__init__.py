@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from stoker.agents.ppo.agent import PPO as PPO
     from stoker.agents.ppo.config import PPOConfig as PPOConfig
     from stoker.agents.ppo.policy import PPOPolicy as PPOPolicy
-    from stoker.agents.presets import preset as preset, training_preset as training_preset
     from stoker.agents.protocol import (
         ChecksInput as ChecksInput,
         HasReplay as HasReplay,
@@ -23,7 +22,13 @@ if TYPE_CHECKING:
         PortablePolicy as PortablePolicy,
         Stateful as Stateful,
     )
-    from stoker.agents.registry import AGENTS as AGENTS, config_type as config_type, make_agent as make_agent
+    from stoker.agents.registry import (
+        AGENTS as AGENTS,
+        config_type as config_type,
+        make_agent as make_agent,
+        preset as preset,
+        training_preset as training_preset,
+    )
     from stoker.agents.spaces import (
         AgentSpaces as AgentSpaces,
         BoxActions as BoxActions,

@@ -20,16 +20,7 @@ from torch.nn import functional
 from stoker.agents.config import SMALLEST_SIDE, channel_axis
 from stoker.errors import ConfigError
 
-__all__ = [
-    "MLP",
-    "Activation",
-    "NatureCNN",
-    "NumpyPass",
-    "ObservationNetwork",
-    "as_floats",
-    "predict",
-    "seeded",
-]
+__all__ = ["MLP", "NatureCNN", "NumpyPass", "ObservationNetwork", "as_floats", "predict", "seeded"]
 
 Activation = Literal["tanh", "relu"]
 """The function between layers."""

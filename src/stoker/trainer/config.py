@@ -9,8 +9,7 @@ from typing import Any, Literal, Self, TypeAlias, cast
 
 import msgspec
 
-from stoker.agents.presets import preset, training_preset
-from stoker.agents.registry import config_type, is_own
+from stoker.agents.registry import config_type, is_own, preset, training_preset
 from stoker.envs.protocol import Stepping
 from stoker.errors import ConfigError
 from stoker.settings import Count, Natural, Positive, Settings, read_toml, refuse_unknown, settings_from

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 
-from stoker.agents.presets import PRESETS
 from stoker.agents.protocol import LearningAgent
-from stoker.agents.registry import AGENTS, make_agent
+from stoker.agents.registry import AGENTS, PRESETS, make_agent
 from stoker.envs import stack_frames
 from stoker.envs.gym import make_named
 from stoker.envs.results import close_of

@@ -144,15 +144,15 @@ def test_epsilon_falls_linearly_then_stays() -> None:
         (0, 1.0), (1, 1.0 - 0.99 / 10_000), (2_500, 0.7525), (5_000, 0.505), (9_999, 0.010099),
         (10_000, 0.01), (10_001, 0.01),
     ):  # fmt: skip
-        assert DQNConfig().epsilon_at(total_steps) == pytest.approx(epsilon, rel=1e-12)
-    assert DQNConfig().epsilon_at(10**9) == 0.01
+        assert DQNConfig().exploration_rate_at(total_steps) == pytest.approx(epsilon, rel=1e-12)
+    assert DQNConfig().exploration_rate_at(10**9) == 0.01
 
 
 def test_the_exploration_rate_is_epsilon_or_the_temperature() -> None:
     epsilon, softmax = DQNConfig(), DQNConfig(exploration="softmax", softmax_temperature=0.5)
     assert (epsilon.exploration_rate_name, softmax.exploration_rate_name) == ("epsilon", "temperature")
     for total_steps in (0, 5_000, 10**9):
-        assert epsilon.exploration_rate_at(total_steps) == epsilon.epsilon_at(total_steps)
+        assert epsilon.exploration_rate_at(total_steps) == max(1.0 - 0.99 * total_steps / 10_000, 0.01)
         assert softmax.exploration_rate_at(total_steps) == 0.5
 
 

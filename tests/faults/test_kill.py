@@ -140,7 +140,8 @@ def finish(directory: Path, root: Path, before: dict[str, Any]) -> None:
     mine = [row for row in rows if row["attempt"] == metadata["attempts"][-1]["number"]]
     for row in mine:
         assert row["total_steps"] >= step
-        assert row["extras"]["epsilon"] == pytest.approx(config.epsilon_at(row["total_steps"]), abs=0.05)
+        epsilon = config.exploration_rate_at(row["total_steps"])
+        assert row["extras"]["epsilon"] == pytest.approx(epsilon, abs=0.05)
     assert not [path.name for path in directory.rglob(".*.tmp")], "leftovers are cleared away"
     check_history(directory)
 

@@ -25,11 +25,7 @@ _Share: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
 
 
 class AgentConfig(Settings, frozen=True, kw_only=True):
-    """How an agent learns.
-
-    Raises:
-        ConfigError: A value is out of its range; the message names field, value and range.
-    """
+    """How an agent learns."""
 
     learning_rate: Positive = 3e-4
     """Step size of Adam."""
@@ -67,11 +63,7 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         for field in self.__struct_fields__:
-            if (
-                field.endswith("_schedule")
-                and getattr(self, field) == "linear"
-                and self.schedule_steps is None
-            ):
+            if field.endswith("_schedule") and getattr(self, field) == "linear" and not self.schedule_steps:
                 raise ConfigError(
                     f'schedule_steps=None: give the environment steps of {field}="linear", such as those of '
                     "the whole training"
@@ -89,11 +81,7 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
 
 
 class OffPolicyConfig(AgentConfig, frozen=True, kw_only=True):
-    """How an agent learns from a replay.
-
-    Raises:
-        ConfigError: A value is out of its range; the message names field, value and range.
-    """
+    """How an agent learns from a replay."""
 
     buffer_size: Count = 100_000
     """Transitions that the replay holds; a new one replaces the oldest."""

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import nn
 
-from stoker.agents.base import BaseAgent, NetworkT, PolicyT
+from stoker.agents.base import AgentSeeds, BaseAgent, NetworkT, PolicyT
 from stoker.agents.config import OffPolicyConfig
 from stoker.agents.packing import PackedWeights
-from stoker.agents.seeds import AgentSeeds
 from stoker.agents.spaces import AgentSpaces
 from stoker.errors import ConfigError
 from stoker.processing import StepProcessor, Transition

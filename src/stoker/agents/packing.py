@@ -39,14 +39,13 @@ class PackedWeights:
     def __init__(self, network: nn.Module, *, has_gradients: bool = False) -> None:
         self._network = network
         self._parameters = list(network.parameters())
-        # Where the network holds each of them: it may be given other parameters, not only other memory.
+        # Where the network holds each of them: a parameter may be replaced, not only moved.
         self._holders = [
             (module, name)
             for module in network.modules()
             for name, _ in module.named_parameters(recurse=False)
         ]
-        self._named_buffers = dict(network.named_buffers())
-        self._buffers = list(self._named_buffers.values())
+        self._buffers = dict(network.named_buffers())
         self._has_gradients = has_gradients
         self.values = torch.cat([parameter.detach().reshape(-1) for parameter in self._parameters])
         for parameter, view in zip(self._parameters, self.views(self.values), strict=True):
@@ -105,25 +104,24 @@ class PackedWeights:
         if getattr(holder, name).data_ptr() != self._addresses[0]:
             self.check_bound()
         self.values.copy_(source.values)
-        for own, other in zip(self._buffers, source._buffers, strict=True):
+        for own, other in zip(self._buffers.values(), source._buffers.values(), strict=True):
             own.copy_(other)
 
     def blend_from(self, source: PackedWeights, tau: float) -> None:
         """Move weights and buffers by the fraction ``tau`` towards those of an equal network."""
         self.values.lerp_(source.values, tau)
-        for own, other in zip(self._buffers, source._buffers, strict=True):
+        for own, other in zip(self._buffers.values(), source._buffers.values(), strict=True):
             own.lerp_(other, tau)
 
     def _named(self) -> dict[str, torch.Tensor]:
-        return {"weights": self.values, **self._named_buffers}
+        return {"weights": self.values, **self._buffers}
 
     def _found(self) -> list[int | None]:
-        """Where the parameters, and their gradients, lie now."""
+        """The addresses of the parameters, and of their gradients, now."""
         now: list[torch.Tensor | None] = [getattr(holder, name) for holder, name in self._holders]
-        found = [None if each is None else each.data_ptr() for each in now]
         if self._has_gradients:
-            found += [None if each is None or each.grad is None else each.grad.data_ptr() for each in now]
-        return found
+            now += [None if each is None else each.grad for each in now]
+        return [None if each is None else each.data_ptr() for each in now]
 
 
 class PackedAdam:

@@ -7,24 +7,24 @@ al. 2016) and n-step targets, as Hessel et al. (2018, "Rainbow") put them togeth
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import gymnasium
 import torch
 
+from stoker.agents.base import AgentSeeds, resolve_device
 from stoker.agents.config import chosen_network
 from stoker.agents.dqn.config import DQNConfig
-from stoker.agents.dqn.losses import td_loss, td_targets
 from stoker.agents.dqn.network import QNetwork, make_q_network
 from stoker.agents.dqn.policy import DQNPolicy
 from stoker.agents.off_policy import OffPolicyAgent, TargetNetwork, Update
-from stoker.agents.seeds import AgentSeeds, resolve_device
 from stoker.agents.spaces import AgentSpaces, DiscreteActions
 from stoker.errors import ConfigError
 from stoker.replay import Batch
 from stoker.types import ActorId
 
-__all__ = ["DQN"]
+__all__ = ["DQN", "TDLoss", "td_loss", "td_targets"]
 
 
 class DQN(OffPolicyAgent[DQNConfig, QNetwork, DQNPolicy]):
@@ -108,3 +108,71 @@ class DQN(OffPolicyAgent[DQNConfig, QNetwork, DQNPolicy]):
         loss in the episode the loss keys are absent; ``loss_std`` needs two.
         """
         return {**self._published, **super().episode_extras(actor_id)}
+
+
+QFunction = Callable[[torch.Tensor], torch.Tensor]
+"""Observations ``[B, *observation_shape]`` -> values float32 ``[B, n_actions]``."""
+
+
+def td_targets(
+    online: QFunction, target: QFunction, batch: Batch, gamma: float, *, double: bool
+) -> torch.Tensor:
+    """The target of each transition: ``r + gamma * mask * Q_target(s', a')``, float32 ``[B]``.
+
+    ``a'`` is the best next action by the target network (Mnih et al. 2015, Algorithm 1) or, when double,
+    by the online network (van Hasselt et al. 2016, eq. 4). Only termination masks: a truncated episode
+    would have gone on.
+    """
+    with torch.no_grad():
+        next_values = target(batch.next_observations)
+        if double:
+            next_actions = online(batch.next_observations).argmax(dim=1, keepdim=True)
+            best = next_values.gather(1, next_actions).squeeze(1)
+        else:
+            best = next_values.amax(dim=1)
+        return torch.addcmul(batch.rewards, batch.bootstrap_masks, best, value=gamma)
+
+
+class TDLoss(NamedTuple):
+    """The loss of a batch.
+
+    Attributes:
+        loss: to be minimized, ``[]``.
+        gradient: of the loss with respect to the values, float32 ``[B, n_actions]``.
+        errors: of the taken actions' values, float32 ``[B]``: value minus target.
+        q_mean: the mean of the taken actions' values, ``[]``.
+    """
+
+    loss: torch.Tensor
+    gradient: torch.Tensor
+    errors: torch.Tensor
+    q_mean: torch.Tensor
+
+
+def td_loss(
+    values: torch.Tensor,
+    action_indices: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor | None = None,
+) -> TDLoss:
+    """The Huber loss (delta 1, mean over the batch) of the taken actions' values.
+
+    Args:
+        values: of all actions, float32 ``[B, n_actions]``, without gradient.
+        action_indices: the actions taken, counted from zero, int64 ``[B]``.
+        targets: what to regress to, float32 ``[B]``.
+        weights: what each transition's loss is multiplied with, float32 ``[B]``, such as the importance of a
+            prioritized draw (Schaul et al. 2016, section 3.4); None: one.
+    """
+    indices = action_indices.unsqueeze(1)
+    taken = values.gather(1, indices).squeeze(1)
+    errors = taken - targets
+    slopes = errors.clamp(-1.0, 1.0)
+    # Within delta e * (e - e/2) = e^2 / 2; beyond it 1 * (|e| - 1/2).
+    halves = torch.sub(errors, slopes, alpha=0.5)
+    if weights is not None:
+        slopes *= weights
+    n_rows = values.shape[0]
+    loss = slopes.dot(halves) / n_rows
+    gradient = torch.zeros_like(values).scatter_(1, indices, slopes.div_(n_rows).unsqueeze(1))
+    return TDLoss(loss, gradient, errors, taken.mean())

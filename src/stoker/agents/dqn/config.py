@@ -12,11 +12,7 @@ __all__ = ["DQNConfig"]
 
 
 class DQNConfig(OffPolicyConfig, frozen=True, kw_only=True):
-    """How a DQN agent learns and explores.
-
-    Raises:
-        ConfigError: A value is out of its range; the message names field, value and range.
-    """
+    """How a DQN agent learns and explores."""
 
     double: bool = False
     """Double DQN: choose the next action with the network, and value it with the target network."""
@@ -49,18 +45,16 @@ class DQNConfig(OffPolicyConfig, frozen=True, kw_only=True):
                 f"final_epsilon={self.final_epsilon}: give at most initial_epsilon ({self.initial_epsilon})"
             )
 
-    def epsilon_at(self, total_steps: int) -> float:
-        """The share of random actions after that many environment steps, which alone decide it."""
-        progress = min(total_steps / self.epsilon_decay_steps, 1.0)
-        if progress == 1.0:
-            return self.final_epsilon
-        return self.initial_epsilon + progress * (self.final_epsilon - self.initial_epsilon)
-
     @property
     def exploration_rate_name(self) -> str:
         """The reported name of the exploration rate: ``"epsilon"`` or ``"temperature"``."""
         return "epsilon" if self.exploration == "epsilon" else "temperature"
 
     def exploration_rate_at(self, total_steps: int) -> float:
-        """Epsilon, or the temperature, after that many environment steps."""
-        return self.epsilon_at(total_steps) if self.exploration == "epsilon" else self.softmax_temperature
+        """Epsilon, or the temperature, after that many environment steps, which alone decide it."""
+        if self.exploration == "softmax":
+            return self.softmax_temperature
+        progress = min(total_steps / self.epsilon_decay_steps, 1.0)
+        if progress == 1.0:
+            return self.final_epsilon
+        return self.initial_epsilon + progress * (self.final_epsilon - self.initial_epsilon)

@@ -1,1 +1,3 @@
 """Proximal policy optimization: the agent, its acting copy and its settings."""
+
+__all__: list[str] = []

@@ -13,11 +13,7 @@ __all__ = ["PPOConfig"]
 
 
 class PPOConfig(AgentConfig, frozen=True, kw_only=True):
-    """How a PPO agent learns.
-
-    Raises:
-        ConfigError: A value is out of its range; the message names field, value and range.
-    """
+    """How a PPO agent learns."""
 
     rollout_steps: Count = 2_048
     """Transitions in a rollout, over all actors; each full rollout is one update."""

@@ -65,8 +65,8 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
         for field in self.__struct_fields__:
             if field.endswith("_schedule") and getattr(self, field) == "linear" and not self.schedule_steps:
                 raise ConfigError(
-                    f'schedule_steps=None: give the environment steps of {field}="linear", such as those of '
-                    "the whole training"
+                    f'schedule_steps=None: give the environment steps of {field}="linear", for example '
+                    "those of the whole training"
                 )
 
     def learning_rate_at(self, total_steps: int) -> float:

@@ -1,6 +1,6 @@
 """The base of agents that learn from a replay: everything but their networks, their loss and their settings.
 
-An agent such as DQN makes its networks, and gives ``_update``: one optimization step on one batch.
+An agent makes its networks and implements ``_update``: one optimization step on one batch.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Update(NamedTuple):
 
 
 class TargetNetwork:
-    """A copy of a network that follows it slowly, for targets that stand still (Mnih et al. 2015).
+    """A copy of a network that follows it slowly, so that targets change slowly (Mnih et al. 2015).
 
-    At each step it moves by the fraction ``tau`` towards the weights; without, it copies them at each
+    At each step it moves by the fraction ``tau`` towards the weights; without ``tau`` it copies them at every
     ``interval``-th step.
     """
 
@@ -145,7 +145,7 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         return self._losses.take(actor_id)
 
     def on_episode_start(self, actor_id: ActorId) -> None:
-        """End that actor's unfinished episode, if any: its transitions still count, its losses do not."""
+        """End the actor's unfinished episode, if any; its transitions count, its losses do not."""
         self._losses.drop(actor_id)
         self._remember(self._steps.give_up(actor_id))
 

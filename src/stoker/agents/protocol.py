@@ -98,7 +98,7 @@ class LearningAgent(Protocol):
         ...
 
     def episode_extras(self, actor_id: ActorId) -> Mapping[str, float]:
-        """Numbers to log with the episode that this actor just ended, such as its mean loss."""
+        """Numbers to log with the episode that this actor just ended, for example its mean loss."""
         ...
 
     def on_episode_start(self, actor_id: ActorId) -> None:

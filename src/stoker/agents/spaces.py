@@ -72,7 +72,7 @@ class ArrayValues:
                 if dtype == self.dtype:
                     return
             elif dtype is self.dtype and self._is_short:
-                # The quickest way to look at a few numbers: what is not finite stays so in a sum.
+                # The quickest way to look at a few numbers: a sum with NaN or infinity is not finite.
                 total = sum(value.tolist())
                 if total - total == 0.0:
                     return

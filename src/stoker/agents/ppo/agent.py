@@ -39,13 +39,12 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
     """A policy, a value function, Adam and the open rollout.
 
     An update takes all transitions observed so far once there are ``rollout_steps`` of them, over all actors.
-    The advantages of an actor are estimated from its own transitions only. Learning starts from the
-    log-probability and the value that the policy remembered of each action; an action that was replaced on
-    its way to the environment still counts as the one that was chosen.
+    The advantages of an actor are estimated from its own transitions only. The ratios and returns of an
+    update use the log-probability and the value that the policy recorded with each action.
 
-    With ``normalize_observations`` the statistics take in a rollout when its update is done. Until then
-    acting, bootstrapping and learning see its observations through the same ones, else the probabilities of
-    its actions would have changed before the first gradient step; the first rollout is seen unchanged.
+    With ``normalize_observations`` a rollout enters the statistics after its update. Acting, bootstrapping
+    and learning within one rollout therefore normalize alike, and the probabilities of its actions are
+    unchanged at the first gradient step. The first rollout is not normalized.
 
     Args:
         observation_space: a Box of any shape.
@@ -154,7 +153,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
             The mean over the minibatches of ``loss``, ``policy_loss``, ``value_loss``, ``entropy`` and
             ``clip_fraction``, and of ``approx_kl`` over those of the last epoch; the ``learning_rate`` and
             ``clip_range`` that were used; ``n_epochs``, how many ran to their end; ``explained_variance``,
-            the share of the returns' variance that the values foretold (1 at best, 0 where returns do not
+            the share of the returns' variance that the values predict (1 at best, 0 if returns do not
             vary); and with Box actions ``std``, the mean of their standard deviations. None while the
             rollout fills up.
 
@@ -183,7 +182,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         return dict(self._last)
 
     def on_episode_start(self, actor_id: ActorId) -> None:
-        """End that actor's unfinished episode, if any: what it did counts, up to where it had led."""
+        """End the actor's unfinished episode, if any, as if it were truncated."""
         self._rollout.give_up(actor_id)
         self._rewards.give_up(actor_id)
 

@@ -1,8 +1,8 @@
-"""The open rollout: transitions of all actors in the order in which they came, until an update takes them.
+"""The open rollout: transitions of all actors in arrival order, until an update takes them.
 
-A fragment is what one actor did in a row within one episode; it ends where the episode terminates, is
-truncated or is given up, and at the latest where the rollout does. Only a terminated one has no future: the
-value of its last observation continues every other.
+A fragment is the consecutive transitions of one actor within one episode. It ends when the episode
+terminates, is truncated or is given up, or when the rollout ends. A fragment that does not end by termination
+bootstraps from the value of its last observation.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Rollout:
 
     @property
     def policy_extras(self) -> NDArray[np.float64]:
-        """What the policy remembered of each action, float64 ``[T, extras_size]``, in arrival order."""
+        """The policy extras of each action, float64 ``[T, extras_size]``, in arrival order."""
         return self._rows["policy_extras"][: self._size]
 
     def add(self, experience: Experience, reward: float) -> None:
@@ -78,7 +78,7 @@ class Rollout:
         self._size += 1
 
     def give_up(self, actor_id: ActorId) -> None:
-        """End the actor's unfinished episode, if any; where it had led still counts."""
+        """End the actor's unfinished episode, if any; it bootstraps from its last observation."""
         self._running.pop(actor_id, None)
 
     def successors(self) -> NDArray[Any]:
@@ -95,8 +95,8 @@ class Rollout:
     ) -> NDArray[np.float64]:
         """The advantage of each transition, float64 ``[T]``, in arrival order.
 
-        ``values`` are those that the acting policies remembered, ``[T]``; ``successor_values`` those of
-        ``successors()``, ``[F]``.
+        ``values`` are those in the policy extras, ``[T]``; ``successor_values`` those of ``successors()``,
+        ``[F]``.
         """
         fragments = self._rows["fragments"][: self._size]
         order = np.argsort(fragments, kind="stable")  # fragment by fragment, each in its own order
@@ -155,14 +155,14 @@ def generalized_advantages(
 
     With ``delta[t] = rewards[t] + gamma * next_values[t] - values[t]`` it is ``delta[t]`` where a trace ends,
     and before that ``advantages[t] = delta[t] + gamma * gae_lambda * advantages[t + 1]``. Fragments of
-    several episodes and actors may stand one behind the other: a trace never leaves its own.
+    several episodes and actors may follow each other: a trace never leaves its own.
 
     Args:
         rewards: of the transitions, ``[T]``.
         values: of the states that they began in, ``[T]``.
         next_values: of the states that they led to, ``[T]``; 0 where the episode terminated.
-        goes_on: whether the row behind is the next transition of the same episode, bool ``[T]``. Where it is
-            not, the trace ends: at termination, at truncation, and where no more is known of the episode.
+        goes_on: whether the next row is the next transition of the same episode, bool ``[T]``. If not, the
+            trace ends: at termination, at truncation, and at the end of a fragment.
         gamma: the discount per step.
         gae_lambda: the share of the trace that is kept per step.
 
@@ -173,9 +173,9 @@ def generalized_advantages(
     decays = np.where(goes_on, gamma * gae_lambda, 0.0)
     advantages: list[float] = []
     advantage = 0.0
-    # Plain numbers: each depends on the one behind it, and numpy takes longer for one than Python does.
+    # Plain numbers: each depends on the next one, and numpy is slower than Python for single numbers.
     for delta, decay in zip(reversed(deltas.tolist()), reversed(decays.tolist()), strict=True):
-        # Not multiplied with 0 where a trace ends: what is not finite would get past it.
+        # No product with 0 where a trace ends: 0 * inf is NaN, which would reach the rows before it.
         advantage = delta + decay * advantage if decay else delta
         advantages.append(advantage)
     advantages.reverse()

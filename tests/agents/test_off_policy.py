@@ -124,7 +124,7 @@ def test_interleaved_actors_are_summed_up_apart(stream: list[tuple[str | int, fl
         if len(own) > 1:
             expected["loss_std"] = np.std(own)
         assert losses.take(actor_id) == pytest.approx(expected, rel=1e-6, abs=1e-6)
-    assert len(losses) == 0
+    assert losses.state_dict()["running"] == {}
 
 
 def test_taking_and_dropping_forget_that_actor_only() -> None:

@@ -220,9 +220,6 @@ class EpisodeLosses:
         self._running: dict[ActorId, tuple[int, float, float, float]] = {}
         self._last_actor: ActorId | None = None
 
-    def __len__(self) -> int:
-        return len(self._running)
-
     def observed(self, actor_id: ActorId) -> None:
         """Count the next losses to this actor's running episode."""
         self._last_actor = actor_id

@@ -187,9 +187,10 @@ def make_body(
 def checked_body(body: Any, observations: torch.Tensor, distribution: Distribution) -> nn.Module:
     """A user's own body, tried out on some observations; ``ConfigError`` if PPO cannot train it."""
     n_rows = len(observations)
+    parameters, values = f"float32 [{n_rows}, {distribution.n_parameters}]", f"float32 [{n_rows}]"
     asked = (
         f"it takes observations {_described(observations)} and returns a tuple of the distribution's "
-        f"parameters float32 [{n_rows}, {distribution.n_parameters}] and of values float32 [{n_rows}]"
+        f"parameters {parameters} and of values {values}"
     )
     if not isinstance(body, nn.Module):
         raise ConfigError(f"network is a {type(body).__name__}, not a torch.nn.Module: {asked}")
@@ -200,10 +201,8 @@ def checked_body(body: Any, observations: torch.Tensor, distribution: Distributi
             given: Any = body.to(observations.device)(observations)
     except Exception as error:
         raise ConfigError(f"network failed: {type(error).__name__}: {error}; {asked}") from error
-    shapes = [(n_rows, distribution.n_parameters), (n_rows,)]
-    parts = list(cast("tuple[Any, ...]", given)) if isinstance(given, tuple) else []
-    tensors = [part for part in parts if isinstance(part, torch.Tensor) and part.dtype is torch.float32]
-    if len(parts) != 2 or [tuple(tensor.shape) for tensor in tensors] != shapes:
+    parts = list(map(_described, cast("tuple[Any, ...]", given))) if isinstance(given, tuple) else []
+    if parts != [parameters, values]:
         raise ConfigError(f"network returned {_described(given)}: {asked}")
     return body
 

@@ -107,21 +107,34 @@ class SyncTrainingSession(Readings):
 
     def act(self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0) -> Any:
         """Choose an action with the last published policy, in the calling thread."""
-        return self._act("act", [observation], [actor_id], mode)[0]
+        intake = self._open_intake("act")
+        with self._acting:
+            intake.check_acting(observation, mode, actor_id)
+            decision = self._decision(observation, mode)
+            if mode is ActMode.EXPLORE:
+                intake.remember(actor_id, observation, decision)
+        return decision.action
 
     def act_many(
         self, observations: Iterable[Any], actor_ids: Iterable[ActorId], mode: ActMode = ActMode.EXPLORE
     ) -> list[Any]:
         """Choose actions for several actors in one forward pass, as ``TrainingSession.act_many`` does."""
-        return self._act("act_many", observations, actor_ids, mode)
+        intake = self._open_intake("act_many")
+        with self._acting:
+            batch = intake.checked_acting(observations, actor_ids, mode)
+            if not batch:
+                return []
+            answer = self.core.learner.policies.act([observation for _, observation in batch], mode)
+            if mode is ActMode.EXPLORE:
+                intake.remember_all(batch, answer)
+        return list(answer[0])
 
     def decide(self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0) -> Decision:
         """Choose an action, and hand out what the policy remembers, as ``TrainingSession.decide`` does."""
         intake = self._open_intake("decide")
         with self._acting:
             intake.check_acting(observation, mode, actor_id)
-            actions, extras, version = self.core.learner.policies.act([observation], mode)
-        return Decision(actions[0], None if extras is None else extras[0], version)
+            return self._decision(observation, mode)
 
     def observe(self, experience: Experience) -> None:
         """Accept one transition, as ``TrainingSession.observe`` does."""
@@ -195,18 +208,9 @@ class SyncTrainingSession(Readings):
         self._session.require_open(what)
         return self._session.intake
 
-    def _act(
-        self, what: str, observations: Iterable[Any], actor_ids: Iterable[ActorId], mode: ActMode
-    ) -> list[Any]:
-        intake = self._open_intake(what)
-        with self._acting:
-            batch = intake.checked_acting(observations, actor_ids, mode)
-            if not batch:
-                return []
-            answer = self.core.learner.policies.act([observation for _, observation in batch], mode)
-            if mode is ActMode.EXPLORE:
-                intake.remember_all(batch, answer)
-        return list(answer[0])
+    def _decision(self, observation: Any, mode: ActMode) -> Decision:
+        actions, extras, version = self.core.learner.policies.act([observation], mode)
+        return Decision(actions[0], None if extras is None else extras[0], version)
 
     def _take_boundary(self, event: EpisodeStarted | EpisodeEnded | None, actor_id: ActorId) -> None:
         with self._handing_over:

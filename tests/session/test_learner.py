@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,9 @@ from stoker import (
     StatsTracker,
     TrainingRun,
 )
+from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.replies import Reply
-from stoker.session.events import (
-    EpisodeEnded,
-    EpisodeStarted,
-    EvalEpisodeEnded,
-    Event,
-    Outbox,
-    Request,
-    StagedCheckpoint,
-)
+from stoker.session.events import EvalEpisodeEnded, Event, Outbox, Request
 from stoker.session.learner import Learner
 from stoker.testing import FakeAgent
 
@@ -99,8 +92,9 @@ def described(outbox: Outbox) -> list[Any]:
     ]
     if (snapshot := outbox.evaluation) is not None:
         found.append(("evaluation", snapshot.total_steps, plain(snapshot.state)))
-    if (checkpoint := outbox.checkpoint) is not None:
-        found.append(("checkpoint", checkpoint.step, plain(checkpoint.state)))
+    if outbox.checkpoint is not None:
+        step, state, _ = outbox.checkpoint
+        found.append(("checkpoint", step, plain(state)))
     return found
 
 
@@ -120,7 +114,7 @@ def processed(learner: Learner, events: Sequence[Event]) -> list[Any]:
     return effects
 
 
-def staged(learner: Learner) -> StagedCheckpoint:
+def staged(learner: Learner) -> tuple[int, Mapping[str, Any], Reply[None]]:
     checkpoint = learner.take_outbox().checkpoint
     assert checkpoint is not None
     return checkpoint
@@ -205,12 +199,12 @@ def test_it_stops_where_a_checkpoint_is_due_and_goes_on_behind_it(run: TrainingR
     assert (learner.is_checkpoint_due, len(rest), learner.total_steps) == (True, 2, 3)
     assert learner.process(rest) == rest, "nothing is taken in before the copy is made"
     learner.stage_checkpoint()
-    assert staged(learner).step == 3
+    assert staged(learner)[0] == 3
     rest = learner.process([rest[0], Request("checkpoint", asked), rest[1]])
     assert (learner.is_checkpoint_due, len(rest), learner.total_steps) == (True, 1, 4)
     assert learner.stage_checkpoint() is asked
-    checkpoint = staged(learner)
-    assert (checkpoint.step, checkpoint.reply) == (4, asked)
+    step, _, reply = staged(learner)
+    assert (step, reply) == (4, asked)
     assert learner.process(rest) == []
 
 
@@ -259,16 +253,16 @@ def test_a_checkpoint_is_a_copy_of_its_moment_in_the_one_place_there_is(run: Tra
     learner = learner_with(agent, run, checkpoint_freq=30)
     assert len(learner.process([transition(k) for k in range(60)])) == 30
     learner.stage_checkpoint()
-    first = staged(learner)
-    weights = first.state["agent"]["network"]
+    _, first, _ = staged(learner)
+    weights = first["agent"]["network"]
     early = {name: weight.clone() for name, weight in weights.items()}
     assert all(torch.equal(early[name], weight) for name, weight in agent.state_dict()["network"].items())
     learner.process([transition(k) for k in range(30, 60)])
     assert all(torch.equal(early[name], weight) for name, weight in weights.items()), "learning leaves it be"
     assert any(not torch.equal(early[name], late) for name, late in agent.state_dict()["network"].items())
     learner.stage_checkpoint()
-    second = staged(learner)
-    for name, weight in second.state["agent"]["network"].items():
+    _, second, _ = staged(learner)
+    for name, weight in second["agent"]["network"].items():
         assert weight.data_ptr() == weights[name].data_ptr(), "the same memory, again"
 
 
@@ -277,14 +271,14 @@ def test_a_restored_learner_goes_on_as_the_first_would_have(run: TrainingRun) ->
     learner = learner_with(DQN(BOX, gymnasium.spaces.Discrete(2), CONFIG, seed=5), run, checkpoint_freq=25)
     rest = learner.process(events)
     learner.stage_checkpoint()
-    first = staged(learner)
+    _, first, _ = staged(learner)
     other = Learner(
         DQN(BOX, gymnasium.spaces.Discrete(2), CONFIG, seed=99),
         SessionConfig(checkpoint_freq=25),
         StatsTracker(),
         run,
     )
-    other.restore(first.state, run.journal)
+    other.restore(first, run.journal)
     other.begin()
     assert (other.total_steps, other.total_episodes, other.opt_steps) == (25, 3, learner_opt_steps(25))
     assert other.n_events == len(events) - len(rest)

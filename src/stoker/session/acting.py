@@ -128,7 +128,7 @@ class PolicySnapshot(msgspec.Struct, frozen=True, eq=False):
     Belongs to the caller that asked for it; the learner never writes to it.
 
     Attributes:
-        policy: an acting copy of its own.
+        policy: an independent acting copy.
         total_steps: environment steps consumed when it was taken.
         policy_version: how many times weights had been published by then.
         state: the agent's staged state.
@@ -163,7 +163,7 @@ def _answer(policy: Policy, opt_steps: int, observations: Sequence[Any], mode: A
 
 
 class LearnerProgress(NamedTuple):
-    """Where a learner stands.
+    """The progress of a learner.
 
     Attributes:
         total_steps: transitions that it has consumed.
@@ -182,7 +182,7 @@ class Pacing:
     Args:
         limit: the most optimization steps that a transition may lag; None: no limit, nothing is counted.
         opt_interval: environment steps per optimization step, at least 1 with a limit.
-        progress: where the learner stands.
+        progress: of the learner.
         accepted: how many transitions were accepted, those in the queue included.
         lost_after_s: an action without an outcome for this long no longer holds back others.
         is_over: whether new actions will not be learned any more: then none waits.

@@ -56,7 +56,7 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
         eval_interval: optimization steps between evaluations, beside ``eval_freq``; 0: never.
         record_interval: optimization steps between records of the metrics; 0: never.
         record_freq: environment steps between records of the metrics, beside ``record_interval``; 0: never.
-        eval_freq: environment steps between the snapshots that ``next_evaluation`` gives out; 0: never.
+        eval_freq: environment steps between the snapshots that ``next_evaluation`` returns; 0: never.
         queue_capacity: events that may wait for the learner before ``observe`` makes its caller wait. It
             bounds how old a policy can be, in steps, when its transitions are learned.
         publish_interval: optimization steps after which actors get the new weights, within one batch.

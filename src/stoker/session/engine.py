@@ -124,9 +124,10 @@ class Consumer:
             await self._write_counters()
         if outbox.flushes:
             await writer.flush(*outbox.flushes)
-        if (checkpoint := outbox.checkpoint) is not None and parts.run is not None:
-            work = partial(parts.run.publish_step, checkpoint.state, checkpoint.step, parts.retention)
-            await writer.submit(work, checkpoint.reply, name=f"writing step_{checkpoint.step}.pt")
+        if outbox.checkpoint is not None and parts.run is not None:
+            step, state, reply = outbox.checkpoint
+            work = partial(parts.run.publish_step, state, step, parts.retention)
+            await writer.submit(work, reply, name=f"writing step_{step}.pt")
         if parts.intake.is_full:  # ``max_steps`` was reached; that wakes no caller
             self._evaluations.wake()
         parts.pacing.moved()

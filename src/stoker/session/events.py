@@ -13,15 +13,12 @@ import msgspec
 
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.replies import Reply
-from stoker.runs import EvalEpisodeRow, MetricsRow, TrainEpisodeRow
 from stoker.session.acting import PolicySnapshot
 from stoker.stats import EpisodeRecord
 from stoker.types import Experience
 from stoker.writer import AppendLog, RowLog
 
 __all__ = [
-    "EpisodeEnded",
-    "EpisodeStarted",
     "EvalEpisodeEnded",
     "Event",
     "MetricsGiven",
@@ -30,8 +27,6 @@ __all__ = [
     "Outbox",
     "Request",
     "RequestKind",
-    "Row",
-    "StagedCheckpoint",
 ]
 
 
@@ -85,16 +80,6 @@ Event = (
     | OptimizationRequested
 )
 
-Row = TrainEpisodeRow | EvalEpisodeRow | MetricsRow
-
-
-class StagedCheckpoint(msgspec.Struct, frozen=True):
-    """A copy of everything that a resume needs, as of ``step``."""
-
-    state: Mapping[str, Any]
-    step: int
-    reply: Reply[None]
-
 
 class Outbox(msgspec.Struct):
     """What the learner leaves for the writer and for waiting callers; all of it is of the events so far.
@@ -103,7 +88,7 @@ class Outbox(msgspec.Struct):
         journal: bytes for the journal's segments, in order; None: the segment is complete.
         rows: rows by log, in order.
         flushes: answered when everything before them is durable.
-        checkpoint: behind all else, if one was staged.
+        checkpoint: if one was staged: its step, all that a resume needs, and the reply; behind all else.
         records: records of the metrics with their step, for the recorders.
         evaluation: the newest policy that is due to be evaluated.
         answers: replies with their values.
@@ -111,9 +96,9 @@ class Outbox(msgspec.Struct):
     """
 
     journal: list[tuple[AppendLog, bytes | None]] = []
-    rows: dict[RowLog, list[Row]] = {}
+    rows: dict[RowLog, list[msgspec.Struct]] = {}
     flushes: list[Reply[None]] = []
-    checkpoint: StagedCheckpoint | None = None
+    checkpoint: tuple[int, Mapping[str, Any], Reply[None]] | None = None
     records: list[tuple[int, Mapping[str, Any]]] = []
     evaluation: PolicySnapshot | None = None
     answers: list[tuple[Reply[Any], Any]] = []

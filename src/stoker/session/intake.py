@@ -1,4 +1,4 @@
-"""The acceptance rule of a session: checks, the step limit, and what each actor must hand back.
+"""The acceptance rule of a session: checks, the step limit, and the policy extras of each action.
 
 Everything here is plain code on the caller's side of the queue; a refused call has changed nothing.
 
@@ -34,7 +34,7 @@ __all__ = ["Accepted", "Decision", "Intake", "RememberedDecision"]
 
 
 class Decision(msgspec.Struct, frozen=True, eq=False):
-    """An action, and what to hand back with its outcome: ``Experience(..., policy_extras, policy_version)``.
+    """An action, and what its experience must carry: ``Experience(..., policy_extras, policy_version)``.
 
     It can be pickled if its values can; those of DQN and PPO can.
 

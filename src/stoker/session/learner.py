@@ -16,14 +16,13 @@ import msgspec
 
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import InvalidExperience
+from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.plain import plain_number, plain_text
 from stoker.replies import Reply
 from stoker.runs import TrainingRun
 from stoker.session.acting import PolicyBuffer, PolicySnapshot
 from stoker.session.config import LearningPeriods, SessionConfig, Triggers
 from stoker.session.events import (
-    EpisodeEnded,
-    EpisodeStarted,
     EvalEpisodeEnded,
     Event,
     MetricsGiven,
@@ -31,8 +30,6 @@ from stoker.session.events import (
     OptimizationRequested,
     Outbox,
     Request,
-    Row,
-    StagedCheckpoint,
 )
 from stoker.session.state import TrainingState
 from stoker.stats import StatsTracker
@@ -155,7 +152,7 @@ class Learner(TrainingState):
         started = time.perf_counter()
         reply: Reply[None] = self._checkpoint_reply or Reply()
         staged = self._area.stage(self.step_state(self._acting))
-        self._outbox.checkpoint = StagedCheckpoint(staged, self.total_steps, reply)
+        self._outbox.checkpoint = (self.total_steps, staged, reply)
         self.is_checkpoint_due, self._checkpoint_reply = False, None
         self.note_saved()
         self.busy_s += time.perf_counter() - started
@@ -321,7 +318,7 @@ class Learner(TrainingState):
             self._put_row(self.run.train_log, row)
         self.agent.on_episode_start(event.actor_id)
 
-    def _put_row(self, log: RowLog, row: Row) -> None:
+    def _put_row(self, log: RowLog, row: msgspec.Struct) -> None:
         self._outbox.rows.setdefault(log, []).append(row)
 
     def _agent_extras(self, actor_id: ActorId) -> dict[str, float]:

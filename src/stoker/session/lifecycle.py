@@ -200,11 +200,8 @@ class Readings:
     def busy_s(self) -> dict[str, float]:
         """Seconds that this process has spent acting, learning and writing."""
         parts = None if self.core.engine is None else self.core.engine.parts
-        return {
-            "act": 0.0 if parts is None else parts.inference.busy_s,
-            "learn": self.core.learner.busy_s,
-            "write": 0.0 if parts is None else parts.writer.busy_s,
-        }
+        act, write = (parts.inference.busy_s, parts.writer.busy_s) if parts is not None else (0.0, 0.0)
+        return {"act": act, "learn": self.core.learner.busy_s, "write": write}
 
     def actor_episodes(self, actor_id: ActorId) -> int:
         """How many episodes of this actor were consumed, over all attempts."""
@@ -350,12 +347,10 @@ class Lifecycle(Readings):
             with contextlib.suppress(RuntimeError):  # the event loop was closed
                 self._open_engine.end_soon()
             place = "without a run" if self.run is None else f"of {self.run.directory}"
-            warnings.warn(
-                f"a TrainingSession {place} was never closed: leave `async with`, or `await session.close()`",
-                ResourceWarning,
-                source=self,
-                stacklevel=2,
+            text = (
+                f"a TrainingSession {place} was never closed: leave `async with`, or `await session.close()`"
             )
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
     async def _open(self) -> Engine:
         core, learner = self.core, self.core.learner

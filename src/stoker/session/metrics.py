@@ -113,7 +113,7 @@ class TrainingMetrics:
         self._since, self._steps, self._opt_steps = time.monotonic(), total_steps, opt_steps
 
     def flush(self, agent: LearningAgent, total_steps: int, total_episodes: int, opt_steps: int) -> Record:
-        """Everything since the last record, and where the training stands."""
+        """Everything since the last record, and the counters of the training."""
         elapsed_s = max(time.monotonic() - self._since, 1e-9)
         values: dict[str, Any] = {
             "time/total_timesteps": total_steps,

@@ -64,7 +64,7 @@ class RunningEpisode(msgspec.Struct, frozen=True):
 
 
 class ResumePoint(msgspec.Struct, frozen=True):
-    """Where actors that take turns stood.
+    """The episodes of actors that take turns, at a checkpoint.
 
     Attributes:
         episodes: the running episodes by actor.
@@ -99,7 +99,7 @@ def _open_learning(learner: Learner) -> ResumePoint:
     """Restore the newest checkpoint, if there is one, and let the learner begin.
 
     Returns:
-        With lockstep, after a resume: where the running episodes stood.
+        With lockstep, after a resume: the running episodes.
 
     Raises:
         CheckpointCorrupt, JournalBroken: There are checkpoints, and none can be restored. Nothing is
@@ -116,9 +116,8 @@ def _open_learning(learner: Learner) -> ResumePoint:
         else:
             point = _restore_newest(learner, run)
             learner.best = run.load_best_score()
-            run.begin_attempt(
-                learner.total_steps, learner.total_episodes, learner.n_events, learner.opt_steps
-            )
+            counts = (learner.total_steps, learner.total_episodes, learner.n_events, learner.opt_steps)
+            run.begin_attempt(*counts)
         if config.journal:
             learner.journal = EventJournal(run, learner.agent, config, learner.n_events)
     learner.begin()
@@ -196,7 +195,7 @@ class SessionClaim:
     def __init__(self, agent: LearningAgent, run: TrainingRun | None) -> None:
         self._agent = agent  # as long as this lives, no other object has its id
         self._run = run
-        self._has_run = False
+        self._locked: TrainingRun | None = None
         self._n_holders = 1  # the host; and a thread in ``open``
         self._lock = threading.Lock()
         with _agents_lock:
@@ -219,7 +218,7 @@ class SessionClaim:
         try:
             if self._run is not None:
                 self._run.begin_session()
-                self._has_run = True
+                self._locked = self._run
             return restore()
         finally:
             self.release()
@@ -239,8 +238,8 @@ class SessionClaim:
                 del _agents[id(self._agent)]
         else:
             _never_released.append(self)
-        if self._has_run and self._run is not None:
-            self._run.end_session(settled)
+        if self._locked is not None:
+            self._locked.end_session(settled)
 
 
 _agents: weakref.WeakValueDictionary[int, SessionClaim] = weakref.WeakValueDictionary()
@@ -265,8 +264,6 @@ class Host:
     @classmethod
     async def open(cls, learner: Learner, recording: Recording) -> tuple[Engine, ResumePoint]:
         """Claim agent and run, restore the newest checkpoint, open the recorders and start the engine.
-
-        The resume point says, with lockstep after a resume, where the running episodes stood.
 
         All or nothing: if it fails or is cancelled, agent and run are free again when it raises. A disk that
         does not answer delays that for ``stall_timeout_s`` at most; then they are free when it answers.

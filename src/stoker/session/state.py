@@ -230,7 +230,7 @@ class TrainingState:
         self.eval_episodes: int = 0
         """Rows of evaluation episodes."""
         self.kept_steps: int = 0
-        """Environment steps that triggered no learning, such as those of a data set."""
+        """Environment steps that triggered no learning, for example those of a data set."""
         self.n_records: int = 0
         """Rows of metrics."""
         self.actors = ActorRegistry()
@@ -301,7 +301,7 @@ class TrainingState:
         return {key: getattr(self, name) for key, name in _COUNTERS.items()}
 
     def _journal_position(self) -> dict[str, Any] | None:
-        """Where the journal stands, and from where it is needed; None without a journal."""
+        """How long the journal is, and from which event it is needed; None without a journal."""
         if self.journal is None:
             return None
         needs_from, reference, rebuild_from = self.n_events, None, None

@@ -24,10 +24,11 @@ from anyio.from_thread import start_blocking_portal
 
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import ConfigError, SessionClosed
+from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.queues import BatchQueue
 from stoker.runs import TrainingRun
 from stoker.session.acting import PolicySnapshot
-from stoker.session.events import EpisodeEnded, EpisodeStarted, Event
+from stoker.session.events import Event
 from stoker.session.intake import Accepted, Decision, Intake
 from stoker.session.lifecycle import Readings
 from stoker.session.training import TrainingSession
@@ -145,7 +146,7 @@ class SyncTrainingSession(Readings):
         self._take(self._open_intake("observe_many").admitted_all(experiences))
 
     def on_episode_start(self, actor_id: ActorId = 0, seed: int | None = None) -> None:
-        """Say that an actor begins an episode; the journal keeps the seed of its environment."""
+        """Begin an actor's episode, as ``TrainingSession.on_episode_start`` does."""
         event = self._open_intake("on_episode_start").episode_started(actor_id, seed)
         self._take_boundary(event, actor_id)
 
@@ -157,7 +158,7 @@ class SyncTrainingSession(Readings):
         env_extras: Mapping[str, float] | None = None,
         actor_id: ActorId = 0,
     ) -> None:
-        """Say that an actor's episode has ended, as ``TrainingSession.on_episode`` does."""
+        """End an actor's episode, as ``TrainingSession.on_episode`` does."""
         intake = self._open_intake("on_episode")
         event = intake.episode_ended(total_reward, steps, status, env_extras, actor_id)
         self._take_boundary(event, actor_id)

@@ -245,7 +245,7 @@ class TrainingSession(Lifecycle):
         env_extras: Mapping[str, float] | None = None,
         actor_id: ActorId = 0,
     ) -> None:
-        """Say that an actor's episode has ended; it is counted, enters the stats and becomes a row.
+        """End an actor's episode: it is counted, enters the stats and becomes a row.
 
         The agent adds its own extras and wins where a key is given by both. The actor's next episode
         begins with that. An episode of which ``max_steps`` or ``stop`` cut transitions is dropped quietly.

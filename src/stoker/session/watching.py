@@ -17,7 +17,6 @@ from collections.abc import Callable
 import msgspec
 
 from stoker.errors import Stalled
-from stoker.session.learner import Learner
 from stoker.session.parts import Parts
 from stoker.stalls import Activity, StallDetector
 from stoker.types import ActorId
@@ -150,25 +149,18 @@ def stuck_line(health: Callable[[], Health], *, loop_turns: bool = True) -> str:
 
 def silent_actors(parts: Parts, now: float, at_least_s: float = _LEAST_S) -> tuple[SilentActor, ...]:
     """Actors in an episode that wait for nothing of the session, the longest silent first; at most 100."""
-    learner = parts.learner
-    # With lockstep the actors that take turns wait for each other.
-    in_turns = parts.supervised if parts.config.lockstep else frozenset[ActorId]()
-    seen_at, waited_at, waiting = learner.actors.seen_at, parts.waited_at, parts.intake.waiting()
-    found = [
-        (max(seen_at.get(actor_id, now), waited_at.get(actor_id, 0.0)), actor_id)
-        for actor_id in list(learner.actors.running)
-        if actor_id not in waiting and actor_id not in in_turns
-    ]
-    found = sorted((pair for pair in found if now - pair[0] >= at_least_s), key=lambda pair: pair[0])
-    return tuple(
-        SilentActor(actor_id, now - since, _last_event(learner, actor_id))
-        for since, actor_id in found[:_SHOWN]
-    )
-
-
-def _last_event(learner: Learner, actor_id: ActorId) -> str:
-    number = learner.actors.episodes.get(actor_id, 0) + 1
-    return f"its last event was in its episode {number}, before event {learner.n_events} of the session"
+    learner, waited_at = parts.learner, parts.waited_at
+    left_out = parts.intake.waiting()
+    if parts.config.lockstep:  # actors that take turns wait for each other
+        left_out |= parts.supervised
+    silent: list[SilentActor] = []
+    for actor_id in list(learner.actors.running):
+        silent_s = now - max(learner.actors.seen_at.get(actor_id, now), waited_at.get(actor_id, 0.0))
+        if silent_s >= at_least_s and actor_id not in left_out:
+            episode = learner.actors.episodes.get(actor_id, 0) + 1
+            last = f"in its episode {episode}, before event {learner.n_events} of the session"
+            silent.append(SilentActor(actor_id, silent_s, f"its last event was {last}"))
+    return tuple(sorted(silent, key=lambda one: -one.silent_s)[:_SHOWN])
 
 
 def _callers(count: int) -> str:
@@ -194,8 +186,7 @@ class Watch:
         self._parts = parts
         self._config = config = parts.config
         self._fail = fail
-        self._actor_s = config.actor_timeout_s
-        self._interval_s = max(0.01, min(5.0, config.stall_timeout_s / 10, self._actor_s / 10))
+        self._interval_s = max(0.01, min(5.0, config.stall_timeout_s / 10, config.actor_timeout_s / 10))
         self._detector = StallDetector(config.stall_timeout_s, self._interval_s)
         self._asked_at, self._was_asking = 0.0, False
         self._warned_of: set[ActorId] = set()
@@ -239,24 +230,27 @@ class Watch:
         return found
 
     def _look_at_actors(self, now: float) -> None:
-        parts = self._parts
+        parts, limit_s = self._parts, self._config.actor_timeout_s
         could_be_active = parts.queue.is_awaited and not len(parts.queue) and not len(parts.replies)
         self._note_waiting(now)
-        if not could_be_active or now - max(self._detector.awake_since, self._asked_at) < self._actor_s:
+        if not could_be_active or now - max(self._detector.awake_since, self._asked_at) < limit_s:
             return  # they may be waiting for an answer, their last events to be consumed, or could not come
-        silent = [
-            one for one in silent_actors(parts, now, self._actor_s) if one.actor_id not in parts.supervised
-        ]
+        silent = [one for one in silent_actors(parts, now, limit_s) if one.actor_id not in parts.supervised]
         self._warned_of &= {one.actor_id for one in silent}
         fresh = [one for one in silent if one.actor_id not in self._warned_of]
         if not fresh:
             return
+        stalled = Stalled(
+            f"actor {fresh[0].actor_id!r} ({fresh[0].last_event})",
+            fresh[0].silent_s,
+            "look at its environment; if it is gone for good, on_episode_start gives its episode up",
+        )
         if self._config.on_silent_actor == "fail":
-            self._fail(f"actor {fresh[0].actor_id!r}", _stalled(fresh[0]))
+            self._fail(f"actor {fresh[0].actor_id!r}", stalled)
             return
         self._warned_of |= {one.actor_id for one in fresh}
         others = "" if len(fresh) == 1 else f" (and {len(fresh) - 1} more actors)"
-        logger.warning("%s%s", _stalled(fresh[0]), others)
+        logger.warning("%s%s", stalled, others)
 
     def _note_waiting(self, now: float) -> None:
         """An actor that gets its answer after a long wait is not silent at once: its time begins then."""
@@ -276,7 +270,7 @@ class Watch:
         while not self._ended.wait(self._interval_s):
             turned_at = self._turned_at
             held_s = time.monotonic() - turned_at
-            if held_s < self._actor_s + self._interval_s or turned_at == warned_at:
+            if held_s < self._config.actor_timeout_s + self._interval_s or turned_at == warned_at:
                 continue
             warned_at = turned_at
             # Documented, and the only way to see another thread.
@@ -288,11 +282,3 @@ class Watch:
                 held_s,
                 f" in {where.name}, {where.filename}:{where.lineno}" if where is not None else "",
             )
-
-
-def _stalled(one: SilentActor) -> Stalled:
-    return Stalled(
-        f"actor {one.actor_id!r} ({one.last_event})",
-        one.silent_s,
-        "look at its environment; if it is gone for good, on_episode_start gives its episode up",
-    )

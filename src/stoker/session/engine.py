@@ -239,7 +239,7 @@ class Engine:
         """
         parts = self.parts
         if parts.failure is not None:
-            if part == "writer":  # it was to finish, and cannot
+            if part == "writer" and part in self._shields:  # it was to finish, and cannot
                 self._shields["writer"].cancel()
             return
         parts.failure = (part, error)

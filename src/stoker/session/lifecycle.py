@@ -235,7 +235,6 @@ class Lifecycle(Readings):
     def __init__(self, learner: Learner, recording: Recording) -> None:
         super().__init__(Core(learner))
         self.config: SessionConfig = learner.config
-        self._is_lockstep = learner.config.lockstep
         self._is_paced = learner.config.max_staleness is not None
         self._recording = recording
         self._queue: BatchQueue[Event] = BatchQueue(1)

@@ -233,7 +233,7 @@ class SyncTrainingSession(Readings):
                 intake.recount()
                 raise
         if self._session.config.lockstep:  # wait until it is learned and the policy published
-            self._ask("observe", self.engine.parts.request, "barrier")
+            self._ask("observe", self._session.barrier)
 
     def _append(self, event: Event) -> None:
         if self._leaving:

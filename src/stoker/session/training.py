@@ -421,7 +421,7 @@ class TrainingSession(Lifecycle):
             raise
         if was_refused:  # not after the only one of ``observe`` went in: cancelled, it must be out
             await checkpoint()  # a loop around observe must not hold the event loop
-        if self._is_lockstep:
+        if self.config.lockstep:
             await self.engine.parts.request("barrier")
 
     async def _wait_for_room(self, experience: Experience) -> None:

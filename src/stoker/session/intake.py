@@ -52,29 +52,20 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
 class RememberedDecision:
     """A decision that waits for its experience; ``policy_version`` is None where it is not counted."""
 
-    __slots__ = (
-        "_action_key",
-        "_observation_key",
-        "action",
-        "observation",
-        "policy_extras",
-        "policy_version",
-    )
+    __slots__ = ("_keys", "action", "observation", "policy_extras", "policy_version")
 
     def __init__(self, observation: Any, action: Any, policy_extras: Any, policy_version: int | None) -> None:
-        self.observation, self._observation_key = _copied(observation), _key(observation)
-        self.action, self._action_key = _copied(action), _key(action)
+        self.observation, self.action = _copied(observation), _copied(action)
+        self._keys = _key(observation), _key(action)
         self.policy_extras = policy_extras
         self.policy_version = policy_version
 
     def mismatch(self, experience: Experience) -> str | None:
         """The field in which an experience differs from this decision; None: it is its outcome."""
-        action, observation = experience.action, experience.observation
-        key = _key(action)
-        if (key is None or key != self._action_key) and not _is_same(self.action, action):
+        observation_key, action_key = self._keys
+        if not _matches(self.action, action_key, experience.action):
             return "action"
-        key = _key(observation)
-        if (key is None or key != self._observation_key) and not _is_same(self.observation, observation):
+        if not _matches(self.observation, observation_key, experience.observation):
             return "observation"
         return None
 
@@ -350,6 +341,10 @@ def _key(value: Any) -> Any:
     if type(value) is _ARRAY:
         return value.tobytes(), value.dtype, value.shape
     return value if type(value) is int else None
+
+
+def _matches(kept: Any, key: Any, given: Any) -> bool:
+    return (key is not None and _key(given) == key) or _is_same(kept, given)
 
 
 def _is_same(kept: Any, given: Any) -> bool:

@@ -30,6 +30,8 @@ logger = logging.getLogger("stoker.recorders")
 
 _VALUES_AT_ONCE = 1000  # MLflow's limit of one request, for metrics, params and tags together
 _PARAMS_AT_ONCE = 100  # its limit for params, and for tags
+_RELATIVE = re.compile(r"(sqlite:///|file:|)(?!/|:memory:|(?:databricks|databricks-uc|uc)$)([^:]+)")
+"""A store on the disk: scheme, and relative path."""
 _NOT_IN_KEY = re.compile(r"[^\w./ -]")
 _LONGEST_KEY = 250
 _LONGEST_PARAM = 500  # the limit of MLflow 1 and 2
@@ -294,13 +296,8 @@ def _labels(context: RunContext) -> dict[str, str]:
 
 def _absolute_uri(uri: str) -> str:
     """The store's address with an absolute path, which does not depend on the working directory."""
-    for scheme in ("sqlite:///", "file:"):
-        place = uri.removeprefix(scheme)
-        if place != uri:
-            is_relative = place and not place.startswith(("/", ":memory:"))
-            return f"{scheme}{Path(place).absolute()}" if is_relative else uri
-    is_place = uri and ":" not in uri and uri not in ("databricks", "databricks-uc", "uc")
-    return str(Path(uri).absolute()) if is_place else uri
+    found = _RELATIVE.fullmatch(uri)
+    return uri if found is None else f"{found[1]}{Path(found[2]).absolute()}"
 
 
 def _param_key(name: str) -> str:

@@ -147,8 +147,8 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
             value = getattr(self, name)
             if isinstance(value, Mapping):  # as config.json gives it back, so that a resume is the same
                 try:
-                    plain = msgspec.json.decode(msgspec.json.encode(value))
-                except TypeError as error:
+                    plain = json.loads(json.dumps(msgspec.to_builtins(value), allow_nan=False))
+                except (TypeError, ValueError) as error:
                     raise ConfigError(
                         f"{name}={value!r} cannot be kept in config.json ({error}): give numbers, text, lists"
                     ) from None

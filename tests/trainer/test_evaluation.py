@@ -99,7 +99,7 @@ def test_it_is_compared_by_the_mean_or_by_the_lower_end_of_its_interval() -> Non
 
 def test_statistics_are_of_the_records_also_after_a_replacement() -> None:
     found = of([1.0, 2.0])
-    found.settle()
+    found.compute_intervals()
     assert found.mean_reward == 1.5
     more = msgspec.structs.replace(found, records=(*found.records, EpisodeRecord(9.0, 1, TERMINATED)))
     assert (more.mean_reward, more.rewards, more.mean_interval.high) == (4.0, (1.0, 2.0, 9.0), 9.0)
@@ -110,8 +110,8 @@ def test_statistics_are_of_the_records_also_after_a_replacement() -> None:
 
 def test_a_verdict_keeps_what_was_computed() -> None:
     found = of([1.0, 2.0], best_by="lower_bound", n_confirming=1)
-    found.settle()
-    best = found.judged(is_best=True)
+    found.compute_intervals()
+    best = found.with_verdict(is_best=True)
     assert best == of([1.0, 2.0], best_by="lower_bound", n_confirming=1, is_best=True)
     assert best.iqm_interval is found.iqm_interval
     assert not found.is_best

@@ -844,5 +844,5 @@ async def test_nothing_is_drawn_from_the_global_generators() -> None:
 
     before = drawn()
     found = await evaluate(pinned(dqn().policy()), lambda: ChainEnv(6, slip=0.4), 4)
-    found.settle()
+    found.compute_intervals()
     assert drawn() == before

@@ -168,11 +168,11 @@ class Evaluation(msgspec.Struct, frozen=True, dict=True):
         said = [record.extras[SUCCESS] > 0 for record in self.records if SUCCESS in record.extras]
         return sum(said) / len(self.records) if said else None
 
-    def settle(self) -> None:
+    def compute_intervals(self) -> None:
         """Compute both intervals now, so that reading them later takes no time."""
         _ = self.mean_interval, self.iqm_interval
 
-    def judged(self, *, is_best: bool) -> Evaluation:
+    def with_verdict(self, *, is_best: bool) -> Evaluation:
         """The same evaluation with that verdict; computed statistics are kept."""
         same = msgspec.structs.replace(self, is_best=is_best)
         vars(same).update(vars(self))

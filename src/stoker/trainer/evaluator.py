@@ -121,14 +121,14 @@ class Evaluator:
         settings, session, began_s = self._settings, self._session, time.monotonic()
         self._last_at = (snapshot.total_steps, snapshot.opt_steps)
         found = Evaluation(snapshot.total_steps, await self._played(snapshot), best_by=settings.best_by)
-        await to_thread.run_sync(found.settle)  # thousands of resamples would block the event loop
+        await to_thread.run_sync(found.compute_intervals)  # thousands of resamples would block the event loop
         best = session.best_value
         if settings.confirm and (best is None or found.value > best):
             played = await self._played(snapshot, confirms=True)
             records = found.records + played
             found = msgspec.structs.replace(found, records=records, n_confirming=len(played))
-            await to_thread.run_sync(found.settle)
-        self.last = found.judged(is_best=await session.maybe_save_best(found.value, snapshot))
+            await to_thread.run_sync(found.compute_intervals)
+        self.last = found.with_verdict(is_best=await session.maybe_save_best(found.value, snapshot))
         self.last_s = time.monotonic() - began_s
         if session.config.records:
             await session.record(self.last.metrics(), snapshot.total_steps)

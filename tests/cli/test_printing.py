@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from stoker.cli.printing import ago, command, size
+import pytest
+
+from stoker.cli.printing import ago, columns, command, say, size
 
 
 def test_ages_sizes_and_commands() -> None:
@@ -14,3 +16,10 @@ def test_ages_sizes_and_commands() -> None:
     sizes = {512: "512 B", 1500: "1.5 kB", 999_600: "1.0 MB", 23_000_000: "23 MB"}
     assert {n_bytes: size(n_bytes) for n_bytes in sizes} == sizes
     assert command(["stoker", "resume", "my runs/x"]) == "stoker resume 'my runs/x'"
+
+
+def test_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    table = columns(["name", "n"], numbers=[1])
+    table.add_row("a[red]b:smile:", "1")
+    say(table)
+    assert capsys.readouterr().out == "name            n\na[red]b:smile:  1\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -14,7 +13,7 @@ import anyio
 from rich.console import Console
 
 from stoker.cli.limits import Limits, TrainingCommand
-from stoker.cli.printing import command, from_here
+from stoker.cli.printing import command, from_here, say_json
 from stoker.cli.streams import notices_to
 from stoker.errors import ConfigError, SessionFailed, StokerError
 from stoker.exits import single_error
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from stoker.session import TrainingSession
     from stoker.trainer import Progress, TrainConfig, TrainResult
 
-__all__ = ["Driver", "Guard", "json_line"]
+__all__ = ["Driver", "Guard", "say_result"]
 
 _LOOK_S = 0.25
 """Seconds between two looks at how much time is left."""
@@ -169,8 +168,9 @@ class Driver:
             lines = "\n".join(_summary(result, self._config, self._screen.reading, self._stopped))
             if self._json:
                 self.say(lines)
-                lines = json_line(result)
-            print(lines)
+                say_result(result)
+            else:
+                print(lines)
         return 0
 
     def say(self, text: str) -> None:
@@ -230,10 +230,10 @@ class Driver:
         self._view.close()
 
 
-def json_line(result: TrainResult) -> str:
-    """The result for scripts."""
+def say_result(result: TrainResult) -> None:
+    """Print the line for scripts."""
     names = ("run", "total_steps", "total_episodes", "steps_per_sec", "best_eval_reward")
-    return json.dumps({name: getattr(result, name) for name in names})
+    say_json({name: getattr(result, name) for name in names})
 
 
 def _summary(

@@ -1,10 +1,10 @@
-"""``stoker eval``: score the policy of a checkpoint. Reads the run, writes nothing."""
+"""``stoker eval`` and ``stoker replay``: score a run's policy, or train its agent again. The run is read."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,15 +13,22 @@ import msgspec
 from anyio import to_thread
 
 from stoker.cli.parsing import Flag, RunCommand
+from stoker.cli.printing import say_json
 from stoker.errors import CheckpointNotFound, ConfigError
-from stoker.settings import Count
+from stoker.settings import Count, Natural
+from stoker.trainer.views.text import number
 
 if TYPE_CHECKING:
     from stoker.runs import TrainingRun
+    from stoker.session.replaying import Replayed
 
-__all__ = ["Evaluate", "load_wanted"]
+__all__ = ["Evaluate", "Replay", "load_wanted"]
 
 _TRIES = 10
+_EVERY_S = 2.0
+"""Seconds between two lines of progress."""
+_SHOWN = 5
+"""How many differences are named."""
 
 
 class Evaluate(RunCommand, frozen=True, kw_only=True):
@@ -73,7 +80,7 @@ class Evaluate(RunCommand, frozen=True, kw_only=True):
         stats["mean_length"] = stats.pop("mean_ep_length")
         if self.json:
             head = {"run": str(run.directory), "checkpoint": path.name, "total_steps": steps}
-            print(json.dumps({**head, "n_episodes": self.episodes, **stats}))
+            say_json({**head, "n_episodes": self.episodes, **stats})
         else:
             if self.checkpoint is None and path != run.best_checkpoint_path:
                 print("there is no best checkpoint: this is the latest", file=sys.stderr)
@@ -112,3 +119,77 @@ def load_wanted(run: TrainingRun, wanted: str | None) -> tuple[Path, dict[str, A
     has = ", ".join([*names, *map(str, run.checkpoint_steps())]) or "none"
     which = "" if wanted is None else f" {wanted}"
     raise CheckpointNotFound(f"{run.directory} has no checkpoint{which}: it has {has}")
+
+
+class Replay(RunCommand, frozen=True, kw_only=True):
+    """Train again from a run's journal, without environments: the same events, the same weights.
+
+    It begins with the first event if the journal still has it, else at the oldest checkpoint that it leads on
+    from. At each checkpoint on the way the two states are compared, bit by bit. The run is only read.
+    """
+
+    to_step: Annotated[Natural | None, Flag(metavar="STEP", default="default: the journal's end")] = None
+    """Environment steps to replay."""
+
+    from_step: Annotated[Natural | None, Flag(metavar="STEP", default="default: as far back as can be")] = (
+        None
+    )
+    """The checkpoint to begin at."""
+
+    verify: bool = False
+    """Exit with 1 unless there is a checkpoint on the way and all of them are equal."""
+
+    out: Annotated[str | None, Flag(metavar="FILE.pt")] = None
+    """Write the agent's state where the replay ends, for torch.load."""
+
+    async def __call__(self) -> int:
+        from stoker.cli.stored import open_begun, read_train_config
+
+        run = await open_begun(self.run)
+        config = await read_train_config(run)
+
+        from stoker.session.replaying import replay_run
+        from stoker.session.state import weights_of
+        from stoker.trainer import agent_for
+        from stoker.trainer.making import set_torch_threads
+        from stoker.writer import publish_checkpoint
+
+        set_torch_threads(config)
+        agent = agent_for(config)
+        started = reported = time.monotonic()
+
+        def watch(total_steps: int) -> None:
+            nonlocal reported
+            if not self.json and time.monotonic() - reported > _EVERY_S:
+                reported = time.monotonic()
+                print(f"  {total_steps:,} steps", file=sys.stderr)
+
+        replayed = replay_run(run, agent, to_step=self.to_step, from_step=self.from_step, watch=watch)
+        elapsed_s = time.monotonic() - started
+        if self.out is not None:
+            publish_checkpoint(weights_of(agent, {"total_steps": agent.total_steps}), Path(self.out))
+        if self.json:
+            head = {"run": str(run.directory), "elapsed_s": elapsed_s}
+            say_json({**head, **msgspec.structs.asdict(replayed)})
+        else:
+            _print_report(replayed, elapsed_s)
+        is_equal = bool(replayed.comparisons) and not any(found.differences for found in replayed.comparisons)
+        return 0 if is_equal or not self.verify else 1
+
+
+def _print_report(replayed: Replayed, elapsed_s: float) -> None:
+    n_steps = replayed.total_steps - replayed.from_steps
+    print(
+        f"replayed {number(n_steps)} steps, from {number(replayed.from_steps)} to "
+        f"{number(replayed.total_steps)}: {number(replayed.total_episodes)} episodes and "
+        f"{number(replayed.opt_steps)} optimization steps in all, in {elapsed_s:.1f} s"
+    )
+    for found in replayed.comparisons:
+        verdict = "equal, bit by bit"
+        if found.differences:
+            n_more = len(found.differences) - _SHOWN
+            more = f" and {n_more} more" if n_more > 0 else ""
+            verdict = f"DIFFERENT in {', '.join(found.differences[:_SHOWN])}{more}"
+        print(f"  step_{found.step}.pt: {verdict}")
+    if not replayed.comparisons:
+        print("  no checkpoint lies on the way: there was nothing to compare with")

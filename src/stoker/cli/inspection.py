@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stoker.cli.parsing import Command, Flag, RunCommand
-from stoker.cli.printing import ago, columns, from_here, output, say, size
+from stoker.cli.printing import ago, columns, from_here, output, say, say_json, size
 from stoker.cli.stored import open_run
 from stoker.errors import ConfigError, RunBroken
 from stoker.runs import Columns, TrainingRun, list_runs
@@ -49,11 +48,11 @@ class Ls(Command, frozen=True, kw_only=True):
         broken = [(Path(error.path).parent, error) for error in found if not isinstance(error, TrainingRun)]
         if self.json:
             for run, status in zip(runs, statuses, strict=True):
-                fields = msgspec.to_builtins(run.metadata)
+                fields = msgspec.structs.asdict(run.metadata)
                 del fields["attempts"]
-                print(json.dumps({"run": str(run.directory), "status": status, **fields}))
+                say_json({"run": str(run.directory), "status": status, **fields})
             for directory, error in broken:
-                print(json.dumps({"run": str(directory), "status": "broken", "problem": str(error)}))
+                say_json({"run": str(directory), "status": "broken", "problem": str(error)})
             return 0
         if not found:
             print(f"no runs in {self.dir}; `stoker train CartPole-v1` makes one")
@@ -114,16 +113,9 @@ class Show(RunCommand, frozen=True, kw_only=True):
         rewards = episodes["total_reward"][-100:]
         last_mean = float(rewards.mean()) if len(rewards) else None
         if self.json:
-            facts = {
-                "run": str(run.directory),
-                "status": status,
-                **msgspec.to_builtins(run.metadata),
-                "last_100_mean_reward": last_mean,
-                "checkpoints": checkpoints,
-                "evaluations": msgspec.to_builtins(evaluations),
-                "config": config,
-            }
-            print(json.dumps(facts))
+            read = {"last_100_mean_reward": last_mean, "checkpoints": checkpoints, "evaluations": evaluations}
+            fields = msgspec.structs.asdict(run.metadata)
+            say_json({"run": str(run.directory), "status": status, **fields, **read, "config": config})
             return 0
         metadata, settings = run.metadata, _table(config)
         best_at = "" if metadata.best_step is None else f" @ step {metadata.best_step:,}"

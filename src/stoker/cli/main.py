@@ -33,7 +33,7 @@ COMMANDS = {
     "ls": ("inspection:Ls", "List the runs of a runs directory."),
     "show": ("inspection:Show", "Show a run: counters, checkpoints, evaluations, its curve."),
     "verify": ("upkeep:Verify", "Check a run's files: checksums, rows, journal, agreement of counters."),
-    "replay": ("replaying:Replay", "Train again from a run's journal, and compare with what it saved."),
+    "replay": ("evaluate:Replay", "Train again from a run's journal, and compare with what it saved."),
     "fork": ("upkeep:Fork", "Make a new run that begins with a checkpoint of another one."),
     "prune": ("upkeep:Prune", "Remove old checkpoints, and the journal that none of the newest needs."),
     "plot": ("inspection:Plot", "Draw the learning curves of runs to a PNG, SVG or PDF file."),

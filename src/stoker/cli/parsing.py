@@ -142,7 +142,9 @@ class Option(msgspec.Struct, frozen=True):
     def take(self, name: str, words: list[str]) -> list[str]:
         """Remove the words of the value from the beginning of those behind its name."""
         least, most = 1, 1.0
-        if not self.flag.repeats and isinstance(self.info, types.DictType | types.VarTupleType):
+        if isinstance(self.info, types.BoolType):
+            least, most = 0, 0
+        elif isinstance(self.info, types.DictType | types.VarTupleType) and not self.flag.repeats:
             least, most = int(self.adds), math.inf
         taken: list[str] = []
         while words and len(taken) < most and not _is_flag(words[0]):
@@ -158,6 +160,8 @@ class Option(msgspec.Struct, frozen=True):
         """The value that the words behind a name mean."""
         match self.info:
             case types.BoolType():
+                if words:
+                    raise ConfigError(f"{name}={words[0]}: {name} takes no value")
                 return not name.startswith("--no-")
             case types.DictType():
                 return dict(_assignment(name, word) for word in words)
@@ -232,11 +236,8 @@ def _taken(options: Sequence[Option], args: Sequence[str]) -> dict[str, tuple[st
         elif name not in known:
             close = _abbreviated(name, known) or difflib.get_close_matches(name, known, n=1)
             raise ConfigError(f"unknown flag {name}" + (f"; did you mean {close[0]}?" if close else ""))
-        elif isinstance((option := known[name]).info, types.BoolType):
-            if equals:
-                raise ConfigError(f"{word}: {name} takes no value")
-            values = []
         else:
+            option = known[name]
             values = [text] if equals else option.take(name, words)
         before = taken[option.field][1] if option.adds and option.field in taken else []
         taken[option.field] = name, before + values

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-__all__ = ["ago", "columns", "command", "from_here", "output", "say", "size"]
+__all__ = ["ago", "columns", "command", "from_here", "output", "say", "say_json", "size"]
 
 _UNBOUNDED = 10_000
 
@@ -65,8 +68,15 @@ def columns(
 
 def output() -> Console:
     """Standard output; if it is not a terminal, no line is too long."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_UNBOUNDED)
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _UNBOUNDED
+    return console
+
+
+def say_json(facts: Mapping[str, Any]) -> None:
+    """Print one line of JSON, for scripts; structs are objects of their fields."""
+    print(json.dumps(msgspec.to_builtins(facts)))
 
 
 def say(what: RenderableType = "") -> None:

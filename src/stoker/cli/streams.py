@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 __all__ = ["SteadyOutput", "notices_on_stderr", "notices_to", "steady_streams"]
 
+_LOGGER = logging.getLogger("stoker")
 _MODES = ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY))
 """How a closed descriptor is filled. Standard output is opened for reading: writing to it still fails."""
 
@@ -94,33 +95,32 @@ def _text(sink: SteadyOutput, before: TextIO | None) -> io.TextIOWrapper:
 
 
 class _Notices(logging.Handler):
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._say = say
+        self.say: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._say(f"stoker: {record.levelname.lower()}: {record.getMessage()}")
+            self.say(f"stoker: {record.levelname.lower()}: {record.getMessage()}")
             if record.exc_info:
-                self._say(logging.Formatter().formatException(record.exc_info))
+                self.say(logging.Formatter().formatException(record.exc_info))
         except Exception:  # noqa: BLE001 - as logging does: it never stops its callers
             self.handleError(record)
 
 
-def notices_to(say: Callable[[str], None] | None) -> None:
-    """Send each warning and error that stoker logs to ``say`` alone, from any thread; None: nowhere."""
-    logger = logging.getLogger("stoker")
-    for handler in [handler for handler in logger.handlers if isinstance(handler, _Notices)]:
-        logger.removeHandler(handler)
-    if say is not None:
-        logger.addHandler(_Notices(say))
-
-
 @contextlib.contextmanager
 def notices_on_stderr() -> Generator[None]:
-    """Print them while a command runs; while it draws a live view it sends them to that view's console."""
-    notices_to(lambda line: print(line, file=sys.stderr))
+    """Print each warning and error that stoker logs, from any thread, while a command runs."""
+    notices = _Notices()
+    _LOGGER.addHandler(notices)
     try:
         yield
     finally:
-        notices_to(None)
+        _LOGGER.removeHandler(notices)
+
+
+def notices_to(say: Callable[[str], None]) -> None:
+    """Send them to ``say`` from now on, such as to the console of a live view."""
+    for handler in _LOGGER.handlers:
+        if isinstance(handler, _Notices):
+            handler.say = say

@@ -146,7 +146,7 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
     """Number of torch's threads."""
 
     async def __call__(self) -> int:
-        from stoker.cli.driving import Driver, Guard, json_line
+        from stoker.cli.driving import Driver, Guard, say_result
         from stoker.cli.printing import command, from_here
         from stoker.cli.stored import open_begun, read_train_config
         from stoker.runs import TrainingRun
@@ -177,7 +177,7 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
                 total_episodes=metadata.total_episodes,
                 best_eval_reward=metadata.best_value,
             )
-            print(json_line(result))
+            say_result(result)
         return 0
 
     def _changed(self, config: TrainConfig) -> TrainConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ from anyio import to_thread
 from rich.text import Text
 
 from stoker.cli.parsing import Flag, RunCommand
-from stoker.cli.printing import columns, command, from_here, say, size
+from stoker.cli.printing import columns, command, from_here, say, say_json, size
 from stoker.cli.stored import open_run
 from stoker.errors import RunBroken
 from stoker.runs import Retention, TrainingRun, fork as fork_run
@@ -40,8 +39,7 @@ class Verify(RunCommand, frozen=True, kw_only=True):
             findings = await to_thread.run_sync(verify_run, run, abandon_on_cancel=True)
         is_damaged = any(finding.kind == "damaged" for finding in findings)
         if self.json:
-            plain = msgspec.to_builtins(findings)
-            print(json.dumps({"run": str(directory), "whole": not is_damaged, "findings": plain}))
+            say_json({"run": str(directory), "whole": not is_damaged, "findings": findings})
         else:
             _print_findings(directory, findings)
         return int(is_damaged)
@@ -56,7 +54,6 @@ def _of_broken(error: RunBroken) -> tuple[Path, list[Finding]]:
     return path.parent, [Finding(path.name, n_bytes, "damaged", str(error).removeprefix(f"{path}: "))]
 
 
-_KINDS = {"ok": "ok", "torn": "torn", "damaged": "DAMAGED", "note": "note"}
 _STYLES = {"ok": "green", "torn": "yellow", "damaged": "bold red", "note": "cyan"}
 
 
@@ -64,8 +61,9 @@ def _print_findings(directory: Path, findings: Sequence[Finding]) -> None:
     table = columns([""] * 4, numbers=[1], folds=3)
     for finding in findings:
         n_bytes = size(finding.size) if finding.size else ""
-        kind = Text(_KINDS[finding.kind], style=_STYLES[finding.kind])
-        table.add_row(Text(finding.file or "run"), n_bytes, kind, Text(finding.text))
+        kind = "DAMAGED" if finding.kind == "damaged" else finding.kind
+        style = _STYLES[finding.kind]
+        table.add_row(Text(finding.file or "run"), n_bytes, Text(kind, style), Text(finding.text))
     say(table)
     damaged = sorted({finding.file or "run" for finding in findings if finding.kind == "damaged"})
     verdict = f"DAMAGED: {', '.join(damaged)}" if damaged else "whole"
@@ -100,9 +98,9 @@ class Fork(RunCommand, frozen=True, kw_only=True):
         place, with_replay = (self.name, self.run_version), not self.without_replay
         forked = await fork_run(source, self.at_step, *place, root=self.runs_dir, with_replay=with_replay)
         if self.json:
-            fields = {"run": str(forked.directory), **msgspec.to_builtins(forked.metadata)}
+            fields = msgspec.structs.asdict(forked.metadata)
             del fields["attempts"]
-            print(json.dumps(fields))
+            say_json({"run": str(forked.directory), **fields})
             return 0
         print(f"run      {from_here(forked.directory)}")
         print(f"from     {from_here(source.directory)}, step {number(self.at_step)}")
@@ -135,7 +133,7 @@ class Prune(RunCommand, frozen=True, kw_only=True):
         freed = sum(file["freed_bytes"] for file in removed)
         if self.json:
             head = {"run": str(run.directory), "dry_run": self.dry_run, "freed_bytes": freed}
-            print(json.dumps({**head, "removed": removed}))
+            say_json({**head, "removed": removed})
             return 0
         print(f"run      {from_here(run.directory)}")
         width = max((len(file["file"]) for file in removed), default=0)

@@ -179,7 +179,7 @@ def test_an_import_against_the_order_is_found(module: str, source: str) -> None:
     [
         ("stoker.session.training", "from stoker.runs import TrainingRun\nimport anyio, stoker.writer.files"),
         ("stoker.session.training", "from stoker.session.engine import Engine"),
-        ("stoker.agents.dqn.agent", "from stoker.replay.uniform import UniformReplay"),
+        ("stoker.agents.dqn.agent", "from stoker.replay.ring import UniformReplay"),
         ("stoker.errors", "from stoker.types import ActorId"),
         (
             "stoker.testing.fakes",

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from stoker.recorders.protocol import Recorder as Recorder
     from stoker.recorders.recording import Recording as Recording
     from stoker.replay.prioritized import PrioritizedReplay as PrioritizedReplay
-    from stoker.replay.uniform import UniformReplay as UniformReplay
+    from stoker.replay.ring import UniformReplay as UniformReplay
     from stoker.runs.forking import fork as fork
     from stoker.runs.metadata import RunMetadata as RunMetadata
     from stoker.runs.run import TrainingRun as TrainingRun, list_runs as list_runs

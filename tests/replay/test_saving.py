@@ -15,8 +15,8 @@ from hypothesis import given, settings, strategies as st
 
 from stoker.errors import ConfigError
 from stoker.replay.prioritized import PrioritizedReplay
+from stoker.replay.ring import UniformReplay
 from stoker.replay.sum_tree import SumTree
-from stoker.replay.uniform import UniformReplay
 from stoker.testing.contract import difference, through_file
 from stoker.types import EpisodeStatus, Experience
 

@@ -124,11 +124,12 @@ def _check_known(env_id: str, env_name: str) -> None:
         return  # without a version Gymnasium takes the newest
     if versions:
         way_out = f"there is {_listed(versions)}"
-    elif package := _package_of(env_id):
+    elif found := next((found for pattern, found in _PACKAGES if re.match(pattern, env_id)), None):
+        package, module = found
         way_out = (
-            f"it comes with {package[0]}: `pip install {package[0]}`, and import {package[1]} to register it"
+            f"it comes with {package}: `pip install {package}`, and import {module} to register it "
+            f"(`--import {module}`, or '{module}:{env_id}')"
         )
-        way_out += f" (`--import {package[1]}`, or '{package[1]}:{env_id}')"
     elif close := difflib.get_close_matches(env_id, known, n=1, cutoff=0.6 if env_id == env_name else 0.8):
         way_out = f"did you mean {close[0]!r}?"
     elif env_id != env_name:
@@ -138,35 +139,22 @@ def _check_known(env_id: str, env_name: str) -> None:
     raise ConfigError(f"env_name={env_name!r} is unknown: {way_out}")
 
 
-def _package_of(env_id: str) -> tuple[str, str] | None:
-    """The package that registers environments of such names, and its module."""
-    return next((package for pattern, package in _PACKAGES if re.match(pattern, env_id)), None)
-
-
-def _creator(env_id: str) -> Any:
-    """What constructs the environment; None where only ``gymnasium.make`` can tell."""
-    spec = gymnasium.registry.get(env_id)
-    creator = None if spec is None else spec.entry_point
-    return load_env_creator(creator) if isinstance(creator, str) else creator
-
-
 def _check_render_mode(env_id: str, mode: str | None) -> None:
-    if mode is None:
+    if mode is None or (spec := gymnasium.registry.get(env_id)) is None:
         return
-    metadata: Any = getattr(_creator(env_id), "metadata", None)
+    creator = spec.entry_point
+    metadata = getattr(load_env_creator(creator) if isinstance(creator, str) else creator, "metadata", None)
     if not isinstance(metadata, dict):
         return  # of a wrapper class it is a property: Gymnasium looks at it later
     modes: list[str] | None = cast("dict[str, Any]", metadata).get("render_modes")
-    if modes is not None and mode not in _possible_modes(modes):
+    if modes is None:
+        return
+    # ``gymnasium.make`` adds modes by wrapping
+    possible = {*modes, *(f"{each}_list" for each in modes if not each.endswith("_list"))}
+    if "rgb_array" in modes or "rgb_array_list" in modes:
+        possible.add("human")
+    if mode not in possible:
         raise ConfigError(f"render_mode={mode!r} is not one that {env_id} has: choose {_listed(modes)}")
-
-
-def _possible_modes(modes: list[str]) -> set[str]:
-    """The modes, with those that ``gymnasium.make`` adds by wrapping."""
-    added = {f"{mode}_list" for mode in modes if not mode.endswith("_list")}
-    if {"rgb_array", "rgb_array_list"}.intersection(modes):
-        added.add("human")
-    return added.union(modes)
 
 
 def _flattened(env: gymnasium.Env[Any, Any], env_name: str) -> gymnasium.Env[Any, Any]:

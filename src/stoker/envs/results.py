@@ -126,7 +126,12 @@ class Observations:
         ):
             self._fitting.add(method)
             return value.copy()
-        self._check(value, method)
+        if (problem := _misfit(self._space, value, "an observation")) is not None:
+            kind = InvalidExperience if method in self._fitting else ConfigError
+            raise kind(
+                f"{self._name}.{method} gave {problem}: Gymnasium's rule is that every observation is in "
+                "observation_space; correct the one or the other"
+            )
         self._fitting.add(method)
         try:
             return owned(value)
@@ -135,15 +140,6 @@ class Observations:
                 f"{self._name}.{method} gave an observation of type {type(value).__name__}, which cannot be "
                 f"copied ({error}): give arrays, numbers, or lists, tuples and dicts of these"
             ) from error
-
-    def _check(self, value: Any, method: str) -> None:
-        problem = _misfit(self._space, value, "an observation")
-        if problem is not None:
-            kind = InvalidExperience if method in self._fitting else ConfigError
-            raise kind(
-                f"{self._name}.{method} gave {problem}: Gymnasium's rule is that every observation is in "
-                "observation_space; correct the one or the other"
-            )
 
 
 class Results:

@@ -18,10 +18,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from stoker.errors import ConfigError
-from stoker.replay.batch import PrioritizedBatch
 from stoker.replay.ring import Ring
 from stoker.replay.sum_tree import SumTree
-from stoker.replay.transition import TransitionSpec
+from stoker.replay.transition import PrioritizedBatch, TransitionSpec
 from stoker.types import AnyPath
 
 __all__ = ["PrioritizedReplay"]

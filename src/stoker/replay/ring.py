@@ -1,4 +1,4 @@
-"""A ring of the newest transitions: the base of all replays, however they draw.
+"""A ring of the newest transitions: the base of all replays, and the one that draws uniformly.
 
 Memory is allocated once, as one row of bytes per transition (``stoker.replay.storage``): adding one writes
 one row, and drawing one reads one. The ring knows which rows are filled and in which order, saves and loads
@@ -18,10 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 from stoker.errors import ConfigError
 from stoker.replay.layout import Array, ArraySpec
 from stoker.replay.storage import Storage, allocated_rows
-from stoker.replay.transition import TransitionSpec
+from stoker.replay.transition import Batch, TransitionSpec
 from stoker.types import AnyPath, Experience
 
-__all__ = ["Ring"]
+__all__ = ["Ring", "UniformReplay"]
 
 
 class Ring:
@@ -271,3 +271,34 @@ class Ring:
         size = int(reference["size"])
         oldest = int(reference["position"]) if size == reference["capacity"] else 0
         return (np.arange(size - count, size) + oldest) % max(size, 1)
+
+
+class UniformReplay(Ring):
+    """The newest ``capacity`` transitions, each as likely as any other. Settings and errors: see ``Ring``."""
+
+    _drawn = torch.empty(0, dtype=torch.int64)
+    _drawn_array = _drawn.numpy()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._make_room(0)  # copied on their own, the tensor and its array would no longer share memory
+
+    def sample(self, batch_size: int) -> Batch:
+        """Draw transitions uniformly with replacement, as new tensors on the replay's device.
+
+        They may be views of one memory that holds whole transitions.
+
+        Raises:
+            ConfigError: The batch size is below 1 or above the number of transitions held.
+        """
+        if not 1 <= batch_size <= self._size:
+            self._check_batch_size(batch_size)
+        if len(self._drawn_array) != batch_size:
+            self._make_room(batch_size)
+        self._drawn.random_(self._size, generator=self._generator)
+        return self._storage.take(self._drawn_array)
+
+    def _make_room(self, batch_size: int) -> None:
+        """Allocate memory for the drawn rows, kept between draws: that costs more than to fill it."""
+        self._drawn = torch.empty(batch_size, dtype=torch.int64)
+        self._drawn_array = self._drawn.numpy()

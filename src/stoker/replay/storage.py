@@ -20,9 +20,8 @@ import numpy as np
 import torch
 
 from stoker.errors import ConfigError
-from stoker.replay.batch import Batch
 from stoker.replay.layout import Array, RowLayout
-from stoker.replay.transition import TransitionSpec
+from stoker.replay.transition import Batch, TransitionSpec
 from stoker.types import AnyPath, EpisodeStatus, Experience
 
 __all__ = ["Storage", "allocated_rows"]

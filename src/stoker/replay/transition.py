@@ -1,4 +1,4 @@
-"""The arrays of one transition: how they nest, what they are called, and how values become them.
+"""The arrays of one transition and of a batch: how they nest, their names, and how values become them.
 
 The fields are those of a ``Batch``. Observations may be nested as Gymnasium's Dict and Tuple spaces are; each
 of their arrays is then a field of a row, a column of a saved state, and a tensor of a batch. One array and
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import gymnasium
 import numpy as np
@@ -17,11 +17,10 @@ import torch
 from gymnasium import spaces
 
 from stoker.errors import ConfigError, InvalidExperience
-from stoker.replay.batch import Batch
 from stoker.replay.layout import Array, ArraySpec, RowLayout
 from stoker.types import Experience
 
-__all__ = ["Nest", "TransitionSpec", "flatten", "leaves", "unflatten"]
+__all__ = ["Batch", "Nest", "PrioritizedBatch", "TransitionSpec", "flatten", "leaves", "unflatten"]
 
 Nest: TypeAlias = "ArraySpec | Mapping[str, Nest] | tuple[Nest, ...]"
 """One value: an array, or a dict or tuple of nests. Its leaves have an order, and names with their path."""
@@ -38,6 +37,51 @@ _OF_ONE = ("observation", "action", "reward", "next_observation", "bootstrap_mas
 """The fields of a ``Batch`` as one transition has them."""
 
 _KINDS = "Box, Discrete, MultiBinary and MultiDiscrete"
+
+
+class Batch(NamedTuple):
+    """B transitions, one tensor per column, all on one device; row i of each belongs to transition i.
+
+    Attributes:
+        observations: dtype of the replay ``[B, *observation_shape]``; of a nested observation space a dict
+            or tuple of such tensors, nested as the space is.
+        actions: int64 ``[B]``, as the environment took them; of an action space other than Discrete
+            ``[B, *action_shape]`` of its dtype.
+        rewards: float32 ``[B]``.
+        next_observations: as ``observations``.
+        bootstrap_masks: float32 ``[B]``: 0.0 where the episode terminated, else 1.0 (truncated ones too);
+            for a transition over k steps ``gamma**(k-1)``.
+    """
+
+    observations: Any
+    actions: torch.Tensor
+    rewards: torch.Tensor
+    next_observations: Any
+    bootstrap_masks: torch.Tensor
+
+
+class PrioritizedBatch(NamedTuple):
+    """A ``Batch`` that was drawn by priority: its columns, and two more.
+
+    Attributes:
+        indices: int64 ``[B]``, for ``PrioritizedReplay.update_priorities``: how many transitions had been
+            added before each. An index names one transition for ever, not a row of the ring.
+        weights: float32 ``[B]``, in (0, 1]: the factor of each one's loss, which corrects the bias of drawing
+            some more often.
+    """
+
+    observations: Any
+    actions: torch.Tensor
+    rewards: torch.Tensor
+    next_observations: Any
+    bootstrap_masks: torch.Tensor
+    indices: torch.Tensor
+    weights: torch.Tensor
+
+    @property
+    def transitions(self) -> Batch:
+        """The columns of a ``Batch``: the same tensors."""
+        return Batch(*self[:5])
 
 
 class TransitionSpec:

@@ -1,8 +1,9 @@
 """Aggregators: each turns a stream of numbers into one number, for one stat of a ``StatsTracker``.
 
-Every aggregator here reads as NaN while its value is undefined, takes constant memory, reads in O(1), and
-converts numpy scalars. Its state is plain numbers and lists, loadable with ``weights_only=True``, and
-restored bit by bit: a sequence interrupted by a save and a load ends on the same value.
+Every aggregator here reads as NaN while its value is undefined, takes constant memory, and converts numpy
+scalars; all but ``RollingMean`` read in O(1). Its state is plain numbers and lists, loadable with
+``weights_only=True``, and restored bit by bit: a sequence interrupted by a save and a load ends on the same
+value.
 
 Values are finite: a ``StatsTracker`` drops all others first.
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping
-from itertools import accumulate
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from stoker.errors import ConfigError
@@ -179,12 +179,10 @@ class Std(_Numbers):
 
 
 class RollingMean:
-    """Mean of the last ``window`` values. Updates are amortised O(1); memory is 16 bytes per value.
+    """Mean of the last ``window`` values, which it keeps: a read adds them up, so that nothing drifts.
 
-    It does not drift, because nothing is ever subtracted. (Rejected: a running sum minus the value that
-    leaves. After 1e16 has passed through, small values stay lost.) Values fill a ring lap by lap. At the end
-    of a lap each slot gets its tail, the sum of the lap from that slot on; in the next lap the window's sum
-    is the tail of the next slot plus the sum of the current lap.
+    Rejected: a running sum minus the value that leaves. After 1e16 has passed through, small values stay
+    lost. Updates are amortised O(1); memory is at most 16 bytes per value.
 
     Args:
         window: how many values, at least 1.
@@ -193,7 +191,7 @@ class RollingMean:
         ConfigError: The window is not an int above 0.
     """
 
-    __slots__ = ("_lap_sum", "_mean", "_slot", "_tails", "_values", "_window")
+    __slots__ = ("_values", "_window")
 
     def __init__(self, window: int) -> None:
         if type(window) is not int or window < 1:
@@ -203,66 +201,27 @@ class RollingMean:
 
     def update(self, value: float) -> None:
         """Add one value; beyond ``window`` values the oldest leaves."""
-        value = float(value)
-        values = self._values
-        slot = self._slot
-        if len(values) < self._window:
-            values.append(value)
-        else:
-            values[slot] = value
-        slot += 1
-        if slot == self._window:
-            slot = 0
-            self._lap_sum = 0.0
-            self._tails = _tails(values)
-        else:
-            self._lap_sum += value
-        self._slot = slot
-        rest = self._tails[slot] if self._tails else 0.0
-        self._mean = (rest + self._lap_sum) / len(values)
+        self._values.append(float(value))
+        if len(self._values) >= 2 * self._window:
+            del self._values[: -self._window]
 
     def value(self) -> float:
         """The mean; NaN while empty."""
-        return self._mean
+        values = self.recent()
+        return sum(values) / len(values) if values else math.nan
 
     def recent(self) -> list[float]:
-        """The values in the window, oldest first; O(window)."""
-        values, slot = self._values.tolist(), self._slot
-        return values if len(values) < self._window else values[slot:] + values[:slot]
+        """The values in the window, oldest first."""
+        return self._values[-self._window :].tolist()
 
     def reset(self) -> None:
         """Forget all values."""
         self._values = array("d")
-        self._tails = array("d")
-        self._slot = 0
-        self._lap_sum = 0.0
-        self._mean = math.nan
 
     def state_dict(self) -> dict[str, Any]:
-        """The window, its values (oldest first), and how many of them belong to the current lap."""
-        return {"window": self._window, "values": self.recent(), "lap": self._slot}
+        """The window and its values, oldest first."""
+        return {"window": self._window, "values": self.recent()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned; from another window size, the newest values that fit."""
-        values = [float(value) for value in state["values"]]
-        self.reset()
-        if len(values) == self._window == state["window"]:
-            # Back into the slots they had: sums are grouped as before, so they round as before.
-            lap = int(state["lap"])
-            oldest = len(values) - lap
-            self._values.extend(values[oldest:] + values[:oldest])
-            self._tails = _tails(self._values)
-            for value in values[oldest:]:  # not sum(): since Python 3.12 it rounds otherwise than update
-                self._lap_sum += value
-            self._slot = lap
-            self._mean = (self._tails[lap] + self._lap_sum) / len(values)
-        else:
-            for value in values[-self._window :]:
-                self.update(value)
-
-
-def _tails(values: array[float]) -> array[float]:
-    """The sum from each slot to the end."""
-    tails = array("d", accumulate(reversed(values)))
-    tails.reverse()
-    return tails
+        self._values = array("d", state["values"][-self._window :])

@@ -1,4 +1,4 @@
-"""Vector environments of Gymnasium as rounds: what each sub-environment did, ended and began in one step.
+"""Gymnasium's vector environments in rounds: one step's transitions, ended episodes and begun episodes.
 
 A vector environment steps N sub-environments at once and begins their next episodes in one of three ways
 (Gymnasium's ``AutoresetMode``). In each of them a ``Round`` holds exactly the transitions that were made: the
@@ -110,7 +110,7 @@ class VectorRounds:
         """Whether ``reset`` takes a seed for each sub-environment; others take one number, or none."""
         self._observations: list[Any] = []
         self._actions: list[Any] = []
-        self._ended: set[int] = set()  # whom the environment resets in the next step
+        self._ended: set[int] = set()  # sub-environments that the environment resets in the next step
 
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None

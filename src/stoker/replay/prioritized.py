@@ -4,8 +4,8 @@ A transition is drawn with the probability ``P(i) = p_i**alpha / sum_k p_k**alph
 of its TD error when it was last learned from. Weights ``(N P(i))**-beta`` correct the bias that this gives an
 update, with a ``beta`` that grows as learning goes on (section 3.4).
 
-Adding costs as much as in any ring. New rows get their priority when priorities are next needed; until then
-the highest priority does not change, so each gets the one that it would have got at once.
+Adding costs as much as in any ring. New rows get their priority when priorities are next read; the highest
+priority does not change before that, so each row gets the priority that it would have had at once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MOST = float(np.finfo(np.float32).max)  # a sum of as many as can be held is th
 
 
 class PrioritizedReplay(Ring):
-    """The newest ``capacity`` transitions, drawn the more often the larger their TD errors.
+    """The newest ``capacity`` transitions; those with larger TD errors are drawn more often.
 
     A new transition has the highest priority ever given, 1.0 before the first, so that each is soon drawn.
     The loop that it serves::
@@ -46,7 +46,7 @@ class PrioritizedReplay(Ring):
     Args:
         capacity: this, the others up to ``seed``, and ``memory_map`` are those of a ``Ring``; priorities stay
             in the host's memory, 9 bytes per transition.
-        alpha: how much priorities count, from 0 (not at all: uniform) to 1.
+        alpha: how much priorities count, from 0 (uniform draws) to 1.
         beta: how much of the bias the weights correct at first, from 0 (none) to 1 (all).
         final_beta: the same after ``beta_steps``; in between it is interpolated linearly.
         beta_steps: a number of samples, each of which counts as one optimization step.

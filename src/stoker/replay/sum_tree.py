@@ -1,10 +1,10 @@
-"""A tree of sums: which of many items does a point on their total fall on (Schaul et al. 2016, B.2.1)?
+"""A tree of sums, which draws items in proportion to their weights (Schaul et al. 2016, B.2.1).
 
-The paper's tree is binary. Here a node has 32 children, and up to 8192 sums are left unjoined at the top,
-where one binary search finds the place: what costs in numpy is the call, not the number it works on. Every
-sum is made from what lies below it, never by adding a difference, so that errors do not pile up; and always
-in the same way, so that equal leaves give equal sums to the bit. A write only notes its leaves: the sums
-above are made anew when one is asked for, once for all that was written since.
+The paper's tree is binary. Here a node has 32 children, and a binary search finds the place among up to 8192
+sums at the top, because numpy's cost is per call, not per number. Every sum is computed from its children,
+never by adding a difference, so that errors do not accumulate; and always in the same order, so that equal
+leaves give bit-identical sums. A write only records its leaves: the sums above them are computed at the next
+read, once for all writes since the last one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _FAN_OUT = 32
 
 
 class SumTree:
-    """Positive weights of the items 0, 1, ... up to the last one written; 0 marks one that is not there.
+    """Positive weights of the items 0, 1, ... up to the last one written; 0 marks an absent item.
 
-    Items are there from 0 on, without a gap. Use it from one thread at a time.
+    Present items have no gap between them. Use it from one thread at a time.
 
     Args:
-        n_items: how many items there may be, at least 1.
-        most_at_top: up to so many sums are searched at once.
+        n_items: the largest number of items, at least 1.
+        most_at_top: the largest number of sums at the top, which are searched at once.
     """
 
     def __init__(self, n_items: int, *, most_at_top: int = 8192) -> None:
@@ -41,7 +41,7 @@ class SumTree:
         self._leaves = self._view_leaves()
         self._written: list[NDArray[np.int64]] = []
         self._n_written = 0
-        self._is_stale = False  # so much was written that all sums are made anew
+        self._is_stale = False  # so much was written that all sums are recomputed
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -49,7 +49,7 @@ class SumTree:
 
     @property
     def leaves(self) -> NDArray[np.float64]:
-        """The weights, float64 ``[n_items]``: to be read, and written by ``set`` alone."""
+        """The weights, float64 ``[n_items]``: read-only; ``set`` and ``replace`` write them."""
         return self._leaves
 
     @property
@@ -59,7 +59,7 @@ class SumTree:
         return float(self._before[-1])
 
     def set(self, items: NDArray[np.int64], weights: NDArray[np.float64] | float) -> None:
-        """Write weights, one per item or one for all; of an item that comes twice the last one counts."""
+        """Write weights, one per item or one for all; the last weight of a repeated item counts."""
         self._leaves[items] = weights
         if self._is_stale:
             return
@@ -68,15 +68,15 @@ class SumTree:
         self._is_stale = self._n_written * _FAN_OUT > len(self._leaves)
 
     def replace(self, weights: NDArray[np.float64]) -> None:
-        """Hold these weights, of the items from 0 on, and no others."""
+        """Replace all weights by these, which belong to the items from 0 on."""
         self._leaves[: len(weights)] = weights
         self._leaves[len(weights) :] = 0
         self._is_stale = True
 
     def find(self, points: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The items that points in ``[0, total)`` fall on, where the items lie side by side, int64 ``[B]``.
+        """The items whose stretches of ``[0, total)`` contain the points, int64 ``[B]``.
 
-        Always ones that are there; a point beyond the total falls on the last of them.
+        Only present items are returned; a point beyond the total belongs to the last one.
         """
         self._refresh()
         rest = _below(points, self._before[-1])
@@ -96,7 +96,7 @@ class SumTree:
         return (self._levels[0].reshape(-1) if self._levels else self._top)[: self._n_items]
 
     def _refresh(self) -> None:
-        """Make the sums above what was written anew."""
+        """Recompute the sums above the written leaves."""
         if not (self._is_stale or self._written):
             return
         is_every = self._is_stale
@@ -116,7 +116,7 @@ def _below(points: NDArray[np.float64], limit: NDArray[np.float64] | np.float64)
 
 
 def _sums(blocks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of each row, by adding halves: other than numpy's own sum the same however many rows there are."""
+    """The sum of each row, by adding halves: unlike numpy's own sum, independent of the number of rows."""
     while blocks.shape[1] > 1:
         half = blocks.shape[1] // 2
         blocks = blocks[:, :half] + blocks[:, half:]

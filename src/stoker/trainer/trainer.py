@@ -19,6 +19,7 @@ from stoker.exits import Contained, single_error
 from stoker.recorders import Recorder, Recording
 from stoker.runs import TrainingRun
 from stoker.session import SessionConfig, TrainingSession
+from stoker.session.watching import Health
 from stoker.stats import StatsTracker
 from stoker.threads import CallSoon, call_soon_here
 from stoker.trainer.config import TrainerConfig, shared_settings
@@ -105,6 +106,14 @@ class Trainer:
                 "session: none at the moment; it exists during `train()` and inside of `async with trainer`"
             )
         return self._progress.session
+
+    def health(self) -> Health:
+        """The session's health.
+
+        Raises:
+            SessionError: There is no session at the moment.
+        """
+        return self.session.health()
 
     def stop(self) -> None:
         """End the training in good order, from any task or thread; ``train`` then returns its result.

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from stoker.agents import PPO, ChecksInput, HasReplay, LearningAgent, PPOConfig
+from stoker.agents.networks import seeded
 from stoker.errors import ConfigError, InvalidExperience, TrainingDiverged
 from stoker.testing.contract import difference
 from stoker.types import ActMode, EpisodeStatus, Experience
@@ -284,6 +285,27 @@ def test_observations_of_other_shapes_and_dtypes_are_learned_from(dtype: type) -
     config = PPOConfig(rollout_steps=8, batch_size=4, n_epochs=1, hidden_sizes=(8,))
     metrics = round_trip(PPO(box, gymnasium.spaces.Discrete(2), config), box)
     assert metrics["approx_kl"] == pytest.approx(0.0, abs=1e-4)
+
+
+class NoEmptyBatches(nn.Module):
+    """A network that cannot compute on no observations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs = seeded(nn.Linear(4, 4, device="meta"), torch.Generator(), 1.0)
+
+    def forward(self, observations: torch.Tensor) -> Any:
+        assert len(observations)
+        outputs = self.outputs(observations)
+        return outputs[:, :3], outputs[:, 3]
+
+
+def test_a_rollout_of_terminated_episodes_has_no_values_to_ask_for(play: Play) -> None:
+    config = PPOConfig(rollout_steps=8, batch_size=4, n_epochs=1)
+    box = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
+    agent = PPO(box, gymnasium.spaces.Discrete(3, start=-1), config, network=NoEmptyBatches())
+    agent.observe([replaced(e, status=EpisodeStatus.TERMINATED) for e in play(agent, 8)])
+    assert agent.learn() is not None
 
 
 def test_images_are_learned_from() -> None:

@@ -374,7 +374,7 @@ async def test_offline_an_evaluation_ends_it_and_the_last_policy_is_evaluated(tm
 
     agent = agent_for(Boxed())
     rng = np.random.default_rng(0)
-    shape = agent._spaces.observation_shape
+    shape = ChainEnv().observation_space.shape or ()
     rows = [
         Experience(
             rng.uniform(0, 1, shape).astype(np.float32),
@@ -418,7 +418,7 @@ async def test_offline_the_data_set_is_fed_once_wherever_it_was_interrupted(tmp_
 async def test_what_was_learned_before_does_not_keep_a_data_set_away() -> None:
     agent = agent_for(ChainEnv())
     await Trainer(agent, ChainEnv, TrainerConfig(max_steps=40)).train()
-    shape = agent._spaces.observation_shape
+    shape = ChainEnv().observation_space.shape or ()
     rows = [
         Experience(np.zeros(shape, np.float32), 0, 1.0, np.zeros(shape, np.float32), EpisodeStatus.CONTINUING)
     ]

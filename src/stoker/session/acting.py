@@ -303,8 +303,7 @@ class _Batch:
         self.answer: Answer = ((), None, 0)
         self.error: Callable[[], Exception] | None = None
 
-    async def wait(self) -> Answer:
-        await self.answered.wait()
+    def result(self) -> Answer:
         if self.error is not None:
             raise self.error()
         return self.answer
@@ -352,7 +351,8 @@ class Inference:
         batch = self._join(mode)
         place = len(batch.observations)
         batch.observations.append(observation)
-        actions, extras, opt_steps = await batch.wait()
+        await batch.answered.wait()
+        actions, extras, opt_steps = batch.result()
         return actions[place], None if extras is None else extras[place], opt_steps
 
     async def ask_many(self, observations: Sequence[Any], mode: ActMode) -> Answer:
@@ -361,7 +361,8 @@ class Inference:
         first = len(batch.observations)
         batch.observations.extend(observations)
         end = first + len(observations)
-        actions, extras, opt_steps = await batch.wait()
+        await batch.answered.wait()
+        actions, extras, opt_steps = batch.result()
         return actions[first:end], None if extras is None else extras[first:end], opt_steps
 
     def _join(self, mode: ActMode) -> _Batch:

@@ -303,7 +303,7 @@ class Lifecycle(Readings):
 
     def _open_parts(self, what: str) -> Parts:
         self.require_open(what)
-        return self.engine.parts
+        return self._parts
 
     # For parts that play and evaluate on it -----------------------------------------------------------
 
@@ -366,8 +366,8 @@ class Lifecycle(Readings):
             core.learner = Learner(learner.agent, self.config, learner.stats, self.run, statistics)
             raise
         self._open_engine = engine = core.engine
-        self.intake = engine.parts.intake
-        self._queue = engine.parts.queue
+        self._parts = parts = engine.parts
+        self.intake, self._queue = parts.intake, parts.queue
         core.stage = "open"
         return engine
 

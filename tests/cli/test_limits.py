@@ -175,8 +175,8 @@ def test_what_holds_up_the_whole_interpreter_is_left_too(started: Any, tmp_path:
 
 
 def test_a_time_that_is_over_before_the_training_began_is_told(stoker: Any, tmp_path: Path) -> None:
-    done = stoker(*ENDLESS, "--max-time", "0.1s")
+    done = stoker(*ENDLESS, "--max-time", "0.001s")
     assert done.returncode == 1
     assert done.stderr.endswith(
-        "stoker: error: --max-time of 0.1 s is over: the training has not begun; give it more\n"
+        "stoker: error: --max-time of 0.001 s is over: the training has not begun; give it more\n"
     )

@@ -313,7 +313,7 @@ def help_text(
         lines += [
             f"{left:<{_LEFT}}{text}".rstrip() for left, text in zip_longest([head], below, fillvalue="")
         ]
-    return "\n".join([*lines, f"{'  -h, --help':<{_LEFT}}Show this help."])
+    return "\n".join([*lines, f"{'  -h, --help':<{_LEFT}}Show this."])
 
 
 def _metavar(info: types.Type) -> str:

@@ -22,10 +22,10 @@ import torch
 import stoker
 from stoker import errors
 from stoker.errors import ActorFailed, RunNotFound, SessionFailed, StokerError, WriteFailed
+from stoker.nested import difference
 from stoker.runs import Attempt
 from stoker.session import SessionReadings
 from stoker.stats import EpisodeRecord
-from stoker.testing.contract import difference
 from stoker.types import EpisodeStatus, Experience
 
 HELD = object()

@@ -18,8 +18,9 @@ from hypothesis import given, settings, strategies as st
 from stoker.agents import DQN, DQNConfig
 from stoker.errors import ConfigError
 from stoker.journal.codec import decode, encode
+from stoker.nested import difference
 from stoker.processing import RewardScaler, RunningMoments, StepProcessor
-from stoker.testing.contract import difference, through_file
+from stoker.testing.contract import through_file
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
 C, TERMINATED, TRUNCATED = EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED

@@ -14,8 +14,9 @@ from hypothesis import given, settings, strategies as st
 from stoker.agents import DQN, PPO, DQNConfig, LearningAgent, PPOConfig
 from stoker.agents.base import available_devices, generator_state, resolve_device, seeded_generator
 from stoker.errors import ConfigError
+from stoker.nested import difference
 from stoker.testing.agent_driving import feed, load_state, state_of
-from stoker.testing.contract import difference, through_file
+from stoker.testing.contract import through_file
 from stoker.types import ActMode, EpisodeStatus, Experience
 from stoker.writer import stage
 

@@ -17,8 +17,8 @@ from torch import nn
 from stoker.agents import DQN, PPO, DQNConfig, PPOConfig
 from stoker.agents.networks import seeded
 from stoker.errors import ConfigError
+from stoker.nested import difference
 from stoker.testing.agent_driving import feed, greedy, state_of
-from stoker.testing.contract import difference
 from stoker.types import ActMode, EpisodeStatus, Experience
 
 BOX = Box(-1, 1, (3,))

@@ -13,7 +13,7 @@ from stoker.agents import DQN
 from stoker.agents.off_policy import EpisodeLosses
 from stoker.agents.protocol import RebuildsReplay
 from stoker.errors import ConfigError
-from stoker.testing.contract import difference
+from stoker.nested import difference
 from stoker.types import Experience
 from stoker.writer import stage
 

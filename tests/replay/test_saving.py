@@ -14,10 +14,11 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 from hypothesis import given, settings, strategies as st
 
 from stoker.errors import ConfigError
+from stoker.nested import difference
 from stoker.replay.prioritized import PrioritizedReplay
 from stoker.replay.ring import UniformReplay
 from stoker.replay.sum_tree import SumTree
-from stoker.testing.contract import difference, through_file
+from stoker.testing.contract import through_file
 from stoker.types import EpisodeStatus, Experience
 
 Replay = UniformReplay | PrioritizedReplay

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 
 import gymnasium
 import numpy as np
@@ -120,3 +122,8 @@ async def test_the_async_chain_walks_like_the_plain_one():
     assert (await env.step(1))[1:4] == (1.0, True, False)
     await env.close()
     assert env.closed
+
+
+def test_fakes_of_environments_do_not_load_torch() -> None:
+    code = "import sys; from stoker.testing import ChainEnv; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

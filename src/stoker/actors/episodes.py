@@ -19,6 +19,7 @@ import numpy as np
 
 from stoker.envs import PlayedEnv, Stepping, make_played
 from stoker.errors import ActorFailed, ConfigError, InvalidExperience, UnexpectedExit
+from stoker.nested import is_same
 from stoker.settings import Count, NonNegative, Positive, Settings
 from stoker.stats import EpisodeRecord, check_record
 from stoker.threads import on_asyncio
@@ -212,7 +213,7 @@ async def play_episode(
     for steps, step in enumerate(played, 1):
         observation, reward, terminated, truncated, info = await call(env.step(step.action))
         status = EpisodeStatus.of(terminated, truncated)
-        if (reward, status) != (step.reward, step.status) or not _equal(observation, step.next_observation):
+        if (reward, status) != (step.reward, step.status) or not is_same(observation, step.next_observation):
             raise ConfigError(
                 f"actor {actor_id!r}: step {steps} of {len(played)} of its episode had another outcome "
                 "when it was repeated: lockstep can resume only environments that are deterministic given "
@@ -236,19 +237,6 @@ async def play_episode(
         return check_record(EpisodeRecord(total_reward, steps, status, extras))
     except InvalidExperience as error:  # a NaN reward or extra, an observation of another shape
         raise EnvironmentFailed from error
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Whether two observations are equal, bit by bit."""
-    match one:
-        case dict():
-            mine = cast("dict[Any, Any]", one)
-            return isinstance(other, dict) and all(_equal(mine[key], other.get(key)) for key in mine)  # pyright: ignore
-        case tuple() | list():
-            parts = cast("tuple[Any, ...]", one)
-            return len(parts) == len(other) and all(map(_equal, parts, other))
-        case _:
-            return np.array_equal(one, other, equal_nan=np.asarray(one).dtype.kind == "f")
 
 
 def _success(info: Any) -> dict[str, float]:

@@ -15,7 +15,7 @@ import copy
 import math
 import operator
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -24,6 +24,7 @@ from stoker.agents.protocol import ChecksInput, LearningAgent
 from stoker.errors import ActorConflict, InvalidExperience
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.lru import MAX_ACTORS, LRUDict
+from stoker.nested import is_same
 from stoker.plain import check_actor_id, finite_float, plain_count, shown
 from stoker.session.acting import Answer
 from stoker.session.config import SessionConfig
@@ -344,29 +345,4 @@ def _key(value: Any) -> Any:
 
 
 def _matches(kept: Any, key: Any, given: Any) -> bool:
-    return (key is not None and _key(given) == key) or _is_same(kept, given)
-
-
-def _is_same(kept: Any, given: Any) -> bool:
-    """Whether two values are equal; floats of different precision are compared in the lower one."""
-    if kept is given:
-        return True
-    match kept, given:
-        case (dict(), dict()):
-            ours, theirs = cast("Mapping[Any, Any]", kept), cast("Mapping[Any, Any]", given)
-            return ours.keys() == theirs.keys() and all(_is_same(ours[key], theirs[key]) for key in ours)
-        case (tuple() | list(), tuple() | list()):
-            parts, others = cast("Sequence[Any]", kept), cast("Sequence[Any]", given)
-            return len(parts) == len(others) and all(map(_is_same, parts, others))
-        case _:
-            pass
-    try:
-        one, other = np.asarray(kept), np.asarray(given)
-        if one.dtype.kind == other.dtype.kind == "f" and one.dtype != other.dtype:
-            lower = min(one.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
-            one, other = one.astype(lower), other.astype(lower)
-        if one.dtype.kind != "O" and other.dtype.kind != "O":
-            return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
-        return bool(kept == given)
-    except Exception:  # noqa: BLE001 - values that do not compare are not known to be the same
-        return False
+    return (key is not None and _key(given) == key) or is_same(kept, given)

@@ -7,15 +7,15 @@ Where the live run saved a checkpoint, the two can be held side by side.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import msgspec
-import torch
 
 from stoker.agents.protocol import ChangesByActing, LearningAgent, RebuildsReplay
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError, JournalBroken
 from stoker.journal import JournalEvent, SegmentHeader
+from stoker.nested import differences
 from stoker.runs import TrainingRun
 from stoker.session.config import LearningPeriods, SessionConfig
 from stoker.session.learner import Learner
@@ -197,35 +197,14 @@ def _differences(saved: Mapping[str, Any], learner: Learner) -> Iterator[str]:
     """The paths of all values that are not the same, to the bit, in a checkpoint and in a learner."""
     agent = learner.agent
     left_out = agent.acting_state if isinstance(agent, ChangesByActing) else frozenset[str]()
-    ours: dict[str, Any] = {}
-    theirs: dict[str, Any] = {}
-    for key, value in agent.state_dict().items():
-        if key not in left_out:
-            ours |= _leaves(value, f"agent[{key!r}]")
-            theirs |= _leaves(saved["agent"].get(key), f"agent[{key!r}]")
-    for name in ("total_steps", "total_episodes", "opt_steps"):
-        ours[f"session[{name!r}]"] = getattr(learner, name)
-        theirs[f"session[{name!r}]"] = saved["session"][name]
+    state = {key: value for key, value in agent.state_dict().items() if key not in left_out}
+    counters = {name: getattr(learner, name) for name in ("total_steps", "total_episodes", "opt_steps")}
+    pairs: list[tuple[str, Any, Any]] = [
+        ("agent", state, {key: saved["agent"].get(key) for key in state}),
+        ("session", counters, {name: saved["session"][name] for name in counters}),
+    ]
     position = saved["journal"]
     if isinstance(agent, RebuildsReplay) and position is not None and position["replay"] is not None:
-        ours |= _leaves(agent.replay_reference(), "replay")
-        theirs |= _leaves(position["replay"], "replay")
-    for path in ours | theirs:
-        if path not in ours or path not in theirs or not bool(ours[path] == theirs[path]):
-            yield path
-
-
-def _leaves(tree: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """The values in a tree by their paths; of tensors, what is equal if they are to the bit."""
-    match tree:
-        case Mapping():
-            for key, value in cast("Mapping[Any, Any]", tree).items():
-                yield from _leaves(value, f"{where}[{key!r}]")
-        case list() | tuple():
-            for i, value in enumerate(cast("Sequence[Any]", tree)):
-                yield from _leaves(value, f"{where}[{i}]")
-        case torch.Tensor():
-            flat = tree.detach().cpu().contiguous().reshape(-1)
-            yield where, (tree.dtype, tree.shape, flat.view(torch.uint8).numpy().tobytes())
-        case _:
-            yield where, tree
+        pairs.append(("replay", agent.replay_reference(), position["replay"]))
+    for where, ours, theirs in pairs:
+        yield from (path for path, _ in differences(ours, theirs, where))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from stoker.agents.protocol import ChecksInput, LearningAgent, PortablePolicy, RebuildsReplay
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.journal.codec import decode, encode
+from stoker.nested import difference
 from stoker.plain import shown
 from stoker.testing.agent_driving import (
     ACTORS,
@@ -35,7 +36,6 @@ from stoker.testing.agent_driving import (
 )
 from stoker.testing.contract import (
     Contract,
-    difference,
     expect,
     expect_error,
     expect_numbers,

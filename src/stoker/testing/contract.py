@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 import numpy as np
 
+from stoker.nested import difference
 from stoker.plain import shown
 
 __all__ = [
     "Check",
     "Contract",
     "ContractViolation",
-    "difference",
     "expect",
     "expect_error",
     "expect_numbers",
@@ -163,46 +163,3 @@ def through_file(state: Any) -> Any:
     torch.save(state, file)
     file.seek(0)
     return torch.load(file, weights_only=True)
-
-
-def difference(one: Any, other: Any, where: str = "the whole") -> str | None:
-    """The first place where two values differ, and how; None if they are equal to the bit.
-
-    Values are numbers, strings, None, arrays, tensors, and containers of these. NaN equals NaN.
-    """
-    mine, its = dict(_leaves(one, where)), dict(_leaves(other, where))
-    for place in mine | its:
-        if place not in mine or place not in its:
-            return f"{place} is only in the {'second' if place in its else 'first'}"
-        first, second = mine[place], its[place]
-        if _layout(first) != _layout(second) or not _is_equal(first, second):
-            return f"{place}: {_layout(first)}{shown(first)} and {_layout(second)}{shown(second)}"
-    return None
-
-
-def _leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Each value in nested containers, by its path; an empty container is a value, too."""
-    if isinstance(value, Mapping) and value:
-        for key, part in cast("Mapping[Any, Any]", value).items():
-            yield from _leaves(part, f"{where}[{key!r}]")
-    elif isinstance(value, list | tuple) and value:
-        for at, part in enumerate(cast("Sequence[Any]", value)):
-            yield from _leaves(part, f"{where}[{at}]")
-    elif detach := getattr(cast("Any", value), "detach", None):  # of a tensor
-        # numpy has no bfloat16, which as float32 loses nothing
-        tensor = detach().cpu()
-        yield where, (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
-    else:
-        yield where, [] if isinstance(value, tuple) else value
-
-
-def _layout(value: Any) -> str:
-    return f"{value.dtype}{list(value.shape)} " if hasattr(value, "dtype") else ""
-
-
-def _is_equal(one: Any, other: Any) -> bool:
-    if hasattr(one, "dtype"):
-        return np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")
-    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
-        return math.isnan(other)
-    return bool(one == other)

@@ -14,7 +14,7 @@ from torch import nn
 from stoker.agents import PPO, ChecksInput, HasReplay, LearningAgent, PPOConfig
 from stoker.agents.networks import seeded
 from stoker.errors import ConfigError, InvalidExperience, TrainingDiverged
-from stoker.testing.contract import difference
+from stoker.nested import difference
 from stoker.types import ActMode, EpisodeStatus, Experience
 
 MakeAgent = Callable[..., PPO]

@@ -1,16 +1,14 @@
-"""Where two values differ is said to the bit, with its place."""
+"""Nested values are compared to the bit, or as the same values in whatever precision."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from stoker.testing.contract import difference
+from stoker.nested import difference, differences, is_same
 
 NAN = float("nan")
 SAME: list[tuple[Any, Any]] = [
@@ -24,6 +22,7 @@ SAME: list[tuple[Any, Any]] = [
     (torch.zeros(2, dtype=torch.bfloat16), torch.zeros(2, dtype=torch.bfloat16)),
     (np.array(["a", "b"]), np.array(["a", "b"])),
     ([], ()),
+    (np.array([None, "a"], object), np.array([None, "a"], object)),
 ]
 OTHER: list[tuple[Any, Any, str]] = [
     (1, 2, "the whole: 1 (int) and 2 (int)"),
@@ -37,6 +36,8 @@ OTHER: list[tuple[Any, Any, str]] = [
     (1.0, float("inf"), "1.0 (float) and inf (float)"),
     (NAN, 1.0, "nan (float) and 1.0 (float)"),
     ({"a": {}}, {"a": {"b": 1}}, "the whole['a'] is only in the first"),
+    (np.array([0.0]), np.array([-0.0]), "float64[1] array([0.]) (ndarray) and float64[1] array([-0.])"),
+    (torch.zeros(2, dtype=torch.bfloat16), torch.zeros(2), "int16[2] array([0, 0]"),
     ({"a": []}, {}, "the whole['a'] is only in the first"),
 ]
 
@@ -53,6 +54,47 @@ def test_what_is_not(one: Any, other: Any, message: str) -> None:
     assert message in problem
 
 
-def test_fakes_of_environments_do_not_load_torch() -> None:
-    code = "import sys; from stoker.testing import ChainEnv; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+def test_each_difference_has_its_path() -> None:
+    one = {"a": [1, torch.tensor([1.0])], "b": torch.zeros(2, dtype=torch.bfloat16), "c": {}}
+    other = {"a": (1, torch.tensor([2.0])), "b": torch.ones(2, dtype=torch.bfloat16), "d": 1}
+    assert [path for path, _ in differences(one, other, "state")] == [
+        "state['a'][1]",
+        "state['b']",
+        "state['c']",
+        "state['d']",
+    ]
+
+
+SAME_VALUES: list[tuple[Any, Any]] = [
+    ("a", "a"),
+    (None, None),
+    ([], ()),
+    (1, np.int64(1)),
+    ([1.0, 2.0], np.array([1.0, 2.0])),
+    (np.float64(0.1), np.float32(0.1)),
+    ({"a": (1, NAN)}, {"a": [1, NAN]}),
+    (torch.ones(2), np.ones(2)),
+]
+OTHER_VALUES: list[tuple[Any, Any]] = [
+    (1, 2),
+    ((1,), 1),
+    ([1, 2], [1]),
+    (np.zeros(2), np.zeros(3)),
+    (np.float64(0.1), np.float64(np.float32(0.1))),
+    ({"a": 1}, {"a": 1, "b": 2}),
+    ({"a": 1}, [1]),
+    (object(), object()),
+    ([[1], [1, 2]], np.zeros(2)),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME_VALUES, ids=[repr(pair)[:40] for pair in SAME_VALUES])
+def test_the_same_values(one: Any, other: Any) -> None:
+    assert is_same(one, other)
+    assert is_same(other, one)
+
+
+@pytest.mark.parametrize(("one", "other"), OTHER_VALUES, ids=[repr(pair)[:40] for pair in OTHER_VALUES])
+def test_other_values(one: Any, other: Any) -> None:
+    assert not is_same(one, other)
+    assert not is_same(other, one)

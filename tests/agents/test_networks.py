@@ -12,7 +12,6 @@ from stoker.agents import DQNConfig, PPOConfig
 from stoker.agents.dqn.network import PerceptronQ
 from stoker.agents.networks import MLP, NatureCNN, NumpyPass, as_floats, seeded
 from stoker.agents.ppo.network import ActorCritic, Categorical, Towers
-from stoker.errors import ConfigError
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -85,16 +84,6 @@ def test_images_give_512_features(shape: tuple[int, ...]) -> None:
     assert all(p.grad is not None for p in ours.parameters())
 
 
-def test_a_shape_of_no_image_is_refused_and_the_message_says_what_fits() -> None:
-    for shape in [(4,), (84, 84), (4, 84, 84, 3), (35, 84, 3), (3, 84, 35), (84, 3, 84), (84, 84, 84)]:
-        with pytest.raises(ConfigError) as refusal:
-            NatureCNN(shape, generator(), is_orthogonal=True)
-        message = str(refusal.value)
-        assert f"cannot see observations {list(shape)}: it takes images [height, width, channels]" in message
-        assert "at least 36 high and wide" in message
-        assert "network='mlp'" in message
-
-
 def test_bytes_are_brought_to_one() -> None:
     assert as_floats(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])
     assert as_floats(torch.tensor([True, False])).tolist() == [1, 0]
@@ -103,7 +92,7 @@ def test_bytes_are_brought_to_one() -> None:
 
 def actor_critic(normalizes: bool, activation: Any, hidden: tuple[int, ...]) -> ActorCritic:
     config = PPOConfig(activation=activation, hidden_sizes=hidden, normalize_observations=normalizes)
-    return ActorCritic(Towers(6, 4, config, generator()), (2, 3), Categorical(4), config)
+    return ActorCritic(Towers((2, 3), 4, config, generator()), (2, 3), Categorical(4), config)
 
 
 @pytest.mark.parametrize("normalizes", [False, True], ids=["plain", "normalized"])

@@ -87,8 +87,8 @@ def test_another_agents_settings_are_refused() -> None:
 EVERY = sorted(PRESETS)
 
 
-def test_cartpole_has_the_settings_that_were_measured() -> None:
-    measured = {
+MEASURED: dict[tuple[str, str], dict[str, Any]] = {
+    ("dqn", "CartPole-v1"): {
         "learning_rate": 2.3e-3,
         "gamma": 0.99,
         "batch_size": 64,
@@ -106,12 +106,62 @@ def test_cartpole_has_the_settings_that_were_measured() -> None:
         "max_grad_norm": None,
         "learning_rate_schedule": "linear",
         "schedule_steps": 100_000,
-    }
-    # What has come to the settings since stays as it was: off.
-    assert msgspec.to_builtins(preset("dqn", "CartPole-v1")) == {
-        **msgspec.to_builtins(DQNConfig()),
-        **measured,
-    }
+    },
+    ("dqn", "Acrobot-v1"): {
+        "learning_rate": 6.3e-4,
+        "gamma": 0.99,
+        "batch_size": 128,
+        "buffer_size": 50_000,
+        "learning_starts": 0,
+        "target_update_interval": 250,
+        "hidden_sizes": (256, 256),
+        "initial_epsilon": 1.0,
+        "final_epsilon": 0.1,
+        "epsilon_decay_steps": 12_000,
+        "max_grad_norm": 10.0,
+    },
+    ("ppo", "CartPole-v1"): {
+        "learning_rate": 1e-3,
+        "learning_rate_schedule": "linear",
+        "clip_range": 0.2,
+        "clip_range_schedule": "linear",
+        "schedule_steps": 100_000,
+        "rollout_steps": 256,
+        "batch_size": 256,
+        "n_epochs": 20,
+        "gamma": 0.98,
+        "gae_lambda": 0.8,
+        "ent_coef": 0.0,
+    },
+    ("ppo", "Acrobot-v1"): {
+        "rollout_steps": 4_096,
+        "n_epochs": 4,
+        "gamma": 0.99,
+        "gae_lambda": 0.94,
+        "ent_coef": 0.0,
+        "normalize_observations": True,
+        "normalize_rewards": True,
+        "clip_rewards": 10.0,
+    },
+    ("ppo", "Pendulum-v1"): {
+        "learning_rate": 1e-3,
+        "clip_range": 0.2,
+        "rollout_steps": 4_096,
+        "n_epochs": 10,
+        "gamma": 0.9,
+        "gae_lambda": 0.95,
+        "ent_coef": 0.0,
+    },
+}
+"""The settings that a preset was measured with, whatever the defaults become."""
+
+
+def test_presets_have_the_settings_that_were_measured() -> None:
+    assert MEASURED.keys() == PRESETS.keys()
+    for (agent, env), measured in MEASURED.items():
+        settings = preset(agent, env)
+        # What has come to the settings since stays as it was: off.
+        assert msgspec.to_builtins(settings) == {**msgspec.to_builtins(type(settings)()), **measured}
     assert training_preset("dqn", "CartPole-v1") == {"opt_interval": 2}
 
 

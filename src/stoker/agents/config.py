@@ -132,17 +132,30 @@ class OffPolicyConfig(AgentConfig, frozen=True, kw_only=True):
 ConfigT = TypeVar("ConfigT", bound=AgentConfig)
 
 
-def chosen_network(agent: str, config: ConfigT, shape: tuple[int, ...], dtype: str) -> ConfigT:
+def chosen_network(
+    agent: str, config: ConfigT, shape: tuple[int, ...], dtype: str, *, takes_floats: bool = False
+) -> ConfigT:
     """The settings with ``network="auto"`` replaced: convolutions for images they can see, else an mlp.
 
     Images are uint8 of at least three axes. An image that gets an mlp, which does not know which pixels are
     neighbors, causes a warning.
+
+    Raises:
+        ConfigError: ``network="nature_cnn"`` cannot see such observations, or they are not uint8 and the
+            agent does not take floats for it.
     """
     is_image = dtype == "uint8" and len(shape) >= 3
-    is_visible = is_image and channel_axis(shape) is not None
+    is_visible = channel_axis(shape) is not None
     chosen = config.network
     if chosen == "auto":
-        chosen = "nature_cnn" if is_visible else "mlp"
+        chosen = "nature_cnn" if is_image and is_visible else "mlp"
+    if chosen == "nature_cnn" and not (is_visible and (is_image or takes_floats)):
+        raise ConfigError(
+            "network='nature_cnn' takes uint8 images [height, width, channels] or [channels, height, width], "
+            f"at least {SMALLEST_SIDE} high and wide and with fewer channels than either "
+            "(gymnasium.wrappers.FrameStackObservation stacks frames); it cannot see observations "
+            f"{dtype} {list(shape)}: use network='mlp', which takes any shape"
+        )
     if is_image and chosen == "mlp":
         way_out = (
             "network='auto' takes convolutions"

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from stoker.agents.config import SMALLEST_SIDE, channel_axis
-from stoker.errors import ConfigError
+from stoker.agents.config import channel_axis
 
 __all__ = ["MLP", "NatureCNN", "NumpyPass", "ObservationNetwork", "as_floats", "predict", "seeded"]
 
@@ -36,10 +35,7 @@ _MOST_PRODUCTS = 1 << 18
 _CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 """Filters, width of the kernel and stride of each."""
 
-_TORCH_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "tanh": torch.tanh,
-    "relu": torch.relu,
-}
+_TORCH_ACTIVATIONS: dict[str, Callable[..., torch.Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 _NUMPY_ACTIVATIONS: dict[str, Callable[..., Any]] = {"tanh": np.tanh, "relu": partial(np.maximum, 0.0)}
 
 
@@ -122,7 +118,7 @@ class NatureCNN(nn.Module):
 
     Args:
         image_shape: at least 36 pixels high and wide, with the channels on the shorter of the first axis and
-            the last; ``ConfigError`` otherwise.
+            the last; ``chosen_network`` refuses other shapes.
         generator: a CPU generator that the weights are drawn from.
         is_orthogonal: whether the weights are orthogonal, with a gain of sqrt(2); else see ``seeded``.
     """
@@ -130,21 +126,14 @@ class NatureCNN(nn.Module):
     n_features = 512
 
     def __init__(
-        self, image_shape: Sequence[int], generator: torch.Generator, *, is_orthogonal: bool
+        self, image_shape: tuple[int, ...], generator: torch.Generator, *, is_orthogonal: bool
     ) -> None:
         super().__init__()
-        shape = tuple(image_shape)
-        axis = channel_axis(shape)
-        if axis is None:
-            raise ConfigError(
-                f"network='nature_cnn' cannot see observations {list(shape)}: it takes images "
-                "[height, width, channels] or [channels, height, width], at least "
-                f"{SMALLEST_SIDE} high and wide and with fewer channels than either "
-                "(gymnasium.wrappers.FrameStackObservation stacks frames); network='mlp' takes any shape"
-            )
         gain = _HIDDEN_GAIN if is_orthogonal else None
-        self._has_channels_last = axis == 2
-        *sides, channels = shape[axis + 1 :] + shape[: axis + 1]
+        self._has_channels_last = channel_axis(image_shape) == 2
+        channels, *sides = image_shape
+        if self._has_channels_last:
+            *sides, channels = image_shape
         convolutions: list[nn.Conv2d] = []
         for n_filters, width, stride in _CONVOLUTIONS:
             convolution = nn.Conv2d(channels, n_filters, width, stride, device="meta")

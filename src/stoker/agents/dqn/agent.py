@@ -16,11 +16,10 @@ import torch
 from stoker.agents.base import AgentSeeds, resolve_device
 from stoker.agents.config import chosen_network
 from stoker.agents.dqn.config import DQNConfig
-from stoker.agents.dqn.network import QNetwork, make_q_network
+from stoker.agents.dqn.network import ConvolutionalQ, PerceptronQ, QNetwork
 from stoker.agents.dqn.policy import DQNPolicy
 from stoker.agents.off_policy import OffPolicyAgent, TargetNetwork, Update
 from stoker.agents.spaces import AgentSpaces, DiscreteActions
-from stoker.errors import ConfigError
 from stoker.replay import Batch
 from stoker.types import ActorId
 
@@ -59,15 +58,10 @@ class DQN(OffPolicyAgent[DQNConfig, QNetwork, DQNPolicy]):
         spaces = AgentSpaces("DQN", observation_space, action_space, [DiscreteActions])
         shape, dtype = spaces.observations.shape, spaces.observations.dtype.name
         config = chosen_network("DQN", config or DQNConfig(), shape, dtype)
-        if config.network == "nature_cnn" and dtype != "uint8":
-            raise ConfigError(
-                f"network='nature_cnn' takes uint8 images, and observations are {dtype} {list(shape)}: use "
-                "network='mlp'"
-            )
         self._actions = spaces.actions
         seeds = AgentSeeds.of(seed)
-        network = make_q_network(shape, self._actions.n, config, seeds.for_weights())
-        network = network.to(resolve_device(device))
+        kind = ConvolutionalQ if config.network == "nature_cnn" else PerceptronQ
+        network = kind(shape, self._actions.n, config, seeds.for_weights()).to(resolve_device(device))
         super().__init__(spaces, config, seeds, network, DQNPolicy)
         self._target = TargetNetwork(network, self._weights, config.tau, config.target_update_interval)
         self._parts["target"] = self._target.network

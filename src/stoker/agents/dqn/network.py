@@ -18,7 +18,7 @@ from torch.nn import functional
 from stoker.agents.dqn.config import DQNConfig
 from stoker.agents.networks import MLP, NatureCNN, ObservationNetwork, as_floats, seeded
 
-__all__ = ["ConvolutionalQ", "PerceptronQ", "QNetwork", "make_q_network"]
+__all__ = ["ConvolutionalQ", "PerceptronQ", "QNetwork"]
 
 
 class QNetwork(ObservationNetwork, ABC):
@@ -28,7 +28,7 @@ class QNetwork(ObservationNetwork, ABC):
     makes values of them (Wang et al. 2016, eq. 9).
     """
 
-    def __init__(self, observation_shape: Sequence[int], n_actions: int, config: DQNConfig) -> None:
+    def __init__(self, observation_shape: tuple[int, ...], n_actions: int, config: DQNConfig) -> None:
         super().__init__(observation_shape, normalizes=config.normalize_observations)
         self.n_outputs = n_actions + config.dueling
         self.dueling = config.dueling
@@ -60,7 +60,7 @@ class PerceptronQ(QNetwork):
 
     def __init__(
         self,
-        observation_shape: Sequence[int],
+        observation_shape: tuple[int, ...],
         n_actions: int,
         config: DQNConfig,
         generator: torch.Generator,
@@ -107,7 +107,7 @@ class ConvolutionalQ(QNetwork):
     """
 
     def __init__(
-        self, image_shape: Sequence[int], n_actions: int, config: DQNConfig, generator: torch.Generator
+        self, image_shape: tuple[int, ...], n_actions: int, config: DQNConfig, generator: torch.Generator
     ) -> None:
         super().__init__(image_shape, n_actions, config)
         self.trunk = NatureCNN(image_shape, generator, is_orthogonal=False)
@@ -127,11 +127,3 @@ class ConvolutionalQ(QNetwork):
         """Let autograd write the gradients."""
         self.zero_grad(set_to_none=False)  # it adds to them, and they stay where they are
         torch.autograd.backward(activations[-1], gradient)
-
-
-def make_q_network(
-    observation_shape: Sequence[int], n_actions: int, config: DQNConfig, generator: torch.Generator
-) -> QNetwork:
-    """The network that the settings name, on the CPU; ``ConfigError`` if it cannot see such observations."""
-    kind = ConvolutionalQ if config.network == "nature_cnn" else PerceptronQ
-    return kind(observation_shape, n_actions, config, generator)

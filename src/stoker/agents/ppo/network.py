@@ -116,11 +116,11 @@ class Towers(nn.Module):
     """One perceptron for the policy and one for the value, with nothing in common; inputs are flattened."""
 
     def __init__(
-        self, n_inputs: int, n_parameters: int, config: PPOConfig, generator: torch.Generator
+        self, shape: tuple[int, ...], n_parameters: int, config: PPOConfig, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self._n_inputs = n_inputs
-        sizes = (n_inputs, *config.hidden_sizes)
+        self._n_inputs = math.prod(shape)
+        sizes = (self._n_inputs, *config.hidden_sizes)
         self.policy = MLP((*sizes, n_parameters), config.activation, generator, _POLICY_GAIN)
         self.value = MLP((*sizes, 1), config.activation, generator, _VALUE_GAIN)
 
@@ -133,9 +133,11 @@ class Towers(nn.Module):
 class SharedTrunk(nn.Module):
     """Convolutions that policy and value share (Schulman et al. 2017, section 5), and a layer for each."""
 
-    def __init__(self, image_shape: tuple[int, ...], n_parameters: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], n_parameters: int, config: PPOConfig, generator: torch.Generator
+    ) -> None:
         super().__init__()
-        self.trunk = NatureCNN(image_shape, generator, is_orthogonal=True)
+        self.trunk = NatureCNN(shape, generator, is_orthogonal=True)
         n_features = NatureCNN.n_features
         self.policy = seeded(nn.Linear(n_features, n_parameters, device="meta"), generator, _POLICY_GAIN)
         self.value = seeded(nn.Linear(n_features, 1, device="meta"), generator, _VALUE_GAIN)
@@ -176,12 +178,11 @@ class ActorCritic(ObservationNetwork):
 
 
 def make_body(
-    observation_shape: tuple[int, ...], n_parameters: int, config: PPOConfig, generator: torch.Generator
+    shape: tuple[int, ...], n_parameters: int, config: PPOConfig, generator: torch.Generator
 ) -> nn.Module:
-    """The body that the settings name, on the CPU; ``ConfigError`` if it cannot see such observations."""
-    if config.network == "nature_cnn":
-        return SharedTrunk(observation_shape, n_parameters, generator)
-    return Towers(math.prod(observation_shape), n_parameters, config, generator)
+    """The body that the settings name, on the CPU."""
+    kind = SharedTrunk if config.network == "nature_cnn" else Towers
+    return kind(shape, n_parameters, config, generator)
 
 
 def checked_body(body: Any, observations: torch.Tensor, distribution: Distribution) -> nn.Module:
@@ -195,7 +196,7 @@ def checked_body(body: Any, observations: torch.Tensor, distribution: Distributi
     if not isinstance(body, nn.Module):
         raise ConfigError(f"network is a {type(body).__name__}, not a torch.nn.Module: {asked}")
     if problem := _problem_with(body):
-        raise ConfigError(f"network, a {type(body).__name__}, {problem}")
+        raise ConfigError(f"network, a {type(body).__name__}, has {problem}")
     try:
         with torch.no_grad():
             given: Any = body.to(observations.device)(observations)
@@ -208,29 +209,26 @@ def checked_body(body: Any, observations: torch.Tensor, distribution: Distributi
 
 
 def _problem_with(body: nn.Module) -> str:
-    """The reason why a module cannot be trained, and the way out; "": it can be."""
+    """The part of a module that cannot be trained, and the way out; "": all of it can be."""
     parameters = list(body.parameters())
+    dtypes = {str(each.dtype) for each in parameters}
+    random_layers = [
+        type(each).__name__
+        for each in body.modules()
+        if isinstance(each, _RANDOM_LAYERS) and getattr(each, "p", 1.0) > 0
+    ]
     if any(isinstance(each, nn.UninitializedParameter) for each in parameters):
-        return "has lazy layers, which have no weights yet: call it once with observations before"
+        return "lazy layers, which have no weights yet: call it once with observations before"
     if any(each.untyped_storage().nbytes() > each.nbytes for each in parameters):
+        return "weights in memory that others use, such as another agent: give it copy.deepcopy(network)"
+    if dtypes != {"torch.float32"}:
+        return f"weights of {', '.join(sorted(dtypes)) or 'none'}: give it weights, all of torch.float32"
+    if not any(each.requires_grad for each in parameters):
+        return "only weights with requires_grad=False: call requires_grad_() on some of its layers"
+    if random_layers:
         return (
-            "has weights in memory that others use, such as another agent, and two agents cannot train one "
-            "network: give each its own by copy.deepcopy(network)"
+            f"a {random_layers[0]}: its output depends on chance or on the batch; use LayerNorm, or nothing"
         )
-    if not parameters or {parameter.dtype for parameter in parameters} != {torch.float32}:
-        kinds = ", ".join(sorted({str(parameter.dtype) for parameter in parameters})) or "none"
-        return f"has weights of {kinds}: give it weights, all of torch.float32"
-    if not any(parameter.requires_grad for parameter in parameters):
-        return (
-            "has only weights with requires_grad=False, so that nothing can be trained: call "
-            "requires_grad_() on it, or on some of its layers"
-        )
-    for module in body.modules():
-        if isinstance(module, _RANDOM_LAYERS) and getattr(module, "p", 1.0) > 0:
-            return (
-                f"has a {type(module).__name__}: its output for an observation would depend on chance or on "
-                "the batch, and no probability could be compared; leave it out, or use LayerNorm"
-            )
     return ""
 
 

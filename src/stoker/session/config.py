@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from stoker.errors import ConfigError
 from stoker.settings import Count, Natural, NonNegative, Positive, Settings
 
@@ -50,6 +52,8 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
         warmup_period: environment steps before the first optimization step.
         max_opts: optimization steps after which nothing more is learned or accepted, exactly; counted over
             all attempts. None: no limit.
+        repeated_limits: which of ``max_steps`` and ``max_opts`` end the session at their next multiple beyond
+            the progress of agent and run: a second session then does as much again.
         max_staleness: the most optimization steps between the policy that chose an action and the agent
             that learns from it. ``act`` keeps it by making fast actors wait; None: no limit.
         save_interval: optimization steps between checkpoints, beside ``checkpoint_freq``; 0: never.
@@ -85,6 +89,7 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
     opt_interval: Natural = 1
     warmup_period: Natural = 0
     max_opts: Natural | None = None
+    repeated_limits: tuple[Literal["max_steps", "max_opts"], ...] = ()
     max_staleness: Natural | None = None
     save_interval: Natural = 0
     eval_interval: Natural = 0
@@ -127,6 +132,13 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
     def periods(self) -> LearningPeriods:
         """When the agent learns."""
         return LearningPeriods(self.opt_interval, self.warmup_period, self.max_opts)
+
+    def beginning_at(self, total_steps: int, opt_steps: int) -> SessionConfig:
+        """These settings with the repeated limits at their next multiples."""
+        done = {"max_steps": total_steps, "max_opts": opt_steps}
+        limits = {name: getattr(self, name) for name in self.repeated_limits}
+        later = {name: _next_multiple(done[name], limit) for name, limit in limits.items() if limit}
+        return msgspec.structs.replace(self, **later)
 
 
 _NEVER = 1 << 62

@@ -128,6 +128,11 @@ class Readings:
         return self.core.learner.opt_steps
 
     @property
+    def kept_steps(self) -> int:
+        """Environment steps that triggered no learning, for example those of a data set."""
+        return self.core.learner.kept_steps
+
+    @property
     def policy_version(self) -> int:
         """How often weights were published in this process."""
         return 0 if self.core.engine is None else self.core.learner.policies.version
@@ -367,6 +372,7 @@ class Lifecycle(Readings):
             raise
         self._open_engine = engine = core.engine
         self._parts = parts = engine.parts
+        self.config = parts.config
         self.intake, self._queue = parts.intake, parts.queue
         core.stage = "open"
         return engine

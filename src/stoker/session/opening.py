@@ -109,7 +109,7 @@ def _open_learning(learner: Learner) -> ResumePoint:
         WriteFailed: Nothing can be written there.
     """
     torch.get_num_threads()  # a new thread follows set_num_threads only once it has asked
-    point, run, config = ResumePoint(), learner.run, learner.config
+    point, run = ResumePoint(), learner.run
     if run is not None:
         if run.is_new:
             run.is_new = False
@@ -118,8 +118,9 @@ def _open_learning(learner: Learner) -> ResumePoint:
             learner.best = run.load_best_score()
             counts = (learner.total_steps, learner.total_episodes, learner.n_events, learner.opt_steps)
             run.begin_attempt(*counts)
-        if config.journal:
-            learner.journal = EventJournal(run, learner.agent, config, learner.n_events)
+    learner.config = config = learner.config.beginning_at(learner.total_steps, learner.opt_steps)
+    if run is not None and config.journal:
+        learner.journal = EventJournal(run, learner.agent, config, learner.n_events)
     learner.begin()
     if not point.episodes:
         learner.abandon_episodes()

@@ -1,21 +1,17 @@
-"""The result of a training, its progress while it runs, and the counters that it resumes from."""
+"""The result of a training, and its progress while it runs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-
-from stoker.agents.protocol import CountsOptSteps, LearningAgent
-from stoker.errors import StokerError
-from stoker.runs import TrainingRun
 
 if TYPE_CHECKING:
     from stoker.actors import ActorGroup
     from stoker.session import TrainingSession
     from stoker.trainer.evaluator import Evaluator
 
-__all__ = ["Progress", "Reached", "TrainResult", "reached_by"]
+__all__ = ["Progress", "TrainResult"]
 
 
 class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,23 +65,3 @@ class Progress(msgspec.Struct, frozen=True):
             restarts=self.group.restarts,
             stopped_because=evaluator.stopped_because,
         )
-
-
-class Reached(NamedTuple):
-    """Progress of a run that is about to resume, or of an agent in memory: counters over all attempts."""
-
-    total_steps: int = 0
-    opt_steps: int = 0
-    kept_steps: int = 0
-    """Environment steps of a data set, which are kept but not learned as they come."""
-
-
-def reached_by(agent: LearningAgent, run: TrainingRun | None) -> Reached:
-    """The counters that a session of these would begin with. Blocks."""
-    if run is not None and not run.is_new:
-        try:
-            for _, state in run.candidates():
-                return Reached(*(int(state["session"].get(name, 0)) for name in Reached._fields))
-        except StokerError:  # the session will raise it, when it is entered
-            return Reached()
-    return Reached(agent.total_steps, agent.opt_steps if isinstance(agent, CountsOptSteps) else 0)

@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
-from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from stoker.actors import ActorGroup, EnvFactory, FailureLimit, StepMetrics
@@ -26,7 +25,7 @@ from stoker.trainer.config import TrainerConfig, shared_settings
 from stoker.trainer.evaluator import Evaluator
 from stoker.trainer.gate import StepGate
 from stoker.trainer.offline import feed
-from stoker.trainer.result import Progress, Reached, TrainResult, reached_by
+from stoker.trainer.result import Progress, TrainResult
 from stoker.types import Experience
 
 __all__ = ["Trainer"]
@@ -84,10 +83,9 @@ class Trainer:
         self._stats = StatsTracker() if stats is None else stats
         self._limit = limit
         self._settings = self._session_settings(session_settings)
-        self._session(Reached())  # refuses what cannot be used, before anything is begun
+        self._session()  # refuses what cannot be used, before anything is begun
         self._is_training = self._is_stopped = False
         self._n_fed = 0  # transitions of a data set that the agent has observed
-        self._reached = Reached()  # where the present training began
         self._progress: Progress | None = None
         self._loop: tuple[int, CallSoon] | None = None  # thread and entrance of the training's event loop
         self._entered: _Entered | None = None
@@ -152,8 +150,7 @@ class Trainer:
             ActorFailed: An environment failed too often.
             SessionFailed: The agent, the writer or a recorder failed.
         """
-        limits = (self.config.max_opts, self.config.max_steps, self._settings.get("max_steps"))
-        if watch is None and all(limit is None for limit in limits):
+        if watch is None and self._settings["max_opts"] is None and self._settings["max_steps"] is None:
             raise ConfigError("train: set max_opts or max_steps, or the training never ends")
         async with self._running("train", watch=watch) as (progress, _):
             await progress.group.run()
@@ -183,8 +180,8 @@ class Trainer:
                 "are none: make the agent with 'constant'"
             )
         async with self._running("train_offline", **_OFFLINE) as (progress, _):
-            session, began = progress.session, self._reached
-            n_fed = self._n_fed if self.run is None else began.kept_steps
+            session = progress.session
+            n_fed, began_at = self._n_fed if self.run is None else session.kept_steps, session.total_steps
             if await feed(session, dataset, n_fed) and self.run is not None:
                 await session.checkpoint()
             wanted = (session.config.max_opts or 0) - session.opt_steps
@@ -195,7 +192,7 @@ class Trainer:
                     f"more than the {session.total_steps} transitions of the data set; lower what it waits "
                     "for (learning_starts, batch_size)"
                 )
-        self._n_fed = n_fed + session.total_steps - began.total_steps  # without those after a stop
+        self._n_fed = n_fed + session.total_steps - began_at  # without those after a stop
         self.result = progress.result()
         return self.result
 
@@ -276,16 +273,11 @@ class Trainer:
         settings["queue_capacity"] = max(16, 2 * self.config.num_envs)
         if self.config.save_interval:
             settings["checkpoint_freq"] = 0
-        return {**settings, **given}
+        limits = {name: settings[name] for name in ("max_steps", "max_opts") if settings[name] is not None}
+        return {**settings, **given, **limits, "repeated_limits": tuple(limits)}
 
-    def _session(self, reached: Reached, **changes: Any) -> TrainingSession:
-        """A session whose limits count from the counters of agent and run."""
-        limits = {
-            name: done - done % limit + limit  # the next multiple
-            for name, done in (("max_steps", reached.total_steps), ("max_opts", reached.opt_steps))
-            if (limit := getattr(self.config, name)) is not None
-        }
-        settings = {**self._settings, **limits, **changes}
+    def _session(self, **changes: Any) -> TrainingSession:
+        settings = {**self._settings, **changes}
         return TrainingSession(self.agent, self.run, recorders=self._recorders, stats=self._stats, **settings)
 
     @contextlib.asynccontextmanager
@@ -300,13 +292,7 @@ class Trainer:
             raise SessionError(f"{what}: this trainer is in a training already")
         self._is_training, self._is_stopped, self.result = True, False, None
         try:
-            self._reached = reached = await to_thread.run_sync(reached_by, self.agent, self.run)
-            async with self._session(reached, **changes) as session:
-                if session.total_steps > reached.total_steps or session.opt_steps > reached.opt_steps:
-                    raise SessionError(
-                        f"another training of this agent or run just ended, at step {session.total_steps}; "
-                        f"this one was to begin at step {reached.total_steps}: start it again"
-                    )
+            async with self._session(**changes) as session:
                 self._progress = progress = self._begin(session, gate)
                 self._loop = (threading.get_ident(), call_soon_here())
                 if self._is_stopped:

@@ -78,8 +78,7 @@ if TYPE_CHECKING:
         StopAtReward as StopAtReward,
     )
     from stoker.trainer.evaluator import Evaluator as Evaluator, evaluate as evaluate
-    from stoker.trainer.result import TrainResult as TrainResult
-    from stoker.trainer.trainer import Trainer as Trainer
+    from stoker.trainer.trainer import Trainer as Trainer, TrainResult as TrainResult
     from stoker.trainer.training import train as train
     from stoker.types import (
         ActMode as ActMode,

@@ -22,8 +22,7 @@ from stoker import (
     train,
 )
 from stoker.testing import AsyncChainEnv, ChainEnv, CrashingEnv, FakeAgent
-from stoker.trainer import agent_for, config_from
-from stoker.trainer.training import Progress
+from stoker.trainer import Progress, agent_for, config_from
 
 pytestmark = pytest.mark.anyio
 

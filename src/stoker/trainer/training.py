@@ -22,11 +22,10 @@ from stoker.session import SessionConfig
 from stoker.trainer.config import TrainConfig, TrainerConfig, config_from, shared_settings
 from stoker.trainer.evaluation import EvaluationSettings
 from stoker.trainer.making import agent_for, env_for, recorders_for, set_torch_threads
-from stoker.trainer.result import Progress, TrainResult
-from stoker.trainer.trainer import Trainer, Watch
+from stoker.trainer.trainer import Progress, Trainer, TrainResult, Watch
 from stoker.trainer.views.view import Screen, title_of, view_here
 
-__all__ = ["Progress", "TrainResult", "session_settings", "train"]
+__all__ = ["session_settings", "train"]
 
 
 def session_settings(config: TrainConfig) -> dict[str, Any]:

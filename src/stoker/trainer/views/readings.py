@@ -13,7 +13,7 @@ import msgspec
 from stoker.agents.protocol import ReportsExploration
 
 if TYPE_CHECKING:
-    from stoker.trainer.result import Progress
+    from stoker.trainer.trainer import Progress
 
 __all__ = ["Gauges", "Reading"]
 

@@ -26,7 +26,7 @@ from stoker.trainer.views.text import duration, number, short
 
 if TYPE_CHECKING:
     from stoker.trainer.config import TrainConfig
-    from stoker.trainer.result import Progress
+    from stoker.trainer.trainer import Progress
 
 __all__ = ["LiveView", "NotebookView", "PlainView", "Screen", "View", "title_of", "view_for", "view_here"]
 

@@ -104,7 +104,7 @@ WRONG_NAMES = [
     ("CartPole-v1 --import no_such_parts", "No module named 'no_such_parts'"),
     ("CartPole-v1 --import", "--import: give MODULE"),
     ("CartPole-v1 --env-kwargs x", "give NAME=VALUE behind it, not 'x'"),
-    ("CartPole-v1 --env-kwargs sprung=1", "unexpected keyword argument 'sprung'"),
+    ("CartPole-v1 --env-kwargs sprung=1", "does not take 'sprung': it takes 'sutton_barto_reward'"),
     ("CartPole", "did you mean 'CartPole-v1'? There is a preset for dqn and ppo on it"),
     ("PongNoFrameskip", "`pip install ale-py`"),
     ("Taxi-v1", "there is 'Taxi-v"),

@@ -97,7 +97,14 @@ BAD_NAMES = [
         ["'StokerTest/Unimportable-v0'", "'stoker_has_no_such_module'", "install"],
     ),
     ("StokerTest/Sequences-v0", {}, ["'StokerTest/Sequences-v0'", "flattened"]),
-    ("CartPole-v1", {"gravty": 1, "wind": 2}, ["unexpected keyword argument 'gravty'"]),
+    (
+        "CartPole-v1",
+        {"gravty": 1, "max_episode_steps": 5, "wind": 2},
+        [
+            "env_name='CartPole-v1' does not take 'gravty', 'wind': it takes 'sutton_barto_reward', ",
+            ", 'max_episode_steps'",
+        ],
+    ),
     ("StokerTest/AnyArguments-v0", {"lenth": 4}, ["lenth"]),
     ("StokerTest/NeedsSize-v0", {}, ["size"]),
     ("CartPole-v1", {"render_mode": "asci"}, ["render_mode='asci'", "'rgb_array'"]),

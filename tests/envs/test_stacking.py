@@ -15,7 +15,7 @@ from gymnasium.wrappers import FrameStackObservation, TimeLimit
 
 from stoker import ConfigError
 from stoker.envs import PlayedEnv, make_played, played
-from stoker.envs.stacking import FrameStack, stack_frames
+from stoker.envs.stacking import stack_frames
 from stoker.testing import AsyncChainEnv, ChainEnv
 
 pytestmark = pytest.mark.anyio
@@ -172,8 +172,10 @@ def test_numbers_that_make_no_stack_are_refused(n: Any) -> None:
 
 
 def test_a_step_before_any_reset_is_refused() -> None:
+    env = InPlace()
+    env.seen = np.zeros(2, np.float32)
     with pytest.raises(ResetNeeded, match="call reset before step"):
-        FrameStack(2, None).push(np.zeros(1))
+        stack_frames(lambda: env, 2)().step(0)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from stoker.envs.gym import make_gym as make_gym
     from stoker.envs.protocol import (
         AsyncEnv as AsyncEnv,
-        PlayedEnv as PlayedEnv,
         ResetResult as ResetResult,
         Stepping as Stepping,
         StepResult as StepResult,
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from stoker.envs.stacking import stack_frames as stack_frames
     from stoker.envs.stepping import (
         CLOSE_GRACE_S as CLOSE_GRACE_S,
+        PlayedEnv as PlayedEnv,
         make_played as make_played,
         played as played,
     )

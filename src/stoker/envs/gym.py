@@ -29,6 +29,7 @@ _PACKAGES = (
 )
 """Names of environments that many look for -> the package that registers them, and its module."""
 _ARGUMENT_ERROR = re.compile(r"unexpected keyword argument|missing \d+ required")
+_MAKE_ARGUMENTS = ("max_episode_steps", "disable_env_checker")
 
 
 def make_gym(env_name: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env[Any, Any]:
@@ -63,27 +64,8 @@ def make_named(name: str, kwargs: Mapping[str, Any], *, flatten: bool) -> Any:
     Raises:
         ConfigError: The name is unknown, or what it names makes no environment.
     """
-    if ":" not in name or _is_registered(name):
-        return make_gym(name, **kwargs) if flatten else _make_raw(name, **kwargs)
-    factory = imported_callable(name, "env")
-    try:
-        inspect.signature(factory).bind(**kwargs)
-    except TypeError as error:
-        given = ", ".join(kwargs) or "no arguments"
-        raise ConfigError(f"env={name!r} cannot be called with {given}: {error}; see env_kwargs") from None
-    except ValueError:  # a callable written in C tells nothing of its arguments
-        pass
-    env = factory(**kwargs)
-    missing = [
-        part
-        for part in ("reset", "step", "observation_space", "action_space")
-        if getattr(env, part, None) is None
-    ]
-    if missing:
-        raise ConfigError(
-            f"env={name!r} made a {type(env).__name__}, which is not an environment: it has no "
-            f"{', '.join(missing)}"
-        )
+    is_registered = ":" not in name or _is_registered(name)
+    env = _make_raw(name, **kwargs) if is_registered else _call_factory(name, kwargs)
     if flatten and isinstance(env, gymnasium.Env):
         return _flattened(cast("gymnasium.Env[Any, Any]", env), name)
     return env
@@ -92,10 +74,27 @@ def make_named(name: str, kwargs: Mapping[str, Any], *, flatten: bool) -> Any:
 def _is_registered(name: str) -> bool:
     """Import the module of ``"module:id"``, and see whether Gymnasium then knows the id, in any version."""
     module, env_id = split_name(name, "env")
-    found = import_named(module, f"env={name!r}")
-    if hasattr(found, env_id.partition(".")[0]):
-        return env_id in gymnasium.registry
+    import_named(module, f"env={name!r}")
     return "-" in env_id or "/" in env_id or env_id in gymnasium.registry  # else no name of Python's
+
+
+def _call_factory(name: str, kwargs: Mapping[str, Any]) -> Any:
+    factory = imported_callable(name, "env")
+    try:
+        inspect.signature(factory).bind(**kwargs)
+    except TypeError as error:
+        given = ", ".join(kwargs) or "no arguments"
+        raise ConfigError(f"env={name!r} cannot be called with {given}: {error}; see env_kwargs") from None
+    except ValueError:  # a callable written in C has no signature
+        pass
+    env = factory(**kwargs)
+    needed = ("reset", "step", "observation_space", "action_space")
+    if missing := [part for part in needed if getattr(env, part, None) is None]:
+        raise ConfigError(
+            f"env={name!r} made a {type(env).__name__}, which is not an environment: it has no "
+            f"{', '.join(missing)}"
+        )
+    return env
 
 
 def _make_raw(env_name: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env[Any, Any]:
@@ -110,8 +109,10 @@ def _make_raw(env_name: str, *, render_mode: str | None = None, **kwargs: Any) -
         _check_render_mode(env_id, render_mode)
         return gymnasium.make(env_id, **{"disable_env_checker": True, **kwargs})
     except (gymnasium.error.Error, ImportError, TypeError) as error:
-        if isinstance(error, TypeError) and not _ARGUMENT_ERROR.search(str(error)):
-            raise  # a bug in the environment
+        if isinstance(error, TypeError):
+            if not _ARGUMENT_ERROR.search(str(error)):
+                raise  # a bug in the environment
+            _check_arguments(env_id, env_name, kwargs)
         way_out = "; install the package it needs" if isinstance(error, ModuleNotFoundError) else ""
         reason = " ".join(str(error).split())
         raise ConfigError(f"env_name={env_name!r} cannot be made: {reason}{way_out}") from error
@@ -139,22 +140,32 @@ def _check_known(env_id: str, env_name: str) -> None:
     raise ConfigError(f"env_name={env_name!r} is unknown: {way_out}")
 
 
+def _creator(env_id: str) -> Any:
+    """The class or function that makes the environment; None for an id without its version."""
+    spec = gymnasium.registry.get(env_id)
+    creator = None if spec is None else spec.entry_point
+    return load_env_creator(creator) if isinstance(creator, str) else creator
+
+
 def _check_render_mode(env_id: str, mode: str | None) -> None:
-    if mode is None or (spec := gymnasium.registry.get(env_id)) is None:
+    if mode is None:
         return
-    creator = spec.entry_point
-    metadata = getattr(load_env_creator(creator) if isinstance(creator, str) else creator, "metadata", None)
-    if not isinstance(metadata, dict):
-        return  # of a wrapper class it is a property: Gymnasium looks at it later
-    modes: list[str] | None = cast("dict[str, Any]", metadata).get("render_modes")
-    if modes is None:
+    metadata: Any = getattr(_creator(env_id), "metadata", None)  # of a wrapper class it is a property
+    modes: Any = cast("Any", metadata).get("render_modes") if isinstance(metadata, dict) else None
+    if modes is None or mode in modes or mode.removesuffix("_list") in modes:  # ``make`` wraps for a list
         return
-    # ``gymnasium.make`` adds modes by wrapping
-    possible = {*modes, *(f"{each}_list" for each in modes if not each.endswith("_list"))}
-    if "rgb_array" in modes or "rgb_array_list" in modes:
-        possible.add("human")
-    if mode not in possible:
+    if mode != "human" or not {"rgb_array", "rgb_array_list"}.intersection(modes):  # which it can show
         raise ConfigError(f"render_mode={mode!r} is not one that {env_id} has: choose {_listed(modes)}")
+
+
+def _check_arguments(env_id: str, env_name: str, kwargs: Mapping[str, Any]) -> None:
+    takes = inspect.signature(_creator(env_id) or gymnasium.make).parameters  # ``make`` takes any
+    unknown = [name for name in kwargs if name not in takes and name not in _MAKE_ARGUMENTS]
+    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
+        raise ConfigError(
+            f"env_name={env_name!r} does not take {_listed(unknown)}: it takes "
+            f"{_listed([*takes, 'max_episode_steps'])}"
+        )
 
 
 def _flattened(env: gymnasium.Env[Any, Any], env_name: str) -> gymnasium.Env[Any, Any]:

@@ -1,7 +1,6 @@
-"""Two interfaces of an environment: ``AsyncEnv`` for users to implement, ``PlayedEnv`` for actors to await.
+"""The types of an environment's calls: ``AsyncEnv`` for users to implement, where to step, and the results.
 
-Actors know only ``PlayedEnv``. Whether the environment behind it is awaited, stepped on the event loop or
-kept on its own thread is decided in ``stoker.envs.stepping``.
+Actors play a ``stoker.envs.stepping.PlayedEnv``, whichever kind of environment is behind it.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
-__all__ = ["AsyncEnv", "PlayedEnv", "ResetResult", "StepResult", "Stepping"]
+__all__ = ["AsyncEnv", "ResetResult", "StepResult", "Stepping"]
 
 Stepping: TypeAlias = Literal["auto", "inline", "thread"]
 """Where a plain environment is stepped; an async one is awaited on the event loop in any case.
@@ -43,68 +42,4 @@ class AsyncEnv(Protocol):
 
     async def step(self, action: Any) -> tuple[Any, Any, Any, Any, Any]:
         """Do one action: ``observation, reward, terminated, truncated, info``."""
-        ...
-
-
-class PlayedEnv(Protocol):
-    """One environment as an actor plays it. One call at a time.
-
-    Each observation is a copy, and the environment gets a copy of each action. ``info`` is the environment's:
-    read it before the next call.
-
-    A cancelled ``reset`` or ``step`` returns at once, also when the environment hangs on its thread; only an
-    environment that blocks the event loop itself cannot be left. Begin a new episode after a cancelled call.
-    """
-
-    @property
-    def observation_space(self) -> Any:
-        """The environment's, as it was at first; None if it has none."""
-        ...
-
-    @property
-    def action_space(self) -> Any:
-        """The environment's, as it was at first; None if it has none."""
-        ...
-
-    @property
-    def busy_s(self) -> float:
-        """Seconds spent in ``reset`` and ``step`` so far."""
-        ...
-
-    async def reset(self, seed: int | None = None) -> ResetResult:
-        """Begin an episode: ``observation, info``. Without a seed the generator goes on where it is.
-
-        Raises:
-            ConfigError: The result has another form, or the environment takes no seed.
-            InvalidExperience: The observation does not fit its space, but an earlier one did.
-            UnexpectedExit: The environment raised SystemExit or the like; so do the other calls.
-            gymnasium.error.ClosedEnvironmentError: The environment was closed.
-        """
-        ...
-
-    async def step(self, action: Any) -> StepResult:
-        """Do one action: ``observation, reward, terminated, truncated, info``.
-
-        Raises:
-            ConfigError: The result has another form, such as old Gym's four values or a reward of shape (1,).
-            InvalidExperience: The observation does not fit its space, but an earlier one did.
-            gymnasium.error.ClosedEnvironmentError: The environment was closed.
-        """
-        ...
-
-    async def episode_extras(self) -> dict[str, float]:
-        """The ``episode_extras`` of the environment, or of one below its wrappers; empty if it has none.
-
-        Raises:
-            ConfigError: It is not a mapping.
-            gymnasium.error.ClosedEnvironmentError: The environment was closed.
-        """
-        ...
-
-    async def close(self) -> None:
-        """Close the environment where its calls belong; a second call does nothing.
-
-        A cancellation waits for it, for at most ``CLOSE_GRACE_S`` seconds. An environment that hangs in an
-        abandoned call is closed without waiting, when that call returns.
-        """
         ...

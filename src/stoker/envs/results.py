@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 
@@ -28,6 +29,7 @@ __all__ = [
     "Observations",
     "PassedOn",
     "Results",
+    "ResultsWrapper",
     "check_reset_signature",
     "checked_extras",
     "close_of",
@@ -150,9 +152,9 @@ class Results:
         name: names it in messages.
     """
 
-    _plain_reward: type | None = float
+    _reward_type: type | None = float
     """The type of a reward that needs no conversion."""
-    _plain_flag: type | None = bool
+    _flag_type: type | None = bool
 
     def __init__(self, env: Any, name: str) -> None:
         self._name = f"{name} ({type(getattr(env, 'unwrapped', env)).__name__})"
@@ -183,9 +185,9 @@ class Results:
         observation, reward, terminated, truncated, info = self._values(result, "step")
         return (
             self._observations.take(observation, "step"),
-            reward if type(reward) is self._plain_reward else self._reward(reward),
-            terminated if type(terminated) is self._plain_flag else self._flag("terminated", terminated),
-            truncated if type(truncated) is self._plain_flag else self._flag("truncated", truncated),
+            reward if type(reward) is self._reward_type else self._number("reward", reward),
+            terminated if type(terminated) is self._flag_type else self._number("terminated", terminated),
+            truncated if type(truncated) is self._flag_type else self._number("truncated", truncated),
             info if info.__class__ is dict else self._info(info, "step"),
         )
 
@@ -200,19 +202,17 @@ class Results:
             given = "None" if result is None else f"one value of type {type(result).__name__}"
         raise ConfigError(f"{self._name}.{method} returned {given}: Gymnasium's are {words}")
 
-    def _reward(self, value: Any) -> Any:
-        if (reward := as_float(value)) is not None:
-            return reward
-        raise ConfigError(
-            f"{self._name}.step returned reward={shown(value)}: Gymnasium's reward is one number (a float)"
-        )
-
-    def _flag(self, flag: str, value: Any) -> Any:
-        if getattr(value, "shape", ()) == () and bool(value in (0, 1)):
-            return bool(value)
-        raise ConfigError(
-            f"{self._name}.step returned {flag}={shown(value)}: Gymnasium's {flag} is True or False"
-        )
+    def _number(self, name: str, value: Any) -> Any:
+        """A reward as a float, a flag as a bool."""
+        if name == "reward":
+            if (reward := as_float(value)) is not None:
+                return reward
+            rule = "one number (a float)"
+        else:
+            if getattr(value, "shape", ()) == () and bool(value in (0, 1)):
+                return bool(value)
+            rule = "True or False"
+        raise ConfigError(f"{self._name}.step returned {name}={shown(value)}: Gymnasium's {name} is {rule}")
 
     def _info(self, value: Any, method: str) -> Mapping[str, Any]:
         if isinstance(value, Mapping):
@@ -223,27 +223,22 @@ class Results:
 class BatchResults(Results):
     """Checks and copies the results of a vector environment: ``step`` returns lists of floats and bools."""
 
-    _plain_reward = _plain_flag = None
+    _reward_type = _flag_type = None
 
     def __init__(self, env: Any) -> None:
         self._num_envs: int = env.num_envs
         super().__init__(env, f"vector environment of {env.num_envs}")
 
-    def _reward(self, value: Any) -> list[float]:
-        one = super()._reward
-        return [part if type(part) is float else one(part) for part in self._each("reward", value)]
-
-    def _flag(self, flag: str, value: Any) -> list[bool]:
-        one = super()._flag
-        return [part if type(part) is bool else one(flag, part) for part in self._each(flag, value)]
-
-    def _each(self, name: str, values: Any) -> list[Any]:
-        if _shape_of(values) != (self._num_envs,):
+    def _number(self, name: str, value: Any) -> Any:
+        """One number for each sub-environment."""
+        if _shape_of(value) != (self._num_envs,):
             raise ConfigError(
-                f"{self._name}.step returned {name}={shown(values)} of shape {_shape_of(values)}: it is one "
+                f"{self._name}.step returned {name}={shown(value)} of shape {_shape_of(value)}: it is one "
                 f"value for each sub-environment, shape ({self._num_envs},)"
             )
-        return values.tolist() if type(values) is np.ndarray else list(values)
+        plain, convert = float if name == "reward" else bool, super()._number
+        parts = value.tolist() if type(value) is np.ndarray else value
+        return [part if type(part) is plain else convert(name, part) for part in parts]
 
 
 class PassedOn:
@@ -254,6 +249,22 @@ class PassedOn:
         return value
 
     reset = step = given
+
+
+class ResultsWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A ``gymnasium.Env`` whose actions and results go through a ``Results`` or ``PassedOn``."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], results: Results | PassedOn) -> None:
+        super().__init__(env)
+        self.results: Any = results
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """See ``gymnasium.Env``."""
+        return self.results.reset(self.env.reset(seed=seed, options=options))
+
+    def step(self, action: Any) -> Any:
+        """See ``gymnasium.Env``."""
+        return self.results.step(self.env.step(self.results.given(action)))
 
 
 def check_reset_signature(error: TypeError, env: Any, name: str) -> None:

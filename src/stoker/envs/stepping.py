@@ -1,7 +1,7 @@
 """Environments as actors play them: awaited, stepped on the event loop, or kept on a thread.
 
 One class serves all kinds of environments; they differ only in where a call into the environment is made. See
-``stoker.envs.protocol.Stepping`` for the choices, and ``PlayedEnv`` for the promises.
+``stoker.envs.protocol.Stepping`` for the choices.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import anyio
 import gymnasium.vector
 from gymnasium.error import ClosedEnvironmentError
 
-from stoker.envs.protocol import PlayedEnv, ResetResult, Stepping, StepResult
+from stoker.envs.protocol import ResetResult, Stepping, StepResult
 from stoker.envs.results import (
     IMMUTABLE,
     PassedOn,
@@ -32,9 +32,9 @@ from stoker.envs.results import (
 )
 from stoker.errors import ConfigError
 from stoker.exits import Contained
-from stoker.threads import DedicatedThread
+from stoker.threads import DedicatedThread, ThreadCall
 
-__all__ = ["CLOSE_GRACE_S", "Played", "SlowSteps", "make_played", "played"]
+__all__ = ["CLOSE_GRACE_S", "PlayedEnv", "SlowSteps", "make_played", "played"]
 
 Ts = TypeVarTuple("Ts")
 
@@ -133,14 +133,25 @@ def _below(env: Any) -> Any:
     return None if unwrapped is env else unwrapped
 
 
-class Played:
-    """See ``PlayedEnv``. Results are checked, time is counted, and the environment is closed once.
+class PlayedEnv:
+    """One environment as an actor plays it. One call at a time.
+
+    Each observation is a copy, and the environment gets a copy of each action. ``info`` is the environment's:
+    read it before the next call.
+
+    A cancelled ``reset`` or ``step`` returns at once, also when the environment hangs on its thread; only an
+    environment that blocks the event loop itself cannot be left. Begin a new episode after a cancelled call.
 
     Args:
         env: a ``gymnasium.Env``, an ``AsyncEnv`` or anything with their ``reset`` and ``step``.
         stepping: where a plain environment is stepped.
         name: names it in messages, and its thread.
         thread: the thread that it was constructed on; this is then called there, too.
+
+    Attributes:
+        observation_space: the environment's, as it was at first; None if it has none.
+        action_space: likewise.
+        busy_s: seconds spent in ``reset`` and ``step`` so far.
 
     Raises:
         ConfigError: The environment cannot be played, or is being played already.
@@ -179,7 +190,14 @@ class Played:
         return await settled(result)
 
     async def reset(self, seed: int | None = None) -> ResetResult:
-        """See ``PlayedEnv``."""
+        """Begin an episode: ``observation, info``. Without a seed the generator goes on where it is.
+
+        Raises:
+            ConfigError: The result has another form, or the environment takes no seed.
+            InvalidExperience: The observation does not fit its space, but an earlier one did.
+            UnexpectedExit: The environment raised SystemExit or the like; so do the other calls.
+            gymnasium.error.ClosedEnvironmentError: The environment was closed.
+        """
         self._check_open()
         begin = perf_counter()
         try:
@@ -193,7 +211,15 @@ class Played:
         return self._results.reset(result)
 
     async def step(self, action: Any) -> StepResult:
-        """See ``PlayedEnv``; may move the environment to a thread when the step is over."""
+        """Do one action: ``observation, reward, terminated, truncated, info``.
+
+        May move a slow environment to a thread when the step is over.
+
+        Raises:
+            ConfigError: The result has another form, such as old Gym's four values or a reward of shape (1,).
+            InvalidExperience: The observation does not fit its space, but an earlier one did.
+            gymnasium.error.ClosedEnvironmentError: The environment was closed.
+        """
         self._check_open()
         if action.__class__ not in IMMUTABLE:
             action = self._results.given(action)
@@ -211,14 +237,23 @@ class Played:
         return result
 
     async def episode_extras(self) -> dict[str, float]:
-        """See ``PlayedEnv``."""
+        """The ``episode_extras`` of the environment, or of one below its wrappers; empty if it has none.
+
+        Raises:
+            ConfigError: It is not a mapping.
+            gymnasium.error.ClosedEnvironmentError: The environment was closed.
+        """
         self._check_open()
         with Contained(f"{self._name}.episode_extras"):
             result = await self.call(extras_of, self._env)
         return checked_extras(result, self._name)
 
     async def close(self) -> None:
-        """See ``PlayedEnv``."""
+        """Close the environment where its calls belong; a second call does nothing.
+
+        A cancellation waits for it, for at most ``CLOSE_GRACE_S`` seconds. An environment that hangs in an
+        abandoned call is closed without waiting, when that call returns.
+        """
         if self._closed:
             return
         self._closed = True
@@ -271,7 +306,7 @@ def played(env: Any, stepping: Stepping = "auto", name: str = "env") -> PlayedEn
         ConfigError: Stepping is unknown, or the environment cannot be played, or is being played already.
     """
     _check_stepping(stepping)
-    return Played(env, stepping, name)
+    return PlayedEnv(env, stepping, name)
 
 
 async def make_played(
@@ -294,38 +329,39 @@ async def make_played(
         Exception: Whatever else the factory raises.
     """
     _check_stepping(stepping)
-    making = Contained(f"the factory of {name}")
-    if stepping != "thread" or inspect.iscoroutinefunction(factory):
-        with making:
+    with Contained(f"the factory of {name}"):
+        if stepping == "thread" and not inspect.iscoroutinefunction(factory):
+            made = await settled(await _made_on_thread(factory, name))
+        else:
             made = await settled(factory())
-        return Played(made, stepping, name)
+    return made if isinstance(made, PlayedEnv) else PlayedEnv(made, stepping, name)
+
+
+async def _made_on_thread(factory: Callable[[], Any], name: str) -> Any:
+    """The environment, playable on the thread that constructs it; an async one, or an awaitable, as it is."""
     thread = DedicatedThread(name)
-    finished: list[Played] = []
 
     def construct() -> Any:
         env = factory()
-        if inspect.isawaitable(env) or _is_async(env):
-            return env
-        finished.append(Played(env, stepping, name, thread))
-        return finished[0]
+        return env if inspect.isawaitable(env) or _is_async(env) else PlayedEnv(env, "thread", name, thread)
 
-    def discard() -> None:
-        for env in finished:
-            env.discard()
-
+    construction = ThreadCall(construct)
+    thread.hand_in(construction)
     try:
-        with making:
-            made = await thread.run(construct)
+        made = await construction.wait()
+        if isinstance(made, PlayedEnv):
+            return made
     except BaseException:
-        thread.submit(discard)  # behind a construction that still runs
+        thread.submit(_discard, construction)  # behind a construction that still runs
         thread.close()
         raise
-    if finished:
-        return finished[0]
     thread.close()  # async after all: it belongs to the event loop
-    with making:
-        made = await settled(made)
-    return Played(made, stepping, name)
+    return made
+
+
+def _discard(construction: ThreadCall[Any]) -> None:
+    if isinstance(construction.result, PlayedEnv):
+        construction.result.discard()
 
 
 def _is_async(env: Any) -> bool:

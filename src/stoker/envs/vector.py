@@ -15,13 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array, iterate
-from numpy.typing import NDArray
 
-from stoker.envs.results import BatchResults, Results, owned
+from stoker.envs.results import BatchResults, Results, ResultsWrapper, owned
 from stoker.errors import ConfigError
 from stoker.types import EpisodeStatus
 
@@ -101,8 +99,8 @@ class VectorRounds:
         if isinstance(env.unwrapped, SyncVectorEnv):
             subs: list[Any] = env.unwrapped.envs
             for index, sub in enumerate(subs):
-                if not isinstance(sub, _Checked):
-                    subs[index] = _Checked(sub, f"sub-environment {index}")
+                if not isinstance(getattr(sub, "results", None), Results):  # an earlier player has wrapped it
+                    subs[index] = ResultsWrapper(sub, Results(sub, f"sub-environment {index}"))
         self.num_envs = env.num_envs
         self.observation_space: Any = self._env.single_observation_space
         self.action_space: Any = self._env.single_action_space
@@ -121,11 +119,8 @@ class VectorRounds:
             seed: a ``SeedOf``, or None. Where all share one seed, it is that of the first sub-environment.
             options: as in Gymnasium.
         """
-        seed_of: SeedOf = _unseeded if seed is None else seed
-        if self.takes_seeds:
-            seeds = [seed_of(index) for index in range(self.num_envs)]
-        else:
-            seeds = [seed_of(0)] * self.num_envs
+        seed_of: SeedOf = (lambda _: None) if seed is None else seed
+        seeds = [seed_of(index if self.takes_seeds else 0) for index in range(self.num_envs)]
         given = None if seeds[0] is None else seeds if self.takes_seeds else seeds[0]
         observations, info = self._results.reset(self._env.reset(seed=given, options=options))
         self._observations, self._actions, self._ended = self._apart(observations), [], set()
@@ -179,33 +174,28 @@ class VectorRounds:
 
     def _begin(self, resetting: set[int], ended: list[int], seed_of: SeedOf) -> list[tuple[int, int | None]]:
         """The episodes that have begun, also those that are reset here."""
-        match self.mode:
-            case AutoresetMode.NEXT_STEP:
-                self._ended = set(ended)
-                if again := sorted(resetting & self._ended):
-                    raise ConfigError(
-                        f"a {type(self._env.unwrapped).__name__} with autoreset_mode NEXT_STEP ended an "
-                        f"episode of sub-environment {again[0]} in the step that only begins it: set the "
-                        "autoreset_mode that the environment has, or both flags to False in that step"
-                    )
-                return [(index, None) for index in sorted(resetting)]
-            case AutoresetMode.SAME_STEP:
-                return [(index, None) for index in ended]
-            case AutoresetMode.DISABLED:
-                return self._reset_ended(ended, seed_of) if ended else []
+        if self.mode is AutoresetMode.DISABLED:
+            return self._reset_ended(ended, seed_of) if ended else []
+        if self.mode is AutoresetMode.SAME_STEP:
+            return [(index, None) for index in ended]
+        if again := sorted(resetting.intersection(ended)):
+            raise ConfigError(
+                f"a {type(self._env.unwrapped).__name__} with autoreset_mode NEXT_STEP ended an episode of "
+                f"sub-environment {again[0]} in the step that only begins it: set the autoreset_mode that "
+                "the environment has, or both flags to False in that step"
+            )
+        self._ended = set(ended)
+        return [(index, None) for index in sorted(resetting)]
 
     def _reset_ended(self, ended: list[int], seed_of: SeedOf) -> list[tuple[int, int | None]]:
-        mask: NDArray[np.bool_] = np.zeros(self.num_envs, np.bool_)
-        mask[ended] = True
-        given = [
-            seed_of(index) if mask[index] and self.takes_seeds else None for index in range(self.num_envs)
-        ]
-        seed: Any = given if self.takes_seeds else None
+        mask = np.isin(np.arange(self.num_envs), ended)
+        seeds = [seed_of(index) if mask[index] and self.takes_seeds else None for index in range(len(mask))]
+        seed: Any = seeds if self.takes_seeds else None
         observations, _ = self._results.reset(self._env.reset(seed=seed, options={"reset_mask": mask}))
         firsts = self._apart(observations)
         for index in ended:  # of the others it may show anything: their episodes go on
             self._observations[index] = firsts[index]
-        return [(index, given[index]) for index in ended]
+        return [(index, seeds[index]) for index in ended]
 
     def _round(self, transitions: list[VectorTransition], begun: list[tuple[int, int | None]]) -> Round:
         acting = [index for index in range(self.num_envs) if index not in self._ended]
@@ -236,20 +226,6 @@ class VectorRounds:
         return owned(finals[index])
 
 
-class _Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A sub-environment whose results are checked and copied."""
-
-    def __init__(self, env: gymnasium.Env[Any, Any], name: str) -> None:
-        super().__init__(env)
-        self._results = Results(env, name)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        return self._results.reset(self.env.reset(seed=seed, options=options))
-
-    def step(self, action: Any) -> Any:
-        return self._results.step(self.env.step(self._results.given(action)))
-
-
 def autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
     """The way of a vector environment to begin episodes, from ``metadata["autoreset_mode"]``.
 
@@ -267,10 +243,6 @@ def autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
         f"a {type(env.unwrapped).__name__} {problem} how it begins the next episodes: set "
         f'env.metadata["autoreset_mode"] to one of {choices}'
     )
-
-
-def _unseeded(index: int) -> None:
-    del index
 
 
 def _checked(env: Any, num_envs: int | None) -> AutoresetMode:

@@ -13,7 +13,9 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
 
 from stoker.errors import ConfigError
 
@@ -50,27 +52,21 @@ class StatefulAggregator(Aggregator, Protocol):
         ...
 
 
-class _Numbers:
-    """Keeps its state in a few numbers; ``_empty`` names them and their values before the first update."""
-
-    __slots__ = ()
-    _empty: ClassVar[Mapping[str, float | None]]
-
-    def __init__(self) -> None:
-        self.reset()
+class _Numbers(msgspec.Struct, eq=False, kw_only=True):
+    """An aggregator whose state is its fields; their defaults are the values before the first update."""
 
     def reset(self) -> None:
         """Forget all values."""
-        self.load_state_dict(self._empty)
+        self.load_state_dict(type(self)().state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """The numbers by name."""
-        return {name: getattr(self, f"_{name}") for name in self._empty}
+        return msgspec.structs.asdict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
-        for name in self._empty:
-            setattr(self, f"_{name}", state[name])
+        for name in self.__struct_fields__:
+            setattr(self, name, state[name])
 
 
 class Mean(_Numbers):
@@ -80,73 +76,63 @@ class Mean(_Numbers):
     4.2.2, theorem B), so that it is as good after 10 million episodes as after ten.
     """
 
-    __slots__ = ("_count", "_error", "_sum")
-    _empty = {"count": 0, "sum": 0.0, "error": 0.0}  # noqa: RUF012 - declared as a class variable above
-    _count: int
-    _sum: float
-    _error: float
+    count: int = 0
+    sum: float = 0.0
+    error: float = 0.0
 
     def update(self, value: float) -> None:
         """Add one value."""
         value = float(value)
-        before = self._sum
+        before = self.sum
         after = before + value
         gained = after - before
-        self._error += (before - (after - gained)) + (value - gained)
-        self._sum = after
-        self._count += 1
+        self.error += (before - (after - gained)) + (value - gained)
+        self.sum = after
+        self.count += 1
 
     def value(self) -> float:
         """The mean; NaN while empty."""
-        count = self._count  # read once: another thread may reset it
-        return (self._sum + self._error) / count if count else math.nan
+        count = self.count  # read once: another thread may reset it
+        return (self.sum + self.error) / count if count else math.nan
 
 
 class _Kept(_Numbers):
     """Keeps one of the values; the subclass chooses which."""
 
-    __slots__ = ("_kept",)
-    _empty = {"kept": None}  # noqa: RUF012
-    _kept: float | None
+    kept: float | None = None
 
     def value(self) -> float:
         """The value kept; NaN while empty."""
-        kept = self._kept
+        kept = self.kept
         return math.nan if kept is None else kept
 
 
 class Max(_Kept):
     """The largest of all values."""
 
-    __slots__ = ()
-
     def update(self, value: float) -> None:
         """Add one value."""
-        kept = self._kept
+        kept = self.kept
         if kept is None or value > kept:
-            self._kept = float(value)
+            self.kept = float(value)
 
 
 class Min(_Kept):
     """The smallest of all values."""
 
-    __slots__ = ()
-
     def update(self, value: float) -> None:
         """Add one value."""
-        kept = self._kept
+        kept = self.kept
         if kept is None or value < kept:
-            self._kept = float(value)
+            self.kept = float(value)
 
 
 class Last(_Kept):
     """The latest value."""
 
-    __slots__ = ()
-
     def update(self, value: float) -> None:
         """Add one value."""
-        self._kept = float(value)
+        self.kept = float(value)
 
 
 class Std(_Numbers):
@@ -156,26 +142,24 @@ class Std(_Numbers):
     I and II: never a difference of two large sums.
     """
 
-    __slots__ = ("_count", "_mean", "_squares")
-    _empty = {"count": 0, "mean": 0.0, "squares": 0.0}  # noqa: RUF012
-    _count: int
-    _mean: float
-    _squares: float
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
 
     def update(self, value: float) -> None:
         """Add one value."""
         value = float(value)
-        count = self._count + 1
-        delta = value - self._mean
-        mean = self._mean + delta / count
-        self._squares += delta * (value - mean)
-        self._mean = mean
-        self._count = count
+        count = self.count + 1
+        delta = value - self.mean
+        mean = self.mean + delta / count
+        self.squares += delta * (value - mean)
+        self.mean = mean
+        self.count = count
 
     def value(self) -> float:
         """The standard deviation; NaN below two values."""
-        count = self._count
-        return math.sqrt(self._squares / count) if count >= 2 else math.nan
+        count = self.count
+        return math.sqrt(self.squares / count) if count >= 2 else math.nan
 
 
 class RollingMean:

@@ -88,8 +88,6 @@ def bootstrap_interval(values: Sequence[float], statistic: Statistic) -> Interva
     """
     drawn = _checked(values)
     lowest, highest = float(drawn.min()), float(drawn.max())
-    if lowest == highest:
-        return Interval(lowest, highest)
     generator = np.random.default_rng(0)
     found = np.empty(_N_RESAMPLES)
     at_a_time = max(1, _MOST_NUMBERS // len(drawn))

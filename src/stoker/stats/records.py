@@ -53,9 +53,7 @@ def check_record(record: EpisodeRecord) -> EpisodeRecord:
         raise InvalidExperience(f"{record!r} is a {type(record).__qualname__}: give an EpisodeRecord")
     extras: Any = record.extras
     if type(extras) is not dict and not isinstance(extras, Mapping):
-        raise InvalidExperience(
-            f"extras={extras!r}: give a dict of numbers by name, such as {{'epsilon': 0.97}}"
-        )
+        raise InvalidExperience(f"extras={extras!r}: give a dict of numbers by name")
     items = cast("Mapping[Any, Any]", extras)
     return EpisodeRecord(
         total_reward=plain_number("total_reward", record.total_reward),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import operator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -50,26 +50,25 @@ class _Stat(NamedTuple):
 class _View:
     """The aggregators, by stat, and the last episodes of one actor or of all."""
 
-    __slots__ = ("_lengths", "_rewards", "_saved", "aggregators", "n_episodes")
+    __slots__ = ("_lengths", "_rewards", "_saved", "_updated", "aggregators", "n_episodes")
 
     def __init__(self, stats: dict[str, _Stat], window: int) -> None:
-        self._saved = [name for name, stat in stats.items() if stat.is_stateful]
         self.aggregators = {name: copy.deepcopy(stat.pristine) for name, stat in stats.items()}
+        self._saved = {
+            name: cast("StatefulAggregator", self.aggregators[name])
+            for name, stat in stats.items()
+            if stat.is_stateful
+        }
         self.n_episodes = 0
         self._rewards, self._lengths = RollingMean(window), RollingMean(window)
+        self._updated = [*self.aggregators.values(), self._rewards, self._lengths]
 
-    def update(
-        self, values: list[tuple[str, float | None]], total_reward: float | None, length: float | None
-    ) -> None:
-        """Count one episode; a value that is None is skipped."""
-        for name, value in values:
+    def update(self, values: list[float | None]) -> None:
+        """Count one episode: the value of each stat, the total reward and the length; None is skipped."""
+        for aggregator, value in zip(self._updated, values, strict=True):
             if value is not None:
-                self.aggregators[name].update(value)
+                aggregator.update(value)
         self.n_episodes += 1
-        if total_reward is not None:
-            self._rewards.update(total_reward)
-        if length is not None:
-            self._lengths.update(length)
 
     def window(self) -> WindowStats:
         rewards = self._rewards.recent()
@@ -82,10 +81,10 @@ class _View:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        stats: dict[str, Any] = {}
-        for name in self._saved:
-            aggregator: Any = self.aggregators[name]
-            stats[name] = {"kind": type(aggregator).__qualname__, "state": aggregator.state_dict()}
+        stats = {
+            name: {"kind": type(aggregator).__qualname__, "state": aggregator.state_dict()}
+            for name, aggregator in self._saved.items()
+        }
         window = {
             "n_episodes": self.n_episodes,
             "rewards": self._rewards.state_dict(),
@@ -94,11 +93,11 @@ class _View:
         return {"stats": stats, "window": window}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        saved, window = state["stats"], state["window"]
-        for name, aggregator in self.aggregators.items():
-            kind = type(aggregator).__qualname__
-            if isinstance(aggregator, StatefulAggregator) and name in saved and saved[name]["kind"] == kind:
-                aggregator.load_state_dict(saved[name]["state"])
+        for name, aggregator in self._saved.items():
+            saved = state["stats"].get(name)
+            if saved is not None and saved["kind"] == type(aggregator).__qualname__:
+                aggregator.load_state_dict(saved["state"])
+        window = state["window"]
         self.n_episodes = int(window["n_episodes"])
         self._rewards.load_state_dict(window["rewards"])
         self._lengths.load_state_dict(window["lengths"])
@@ -159,27 +158,18 @@ class StatsTracker:
                 counted already.
         """
         if name in self._stats:
-            raise ConfigError(
-                f"stat {name!r} exists already: choose another name, or start from StatsTracker.empty()"
-            )
+            raise ConfigError(f"stat {name!r} exists already: rename it, or start from StatsTracker.empty()")
         if not callable(source):
-            raise ConfigError(
-                f"stat {name!r}: source={source!r} is not a function of a record; for an extra use extra(key)"
-            )
+            raise ConfigError(f"stat {name!r}: source={source!r} is no function: for an extra use extra(key)")
         given: Any = aggregator
         if isinstance(given, type) or not isinstance(given, Aggregator):
-            raise ConfigError(
-                f"stat {name!r}: aggregator={aggregator!r} is not an aggregator; give one such as Mean()"
-            )
+            raise ConfigError(f"stat {name!r}: {aggregator=} is not an aggregator: give one such as Mean()")
         if self._overall.n_episodes:
-            raise ConfigError(
-                f"stat {name!r}: episodes have been counted already; add stats before the first one"
-            )
+            raise ConfigError(f"stat {name!r}: add stats before the first episode is counted")
         pristine = copy.deepcopy(aggregator)
         pristine.reset()
-        return self._having(
-            {**self._stats, name: _Stat(source, pristine, isinstance(pristine, StatefulAggregator))}
-        )
+        stat = _Stat(source, pristine, isinstance(pristine, StatefulAggregator))
+        return self._having({**self._stats, name: stat})
 
     def update(self, record: EpisodeRecord, actor_id: ActorId = 0) -> None:
         """Count one ended episode, globally and for its actor.
@@ -187,14 +177,14 @@ class StatsTracker:
         Raises:
             ConfigError: A source raised, or returned neither a number nor None; nothing was counted.
         """
-        values = [(name, _read(name, stat.source, record)) for name, stat in self._stats.items()]
-        reward, steps = _read("total_reward", total_reward, record), _read("length", length, record)
+        values = [_read(name, stat.source, record) for name, stat in self._stats.items()]
+        values += _read("total_reward", total_reward, record), _read("length", length, record)
         # As a key, a numpy integer would not load with weights_only=True.
         key = actor_id if isinstance(actor_id, str) else operator.index(actor_id)
-        view = self._by_actor.get(key) or self._empty_view()
+        view = self._view(key)
         self._by_actor.put(key, view)
-        self._overall.update(values, reward, steps)
-        view.update(values, reward, steps)
+        for each in (self._overall, view):
+            each.update(values)
 
     def summary(self, actor_id: ActorId | None = None) -> dict[str, float]:
         """Each stat's value by name: over all episodes, or over one actor's.
@@ -231,10 +221,10 @@ class StatsTracker:
         A stat that the state lacks starts empty; the rest of the state is ignored. Of more than
         ``max_actors`` views the most recently updated are taken. A load that fails changes nothing.
         """
-        overall, by_actor = self._empty_view(), LRUDict[ActorId, _View](self._max_actors)
+        overall, by_actor = _View(self._stats, self._window), LRUDict[ActorId, _View](self._max_actors)
         overall.load_state_dict(state["overall"])
-        for actor_id, saved in list(state["actors"].items())[-self._max_actors :]:
-            view = self._empty_view()
+        for actor_id, saved in state["actors"].items():
+            view = _View(self._stats, self._window)
             view.load_state_dict(saved)
             by_actor.put(actor_id, view)
         self._overall, self._by_actor = overall, by_actor
@@ -246,13 +236,11 @@ class StatsTracker:
         self._by_actor: LRUDict[ActorId, _View] = LRUDict(self._max_actors)
         return self
 
-    def _empty_view(self) -> _View:
-        return _View(self._stats, self._window)
-
     def _view(self, actor_id: ActorId | None) -> _View:
+        """The view of an actor or of all; a new one of an unknown actor."""
         if actor_id is None:
             return self._overall
-        return self._by_actor.get(actor_id) or self._empty_view()
+        return self._by_actor.get(actor_id) or _View(self._stats, self._window)
 
 
 def _read(name: str, source: Source, record: EpisodeRecord) -> float | None:
@@ -266,6 +254,4 @@ def _read(name: str, source: Source, record: EpisodeRecord) -> float | None:
     except OverflowError:  # an int beyond the largest float
         return None
     except TypeError as error:
-        raise ConfigError(
-            f"stat {name!r}: its source returned {value!r}; return a finite number or None"
-        ) from error
+        raise ConfigError(f"stat {name!r}: its source returned {value!r}, which is no number") from error

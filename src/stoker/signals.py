@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -31,7 +32,7 @@ _ONE_REQUEST_S = 1.0
 Another signal of the first kind is a new request as soon as the user knows that the program is finishing."""
 
 
-class SignalGuard:
+class SignalGuard(ABC):
     """Obeys signals and deadlines while a program runs; a context manager.
 
     The first signal asks the program to finish within ``grace_s``. The second one ends the process at once
@@ -54,32 +55,27 @@ class SignalGuard:
         """When the first signal came."""
         self.first = 0
         """The number of the first signal."""
+        self.grace_s = grace_s
         self._numbers = numbers
-        self._grace_s = grace_s
         self._finish: Callable[[], None] | None = None
         self._call_soon: CallSoon | None = None
         self._is_announced = False
         self._closed = False
         self._before: dict[int, Any] = {}
         self._fd_before = -1
+        self._terminals = [fd for fd in (0, 1, 2) if os.isatty(fd)]
 
+    @abstractmethod
     def overdue(self, *, loop_turns: bool) -> str:
-        """The last line that is printed when the grace or the time is over; called in a thread.
+        """The line that is printed last when the grace or the time is over; called in a thread.
 
         Args:
             loop_turns: whether the event loop answers.
         """
-        return "stoker: error: " + ("the time is over" if loop_turns else "the event loop does not turn")
 
+    @abstractmethod
     def interrupted(self) -> str:
-        """The last line that is printed when a signal ends the process at once; called in a thread."""
-        return "stoker: interrupted"
-
-    def before_signal(self, number: int) -> None:
-        """Called in a thread before a signal is obeyed."""
-
-    def before_exit(self) -> None:
-        """Called in a thread before the last line."""
+        """The line that is printed last when a signal ends the process at once; called in a thread."""
 
     def __enter__(self) -> Self:
         self._inbox, self._outbox = socket.socketpair()
@@ -146,20 +142,26 @@ class SignalGuard:
                         os.write(self._fd_before, bytes([number]))
 
     def _take(self, number: int) -> None:
-        self.before_signal(number)
+        if number == getattr(signal, "SIGHUP", None):
+            self._leave_terminals()
         now = time.monotonic()
         if self._finish is None or self._call_soon is None:
             self._leave(130, self.interrupted)
         elif self.signalled_at is None:
             self.signalled_at, self.first = now, number
-            self.leaves_at = min(self.leaves_at, now + self._grace_s)
+            self.leaves_at = min(self.leaves_at, now + self.grace_s)
             self._arm()
             with contextlib.suppress(RuntimeError):  # the event loop has ended, and the program with it
                 self._call_soon(self._finish)
-        elif now >= self.signalled_at + (
-            _ONE_REQUEST_S if number != self.first or not self._is_announced else 0.0
-        ):
+        elif now >= self.signalled_at + _ONE_REQUEST_S or (number == self.first and self._is_announced):
             self._leave(130, self.interrupted)
+
+    def _leave_terminals(self) -> None:
+        """Redirect output for a terminal that is gone to the null device: writing there would fail."""
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for fd in self._terminals:
+            os.dup2(nowhere, fd)
+        os.close(nowhere)
 
     def _turns(self) -> bool:
         """Whether the event loop answers; True if there is none yet."""
@@ -177,7 +179,6 @@ class SignalGuard:
 
         def farewell() -> None:
             with contextlib.suppress(OSError, ValueError):  # the terminal is gone
-                self.before_exit()
                 sys.stderr.write(f"{last_line()}\n")
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -191,9 +192,7 @@ class SignalGuard:
         """Set a timer that works even while code holds the interpreter lock, which stops this thread."""
         if self.leaves_at < math.inf:
             left_s = max(0.0, self.leaves_at - time.monotonic())
-            with contextlib.suppress(
-                OSError
-            ):  # standard error is closed: nothing may be written to its number
+            with contextlib.suppress(OSError):  # standard error is closed: another file may get its number
                 os.fstat(2)
                 faulthandler.dump_traceback_later(left_s + 1.5 * _FAREWELL_S, exit=True, file=2)
 

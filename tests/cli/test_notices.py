@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.live import Live
 
 from stoker import TrainingSession
 from stoker.cli.main import main
-from stoker.cli.streams import notices_on_stderr, notices_to
+from stoker.cli.streams import notices_on_stderr
 from stoker.session.watching import stuck_line
 from stoker.testing import FakeAgent
 
@@ -35,16 +39,14 @@ def test_a_warning_of_any_command_has_the_prefix(trained: Any, tmp_path: Path, c
         assert line.startswith(f"stoker: warning: passed over a broken run: {broken}")
 
 
-def test_only_what_is_worth_it_is_told_and_only_meanwhile(capsys: Capture) -> None:
-    logger, said = logging.getLogger("stoker.any"), list[str]()
+def test_only_warnings_and_errors_are_printed_and_only_while_a_command_runs(capsys: Capture) -> None:
+    logger = logging.getLogger("stoker.any")
     before = list(logging.getLogger("stoker").handlers)
     with notices_on_stderr():
         logger.info("small talk")
         logger.warning("mind the %s", "gap")
-        notices_to(said.append)  # a live view takes over
         logger.error("that was it")
-    assert capsys.readouterr().err == "stoker: warning: mind the gap\n"
-    assert said == ["stoker: error: that was it"]
+    assert capsys.readouterr().err == "stoker: warning: mind the gap\nstoker: error: that was it\n"
     assert logging.getLogger("stoker").handlers == before
 
 
@@ -57,6 +59,18 @@ def test_what_is_logged_with_an_error_comes_with_its_trace(capsys: Capture) -> N
     head, *rest = capsys.readouterr().err.splitlines()
     assert head == "stoker: error: lost"
     assert rest[-1] == "KeyError: 'gone'"
+
+
+def test_a_warning_is_a_line_above_the_live_view(capsys: Capture) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80, color_system=None, _environ={})
+    with notices_on_stderr(), Live("the table", console=console, auto_refresh=False):
+        logging.getLogger("stoker.any").warning("mind the [gap] at :smile: 12")
+    assert capsys.readouterr().err == ""
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).splitlines()
+    assert [line.strip() for line in lines if "mind" in line] == [
+        "stoker: warning: mind the [gap] at :smile: 12"
+    ]
 
 
 def test_asking_a_session_what_is_stuck_never_raises() -> None:

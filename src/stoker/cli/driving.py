@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import time
 from functools import partial
@@ -12,9 +11,8 @@ from typing import TYPE_CHECKING
 import anyio
 from rich.console import Console
 
-from stoker.cli.limits import Limits, TrainingCommand
+from stoker.cli.limits import TrainingCommand
 from stoker.cli.printing import command, from_here, say_json
-from stoker.cli.streams import notices_to
 from stoker.errors import ConfigError, SessionFailed, StokerError
 from stoker.exits import single_error
 from stoker.session.watching import stuck_line
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from stoker.session import TrainingSession
     from stoker.trainer import Progress, TrainConfig, TrainResult
 
-__all__ = ["Driver", "Guard", "say_result"]
+__all__ = ["Driver"]
 
 _LOOK_S = 0.25
 """Seconds between two looks at how much time is left."""
@@ -41,88 +39,37 @@ _NOTICES = {
 }
 
 
+_FACTS = ("run", "total_steps", "total_episodes", "steps_per_sec", "best_eval_reward")
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
-class Guard(SignalGuard):
-    """Obeys signals and deadlines while a command runs, and says at the end how to resume.
+class Driver(SignalGuard):
+    """Runs one training: shows it, obeys signals and time limits, and prints the result at the end.
+
+    A context manager: within its block a signal finishes the training; before there is one, the signal ends
+    the process at once.
 
     Args:
-        limits: the grace, and the time that the process has.
+        flags: those of the command.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, flags: TrainingCommand) -> None:
+        self._flags = flags
+        self._limits = limits = flags.limits()
         super().__init__(_SIGNALS, limits.grace_s, limits.leaves_at)
-        self.limits = limits
-        self._training: tuple[Driver, TrainingSession] | None = None
-        self._terminals = [fd for fd in (0, 1, 2) if os.isatty(fd)]
-
-    def attend(self, driver: Driver, session: TrainingSession) -> None:
-        """From now on there is a training to finish; called on its event loop."""
-        self._training = driver, session
-        self.finish_with(partial(driver.finish, session))
-
-    def overdue(self, *, loop_turns: bool) -> str:
-        """Which limit is over, which part is busy, and how to resume."""
-        limits = self.limits
-        in_time = self.signalled_at is None or self.leaves_at < self.signalled_at + limits.grace_s
-        over = f"--max-time of {limits.max_s or 0:g} s" if in_time else f"--grace of {limits.grace_s:g} s"
-        busy = "the training has not begun; give it more"
-        if self._training is not None:
-            driver, session = self._training
-            busy = f"{stuck_line(session.health, loop_turns=loop_turns)}; {driver.way_on}"
-        return f"stoker: error: {over} is over: {busy}"
-
-    def interrupted(self) -> str:
-        """How to resume."""
-        return "stoker: interrupted" + (f"; {self._training[0].left()}" if self._training else "")
-
-    def before_signal(self, number: int) -> None:
-        """Redirect output for a terminal that is gone to the null device: writing there would fail."""
-        if number == getattr(signal, "SIGHUP", None):
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            for fd in self._terminals:
-                os.dup2(nowhere, fd)
-            os.close(nowhere)
-
-    def before_exit(self) -> None:
-        """Restore the terminal."""
-        if self._training is not None:
-            self._training[0].restore_terminal()
-
-
-class Driver:
-    """Runs one training and reports on it.
-
-    Args:
-        config: what to train.
-        run: where to.
-        agent: made for the config.
-        guard: receives signals and keeps the deadlines.
-        flags: what is shown.
-    """
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        run: TrainingRun,
-        agent: LearningAgent,
-        guard: Guard,
-        flags: TrainingCommand,
-    ) -> None:
-        self._config = config
-        self._run = run
-        self._agent = agent
-        self._guard = guard
-        self._json = flags.json
         self._console = Console(stderr=True)
-        self._view: View = view_for(self._console, title_of(config), progress=flags.progress)
-        self._screen = Screen(self._view)
+        self._view = View()
+        self._training: tuple[TrainingRun, TrainingSession] | None = None
         self._stopping = anyio.Event()
         self._stopped: str | None = None
 
-    async def drive(self) -> int:
+    async def drive(self, config: TrainConfig, run: TrainingRun, agent: LearningAgent) -> int:
         """Train until the end, the user or the time limit, and print the result.
+
+        Args:
+            config: what to train.
+            run: where to.
+            agent: made for the config.
 
         Returns:
             The exit code.
@@ -134,8 +81,8 @@ class Driver:
         from stoker.trainer import train
 
         progress: Progress | None = None
-        result: TrainResult | None = None
-        notices_to(self.say)  # the console puts them above the table
+        self._view = view_for(self._console, title_of(config), progress=self._flags.progress)
+        screen = Screen(self._view)
         try:
             with single_error():
                 async with anyio.create_task_group() as tasks:
@@ -143,32 +90,30 @@ class Driver:
                     async def watch(begun: Progress) -> None:
                         nonlocal progress
                         progress = begun
-                        self._guard.attend(self, progress.session)
-                        tasks.start_soon(self._end_in_time, progress, training)
-                        if first := self._run.metadata.attempts[-1].from_steps:
-                            self.say(f"resuming from step {first:,} of {self._config.total_timesteps:,}")
-                        await self._screen.follow(progress)
+                        self._training = run, begun.session
+                        self.finish_with(partial(self._stop, begun.session, _INTERRUPTED))
+                        tasks.start_soon(self._end_in_time, begun, screen, training)
+                        if first := run.metadata.attempts[-1].from_steps:
+                            self.say(f"resuming from step {first:,} of {config.total_timesteps:,}")
+                        await screen.follow(begun)
 
                     with anyio.CancelScope() as training:
-                        result = await train(
-                            self._config, self._run, agent=self._agent, watch=watch, view="none"
-                        )
+                        await train(config, run, agent=agent, watch=watch, view="none")
                     tasks.cancel_scope.cancel()
         except StokerError as error:
             if progress is not None and progress.session.total_steps > 0:
                 if isinstance(error, ConfigError):  # not a usage error: training has begun
                     error = SessionFailed("training", error)
-                error.add_note(self.way_on)
+                error.add_note(_way_on(run))
             raise error from error.__cause__
         finally:
-            await self._screen.close()
-        if result is None and progress is not None:  # cut short, and saved
+            await screen.close()
+        if progress is not None:
             result = progress.result()
-        if result is not None:
-            lines = "\n".join(_summary(result, self._config, self._screen.reading, self._stopped))
-            if self._json:
+            lines = "\n".join(_summary(result, config, screen.reading, self._stopped))
+            if self._flags.json:
                 self.say(lines)
-                say_result(result)
+                say_json({name: getattr(result, name) for name in _FACTS})
             else:
                 print(lines)
         return 0
@@ -179,21 +124,21 @@ class Driver:
 
     # Ending ---------------------------------------------------------------------------------------
 
-    def finish(self, session: TrainingSession, why: str = _INTERRUPTED) -> None:
+    def _stop(self, session: TrainingSession, why: str) -> None:
         """Stop taking experiences; the first reason is reported."""
         self._stopped = self._stopped or why
         self._stopping.set()
         if not session.is_done:
             session.stop()
 
-    async def _end_in_time(self, progress: Progress, training: anyio.CancelScope) -> None:
+    async def _end_in_time(self, progress: Progress, screen: Screen, training: anyio.CancelScope) -> None:
         """Stop the training before its time is over, and leave a stopped one time to save."""
         await self._until_stopped(progress)
-        self._guard.announced()
-        await self._screen.draw(partial(self.say, _NOTICES[self._stopped or _INTERRUPTED]))
+        self.announced()
+        await screen.draw(partial(self.say, _NOTICES[self._stopped or _INTERRUPTED]))
         # Actors and the evaluator have half of the time, saving has the rest. Cancelling them loses nothing
         # that was accepted.
-        await anyio.sleep(max(0.0, self._guard.leaves_at - time.monotonic()) / 2)
+        await anyio.sleep(max(0.0, self.leaves_at - time.monotonic()) / 2)
         training.cancel()
 
     async def _until_stopped(self, progress: Progress) -> None:
@@ -201,39 +146,48 @@ class Driver:
 
         For finishing it leaves twice the time of the longest save and of the last evaluation.
         """
-        limits, session = self._guard.limits, progress.session
+        session = progress.session
         save_s, write_s = 0.0, session.busy_s()["write"]
         while not self._stopping.is_set():
             before_s, write_s = write_s, session.busy_s()["write"]
             save_s = max(save_s, write_s - before_s)  # a save is added when it is done, all at once
-            left_s = limits.finishes_at(2 * (save_s + progress.evaluator.last_s)) - time.monotonic()
+            margin_s = 2 * (save_s + progress.evaluator.last_s)
+            left_s = self._limits.finishes_at(margin_s) - time.monotonic()
             if left_s <= 0:
-                self.finish(session, _OUT_OF_TIME)
+                self._stop(session, _OUT_OF_TIME)
             with anyio.move_on_after(min(left_s, _LOOK_S) if left_s < math.inf else None):
                 await self._stopping.wait()
 
-    @property
-    def _resume(self) -> str:
-        return command(["stoker", "resume", str(self._run.directory)])
+    # In the guard's thread ------------------------------------------------------------------------
 
-    @property
-    def way_on(self) -> str:
-        """How to continue after a failure."""
-        return f"continue from what was saved with `{self._resume}`"
-
-    def left(self) -> str:
-        """How to resume a run that is left at once; called in a thread."""
-        return f"resume: {self._resume}" if self._run.has_checkpoint() else "there is no checkpoint yet"
-
-    def restore_terminal(self) -> None:
-        """Close the view; called in a thread, before the process ends."""
+    def overdue(self, *, loop_turns: bool) -> str:
+        """Restore the terminal, and say which limit is over, which part is busy, and how to resume."""
         self._view.close()
+        limits = self._limits
+        in_time = self.signalled_at is None or self.leaves_at < self.signalled_at + limits.grace_s
+        over = f"--max-time of {limits.max_s or 0:g} s" if in_time else f"--grace of {limits.grace_s:g} s"
+        busy = "the training has not begun; give it more"
+        if self._training is not None:
+            run, session = self._training
+            busy = f"{stuck_line(session.health, loop_turns=loop_turns)}; {_way_on(run)}"
+        return f"stoker: error: {over} is over: {busy}"
+
+    def interrupted(self) -> str:
+        """Restore the terminal, and say how to resume."""
+        self._view.close()
+        if self._training is None:
+            return "stoker: interrupted"
+        run, _ = self._training
+        left = f"resume: {_resume(run)}" if run.has_checkpoint() else "there is no checkpoint yet"
+        return f"stoker: interrupted; {left}"
 
 
-def say_result(result: TrainResult) -> None:
-    """Print the line for scripts."""
-    names = ("run", "total_steps", "total_episodes", "steps_per_sec", "best_eval_reward")
-    say_json({name: getattr(result, name) for name in names})
+def _resume(run: TrainingRun) -> str:
+    return command(["stoker", "resume", str(run.directory)])
+
+
+def _way_on(run: TrainingRun) -> str:
+    return f"continue from what was saved with `{_resume(run)}`"
 
 
 def _summary(
@@ -251,9 +205,8 @@ def _summary(
     goal, last = config.stop_at_reward, result.last_eval_reward
     reached = goal is not None and last is not None and last >= goal
     is_cut_short = stopped is not None and is_short
-    head = stopped if is_cut_short else f"Reached {goal:g}" if reached else "Done"
-    if result.stopped_because is not None and not reached and not is_cut_short:
-        head = "Ended early"
+    ended = "Done" if result.stopped_because is None else "Ended early"
+    head = stopped if is_cut_short else f"Reached {goal:g}" if reached else ended
     of_total = f" of {config.total_timesteps:,}" if is_short else ""
     elapsed = "" if reading is None else f" in {duration(reading.elapsed_s)}"
     lines = [

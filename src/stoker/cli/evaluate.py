@@ -49,10 +49,9 @@ class Evaluate(RunCommand, frozen=True, kw_only=True):
     """Where to compute: cpu, cuda, cuda:1, mps."""
 
     async def __call__(self) -> int:
-        from stoker.cli.stored import open_begun, read_train_config
+        from stoker.cli.stored import open_trained
 
-        run = await open_begun(self.run)
-        config = await read_train_config(run)
+        run, config = await open_trained(self.run)
         path, state = await to_thread.run_sync(load_wanted, run, self.checkpoint)
 
         from stoker.session import PolicySnapshot
@@ -107,11 +106,9 @@ def load_wanted(run: TrainingRun, wanted: str | None) -> tuple[Path, dict[str, A
     if wanted is not None and wanted not in ("best", "latest") and not wanted.isdecimal():
         raise ConfigError(f"--checkpoint {wanted!r}: give best, latest or a step")
     for _ in range(_TRIES):
-        for name in ("best", "latest") if wanted is None else (wanted,):
-            if name == "best":
-                path = run.best_checkpoint_path
-            else:
-                path = run.latest_checkpoint_path if name == "latest" else run.checkpoint_path(int(name))
+        named = {"best": run.best_checkpoint_path, "latest": run.latest_checkpoint_path}
+        for name in named if wanted is None else (wanted,):
+            path = named.get(name) or run.checkpoint_path(int(name))
             with contextlib.suppress(CheckpointNotFound):
                 return path, load_checkpoint(path)
     there = files.files_in(run.checkpoints_directory)
@@ -143,10 +140,9 @@ class Replay(RunCommand, frozen=True, kw_only=True):
     """Write the agent's state where the replay ends, for torch.load."""
 
     async def __call__(self) -> int:
-        from stoker.cli.stored import open_begun, read_train_config
+        from stoker.cli.stored import open_trained
 
-        run = await open_begun(self.run)
-        config = await read_train_config(run)
+        run, config = await open_trained(self.run)
 
         from stoker.session.replaying import replay_run
         from stoker.session.state import weights_of

@@ -52,12 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(list(argv))
     if not sys.flags.safe_path and "" not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: agents and environments may be there
-    with steady_streams() as output:
-        try:
-            code = _run(sys.argv[1:])
-        except SystemExit as leaving:  # after --help
-            code = int(leaving.code or 0)
-        return output.checked(code)
+    output = steady_streams()
+    try:
+        code = _run(sys.argv[1:])
+    except SystemExit as leaving:  # after --help
+        code = int(leaving.code or 0)
+    return output.checked(code)
 
 
 def _run(args: list[str]) -> int:

@@ -20,7 +20,7 @@ from stoker.writer import files
 if TYPE_CHECKING:
     from stoker.trainer import TrainConfig
 
-__all__ = ["discard", "open_begun", "open_run", "read_train_config"]
+__all__ = ["discard", "open_run", "open_trained"]
 
 logger = logging.getLogger("stoker.cli")
 _NO_CONFIG = (
@@ -46,15 +46,23 @@ async def open_run(path: str) -> TrainingRun:
         raise RunNotFound(error.path, f"no run there; `{listing}` lists the runs that there are") from error
 
 
-async def open_begun(path: str) -> TrainingRun:
-    """Find a run to resume or score: as ``open_run``, but not one that was killed before it began.
+async def open_trained(path: str) -> tuple[TrainingRun, TrainConfig]:
+    """Find a run to resume or score, and read its config; the modules that the config names are imported.
 
-    Such a run, without a config and without a checkpoint, is passed over with a warning for the newest one of
-    the same name that has begun. If there is none, or if it was named exactly, it is returned all the same.
+    A run that was killed before it had a config or a checkpoint is passed over with a warning for the newest
+    one of the same name that has begun, unless it was named exactly.
 
     Raises:
-        RunNotFound, RunBroken: As for ``open_run``.
+        RunNotFound: As for ``open_run``.
+        RunBroken: The run or its config cannot be read, or this stoker cannot train it, for example an
+            unknown agent.
+        ConfigError: A module that the config names cannot be imported here.
     """
+    run = await _open_begun(path)
+    return run, await _read_config(run)
+
+
+async def _open_begun(path: str) -> TrainingRun:
     newest = await open_run(path)
     if is_run(Path(path)):
         return newest
@@ -87,13 +95,7 @@ def discard(run: TrainingRun, with_root: bool) -> None:
             parent.rmdir()
 
 
-async def read_train_config(run: TrainingRun) -> TrainConfig:
-    """The config that ``train`` wrote into a run; its modules are imported.
-
-    Raises:
-        RunBroken: It is missing, or this stoker cannot train it, for example an unknown agent.
-        ConfigError: A module that it names cannot be imported here.
-    """
+async def _read_config(run: TrainingRun) -> TrainConfig:
     from stoker.trainer import config_from
 
     path = run.directory / CONFIG

@@ -14,10 +14,10 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any, TextIO
 
-__all__ = ["SteadyOutput", "notices_on_stderr", "notices_to", "steady_streams"]
+__all__ = ["SteadyOutput", "notices_on_stderr", "steady_streams"]
 
 _LOGGER = logging.getLogger("stoker")
 _MODES = ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY))
@@ -55,9 +55,8 @@ class SteadyOutput(io.FileIO):
         return code or 1
 
 
-@contextlib.contextmanager
-def steady_streams() -> Generator[SteadyOutput]:
-    """Replace ``sys.stdin``, ``sys.stdout`` and ``sys.stderr`` for the life of a command's process.
+def steady_streams() -> SteadyOutput:
+    """Replace ``sys.stdin``, ``sys.stdout`` and ``sys.stderr`` of this process; return standard output.
 
     A closed descriptor is filled: the next file that is opened would get its number, and whatever is printed.
     """
@@ -66,22 +65,12 @@ def steady_streams() -> Generator[SteadyOutput]:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, mode)  # takes the lowest free number, which is this one
-    before = sys.stdin, sys.stdout, sys.stderr
-    out, err = SteadyOutput(1, "w", closefd=False), SteadyOutput(2, "w", closefd=False)
-    with contextlib.suppress(OSError, ValueError):
-        for stream in before[1:]:
-            if stream is not None:  # pyright: ignore[reportUnnecessaryComparison] - it is where it was closed
-                stream.flush()
-    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - it is where it was closed
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stdout, sys.stderr = _text(out, before[1]), _text(err, before[2])
-    try:
-        yield out
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        sys.stdin, sys.stdout, sys.stderr = before
+    output = SteadyOutput(1, "w", closefd=False)
+    sys.stdout = _text(output, sys.stdout)
+    sys.stderr = _text(SteadyOutput(2, "w", closefd=False), sys.stderr)
+    return output
 
 
 def _text(sink: SteadyOutput, before: TextIO | None) -> io.TextIOWrapper:
@@ -95,15 +84,10 @@ def _text(sink: SteadyOutput, before: TextIO | None) -> io.TextIOWrapper:
 
 
 class _Notices(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.say: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
-
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self.say(f"stoker: {record.levelname.lower()}: {record.getMessage()}")
-            if record.exc_info:
-                self.say(logging.Formatter().formatException(record.exc_info))
+            # Not kept: a live view replaces it, and prints lines above its table.
+            sys.stderr.write(f"stoker: {record.levelname.lower()}: {self.format(record)}\n")
         except Exception:  # noqa: BLE001 - as logging does: it never stops its callers
             self.handleError(record)
 
@@ -111,16 +95,9 @@ class _Notices(logging.Handler):
 @contextlib.contextmanager
 def notices_on_stderr() -> Generator[None]:
     """Print each warning and error that stoker logs, from any thread, while a command runs."""
-    notices = _Notices()
+    notices = _Notices(logging.WARNING)
     _LOGGER.addHandler(notices)
     try:
         yield
     finally:
         _LOGGER.removeHandler(notices)
-
-
-def notices_to(say: Callable[[str], None]) -> None:
-    """Send them to ``say`` from now on, such as to the console of a live view."""
-    for handler in _LOGGER.handlers:
-        if isinstance(handler, _Notices):
-            handler.say = say

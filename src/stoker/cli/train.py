@@ -102,22 +102,21 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
         return command
 
     async def __call__(self) -> int:
-        from stoker.cli.driving import Driver, Guard
+        from stoker.cli.driving import Driver
         from stoker.cli.printing import from_here
         from stoker.cli.stored import discard
         from stoker.runs import TrainingRun
         from stoker.trainer.making import env_for
 
         config, root = self.training, Path(self.runs_dir)
-        with Guard(self.limits()) as guard:
+        with Driver(self) as driver:
             env_for(config).close()  # before torch is imported, so that a wrong name is reported at once
             agent = _checked_agent(config)
             is_new_root = not await to_thread.run_sync(root.exists)
             run = await TrainingRun.create(self.name, self.run_version, root=root)
-            driver = Driver(config, run, agent, guard, self)
             driver.say(f"training {config.agent} on {config.env}; run: {from_here(run.directory)}")
             try:
-                return await driver.drive()
+                return await driver.drive(config, run, agent)
             except (ConfigError, MissingDependency):  # some need a session to be found; nothing was trained
                 await to_thread.run_sync(discard, run, is_new_root)
                 raise
@@ -146,38 +145,32 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
     """Number of torch's threads."""
 
     async def __call__(self) -> int:
-        from stoker.cli.driving import Driver, Guard, say_result
-        from stoker.cli.printing import command, from_here
-        from stoker.cli.stored import open_begun, read_train_config
+        from stoker.cli.driving import Driver
+        from stoker.cli.printing import command, from_here, say_json
+        from stoker.cli.stored import open_trained
         from stoker.runs import TrainingRun
 
-        with Guard(self.limits()) as guard:
-            run = await open_begun(self.run)
-            config = self._changed(await read_train_config(run))
+        with Driver(self) as driver:
+            run, config = await open_trained(self.run)
+            config = self._changed(config)
             reached = run.newest_step()
             if reached < config.total_timesteps:
                 run = await TrainingRun.resume(run.directory)
-                driver = Driver(config, run, _checked_agent(config), guard, self)
+                agent = _checked_agent(config)
                 driver.say(f"resuming {config.agent} on {config.env}; run: {from_here(run.directory)}")
                 if not reached:
                     driver.say("there is no checkpoint: it starts from the beginning")
-                return await driver.drive()
+                return await driver.drive(config, run, agent)
         if self.total_timesteps is not None:
             raise ConfigError(f"-n {self.total_timesteps}: the run has {reached} steps; give more than that")
         again = command(["stoker", "resume", str(run.directory), "-n", str(2 * reached)])
         text = f"{from_here(run.directory)} has all its {reached:,} steps; to continue: {again}"
         print(text, file=sys.stderr if self.json else sys.stdout)
         if self.json:
-            from stoker.trainer import TrainResult
-
-            metadata = run.metadata
-            result = TrainResult(
-                run=str(run.directory),
-                total_steps=metadata.total_steps,
-                total_episodes=metadata.total_episodes,
-                best_eval_reward=metadata.best_value,
-            )
-            say_result(result)
+            found = run.metadata
+            counters = {"total_steps": found.total_steps, "total_episodes": found.total_episodes}
+            speed_and_best = {"steps_per_sec": 0.0, "best_eval_reward": found.best_value}
+            say_json({"run": str(run.directory), **counters, **speed_and_best})
         return 0
 
     def _changed(self, config: TrainConfig) -> TrainConfig:

@@ -75,7 +75,6 @@ class _Guard(SignalGuard):
     def __init__(self, stoppable: Stoppable, grace_s: float) -> None:
         super().__init__([signal.SIGINT, signal.SIGTERM], grace_s)
         self._stoppable = stoppable
-        self._grace_s = grace_s
 
     def stop(self) -> None:
         """Stop; or, if there is nothing to stop yet, let the signal do what it did before."""
@@ -89,7 +88,7 @@ class _Guard(SignalGuard):
                 signal.raise_signal(self.first)
 
     def overdue(self, *, loop_turns: bool) -> str:
-        since = f"{self._grace_s:g} s after {signal.Signals(self.first).name}"
+        since = f"{self.grace_s:g} s after {signal.Signals(self.first).name}"
         return f"stoker: error: not stopped {since}: {self._stuck(loop_turns=loop_turns)}"
 
     def interrupted(self) -> str:

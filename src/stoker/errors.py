@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, TypeVar, cast
 
 from stoker.types import ActorId, AnyPath
@@ -79,7 +79,9 @@ class StokerError(Exception):
         return super().__str__().encode(errors="backslashreplace").decode()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (type(self), self.args, self.__dict__, _portable(self.__cause__))
+        cause = _portable(self.__cause__)
+        state = self.__dict__ if cause is None else {**self.__dict__, "__cause__": cause}
+        return _rebuilt, (type(self), self.args), state
 
 
 class ConfigError(StokerError, ValueError):
@@ -292,32 +294,20 @@ def first_error(error: BaseException) -> BaseException:
 
     KeyboardInterrupt and SystemExit come first, then errors, and cancellations, which trio adds, come last.
     """
-    leaves = list(_leaves(error))
-    by_importance = ((KeyboardInterrupt, SystemExit), Exception)
-    ranked = (leaf for kinds in by_importance for leaf in leaves if isinstance(leaf, kinds))
-    return next(ranked, leaves[0])
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for member in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            yield from _leaves(member)
-    else:
-        yield error
+    while isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        important = group.subgroup((KeyboardInterrupt, SystemExit)) or group.subgroup(Exception) or group
+        error = important.exceptions[0]
+    return error
 
 
 # Copies and other processes -------------------------------------------------------------------------
 
 
-def _rebuilt(
-    kind: type[_Error], args: tuple[Any, ...], attributes: Mapping[str, Any], cause: BaseException | None
-) -> _Error:
+def _rebuilt(kind: type[_Error], args: tuple[Any, ...]) -> _Error:
     """The error as it was, without ``__init__``, which builds the message from other arguments."""
     error = kind.__new__(kind)
     super(StokerError, error).__init__(*args)
-    error.__dict__.update(attributes)
-    if cause is not None:
-        error.__cause__ = cause
     return error
 
 

@@ -160,18 +160,14 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
     try:
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{name}={value!r}: give {allowed(kind) or error}") from None
+        raise ConfigError(f"{name}={value!r}: give {allowed(inspect.type_info(kind)) or error}") from None
 
 
-def allowed(kind: Any) -> str:
+def allowed(info: inspect.Type) -> str:
     """What values of a setting's type are, in words; "" for a type that settings do not have."""
-    return _described(inspect.type_info(kind))
-
-
-def _described(info: inspect.Type) -> str:
     match info:
         case inspect.UnionType():
-            return ", or ".join(map(_described, info.types))
+            return ", or ".join(map(allowed, info.types))
         case inspect.LiteralType():
             return " or ".join(map(repr, info.values))
         case inspect.IntType():
@@ -179,7 +175,7 @@ def _described(info: inspect.Type) -> str:
         case inspect.FloatType():
             return f"a {'finite ' if _MAX in (info.ge, info.le) else ''}number{_range(info)}"
         case inspect.VarTupleType() | inspect.ListType():
-            return f"a list, each item {_described(info.item_type)}"
+            return f"a list, each item {allowed(info.item_type)}"
         case _:
             return _WORDS.get(type(info), "")
 

@@ -180,10 +180,7 @@ class Plot(Command, frozen=True, kw_only=True):
     runs: Annotated[
         tuple[str, ...],
         Flag(
-            metavar="RUN [RUN ...]",
-            missing=f"the runs to plot, {_EXAMPLE}",
-            is_positional=True,
-            repeats=True,
+            metavar="RUN [RUN ...]", missing=f"the runs to plot, {_EXAMPLE}", is_positional=True, repeats=True
         ),
     ]
     """Directories of runs, or of versions or names: then their newest run."""

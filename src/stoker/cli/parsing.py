@@ -11,14 +11,13 @@ import contextlib
 import difflib
 import inspect
 import json
-import math
 import re
 import shutil
 import textwrap
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from itertools import pairwise, zip_longest
+from itertools import pairwise, takewhile
 from typing import Annotated, Any, Self, TypeAlias, cast, get_args
 
 import msgspec
@@ -141,17 +140,14 @@ class Option(msgspec.Struct, frozen=True):
 
     def take(self, name: str, words: list[str]) -> list[str]:
         """Remove the words of the value from the beginning of those behind its name."""
-        least, most = 1, 1.0
         if isinstance(self.info, types.BoolType):
-            least, most = 0, 0
-        elif isinstance(self.info, types.DictType | types.VarTupleType) and not self.flag.repeats:
-            least, most = int(self.adds), math.inf
-        taken: list[str] = []
-        while words and len(taken) < most and not _is_flag(words[0]):
-            if isinstance(self.info, types.DictType) and "=" not in words[0]:
-                break
-            taken.append(words.pop(0))
-        if len(taken) < least:
+            return []
+        is_dict = isinstance(self.info, types.DictType)
+        is_list = isinstance(self.info, types.VarTupleType) and not self.flag.repeats
+        following = words if is_dict or is_list else words[:1]
+        taken = list(takewhile(lambda word: not _is_flag(word) and (not is_dict or "=" in word), following))
+        del words[: len(taken)]
+        if not taken and not is_list:
             after = f", not {words[0]!r}" if words else ""
             raise ConfigError(f"{name}: give {self.metavar} behind it{after}")
         return taken
@@ -172,7 +168,7 @@ class Option(msgspec.Struct, frozen=True):
         try:
             return msgspec.convert(value, self.kind)
         except msgspec.ValidationError:
-            raise ConfigError(f"{name} {' '.join(words)}: give {allowed(self.kind)}") from None
+            raise ConfigError(f"{name} {' '.join(words)}: give {allowed(self.info)}") from None
 
 
 def options_of(kind: type[msgspec.Struct], **flags: Flag) -> list[Option]:
@@ -307,12 +303,11 @@ def help_text(
         takes_value = not isinstance(option.info, types.BoolType)
         head = "  " + " ".join(filter(None, [", ".join(option.names), option.metavar * takes_value]))
         default = _default(option, option.default if values is None else values[option.field])
-        below = textwrap.wrap(f"{option.help} ({default})", width - _LEFT)
         if len(head) > _LEFT - 2:
-            below.insert(0, "")
-        lines += [
-            f"{left:<{_LEFT}}{text}".rstrip() for left, text in zip_longest([head], below, fillvalue="")
-        ]
+            lines.append(head)
+            head = ""
+        text, indent = f"{option.help} ({default})", " " * _LEFT
+        lines += textwrap.wrap(text, width, initial_indent=f"{head:<{_LEFT}}", subsequent_indent=indent)
     return "\n".join([*lines, f"{'  -h, --help':<{_LEFT}}Show this."])
 
 

@@ -80,11 +80,8 @@ def say_json(facts: Mapping[str, Any]) -> None:
 
 
 def say(what: RenderableType = "") -> None:
-    """Print something that rich can draw; without a terminal no line ends in spaces."""
+    """Print something that rich can draw; no line ends in spaces."""
     console = output()
-    if console.is_terminal:
-        console.print(what)
-        return
     with console.capture() as drawn:
         console.print(what)
     for line in drawn.get().splitlines():

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
+from stoker.stats.aggregators import Std
 from stoker.types import ActorId, EpisodeStatus, Experience
 
 __all__ = ["RewardScaler", "RunningMoments", "StepProcessor", "Transition"]
@@ -121,9 +122,7 @@ class RewardScaler:
         self._clip = clip
         self._returns: dict[ActorId, float] = {}  # of the running episodes
         # The 0 that a return begins with counts: else the first returns, nearly equal, would scale alone.
-        self._count = 1
-        self._mean = 0.0
-        self._squares = 0.0  # sum of squared deviations from the mean (Welford 1962)
+        self._spread = Std(count=1)
 
     @property
     def changes_rewards(self) -> bool:
@@ -133,7 +132,8 @@ class RewardScaler:
     @property
     def scale(self) -> float:
         """The divisor of rewards: 1 until there was a return other than 0."""
-        return math.sqrt(self._squares / self._count + _TINY) if self._normalize and self._squares else 1.0
+        spread = self._spread
+        return math.sqrt(spread.squares / spread.count + _TINY) if self._normalize and spread.squares else 1.0
 
     def scaled(self, experience: Experience) -> float:
         """The reward to learn from; with ``normalize`` the transition enters the statistics first."""
@@ -141,10 +141,7 @@ class RewardScaler:
         if self._normalize:
             actor_id = experience.actor_id
             total = self._returns[actor_id] = self._returns.get(actor_id, 0.0) * self._gamma + reward
-            self._count += 1
-            shift = total - self._mean
-            self._mean += shift / self._count
-            self._squares += shift * (total - self._mean)
+            self._spread.update(total)
             if experience.status.is_done:
                 self.give_up(actor_id)
             reward /= self.scale
@@ -159,18 +156,14 @@ class RewardScaler:
     def state_dict(self) -> dict[str, Any]:
         """The statistics and the returns of running episodes."""
         return {
-            "count": self._count,
-            "mean": self._mean,
-            "squares": self._squares,
+            **self._spread.state_dict(),
             "actor_ids": list(self._returns),
             "returns": list(self._returns.values()),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
-        self._count = int(state["count"])
-        self._mean = float(state["mean"])
-        self._squares = float(state["squares"])
+        self._spread.load_state_dict(state)
         self._returns = dict(zip(state["actor_ids"], state["returns"], strict=True))
 
 

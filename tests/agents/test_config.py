@@ -206,7 +206,7 @@ def test_convolutions_of_a_shape_of_no_image_are_refused_and_the_message_says_wh
             message = str(refusal.value)
             assert f"it cannot see observations {np.dtype(dtype).name} {list(shape)}: use" in message
             assert "takes uint8 images [height, width, channels]" in message
-            assert "at least 36 high and wide" in message
+            assert "of at least 36 x 36 pixels" in message
             assert "network='mlp'" in message
 
 

@@ -6,6 +6,7 @@ order of calls give the same weights: an agent has its own generators.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -317,14 +318,11 @@ def available_devices() -> list[str]:
 def resolve_device(device: str | torch.device) -> torch.device:
     """The device of that name (``"cpu"``, ``"cuda:1"``, ...); ``ConfigError`` if this machine lacks it."""
     available = available_devices()
-    try:
+    with contextlib.suppress(RuntimeError, TypeError):  # torch's error lists devices of other machines
         resolved = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"{device!r} does not name a device; available: {', '.join(available)}") from error
-    wanted = "cpu" if resolved.type == "cpu" else f"{resolved.type}:{resolved.index or 0}"
-    if wanted not in available:
-        raise ConfigError(f"device {str(device)!r} is not available here; available: {', '.join(available)}")
-    return resolved
+        if resolved.type == "cpu" or f"{resolved.type}:{resolved.index or 0}" in available:
+            return resolved
+    raise ConfigError(f"device {str(device)!r} is not available here; available: {', '.join(available)}")
 
 
 def _sequence(seed: int) -> np.random.SeedSequence:

@@ -12,10 +12,10 @@ from msgspec import Meta
 from stoker.errors import ConfigError
 from stoker.settings import Count, Fraction, Natural, Positive, Settings
 
-__all__ = ["SMALLEST_SIDE", "AgentConfig", "OffPolicyConfig", "Schedule", "channel_axis", "chosen_network"]
+__all__ = ["AgentConfig", "OffPolicyConfig", "Schedule", "channel_axis", "chosen_network"]
 
-SMALLEST_SIDE = 36
-"""Pixels per side of the smallest image that the convolutions of Mnih et al. (2015) can see."""
+_SMALLEST_SIDE = 36  # of the images that the convolutions of Mnih et al. (2015) can see
+_VISIBLE = "[height, width, channels] or [channels, height, width] of at least 36 x 36 pixels"
 
 Schedule: TypeAlias = Literal["constant", "linear"]
 """Whether a setting stays, or falls linearly to 0 over ``schedule_steps`` environment steps."""
@@ -151,17 +151,14 @@ def chosen_network(
         chosen = "nature_cnn" if is_image and is_visible else "mlp"
     if chosen == "nature_cnn" and not (is_visible and (is_image or takes_floats)):
         raise ConfigError(
-            "network='nature_cnn' takes uint8 images [height, width, channels] or [channels, height, width], "
-            f"at least {SMALLEST_SIDE} high and wide and with fewer channels than either "
-            "(gymnasium.wrappers.FrameStackObservation stacks frames); it cannot see observations "
-            f"{dtype} {list(shape)}: use network='mlp', which takes any shape"
+            f"network='nature_cnn' takes uint8 images {_VISIBLE} (gymnasium.wrappers.FrameStackObservation "
+            f"stacks gray ones); it cannot see observations {dtype} {list(shape)}: use network='mlp'"
         )
     if is_image and chosen == "mlp":
         way_out = (
             "network='auto' takes convolutions"
             if is_visible
-            else "convolutions see [height, width, channels] or [channels, height, width] of at least "
-            f"{SMALLEST_SIDE} x {SMALLEST_SIDE} pixels: resize the images, or stack gray ones"
+            else f"convolutions see {_VISIBLE}: resize the images, or stack gray ones"
         )
         warnings.warn(
             f"{agent} sees uint8 images {list(shape)} through an mlp, which learns little from "
@@ -177,4 +174,4 @@ def channel_axis(shape: tuple[int, ...]) -> int | None:
         return None
     axis = 0 if shape[0] < shape[2] else 2
     least_side = min(side for at, side in enumerate(shape) if at != axis)
-    return axis if least_side >= SMALLEST_SIDE and shape[axis] < least_side else None
+    return axis if least_side >= _SMALLEST_SIDE and shape[axis] < least_side else None

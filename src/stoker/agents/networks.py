@@ -202,8 +202,6 @@ def predict(network: nn.Module, observations: NDArray[Any], device: torch.device
 
 def as_floats(observations: torch.Tensor) -> torch.Tensor:
     """Observations as float32; uint8 is scaled from 0..255 to 0..1."""
-    if observations.dtype is torch.float32:
-        return observations
     return observations.float().div_(255) if observations.dtype is torch.uint8 else observations.float()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from msgspec.structs import astuple
 from torch import nn
 
 from stoker.agents.base import AgentSeeds, BaseAgent, NetworkT, PolicyT
@@ -21,6 +22,7 @@ from stoker.agents.spaces import AgentSpaces
 from stoker.errors import ConfigError
 from stoker.processing import StepProcessor, Transition
 from stoker.replay import Batch, PrioritizedReplay, TransitionSpec, UniformReplay
+from stoker.stats.aggregators import Std
 from stoker.types import ActorId, Experience
 
 __all__ = ["EpisodeLosses", "OffPolicyAgent", "TargetNetwork", "Update"]
@@ -209,15 +211,22 @@ def make_replay(
     )
 
 
+class _Losses(Std):
+    most: float = -math.inf
+
+    def update(self, value: float) -> None:
+        super().update(value)
+        self.most = max(self.most, value)
+
+
 class EpisodeLosses:
-    """The losses of each actor's running episode, as mean, spread and maximum (Welford 1962).
+    """The losses of each actor's running episode, as mean, standard deviation and maximum.
 
     Its memory is bounded by the actors at work: ``drop`` and ``take`` forget an actor.
     """
 
     def __init__(self) -> None:
-        # Per actor: count, mean, sum of squared deviations from the mean, maximum.
-        self._running: dict[ActorId, tuple[int, float, float, float]] = {}
+        self._running: dict[ActorId, _Losses] = {}
         self._last_actor: ActorId | None = None
 
     def observed(self, actor_id: ActorId) -> None:
@@ -227,22 +236,15 @@ class EpisodeLosses:
     def add(self, loss: float) -> None:
         """Count a finite loss."""
         if self._last_actor is not None:
-            count, mean, squares, most = self._running.get(self._last_actor, (0, 0.0, 0.0, -math.inf))
-            count += 1
-            deviation = loss - mean
-            mean += deviation / count
-            squares += deviation * (loss - mean)
-            self._running[self._last_actor] = count, mean, squares, max(most, loss)
+            self._running.setdefault(self._last_actor, _Losses()).update(loss)
 
     def take(self, actor_id: ActorId) -> dict[str, float]:
         """``loss_mean``, ``loss_max`` and, from two losses on, ``loss_std`` (population); then drop them."""
-        if actor_id not in self._running:
+        losses = self._running.pop(actor_id, None)
+        if losses is None:
             return {}
-        count, mean, squares, most = self._running.pop(actor_id)
-        taken = {"loss_mean": mean, "loss_max": most}
-        if count > 1:
-            taken["loss_std"] = math.sqrt(squares / count)
-        return taken
+        taken = {"loss_mean": losses.mean, "loss_max": losses.most}
+        return {**taken, "loss_std": losses.value()} if losses.count > 1 else taken
 
     def drop(self, actor_id: ActorId) -> None:
         """Forget the losses of an actor whose next episode begins."""
@@ -252,9 +254,10 @@ class EpisodeLosses:
 
     def state_dict(self) -> dict[str, Any]:
         """The losses per actor, and the actor observed last."""
-        return {"running": dict(self._running), "last_actor": self._last_actor}
+        running = {actor_id: astuple(losses) for actor_id, losses in self._running.items()}
+        return {"running": running, "last_actor": self._last_actor}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
-        self._running = {actor_id: tuple(kept) for actor_id, kept in state["running"].items()}
+        self._running = {actor_id: _Losses(*kept) for actor_id, kept in state["running"].items()}
         self._last_actor = state["last_actor"]

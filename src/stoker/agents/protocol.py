@@ -189,30 +189,24 @@ class RebuildsReplay(HasReplay, LearningAgent, Protocol):
 class CountsOptSteps(Protocol):
     """An agent that counts its optimization steps. A session without a checkpoint begins its count there."""
 
-    @property
-    def opt_steps(self) -> int:
-        """Optimization steps done, ever."""
-        ...
+    opt_steps: int
+    """Optimization steps done, ever."""
 
 
 @runtime_checkable
 class HasConfig(Protocol):
     """An agent that is made from a config, which recorders log and ``config.json`` keeps."""
 
-    @property
-    def config(self) -> msgspec.Struct:
-        """The settings that it was made with."""
-        ...
+    config: msgspec.Struct
+    """The settings that it was made with."""
 
 
 @runtime_checkable
 class ReportsExploration(Protocol):
     """An agent whose amount of exploration is one number, which is recorded and passed on with each step."""
 
-    @property
-    def exploration_rate(self) -> float:
-        """How much it explores now: the share of random actions, or a temperature."""
-        ...
+    exploration_rate: float
+    """How much it explores now: the share of random actions, or a temperature."""
 
 
 @runtime_checkable
@@ -222,10 +216,8 @@ class ChangesByActing(Protocol):
     ``stoker replay`` trains again without acting, and does not compare these entries.
     """
 
-    @property
-    def acting_state(self) -> frozenset[str]:
-        """The entries of ``state_dict`` that acting changes."""
-        ...
+    acting_state: frozenset[str]
+    """The entries of ``state_dict`` that acting changes."""
 
 
 @runtime_checkable

@@ -161,15 +161,16 @@ def preset(agent: str, env: str) -> msgspec.Struct: ...
 
 def preset(agent: str, env: str) -> msgspec.Struct:
     """The agent's settings for an environment; its defaults where there is no preset."""
-    found = PRESETS.get((agent, env))
-    return config_type(agent)() if found is None else found.agent_settings
+    return _preset(agent, env).agent_settings
 
 
 def training_preset(agent: str, env: str) -> dict[str, Any]:
     """The training's settings that go with ``preset``, by the names of ``TrainConfig``; often none."""
-    config_type(agent)
-    found = PRESETS.get((agent, env))
-    return {} if found is None else dict(found.training)
+    return dict(_preset(agent, env).training)
+
+
+def _preset(agent: str, env: str) -> Preset:
+    return PRESETS.get((agent, env)) or Preset(config_type(agent)(), {})
 
 
 def make_agent(

@@ -117,14 +117,13 @@ def td_targets(
     by the online network (van Hasselt et al. 2016, eq. 4). Only termination masks: a truncated episode
     would have gone on.
     """
-    with torch.no_grad():
-        next_values = target(batch.next_observations)
-        if double:
-            next_actions = online(batch.next_observations).argmax(dim=1, keepdim=True)
-            best = next_values.gather(1, next_actions).squeeze(1)
-        else:
-            best = next_values.amax(dim=1)
-        return torch.addcmul(batch.rewards, batch.bootstrap_masks, best, value=gamma)
+    next_values = target(batch.next_observations)
+    if double:
+        next_actions = online(batch.next_observations).argmax(dim=1, keepdim=True)
+        best = next_values.gather(1, next_actions).squeeze(1)
+    else:
+        best = next_values.amax(dim=1)
+    return torch.addcmul(batch.rewards, batch.bootstrap_masks, best, value=gamma)
 
 
 class TDLoss(NamedTuple):

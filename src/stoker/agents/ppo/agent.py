@@ -5,6 +5,7 @@ It learns on-policy from rollouts of any number of interleaved actors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -124,8 +125,25 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         A transition without policy extras passes: the session adds those of the action.
         """
         self._spaces.check_experience(experience)
-        if experience.policy_extras is not None:
-            self._check_extras(experience)
+        actor_id, given = experience.actor_id, experience.policy_extras
+        if given is None:
+            return
+        try:
+            array = np.asarray(given, np.float64)  # a list, too: from a database, say
+        except (TypeError, ValueError):
+            array = np.empty(0)
+        extras: list[float] = array.tolist() if array.shape == self._extras_shape else [math.nan]
+        if not math.isfinite(sum(extras)):
+            raise InvalidExperience(
+                f"actor {actor_id!r}: policy_extras={shown(given)}: pass on the {self._extras_shape[0]} "
+                "finite numbers of the Decision unchanged"
+            )
+        if not self._spaces.actions.is_chosen(experience.action, extras[ACTION:]):
+            raise InvalidExperience(
+                f"actor {actor_id!r}: action={shown(experience.action)} is not the action that its "
+                f"policy_extras are of, {shown(extras[ACTION:])}: observe the action of the same Decision, "
+                "whatever the environment made of it"
+            )
 
     def observe(self, experiences: Sequence[Experience]) -> None:
         """Copy transitions, checked by ``check_experience``, into the rollout, in order.
@@ -254,28 +272,6 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         norm = self._optimizer.clip()
         self._optimizer.step(learning_rate)
         return norm
-
-    def _check_extras(self, experience: Experience) -> None:
-        actor_id, given = experience.actor_id, experience.policy_extras
-        extras: list[float] = []
-        try:
-            array = np.asarray(given, np.float64)  # a list, too: from a database, say
-            if array.shape == self._extras_shape:
-                extras = array.tolist()
-        except (TypeError, ValueError):
-            pass
-        total = sum(extras)
-        if not extras or total - total != 0.0:
-            raise InvalidExperience(
-                f"actor {actor_id!r}: policy_extras={shown(given)}: pass on the {self._extras_shape[0]} "
-                "finite numbers of the Decision unchanged"
-            )
-        if not self._spaces.actions.is_chosen(experience.action, extras[ACTION:]):
-            raise InvalidExperience(
-                f"actor {actor_id!r}: action={shown(experience.action)} is not the action that its "
-                f"policy_extras are of, {shown(extras[ACTION:])}: observe the action of the same Decision, "
-                "whatever the environment made of it"
-            )
 
     def _samples(self) -> tuple[Samples, float]:
         """The rollout with its advantages and returns, and the explained variance of the values."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import abc
 import logging
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -25,6 +26,7 @@ from stoker.actors.episodes import (
     EnvironmentFailed,
     FailureCount,
     FailureLimit,
+    PolicyFailed,
     opened_env,
     play_episode,
 )
@@ -41,8 +43,54 @@ __all__ = ["Actor", "Player", "PlayerSettings", "RoundRobin"]
 logger = logging.getLogger("stoker.actors")
 
 
+class RoundRobin:
+    """Gives each actor its turn, in the order of their ids; for lockstep.
+
+    A turn is one step, with the start of an episode before it or the end of one after it. So the order of
+    events, and with it the training, does not depend on time.
+
+    Args:
+        actor_ids: the actors in order.
+        resume_point: where a resumed training stood.
+    """
+
+    def __init__(self, actor_ids: Iterable[ActorId], resume_point: ResumePoint) -> None:
+        self._order = deque(actor_ids)  # the first one has its turn
+        self._events = {actor_id: anyio.Event() for actor_id in self._order}
+        last = resume_point.last_actor
+        if last in self._order:
+            # The last actor to step has had its turn, unless the end of its episode, or the first step after
+            # the start of one, still belongs to that turn.
+            running = resume_point.episodes.get(last)
+            is_over = running is None or (bool(running.steps) and not running.is_done)
+            self._order.rotate(-self._order.index(last) - is_over)
+        self._events[self._order[0]].set()
+
+    async def take(self, actor_id: ActorId) -> None:
+        """Wait for this actor's turn; returns at once during it."""
+        await self._events[actor_id].wait()
+
+    def pass_on(self, actor_id: ActorId) -> None:
+        """End this actor's turn, if it has it."""
+        if self._order[0] == actor_id:
+            self._events[actor_id] = anyio.Event()
+            self._order.rotate(-1)
+            self._events[self._order[0]].set()
+
+    def leave(self, actor_id: ActorId) -> None:
+        """Take no more turns."""
+        self.pass_on(actor_id)
+        self._order.remove(actor_id)
+
+
 class PlayerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings that all actors of a group share; see ``ActorGroup``."""
+    """What all actors of a group share; see ``ActorGroup``.
+
+    Attributes:
+        feed: gives them their own copies of the policy; None: the session's ``act`` chooses.
+        turns: they step only in their turns; None: whenever they can.
+        running: the episodes that they continue after a resume.
+    """
 
     factory: EnvFactory
     seed: int | None
@@ -50,6 +98,9 @@ class PlayerSettings(msgspec.Struct, frozen=True, kw_only=True):
     stepping: Stepping = "auto"
     on_step: OnStep | None = None
     gate: Gate | None = None
+    feed: PolicyFeed | None = None
+    turns: RoundRobin | None = None
+    running: Mapping[ActorId, RunningEpisode] = {}
 
 
 class Player(abc.ABC):
@@ -77,7 +128,6 @@ class Player(abc.ABC):
         self._is_shut_out = False  # by the gate
         self._life = anyio.CancelScope()  # of the present environment
         self._stuck: Stalled | None = None
-        self._is_left = False
 
     async def run(self) -> None:
         """Play episode after episode.
@@ -91,7 +141,7 @@ class Player(abc.ABC):
             stream.begin()
         try:
             while await self._may_continue():
-                self._stuck, self._is_left = None, False
+                self._stuck = None
                 cause: BaseException | None = None
                 try:
                     with anyio.CancelScope() as self._life:
@@ -99,9 +149,13 @@ class Player(abc.ABC):
                     cause = self._stuck
                 except EnvironmentFailed as failure:
                     cause = failure.__cause__ or failure
+                except PolicyFailed as failure:
+                    cause = self._refusal(failure)
                 if cause is not None and not self._is_over:
                     await self._recover(cause)
         finally:
+            if self._settings.turns is not None:
+                self._settings.turns.leave(self.actor_id)
             for stream in self.streams:
                 stream.report.ended_at = time.monotonic()
 
@@ -111,6 +165,7 @@ class Player(abc.ABC):
 
         Raises:
             EnvironmentFailed: It failed.
+            PolicyFailed: A copy of the policy failed on one of its observations.
         """
 
     def _opened_env(self) -> AbstractAsyncContextManager[PlayedEnv]:
@@ -119,7 +174,7 @@ class Player(abc.ABC):
 
     def leave(self, stuck: Stalled | None = None) -> None:
         """Leave the environment without waiting for it; if it is stuck, this counts as its failure."""
-        self._stuck, self._is_left = stuck, True
+        self._stuck = stuck
         self._life.cancel()
 
     @property
@@ -127,7 +182,14 @@ class Player(abc.ABC):
         return self._session.is_done or self._is_shut_out
 
     async def _may_continue(self) -> bool:
+        if self._settings.turns is not None:
+            await self._settings.turns.take(self.actor_id)
         return not self._is_over
+
+    def _pass_on(self) -> None:
+        """End this actor's turn."""
+        if self._settings.turns is not None:
+            self._settings.turns.pass_on(self.actor_id)
 
     async def _pass_gate(self) -> None:
         gate = self._settings.gate
@@ -140,6 +202,7 @@ class Player(abc.ABC):
         Raises:
             ActorFailed: The environment failed too often.
         """
+        self._pass_on()
         self._session.pacing.end(self.actor_id)  # its action in flight is lost
         if self._settings.gate is not None:
             self._settings.gate.give_back(self.actor_id)
@@ -155,64 +218,20 @@ class Player(abc.ABC):
         )
         await anyio.sleep(delay_s)
 
-    def _refusal(self, observation: Any, error: BaseException) -> InvalidExperience:
-        """Why the agent refuses an observation that a copy of its policy failed on.
+    def _refusal(self, failure: PolicyFailed) -> InvalidExperience:
+        """Why the agent refuses the observation that a copy of its policy failed on.
 
         Raises:
             SessionFailed: The agent accepts the observation, so the policy failed; this ends the session.
         """
-        agent = self._session.agent
+        agent, error = self._session.agent, failure.__cause__ or failure
         if isinstance(agent, ChecksInput):
             try:
-                agent.check_observation(observation)
+                agent.check_observation(*failure.args)
             except InvalidExperience as refusal:
                 return refusal
         self._session.fail("policy", error)
         raise SessionFailed("policy", error) from error
-
-
-class RoundRobin:
-    """Gives each actor its turn, in the order of their ids; for lockstep.
-
-    A turn is one step, with the start of an episode before it or the end of one after it. So the order of
-    events, and with it the training, does not depend on time.
-
-    Args:
-        actor_ids: the actors in order.
-        resume_point: where a resumed training stood.
-    """
-
-    def __init__(self, actor_ids: Iterable[ActorId], resume_point: ResumePoint) -> None:
-        self._order = list(actor_ids)
-        self._events = {actor_id: anyio.Event() for actor_id in self._order}
-        self._current = self._order[0]
-        last = resume_point.last_actor
-        if last in self._order:
-            # The last actor to step has had its turn, unless the end of its episode, or the first step after
-            # the start of one, still belongs to that turn.
-            running = resume_point.episodes.get(last)
-            is_over = running is None or (bool(running.steps) and not running.is_done)
-            self._current = self._after(last) if is_over else last
-        self._events[self._current].set()
-
-    async def take(self, actor_id: ActorId) -> None:
-        """Wait for this actor's turn; returns at once during it."""
-        await self._events[actor_id].wait()
-
-    def pass_on(self, actor_id: ActorId) -> None:
-        """End this actor's turn, if it has it."""
-        if self._current == actor_id:
-            self._events[actor_id] = anyio.Event()
-            self._current = self._after(actor_id)
-            self._events[self._current].set()
-
-    def leave(self, actor_id: ActorId) -> None:
-        """Take no more turns."""
-        self.pass_on(actor_id)
-        self._order.remove(actor_id)
-
-    def _after(self, actor_id: ActorId) -> ActorId:
-        return self._order[(self._order.index(actor_id) + 1) % len(self._order)]
 
 
 class Actor(Player):
@@ -222,38 +241,17 @@ class Actor(Player):
         session: takes the experiences, and chooses the actions unless there is a feed.
         actor_id: the stream of episodes that this actor is.
         settings: those of its group.
-        feed: gives it its own copy of the policy; None: the session's ``act`` chooses.
-        running: the episode that it continues; None: it begins one.
-        turns: it steps only in its turn; None: whenever it can.
     """
 
-    def __init__(
-        self,
-        session: TrainingSession,
-        actor_id: ActorId,
-        settings: PlayerSettings,
-        feed: PolicyFeed | None = None,
-        running: RunningEpisode | None = None,
-        turns: RoundRobin | None = None,
-    ) -> None:
+    def __init__(self, session: TrainingSession, actor_id: ActorId, settings: PlayerSettings) -> None:
         super().__init__(session, actor_id, settings)
-        self._feed = feed
-        self._running = running
-        self._turns = turns
+        self._running = settings.running.get(actor_id)
         self._own: OwnPolicy | None = None
 
-    async def run(self) -> None:
-        """See ``Player.run``; then the others no longer wait for this actor's turn."""
-        try:
-            await super().run()
-        finally:
-            if self._turns is not None:
-                self._turns.leave(self.actor_id)
-
     async def _play_env(self) -> None:
-        stream, seed = self._stream, self._settings.seed
-        if self._feed is not None and self._own is None:
-            self._own = self._feed.fork(seed, self.actor_id, stream.next_episode)
+        stream, seed, feed = self._stream, self._settings.seed, self._settings.feed
+        if feed is not None and self._own is None:
+            self._own = feed.fork(seed, self.actor_id, stream.next_episode)
         earlier_s = stream.report.env_s
         async with self._opened_env() as env:
             while await self._may_continue():
@@ -291,12 +289,7 @@ class Actor(Player):
             waited_s = time.perf_counter() - begun
             begun += waited_s
             self._stream.report.wait_s += waited_s
-            try:
-                choice = self._own.act(observation)
-            except InvalidExperience:
-                raise
-            except Exception as error:
-                raise self._refusal(observation, error) from error
+            choice = self._own.act(observation)
         self._stream.report.act_s += time.perf_counter() - begun
         return choice
 
@@ -312,7 +305,7 @@ class Actor(Player):
 
     async def _wait_and_update(self, own: OwnPolicy) -> None:
         """Wait until the pacing allows an action of the copy, and update it if that is due."""
-        feed = self._feed
+        feed = self._settings.feed
         assert feed is not None  # noqa: S101 - it made the copy
         await checkpoint()  # the actors' steps mix, and none of them holds the event loop
         if feed.is_due(own.version):
@@ -320,18 +313,3 @@ class Actor(Player):
         while not await self._session.pacing.begin(self.actor_id, own.version):
             own.load(feed.newest())
         self._stream.report.syncs = own.syncs
-
-    # Turns ----------------------------------------------------------------------------------------------
-
-    async def _may_continue(self) -> bool:
-        if self._turns is not None:
-            await self._turns.take(self.actor_id)
-        return not self._is_over
-
-    def _pass_on(self) -> None:
-        if self._turns is not None:
-            self._turns.pass_on(self.actor_id)
-
-    async def _recover(self, cause: BaseException) -> None:
-        self._pass_on()
-        await super()._recover(cause)

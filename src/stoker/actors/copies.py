@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from stoker.actors.episodes import PolicyFailed
 from stoker.agents.protocol import PortablePolicy
 from stoker.envs import episode_seed
-from stoker.errors import ConfigError
+from stoker.errors import ConfigError, InvalidExperience
 from stoker.exits import Contained
 from stoker.types import ActMode, ActorId
 
@@ -55,9 +56,19 @@ class OwnPolicy:
         """How often it was updated."""
 
     def act(self, observation: Any) -> tuple[Any, Any, int]:
-        """An exploring action, its policy extras and the version."""
-        with _ACTING:
-            actions, extras = self.policy.act([observation], ActMode.EXPLORE)
+        """An exploring action, its policy extras and the version.
+
+        Raises:
+            InvalidExperience: The policy refuses the observation.
+            PolicyFailed: The policy raised anything else.
+        """
+        try:
+            with _ACTING:
+                actions, extras = self.policy.act([observation], ActMode.EXPLORE)
+        except InvalidExperience:
+            raise
+        except Exception as error:
+            raise PolicyFailed(observation) from error
         return actions[0], None if extras is None else extras[0], self.version
 
     def load(self, fresh: Weights) -> None:

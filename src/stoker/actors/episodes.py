@@ -33,6 +33,7 @@ __all__ = [
     "FailureCount",
     "FailureLimit",
     "Listener",
+    "PolicyFailed",
     "opened_env",
     "play_episode",
 ]
@@ -49,6 +50,10 @@ EnvFactory = Callable[[], Any]
 
 class EnvironmentFailed(Exception):
     """An environment raised ``__cause__``; never leaves this package."""
+
+
+class PolicyFailed(Exception):
+    """A copy of the policy raised ``__cause__`` on the observation in ``args``; never leaves this package."""
 
 
 class FailureLimit(Settings, frozen=True, kw_only=True):

@@ -178,6 +178,7 @@ class ActorGroup(PlayerGroup):
         where = place_of(place)
         feed = _feed_for(session, factory, where, sync_interval)
         resume_point = session.take_resume_point()
+        turns = RoundRobin(ids, resume_point) if session.config.lockstep else None
         settings = PlayerSettings(
             factory=factory,
             seed=seed,
@@ -185,19 +186,17 @@ class ActorGroup(PlayerGroup):
             stepping=stepping,
             on_step=on_step,
             gate=gate,
+            feed=feed,
+            turns=turns,
+            running=resume_point.episodes,
         )
-        players: list[Player] = []
-        if where is None or feed is None:
-            turns = RoundRobin(ids, resume_point) if session.config.lockstep else None
-            for actor_id in ids:
-                running = resume_point.episodes.get(actor_id)
-                players.append(Actor(session, actor_id, settings, feed, running, turns))
-        else:
-            starting = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
-            players += [
-                RemoteActor(session, actor_id, settings, place=where, feed=feed, starting=starting)
-                for actor_id in ids
-            ]
+        starting = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
+        players = [
+            Actor(session, actor_id, settings)
+            if where is None or feed is None
+            else RemoteActor(session, actor_id, settings, place=where, feed=feed, starting=starting)
+            for actor_id in ids
+        ]
         super().__init__(session, players)
 
 

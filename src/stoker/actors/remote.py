@@ -13,7 +13,7 @@ import anyio
 import stoker.actors.messages as messages
 from stoker.actors.actor import Player, PlayerSettings
 from stoker.actors.copies import PolicyFeed
-from stoker.actors.episodes import EnvironmentFailed
+from stoker.actors.episodes import EnvironmentFailed, PolicyFailed
 from stoker.actors.messages import WorkerEvent
 from stoker.actors.places import Link, Place
 from stoker.actors.worker import Assignment
@@ -85,7 +85,7 @@ class RemoteActor(Player):
         finally:
             since, limit_s = self.calls.since, self._session.config.actor_timeout_s
             is_late = since is not None and time.monotonic() - since >= limit_s
-            is_lost = self._is_left or is_late or self.is_starting
+            is_lost = self._life.cancel_called or is_late or self.is_starting
             self.calls.since = None
             self._session.pacing.end(self.actor_id)  # its action in flight is lost
             await self._end_worker(link, at_once=is_lost)
@@ -151,15 +151,15 @@ class RemoteActor(Player):
                 await self._accept(message, link)
             case messages.Failed(error, observation):
                 if observation is not None:
-                    error = self._refusal(observation, error)
-                elif isinstance(error, ConfigError):
+                    raise PolicyFailed(observation) from error
+                if isinstance(error, ConfigError):
                     raise error
                 raise EnvironmentFailed from error
             case messages.WorkerExited():
                 raise EnvironmentFailed from WorkerLost(message.in_words)
             case messages.Ready():
                 self.is_starting = False
-                self._send_weights_if_due(link)  # its start took a while
+                self._send_weights(link)  # its start took a while
 
     async def _accept(self, played: messages.Played, link: Link) -> None:
         self._add_times(played)
@@ -172,7 +172,7 @@ class RemoteActor(Player):
             n_steps = sum(type(event) is Experience for event in played.events)
             link.send(messages.Credit(n_steps))
         if played.version == self._sent:  # weights are large: the next ones go out when these have arrived
-            self._send_weights_if_due(link)
+            self._send_weights(link)
         if played.asks:
             await self._permit(link)
 
@@ -183,14 +183,12 @@ class RemoteActor(Player):
 
     # Commands -----------------------------------------------------------------------------------------
 
-    def _send_weights_if_due(self, link: Link) -> None:
-        if self._feed.is_due(self._sent):
-            self._send_weights(link)
-
-    def _send_weights(self, link: Link) -> None:
-        fresh = self._feed.newest()
-        self._sent = fresh.version
-        link.send(fresh)
+    def _send_weights(self, link: Link, *, now: bool = False) -> None:
+        """Send the newest weights if the worker's are due to be replaced, or ``now``."""
+        if now or self._feed.is_due(self._sent):
+            fresh = self._feed.newest()
+            self._sent = fresh.version
+            link.send(fresh)
 
     async def _permit(self, link: Link) -> None:
         """Let the worker do its next step, once the gate and the pacing allow it."""
@@ -198,6 +196,6 @@ class RemoteActor(Player):
         if self._is_over:
             return
         while not await self._session.pacing.begin(self.actor_id, self._sent):
-            self._send_weights(link)
+            self._send_weights(link, now=True)
         if not self._is_over:
             link.send(messages.Credit(1))

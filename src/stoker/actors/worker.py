@@ -15,10 +15,17 @@ import msgspec
 
 import stoker.actors.messages as messages
 from stoker.actors.copies import OwnPolicy, Weights
-from stoker.actors.episodes import Choice, EnvFactory, EnvironmentFailed, opened_env, play_episode
+from stoker.actors.episodes import (
+    Choice,
+    EnvFactory,
+    EnvironmentFailed,
+    PolicyFailed,
+    opened_env,
+    play_episode,
+)
 from stoker.actors.messages import Mailbox, WorkerCommand, WorkerMessage, described
 from stoker.envs import PlayedEnv, episode_seed
-from stoker.errors import ConfigError, InvalidExperience
+from stoker.errors import ConfigError
 from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
 from stoker.plain import finite_float
 from stoker.types import ActorId, Experience
@@ -46,10 +53,6 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     window_steps: int = 64
     batch_steps: int = 16
     max_delay_s: float = 0.02
-
-
-class _PolicyFailed(Exception):
-    """The policy raised ``__cause__`` on the observation in ``args``."""
 
 
 class Worker:
@@ -96,7 +99,7 @@ class Worker:
                             await self._play(self._env)
                     finally:
                         self._flush()
-            except (EnvironmentFailed, _PolicyFailed) as failure:
+            except (EnvironmentFailed, PolicyFailed) as failure:
                 self._post(messages.Failed(failure.__cause__ or failure, *failure.args))
         except ConfigError as error:  # of the setup, or of a message that cannot be sent
             self._post(messages.Failed(error))
@@ -128,12 +131,7 @@ class Worker:
     async def act(self, observation: Any, /) -> Choice:
         """Ask its own policy."""
         begun = time.perf_counter()
-        try:
-            choice = self._policy.act(observation)
-        except InvalidExperience:
-            raise
-        except Exception as error:
-            raise _PolicyFailed(observation) from error
+        choice = self._policy.act(observation)
         self._act_s += time.perf_counter() - begun
         return choice
 

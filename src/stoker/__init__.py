@@ -10,7 +10,7 @@ from stoker._lazy import lazy_exports
 if TYPE_CHECKING:
     from stoker.actors.episodes import FailureLimit as FailureLimit
     from stoker.actors.group import ActorGroup as ActorGroup, run_actors as run_actors
-    from stoker.actors.report import ActorReport as ActorReport, StepMetrics as StepMetrics
+    from stoker.actors.streams import ActorReport as ActorReport, StepMetrics as StepMetrics
     from stoker.actors.vector import run_vector_actors as run_vector_actors
     from stoker.agents.dqn.agent import DQN as DQN
     from stoker.agents.dqn.config import DQNConfig as DQNConfig

@@ -152,13 +152,6 @@ class DedicatedThread(Executor):
         self.release()
         self._is_closed = True
 
-    def join(self, timeout_s: float) -> bool:
-        """Block until the thread has ended, after ``close``; return whether it has."""
-        thread = self._thread
-        if thread is not None:
-            thread.join(timeout_s)
-        return thread is None or not thread.is_alive()
-
     def _serve(self) -> None:
         while True:
             call = self._calls.get()

@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from stoker.actors.copies import Weights
 from stoker.actors.messages import (
     Credit,
     Failed,
@@ -21,6 +20,7 @@ from stoker.actors.messages import (
     Ready,
     RemoteFailure,
     Stop,
+    Weights,
     WorkerExited,
     decode_command,
     decode_message,

@@ -12,7 +12,6 @@ import msgspec
 import pytest
 from portable_parts import Right, Seeded
 
-from stoker.actors.copies import OwnPolicy, Weights
 from stoker.actors.messages import (
     Credit,
     Failed,
@@ -20,10 +19,11 @@ from stoker.actors.messages import (
     Played,
     Ready,
     Stop,
+    Weights,
     WorkerCommand,
     WorkerMessage,
 )
-from stoker.actors.worker import Assignment, Worker
+from stoker.actors.worker import Assignment, OwnPolicy, Worker
 from stoker.errors import ConfigError
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.testing import ChainEnv, CrashingEnv

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.actors.copies import OwnPolicy as OwnPolicy, Weights as Weights
     from stoker.actors.episodes import EnvFactory as EnvFactory, FailureLimit as FailureLimit
     from stoker.actors.group import ActorGroup as ActorGroup, run_actors as run_actors
     from stoker.actors.messages import (
         Mailbox as Mailbox,
+        Weights as Weights,
         WorkerCommand as WorkerCommand,
         WorkerEvent as WorkerEvent,
         WorkerExited as WorkerExited,
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
         encode_message as encode_message,
     )
     from stoker.actors.places import Link as Link, Place as Place
-    from stoker.actors.report import (
+    from stoker.actors.streams import (
         ActorReport as ActorReport,
         Gate as Gate,
         OnStep as OnStep,
         StepMetrics as StepMetrics,
     )
     from stoker.actors.vector import run_vector_actors as run_vector_actors
-    from stoker.actors.worker import Assignment as Assignment, Worker as Worker
+    from stoker.actors.worker import Assignment as Assignment, OwnPolicy as OwnPolicy, Worker as Worker
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

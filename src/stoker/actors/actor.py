@@ -18,7 +18,6 @@ import anyio
 import msgspec
 from anyio.lowlevel import checkpoint
 
-from stoker.actors.copies import OwnPolicy, PolicyFeed
 from stoker.actors.episodes import (
     Choice,
     EnvCalls,
@@ -31,7 +30,8 @@ from stoker.actors.episodes import (
     play_episode,
 )
 from stoker.actors.messages import described
-from stoker.actors.report import ActorStream, Gate, OnStep
+from stoker.actors.streams import ActorStream, Gate, OnStep, PolicyFeed
+from stoker.actors.worker import OwnPolicy
 from stoker.agents.protocol import ChecksInput
 from stoker.envs import PlayedEnv, Stepping
 from stoker.errors import InvalidExperience, SessionFailed, Stalled

@@ -13,11 +13,10 @@ from typing import Any, cast
 import anyio
 
 from stoker.actors.actor import Actor, Player, PlayerSettings, RoundRobin
-from stoker.actors.copies import PolicyFeed
 from stoker.actors.episodes import EnvFactory, FailureLimit
 from stoker.actors.places import Place, place_of
 from stoker.actors.remote import RemoteActor
-from stoker.actors.report import ActorReport, Gate, OnStep
+from stoker.actors.streams import ActorReport, Gate, OnStep, PolicyFeed
 from stoker.envs import Stepping
 from stoker.errors import ConfigError, SessionClosed, Stalled
 from stoker.exits import single_error

@@ -11,7 +11,7 @@ import contextlib
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -20,7 +20,6 @@ import msgspec
 from msgspec.msgpack import Ext
 from msgspec.structs import force_setattr, replace
 
-from stoker.actors.copies import Weights
 from stoker.errors import ConfigError, UnexpectedExit
 from stoker.journal import JournalEvent
 from stoker.journal.codec import form, restore
@@ -35,6 +34,7 @@ __all__ = [
     "Ready",
     "RemoteFailure",
     "Stop",
+    "Weights",
     "WorkerCommand",
     "WorkerEvent",
     "WorkerExited",
@@ -128,6 +128,18 @@ WorkerEvent = WorkerMessage | WorkerExited
 
 
 # Commands of the training ---------------------------------------------------------------------------
+
+
+class Weights(_Sent, frozen=True, eq=False, weakref=True):
+    """New weights for the worker's copy of the policy.
+
+    Attributes:
+        version: the optimization steps behind them.
+        weights: what ``PortablePolicy.weights`` returned; read-only.
+    """
+
+    version: int
+    weights: Mapping[str, Any]
 
 
 class Credit(_Sent, frozen=True):

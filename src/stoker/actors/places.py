@@ -30,7 +30,6 @@ from typing import Any, ClassVar, Protocol, cast
 import anyio
 import msgspec
 
-from stoker.actors.copies import OwnPolicy
 from stoker.actors.episodes import EnvFactory
 from stoker.actors.messages import (
     Failed,
@@ -41,9 +40,10 @@ from stoker.actors.messages import (
     WorkerMessage,
     decode_command,
     decode_message,
+    described,
     encode_message,
 )
-from stoker.actors.worker import Assignment, Worker
+from stoker.actors.worker import Assignment, OwnPolicy, Worker
 from stoker.errors import ConfigError
 from stoker.threads import backend_here
 from stoker.types import PlaceName
@@ -167,18 +167,16 @@ class _Processes:
     """A process for each actor."""
 
     def check(self, factory: EnvFactory, policy: OwnPolicy) -> None:
-        ways_out = {
-            "factory": "give a function of a module that can be imported, or functools.partial of one; a "
-            "lambda or a function inside a function cannot be sent",
-            "policy": "its class must be picklable",
-        }
-        for what, value in (("factory", factory), ("policy", policy.policy)):
+        for what, value, way_out in (
+            ("factory", factory, "give a function of a module or functools.partial of one, not a lambda"),
+            ("policy", policy.policy, "its class must be picklable"),
+        ):
             try:
                 pickled(value)
             except Exception as error:
                 raise ConfigError(
-                    f"the {what} {value!r} cannot be sent to another process ({type(error).__name__}: "
-                    f"{error}): {ways_out[what]}; or use place='threads'"
+                    f"the {what} {value!r} cannot be sent to another process ({described(error)}): "
+                    f"{way_out}; or use place='threads'"
                 ) from error
 
     def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> Link:

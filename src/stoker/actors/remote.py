@@ -12,10 +12,10 @@ import anyio
 
 import stoker.actors.messages as messages
 from stoker.actors.actor import Player, PlayerSettings
-from stoker.actors.copies import PolicyFeed
 from stoker.actors.episodes import EnvironmentFailed, PolicyFailed
 from stoker.actors.messages import WorkerEvent
 from stoker.actors.places import Link, Place
+from stoker.actors.streams import PolicyFeed
 from stoker.actors.worker import Assignment
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.session import TrainingSession

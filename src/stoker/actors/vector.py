@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from stoker.actors.actor import Player, PlayerSettings
 from stoker.actors.episodes import EnvFactory, EnvironmentFailed, FailureLimit
 from stoker.actors.group import PlayerGroup, ids_of
-from stoker.actors.report import ActorReport, ActorStream
+from stoker.actors.streams import ActorReport, ActorStream
 from stoker.envs import PlayedEnv, Stepping
 from stoker.envs.vector import Moves, Round, VectorRounds
 from stoker.errors import ConfigError, InvalidExperience

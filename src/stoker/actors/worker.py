@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 
 import stoker.actors.messages as messages
-from stoker.actors.copies import OwnPolicy, Weights
 from stoker.actors.episodes import (
     Choice,
     EnvFactory,
@@ -23,14 +22,56 @@ from stoker.actors.episodes import (
     opened_env,
     play_episode,
 )
-from stoker.actors.messages import Mailbox, WorkerCommand, WorkerMessage, described
+from stoker.actors.messages import Mailbox, Weights, WorkerCommand, WorkerMessage, described
+from stoker.agents.protocol import PortablePolicy
 from stoker.envs import PlayedEnv, episode_seed
-from stoker.errors import ConfigError
+from stoker.errors import ConfigError, InvalidExperience
+from stoker.exits import Contained
 from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
 from stoker.plain import finite_float
-from stoker.types import ActorId, Experience
+from stoker.types import ActMode, ActorId, Experience
 
-__all__ = ["Assignment", "Worker"]
+__all__ = ["Assignment", "OwnPolicy", "Worker"]
+
+_ACTING, _LOADING = Contained("policy.act"), Contained("policy.load_weights")
+
+
+class OwnPolicy:
+    """A copy that one actor acts on.
+
+    Args:
+        policy: the copy.
+        version: the optimization steps behind it.
+    """
+
+    def __init__(self, policy: PortablePolicy, version: int) -> None:
+        self.policy = policy
+        self.version = version
+        self.syncs = 0
+        """How often it was updated."""
+
+    def act(self, observation: Any) -> tuple[Any, Any, int]:
+        """An exploring action, its policy extras and the version.
+
+        Raises:
+            InvalidExperience: The policy refuses the observation.
+            PolicyFailed: The policy raised anything else.
+        """
+        try:
+            with _ACTING:
+                actions, extras = self.policy.act([observation], ActMode.EXPLORE)
+        except InvalidExperience:
+            raise
+        except Exception as error:
+            raise PolicyFailed(observation) from error
+        return actions[0], None if extras is None else extras[0], self.version
+
+    def load(self, fresh: Weights) -> None:
+        """Act with these weights from now on."""
+        with _LOADING:
+            self.policy.load_weights(fresh.weights)
+        self.version = fresh.version
+        self.syncs += 1
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,25 +1,34 @@
-"""The stream of events from one actor to the session, and what is reported of it."""
+"""What goes between one actor and the session: events one way, copies of the policy the other.
+
+The version of a copy is the number of optimization steps behind it. The copy is updated when the session
+publishes a policy that is ``sync_interval`` steps ahead (Horgan et al. 2018, "Distributed Prioritized
+Experience Replay", algorithm 1, where actors fetch the learner's weights periodically).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
+import numpy as np
 
-from stoker.agents.protocol import ReportsExploration
+from stoker.actors.messages import Weights
+from stoker.actors.worker import OwnPolicy
+from stoker.agents.protocol import PortablePolicy, ReportsExploration
 from stoker.envs import episode_seed
-from stoker.errors import InvalidExperience
+from stoker.errors import ConfigError, InvalidExperience
 from stoker.exits import Contained
 from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
 from stoker.session import TrainingSession
+from stoker.session.acting import PolicyBuffer
 from stoker.stats import EpisodeRecord
 from stoker.types import ActorId, EpisodeStatus, Experience
 
-__all__ = ["ActorReport", "ActorStream", "Gate", "OnStep", "StepMetrics"]
+__all__ = ["ActorReport", "ActorStream", "Gate", "OnStep", "PolicyFeed", "StepMetrics"]
 
 
 class ActorReport(msgspec.Struct):
@@ -209,3 +218,60 @@ class ActorStream:
         for step in steps:
             if await self.observe(step):
                 await self.publish(step)
+
+
+class PolicyFeed:
+    """Makes copies of the session's policy, and their new weights. For the session's event loop.
+
+    Args:
+        policies: the policies that the session acts with.
+        sync_interval: a copy that is this many optimization steps behind is updated.
+
+    Raises:
+        ConfigError: The session's policies are not ``PortablePolicy``.
+    """
+
+    def __init__(self, policies: PolicyBuffer, sync_interval: int) -> None:
+        self._policies = policies
+        self._interval = sync_interval
+        self._newest: tuple[int, Weights] | None = None  # shared by all copies that are due together
+        with self._acquired():  # checks it
+            pass
+
+    def fork(self, seed: int | None, actor_id: ActorId, episode: int) -> OwnPolicy:
+        """A copy of the newest policy, for an actor whose next episode has this number.
+
+        The generator of the copy is determined by ``seed``, the actor and that number; without a seed it is
+        random.
+        """
+        if seed is None:
+            drawn = int(np.random.SeedSequence().generate_state(1, np.uint32)[0])
+        else:
+            drawn = episode_seed(seed, actor_id, episode, stream="policies")
+        with self._acquired() as (policy, version):
+            return OwnPolicy(policy.fork(drawn), version)
+
+    def is_due(self, version: int) -> bool:
+        """Whether a copy of that version is to be updated."""
+        return self._policies.published - version >= self._interval
+
+    def newest(self) -> Weights:
+        """The newest weights there are."""
+        number = self._policies.version  # read first: the acquired policy can only be newer
+        if self._newest is None or self._newest[0] != number:
+            with self._acquired() as (policy, version):
+                self._newest = number, Weights(version, policy.weights())
+        return self._newest[1]
+
+    @contextlib.contextmanager
+    def _acquired(self) -> Generator[tuple[PortablePolicy, int]]:
+        published = self._policies.acquire()
+        try:
+            if not isinstance(policy := published.policy, PortablePolicy):
+                raise ConfigError(
+                    f"{type(policy).__name__} is not a PortablePolicy (fork, weights and load_weights): "
+                    "actors can have no copies of it; use place='tasks' without sync_interval"
+                )
+            yield policy, published.opt_steps
+        finally:
+            self._policies.release(published)

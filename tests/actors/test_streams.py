@@ -8,8 +8,8 @@ import pytest
 import torch
 from portable_parts import PortableAgent
 
-from stoker.actors.copies import PolicyFeed
 from stoker.actors.places import pickled
+from stoker.actors.streams import PolicyFeed
 from stoker.errors import ConfigError
 from stoker.session.acting import PolicyBuffer
 from stoker.testing import FakeAgent

@@ -31,15 +31,11 @@ class Reply(Generic[T]):
 
     def set(self, value: T) -> None:
         """Answer, unless answered already."""
-        if not self.is_set:
-            self._value = value
-            self._answered()
+        self._answer(value, None)
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error, unless answered already."""
-        if not self.is_set:
-            self._error = error
-            self._answered()
+        self._answer(None, error)
 
     async def wait(self) -> T:
         """Return the answer or raise the error. Cancelled: the request stands, its answer is dropped."""
@@ -51,10 +47,11 @@ class Reply(Generic[T]):
             raise self._error
         return cast("T", self._value)
 
-    def _answered(self) -> None:
-        self.is_set = True
-        if self._event is not None:
-            self._event.set()
+    def _answer(self, value: T | None, error: BaseException | None) -> None:
+        if not self.is_set:
+            self._value, self._error, self.is_set = value, error, True
+            if self._event is not None:
+                self._event.set()
 
 
 class OpenReplies(set[Reply[Any]]):

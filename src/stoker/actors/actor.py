@@ -149,6 +149,8 @@ class Player(abc.ABC):
                     cause = self._stuck
                 except EnvironmentFailed as failure:
                     cause = failure.__cause__ or failure
+                except InvalidExperience as refusal:  # a NaN reward, an observation of another shape
+                    cause = refusal
                 except PolicyFailed as failure:
                     cause = self._refusal(failure)
                 if cause is not None and not self._is_over:
@@ -165,6 +167,7 @@ class Player(abc.ABC):
 
         Raises:
             EnvironmentFailed: It failed.
+            InvalidExperience: The session refused one of its values.
             PolicyFailed: A copy of the policy failed on one of its observations.
         """
 

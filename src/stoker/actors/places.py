@@ -30,19 +30,9 @@ from typing import Any, ClassVar, Protocol, cast
 import anyio
 import msgspec
 
+import stoker.actors.messages as messages
 from stoker.actors.episodes import EnvFactory
-from stoker.actors.messages import (
-    Failed,
-    Mailbox,
-    WorkerCommand,
-    WorkerEvent,
-    WorkerExited,
-    WorkerMessage,
-    decode_command,
-    decode_message,
-    described,
-    encode_message,
-)
+from stoker.actors.messages import Mailbox, WorkerCommand, WorkerEvent, WorkerMessage, described
 from stoker.actors.worker import Assignment, OwnPolicy, Worker
 from stoker.errors import ConfigError
 from stoker.threads import backend_here
@@ -148,7 +138,7 @@ class _ThreadLink:
     def kill(self) -> None:
         """Leave the thread behind: it cannot be ended, and closes its environment if that ever returns."""
         logger.warning("%s: its environment did not return; the thread is left behind", self._name)
-        self.messages.post(WorkerExited(why="its thread was left behind"))
+        self.messages.post(messages.WorkerExited(why="its thread was left behind"))
 
     def _run(self, backend: str) -> None:
         why = ""
@@ -157,7 +147,7 @@ class _ThreadLink:
         except BaseException as error:
             why = f"its thread has ended ({type(error).__name__}: {error})"
             logger.exception("%s: %s", self._name, why)
-        self.messages.post(WorkerExited(why=why))
+        self.messages.post(messages.WorkerExited(why=why))
 
 
 # Processes ------------------------------------------------------------------------------------------
@@ -242,14 +232,14 @@ class _ProcessLink:
     # On the reader's thread ---------------------------------------------------------------------------
 
     def _serve(self, writer: threading.Thread) -> None:
-        exited = WorkerExited()
+        exited = messages.WorkerExited()
         try:
             self._start()
             exited = self._read_to_the_end()
         except OSError as error:  # no more processes, say, which may pass
-            exited = WorkerExited(why=f"its process could not be started ({error})")
+            exited = messages.WorkerExited(why=f"its process could not be started ({error})")
         except ConfigError as error:
-            self.messages.post(Failed(error))
+            self.messages.post(messages.Failed(error))
         finally:
             self._outgoing.put(None)
             writer.join(_EXIT_S)
@@ -277,11 +267,11 @@ class _ProcessLink:
             if self._is_killed:
                 self._process.kill()
 
-    def _read_to_the_end(self) -> WorkerExited:
+    def _read_to_the_end(self) -> messages.WorkerExited:
         n_read, why = 0, ""
         try:
             while True:
-                self.messages.post(decode_message(self._pipe.recv_bytes()))
+                self.messages.post(messages.decode_message(self._pipe.recv_bytes()))
                 n_read += 1
         except (EOFError, OSError):
             pass  # it has ended, or is about to
@@ -295,7 +285,7 @@ class _ProcessLink:
                 "printed says why. The environment's factory must be importable there, and a script that "
                 "starts processes needs its `if __name__ == '__main__':`"
             )
-        return WorkerExited(exit_code, why)
+        return messages.WorkerExited(exit_code, why)
 
     def _join(self) -> int | None:
         process = self._process
@@ -313,11 +303,11 @@ class _ProcessLink:
             self._pipe.send_bytes(self._load)
             self._load = None
             while (command := self._outgoing.get()) is not None:
-                self._pipe.send_bytes(encode_message(command))
+                self._pipe.send_bytes(messages.encode_message(command))
         except OSError:
             pass  # the process is gone, which the reader reports
         except ConfigError as error:
-            self.messages.post(Failed(error))
+            self.messages.post(messages.Failed(error))
 
 
 # In the child ---------------------------------------------------------------------------------------
@@ -348,7 +338,7 @@ def run_child(pipe: Connection, assignment: Assignment, backend: str) -> None:
 
     def post(message: WorkerMessage) -> None:
         try:
-            pipe.send_bytes(encode_message(message))
+            pipe.send_bytes(messages.encode_message(message))
         except OSError:
             os._exit(1)
         except ConfigError as error:
@@ -360,7 +350,7 @@ def run_child(pipe: Connection, assignment: Assignment, backend: str) -> None:
 def _listen(pipe: Connection, commands: Mailbox[WorkerCommand]) -> None:
     try:
         while True:
-            commands.post(decode_command(pipe.recv_bytes()))
+            commands.post(messages.decode_command(pipe.recv_bytes()))
     except (EOFError, OSError):
         os._exit(1)
 

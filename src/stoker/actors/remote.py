@@ -17,7 +17,7 @@ from stoker.actors.messages import WorkerEvent
 from stoker.actors.places import Link, Place
 from stoker.actors.streams import PolicyFeed
 from stoker.actors.worker import Assignment
-from stoker.errors import ConfigError, InvalidExperience
+from stoker.errors import ConfigError
 from stoker.session import TrainingSession
 from stoker.types import ActorId, Experience
 
@@ -163,10 +163,7 @@ class RemoteActor(Player):
 
     async def _accept(self, played: messages.Played, link: Link) -> None:
         self._add_times(played)
-        try:
-            await self._stream.send(played.events)
-        except InvalidExperience as error:  # an observation of another shape, say
-            raise EnvironmentFailed from error
+        await self._stream.send(played.events)
         self._sent = max(self._sent, played.version)
         if not self._asks:
             n_steps = sum(type(event) is Experience for event in played.events)

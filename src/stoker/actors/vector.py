@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from stoker.actors.actor import Player, PlayerSettings
-from stoker.actors.episodes import EnvFactory, EnvironmentFailed, FailureLimit
+from stoker.actors.episodes import EnvFactory, FailureLimit
 from stoker.actors.group import PlayerGroup, ids_of
 from stoker.actors.streams import ActorReport, ActorStream
 from stoker.envs import PlayedEnv, Stepping
 from stoker.envs.vector import Moves, Round, VectorRounds
-from stoker.errors import ConfigError, InvalidExperience
+from stoker.errors import ConfigError
 from stoker.session import TrainingSession
 from stoker.stats import EpisodeRecord
 from stoker.types import ActorId, Experience
@@ -110,10 +110,7 @@ class _VectorPlayer(Player):
                 if self._is_over:
                     return
                 now = (await self._call(env, env.step(Moves(actions, self._seed_of))))[0]
-                try:
-                    await self._observe(now)
-                except InvalidExperience as error:  # a NaN reward, an observation of another shape
-                    raise EnvironmentFailed from error
+                await self._observe(now)
                 await self._start_episodes(now)
 
     def _begin_streams(self, count: int) -> None:
@@ -143,13 +140,10 @@ class _VectorPlayer(Player):
             # While transitions of the last round are still to be learned, some would be allowed to act and
             # others not, and then none could continue.
             await self._session.barrier()
-        try:
-            chosen = await self._session.act_many(
-                [now.observations[index] for index in now.acting],
-                [self.streams[index].report.actor_id for index in now.acting],
-            )
-        except InvalidExperience as error:  # the agent refuses an observation
-            raise EnvironmentFailed from error
+        chosen = await self._session.act_many(
+            [now.observations[index] for index in now.acting],
+            [self.streams[index].report.actor_id for index in now.acting],
+        )
         actions: list[Any] = [None] * len(now.observations)
         for index, action in zip(now.acting, chosen, strict=True):
             actions[index] = action

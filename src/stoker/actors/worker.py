@@ -67,9 +67,16 @@ class OwnPolicy:
         return actions[0], None if extras is None else extras[0], self.version
 
     def load(self, fresh: Weights) -> None:
-        """Act with these weights from now on."""
-        with _LOADING:
-            self.policy.load_weights(fresh.weights)
+        """Act with these weights from now on.
+
+        Raises:
+            ConfigError: The policy cannot load them.
+        """
+        try:
+            with _LOADING:
+                self.policy.load_weights(fresh.weights)
+        except Exception as error:
+            raise ConfigError(f"the policy cannot load its weights ({described(error)})") from error
         self.version = fresh.version
         self.syncs += 1
 
@@ -214,16 +221,8 @@ class Worker:
         match command:
             case messages.Credit(n_steps):
                 self._credit += n_steps
-            case Weights():
-                self._load(command)
+            case Weights(version):
+                if version >= self._policy.version:
+                    self._policy.load(command)
             case messages.Stop():
                 self._is_stopped = True
-
-    def _load(self, weights: Weights) -> None:
-        if weights.version >= self._policy.version:
-            try:
-                self._policy.load(weights)
-            except ConfigError:
-                raise
-            except Exception as error:
-                raise ConfigError(f"the policy cannot load its weights ({described(error)})") from error

@@ -211,7 +211,8 @@ async def test_stacks_and_vector_environments_refuse_it_too() -> None:
     stack = played(stack_frames(Misshapen, 2)(), "inline")
     await stack.reset()
     with pytest.raises(
-        ConfigError, match=r"Misshapen\.step gave an observation .* of shape \(3,\), not \(1,\)"
+        ConfigError,
+        match=r"stacked env \(Misshapen\)\.step gave an observation .* of shape \(3,\), not \(1,\)",
     ):
         await stack.step(1)
     vector = played(VectorRounds(SyncVectorEnv([ChainEnv, Misshapen])), "inline")

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import gymnasium
@@ -26,12 +25,9 @@ from stoker.plain import as_float, shown
 __all__ = [
     "IMMUTABLE",
     "BatchResults",
-    "Observations",
     "PassedOn",
     "Results",
     "ResultsWrapper",
-    "check_reset_signature",
-    "checked_extras",
     "close_of",
     "extras_of",
     "owned",
@@ -40,11 +36,10 @@ __all__ = [
 
 _ARRAY_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 _FORMS = {
-    "reset": (2, "two: observation, info (a dict)"),
-    "step": (5, "five: observation, reward, terminated, truncated, info"),
+    "reset": (2, "are two: observation, info (a dict)"),
+    "step": (5, "are five: observation, reward, terminated, truncated, info"),
 }
 """How many values each call returns, and in words which."""
-_NO_SUCH_ARGUMENT = re.compile(r"unexpected keyword argument '(seed|options)'")
 
 
 IMMUTABLE: frozenset[type] = frozenset(
@@ -62,18 +57,19 @@ def owned(value: Any) -> Any:
     Raises:
         Exception: Whatever ``copy.deepcopy`` raises for an object that cannot be copied.
     """
-    if value.__class__ in IMMUTABLE:  # by exact type: the value may be anything
+    kind: Any = value.__class__  # the exact type: the value may be anything
+    if kind in IMMUTABLE:
         return value
-    copied = _COPIERS.get(value.__class__)
-    return _copied_object(value) if copied is None else copied(value)
-
-
-def _copied_array(value: Any) -> Any:
-    return copy.deepcopy(value) if value.dtype.hasobject else value.copy()
-
-
-def _copied_object(value: Any) -> Any:
-    kind: Any = value.__class__
+    if kind is np.ndarray:
+        return copy.deepcopy(value) if value.dtype.hasobject else value.copy()
+    if kind is dict:
+        return {key: owned(part) for key, part in value.items()}
+    if kind is tuple:
+        return tuple(map(owned, value))
+    if kind is list:
+        return list(map(owned, value))
+    if kind is deque:
+        return deque(map(owned, value), value.maxlen)
     if issubclass(kind, tuple) and (make := getattr(cast("Any", kind), "_make", None)):  # a named one
         return make(map(owned, value))
     torch: Any = sys.modules.get("torch")
@@ -82,66 +78,12 @@ def _copied_object(value: Any) -> Any:
     return copy.deepcopy(value)
 
 
-_COPIERS: dict[type, Callable[[Any], Any]] = {
-    np.ndarray: _copied_array,
-    dict: lambda value: {key: owned(part) for key, part in value.items()},
-    tuple: lambda value: tuple(map(owned, value)),
-    list: lambda value: list(map(owned, value)),
-    deque: lambda value: deque(map(owned, value), value.maxlen),
-}
-
-
 async def settled(result: Any) -> Any:
     """The result itself, awaited if it is awaitable."""
     # The exact type first: nearly every result is a plain tuple, and isawaitable costs more than that.
     if result.__class__ is not tuple and inspect.isawaitable(result):
         return await result
     return result
-
-
-class Observations:
-    """Checks an environment's observations against their space, and copies them.
-
-    Args:
-        space: of one observation; None: they are only copied.
-        name: names the environment in messages.
-    """
-
-    def __init__(self, space: Any, name: str) -> None:
-        self._space: Any = space
-        self._name = name
-        is_array = isinstance(space, _ARRAY_SPACES)
-        self._shape: Any = space.shape if is_array else None
-        self._dtype: Any = self._space.dtype if is_array else None
-        self._fitting: set[str] = set()  # the calls that gave a fitting one before
-
-    def take(self, value: Any, method: str) -> Any:
-        """A copy of an observation from this method of the environment.
-
-        Raises:
-            ConfigError: It cannot be copied, or it does not fit the space, as none from this method has.
-            InvalidExperience: It does not fit, but an earlier one did: a camera or a connection may have
-                failed, and a new environment may work again.
-        """
-        if (  # nearly every observation: kept short, as this is done in each step
-            value.__class__ is np.ndarray and value.shape == self._shape and value.dtype is self._dtype
-        ):
-            self._fitting.add(method)
-            return value.copy()
-        if (problem := _misfit(self._space, value, "an observation")) is not None:
-            kind = InvalidExperience if method in self._fitting else ConfigError
-            raise kind(
-                f"{self._name}.{method} gave {problem}: Gymnasium's rule is that every observation is in "
-                "observation_space; correct the one or the other"
-            )
-        self._fitting.add(method)
-        try:
-            return owned(value)
-        except Exception as error:
-            raise ConfigError(
-                f"{self._name}.{method} gave an observation of type {type(value).__name__}, which cannot be "
-                f"copied ({error}): give arrays, numbers, or lists, tuples and dicts of these"
-            ) from error
 
 
 class Results:
@@ -158,7 +100,11 @@ class Results:
 
     def __init__(self, env: Any, name: str) -> None:
         self._name = f"{name} ({type(getattr(env, 'unwrapped', env)).__name__})"
-        self._observations = Observations(getattr(env, "observation_space", None), self._name)
+        self._space: Any = getattr(env, "observation_space", None)
+        is_array = isinstance(self._space, _ARRAY_SPACES)
+        self._shape: Any = self._space.shape if is_array else None
+        self._dtype: Any = self._space.dtype if is_array else None
+        self._fitting: set[str] = set()  # the calls that gave a fitting observation before
 
     def given(self, action: Any) -> Any:
         """A copy of the action, which the environment may change."""
@@ -169,38 +115,70 @@ class Results:
 
         Raises:
             ConfigError: They are not two, or one has the wrong form.
-            InvalidExperience: See ``Observations.take``.
+            InvalidExperience: The observation does not fit its space, but an earlier one did.
         """
         observation, info = self._values(result, "reset")
-        info = info if info.__class__ is dict else self._info(info, "reset")
-        return self._observations.take(observation, "reset"), info
+        return self._taken(observation, "reset"), info
 
     def step(self, result: Any) -> StepResult:
         """The five values of a step; the observation is a copy, the reward a float, the flags are bools.
 
         Raises:
             ConfigError: They are not five, or one has the wrong form.
-            InvalidExperience: See ``Observations.take``.
+            InvalidExperience: The observation does not fit its space, but an earlier one did.
         """
         observation, reward, terminated, truncated, info = self._values(result, "step")
         return (
-            self._observations.take(observation, "step"),
+            self._taken(observation, "step"),
             reward if type(reward) is self._reward_type else self._number("reward", reward),
             terminated if type(terminated) is self._flag_type else self._number("terminated", terminated),
             truncated if type(truncated) is self._flag_type else self._number("truncated", truncated),
-            info if info.__class__ is dict else self._info(info, "step"),
+            info,
         )
 
+    def _taken(self, observation: Any, method: str) -> Any:
+        """A copy of an observation from this method of the environment.
+
+        Raises:
+            ConfigError: It cannot be copied, or it does not fit the space, as none from this method has.
+            InvalidExperience: It does not fit, but an earlier one did: a camera or a connection may have
+                failed, and a new environment may work again.
+        """
+        if (  # nearly every observation: kept short, as this is done in each step
+            observation.__class__ is np.ndarray
+            and observation.shape == self._shape
+            and observation.dtype is self._dtype
+        ):
+            self._fitting.add(method)
+            return observation.copy()
+        if (problem := _misfit(self._space, observation, "an observation")) is not None:
+            kind = InvalidExperience if method in self._fitting else ConfigError
+            raise kind(
+                f"{self._name}.{method} gave {problem}: Gymnasium's rule is that every observation is in "
+                "observation_space; correct the one or the other"
+            )
+        self._fitting.add(method)
+        try:
+            return owned(observation)
+        except Exception as error:
+            raise ConfigError(
+                f"{self._name}.{method} gave an observation of type {type(observation).__name__}, which "
+                f"cannot be copied ({error}): give arrays, numbers, or lists, tuples and dicts of these"
+            ) from error
+
     def _values(self, result: Any, method: str) -> tuple[Any, ...]:
-        count, words = _FORMS[method]
-        if isinstance(result, tuple):
-            values = cast("tuple[Any, ...]", result)
-            if len(values) == count:
-                return values
+        count, rule = _FORMS[method]
+        values = cast("tuple[Any, ...]", result)
+        if not isinstance(result, tuple):
+            given = "None" if result is None else f"one value of type {type(result).__name__}"
+        elif len(values) != count:
             given = f"{len(values)} value{'' if len(values) == 1 else 's'}"
         else:
-            given = "None" if result is None else f"one value of type {type(result).__name__}"
-        raise ConfigError(f"{self._name}.{method} returned {given}: Gymnasium's are {words}")
+            info = values[-1]
+            if info.__class__ is dict or isinstance(info, Mapping):
+                return values
+            given, rule = f"info={shown(info)}", "info is a dict"
+        raise ConfigError(f"{self._name}.{method} returned {given}: Gymnasium's {rule}")
 
     def _number(self, name: str, value: Any) -> Any:
         """A reward as a float, a flag as a bool."""
@@ -213,11 +191,6 @@ class Results:
                 return bool(value)
             rule = "True or False"
         raise ConfigError(f"{self._name}.step returned {name}={shown(value)}: Gymnasium's {name} is {rule}")
-
-    def _info(self, value: Any, method: str) -> Mapping[str, Any]:
-        if isinstance(value, Mapping):
-            return cast("Mapping[str, Any]", value)
-        raise ConfigError(f"{self._name}.{method} returned info={shown(value)}: Gymnasium's info is a dict")
 
 
 class BatchResults(Results):
@@ -252,42 +225,21 @@ class PassedOn:
 
 
 class ResultsWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A ``gymnasium.Env`` whose actions and results go through a ``Results`` or ``PassedOn``."""
+    """A ``gymnasium.Env`` whose results are checked and copied."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any], results: Results | PassedOn) -> None:
+    checks_results = True
+
+    def __init__(self, env: gymnasium.Env[Any, Any], results: Results) -> None:
         super().__init__(env)
-        self.results: Any = results
+        self._results = results
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """See ``gymnasium.Env``."""
-        return self.results.reset(self.env.reset(seed=seed, options=options))
+        return self._results.reset(self.env.reset(seed=seed, options=options))
 
     def step(self, action: Any) -> Any:
         """See ``gymnasium.Env``."""
-        return self.results.step(self.env.step(self.results.given(action)))
-
-
-def check_reset_signature(error: TypeError, env: Any, name: str) -> None:
-    """Raise a ``ConfigError`` if ``reset`` failed because it takes no ``seed`` or ``options``."""
-    if (found := _NO_SUCH_ARGUMENT.search(str(error))) is not None:
-        kind = type(getattr(env, "unwrapped", env)).__name__
-        raise ConfigError(
-            f"{name} ({kind}).reset takes no {found[1]!r} ({error}): Gymnasium's signature is "
-            "reset(self, *, seed=None, options=None)"
-        ) from error
-
-
-def checked_extras(result: Any, name: str) -> dict[str, float]:
-    """A copy of the result of ``episode_extras``.
-
-    Raises:
-        ConfigError: It is not a mapping.
-    """
-    if isinstance(result, Mapping):
-        return dict(cast("Mapping[str, float]", result))
-    raise ConfigError(
-        f"{name}.episode_extras returned {shown(result)}: stoker needs a mapping of names to numbers"
-    )
+        return self._results.step(self.env.step(self._results.given(action)))
 
 
 def extras_of(env: Any) -> Any:

@@ -18,45 +18,38 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
-from stoker.envs.results import Observations, PassedOn, ResultsWrapper
+from stoker.envs.results import Results, ResultsWrapper
 from stoker.errors import ConfigError
 
 __all__ = ["stack_frames"]
 
 
-class _FrameStack(PassedOn):
-    """Replaces the observation in each result by a stack, shape ``[n, *observation_shape]``, newest last.
+class _FrameStack(Results):
+    """Checks results, and stacks their observations: ``[n, *observation_shape]``, the newest one last.
 
     The stack at an episode's beginning is the first observation n times.
     """
 
     def __init__(self, env: Any, n: int) -> None:
+        super().__init__(env, "stacked env")
         self._n = n
-        self._space: Any = getattr(env, "observation_space", None)
-        self._observations = Observations(self._space, type(getattr(env, "unwrapped", env)).__name__)
         self._frames: deque[Any] = deque(maxlen=n)
         try:
             self.space: Any = None if self._space is None else batch_space(self._space, n)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"observations of {self._space} cannot be stacked: {error}") from error
 
-    def reset(self, result: Any) -> Any:
-        return self._replaced(result, "reset")
-
-    def step(self, result: Any) -> Any:
-        if not self._frames:
+    def _taken(self, observation: Any, method: str) -> Any:
+        frame = super()._taken(observation, method)
+        if method == "reset":
+            self._frames.extend([frame] * self._n)
+        elif self._frames:
+            self._frames.append(frame)
+        else:
             raise ResetNeeded("no episode has begun: call reset before step")
-        return self._replaced(result, "step")
-
-    def _replaced(self, result: Any, method: str) -> Any:
-        if not isinstance(result, tuple) or len(cast("Any", result)) not in (2, 5):
-            return cast("Any", result)  # malformed: the player refuses it
-        observation, *rest = cast("Any", result)
-        frame = self._observations.take(observation, method)
-        self._frames.extend([frame] * (self._n if method == "reset" else 1))
         if self._space is None:
-            return np.stack(self._frames), *rest
-        return concatenate(self._space, self._frames, create_empty_array(self._space, self._n)), *rest
+            return np.stack(self._frames)
+        return concatenate(self._space, self._frames, create_empty_array(self._space, self._n))
 
 
 def stack_frames(factory: Callable[[], Any], n: int) -> Callable[[], Any]:
@@ -101,6 +94,8 @@ def _with_stacks(env: Any, n: int) -> Any:
 class _Stacked:
     """An environment with stacks that is no ``gymnasium.Env``; it has the environment's other attributes."""
 
+    checks_results = True
+
     def __init__(self, env: Any, n: int) -> None:
         self._env = env
         self._frames = _FrameStack(env, n)
@@ -116,7 +111,7 @@ class _Stacked:
         return _then(self._env.reset(**settings), self._frames.reset)
 
     def step(self, action: Any) -> Any:
-        return _then(self._env.step(action), self._frames.step)
+        return _then(self._env.step(self._frames.given(action)), self._frames.step)
 
 
 class _StackedAsync(_Stacked):

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from time import perf_counter
-from typing import Any, TypeVarTuple, get_args
+from typing import Any, TypeVarTuple, cast, get_args
 from weakref import WeakValueDictionary
 
 import anyio
@@ -24,14 +25,13 @@ from stoker.envs.results import (
     IMMUTABLE,
     PassedOn,
     Results,
-    check_reset_signature,
-    checked_extras,
     close_of,
     extras_of,
     settled,
 )
 from stoker.errors import ConfigError
 from stoker.exits import Contained
+from stoker.plain import shown
 from stoker.threads import DedicatedThread, ThreadCall
 
 __all__ = ["CLOSE_GRACE_S", "PlayedEnv", "SlowSteps", "make_played", "played"]
@@ -50,6 +50,8 @@ SLOW_STEPS = 3
 """At least this many slow steps out of ``SLOW_WINDOW`` move an environment to a thread."""
 
 SLOW_WINDOW = 20
+
+_NO_SUCH_ARGUMENT = re.compile(r"unexpected keyword argument '(seed|options)'")
 
 
 class SlowSteps:
@@ -86,32 +88,30 @@ class _Claim:
 
     def __init__(self, env: Any, name: str) -> None:
         self.name = name
-        self._parts = _parts_of(env)  # kept alive, so that no other object gets one of their ids
-        ids = [id(part) for part in self._parts]
+        self.parts = _parts_of(env)  # kept alive, so that no other object gets one of their ids
+        claims = {id(part): self for part in self.parts}
         with _lock:
-            for part in self._parts:
-                if (holder := _in_play.get(id(part))) is not None:
+            for part in self.parts:
+                if (holder := _in_play.get(id(part))) is not None and holder.parts:
                     raise ConfigError(
                         f"{name} is the same {type(part).__name__} object that {holder.name} still plays: "
                         "make a new environment in each call of the factory, or close the first one before"
                     )
-            if len(set(ids)) < len(ids):
+            if len(claims) < len(self.parts):
                 raise ConfigError(
-                    f"{name}: two sub-environments of the {type(self._parts[0]).__name__} are one object: "
+                    f"{name}: two sub-environments of the {type(self.parts[0]).__name__} are one object: "
                     "make a new environment in each call of the factory"
                 )
-            _in_play.update(dict.fromkeys(ids, self))
+            _in_play.update(claims)
 
     def release(self) -> None:
         """Let others play the environment; a second call does nothing."""
-        with _lock:
-            for part in self._parts:
-                if _in_play.get(id(part)) is self:
-                    del _in_play[id(part)]
+        self.parts = []
 
 
-_lock = threading.RLock()  # a claim may end, by garbage collection, in the thread that holds it
+_lock = threading.Lock()
 _in_play: WeakValueDictionary[int, _Claim] = WeakValueDictionary()
+"""By the id of each part; a claim without parts was released."""
 
 
 def _parts_of(env: Any) -> list[Any]:
@@ -204,8 +204,13 @@ class PlayedEnv:
             with Contained(f"{self._name}.reset"):
                 result = await self.call(partial(self._env.reset, seed=seed))
         except TypeError as error:
-            check_reset_signature(error, self._env, self._name)
-            raise
+            if (found := _NO_SUCH_ARGUMENT.search(str(error))) is None:
+                raise
+            kind = type(getattr(self._env, "unwrapped", self._env)).__name__
+            raise ConfigError(
+                f"{self._name} ({kind}).reset takes no {found[1]!r} ({error}): Gymnasium's signature is "
+                "reset(self, *, seed=None, options=None)"
+            ) from error
         finally:
             self.busy_s += perf_counter() - begin
         return self._results.reset(result)
@@ -245,8 +250,12 @@ class PlayedEnv:
         """
         self._check_open()
         with Contained(f"{self._name}.episode_extras"):
-            result = await self.call(extras_of, self._env)
-        return checked_extras(result, self._name)
+            extras = await self.call(extras_of, self._env)
+        if isinstance(extras, Mapping):
+            return dict(cast("Mapping[str, float]", extras))
+        raise ConfigError(
+            f"{self._name}.episode_extras returned {shown(extras)}: give a mapping of names to numbers"
+        )
 
     async def close(self) -> None:
         """Close the environment where its calls belong; a second call does nothing.
@@ -259,10 +268,10 @@ class PlayedEnv:
         self._closed = True
         with Contained(f"{self._name}.close"), anyio.move_on_after(CLOSE_GRACE_S, shield=True) as grace:
             if self._thread is None:
-                await settled(self.close_env())
+                await settled(self._close_env())
             elif self._thread.since is None:  # an abandoned call that has not begun is skipped
                 try:
-                    await settled(await self._thread.run(self.close_env, is_kept=True))
+                    await settled(await self._thread.run(self._close_env, is_kept=True))
                 finally:
                     self._thread.close()
             else:  # an abandoned call still runs there
@@ -271,7 +280,7 @@ class PlayedEnv:
         if grace.cancelled_caught:
             _log.warning("%s: closing it took over %g s; it is left behind", self._name, CLOSE_GRACE_S)
 
-    def close_env(self) -> Any:
+    def _close_env(self) -> Any:
         """Close the environment; called where its calls belong, when none of them runs any more."""
         try:
             return close_of(self._env)
@@ -281,7 +290,7 @@ class PlayedEnv:
     def discard(self) -> None:
         """Close the environment after its caller has left; an error is logged."""
         try:
-            self.close_env()
+            self._close_env()
         except BaseException:  # noqa: BLE001 - logged: the caller has left
             _log.exception("%s: closing it failed after an abandoned call", self._name)
 

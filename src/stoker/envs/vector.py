@@ -19,7 +19,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 
-from stoker.envs.results import BatchResults, Results, ResultsWrapper, owned
+from stoker.envs.results import BatchResults, Results, ResultsWrapper, close_of, owned
 from stoker.errors import ConfigError
 from stoker.types import EpisodeStatus
 
@@ -90,8 +90,7 @@ class VectorRounds:
         try:
             self.mode = _checked(env, num_envs)
         except ConfigError:
-            if callable(close := getattr(env, "close", None)):
-                close()
+            close_of(env)
             raise
         self._env: Any = env  # its spaces are of unknown things
         self.unwrapped: Any = env.unwrapped
@@ -99,7 +98,7 @@ class VectorRounds:
         if isinstance(env.unwrapped, SyncVectorEnv):
             subs: list[Any] = env.unwrapped.envs
             for index, sub in enumerate(subs):
-                if not isinstance(getattr(sub, "results", None), Results):  # an earlier player has wrapped it
+                if not isinstance(sub, ResultsWrapper):
                     subs[index] = ResultsWrapper(sub, Results(sub, f"sub-environment {index}"))
         self.num_envs = env.num_envs
         self.observation_space: Any = self._env.single_observation_space

@@ -32,9 +32,6 @@ _KINDS: dict[Any, str] = {
     datetime: "time",
 }
 
-_FOLD_AT = 1024
-"""Stored mappings are aggregated when there are this many, so that memory does not grow with their number."""
-
 
 class Metrics:
     """Values by name, aggregated from one flush to the next. Safe for several threads.
@@ -61,7 +58,6 @@ class Metrics:
                 raise ConfigError(f"statistics: {statistic!r} is none of {', '.join(map(repr, STATISTICS))}")
         self.statistics = wanted
         self._lock = threading.Lock()
-        self._pending: list[dict[str, Any]] = []
         self._kinds: dict[str, str] = {}
         self._scalars: set[str] = set()  # the names of that kind, for the quick look in ``store``
         self._series: dict[str, _Series] = {}
@@ -81,17 +77,23 @@ class Metrics:
         else:
             if self._scalars.issuperset(values):  # the metrics of an optimization step, but for the first
                 with self._lock:
-                    self._append(dict(values))
+                    for key, value in values.items():
+                        self._add(key, value)
                 return
         checked = checked_record(values)
         with self._lock:
             self._note_kinds(checked)
-            self._append(checked)
+            for key, value in checked.items():
+                if isinstance(value, (float, int)):
+                    self._add(key, value)
+                elif isinstance(value, Histogram):
+                    self._pools.setdefault(key, []).append(value)
+                else:
+                    self._last[key] = value
 
     def flush(self) -> dict[str, Value]:
         """Everything stored since the last flush, as one record; empty if that is nothing."""
         with self._lock:
-            self._fold()
             series, pools, last = self._series, self._pools, self._last
             self._series, self._pools, self._last = {}, {}, {}
         record: dict[str, Value] = {}
@@ -117,27 +119,14 @@ class Metrics:
         self._kinds |= fresh
         self._scalars.update(key for key, kind in fresh.items() if kind == "scalar")
 
-    def _append(self, values: dict[str, Any]) -> None:
-        self._pending.append(values)
-        if len(self._pending) >= _FOLD_AT:
-            self._fold()
-
-    def _fold(self) -> None:
-        """Aggregate the pending values; called with the lock held."""
-        keeps_all = bool(self.statistics)
-        for values in self._pending:
-            for key, value in values.items():
-                if isinstance(value, (float, int)):
-                    series = self._series.get(key) or self._series.setdefault(key, _Series())
-                    series.count += 1
-                    series.total += value
-                    if keeps_all:
-                        series.values.append(value)
-                elif isinstance(value, Histogram):
-                    self._pools.setdefault(key, []).append(value)
-                else:
-                    self._last[key] = value
-        self._pending.clear()
+    def _add(self, key: str, value: float) -> None:
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = _Series()
+        series.count += 1
+        series.total += value
+        if self.statistics:
+            series.values.append(value)
 
 
 class _Series:

@@ -191,6 +191,7 @@ async def play_episode(
     seed: int | None,
     played: Sequence[Experience] = (),
     calls: EnvCalls | None = None,
+    max_steps: int | None = None,
 ) -> EpisodeRecord | None:
     """Play one episode, or continue one.
 
@@ -204,6 +205,7 @@ async def play_episode(
         seed: for ``reset``.
         played: the steps of this episode before a resume: they are repeated without the listener.
         calls: awaits the calls of the environment.
+        max_steps: the episode is truncated after this many steps; None: the environment ends it.
 
     Returns:
         The record, or None if the listener abandoned the episode.
@@ -231,12 +233,12 @@ async def play_episode(
                 return None
             action, extras, version = await listener.act(observation)
             next_observation, reward, terminated, truncated, info = await call(env.step(action))
-            status = EpisodeStatus.of(terminated, truncated)
+            steps += 1
+            status = EpisodeStatus.of(terminated, truncated or steps == max_steps)
             await listener.observe(
                 Experience(observation, action, reward, next_observation, status, actor_id, extras, version)
             )
             total_reward += reward
-            steps += 1
             observation = next_observation
         extras = {**_success(info), **await call(env.episode_extras())}
         return check_record(EpisodeRecord(total_reward, steps, status, extras))

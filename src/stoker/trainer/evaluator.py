@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import msgspec
@@ -22,8 +22,7 @@ from anyio import to_thread
 
 from stoker.actors import EnvFactory, FailureLimit
 from stoker.actors.episodes import Choice, EnvironmentFailed, FailureCount, opened_env, play_episode
-from stoker.envs import PlayedEnv, Stepping, episode_seed
-from stoker.envs.protocol import StepResult
+from stoker.envs import Stepping, episode_seed
 from stoker.errors import SessionClosed
 from stoker.exits import Contained, single_error
 from stoker.session import PolicySnapshot, TrainingSession
@@ -207,7 +206,7 @@ async def _play(
     seeds at each environment step. The rest is as for ``evaluate``.
     """
     stream, episode = (CONFIRMATION, snapshot.total_steps) if confirms else ("evaluation", 0)
-    n_episodes, cap = settings.n_episodes, settings.max_episode_steps
+    n_episodes = settings.n_episodes
     inference = Inference(snapshot.answer, "auto")
     records: list[EpisodeRecord | None] = [None] * n_episodes
     waiting = iter(range(n_episodes))
@@ -219,8 +218,9 @@ async def _play(
             while records[index] is None:
                 try:
                     async with opened_env(factory, stepping, f"evaluation env {index}") as env:
-                        played = env if cap is None else cast("PlayedEnv", _Capped(env, cap))
-                        records[index] = await play_episode(played, _Greedy(inference), index, seed)
+                        records[index] = await play_episode(
+                            env, _Greedy(inference), index, seed, max_steps=settings.max_episode_steps
+                        )
                 except EnvironmentFailed as failure:
                     cause = failure.__cause__ or failure
                     text = "evaluation %d: its environment failed (%s); playing it again"
@@ -255,19 +255,3 @@ class _Greedy:
 
     async def observe(self, step: Experience, /) -> None:
         pass
-
-
-class _Capped:
-    """An environment whose one episode is truncated after ``max_steps``; the rest is the environment's."""
-
-    def __init__(self, env: PlayedEnv, max_steps: int) -> None:
-        self._env = env
-        self._n_left = max_steps
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._env, name)
-
-    async def step(self, action: Any) -> StepResult:
-        observation, reward, terminated, truncated, info = await self._env.step(action)
-        self._n_left -= 1
-        return observation, reward, terminated, truncated or self._n_left == 0, info

@@ -138,10 +138,10 @@ class Trainer:
         self._limit = limit
         self._settings = self._session_settings(session_settings)
         self._session()  # refuses what cannot be used, before anything is begun
-        self._is_training = self._is_stopped = False
+        self._is_stopped = False
         self._n_fed = 0  # transitions of a data set that the agent has observed
         self._progress: Progress | None = None
-        self._loop: tuple[int, CallSoon] | None = None  # thread and entrance of the training's event loop
+        self._loop: tuple[int, CallSoon] | None = None  # thread and entrance of the event loop that trains
         self._entered: _Entered | None = None
         self.result: TrainResult | None = None
         """The result of the last training."""
@@ -175,16 +175,15 @@ class Trainer:
         Raises:
             SessionError: This trainer does not train at the moment.
         """
-        if not self._is_training:
+        if self._loop is None:
             raise SessionError("stop: this trainer does not train at the moment")
         self._is_stopped = True  # a session that is not open yet is stopped when it opens
-        if self._loop is not None:
-            thread, call_soon = self._loop
-            if threading.get_ident() == thread:
-                self._stop_session()
-            else:
-                with contextlib.suppress(RuntimeError):  # the event loop has ended, and the training with it
-                    call_soon(self._stop_session)
+        thread, call_soon = self._loop
+        if threading.get_ident() == thread:
+            self._stop_session()
+        else:
+            with contextlib.suppress(RuntimeError):  # the event loop has ended, and the training with it
+                call_soon(self._stop_session)
 
     def _stop_session(self) -> None:
         if self._progress is not None:
@@ -342,13 +341,13 @@ class Trainer:
 
         Only one at a time: two of them would share the agent.
         """
-        if self._is_training:
+        if self._loop is not None:
             raise SessionError(f"{what}: this trainer is in a training already")
-        self._is_training, self._is_stopped, self.result = True, False, None
+        self._loop = (threading.get_ident(), call_soon_here())
+        self._is_stopped, self.result = False, None
         try:
             async with self._session(**changes) as session:
                 self._progress = progress = self._begin(session, gate)
-                self._loop = (threading.get_ident(), call_soon_here())
                 if self._is_stopped:
                     session.stop()
                 with single_error():
@@ -361,7 +360,7 @@ class Trainer:
                             yield progress, training
                         watching.cancel_scope.cancel()
         finally:
-            self._is_training, self._progress, self._loop = False, None, None
+            self._progress = self._loop = None
 
     def _begin(self, session: TrainingSession, gate: StepGate | None) -> Progress:
         config = self.config

@@ -15,7 +15,7 @@ from anyio import to_thread
 from stoker.actors import EnvFactory
 from stoker.agents.protocol import LearningAgent, config_of
 from stoker.agents.registry import AGENTS, is_own
-from stoker.errors import ConfigError, RunBroken
+from stoker.errors import ConfigError
 from stoker.runs import TrainingRun
 from stoker.runs.layout import safe_name
 from stoker.session import SessionConfig
@@ -80,8 +80,10 @@ async def train(
         trainer = Trainer(agent, make, settings, run=run, recorders=recorders, **session_settings(config))
         if run is None:  # late, so that what cannot be trained leaves none behind
             trainer.run = run = await TrainingRun.create(safe_name(config.env))
-        found = view_here(title_of(config)) if view == "auto" else None
-        screen = None if found is None else Screen(found)
+        screen = None
+        if view == "auto" and (found := view_here(title_of(config))) is not None:
+            screen = Screen(found)
+            ending.push_async_callback(screen.close)
         has_config, is_new = factory is None, run.is_new
 
         async def watch_all(progress: Progress) -> None:
@@ -89,26 +91,17 @@ async def train(
             # Not earlier: a config that does not fit must not replace that of the checkpoint.
             if has_config and not is_new:
                 with anyio.CancelScope(shield=True):
-                    await _write_if_changed(run, config)
+                    await run.write_config(config)
             async with anyio.create_task_group() as tasks:
                 if screen is not None:
                     tasks.start_soon(screen.follow, progress)
                 if watch is not None:
                     await watch(progress)
 
-        if screen is not None:
-            ending.push_async_callback(screen.close)
         if has_config and is_new:  # first, so that a killed run can be resumed
             ending.callback(run.release)  # if no session has begun, which would do so
             await run.write_config(config)
         return await trainer.train(watch=watch_all)
-
-
-async def _write_if_changed(run: TrainingRun, config: TrainConfig) -> None:
-    with contextlib.suppress(RunBroken):  # there is none, or none that can be read
-        if await run.read_config() == msgspec.to_builtins(config):
-            return
-    await run.write_config(config)
 
 
 def _with_settings_of(agent: LearningAgent, config: TrainConfig) -> TrainConfig:

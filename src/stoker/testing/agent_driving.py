@@ -6,12 +6,12 @@ agent is fed these transitions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import Any, TypeAlias
 
-import numpy as np
+import msgspec
 import torch
 
 from stoker.agents.protocol import HasReplay, LearningAgent, Policy, PortablePolicy
@@ -19,50 +19,29 @@ from stoker.envs.results import owned
 from stoker.testing.contract import through_file
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
-__all__ = [
-    "ACTORS",
-    "AgentSuite",
-    "Report",
-    "feed",
-    "greedy",
-    "is_close",
-    "load_state",
-    "reshaped",
-    "snapshot",
-    "state_of",
-]
+__all__ = ["ACTORS", "AgentSuite", "Report", "feed", "greedy", "load_state", "state_of"]
 
 ACTORS: tuple[ActorId, ActorId] = (0, "one")
 _N_OBSERVATIONS = 24
+ActResult: TypeAlias = tuple[Sequence[Any], Sequence[Any] | None]
 
 
-class Report(NamedTuple):
-    """What an agent reports about one transition.
-
-    Attributes:
-        metrics: from ``learn``; None if it skipped the step.
-        extras: from ``episode_extras`` if the transition ended an episode, else None.
-    """
-
-    metrics: Mapping[str, float] | None
-    extras: Mapping[str, float] | None
+Report: TypeAlias = tuple[Mapping[str, float] | None, Mapping[str, float] | None]
+"""The metrics of ``learn`` after one transition, and the extras of the episode that it ended."""
 
 
-class AgentSuite:
+class AgentSuite(msgspec.Struct, dict=True, eq=False):
     """The factories and the transitions that all checks of an agent share.
 
-    Args:
+    Attributes:
         make_agent: makes the agent, each time with the same seed and settings.
         make_env: makes a ``gymnasium.Env`` that the agent can learn from.
         steps: the number of transitions; the warm-up must end within the first half.
     """
 
-    def __init__(
-        self, make_agent: Callable[[], LearningAgent], make_env: Callable[[], Any], *, steps: int = 300
-    ) -> None:
-        self.make_agent = make_agent
-        self.steps = steps
-        self._make_env = make_env
+    make_agent: Callable[[], LearningAgent]
+    make_env: Callable[[], Any]
+    steps: int = 300
 
     @cached_property
     def experiences(self) -> list[Experience]:
@@ -72,23 +51,15 @@ class AgentSuite:
     @cached_property
     def observations(self) -> list[Any]:
         """Observations of random actions."""
-        found: list[Any] = []
-        is_over = True
-        with closing(self._make_env()) as env:
-            env.action_space.seed(0)
-            while len(found) < _N_OBSERVATIONS:
-                if is_over:
-                    (observation, _), is_over = env.reset(seed=None if found else 3), False
-                else:
-                    observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
-                    is_over = bool(terminated or truncated)
-                found.append(owned(observation))
-        return found
+        space = self.action_space
+        space.seed(0)
+        played = self._transitions(lambda seen: ([space.sample() for _ in seen], None), _N_OBSERVATIONS)
+        return [experience.observation for experience in played]
 
     @cached_property
     def action_space(self) -> Any:
         """The environment's action space."""
-        with closing(self._make_env()) as env:
+        with closing(self.make_env()) as env:
             return env.action_space
 
     def trained(self) -> LearningAgent:
@@ -101,31 +72,43 @@ class AgentSuite:
         """Let an agent act and learn; return its transitions and its reports about them, in order."""
         experiences: list[Experience] = []
         reports: list[Report] = []
-        with ExitStack() as opened:
-            envs = [opened.enter_context(closing(self._make_env())) for _ in ACTORS]
-            policy = agent.policy()
-            observations = [owned(env.reset(seed=7 + place)[0]) for place, env in enumerate(envs)]
-            for actor_id in ACTORS:
-                agent.on_episode_start(actor_id)
-            while len(experiences) < self.steps:
-                actions, extras = policy.act(list(observations), ActMode.EXPLORE)
-                for place, env in enumerate(envs):
-                    after, reward, terminated, truncated, _ = env.step(actions[place])
-                    after, status = owned(after), EpisodeStatus.of(terminated, truncated)
-                    experience = Experience(
-                        observations[place],
-                        actions[place],
-                        float(reward),
-                        after,
-                        status,
-                        ACTORS[place],
-                        None if extras is None else extras[place],
-                    )
-                    experiences.append(experience)
-                    reports.extend(feed(agent, [experience]))
-                    observations[place] = owned(env.reset()[0]) if status.is_done else after
-                agent.publish(policy)
+        policy = agent.policy()
+
+        def act(observations: list[Any]) -> ActResult:
+            agent.publish(policy)
+            return policy.act(observations, ActMode.EXPLORE)
+
+        for actor_id in ACTORS:
+            agent.on_episode_start(actor_id)
+        with closing(self._transitions(act, self.steps)) as transitions:
+            for experience in transitions:
+                experiences.append(experience)
+                reports.extend(feed(agent, [experience]))
         return experiences, reports
+
+    def _transitions(self, act: Callable[[list[Any]], ActResult], count: int) -> Generator[Experience]:
+        """This many transitions of both actors, interleaved; ``act`` chooses the actions of both."""
+        with ExitStack() as opened:
+            envs = [opened.enter_context(closing(self.make_env())) for _ in ACTORS]
+            observations = [owned(env.reset(seed=7 + place)[0]) for place, env in enumerate(envs)]
+            for _ in range(0, count, len(ACTORS)):
+                actions, extras = act(list(observations))
+                for place, (actor_id, env) in enumerate(zip(ACTORS, envs, strict=True)):
+                    before, action = observations[place], actions[place]
+                    after, reward, terminated, truncated, _ = env.step(action)
+                    after, status = owned(after), EpisodeStatus.of(terminated, truncated)
+                    policy_extras = None if extras is None else extras[place]
+                    yield Experience(before, action, float(reward), after, status, actor_id, policy_extras)
+                    observations[place] = owned(env.reset()[0]) if status.is_done else after
+
+    def snapshot(self, policy: Policy) -> dict[str, Any]:
+        """The greedy actions of a policy and, if it has them, its weights, to compare it with another one."""
+        if isinstance(policy, PortablePolicy):
+            weights = policy.weights()
+        else:
+            parts = getattr(policy, "__dict__", {}).items()
+            weights = {name: part.state_dict() for name, part in parts if isinstance(part, torch.nn.Module)}
+        return {"weights": through_file(weights), "actions": greedy(policy, self.observations)}
 
 
 def feed(agent: LearningAgent, experiences: Sequence[Experience]) -> list[Report]:
@@ -137,32 +120,13 @@ def feed(agent: LearningAgent, experiences: Sequence[Experience]) -> list[Report
         if experience.status.is_done:
             extras = dict(agent.episode_extras(experience.actor_id))
             agent.on_episode_start(experience.actor_id)
-        reports.append(Report(metrics, extras))
+        reports.append((metrics, extras))
     return reports
 
 
 def greedy(policy: Policy, observations: Sequence[Any]) -> list[Any]:
     """The policy's actions without exploration."""
     return list(policy.act(list(observations), ActMode.EXPLOIT)[0])
-
-
-def snapshot(policy: Policy, suite: AgentSuite) -> dict[str, Any]:
-    """The greedy actions of a policy and, if it has them, its weights, to compare it with another one."""
-    if isinstance(policy, PortablePolicy):
-        weights = through_file(policy.weights())
-    else:
-        parts = getattr(policy, "__dict__", {}).items()
-        modules = {name: part.state_dict() for name, part in parts if isinstance(part, torch.nn.Module)}
-        weights = through_file(modules)
-    return {"weights": weights, "actions": greedy(policy, suite.observations)}
-
-
-def is_close(one: Any, other: Any) -> bool:
-    """Whether two actions are equal; floats may differ by what the order of a sum changes."""
-    mine, its = np.asarray(one), np.asarray(other)
-    if mine.dtype.kind == "f":
-        return mine.shape == its.shape and np.allclose(mine, its, rtol=1e-3, atol=1e-5)
-    return np.array_equal(mine, its)
 
 
 def state_of(agent: LearningAgent) -> dict[str, Any]:
@@ -178,14 +142,3 @@ def load_state(agent: LearningAgent, state: dict[str, Any]) -> None:
     agent.load_state_dict(state["agent"])
     if isinstance(agent, HasReplay):
         agent.replay.load_state_dict(state["replay"])
-
-
-def reshaped(state: Any) -> Any:
-    """The state with each of its float tensors one entry longer."""
-    if isinstance(state, torch.Tensor):
-        return torch.cat([state, state[:1]]) if state.ndim and state.is_floating_point() else state
-    if isinstance(state, dict):
-        return {key: reshaped(part) for key, part in cast("dict[Any, Any]", state).items()}
-    if isinstance(state, list | tuple):
-        return [reshaped(part) for part in cast("Sequence[Any]", state)]
-    return state

@@ -42,8 +42,8 @@ class ContractViolation(AssertionError):
         expected: what would have kept the promise.
     """
 
-    def __init__(self, promise: str, seen: str, expected: str) -> None:
-        self.check = ""
+    def __init__(self, promise: str, seen: str, expected: str, check: str = "") -> None:
+        self.check = check
         self.promise = promise
         self.seen = seen
         self.expected = expected
@@ -110,9 +110,8 @@ def _run(check: Callable[..., None], suite: Any) -> None:
         violation.check, violation.promise = check.__name__, promise
         raise
     except Exception as error:
-        violation = ContractViolation(promise, f"{type(error).__name__}: {error}", "no error")
-        violation.check = check.__name__
-        raise violation from error
+        seen = f"{type(error).__name__}: {error}"
+        raise ContractViolation(promise, seen, "no error", check.__name__) from error
 
 
 def expect(is_kept: bool, seen: str, expected: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, get_args
 
@@ -36,10 +36,10 @@ class RecorderSuite(NamedTuple):
     make_recorder: Callable[[], Recorder]
     read: Read | None = None
 
-    def opened(self) -> Recorder:
-        """A recorder that was opened."""
+    def opened(self, **context: Any) -> Recorder:
+        """A new recorder, opened with this context."""
         recorder = self.make_recorder()
-        recorder.open(_context())
+        recorder.open(_context(**context))
         return recorder
 
 
@@ -60,19 +60,16 @@ def has_a_name(suite: RecorderSuite) -> None:
 @check_recorder.promise
 def takes_each_kind_of_value(suite: RecorderSuite) -> None:
     """Each kind of value that a record may hold is recorded or left out; none is an error."""
-    recorder = suite.opened()
-    for at, (kind, value) in enumerate(_values().items()):
-        recorder.write(at, checked_record({f"kinds/{kind}": value}))
-    _finish(recorder)
+    _record(suite.opened(), *((at, {f"kinds/{kind}": value}) for at, (kind, value) in enumerate(_values())))
 
 
 @check_recorder.promise
 def takes_records_of_many_and_of_none(suite: RecorderSuite) -> None:
     """Names may differ between records, a step may repeat, and a record may be empty."""
-    recorder = suite.opened()
-    for step, names in ((1, "ab"), (1, "ab"), (2, "c"), (5, ""), (1_000_000_000_000, "abc")):
-        recorder.write(step, checked_record({f"some/{name}": float(step) for name in names}))
-    _finish(recorder)
+    steps = ((1, "ab"), (1, "ab"), (2, "c"), (5, ""), (1_000_000_000_000, "abc"))
+    _record(
+        suite.opened(), *((step, {f"some/{name}": float(step) for name in names}) for step, names in steps)
+    )
 
 
 @check_recorder.promise
@@ -82,7 +79,7 @@ def leaves_what_it_is_given_as_it_was(suite: RecorderSuite) -> None:
     record = checked_record({"train/loss": 0.5, "train/values": np.arange(6.0).reshape(2, 3)})
     before = copy.deepcopy(record)
     recorder.write(3, record)
-    _finish(recorder)
+    _record(recorder)
     expect_same(before, record, "record")
 
 
@@ -93,7 +90,7 @@ def flushes_at_any_time(suite: RecorderSuite) -> None:
     recorder.flush()
     recorder.write(1, checked_record({"train/loss": 0.5}))
     recorder.flush()
-    _finish(recorder)
+    _record(recorder)
 
 
 @check_recorder.promise
@@ -102,13 +99,8 @@ def may_be_opened_again(suite: RecorderSuite) -> None:
     recorder = suite.opened()
     recorder.write(1, checked_record({"train/loss": 0.5}))
     recorder.open(_context())
-    recorder.write(2, checked_record({"train/loss": 0.4}))
-    recorder.flush()
-    recorder.close("stopped")
-    resumed = suite.make_recorder()
-    resumed.open(_context(resumed=True, total_steps=2))
-    resumed.write(3, checked_record({"train/loss": 0.3}))
-    _finish(resumed)
+    _record(recorder, (2, {"train/loss": 0.4}), outcome="stopped")
+    _record(suite.opened(resumed=True, total_steps=2), (3, {"train/loss": 0.3}))
 
 
 @check_recorder.promise
@@ -121,11 +113,9 @@ def closes_with_each_outcome(suite: RecorderSuite) -> None:
 @check_recorder.promise
 def needs_no_directory_and_takes_any_params(suite: RecorderSuite) -> None:
     """The context may have no directory, and params of each plain type."""
-    recorder = suite.make_recorder()
-    recorder.open(_context(params={"a": 1, "b/c": 0.5, "d": "text", "e": True, "f": None}, tags={"g": "h"}))
-    recorder.write(1, checked_record({"train/loss": 0.5}))
-    recorder.flush()
-    recorder.close("failed")
+    params = {"a": 1, "b/c": 0.5, "d": "text", "e": True, "f": None}
+    recorder = suite.opened(params=params, tags={"g": "h"})
+    _record(recorder, (1, {"train/loss": 0.5}), outcome="failed")
 
 
 @check_recorder.promise
@@ -134,41 +124,47 @@ def records_the_numbers_in_order(suite: RecorderSuite) -> None:
     if suite.read is None:
         return
     recorder = suite.opened()
-    written = [(step, {"train/loss": 1.0 / step, "train/reward": float(step)}) for step in (1, 2, 7, 30)]
-    for step, record in written:
+    written = {step: {"train/loss": 1.0 / step, "train/reward": float(step)} for step in (1, 2, 7, 30)}
+    for step, record in written.items():
         recorder.write(step, checked_record(record))
     recorder.flush()
     found = [(int(step), dict(record)) for step, record in suite.read()]
     recorder.close("finished")
-    steps = [[step for step, _ in records] for records in (found, written)]
-    expect(steps[0] == steps[1], f"steps {steps[0]}", str(steps[1]))
-    for (step, record), (_, expected) in zip(found, written, strict=True):
-        numbers = [float(record.get(key, math.nan)) for key in expected]
-        is_kept = len(record) == len(expected) and np.allclose(numbers, list(expected.values()), rtol=1e-6)
+    steps = [step for step, _ in found]
+    expect(steps == [*written], f"steps {steps}", str([*written]))
+    for step, record in found:
+        expected = written[step]
+        is_kept = record.keys() == expected.keys() and np.allclose(
+            [record[name] for name in expected], [*expected.values()], rtol=1e-6
+        )
         expect(is_kept, f"step {step}: {shown(record)}", shown(expected))
 
 
-def _finish(recorder: Recorder) -> None:
+def _record(
+    recorder: Recorder, *records: tuple[int, Mapping[str, Value]], outcome: Outcome = "finished"
+) -> None:
+    """Write records, flush, and close with this outcome."""
+    for step, record in records:
+        recorder.write(step, checked_record(record))
     recorder.flush()
-    recorder.close("finished")
+    recorder.close(outcome)
 
 
 def _context(**settings: Any) -> RunContext:
     return RunContext(name="contract", run_id="contract-1", **settings)
 
 
-def _values() -> dict[str, Value]:
-    return {
-        "float": 0.5,
-        "int": 3,
-        "bool": True,
-        "nan": float("nan"),
-        "infinity": float("inf"),
-        "text": "as it is",
-        "time": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-        "array": np.arange(3.0),
-        "matrix": np.arange(6.0).reshape(2, 3),
-        "cube": np.zeros((2, 2, 2)),
-        "image": Image(np.zeros((4, 5, 3), np.uint8)),
-        "histogram": Histogram([0.0, 1.0, float("nan")]),
-    }
+def _values() -> Iterator[tuple[str, Value]]:
+    """A value of each kind, by the name of the kind."""
+    yield "float", 0.5
+    yield "int", 3
+    yield "bool", True
+    yield "nan", math.nan
+    yield "infinity", math.inf
+    yield "text", "as it is"
+    yield "time", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    yield "array", np.arange(3.0)
+    yield "matrix", np.arange(6.0).reshape(2, 3)
+    yield "cube", np.zeros((2, 2, 2))
+    yield "image", Image(np.zeros((4, 5, 3), np.uint8))
+    yield "histogram", Histogram([0.0, 1.0, math.nan])

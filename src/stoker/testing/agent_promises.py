@@ -17,7 +17,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from msgspec.structs import replace
-from numpy.typing import NDArray
 
 from stoker.agents.protocol import ChecksInput, LearningAgent, PortablePolicy, RebuildsReplay
 from stoker.errors import ConfigError, InvalidExperience
@@ -65,8 +64,8 @@ def counts_total_steps(suite: AgentSuite) -> None:
     before = agent.total_steps
     for first, last in itertools.pairwise((0, 1, 4, 9)):
         agent.observe(suite.experiences[first:last])
-        expected = before + last
-        expect(agent.total_steps == expected, f"{agent.total_steps} after {last}", str(expected))
+        found = agent.total_steps
+        expect(found == before + last, f"{found} after {last}", str(before + last))
 
 
 @check_agent.promise
@@ -142,11 +141,9 @@ def slices_do_not_matter(suite: AgentSuite) -> None:
     one, other = suite.make_agent(), suite.make_agent()
     for experience in suite.experiences:
         one.observe([experience])
-    rest, counts = suite.experiences, itertools.cycle((1, 7, 2, 30))
-    while rest:
-        count = next(counts)
-        other.observe(rest[:count])
-        rest = rest[count:]
+    rest, counts = iter(suite.experiences), itertools.cycle((1, 7, 2, 30))
+    while some := list(itertools.islice(rest, next(counts))):
+        other.observe(some)
     expect_same(state_of(one), state_of(other), "state", "equal states")
 
 
@@ -301,11 +298,17 @@ def input_is_checked(suite: AgentSuite) -> None:
         agent.check_experience(experience)
         agent.check_observation(experience.observation)
     valid = suite.experiences[0]
-    for what, invalid in _invalid_like(valid.observation):
-        observe = partial(agent.check_observation, invalid)
+    array: Any = valid.observation
+    invalid: dict[str, Any] = {}
+    if isinstance(valid.observation, np.ndarray):
+        invalid["another shape"] = np.zeros((*array.shape, 2), array.dtype)
+        if array.dtype.kind == "f" and array.size:
+            invalid["NaN"] = np.full_like(array, np.nan)
+    for what, observation in invalid.items():
+        observe = partial(agent.check_observation, observation)
         expect_error(InvalidExperience, f"check_observation of {what}", observe)
         for name in ("observation", "next_observation"):
-            learn = partial(agent.check_experience, replace(valid, **{name: invalid}))
+            learn = partial(agent.check_experience, replace(valid, **{name: observation}))
             expect_error(InvalidExperience, f"check_experience of {what} as {name}", learn)
     expect_same(before, state_of(agent), "after checking, state")
 
@@ -369,14 +372,3 @@ def _reshaped(state: Any) -> Any:
             return [_reshaped(part) for part in cast("Sequence[Any]", state)]
         case _:
             return state
-
-
-def _invalid_like(observation: Any) -> Sequence[tuple[str, Any]]:
-    """Invalid observations, each with its fault; none for those that are not arrays."""
-    if not isinstance(observation, np.ndarray):
-        return []
-    array = cast("NDArray[Any]", observation)
-    invalid: list[tuple[str, Any]] = [("another shape", np.zeros((*array.shape, 2), array.dtype))]
-    if array.dtype.kind == "f" and array.size:
-        invalid.append(("NaN", np.full_like(array, np.nan)))
-    return invalid

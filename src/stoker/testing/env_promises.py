@@ -5,9 +5,10 @@ The suite steps environments with random actions, on its own event loop: call it
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import wraps
 from typing import Any, NamedTuple, cast
 
@@ -67,11 +68,6 @@ class _Play:
     async def step(self) -> Any:
         return await settled(self.env.step(self.action()))
 
-    def expect_in_space(self, observation: Any, call: str) -> None:
-        space: Any = getattr(self.env, "observation_space", None)
-        seen = f"{call} gave {getattr(observation, 'dtype', '')}{[*getattr(observation, 'shape', ())]}"
-        expect(space is None or observation in space, f"{seen}: {shown(observation)}", str(space))
-
     async def trajectory(self, seed: int, between: _Play | None = None) -> list[Any]:
         """A copy of a seeded episode of at most 30 steps; ``between`` is stepped in turn with it."""
         self._generator = np.random.default_rng(seed)
@@ -90,27 +86,29 @@ class _Play:
         return seen
 
 
+@contextlib.asynccontextmanager
+async def _opened(suite: EnvSuite) -> AsyncGenerator[_Play]:
+    env = await settled(suite.make_env())
+    try:
+        yield _Play(env, suite)
+    finally:
+        await settled(close_of(env))
+
+
 def _promise(check: Callable[..., Awaitable[None]]) -> Callable[[EnvSuite], None]:
     """Add a promise to the contract: the check gets a new environment for each of its parameters."""
-    n_envs = len(inspect.signature(check).parameters)
+
+    async def play(suite: EnvSuite) -> None:
+        async with contextlib.AsyncExitStack() as opened:
+            envs = [_opened(suite) for _ in inspect.signature(check).parameters]
+            await check(*[await opened.enter_async_context(env) for env in envs])
 
     @check_env.promise
     @wraps(check)
     def run(suite: EnvSuite) -> None:
-        anyio.run(_play, suite, n_envs, check)
+        anyio.run(play, suite)
 
     return run
-
-
-async def _play(suite: EnvSuite, n_envs: int, check: Callable[..., Awaitable[None]]) -> None:
-    plays: list[_Play] = []
-    try:
-        while len(plays) < n_envs:
-            plays.append(_Play(await settled(suite.make_env()), suite))
-        await check(*plays)
-    finally:
-        for play in plays:
-            await settled(close_of(play.env))
 
 
 # Promises -----------------------------------------------------------------------------------------
@@ -132,12 +130,10 @@ async def reset_and_step_give_gymnasiums_values(play: _Play) -> None:
     is_over = True
     for number in range(1, play.steps + 1):
         if is_over:
-            call = f"reset before step {number}"
-            observation, _ = _values(call, await play.reset(3 if number == 1 else None), 2)
-            play.expect_in_space(observation, call)
+            reset = await play.reset(3 if number == 1 else None)
+            _checked(play, f"reset before step {number}", reset, 2)
         call = f"step {number}"
-        observation, reward, terminated, truncated, _ = _values(call, await play.step(), 5)
-        play.expect_in_space(observation, call)
+        _, reward, terminated, truncated, _ = _checked(play, call, await play.step(), 5)
         value = as_float(reward)
         is_kept = value is not None and math.isfinite(value)
         expect(is_kept, f"{call} gave {shown(reward)}", "a finite float as the reward")
@@ -210,9 +206,12 @@ async def closes_twice(play: _Play) -> None:
         await settled(close_of(play.env))
 
 
-def _values(call: str, result: Any, count: int) -> tuple[Any, ...]:
-    """The values of a reset or step, the last of which is a mapping."""
+def _checked(play: _Play, call: str, result: Any, count: int) -> tuple[Any, ...]:
+    """The values of a reset or step: the first is an observation of the space, the last a mapping."""
     values = cast("tuple[Any, ...]", result if isinstance(result, tuple) else ())
     is_kept = len(values) == count and isinstance(values[-1], Mapping)
     expect(is_kept, f"{call} gave {shown(result)}", f"{count} values, the last a mapping")
+    observation, space = values[0], getattr(play.env, "observation_space", None)
+    seen = f"{call} gave {getattr(observation, 'dtype', '')}{[*getattr(observation, 'shape', ())]}"
+    expect(space is None or observation in space, f"{seen}: {shown(observation)}", str(space))
     return values

@@ -19,6 +19,7 @@ from gymnasium.error import InvalidAction, ResetNeeded
 from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
+from stoker.plain import shown
 from stoker.types import ActMode, ActorId, Experience
 
 __all__ = ["AsyncChainEnv", "ChainEnv", "CrashingEnv", "FakeAgent", "SlowEnv"]
@@ -106,9 +107,7 @@ class FakeAgent:
             ConfigError: The state has no counter.
         """
         if "total_steps" not in state:
-            raise ConfigError(
-                f"not the state of a FakeAgent: it has {', '.join(map(str, state)) or 'nothing'}"
-            )
+            raise ConfigError(f"{shown(state)} is not the state of a FakeAgent: give one with total_steps")
         self.total_steps = state["total_steps"]
 
 

@@ -47,7 +47,8 @@ def test_what_is_written_to_a_field_is_read_back_and_nothing_else_changes(
 ) -> None:
     layout = RowLayout(fields_of(given_fields))
     rows = layout.allocate(n_rows)
-    arrays, tensors = layout.arrays(rows), layout.tensors(rows)
+    arrays = dict(zip(layout.fields, layout.arrays(rows), strict=True))
+    tensors = dict(zip(layout.fields, layout.tensors(rows), strict=True))
     written = {
         name: noise((n_rows, *field.shape), field.dtype, seed)
         for seed, (name, field) in enumerate(layout.fields.items())
@@ -59,7 +60,7 @@ def test_what_is_written_to_a_field_is_read_back_and_nothing_else_changes(
         assert torch.equal(tensors[name], written[name])
     for name in layout.fields:
         tensors[name].copy_(written[name].flip(0))
-    copied = layout.arrays(rows.clone())
+    copied = dict(zip(layout.fields, layout.arrays(rows.clone()), strict=True))
     for name in layout.fields:
         assert arrays[name].dtype == layout.getters[name][0].base
         np.testing.assert_array_equal(arrays[name], written[name].flip(0).numpy())
@@ -91,9 +92,15 @@ def test_views_begin_where_the_rows_begin() -> None:
     """Also in rows that are themselves a part of a larger tensor."""
     layout = RowLayout({"a": ArraySpec(torch.float32, (3,)), "b": ArraySpec(torch.uint8)})
     rows = layout.allocate(5)
-    layout.tensors(rows)["b"].copy_(torch.arange(5))
-    assert layout.tensors(rows[2:])["b"].tolist() == [2, 3, 4]
-    assert layout.arrays(rows[2:])["b"].tolist() == [2, 3, 4]
+    layout.tensors(rows)[1].copy_(torch.arange(5))
+    assert layout.tensors(rows[2:])[1].tolist() == [2, 3, 4]
+    assert layout.arrays(rows[2:])[1].tolist() == [2, 3, 4]
+
+
+def test_fields_may_lie_in_another_order_than_they_are_given_in() -> None:
+    layout = RowLayout({"a": ArraySpec(torch.uint8), "b": ArraySpec(torch.int64)}, ["b", "a"])
+    assert {name: offset for name, (_, offset) in layout.getters.items()} == {"a": 8, "b": 0}
+    assert [array.dtype.name for array in layout.arrays(layout.allocate(2))] == ["uint8", "int64"]
 
 
 @pytest.mark.parametrize(

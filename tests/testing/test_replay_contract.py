@@ -177,7 +177,7 @@ class LoadsAnything(Odd):
 
 class HalfLoads(Odd):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._n_added = 0
+        self.n_added = 0
         super().load_state_dict(state)
 
 

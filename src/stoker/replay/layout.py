@@ -8,7 +8,7 @@ into them with the stride of a row.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import msgspec
@@ -37,10 +37,11 @@ class ArraySpec(msgspec.Struct, frozen=True):
 
 
 class RowLayout:
-    """The place of each field in a row: in the order given, aligned to the size of its items.
+    """The place of each field in a row, aligned to the size of its items.
 
     Args:
-        fields: the fields by name, at least one byte in all.
+        fields: the fields by name, at least one byte in all; results have their order.
+        places: the names in the order in which they lie in a row; None: in that of the fields.
 
     Attributes:
         fields: the same.
@@ -52,20 +53,22 @@ class RowLayout:
         ConfigError: There is nothing to lay out, or numpy lacks a dtype.
     """
 
-    def __init__(self, fields: Mapping[str, ArraySpec]) -> None:
+    def __init__(self, fields: Mapping[str, ArraySpec], places: Iterable[str] | None = None) -> None:
         self.fields = fields
-        self.getters: dict[str, tuple[np.dtype[Any], int]] = {}
+        getters: dict[str, tuple[np.dtype[Any], int]] = {}
         self._strides: dict[str, tuple[int, ...]] = {}
         end, alignment = 0, _WORD_BYTES
-        for name, spec in fields.items():
+        for name in fields if places is None else places:
+            spec = fields[name]
             dtype = _numpy_dtype(name, spec.dtype)
             offset = _rounded_up(end, dtype.itemsize)
-            self.getters[name] = np.dtype((dtype, spec.shape)), offset
+            getters[name] = np.dtype((dtype, spec.shape)), offset
             self._strides[name] = torch.empty(spec.shape, device="meta").stride()
             end = offset + dtype.itemsize * math.prod(spec.shape)
             alignment = math.lcm(alignment, dtype.itemsize)
         if end == 0:
             raise ConfigError("a row must hold at least one byte: give a field that is not empty")
+        self.getters = {name: getters[name] for name in fields}
         self.row_bytes = _rounded_up(end, alignment)
         self.row_words = self.row_bytes // _WORD_BYTES
 
@@ -82,21 +85,23 @@ class RowLayout:
         """Rows in host memory as one opaque value each, void ``[n_rows]``: the same memory."""
         return rows.numpy().view(np.dtype((np.void, self.row_bytes))).reshape(len(rows))
 
-    def arrays(self, rows: torch.Tensor) -> dict[str, Array]:
-        """Every field of rows in host memory, ``[n_rows, *shape]``, by name: the same memory."""
+    def arrays(self, rows: torch.Tensor) -> list[Array]:
+        """Every field of rows in host memory, ``[n_rows, *shape]``: the same memory."""
         raw = self.raw(rows)
-        return {name: raw.getfield(*getter) for name, getter in self.getters.items()}
+        return [raw.getfield(*getter) for getter in self.getters.values()]
 
-    def tensors(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Every field of rows on any device, ``[n_rows, *shape]``, by name: views of ``rows``."""
-        views: dict[str, torch.Tensor] = {}
+    def tensors(self, rows: torch.Tensor) -> list[torch.Tensor]:
+        """Every field of rows on any device, ``[n_rows, *shape]``: views of ``rows``."""
+        views: list[torch.Tensor] = []
         for name, spec in self.fields.items():
             size = spec.dtype.itemsize
             items = rows.view(spec.dtype)
-            views[name] = items.as_strided(
-                (len(rows), *spec.shape),
-                (self.row_bytes // size, *self._strides[name]),
-                items.storage_offset() + self.getters[name][1] // size,
+            views.append(
+                items.as_strided(
+                    (len(rows), *spec.shape),
+                    (self.row_bytes // size, *self._strides[name]),
+                    items.storage_offset() + self.getters[name][1] // size,
+                )
             )
         return views
 

@@ -10,8 +10,8 @@ priority does not change before that, so each row gets the priority that it woul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from stoker.errors import ConfigError
 from stoker.replay.ring import Ring
+from stoker.replay.storage import from_numpy
 from stoker.replay.sum_tree import SumTree
 from stoker.replay.transition import PrioritizedBatch, TransitionSpec
 from stoker.types import AnyPath
 
 __all__ = ["PrioritizedReplay"]
-
-_from_numpy = torch.from_numpy  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-_tensor = cast("Callable[[NDArray[Any]], torch.Tensor]", _from_numpy)
 
 _FIRST_PRIORITY = 1.0  # Alg. 1, line 2
 _MOST = float(np.finfo(np.float32).max)  # a sum of as many as can be held is then finite
@@ -116,11 +114,11 @@ class PrioritizedReplay(Ring):
         # (N P)**-beta by the largest in the batch: N and the total, which are in both, cancel out
         weights = (weighed.min() / weighed) ** self.beta
         self._n_samples += 1
-        indices = self._n_added - 1 - (self._position - 1 - rows) % self._capacity
+        indices = self.n_added - 1 - (self._position - 1 - rows) % self.capacity
         return PrioritizedBatch(
             *self._storage.take(rows),
-            _tensor(indices).to(self._device),
-            _tensor(weights.astype(np.float32)).to(self._device),
+            from_numpy(indices).to(self._device),
+            from_numpy(weights.astype(np.float32)).to(self._device),
         )
 
     def update_priorities(
@@ -143,11 +141,11 @@ class PrioritizedReplay(Ring):
                 of no transition that was ever added, or the two do not fit together; nothing was changed.
         """
         named, given = _checked(indices, priorities)
-        ages = self._n_added - named  # 1: the newest
-        if len(ages) and (ages.min() < 1 or ages.max() > self._n_added):
-            bad = int(np.argmax((ages < 1) | (ages > self._n_added)))
+        ages = self.n_added - named  # 1: the newest
+        if len(ages) and (ages.min() < 1 or ages.max() > self.n_added):
+            bad = int(np.argmax((ages < 1) | (ages > self.n_added)))
             raise ConfigError(
-                f"indices[{bad}] is {named[bad]}, but {self._n_added} transitions were ever added: give the "
+                f"indices[{bad}] is {named[bad]}, but {self.n_added} transitions were ever added: give the "
                 "indices of a batch that this replay has drawn"
             )
         self._rank_new()
@@ -155,7 +153,7 @@ class PrioritizedReplay(Ring):
         if not is_held.all():
             ages, given = ages[is_held], given[is_held]
         if len(ages):
-            self._tree.set((self._position - ages) % self._capacity, (given + self._epsilon) ** self._alpha)
+            self._tree.set((self._position - ages) % self.capacity, (given + self._epsilon) ** self._alpha)
             self._max_priority = max(self._max_priority, float(given.max()))
         return len(ages)
 
@@ -164,44 +162,22 @@ class PrioritizedReplay(Ring):
         self._rank_new()
         return {
             **super().reference(),
-            "priorities": _tensor(self._tree.leaves[: self._size].copy()),
+            "priorities": from_numpy(self._tree.leaves[: self._size].copy()),
             "alpha": self._alpha,
             "max_priority": self._max_priority,
             "n_samples": self._n_samples,
         }
 
-    def end_rebuild(self, reference: Mapping[str, Any]) -> None:
-        """Finish a rebuild, and take over the priorities of ``reference``.
-
-        Raises:
-            ConfigError: As for a ``Ring``.
-        """
-        super().end_rebuild(reference)
-        self._adopt(reference)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` returned: the next samples are the same.
-
-        A ring of another capacity keeps the newest transitions that fit, with their priorities; those that
-        were saved with another ``alpha`` are converted.
-
-        Raises:
-            ConfigError: As for a ``Ring``, or the state has priorities that none can have; nothing was
-                changed.
-        """
-        super().load_state_dict(state)
-        self._adopt(state)
-
     def _rank_new(self) -> None:
         """Give what was added since the last time the highest priority."""
-        count = min(self._n_added - self._n_ranked, self._size)
+        count = min(self.n_added - self._n_ranked, self._size)
         if count > 0:
             self._tree.set(self._newest(count), self._first_weight())
-        self._n_ranked = self._n_added
+        self._n_ranked = self.n_added
 
     def _newest(self, count: int) -> NDArray[np.int64]:
         """The rows of the newest transitions, oldest first."""
-        return np.arange(self._position - count, self._position) % self._capacity
+        return np.arange(self._position - count, self._position) % self.capacity
 
     def _first_weight(self) -> float:
         return (self._max_priority + self._epsilon) ** self._alpha
@@ -216,7 +192,7 @@ class PrioritizedReplay(Ring):
             )
 
     def _adopt(self, reference: Mapping[str, Any]) -> None:
-        """Take over the priorities of a ring that holds the same newest transitions."""
+        super()._adopt(reference)
         self._max_priority = float(reference["max_priority"])
         self._n_samples = int(reference["n_samples"])
         saved, alpha = reference["priorities"].double().cpu().numpy(), float(reference["alpha"])
@@ -228,7 +204,7 @@ class PrioritizedReplay(Ring):
         weights = np.full(self._size, self._first_weight())
         weights[self._newest(kept)] = saved[self._newest_saved(reference, kept)]
         self._tree.replace(weights)
-        self._n_ranked = self._n_added
+        self._n_ranked = self.n_added
 
 
 def _checked(indices: Any, priorities: Any) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -42,6 +42,10 @@ class Ring:
         memory_map: a directory for a file without a name that holds the transitions, to have more of them
             than fit into memory; on the CPU only.
 
+    Attributes:
+        capacity: how many transitions it can hold.
+        n_added: how many transitions were ever added, also those that were replaced since.
+
     Raises:
         ConfigError: The capacity is below 1 or too large for the memory or disk, numpy lacks the dtype, or
             the directory cannot be used.
@@ -62,14 +66,14 @@ class Ring:
         if not isinstance(observation_shape, TransitionSpec):
             observation_shape = TransitionSpec(ArraySpec(observation_dtype, tuple(observation_shape)))
         self._spec = observation_shape
-        self._capacity = capacity
+        self.capacity = capacity
         self._device = torch.device(device)
         rows = allocated_rows(self._spec.layout, capacity, self._device, memory_map)
         self._storage = Storage(self._spec, rows, self._device.type == "cpu")
         self._put_one = self._storage.put_one
         self._position = 0  # the row written next: the oldest one once the ring is full
         self._size = 0
-        self._n_added = 0
+        self.n_added = 0
         self._generator = torch.Generator().manual_seed(seed)
 
     @classmethod
@@ -93,16 +97,6 @@ class Ring:
             ConfigError: A space cannot be held; or as for the class.
         """
         return cls(capacity, TransitionSpec.of_spaces(observation_space, action_space), **settings)
-
-    @property
-    def capacity(self) -> int:
-        """How many transitions it can hold."""
-        return self._capacity
-
-    @property
-    def n_added(self) -> int:
-        """How many transitions were ever added, also those that were replaced since."""
-        return self._n_added
 
     def __len__(self) -> int:
         return self._size
@@ -130,8 +124,8 @@ class Ring:
         position += 1
         if self._size < position:
             self._size = position
-        self._position = 0 if position == self._capacity else position
-        self._n_added += 1
+        self._position = 0 if position == self.capacity else position
+        self.n_added += 1
 
     def extend(self, experiences: Sequence[Experience]) -> None:
         """Copy transitions in, in their order: all of them, or none.
@@ -179,8 +173,8 @@ class Ring:
         return {
             "position": self._position,
             "size": self._size,
-            "n_added": self._n_added,
-            "capacity": self._capacity,
+            "n_added": self.n_added,
+            "capacity": self.capacity,
             "generator": self._generator.get_state(),
         }
 
@@ -193,11 +187,11 @@ class Ring:
             ConfigError: The reference is not of such a replay; nothing was changed.
         """
         self._check_state(reference)
-        self._n_added = n_added
-        if reference["capacity"] == self._capacity:
+        self.n_added = n_added
+        if reference["capacity"] == self.capacity:
             missing = int(reference["n_added"]) - n_added
-            self._position = (int(reference["position"]) - missing) % self._capacity
-            self._size = self._capacity  # rows behind the position are not written in order
+            self._position = (int(reference["position"]) - missing) % self.capacity
+            self._size = self.capacity  # rows behind the position are not written in order
         else:
             self._position = self._size = 0
 
@@ -207,14 +201,14 @@ class Ring:
         Raises:
             ConfigError: Their number differs.
         """
-        if self._n_added != reference["n_added"]:
+        if self.n_added != reference["n_added"]:
             raise ConfigError(
-                f"the replay was rebuilt from {self._n_added} transitions where {reference['n_added']} had "
+                f"the replay was rebuilt from {self.n_added} transitions where {reference['n_added']} had "
                 "been added: the agent's settings for what it remembers (n_step, say) have changed"
             )
-        if reference["capacity"] == self._capacity:
+        if reference["capacity"] == self.capacity:
             self._size = int(reference["size"])
-        self._generator.set_state(reference["generator"].cpu())
+        self._adopt(reference)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned: the next samples are the same.
@@ -236,26 +230,30 @@ class Ring:
                     f"{spec.dtype} {list(shape)}: load it into an agent made for the same spaces"
                 )
             columns.append(rows.cpu().numpy())
-        if state["capacity"] != self._capacity:
-            size = min(size, self._capacity)
+        if state["capacity"] != self.capacity:
+            size = min(size, self.capacity)
             newest = self._newest_saved(state, size)
             columns = [column[newest] for column in columns]
-            position = size % self._capacity
+            position = size % self.capacity
         self._storage.put_columns(0, columns)
         self._size, self._position = size, position
-        self._n_added = int(state["n_added"])
-        self._generator.set_state(state["generator"].cpu())
+        self.n_added = int(state["n_added"])
+        self._adopt(state)
+
+    def _adopt(self, reference: Mapping[str, Any]) -> None:
+        """Take over the state beside the rows, from a ring that holds the same newest transitions."""
+        self._generator.set_state(reference["generator"].cpu())
 
     def _advance(self, count: int) -> None:
-        self._position = (self._position + count) % self._capacity
-        self._size = min(self._size + count, self._capacity)
-        self._n_added += count
+        self._position = (self._position + count) % self.capacity
+        self._size = min(self._size + count, self.capacity)
+        self.n_added += count
 
     def _check_batch_size(self, batch_size: int) -> None:
         if batch_size < 1:
             raise ConfigError(f"cannot sample {batch_size} transitions: the batch size must be at least 1")
         if batch_size > self._size:
-            way_out = "wait for more" if batch_size <= self._capacity else f"raise capacity={self._capacity}"
+            way_out = "wait for more" if batch_size <= self.capacity else f"raise capacity={self.capacity}"
             raise ConfigError(
                 f"cannot sample {batch_size} of {self._size} transitions: {way_out}, or lower the batch size"
             )

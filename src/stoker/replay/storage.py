@@ -24,7 +24,7 @@ from stoker.replay.layout import Array, RowLayout
 from stoker.replay.transition import Batch, TransitionSpec
 from stoker.types import AnyPath, EpisodeStatus, Experience
 
-__all__ = ["Storage", "allocated_rows"]
+__all__ = ["Storage", "allocated_rows", "from_numpy"]
 
 _MOST_STAGED = 4096
 """Up to this many staged rows are kept between calls: they cost more to make than to fill."""
@@ -38,7 +38,8 @@ _TERMINATED = EpisodeStatus.TERMINATED  # compared here: asking a status for its
 
 _pack_numbers = struct.Struct("=qff").pack_into  # the fields that a plain transition's row begins with
 _from_numpy = torch.from_numpy  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-_tensor = cast("Callable[[Array], torch.Tensor]", _from_numpy)
+from_numpy = cast("Callable[[Array], torch.Tensor]", _from_numpy)
+"""``torch.from_numpy``, with its types."""
 
 
 class _StagedRows:
@@ -48,9 +49,8 @@ class _StagedRows:
         self.bytes = bytearray(n_rows * spec.layout.row_bytes)
         self.rows = torch.frombuffer(self.bytes, dtype=torch.int64).view(n_rows, -1)
         self.raw = spec.layout.raw(self.rows)
-        arrays = spec.layout.arrays(self.rows)
         # row, ...: also a number is an array to write to
-        self._places = [[arrays[name][row, ...] for row in range(n_rows)] for name in spec.fields]
+        self._places = [[array[row, ...] for row in range(n_rows)] for array in spec.layout.arrays(self.rows)]
         self._observations, self._next_observations = self._places[0], self._places[-2]
         self._spec = spec
         self._row_bytes = spec.layout.row_bytes
@@ -94,8 +94,8 @@ class Storage:
         if is_host:
             self._raw = layout.raw(rows)
             self._bytes = memoryview(self._raw.view(np.uint8))  # pyright: ignore[reportArgumentType]
-            self._columns = self._columns_of(rows)
-            self._getters = [layout.getters[name] for name in spec.fields]
+            self._columns = layout.arrays(rows)
+            self._getters = list(layout.getters.values())
             self._place_row = struct.Struct(f"{layout.row_bytes}s").pack_into
             self._parallel_from = -(-_PARALLEL_BYTES // layout.row_bytes)
 
@@ -144,7 +144,7 @@ class Storage:
                 self._copy(row, count, target, source)
         elif count:  # put together in the host, so that the device gets one copy
             staged = self._spec.layout.allocate(count)
-            for target, source in zip(self._columns_of(staged), columns, strict=True):
+            for target, source in zip(self._spec.layout.arrays(staged), columns, strict=True):
                 target[...] = source
             self._copy(row, count, self._rows, staged)
 
@@ -162,36 +162,26 @@ class Storage:
     def take(self, drawn: Array) -> Batch:
         """Copy the rows of these numbers, int64 ``[B]`` in the host, to new tensors where the rows are."""
         if len(drawn) >= self._parallel_from and (not self._is_host or torch.get_num_threads() > 1):
-            rows = self._rows.index_select(0, _tensor(drawn).to(self._rows.device))
-            return self._spec.batch(self._views_of(rows))
+            rows = self._rows.index_select(0, from_numpy(drawn).to(self._rows.device))
+            return self._spec.batch(self._spec.layout.tensors(rows))
         field = self._raw.take(drawn).getfield
         if not self._is_plain:
-            return self._spec.batch([_tensor(field(*getter)) for getter in self._getters])
+            return self._spec.batch([from_numpy(field(*getter)) for getter in self._getters])
         observations, actions, rewards, next_observations, bootstrap_masks = self._getters
         return Batch(
-            _tensor(field(*observations)),
-            _tensor(field(*actions)),
-            _tensor(field(*rewards)),
-            _tensor(field(*next_observations)),
-            _tensor(field(*bootstrap_masks)),
+            from_numpy(field(*observations)),
+            from_numpy(field(*actions)),
+            from_numpy(field(*rewards)),
+            from_numpy(field(*next_observations)),
+            from_numpy(field(*bootstrap_masks)),
         )
 
     def held(self, n_rows: int) -> list[torch.Tensor]:
         """The first rows by column in host memory: the storage's own, or a copy from a device."""
         rows = self._rows[:n_rows]
+        columns = self._spec.layout.arrays(rows if self._is_host else rows.to("cpu", copy=True))
         # from_numpy: torch.save refuses tensors of different dtypes that share one storage object
-        return [
-            _tensor(column)
-            for column in self._columns_of(rows if self._is_host else rows.to("cpu", copy=True))
-        ]
-
-    def _columns_of(self, rows: torch.Tensor) -> list[Array]:
-        arrays = self._spec.layout.arrays(rows)
-        return [arrays[name] for name in self._spec.fields]
-
-    def _views_of(self, rows: torch.Tensor) -> list[torch.Tensor]:
-        tensors = self._spec.layout.tensors(rows)
-        return [tensors[name] for name in self._spec.fields]
+        return [from_numpy(column) for column in columns]
 
 
 def allocated_rows(
@@ -246,7 +236,7 @@ def allocated_rows(
         ) from error
     if hasattr(mmap, "MADV_RANDOM"):
         mapping.madvise(mmap.MADV_RANDOM)  # rows are drawn at random: their neighbors need not be read too
-    return _tensor(np.frombuffer(mapping, np.int64)).view(n_rows, layout.row_words)
+    return from_numpy(np.frombuffer(mapping, np.int64)).view(n_rows, layout.row_words)
 
 
 def _reserve(file: int, n_bytes: int) -> None:

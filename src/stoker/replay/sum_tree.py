@@ -38,19 +38,15 @@ class SumTree:
         self._top = np.zeros(lengths[-1])
         self._before = np.zeros(lengths[-1] + 1)  # the sum of all before each one at the top, then of all
         self._n_items = n_items
-        self._leaves = self._view_leaves()
+        self.leaves = self._view_leaves()
+        """The weights, float64 ``[n_items]``: read-only; ``set`` and ``replace`` write them."""
         self._written: list[NDArray[np.int64]] = []
         self._n_written = 0
         self._is_stale = False  # so much was written that all sums are recomputed
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._leaves = self._view_leaves()  # copied on its own, it would no longer be part of the levels
-
-    @property
-    def leaves(self) -> NDArray[np.float64]:
-        """The weights, float64 ``[n_items]``: read-only; ``set`` and ``replace`` write them."""
-        return self._leaves
+        self.leaves = self._view_leaves()  # copied on its own, it would no longer be part of the levels
 
     @property
     def total(self) -> float:
@@ -60,17 +56,17 @@ class SumTree:
 
     def set(self, items: NDArray[np.int64], weights: NDArray[np.float64] | float) -> None:
         """Write weights, one per item or one for all; the last weight of a repeated item counts."""
-        self._leaves[items] = weights
+        self.leaves[items] = weights
         if self._is_stale:
             return
         self._written.append(items)
         self._n_written += len(items)
-        self._is_stale = self._n_written * _FAN_OUT > len(self._leaves)
+        self._is_stale = self._n_written * _FAN_OUT > len(self.leaves)
 
     def replace(self, weights: NDArray[np.float64]) -> None:
         """Replace all weights by these, which belong to the items from 0 on."""
-        self._leaves[: len(weights)] = weights
-        self._leaves[len(weights) :] = 0
+        self.leaves[: len(weights)] = weights
+        self.leaves[len(weights) :] = 0
         self._is_stale = True
 
     def find(self, points: NDArray[np.float64]) -> NDArray[np.int64]:

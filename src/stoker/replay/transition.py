@@ -104,7 +104,7 @@ class TransitionSpec:
         self._nests: list[Nest] = [observation, action, _NUMBER, observation, _NUMBER]
         named = {field: leaves(nest, field) for field, nest in zip(Batch._fields, self._nests, strict=True)}
         self.fields = dict(leaf for field in Batch._fields for leaf in named[field])
-        self.layout = RowLayout(dict(leaf for field in _ROW_ORDER for leaf in named[field]))
+        self.layout = RowLayout(self.fields, [name for field in _ROW_ORDER for name, _ in named[field]])
         self.is_plain = isinstance(observation, ArraySpec) and action == _INDEX
         self._leaves = [
             (f"{name}{path}", f"{field}{path}", self.layout.getters[f"{field}{path}"][0].base, spec.shape)

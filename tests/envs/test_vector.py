@@ -12,8 +12,8 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from stoker import ConfigError, EpisodeStatus
-from stoker.envs.vector import Moves, Round, VectorRounds, VectorTransition, autoreset_mode
+from stoker import ConfigError, EpisodeStatus, Experience
+from stoker.envs.vector import Moves, Round, VectorRounds, autoreset_mode
 
 N = 3
 MODES = list(AutoresetMode)
@@ -98,7 +98,7 @@ def alone(index: int, seed: int, length: int, kind: str) -> list[Any]:
 
 def rounds(env: VectorEnv, count: int, seed: int | None = None) -> tuple[list[Round], list[list[Any]]]:
     """Play so many rounds; also the transitions of each sub-environment."""
-    vector = VectorRounds(env, env.num_envs)
+    vector = VectorRounds(env, range(env.num_envs))
     now, _ = vector.reset(seed=None if seed is None else lambda index: seed + index)
     all_rounds, mine = [now], [[] for _ in range(env.num_envs)]
     for _ in range(count):
@@ -106,7 +106,7 @@ def rounds(env: VectorEnv, count: int, seed: int | None = None) -> tuple[list[Ro
         now = vector.step(Moves(actions, lambda index: None))[0]
         all_rounds.append(now)
         for done in now.transitions:
-            mine[done.place].append(
+            mine[done.actor_id].append(
                 (
                     flat(done.observation),
                     int(done.action),
@@ -169,8 +169,8 @@ def test_what_acts_what_ends_and_what_begins(mode: AutoresetMode) -> None:
     assert played[0].begun == [(0, 5), (1, 6), (2, 7)]
     assert (played[0].acting, played[0].transitions) == ([0, 1, 2], [])
     for before, now in itertools.pairwise(played):
-        ended = [done.place for done in now.transitions if done.status.is_done]
-        assert [done.place for done in now.transitions] == before.acting
+        ended = [done.actor_id for done in now.transitions if done.status.is_done]
+        assert [done.actor_id for done in now.transitions] == before.acting
         if mode is AutoresetMode.NEXT_STEP:
             assert now.acting == [index for index in range(N) if index not in ended]
             assert [index for index, _ in now.begun] == [i for i in range(N) if i not in before.acting]
@@ -181,9 +181,9 @@ def test_what_acts_what_ends_and_what_begins(mode: AutoresetMode) -> None:
         for index, _ in now.begun:
             assert now.observations[index][1] == 0.0, "the first of an episode"
         for done in now.transitions:
-            assert done.observation is before.observations[done.place]
+            assert done.observation is before.observations[done.actor_id]
             if not done.status.is_done:
-                assert done.next_observation is now.observations[done.place]
+                assert done.next_observation is now.observations[done.actor_id]
 
 
 @by_mode
@@ -235,7 +235,7 @@ def test_an_environment_that_is_vectorised_by_itself() -> None:
         before = now
         now = vector.step(Moves([1] * 4, lambda index: None))[0]
         for done in now.transitions:
-            assert done.observation is before.observations[done.place]
+            assert done.observation is before.observations[done.actor_id]
             is_out = abs(done.next_observation[2]) > 0.2095
             assert is_out == done.status.is_terminal, "the last observation is where the pole has fallen"
             ends += is_out
@@ -303,7 +303,7 @@ def test_a_mode_that_is_not_known_is_refused(metadata: dict[str, Any], problem: 
 )
 def test_what_cannot_be_played_in_rounds_is_refused(make: Any, count: int | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        VectorRounds(make(), count)
+        VectorRounds(make(), None if count is None else range(count))
 
 
 @pytest.mark.parametrize(
@@ -401,9 +401,16 @@ def test_it_looks_like_one_environment_of_rounds() -> None:
     vector = VectorRounds(sync(AutoresetMode.NEXT_STEP))
     assert isinstance(vector.reset()[0], Round)
     now, reward, terminated, truncated, info = vector.step(Moves([2, 3, 4], lambda index: None))
-    assert isinstance(now.transitions[0], VectorTransition)
+    assert isinstance(now.transitions[0], Experience)
     assert reward == sum(done.reward for done in now.transitions)
     assert (terminated, truncated) == (False, False)
     assert info["at"].tolist() == [1, 1, 1]
     assert vector.observation_space == Wander().observation_space
     assert vector.action_space == Wander.action_space
+
+
+def test_transitions_belong_to_the_actors_that_were_given() -> None:
+    vector = VectorRounds(sync(AutoresetMode.SAME_STEP), ["a", 7, "c"])
+    vector.reset()
+    now = vector.step(Moves([2, 3, 4], lambda index: None))[0]
+    assert [done.actor_id for done in now.transitions] == ["a", 7, "c"]

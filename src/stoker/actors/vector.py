@@ -7,8 +7,8 @@ raises costs the running episodes of all, and is made again.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 from stoker.actors.actor import Player, PlayerSettings
@@ -16,6 +16,7 @@ from stoker.actors.episodes import EnvFactory, FailureLimit
 from stoker.actors.group import PlayerGroup, ids_of
 from stoker.actors.streams import ActorReport, ActorStream
 from stoker.envs import PlayedEnv, Stepping
+from stoker.envs.results import then
 from stoker.envs.vector import Moves, Round, VectorRounds
 from stoker.errors import ConfigError
 from stoker.session import TrainingSession
@@ -74,7 +75,7 @@ async def run_vector_actors(
         )
     ids = None if actor_ids is None else ids_of(actor_ids)
     settings = PlayerSettings(
-        factory=_rounds_of(make_env, None if ids is None else len(ids)),
+        factory=lambda: then(make_env(), partial(VectorRounds, actor_ids=ids)),
         seed=seed,
         limit=limit or FailureLimit(),
         stepping=stepping,
@@ -109,8 +110,9 @@ class _VectorPlayer(Player):
                 actions = await self._act(now)
                 if self._is_over:
                     return
+                acted = now.acting
                 now = (await self._call(env, env.step(Moves(actions, self._seed_of))))[0]
-                await self._observe(now)
+                await self._observe(acted, now.transitions)
                 await self._start_episodes(now)
 
     def _begin_streams(self, count: int) -> None:
@@ -149,15 +151,11 @@ class _VectorPlayer(Player):
             actions[index] = action
         return actions
 
-    async def _observe(self, now: Round) -> None:
+    async def _observe(self, acted: list[int], transitions: list[Experience]) -> None:
         """Send the steps of a round to the session, and the ends of episodes."""
-        ids = [stream.report.actor_id for stream in self.streams]
-        await self._session.observe_many(
-            Experience(*done[1:], ids[done.place])  # behind its place it has an experience's fields
-            for done in now.transitions
-        )
-        for done in now.transitions:
-            stream = self.streams[done.place]
+        await self._session.observe_many(transitions)
+        for index, done in zip(acted, transitions, strict=True):
+            stream = self.streams[index]
             stream.count(done.reward)
             if done.status.is_done:
                 await stream.end_episode(
@@ -172,16 +170,3 @@ class _VectorPlayer(Player):
         finally:
             for stream in self.streams:
                 stream.report.env_s = before_s + env.busy_s
-
-
-def _rounds_of(make_env: EnvFactory, num_envs: int | None) -> Callable[[], Any]:
-    """A factory that makes the vector environment and plays it in rounds."""
-
-    async def awaited(env: Awaitable[Any]) -> VectorRounds:
-        return VectorRounds(await env, num_envs)
-
-    def make() -> Any:
-        made = make_env()
-        return awaited(made) if inspect.isawaitable(made) else VectorRounds(made, num_envs)
-
-    return make

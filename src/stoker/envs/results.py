@@ -11,7 +11,7 @@ import copy
 import inspect
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import gymnasium
@@ -32,6 +32,7 @@ __all__ = [
     "extras_of",
     "owned",
     "settled",
+    "then",
 ]
 
 _ARRAY_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
@@ -84,6 +85,15 @@ async def settled(result: Any) -> Any:
     if result.__class__ is not tuple and inspect.isawaitable(result):
         return await result
     return result
+
+
+def then(result: Any, function: Callable[[Any], Any]) -> Any:
+    """The function of a result; of an awaitable one, a coroutine of it."""
+
+    async def later() -> Any:
+        return function(await result)
+
+    return later() if inspect.isawaitable(result) else function(result)
 
 
 class Results:

@@ -18,7 +18,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
-from stoker.envs.results import Results, ResultsWrapper
+from stoker.envs.results import Results, ResultsWrapper, then
 from stoker.errors import ConfigError
 
 __all__ = ["stack_frames"]
@@ -71,7 +71,7 @@ def stack_frames(factory: Callable[[], Any], n: int) -> Callable[[], Any]:
 
 
 def _make(factory: Callable[[], Any], n: int) -> Any:
-    return _then(factory(), partial(_with_stacks, n=n))
+    return then(factory(), partial(_with_stacks, n=n))
 
 
 async def _make_awaited(factory: Callable[[], Any], n: int) -> Any:
@@ -108,10 +108,10 @@ class _Stacked:
         return getattr(self._env, name)
 
     def reset(self, **settings: Any) -> Any:
-        return _then(self._env.reset(**settings), self._frames.reset)
+        return then(self._env.reset(**settings), self._frames.reset)
 
     def step(self, action: Any) -> Any:
-        return _then(self._env.step(self._frames.given(action)), self._frames.step)
+        return then(self._env.step(self._frames.given(action)), self._frames.step)
 
 
 class _StackedAsync(_Stacked):
@@ -119,12 +119,3 @@ class _StackedAsync(_Stacked):
 
     async def step(self, action: Any) -> Any:
         return await super().step(action)
-
-
-def _then(result: Any, function: Callable[[Any], Any]) -> Any:
-    """The function of a result; of an awaitable one, a coroutine of it."""
-
-    async def later() -> Any:
-        return function(await result)
-
-    return later() if inspect.isawaitable(result) else function(result)

@@ -21,24 +21,13 @@ from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 
 from stoker.envs.results import BatchResults, Results, ResultsWrapper, close_of, owned
 from stoker.errors import ConfigError
-from stoker.types import EpisodeStatus
+from stoker.types import ActorId, EpisodeStatus, Experience
 
-__all__ = ["Moves", "Round", "SeedOf", "VectorRounds", "VectorTransition", "autoreset_mode"]
+__all__ = ["Moves", "Round", "SeedOf", "VectorRounds", "autoreset_mode"]
 
 
 SeedOf = Callable[[int], int | None]
 """The seed of the next episode of a sub-environment, by its index; None: it keeps its generator."""
-
-
-class VectorTransition(NamedTuple):
-    """One transition of one sub-environment; ``place`` is its index, 0 to N - 1."""
-
-    place: int
-    observation: Any
-    action: Any
-    reward: float
-    next_observation: Any
-    status: EpisodeStatus
 
 
 class Round(NamedTuple):
@@ -47,14 +36,14 @@ class Round(NamedTuple):
     Attributes:
         observations: the present observation of each, by index.
         acting: the indices that need an action for the next step, in order.
-        transitions: in the order of the indices; none after a reset.
+        transitions: one for each index that acted before, in that order; none after a reset.
         begun: the index of each that shows the first observation of an episode, and the seed of that episode;
             None where it is unknown.
     """
 
     observations: list[Any]
     acting: list[int]
-    transitions: list[VectorTransition]
+    transitions: list[Experience]
     begun: list[tuple[int, int | None]]
 
 
@@ -76,7 +65,7 @@ class VectorRounds:
 
     Args:
         env: the vector environment.
-        num_envs: how many sub-environments it must have; None: any number.
+        actor_ids: the actor of each sub-environment; None: 0 to N - 1.
 
     Raises:
         ConfigError: It is not a vector environment, has another number of them, or does not say how it
@@ -86,9 +75,9 @@ class VectorRounds:
     checks_results = True
     """Its results need no further check or copy."""
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], num_envs: int | None = None) -> None:
+    def __init__(self, env: VectorEnv[Any, Any, Any], actor_ids: Sequence[ActorId] | None = None) -> None:
         try:
-            self.mode = _checked(env, num_envs)
+            self.mode = _checked(env, actor_ids)
         except ConfigError:
             close_of(env)
             raise
@@ -101,6 +90,7 @@ class VectorRounds:
                 if not isinstance(sub, ResultsWrapper):
                     subs[index] = ResultsWrapper(sub, Results(sub, f"sub-environment {index}"))
         self.num_envs = env.num_envs
+        self._actor_ids = range(env.num_envs) if actor_ids is None else actor_ids
         self.observation_space: Any = self._env.single_observation_space
         self.action_space: Any = self._env.single_action_space
         self.takes_seeds = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
@@ -144,7 +134,7 @@ class VectorRounds:
         observations, rewards, terminations, truncations, info = given
         before, now = self._observations, self._apart(observations)
         ended: list[int] = []
-        transitions: list[VectorTransition] = []
+        transitions: list[Experience] = []
         for index in range(self.num_envs):
             status = EpisodeStatus.of(terminations[index], truncations[index])
             if status.is_done:
@@ -154,8 +144,9 @@ class VectorRounds:
             last = now[index]
             if status.is_done and self.mode is AutoresetMode.SAME_STEP:
                 last = self._final(info, index)
+            actor_id = self._actor_ids[index]
             transitions.append(
-                VectorTransition(index, before[index], actions[index], rewards[index], last, status)
+                Experience(before[index], actions[index], rewards[index], last, status, actor_id)
             )
         self._observations = now
         begun = self._begin(resetting, ended, moves.seed_of)
@@ -196,7 +187,7 @@ class VectorRounds:
             self._observations[index] = firsts[index]
         return [(index, seeds[index]) for index in ended]
 
-    def _round(self, transitions: list[VectorTransition], begun: list[tuple[int, int | None]]) -> Round:
+    def _round(self, transitions: list[Experience], begun: list[tuple[int, int | None]]) -> Round:
         acting = [index for index in range(self.num_envs) if index not in self._ended]
         return Round(list(self._observations), acting, transitions, begun)
 
@@ -244,16 +235,16 @@ def autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
     )
 
 
-def _checked(env: Any, num_envs: int | None) -> AutoresetMode:
+def _checked(env: Any, actor_ids: Sequence[ActorId] | None) -> AutoresetMode:
     if not isinstance(env, VectorEnv):
         raise ConfigError(
             f"make_env gave a {type(env).__name__}, which is not a gymnasium.vector.VectorEnv: make one with "
             "gymnasium.make_vec or SyncVectorEnv, or play single environments with run_actors"
         )
     vector = cast("VectorEnv[Any, Any, Any]", env)
-    if num_envs is not None and vector.num_envs != num_envs:
+    if actor_ids is not None and vector.num_envs != len(actor_ids):
         raise ConfigError(
-            f"{num_envs} actor ids for a vector environment of {vector.num_envs}: give one for each "
+            f"{len(actor_ids)} actor ids for a vector environment of {vector.num_envs}: give one for each "
             "sub-environment, or none for 0 to N - 1"
         )
     return autoreset_mode(vector)

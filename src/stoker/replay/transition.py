@@ -128,9 +128,7 @@ class TransitionSpec:
             ConfigError: A space is of another kind, or of a dtype that torch lacks; the message names the
                 place.
         """
-        action = _array(action_space)
-        if action is None:
-            raise ConfigError(f"a replay cannot hold actions of {action_space}: it takes {_KINDS}")
+        action = _array(action_space, f"actions of {action_space}", _KINDS)
         return cls(_nest(observation_space, "observation_space"), action)
 
     def batch(self, columns: Sequence[torch.Tensor]) -> Batch:
@@ -278,27 +276,21 @@ def _nest(space: gymnasium.Space[Any], name: str) -> Nest:
     if isinstance(space, spaces.Tuple):
         members = cast("Sequence[gymnasium.Space[Any]]", cast("Any", space).spaces)
         return tuple(_nest(value, f"{name}[{i}]") for i, value in enumerate(members))
-    array = _array(space)
-    if array is None:
-        raise ConfigError(
-            f"a replay cannot hold {name}, a {space}: it takes {_KINDS}, and Dict and Tuple of these"
-        )
-    return array
+    return _array(space, f"{name}, a {space}", f"{_KINDS}, and Dict and Tuple of these")
 
 
-def _array(space: gymnasium.Space[Any]) -> ArraySpec | None:
-    """The one array that a value of the space is; None for other kinds of space."""
+def _array(space: gymnasium.Space[Any], what: str, taken: str) -> ArraySpec:
+    """The one array that a value of the space is."""
     if isinstance(space, spaces.Discrete):
         return _INDEX
-    if isinstance(space, spaces.Box | spaces.MultiBinary | spaces.MultiDiscrete):
-        dtype, shape = cast("Any", space).dtype, cast("Any", space).shape
-        try:
-            # by its name: in this machine's byte order
-            held = torch.as_tensor(np.empty(0, np.dtype(dtype.name))).dtype
-        except TypeError as error:
-            raise ConfigError(
-                f"a replay cannot hold values of {space}: torch has no {dtype.name}; use float32 or another "
-                "dtype that it has"
-            ) from error
-        return ArraySpec(held, tuple(int(length) for length in shape))
-    return None
+    if not isinstance(space, spaces.Box | spaces.MultiBinary | spaces.MultiDiscrete):
+        raise ConfigError(f"a replay cannot hold {what}: it takes {taken}")
+    name, shape = cast("Any", space).dtype.name, cast("Any", space).shape
+    try:
+        held = torch.as_tensor(np.empty(0, name)).dtype  # by its name: in this machine's byte order
+    except TypeError as error:
+        raise ConfigError(
+            f"a replay cannot hold values of {space}: torch has no {name}; use float32 or another dtype that "
+            "it has"
+        ) from error
+    return ArraySpec(held, tuple(int(length) for length in shape))

@@ -79,8 +79,9 @@ class StokerError(Exception):
         return super().__str__().encode(errors="backslashreplace").decode()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        cause = _portable(self.__cause__)
-        state = self.__dict__ if cause is None else {**self.__dict__, "__cause__": cause}
+        state = dict(self.__dict__)
+        if self.__cause__ is not None:
+            state["__cause__"] = _portable(self.__cause__)
         return _rebuilt, (type(self), self.args), state
 
 
@@ -311,14 +312,13 @@ def _rebuilt(kind: type[_Error], args: tuple[Any, ...]) -> _Error:
     return error
 
 
-def _portable(cause: BaseException | None) -> BaseException | None:
+def _portable(cause: BaseException) -> BaseException:
     """The cause if any process can load it, else an ``Exception`` with its type and message."""
-    if cause is None or isinstance(cause, StokerError):
+    if isinstance(cause, StokerError):
         return cause
     if isinstance(cause, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", cause)
-        members = [cast("BaseException", _portable(member)) for member in group.exceptions]
-        portable: BaseException = BaseExceptionGroup(group.message, members)
+        portable: BaseException = BaseExceptionGroup(group.message, [*map(_portable, group.exceptions)])
     elif type(cause).__module__ == "builtins" and _is_plain((cause.args, cause.__dict__)):
         return cause
     else:

@@ -1,4 +1,4 @@
-"""How calls end: user code that tries to end the process, errors in task groups, waits that must finish."""
+"""Contain user code that exits, unwrap errors of task groups, and finish waits despite cancellation."""
 
 from __future__ import annotations
 

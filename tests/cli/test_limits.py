@@ -77,7 +77,7 @@ def test_a_duration_is_read() -> None:
         assert seconds("--max-time", text) == expected, text
 
 
-def test_what_is_no_duration_is_one_clear_error(
+def test_an_invalid_duration_is_one_line_of_error(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for text in NO_DURATIONS:
@@ -155,7 +155,7 @@ def stuck(started: Any, root: Path, env: str, *flags: str) -> Any:
     return started(*train, *flags, PYTHONPATH=path)
 
 
-def test_an_evaluation_without_end_is_given_up_and_the_rest_saved(started: Any, tmp_path: Path) -> None:
+def test_an_endless_evaluation_is_abandoned_and_the_rest_saved(started: Any, tmp_path: Path) -> None:
     process = stuck(
         *(started, tmp_path, "EndlessEvaluation-v0", "--stepping", "thread", "--keep-checkpoints", "2"),
         *("--eval-freq", "200", "--eval-episodes", "4", "--max-time", "7s", "--json"),
@@ -167,14 +167,14 @@ def test_an_evaluation_without_end_is_given_up_and_the_rest_saved(started: Any, 
     assert (run_of(tmp_path) / f"checkpoints/step_{steps}.pt").exists()
 
 
-def test_what_holds_up_the_whole_interpreter_is_left_too(started: Any, tmp_path: Path) -> None:
+def test_the_limit_holds_while_a_call_keeps_the_interpreter_lock(started: Any, tmp_path: Path) -> None:
     process = stuck(started, tmp_path, "Greedy-v0", "--stepping", "inline", "--max-time", "6s")
     process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 1
     assert list((run_of(tmp_path) / "checkpoints").glob("step_*.pt"))
 
 
-def test_a_time_that_is_over_before_the_training_began_is_told(stoker: Any, tmp_path: Path) -> None:
+def test_a_time_limit_that_ends_before_the_training_begins_is_reported(stoker: Any, tmp_path: Path) -> None:
     done = stoker(*ENDLESS, "--max-time", "0.001s")
     assert done.returncode == 1
     assert done.stderr.endswith(

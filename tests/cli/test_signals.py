@@ -1,4 +1,4 @@
-"""A training that is stopped, left or killed, and how it goes on."""
+"""Stop, leave or kill a training, and resume it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SMALL = ("--learning-starts", "64", "--hidden-sizes", "16", "--num-envs", "4")
 ENDLESS = ("train", "CartPole-v1", "-n", "100000000", *SMALL, "--eval-freq", "0", "--json")
 DEADLINE_S = 40.0
 
-# After so many steps it blocks for longer than any test lasts, somewhere that lets Python go on. The steps
-# before leave time to save: on an event loop that stands still nothing new is written.
+# After 100 steps it blocks for longer than any test lasts, without the interpreter lock. The steps before
+# leave time to save: on a blocked event loop nothing new is written.
 STUCK_ENV = """
 import threading
 import time
@@ -44,7 +44,7 @@ class Stuck(CartPoleEnv):
 
 gym.register("Stuck-v0", Stuck)
 """
-# Never comes to be: whoever imports it waits.
+# Importing it blocks.
 STUCK_IMPORT = """
 import threading
 open("importing", "w").close()
@@ -53,7 +53,7 @@ threading.Event().wait(600)
 
 
 def wait_for(found: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
-    """What it finds, once it does."""
+    """Wait until ``found`` returns something, and return that."""
     deadline = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline and process.poll() is None:
         if value := found():
@@ -75,7 +75,7 @@ def wait_for_checkpoint(root: Path, process: subprocess.Popen[str], beyond: int 
 
 
 def stuck_train(started: Any, root: Path, *flags: str) -> subprocess.Popen[str]:
-    """A training whose only environment stands still, after a checkpoint at step 50."""
+    """A training whose only environment blocks, after a checkpoint at step 50."""
     (root / "stuck_envs.py").write_text(STUCK_ENV)
     process = started(
         *("train", "stuck_envs:Stuck-v0", *SMALL[:-2], "--num-envs", "1", "--checkpoint-freq", "50"),
@@ -98,7 +98,7 @@ def run_of(root: Path) -> Path:
 
 
 def insist(process: subprocess.Popen[str], number: int = signal.SIGINT) -> None:
-    """Send a signal again and again, as a hurried user does, until it has ended."""
+    """Send a signal again and again, as a hurried user does, until the process has ended."""
     deadline = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
@@ -116,7 +116,7 @@ def wait_for_line(process: subprocess.Popen[str], text: str) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_one_signal_saves_and_says_how_to_go_on(
+def test_one_signal_saves_and_says_how_to_resume(
     started: Any, stoker: Any, tmp_path: Path, number: signal.Signals
 ) -> None:
     process = started(*ENDLESS, "--checkpoint-freq", "150")
@@ -149,7 +149,7 @@ def test_a_second_signal_leaves_at_once(started: Any, tmp_path: Path) -> None:
     assert not list((tmp_path / "runs").rglob("*.tmp"))
 
 
-def test_a_second_signal_leaves_an_event_loop_that_stands_still(started: Any, tmp_path: Path) -> None:
+def test_a_second_signal_leaves_a_blocked_event_loop(started: Any, tmp_path: Path) -> None:
     process = stuck_train(started, tmp_path, "--stepping", "inline")
     insist(process)
     _, stderr = process.communicate()
@@ -173,7 +173,7 @@ def test_leaving_without_a_checkpoint_says_so(started: Any, tmp_path: Path) -> N
     assert stderr.splitlines()[-1] == "stoker: interrupted; there is no checkpoint yet"
 
 
-def test_the_same_signal_by_two_ways_is_one_wish(started: Any, tmp_path: Path) -> None:
+def test_a_request_that_arrives_as_two_signals_counts_once(started: Any, tmp_path: Path) -> None:
     process = started(*ENDLESS, "--checkpoint-freq", "150")
     wait_for_checkpoint(tmp_path / "runs", process)
     process.send_signal(signal.SIGSTOP)
@@ -185,7 +185,7 @@ def test_the_same_signal_by_two_ways_is_one_wish(started: Any, tmp_path: Path) -
     assert stderr.count("finishing:") == 1
 
 
-def test_an_environment_that_does_not_come_back_is_given_up_and_the_rest_saved(
+def test_an_environment_that_does_not_return_is_abandoned_and_the_rest_saved(
     started: Any, tmp_path: Path
 ) -> None:
     process = stuck_train(started, tmp_path, "--stepping", "thread", "--grace", "4", "--json")
@@ -240,7 +240,7 @@ def test_a_signal_ends_a_command_that_waits_for_a_file(started: Any, trained: An
     assert (process.returncode, stderr) == (130, "stoker: interrupted\n")
 
 
-def test_a_closed_terminal_ends_a_training_in_good_order(tmp_path: Path) -> None:
+def test_a_closed_terminal_saves_and_ends_a_training(tmp_path: Path) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(tmp_path)
@@ -297,7 +297,7 @@ def test_a_reader_that_leaves_does_not_end_the_training(started: Any, tmp_path: 
     assert json.loads(stdout)["total_steps"] == 900
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint(started: Any, stoker: Any, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_from_its_last_checkpoint(started: Any, stoker: Any, tmp_path: Path) -> None:
     process = started(*ENDLESS, "--checkpoint-freq", "150", "--name", "pole")
     wait_for_checkpoint(tmp_path / "runs", process)
     process.kill()

@@ -1,4 +1,4 @@
-"""One training on the command line: shown, stopped by signals and in time, summed up."""
+"""Run one training on the command line: show it, stop it on signals and time limits, print its result."""
 
 from __future__ import annotations
 
@@ -44,10 +44,9 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 
 
 class Driver(SignalGuard):
-    """Runs one training: shows it, obeys signals and time limits, and prints the result at the end.
+    """Runs one training, and finishes it at a signal or at the end of its time.
 
-    A context manager: within its block a signal finishes the training; before there is one, the signal ends
-    the process at once.
+    A context manager. Before the training has begun, a signal within the block ends the process at once.
 
     Args:
         flags: those of the command.
@@ -108,19 +107,53 @@ class Driver(SignalGuard):
             raise error from error.__cause__
         finally:
             await screen.close()
-        if progress is not None:
-            result = progress.result()
-            lines = "\n".join(_summary(result, config, screen.reading, self._stopped))
-            if self._flags.json:
-                self.say(lines)
-                say_json({name: getattr(result, name) for name in _FACTS})
-            else:
-                print(lines)
+        if progress is not None and screen.reading is not None:
+            self._say_result(progress.result(), config, screen.reading)
         return 0
 
     def say(self, text: str) -> None:
         """Print a line beside the view."""
         self._console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+    def _say_result(self, result: TrainResult, config: TrainConfig, reading: Reading) -> None:
+        """Print the lines that end a training, and the line of JSON if it is asked for.
+
+        Args:
+            result: of the training.
+            config: of the training.
+            reading: the last one.
+        """
+        is_short = result.total_steps < config.total_timesteps
+        is_cut_short = self._stopped is not None and is_short
+        goal, last, best = config.stop_at_reward, result.last_eval_reward, result.best_eval_reward
+        if is_cut_short:
+            head = self._stopped
+        elif goal is not None and last is not None and last >= goal:
+            head = f"Reached {goal:g}"
+        else:
+            head = "Done" if result.stopped_because is None else "Ended early"
+        best_at = "" if reading.best is None else f" @ step {reading.best[1]:,}"
+        of_total = f" of {config.total_timesteps:,}" if is_short else ""
+        rows = {
+            "best evaluation": None if best is None else f"{number(best)}{best_at}",
+            "last evaluation": None if last is None else number(last),
+            "last 100 episodes": number(reading.mean_reward) if reading.curve else None,
+            "why": result.stopped_because if head == "Ended early" else None,
+            "env restarts": number(result.restarts) if result.restarts else None,
+            "run": from_here(result.run),
+            "see the curve": command(["stoker", "plot", result.run, "-o", "curve.png"]),
+            "resume": command(["stoker", "resume", result.run]) if is_cut_short else None,
+        }
+        lines = [
+            f"{head}: {result.total_steps:,}{of_total} steps, {result.total_episodes:,} episodes in "
+            f"{duration(reading.elapsed_s)} ({result.steps_per_sec:,.0f} steps/s)"
+        ]
+        lines += [f"  {label:<18} {value}" for label, value in rows.items() if value is not None]
+        if self._flags.json:
+            self.say("\n".join(lines))
+            say_json({name: getattr(result, name) for name in _FACTS})
+        else:
+            print("\n".join(lines))
 
     # Ending ---------------------------------------------------------------------------------------
 
@@ -188,41 +221,3 @@ def _resume(run: TrainingRun) -> str:
 
 def _way_on(run: TrainingRun) -> str:
     return f"continue from what was saved with `{_resume(run)}`"
-
-
-def _summary(
-    result: TrainResult, config: TrainConfig, reading: Reading | None, stopped: str | None
-) -> list[str]:
-    """The lines that end a training.
-
-    Args:
-        result: of the training.
-        config: of the training.
-        reading: the last one, if there was one.
-        stopped: why it was stopped before its end, such as ``Interrupted``; None: it was not.
-    """
-    is_short = result.total_steps < config.total_timesteps
-    goal, last = config.stop_at_reward, result.last_eval_reward
-    reached = goal is not None and last is not None and last >= goal
-    is_cut_short = stopped is not None and is_short
-    ended = "Done" if result.stopped_because is None else "Ended early"
-    head = stopped if is_cut_short else f"Reached {goal:g}" if reached else ended
-    of_total = f" of {config.total_timesteps:,}" if is_short else ""
-    elapsed = "" if reading is None else f" in {duration(reading.elapsed_s)}"
-    lines = [
-        f"{head}: {result.total_steps:,}{of_total} steps, {result.total_episodes:,} episodes{elapsed} "
-        f"({result.steps_per_sec:,.0f} steps/s)"
-    ]
-    best = result.best_eval_reward
-    best_at = "" if reading is None or reading.best is None else f" @ step {reading.best[1]:,}"
-    rows = {
-        "best evaluation": None if best is None else f"{number(best)}{best_at}",
-        "last evaluation": None if last is None else number(last),
-        "last 100 episodes": number(reading.mean_reward) if reading is not None and reading.curve else None,
-        "why": result.stopped_because if head == "Ended early" else None,
-        "env restarts": number(result.restarts) if result.restarts else None,
-        "run": from_here(result.run),
-        "see the curve": command(["stoker", "plot", result.run, "-o", "curve.png"]),
-        "resume": command(["stoker", "resume", result.run]) if is_cut_short else None,
-    }
-    return lines + [f"  {label:<18} {value}" for label, value in rows.items() if value is not None]

@@ -1,4 +1,4 @@
-"""``stoker ls``, ``show`` and ``plot``: look at runs without changing them. Free of torch."""
+"""``stoker ls``, ``show`` and ``plot``: look at runs without changing them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.text import Text
 from stoker.cli.parsing import Command, Flag, RunCommand
 from stoker.cli.printing import ago, columns, from_here, output, say, say_json, size
 from stoker.cli.stored import open_run
-from stoker.errors import ConfigError, RunBroken
+from stoker.errors import RunBroken
 from stoker.runs import Columns, TrainingRun, list_runs
 from stoker.runs.layout import natural_key
 from stoker.runs.plotting import checked_target, draw_curves, save_figure
@@ -42,12 +42,11 @@ class Ls(Command, frozen=True, kw_only=True):
 
     async def __call__(self) -> int:
         found = await list_runs(self.dir)
-        runs = [run for run in found if isinstance(run, TrainingRun)]
-        runs.sort(key=lambda run: run.metadata.started_at, reverse=True)
-        statuses = [await status_of(run) for run in runs]
+        runs = [(run, await status_of(run)) for run in found if isinstance(run, TrainingRun)]
+        runs.sort(key=lambda row: row[0].metadata.started_at, reverse=True)
         broken = [(Path(error.path).parent, error) for error in found if not isinstance(error, TrainingRun)]
         if self.json:
-            for run, status in zip(runs, statuses, strict=True):
+            for run, status in runs:
                 fields = msgspec.structs.asdict(run.metadata)
                 del fields["attempts"]
                 say_json({"run": str(run.directory), "status": status, **fields})
@@ -60,7 +59,7 @@ class Ls(Command, frozen=True, kw_only=True):
         names = ("name", "version", "run", "steps", "episodes", "best", "updated", "status")
         table = columns(names, numbers=range(3, 7))
         now = datetime.now(UTC)
-        for run, status in zip(runs, statuses, strict=True):
+        for run, status in runs:
             metadata = run.metadata
             counts = map(number, (metadata.total_steps, metadata.total_episodes, metadata.best_value))
             place = (metadata.name, metadata.version, metadata.run_id)
@@ -151,7 +150,7 @@ def _listed(settings: dict[str, Any]) -> str:
 
 def _evaluations(evaluations: list[EvaluationSummary]) -> Table:
     names = ("evaluated at", "mean reward", "std", "mean length", "episodes")
-    table = columns(names, numbers=range(5), header="cyan")
+    table = columns(names, numbers=range(5))
     for found in evaluations[-_EVALUATIONS:]:
         shown = (found.total_steps, found.mean_reward, found.std_reward, found.mean_length, found.n_episodes)
         table.add_row(*map(number, shown))
@@ -163,9 +162,8 @@ def _say_curve(episodes: Columns) -> None:
     if len(rewards) < 2:
         return
     console = output()
-    size_of_chart = min(console.width, 80), _CHART_LINES
-    ascii_only = console.options.ascii_only
-    lines = chart(steps.tolist(), rewards.tolist(), *size_of_chart, ascii_only=ascii_only)
+    points, size_of_chart = (steps.tolist(), rewards.tolist()), (min(console.width, 80), _CHART_LINES)
+    lines = chart(*points, *size_of_chart, ascii_only=console.options.ascii_only)
     say()
     say(Text("episode reward over steps", style="cyan"))
     say(Text("\n".join(lines), style="green", no_wrap=True))
@@ -192,11 +190,7 @@ class Plot(Command, frozen=True, kw_only=True):
     """What to write above the curves."""
 
     async def __call__(self) -> int:
-        target = Path(self.output)
-        try:
-            checked_target(target)
-        except ConfigError as error:
-            raise ConfigError(f"-o {error}") from error
+        target = checked_target(Path(self.output))
         runs = [await open_run(path) for path in self.runs]
         curves = [await to_thread.run_sync(run.curves) for run in runs]
         save_figure(draw_curves(curves, self.title), target)

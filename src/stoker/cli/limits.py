@@ -1,4 +1,4 @@
-"""How long a process may train: ``--max-time`` and ``--grace``. Free of what takes long to import."""
+"""The time limits of a training process, ``--max-time`` and ``--grace``. Imports nothing slow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST_S = 10 * 366 * 86_400.0
 
 _LEAST_MARGIN_S = 2.0
 _LAST_S = 0.5
-"""A process that has not ended is killed so long before the limit."""
+"""A process that has not ended is killed this long before the limit."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -47,7 +47,7 @@ class Limits(msgspec.Struct, frozen=True):
         return self.ends_at if self.max_s is None else self.ends_at - min(_LAST_S, self.max_s / 10)
 
     def finishes_at(self, margin_s: float) -> float:
-        """When to begin to finish, if that may take so many seconds; at half of the limit at the earliest."""
+        """When to begin to finish, if that may take ``margin_s``; at half of the limit at the earliest."""
         if self.max_s is None:
             return math.inf
         return self.ends_at - min(self.max_s / 2, max(_LEAST_MARGIN_S, margin_s))

@@ -1,7 +1,7 @@
-"""From the words of a command line to a struct, and from the struct to the text of ``--help``.
+"""Parse a command line into a struct, and print the struct's fields as ``--help``.
 
 The fields of a command's struct are its flags, and the docstrings below them are their help. Each mistake is
-a ``ConfigError`` of one line that names the word. Imported for ``--help``, so it imports little.
+a ``ConfigError`` of one line that names the word. ``--help`` imports this module, so it imports little.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from stoker.settings import allowed
 
 __all__ = ["Command", "Flag", "Option", "RunCommand", "RunPath", "given_values", "help_text", "options_of"]
 
-_LITERALS: dict[str, Any] = {"True": True, "False": False, "None": None, "none": None}
-"""Python's spellings of JSON words; as text they would all be true."""
+_JSON_WORDS = {"True": "true", "False": "false", "None": "null", "none": "null"}
+"""Python's spellings of JSON's words; as text they would all be true."""
 
 _METAVARS: dict[type[types.Type], str] = {
     types.IntType: "INT",
@@ -49,7 +49,7 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True):
         short: a second name.
         metavar: the form of the value in the help; "": that of the type.
         default: what holds if it is left out, for the help; "": the field's default.
-        missing: if the field has no default, what to name, for the message.
+        missing: what to name if it is left out, for the message; "": it may be left out.
         is_positional: it is given without a name.
         repeats: each occurrence takes one value and adds it.
     """
@@ -80,13 +80,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
         if {"-h", "--help"} & set(words):
             print(help_text(name, cls, options))
             raise SystemExit(0)
-        given = given_values(name, options, words)
-        for option in options:
-            if option.default is NODEFAULT and option.field not in given:
-                flag = "".join(f"{flag}: " for flag in option.names[-1:])
-                missing = option.flag.missing.format(command=name)
-                raise ConfigError(f"{flag}name {missing} (see `stoker {name} --help`)")
-        return cls(**given)
+        return cls(**given_values(name, options, words))
 
     @abstractmethod
     async def __call__(self) -> int: ...
@@ -114,6 +108,7 @@ class Option(msgspec.Struct, frozen=True):
         field: its name in the struct.
         names: its names on the command line; none if it is positional.
         flag: what it is annotated with.
+        metavar: the form of its value.
         kind: its type.
         info: its type, as msgspec describes it.
         default: its default, or ``NODEFAULT``.
@@ -123,15 +118,11 @@ class Option(msgspec.Struct, frozen=True):
     field: str
     names: list[str]
     flag: Flag
+    metavar: str
     kind: Any
     info: types.Type
     default: Any
     help: str
-
-    @property
-    def metavar(self) -> str:
-        """The form of the value."""
-        return self.flag.metavar or _metavar(self.info)
 
     @property
     def adds(self) -> bool:
@@ -191,7 +182,8 @@ def options_of(kind: type[msgspec.Struct], **flags: Flag) -> list[Option]:
         names += [f"--no-{name}"] * isinstance(info, types.BoolType)
         default = field.default if field.default_factory is NODEFAULT else field.default_factory()
         names = [] if flag.is_positional else names
-        options.append(Option(field.name, names, flag, field.type, info, default, texts[field.name]))
+        metavar = flag.metavar or _metavar(info)
+        options.append(Option(field.name, names, flag, metavar, field.type, info, default, texts[field.name]))
     return options
 
 
@@ -199,10 +191,10 @@ def given_values(command: str, options: Sequence[Option], args: Sequence[str]) -
     """The values that the words behind a command give, by field.
 
     Raises:
-        ConfigError: As for ``Command.from_words``; none is missing.
+        ConfigError: As for ``Command.from_words``.
     """
     try:
-        taken = _taken(options, args)
+        taken = _taken(command, options, args)
         return {
             option.field: option.value(*taken[option.field]) for option in options if option.field in taken
         }
@@ -210,7 +202,7 @@ def given_values(command: str, options: Sequence[Option], args: Sequence[str]) -
         raise ConfigError(f"{error} (see `stoker {command} --help`)") from None
 
 
-def _taken(options: Sequence[Option], args: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
+def _taken(command: str, options: Sequence[Option], args: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
     """Assign the words: by field, the name that was given and the words of its value."""
     known = {name: option for option in options for name in option.names}
     taken: dict[str, tuple[str, list[str]]] = {}
@@ -237,6 +229,10 @@ def _taken(options: Sequence[Option], args: Sequence[str]) -> dict[str, tuple[st
             values = [text] if equals else option.take(name, words)
         before = taken[option.field][1] if option.adds and option.field in taken else []
         taken[option.field] = name, before + values
+    for option in options:
+        if option.flag.missing and option.field not in taken:
+            flag = "".join(f"{flag}: " for flag in option.names[-1:])
+            raise ConfigError(f"{flag}name {option.flag.missing.format(command=command)}")
     return taken
 
 
@@ -259,10 +255,9 @@ def _assignment(name: str, word: str) -> tuple[str, Any]:
     key, equals, text = word.partition("=")
     if not key or not equals:
         raise ConfigError(f"{name} {word}: write NAME=VALUE")
-    value = _LITERALS.get(text, text)
-    if text not in _LITERALS:
-        with contextlib.suppress(json.JSONDecodeError):
-            value = json.loads(text)
+    value: Any = text
+    with contextlib.suppress(json.JSONDecodeError):
+        value = json.loads(_JSON_WORDS.get(text, text))
     return key.replace("-", "_"), value
 
 

@@ -48,18 +48,15 @@ def command(words: Sequence[str]) -> str:
     return shlex.join(map(from_here, words))
 
 
-def columns(
-    names: Sequence[str], *, numbers: Container[int] = (), folds: int = 0, header: str = "bold"
-) -> Table:
+def columns(names: Sequence[str], *, numbers: Container[int] = (), folds: int = 0) -> Table:
     """An empty table without lines.
 
     Args:
         names: of the columns; if all are empty, there is no header.
         numbers: the columns that are aligned to the right.
         folds: the column that is wrapped if the table is too wide.
-        header: the style of the names.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(names), header_style=header)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(names), header_style="bold")
     for place, name in enumerate(names):
         side = "right" if place in numbers else "left"
         table.add_column(name, justify=side, no_wrap=place != folds, overflow="fold")

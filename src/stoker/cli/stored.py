@@ -1,4 +1,4 @@
-"""Find the run that a command names, and read its config. Free of torch."""
+"""Find the run that a command names, and read its config. Imports no torch."""
 
 from __future__ import annotations
 
@@ -58,8 +58,24 @@ async def open_trained(path: str) -> tuple[TrainingRun, TrainConfig]:
             unknown agent.
         ConfigError: A module that the config names cannot be imported here.
     """
+    from stoker.trainer import config_from
+
     run = await _open_begun(path)
-    return run, await _read_config(run)
+    try:
+        config = config_from(await run.read_config(dict[str, Any]), "config")
+    except RunBroken as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise RunBroken(run.directory, _NO_CONFIG) from error
+        raise
+    except ConfigError as error:
+        problem = f"cannot be trained or scored by this stoker: {error}"
+        raise RunBroken(run.directory / CONFIG, problem) from error
+    named = [("env", config.env), ("agent", config.agent)]
+    modules = [("imports", module, module) for module in config.imports]
+    modules += [(what, name, name.rpartition(":")[0]) for what, name in named if ":" in name]
+    for what, name, module in modules:
+        import_named(module, f"{from_here(run.directory)} needs {what}={name!r}")
+    return run, config
 
 
 async def _open_begun(path: str) -> TrainingRun:
@@ -68,12 +84,13 @@ async def _open_begun(path: str) -> TrainingRun:
         return newest
     runs = [run for run in await list_runs(path) if isinstance(run, TrainingRun)]
     named = [run for run in runs if run.directory.parents[1] == newest.directory.parents[1]]
-    for place, run in reversed(list(enumerate(named))):
+    passed: list[Path] = []
+    for run in reversed(named):
         if await to_thread.run_sync(_has_begun, run):
-            for passed in reversed(named[place + 1 :]):
-                why = f"killed before it began: it has no {CONFIG} and no checkpoint"
-                logger.warning("passed over %s, which was %s", passed.directory, why)
+            for directory in passed:
+                logger.warning("passed over %s, which has neither %s nor a checkpoint", directory, CONFIG)
             return run
+        passed.append(run.directory)
     return newest
 
 
@@ -93,23 +110,3 @@ def discard(run: TrainingRun, with_root: bool) -> None:
     for parent in list(run.directory.parents)[: 3 if with_root else 2]:
         with contextlib.suppress(OSError):  # there are other runs
             parent.rmdir()
-
-
-async def _read_config(run: TrainingRun) -> TrainConfig:
-    from stoker.trainer import config_from
-
-    path = run.directory / CONFIG
-    try:
-        config = config_from(await run.read_config(dict[str, Any]), "config")
-    except RunBroken as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            raise RunBroken(run.directory, _NO_CONFIG) from error
-        raise
-    except ConfigError as error:
-        raise RunBroken(path, f"cannot be trained or scored by this stoker: {error}") from error
-    named = [("env", config.env), ("agent", config.agent)]
-    modules = [("imports", module, module) for module in config.imports]
-    modules += [(what, name, name.rpartition(":")[0]) for what, name in named if ":" in name]
-    for what, name, module in modules:
-        import_named(module, f"{from_here(run.directory)} needs {what}={name!r}")
-    return config

@@ -1,4 +1,4 @@
-"""Standard streams of a command, and log records as lines on standard error. Free of rich.
+"""Standard streams of a command, and log records as lines on standard error. Imports no rich.
 
 Streams that are closed, full, gone, or unable to encode a character do not end the command. Text for people
 goes to standard error: what cannot be written there is dropped, since there is no other place to report that.

@@ -1,4 +1,4 @@
-"""``stoker train`` and ``stoker resume``: their flags, and from these to a training.
+"""``stoker train`` and ``stoker resume``: turn flags into a config, and train.
 
 For ``train`` flags come before the TOML file, the agent's preset for the environment, and the defaults.
 """
@@ -31,7 +31,7 @@ _FLAGS = {
     "imports": Flag(name="import", metavar="MODULE", repeats=True),
     "total_timesteps": Flag(short="-n"),
 }
-"""How the fields of ``TrainConfig`` are given, where that is not the usual way."""
+"""Fields of ``TrainConfig`` whose flags differ from their names and types."""
 
 
 class _OwnSettings(msgspec.Struct, frozen=True):
@@ -176,8 +176,6 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
     def _changed(self, config: TrainConfig) -> TrainConfig:
         given = {name: getattr(self, name) for name in ("total_timesteps", "device", "torch_threads")}
         changes = {name: value for name, value in given.items() if value is not None}
-        if not changes:
-            return config
         changed = config_from({**msgspec.to_builtins(config), **changes}, "resume")
         return with_schedule(changed, config.total_timesteps)
 

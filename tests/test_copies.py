@@ -70,9 +70,8 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "InvalidExperience": ("no",),
     "JournalBroken": ("journal", "gone"),
     "JournalReport": {
-        **dict.fromkeys(("first_event", "end_event", "n_events"), 1),
         "torn_bytes": 0,
-        "problems": ("cut short",),
+        "problems": [(Path("journal"), "cut short")],
         "experiences_before": {1: 2},
     },
     "MetricsRow": {"total_steps": 3, "metrics": {"train/loss": 0.5}, "time": WHEN},
@@ -96,7 +95,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     },
     "RunNotFound": ("runs/a", "no"),
     "RunningEpisode": (42, (STEP,)),
-    "Segment": (Path("journal"), 1, 2, 3),
+    "Segment": (Path("journal"), 1, 2),
     "SegmentHeader": {
         "attempt": 1,
         "first_event": 0,

@@ -23,7 +23,7 @@ from writing_parts import PIECE, Fifo, HangingSync, leave, until
 from obstacles import few_files_left, files_of_at_most
 from stoker.errors import WriteFailed
 from stoker.writer import AppendLog
-from stoker.writer.logs import PieceFile, commit
+from stoker.writer.logs import DiskThread, PieceFile, commit
 
 pytestmark = pytest.mark.anyio
 
@@ -299,7 +299,7 @@ async def test_a_piece_that_was_left_while_its_file_opens_is_written_and_the_fil
 def test_a_file_whose_directory_cannot_be_made_durable_is_not_open_and_is_opened_again(
     tmp_path: Path,
 ) -> None:
-    file = PieceFile(tmp_path / "log", lambda: None)
+    file = PieceFile(tmp_path / "log", DiskThread("stoker-log"), lambda: None)
     with few_files_left(1), pytest.raises(WriteFailed, match="Too many open files"):
         file.write(b"x")
     assert not file.is_open
@@ -309,12 +309,13 @@ def test_a_file_whose_directory_cannot_be_made_durable_is_not_open_and_is_opened
 
 
 def test_a_sync_counts_its_time_from_its_own_beginning(tmp_path: Path) -> None:
-    file = PieceFile(tmp_path / "log", lambda: None)
+    thread = DiskThread("stoker-log")
+    file = PieceFile(tmp_path / "log", thread, lambda: None)
     file.write(b"x")
-    writing, began_at = file.phase
+    writing, began_at = thread.doing
     file.sync()
-    assert (writing, file.phase[0]) == ("writing", "syncing")
-    assert began_at < file.phase[1], "a sync behind a long write does not look stuck from the start"
+    assert (writing, thread.doing[0]) == ("writing log", "syncing log")
+    assert began_at < thread.doing[1], "a sync behind a long write does not look stuck from the start"
     file.close()
 
 
@@ -376,16 +377,16 @@ async def test_a_log_is_written_behind_the_one_before_it_and_synced_beside_it(tm
         tasks.start_soon(commit, {early: b"e", journal: b"j", rows: b"r"})
         await until(early.reached.is_set)
         assert content(early, journal, rows) == [b"", b"", b""]
-        assert early.activity is not None
-        assert early.activity.words == "writing early"
-        assert journal.activity is rows.activity is None
+        assert early.thread.activity is not None
+        assert early.thread.activity.words == "writing early"
+        assert journal.thread.activity is rows.thread.activity is None
         early.release.set()
         await until(lambda: content(rows) == [b"r"] and rows.unsynced_bytes == early.unsynced_bytes == 0)
         assert (content(journal), journal.unsynced_bytes) == ([b"j"], 1)
-        assert journal.activity is not None
+        assert journal.thread.activity is not None
         journal.release.set()
     assert journal.unsynced_bytes == 0
-    assert journal.activity is None
+    assert journal.thread.activity is None
     await close(early, journal, rows)
 
 

@@ -28,33 +28,27 @@ _FOREVER = 1 << 62
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """One file of the journal: ``attempt`` and ``first_event`` from its name, ``size`` in bytes."""
+    """One file of the journal; ``attempt`` and ``first_event`` are those of its name."""
 
     path: Path
     attempt: int
     first_event: int
-    size: int
 
 
-class JournalReport(msgspec.Struct, frozen=True, kw_only=True):
+class JournalReport(msgspec.Struct, kw_only=True):
     """What reading all of a journal found.
 
     Attributes:
-        first_event: the lowest event that counts, or None.
-        end_event: one past the highest that counts and can be read.
-        n_events: how many count and can be read.
         torn_bytes: in the tails that killed writers left; this is not damage.
-        problems: damaged, missing and contradictory places, in words; none in a sound journal.
+        problems: the file of each damaged, missing or contradictory place, and what is wrong there; none in a
+            sound journal.
         experiences_before: for the positions asked for, the environment steps before that event, counted on
             from the ``total_steps`` of its segment's header; a position that cannot be read up to is absent.
     """
 
-    first_event: int | None
-    end_event: int
-    n_events: int
-    torn_bytes: int
-    problems: tuple[str, ...]
-    experiences_before: dict[int, int]
+    torn_bytes: int = 0
+    problems: list[tuple[Path, str]] = []
+    experiences_before: dict[int, int] = {}
 
 
 class Journal:
@@ -71,10 +65,8 @@ class Journal:
 
     def segments(self) -> list[Segment]:
         """All segments, also abandoned ones and those of unknown attempts, by attempt and event."""
-        found: list[Segment] = []
-        for name, size in files.sizes_in(self.directory).items():
-            if (named := parse_segment_name(name)) is not None:
-                found.append(Segment(self.directory / name, *named, size))
+        named = {name: parse_segment_name(name) for name in files.files_in(self.directory)}
+        found = [Segment(self.directory / name, *numbers) for name, numbers in named.items() if numbers]
         return sorted(found, key=lambda segment: (segment.attempt, segment.first_event))
 
     def read(self, first: int, last: int) -> Iterator[tuple[int, JournalEvent]]:
@@ -195,27 +187,45 @@ class Journal:
         spans = [span for span in _spans(segments, self.starts) if span.start < span.stop]
         span_of = {span.segment.path: span for span in spans}
         attempts = {attempt for attempt, _ in self.starts}
-        check = _Check(frozenset(positions))
+        report = JournalReport()
+        counted: tuple[int, int] | None = None  # the event behind the last span, and the steps before it
         for segment, following in zip_longest(segments, segments[1:]):
-            end = check.read(segment, span_of.get(segment.path))
+            path, first, span = segment.path, segment.first_event, span_of.get(segment.path)
+            reader = SegmentReader(path)
+            experiences = [0]  # in this segment, before each of its events and behind the last one
+            found: list[str] = []
+            try:
+                for event in reader.events():
+                    experiences.append(experiences[-1] + (type(event) is Experience))
+            except (JournalBroken, RunBroken) as error:
+                found.append(str(error).removeprefix(f"{path}: "))
+            end = first + len(experiences) - 1
+            report.torn_bytes += reader.torn_bytes
+            if reader.damage is not None:
+                found.append(f"is damaged: {reader.damage}")
+            elif reader.header is not None and span is not None and end < span.stop != _FOREVER:
+                found.append(f"ends before event {end}: those up to {span.stop - 1} are missing")
+            if reader.header is not None and span is not None:
+                steps = reader.header.total_steps
+                if counted is not None and counted[0] == first and counted[1] != steps:
+                    found.append(f"says that {steps} steps came before it, but {counted[1]} did")
+                reached = min(end, span.stop)
+                if reached >= span.start:
+                    counted = reached, steps + experiences[reached - first]
+                for number in positions:
+                    if span.start <= number <= reached:
+                        before = steps + experiences[number - first]
+                        report.experiences_before.setdefault(number, before)
             if following is not None and following.attempt == segment.attempt and end > following.first_event:
-                check.note(
-                    segment, f"continues to event {end - 1}, but {following.path.name} begins before that"
-                )
+                found.append(f"continues to event {end - 1}, but {following.path.name} begins before that")
             if segment.attempt not in attempts:
-                check.note(segment, f"is of attempt {segment.attempt}, which the run does not know")
+                found.append(f"is of attempt {segment.attempt}, which the run does not know")
+            report.problems += [(path, problem) for problem in found]
         for before, after in pairwise(spans):
             if before.stop < after.start:
                 missing = f"begins at event {after.start}: those from {before.stop} are missing"
-                check.note(after.segment, missing)
-        return JournalReport(
-            first_event=check.first_event,
-            end_event=check.end_event,
-            n_events=check.n_events,
-            torn_bytes=check.torn_bytes,
-            problems=tuple(check.problems),
-            experiences_before=check.steps_before,
-        )
+                report.problems.append((after.segment.path, missing))
+        return report
 
     def _counting(self) -> list[_Span]:
         """The segments that events count of, with which ones, in the order of the events."""
@@ -263,59 +273,3 @@ def _spans(segments: Iterable[Segment], starts: Sequence[tuple[int, int]]) -> li
             is_followed, stop = True, min(stop, following.first_event)
         spans.append(_Span(segment, max(segment.first_event, from_event), stop, is_followed))
     return spans
-
-
-class _Check:
-    """What the segments that were read so far add up to."""
-
-    def __init__(self, wanted: frozenset[int]) -> None:
-        self._wanted = wanted
-        self._steps_at: tuple[int, int] | None = None  # the event behind the last span, the steps before it
-        self.first_event: int | None = None
-        self.end_event = self.n_events = self.torn_bytes = 0
-        self.steps_before: dict[int, int] = {}
-        self.problems: list[str] = []
-
-    def note(self, segment: Segment, problem: str) -> None:
-        self.problems.append(f"{segment.path.name} {problem}")
-
-    def read(self, segment: Segment, span: _Span | None) -> int:
-        """Read one segment, of which the events in the span count; return where it ends."""
-        reader = SegmentReader(segment.path)
-        stop = span.stop if span else _FOREVER
-        number = segment.first_event
-        experiences = 0  # in this segment, before ``number``
-        marks: dict[int, int] = {}
-        try:
-            for event in reader.events():
-                if number == stop or number in self._wanted:
-                    marks[number] = experiences
-                experiences += type(event) is Experience
-                number += 1
-        except (JournalBroken, RunBroken) as error:
-            self.problems.append(str(error))
-        marks[number] = experiences
-        self.torn_bytes += reader.torn_bytes
-        if reader.damage is not None:
-            self.note(segment, f"is damaged: {reader.damage}")
-        elif reader.header is not None and span is not None and number < stop != _FOREVER:
-            self.note(segment, f"ends before event {number}: those up to {stop - 1} are missing")
-        if reader.header is not None and span is not None:
-            self._count(span, number, reader.header.total_steps, marks)
-        return number
-
-    def _count(self, span: _Span, end: int, steps: int, marks: dict[int, int]) -> None:
-        """Add a segment's counts to the run's."""
-        if self._steps_at is not None and self._steps_at[0] == span.segment.first_event:
-            counted = self._steps_at[1]
-            if counted != steps:
-                self.note(span.segment, f"says that {steps} steps came before it, but {counted} did")
-        if self.first_event is None:
-            self.first_event = span.start
-        self.end_event = max(span.start, min(end, span.stop))
-        self.n_events += self.end_event - span.start
-        if self.end_event in marks:
-            self._steps_at = (self.end_event, steps + marks[self.end_event])
-        for number, experiences in marks.items():
-            if number in self._wanted and span.start <= number <= span.stop:
-                self.steps_before.setdefault(number, steps + experiences)

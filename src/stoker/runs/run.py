@@ -222,10 +222,7 @@ class TrainingRun(SavedTraining):
     ) -> TrainEpisodeRow:
         """The row for a training episode that ended now."""
         return TrainEpisodeRow(
-            total_reward=record.total_reward,
-            length=record.length,
-            status=record.status,
-            extras=record.extras,
+            **msgspec.structs.asdict(record),
             total_steps=total_steps,
             episode=episode,
             actor_id=actor_id,
@@ -249,10 +246,7 @@ class TrainingRun(SavedTraining):
         """The row for an evaluation episode that ended now."""
         return EvalEpisodeRow(
             total_steps_at_eval=total_steps,
-            total_reward=record.total_reward,
-            length=record.length,
-            status=record.status,
-            extras=record.extras,
+            **msgspec.structs.asdict(record),
             time=now(),
             attempt=self.attempt,
         )

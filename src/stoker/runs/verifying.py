@@ -8,8 +8,7 @@ before it: so the newest one says how many rows and events there must be at leas
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -94,7 +93,7 @@ class _Verification:
         self._best: Score | None = None
 
     def findings(self) -> list[Finding]:
-        """One for each file, then the disagreements."""
+        """One for each file, and one for each disagreement."""
         if self._is_live:
             self._add("", "note", f"being written by {self._run.holder()}: checked as far as it stands still")
         # In this order: what a checkpoint counts was durable before it, and a live run only adds to that.
@@ -111,19 +110,17 @@ class _Verification:
         if metadata is None:
             return self._found
         run = self._run = TrainingRun(directory, metadata)
-        found = {row_type: self._checked_rows(row_type) for row_type in ROW_FILES}
         journal = self._checked_journal()
         self._is_live = self._is_live or run.holder() is not None
         if self._is_live:  # it may have removed some since
             names = files.files_in(run.checkpoints_directory)
             self._points = [point for point in self._points if point.name in names]
         newest = self._newest
-        self._compare_metadata(newest)
         session = _Counters(0, 0) if newest is None else newest.session
         counts = (session.total_episodes, session.eval_episodes, session.records)
-        for (row_type, rows), n_counted in zip(found.items(), counts, strict=True):
-            if rows is not None:
-                self._compare_rows(row_type, rows, n_counted)
+        for row_type, n_counted in zip(ROW_FILES, counts, strict=True):
+            self._check_rows(row_type, n_counted)
+        self._compare_metadata(newest)
         for point in self._points:
             if (began := point.session.run_started_at) not in (None, metadata.started_at):
                 file = f"{layout.CHECKPOINTS}/{point.name}"
@@ -163,10 +160,10 @@ class _Verification:
         steps = [directory / layout.checkpoint_name(step) for step in layout.steps_of(names)]
         for path in steps:
             self._check_step(path)
+        latest = directory / layout.LATEST
         if layout.LATEST in names:
-            latest = directory / layout.LATEST
-            if steps:
-                self._check_latest(latest, steps[-1])
+            if steps and latest.exists() and steps[-1].exists() and latest.samefile(steps[-1]):
+                self._add(latest, "ok", f"a second name of {steps[-1].name}")
             else:
                 self._check_step(latest)
         bests = [layout.best_name(step) for step in layout.best_steps_of(names)]
@@ -174,31 +171,27 @@ class _Verification:
             self._check_best(directory / name)
 
     def _check_step(self, path: Path) -> None:
-        if (point := self._checked(path, partial(_saved_point, path))) is not None:
-            self._points.append(point)
-            counts = f"step {point.session.total_steps:,}, {point.session.total_episodes:,} episodes"
-            self._add(path, "ok", f"{counts}: checksum and counters agree")
+        """Check a step file, or a ``latest.pt`` that is a separate checkpoint, as in a copy of the run.
 
-    def _check_latest(self, path: Path, newest: Path) -> None:
-        """``latest.pt`` is a second name of a step file, or a separate checkpoint, as in a copy of the run.
-
-        A resume begins from it if it is newer than every step file that is whole.
+        A resume begins from such a ``latest.pt`` if it is newer than every step file that is whole.
         """
-        if path.exists() and newest.exists() and path.samefile(newest):
-            self._add(path, "ok", f"a second name of {newest.name}")
+        if (point := self._checked(path, partial(_saved_point, path))) is None:
             return
-        if (found := self._checked(path, partial(_saved_point, path))) is None:
+        step, newest = point.session.total_steps, self._newest
+        if path.name != layout.LATEST or newest is None:
+            counts = f"step {step:,}, {point.session.total_episodes:,} episodes"
+            self._add(path, "ok", f"{counts}: checksum and counters agree")
+        elif newest.session.total_steps < step:
+            self._add(
+                path, "note", f"of step {step:,}: a resume begins from it, since {newest.name} is older"
+            )
+        elif newest.session.total_steps == step:
+            self._add(path, "ok", f"a copy of {newest.name}")
             return
-        step = found.session.total_steps
-        last = self._newest
-        if last is None or last.session.total_steps < step:
-            self._points.append(found)
-            why = "no step file is whole" if last is None else f"{last.name} is older"
-            self._add(path, "note", f"of step {step:,}: a resume begins from it, since {why}")
-        elif last.session.total_steps == step:
-            self._add(path, "ok", f"a copy of {last.name}")
         else:
-            self._add(path, "note", f"of step {step:,}, not of {last.name}, from which a resume begins")
+            self._add(path, "note", f"of step {step:,}, not of {newest.name}, from which a resume begins")
+            return
+        self._points.append(point)
 
     def _check_best(self, path: Path) -> None:
         if (score := self._checked(path, lambda: best_of(path, load_checkpoint(path)))) is None:
@@ -213,11 +206,11 @@ class _Verification:
 
     # Rows and journal -----------------------------------------------------------------------------
 
-    def _checked_rows(self, row_type: type[Row]) -> list[Row] | None:
-        """All rows of a file; None: it is damaged."""
-        path = self._run.directory / ROW_FILES[row_type]
+    def _check_rows(self, row_type: type[Row], n_counted: int) -> None:
+        """Check a file of rows, of which the newest checkpoint counts so many."""
+        path, attempts = self._run.directory / ROW_FILES[row_type], self._run.metadata.attempts
         if (found := self._checked(path, partial(checked_rows, path, row_type))) is None:
-            return None
+            return
         rows, report = found
         if report.torn_bytes:
             behind = f"{report.n_rows:,} whole rows, then a torn tail of {report.torn_bytes:,} bytes"
@@ -225,31 +218,30 @@ class _Verification:
             self._add(path, "torn", f"{behind}; {after}")
         elif path.exists():
             self._add(path, "ok", f"{report.n_rows:,} rows")
-        known = {attempt.number for attempt in self._run.metadata.attempts}
+        known = {attempt.number for attempt in attempts}
         if not self._is_live and (unknown := sorted({row.attempt for row in rows} - known)):
             self._add(path, "damaged", f"rows of attempts that the run does not have: {unknown}")
-        return rows
+        if (lost := loss_of(rows, attempts, n_counted)) is not None:
+            self._add(path, "damaged", lost)
+        elif row_type is TrainEpisodeRow:
+            episodes = cast("list[TrainEpisodeRow]", effective(rows, attempts))
+            ended_at = [episode.total_steps for episode in episodes]
+            for point in self._points:
+                n_before, steps = point.session.total_episodes, point.session.total_steps
+                if not bisect_left(ended_at, steps) <= n_before <= bisect_right(ended_at, steps):
+                    self._add(path, "damaged", f"{point.name} does not come after episode {n_before:,}")
 
-    def _checked_journal(self) -> JournalReport | None:
-        """What reading all of the journal found; None: there is none."""
+    def _checked_journal(self) -> JournalReport:
+        """What reading all of the journal found."""
         journal = self._run.journal
         segments = journal.segments()
-        if not segments:
-            return None
-        events = {point.journal.events for point in self._points if point.journal is not None}
-        report = journal.check(events)
-        problems: defaultdict[str, list[str]] = defaultdict(list)
-        names = [segment.path.name for segment in segments]
-        for problem in report.problems:
-            name = next((name for name in names if name in problem), "")
-            problems[name].append(problem.partition(name)[2].lstrip(": ") if name else problem)
+        positions = [point.journal for point in self._points if point.journal is not None]
+        report = journal.check({event for one in positions for event in (one.needs_from, one.events)})
         for segment in segments:
-            found = "; ".join(problems.pop(segment.path.name, []))
+            found = "; ".join(problem for path, problem in report.problems if path == segment.path)
             if segment.path.exists():  # a live run may have pruned it since
                 text = f"attempt {segment.attempt}, from event {segment.first_event:,} on"
                 self._add(segment.path, "damaged" if found else "ok", found or text)
-        for others in problems.values():
-            self._add(journal.directory, "damaged", "; ".join(others))
         if report.torn_bytes:
             why = "where processes were killed; a resume ignores them"
             torn = f"torn tails of {report.torn_bytes:,} bytes"
@@ -292,26 +284,11 @@ class _Verification:
             is_ahead = metadata.best_value is None or best[0] > metadata.best_value
             self._add(layout.METADATA, "damaged" if is_settled and not is_ahead else "note", text)
 
-    def _compare_rows(self, row_type: type[Row], found: Sequence[Row], n_counted: int) -> None:
-        attempts = self._run.metadata.attempts
-        if (lost := loss_of(found, attempts, n_counted)) is not None:
-            self._add(ROW_FILES[row_type], "damaged", lost)
-        elif row_type is TrainEpisodeRow:
-            self._compare_order(cast("list[TrainEpisodeRow]", effective(found, attempts)))
-
-    def _compare_order(self, rows: Sequence[TrainEpisodeRow]) -> None:
-        ended_at = [row.total_steps for row in rows]
-        for point in self._points:
-            n_before, steps = point.session.total_episodes, point.session.total_steps
-            if not bisect_left(ended_at, steps) <= n_before <= bisect_right(ended_at, steps):
-                text = f"{point.name} does not come after episode {n_before:,}"
-                self._add(ROW_FILES[TrainEpisodeRow], "damaged", text)
-
     def _compare_journal(
-        self, point: _SavedPoint, position: _Position, report: JournalReport | None, *, is_newest: bool
+        self, point: _SavedPoint, position: _Position, report: JournalReport, *, is_newest: bool
     ) -> None:
         events, steps = position.events, point.session.total_steps
-        counted = None if report is None else report.experiences_before.get(events)
+        counted = report.experiences_before.get(events)
         if counted not in (None, steps):
             text = f"{counted:,} steps come before event {events:,}, {point.name} says {steps:,}"
             self._add(JOURNAL, "damaged", text)
@@ -320,17 +297,15 @@ class _Verification:
             kind = "damaged" if is_newest else "note"
             self._add(JOURNAL, kind, f"no resume from {point.name}: {problem}")
 
-    def _unreadable(self, position: _Position, report: JournalReport | None) -> str | None:
+    def _unreadable(self, position: _Position, report: JournalReport) -> str | None:
         """Why the events that a resume needs cannot be read, or None."""
         journal = self._run.journal
         if position.rebuild_from is not None:
             begins = [header.first_event for _, header in journal.headers()]
             if position.rebuild_from not in begins:
                 return f"no segment begins at event {position.rebuild_from:,}"
-        if report is not None and not report.problems and report.first_event is not None:
-            is_there = report.first_event <= position.needs_from and position.events <= report.end_event
-            if is_there:
-                return None
+        if not report.problems and {position.needs_from, position.events} <= report.experiences_before.keys():
+            return None
         try:
             for _ in journal.read(position.needs_from, position.events):
                 pass

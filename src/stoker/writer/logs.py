@@ -23,12 +23,41 @@ from stoker.errors import WriteFailed
 from stoker.stalls import Activity
 from stoker.threads import DedicatedThread, ThreadCall, on_asyncio
 
-__all__ = ["AppendLog", "PieceFile", "commit"]
+__all__ = ["AppendLog", "DiskThread", "PieceFile", "commit"]
 
 _WRITE_BYTES = 1 << 20
 """The size of one write, so that the progress of a large piece can be seen."""
 _PATIENCE_S = 10.0
 """How long the other logs may take once one was refused."""
+
+
+class DiskThread(DedicatedThread):
+    """A thread that works on the disk, and what it does there, for any thread to read."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.meter = files.Meter()
+        """The bytes that its calls have written, also the running one."""
+        self.doing = "", 0.0
+        """What the running call does, or the last one did, and since when, in monotonic seconds."""
+
+    @property
+    def activity(self) -> Activity | None:
+        """What is being done, for example ``syncing train_episodes.jsonl``; None: nothing."""
+        since, (words, doing_since) = self.since, self.doing
+        return None if since is None else Activity(words, max(since, doing_since), self.meter.n_bytes)
+
+    def begin(self, words: str) -> None:
+        """Say what the running call does from now on."""
+        self.doing = words, time.monotonic()
+
+    async def work(self, words: str, function: Callable[[], object]) -> None:
+        """Call the function there, as ``run`` does, and count what it writes."""
+        await self.run(self._work, words, function)
+
+    def _work(self, words: str, function: Callable[[], object]) -> None:
+        self.begin(words)
+        files.metered(self.meter, function)
 
 
 class PieceFile:
@@ -43,15 +72,13 @@ class PieceFile:
 
     Args:
         path: the file.
+        thread: the thread that calls; it learns what each call does.
         prepare: called each time before the file is opened.
     """
 
-    def __init__(self, path: Path, prepare: Callable[[], None]) -> None:
-        self.phase = "writing", 0.0
-        """What the present call does, or the last one did, and since when, in monotonic seconds."""
-        self.n_written = 0
-        """Bytes that ever reached the file, also those of a piece that is not whole yet."""
+    def __init__(self, path: Path, thread: DiskThread, prepare: Callable[[], None]) -> None:
         self._path = path
+        self._thread = thread
         self._prepare = prepare
         self._raw: io.FileIO | None = None
         self._end = self._durable = 0
@@ -70,14 +97,14 @@ class PieceFile:
     def write(self, data: bytes) -> int:
         """Write the piece behind what is there, and return its size in bytes."""
         self._raise_if_refused()
-        self.phase = "writing", time.monotonic()
+        self._thread.begin(f"writing {self._path.name}")
         rest = memoryview(data)
         raw = self._raw or self._open()
         with files.refusals_of(self._path):
             try:
                 while rest.nbytes:
                     n_taken = raw.write(rest[:_WRITE_BYTES])
-                    self.n_written += n_taken
+                    self._thread.meter.n_bytes += n_taken
                     rest = rest[n_taken:]
             except OSError as error:
                 try:
@@ -91,7 +118,7 @@ class PieceFile:
     def sync(self) -> None:
         """Return when all that was appended is durable."""
         self._raise_if_refused()
-        self.phase = "syncing", time.monotonic()
+        self._thread.begin(f"syncing {self._path.name}")
         if self._raw is None or not self.unsynced_bytes:
             return
         with files.refusals_of(self._path):
@@ -107,7 +134,7 @@ class PieceFile:
         try:
             self.sync()
         finally:
-            self.phase = "closing", time.monotonic()
+            self._thread.begin(f"closing {self._path.name}")
             raw, self._raw = self._raw, None
             if raw is not None:
                 with files.refusals_of(self._path):
@@ -144,9 +171,9 @@ class AppendLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.thread = DedicatedThread("stoker-log")
+        self.thread = DiskThread("stoker-log")
         """Every call to the file is made here."""
-        self._file = PieceFile(path, self._prepare)
+        self._file = PieceFile(path, self.thread, self._prepare)
         self._awaited = AsyncFileIO(cast("Any", self._file), None, self.thread)
 
     def __repr__(self) -> str:
@@ -156,14 +183,6 @@ class AppendLog:
     def unsynced_bytes(self) -> int:
         """How much was appended since the last sync, in bytes."""
         return self._file.unsynced_bytes
-
-    @property
-    def activity(self) -> Activity | None:
-        """What the log is doing, for example ``syncing train_episodes.jsonl``; None: nothing."""
-        since, (doing, doing_since) = self.thread.since, self._file.phase
-        if since is None:
-            return None
-        return Activity(f"{doing} {self.path.name}", max(since, doing_since), self._file.n_written)
 
     async def append(self, data: bytes) -> None:
         """Write the bytes behind what is there, with one write.

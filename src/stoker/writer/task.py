@@ -31,8 +31,7 @@ import stoker.writer.files as files
 from stoker.errors import first_error
 from stoker.replies import Reply
 from stoker.stalls import Activity
-from stoker.threads import DedicatedThread
-from stoker.writer.logs import AppendLog, commit
+from stoker.writer.logs import AppendLog, DiskThread, commit
 from stoker.writer.rows import RowLog, encode_cooperatively
 
 __all__ = ["Writer"]
@@ -92,7 +91,7 @@ class Writer:
         self._synced_at = time.monotonic()
         self._replacer = _Replacer(replace_interval_s)
         self._jobs: deque[_Request] = deque()  # and the flushes behind them
-        self._job_worker = _Worker("stoker-writer")
+        self._job_thread = DiskThread("stoker-writer")
         self._retired_s = 0.0
 
     def __len__(self) -> int:
@@ -102,18 +101,19 @@ class Writer:
     @property
     def busy_s(self) -> float:
         """Seconds that the disk has worked, over all threads."""
-        return self._retired_s + sum(worker.thread.busy_s for worker in self._workers())
+        return self._retired_s + sum(thread.busy_s for thread in self._threads())
 
     def activities(self) -> list[Activity]:
         """What the writer is doing, the longest first: logs, replaced files and a job at the same time.
 
         From any thread.
         """
-        found = [activity for worker in self._workers() if (activity := worker.activity) is not None]
+        found = [activity for thread in self._threads() if (activity := thread.activity) is not None]
         return sorted(found, key=lambda activity: activity.since)
 
-    def _workers(self) -> list[AppendLog | _Worker]:
-        return [self._job_worker, self._replacer, *list(self._logs)]  # copied in one step, from any thread
+    def _threads(self) -> list[DiskThread]:
+        logs = list(self._logs)  # copied in one step: this may be another thread
+        return [self._job_thread, self._replacer.thread, *(log.thread for log in logs)]
 
     async def append_rows(self, log: RowLog, rows: Sequence[Any]) -> None:
         """Hand in rows, encoded here. Those of one log keep their order; waits as ``append_data`` does."""
@@ -213,12 +213,12 @@ class Writer:
         """
         settled: list[bool] = []
 
-        async def settle(thread: DedicatedThread) -> None:
+        async def settle(thread: DiskThread) -> None:
             settled.append(await thread.settle(timeout_s))
 
         async with anyio.create_task_group() as tasks:
-            for worker in self._workers():
-                tasks.start_soon(settle, worker.thread)
+            for thread in self._threads():
+                tasks.start_soon(settle, thread)
         return all(settled)
 
     # Waiting ------------------------------------------------------------------------------------------
@@ -321,7 +321,7 @@ class Writer:
         while self._jobs:
             request = self._jobs[0]
             if request.work is not None:
-                await self._job_worker.work(request.name, request.work)
+                await self._job_thread.work(request.name, request.work)
                 self._n_jobs -= 1
                 self._make_room()
             self._jobs.popleft()
@@ -350,39 +350,16 @@ class Writer:
                     tasks.start_soon(attempt, log.aclose)
         self._n_bytes = self._n_jobs = 0
         self._make_room()
-        self._job_worker.thread.release()
+        self._job_thread.release()
         self._replacer.thread.release()
         return refused
 
 
-class _Worker:
-    """A thread with the description and the progress of its present call."""
-
-    def __init__(self, name: str) -> None:
-        self.thread = DedicatedThread(name)
-        self._words = ""
-        self._meter = files.Meter()
-
-    @property
-    def activity(self) -> Activity | None:
-        """What is being done; None: nothing."""
-        since = self.thread.since
-        return None if since is None else Activity(self._words, since, self._meter.n_bytes)
-
-    async def work(self, words: str, function: Callable[[], object]) -> None:
-        """Call the function and count what it writes."""
-        await self.thread.run(self._call, words, function)
-
-    def _call(self, words: str, function: Callable[[], object]) -> None:
-        self._words = words
-        files.metered(self._meter, function)
-
-
-class _Replacer(_Worker):
+class _Replacer:
     """Files that always hold the latest value, like a run's metadata; rewritten every ``interval_s``."""
 
     def __init__(self, interval_s: float) -> None:
-        super().__init__("stoker-replace")
+        self.thread = DiskThread("stoker-replace")
         self._interval_s = interval_s
         self._latest: dict[Path, Any] = {}
         self._begun: dict[Path, Any] = {}
@@ -417,7 +394,9 @@ class _Replacer(_Worker):
             begun, self._begun = self._begun, {}
             for path, value in begun.items():
                 pretty = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
-                await self.work(f"writing {path.name}", partial(files.put_in_place, path, _writes(pretty)))
+                await self.thread.work(
+                    f"writing {path.name}", partial(files.put_in_place, path, _writes(pretty))
+                )
                 self._unsynced.add(path.parent)
 
     async def sync(self) -> None:
@@ -425,7 +404,7 @@ class _Replacer(_Worker):
         async with self._lock:
             while self._unsynced:
                 directory = self._unsynced.pop()
-                await self.work(f"syncing {directory.name}", partial(files.sync_directory, directory))
+                await self.thread.work(f"syncing {directory.name}", partial(files.sync_directory, directory))
 
     async def make_durable(self) -> None:
         """Return when every value put before ``begin`` is in its file for good."""

@@ -80,7 +80,6 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "PrioritizedBatch": (*COLUMNS, torch.ones(2), torch.ones(2)),
     "RecorderFailed": ("mlflow", CAUSE),
     "Replayed": (0, 3, 1, 2, ()),
-    "RowsReport": (3, 0, ("line 1",)),
     "RunBroken": ("runs/a", "no"),
     "RunContext": {"name": "cartpole", "directory": Path("runs/a"), "params": {"lr": 0.1}},
     "RunDirectoryError": ("runs/a", "no"),

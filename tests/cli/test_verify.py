@@ -218,7 +218,10 @@ def test_a_row_file_that_cannot_be_read_is_one_finding(run: Path, name: str) -> 
     first, *rest = lines_of(run, name)
     rewrite(run, [first.replace(b"1", b"2", 1), *rest], name)
     [damaged] = [finding for finding in look(run) if finding.kind == "damaged"]
-    assert (damaged.file, damaged.text) == (name, "line 1: its checksum is missing or does not match")
+    assert (damaged.file, damaged.text) == (
+        name,
+        "line 1 is not a row (its checksum is missing or does not match); remove that line",
+    )
 
 
 def test_files_of_another_run_are_noticed(run: Path, stoker: Any) -> None:

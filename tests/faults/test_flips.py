@@ -20,12 +20,13 @@ import anyio
 import pytest
 
 from stoker import DQN, DQNConfig, TrainingRun, TrainingSession
-from stoker.errors import CheckpointCorrupt
+from stoker.errors import CheckpointCorrupt, RunBroken
+from stoker.runs.rows import ROW_FILES
 from stoker.runs.verifying import verify_run
 from stoker.stats import EpisodeRecord
 from stoker.testing import ChainEnv
 from stoker.types import EpisodeStatus, Experience
-from stoker.writer import check_rows, load_checkpoint
+from stoker.writer import RowReader, load_checkpoint
 
 FLIPS = int(os.environ.get("STOKER_FLIPS", "10000"))
 KINDS = {"checkpoints": "checkpoints/*.pt", "rows": "*.jsonl", "journal": "journal/*.journal"}
@@ -114,8 +115,13 @@ def noticed_by_itself(path: Path, run: TrainingRun) -> bool:
                 return True
             return False
         case ".jsonl":
-            rows = check_rows(path)
-            return bool(rows.problems or rows.torn_bytes)
+            [row_type] = [row_type for row_type, name in ROW_FILES.items() if name == path.name]
+            reader = RowReader(path, row_type)
+            try:
+                reader.read_new()
+            except RunBroken:
+                return True
+            return bool(reader.torn_bytes)
         case _:
             journal = run.journal.check()
             return bool(journal.problems or journal.torn_bytes)

@@ -244,7 +244,7 @@ async def test_a_best_policy_under_the_name_of_a_step_is_refused_by_its_kind(tmp
         ("train_episodes.jsonl", slice(10, 12), "2 of 12 rows are missing, from line 11 on"),
         ("train_episodes.jsonl", slice(0, 12), "12 of 12 rows are missing, from line 1 on"),
         ("eval_episodes.jsonl", slice(2, 3), "1 of 3 rows are missing, from line 3 on"),
-        ("train_episodes.jsonl", None, "line 4: its checksum"),
+        ("train_episodes.jsonl", None, "line 4 is not a row (its checksum"),
         ("eval_episodes.jsonl", slice(3, 3), ""),
         ("train_episodes.jsonl", slice(12, 12), ""),
     ],

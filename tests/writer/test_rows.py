@@ -18,8 +18,6 @@ from stoker.errors import RunBroken, WriteFailed
 from stoker.writer import (
     RowLog,
     RowReader,
-    RowsReport,
-    check_rows,
     cut_rows,
     decode_rows,
     encode_rows,
@@ -123,6 +121,12 @@ async def test_a_large_batch_lets_others_have_their_turns_and_is_one_piece(tmp_p
     assert [row.k for row in decode_rows(log.path, Row)] == list(range(2000))
 
 
+def look(path: Path) -> tuple[int, int]:
+    """How many rows are whole, and how many bytes follow behind them."""
+    reader = RowReader(path, Row)
+    return len(reader.read_new()), reader.torn_bytes
+
+
 TAILS = [
     LINES[3][:1], LINES[3][:10], LINES[3][:-2], LINES[3][:-1],  # torn anywhere, at last before the newline
     b"\x00" * 4096, b"\x00" * 100_000, b"\n\x00\x00", b"\x00\n\x00\n",
@@ -140,7 +144,7 @@ async def test_a_torn_tail_is_set_aside_when_the_log_is_opened_again(
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"".join(LINES[:3]) + tail)
     assert decode_rows(path, Row) == ROWS[:3], "reading passes it over"
-    assert check_rows(path) == RowsReport(3, len(tail), ())
+    assert look(path) == (3, len(tail))
     log = RowLog(path)
     await log.append_rows([Row(9)])
     await log.aclose()
@@ -187,11 +191,10 @@ def test_wherever_a_crash_cuts_whole_rows_are_left(
     path.write_bytes(kept + b"\x00" * (n_nulls * 512))
     before = [row.k for row in decode_rows(path, Row)]
     assert before == ks[: kept.count(b"\n")]
-    report = check_rows(path)
-    assert (report.n_rows, report.problems) == (len(before), ())
+    assert look(path) == (len(before), len(kept) - kept.rfind(b"\n") - 1 + n_nulls * 512)
     anyio.run(append_one, path)
     assert [row.k for row in decode_rows(path, Row)] == [*before, -1]
-    assert check_rows(path) == RowsReport(len(before) + 1, 0, ())
+    assert look(path) == (len(before) + 1, 0)
 
 
 async def append_one(path: Path) -> None:
@@ -221,10 +224,10 @@ async def test_damage_with_whole_rows_behind_it_is_reported_with_its_line_and_ne
     path = tmp_path / "rows.jsonl"
     content = damaged(WHOLE, number, change)
     path.write_bytes(content)
-    with pytest.raises(RunBroken, match=rf"rows\.jsonl: line {number} is not a row"):
+    problem = f"line {number} is not a row (its checksum is missing or does not match); remove that line"
+    with pytest.raises(RunBroken) as caught:
         decode_rows(path, Row)
-    problem = f"rows.jsonl: line {number}: its checksum is missing or does not match"
-    assert check_rows(path) == RowsReport(3, 0, (problem,))
+    assert str(caught.value) == f"{path}: {problem}"
     await append_one(path)
     assert path.read_bytes() == content + encode_rows([Row(-1)])
 
@@ -235,9 +238,12 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path_factory: pytest.TempPathFactory,
     content = bytearray(WHOLE)
     content[at] ^= 1 << bit
     path.write_bytes(content)
-    report = check_rows(path)
-    assert report.problems or report.torn_bytes
-    assert report.n_rows < len(ROWS)
+    try:
+        n_rows, torn_bytes = look(path)
+    except RunBroken:
+        return
+    assert torn_bytes
+    assert n_rows < len(ROWS)
 
 
 def test_a_row_of_another_kind_is_told_from_damage(tmp_path: Path) -> None:
@@ -245,7 +251,6 @@ def test_a_row_of_another_kind_is_told_from_damage(tmp_path: Path) -> None:
     path.write_bytes(encode_rows([Row(0), {"k": "two"}, Row(2)]))
     with pytest.raises(RunBroken, match=r"rows\.jsonl: line 2 is not a row \(Expected `int`"):
         decode_rows(path, Row)
-    assert check_rows(path) == RowsReport(3, 0, ())
 
 
 @pytest.mark.anyio
@@ -254,7 +259,6 @@ async def test_a_log_without_any_checksum_is_left_as_it_is(tmp_path: Path) -> No
     path.write_bytes(b'{"k":0}\n{"k":1}\n')
     with pytest.raises(RunBroken, match=r"rows\.jsonl: line 1 is not a row .*move that file away"):
         decode_rows(path, Row)
-    assert [problem[:18] for problem in check_rows(path).problems] == ["rows.jsonl: line 1"]
     log = RowLog(path)
     with pytest.raises(RunBroken, match="line 1"):
         await log.append_rows([Row(2)])
@@ -264,26 +268,29 @@ async def test_a_log_without_any_checksum_is_left_as_it_is(tmp_path: Path) -> No
 def test_much_damage_is_told_in_few_words(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"x\n" * 50 + WHOLE)
-    report = check_rows(path)
-    assert report.n_rows == 4
-    assert len(report.problems) == 21
-    assert report.problems[-1] == "rows.jsonl: 30 more damaged lines"
+    named = ", ".join(map(str, range(1, 21)))
+    with pytest.raises(RunBroken, match=rf"lines {named} and 30 more are not rows .*; remove those lines"):
+        decode_rows(path, Row)
+    path.write_bytes(b"x\n" + LINES[0] + b"x\n" + LINES[1])
+    with pytest.raises(RunBroken, match=r"lines 1, 3 are not rows"):
+        decode_rows(path, Row)
 
 
 def test_what_cannot_be_read_is_a_problem_too(tmp_path: Path) -> None:
     found = f"{tmp_path.name}: cannot be read: Is a directory; a directory stands in its place: move it away"
-    assert check_rows(tmp_path) == RowsReport(0, 0, (found,))
+    with pytest.raises(RunBroken, match=found):
+        decode_rows(tmp_path, Row)
 
 
 def test_blank_lines_are_no_damage(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(b"\n" + LINES[1] + b"\n\n" + LINES[2])
     assert [row.k for row in decode_rows(tmp_path / "rows.jsonl", Row)] == [1, 2]
-    assert check_rows(tmp_path / "rows.jsonl") == RowsReport(2, 0, ())
+    assert look(tmp_path / "rows.jsonl") == (2, 0)
 
 
 def test_no_file_has_no_rows(tmp_path: Path) -> None:
     assert decode_rows(tmp_path / "none.jsonl", Row) == []
-    assert check_rows(tmp_path / "none.jsonl") == RowsReport(0, 0, ())
+    assert look(tmp_path / "none.jsonl") == (0, 0)
     assert cut_rows(tmp_path / "none.jsonl", tmp_path / "cut.jsonl", lambda _: True, Row) == 0
     assert not (tmp_path / "cut.jsonl").exists()
 

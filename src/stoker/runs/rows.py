@@ -9,17 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stoker.errors import RunBroken
 from stoker.runs.metadata import Attempt
 from stoker.types import ActorId, EpisodeStatus
-from stoker.writer import RowsReport, check_rows, decode_rows
 
 __all__ = [
     "ROW_FILES",
@@ -30,7 +27,6 @@ __all__ = [
     "MetricsRow",
     "Row",
     "TrainEpisodeRow",
-    "checked_rows",
     "columns_of",
     "counting",
     "effective",
@@ -148,18 +144,6 @@ def counting(attempts: Sequence[Attempt]) -> Callable[[Row], bool]:
         began = Bound(attempt.from_steps, attempt.from_episodes, opt_steps)
         lowest = Bound(*map(min, lowest, began))
     return lambda row: row.is_before(bounds.get(row.attempt, lowest))
-
-
-def checked_rows(path: Path, row_type: type[AnyRow]) -> tuple[list[AnyRow], RowsReport]:
-    """Read a row file, and check every line of it. Blocks.
-
-    Raises:
-        RunBroken: Lines are damaged or of another type; the message names them.
-    """
-    report = check_rows(path)
-    if report.problems:
-        raise RunBroken(path, "; ".join(text.removeprefix(f"{path.name}: ") for text in report.problems))
-    return decode_rows(path, row_type), report
 
 
 def loss_of(rows: Sequence[Row], attempts: Sequence[Attempt], n_counted: int) -> str | None:

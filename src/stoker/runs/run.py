@@ -29,7 +29,6 @@ from stoker.runs.rows import (
     MetricsRow,
     Row,
     TrainEpisodeRow,
-    checked_rows,
     columns_of,
     effective,
     loss_of,
@@ -324,7 +323,7 @@ class TrainingRun(SavedTraining):
         for (row_type, name), n_counted in zip(ROW_FILES.items(), counts, strict=True):
             path = self.directory / name
             try:
-                rows, _ = checked_rows(path, row_type)
+                rows = decode_rows(path, row_type)
             except RunBroken as error:
                 yield str(error)
                 continue

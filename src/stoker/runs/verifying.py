@@ -21,9 +21,9 @@ from stoker.errors import CheckpointCorrupt, CheckpointNotFound, RunDirectoryErr
 from stoker.journal import JOURNAL, JournalReport
 from stoker.runs.bests import Score, best_of
 from stoker.runs.metadata import read_json, read_metadata
-from stoker.runs.rows import ROW_FILES, Row, TrainEpisodeRow, checked_rows, effective, loss_of
+from stoker.runs.rows import ROW_FILES, Row, TrainEpisodeRow, effective, loss_of
 from stoker.runs.run import TrainingRun
-from stoker.writer import files, load_checkpoint
+from stoker.writer import RowReader, files, load_checkpoint
 
 __all__ = ["Finding", "verify_run"]
 
@@ -209,15 +209,15 @@ class _Verification:
     def _check_rows(self, row_type: type[Row], n_counted: int) -> None:
         """Check a file of rows, of which the newest checkpoint counts so many."""
         path, attempts = self._run.directory / ROW_FILES[row_type], self._run.metadata.attempts
-        if (found := self._checked(path, partial(checked_rows, path, row_type))) is None:
+        reader = RowReader(path, row_type)
+        if (rows := self._checked(path, reader.read_new)) is None:
             return
-        rows, report = found
-        if report.torn_bytes:
-            behind = f"{report.n_rows:,} whole rows, then a torn tail of {report.torn_bytes:,} bytes"
+        if reader.torn_bytes:
+            behind = f"{len(rows):,} whole rows, then a torn tail of {reader.torn_bytes:,} bytes"
             after = "being written" if self._is_live else "the next resume sets it aside"
             self._add(path, "torn", f"{behind}; {after}")
         elif path.exists():
-            self._add(path, "ok", f"{report.n_rows:,} rows")
+            self._add(path, "ok", f"{len(rows):,} rows")
         known = {attempt.number for attempt in attempts}
         if not self._is_live and (unknown := sorted({row.attempt for row in rows} - known)):
             self._add(path, "damaged", f"rows of attempts that the run does not have: {unknown}")

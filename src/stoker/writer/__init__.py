@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from stoker.writer.rows import (
         RowLog as RowLog,
         RowReader as RowReader,
-        RowsReport as RowsReport,
-        check_rows as check_rows,
         cut_rows as cut_rows,
         decode_rows as decode_rows,
         encode_rows as encode_rows,

@@ -24,8 +24,6 @@ from stoker.writer.logs import AppendLog
 __all__ = [
     "RowLog",
     "RowReader",
-    "RowsReport",
-    "check_rows",
     "cut_rows",
     "decode_rows",
     "encode_cooperatively",
@@ -40,7 +38,7 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
 _CRC_BYTES = len(b',"crc":"xxxxxxxx"}')
 _ROWS_AT_ONCE = 256
 _TAIL_BYTES = 64 * 1024
-_MOST_PROBLEMS = 20
+_MOST_NAMED = 20
 
 
 class RowLog(AppendLog):
@@ -59,17 +57,6 @@ class RowLog(AppendLog):
             logger.warning(
                 "%s: %d bytes of a torn last row set aside in %s.torn", self.path, n_torn, self.path.name
             )
-
-
-class RowsReport(msgspec.Struct, frozen=True):
-    """What a look at every line of a row file found."""
-
-    n_rows: int
-    """Whole rows."""
-    torn_bytes: int
-    """Bytes behind the last whole row; they are set aside when the log is next appended to."""
-    problems: tuple[str, ...]
-    """Damage that no crash explains, in words; empty where all is well."""
 
 
 def encode_rows(rows: Iterable[Any]) -> bytes:
@@ -106,6 +93,8 @@ class RowReader(Generic[Row]):
         self.path = path
         self.has_restarted = False
         """Whether the last read started again at the first row: rows that were read before it are void."""
+        self.torn_bytes = 0
+        """Bytes behind the last whole row at the last read; the next append to the log sets them aside."""
         self._decoder = msgspec.json.Decoder(row_type)
         self._offset: int = 0
         self._n_lines: int = 0
@@ -116,8 +105,8 @@ class RowReader(Generic[Row]):
         """Read the whole rows that were appended since the last call, in file order. Blocks.
 
         Raises:
-            RunBroken: A line before the tail is damaged or of another type; the message names it. Nothing is
-                skipped: the next call starts at the same row.
+            RunBroken: Lines before the tail are damaged, or one is of another type; the message names them.
+                Nothing is skipped: the next call starts at the same row.
         """
         return [row for _, row in self.read_new_lines()]
 
@@ -127,12 +116,12 @@ class RowReader(Generic[Row]):
         end = _end_of_whole(data)
         if end == 0 and self._offset == 0 and _is_foreign(data):
             raise RunBroken(self.path, _FOREIGN)
+        self.torn_bytes = len(data) - end
         lines = data[: end - 1].split(b"\n") if end else []
-        found = [
-            (line, self._decoded(line, number))
-            for number, line in enumerate(lines, self._n_lines + 1)
-            if line.strip()
-        ]
+        numbered = [(number, line) for number, line in enumerate(lines, self._n_lines + 1) if line.strip()]
+        if damaged := [str(number) for number, line in numbered if not _is_whole(line)]:
+            raise RunBroken(self.path, _words_for(damaged))
+        found = [(line, self._decoded(line, number)) for number, line in numbered]
         self.has_restarted = self._has_given and self._offset == 0
         self._has_given = bool(found) or (self._has_given and not self.has_restarted)
         if found:
@@ -154,8 +143,6 @@ class RowReader(Generic[Row]):
         return data
 
     def _decoded(self, line: bytes, number: int) -> Row:
-        if not _is_whole(line):
-            raise RunBroken(self.path, f"line {number} is not a row ({_DAMAGED}); remove that line")
         try:
             return self._decoder.decode(line)
         except _UNREADABLE as error:
@@ -166,7 +153,7 @@ def decode_rows(path: Path, row_type: type[Row]) -> list[Row]:
     """The whole rows of a log, in file order; none where there is no file. A torn tail is passed over.
 
     Raises:
-        RunBroken: A line before the tail is damaged or no such row; the message names it.
+        RunBroken: Lines before the tail are damaged or no such rows; the message names them.
     """
     return RowReader(path, row_type).read_new()
 
@@ -187,32 +174,16 @@ def cut_rows(source: Path, target: Path, keep: Callable[[Row], bool], row_type: 
     return len(kept)
 
 
-def check_rows(path: Path) -> RowsReport:
-    """Look at every line of a log. Damage is reported, not raised; a missing file is fine."""
-    try:
-        data = files.read_bytes(path)
-    except FileNotFoundError:
-        return RowsReport(0, 0, ())
-    except RunBroken as error:
-        return RowsReport(0, 0, (str(error).removeprefix(f"{path.parent}/"),))
-    end = _end_of_whole(data)
-    if end == 0 and _is_foreign(data):
-        return RowsReport(0, 0, (f"{path.name}: {_FOREIGN}",))
-    n_rows = 0
-    damaged: list[int] = []
-    for number, line in enumerate(data[:end].split(b"\n"), 1):
-        if _is_whole(line):
-            n_rows += 1
-        elif line.strip():
-            damaged.append(number)
-    problems = [f"{path.name}: line {number}: {_DAMAGED}" for number in damaged[:_MOST_PROBLEMS]]
-    if len(damaged) > _MOST_PROBLEMS:
-        problems.append(f"{path.name}: {len(damaged) - _MOST_PROBLEMS} more damaged lines")
-    return RowsReport(n_rows, len(data) - end, tuple(problems))
-
-
 _DAMAGED = "its checksum is missing or does not match"
 _FOREIGN = f"line 1 is not a row ({_DAMAGED}, nor that of any other line); move that file away"
+
+
+def _words_for(damaged: Sequence[str]) -> str:
+    if len(damaged) == 1:
+        return f"line {damaged[0]} is not a row ({_DAMAGED}); remove that line"
+    n_more = len(damaged) - _MOST_NAMED
+    more = f" and {n_more} more" if n_more > 0 else ""
+    return f"lines {', '.join(damaged[:_MOST_NAMED])}{more} are not rows ({_DAMAGED}); remove those lines"
 
 
 def _line_of(row: Any) -> bytes:

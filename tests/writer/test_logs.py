@@ -23,7 +23,7 @@ from writing_parts import PIECE, Fifo, HangingSync, leave, until
 from obstacles import few_files_left, files_of_at_most
 from stoker.errors import WriteFailed
 from stoker.writer import AppendLog
-from stoker.writer.logs import DiskThread, PieceFile, commit
+from stoker.writer.logs import commit
 
 pytestmark = pytest.mark.anyio
 
@@ -299,23 +299,21 @@ async def test_a_piece_that_was_left_while_its_file_opens_is_written_and_the_fil
 def test_a_file_whose_directory_cannot_be_made_durable_is_not_open_and_is_opened_again(
     tmp_path: Path,
 ) -> None:
-    file = PieceFile(tmp_path / "log", DiskThread("stoker-log"), lambda: None)
+    file = AppendLog(tmp_path / "log")
     with few_files_left(1), pytest.raises(WriteFailed, match="Too many open files"):
         file.write(b"x")
-    assert not file.is_open
     file.write(b"y")
     file.close()
     assert (tmp_path / "log").read_bytes() == b"y"
 
 
 def test_a_sync_counts_its_time_from_its_own_beginning(tmp_path: Path) -> None:
-    thread = DiskThread("stoker-log")
-    file = PieceFile(tmp_path / "log", thread, lambda: None)
+    file = AppendLog(tmp_path / "log")
     file.write(b"x")
-    writing, began_at = thread.doing
+    writing, began_at = file.thread.doing
     file.sync()
-    assert (writing, thread.doing[0]) == ("writing log", "syncing log")
-    assert began_at < thread.doing[1], "a sync behind a long write does not look stuck from the start"
+    assert (writing, file.thread.doing[0]) == ("writing log", "syncing log")
+    assert began_at < file.thread.doing[1], "a sync behind a long write does not look stuck from the start"
     file.close()
 
 
@@ -338,10 +336,10 @@ class Gated(AppendLog):
         if self._before == "write":
             self._wait()
 
-    def _sync(self) -> None:
+    def sync(self) -> None:
         if self._before == "sync":
             self._wait()
-        super()._sync()
+        super().sync()
 
 
 def content(*logs: AppendLog) -> list[bytes]:

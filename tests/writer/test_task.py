@@ -41,8 +41,8 @@ class ToldData(AppendLog):
             self.pieces.append(data)
         super().take_part(data, begin_next)
 
-    def _sync(self) -> None:
-        super()._sync()
+    def sync(self) -> None:
+        super().sync()
         self.n_syncs += 1
 
 
@@ -325,10 +325,10 @@ class MeetingLog(AppendLog):
         self.begun = threading.Event()
         self.other = self
 
-    def _sync(self) -> None:
+    def sync(self) -> None:
         self.begun.set()
         assert self.other.begun.wait(20)
-        super()._sync()
+        super().sync()
 
 
 async def test_all_logs_are_synced_at_the_same_time(tmp_path: Path) -> None:

@@ -58,10 +58,10 @@ class HangingSync(AppendLog):
         super().__init__(path)
         self.reached, self.release = threading.Event(), threading.Event()
 
-    def _sync(self) -> None:
+    def sync(self) -> None:
         self.reached.set()
         assert self.release.wait(20)
-        super()._sync()
+        super().sync()
 
 
 async def until(condition: Callable[[], Any]) -> None:

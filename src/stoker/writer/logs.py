@@ -23,7 +23,7 @@ from stoker.errors import WriteFailed
 from stoker.stalls import Activity
 from stoker.threads import DedicatedThread, ThreadCall, on_asyncio
 
-__all__ = ["AppendLog", "DiskThread", "PieceFile", "commit"]
+__all__ = ["AppendLog", "DiskThread", "commit"]
 
 _WRITE_BYTES = 1 << 20
 """The size of one write, so that the progress of a large piece can be seen."""
@@ -60,51 +60,82 @@ class DiskThread(DedicatedThread):
         files.metered(self.meter, function)
 
 
-class PieceFile:
-    """A file that grows by whole pieces, and knows how much of it is durable.
+class AppendLog:
+    """A file that grows by whole pieces. Safe for several tasks.
 
-    The first piece opens it, and makes it durably if it is missing; so does the first one after ``close``.
+    The first piece opens it, and makes it durably if it is missing; so does the first one after ``aclose``.
     A piece that cannot be written whole (a full disk) is taken back, so that the file ends with the last
     whole piece, and ``WriteFailed`` is raised. When a sync fails, the system may have dropped what it could
     not write, and would call the next sync a success: from then on every call raises that ``WriteFailed``.
 
-    For one thread at a time; others may read the attributes.
-
-    Args:
-        path: the file.
-        thread: the thread that calls; it learns what each call does.
-        prepare: called each time before the file is opened.
+    The log's own thread does everything, in order. A caller that is cancelled while the disk is busy leaves
+    at once; what was begun is finished all the same, before anything that comes later. So no piece is ever
+    put behind half a piece.
     """
 
-    def __init__(self, path: Path, thread: DiskThread, prepare: Callable[[], None]) -> None:
-        self._path = path
-        self._thread = thread
-        self._prepare = prepare
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.thread = DiskThread("stoker-log")
+        """Every call to the file is made here."""
+        self._awaited = AsyncFileIO(cast("Any", self), None, self.thread)
         self._raw: io.FileIO | None = None
         self._end = self._durable = 0
         self._refusal: OSError | None = None
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the file is open."""
-        return self._raw is not None
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
 
     @property
     def unsynced_bytes(self) -> int:
-        """How much was appended since the last sync."""
+        """How much was appended since the last sync, in bytes."""
         return self._end - self._durable
 
-    def write(self, data: bytes) -> int:
-        """Write the piece behind what is there, and return its size in bytes."""
+    async def append(self, data: bytes) -> None:
+        """Write the bytes behind what is there, with one write.
+
+        Raises:
+            WriteFailed: The disk refused; none of these bytes is in the file.
+        """
+        if on_asyncio():
+            await self._awaited.write(data)
+        else:  # aiofiles knows asyncio only
+            await self.thread.run(self.write, data)
+
+    async def aclose(self) -> None:
+        """Make every piece durable and close the file; it is closed even where that is refused.
+
+        Cancelled while it waits for the disk: that is done all the same, when the disk comes back.
+
+        Raises:
+            WriteFailed: The disk refused, now or earlier.
+        """
+        if self.thread.is_idle and self._raw is None:  # in this order: a call may be about to open it
+            return
+        try:
+            await self.thread.run(self.close, is_kept=True)
+        finally:
+            self.thread.release()
+
+    # In the thread ----------------------------------------------------------------------------------
+
+    def take_part(self, data: bytes, begin_next: Callable[[], None]) -> None:
+        """Take part in a commit: write, let the next log begin, then sync."""
+        if data:
+            self.write(data)
+        begin_next()
+        self.sync()
+
+    def write(self, data: bytes) -> None:
+        """Write the piece behind what is there."""
         self._raise_if_refused()
-        self._thread.begin(f"writing {self._path.name}")
+        self.thread.begin(f"writing {self.path.name}")
         rest = memoryview(data)
         raw = self._raw or self._open()
-        with files.refusals_of(self._path):
+        with files.refusals_of(self.path):
             try:
                 while rest.nbytes:
                     n_taken = raw.write(rest[:_WRITE_BYTES])
-                    self._thread.meter.n_bytes += n_taken
+                    self.thread.meter.n_bytes += n_taken
                     rest = rest[n_taken:]
             except OSError as error:
                 try:
@@ -113,15 +144,14 @@ class PieceFile:
                     self._refusal = error  # a piece behind the torn one would never be read
                 raise
         self._end += len(data)
-        return len(data)
 
     def sync(self) -> None:
         """Return when all that was appended is durable."""
         self._raise_if_refused()
-        self._thread.begin(f"syncing {self._path.name}")
+        self.thread.begin(f"syncing {self.path.name}")
         if self._raw is None or not self.unsynced_bytes:
             return
-        with files.refusals_of(self._path):
+        with files.refusals_of(self.path):
             try:
                 files.fdatasync(self._raw.fileno())
             except OSError as error:
@@ -134,20 +164,23 @@ class PieceFile:
         try:
             self.sync()
         finally:
-            self._thread.begin(f"closing {self._path.name}")
+            self.thread.begin(f"closing {self.path.name}")
             raw, self._raw = self._raw, None
             if raw is not None:
-                with files.refusals_of(self._path):
+                with files.refusals_of(self.path):
                     raw.close()
+
+    def _prepare(self) -> None:
+        """Called each time before the file is opened."""
 
     def _open(self) -> io.FileIO:
         self._prepare()
-        with files.refusals_of(self._path):
-            raw = io.FileIO(self._path, "ab")
+        with files.refusals_of(self.path):
+            raw = io.FileIO(self.path, "ab")
             try:
                 self._end = self._durable = os.fstat(raw.fileno()).st_size
                 # Also if the file was there: the process that made it may have been killed before this.
-                files.sync_directory(self._path.parent)
+                files.sync_directory(self.path.parent)
             except BaseException:
                 raw.close()
                 raise
@@ -156,74 +189,7 @@ class PieceFile:
 
     def _raise_if_refused(self) -> None:
         if self._refusal is not None:
-            raise WriteFailed(self._path, self._refusal)
-
-
-class AppendLog:
-    """A file that only grows. Safe for several tasks; opened at the first piece, and again after ``aclose``.
-
-    After a failed sync every later call raises that ``WriteFailed``; nothing is retried (see ``PieceFile``).
-
-    The log's own thread does everything, in order. A caller that is cancelled while the disk is busy leaves
-    at once; what was begun is finished all the same, before anything that comes later. So no piece is ever
-    put behind half a piece.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.thread = DiskThread("stoker-log")
-        """Every call to the file is made here."""
-        self._file = PieceFile(path, self.thread, self._prepare)
-        self._awaited = AsyncFileIO(cast("Any", self._file), None, self.thread)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self.path)!r})"
-
-    @property
-    def unsynced_bytes(self) -> int:
-        """How much was appended since the last sync, in bytes."""
-        return self._file.unsynced_bytes
-
-    async def append(self, data: bytes) -> None:
-        """Write the bytes behind what is there, with one write.
-
-        Raises:
-            WriteFailed: The disk refused; none of these bytes is in the file.
-        """
-        if on_asyncio():
-            await self._awaited.write(data)
-        else:  # aiofiles knows asyncio only
-            await self.thread.run(self._file.write, data)
-
-    async def aclose(self) -> None:
-        """Make every piece durable and close the file; it is closed even where that is refused.
-
-        Cancelled while it waits for the disk: that is done all the same, when the disk comes back.
-
-        Raises:
-            WriteFailed: The disk refused, now or earlier.
-        """
-        if self.thread.is_idle and not self._file.is_open:  # in this order: a call may be about to open it
-            return
-        try:
-            await self.thread.run(self._file.close, is_kept=True)
-        finally:
-            self.thread.release()
-
-    # In the thread ----------------------------------------------------------------------------------
-
-    def _prepare(self) -> None:
-        """Called each time before the file is opened."""
-
-    def take_part(self, data: bytes, begin_next: Callable[[], None]) -> None:
-        """Take part in a commit: write, let the next log begin, then sync."""
-        if data:
-            self._file.write(data)
-        begin_next()
-        self._sync()
-
-    def _sync(self) -> None:
-        self._file.sync()
+            raise WriteFailed(self.path, self._refusal)
 
 
 class _Commit:

@@ -19,6 +19,7 @@ import stat
 import threading
 from collections.abc import Callable, Generator, Iterable
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -205,7 +206,7 @@ def make_directory(path: Path, *, exclusive: bool = False) -> bool:
                 if not directory.is_dir():
                     raise
             # Also if it was there: the process that made it may have been killed before this.
-            _sync_directory(directory.parent)
+            sync_directory(directory.parent)
     return True
 
 
@@ -216,8 +217,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     Two writers of one path do not disturb each other's half: the last rename wins.
     """
     put_in_place(path, write)
-    with refusals_of(path):
-        _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def put_in_place(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -246,7 +246,11 @@ def put_in_place(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 def sync_directory(path: Path) -> None:
     """The second half: what was renamed in this directory stays so."""
     with refusals_of(path):
-        _sync_directory(path)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def link_atomically(source: Path, target: Path) -> None:
@@ -260,13 +264,14 @@ def link_atomically(source: Path, target: Path) -> None:
         try:
             beside.hardlink_to(source)
         except OSError:  # no hard links on this file system, or none across two
-            write_atomically(target, lambda file: _copy(source, file))
+            with source.open("rb") as original:
+                write_atomically(target, partial(shutil.copyfileobj, original, length=_COPY_BYTES))
             return
         try:
             beside.replace(target)
         finally:
             beside.unlink(missing_ok=True)  # a rename onto another name of the same file does nothing
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
 
 
 def remove(path: Path) -> None:
@@ -294,9 +299,8 @@ def remove_all(paths: Iterable[Path]) -> list[Path]:
 
 def remove_leftovers(directory: Path) -> None:
     """Remove what a crash left half written there: files that never got their final name."""
-    for name in files_in(directory):
-        if name.startswith(".") and name.endswith(".tmp"):
-            remove(directory / name)
+    names = files_in(directory)
+    remove_all(directory / name for name in names if name.startswith(".") and name.endswith(".tmp"))
 
 
 def move_aside(path: Path, suffix: str) -> Path:
@@ -308,7 +312,7 @@ def move_aside(path: Path, suffix: str) -> Path:
         aside = path.with_name(f"{path.name}{suffix}{number}")
     with refusals_of(path):
         path.rename(aside)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     return aside
 
 
@@ -334,7 +338,7 @@ def cut_at(path: Path, offset: int, *, separator: bytes = b"") -> int:
             side.write(separator)
             side.flush()
             os.fsync(side.fileno())
-        _sync_directory(path.parent)  # before the cut: afterwards these bytes are nowhere else
+        sync_directory(path.parent)  # before the cut: afterwards these bytes are nowhere else
         file.truncate(offset)
         os.fsync(file.fileno())
         return n_torn
@@ -343,19 +347,6 @@ def cut_at(path: Path, offset: int, *, separator: bytes = b"") -> int:
 def _beside(path: Path) -> Path:
     """A separate name for each writer, as ``remove_leftovers`` knows them."""
     return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-
-
-def _copy(source: Path, file: IO[bytes]) -> None:
-    with source.open("rb") as original:
-        shutil.copyfileobj(original, file, _COPY_BYTES)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _HonestFile:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import stoker.runs.layout as layout
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound
 from stoker.writer import files, load_checkpoint, publish_checkpoint
 
-__all__ = ["Bests", "Score", "best_files", "best_of"]
+__all__ = ["Bests", "Score", "best_files", "best_names", "best_of"]
 
 logger = logging.getLogger("stoker.runs")
 Score = tuple[float, int]
@@ -58,23 +58,23 @@ class Bests:
             publish_checkpoint(staged, self.path)
         else:
             top = next((step for _, step in _ranked(values)), None)
-            if top in kept and layout.best_name(top) not in files.files_in(self.directory):
+            if top in kept and not self._named(top).exists():
                 files.link_atomically(self.path, self._named(top))  # before another file takes its name
             publish_checkpoint(staged, self._named(step))
             files.link_atomically(self._named(next(iter(kept))), self.path)
         self._values = kept
-        there = layout.best_steps_of(files.files_in(self.directory))
+        there = layout.steps_of(files.files_in(self.directory), "best")
         files.remove_all(self._named(other) for other in there if keep == 1 or other not in kept)
 
     def relink(self) -> None:
         """Make ``best.pt`` the best again, if a kill has left it one behind. Reads the files again."""
         self._values = None
         for _, step in self.scores()[:1]:
-            if layout.best_name(step) in files.files_in(self.directory):
+            if self._named(step).exists():
                 files.link_atomically(self._named(step), self.path)
 
     def _named(self, step: int) -> Path:
-        return self.directory / layout.best_name(step)
+        return self.directory / layout.checkpoint_name(step, "best")
 
     def _read(self) -> dict[int, float]:
         """The values by step; a file that does not load is logged and, under the run's lock, set aside."""
@@ -95,9 +95,7 @@ def best_files(
     directory: Path, on_damage: Callable[[CheckpointCorrupt], object]
 ) -> Iterator[tuple[Path, Score, dict[str, Any]]]:
     """The best policies in a directory, with score and content; ``on_damage`` gets the errors."""
-    names = files.files_in(directory)
-    wanted = [layout.best_name(step) for step in layout.best_steps_of(names)]
-    for name in [*wanted, *({layout.BEST} & set(names))]:
+    for name in best_names(files.files_in(directory)):
         path = directory / name
         try:
             state = load_checkpoint(path)
@@ -108,6 +106,12 @@ def best_files(
             on_damage(error)
             continue
         yield path, score, state
+
+
+def best_names(names: Sequence[str]) -> list[str]:
+    """Those of the names that are of best policies; ``best.pt`` comes last."""
+    numbered = [layout.checkpoint_name(step, "best") for step in layout.steps_of(names, "best")]
+    return [*numbered, *(name for name in names if name == layout.BEST)]
 
 
 def best_of(path: Path, state: Mapping[str, Any]) -> Score:

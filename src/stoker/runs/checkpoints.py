@@ -23,7 +23,7 @@ from anyio import to_thread
 import stoker.runs.layout as layout
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError
 from stoker.journal import Journal, segment_name
-from stoker.runs.bests import Bests
+from stoker.runs.bests import Bests, best_names
 from stoker.runs.locking import RunDirectory
 from stoker.runs.metadata import RunMetadata
 from stoker.settings import Count, Natural, Settings
@@ -292,7 +292,7 @@ class SavedTraining(RunDirectory):
         value, step = self.metadata.best_value, self.metadata.best_step
         if value is None or step is None:
             return None
-        if layout.BEST not in names and not layout.best_steps_of(names):
+        if not best_names(names):
             policy = f"the policy of step {step} with mean reward {value:g}"
             advice = "only a higher one is saved as best; put a copy back if there is one"
             logger.warning("%s is gone, %s: %s", self.best_checkpoint_path, policy, advice)

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from stoker.errors import ConfigError, RunDirectoryError
 from stoker.types import AnyPath
@@ -27,8 +28,6 @@ __all__ = [
     "PUBLISHED",
     "SET_ASIDE",
     "absolute",
-    "best_name",
-    "best_steps_of",
     "checked_name",
     "checkpoint_name",
     "is_run",
@@ -62,8 +61,6 @@ SET_ASIDE = re.compile(r"(step_\d+|latest)\.pt\.(broken|abandoned)\d*")
 
 _LONGEST_NAME_BYTES = 255
 _NAME = re.compile(r"[^\W_][\w.+=@ -]{0,99}")
-_STEP = re.compile(r"step_(\d+)\.pt")
-_BEST = re.compile(r"best_(\d+)\.pt")
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -132,24 +129,15 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     )
 
 
-def checkpoint_name(step: int) -> str:
-    """The file name of the checkpoint at that step."""
-    return f"step_{step}.pt"
+def checkpoint_name(step: int, kind: Literal["step", "best"] = "step") -> str:
+    """The file name of the checkpoint at that step, or of a best policy as it was at that step."""
+    return f"{kind}_{step}.pt"
 
 
-def steps_of(file_names: Iterable[str]) -> list[int]:
-    """The steps of the checkpoint files among these names, ascending."""
-    return sorted(int(match[1]) for name in file_names if (match := _STEP.fullmatch(name)))
-
-
-def best_name(step: int) -> str:
-    """The file name of one of the best policies, as it was at that step."""
-    return f"best_{step}.pt"
-
-
-def best_steps_of(file_names: Iterable[str]) -> list[int]:
-    """The steps of the best policies among these names, ascending."""
-    return sorted(int(match[1]) for name in file_names if (match := _BEST.fullmatch(name)))
+def steps_of(file_names: Iterable[str], kind: Literal["step", "best"] = "step") -> list[int]:
+    """The steps of the checkpoints or of the best policies among these names, ascending."""
+    pattern = re.compile(rf"{kind}_(\d+)\.pt")
+    return sorted(int(match[1]) for name in file_names if (match := pattern.fullmatch(name)))
 
 
 def is_run(directory: Path) -> bool:

@@ -19,7 +19,7 @@ import msgspec
 import stoker.runs.layout as layout
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, RunDirectoryError, StokerError
 from stoker.journal import JOURNAL, JournalReport
-from stoker.runs.bests import Score, best_of
+from stoker.runs.bests import Score, best_names, best_of
 from stoker.runs.metadata import read_json, read_metadata
 from stoker.runs.rows import ROW_FILES, Row, TrainEpisodeRow, effective, loss_of
 from stoker.runs.run import TrainingRun
@@ -166,8 +166,7 @@ class _Verification:
                 self._add(latest, "ok", f"a second name of {steps[-1].name}")
             else:
                 self._check_step(latest)
-        bests = [layout.best_name(step) for step in layout.best_steps_of(names)]
-        for name in [*bests, *({layout.BEST} & set(names))]:
+        for name in best_names(names):
             self._check_best(directory / name)
 
     def _check_step(self, path: Path) -> None:
@@ -199,7 +198,7 @@ class _Verification:
         value, step = score
         if path.name == layout.BEST:
             self._best = score
-        elif path.name != layout.best_name(step):
+        elif path.name != layout.checkpoint_name(step, "best"):
             self._add(path, "damaged", f"it holds the policy of step {step:,}")
             return
         self._add(path, "ok", f"the policy of step {step:,}, mean reward {value:g}")

@@ -42,8 +42,9 @@ class ToldData(AppendLog):
         super().take_part(data, begin_next)
 
     def sync(self) -> None:
+        has_new = self.unsynced_bytes > 0
         super().sync()
-        self.n_syncs += 1
+        self.n_syncs += has_new
 
 
 class ToldLog(ToldData, RowLog):

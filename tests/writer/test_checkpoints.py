@@ -257,7 +257,7 @@ for line in sys.stdin:
         k += 1
         publish_checkpoint({"k": k, "x": torch.full((500_000,), k)}, directory / f"step_{k}.pt")
         files.link_atomically(directory / f"step_{k}.pt", directory / "latest.pt")
-        files.remove(directory / f"step_{k - 3}.pt")
+        files.remove_all([directory / f"step_{k - 3}.pt"])
         print(os.getpid(), flush=True)
 """
 

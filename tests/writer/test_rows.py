@@ -178,7 +178,7 @@ async def test_a_whole_log_is_not_touched_when_it_is_opened_again(tmp_path: Path
     await again.aclose()
     assert path.read_bytes().startswith(WHOLE)
     assert [row.k for row in decode_rows(path, Row)] == [0, 1, 2, 3, 4, 5]
-    assert files.files_in(tmp_path) == ["rows.jsonl"], "nothing was set aside"
+    assert list(files.files_in(tmp_path)) == ["rows.jsonl"], "nothing was set aside"
 
 
 @given(st.lists(st.integers(0, 10**6), max_size=20), st.integers(min_value=0), st.integers(0, 3))

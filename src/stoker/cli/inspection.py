@@ -103,7 +103,7 @@ class Show(RunCommand, frozen=True, kw_only=True):
     async def __call__(self) -> int:
         run = await open_run(self.run)
         status, config = await status_of(run), await _config_of(run)
-        sizes = files.sizes_in(run.checkpoints_directory)
+        sizes = files.files_in(run.checkpoints_directory)
         checkpoints = {
             name: sizes[name] for name in sorted(sizes, key=natural_key) if not name.startswith(".")
         }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ def best_files(
         yield path, score, state
 
 
-def best_names(names: Sequence[str]) -> list[str]:
+def best_names(names: Collection[str]) -> list[str]:
     """Those of the names that are of best policies; ``best.pt`` comes last."""
     numbered = [layout.checkpoint_name(step, "best") for step in layout.steps_of(names, "best")]
     return [*numbered, *(name for name in names if name == layout.BEST)]

@@ -87,7 +87,7 @@ def _fork(run: TrainingRun, step: int, place: Path, with_replay: bool) -> Traini
         raise
     fork.on_disk = fork.metadata
     write_json(directory / layout.METADATA, fork.metadata)
-    files.remove(directory / layout.FORKING)
+    files.remove_all([directory / layout.FORKING])
     return fork
 
 

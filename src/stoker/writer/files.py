@@ -40,10 +40,8 @@ __all__ = [
     "read_bytes",
     "read_tail",
     "refusals_of",
-    "remove",
     "remove_all",
     "remove_leftovers",
-    "sizes_in",
     "stat_of",
     "sync_directory",
     "write_atomically",
@@ -144,25 +142,19 @@ def open_to_read(path: Path) -> Generator[IO[bytes]]:
         raise _unreadable(path, error) from error
 
 
-def files_in(directory: Path) -> list[str]:
-    """The names of the plain files there, in no order; none where there is no such directory.
+def files_in(directory: Path) -> dict[str, int]:
+    """The plain files there by name, with their sizes in bytes; none where there is no such directory.
 
     Raises:
-        RunDirectoryError: It cannot be read; so also for the other two.
+        RunDirectoryError: It cannot be read; so also for ``directories_in``.
     """
-    return list(sizes_in(directory))
+    stats = _stats_in(directory)
+    return {name: found.st_size for name, found in stats.items() if stat.S_ISREG(found.st_mode)}
 
 
 def directories_in(directory: Path) -> list[str]:
     """The names of the directories there, in no order; none where there is no such directory."""
     return [name for name, found in _stats_in(directory).items() if stat.S_ISDIR(found.st_mode)]
-
-
-def sizes_in(directory: Path) -> dict[str, int]:
-    """The plain files there by name, in no order, with their sizes in bytes; none where nothing is there."""
-    return {
-        name: found.st_size for name, found in _stats_in(directory).items() if stat.S_ISREG(found.st_mode)
-    }
 
 
 def _stats_in(directory: Path) -> dict[str, os.stat_result]:
@@ -274,14 +266,10 @@ def link_atomically(source: Path, target: Path) -> None:
         sync_directory(target.parent)
 
 
-def remove(path: Path) -> None:
-    """Remove a file; it may be gone already. After a power cut it may be there again."""
-    with refusals_of(path):
-        path.unlink(missing_ok=True)
-
-
 def remove_all(paths: Iterable[Path]) -> list[Path]:
     """Remove files and return them; if one cannot be removed, the others are removed all the same.
+
+    Some may be gone already. After a power cut they may be there again.
 
     Raises:
         WriteFailed: Some could not be removed; raised when all have been tried.
@@ -289,7 +277,8 @@ def remove_all(paths: Iterable[Path]) -> list[Path]:
     removed, refusals = list(paths), list[WriteFailed]()
     for path in removed:
         try:
-            remove(path)
+            with refusals_of(path):
+                path.unlink(missing_ok=True)
         except WriteFailed as refusal:
             refusals.append(refusal)
     if refusals:

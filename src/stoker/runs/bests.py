@@ -58,7 +58,7 @@ class Bests:
             publish_checkpoint(staged, self.path)
         else:
             top = next((step for _, step in _ranked(values)), None)
-            if top in kept and not self._named(top).exists():
+            if top in kept and self._named(top).name not in files.files_in(self.directory):
                 files.link_atomically(self.path, self._named(top))  # before another file takes its name
             publish_checkpoint(staged, self._named(step))
             files.link_atomically(self._named(next(iter(kept))), self.path)
@@ -70,7 +70,7 @@ class Bests:
         """Make ``best.pt`` the best again, if a kill has left it one behind. Reads the files again."""
         self._values = None
         for _, step in self.scores()[:1]:
-            if self._named(step).exists():
+            if self._named(step).name in files.files_in(self.directory):
                 files.link_atomically(self._named(step), self.path)
 
     def _named(self, step: int) -> Path:

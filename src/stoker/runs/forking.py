@@ -93,10 +93,11 @@ def _fork(run: TrainingRun, step: int, place: Path, with_replay: bool) -> Traini
 
 def _state_at(source: TrainingRun, step: int) -> dict[str, Any]:
     """The checkpoint of that step."""
-    # A step file comes before a copy of it, and takes its place.
-    found = {int(of): path for path, of in reversed(source.step_files()) if 0 <= of < math.inf}
+    found = {step: source.checkpoint_path(step)}
+    if step not in source.checkpoint_steps():
+        found = {int(of_step): path for path, of_step in source.step_files() if 0 <= of_step < math.inf}
     if step not in found:
-        has = ", ".join(map(str, found)) or "none"
+        has = ", ".join(map(str, reversed(found))) or "none"
         raise CheckpointNotFound(f"{source.directory} has no checkpoint of step {step}: it has {has}")
     state = load_checkpoint(found[step])
     if step_of(state) != step:

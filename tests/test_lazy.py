@@ -67,6 +67,9 @@ assert config_type("dqn") is DQNConfig and preset("dqn", "CartPole-v1").gamma ==
 assert "torch" not in sys.modules, "torch was imported"
 from stoker.agents import DQN
 assert "torch" in sys.modules
+from gymnasium.spaces import Box, Discrete
+DQN(Box(-1, 1, (4,)), Discrete(2))
+assert "sympy" not in sys.modules, "an agent was made by parts of torch that take long to import"
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=100

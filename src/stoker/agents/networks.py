@@ -212,7 +212,8 @@ def seeded(layer: _Layer, generator: torch.Generator, gain: float | None = None)
     orthogonal (Saxe et al. 2014), scaled by it, and biases 0, as policy gradients usually begin (Andrychowicz
     et al. 2021, section 3.2); without, both are uniform within ``1 / sqrt(fan_in)`` of zero, as torch's are.
     """
-    layer = layer.to_empty(device="cpu")
+    for name, parameter in list(layer.named_parameters()):  # to_empty would import sympy, for 0.2 s
+        setattr(layer, name, nn.Parameter(torch.empty(parameter.shape)))
     with torch.no_grad():
         if gain is not None:
             nn.init.orthogonal_(layer.weight, gain, generator)

@@ -87,10 +87,7 @@ class NetworkPolicy(ABC, Generic[NetworkT]):
         """Act like the policy whose ``weights()`` these are; ``ConfigError`` if they do not fit."""
         for name in self.published:
             if not isinstance(weights.get(name), int | float):
-                raise ConfigError(
-                    f"these weights lack {name}: load the weights of a policy whose agent has the same "
-                    "settings"
-                )
+                raise ConfigError(f"these weights lack {name}: load those of a policy with the same settings")
         self._packed.load_named(weights)
         self.published = {name: weights[name] for name in self.published}
 
@@ -106,15 +103,14 @@ class NetworkPolicy(ABC, Generic[NetworkT]):
 class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
     """A network that acts and is trained, and all that a session needs from an agent except the learning.
 
-    A subclass makes its network, implements ``observe`` and ``learn``, and adds to ``_parts`` and
-    ``_generators`` whatever is saved and restored with it.
+    A subclass names its ``_policy_type``, makes its network, implements ``observe`` and ``learn``, and adds
+    to ``_parts`` and ``_generators`` whatever is saved and restored with it.
 
     Args:
         spaces: of the environment.
         config: the settings, with ``network="auto"`` replaced.
         seeds: of its generators.
         network: acts; the gradients of its weights are packed.
-        policy_type: of its acting copies.
         adam_eps: what Adam adds to the root of the mean square of a gradient.
 
     Attributes:
@@ -130,6 +126,9 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
     acting_state = frozenset({"explore_generator"})
     needs_policy_extras = False
 
+    _policy_type: type[PolicyT]
+    """The type of its acting copies."""
+
     _kept_settings: ClassVar[tuple[str, ...]] = ("network", "normalize_observations")
     """The settings that give the weights their meaning: a saved state fits only with the same."""
 
@@ -139,7 +138,6 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
         config: ConfigT,
         seeds: AgentSeeds,
         network: NetworkT,
-        policy_type: type[PolicyT],
         adam_eps: float = 1e-8,
     ) -> None:
         self.config = config
@@ -149,7 +147,6 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
         self._network = network
         # Copied now: after learning a user's module may keep a tensor of the graph, which cannot be.
         self._blank = copy.deepcopy(network).requires_grad_(requires_grad=False)
-        self._policy_type = policy_type
         self._weights = PackedWeights(network, has_gradients=True)
         self._device = self._weights.values.device
         self._optimizer = PackedAdam(self._weights, eps=adam_eps, max_grad_norm=config.max_grad_norm)
@@ -161,11 +158,7 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
             self._parts["moments"] = self._moments
 
     def __copy__(self) -> NoReturn:
-        name = type(self).__name__
-        raise ConfigError(
-            f"copy.copy of a {name} would share its weights: use copy.deepcopy, or make a new {name} and "
-            "load the state_dict of this one"
-        )
+        raise ConfigError(f"copy.copy of a {self.name} would share its weights: use copy.deepcopy")
 
     @property
     def _published(self) -> dict[str, float]:
@@ -182,9 +175,8 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
     def publish(self, policy: Policy) -> None:
         """Copy weights, moments and published numbers into a policy that this agent made."""
         if not isinstance(policy, self._policy_type):
-            raise ConfigError(
-                f"a {self.name} agent publishes to the policies it made, not to a {type(policy).__name__}"
-            )
+            kind = type(policy).__name__
+            raise ConfigError(f"{self.name} publishes to the policies it made, not to a {kind}")
         policy.follow(self._weights, self._published)
 
     def check_experience(self, experience: Experience) -> None:
@@ -266,12 +258,10 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
             self._network.set_moments(self._moments.mean(), self._moments.scale())
 
     def _diverged(self, loss: float, norm: float) -> TrainingDiverged:
-        config = self.config
         return TrainingDiverged(
-            f"{self.name} diverged: optimization step {self.opt_steps + 1} has the loss {loss}, with a "
-            f"gradient of norm {norm}; lower learning_rate ({config.learning_rate:g}), set max_grad_norm "
-            f"({config.max_grad_norm}), clip_rewards or normalize_rewards, and resume from an earlier "
-            "checkpoint"
+            f"{self.name} diverged: optimization step {self.opt_steps + 1} has the loss {loss} and a gradient"
+            f" of norm {norm}; lower learning_rate ({self.config.learning_rate:g}), set max_grad_norm "
+            f"({self.config.max_grad_norm}), clip or normalize rewards, and resume from an earlier checkpoint"
         )
 
 

@@ -76,14 +76,9 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
     """
 
     def __init__(
-        self,
-        spaces: AgentSpaces[Any],
-        config: ConfigT,
-        seeds: AgentSeeds,
-        network: NetworkT,
-        policy_type: type[PolicyT],
+        self, spaces: AgentSpaces[Any], config: ConfigT, seeds: AgentSeeds, network: NetworkT
     ) -> None:
-        super().__init__(spaces, config, seeds, network, policy_type)
+        super().__init__(spaces, config, seeds, network)
         self._replay = make_replay(config, spaces, self._device, seeds.learning)
         self._learning_from = max(config.learning_starts, config.batch_size)
         self._steps = StepProcessor(

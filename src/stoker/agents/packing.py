@@ -63,10 +63,9 @@ class PackedWeights:
         """Raise ``ConfigError`` if the network's parameters or gradients were moved, cast or replaced."""
         if self._found() != self._addresses:
             raise ConfigError(
-                f"the weights of this {type(self._network).__name__} were moved or replaced while an agent "
-                "trains or acts with them (by to(), double(), zero_grad(), load_state_dict(assign=True) or "
-                "another agent): make a new agent, with device=... or another network, and load this one's "
-                "state_dict into it"
+                f"the weights of this {type(self._network).__name__} were moved or replaced (by to(), "
+                "double(), zero_grad(), load_state_dict(assign=True) or another agent): make a new agent, "
+                "with device=... or another network, and load this one's state_dict into it"
             )
 
     def views(self, packed: torch.Tensor) -> list[torch.Tensor]:

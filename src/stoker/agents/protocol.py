@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
+from stoker.errors import ConfigError
 from stoker.types import ActMode, ActorId, Experience
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "RebuildsReplay",
     "ReportsExploration",
     "Stateful",
+    "check_agent",
     "config_of",
 ]
 
@@ -231,6 +233,14 @@ class ChecksInput(Protocol):
     def check_observation(self, observation: Any) -> None:
         """Raise ``InvalidExperience`` for an observation that the policy cannot act on."""
         ...
+
+
+def check_agent(agent: object, source: str = "") -> None:
+    """Raise ``ConfigError``, which begins with the source, for an object that is not a ``LearningAgent``."""
+    parts = [*LearningAgent.__annotations__, *vars(LearningAgent)]
+    if missing := [part for part in parts if not part.startswith("_") and not hasattr(agent, part)]:
+        kind = type(agent).__name__
+        raise ConfigError(f"{source}{kind} is not a LearningAgent: it lacks {', '.join(missing)}")
 
 
 def config_of(agent: LearningAgent) -> msgspec.Struct | None:

@@ -16,7 +16,7 @@ import msgspec
 
 from stoker.agents.dqn.config import DQNConfig
 from stoker.agents.ppo.config import PPOConfig
-from stoker.agents.protocol import LearningAgent
+from stoker.agents.protocol import LearningAgent, check_agent
 from stoker.errors import ConfigError
 from stoker.importing import imported_callable
 
@@ -225,13 +225,7 @@ def _make_own(
     except ValueError:  # a callable written in C has no signature
         pass
     agent = factory(observation_space, action_space, **settings)
-    parts = [*LearningAgent.__annotations__, *vars(LearningAgent)]
-    missing = [part for part in parts if not part.startswith("_") and not hasattr(agent, part)]
-    if missing:
-        raise ConfigError(
-            f"agent={name!r} made a {type(agent).__name__}, not a LearningAgent: it lacks "
-            f"{', '.join(missing)} (see docs/agents.md)"
-        )
+    check_agent(agent, f"agent={name!r}: ")
     return agent
 
 

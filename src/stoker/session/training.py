@@ -16,7 +16,7 @@ from typing import Any
 
 from anyio.lowlevel import checkpoint
 
-from stoker.agents.protocol import LearningAgent
+from stoker.agents.protocol import LearningAgent, check_agent
 from stoker.errors import ActorConflict, ConfigError
 from stoker.plain import finite_float
 from stoker.recorders import Recorder, Recording, Value, checked_record
@@ -34,9 +34,6 @@ from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
 __all__ = ["TrainingSession"]
 
-_AGENT_HAS = [
-    name for name in (*LearningAgent.__annotations__, *vars(LearningAgent)) if not name.startswith("_")
-]
 _OPTS_AT_ONCE = 256
 
 
@@ -74,8 +71,7 @@ class TrainingSession(Lifecycle):
         **settings: Any,
     ) -> None:
         config = settings_from(settings, SessionConfig, "TrainingSession")
-        if missing := [name for name in _AGENT_HAS if not hasattr(agent, name)]:
-            raise ConfigError(f"{type(agent).__name__} is not a LearningAgent: it lacks {', '.join(missing)}")
+        check_agent(agent)
         if run is not None and not isinstance(run, TrainingRun):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f'run={run!r}: give a TrainingRun, such as `await TrainingRun.create("name")`')
         recording = recorders if isinstance(recorders, Recording) else Recording(recorders)

@@ -45,6 +45,7 @@ class DQN(OffPolicyAgent[DQNConfig, QNetwork, DQNPolicy]):
     """
 
     name = "DQN"
+    _policy_type = DQNPolicy
     _kept_settings = ("network", "dueling", "normalize_observations")
 
     def __init__(
@@ -62,7 +63,7 @@ class DQN(OffPolicyAgent[DQNConfig, QNetwork, DQNPolicy]):
         seeds = AgentSeeds.of(seed)
         kind = ConvolutionalQ if config.network == "nature_cnn" else PerceptronQ
         network = kind(shape, self._actions.n, config, seeds.for_weights()).to(resolve_device(device))
-        super().__init__(spaces, config, seeds, network, DQNPolicy)
+        super().__init__(spaces, config, seeds, network)
         self._target = TargetNetwork(network, self._weights, config.tau, config.target_update_interval)
         self._parts["target"] = self._target.network
 

@@ -69,6 +69,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
     """
 
     name = "PPO"
+    _policy_type = PPOPolicy
     needs_policy_extras = True
     _kept_settings = ("network", "activation", "normalize_observations")
 
@@ -99,7 +100,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
                 network, sample.float() if config.normalize_observations else sample, distribution
             )
         actor_critic = ActorCritic(body, shape, distribution, config).to(resolved)
-        super().__init__(spaces, config, seeds, actor_critic, PPOPolicy, config.adam_eps)
+        super().__init__(spaces, config, seeds, actor_critic, config.adam_eps)
         self._shuffle = seeded_generator(seeds.learning)
         self._rewards = RewardScaler(
             config.gamma, normalize=config.normalize_rewards, clip=config.clip_rewards
@@ -141,8 +142,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         if not self._spaces.actions.is_chosen(experience.action, extras[ACTION:]):
             raise InvalidExperience(
                 f"actor {actor_id!r}: action={shown(experience.action)} is not the action that its "
-                f"policy_extras are of, {shown(extras[ACTION:])}: observe the action of the same Decision, "
-                "whatever the environment made of it"
+                f"policy_extras are of, {shown(extras[ACTION:])}: observe that of the same Decision unchanged"
             )
 
     def observe(self, experiences: Sequence[Experience]) -> None:
@@ -154,11 +154,10 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         for experience in experiences:
             extras: Any = experience.policy_extras
             if extras is None or np.shape(extras) != self._extras_shape:
+                found = "no" if extras is None else "an unfit"
                 raise ConfigError(
-                    f"an experience of actor {experience.actor_id!r} comes with "
-                    f"{'no' if extras is None else 'an unfit'} policy extras: PPO learns from the "
-                    "log-probability and the value that its policy remembered; choose each action with "
-                    "session.act(observation, actor_id=...)"
+                    f"an experience of actor {experience.actor_id!r} comes with {found} policy extras: "
+                    "choose each action with session.act(observation, actor_id=...)"
                 )
         for experience in experiences:
             self._rollout.add(experience, self._rewards.scaled(experience))

@@ -130,6 +130,42 @@ async def test_a_stack_is_memory_of_its_own() -> None:
     assert await env.episode_extras() == {"seen": 4.0}
 
 
+async def test_frames_that_are_no_arrays_are_not_shared_by_stacks() -> None:
+    class Lists(InPlace):
+        observation_space: Any = spaces.Sequence(spaces.Box(0.0, 100.0, (2,), np.float32))
+
+        def reset(self, **settings: Any) -> Any:
+            return (super().reset()[0],), {}
+
+        def step(self, action: Any) -> Any:
+            seen, *rest = super().step(action)
+            return (seen,), *rest
+
+    env = stacked(Lists(), 2)
+    frames = (await env.reset())[0]
+    frames[-1][0][:] = 77.0
+    assert [frame[0].tolist() for frame in (await env.step(0))[0]] == [[0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("kind", ["gym", "plain"])
+async def test_an_environment_may_change_the_action_it_gets(kind: str) -> None:
+    class Clips(InPlace):
+        def step(self, action: Any) -> Any:
+            action[:] = 0.0
+            return super().step(action)
+
+    class Plain:
+        def __init__(self) -> None:
+            env = Clips()
+            self.reset, self.step = env.reset, env.step
+
+    env = stacked(Clips() if kind == "gym" else Plain(), 2)
+    await env.reset()
+    action = np.ones(2)
+    await env.step(action)
+    assert action.tolist() == [1.0, 1.0]
+
+
 async def test_an_environment_stays_of_its_kind() -> None:
     assert isinstance(stack_frames(ChainEnv, 2)(), gymnasium.Env)
     assert stack_frames(ChainEnv, 2)().unwrapped.length == 5

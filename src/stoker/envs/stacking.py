@@ -18,7 +18,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
-from stoker.envs.results import Results, ResultsWrapper, then
+from stoker.envs.results import Results, ResultsWrapper, owned, then
 from stoker.errors import ConfigError
 
 __all__ = ["stack_frames"]
@@ -49,7 +49,9 @@ class _FrameStack(Results):
             raise ResetNeeded("no episode has begun: call reset before step")
         if self._space is None:
             return np.stack(self._frames)
-        return concatenate(self._space, self._frames, create_empty_array(self._space, self._n))
+        stack: Any = concatenate(self._space, self._frames, create_empty_array(self._space, self._n))
+        # of a Graph or Sequence space the frames themselves, which the next stack holds too
+        return stack if stack.__class__ is np.ndarray else owned(stack)
 
 
 def stack_frames(factory: Callable[[], Any], n: int) -> Callable[[], Any]:

@@ -192,6 +192,7 @@ class PrioritizedReplay(Ring):
             )
 
     def _adopt(self, reference: Mapping[str, Any]) -> None:
+        """Take over the priorities too, converted where they were saved with another ``alpha``."""
         super()._adopt(reference)
         self._max_priority = float(reference["max_priority"])
         self._n_samples = int(reference["n_samples"])

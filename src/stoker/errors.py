@@ -32,7 +32,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 from stoker.types import ActorId, AnyPath
 
@@ -62,9 +62,6 @@ __all__ = [
     "first_error",
     "with_way_out",
 ]
-
-
-_Error = TypeVar("_Error", bound="StokerError")
 
 
 class StokerError(Exception):
@@ -305,7 +302,7 @@ def first_error(error: BaseException) -> BaseException:
 # Copies and other processes -------------------------------------------------------------------------
 
 
-def _rebuilt(kind: type[_Error], args: tuple[Any, ...]) -> _Error:
+def _rebuilt(kind: type[StokerError], args: tuple[Any, ...]) -> StokerError:
     """The error as it was, without ``__init__``, which builds the message from other arguments."""
     error = kind.__new__(kind)
     super(StokerError, error).__init__(*args)

@@ -33,7 +33,7 @@ Another signal of the first kind is a new request as soon as the user knows that
 
 
 class SignalGuard(ABC):
-    """Obeys signals and deadlines while a program runs; a context manager.
+    """Obeys signals and deadlines while a program runs; a context manager. Subclasses word its last line.
 
     The first signal asks the program to finish within ``grace_s``. The second one ends the process at once
     with exit code 130, and so does the first one if there is nothing to finish yet. A process that still runs

@@ -62,10 +62,8 @@ class Evaluate(RunCommand, frozen=True, kw_only=True):
         if self.device is not None:
             config = msgspec.structs.replace(config, device=self.device)
         agent = agent_for(config)
-        if state.get("agent_type") != type(agent).__name__:
-            raise ConfigError(
-                f"{path}: trained by {state.get('agent_type')}, the run's config says {config.agent}"
-            )
+        if (kind := state.get("agent_type")) != type(agent).__name__:
+            raise ConfigError(f"{path}: trained by {kind}, the run's config says {config.agent}")
         agent.load_state_dict(state["agent"])
         steps = int(state["session"]["total_steps"])
         found = await evaluate(
@@ -165,8 +163,7 @@ class Replay(RunCommand, frozen=True, kw_only=True):
         if self.out is not None:
             publish_checkpoint(weights_of(agent, {"total_steps": agent.total_steps}), Path(self.out))
         if self.json:
-            head = {"run": str(run.directory), "elapsed_s": elapsed_s}
-            say_json({**head, **msgspec.structs.asdict(replayed)})
+            say_json({"run": str(run.directory), "elapsed_s": elapsed_s, **msgspec.structs.asdict(replayed)})
         else:
             _print_report(replayed, elapsed_s)
         is_equal = bool(replayed.comparisons) and not any(found.differences for found in replayed.comparisons)

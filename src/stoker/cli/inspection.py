@@ -48,7 +48,6 @@ class Ls(Command, frozen=True, kw_only=True):
         if self.json:
             for run, status in runs:
                 fields = msgspec.structs.asdict(run.metadata)
-                del fields["attempts"]
                 say_json({"run": str(run.directory), "status": status, **fields})
             for directory, error in broken:
                 say_json({"run": str(directory), "status": "broken", "problem": str(error)})
@@ -162,8 +161,8 @@ def _say_curve(episodes: Columns) -> None:
     if len(rewards) < 2:
         return
     console = output()
-    points, size_of_chart = (steps.tolist(), rewards.tolist()), (min(console.width, 80), _CHART_LINES)
-    lines = chart(*points, *size_of_chart, ascii_only=console.options.ascii_only)
+    size_of_chart = min(console.width, 80), _CHART_LINES
+    lines = chart(steps.tolist(), rewards.tolist(), *size_of_chart, ascii_only=console.options.ascii_only)
     say()
     say(Text("episode reward over steps", style="cyan"))
     say(Text("\n".join(lines), style="green", no_wrap=True))

@@ -15,7 +15,7 @@ import re
 import shutil
 import textwrap
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import pairwise, takewhile
 from typing import Annotated, Any, Self, TypeAlias, cast, get_args
@@ -222,7 +222,8 @@ def _taken(command: str, options: Sequence[Option], args: Sequence[str]) -> dict
             are_positional = True
             continue
         elif name not in known:
-            close = _abbreviated(name, known) or difflib.get_close_matches(name, known, n=1)
+            close = [flag for flag in known if _abbreviates(name.strip("-"), flag)]
+            close = close or difflib.get_close_matches(name, known, n=1)
             raise ConfigError(f"unknown flag {name}" + (f"; did you mean {close[0]}?" if close else ""))
         else:
             option = known[name]
@@ -240,15 +241,10 @@ def _is_flag(word: str) -> bool:
     return re.match(r"--?[a-zA-Z]|--$", word) is not None and word not in ("-inf", "-nan")
 
 
-def _abbreviated(name: str, known: Iterable[str]) -> list[str]:
-    """The flags that this one may be short for: by its first letters, or by those of its words."""
-    short = name.strip("-")
-    return [
-        other
-        for other in known
-        if other.startswith(f"--{short}")
-        or "".join(word[0] for word in other[2:].split("-") if word) == short
-    ]
+def _abbreviates(short: str, flag: str) -> bool:
+    """Whether the flag begins with these letters, or they are the initials of its words."""
+    initials = "".join(word[:1] for word in flag[2:].split("-"))
+    return flag.startswith(f"--{short}") or initials == short
 
 
 def _assignment(name: str, word: str) -> tuple[str, Any]:
@@ -334,10 +330,7 @@ def _docstrings(kind: type[msgspec.Struct]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for base in reversed(kind.__mro__[: kind.__mro__.index(msgspec.Struct)]):
         [definition] = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        for statements in pairwise(cast("ast.ClassDef", definition).body):
-            match statements:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    texts[name] = " ".join(text.split())
-                case _:
-                    pass
+        for field, docstring in pairwise(cast("ast.ClassDef", definition).body):
+            if isinstance(field, ast.AnnAssign) and isinstance(docstring, ast.Expr):
+                texts[ast.unparse(field.target)] = " ".join(ast.literal_eval(docstring.value).split())
     return texts

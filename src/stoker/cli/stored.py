@@ -25,9 +25,8 @@ __all__ = ["discard", "open_run", "open_trained"]
 logger = logging.getLogger("stoker.cli")
 _NO_CONFIG = (
     f"there is no {CONFIG}, which names the agent and the environment: a program with its own session "
-    "trained this run, or it was killed before it began. Resume it in that program with TrainingRun.resume; "
-    "if its agent and environment can be named, `await run.write_config(TrainConfig(...))` there lets this "
-    "command read them"
+    "trained this run, or it was killed before it began. Resume it in that program with TrainingRun.resume, "
+    "or write the config there with `await run.write_config(TrainConfig(...))`"
 )
 
 

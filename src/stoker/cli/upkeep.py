@@ -61,9 +61,8 @@ def _print_findings(directory: Path, findings: Sequence[Finding]) -> None:
     table = columns([""] * 4, numbers=[1], folds=3)
     for finding in findings:
         n_bytes = size(finding.size) if finding.size else ""
-        kind = "DAMAGED" if finding.kind == "damaged" else finding.kind
-        style = _STYLES[finding.kind]
-        table.add_row(Text(finding.file or "run"), n_bytes, Text(kind, style), Text(finding.text))
+        kind = Text("DAMAGED" if finding.kind == "damaged" else finding.kind, _STYLES[finding.kind])
+        table.add_row(Text(finding.file or "run"), n_bytes, kind, Text(finding.text))
     say(table)
     damaged = sorted({finding.file or "run" for finding in findings if finding.kind == "damaged"})
     verdict = f"DAMAGED: {', '.join(damaged)}" if damaged else "whole"
@@ -98,9 +97,7 @@ class Fork(RunCommand, frozen=True, kw_only=True):
         place, with_replay = (self.name, self.run_version), not self.without_replay
         forked = await fork_run(source, self.at_step, *place, root=self.runs_dir, with_replay=with_replay)
         if self.json:
-            fields = msgspec.structs.asdict(forked.metadata)
-            del fields["attempts"]
-            say_json({"run": str(forked.directory), **fields})
+            say_json({"run": str(forked.directory), **msgspec.structs.asdict(forked.metadata)})
             return 0
         print(f"run      {from_here(forked.directory)}")
         print(f"from     {from_here(source.directory)}, step {number(self.at_step)}")

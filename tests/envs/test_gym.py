@@ -108,6 +108,7 @@ BAD_NAMES = [
     ("StokerTest/AnyArguments-v0", {"lenth": 4}, ["lenth"]),
     ("StokerTest/NeedsSize-v0", {}, ["size"]),
     ("CartPole-v1", {"render_mode": "asci"}, ["render_mode='asci'", "'rgb_array'"]),
+    ("CartPole-v1", {"render_mode": 5}, ["render_mode=5", "'rgb_array'"]),
 ]
 
 

@@ -152,7 +152,7 @@ def _check_render_mode(env_id: str, mode: str | None) -> None:
         return
     metadata: Any = getattr(_creator(env_id), "metadata", None)  # of a wrapper class it is a property
     modes: Any = cast("Any", metadata).get("render_modes") if isinstance(metadata, dict) else None
-    if modes is None or mode in modes or mode.removesuffix("_list") in modes:  # ``make`` wraps for a list
+    if modes is None or mode in [*modes, *(f"{each}_list" for each in modes)]:  # ``make`` wraps for a list
         return
     if mode != "human" or not {"rgb_array", "rgb_array_list"}.intersection(modes):  # which it can show
         raise ConfigError(f"render_mode={mode!r} is not one that {env_id} has: choose {_listed(modes)}")

@@ -177,7 +177,7 @@ def test_source_that_returns_no_number_is_named_and_nothing_counted(result: Any)
     assert math.isnan(stats.summary()["episode_reward"])
 
 
-def test_source_that_raises_is_heard_and_nothing_counted() -> None:
+def test_source_that_raises_is_named_and_nothing_counted() -> None:
     stats = StatsTracker().with_stat("odd", lambda of: of.extras["absent"], Mean())
     with pytest.raises(ConfigError, match="stat 'odd': its source raised KeyError: 'absent'"):
         stats.update(record(1.0))

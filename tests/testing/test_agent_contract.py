@@ -146,7 +146,7 @@ class LiveWeights(SmallPolicy):
         return self.net.state_dict()
 
 
-class DeafForks(SmallPolicy):
+class ForksThatIgnoreWeights(SmallPolicy):
     def load_weights(self, weights: Any) -> None:
         pass
 
@@ -197,13 +197,13 @@ class NeverLearns(Small):
         return None
 
 
-class TellsTensors(Small):
+class ReportsTensors(Small):
     def learn(self) -> Any:
         metrics = super().learn()
         return metrics and {"loss": torch.tensor(metrics["loss"])}
 
 
-class TellsNaN(Small):
+class ReportsNaN(Small):
     def learn(self) -> Any:
         metrics = super().learn()
         return metrics and {"loss": float("nan")}
@@ -401,8 +401,8 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("publish_brings_a_policy_up_to_date", PublishesHalf, "bias"),
     ("counts_total_steps", CountsSlices, "2 after 4"),
     ("learns_and_reports_metrics", NeverLearns, "None in all of 80 calls"),
-    ("learns_and_reports_metrics", TellsTensors, "'loss': tensor"),
-    ("learns_and_reports_metrics", TellsNaN, "'loss': nan"),
+    ("learns_and_reports_metrics", ReportsTensors, "'loss': tensor"),
+    ("learns_and_reports_metrics", ReportsNaN, "'loss': nan"),
     ("the_same_calls_give_the_same_agent", GlobalChance, r"game\['reports'\]"),
     ("the_same_calls_give_the_same_agent", GlobalWeights, r"game\[.*\n.*from its own generators"),
     ("slices_do_not_matter", SeesTheFirstOfASlice, "equal states"),
@@ -435,7 +435,7 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("portable_policies_travel", with_policy(ForksThatShareTheGenerator), "two forks of one seed"),
     ("portable_policies_travel", with_policy(ForksOfNoSeed), "two forks of one seed"),
     ("portable_policies_travel", with_policy(LiveWeights), "earlier weights"),
-    ("portable_policies_travel", with_policy(DeafForks), "with its weights a fork"),
+    ("portable_policies_travel", with_policy(ForksThatIgnoreWeights), "with its weights a fork"),
     ("portable_policies_travel", with_policy(NotToBePickled), "no error"),
     ("portable_policies_travel", with_policy(CopiesWithoutWeights), "with its weights a copy"),
 ]

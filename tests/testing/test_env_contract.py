@@ -51,7 +51,7 @@ def test_environments_that_keep_every_promise(make: Any) -> None:
     check_env(make, steps=60)
 
 
-def test_an_environment_without_spaces_needs_somebody_who_draws_actions() -> None:
+def test_an_environment_without_spaces_needs_sample_action() -> None:
     check_env(Spaceless, steps=40, sample_action=lambda generator: int(generator.integers(2)))
     with pytest.raises(ContractViolation, match="has_spaces: .*draw an action") as caught:
         check_env(Spaceless)
@@ -267,6 +267,20 @@ def test_environments_are_closed_again_whatever_comes() -> None:
             kept += 1
         assert closed
     assert 0 < kept < len(check_env.checks(Closing))
+
+
+def test_each_environment_is_closed_even_if_closing_another_fails() -> None:
+    closed: list[int] = []
+
+    class FailsToClose(Odd):
+        def close(self) -> None:
+            closed.append(1)
+            raise RuntimeError("cannot close")
+
+    checks = {check.name: check for check in check_env.checks(FailsToClose)}
+    with pytest.raises(ContractViolation, match="cannot close"):
+        checks["each_environment_is_a_new_one"].run()
+    assert len(closed) == 2
 
 
 def test_a_space_of_actions_that_all_share_is_drawn_from_alike() -> None:

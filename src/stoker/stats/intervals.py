@@ -63,7 +63,7 @@ def interquartile_means(samples: Samples) -> Samples:
 
 
 def interquartile_mean(values: Sequence[float]) -> float:
-    """The interquartile mean of some values, see ``interquartile_means``.
+    """The interquartile mean of one row of values, as by ``interquartile_means``.
 
     Raises:
         InvalidExperience: There are no values, or one is not finite.
@@ -76,11 +76,11 @@ def bootstrap_interval(values: Sequence[float], statistic: Statistic) -> Interva
 
     The values are resampled with replacement, n of n; the interval spans the 2.5 % and 97.5 % quantiles of
     the resampled statistic, and lies within the range of the values. The same values give the same interval.
-    Of a single value it is that value: nothing is known then, not everything. Below some ten values it
-    covers the truth less often than it says.
+    The interval of a single value is that value, which says nothing about its error. Below about ten
+    values the interval covers the true statistic less often than 95 %.
 
     Args:
-        values: independent draws, such as the total rewards of episodes.
+        values: independent draws, for example the total rewards of episodes.
         statistic: what the interval is of.
 
     Raises:

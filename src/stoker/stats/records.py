@@ -25,7 +25,7 @@ class EpisodeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         total_reward: undiscounted sum of the episode's rewards.
         length: number of transitions.
         status: how it ended, Terminated or Truncated.
-        extras: further numbers by name, such as ``{"epsilon": 0.97}``.
+        extras: further numbers by name, for example ``{"epsilon": 0.97}``.
     """
 
     total_reward: float

@@ -23,8 +23,9 @@ __all__ = ["ACTORS", "AgentSuite", "Report", "feed", "greedy", "load_state", "st
 
 ACTORS: tuple[ActorId, ActorId] = (0, "one")
 _N_OBSERVATIONS = 24
-ActResult: TypeAlias = tuple[Sequence[Any], Sequence[Any] | None]
 
+ActResult: TypeAlias = tuple[Sequence[Any], Sequence[Any] | None]
+"""An action per observation, and as many policy extras or None."""
 
 Report: TypeAlias = tuple[Mapping[str, float] | None, Mapping[str, float] | None]
 """The metrics of ``learn`` after one transition, and the extras of the episode that it ended."""

@@ -1,4 +1,4 @@
-"""What tests of recorders share: recorders that keep, fail and hang, and packages kept off the network."""
+"""Recorders for tests: some keep their records, some fail, some hang; and packages without network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ os.environ["WANDB_ERROR_REPORTING"] = "false"
 
 
 class Keeping:
-    """Keeps what it is handed; whoever waits for a call is told of it."""
+    """Keeps its records, and counts its calls in semaphores that a test can wait for."""
 
     def __init__(self, name: str = "keeping") -> None:
         self.name = name
@@ -53,7 +53,7 @@ class Keeping:
 
 
 class Failing(Keeping):
-    """Raises where it is told to, after noting the call."""
+    """Raises in the given calls, after noting them."""
 
     def __init__(self, *calls: str, error: Exception | None = None, name: str = "failing") -> None:
         super().__init__(name)
@@ -82,7 +82,7 @@ class Failing(Keeping):
 
 
 class Hanging(Keeping):
-    """Does not come back from one of its calls until it is let go."""
+    """Hangs in one of its calls until it is released."""
 
     def __init__(self, call: str, name: str = "hanging") -> None:
         super().__init__(name)
@@ -114,7 +114,7 @@ class Hanging(Keeping):
 
 @pytest.fixture
 def hanging() -> Iterator[type[Hanging]]:
-    """Makes hanging recorders, and lets them go in the end."""
+    """Makes hanging recorders, and releases them at the end."""
     made: list[Hanging] = []
 
     class Known(Hanging):

@@ -20,7 +20,7 @@ NUMBERS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
 
 
 @given(values=NUMBERS)
-def test_scalars_become_their_mean_and_what_else_is_asked_for(values: list[float]) -> None:
+def test_scalars_become_their_mean_and_the_chosen_statistics(values: list[float]) -> None:
     metrics = Metrics(statistics=STATISTICS)
     for value in values:
         metrics.store({"loss": value})

@@ -116,8 +116,8 @@ def server(store: Path) -> Iterator[Server]:
     found.kill()
 
 
-class Told(MLflowRecorder):
-    """Says when a flush has come to its end, and how."""
+class Counted(MLflowRecorder):
+    """Counts its flushes in semaphores that a test can wait for."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -206,7 +206,7 @@ async def test_a_server_that_is_killed_gets_everything_when_it_is_back(
 ) -> None:
     context = msgspec.structs.replace(context, name="away")
     rows: list[dict[str, Any]] = []
-    recorder = Told(server.uri)
+    recorder = Counted(server.uri)
     async with Recording([recorder, JsonlRecorder(rows.append)], timeout_s=100).opened(context) as recording:
         recording.put(0, {"a": 0.0})
         await reached(recorder.sent)
@@ -216,10 +216,10 @@ async def test_a_server_that_is_killed_gets_everything_when_it_is_back(
                 recording.put(step, {"a": float(step), "note": f"at {step}"})
                 await reached(recorder.failed)
         assert recorder.n_unsent == 3
-        told = [record.getMessage() for record in caplog.records if record.name == "stoker.recorders"]
-        assert len(told) == 1
-        assert told[0].startswith("the recorder 'mlflow' failed in flushing: MlflowException: ")
-        assert told[0].endswith("the run continues, and the next record is tried")
+        logged = [record.getMessage() for record in caplog.records if record.name == "stoker.recorders"]
+        assert len(logged) == 1
+        assert logged[0].startswith("the recorder 'mlflow' failed in flushing: MlflowException: ")
+        assert logged[0].endswith("the run continues, and the next record is tried")
         await to_thread.run_sync(server.start)
         recording.put(4, {"a": 4.0})
         await reached(recorder.sent)
@@ -245,9 +245,9 @@ async def test_a_server_that_is_away_from_the_start(
         ) as recording:
             recording.put(0, {"a": 1.0})
     assert [row["total_steps"] for row in rows] == [0]
-    told = [record.getMessage() for record in caplog.records if record.name == "stoker.recorders"]
-    assert "failed in opening" in told[0]
-    assert told[-1] == "the recorder 'mlflow' did not get 1 records"
+    logged = [record.getMessage() for record in caplog.records if record.name == "stoker.recorders"]
+    assert "failed in opening" in logged[0]
+    assert logged[-1] == "the recorder 'mlflow' did not get 1 records"
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
 
 
@@ -282,7 +282,7 @@ def test_the_outcome_is_the_runs_status(
     assert run.info.artifact_uri.startswith((store / "mlartifacts").as_uri())
 
 
-def test_a_resumed_run_goes_on_in_its_mlflow_run(
+def test_a_resumed_run_continues_in_its_mlflow_run(
     store: Path, context: RunContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     context = msgspec.structs.replace(context, name="resumed", directory=store)
@@ -314,11 +314,11 @@ def test_a_resumed_run_goes_on_in_its_mlflow_run(
     assert run.data.params["agent/gamma"] == "0.99"
     assert run.data.params["new"] == "1"
     assert run.info.status == "FINISHED"
-    told = [record.getMessage() for record in caplog.records if record.name == "stoker.recorders"]
-    assert told == ["the param 'agent/gamma' was '0.99' and is '0.9' now: MLflow keeps the first"]
+    logged = [record.getMessage() for record in caplog.records if record.name == "stoker.recorders"]
+    assert logged == ["the param 'agent/gamma' was '0.99' and is '0.9' now: MLflow keeps the first"]
 
 
-def test_what_mlflow_cannot_hold_is_cut_or_left_out_and_told_once(
+def test_values_that_mlflow_cannot_hold_are_cut_or_left_out_and_logged_once(
     store: Path, context: RunContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     params = {f"p{k}": k for k in range(250)} | {"long": "x" * 10_000}
@@ -340,12 +340,12 @@ def test_what_mlflow_cannot_hold_is_cut_or_left_out_and_told_once(
     assert len(run.data.metrics) == 2301
     assert np.isnan(run.data.metrics["nan"])
     assert metric(uri_of(store), run, "m2299") == [(0, 2299.0), (1, 2299.0)]
-    told = [record.getMessage() for record in caplog.records if record.name == "stoker.recorders"]
-    assert len(told) == 1
-    assert told[0].startswith("h is Histogram(float64 [1]), which MLflow's metrics cannot hold")
+    logged = [record.getMessage() for record in caplog.records if record.name == "stoker.recorders"]
+    assert len(logged) == 1
+    assert logged[0].startswith("h is Histogram(float64 [1]), which MLflow's metrics cannot hold")
 
 
-def test_a_record_is_one_request_and_what_is_kept_is_bounded(
+def test_a_record_is_one_request_and_kept_values_are_bounded(
     store: Path, context: RunContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     context = msgspec.structs.replace(context, name="bounded", directory=store)
@@ -380,14 +380,14 @@ def test_a_record_is_one_request_and_what_is_kept_is_bounded(
     recorder.close("finished")
     run = only_run(uri_of(store), "bounded")
     assert metric(uri_of(store), run, "m3") == [(k, float(k)) for k in range(2, 8)]
-    told = [record.getMessage() for record in caplog.records if record.name == "stoker.recorders"]
-    assert told == [
+    logged = [record.getMessage() for record in caplog.records if record.name == "stoker.recorders"]
+    assert logged == [
         "values cannot be sent to MLflow: there is no room to keep more, so the oldest are left out",
         "40 values could not be sent to MLflow",
     ]
 
 
-def test_what_mlflow_refuses_does_not_block_what_comes_later(store: Path, context: RunContext) -> None:
+def test_refused_values_do_not_block_later_ones(store: Path, context: RunContext) -> None:
     from mlflow.exceptions import MlflowException
 
     context = msgspec.structs.replace(context, name="refused", directory=store)
@@ -404,7 +404,7 @@ def test_what_mlflow_refuses_does_not_block_what_comes_later(store: Path, contex
     assert only_run(uri_of(store), "refused").data.metrics == {"a": 2.0}
 
 
-def test_a_deleted_experiment_is_said(store: Path, context: RunContext) -> None:
+def test_a_deleted_experiment_is_an_error(store: Path, context: RunContext) -> None:
     context = msgspec.structs.replace(context, name="deleted", directory=store)
     recorder = MLflowRecorder()
     recorder.open(context)
@@ -423,7 +423,7 @@ def test_settings_that_cannot_be_used_are_refused() -> None:
         MLflowRecorder().open(RunContext(name="x"))
 
 
-def test_the_environment_says_where_unless_told_otherwise(
+def test_the_environment_variable_names_the_store_unless_an_argument_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")

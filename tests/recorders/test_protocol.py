@@ -37,11 +37,11 @@ def test_nested_settings_become_one_level_of_names() -> None:
     }
 
 
-def test_contexts_without_an_id_are_told_apart() -> None:
+def test_contexts_without_an_id_get_different_ids() -> None:
     assert RunContext(name="x").run_id != RunContext(name="x").run_id
 
 
-def test_who_takes_files() -> None:
+def test_recorders_with_add_artifact_are_artifact_recorders() -> None:
     assert isinstance(MLflowRecorder("sqlite://"), ArtifactRecorder)
     assert not isinstance(ConsoleRecorder(), ArtifactRecorder)
 
@@ -66,7 +66,7 @@ def test_a_missing_package_is_named_with_its_extra() -> None:
     assert imported("json").dumps([1]) == "[1]"
 
 
-def test_each_recorder_says_what_it_needs_and_imports_nothing_before_it_opens() -> None:
+def test_each_recorder_names_its_package_and_imports_nothing_before_it_opens() -> None:
     source = """
 import sys
 from stoker.errors import MissingDependency

@@ -50,7 +50,7 @@ async def test_records_arrive_in_order_from_one_thread(keeping: Any) -> None:
     assert recording.n_left_out == {}
 
 
-async def test_what_is_stored_is_recorded_at_a_flush(keeping: Any) -> None:
+async def test_stored_values_are_recorded_at_a_flush(keeping: Any) -> None:
     recorder = keeping()
     recording = Recording([recorder], statistics=("max",))
     async with recording.opened(CONTEXT):
@@ -120,7 +120,7 @@ async def test_a_recorder_may_delegate_its_calls_to_another(keeping: Any) -> Non
 # Failing ----------------------------------------------------------------------------------------------
 
 
-async def test_one_that_fails_is_told_once_and_tried_again(
+async def test_a_recorder_that_fails_is_logged_once_and_tried_again(
     keeping: Any, failing: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, bad = keeping(), failing("write")
@@ -143,7 +143,9 @@ async def test_one_that_fails_is_told_once_and_tried_again(
     ]
 
 
-async def test_one_that_fails_to_flush_is_told_once(failing: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_recorder_that_fails_to_flush_is_logged_once(
+    failing: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     bad = failing("flush")
     recording = Recording([bad])
     async with recording.opened(CONTEXT):
@@ -153,7 +155,7 @@ async def test_one_that_fails_to_flush_is_told_once(failing: Any, caplog: pytest
     assert len(messages(caplog)) == 1
 
 
-async def test_one_that_fails_is_left_out(
+async def test_a_recorder_that_fails_is_dropped(
     keeping: Any, failing: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, bad = keeping(), failing("write")
@@ -166,12 +168,12 @@ async def test_one_that_fails_is_left_out(
     assert bad.statuses == ["finished"], "it may close its files"
     assert good.steps == [0, 1, 2, 3]
     assert recording.n_left_out == {"failing": 3}
-    told = messages(caplog)
-    assert told[0].endswith("no space left; it gets no more records")
-    assert told[1:] == ["the recorder 'failing' did not get 3 records"]
+    logged = messages(caplog)
+    assert logged[0].endswith("no space left; it gets no more records")
+    assert logged[1:] == ["the recorder 'failing' did not get 3 records"]
 
 
-async def test_one_that_fails_ends_the_recording(keeping: Any, failing: Any) -> None:
+async def test_a_recorder_that_fails_ends_the_recording(keeping: Any, failing: Any) -> None:
     good, bad = keeping(), failing("write")
     recording = Recording([good, bad], on_error="fail")
     await recording.open(CONTEXT)
@@ -199,7 +201,7 @@ async def test_the_block_ends_with_the_recorders_error(failing: Any) -> None:
 @pytest.mark.parametrize(
     "error", [ConfigError("no directory"), MissingDependency("foo", "bar")], ids=["config", "missing"]
 )
-async def test_one_that_can_never_open_is_raised(
+async def test_the_error_of_a_recorder_that_can_never_open_is_raised(
     keeping: Any, failing: Any, on_error: OnError, error: Exception
 ) -> None:
     good = keeping()
@@ -210,7 +212,7 @@ async def test_one_that_can_never_open_is_raised(
     assert good.statuses == ["failed"], "what was opened is closed"
 
 
-async def test_one_that_cannot_open_yet_is_opened_with_a_later_record(
+async def test_a_recorder_that_cannot_open_yet_is_opened_with_a_later_record(
     failing: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad = failing("open")
@@ -227,7 +229,7 @@ async def test_one_that_cannot_open_yet_is_opened_with_a_later_record(
     assert len(messages(caplog)) == 1
 
 
-async def test_one_that_never_opens_is_told_of_in_the_end(
+async def test_a_recorder_that_never_opens_is_logged_at_the_end(
     failing: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad = failing("open")
@@ -237,13 +239,15 @@ async def test_one_that_never_opens_is_told_of_in_the_end(
     assert messages(caplog)[-1] == "the recorder 'failing' did not get 1 records"
 
 
-async def test_one_that_cannot_open_is_raised_where_that_is_asked_for(failing: Any) -> None:
+async def test_with_fail_an_error_in_opening_is_raised(failing: Any) -> None:
     recording = Recording([failing("open")], on_error="fail")
     with pytest.raises(RecorderFailed, match="open: no space left"):
         await recording.open(CONTEXT)
 
 
-async def test_one_that_fails_to_close_is_told(failing: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_recorder_that_fails_to_close_is_logged(
+    failing: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     async with Recording([failing("close")], on_error="fail").opened(CONTEXT):
         pass
     assert messages(caplog) == [
@@ -255,7 +259,7 @@ async def test_one_that_fails_to_close_is_told(failing: Any, caplog: pytest.LogC
 
 
 @pytest.mark.parametrize("call", ["open", "write", "flush", "close"])
-async def test_one_that_hangs_is_left_out(
+async def test_a_recorder_that_hangs_is_dropped(
     keeping: Any, hanging: Any, call: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, bad = keeping(), hanging(call)
@@ -268,13 +272,13 @@ async def test_one_that_hangs_is_left_out(
     assert good.steps == [0, 1, 2]
     assert good.statuses == ["finished"]
     assert bad.statuses == []
-    told = [message for message in messages(caplog) if "has not moved" in message]
-    assert len(told) == 1
-    assert "'hanging'" in told[0]
-    assert f"has not moved for {SHORT_S} s; " in told[0]
+    logged = [message for message in messages(caplog) if "has not moved" in message]
+    assert len(logged) == 1
+    assert "'hanging'" in logged[0]
+    assert f"has not moved for {SHORT_S} s; " in logged[0]
 
 
-async def test_one_that_hangs_ends_the_recording_where_that_is_asked_for(hanging: Any) -> None:
+async def test_with_fail_a_recorder_that_hangs_ends_the_recording(hanging: Any) -> None:
     recording = Recording([hanging("write")], timeout_s=SHORT_S, on_error="fail")
     with anyio.fail_after(20):
         await recording.open(CONTEXT)
@@ -285,7 +289,7 @@ async def test_one_that_hangs_ends_the_recording_where_that_is_asked_for(hanging
         await recording.close("failed")
 
 
-async def test_one_that_is_too_slow_loses_its_oldest_records(
+async def test_a_slow_recorder_loses_its_oldest_records(
     keeping: Any, hanging: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, slow = keeping(), hanging("write")
@@ -430,7 +434,7 @@ async def test_a_recording_is_of_one_run(keeping: Any) -> None:
     await recording.close()
 
 
-async def test_recorders_of_one_name_are_told_apart(failing: Any) -> None:
+async def test_recorders_of_one_name_are_numbered(failing: Any) -> None:
     recording = Recording([failing("write"), failing("write")], on_error="drop")
     async with recording.opened(CONTEXT):
         for step in range(2):
@@ -450,7 +454,7 @@ async def test_without_recorders_it_runs_until_it_is_closed() -> None:
         await recording.close()
 
 
-async def test_files_go_to_those_who_take_them(keeping: Any, tmp_path: Any) -> None:
+async def test_files_go_to_artifact_recorders(keeping: Any, tmp_path: Any) -> None:
     class Taking(keeping):  # type: ignore[misc]
         def add_artifact(self, path: Any, folder: str) -> None:
             self.records.append((path, folder))
@@ -463,7 +467,7 @@ async def test_files_go_to_those_who_take_them(keeping: Any, tmp_path: Any) -> N
     assert other.records == [(0, {"a": 1.0})]
 
 
-def test_the_protocol_is_what_recorders_are(keeping: Any) -> None:
+def test_a_recorder_fits_the_protocol(keeping: Any) -> None:
     recorder: Recorder = keeping()
     record: Record = {"a": 1.0}
     recorder.write(1, record)

@@ -105,7 +105,7 @@ def test_a_directory_of_its_own(context: RunContext, tmp_path: Path) -> None:
     assert scalars(read(tmp_path / "logs" / "x"), "a") == [(1, 1.0)]
 
 
-def test_what_was_flushed_is_seen_before_the_end(context: RunContext, tmp_path: Path) -> None:
+def test_flushed_records_are_visible_before_the_end(context: RunContext, tmp_path: Path) -> None:
     recorder = TensorBoardRecorder()
     recorder.open(context)
     recorder.write(1, {"a": 1.0})

@@ -114,7 +114,7 @@ def test_a_row_has_numbers_texts_and_times() -> None:
     assert json.loads(json.dumps(row, allow_nan=False)) == row
 
 
-def test_a_number_that_is_not_finite_is_left_out_and_told_once_per_name(
+def test_a_number_that_is_not_finite_is_left_out_and_logged_once_per_name(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     rows: list[dict[str, Any]] = []

@@ -64,7 +64,7 @@ def test_arrays_are_copied(value: Any) -> None:
     assert not np.shares_memory(found, np.asarray(value))
 
 
-def test_what_the_caller_changes_later_does_not_reach_a_record() -> None:
+def test_later_changes_by_the_caller_do_not_reach_a_record() -> None:
     pixels, values = np.zeros((2, 2), np.uint8), np.zeros(3)
     image, histogram = Image(pixels), Histogram(values)
     pixels += 1
@@ -155,7 +155,7 @@ def test_other_images_are_refused(pixels: Any) -> None:
         Image(pixels)
 
 
-def test_histograms_take_any_shape_and_know_what_is_finite() -> None:
+def test_histograms_take_any_shape_and_give_their_finite_values() -> None:
     histogram = Histogram([[1, 2], [3, math.nan]])
     assert histogram.values.shape == (4,)
     assert finite_values(histogram).tolist() == [1, 2, 3]

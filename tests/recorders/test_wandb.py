@@ -154,7 +154,7 @@ def python(directory: Path, source: str, *arguments: str) -> str:
     return done.stdout
 
 
-def test_records_are_read_back_and_a_resumed_run_goes_on(tmp_path: Path) -> None:
+def test_records_are_read_back_and_a_resumed_run_continues(tmp_path: Path) -> None:
     python(tmp_path, WRITING, "new")
     lines = python(tmp_path, WRITING + READING, "resumed").splitlines()
     name, config, logs = json.loads(next(line for line in lines if line.startswith('["cartpole')))

@@ -229,9 +229,7 @@ configs = st.builds(
 
 
 @given(config=configs)
-def test_toml_gives_back_what_it_was_given(
-    config: TrainerConfig, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_config_survives_toml(config: TrainerConfig, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "trainer.toml"
     path.write_text(config.to_toml())
     assert settings_from(read_toml(path), TrainerConfig, "it") == config
@@ -267,7 +265,7 @@ def test_a_file_with_something_wrong_is_refused_with_its_name(tmp_path: Path, te
         TrainerConfig.load(path)
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="none.toml"):
         TrainerConfig.load(tmp_path / "none.toml")
 

@@ -108,7 +108,7 @@ def test_statistics_are_of_the_records_also_after_a_replacement() -> None:
         found.is_best = True  # pyright: ignore
 
 
-def test_a_verdict_keeps_what_was_computed() -> None:
+def test_a_verdict_keeps_computed_statistics() -> None:
     found = of([1.0, 2.0], best_by="lower_bound", n_confirming=1)
     found.compute_intervals()
     best = found.with_verdict(is_best=True)

@@ -312,7 +312,7 @@ async def test_it_ends_with_a_session_that_is_closed_first_and_says_what_is_miss
     assert caplog.text.count("the session was closed before the last evaluation") == 2
 
 
-async def test_it_raises_what_the_session_failed_of() -> None:
+async def test_it_raises_the_failure_of_the_session() -> None:
     told: list[BaseException] = []
 
     async def run(evaluator: Evaluator) -> None:
@@ -452,7 +452,7 @@ async def test_the_best_is_best_by_the_mean_or_by_its_lower_bound(best_by: Any, 
 # Stopping ---------------------------------------------------------------------------------------------
 
 
-async def test_no_improvement_stops_the_session_and_is_told() -> None:
+async def test_no_improvement_stops_the_session_and_is_reported() -> None:
     with anyio.fail_after(30):
         async with TrainingSession(FakeAgent(), eval_freq=10) as session:
             rule, seen = NoImprovement(2), list[Evaluation]()
@@ -510,7 +510,7 @@ async def test_a_recorder_gets_each_evaluation_whole() -> None:
         assert (found.total_steps, found.is_best) == (1, True)
 
 
-async def test_what_a_recorder_raises_comes_out() -> None:
+async def test_an_error_of_a_recorder_is_raised() -> None:
     def refuse(found: Evaluation) -> None:
         raise LookupError(f"no sink for {found.mean_reward}")
 

@@ -64,7 +64,7 @@ async def test_it_trains_evaluates_records_and_saves_at_its_periods(tmp_path: Pa
     assert result.best_eval_reward is not None
 
 
-async def test_a_second_training_does_as_much_again_and_a_resumed_one_what_is_left(tmp_path: Path) -> None:
+async def test_a_second_training_does_as_much_again_and_a_resumed_one_does_the_rest(tmp_path: Path) -> None:
     run = await TrainingRun.create("r", root=tmp_path)
     trainer = Trainer(chain_agent(), ChainEnv, TrainerConfig(max_opts=60, save_interval=20), run=run)
     assert (await trainer.train()).opt_steps == 60
@@ -84,7 +84,7 @@ async def test_a_second_training_does_as_much_again_and_a_resumed_one_what_is_le
     assert (await again.train()).opt_steps == 180
 
 
-async def test_without_a_run_a_second_training_goes_on_too() -> None:
+async def test_without_a_run_a_second_training_does_as_much_again_too() -> None:
     agent = chain_agent()
     trainer = Trainer(agent, ChainEnv, TrainerConfig(max_steps=50, num_envs=2))
     assert (await trainer.train()).total_steps == 50
@@ -137,7 +137,7 @@ async def test_iterating_gives_every_step_of_every_actor_in_its_order_and_stops_
                 episode, count, total = episode + 1, 0, 0.0
 
 
-async def test_whoever_stops_iterating_leaves_a_whole_run(tmp_path: Path) -> None:
+async def test_a_run_is_whole_after_an_iteration_that_was_left(tmp_path: Path) -> None:
     run = await TrainingRun.create("r", root=tmp_path)
     async with Trainer(chain_agent(), ChainEnv, TrainerConfig(num_envs=2), run=run) as trainer:
         async for step in trainer:
@@ -152,7 +152,7 @@ async def test_whoever_stops_iterating_leaves_a_whole_run(tmp_path: Path) -> Non
 
 
 @pytest.mark.filterwarnings("ignore")
-async def test_a_crashing_environment_does_not_hold_up_who_asks_for_steps() -> None:
+async def test_a_crashing_environment_does_not_block_train_step() -> None:
     steps = itertools.count(1)
 
     def make() -> Any:
@@ -164,7 +164,7 @@ async def test_a_crashing_environment_does_not_hold_up_who_asks_for_steps() -> N
                 assert await trainer.train_step() is not None
 
 
-async def test_what_ends_the_actors_reaches_who_asks_for_steps() -> None:
+async def test_an_error_that_ends_the_actors_reaches_train_step() -> None:
     def make() -> Any:
         return "no environment"
 
@@ -415,7 +415,7 @@ async def test_offline_the_data_set_is_fed_once_wherever_it_was_interrupted(tmp_
     assert again.replay.n_added == 600
 
 
-async def test_what_was_learned_before_does_not_keep_a_data_set_away() -> None:
+async def test_a_data_set_is_observed_by_an_agent_that_has_learned_before() -> None:
     agent = agent_for(ChainEnv())
     await Trainer(agent, ChainEnv, TrainerConfig(max_steps=40)).train()
     shape = ChainEnv().observation_space.shape or ()
@@ -449,7 +449,7 @@ async def until_training(trainer: Trainer) -> None:
 
 
 @pytest.mark.parametrize("by", ["task", "thread", "session", "watch", "before it is open"])
-async def test_a_training_is_read_and_stopped_while_it_goes_on(by: str, tmp_path: Path) -> None:
+async def test_a_training_is_read_and_stopped_while_it_runs(by: str, tmp_path: Path) -> None:
     run = await TrainingRun.create("r", root=tmp_path)
     trainer = Trainer(chain_agent(), ChainEnv, TrainerConfig(max_steps=10**6, eval_interval=20), run=run)
     for call in (trainer.stop, lambda: trainer.session):

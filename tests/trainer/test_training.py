@@ -73,7 +73,7 @@ async def test_a_chain_is_learnt_from_a_factory(tmp_path: Path) -> None:
     assert result.last_eval_reward == 1.0
 
 
-async def test_a_resumed_run_goes_on(tmp_path: Path) -> None:
+async def test_a_resumed_run_continues(tmp_path: Path) -> None:
     run = await TrainingRun.create("chain", root=tmp_path)
     first = await train(config_from(TINY), run)
     resumed = await TrainingRun.resume(tmp_path / "chain")
@@ -127,7 +127,7 @@ async def test_the_watcher_sees_it_and_can_stop_it(tmp_path: Path) -> None:
     assert run.checkpoint_steps()[-1] == result.total_steps
 
 
-async def test_a_watcher_that_raises_ends_it_and_what_there_is_is_saved(tmp_path: Path) -> None:
+async def test_a_watcher_that_raises_ends_the_training_which_is_saved(tmp_path: Path) -> None:
     run = await TrainingRun.create("chain", root=tmp_path)
 
     async def watch(progress: Progress) -> None:
@@ -181,7 +181,7 @@ async def test_a_run_of_another_agent_is_refused(tmp_path: Path) -> None:
         await train(config_from(TINY), await TrainingRun.resume(run.directory))
 
 
-async def test_the_config_is_in_the_run_unless_a_factory_makes_what_it_cannot_name(tmp_path: Path) -> None:
+async def test_the_run_holds_the_config_unless_a_factory_makes_the_environments(tmp_path: Path) -> None:
     config = config_from({**TINY, "total_timesteps": 30, "eval_freq": 0})
     run = await TrainingRun.create("chain", root=tmp_path)
     await train(config, run)

@@ -207,8 +207,7 @@ class Trainer:
             raise ConfigError("train: set max_opts or max_steps, or the training never ends")
         async with self._running("train", watch=watch) as (progress, _):
             await progress.group.run()
-        self.result = progress.result()
-        return self.result
+        return progress.result()
 
     async def train_offline(self, dataset: Iterable[Experience] | Mapping[str, Any]) -> TrainResult:
         """Optimize ``max_opts`` times on a fixed data set; environments serve evaluation alone.
@@ -246,8 +245,7 @@ class Trainer:
                     "for (learning_starts, batch_size)"
                 )
         self._n_fed = n_fed + session.total_steps - began_at  # without those after a stop
-        self.result = progress.result()
-        return self.result
+        return progress.result()
 
     # Step by step ---------------------------------------------------------------------------------
 
@@ -282,7 +280,6 @@ class Trainer:
                     training.cancel_scope.cancel()  # else this waits for the last evaluation
             finally:
                 gate.close()
-        self.result = progress.result()
 
     async def train_step(self) -> StepMetrics | None:
         """Do one environment step and the learning that follows from it; None: the training has ended.
@@ -359,6 +356,7 @@ class Trainer:
                                 training.start_soon(progress.evaluator.run)
                             yield progress, training
                         watching.cancel_scope.cancel()
+            self.result = progress.result()
         finally:
             self._progress = self._loop = None
 

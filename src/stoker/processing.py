@@ -1,4 +1,4 @@
-"""The way of experiences to an agent: scaled observations and rewards, and transitions over several steps.
+"""Process experiences for an agent: normalize observations, scale rewards and build n-step transitions.
 
     experience --> reward clipped, or scaled --> n-step window --> transitions
 
@@ -51,7 +51,7 @@ class RunningMoments:
         self._pending: list[Any] = []
 
     def add(self, observation: Any) -> bool:
-        """Take one observation in; return whether the statistics have changed with it: once per batch."""
+        """Add one observation; return whether it completed a batch, which changes the statistics."""
         # A copy, because an environment may write into its array later. Flat, as a loaded row is.
         self._pending.append(np.array(observation).reshape(-1))
         if len(self._pending) < _MOMENTS_BATCH:
@@ -211,7 +211,7 @@ class StepProcessor:
         self.changes_steps = n_step > 1 or self._rewards.changes_rewards
 
     def process(self, experience: Experience) -> Sequence[Transition]:
-        """Take one experience in; return the transitions that are now complete, oldest first.
+        """Process one experience; return the transitions that are now complete, oldest first.
 
         An experience that ends an episode, for either reason, completes all of that actor's. Transitions
         carry no policy extras.

@@ -1,4 +1,4 @@
-"""What learns: the protocols that a session works with, and the agents that come with stoker.
+"""Agents: the protocols that a session works with, and the agents that come with stoker.
 
 Names are imported at their first use, so that configs can be read without torch.
 """

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import warnings
-from typing import Annotated, Literal, TypeAlias, TypeVar
+from typing import Annotated, Literal, TypeAlias
 
-import msgspec
 from msgspec import Meta
 
 from stoker.errors import ConfigError
 from stoker.settings import Count, Fraction, Natural, Positive, Settings
 
-__all__ = ["AgentConfig", "OffPolicyConfig", "Schedule", "channel_axis", "chosen_network"]
-
-_SMALLEST_SIDE = 36  # of the images that the convolutions of Mnih et al. (2015) can see
-_VISIBLE = "[height, width, channels] or [channels, height, width] of at least 36 x 36 pixels"
+__all__ = ["AgentConfig", "OffPolicyConfig", "Schedule"]
 
 Schedule: TypeAlias = Literal["constant", "linear"]
 """Whether a setting stays, or falls linearly to 0 over ``schedule_steps`` environment steps."""
@@ -127,51 +121,3 @@ class OffPolicyConfig(AgentConfig, frozen=True, kw_only=True):
                     f"{field}={getattr(self, field)}: give at most buffer_size ({self.buffer_size}), or "
                     "learning would never start"
                 )
-
-
-ConfigT = TypeVar("ConfigT", bound=AgentConfig)
-
-
-def chosen_network(
-    agent: str, config: ConfigT, shape: tuple[int, ...], dtype: str, *, takes_floats: bool = False
-) -> ConfigT:
-    """The settings with ``network="auto"`` replaced: convolutions for images they can see, else an mlp.
-
-    Images are uint8 of at least three axes. An image that gets an mlp, which does not know which pixels are
-    neighbors, causes a warning.
-
-    Raises:
-        ConfigError: ``network="nature_cnn"`` cannot see such observations, or they are not uint8 and the
-            agent does not take floats for it.
-    """
-    is_image = dtype == "uint8" and len(shape) >= 3
-    is_visible = channel_axis(shape) is not None
-    chosen = config.network
-    if chosen == "auto":
-        chosen = "nature_cnn" if is_image and is_visible else "mlp"
-    if chosen == "nature_cnn" and not (is_visible and (is_image or takes_floats)):
-        raise ConfigError(
-            f"network='nature_cnn' takes uint8 images {_VISIBLE} (gymnasium.wrappers.FrameStackObservation "
-            f"stacks gray ones); it cannot see observations {dtype} {list(shape)}: use network='mlp'"
-        )
-    if is_image and chosen == "mlp":
-        way_out = (
-            "network='auto' takes convolutions"
-            if is_visible
-            else f"convolutions see {_VISIBLE}: resize the images, or stack gray ones"
-        )
-        warnings.warn(
-            f"{agent} sees uint8 images {list(shape)} through an mlp, which learns little from "
-            f"{math.prod(shape):,} unrelated numbers; {way_out}",
-            stacklevel=3,
-        )
-    return msgspec.structs.replace(config, network=chosen)
-
-
-def channel_axis(shape: tuple[int, ...]) -> int | None:
-    """The axis of an image that holds its channels, first or last; None: convolutions cannot see it."""
-    if len(shape) != 3:
-        return None
-    axis = 0 if shape[0] < shape[2] else 2
-    least_side = min(side for at, side in enumerate(shape) if at != axis)
-    return axis if least_side >= _SMALLEST_SIDE and shape[axis] < least_side else None

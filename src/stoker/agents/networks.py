@@ -7,23 +7,29 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from stoker.agents.config import channel_axis
+from stoker.agents.config import AgentConfig
+from stoker.errors import ConfigError
 
-__all__ = ["MLP", "NatureCNN", "NumpyPass", "ObservationNetwork", "as_floats", "predict", "seeded"]
+__all__ = [
+    "MLP", "NatureCNN", "NumpyPass", "ObservationNetwork", "as_floats", "chosen_network", "predict", "seeded",
+]  # fmt: skip
 
 Activation = Literal["tanh", "relu"]
 """The function between layers."""
 
+ConfigT = TypeVar("ConfigT", bound=AgentConfig)
 _Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d)
 _Rows = NDArray[np.float32]
 
@@ -31,6 +37,9 @@ _HIDDEN_GAIN = math.sqrt(2)
 _MOST_DEVIATIONS = 10.0
 _MOST_PRODUCTS = 1 << 18
 """Multiplications in a layer up to which numpy is faster; beyond, its library would start threads."""
+
+_SMALLEST_SIDE = 36  # of the images that the convolutions of Mnih et al. (2015) can see
+_VISIBLE = "[height, width, channels] or [channels, height, width] of at least 36 x 36 pixels"
 
 _CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 """Filters, width of the kernel and stride of each."""
@@ -130,7 +139,7 @@ class NatureCNN(nn.Module):
     ) -> None:
         super().__init__()
         gain = _HIDDEN_GAIN if is_orthogonal else None
-        self._has_channels_last = channel_axis(image_shape) == 2
+        self._has_channels_last = _channel_axis(image_shape) == 2
         channels, *sides = image_shape
         if self._has_channels_last:
             *sides, channels = image_shape
@@ -149,6 +158,51 @@ class NatureCNN(nn.Module):
         for convolution in self.convolutions:
             values = convolution(values).relu_()
         return self.hidden(values.flatten(1)).relu_()
+
+
+def chosen_network(
+    agent: str, config: ConfigT, shape: tuple[int, ...], dtype: str, *, takes_floats: bool = False
+) -> ConfigT:
+    """The settings with ``network="auto"`` replaced: convolutions for images they can see, else an mlp.
+
+    Images are uint8 of at least three axes. An image that gets an mlp, which does not know which pixels are
+    neighbors, causes a warning.
+
+    Raises:
+        ConfigError: ``network="nature_cnn"`` cannot see such observations, or they are not uint8 and the
+            agent does not take floats for it.
+    """
+    is_image = dtype == "uint8" and len(shape) >= 3
+    is_visible = _channel_axis(shape) is not None
+    chosen = config.network
+    if chosen == "auto":
+        chosen = "nature_cnn" if is_image and is_visible else "mlp"
+    if chosen == "nature_cnn" and not (is_visible and (is_image or takes_floats)):
+        raise ConfigError(
+            f"network='nature_cnn' takes uint8 images {_VISIBLE} (gymnasium.wrappers.FrameStackObservation "
+            f"stacks gray ones); it cannot see observations {dtype} {list(shape)}: use network='mlp'"
+        )
+    if is_image and chosen == "mlp":
+        way_out = (
+            "network='auto' takes convolutions"
+            if is_visible
+            else f"convolutions see {_VISIBLE}: resize the images, or stack gray ones"
+        )
+        warnings.warn(
+            f"{agent} sees uint8 images {list(shape)} through an mlp, which learns little from "
+            f"{math.prod(shape):,} unrelated numbers; {way_out}",
+            stacklevel=3,
+        )
+    return msgspec.structs.replace(config, network=chosen)
+
+
+def _channel_axis(shape: tuple[int, ...]) -> int | None:
+    """The axis of an image that holds its channels, first or last; None: convolutions cannot see it."""
+    if len(shape) != 3:
+        return None
+    axis = 0 if shape[0] < shape[2] else 2
+    least_side = min(side for at, side in enumerate(shape) if at != axis)
+    return axis if least_side >= _SMALLEST_SIDE and shape[axis] < least_side else None
 
 
 class NumpyPass:

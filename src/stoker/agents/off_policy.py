@@ -55,7 +55,7 @@ class TargetNetwork:
         self._interval = interval
 
     def follow(self, opt_steps: int) -> None:
-        """Do what is due after that many optimization steps."""
+        """Move or copy the weights if that is due after this many optimization steps."""
         if self._tau is not None:
             self._own.blend_from(self._source, self._tau)
         elif opt_steps % self._interval == 0:
@@ -156,10 +156,10 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         return {**self._replay.reference(), **settings}
 
     def begin_rebuild(self, point: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
-        """Go to that point, with a replay that expects the transitions after it.
+        """Restore the state of that point; the replay then expects the transitions after it.
 
         Raises:
-            ConfigError: A setting that decides what the replay holds, such as ``n_step``, has changed.
+            ConfigError: A setting that decides what the replay holds, for example ``n_step``, has changed.
         """
         config = self.config
         has_discount = config.n_step > 1 or config.normalize_rewards
@@ -177,7 +177,7 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         """Finish a rebuild: every transition up to where ``reference`` stands was observed again.
 
         Raises:
-            ConfigError: Their number is another one.
+            ConfigError: The number of transitions differs.
         """
         self._replay.end_rebuild(reference)
 

@@ -92,7 +92,7 @@ class LearningAgent(Protocol):
         ...
 
     def observe(self, experiences: Sequence[Experience]) -> None:
-        """Take transitions in, in order, and add their number to ``total_steps``."""
+        """Add transitions, in order, and count them in ``total_steps``."""
         ...
 
     def learn(self) -> Mapping[str, float] | None:
@@ -108,7 +108,7 @@ class LearningAgent(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resume needs, but the replay, in types that ``torch.load(weights_only=True)`` accepts.
+        """All that a resume needs except the replay, in types that ``torch.load(weights_only=True)`` accepts.
 
         Tensors may share the agent's memory: the session copies them at once.
         """
@@ -175,14 +175,14 @@ class RebuildsReplay(HasReplay, LearningAgent, Protocol):
         ...
 
     def begin_rebuild(self, point: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
-        """Go to that point; expect the transitions after it."""
+        """Restore the state of that point; the transitions after it follow."""
         ...
 
     def end_rebuild(self, reference: Mapping[str, Any]) -> None:
         """Finish a rebuild.
 
         Raises:
-            ConfigError: Another number of transitions was observed again.
+            ConfigError: The number of transitions observed again differs.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The agents that are known by name, their presets, and how to make one. Free of torch until one is made.
+"""Agents by name, their presets, and ``make_agent``. Importing it does not import torch.
 
 A training from a config takes the settings of the agent and of the training from a preset
 (``stoker.trainer.config_from``); a program that makes its agent and session itself takes the agent's with
@@ -28,7 +28,7 @@ __all__ = ["AGENTS", "PRESETS", "config_type", "is_own", "make_agent", "preset",
 
 
 class AgentEntry(NamedTuple):
-    """What there is to know about an agent without importing it.
+    """An agent's class and its type of settings, known without importing torch.
 
     Attributes:
         config_type: the type of its settings; its defaults need no argument.

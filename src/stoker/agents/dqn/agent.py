@@ -14,10 +14,10 @@ import gymnasium
 import torch
 
 from stoker.agents.base import AgentSeeds, resolve_device
-from stoker.agents.config import chosen_network
 from stoker.agents.dqn.config import DQNConfig
 from stoker.agents.dqn.network import ConvolutionalQ, PerceptronQ, QNetwork
 from stoker.agents.dqn.policy import DQNPolicy
+from stoker.agents.networks import chosen_network
 from stoker.agents.off_policy import OffPolicyAgent, TargetNetwork, Update
 from stoker.agents.spaces import AgentSpaces, DiscreteActions
 from stoker.replay import Batch

@@ -1,7 +1,7 @@
 """The acting side of DQN: greedy, or exploring by random actions or by the softmax of the values.
 
-Each way of exploring draws the same count of numbers per row, whatever comes of them, so that how rows are
-grouped into calls does not change what any of them draws.
+Each way of exploring draws a fixed count of random numbers per row, so that the grouping of rows into calls
+does not change any action.
 """
 
 from __future__ import annotations

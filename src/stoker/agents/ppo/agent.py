@@ -16,8 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from stoker.agents.base import AgentSeeds, BaseAgent, resolve_device, seeded_generator
-from stoker.agents.config import chosen_network
-from stoker.agents.networks import predict
+from stoker.agents.networks import chosen_network, predict
 from stoker.agents.ppo.config import PPOConfig
 from stoker.agents.ppo.network import ActorCritic, Categorical, DiagGaussian, checked_body, make_body
 from stoker.agents.ppo.policy import ACTION, LOG_PROB, VALUE, PPOPolicy
@@ -279,7 +278,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         values = extras[:, VALUE]
         successors = rollout.successors()
         successor_values = np.empty(0, np.float32)
-        if len(successors):  # of no observation, a user's network might make nothing
+        if len(successors):  # a user's network may fail on an empty batch
             successor_values = predict(self._network, successors, self._device)[1]
         advantages = rollout.advantages(values, successor_values, config.gamma, config.gae_lambda)
         returns = advantages + values

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import msgspec
@@ -145,13 +145,12 @@ class Evaluator:
 
     def _stop_if_due(self, found: Evaluation, best: float | None) -> None:
         """Stop the session if a rule says so, and keep the first reason."""
-        reasons = [rule.judge(found, best) for rule in self._stop_rules]  # each must see each evaluation
-        for rule, reason in zip(self._stop_rules, reasons, strict=True):
+        for rule in self._stop_rules:
+            reason = rule.judge(found, best)  # each rule must see each evaluation
             # A training that ended at its limit may have reached its goal, but did not end for another rule.
             if reason is not None and (isinstance(rule, StopAtReward) or not self._session.is_done):
                 self.stopped_because = self.stopped_because or reason
                 self._session.stop()
-                return
 
 
 async def evaluate(
@@ -241,17 +240,16 @@ async def _play(
     return tuple(record.with_extras(marks) for record in records if record is not None)
 
 
-class _Greedy:
+class _Greedy(NamedTuple):
     """A listener that acts greedily and learns nothing."""
 
-    def __init__(self, inference: Inference) -> None:
-        self._inference = inference
+    inference: Inference
 
     async def may_step(self) -> bool:
         return True
 
     async def act(self, observation: Any, /) -> Choice:
-        return (await self._inference.ask(observation, ActMode.EXPLOIT))[0], None, None
+        return (await self.inference.ask(observation, ActMode.EXPLOIT))[0], None, None
 
     async def observe(self, step: Experience, /) -> None:
         pass

@@ -93,7 +93,7 @@ class Journal:
                 raise JournalBroken(
                     reader.path,
                     f"{problem}: events {at} to {stop - 1} cannot be read; put a whole copy of the file back "
-                    "or go on from a checkpoint that does not need them",
+                    "or continue from a checkpoint that does not need them",
                 )
         if at < last:
             raise self._missing(at, last)
@@ -101,8 +101,8 @@ class Journal:
     def _missing(self, first: int, stop: int) -> JournalBroken:
         return JournalBroken(
             self.directory,
-            f"the events {first} to {stop - 1} are missing; put their segment back or go on from a "
-            "checkpoint that does not need them",
+            f"the events {first} to {stop - 1} are missing; put their segment back or continue from "
+            "a checkpoint that does not need them",
         )
 
     def leads_from(self, event: int) -> int | None:

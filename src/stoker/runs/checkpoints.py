@@ -175,7 +175,7 @@ class SavedTraining(RunDirectory):
             )
 
     def sign_of_lost_checkpoints(self) -> str | None:
-        """Evidence that a run without step checkpoints had some, in words, or None. Blocks.
+        """Describe the evidence that a run without step checkpoints had some; None: there is none. Blocks.
 
         ``best.pt`` is none: an evaluation may come before the first checkpoint.
         """

@@ -258,7 +258,7 @@ class RunDirectory:
         self.on_disk: RunMetadata = metadata
         """The metadata that is on disk, as far as this object knows."""
         self._lock: RunLock | None = None
-        self._session: str | None = None  # the session that has this object, in words
+        self._session: str | None = None  # a description of the session that has this object
         self._session_lock = threading.RLock()
 
     def acquire(self) -> None:
@@ -335,7 +335,7 @@ class RunDirectory:
         return self._lock is not None and self._lock.is_held
 
     def holder(self) -> Holder | str | None:
-        """The process that has the run locked now, in words if it is unknown; None: there is none. Blocks."""
+        """The process that has the run locked now, as a text if it is unknown, or None. Blocks."""
         return holder_of(self.directory)
 
     @property

@@ -113,7 +113,7 @@ class MetricsRow(msgspec.Struct, frozen=True, kw_only=True):
     def is_before(self, bound: Bound) -> bool:
         """Whether the record is of that point or before it.
 
-        From a data set environment steps stand still while optimization goes on.
+        Training on a data set optimizes while environment steps stand still.
         """
         return self.opt_steps <= bound.opt_steps and self.total_steps <= bound.steps
 
@@ -147,7 +147,7 @@ def counting(attempts: Sequence[Attempt]) -> Callable[[Row], bool]:
 
 
 def loss_of(rows: Sequence[Row], attempts: Sequence[Attempt], n_counted: int) -> str | None:
-    """Which of the rows that a checkpoint counts are missing in a file, in words; None: no row is.
+    """Describe which of the rows that a checkpoint counts are missing in a file; None: no row is.
 
     Args:
         rows: all rows of the file.

@@ -206,7 +206,7 @@ class _Verification:
     # Rows and journal -----------------------------------------------------------------------------
 
     def _check_rows(self, row_type: type[Row], n_counted: int) -> None:
-        """Check a file of rows, of which the newest checkpoint counts so many."""
+        """Check a file of rows; the newest checkpoint counts ``n_counted`` of them."""
         path, attempts = self._run.directory / ROW_FILES[row_type], self._run.metadata.attempts
         reader = RowReader(path, row_type)
         if (rows := self._checked(path, reader.read_new)) is None:

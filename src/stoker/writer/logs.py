@@ -199,7 +199,7 @@ class _Commit:
         self.calls: list[ThreadCall[None]] = []
         """One for each log that was begun."""
         self.has_left = False
-        """Whether nobody waits any more: logs that are not being written yet take nothing."""
+        """Whether the committing task has left: logs that are not being written yet take nothing."""
         self._waiting = iter(pieces.items())
 
     def begin_next(self) -> None:

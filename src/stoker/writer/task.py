@@ -79,7 +79,7 @@ class Writer:
         self._requests: list[_Request] = []
         self._retired: list[AppendLog] = []
         self._error: Callable[[], Exception] | None = None  # once closed: what callers get
-        # Not yet written or run, with those who wait for room:
+        # Not yet written or run; callers wait for room:
         self._n_bytes = self._n_jobs = 0
         self._room = anyio.Event()
         # The task:
@@ -104,10 +104,7 @@ class Writer:
         return self._retired_s + sum(thread.busy_s for thread in self._threads())
 
     def activities(self) -> list[Activity]:
-        """What the writer is doing, the longest first: logs, replaced files and a job at the same time.
-
-        From any thread.
-        """
+        """What the writer's threads are doing, the longest first. From any thread."""
         found = [activity for thread in self._threads() if (activity := thread.activity) is not None]
         return sorted(found, key=lambda activity: activity.since)
 
@@ -265,7 +262,7 @@ class Writer:
     # Writing ------------------------------------------------------------------------------------------
 
     async def _round(self, tasks: TaskGroup, *, is_last: bool) -> None:
-        """Write what was handed in so far, as one commit where anybody waits for it or a sync is due."""
+        """Write what was handed in so far, as one commit if a caller waits for it or a sync is due."""
         requests, self._requests = self._requests, []
         retired, self._retired = self._retired, []
         now = time.monotonic()

@@ -202,4 +202,6 @@ async def test_config_of_a_value_without_a_json_form_is_refused(tmp_path: Path) 
     bad: Any = {"agent": object()}
     with pytest.raises(ConfigError, match=r"config\.json: cannot be written as JSON"):
         await run.write_config(bad)
+    with pytest.raises(ConfigError, match=r"config\['layers'\]\[1\]\['rate'\]=nan is not finite"):
+        await run.write_config({"layers": [{"rate": 0.5}, {"rate": float("nan")}]})
     assert not (run.directory / "config.json").exists()

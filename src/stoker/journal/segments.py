@@ -39,13 +39,7 @@ from stoker.lru import LRUDict
 from stoker.types import Experience
 from stoker.writer import files
 
-__all__ = [
-    "SegmentEncoder",
-    "SegmentReader",
-    "frame",
-    "parse_segment_name",
-    "segment_name",
-]
+__all__ = ["SegmentEncoder", "SegmentReader", "frame", "parse_segment_name", "segment_name"]
 
 MAGIC = b"\xf5\x4a"
 """No text holds the first byte, and no run of equal bytes both."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -122,14 +123,12 @@ def write_json(path: Path, value: Any) -> None:
 
 def _check_finite(value: Any, where: str) -> None:
     """JSON has no number for NaN or infinity, and msgspec writes null for them without a word."""
-    match value:
-        case float() if not math.isfinite(value):
-            raise ValueError(f"{where}={value} is not finite")
-        case dict():
-            for key, part in cast("dict[Any, Any]", value).items():
-                _check_finite(part, f"{where}[{key!r}]")
-        case list() | tuple():
-            for i, part in enumerate(cast("list[Any]", value)):
-                _check_finite(part, f"{where}[{i}]")
-        case _:
-            pass
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}={value} is not finite")
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        parts = cast("dict[Any, Any]", value).items()
+    elif isinstance(value, list | tuple):
+        parts = enumerate(cast("Sequence[Any]", value))
+    for key, part in parts:
+        _check_finite(part, f"{where}[{key!r}]")

@@ -212,9 +212,8 @@ class TrainingRun(SavedTraining):
         await self.acquire_if_needed()
         steps = self.metadata.total_steps + record.length if total_steps is None else total_steps
         self.metadata = self.counted(steps, self.metadata.total_episodes + 1)
-        await self.train_log.append_rows(
-            [self.train_row(record, steps, self.metadata.total_episodes, actor_id)]
-        )
+        row = self.train_row(record, steps, self.metadata.total_episodes, actor_id)
+        await self.train_log.append_rows([row])
 
     def train_row(
         self, record: EpisodeRecord, total_steps: int, episode: int, actor_id: ActorId

@@ -181,9 +181,8 @@ class _Verification:
             counts = f"step {step:,}, {point.session.total_episodes:,} episodes"
             self._add(path, "ok", f"{counts}: checksum and counters agree")
         elif newest.session.total_steps < step:
-            self._add(
-                path, "note", f"of step {step:,}: a resume begins from it, since {newest.name} is older"
-            )
+            text = f"of step {step:,}: a resume begins from it, since {newest.name} is older"
+            self._add(path, "note", text)
         elif newest.session.total_steps == step:
             self._add(path, "ok", f"a copy of {newest.name}")
             return

@@ -21,14 +21,7 @@ import stoker.writer.files as files
 from stoker.errors import RunBroken
 from stoker.writer.logs import AppendLog
 
-__all__ = [
-    "RowLog",
-    "RowReader",
-    "cut_rows",
-    "decode_rows",
-    "encode_cooperatively",
-    "encode_rows",
-]
+__all__ = ["RowLog", "RowReader", "cut_rows", "decode_rows", "encode_cooperatively", "encode_rows"]
 
 logger = logging.getLogger("stoker.writer")
 Row = TypeVar("Row", bound=msgspec.Struct)
@@ -53,10 +46,17 @@ class RowLog(AppendLog):
         await self.append(await encode_cooperatively(rows))
 
     def _prepare(self) -> None:
-        if n_torn := _set_torn_tail_aside(self.path):
-            logger.warning(
-                "%s: %d bytes of a torn last row set aside in %s.torn", self.path, n_torn, self.path.name
-            )
+        """Set a torn tail aside."""
+        start, data = files.read_tail(self.path, _TAIL_BYTES)
+        end = _end_of_whole(data)
+        if end == 0 and start > 0:  # a long row, or much damage: look at all of it
+            start, data = files.read_tail(self.path, 1 << 62)
+            end = _end_of_whole(data)
+        if start + end == 0 and _is_foreign(data):
+            raise RunBroken(self.path, _FOREIGN)
+        if end < len(data) and (n_torn := files.cut_at(self.path, start + end, separator=b"\n")):
+            words = "%s: %d bytes of a torn last row set aside in %s.torn"
+            logger.warning(words, self.path, n_torn, self.path.name)
 
 
 def encode_rows(rows: Iterable[Any]) -> bytes:
@@ -216,16 +216,3 @@ def _end_of_whole(data: bytes) -> int:
             return end
         end = start
     return 0
-
-
-def _set_torn_tail_aside(path: Path) -> int:
-    start, data = files.read_tail(path, _TAIL_BYTES)
-    end = _end_of_whole(data)
-    if end == 0 and start > 0:  # a long row, or much damage: look at all of it
-        start, data = files.read_tail(path, 1 << 62)
-        end = _end_of_whole(data)
-    if end == len(data):
-        return 0
-    if start + end == 0 and _is_foreign(data):
-        raise RunBroken(path, _FOREIGN)
-    return files.cut_at(path, start + end, separator=b"\n")

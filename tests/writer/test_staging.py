@@ -188,6 +188,14 @@ def test_one_tensor_under_two_names_has_two_copies() -> None:
     assert len({tensor.data_ptr() for tensor in (staged[1], staged["1"], staged["x"]["y"])}) == 3
 
 
+def test_values_of_keys_that_read_alike_stay_apart() -> None:
+    state = {torch.tensor(1.0): torch.zeros(2), torch.tensor(1.0): torch.ones(2)}
+    area = StagingArea()
+    for _ in range(2):
+        zeros, ones = area.stage(state).values()
+        assert (zeros.tolist(), ones.tolist()) == ([0.0, 0.0], [1.0, 1.0])
+
+
 def test_sparse_tensors_are_staged_too() -> None:
     area = StagingArea()
     for value in (1.0, 2.0):

@@ -150,16 +150,12 @@ def runs_below(path: Path, levels: int = 3) -> list[Path]:
     """The runs of a version, of a name or of a whole runs directory, ordered naturally at each level."""
     found: list[Path] = []
     for name in sorted(files.directories_in(path), key=natural_key):
-        if _may_be_run(path / name):
+        try:
+            is_found = is_run(path / name)
+        except RunDirectoryError:
+            is_found = True  # reading its metadata says what is wrong
+        if is_found:
             found.append(path / name)
         elif levels > 1:
             found += runs_below(path / name, levels - 1)
     return found
-
-
-def _may_be_run(directory: Path) -> bool:
-    """Whether it is a run, or cannot be read, which reading its metadata then reports."""
-    try:
-        return is_run(directory)
-    except RunDirectoryError:
-        return True

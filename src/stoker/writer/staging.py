@@ -52,12 +52,7 @@ class StagingArea:
             InvalidAgentState: As for ``stage``; the state staged before is whole then.
         """
         wanted: dict[str, torch.Tensor] = {}
-
-        def want(tensor: torch.Tensor, at: str) -> torch.Tensor:
-            wanted[at] = tensor
-            return tensor
-
-        _copied(state, where, want)
+        _copied(state, where, lambda tensor, at: wanted.setdefault(at, tensor))
         self._buffers = {
             at: buffer
             for at, buffer in self._buffers.items()
@@ -108,8 +103,8 @@ def _copied(state: Any, where: Place, copy: Callable[[torch.Tensor, str], torch.
                 return dict(mapping)
             return {key: _copied(value, (where, key, ""), copy) for key, value in mapping.items()}
         return {
-            # two tensors that are keys may read alike: no buffers for them
-            _copied(key, (where, None, " (key)"), _fresh): _copied(value, (where, key, ""), copy)
+            # Two tensors that are keys may read alike: no buffers for them and what they lead to.
+            _copied(key, (where, None, " (key)"), _fresh): _copied(value, (where, key, ""), _fresh)
             for key, value in mapping.items()
         }
     if kind is list or kind is tuple or isinstance(state, list | tuple):

@@ -179,7 +179,8 @@ class SignalGuard(ABC):
 
         def farewell() -> None:
             with contextlib.suppress(OSError, ValueError):  # the terminal is gone
-                sys.stderr.write(f"{last_line()}\n")
+                line = last_line()  # first: closing a live view replaces sys.stderr
+                sys.stderr.write(f"{line}\n")
                 sys.stdout.flush()
                 sys.stderr.flush()
 

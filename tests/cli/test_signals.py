@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pty
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import launching
 
 SMALL = ("--learning-starts", "64", "--hidden-sizes", "16", "--num-envs", "4")
 ENDLESS = ("train", "CartPole-v1", "-n", "100000000", *SMALL, "--eval-freq", "0", "--json")
@@ -147,6 +152,30 @@ def test_a_second_signal_leaves_at_once(started: Any, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert stderr.splitlines()[-1] == f"stoker: interrupted; resume: stoker resume {run_of(tmp_path)}"
     assert not list((tmp_path / "runs").rglob("*.tmp"))
+
+
+def test_the_last_line_below_a_live_view_is_not_wrapped(tmp_path: Path) -> None:
+    (tmp_path / "stuck_envs.py").write_text(STUCK_ENV)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 40, 0, 0))
+    flags = (*SMALL[:-2], "--num-envs", "1", "--stepping", "thread", "--eval-freq", "0")
+    env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR", "CI")}
+    process = launching.Popen(
+        [sys.executable, "-m", "stoker", "train", "stuck_envs:Stuck-v0", *flags],
+        cwd=tmp_path,
+        stderr=theirs,
+        env={**env, "TERM": "xterm", "PYTHONPATH": module_path(tmp_path)},
+    )
+    os.close(theirs)
+    shown = ""
+    with contextlib.suppress(OSError):  # the other side has closed
+        while piece := os.read(ours, 65536).decode(errors="replace"):
+            shown += piece
+            if (tmp_path / "stuck").exists():
+                insist(process)
+    os.close(ours)
+    assert process.wait(DEADLINE_S) == 130
+    assert "stoker: interrupted; there is no checkpoint yet\r\n" in shown
 
 
 def test_a_second_signal_leaves_a_blocked_event_loop(started: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from portable_parts import PortableAgent
 
-from stoker.actors.places import pickled
+from stoker.actors.places import PicklerByValue
 from stoker.actors.streams import PolicyFeed
 from stoker.errors import ConfigError
 from stoker.session.acting import PolicyBuffer
@@ -62,7 +62,7 @@ def test_a_policy_that_does_not_travel_is_refused_and_not_held() -> None:
 def test_tensors_go_to_a_process_by_value_also_those_that_share_memory() -> None:
     one = torch.arange(6.0)
     views = [one[:3], one[3:]]
-    data = pickled(views)
+    data = PicklerByValue.dumps(views)
     assert not one.is_shared()
     first, second = ForkingPickler.loads(data)
     assert torch.equal(first, one[:3])

@@ -13,7 +13,6 @@ holds the interpreter lock.
 
 from __future__ import annotations
 
-import io
 import logging
 import multiprocessing
 import os
@@ -162,7 +161,7 @@ class _Processes:
             ("policy", policy.policy, "its class must be picklable"),
         ):
             try:
-                pickled(value)
+                PicklerByValue.dumps(value)
             except Exception as error:
                 raise ConfigError(
                     f"the {what} {value!r} cannot be sent to another process ({described(error)}): "
@@ -173,17 +172,10 @@ class _Processes:
         return _ProcessLink(assignment, factory, policy)
 
 
-class _ByValue(ForkingPickler):
+class PicklerByValue(ForkingPickler):
     """Pickles tensors by value; torch's reducers would share their memory, and run out of it."""
 
     _extra_reducers: ClassVar[dict[Any, Any]] = {}
-
-
-def pickled(value: Any) -> bytes:
-    """A value as bytes for another process."""
-    buffer = io.BytesIO()
-    _ByValue(buffer).dump(value)
-    return buffer.getvalue()
 
 
 _starting = threading.Lock()
@@ -211,7 +203,7 @@ class _ProcessLink:
         self._pipe, self._far_end = multiprocessing.Pipe()
         # Not as arguments of the process: its start, under a lock, would wait until the child has read them,
         # and without bound if the child never does.
-        self._load = pickled(self._load)
+        self._load = PicklerByValue.dumps(self._load)
         self._process = multiprocessing.get_context("spawn").Process(
             target=run_child, args=(self._far_end, self._assignment, backend_here()), name=name, daemon=True
         )

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
-import numpy as np
 
 from stoker.actors.messages import Weights
 from stoker.actors.worker import OwnPolicy
@@ -244,19 +244,17 @@ class PolicyFeed:
         The generator of the copy is determined by ``seed``, the actor and that number; without a seed it is
         random.
         """
-        if seed is None:
-            drawn = int(np.random.SeedSequence().generate_state(1, np.uint32)[0])
-        else:
-            drawn = episode_seed(seed, actor_id, episode, stream="policies")
+        run_seed = secrets.randbits(32) if seed is None else seed
+        policy_seed = episode_seed(run_seed, actor_id, episode, stream="policies")
         with self._acquired() as (policy, version):
-            return OwnPolicy(policy.fork(drawn), version)
+            return OwnPolicy(policy.fork(policy_seed), version)
 
     def is_due(self, version: int) -> bool:
-        """Whether a copy of that version is to be updated."""
+        """Whether a copy of that version is due for an update."""
         return self._policies.published - version >= self._interval
 
     def newest(self) -> Weights:
-        """The newest weights there are."""
+        """The newest published weights."""
         number = self._policies.version  # read first: the acquired policy can only be newer
         if self._newest is None or self._newest[0] != number:
             with self._acquired() as (policy, version):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from stoker.actors.actor import Player, PlayerSettings
 from stoker.actors.episodes import EnvFactory, FailureLimit
@@ -24,8 +24,6 @@ from stoker.stats import EpisodeRecord
 from stoker.types import ActorId, Experience
 
 __all__ = ["run_vector_actors"]
-
-T = TypeVar("T")
 
 
 async def run_vector_actors(
@@ -103,7 +101,7 @@ class _VectorPlayer(Player):
     async def _play_env(self) -> None:
         async with self._opened_env() as env:
             seed_of: Any = self._seed_of
-            now: Round = (await self._call(env, env.reset(seed_of)))[0]
+            now = await self._call(env, env.reset(seed_of))
             self._begin_streams(len(now.observations))
             await self._start_episodes(now)
             while not self._is_over:
@@ -111,7 +109,7 @@ class _VectorPlayer(Player):
                 if self._is_over:
                     return
                 acted = now.acting
-                now = (await self._call(env, env.step(Moves(actions, self._seed_of))))[0]
+                now = await self._call(env, env.step(Moves(actions, self._seed_of)))
                 await self._observe(acted, now.transitions)
                 await self._start_episodes(now)
 
@@ -162,11 +160,11 @@ class _VectorPlayer(Player):
                     EpisodeRecord(stream.episode_reward, stream.episode_steps, done.status, {})
                 )
 
-    async def _call(self, env: PlayedEnv, call: Awaitable[T]) -> T:
-        """Await a call of the environment, which counts as time in it."""
+    async def _call(self, env: PlayedEnv, call: Awaitable[Any]) -> Round:
+        """Await a call of the environment, which counts as time in it, and return its round."""
         before_s = self._stream.report.env_s - env.busy_s
         try:
-            return await self.calls(call)
+            return (await self.calls(call))[0]
         finally:
             for stream in self.streams:
                 stream.report.env_s = before_s + env.busy_s

@@ -48,7 +48,7 @@ class BatchQueue(Generic[T]):
     Attributes:
         credit: how many items may be appended now without a further check. A hot path may do what ``offer``
             does: decrement it while it is positive, and ``append``. It is 0 while the queue is full or
-            closed, while the consumer waits, and when producers are to yield.
+            closed, while the consumer waits, and when producers must yield.
         append: appends an item without any check.
     """
 

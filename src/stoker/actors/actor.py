@@ -285,14 +285,15 @@ class Actor(Player):
     async def act(self, observation: Any, /) -> Choice:
         """Ask its own policy, or the session."""
         begun = time.perf_counter()
-        if self._own is None:
+        own, feed = self._own, self._settings.feed
+        if own is None or feed is None:
             choice = await self._session.act(observation, actor_id=self.actor_id), None, None
         else:
-            await self._wait_and_update(self._own)
+            await self._wait_and_update(own, feed)
             waited_s = time.perf_counter() - begun
             begun += waited_s
             self._stream.report.wait_s += waited_s
-            choice = self._own.act(observation)
+            choice = own.act(observation)
         self._stream.report.act_s += time.perf_counter() - begun
         return choice
 
@@ -306,10 +307,8 @@ class Actor(Player):
         if not step.status.is_done:
             self._pass_on()
 
-    async def _wait_and_update(self, own: OwnPolicy) -> None:
+    async def _wait_and_update(self, own: OwnPolicy, feed: PolicyFeed) -> None:
         """Wait until the pacing allows an action of the copy, and update it if that is due."""
-        feed = self._settings.feed
-        assert feed is not None  # noqa: S101 - it made the copy
         await checkpoint()  # the actors' steps mix, and none of them holds the event loop
         if feed.is_due(own.version):
             own.load(feed.newest())

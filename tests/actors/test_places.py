@@ -31,6 +31,8 @@ from stoker import (
     UnexpectedExit,
     run_actors,
 )
+from stoker.actors import Assignment, EnvFactory, Mailbox, OwnPolicy, WorkerCommand, WorkerEvent, WorkerExited
+from stoker.actors.messages import Ready, Stop
 from stoker.envs import episode_seed
 from stoker.testing import AsyncChainEnv, ChainEnv, CrashingEnv, FakeAgent
 
@@ -422,6 +424,41 @@ async def test_reports_say_where_the_time_went(settings: Any) -> None:
         assert report.steps_per_sec > 0
         assert report.env_s + report.act_s + report.wait_s <= report.ended_at - report.begun_at
         assert report.steps_per_sec == report.steps / (report.ended_at - report.begun_at)
+
+
+class ObedientPlace:
+    """A place with one worker, which the test plays: it ends when it gets ``Stop``."""
+
+    def __init__(self) -> None:
+        self.messages: Mailbox[WorkerEvent] = Mailbox()
+        self.is_killed = False
+
+    def check(self, factory: EnvFactory, policy: OwnPolicy) -> None:
+        pass
+
+    def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> ObedientPlace:
+        return self
+
+    def open(self) -> None:
+        pass
+
+    def send(self, command: WorkerCommand) -> None:
+        if isinstance(command, Stop):
+            self.messages.post(WorkerExited())
+
+    def kill(self) -> None:
+        self.is_killed = True
+
+
+async def test_a_worker_whose_readiness_is_still_unread_when_the_group_is_cancelled_is_not_killed() -> None:
+    place = ObedientPlace()
+    with anyio.fail_after(30):
+        async with TrainingSession(PortableAgent()) as session, anyio.create_task_group() as tasks:
+            tasks.start_soon(ActorGroup(session, Seeded, 1, place=place).run)
+            await anyio.wait_all_tasks_blocked()
+            place.messages.post(Ready())
+            tasks.cancel_scope.cancel()
+    assert not place.is_killed
 
 
 @own_copies

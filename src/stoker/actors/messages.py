@@ -292,6 +292,9 @@ class Mailbox(Generic[T]):
             with contextlib.suppress(RuntimeError):  # the loop has ended, so nobody waits
                 call_soon(arrived.set)
 
+    def __len__(self) -> int:
+        return len(self._messages)
+
     def take_now(self) -> T | None:
         """The next message, or None if there is none."""
         return self._messages.popleft() if self._messages else None

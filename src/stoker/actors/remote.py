@@ -85,7 +85,9 @@ class RemoteActor(Player):
         finally:
             since, limit_s = self.calls.since, self._session.config.actor_timeout_s
             is_late = since is not None and time.monotonic() - since >= limit_s
-            is_lost = self._life.cancel_called or is_late or self.is_starting
+            # A worker whose ``Ready`` is here, read or not, may have an environment, which must be closed.
+            is_unmade = self.is_starting and not len(link.messages)
+            is_lost = self._life.cancel_called or is_late or is_unmade
             self.calls.since = None
             self._session.pacing.end(self.actor_id)  # its action in flight is lost
             await self._end_worker(link, at_once=is_lost)

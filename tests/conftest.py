@@ -73,12 +73,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Let pytest-timeout end the process if a test on trio hangs.
+    """Let pytest-timeout end the process if a test on trio hangs, and refuse ids that differ between workers.
 
     By default it raises an error in a signal handler. That fails a test on asyncio, but on trio it ends the
     loop, and pytest waits for the test forever.
     """
     for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"{item.nodeid}: the id holds an address, which differs between workers")
         backend = item.callspec.params.get("anyio_backend") if hasattr(item, "callspec") else None
         if backend in ("trio", ("trio", {})):
             item.add_marker(pytest.mark.timeout(method="thread"))

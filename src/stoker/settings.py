@@ -146,6 +146,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         values = cast("Mapping[str, Any]", value)
         return {name.replace("-", "_"): _plain(inner) for name, inner in values.items()}
+    if isinstance(value, list):
+        return list(map(_plain, cast("list[Any]", value)))
     return None if isinstance(value, str) and value.lower() == "none" else value
 
 

@@ -13,7 +13,7 @@ def test_ages_sizes_and_commands() -> None:
     now = datetime(2026, 1, 31, tzinfo=UTC)
     ages = {0.2: "now", 12: "12s ago", 300: "5m ago", 7300: "2h ago", 700_000: "8d ago"}
     assert {seconds: ago(now - timedelta(seconds=seconds), now) for seconds in ages} == ages
-    sizes = {512: "512 B", 1500: "1.5 kB", 999_600: "1.0 MB", 23_000_000: "23 MB"}
+    sizes = {512: "512 bytes", 1500: "1.5 kB", 999_600: "999.6 kB", 23_000_000: "23.0 MB"}
     assert {n_bytes: size(n_bytes) for n_bytes in sizes} == sizes
     assert command(["stoker", "resume", "my runs/x"]) == "stoker resume 'my runs/x'"
 

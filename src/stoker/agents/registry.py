@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 import msgspec
@@ -19,6 +20,7 @@ from stoker.agents.ppo.config import PPOConfig
 from stoker.agents.protocol import LearningAgent, check_agent
 from stoker.errors import ConfigError
 from stoker.importing import imported_callable
+from stoker.settings import read_toml, settings_from
 
 if TYPE_CHECKING:
     import gymnasium
@@ -58,82 +60,18 @@ AGENTS: Mapping[str, AgentEntry] = {
 }
 """Name -> agent."""
 
-PRESETS: Mapping[tuple[str, str], Preset] = {
-    # Equal defaults are left out here and spelled out in the tests: a default may change, a preset stays
-    # what was measured.
-    # Chosen for the time until a mean of 475: 20 of 20 seeds got there, half of them within 5,000 steps, the
-    # last after 23,000.
-    ("dqn", "CartPole-v1"): Preset(
-        agent_settings=DQNConfig(
-            # Large steps get there within some thousand updates. What keeps them from running away is a
-            # target network that stands still for long and does not choose the action that it values: copied
-            # every 50 updates, without double targets, values grow to tens of times what can be earned, and
-            # 475 is met by luck. A value reaches back n_step steps for each copy.
-            learning_rate=2.3e-3,
-            # Smaller to the end: else a policy that has long been there may be lost again at any time.
-            learning_rate_schedule="linear",
-            schedule_steps=100_000,
-            target_update_interval=256,
-            double=True,
-            n_step=4,
-            # Angles are a tenth of positions: without this, few seeds get there soon.
-            normalize_observations=True,
-            # Networks and batches larger than the defaults take longer per update and were not there in fewer
-            # steps.
-            learning_starts=500,
-            final_epsilon=0.04,
-            epsilon_decay_steps=4_000,
-            max_grad_norm=None,
-        ),
-        # As many steps as with an update for each, in less time: an update costs more than a step.
-        training={"opt_interval": 2},
-    ),
-    # Those below are what RL Baselines3 Zoo (Raffin 2020) has. A rollout is its n_steps of each of its
-    # environments; opt_interval, which divides it, says how often to ask whether it is full.
-    ("dqn", "Acrobot-v1"): Preset(
-        agent_settings=DQNConfig(
-            learning_rate=6.3e-4,
-            batch_size=128,
-            buffer_size=50_000,
-            learning_starts=0,
-            target_update_interval=250,
-            hidden_sizes=(256, 256),
-            final_epsilon=0.1,
-            epsilon_decay_steps=12_000,
-        ),
-        training={"total_timesteps": 100_000, "opt_interval": 1},
-    ),
-    ("ppo", "CartPole-v1"): Preset(
-        agent_settings=PPOConfig(
-            learning_rate=1e-3,
-            learning_rate_schedule="linear",
-            clip_range_schedule="linear",
-            schedule_steps=100_000,
-            rollout_steps=8 * 32,
-            batch_size=256,
-            n_epochs=20,
-            gamma=0.98,
-            gae_lambda=0.8,
-        ),
-        training={"num_envs": 8, "total_timesteps": 100_000, "opt_interval": 32},
-    ),
-    ("ppo", "Acrobot-v1"): Preset(
-        agent_settings=PPOConfig(
-            rollout_steps=16 * 256,
-            n_epochs=4,
-            gae_lambda=0.94,
-            # Its velocities are ten times its angles' cosines, and every step costs 1 until the goal.
-            normalize_observations=True,
-            normalize_rewards=True,
-            clip_rewards=10.0,
-        ),
-        training={"num_envs": 16, "total_timesteps": 300_000, "opt_interval": 64},
-    ),
-    ("ppo", "Pendulum-v1"): Preset(
-        agent_settings=PPOConfig(learning_rate=1e-3, rollout_steps=4 * 1_024, gamma=0.9),
-        training={"num_envs": 4, "total_timesteps": 100_000, "opt_interval": 64},
-    ),
-}
+
+def _read_presets() -> Mapping[tuple[str, str], Preset]:
+    presets: dict[tuple[str, str], Preset] = {}
+    for values in read_toml(Path(__file__).with_name("presets.toml"))["preset"]:
+        name = agent, _ = values.pop("agent"), values.pop("env")
+        kind = AGENTS[agent].config_type
+        own = {key: values.pop(key) for key in kind.__struct_fields__ if key in values}
+        presets[name] = Preset(settings_from(own, kind, f"the preset {name}"), values)
+    return presets
+
+
+PRESETS = _read_presets()
 """(agent name, environment name) -> settings."""
 
 

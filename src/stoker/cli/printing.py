@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from rich.console import Console, RenderableType
+from rich.filesize import decimal as size
 from rich.table import Table
 
 __all__ = ["ago", "columns", "command", "from_here", "output", "say", "say_json", "size"]
@@ -25,16 +26,6 @@ def ago(then: datetime, now: datetime) -> str:
         if seconds >= length:
             return f"{seconds // length}{unit} ago"
     return "now"
-
-
-def size(n_bytes: int) -> str:
-    """``512 B``, ``1.5 kB``, ``23 MB``."""
-    value, unit = float(n_bytes), "B"
-    for unit in ("B", "kB", "MB", "GB"):  # noqa: B007 - the last one is used
-        if value < 999.5:
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
 
 
 def from_here(path: Path | str) -> str:

@@ -136,7 +136,7 @@ class Prune(RunCommand, frozen=True, kw_only=True):
         width = max((len(file["file"]) for file in removed), default=0)
         for file in removed:
             second = "" if file["freed_bytes"] or not file["bytes"] else "   (has another name, which stays)"
-            print(f"  {file['file']:<{width}}  {size(file['bytes']):>7}{second}")
+            print(f"  {file['file']:<{width}}  {size(file['bytes']):>9}{second}")
         count = f"{len(removed)} file{'s' * (len(removed) != 1)}"
         if not removed:
             print("nothing to remove")

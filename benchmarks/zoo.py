@@ -74,7 +74,7 @@ def stoker_outcome(case: str, seed: int) -> Outcome:
 
 
 async def judged(agent: Any, env_name: str) -> float:
-    snapshot = PolicySnapshot(agent.policy(), total_steps=0, policy_version=0, state={})
+    snapshot = PolicySnapshot(agent.policy(), total_steps=0, state={})
     found = await evaluate(snapshot, partial(make_gym, env_name), EVAL_EPISODES, seed=EVAL_SEED)
     return found.mean_reward
 

@@ -47,7 +47,7 @@ class Doubling:
 
 
 def inference_of(policy: Any, place: str = "inline") -> Inference:
-    snapshot = PolicySnapshot(policy, total_steps=0, policy_version=0, state={})
+    snapshot = PolicySnapshot(policy, total_steps=0, state={})
     return Inference(snapshot.answer, place)
 
 
@@ -262,7 +262,7 @@ class Learned:
     """A learner that stands where a test says."""
 
     def __init__(self) -> None:
-        self.at = LearnerProgress(total_steps=0, opt_steps=0, published=0)
+        self.at = LearnerProgress(total_steps=0, opt_steps=0, policy_version=0)
         self.accepted = 0
 
     def pace(self, limit: int | None, opt_interval: int = 1, lost_after_s: float = 60.0) -> Pacing:
@@ -271,7 +271,7 @@ class Learned:
 
 async def test_an_old_copy_is_refused_where_the_newest_policy_would_do() -> None:
     learner = Learned()
-    learner.at = LearnerProgress(total_steps=50, opt_steps=50, published=50)
+    learner.at = LearnerProgress(total_steps=50, opt_steps=50, policy_version=50)
     learner.accepted = 50
     pace = learner.pace(2)
     assert not await pace.begin("a", 40)
@@ -293,7 +293,7 @@ async def test_an_action_in_flight_holds_the_others_until_its_outcome_has_come()
         tasks.start_soon(pace.begin, "fast")
         await anyio.wait_all_tasks_blocked()
         learner.accepted = 2
-        learner.at = LearnerProgress(total_steps=2, opt_steps=2, published=2)
+        learner.at = LearnerProgress(total_steps=2, opt_steps=2, policy_version=2)
         pace.end("slow")
     assert not pace.allows() or pace.limit == 1
 
@@ -419,13 +419,13 @@ def version_of(policy: Any) -> float:
 def test_publishing_turns_the_copies_round() -> None:
     agent: Any = Filled()
     buffer = PolicyBuffer(agent, opt_steps=40)
-    assert (buffer.version, buffer.published) == (0, 40)
+    assert buffer.version == 40
     for version in range(1, 6):
         agent.version = version
         buffer.publish(40 + version)
         published = buffer.acquire()
-        assert version_of(published.policy) == buffer.version == version
-        assert published.opt_steps == buffer.published == 40 + version
+        assert version_of(published.policy) == version
+        assert published.opt_steps == buffer.version == 40 + version
         buffer.release(published)
 
 

@@ -197,11 +197,12 @@ async def test_observe_returns_when_the_transition_is_learned_and_the_policy_pub
     agent = FakeAgent()
     async with TrainingSession(agent, lockstep=True) as session:
         for k in range(1, 6):
-            version = session.policy_version
+            decision = await session.decide(k)
+            assert decision.policy_version == session.policy_version == k - 1
             await session.observe(Experience(k, 0, 1.0, k + 1, EpisodeStatus.CONTINUING))
             assert session.total_steps == agent.total_steps == k
             assert agent.learned_at[-1] == k
-            assert session.policy_version > version
+            assert session.policy_version == session.opt_steps == k
         await session.observe_many(
             [Experience(k, 0, 1.0, k + 1, EpisodeStatus.CONTINUING) for k in range(20)]
         )

@@ -598,7 +598,7 @@ PATIENT = FailureLimit(failures=1000, window_s=1000.0, first_delay_s=0.0)
 
 
 def pinned(policy: Any, total_steps: int = 5) -> PolicySnapshot:
-    return PolicySnapshot(policy, total_steps=total_steps, policy_version=1, state={})
+    return PolicySnapshot(policy, total_steps=total_steps, state={})
 
 
 class Counting:

@@ -1,8 +1,8 @@
 """What goes between one actor and the session: events one way, copies of the policy the other.
 
-The version of a copy is the number of optimization steps behind it. The copy is updated when the session
-publishes a policy that is ``sync_interval`` steps ahead (Horgan et al. 2018, "Distributed Prioritized
-Experience Replay", algorithm 1, where actors fetch the learner's weights periodically).
+The version of a policy is the number of optimization steps that its weights have had. A copy is updated when
+the session publishes a policy that is ``sync_interval`` steps ahead (Horgan et al. 2018, "Distributed
+Prioritized Experience Replay", algorithm 1, where actors fetch the learner's weights periodically).
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ class PolicyFeed:
     def __init__(self, policies: PolicyBuffer, sync_interval: int) -> None:
         self._policies = policies
         self._interval = sync_interval
-        self._newest: tuple[int, Weights] | None = None  # shared by all copies that are due together
+        self._newest: Weights | None = None  # shared by all copies that are due together
         with self._acquired():  # checks it
             pass
 
@@ -251,15 +251,14 @@ class PolicyFeed:
 
     def is_due(self, version: int) -> bool:
         """Whether a copy of that version is due for an update."""
-        return self._policies.published - version >= self._interval
+        return self._policies.version - version >= self._interval
 
     def newest(self) -> Weights:
         """The newest published weights."""
-        number = self._policies.version  # read first: the acquired policy can only be newer
-        if self._newest is None or self._newest[0] != number:
+        if self._newest is None or self._newest.version != self._policies.version:
             with self._acquired() as (policy, version):
-                self._newest = number, Weights(version, policy.weights())
-        return self._newest[1]
+                self._newest = Weights(version, policy.weights())
+        return self._newest
 
     @contextlib.contextmanager
     def _acquired(self) -> Generator[tuple[PortablePolicy, int]]:

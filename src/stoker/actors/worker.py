@@ -41,7 +41,7 @@ class OwnPolicy:
 
     Args:
         policy: the copy.
-        version: the optimization steps behind it.
+        version: the optimization steps that its weights have had.
     """
 
     def __init__(self, policy: PortablePolicy, version: int) -> None:

@@ -67,7 +67,7 @@ class Evaluate(RunCommand, frozen=True, kw_only=True):
         agent.load_state_dict(state["agent"])
         steps = int(state["session"]["total_steps"])
         found = await evaluate(
-            PolicySnapshot(agent.policy(), total_steps=steps, policy_version=0, state={}),
+            PolicySnapshot(agent.policy(), total_steps=steps, state={}),
             partial(env_for, config),
             self.episodes,
             seed=config.seed if self.seed is None else self.seed,

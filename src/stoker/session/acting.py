@@ -40,7 +40,7 @@ SLOW_PASSES = 3
 """This many move inference to its thread; the first pass alone pays for lazy initialization."""
 
 Answer = tuple[Sequence[Any], Sequence[Any] | None, int]
-"""Actions, their policy extras or None, and the optimization steps behind the policy that chose them."""
+"""Actions, their policy extras or None, and the version of the policy that chose them."""
 
 
 class PublishedPolicy:
@@ -48,7 +48,7 @@ class PublishedPolicy:
 
     Attributes:
         policy: the copy.
-        opt_steps: the optimization steps behind its weights.
+        opt_steps: the optimization steps that its weights have had: the version of the policy.
         n_users: how many callers act on it at this moment.
     """
 
@@ -65,7 +65,7 @@ class PolicyBuffer:
 
     Args:
         agent: whose policies.
-        opt_steps: the optimization steps behind its weights.
+        opt_steps: the optimization steps that its weights have had.
     """
 
     def __init__(self, agent: LearningAgent, opt_steps: int = 0) -> None:
@@ -73,12 +73,10 @@ class PolicyBuffer:
         self._newest = PublishedPolicy(agent.policy(), opt_steps)
         self._copies = [self._newest, PublishedPolicy(agent.policy(), opt_steps)]
         self._lock = threading.Lock()
-        self.version = 0
-        """How many times weights were published."""
 
     @property
-    def published(self) -> int:
-        """The optimization steps behind the policy that ``acquire`` hands out."""
+    def version(self) -> int:
+        """The version of the policy that ``acquire`` returns."""
         return self._newest.opt_steps
 
     def acquire(self) -> PublishedPolicy:
@@ -119,7 +117,6 @@ class PolicyBuffer:
         back.opt_steps = opt_steps
         with self._lock:
             self._newest = back
-            self.version += 1
 
 
 class PolicySnapshot(msgspec.Struct, frozen=True, eq=False):
@@ -130,14 +127,12 @@ class PolicySnapshot(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         policy: an independent acting copy.
         total_steps: environment steps consumed when it was taken.
-        policy_version: how many times weights had been published by then.
         state: the agent's staged state.
         opt_steps: optimization steps done when it was taken.
     """
 
     policy: Policy
     total_steps: int
-    policy_version: int
     state: Mapping[str, Any]
     opt_steps: int = 0
 
@@ -168,12 +163,12 @@ class LearnerProgress(NamedTuple):
     Attributes:
         total_steps: transitions that it has consumed.
         opt_steps: optimization steps that it has done.
-        published: the optimization steps behind the newest policy that is handed out.
+        policy_version: the optimization steps that the newest published policy has had.
     """
 
     total_steps: int
     opt_steps: int
-    published: int
+    policy_version: int
 
 
 class Pacing:
@@ -210,19 +205,18 @@ class Pacing:
         """Whether actions may begin now.
 
         Args:
-            version: the optimization steps behind the policy that would choose them; None: the newest
-                published one.
+            version: that of the policy which would choose them; None: the newest published one.
             n_actions: how many would begin together.
         """
         if self.limit is None:
             return True
         now, interval = self._progress(), self._interval
-        behind = now.published if version is None else version
-        oldest = min((begun[0] for begun in self._in_flight.values()), default=behind)
+        version = now.policy_version if version is None else version
+        oldest = min((begun[0] for begun in self._in_flight.values()), default=version)
         # If all others come first, this many transitions are consumed before the last of these.
         before_last = self._accepted() + len(self._in_flight) + n_actions - 1
         expected = now.opt_steps + max(0, before_last // interval - now.total_steps // interval)
-        return expected - min(oldest, behind) <= self.limit
+        return expected - min(oldest, version) <= self.limit
 
     async def begin(self, actor_id: ActorId, version: int | None = None) -> bool:
         """Wait until an action may begin, and note that it has begun.
@@ -264,8 +258,8 @@ class Pacing:
             with anyio.move_on_after(self._lost_after_s / 4):
                 await self._changed.wait()
             self._forget_lost()
-        behind = self._progress().published if version is None else version
-        self._in_flight.update(dict.fromkeys(actor_ids, (behind, time.monotonic())))
+        version = self._progress().policy_version if version is None else version
+        self._in_flight.update(dict.fromkeys(actor_ids, (version, time.monotonic())))
         return True
 
     def end(self, actor_id: ActorId) -> None:
@@ -344,7 +338,7 @@ class Inference:
         return sum(len(batch.observations) for batch in [*self._taken, *self._forming])
 
     async def ask(self, observation: Any, mode: ActMode) -> tuple[Any, Any, int]:
-        """The action for one observation, its policy extras, and the optimization steps behind its policy.
+        """The action for one observation, its policy extras, and the version of its policy.
 
         Cancelled: the observation may still take part in the pass.
         """

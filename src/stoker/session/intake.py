@@ -42,7 +42,7 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         action: what to do.
         policy_extras: what the policy remembered about the action (log-probability, value, ...), or None.
-        policy_version: the optimization steps behind the policy that chose it.
+        policy_version: the optimization steps that the policy had had when it chose the action.
     """
 
     action: Any

@@ -342,7 +342,6 @@ class Learner(TrainingState):
         return PolicySnapshot(
             self.agent.policy(),
             total_steps=self.total_steps,
-            policy_version=self.policies.version,
             opt_steps=self.opt_steps,
             state=self.weights_state(),
         )

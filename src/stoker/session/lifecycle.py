@@ -134,7 +134,7 @@ class Readings:
 
     @property
     def policy_version(self) -> int:
-        """How often weights were published in this process."""
+        """Optimization steps that the policy which acts now has had, over all attempts."""
         return 0 if self.core.engine is None else self.core.learner.policies.version
 
     @property

@@ -70,7 +70,7 @@ class Parts:
         self.pacing = Pacing(
             config.max_staleness,
             config.opt_interval,
-            lambda: LearnerProgress(*learner.progress, learner.policies.published),
+            lambda: LearnerProgress(*learner.progress, learner.policies.version),
             lambda: intake.accepted_steps,
             config.actor_timeout_s,
             lambda: intake.is_full or self.queue.is_closed,

@@ -53,7 +53,7 @@ class Evaluation(msgspec.Struct, frozen=True, dict=True):
     """The result of an evaluation. Two are equal when their episodes are.
 
     Attributes:
-        total_steps: environment steps behind the policy.
+        total_steps: environment steps consumed when the policy was taken.
         records: one per episode, in the order of their seeds; the confirming ones are last.
         is_best: whether it was the best so far, ever.
         best_by: what it is compared by.

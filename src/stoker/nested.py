@@ -88,7 +88,9 @@ def _layout(value: Any) -> str:
 
 def _is_equal(one: Any, other: Any) -> bool:
     if not hasattr(one, "dtype") or not hasattr(other, "dtype"):
-        return bool(one == other) or (one != one and other != other)
+        if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+            return False  # where numpy would compare each item with the other value
+        return bool(one == other) or bool(one != one and other != other)
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     return np.array_equal(one, other) if one.dtype.hasobject else one.tobytes() == other.tobytes()

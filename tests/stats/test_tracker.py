@@ -4,6 +4,7 @@ import io
 import math
 import statistics
 import threading
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -168,10 +169,10 @@ def test_a_number_beyond_the_largest_float_is_skipped() -> None:
     assert math.isnan(stats.summary()["huge"])
 
 
-@pytest.mark.parametrize("result", ["1.0", [1.0], 1j])
+@pytest.mark.parametrize("result", ["1.0", [1.0], 1j, np.zeros(2), torch.zeros(2), Decimal("sNaN")])
 def test_source_that_returns_no_number_is_named_and_nothing_counted(result: Any) -> None:
     stats = StatsTracker().with_stat("odd", lambda _: result, Mean())
-    with pytest.raises(ConfigError, match="'odd'"):
+    with pytest.raises(ConfigError, match="stat 'odd': its source returned .*, not a number"):
         stats.update(record(1.0), actor_id=3)
     assert stats.window().n_episodes == 0
     assert math.isnan(stats.summary()["episode_reward"])

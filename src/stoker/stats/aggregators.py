@@ -52,7 +52,7 @@ class StatefulAggregator(Aggregator, Protocol):
         ...
 
 
-class _Numbers(msgspec.Struct, eq=False, kw_only=True):
+class _Numbers(msgspec.Struct, eq=False):
     """An aggregator whose state is its fields; their defaults are the values before the first update."""
 
     def reset(self) -> None:

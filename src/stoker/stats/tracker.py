@@ -16,6 +16,7 @@ import msgspec
 
 from stoker.errors import ConfigError
 from stoker.lru import MAX_ACTORS, LRUDict
+from stoker.plain import shown
 from stoker.stats.aggregators import Aggregator, Mean, RollingMean, StatefulAggregator
 from stoker.stats.records import EpisodeRecord, Source, length, total_reward
 from stoker.types import ActorId
@@ -160,7 +161,7 @@ class StatsTracker:
         if name in self._stats:
             raise ConfigError(f"stat {name!r} exists already: rename it, or start from StatsTracker.empty()")
         if not callable(source):
-            raise ConfigError(f"stat {name!r}: source={source!r} is no function: for an extra use extra(key)")
+            raise ConfigError(f"stat {name!r}: {source=} is not a function: for an extra use extra(key)")
         given: Any = aggregator
         if isinstance(given, type) or not isinstance(given, Aggregator):
             raise ConfigError(f"stat {name!r}: {aggregator=} is not an aggregator: give one such as Mean()")
@@ -253,5 +254,5 @@ def _read(name: str, source: Source, record: EpisodeRecord) -> float | None:
         return float(value) if value is not None and math.isfinite(value) else None
     except OverflowError:  # an int beyond the largest float
         return None
-    except TypeError as error:
-        raise ConfigError(f"stat {name!r}: its source returned {value!r}, which is no number") from error
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor of several numbers
+        raise ConfigError(f"stat {name!r}: its source returned {shown(value)}, not a number") from error

@@ -202,6 +202,8 @@ def test_states_that_do_not_fit_are_refused_and_change_nothing(kind: str) -> Non
     for other, named in OTHERS[kind]:
         with pytest.raises(ConfigError, match=named):
             agent.load_state_dict(through_file(AGENTS[kind](**other).state_dict()))
+    with pytest.raises(ConfigError, match="normalize_observations does not fit: saved False, here True"):
+        AGENTS[kind](normalize_observations=True).load_state_dict(through_file(agent.state_dict()))
     state = agent.state_dict()
     for unfit, named in (
         ({**state, "agent": "sac"}, f"a {kind} agent cannot load the state of a sac agent"),

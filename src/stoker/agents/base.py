@@ -226,15 +226,15 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
             keys = ", ".join(map(str, state)) or "none"
             found = f"a {kind} agent" if kind else f"no agent (its keys: {keys})"
             raise ConfigError(f"a {own['agent']} agent cannot load the state of {found}")
-        if missing := sorted({*own} - {*state}):
-            raise ConfigError(f"the saved {kind} state is incomplete: it lacks {', '.join(missing)}")
-        saved = self._identity(state)
+        saved = self._identity({**own, **state})  # first: other settings have other entries
         for what, here in self._identity(own).items():
             if saved[what] != here:
                 raise ConfigError(
                     f"the saved agent's {what} does not fit: saved {saved[what]}, here {here}; "
                     "make the agent with the saved spaces and settings"
                 )
+        if missing := sorted({*own} - {*state}):
+            raise ConfigError(f"the saved {kind} state is incomplete: it lacks {', '.join(missing)}")
 
     def _identity(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """The entries of a state that must equal this agent's."""

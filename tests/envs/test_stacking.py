@@ -207,6 +207,27 @@ def test_numbers_that_make_no_stack_are_refused(n: Any) -> None:
         stack_frames(ChainEnv, n)
 
 
+class Forwards:
+    """A user's wrapper with the attributes of what it wraps, whose rewards are numpy's."""
+
+    def __init__(self, env: Any) -> None:
+        self.env = env
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = self.env.step(action)
+        return (observation, np.float64(reward), *rest)
+
+
+async def test_the_results_of_a_wrapper_around_a_stack_are_checked() -> None:
+    env = played(Forwards(stack_frames(InPlace, 2)()), "inline")
+    await env.reset()
+    assert type((await env.step(0))[1]) is float
+    await env.close()
+
+
 def test_a_step_before_any_reset_is_refused() -> None:
     env = InPlace()
     env.seen = np.zeros(2, np.float32)

@@ -165,7 +165,8 @@ class PlayedEnv:
         self.action_space: Any = getattr(env, "action_space", None)
         self.busy_s: float = 0.0
         self._claim = _Claim(env, name)
-        self._results: Any = PassedOn() if getattr(env, "checks_results", False) else Results(env, name)
+        is_checked = getattr(type(env), "checks_results", False)  # its own, not that of an env it wraps
+        self._results: Any = PassedOn() if is_checked else Results(env, name)
         self._env = env
         self._name = name
         self._in_step = Contained(f"{name}.step")

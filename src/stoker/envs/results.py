@@ -89,11 +89,13 @@ async def settled(result: Any) -> Any:
 
 def then(result: Any, function: Callable[[Any], Any]) -> Any:
     """The function of a result; of an awaitable one, a coroutine of it."""
+    if result.__class__ is tuple or not inspect.isawaitable(result):
+        return function(result)
 
     async def later() -> Any:
         return function(await result)
 
-    return later() if inspect.isawaitable(result) else function(result)
+    return later()
 
 
 class Results:

@@ -165,8 +165,8 @@ class PlayedEnv:
         self.action_space: Any = getattr(env, "action_space", None)
         self.busy_s: float = 0.0
         self._claim = _Claim(env, name)
-        is_checked = getattr(type(env), "checks_results", False)  # its own, not that of an env it wraps
-        self._results: Any = PassedOn() if is_checked else Results(env, name)
+        kind: Any = type(env)  # whose attributes are its own: a wrapper may forward those of what it wraps
+        self._results: Any = PassedOn() if hasattr(kind, "checks_results") else Results(env, name)
         self._env = env
         self._name = name
         self._in_step = Contained(f"{name}.step")

@@ -165,7 +165,7 @@ class PlayedEnv:
         self.action_space: Any = getattr(env, "action_space", None)
         self.busy_s: float = 0.0
         self._claim = _Claim(env, name)
-        kind: Any = type(env)  # whose attributes are its own: a wrapper may forward those of what it wraps
+        kind: Any = env.__class__  # the env itself may forward the attributes of one that it wraps
         self._results: Any = PassedOn() if hasattr(kind, "checks_results") else Results(env, name)
         self._env = env
         self._name = name

@@ -10,6 +10,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete, Space
 from hypothesis import given, settings, strategies as st
+from msgspec.structs import replace
 
 from stoker.agents import DQN, PPO, DQNConfig, LearningAgent, PPOConfig
 from stoker.agents.base import available_devices, generator_state, resolve_device, seeded_generator
@@ -174,6 +175,21 @@ def test_a_resume_keeps_the_settings_that_the_agent_was_made_with(kind: str) -> 
         feed(each, experiences[7:])
         moved.append(float((each.policy().weights()["weights"] - before).abs().max()))
     assert 0 < moved[0] < 1e-4 < moved[1]
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+def test_images_that_the_user_has_scaled_are_learned_from_as_uint8_ones_are(kind: str) -> None:
+    images, scaled = Box(0, 255, (36, 40, 1), np.uint8), Box(0, 1, (36, 40, 1), np.float32)
+    agents = [AGENTS[kind](seen, network="nature_cnn") for seen in (images, scaled)]
+    experiences = play(agents[0], images, 24)
+    feed(agents[0], experiences)
+    changes = [
+        {name: getattr(step, name) / np.float32(255) for name in ("observation", "next_observation")}
+        for step in experiences
+    ]
+    feed(agents[1], [replace(step, **change) for step, change in zip(experiences, changes, strict=True)])
+    assert agents[0].opt_steps > 0
+    assert difference(*(agent.policy().weights() for agent in agents)) is None
 
 
 OTHERS: dict[str, list[tuple[dict[str, Any], str]]] = {

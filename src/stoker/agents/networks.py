@@ -160,26 +160,24 @@ class NatureCNN(nn.Module):
         return self.hidden(values.flatten(1)).relu_()
 
 
-def chosen_network(
-    agent: str, config: ConfigT, shape: tuple[int, ...], dtype: str, *, takes_floats: bool = False
-) -> ConfigT:
+def chosen_network(agent: str, config: ConfigT, shape: tuple[int, ...], dtype: str) -> ConfigT:
     """The settings with ``network="auto"`` replaced: convolutions for images they can see, else an mlp.
 
-    Images are uint8 of at least three axes. An image that gets an mlp, which does not know which pixels are
-    neighbors, causes a warning.
+    Images are uint8 of at least three axes; convolutions see others, whose values are not scaled, only if
+    they are asked for. An image that gets an mlp, which does not know which pixels are neighbors, causes a
+    warning.
 
     Raises:
-        ConfigError: ``network="nature_cnn"`` cannot see such observations, or they are not uint8 and the
-            agent does not take floats for it.
+        ConfigError: ``network="nature_cnn"`` cannot see observations of this shape.
     """
     is_image = dtype == "uint8" and len(shape) >= 3
     is_visible = _channel_axis(shape) is not None
     chosen = config.network
     if chosen == "auto":
         chosen = "nature_cnn" if is_image and is_visible else "mlp"
-    if chosen == "nature_cnn" and not (is_visible and (is_image or takes_floats)):
+    if chosen == "nature_cnn" and not is_visible:
         raise ConfigError(
-            f"network='nature_cnn' takes uint8 images {_VISIBLE} (gymnasium.wrappers.FrameStackObservation "
+            f"network='nature_cnn' takes images {_VISIBLE} (gymnasium.wrappers.FrameStackObservation "
             f"stacks gray ones); it cannot see observations {dtype} {list(shape)}: use network='mlp'"
         )
     if is_image and chosen == "mlp":

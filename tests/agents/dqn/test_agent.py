@@ -380,12 +380,6 @@ def test_an_agent_that_explores_by_softmax_says_its_temperature(
     assert set(actions) == {-1, 0, 1}
 
 
-def test_convolutions_of_float_observations_are_refused() -> None:
-    box = gymnasium.spaces.Box(0, 255, (36, 40, 3), np.float32)
-    with pytest.raises(ConfigError, match=r"'nature_cnn' takes uint8 images.*float32 \[36, 40, 3\].*'mlp'"):
-        DQN(box, gymnasium.spaces.Discrete(2), DQNConfig(network="nature_cnn"))
-
-
 @pytest.mark.parametrize("shape", [(36, 40, 3), (3, 36, 40)], ids=["channels last", "channels first"])
 @pytest.mark.parametrize(
     "settings", [{}, {"dueling": True, "prioritized": True, "double": True, "n_step": 2}]

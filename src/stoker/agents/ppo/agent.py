@@ -91,7 +91,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         )
         seeds, resolved = AgentSeeds.of(seed), resolve_device(device)
         if network is None:
-            config = chosen_network("PPO", config, shape, dtype.name, takes_floats=True)
+            config = chosen_network("PPO", config, shape, dtype.name)
             body = make_body(shape, distribution.n_parameters, config, seeds.for_weights())
         else:
             sample = torch.as_tensor(np.zeros((2, *shape), dtype)).to(resolved)

@@ -65,7 +65,7 @@ def test_without_a_checkpoint_it_starts_from_the_beginning(run: Path, stoker: An
     change_config(run, total_timesteps=150, eval_freq=0)
     done = stoker("resume", str(run), "--json")
     assert done.returncode == 0, done.stderr
-    assert "there is no checkpoint: it starts from the beginning" in done.stderr
+    assert "no checkpoint yet: the training starts from the beginning" in done.stderr
     assert json.loads(done.stdout)["total_steps"] == 150
 
 

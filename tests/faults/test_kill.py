@@ -194,7 +194,8 @@ def test_a_kill_before_the_first_checkpoint(tmp_path: Path) -> None:
     out, _ = done.communicate(timeout=100)
     assert done.returncode == 0, (tmp_path / "stderr.txt").read_text()
     assert json.loads(out.splitlines()[-1])["total_steps"] == 300
-    assert "there is no checkpoint: it starts from the beginning" in (tmp_path / "stderr.txt").read_text()
+    said = (tmp_path / "stderr.txt").read_text()
+    assert "no checkpoint yet: the training starts from the beginning" in said
     assert {row["attempt"] for row in whole_rows(directory / "train_episodes.jsonl")} == {1, 2}
 
     async def history() -> list[int]:

@@ -219,9 +219,8 @@ def test_headers_are_those_of_segments_that_count(tmp_path: Path) -> None:
     files = [(1, 0, 3), (1, 3, 3), (1, 6, 3), (2, 4, 1)]
     found = journal(tmp_path, files, [(1, 0), (2, 4)])
     (tmp_path / segment_name(2, 5)).write_bytes(b"")
-    headers = found.headers()
-    assert [(header.attempt, header.first_event) for _, header in headers] == [(1, 0), (1, 3), (2, 4)]
-    assert [path.name for path, _ in headers] == [segment_name(1, 0), segment_name(1, 3), segment_name(2, 4)]
+    headers = [(header.attempt, header.first_event) for header in found.headers()]
+    assert headers == [(1, 0), (1, 3), (2, 4)]
 
 
 def test_other_files_are_passed_over(tmp_path: Path) -> None:

@@ -70,6 +70,19 @@ if os.fork() == 0:
 os.wait()
 print(lock.is_held, flush=True)
 """
+DETACHED = """
+import threading
+lock = RunLock.acquire(directory)
+os.closerange(3, 256)  # as a program does that becomes a daemon
+if os.fork() == 0:
+    thread = threading.Thread(target=RunLock.acquire, args=[directory], daemon=True)
+    thread.start()
+    thread.join(20)
+    print("waits" if thread.is_alive() else "returned", flush=True)
+    os._exit(0)
+os.wait()
+os._exit(0)
+"""
 SESSION = """
 import time
 import anyio
@@ -206,6 +219,10 @@ def test_a_forked_child_does_not_hold_what_its_parent_holds(start: Start) -> Non
     other = start(CHILD)
     assert said(other) == "refused False"
     assert said(other) == "True"
+
+
+def test_a_forked_child_can_lock_a_run_after_its_parent_closed_all_descriptors(start: Start) -> None:
+    assert said(start(DETACHED)) == "returned"
 
 
 @pytest.mark.parametrize("left", ["nothing", "a dead holder", "a dead holder's child"])

@@ -37,8 +37,6 @@ _NOTICES = {
     _INTERRUPTED: "finishing: saving the training; press Ctrl-C again to leave at once",
     _OUT_OF_TIME: "finishing: the time is nearly over, saving the training",
 }
-
-
 _FACTS = ("run", "total_steps", "total_episodes", "steps_per_sec", "best_eval_reward")
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -211,8 +209,8 @@ class Driver(SignalGuard):
         if self._training is None:
             return "stoker: interrupted"
         run, _ = self._training
-        left = f"resume: {_resume(run)}" if run.has_checkpoint() else "there is no checkpoint yet"
-        return f"stoker: interrupted; {left}"
+        way_on = f"resume: {_resume(run)}" if run.has_checkpoint() else "there is no checkpoint yet"
+        return f"stoker: interrupted; {way_on}"
 
 
 def _resume(run: TrainingRun) -> str:

@@ -159,7 +159,7 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
                 agent = _checked_agent(config)
                 driver.say(f"resuming {config.agent} on {config.env}; run: {from_here(run.directory)}")
                 if not reached:
-                    driver.say("there is no checkpoint: it starts from the beginning")
+                    driver.say("no checkpoint yet: the training starts from the beginning")
                 return await driver.drive(config, run, agent)
         if self.total_timesteps is not None:
             raise ConfigError(f"-n {self.total_timesteps}: the run has {reached} steps; give more than that")

@@ -154,13 +154,13 @@ class Journal:
                 return max(span.start, min(end, span.stop))
         return 0
 
-    def headers(self) -> list[tuple[Path, SegmentHeader]]:
-        """The segments that events count of and their headers, in the order of the events.
+    def headers(self) -> list[SegmentHeader]:
+        """The headers of the segments whose events count, in the order of the events.
 
-        Segments whose header cannot be read are left out: nothing can be read from them.
+        Headers that cannot be read are left out: nothing can be read from their segments.
         """
-        paths = [span.segment.path for span in self._counting()]
-        return [(path, header) for path in paths if (header := SegmentReader(path).read_header()) is not None]
+        readers = [SegmentReader(span.segment.path) for span in self._counting()]
+        return [header for reader in readers if (header := reader.read_header()) is not None]
 
     def doomed(self, needed: int) -> list[Path]:
         """The segments that may be removed when only events from ``needed`` on are wanted, oldest first.

@@ -190,7 +190,8 @@ def _close(descriptor: int) -> None:
 
 def _close_in_child() -> None:
     for descriptor in list(_opened):
-        _close(descriptor)
+        with contextlib.suppress(OSError):  # the program has closed it; ``_opening`` must not stay taken
+            _close(descriptor)
     _opening.release()
 
 

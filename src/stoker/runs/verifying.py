@@ -299,7 +299,7 @@ class _Verification:
         """Why the events that a resume needs cannot be read, or None."""
         journal = self._run.journal
         if position.rebuild_from is not None:
-            begins = [header.first_event for _, header in journal.headers()]
+            begins = [header.first_event for header in journal.headers()]
             if position.rebuild_from not in begins:
                 return f"no segment begins at event {position.rebuild_from:,}"
         if not report.problems and {position.needs_from, position.events} <= report.experiences_before.keys():

@@ -90,7 +90,7 @@ def replay_run(
     marks = _marks(run, learner.n_events, last, to_step)
     if to_step is not None and to_step < began_at:
         raise ConfigError(f"to_step={to_step}: the journal can be replayed from step {began_at} on")
-    periods = {header.first_event: _periods(header) for _, header in journal.headers()}
+    periods = {header.first_event: _periods(header) for header in journal.headers()}
     comparisons: list[Comparison] = []
     chunk: list[JournalEvent] = []
     position, steps = learner.n_events, learner.total_steps
@@ -132,7 +132,7 @@ def replay_run(
 
 def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | None, last: int) -> Learner:
     journal = run.journal
-    headers = [header for _, header in journal.headers()]
+    headers = journal.headers()
     if not headers:
         raise JournalBroken(
             journal.directory, "nothing can be read there: trained with journal=False, or the journal is lost"

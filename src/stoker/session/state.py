@@ -143,7 +143,7 @@ class EventJournal:
         first = run.journal.leads_from(n_events)
         self._points = [  # of the segments: first event, and transitions added to the replay before it
             (header.first_event, int(header.rebuild["n_added"]))
-            for _, header in run.journal.headers()
+            for header in run.journal.headers()
             if header.rebuild is not None and first is not None and first <= header.first_event <= n_events
         ]
         self._encoder = SegmentEncoder()
@@ -384,7 +384,7 @@ def _restore_agent(agent: LearningAgent, state: Mapping[str, Any], journal: Jour
 def _observe_again(agent: RebuildsReplay, journal: Journal, position: Mapping[str, Any]) -> None:
     """Let the agent observe what its replay held, without learning from it."""
     first, last = position["rebuild_from"], position["events"]
-    points = {header.first_event: header.rebuild for _, header in journal.headers()}
+    points = {header.first_event: header.rebuild for header in journal.headers()}
     if points.get(first) is None:
         raise JournalBroken(
             journal.directory, f"no segment begins at event {first}, where the replay must begin"

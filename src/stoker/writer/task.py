@@ -18,8 +18,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import anyio
 import msgspec
@@ -391,9 +392,8 @@ class _Replacer:
             begun, self._begun = self._begun, {}
             for path, value in begun.items():
                 pretty = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
-                await self.thread.work(
-                    f"writing {path.name}", partial(files.put_in_place, path, _writes(pretty))
-                )
+                write = partial(files.put_in_place, path, methodcaller("write", pretty))
+                await self.thread.work(f"writing {path.name}", write)
                 self._unsynced.add(path.parent)
 
     async def sync(self) -> None:
@@ -407,10 +407,6 @@ class _Replacer:
         """Return when every value put before ``begin`` is in its file for good."""
         await self.write()
         await self.sync()
-
-
-def _writes(data: bytes) -> Callable[[IO[bytes]], object]:
-    return lambda file: file.write(data)
 
 
 def _answer(request: _Request) -> None:

@@ -278,7 +278,7 @@ def test_a_restored_learner_goes_on_as_the_first_would_have(run: TrainingRun) ->
         StatsTracker(),
         run,
     )
-    other.restore(first, run.journal)
+    other.restore(run.checkpoint_path(25), first, run.journal)
     other.begin()
     assert (other.total_steps, other.total_episodes, other.opt_steps) == (25, 3, learner_opt_steps(25))
     assert other.n_events == len(events) - len(rest)

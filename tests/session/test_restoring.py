@@ -20,6 +20,7 @@ from stoker import (
     EpisodeRecord,
     EpisodeStatus,
     JournalBroken,
+    RunBroken,
     TrainingRun,
     TrainingSession,
 )
@@ -232,8 +233,30 @@ async def test_a_best_policy_under_the_name_of_a_step_is_refused_by_its_kind(tmp
     state = load_checkpoint(path)
     del state["session"]["run_started_at"]
     publish_checkpoint({**state, "kind": "best"}, path)
-    with pytest.raises(ConfigError, match="'best' of format 2, this stoker resumes a 'step'"):
+    with pytest.raises(ConfigError, match=r"120\.pt: it is a 'best' of format 2, this stoker resumes a"):
         await TrainingSession(dqn(), await TrainingRun.resume(run.directory)).__aenter__()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("part", ["session", "agent", "all"])
+async def test_a_checkpoint_with_the_content_of_another_version_is_refused_in_one_line(
+    tmp_path: Path, part: str
+) -> None:
+    run = await trained(tmp_path)
+    path = run.checkpoint_path(120)
+    state = load_checkpoint(path)
+    if part == "session":
+        state["session"]["actor_episodes"] = [(0, 1, 2)]
+    elif part == "agent":
+        state["agent"]["steps"] = [(0, 1, 2)]
+    else:
+        state = {"weights": state["agent"]}
+    publish_checkpoint(state, path)
+    with pytest.raises((RunBroken, ConfigError)) as raised:
+        await TrainingSession(dqn(), await TrainingRun.resume(run.directory)).__aenter__()
+    assert str(raised.value).startswith(f"{path}: it")
+    assert "resume with the version of stoker and of the agent that wrote it" in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.anyio

@@ -89,7 +89,7 @@ def unequal(one: Any, other: Any, where: str = "") -> Iterator[str]:
 def restore_into(agent: DQN, state: Mapping[str, Any], run: TrainingRun) -> Learner:
     """Let a new agent become what that checkpoint holds, without a session."""
     learner = Learner(agent, SessionConfig(), StatsTracker(), run)
-    learner.restore(state, run.journal)
+    learner.restore(run.latest_checkpoint_path, state, run.journal)
     return learner
 
 

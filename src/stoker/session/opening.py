@@ -131,11 +131,11 @@ def _restore_newest(learner: Learner, run: TrainingRun) -> ResumePoint:
     """Restore the newest checkpoint that can be restored whole."""
     problem: JournalBroken | None = None
     for path, state in run.candidates():
-        session = state["session"]
+        session = state.get("session", {})
         if session.get("run_started_at") not in (None, learner.run_started_at):
             raise CheckpointCorrupt(path, "it is of another run: put this run's own file back, or remove it")
         try:
-            learner.restore(state, run.journal)
+            learner.restore(path, state, run.journal)
             is_exact = learner.config.lockstep and session["lockstep"]
             point = _read_resume_point(learner, run.journal) if is_exact else ResumePoint()
         except JournalBroken as error:

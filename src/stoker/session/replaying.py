@@ -147,8 +147,8 @@ def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | Non
     problem: Exception | None = None
     for step in [from_step] if from_step is not None else run.checkpoint_steps():
         try:
-            state = load_checkpoint(run.checkpoint_path(step))
-            learner.restore(state, journal)
+            path = run.checkpoint_path(step)
+            learner.restore(path, load_checkpoint(path), journal)
         except (JournalBroken, CheckpointCorrupt, CheckpointNotFound) as error:
             problem = error
             continue

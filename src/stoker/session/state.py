@@ -12,10 +12,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 from stoker.agents.protocol import ChangesByActing, CountsOptSteps, HasReplay, LearningAgent, RebuildsReplay
-from stoker.errors import ConfigError, JournalBroken, RunBroken
+from stoker.errors import ConfigError, JournalBroken, RunBroken, StokerError
 from stoker.journal import Journal, JournalEvent, SegmentEncoder, SegmentHeader
 from stoker.lru import MAX_ACTORS, LRUDict
 from stoker.runs import TrainingRun
@@ -29,6 +30,7 @@ __all__ = ["ActorRegistry", "EventJournal", "TrainingState", "weights_of"]
 
 _ACTOR_OF = attrgetter("actor_id")
 _FORMAT = 2
+_WAY_OUT = "resume with the version of stoker and of the agent that wrote it, or train a new run"
 _CHUNK = 1024
 _COUNTERS = {
     "total_steps": "total_steps",
@@ -321,30 +323,42 @@ class TrainingState:
 
     # Restoring ------------------------------------------------------------------------------------
 
-    def restore(self, state: Mapping[str, Any], journal: Journal) -> None:
+    def restore(self, path: Path, state: Mapping[str, Any], journal: Journal) -> None:
         """Restore a step checkpoint into this and the agent; the replay may come from the journal. Blocks.
+
+        Args:
+            path: the checkpoint's file, for errors.
+            state: its content.
+            journal: the run's.
 
         Raises:
             ConfigError: It is of another format, kind or agent.
             JournalBroken: The journal cannot give the replay back.
+            RunBroken: Its content is not what this stoker or the agent saves.
         """
         if state.get("format") != _FORMAT or state.get("kind") != "step":
             raise ConfigError(
-                f"the checkpoint is a {state.get('kind')!r} of format {state.get('format')!r}, this stoker "
-                f"resumes a 'step' of format {_FORMAT}"
+                f"{path}: it is a {state.get('kind')!r} of format {state.get('format')!r}, this stoker "
+                f"resumes a 'step' of format {_FORMAT}; {_WAY_OUT}"
             )
         if (expected := state["agent_type"]) != type(self.agent).__name__:
             raise ConfigError(
                 f"the run was trained by the agent {expected}, this is {type(self.agent).__name__}: "
                 f"resume it with {expected}, or create a new run"
             )
-        _restore_agent(self.agent, state, journal)
-        session = state["session"]
-        for key, name in _COUNTERS.items():
-            setattr(self, name, session[key])
-        self.actors.restore(session["actor_episodes"], session["open_episodes"])
-        self.stats.load_state_dict(session["stats"])
-        self.metrics.load_state_dict(session["recent_episodes"])
+        try:
+            _restore_agent(self.agent, state, journal)
+            session = state["session"]
+            for key, name in _COUNTERS.items():
+                setattr(self, name, session[key])
+            self.actors.restore(session["actor_episodes"], session["open_episodes"])
+            self.stats.load_state_dict(session["stats"])
+            self.metrics.load_state_dict(session["recent_episodes"])
+        except StokerError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            problem = f"{type(error).__name__}: {error}"
+            raise RunBroken(path, f"its content cannot be restored here ({problem}); {_WAY_OUT}") from error
         self.note_saved()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -305,6 +306,10 @@ BAD = [
     ({"status": None}, "status=None"),
     ({"actor_id": 1.5}, "actor_id=1.5"),
     ({"actor_id": None}, "actor_id=None"),
+    ({"actor_id": 1 << 63}, "actor_id=9223372036854775808"),
+    ({"actor_id": -1 << 63}, "actor_id=-9223372036854775808"),
+    ({"policy_version": "new"}, "policy_version='new'"),
+    ({"policy_version": -1}, "policy_version=-1"),
 ]
 
 
@@ -327,6 +332,28 @@ async def test_bad_experiences_are_refused_and_cost_nothing() -> None:
                 await session.observe(thing)
         await session.observe_many([step(1), step(2)])
     assert [experience.observation for experience in agent.experiences] == [1, 2]
+
+
+async def test_bad_experiences_are_refused_while_the_learner_is_busy() -> None:
+    """Then ``observe`` appends to the queue without a further call."""
+    agent = FakeAgent()
+    good = step(1)
+    async with TrainingSession(agent) as session:
+        for changes, message in BAD:
+            await session.observe(good)  # the learner has not run since
+            with pytest.raises(InvalidExperience, match=message):
+                await session.observe(msgspec.structs.replace(good, **changes))
+    assert agent.experiences == [good] * len(BAD)
+
+
+async def test_the_policy_version_may_be_an_integer_of_numpy() -> None:
+    agent = FakeAgent()
+    version: Any = np.int64(0)
+    async with TrainingSession(agent, record_freq=1) as session:
+        for actor_id in (0, 1):
+            await session.observe(msgspec.structs.replace(step(1, actor_id), policy_version=version))
+            await session.barrier()
+    assert [type(experience.policy_version) for experience in agent.experiences] == [int, int]
 
 
 async def test_bad_episodes_are_refused() -> None:

@@ -12,10 +12,10 @@ opposite of what happened. So a decision is kept, as copies, until the experienc
 from __future__ import annotations
 
 import copy
-import math
 import operator
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -31,7 +31,10 @@ from stoker.session.config import SessionConfig
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
-__all__ = ["Accepted", "Decision", "Intake", "RememberedDecision"]
+__all__ = ["NO_LIMIT", "Accepted", "Decision", "Intake", "RememberedDecision"]
+
+NO_LIMIT: Final = sys.maxsize
+"""Of steps. Not infinity: comparing an int with a float costs ``observe`` twice as much."""
 
 
 class Decision(msgspec.Struct, frozen=True, eq=False):
@@ -101,7 +104,7 @@ class Intake:
         self.check_experience: Callable[[Experience], None] | None = checks and checks.check_experience
         """The agent's own check, if it has one; raises what ``check`` does."""
         self._check_observation: Callable[[Any], None] | None = checks and checks.check_observation
-        self.limit = math.inf if config.max_steps is None else config.max_steps
+        self.limit = NO_LIMIT if config.max_steps is None else config.max_steps
         """No experience is accepted once ``accepted_steps`` is there."""
         self.accepted_steps = accepted_steps
         """Experiences that are in, and those of callers who wait for room."""
@@ -135,14 +138,14 @@ class Intake:
 
     def end(self) -> None:
         """The same, because the training has come to its end."""
-        self.limit = -math.inf
+        self.limit = -1
         for call in self.on_end:
             call()
 
     # Experiences ----------------------------------------------------------------------------------
 
     def check(self, experience: Experience) -> Experience:
-        """Refuse what cannot be consumed; return the experience with its reward as a float."""
+        """Refuse what cannot be consumed; return the experience with plain numbers."""
         if type(experience) is not Experience:
             raise InvalidExperience(
                 f"observe takes an Experience, not {shown(experience)}; for several use observe_many"
@@ -156,8 +159,9 @@ class Intake:
         check_actor_id(experience.actor_id)
         if self.check_experience is not None:
             self.check_experience(experience)
-        if experience.policy_version is not None:
-            plain_count("policy_version", experience.policy_version)
+        version = experience.policy_version
+        if version is not None and (plain := plain_count("policy_version", version)) is not version:
+            experience = msgspec.structs.replace(experience, policy_version=plain)
         return experience
 
     def admitted(self, experience: Experience, used: Collection[RememberedDecision] = ()) -> Accepted:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from stoker.session.acting import Pacing, PolicyBuffer
 from stoker.session.config import SessionConfig
 from stoker.session.engine import Engine
 from stoker.session.events import Event
+from stoker.session.intake import NO_LIMIT
 from stoker.session.learner import Learner
 from stoker.session.metrics import StalenessReport
 from stoker.session.opening import Body, Host, ResumePoint
@@ -153,7 +155,8 @@ class Readings:
         core = self.core
         if core.engine is None or core.stage != "open" or core.engine.parts.failure is not None:
             return 0
-        return max(0, core.engine.parts.intake.limit - core.engine.parts.intake.accepted_steps)
+        intake = core.engine.parts.intake
+        return math.inf if intake.limit == NO_LIMIT else max(0, intake.limit - intake.accepted_steps)
 
     @property
     def is_stopped(self) -> bool:

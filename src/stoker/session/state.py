@@ -155,7 +155,7 @@ class EventJournal:
         self._written: list[tuple[AppendLog, bytes | None]] = []
 
     def note(self, events: Sequence[JournalEvent], n_events: int, total_steps: int) -> None:
-        """Encode events, which the agent gets next, behind so many events and steps of all attempts.
+        """Encode the events that the agent observes after ``n_events`` and ``total_steps`` of all attempts.
 
         Raises:
             ConfigError: One of them holds a value that a journal cannot.

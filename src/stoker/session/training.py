@@ -199,7 +199,9 @@ class TrainingSession(Lifecycle):
             and type(experience.status) is EpisodeStatus
             and type(reward := experience.reward) is float
             and reward - reward == 0.0
-            and type(experience.actor_id) is int
+            and type(actor_id := experience.actor_id) is int
+            and -1 < actor_id < 1_000_000_000  # small numbers, which are quick to compare
+            and experience.policy_version is None
             and intake.accepted_steps < intake.limit
             and (intake.check_experience is None or intake.check_experience(experience) is None)
         ):

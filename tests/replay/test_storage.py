@@ -4,6 +4,7 @@ import gc
 import io
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from obstacles import files_of_at_most
 from stoker.errors import ConfigError
 from stoker.replay import PrioritizedReplay, UniformReplay
+from stoker.replay.storage import Storage
 from stoker.types import EpisodeStatus, Experience
 
 KINDS = [UniformReplay, PrioritizedReplay]
@@ -154,3 +156,42 @@ def test_a_directory_where_files_cannot_be_made_is_refused() -> None:
 def test_a_map_on_a_device_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="memory_map is for replays on the CPU, and this one is on meta"):
         UniformReplay(10, (2,), device="meta", memory_map=tmp_path)
+
+
+MIB = 1 << 20
+N_FLOATS = 1 << 14  # of an observation, so that a row takes 128 KiB
+
+
+def test_rows_that_were_staged_for_many_large_transitions_are_not_kept() -> None:
+    replay = UniformReplay(64, (N_FLOATS,))
+    observation = np.zeros(N_FLOATS, np.float32)
+    experience = Experience(observation, 0, 0.0, observation, EpisodeStatus.CONTINUING)
+    tracemalloc.start()
+    try:
+        replay.extend([experience] * 64)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 5 * MIB
+
+
+def test_a_device_is_loaded_in_pieces() -> None:
+    saved, replay = UniformReplay(96, (N_FLOATS,)), UniformReplay(80, (N_FLOATS,))
+    rewards = np.arange(90, dtype=np.float32)
+    observations = np.repeat(rewards[:, None], N_FLOATS, axis=1)
+    saved.extend_columns(observations, np.zeros(90, np.int64), rewards, observations + 1, np.ones(90))
+    # as on another device, which here is the CPU too
+    storage = Storage(replay._spec, replay._storage._rows, is_host=False)
+    replay._storage = storage
+    columns = [column.numpy() for column in saved._storage.held(90)]
+    tracemalloc.start()
+    try:
+        storage.put_columns(7, columns)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 8 * MIB
+    in_order = np.roll(storage.held(80)[2].numpy(), -17)
+    assert in_order.tolist() == rewards[10:].tolist()
+    for held, number in zip(storage.held(80)[3].numpy(), storage.held(80)[2], strict=True):
+        assert (held == float(number) + 1).all()

@@ -8,8 +8,8 @@ into them with the stride of a row.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias, cast
 
 import msgspec
 import numpy as np
@@ -17,9 +17,13 @@ import torch
 
 from stoker.errors import ConfigError
 
-__all__ = ["Array", "ArraySpec", "RowLayout"]
+__all__ = ["Array", "ArraySpec", "RowLayout", "from_numpy"]
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+
+_from_numpy = torch.from_numpy  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+from_numpy = cast("Callable[[Array], torch.Tensor]", _from_numpy)
+"""``torch.from_numpy``, with its types."""
 
 _WORD_BYTES = 8
 
@@ -77,9 +81,7 @@ class RowLayout:
         if torch.device(device).type != "cpu":
             return torch.empty((n_rows, self.row_words), dtype=torch.int64, device=device)
         # numpy asks the system for huge pages where that pays: random reads then miss fewer translations
-        memory = np.empty(n_rows * self.row_words, np.int64)
-        rows = torch.from_numpy(memory)  # pyright: ignore[reportUnknownMemberType]
-        return rows.view(n_rows, self.row_words)
+        return from_numpy(np.empty(n_rows * self.row_words, np.int64)).view(n_rows, self.row_words)
 
     def raw(self, rows: torch.Tensor) -> Array:
         """Rows in host memory as one opaque value each, void ``[n_rows]``: the same memory."""

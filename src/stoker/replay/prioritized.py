@@ -18,8 +18,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from stoker.errors import ConfigError
+from stoker.replay.layout import from_numpy
 from stoker.replay.ring import Ring
-from stoker.replay.storage import from_numpy
 from stoker.replay.sum_tree import SumTree
 from stoker.replay.transition import PrioritizedBatch, TransitionSpec
 from stoker.types import AnyPath

@@ -14,32 +14,29 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
 from stoker.errors import ConfigError
-from stoker.replay.layout import Array, RowLayout
+from stoker.replay.layout import Array, RowLayout, from_numpy
 from stoker.replay.transition import Batch, TransitionSpec
 from stoker.types import AnyPath, EpisodeStatus, Experience
 
-__all__ = ["Storage", "allocated_rows", "from_numpy"]
+__all__ = ["Storage", "allocated_rows"]
 
-_MOST_STAGED = 4096
-"""Up to this many staged rows are kept between calls: they cost more to make than to fill."""
+_PIECE_BYTES = 1 << 22
+"""Rows are staged for a device in pieces of this size, and staged rows up to it are kept between calls."""
+
+_VIEWS_BYTES = 800  # of one staged row, about
 
 _PARALLEL_BYTES = 1 << 18
 """From a selection of this size on torch is faster than numpy, where it has more than one thread."""
 
-_PIECE_BYTES = 1 << 20
-
 _TERMINATED = EpisodeStatus.TERMINATED  # compared here: asking a status for its bootstrap_mask shows in add
 
 _pack_numbers = struct.Struct("=qff").pack_into  # the fields that a plain transition's row begins with
-_from_numpy = torch.from_numpy  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-from_numpy = cast("Callable[[Array], torch.Tensor]", _from_numpy)
-"""``torch.from_numpy``, with its types."""
 
 
 class _StagedRows:
@@ -51,16 +48,20 @@ class _StagedRows:
         self.raw = spec.layout.raw(self.rows)
         # row, ...: also a number is an array to write to
         self._places = [[array[row, ...] for row in range(n_rows)] for array in spec.layout.arrays(self.rows)]
-        self._observations, self._next_observations = self._places[0], self._places[-2]
+        starts = range(0, len(self.bytes), spec.layout.row_bytes)
+        self._plain_places = list(zip(self._places[0], self._places[-2], starts, strict=True))
         self._spec = spec
-        self._row_bytes = spec.layout.row_bytes
-        self.write = self._write_plain if spec.is_plain else self._write
-        """Replaces a row by a transition and its mask."""
+
+    @property
+    def write(self) -> Callable[[int, Experience, float], None]:
+        """The function that replaces a row by a transition and its mask."""
+        # Not an attribute: with a cycle of references the memory would stay until the next collection.
+        return self._write_plain if self._spec.is_plain else self._write
 
     def _write_plain(self, row: int, experience: Experience, bootstrap_mask: float) -> None:
-        self._observations[row][...] = experience.observation
-        self._next_observations[row][...] = experience.next_observation
-        at = row * self._row_bytes
+        observation, next_observation, at = self._plain_places[row]
+        observation[...] = experience.observation
+        next_observation[...] = experience.next_observation
         try:
             _pack_numbers(self.bytes, at, experience.action, experience.reward, bootstrap_mask)
         except (struct.error, TypeError, OverflowError):  # numpy takes more than struct, or says why not
@@ -111,10 +112,9 @@ class Storage:
             experience: the transition.
             bootstrap_mask: None: the one of its status.
         """
-        mask = bootstrap_mask
-        if mask is None:
-            mask = 0.0 if experience.status is _TERMINATED else 1.0
-        self._write_one(0, experience, mask)
+        if bootstrap_mask is None:
+            bootstrap_mask = 0.0 if experience.status is _TERMINATED else 1.0
+        self._write_one(0, experience, bootstrap_mask)
         if self._is_host:
             self._place_row(self._bytes, row * self._row_bytes, self._one_bytes)
         else:
@@ -125,8 +125,9 @@ class Storage:
         count = len(experiences)
         staged = self._staged
         if count > len(staged.rows):
-            staged = _StagedRows(self._spec, 1 << (count - 1).bit_length())
-            if count <= _MOST_STAGED:
+            n_rows = 1 << (count - 1).bit_length()
+            staged = _StagedRows(self._spec, n_rows)
+            if n_rows * (self._row_bytes + _VIEWS_BYTES) <= _PIECE_BYTES:  # slower to make than to fill
                 self._staged = staged
         write, terminated = staged.write, _TERMINATED
         for at, experience in enumerate(experiences):
@@ -142,11 +143,14 @@ class Storage:
         if self._is_host:
             for target, source in zip(self._columns, columns, strict=True):
                 self._copy(row, count, target, source)
-        elif count:  # put together in the host, so that the device gets one copy
-            staged = self._spec.layout.allocate(count)
-            for target, source in zip(self._spec.layout.arrays(staged), columns, strict=True):
-                target[...] = source
-            self._copy(row, count, self._rows, staged)
+        else:  # put together in the host, so that the device gets one copy of each piece
+            most = 1 + _PIECE_BYTES // self._row_bytes
+            staged = self._spec.layout.allocate(min(count, most))
+            for begin in range(0, count, most):
+                piece = [column[begin : begin + most] for column in columns]
+                for target, source in zip(self._spec.layout.arrays(staged), piece, strict=True):
+                    target[: len(source)] = source
+                self._copy((row + begin) % self._n_rows, len(piece[0]), self._rows, staged)
 
     def _copy(self, row: int, count: int, target: Any, source: Any) -> None:
         """Copy the first ``count`` rows of a source to ``row`` and on; of too many the last ones."""

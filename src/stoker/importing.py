@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Callable
 from operator import attrgetter
 from types import ModuleType
@@ -11,7 +12,7 @@ from typing import Any
 
 from stoker.errors import ConfigError
 
-__all__ = ["import_named", "imported_callable", "split_name"]
+__all__ = ["import_named", "imported_callable", "signature_of", "split_name"]
 
 
 def split_name(name: str, what: str) -> tuple[str, str]:
@@ -76,3 +77,11 @@ def imported_callable(name: str, what: str) -> Callable[..., Any]:
     if not callable(found):
         raise ConfigError(f"{what}={name!r} is a {type(found).__name__}: name a class or a function")
     return found
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """The arguments that a function or class takes; any, if they are unknown, as for some written in C."""
+    try:
+        return inspect.signature(function)
+    except ValueError:
+        return inspect.signature(lambda *_, **__: None)

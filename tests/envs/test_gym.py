@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import gymnasium
 import numpy as np
 import pytest
@@ -52,6 +54,7 @@ ENVS = {
     "StokerTest/Chain-v2": ChainEnv,
     "StokerTest/AnyArguments-v0": AnyArguments,
     "StokerTest/NeedsSize-v0": NeedsSize,
+    "StokerTest/Misspelled-v0": functools.partial(NeedsSize, sise=3),  # which has no signature
     "StokerTest/Missing-v0": Missing,
     "StokerTest/Broken-v0": Broken,
     "StokerTest/Sequences-v0": Sequences,
@@ -107,6 +110,7 @@ BAD_NAMES = [
     ),
     ("StokerTest/AnyArguments-v0", {"lenth": 4}, ["lenth"]),
     ("StokerTest/NeedsSize-v0", {}, ["size"]),
+    ("StokerTest/Misspelled-v0", {"size": 4}, ["env_name='StokerTest/Misspelled-v0'", "argument 'sise'"]),
     ("CartPole-v1", {"render_mode": "asci"}, ["render_mode='asci'", "'rgb_array'"]),
     ("CartPole-v1", {"render_mode": 5}, ["render_mode=5", "'rgb_array'"]),
 ]

@@ -6,7 +6,6 @@ Guarantee: an environment that cannot be made is one ``ConfigError`` of one line
 from __future__ import annotations
 
 import difflib
-import inspect
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -18,7 +17,7 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.wrappers import FlattenObservation
 
 from stoker.errors import ConfigError
-from stoker.importing import import_named, imported_callable, split_name
+from stoker.importing import import_named, imported_callable, signature_of, split_name
 
 __all__ = ["make_gym", "make_named"]
 
@@ -81,12 +80,10 @@ def _is_registered(name: str) -> bool:
 def _call_factory(name: str, kwargs: Mapping[str, Any]) -> Any:
     factory = imported_callable(name, "env")
     try:
-        inspect.signature(factory).bind(**kwargs)
+        signature_of(factory).bind(**kwargs)
     except TypeError as error:
         given = ", ".join(kwargs) or "no arguments"
         raise ConfigError(f"env={name!r} cannot be called with {given}: {error}; see env_kwargs") from None
-    except ValueError:  # a callable written in C has no signature
-        pass
     env = factory(**kwargs)
     needed = ("reset", "step", "observation_space", "action_space")
     if missing := [part for part in needed if getattr(env, part, None) is None]:
@@ -159,7 +156,7 @@ def _check_render_mode(env_id: str, mode: str | None) -> None:
 
 
 def _check_arguments(env_id: str, env_name: str, kwargs: Mapping[str, Any]) -> None:
-    takes = inspect.signature(_creator(env_id) or gymnasium.make).parameters  # ``make`` takes any
+    takes = signature_of(_creator(env_id) or gymnasium.make).parameters  # ``make`` takes any
     unknown = [name for name in kwargs if name not in takes and name not in _MAKE_ARGUMENTS]
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
         raise ConfigError(

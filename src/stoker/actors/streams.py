@@ -19,7 +19,7 @@ import msgspec
 from stoker.actors.messages import Weights
 from stoker.actors.worker import OwnPolicy
 from stoker.agents.protocol import PortablePolicy, ReportsExploration
-from stoker.envs import episode_seed
+from stoker.envs.seeding import episode_seed, next_seed
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.exits import Contained
 from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
@@ -139,7 +139,7 @@ class ActorStream:
 
     def next_seed(self, seed: int | None) -> int | None:
         """The seed of the next episode, from that of the run."""
-        return None if seed is None else episode_seed(seed, self._actor_id, self.next_episode)
+        return next_seed(seed, self._actor_id, self.next_episode)
 
     async def start_episode(self, seed: int | None) -> None:
         """Begin the next episode."""

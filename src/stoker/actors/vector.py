@@ -17,6 +17,7 @@ from stoker.actors.group import PlayerGroup, ids_of
 from stoker.actors.streams import ActorReport, ActorStream
 from stoker.envs import PlayedEnv, Stepping
 from stoker.envs.results import then
+from stoker.envs.seeding import next_seed
 from stoker.envs.vector import Moves, Round, VectorRounds
 from stoker.errors import ConfigError
 from stoker.session import TrainingSession
@@ -126,9 +127,10 @@ class _VectorPlayer(Player):
 
     def _seed_of(self, index: int) -> int | None:
         """The seed of the next episode; changes nothing, as it may be called on the environment's thread."""
-        is_known = index < len(self.streams)  # not before the first round
-        stream = self.streams[index] if is_known else ActorStream(self._session, index)
-        return stream.next_seed(self._settings.seed)
+        if index < len(self.streams):
+            return self.streams[index].next_seed(self._settings.seed)
+        # before the first round there are no streams yet
+        return next_seed(self._settings.seed, index, self._session.actor_episodes(index))
 
     async def _start_episodes(self, now: Round) -> None:
         for index, seed in now.begun:

@@ -24,7 +24,8 @@ from stoker.actors.episodes import (
 )
 from stoker.actors.messages import Mailbox, Weights, WorkerCommand, WorkerMessage, described
 from stoker.agents.protocol import PortablePolicy
-from stoker.envs import PlayedEnv, episode_seed
+from stoker.envs import PlayedEnv
+from stoker.envs.seeding import next_seed
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.exits import Contained
 from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
@@ -155,7 +156,7 @@ class Worker:
     async def _play(self, env: PlayedEnv) -> None:
         mine = self._assignment
         number, self._episode = self._episode, self._episode + 1
-        seed = None if mine.seed is None else episode_seed(mine.seed, mine.actor_id, number)
+        seed = next_seed(mine.seed, mine.actor_id, number)
         self._add(EpisodeStarted(mine.actor_id, seed))
         if number == mine.episode:
             self._flush()  # if this episode kills the worker, the next worker begins the next episode

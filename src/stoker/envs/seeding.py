@@ -13,7 +13,7 @@ import numpy as np
 from stoker.errors import ConfigError
 from stoker.types import ActorId
 
-__all__ = ["episode_seed"]
+__all__ = ["episode_seed", "next_seed"]
 
 
 def episode_seed(seed: int, actor_id: ActorId, episode: int, *, stream: str = "actors") -> int:
@@ -42,6 +42,11 @@ def episode_seed(seed: int, actor_id: ActorId, episode: int, *, stream: str = "a
     # Always the same number of words: a spawn key is flattened, so with fewer or more two keys could meet.
     key = (*_words(stream), *_words(actor), episode >> 32, episode & 0xFFFFFFFF)
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint32)[0])
+
+
+def next_seed(seed: int | None, actor_id: ActorId, episode: int) -> int | None:
+    """The seed of an actor's episode; None in a run without a seed."""
+    return None if seed is None else episode_seed(seed, actor_id, episode)
 
 
 def _words(text: str) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from stoker.errors import ConfigError, InvalidExperience
+from stoker.nested import is_same
 from stoker.plain import shown
 from stoker.replay import ArraySpec
 from stoker.types import Experience
@@ -195,9 +196,7 @@ class BoxActions(ArrayValues):
         if self.size <= _SHORT and given.tolist() == list(map(_clipped, chosen, *self._bounds)):
             return True
         sent = self.for_env(np.asarray(chosen, np.float64)[None])[0].reshape(-1)
-        is_lower = given.dtype.kind == "f" and given.itemsize < sent.itemsize
-        lower = given.dtype if is_lower else self.dtype
-        return np.array_equal(given.astype(lower), sent.astype(lower))
+        return is_same(given, sent)
 
 
 Actions: TypeAlias = DiscreteActions | BoxActions

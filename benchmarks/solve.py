@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.measure import QUICK, report
 from stoker import ActorGroup, TrainingRun, TrainingSession, make_gym
-from stoker.agents.registry import PRESETS
+from stoker.agents.registry import presets
 from stoker.trainer import agent_for, config_from
 from stoker.trainer.training import session_settings
 
@@ -156,7 +156,7 @@ def sb3_outcome(
 def main() -> None:
     torch.set_num_threads(1)
     ours: dict[str, Callable[..., Outcome]] = {
-        f"stoker, {agent}": partial(stoker_outcome, agent) for agent, env in PRESETS if env == ENV
+        f"stoker, {agent}": partial(stoker_outcome, agent) for agent, env in presets() if env == ENV
     }
     theirs: dict[str, Callable[..., Outcome]] = {}
     notes = ["target: half of the time of the better of Stable-Baselines3's two, or less"]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from stoker import ConfigError, DQNConfig, TrainConfig, preset
-from stoker.agents.registry import PRESETS
+from stoker.agents.registry import presets
 from stoker.settings import read_toml, settings_from
 from stoker.trainer import EvaluationSettings, TrainerConfig, config_from
 
@@ -27,7 +27,7 @@ def test_only_the_environment_is_needed() -> None:
 
 
 def test_a_config_made_in_python_is_read_back_from_its_file_as_it_was_in_spite_of_presets() -> None:
-    for agent, env in PRESETS:
+    for agent, env in presets():
         config = TrainConfig(env=env, agent=agent)  # with the agent's defaults
         assert config_from(msgspec.json.decode(msgspec.json.encode(config))) == config
 
@@ -51,7 +51,7 @@ def test_a_training_setting_wins_over_that_of_the_preset_even_with_its_default(n
 
 
 def test_every_preset_is_whole_and_can_be_used() -> None:
-    for (agent, env), found in PRESETS.items():
+    for (agent, env), found in presets().items():
         config = config_from({"env": env, "agent": agent})
         assert config.agent_settings == found.agent_settings
         assert {name: getattr(config, name) for name in found.training} == dict(found.training)

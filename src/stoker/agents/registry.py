@@ -8,7 +8,7 @@ A training from a config takes the settings of the agent and of the training fro
 from __future__ import annotations
 
 import difflib
-import inspect
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
@@ -19,14 +19,14 @@ from stoker.agents.dqn.config import DQNConfig
 from stoker.agents.ppo.config import PPOConfig
 from stoker.agents.protocol import LearningAgent, check_agent
 from stoker.errors import ConfigError
-from stoker.importing import imported_callable
+from stoker.importing import imported_callable, signature_of
 from stoker.settings import read_toml, settings_from
 
 if TYPE_CHECKING:
     import gymnasium
     import torch
 
-__all__ = ["AGENTS", "PRESETS", "config_type", "is_own", "make_agent", "preset", "training_preset"]
+__all__ = ["AGENTS", "config_type", "is_own", "make_agent", "preset", "presets", "training_preset"]
 
 
 class AgentEntry(NamedTuple):
@@ -61,18 +61,16 @@ AGENTS: Mapping[str, AgentEntry] = {
 """Name -> agent."""
 
 
-def _read_presets() -> Mapping[tuple[str, str], Preset]:
-    presets: dict[tuple[str, str], Preset] = {}
+@functools.cache
+def presets() -> Mapping[tuple[str, str], Preset]:
+    """All presets, by the names of agent and environment; read from their file once."""
+    found: dict[tuple[str, str], Preset] = {}
     for values in read_toml(Path(__file__).with_name("presets.toml"))["preset"]:
         name = agent, _ = values.pop("agent"), values.pop("env")
         kind = AGENTS[agent].config_type
         own = {key: values.pop(key) for key in kind.__struct_fields__ if key in values}
-        presets[name] = Preset(settings_from(own, kind, f"the preset {name}"), values)
-    return presets
-
-
-PRESETS = _read_presets()
-"""(agent name, environment name) -> settings."""
+        found[name] = Preset(settings_from(own, kind, f"the preset {name}"), values)
+    return found
 
 
 def config_type(name: str) -> type[msgspec.Struct]:
@@ -108,7 +106,7 @@ def training_preset(agent: str, env: str) -> dict[str, Any]:
 
 
 def _preset(agent: str, env: str) -> Preset:
-    return PRESETS.get((agent, env)) or Preset(config_type(agent)(), {})
+    return presets().get((agent, env)) or Preset(config_type(agent)(), {})
 
 
 def make_agent(
@@ -154,14 +152,12 @@ def _make_own(
         raise ConfigError(f"agent {name!r} takes a mapping of settings, got a {type(config).__name__}")
     settings = {"seed": seed, "device": device, **cast("Mapping[str, Any]", config or {})}
     try:
-        inspect.signature(factory).bind(observation_space, action_space, **settings)
+        signature_of(factory).bind(observation_space, action_space, **settings)
     except TypeError as error:
         raise ConfigError(
             f"agent={name!r} is called as {name.rpartition(':')[2]}(observation_space, action_space, "
             f"{', '.join(f'{key}=...' for key in settings)}), which it does not take: {error}"
         ) from None
-    except ValueError:  # a callable written in C has no signature
-        pass
     agent = factory(observation_space, action_space, **settings)
     check_agent(agent, f"agent={name!r}: ")
     return agent

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from stoker.agents.protocol import LearningAgent
-from stoker.agents.registry import AGENTS, PRESETS, make_agent
+from stoker.agents.registry import AGENTS, make_agent, presets
 from stoker.envs import stack_frames
 from stoker.envs.gym import make_named
 from stoker.envs.results import close_of
@@ -59,7 +59,7 @@ def _check_version(env: str) -> None:
     versions = [name for name in gymnasium.registry if name.rpartition("-v")[0] == env]
     if versions:
         newest = max(versions, key=lambda name: int(name.rpartition("-v")[2]))
-        agents = [agent for agent, of in PRESETS if of == newest]
+        agents = [agent for agent, of in presets() if of == newest]
         preset = f" There is a preset for {' and '.join(agents)} on it." if agents else ""
         raise ConfigError(f"env={env!r} names no version: did you mean {newest!r}?{preset}")
 

@@ -1,6 +1,6 @@
 """Comparisons of nested values: containers of numbers, texts, arrays and tensors.
 
-Two values are equal to the bit (``differences``), or the same value in whatever precision (``is_same``).
+``differences`` compares bit by bit; ``is_same`` compares values, whatever their precision.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def is_same(one: Any, other: Any) -> bool:
         if mine.dtype.kind != "O" and its.dtype.kind != "O":
             return np.array_equal(mine, its, equal_nan=mine.dtype.kind == "f")
         return bool(one == other)
-    except Exception:  # noqa: BLE001 - values that do not compare are not known to be the same
+    except Exception:  # noqa: BLE001 - values that cannot be compared are not the same
         return False
 
 

@@ -27,7 +27,7 @@ from stoker.types import ActorId, EpisodeStatus, Experience
 __all__ = ["RewardScaler", "RunningMoments", "StepProcessor", "Transition"]
 
 _MOMENTS_BATCH = 100
-_TINY = 1e-8  # added to variances: what hardly ever changes is not scaled up without limit
+_TINY = 1e-8  # added to variances, so that a nearly constant value is not scaled up without limit
 
 Transition = tuple[Experience, float]
 """A transition over k steps with the sum of their discounted rewards, and the factor of ``gamma`` times the
@@ -121,7 +121,7 @@ class RewardScaler:
         self._normalize = normalize
         self._clip = clip
         self._returns: dict[ActorId, float] = {}  # of the running episodes
-        # The 0 that a return begins with counts: else the first returns, nearly equal, would scale alone.
+        # It begins with one return of 0: the first returns alone, nearly equal, would be divided by nearly 0.
         self._spread = Std(count=1)
 
     @property
@@ -185,8 +185,8 @@ class StepProcessor:
             are summed over steps; None: not at all.
 
     Attributes:
-        changes_steps: whether it does anything. If not, each experience is a transition unchanged, and may
-            be stored without asking.
+        changes_steps: whether it changes anything. If not, each experience is a transition already, and may
+            be stored without a call of ``process``.
 
     Raises:
         ConfigError: A setting is out of its range.

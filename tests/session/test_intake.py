@@ -171,7 +171,7 @@ async def test_carried_policy_extras_are_checked_by_the_agent() -> None:
             extras = decision.policy_extras
             replaced = 11 - decision.action if other is None else other
             for changes, message in (
-                ({"action": replaced}, "is not the action that its policy_extras are of"),
+                ({"action": replaced}, "does not match its policy_extras, which are of"),
                 ({"policy_extras": extras[:-1]}, f"{len(extras)} finite numbers"),
                 ({"policy_extras": extras * np.nan}, "finite numbers"),
                 ({"policy_extras": "none"}, "finite numbers"),

@@ -94,7 +94,7 @@ def _with_stacks(env: Any, n: int) -> Any:
 
 
 class _Stacked:
-    """An environment with stacks that is no ``gymnasium.Env``; it has the environment's other attributes."""
+    """An environment with stacks that is not a ``gymnasium.Env``; other attributes are the environment's."""
 
     checks_results = True
 

@@ -216,9 +216,9 @@ def test_experience_without_its_policy_extras_is_refused_and_none_is_taken(
 ) -> None:
     agent = make_agent()
     good = play(agent, 3, ("left",))
-    kind = "no" if extras is None else "an unfit"
+    problem = "lacks" if extras is None else "has the wrong number of"
     bad = replaced(good[1], policy_extras=extras)
-    with pytest.raises(ConfigError, match=rf"actor 'left' comes with {kind} policy extras.*session.act\("):
+    with pytest.raises(ConfigError, match=rf"actor 'left' {problem} policy extras.*session.act\("):
         agent.observe([good[0], bad, good[2]])
     assert agent.total_steps == len(agent._rollout) == 0
 

@@ -140,8 +140,8 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
             )
         if not self._spaces.actions.is_chosen(experience.action, extras[ACTION:]):
             raise InvalidExperience(
-                f"actor {actor_id!r}: action={shown(experience.action)} is not the action that its "
-                f"policy_extras are of, {shown(extras[ACTION:])}: observe that of the same Decision unchanged"
+                f"actor {actor_id!r}: action={shown(experience.action)} does not match its policy_extras, "
+                f"which are of {shown(extras[ACTION:])}: observe both parts of one Decision unchanged"
             )
 
     def observe(self, experiences: Sequence[Experience]) -> None:
@@ -153,9 +153,9 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         for experience in experiences:
             extras: Any = experience.policy_extras
             if extras is None or np.shape(extras) != self._extras_shape:
-                found = "no" if extras is None else "an unfit"
+                problem = "lacks" if extras is None else "has the wrong number of"
                 raise ConfigError(
-                    f"an experience of actor {experience.actor_id!r} comes with {found} policy extras: "
+                    f"an experience of actor {experience.actor_id!r} {problem} policy extras: "
                     "choose each action with session.act(observation, actor_id=...)"
                 )
         for experience in experiences:
@@ -180,7 +180,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         if len(self._rollout) < self.config.rollout_steps:
             return None
         self._weights.check_bound()
-        torch.get_num_threads()  # see ``predict``, which nothing calls if each episode terminated
+        torch.get_num_threads()  # see ``predict``, which is not called if every episode terminated
         samples, explained_variance = self._samples()
         metrics = self._update(samples)
         metrics["explained_variance"] = explained_variance

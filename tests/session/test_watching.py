@@ -319,6 +319,19 @@ async def test_a_silent_task_of_the_user_is_warned_of_once_until_it_speaks(
     assert "on_episode_start gives its episode up" in caplog.text
 
 
+async def test_many_silent_actors_that_another_part_watches_do_not_hide_one_of_the_user(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watched = range(150)
+    async with TrainingSession(FakeAgent(), actor_timeout_s=0.1) as session:
+        session.supervised_actors.update(watched)
+        await session.observe_many(step(0, actor_id) for actor_id in watched)
+        await session.barrier()
+        await session.observe(step(0, "robot"))
+        await until(lambda: "actor 'robot'" in caplog.text)
+        await until(lambda: len(session.health().silent) == 100)
+
+
 async def test_a_silent_task_of_the_user_ends_the_session() -> None:
     async def body() -> None:
         settings: dict[str, Any] = {"actor_timeout_s": 0.1, "on_silent_actor": "fail"}

@@ -30,8 +30,8 @@ logger = logging.getLogger("stoker.recorders")
 
 _VALUES_AT_ONCE = 1000  # MLflow's limit of one request, for metrics, params and tags together
 _PARAMS_AT_ONCE = 100  # its limit for params, and for tags
-_RELATIVE = re.compile(r"(sqlite:///|file:|)(?!/|:memory:|(?:databricks|databricks-uc|uc)$)([^:]+)")
-"""A store on the disk: scheme, and relative path."""
+_RELATIVE = re.compile(r"(sqlite:///|file:|(?!(?:databricks|databricks-uc|uc)$)(?=[^:]+$))(?!/|:memory:)(.+)")
+"""A store on the disk: scheme, and relative path; a path without a scheme has no colon."""
 _NOT_IN_KEY = re.compile(r"[^\w./ -]")
 _LONGEST_KEY = 250
 _LONGEST_PARAM = 500  # the limit of MLflow 1 and 2

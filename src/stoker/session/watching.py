@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -89,7 +89,7 @@ def health_of(parts: Parts, now: float) -> Health:
     doing = next(iter(writer_part.activities()), None)
     writer, writer_s = (None, 0.0) if doing is None else (doing.words, now - doing.since)
     n_observing, n_acting, n_asking = queue.n_waiting, parts.inference.n_waiting, len(parts.replies)
-    silent = () if is_over else silent_actors(parts, now)
+    silent = () if is_over else silent_actors(parts, now)[:_SHOWN]
     waits: list[str] = []
     learning = "" if learner_s is None else f", which has been in one call for {learner_s:.1f} s"
     writing = "" if writer is None else f", which has been {writer} for {writer_s:.1f} s"
@@ -147,20 +147,22 @@ def stuck_line(health: Callable[[], Health], *, loop_turns: bool = True) -> str:
     return "; ".join(busy) or "an environment or an evaluation has not come back"
 
 
-def silent_actors(parts: Parts, now: float, at_least_s: float = _LEAST_S) -> tuple[SilentActor, ...]:
-    """Actors in an episode that wait for nothing of the session, the longest silent first; at most 100."""
+def silent_actors(
+    parts: Parts, now: float, at_least_s: float = _LEAST_S, left_out: Collection[ActorId] = ()
+) -> tuple[SilentActor, ...]:
+    """Actors in an episode that wait for nothing of the session, the longest silent first."""
     learner, waited_at = parts.learner, parts.waited_at
-    left_out = parts.intake.waiting()
+    skipped = parts.intake.waiting().union(left_out)
     if parts.config.lockstep:  # actors that take turns wait for each other
-        left_out |= parts.supervised
+        skipped |= parts.supervised
     silent: list[SilentActor] = []
     for actor_id in list(learner.actors.running):
         silent_s = now - max(learner.actors.seen_at.get(actor_id, now), waited_at.get(actor_id, 0.0))
-        if silent_s >= at_least_s and actor_id not in left_out:
+        if silent_s >= at_least_s and actor_id not in skipped:
             episode = learner.actors.episodes.get(actor_id, 0) + 1
             last = f"in its episode {episode}, before event {learner.n_events} of the session"
             silent.append(SilentActor(actor_id, silent_s, f"its last event was {last}"))
-    return tuple(sorted(silent, key=lambda one: -one.silent_s)[:_SHOWN])
+    return tuple(sorted(silent, key=lambda one: -one.silent_s))
 
 
 def _callers(count: int) -> str:
@@ -235,7 +237,7 @@ class Watch:
         self._note_waiting(now)
         if not could_be_active or now - max(self._detector.awake_since, self._asked_at) < limit_s:
             return  # they may be waiting for an answer, their last events to be consumed, or could not come
-        silent = [one for one in silent_actors(parts, now, limit_s) if one.actor_id not in parts.supervised]
+        silent = silent_actors(parts, now, limit_s, left_out=parts.supervised)
         self._warned_of &= {one.actor_id for one in silent}
         fresh = [one for one in silent if one.actor_id not in self._warned_of]
         if not fresh:

@@ -190,8 +190,8 @@ class TrainingSession(Lifecycle):
             ActorConflict: Another task waits in ``observe`` under this ``actor_id``.
         """
         queue = self._queue
-        # What nearly every call comes to, in one place and without a call: the checks of ``Intake.check`` and
-        # ``reserve``, and then ``BatchQueue.offer``. Whatever fails one of them goes the long way.
+        # The common case, without a call: the checks of ``Intake.check`` and ``reserve``, and then
+        # ``BatchQueue.offer``. An experience that fails one of them takes the slow path.
         if (
             queue.credit > 0
             and (intake := self.intake).is_plain
@@ -200,13 +200,13 @@ class TrainingSession(Lifecycle):
             and type(reward := experience.reward) is float
             and reward - reward == 0.0
             and type(actor_id := experience.actor_id) is int
-            and -1 < actor_id < 1_000_000_000  # small numbers, which are quick to compare
+            and -1 < actor_id < 1_000_000_000  # larger ints are compared more slowly
             and experience.policy_version is None
-            and intake.accepted_steps < intake.limit
             and (intake.check_experience is None or intake.check_experience(experience) is None)
+            and (accepted := intake.accepted_steps) < intake.limit
         ):
             try:
-                intake.accepted_steps += 1
+                intake.accepted_steps = accepted + 1
                 queue.credit -= 1
                 queue.append(experience)
             except BaseException:  # Ctrl-C between two bytecodes

@@ -21,14 +21,7 @@ import gymnasium.vector
 from gymnasium.error import ClosedEnvironmentError
 
 from stoker.envs.protocol import ResetResult, Stepping, StepResult
-from stoker.envs.results import (
-    IMMUTABLE,
-    PassedOn,
-    Results,
-    close_of,
-    extras_of,
-    settled,
-)
+from stoker.envs.results import IMMUTABLE, PassedOn, Results, close_of, extras_of, settled
 from stoker.errors import ConfigError
 from stoker.exits import Contained
 from stoker.plain import shown

@@ -132,10 +132,8 @@ class Storage:
         write, terminated = staged.write, _TERMINATED
         for at, experience in enumerate(experiences):
             write(at, experience, 0.0 if experience.status is terminated else 1.0)
-        if self._is_host:
-            self._copy(row, count, self._raw, staged.raw)
-        else:
-            self._copy(row, count, self._rows, staged.rows)
+        target, source = (self._raw, staged.raw) if self._is_host else (self._rows, staged.rows)
+        self._copy(row, count, target, source)
 
     def put_columns(self, row: int, columns: Sequence[Array]) -> None:
         """Write arrays ``[B, *shape]``, in the order of the spec's fields, to the rows from ``row`` on."""

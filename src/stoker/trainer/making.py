@@ -54,8 +54,6 @@ def agent_for(config: TrainConfig) -> LearningAgent:
 
 def _check_version(env: str) -> None:
     """Refuse an id without its version, which would be another one in another release, and has no preset."""
-    if env in gymnasium.registry:
-        return
     versions = [name for name in gymnasium.registry if name.rpartition("-v")[0] == env]
     if versions:
         newest = max(versions, key=lambda name: int(name.rpartition("-v")[2]))

@@ -87,11 +87,7 @@ class Rollout:
         return self._ends["successors"][:n][self._ends["has_future"][:n]]
 
     def advantages(
-        self,
-        values: NDArray[np.float64],
-        successor_values: NDArray[Any],
-        gamma: float,
-        gae_lambda: float,
+        self, values: NDArray[np.float64], successor_values: NDArray[Any], gamma: float, gae_lambda: float
     ) -> NDArray[np.float64]:
         """The advantage of each transition, float64 ``[T]``, in arrival order.
 

@@ -83,6 +83,28 @@ if os.fork() == 0:
 os.wait()
 os._exit(0)
 """
+GLANCE = """
+from stoker.runs.locking import holder_of
+RunLock.acquire(directory).release()
+
+def fork_before_it_closes(frame, event, called):
+    if event == "c_call" and called is os.close and frame.f_code is holder_of.__code__:
+        sys.setprofile(None)
+        if os.fork() == 0:
+            os.read(reading, 1)  # until its parent ends
+            os._exit(0)
+
+reading, writing = os.pipe()
+sys.setprofile(fork_before_it_closes)
+print(holder_of(directory), flush=True)
+try:
+    print(RunLock.acquire(directory).is_held, flush=True)
+except RunLocked as error:
+    print(error.holder, flush=True)
+os.write(writing, b".")
+os.wait()
+os._exit(0)
+"""
 SESSION = """
 import time
 import anyio
@@ -223,6 +245,11 @@ def test_a_forked_child_does_not_hold_what_its_parent_holds(start: Start) -> Non
 
 def test_a_forked_child_can_lock_a_run_after_its_parent_closed_all_descriptors(start: Start) -> None:
     assert said(start(DETACHED)) == "returned"
+
+
+def test_asking_for_the_holder_leaves_no_lock_in_a_child_forked_meanwhile(start: Start) -> None:
+    other = start(GLANCE)
+    assert (said(other), said(other)) == ("None", "True")
 
 
 @pytest.mark.parametrize("left", ["nothing", "a dead holder", "a dead holder's child"])

@@ -32,14 +32,9 @@ class ToldData(AppendLog):
         self.pieces: list[bytes] = []
         self.n_syncs = 0
 
-    async def append(self, data: bytes) -> None:
-        await super().append(data)
+    def write(self, data: bytes) -> None:
+        super().write(data)
         self.pieces.append(data)
-
-    def take_part(self, data: bytes, begin_next: Callable[[], None]) -> None:
-        if data:
-            self.pieces.append(data)
-        super().take_part(data, begin_next)
 
     def sync(self) -> None:
         has_new = self.unsynced_bytes > 0

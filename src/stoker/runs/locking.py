@@ -112,6 +112,8 @@ def holder_of(directory: Path) -> Holder | str | None:
         is_free = _try(descriptor, fcntl.LOCK_SH) is not False
         return None if is_free else _read(descriptor) or "an unknown process"
     finally:
+        with contextlib.suppress(OSError):  # closing is not enough: a child forked just now has a copy
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 

@@ -118,13 +118,6 @@ class AppendLog:
 
     # In the thread ----------------------------------------------------------------------------------
 
-    def take_part(self, data: bytes, begin_next: Callable[[], None]) -> None:
-        """Take part in a commit: write, let the next log begin, then sync."""
-        if data:
-            self.write(data)
-        begin_next()
-        self.sync()
-
     def write(self, data: bytes) -> None:
         """Write the piece behind what is there."""
         self._raise_if_refused()
@@ -192,28 +185,6 @@ class AppendLog:
             raise WriteFailed(self.path, self._refusal)
 
 
-class _Commit:
-    """One commit in progress: its logs are written one behind the other."""
-
-    def __init__(self, pieces: Mapping[AppendLog, bytes]) -> None:
-        self.calls: list[ThreadCall[None]] = []
-        """One for each log that was begun."""
-        self.has_left = False
-        """Whether the committing task has left: logs that are not being written yet take nothing."""
-        self._waiting = iter(pieces.items())
-
-    def begin_next(self) -> None:
-        """Let the next log begin. From any thread."""
-        if not self.has_left and (following := next(self._waiting, None)) is not None:
-            log, data = following
-            self.calls.append(ThreadCall(self._take_part, log, data, is_kept=True))
-            log.thread.hand_in(self.calls[-1])
-
-    def _take_part(self, log: AppendLog, data: bytes) -> None:
-        if not self.has_left:
-            log.take_part(data, self.begin_next)
-
-
 async def commit(pieces: Mapping[AppendLog, bytes]) -> None:
     """Write these bytes, and make them and all that the logs took before durable, all logs at once.
 
@@ -231,18 +202,34 @@ async def commit(pieces: Mapping[AppendLog, bytes]) -> None:
         WriteFailed: The disk refused, for this log first. A log that cannot be made durable keeps no other
             from it; behind one that could not be written none has taken anything.
     """
-    running = _Commit(pieces)
-    running.begin_next()
+    waiting = iter(pieces.items())
+    calls: list[ThreadCall[None]] = []  # one for each log that was begun
+    has_left = False  # then logs that are not being written yet take nothing
+
+    def begin_next() -> None:
+        if not has_left and (following := next(waiting, None)) is not None:
+            log, data = following
+            calls.append(ThreadCall(take_part, log, data, is_kept=True))
+            log.thread.hand_in(calls[-1])
+
+    def take_part(log: AppendLog, data: bytes) -> None:
+        if not has_left:
+            if data:
+                log.write(data)
+            begin_next()
+            log.sync()
+
+    begin_next()
     refused: Exception | None = None
     with anyio.CancelScope() as scope:
         try:
-            for call in running.calls:  # each log adds the call of the next one before its own call returns
+            for call in calls:  # each log adds the call of the next one before its own call returns
                 try:
                     await call.wait()
                 except Exception as error:  # noqa: BLE001 - raised below
                     refused = refused or error
                     scope.deadline = min(scope.deadline, anyio.current_time() + _PATIENCE_S)
         finally:
-            running.has_left = True
+            has_left = True
     if refused is not None:
         raise refused

@@ -204,11 +204,9 @@ def backend_here() -> str:
 def _fulfill(future: Future[T], function: Callable[[], T]) -> None:
     if future.set_running_or_notify_cancel():
         try:
-            result = function()
+            future.set_result(function())
         except BaseException as error:  # noqa: BLE001 - raised again where the future is asked
             future.set_exception(error)
-        else:
-            future.set_result(result)
 
 
 def _nothing() -> Any:

@@ -1,8 +1,8 @@
 """Records as a run of MLflow: params, tags, metrics, artifacts and the outcome.
 
 MLflow's own calls send one request per metric and wait minutes for an unreachable server. Here the values of
-a record travel together, requests time out after seconds, and what could not be sent is kept, up to a bound,
-until the server is back.
+a record are sent together, requests time out after seconds, and unsent values are kept, up to a bound, until
+the server is back.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class MLflowRecorder(BaseRecorder):
         return len(self._unsent)
 
     def open(self, context: RunContext) -> None:
-        """Find or make the experiment and the run, and hand in params and tags.
+        """Find or make the experiment and the run, and send params and tags.
 
         Raises:
             ConfigError: Neither this recorder nor the run names a place.
@@ -161,7 +161,7 @@ class MLflowRecorder(BaseRecorder):
             self._unsent_tags["stoker.resumed_at"] = f"{before},{context.total_steps}".lstrip(",")
 
     def write(self, step: int, record: Record) -> None:
-        """Take the values; they are sent when they fill a request, or with ``flush``."""
+        """Keep the values; they are sent when they fill a request, or with ``flush``."""
         now_ms = int(time.time() * 1000)
         for key, value in record.items():
             if isinstance(value, (bool, int, float)):
@@ -174,21 +174,35 @@ class MLflowRecorder(BaseRecorder):
                 self._left_out.add(key)
                 logger.info("%s is %r, which MLflow's metrics cannot hold: it is left out there", key, value)
         if len(self._unsent) >= _VALUES_AT_ONCE and not self._is_away:
-            self._send()
+            self.flush()
 
     def flush(self) -> None:
-        """Send what there is; what could not be sent is kept for the next call."""
-        self._send()
+        """Send values and tags, the oldest first, for up to ``_SEND_S``; keep those that are not sent."""
+        until = time.monotonic() + _SEND_S
+        self._is_away = True
+        while (self._unsent or self._unsent_tags) and time.monotonic() < until:
+            names = list(islice(self._unsent_tags, _PARAMS_AT_ONCE))
+            metrics = list(islice(self._unsent, _VALUES_AT_ONCE - len(names)))
+            tags = [self._entities.RunTag(name, self._unsent_tags[name]) for name in names]
+            try:
+                self._client.log_batch(self.run_id, metrics=metrics, tags=tags)
+            except imported("mlflow.exceptions").MlflowException as error:
+                if error.error_code in _HOPELESS:
+                    self._drop(len(metrics), names)
+                    self._lose(len(metrics), f"it refuses them: {error}")
+                raise
+            self._drop(len(metrics), names)
+        self._is_away = False
 
     def add_artifact(self, path: Path, folder: str) -> None:
-        """Hand in a file."""
+        """Upload a file."""
         self._client.log_artifact(self.run_id, str(path), folder or None)
 
     def close(self, status: Outcome) -> None:
-        """Send what there is, and set the run's status."""
+        """Send the kept values, and set the run's status."""
         try:
             try:
-                self._send()
+                self.flush()
             finally:
                 self._client.set_terminated(self.run_id, _STATUS[status])
         finally:
@@ -240,7 +254,7 @@ class MLflowRecorder(BaseRecorder):
         return self._client.create_run(experiment_id, tags=tags, run_name=name)
 
     def _send_params(self, run: Any, params: Mapping[str, Any]) -> None:
-        """Hand in the params that MLflow lacks; it keeps the first value of each."""
+        """Send the params that MLflow lacks; it keeps the first value of each."""
         there: Mapping[str, str] = run.data.params
         fresh: dict[str, str] = {}
         for name, value in params.items():
@@ -256,25 +270,7 @@ class MLflowRecorder(BaseRecorder):
         for start in range(0, len(entries), _PARAMS_AT_ONCE):
             self._client.log_batch(run.info.run_id, params=entries[start : start + _PARAMS_AT_ONCE])
 
-    # Sending --------------------------------------------------------------------------------------
-
-    def _send(self) -> None:
-        """Send values and tags, the oldest first, until none is left or ``_SEND_S`` is over."""
-        until = time.monotonic() + _SEND_S
-        self._is_away = True
-        while (self._unsent or self._unsent_tags) and time.monotonic() < until:
-            names = list(islice(self._unsent_tags, _PARAMS_AT_ONCE))
-            metrics = list(islice(self._unsent, _VALUES_AT_ONCE - len(names)))
-            tags = [self._entities.RunTag(name, self._unsent_tags[name]) for name in names]
-            try:
-                self._client.log_batch(self.run_id, metrics=metrics, tags=tags)
-            except imported("mlflow.exceptions").MlflowException as error:
-                if error.error_code in _HOPELESS:
-                    self._drop(len(metrics), names)
-                    self._lose(len(metrics), f"it refuses them: {error}")
-                raise
-            self._drop(len(metrics), names)
-        self._is_away = False
+    # Keeping --------------------------------------------------------------------------------------
 
     def _drop(self, n_metrics: int, names: list[str]) -> None:
         for _ in range(n_metrics):

@@ -31,7 +31,7 @@ from stoker.session.events import (
     Outbox,
     Request,
 )
-from stoker.session.state import TrainingState
+from stoker.session.state import TrainingState, weights_of
 from stoker.stats import StatsTracker
 from stoker.types import ActorId, Experience
 from stoker.writer import RowLog, StagingArea
@@ -108,7 +108,7 @@ class Learner(TrainingState):
             self._abandon(actor_id)
 
     def process(self, batch: Sequence[Event]) -> Sequence[Event]:
-        """Take a batch of events in; ``take_outbox`` has the results.
+        """Consume a batch of events; ``take_outbox`` has the results.
 
         Returns the events that are left over: it stops where a checkpoint is due.
         """
@@ -343,5 +343,5 @@ class Learner(TrainingState):
             self.agent.policy(),
             total_steps=self.total_steps,
             opt_steps=self.opt_steps,
-            state=self.weights_state(),
+            state=weights_of(self.agent, self.counters()),
         )

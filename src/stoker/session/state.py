@@ -9,11 +9,12 @@ transitions; it is None without a journal. ``replay`` holds the transitions that
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from stoker.agents.protocol import ChangesByActing, CountsOptSteps, HasReplay, LearningAgent, RebuildsReplay
 from stoker.errors import ConfigError, JournalBroken, RunBroken, StokerError
@@ -45,7 +46,7 @@ _COUNTERS = {
 
 
 class ActorRegistry:
-    """Its attributes may be read from anywhere and are written by the learner alone.
+    """The episodes of all actors. The attributes are written by the learner alone, and read from anywhere.
 
     Attributes:
         episodes: ended episodes of each actor, ordered by last activity, most recent last.
@@ -61,7 +62,7 @@ class ActorRegistry:
         self._ended: set[ActorId] = set()  # actors whose last transition ended an episode that is not closed
 
     def restore(self, episodes: Mapping[ActorId, int], running: Mapping[ActorId, int]) -> None:
-        """Become what a checkpoint says."""
+        """Replace the episodes with those of a checkpoint."""
         self.episodes.clear()
         self.episodes.update(episodes)
         self.running = dict(running)
@@ -267,15 +268,11 @@ class TrainingState:
         state = self.agent.state_dict()
         return {name: stage(state[name], f"agent[{name!r}]") for name in self.agent.acting_state}
 
-    def weights_state(self) -> dict[str, Any]:
-        """Stage the agent without its replay: what ``best`` needs."""
-        return weights_of(self.agent, self._counters())
-
     def step_state(self, acting: Mapping[str, Any]) -> dict[str, Any]:
         """All that a resume needs, not staged yet.
 
         Args:
-            acting: what acting changes, where somebody may have drawn for a step that is not learned yet.
+            acting: the entries that acting changes, if an action was chosen whose step is not learned yet.
         """
         agent, position = self.agent, self._journal_position()
         state: dict[str, Any] = {
@@ -283,7 +280,7 @@ class TrainingState:
             "kind": "step",
             "agent_type": type(agent).__name__,
             "session": {
-                **self._counters(),
+                **self.counters(),
                 "stats": self.stats.state_dict(),
                 "recent_episodes": self.metrics.state_dict(),
                 "actor_episodes": dict(self.actors.episodes),
@@ -299,7 +296,8 @@ class TrainingState:
             state["replay"] = agent.replay.state_dict()
         return state
 
-    def _counters(self) -> dict[str, int]:
+    def counters(self) -> dict[str, int]:
+        """The counters of a checkpoint, by their names there."""
         return {key: getattr(self, name) for key, name in _COUNTERS.items()}
 
     def _journal_position(self) -> dict[str, Any] | None:
@@ -404,14 +402,11 @@ def _observe_again(agent: RebuildsReplay, journal: Journal, position: Mapping[st
             journal.directory, f"no segment begins at event {first}, where the replay must begin"
         )
     agent.begin_rebuild(points[first], position["replay"])
-    chunk: list[Experience] = []
-    for _, event in journal.read(first, last):
-        if isinstance(event, Experience):
-            chunk.append(event)
-        if chunk and (len(chunk) == _CHUNK or not isinstance(event, Experience)):
-            agent.observe(chunk)
-            chunk = []
-        if not isinstance(event, Experience):
-            agent.on_episode_start(event.actor_id)
-    if chunk:
-        agent.observe(chunk)
+    events = (event for _, event in journal.read(first, last))
+    for kind, group in itertools.groupby(events, type):
+        if kind is Experience:
+            while chunk := list(itertools.islice(group, _CHUNK)):
+                agent.observe(cast("list[Experience]", chunk))
+        else:
+            for event in group:
+                agent.on_episode_start(event.actor_id)

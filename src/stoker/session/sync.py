@@ -108,12 +108,10 @@ class SyncTrainingSession(Readings):
 
     def act(self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0) -> Any:
         """Choose an action with the last published policy, in the calling thread."""
-        intake = self._open_intake("act")
         with self._acting:
-            intake.check_acting(observation, mode, actor_id)
-            decision = self._decision(observation, mode)
+            decision = self._decide("act", observation, mode, actor_id)
             if mode is ActMode.EXPLORE:
-                intake.remember(actor_id, observation, decision)
+                self._session.intake.remember(actor_id, observation, decision)
         return decision.action
 
     def act_many(
@@ -132,10 +130,7 @@ class SyncTrainingSession(Readings):
 
     def decide(self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0) -> Decision:
         """Choose an action, and hand out what the policy remembers, as ``TrainingSession.decide`` does."""
-        intake = self._open_intake("decide")
-        with self._acting:
-            intake.check_acting(observation, mode, actor_id)
-            return self._decision(observation, mode)
+        return self._decide("decide", observation, mode, actor_id)
 
     def observe(self, experience: Experience) -> None:
         """Accept one transition, as ``TrainingSession.observe`` does."""
@@ -209,8 +204,11 @@ class SyncTrainingSession(Readings):
         self._session.require_open(what)
         return self._session.intake
 
-    def _decision(self, observation: Any, mode: ActMode) -> Decision:
-        actions, extras, version = self.core.learner.policies.act([observation], mode)
+    def _decide(self, what: str, observation: Any, mode: ActMode, actor_id: ActorId) -> Decision:
+        intake = self._open_intake(what)
+        with self._acting:
+            intake.check_acting(observation, mode, actor_id)
+            actions, extras, version = self.core.learner.policies.act([observation], mode)
         return Decision(actions[0], None if extras is None else extras[0], version)
 
     def _take_boundary(self, event: EpisodeStarted | EpisodeEnded | None, actor_id: ActorId) -> None:

@@ -213,7 +213,8 @@ class TrainingSession(Lifecycle):
                 intake.recount()
                 raise
         else:
-            await self._observe(experience)
+            self.require_open("observe")
+            await self._accept([self.intake.admitted(experience)])
 
     async def observe_many(self, experiences: Iterable[Experience]) -> None:
         """Accept several transitions in order, of one or of many actors.
@@ -361,7 +362,7 @@ class TrainingSession(Lifecycle):
             )
         done, is_over = 0, False
         while done < n and not (is_over or self.is_done):
-            # Bit by bit: other calls come in between, and it can be cancelled.
+            # In small requests: other events are handled in between, and it can be cancelled.
             request = partial(OptimizationRequested, min(_OPTS_AT_ONCE, n - done))
             some, is_over = await self.engine.parts.ask(request)
             done += some
@@ -393,10 +394,6 @@ class TrainingSession(Lifecycle):
     async def barrier(self) -> None:
         """Return when everything accepted so far is consumed, and what was learned of it is published."""
         await self._open_parts("barrier").request("barrier")
-
-    async def _observe(self, experience: Experience) -> None:
-        self.require_open("observe")
-        await self._accept([self.intake.admitted(experience)])
 
     async def _accept(self, batch: Sequence[Accepted]) -> None:
         """Put experiences that were checked into the queue."""

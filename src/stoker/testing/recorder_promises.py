@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
+from msgspec.structs import replace
 
 from stoker.plain import shown
 from stoker.recorders.protocol import Outcome, Recorder, RunContext
@@ -20,6 +21,8 @@ from stoker.recorders.values import Histogram, Image, Value, checked_record
 from stoker.testing.contract import Contract, expect, expect_same
 
 __all__ = ["check_recorder"]
+
+_CONTEXT = RunContext(name="contract", run_id="contract-1")
 
 Read = Callable[[], Sequence[tuple[int, Mapping[str, float]]]]
 """Gives the step and the numbers of each record, in order."""
@@ -39,7 +42,7 @@ class RecorderSuite(NamedTuple):
     def opened(self, **context: Any) -> Recorder:
         """A new recorder, opened with this context."""
         recorder = self.make_recorder()
-        recorder.open(_context(**context))
+        recorder.open(replace(_CONTEXT, **context))
         return recorder
 
 
@@ -98,7 +101,7 @@ def may_be_opened_again(suite: RecorderSuite) -> None:
     """A recorder can be opened again after a failure, and for a resumed run."""
     recorder = suite.opened()
     recorder.write(1, checked_record({"train/loss": 0.5}))
-    recorder.open(_context())
+    recorder.open(_CONTEXT)
     _record(recorder, (2, {"train/loss": 0.4}), outcome="stopped")
     _record(suite.opened(resumed=True, total_steps=2), (3, {"train/loss": 0.3}))
 
@@ -148,10 +151,6 @@ def _record(
         recorder.write(step, checked_record(record))
     recorder.flush()
     recorder.close(outcome)
-
-
-def _context(**settings: Any) -> RunContext:
-    return RunContext(name="contract", run_id="contract-1", **settings)
 
 
 def _values() -> Iterator[tuple[str, Value]]:

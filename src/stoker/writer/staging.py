@@ -51,12 +51,12 @@ class StagingArea:
         Raises:
             InvalidAgentState: As for ``stage``; the state staged before is whole then.
         """
-        wanted: dict[str, torch.Tensor] = {}
-        _copied(state, where, lambda tensor, at: wanted.setdefault(at, tensor))
+        wanted: dict[str, tuple[torch.Size, torch.dtype]] = {}
+        _copied(state, where, lambda tensor, at: wanted.setdefault(at, (tensor.shape, tensor.dtype)))
         self._buffers = {
             at: buffer
             for at, buffer in self._buffers.items()
-            if (tensor := wanted.get(at)) is not None and _fits(buffer, tensor)
+            if wanted.get(at) == (buffer.shape, buffer.dtype)
         }
         return _copied(state, where, self._copy)
 
@@ -69,10 +69,6 @@ class StagingArea:
         if buffer is None:
             self._buffers[at] = buffer = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
         return buffer.copy_(tensor.detach())
-
-
-def _fits(buffer: torch.Tensor, tensor: torch.Tensor) -> bool:
-    return buffer.shape == tensor.shape and buffer.dtype == tensor.dtype
 
 
 def _fresh(tensor: torch.Tensor, _at: str) -> torch.Tensor:
@@ -91,7 +87,7 @@ Made for each value and read for few, so it becomes a text only when ``path_of``
 """
 
 
-def _copied(state: Any, where: Place, copy: Callable[[torch.Tensor, str], torch.Tensor]) -> Any:
+def _copied(state: Any, where: Place, copy: Callable[[torch.Tensor, str], Any]) -> Any:
     """The state with each tensor replaced by what ``copy`` makes of it and its path."""
     kind = cast("Any", type(state))
     if kind in _PLAIN:

@@ -443,7 +443,9 @@ async def test_a_session_that_was_given_up_leaves_its_run_locked(tmp_path: Path)
     run = await TrainingRun.create("x", root=tmp_path)
     run.begin_session()
     run.end_session(settled=False)
-    with pytest.raises(RunLocked, match=rf"process {os.getpid()} .*given up while a thread of it may still"):
+    with pytest.raises(
+        RunLocked, match=rf"process {os.getpid()} .*abandoned while one of its threads may still"
+    ):
         run.begin_session()
     run.end_session(settled=True)
     run.release()

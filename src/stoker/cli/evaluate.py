@@ -120,7 +120,7 @@ class Replay(RunCommand, frozen=True, kw_only=True):
     """Train again from a run's journal, without environments: the same events, the same weights.
 
     It begins with the first event if the journal still has it, else at the oldest checkpoint that it leads on
-    from. At each checkpoint on the way the two states are compared, bit by bit. The run is only read.
+    from. At each saved checkpoint, the two states are compared bit by bit. The run is only read.
     """
 
     to_step: Annotated[Natural | None, Flag(metavar="STEP", default="default: the journal's end")] = None
@@ -132,7 +132,7 @@ class Replay(RunCommand, frozen=True, kw_only=True):
     """The checkpoint to begin at."""
 
     verify: bool = False
-    """Exit with 1 unless there is a checkpoint on the way and all of them are equal."""
+    """Exit with 1 unless at least one saved checkpoint was compared and all of them are equal."""
 
     out: Annotated[str | None, Flag(metavar="FILE.pt")] = None
     """Write the agent's state where the replay ends, for torch.load."""

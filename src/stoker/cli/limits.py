@@ -63,7 +63,7 @@ class TrainingCommand(Command, frozen=True, kw_only=True):
     """How long finishing may take after Ctrl-C or SIGTERM; then the process leaves with exit code 1."""
 
     progress: bool = True
-    """Show how it goes: a live view on a terminal, else a line every few seconds."""
+    """Show progress: a live view on a terminal, else a line every few seconds."""
 
     json: bool = False
     """End standard output with one line of JSON, for scripts; all else goes to standard error."""

@@ -1,6 +1,6 @@
 """``stoker COMMAND ...``: runs the command, and turns what it raises into one line and an exit code.
 
-    0    done, or stopped in good order          2    a usage error: nothing was started
+    0    done, or stopped and saved              2    a usage error: nothing was started
     1    a failure, or output that was lost      130  left at once: a second Ctrl-C, or one before it began
 
 A command's module is imported when the command is called, so that help and usage errors come at once.
@@ -119,6 +119,6 @@ commands:
 
 
 def _one_line(error: StokerError) -> str:
-    """The message, and what was noted about it on the way, on one line."""
+    """The message and the notes that were added to it, on one line."""
     parts = [str(error), *getattr(error, "__notes__", [])]
     return "; ".join(" ".join(part.split()) for part in parts)

@@ -245,16 +245,14 @@ class _Span(msgspec.Struct, frozen=True):
 
     def reaches(self, event: int) -> bool:
         """Whether the segment can be read and holds the event before this one."""
-        path = self.segment.path
-        if SegmentReader(path).read_header() is None:
-            return False
+        reader = SegmentReader(self.segment.path)
         if self.is_followed:
-            return True
+            return reader.read_header() is not None
         try:
-            n_events = sum(1 for _ in SegmentReader(path).records())
+            n_events = sum(1 for _ in reader.records())
         except JournalBroken:
             return False
-        return self.segment.first_event + n_events >= event
+        return reader.header is not None and self.segment.first_event + n_events >= event
 
 
 def _spans(segments: Iterable[Segment], starts: Sequence[tuple[int, int]]) -> list[_Span]:

@@ -332,8 +332,8 @@ class SavedTraining(RunDirectory):
     def _doomed_segments(self, retention: Retention, *, load: bool) -> list[Path]:
         """Segments that no resume from one of the newest checkpoints reads.
 
-        With ``load``, checkpoints are read that this process has neither written nor read. Without it there
-        are none as long as it is not known what one of them needs.
+        With ``load``, checkpoints are read that this process has neither written nor read. Without it,
+        nothing is returned while the needs of one of them are unknown.
         """
         if retention.all_journal:
             return []

@@ -47,7 +47,7 @@ _PATIENCE_S = 0.5
 _PAUSE_S = 0.01
 _COMMAND_LENGTH = 80
 _RUNNING = "with another session on this very run object"
-_GIVEN_UP = "in which a session was given up while a thread of it may still write"
+_GIVEN_UP = "in which a session was abandoned while one of its threads may still write"
 _never_released: list[RunLock | None] = []  # a lock that is collected would be released
 
 _opened: dict[int, Holder | None] = {}  # the lock files that this process has open, and what it wrote there

@@ -95,7 +95,8 @@ class _Verification:
     def findings(self) -> list[Finding]:
         """One for each file, and one for each disagreement."""
         if self._is_live:
-            self._add("", "note", f"being written by {self._run.holder()}: checked as far as it stands still")
+            text = f"being written by {self._run.holder()}: files are checked up to what was durable"
+            self._add("", "note", text)
         # In this order: what a checkpoint counts was durable before it, and a live run only adds to that.
         self._check_checkpoints()
         directory = self._run.directory
@@ -103,9 +104,7 @@ class _Verification:
         if layout.CONFIG in files.files_in(directory):
             self._checked(layout.CONFIG, partial(read_json, directory / layout.CONFIG, Any), "settings")
         else:
-            self._add(
-                layout.CONFIG, "note", "there is none; `stoker resume` needs one, your own session does not"
-            )
+            self._add(layout.CONFIG, "note", "there is none; `stoker resume` and `stoker eval` need one")
         self._check_leftovers()
         if metadata is None:
             return self._found
@@ -116,11 +115,11 @@ class _Verification:
             names = files.files_in(run.checkpoints_directory)
             self._points = [point for point in self._points if point.name in names]
         newest = self._newest
-        session = _Counters(0, 0) if newest is None else newest.session
-        counts = (session.total_episodes, session.eval_episodes, session.records)
+        saved = _Counters(0, 0) if newest is None else newest.session
+        counts = (saved.total_episodes, saved.eval_episodes, saved.records)
         for row_type, n_counted in zip(ROW_FILES, counts, strict=True):
             self._check_rows(row_type, n_counted)
-        self._compare_metadata(newest)
+        self._compare_metadata(newest, saved)
         for point in self._points:
             if (began := point.session.run_started_at) not in (None, metadata.started_at):
                 file = f"{layout.CHECKPOINTS}/{point.name}"
@@ -255,10 +254,9 @@ class _Verification:
 
     # Agreement ------------------------------------------------------------------------------------
 
-    def _compare_metadata(self, newest: _SavedPoint | None) -> None:
+    def _compare_metadata(self, newest: _SavedPoint | None, saved: _Counters) -> None:
         run, metadata, best = self._run, self._run.metadata, self._best
-        saved = 0 if newest is None else newest.session.total_steps
-        if saved < (last := metadata.attempts[-1]).from_steps:
+        if saved.total_steps < (last := metadata.attempts[-1]).from_steps:
             began = f"attempt {last.number} began at step {last.from_steps:,}"
             self._add(layout.CHECKPOINTS, "damaged", f"{began}: the checkpoints from there on are gone")
         elif newest is None and (sign := run.sign_of_lost_checkpoints()) is not None:
@@ -267,19 +265,17 @@ class _Verification:
             self._add(layout.CHECKPOINTS, "note", "there is none yet: a resume starts from the beginning")
         if newest is None or self._is_live:
             return
-        episodes = newest.session.total_episodes
-        is_settled = (metadata.total_steps, metadata.total_episodes) == (saved, episodes)
-        if metadata.total_steps < saved or metadata.total_episodes < episodes:
+        steps, episodes, best_value = metadata.total_steps, metadata.total_episodes, metadata.best_value
+        is_settled = (steps, episodes) == (saved.total_steps, saved.total_episodes)
+        if steps < saved.total_steps or episodes < saved.total_episodes:
             text = f"behind {newest.name}, as a kill leaves it; the next resume updates it"
             self._add(layout.METADATA, "note", text)
-        if best is None and metadata.best_value is not None and is_settled:
-            text = f"no whole {layout.BEST}, but the metadata has a best value"
-            self._add(layout.CHECKPOINTS, "damaged", text)
-        elif best is not None and best != (metadata.best_value, metadata.best_step):
-            holds = f"{layout.BEST} holds {best[0]:g} of step {best[1]}"
-            text = f"{holds}, this says {metadata.best_value} of {metadata.best_step}"
+        if best is None and best_value is not None and is_settled:
+            self._add(layout.CHECKPOINTS, "damaged", "no whole best.pt, but the metadata has a best value")
+        elif best is not None and best != (best_value, metadata.best_step):
+            text = f"best.pt holds {best[0]:g} of step {best[1]}, this {best_value} of {metadata.best_step}"
             # A kill may come between the file and the metadata, so the file may be ahead; never behind.
-            is_ahead = metadata.best_value is None or best[0] > metadata.best_value
+            is_ahead = best_value is None or best[0] > best_value
             self._add(layout.METADATA, "damaged" if is_settled and not is_ahead else "note", text)
 
     def _compare_journal(

@@ -267,7 +267,7 @@ def link_atomically(source: Path, target: Path) -> None:
 
 
 def remove_all(paths: Iterable[Path]) -> list[Path]:
-    """Remove files and return them; if one cannot be removed, the others are removed all the same.
+    """Remove files and return them; if one cannot be removed, the others still are.
 
     Some may be gone already. After a power cut they may be there again.
 

@@ -69,8 +69,7 @@ class AppendLog:
     not write, and would call the next sync a success: from then on every call raises that ``WriteFailed``.
 
     The log's own thread does everything, in order. A caller that is cancelled while the disk is busy leaves
-    at once; what was begun is finished all the same, before anything that comes later. So no piece is ever
-    put behind half a piece.
+    at once; a piece that was begun is finished before any later one, so none is ever put behind half a piece.
     """
 
     def __init__(self, path: Path) -> None:
@@ -104,7 +103,7 @@ class AppendLog:
     async def aclose(self) -> None:
         """Make every piece durable and close the file; it is closed even where that is refused.
 
-        Cancelled while it waits for the disk: that is done all the same, when the disk comes back.
+        Cancelled while it waits for the disk: the file is closed anyway, when the disk answers.
 
         Raises:
             WriteFailed: The disk refused, now or earlier.
@@ -192,8 +191,7 @@ async def commit(pieces: Mapping[AppendLog, bytes]) -> None:
     begin between the two. So the logs are written in their order, a journal before the rows that follow from
     it, and synced at the same time: the disk takes hardly longer for several than for one.
 
-    Cancelled, it leaves at once: the log that is being written is finished all the same, those behind it take
-    nothing.
+    Cancelled, it leaves at once: the log that is being written is finished, those behind it take nothing.
 
     Args:
         pieces: what each log takes, in the order in which they are written; perhaps nothing.

@@ -199,7 +199,7 @@ def _is_whole(line: bytes) -> bool:
 
 
 def _is_foreign(data: bytes) -> bool:
-    """Whether the first line is JSON all the same: written by something else, and not torn by a crash."""
+    """Whether the first line is JSON without a checksum: another program wrote it, no crash tore it."""
     first, newline, _ = data.partition(b"\n")
     try:
         return bool(newline) and isinstance(msgspec.json.decode(first), dict)

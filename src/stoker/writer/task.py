@@ -209,15 +209,11 @@ class Writer:
 
         To be called after ``run`` has returned or raised.
         """
-        settled: list[bool] = []
-
-        async def settle(thread: DiskThread) -> None:
-            settled.append(await thread.settle(timeout_s))
-
-        async with anyio.create_task_group() as tasks:
+        with anyio.move_on_after(timeout_s):
             for thread in self._threads():
-                tasks.start_soon(settle, thread)
-        return all(settled)
+                await thread.settle(math.inf)
+            return True
+        return False
 
     # Waiting ------------------------------------------------------------------------------------------
 

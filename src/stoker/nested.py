@@ -19,15 +19,12 @@ def is_same(one: Any, other: Any) -> bool:
     """Whether two values are equal; floats of different precision are compared in the lower one."""
     if one is other:
         return True
-    match one, other:
-        case (dict(), dict()):
-            ours, theirs = cast("Mapping[Any, Any]", one), cast("Mapping[Any, Any]", other)
-            return ours.keys() == theirs.keys() and all(is_same(ours[key], theirs[key]) for key in ours)
-        case (tuple() | list(), tuple() | list()):
-            parts, others = cast("Sequence[Any]", one), cast("Sequence[Any]", other)
-            return len(parts) == len(others) and all(map(is_same, parts, others))
-        case _:
-            pass
+    if isinstance(one, dict) and isinstance(other, dict):
+        ours, theirs = cast("Mapping[Any, Any]", one), cast("Mapping[Any, Any]", other)
+        return ours.keys() == theirs.keys() and all(is_same(ours[key], theirs[key]) for key in ours)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        parts, others = cast("Sequence[Any]", one), cast("Sequence[Any]", other)
+        return len(parts) == len(others) and all(map(is_same, parts, others))
     try:
         mine, its = np.asarray(one), np.asarray(other)
         if mine.dtype.kind == its.dtype.kind == "f" and mine.dtype != its.dtype:

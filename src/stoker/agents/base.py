@@ -62,9 +62,8 @@ class NetworkPolicy(ABC, Generic[NetworkT]):
         self._device = self._packed.values.device
         self._spaces = spaces
         self._explore = explore
-        self._small: NumpyPass | None = None
-        if self._device.type == "cpu" and network.perceptrons:
-            self._small = NumpyPass(network)
+        is_small = self._device.type == "cpu" and network.perceptrons
+        self._small = NumpyPass(network) if is_small else None
 
     @abstractmethod
     def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[Sequence[Any], Sequence[Any] | None]:

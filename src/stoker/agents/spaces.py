@@ -109,15 +109,13 @@ class ArrayValues:
 
 
 def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:
-    match dtype.kind:
-        case "b":
-            return 0, 1
-        case "f":
-            most = min(float(np.finfo(dtype).max), sys.float_info.max)
-            return -most, most
-        case _:
-            limits = np.iinfo(dtype)
-            return int(limits.min), int(limits.max)
+    if dtype.kind == "b":
+        return 0, 1
+    if dtype.kind == "f":
+        most = min(float(np.finfo(dtype).max), sys.float_info.max)
+        return -most, most
+    limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
 
 
 class DiscreteActions:

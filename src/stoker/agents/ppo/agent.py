@@ -18,7 +18,7 @@ from torch.nn import functional
 from stoker.agents.base import AgentSeeds, BaseAgent, resolve_device, seeded_generator
 from stoker.agents.networks import chosen_network, predict
 from stoker.agents.ppo.config import PPOConfig
-from stoker.agents.ppo.network import ActorCritic, Categorical, DiagGaussian, checked_body, make_body
+from stoker.agents.ppo.network import BODIES, ActorCritic, Categorical, DiagGaussian, checked_body
 from stoker.agents.ppo.policy import ACTION, LOG_PROB, VALUE, PPOPolicy
 from stoker.agents.ppo.rollout import Rollout
 from stoker.agents.spaces import AgentSpaces, BoxActions, DiscreteActions
@@ -92,7 +92,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         seeds, resolved = AgentSeeds.of(seed), resolve_device(device)
         if network is None:
             config = chosen_network("PPO", config, shape, dtype.name)
-            body = make_body(shape, distribution.n_parameters, config, seeds.for_weights())
+            body = BODIES[config.network](shape, distribution.n_parameters, config, seeds.for_weights())
         else:
             sample = torch.as_tensor(np.zeros((2, *shape), dtype)).to(resolved)
             body = checked_body(

@@ -20,7 +20,7 @@ from stoker.agents.networks import MLP, NatureCNN, ObservationNetwork, as_floats
 from stoker.agents.ppo.config import PPOConfig
 from stoker.errors import ConfigError
 
-__all__ = ["ActorCritic", "Categorical", "DiagGaussian", "SharedTrunk", "Towers", "checked_body", "make_body"]
+__all__ = ["BODIES", "ActorCritic", "Categorical", "DiagGaussian", "SharedTrunk", "Towers", "checked_body"]
 
 _POLICY_GAIN = 0.01  # small: at first all actions are about as likely, whatever the observation
 _VALUE_GAIN = 1.0
@@ -148,6 +148,10 @@ class SharedTrunk(nn.Module):
         return self.policy(features), self.value(features).squeeze(1)
 
 
+BODIES = {"mlp": Towers, "nature_cnn": SharedTrunk}
+"""The bodies by the setting ``network``."""
+
+
 class ActorCritic(ObservationNetwork):
     """A body, the standard deviation of continuous actions, and the moments of observations.
 
@@ -175,14 +179,6 @@ class ActorCritic(ObservationNetwork):
     def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Parameters ``[B, n_parameters]`` and values ``[B]`` of observations ``[B, *observation_shape]``."""
         return self.body(self.prepared(observations))
-
-
-def make_body(
-    shape: tuple[int, ...], n_parameters: int, config: PPOConfig, generator: torch.Generator
-) -> nn.Module:
-    """The body that the settings name, on the CPU."""
-    kind = SharedTrunk if config.network == "nature_cnn" else Towers
-    return kind(shape, n_parameters, config, generator)
 
 
 def checked_body(body: Any, observations: torch.Tensor, distribution: Distribution) -> nn.Module:

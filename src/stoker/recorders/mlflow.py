@@ -258,7 +258,8 @@ class MLflowRecorder(BaseRecorder):
         there: Mapping[str, str] = run.data.params
         fresh: dict[str, str] = {}
         for name, value in params.items():
-            key, text = _param_key(name), str(value)
+            key = posixpath.normpath(_NOT_IN_KEY.sub("_", name)).lstrip("/.")[:_LONGEST_KEY] or "_"
+            text = str(value)
             text = text if len(text) <= _LONGEST_PARAM else f"{text[: _LONGEST_PARAM - 3]}..."
             if there.get(key, text) != text:
                 logger.warning(
@@ -294,8 +295,3 @@ def _absolute_uri(uri: str) -> str:
     """The store's address with an absolute path, which does not depend on the working directory."""
     found = _RELATIVE.fullmatch(uri)
     return uri if found is None else f"{found[1]}{Path(found[2]).absolute()}"
-
-
-def _param_key(name: str) -> str:
-    key = posixpath.normpath(_NOT_IN_KEY.sub("_", name)).lstrip("/.")
-    return key[:_LONGEST_KEY] or "_"

@@ -76,8 +76,7 @@ class TensorBoardRecorder(BaseRecorder):
     def write(self, step: int, record: Record) -> None:
         """Append one event per value."""
         for key, value in record.items():
-            summary = self._summary_of(key, value)
-            if summary is not None:
+            if (summary := self._summary_of(key, value)) is not None:
                 self._add(step, summary=summary)
 
     def flush(self) -> None:

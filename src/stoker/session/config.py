@@ -189,7 +189,7 @@ class Triggers:
         return until - self._total_steps
 
     def reached(self, total_steps: int, opt_steps: int) -> Due | None:
-        """Take in where the counters stand now; return what is due, or None."""
+        """Note the new values of the counters; return what is due, or None."""
         has_stepped, has_learned = total_steps != self._total_steps, opt_steps != self._opt_steps
         is_due = (has_stepped and total_steps == self._next_stop) or opt_steps == self._next_opt
         self._move(total_steps, opt_steps)

@@ -274,7 +274,7 @@ class Intake:
     # Episodes -------------------------------------------------------------------------------------
 
     def episode_started(self, actor_id: ActorId, seed: int | None) -> EpisodeStarted:
-        """The event of an episode's beginning; ``forget`` the episode before, once it is in."""
+        """The event that begins an episode; call ``forget`` once it is in the queue."""
         check_actor_id(actor_id)
         try:
             return EpisodeStarted(actor_id, None if seed is None else operator.index(seed))

@@ -1,6 +1,6 @@
 """What both kinds of session share: counters and health at any time; and how a session is opened and closed.
 
-The session lives in a host task (``opening``); here is what its users see of that.
+The session runs in a host task (``opening``); this module is its side for users.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from stoker.session.intake import NO_LIMIT
 from stoker.session.learner import Learner
 from stoker.session.metrics import StalenessReport
 from stoker.session.opening import Body, Host, ResumePoint
-from stoker.session.parts import Parts
+from stoker.session.parts import Parts, report_of
 from stoker.session.watching import Health, health_of
-from stoker.stats import StatsTracker
+from stoker.stats import EvalReport, StatsTracker
 from stoker.types import ActorId
 
 __all__ = ["Core", "Lifecycle", "Readings", "SessionReadings"]
@@ -228,6 +228,18 @@ class Readings:
     def stats_summary(self, actor_id: ActorId | None = None) -> dict[str, float]:
         """The stats over all training episodes, or over those of one actor."""
         return self.core.learner.stats.summary(actor_id)
+
+    def eval_report(self, n_episodes: int) -> EvalReport:
+        """The stats over the last ``n_episodes`` evaluation episodes of this process, at most 1,000.
+
+        Its ``total_steps`` is that of the policy evaluated last.
+
+        Raises:
+            ConfigError: ``n_episodes`` is below 1.
+        """
+        engine = self.core.engine
+        records = () if engine is None else engine.evaluations.records
+        return report_of(records, self.core.learner, n_episodes)
 
 
 class Lifecycle(Readings):

@@ -145,6 +145,6 @@ class TrainingMetrics:
         return [[reward, length] for reward, length in self._episodes]
 
     def load_state_dict(self, state: Iterable[tuple[float, int]]) -> None:
-        """Become what ``state_dict`` described."""
+        """Replace the window with that of ``state_dict``."""
         self._episodes.clear()
         self._episodes.extend((float(reward), int(length)) for reward, length in state)

@@ -42,7 +42,7 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """What a replay came to.
+    """The result of a replay.
 
     Attributes:
         from_steps: where it began; 0: at the beginning, else at a checkpoint.
@@ -73,9 +73,9 @@ def replay_run(
 
     Args:
         run: where the journal and the checkpoints are.
-        agent: made as the run's was: the same settings and seed. It ends as the run's agent was.
-        to_step: how far to go; None: to the journal's end.
-        from_step: the checkpoint to begin at; None: as far back as can be.
+        agent: made as the run's was: the same settings and seed. It ends in the state of the run's agent.
+        to_step: the environment step to stop at; None: the journal's end.
+        from_step: the checkpoint to begin at; None: the earliest possible.
         watch: called now and then with ``total_steps``.
 
     Raises:

@@ -48,8 +48,8 @@ async def stop_on_signals(stoppable: Stoppable, *, grace_s: float = 30.0) -> Asy
     the session, as above: then closing the session is a part of the block.
 
     A signal that comes before the session is open does what it did before the block, since there is nothing
-    to save. One that is ignored at the start, as SIGINT is in what a shell script starts with ``&``, stays
-    so. The handlers from before are back when the block has ended. On asyncio, uvloop and trio.
+    to save. A signal that is ignored at the start stays ignored, such as SIGINT in a program that a shell
+    script starts with ``&``. The previous handlers are restored at the end. On asyncio, uvloop and trio.
 
     Args:
         stoppable: the session, or whatever else has a ``stop``.

@@ -32,7 +32,7 @@ from stoker.session.events import Event
 from stoker.session.intake import Accepted, Decision, Intake
 from stoker.session.lifecycle import Readings
 from stoker.session.training import TrainingSession
-from stoker.stats import EpisodeRecord, EvalReport, StatsTracker
+from stoker.stats import EpisodeRecord, StatsTracker
 from stoker.threads import CallSoon, call_soon_here
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
@@ -72,8 +72,9 @@ class SyncTrainingSession(Readings):
                 f"max_staleness={settings['max_staleness']}: here events are handed over in batches, and "
                 "cannot be paced one by one: use TrainingSession"
             )
-        self._session = TrainingSession(agent, run, stats=stats, **settings)
-        super().__init__(self._session.core)
+        self.session = TrainingSession(agent, run, stats=stats, **settings)
+        """The session underneath."""
+        super().__init__(self.session.core)
         self._batch_size = batch_size
         self._max_delay_s = max_delay_s
         self._oldest_at = 0.0
@@ -87,10 +88,10 @@ class SyncTrainingSession(Readings):
         with ExitStack() as stack:
             self._portal = stack.enter_context(start_blocking_portal())
             self._handover = stack.enter_context(
-                self._portal.wrap_async_context_manager(_handed_over(self._session))
+                self._portal.wrap_async_context_manager(_handed_over(self.session))
             )
             self._portal.start_task_soon(self._handover.run)
-            self._session.intake.count_put = self._handover.count_steps
+            self.session.intake.count_put = self._handover.count_steps
             self._stack = stack.pop_all()
         return self
 
@@ -111,7 +112,7 @@ class SyncTrainingSession(Readings):
         with self._acting:
             decision = self._decide("act", observation, mode, actor_id)
             if mode is ActMode.EXPLORE:
-                self._session.intake.remember(actor_id, observation, decision)
+                self.session.intake.remember(actor_id, observation, decision)
         return decision.action
 
     def act_many(
@@ -162,19 +163,15 @@ class SyncTrainingSession(Readings):
 
     def snapshot(self) -> PolicySnapshot:
         """Pin the policy as it is when everything accepted so far is consumed."""
-        return self._ask("snapshot", self._session.snapshot)
+        return self._ask("snapshot", self.session.snapshot)
 
     def on_eval_episode(self, record: EpisodeRecord, snapshot: PolicySnapshot | None = None) -> None:
         """Log one evaluation episode."""
-        self._ask("on_eval_episode", self._session.on_eval_episode, record, snapshot)
+        self._ask("on_eval_episode", self.session.on_eval_episode, record, snapshot)
 
     def maybe_save_best(self, mean_reward: float, snapshot: PolicySnapshot | None = None) -> bool:
         """Keep the policy as ``best`` if its mean reward is above the best so far."""
-        return self._ask("maybe_save_best", self._session.maybe_save_best, mean_reward, snapshot)
-
-    def eval_report(self, n_episodes: int) -> EvalReport:
-        """The stats over the last evaluation episodes."""
-        return self._session.eval_report(n_episodes)
+        return self._ask("maybe_save_best", self.session.maybe_save_best, mean_reward, snapshot)
 
     # Control --------------------------------------------------------------------------------------
 
@@ -183,26 +180,21 @@ class SyncTrainingSession(Readings):
 
         As for ``TrainingSession.flush``, a resume starts from the newest checkpoint nevertheless.
         """
-        self._ask("flush", self._session.flush)
+        self._ask("flush", self.session.flush)
 
     def checkpoint(self) -> None:
         """Write a checkpoint of this point and return when it is on disk."""
-        self._ask("checkpoint", self._session.checkpoint)
+        self._ask("checkpoint", self.session.checkpoint)
 
     def stop(self) -> None:
         """Accept no more experiences."""
-        self._session.stop()
-
-    @property
-    def session(self) -> TrainingSession:
-        """The session underneath."""
-        return self._session
+        self.session.stop()
 
     # Parts ----------------------------------------------------------------------------------------
 
     def _open_intake(self, what: str) -> Intake:
-        self._session.require_open(what)
-        return self._session.intake
+        self.session.require_open(what)
+        return self.session.intake
 
     def _decide(self, what: str, observation: Any, mode: ActMode, actor_id: ActorId) -> Decision:
         intake = self._open_intake(what)
@@ -215,11 +207,11 @@ class SyncTrainingSession(Readings):
         with self._handing_over:
             if event is not None:
                 self._append(event)
-            self._session.intake.forget(actor_id)
+            self.session.intake.forget(actor_id)
             self._hand_over_if_due()
 
     def _take(self, batch: Sequence[Accepted]) -> None:
-        intake = self._session.intake
+        intake = self.session.intake
         with self._handing_over:
             try:
                 for experience, remembered in batch:
@@ -230,8 +222,8 @@ class SyncTrainingSession(Readings):
             except BaseException:
                 intake.recount()
                 raise
-        if self._session.config.lockstep:  # wait until it is learned and the policy published
-            self._ask("observe", self._session.barrier)
+        if self.session.config.lockstep:  # wait until it is learned and the policy published
+            self._ask("observe", self.session.barrier)
 
     def _append(self, event: Event) -> None:
         if self._leaving:
@@ -249,7 +241,7 @@ class SyncTrainingSession(Readings):
 
     def _ask(self, what: str, call: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """Await a call of the session on its event loop, behind everything accepted so far."""
-        self._session.require_open(what)
+        self.session.require_open(what)
         with self._handing_over:
             self._handover.wait()
         return self._portal.call(call, *args)

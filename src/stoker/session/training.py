@@ -27,9 +27,8 @@ from stoker.session.events import MetricsGiven, OptimizationRequested
 from stoker.session.intake import Accepted, Decision
 from stoker.session.learner import Learner
 from stoker.session.lifecycle import Lifecycle
-from stoker.session.parts import report_of
 from stoker.settings import settings_from
-from stoker.stats import EpisodeRecord, EvalReport, StatsTracker, check_record
+from stoker.stats import EpisodeRecord, StatsTracker, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
 __all__ = ["TrainingSession"]
@@ -301,18 +300,6 @@ class TrainingSession(Lifecycle):
         self.require_open("maybe_save_best")
         mean = finite_float("mean_reward", mean_reward)
         return await self.engine.evaluations.save_best(mean, snapshot)
-
-    def eval_report(self, n_episodes: int) -> EvalReport:
-        """The stats over the last ``n_episodes`` evaluation episodes of this process, at most 1,000.
-
-        Its ``total_steps`` is that of the policy evaluated last.
-
-        Raises:
-            ConfigError: ``n_episodes`` is below 1.
-        """
-        engine = self.core.engine
-        records = () if engine is None else engine.evaluations.records
-        return report_of(records, self.core.learner, n_episodes)
 
     # Metrics --------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         is_running: whether the session takes events.
-        failure: what it died of; None: it lives.
+        failure: the part that failed and its error; None: none did.
         learner_s: seconds that the learner's present call lasts; None: it waits for events.
         writer: what the writer is doing, in words; None: it waits for something to write.
         writer_s: for how many seconds.
@@ -76,7 +76,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def health_of(parts: Parts, now: float) -> Health:
-    """Look at the parts of a session that was started.
+    """The health of a session that was started.
 
     Args:
         parts: the session's.

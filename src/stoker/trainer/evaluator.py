@@ -134,7 +134,12 @@ class Evaluator:
         if self._on_evaluation is not None:
             with Contained("on_evaluation"):
                 self._on_evaluation(self.last)
-        self._stop_if_due(self.last, best)
+        for rule in self._stop_rules:
+            reason = rule.judge(self.last, best)  # each rule must see each evaluation
+            # A training that ended at its limit may have reached its goal, but did not end for another rule.
+            if reason is not None and (isinstance(rule, StopAtReward) or not session.is_done):
+                self.stopped_because = self.stopped_because or reason
+                session.stop()
 
     async def _played(self, snapshot: PolicySnapshot, *, confirms: bool = False) -> tuple[EpisodeRecord, ...]:
         """Play an evaluation's episodes, and log them."""
@@ -142,15 +147,6 @@ class Evaluator:
         for record in records:
             await self._session.on_eval_episode(record, snapshot)
         return records
-
-    def _stop_if_due(self, found: Evaluation, best: float | None) -> None:
-        """Stop the session if a rule says so, and keep the first reason."""
-        for rule in self._stop_rules:
-            reason = rule.judge(found, best)  # each rule must see each evaluation
-            # A training that ended at its limit may have reached its goal, but did not end for another rule.
-            if reason is not None and (isinstance(rule, StopAtReward) or not self._session.is_done):
-                self.stopped_because = self.stopped_because or reason
-                self._session.stop()
 
 
 async def evaluate(

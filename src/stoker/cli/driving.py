@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stoker.session import TrainingSession
     from stoker.trainer import Progress, TrainConfig, TrainResult
 
-__all__ = ["Driver"]
+__all__ = ["FACTS", "Driver"]
 
 _LOOK_S = 0.25
 """Seconds between two looks at how much time is left."""
@@ -37,7 +37,8 @@ _NOTICES = {
     _INTERRUPTED: "finishing: saving the training; press Ctrl-C again to leave at once",
     _OUT_OF_TIME: "finishing: the time is nearly over, saving the training",
 }
-_FACTS = ("run", "total_steps", "total_episodes", "steps_per_sec", "best_eval_reward")
+FACTS = ("run", "total_steps", "total_episodes", "steps_per_sec", "best_eval_reward")
+"""The fields of the line of JSON that ends a training."""
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -65,7 +66,7 @@ class Driver(SignalGuard):
 
         Args:
             config: what to train.
-            run: where to.
+            run: the run that it writes.
             agent: made for the config.
 
         Returns:
@@ -149,7 +150,7 @@ class Driver(SignalGuard):
         lines += [f"  {label:<18} {value}" for label, value in rows.items() if value is not None]
         if self._flags.json:
             self.say("\n".join(lines))
-            say_json({name: getattr(result, name) for name in _FACTS})
+            say_json({name: getattr(result, name) for name in FACTS})
         else:
             print("\n".join(lines))
 

@@ -145,7 +145,7 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
     """Number of torch's threads."""
 
     async def __call__(self) -> int:
-        from stoker.cli.driving import Driver
+        from stoker.cli.driving import FACTS, Driver
         from stoker.cli.printing import command, from_here, say_json
         from stoker.cli.stored import open_trained
         from stoker.runs import TrainingRun
@@ -168,9 +168,8 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
         print(text, file=sys.stderr if self.json else sys.stdout)
         if self.json:
             found = run.metadata
-            counters = {"total_steps": found.total_steps, "total_episodes": found.total_episodes}
-            speed_and_best = {"steps_per_sec": 0.0, "best_eval_reward": found.best_value}
-            say_json({"run": str(run.directory), **counters, **speed_and_best})
+            facts = (str(run.directory), found.total_steps, found.total_episodes, 0.0, found.best_value)
+            say_json(dict(zip(FACTS, facts, strict=True)))
         return 0
 
     def _changed(self, config: TrainConfig) -> TrainConfig:

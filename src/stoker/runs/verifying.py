@@ -179,16 +179,15 @@ class _Verification:
         if path.name != layout.LATEST or newest is None:
             counts = f"step {step:,}, {point.session.total_episodes:,} episodes"
             self._add(path, "ok", f"{counts}: checksum and counters agree")
-        elif newest.session.total_steps < step:
-            text = f"of step {step:,}: a resume begins from it, since {newest.name} is older"
-            self._add(path, "note", text)
+            self._points.append(point)
         elif newest.session.total_steps == step:
             self._add(path, "ok", f"a copy of {newest.name}")
-            return
-        else:
+        elif newest.session.total_steps > step:
             self._add(path, "note", f"of step {step:,}, not of {newest.name}, from which a resume begins")
-            return
-        self._points.append(point)
+        else:
+            text = f"of step {step:,}: a resume begins from it, since {newest.name} is older"
+            self._add(path, "note", text)
+            self._points.append(point)
 
     def _check_best(self, path: Path) -> None:
         if (score := self._checked(path, lambda: best_of(path, load_checkpoint(path)))) is None:

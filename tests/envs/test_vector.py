@@ -393,7 +393,7 @@ def test_actions_are_put_together_and_an_ignored_one_is_of_the_right_form() -> N
 def test_actions_that_do_not_fit_are_refused() -> None:
     vector = VectorRounds(Scripted({"autoreset_mode": AutoresetMode.NEXT_STEP}))
     vector.reset()
-    with pytest.raises(ConfigError, match="are none of Box"):
+    with pytest.raises(ConfigError, match="do not fit Box"):
         vector.step(Moves([np.zeros(3), np.zeros(2)], lambda index: None))
 
 

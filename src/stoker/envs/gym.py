@@ -74,7 +74,7 @@ def _is_registered(name: str) -> bool:
     """Import the module of ``"module:id"``, and see whether Gymnasium then knows the id, in any version."""
     module, env_id = split_name(name, "env")
     import_named(module, f"env={name!r}")
-    return "-" in env_id or "/" in env_id or env_id in gymnasium.registry  # else no name of Python's
+    return "-" in env_id or "/" in env_id or env_id in gymnasium.registry  # else it names a factory
 
 
 def _call_factory(name: str, kwargs: Mapping[str, Any]) -> Any:

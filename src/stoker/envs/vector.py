@@ -200,7 +200,7 @@ class VectorRounds:
         try:
             return concatenate(space, actions, create_empty_array(space, self.num_envs))
         except (TypeError, ValueError, KeyError, IndexError) as error:
-            raise ConfigError(f"the actions {actions!r} are none of {space}: {error}") from error
+            raise ConfigError(f"the actions {actions!r} do not fit {space}: {error}") from error
 
     def _final(self, info: Mapping[str, Any], index: int) -> Any:
         """The last observation of an episode, which the first one of the next has replaced."""

@@ -140,14 +140,14 @@ class Learner(TrainingState):
         return outbox
 
     def finish(self) -> None:
-        """Let a final checkpoint be due, unless the last one was taken at this very point."""
+        """Make a final checkpoint due, unless the last one is of this very point."""
         if self.run is not None and not self.is_saved:
             self.is_checkpoint_due = True
 
     def stage_checkpoint(self) -> Reply[None]:
         """Copy the state of this point; return the reply that is set when this copy is on disk.
 
-        The copy made last must be on disk by now: this one is made in its memory.
+        The copy before must be on disk by now, because this one reuses its memory.
         """
         started = time.perf_counter()
         reply: Reply[None] = self._checkpoint_reply or Reply()
@@ -222,7 +222,7 @@ class Learner(TrainingState):
         return OptimizationDone(n_wanted, is_over=False)
 
     def _do_what_is_due(self) -> None:
-        """All may fall on one point; a checkpoint then holds what was learned at it."""
+        """Do what is due at this point; a checkpoint comes last, and holds what was learned here."""
         due = self._triggers.reached(self.total_steps, self.opt_steps)
         if due is None:
             return

@@ -130,7 +130,7 @@ class SyncTrainingSession(Readings):
         return list(answer[0])
 
     def decide(self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0) -> Decision:
-        """Choose an action, and hand out what the policy remembers, as ``TrainingSession.decide`` does."""
+        """Choose an action, and return the policy's extras with it, as ``TrainingSession.decide`` does."""
         return self._decide("decide", observation, mode, actor_id)
 
     def observe(self, experience: Experience) -> None:
@@ -327,7 +327,7 @@ class Handover:
 
 @asynccontextmanager
 async def _handed_over(session: TrainingSession) -> AsyncGenerator[Handover]:
-    """Open a session with a handover to it, which is emptied before the session is left."""
+    """Open a session and a handover to it; the handover is emptied before the session closes."""
     async with session:
         handover = Handover(session.engine.parts.queue, session.accepted_steps, call_soon_here())
         try:

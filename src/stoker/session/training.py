@@ -156,7 +156,7 @@ class TrainingSession(Lifecycle):
     async def decide(
         self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0
     ) -> Decision:
-        """Choose an action, and hand out what the policy remembers about it instead of keeping it.
+        """Choose an action, and return the policy's extras with it instead of keeping them.
 
         For callers with several open decisions, or with rewards that come late: give ``policy_extras`` and
         ``policy_version`` of the decision to its ``Experience``. Any number of decisions may be open under

@@ -24,14 +24,7 @@ from stoker.journal.codec import decode, encode
 from stoker.nested import difference
 from stoker.plain import shown
 from stoker.testing.agent_driving import ACTORS, AgentSuite, feed, greedy, load_state, state_of
-from stoker.testing.contract import (
-    Contract,
-    expect,
-    expect_error,
-    expect_numbers,
-    expect_same,
-    through_file,
-)
+from stoker.testing.contract import Contract, expect, expect_error, expect_numbers, expect_same, through_file
 from stoker.types import ActMode, Experience
 
 __all__ = ["check_agent"]
@@ -243,11 +236,10 @@ def a_foreign_state_is_refused(suite: AgentSuite) -> None:
     """The state of another kind of agent, or of other shapes, is a ConfigError and changes nothing."""
     agent = suite.trained()
     before = state_of(agent)
-    foreign = {
-        "of another agent": {"agent": "of another kind"},
-        "of other shapes": _reshaped(before["agent"]),
-    }
-    for what, state in foreign.items():
+    for what, state in (
+        ("of another agent", {"agent": "of another kind"}),
+        ("of other shapes", _reshaped(before["agent"])),
+    ):
         if difference(state, before["agent"]):  # an agent without tensors has no other shapes
             expect_error(ConfigError, f"loading a state {what}", partial(agent.load_state_dict, state))
             expect_same(before, state_of(agent), f"after refusing a state {what}, state")

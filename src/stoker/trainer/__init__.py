@@ -23,11 +23,7 @@ if TYPE_CHECKING:
     )
     from stoker.trainer.evaluator import Evaluator as Evaluator, evaluate as evaluate
     from stoker.trainer.making import agent_for as agent_for
-    from stoker.trainer.trainer import (
-        Progress as Progress,
-        Trainer as Trainer,
-        TrainResult as TrainResult,
-    )
+    from stoker.trainer.trainer import Progress as Progress, Trainer as Trainer, TrainResult as TrainResult
     from stoker.trainer.training import train as train
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -135,7 +135,7 @@ class Screen:
 
     def __init__(self, view: View, closing_s: float = _CLOSING_S) -> None:
         self.reading: Reading | None = None
-        """What was shown last."""
+        """The reading that was shown last."""
         self._view = view
         self._closing_s = closing_s
         self._thread = DedicatedThread("stoker-view")

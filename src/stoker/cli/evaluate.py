@@ -126,9 +126,7 @@ class Replay(RunCommand, frozen=True, kw_only=True):
     to_step: Annotated[Natural | None, Flag(metavar="STEP", default="default: the journal's end")] = None
     """Environment steps to replay."""
 
-    from_step: Annotated[Natural | None, Flag(metavar="STEP", default="default: as far back as can be")] = (
-        None
-    )
+    from_step: Annotated[Natural | None, Flag(metavar="STEP", default="default: the earliest")] = None
     """The checkpoint to begin at."""
 
     verify: bool = False

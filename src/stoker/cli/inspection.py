@@ -103,9 +103,8 @@ class Show(RunCommand, frozen=True, kw_only=True):
         run = await open_run(self.run)
         status, config = await status_of(run), await _config_of(run)
         sizes = files.files_in(run.checkpoints_directory)
-        checkpoints = {
-            name: sizes[name] for name in sorted(sizes, key=natural_key) if not name.startswith(".")
-        }
+        names = [name for name in sorted(sizes, key=natural_key) if not name.startswith(".")]
+        checkpoints = {name: sizes[name] for name in names}
         episodes = await run.read_train_episodes()
         evaluations = evaluations_of(await run.read_eval_episodes())
         rewards = episodes["total_reward"][-100:]

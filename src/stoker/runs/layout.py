@@ -124,9 +124,8 @@ def place_of(name: str, version: str, root: AnyPath) -> Path:
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """A sort key that compares digits as numbers, so that v10 comes after v9."""
-    return tuple(
-        (0, int(part), part) if part.isdecimal() else (1, 0, part) for part in _DIGITS.split(name) if part
-    )
+    parts = filter(None, _DIGITS.split(name))
+    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts)
 
 
 def checkpoint_name(step: int, kind: Literal["step", "best"] = "step") -> str:

@@ -137,9 +137,7 @@ class _SealingFile:
 
     def seal(self) -> None:
         if self._held[:4] != _ZIP_END or self._held[-2:] != b"\0\0":
-            raise RuntimeError(
-                "torch.save wrote no zip that can take a comment; use another release of torch"
-            )
+            raise RuntimeError("torch.save wrote no zip that takes a comment; use another release of torch")
         self._pass_on(memoryview(self._held[:-2] + _SEAL_BYTES.to_bytes(2, "little") + _MARK))
         self._file.write(self._digest.hexdigest().encode())
 

@@ -246,9 +246,8 @@ class Writer:
         """When something must be written or made durable, in seconds of ``time.monotonic``."""
         due_at = self._replacer.due_at
         if self._pieces:
-            due_at = min(
-                due_at, self._pieces_since + (self._linger_s if self._n_bytes < _LINGER_BYTES else 0)
-            )
+            linger_s = self._linger_s if self._n_bytes < _LINGER_BYTES else 0
+            due_at = min(due_at, self._pieces_since + linger_s)
         return min(due_at, self._sync_due_at())
 
     def _sync_due_at(self) -> float:

@@ -76,7 +76,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     },
     "MetricsRow": {"total_steps": 3, "metrics": {"train/loss": 0.5}, "time": WHEN},
     "MissingDependency": ("mlflow", "mlflow"),
-    "PolicySnapshot": ("a policy", 3, 1, {"agent": {}}, 2),
+    "PolicySnapshot": ("a policy", 3, {"agent": {}}, 2),
     "PrioritizedBatch": (*COLUMNS, torch.ones(2), torch.ones(2)),
     "RecorderFailed": ("mlflow", CAUSE),
     "Replayed": (0, 3, 1, 2, ()),

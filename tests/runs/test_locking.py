@@ -91,7 +91,8 @@ def fork_before_it_closes(frame, event, called):
     if event == "c_call" and called is os.close and frame.f_code is holder_of.__code__:
         sys.setprofile(None)
         if os.fork() == 0:
-            os.read(reading, 1)  # until its parent ends
+            os.close(writing)
+            os.read(reading, 1)  # until its parent ends, in any way
             os._exit(0)
 
 reading, writing = os.pipe()

@@ -109,6 +109,13 @@ def test_the_next_rollout_begins_with_nothing() -> None:
     assert advantages(ours) == advantages(fresh)
 
 
+def test_what_is_saved_of_episodes_of_one_step_is_what_they_were() -> None:
+    ours = rollout()
+    for last in (3.0, 5.0):
+        add(ours, 1, 2, TERMINATED, last)
+    assert ours.state_dict()["successors"].tolist() == [[3], [5]]
+
+
 def test_arrays_are_copied() -> None:
     ours = rollout()
     observation, next_observation, extras = np.ones(1, np.float32), np.ones(1, np.float32), np.ones(N_EXTRAS)

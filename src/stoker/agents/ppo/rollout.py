@@ -69,10 +69,8 @@ class Rollout:
         rows["policy_extras"][row] = experience.policy_extras
         rows["rewards"][row] = reward
         rows["fragments"][row] = fragment
-        has_future = experience.status is not EpisodeStatus.TERMINATED
-        ends["has_future"][fragment] = has_future
-        if has_future:
-            ends["successors"][fragment] = experience.next_observation
+        ends["has_future"][fragment] = experience.status is not EpisodeStatus.TERMINATED
+        ends["successors"][fragment] = experience.next_observation  # always: a checkpoint holds all of them
         if experience.status is not EpisodeStatus.CONTINUING:
             del self._running[experience.actor_id]
         self._size += 1

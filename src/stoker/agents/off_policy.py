@@ -9,10 +9,10 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from msgspec.structs import astuple
 from torch import nn
 
 from stoker.agents.base import AgentSeeds, BaseAgent, NetworkT, PolicyT
@@ -206,6 +206,7 @@ def make_replay(
     )
 
 
+@dataclass(eq=False)
 class _Losses(Std):
     most: float = -math.inf
 

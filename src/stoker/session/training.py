@@ -33,6 +33,8 @@ from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
 __all__ = ["TrainingSession"]
 
+_CONTINUING = EpisodeStatus.CONTINUING
+
 _OPTS_AT_ONCE = 256
 
 
@@ -192,21 +194,21 @@ class TrainingSession(Lifecycle):
         # The common case, without a call: the checks of ``Intake.check`` and ``reserve``, and then
         # ``BatchQueue.offer``. An experience that fails one of them takes the slow path.
         if (
-            queue.credit > 0
+            (credit := queue.credit) > 0
             and (intake := self.intake).is_plain
             and type(experience) is Experience
-            and type(experience.status) is EpisodeStatus
+            and ((status := experience.status) is _CONTINUING or type(status) is EpisodeStatus)
             and type(reward := experience.reward) is float
             and reward - reward == 0.0
             and type(actor_id := experience.actor_id) is int
             and -1 < actor_id < 1_000_000_000  # larger ints are compared more slowly
             and experience.policy_version is None
-            and (intake.check_experience is None or intake.check_experience(experience) is None)
+            and ((check := intake.check_experience) is None or check(experience) is None)
             and (accepted := intake.accepted_steps) < intake.limit
         ):
             try:
                 intake.accepted_steps = accepted + 1
-                queue.credit -= 1
+                queue.credit = credit - 1
                 queue.append(experience)
             except BaseException:  # Ctrl-C between two bytecodes
                 intake.recount()

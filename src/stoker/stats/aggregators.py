@@ -13,9 +13,8 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
-
-import msgspec
 
 from stoker.errors import ConfigError
 
@@ -52,7 +51,8 @@ class StatefulAggregator(Aggregator, Protocol):
         ...
 
 
-class _Numbers(msgspec.Struct, eq=False):
+@dataclass(slots=True, eq=False)  # not a msgspec.Struct: updates are frequent, and it assigns slowly
+class _Numbers:
     """An aggregator whose state is its fields; their defaults are the values before the first update."""
 
     def reset(self) -> None:
@@ -61,14 +61,15 @@ class _Numbers(msgspec.Struct, eq=False):
 
     def state_dict(self) -> dict[str, Any]:
         """The numbers by name."""
-        return msgspec.structs.asdict(self)
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
-        for name in self.__struct_fields__:
-            setattr(self, name, state[name])
+        for field in fields(self):
+            setattr(self, field.name, state[field.name])
 
 
+@dataclass(slots=True, eq=False)
 class Mean(_Numbers):
     """Mean of all values, for values whose sum stays below about 1e308 in size.
 
@@ -96,6 +97,7 @@ class Mean(_Numbers):
         return (self.sum + self.error) / count if count else math.nan
 
 
+@dataclass(slots=True, eq=False)
 class _Kept(_Numbers):
     """Keeps one of the values; the subclass chooses which."""
 
@@ -135,6 +137,7 @@ class Last(_Kept):
         self.kept = float(value)
 
 
+@dataclass(slots=True, eq=False)
 class Std(_Numbers):
     """Population standard deviation of all values, for values below about 1e150 in size.
 

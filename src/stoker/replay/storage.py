@@ -39,6 +39,9 @@ _TERMINATED = EpisodeStatus.TERMINATED  # compared here: asking a status for its
 _pack_numbers = struct.Struct("=qff").pack_into  # the fields that a plain transition's row begins with
 
 
+_Places = tuple[Array, Array, int, tuple[Array, ...]]
+
+
 class _StagedRows:
     """Separate rows in which transitions are put together, one by one."""
 
@@ -47,30 +50,31 @@ class _StagedRows:
         self.rows = torch.frombuffer(self.bytes, dtype=torch.int64).view(n_rows, -1)
         self.raw = spec.layout.raw(self.rows)
         # row, ...: also a number is an array to write to
-        self._places = [[array[row, ...] for row in range(n_rows)] for array in spec.layout.arrays(self.rows)]
+        columns = [[array[row, ...] for row in range(n_rows)] for array in spec.layout.arrays(self.rows)]
         starts = range(0, len(self.bytes), spec.layout.row_bytes)
-        self._plain_places = list(zip(self._places[0], self._places[-2], starts, strict=True))
+        self.places = list(zip(columns[0], columns[-2], starts, zip(*columns, strict=True), strict=True))
+        """Of each row: its observation, its next observation, where it starts, and all of its arrays."""
         self._spec = spec
 
     @property
-    def write(self) -> Callable[[int, Experience, float], None]:
-        """The function that replaces a row by a transition and its mask."""
+    def write(self) -> Callable[[_Places, Experience, float], None]:
+        """The function that replaces a row, given by its places, by a transition and its mask."""
         # Not an attribute: with a cycle of references the memory would stay until the next collection.
         return self._write_plain if self._spec.is_plain else self._write
 
-    def _write_plain(self, row: int, experience: Experience, bootstrap_mask: float) -> None:
-        observation, next_observation, at = self._plain_places[row]
+    def _write_plain(self, places: _Places, experience: Experience, bootstrap_mask: float) -> None:
+        observation, next_observation, at, _ = places
         observation[...] = experience.observation
         next_observation[...] = experience.next_observation
         try:
             _pack_numbers(self.bytes, at, experience.action, experience.reward, bootstrap_mask)
         except (struct.error, TypeError, OverflowError):  # numpy takes more than struct, or says why not
-            self._write(row, experience, bootstrap_mask)
+            self._write(places, experience, bootstrap_mask)
 
-    def _write(self, row: int, experience: Experience, bootstrap_mask: float) -> None:
+    def _write(self, places: _Places, experience: Experience, bootstrap_mask: float) -> None:
         values = self._spec.values(experience, bootstrap_mask)
-        for places, value in zip(self._places, values, strict=True):
-            places[row][...] = value
+        for place, value in zip(places[-1], values, strict=True):
+            place[...] = value
 
 
 class Storage:
@@ -92,6 +96,7 @@ class Storage:
         self._row_bytes = layout.row_bytes
         self._staged = self._one = _StagedRows(spec, 1)
         self._one_bytes, self._write_one = self._one.bytes, self._one.write
+        (self._one_places,) = self._one.places
         if is_host:
             self._raw = layout.raw(rows)
             self._bytes = memoryview(self._raw.view(np.uint8))  # pyright: ignore[reportArgumentType]
@@ -114,7 +119,7 @@ class Storage:
         """
         if bootstrap_mask is None:
             bootstrap_mask = 0.0 if experience.status is _TERMINATED else 1.0
-        self._write_one(0, experience, bootstrap_mask)
+        self._write_one(self._one_places, experience, bootstrap_mask)
         if self._is_host:
             self._place_row(self._bytes, row * self._row_bytes, self._one_bytes)
         else:
@@ -130,8 +135,8 @@ class Storage:
             if n_rows * (self._row_bytes + _VIEWS_BYTES) <= _PIECE_BYTES:  # slower to make than to fill
                 self._staged = staged
         write, terminated = staged.write, _TERMINATED
-        for at, experience in enumerate(experiences):
-            write(at, experience, 0.0 if experience.status is terminated else 1.0)
+        for places, experience in zip(staged.places, experiences, strict=False):
+            write(places, experience, 0.0 if experience.status is terminated else 1.0)
         target, source = (self._raw, staged.raw) if self._is_host else (self._rows, staged.rows)
         self._copy(row, count, target, source)
 

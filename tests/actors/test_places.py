@@ -478,11 +478,10 @@ async def test_a_group_that_is_cancelled_closes_its_environments(settings: Any) 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ActorGroup(session, Closing, 3, **settings).run)
             with anyio.fail_after(30):
-                while session.total_steps < 100:
+                while session.total_steps < 100 or len(opened) < 3:
                     await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
         steps = session.total_steps
-        assert len(opened) == 3
         assert all(env.closed for env in opened)
         await session.flush()
         assert session.total_steps >= steps

@@ -88,8 +88,8 @@ class Experience(msgspec.Struct, frozen=True, eq=False, gc=False, tag=True, arra
         actor_id: the stream of episodes that this transition continues.
         policy_extras: what the policy recorded about the action (log-probability, value, ...). Callers leave
             it None: the session adds what ``act`` kept for this actor.
-        policy_version: the optimization steps that the policy had had when it chose the action; None if
-            unknown. The session fills it in for actions of ``act`` if it counts staleness.
+        policy_version: the agent's optimization steps when the policy that chose the action was published;
+            None if unknown. The session fills it in for actions of ``act`` if it counts staleness.
     """
 
     observation: Any

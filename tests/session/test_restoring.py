@@ -238,7 +238,7 @@ async def test_a_best_policy_under_the_name_of_a_step_is_refused_by_its_kind(tmp
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("part", ["session", "agent", "all"])
+@pytest.mark.parametrize("part", ["session", "agent", "agent_type", "all"])
 async def test_a_checkpoint_with_the_content_of_another_version_is_refused_in_one_line(
     tmp_path: Path, part: str
 ) -> None:
@@ -249,6 +249,8 @@ async def test_a_checkpoint_with_the_content_of_another_version_is_refused_in_on
         state["session"]["actor_episodes"] = [(0, 1, 2)]
     elif part == "agent":
         state["agent"]["steps"] = [(0, 1, 2)]
+    elif part == "agent_type":
+        del state["agent_type"]
     else:
         state = {"weights": state["agent"]}
     publish_checkpoint(state, path)

@@ -75,7 +75,7 @@ class Played(_Sent, frozen=True):
         events: steps, and starts and ends of episodes, in order.
         env_s, act_s, wait_s: seconds spent since the worker started.
         syncs: how often its policy was updated since then.
-        version: that of its policy.
+        version: the version of its policy.
         asks: whether it waits for the credit of one step.
     """
 
@@ -134,7 +134,7 @@ class Weights(_Sent, frozen=True, eq=False, weakref=True):
     """New weights for the worker's copy of the policy.
 
     Attributes:
-        version: the optimization steps that they have had.
+        version: the agent's optimization steps when they were published.
         weights: what ``PortablePolicy.weights`` returned; read-only.
     """
 

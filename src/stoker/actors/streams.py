@@ -1,7 +1,7 @@
 """What goes between one actor and the session: events one way, copies of the policy the other.
 
-The version of a policy is the number of optimization steps that its weights have had. A copy is updated when
-the session publishes a policy that is ``sync_interval`` steps ahead (Horgan et al. 2018, "Distributed
+The version of a policy is the agent's number of optimization steps when it was published. A copy is updated
+when the session publishes a policy that is ``sync_interval`` steps ahead (Horgan et al. 2018, "Distributed
 Prioritized Experience Replay", algorithm 1, where actors fetch the learner's weights periodically).
 """
 

@@ -42,7 +42,7 @@ class OwnPolicy:
 
     Args:
         policy: the copy.
-        version: the optimization steps that its weights have had.
+        version: the agent's optimization steps when its weights were published.
     """
 
     def __init__(self, policy: PortablePolicy, version: int) -> None:

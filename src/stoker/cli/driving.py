@@ -210,8 +210,8 @@ class Driver(SignalGuard):
         if self._training is None:
             return "stoker: interrupted"
         run, _ = self._training
-        way_on = f"resume: {_resume(run)}" if run.has_checkpoint() else "there is no checkpoint yet"
-        return f"stoker: interrupted; {way_on}"
+        hint = f"resume: {_resume(run)}" if run.has_checkpoint() else "there is no checkpoint yet"
+        return f"stoker: interrupted; {hint}"
 
 
 def _resume(run: TrainingRun) -> str:

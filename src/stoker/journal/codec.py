@@ -265,5 +265,5 @@ def _tensor(data: bytes) -> Any:
         raise msgspec.DecodeError(f"no tensor has the dtype {name!r}")
     if len(data) != size + math.prod(shape) * dtype.itemsize:
         raise msgspec.DecodeError(f"{len(data)} bytes for a tensor of {dtype} {list(shape)}")
-    content = np.frombuffer(bytearray(data[size:]), np.uint8)  # memory of its own, that may be written
+    content = np.frombuffer(bytearray(data[size:]), np.uint8)  # a writable copy
     return torch.as_tensor(content).view(dtype).reshape(shape)

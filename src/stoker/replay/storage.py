@@ -37,9 +37,7 @@ _PARALLEL_BYTES = 1 << 18
 _TERMINATED = EpisodeStatus.TERMINATED  # compared here: asking a status for its bootstrap_mask shows in add
 
 _pack_numbers = struct.Struct("=qff").pack_into  # the fields that a plain transition's row begins with
-
-
-_Places = tuple[Array, Array, int, tuple[Array, ...]]
+_Places = tuple[Array, Array, int, tuple[Array, ...]]  # of one row, see ``_StagedRows.places``
 
 
 class _StagedRows:

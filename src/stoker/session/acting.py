@@ -48,7 +48,7 @@ class PublishedPolicy:
 
     Attributes:
         policy: the copy.
-        opt_steps: the optimization steps that its weights have had: the version of the policy.
+        opt_steps: the agent's optimization steps when it was published: the version of the policy.
         n_users: how many callers act on it at this moment.
     """
 
@@ -65,7 +65,7 @@ class PolicyBuffer:
 
     Args:
         agent: whose policies.
-        opt_steps: the optimization steps that its weights have had.
+        opt_steps: the agent's optimization steps so far.
     """
 
     def __init__(self, agent: LearningAgent, opt_steps: int = 0) -> None:
@@ -163,7 +163,7 @@ class LearnerProgress(NamedTuple):
     Attributes:
         total_steps: transitions that it has consumed.
         opt_steps: optimization steps that it has done.
-        policy_version: the optimization steps that the newest published policy has had.
+        policy_version: the version of the newest published policy.
     """
 
     total_steps: int
@@ -205,7 +205,7 @@ class Pacing:
         """Whether actions may begin now.
 
         Args:
-            version: that of the policy which would choose them; None: the newest published one.
+            version: the version of the policy that would choose them; None: of the newest published one.
             n_actions: how many would begin together.
         """
         if self.limit is None:

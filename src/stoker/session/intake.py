@@ -45,7 +45,7 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         action: what to do.
         policy_extras: what the policy remembered about the action (log-probability, value, ...), or None.
-        policy_version: the optimization steps that the policy had had when it chose the action.
+        policy_version: the agent's optimization steps when the policy was published.
     """
 
     action: Any

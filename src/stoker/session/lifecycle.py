@@ -136,7 +136,7 @@ class Readings:
 
     @property
     def policy_version(self) -> int:
-        """Optimization steps that the policy which acts now has had, over all attempts."""
+        """The agent's optimization steps when the policy that acts now was published, over all attempts."""
         return 0 if self.core.engine is None else self.core.learner.policies.version
 
     @property

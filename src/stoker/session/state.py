@@ -339,12 +339,12 @@ class TrainingState:
                 f"{path}: it is a {state.get('kind')!r} of format {state.get('format')!r}, this stoker "
                 f"resumes a 'step' of format {_FORMAT}; {_WAY_OUT}"
             )
-        if (expected := state["agent_type"]) != type(self.agent).__name__:
-            raise ConfigError(
-                f"the run was trained by the agent {expected}, this is {type(self.agent).__name__}: "
-                f"resume it with {expected}, or create a new run"
-            )
         try:
+            if (expected := state["agent_type"]) != type(self.agent).__name__:
+                raise ConfigError(
+                    f"the run was trained by the agent {expected}, this is {type(self.agent).__name__}: "
+                    f"resume it with {expected}, or create a new run"
+                )
             _restore_agent(self.agent, state, journal)
             session = state["session"]
             for key, name in _COUNTERS.items():

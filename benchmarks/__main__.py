@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 QUESTIONS = (
-    "observe", "act", "dqn", "solve", "slow_envs", "calm_loop", "saving", "journal", "rows", "replay",
+    "observe", "act", "dqn", "ppo", "solve", "slow_envs", "calm_loop", "saving", "journal", "rows", "replay",
     "growth", "processes",
 )  # fmt: skip
 LONG = ("zoo",)

@@ -25,6 +25,7 @@ ASYNCIO = pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")
 UVLOOP = pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")
 TRIO = pytest.param(("trio", {}), id="trio")
 ON_UVLOOP_TOO = (
+    "session/test_batch_waits",
     "session/test_endings",
     "session/test_interruptions",
     "session/test_lifecycle",
@@ -40,6 +41,7 @@ ON_ASYNCIO_ONLY = (
     "envs/test_results",
     "envs/test_stacking",
     "runs/",
+    "session/test_batches",
     "session/test_intake",
     "session/test_evaluations",
     "session/test_journal",

@@ -59,6 +59,15 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "EvalReport": (3, 2, {"mean": float("nan")}),
     "Evaluation": (3, (RECORD,)),
     "Experience": (STEP.observation, 1, 0.5, STEP.next_observation, EpisodeStatus.TERMINATED, 3, (0.1,), 7),
+    "ExperienceBatch": (
+        np.zeros((2, 3)),
+        np.zeros(2),
+        np.ones(2),
+        np.ones((2, 3)),
+        np.zeros(2, bool),
+        np.ones(2, bool),
+        (1, "left"),
+    ),
     "Health": {
         **dict.fromkeys(stoker.Health.__struct_fields__, 1),
         "failure": "the agent failed",

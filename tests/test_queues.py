@@ -191,6 +191,37 @@ async def test_a_consumer_in_a_thread_takes_everything_once_and_in_order() -> No
         assert [item for producer, item in taken if producer == i] == list(range(n_items))
 
 
+async def test_an_item_of_a_size_that_came_since_the_take_makes_producers_wait_for_the_next() -> None:
+    queue: BatchQueue[str] = BatchQueue(4, size_of=len)
+    returned: list[str] = []
+
+    async def put(item: str) -> None:
+        await queue.put(item, len(item))
+        returned.append(item)
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            assert queue.offer("a")
+            assert queue.take_now() == ["a"]
+            assert queue.offer("of a size beyond the capacity", 29)
+            assert (len(queue), queue.fill, queue.n_waiting) == (29, 1.0, 0)
+            for item in ("b", "another beyond it", "c"):
+                tasks.start_soon(put, item)
+                await anyio.wait_all_tasks_blocked()
+            queue.refill()  # behind that take: there is no room
+            await anyio.wait_all_tasks_blocked()
+            assert (returned, queue.n_waiting) == ([], 3)
+            taken = [await queue.take()]
+            while len(returned) < 3:
+                await anyio.wait_all_tasks_blocked()
+                taken.append(await queue.take() if len(queue) else [])
+    taken.append(queue.take_now())
+    assert [item for items in taken for item in items] == [
+        "of a size beyond the capacity", "b", "another beyond it", "c",
+    ]  # fmt: skip
+    assert queue.count(str) == 0, "the consumer says that it has processed none"
+
+
 async def test_many_waiting_producers_are_called_in_rounds_and_none_is_left_out() -> None:
     """More producers than places, each with more items than its share: all come in at an even pace."""
     queue = BatchQueue[int](64)

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from stoker.agents.ppo.agent import PPO as PPO
     from stoker.agents.ppo.config import PPOConfig as PPOConfig
     from stoker.agents.protocol import (
+        ChecksBatches as ChecksBatches,
         ChecksInput as ChecksInput,
         HasReplay as HasReplay,
         LearningAgent as LearningAgent,
+        LearnsSeldom as LearnsSeldom,
+        ObservesBatches as ObservesBatches,
         Policy as Policy,
         PortablePolicy as PortablePolicy,
         RebuildsReplay as RebuildsReplay,
@@ -61,7 +64,7 @@ if TYPE_CHECKING:
     from stoker.runs.run import TrainingRun as TrainingRun, list_runs as list_runs
     from stoker.session.acting import PolicySnapshot as PolicySnapshot
     from stoker.session.config import SessionConfig as SessionConfig
-    from stoker.session.intake import Decision as Decision
+    from stoker.session.decisions import Decision as Decision
     from stoker.session.metrics import StalenessReport as StalenessReport
     from stoker.session.replaying import Replayed as Replayed, replay_run as replay_run
     from stoker.session.signals import stop_on_signals as stop_on_signals
@@ -85,6 +88,7 @@ if TYPE_CHECKING:
         ActorId as ActorId,
         EpisodeStatus as EpisodeStatus,
         Experience as Experience,
+        ExperienceBatch as ExperienceBatch,
     )
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

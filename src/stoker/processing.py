@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
 from stoker.stats.aggregators import Std
-from stoker.types import ActorId, EpisodeStatus, Experience
+from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 
 __all__ = ["RewardScaler", "RunningMoments", "StepProcessor", "Transition"]
 
@@ -148,6 +148,12 @@ class RewardScaler:
         if self._clip is not None:
             reward = max(-self._clip, min(self._clip, reward))
         return reward
+
+    def scaled_batch(self, batch: ExperienceBatch) -> NDArray[np.float64]:
+        """The rewards of a batch, ``[N]``, each as ``scaled`` gives it."""
+        if self._normalize:
+            return np.array([self.scaled(experience) for experience in batch.experiences()])
+        return batch.rewards if self._clip is None else batch.rewards.clip(-self._clip, self._clip)
 
     def give_up(self, actor_id: ActorId) -> None:
         """End the actor's episode."""

@@ -44,6 +44,7 @@ class BatchQueue(Generic[T]):
         capacity: the most items it holds.
         yield_every: how many items producers may put before they yield to the event loop.
         consumed: returns how many items of the counted type the consumer has processed; called when it takes.
+        size_of: how many items an item stands for; a batch goes in as a whole once there is room.
 
     Attributes:
         credit: how many items may be appended now without a further check. A hot path may do what ``offer``
@@ -53,7 +54,12 @@ class BatchQueue(Generic[T]):
     """
 
     def __init__(
-        self, capacity: int, *, yield_every: int = 512, consumed: Callable[[], int] = lambda: 0
+        self,
+        capacity: int,
+        *,
+        yield_every: int = 512,
+        consumed: Callable[[], int] = lambda: 0,
+        size_of: Callable[[T], int] = lambda item: 1,
     ) -> None:
         self.capacity = capacity
         self._yield_every = yield_every
@@ -62,6 +68,8 @@ class BatchQueue(Generic[T]):
         self._n_consumed = consumed()  # when the consumer last took
         self._taken: list[T] = []  # by it, then
         self._taking = threading.Lock()
+        self._size_of = size_of
+        self._has_sizes = False  # whether an item ever stood for several
         self.append = self._items.append
         self.credit = min(capacity, yield_every)
         self._waiting: OrderedDict[anyio.Event, None] = OrderedDict()  # producers that wait for room
@@ -78,12 +86,12 @@ class BatchQueue(Generic[T]):
         self._error: Callable[[], Exception] = anyio.ClosedResourceError
 
     def __len__(self) -> int:
-        return len(self._items)
+        return sum(map(self._size_of, self._items[:])) if self._has_sizes else len(self._items)
 
     @property
     def fill(self) -> float:
         """How full it is, 0.0 to 1.0."""
-        return len(self._items) / self.capacity
+        return min(1.0, len(self) / self.capacity)
 
     @property
     def is_awaited(self) -> bool:
@@ -95,26 +103,28 @@ class BatchQueue(Generic[T]):
         """How many producers wait for room."""
         return len(self._waiting)
 
-    def count(self, kind: type) -> int:
-        """How many items of a type were ever put; exact, and slow, because it looks at every queued item."""
+    def count(self, *kinds: type) -> int:
+        """How many items of these types were ever put; exact, and slow: it looks at every queued item."""
         with self._taking:
-            return self._n_consumed + sum(type(item) is kind for item in [*self._taken, *self._items])
+            held = [*self._taken, *self._items]
+            return self._n_consumed + sum(self._size_of(item) for item in held if type(item) in kinds)
 
-    def offer(self, item: T) -> bool:
+    def offer(self, item: T, size: int = 1) -> bool:
         """Append the item if that needs no wait; return whether it did."""
         if self.credit <= 0 and not self._rouse():
             return False
-        self.credit -= 1
+        self.credit -= size
+        self._has_sizes |= size != 1
         self.append(item)
         return True
 
-    async def put(self, item: T) -> None:
+    async def put(self, item: T, size: int = 1) -> None:
         """Append the item, when there is room. Cancelled: the item is out.
 
         Raises:
             anyio.ClosedResourceError: The queue is closed; or the error that it was closed with.
         """
-        while not self.offer(item):
+        while not self.offer(item, size):
             await self._admit()
 
     async def put_many(self, items: Sequence[T]) -> None:
@@ -123,8 +133,8 @@ class BatchQueue(Generic[T]):
         Cancelled or closed: a prefix is in, the rest is out. Other producers' items may come between.
         """
         for item in items:
-            if not self.offer(item):
-                await self.put(item)
+            if not self.offer(item, size := self._size_of(item)):
+                await self.put(item, size)
 
     async def take(self) -> list[T]:
         """Take all items, at least one, in order; an empty list once the queue is closed and drained.
@@ -179,7 +189,7 @@ class BatchQueue(Generic[T]):
             self._reader.set()
 
     def _room(self) -> int:
-        return self.capacity - len(self._items)
+        return self.capacity - len(self)
 
     def _rouse(self) -> bool:
         """Wake the consumer, if it waits; return whether there is credit now."""
@@ -210,7 +220,7 @@ class BatchQueue(Generic[T]):
     def _call(self) -> None:
         """Call the producers of the next round, those that waited longest first."""
         n_called = min(self._round, len(self._waiting), self._room())
-        if n_called:
+        if n_called > 0:  # an item of a large size may have taken more than the room
             self._round *= 2
             self._share = max(1, min(self._yield_every, self._room() // n_called))
             self._set(n_called)

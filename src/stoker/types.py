@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import enum
 import os
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
-__all__ = ["ActMode", "ActorId", "AnyPath", "EpisodeStatus", "Experience", "PlaceName"]
+__all__ = ["ActMode", "ActorId", "AnyPath", "EpisodeStatus", "Experience", "ExperienceBatch", "PlaceName"]
 
 ActorId = int | str
 """Names one stream of episodes: one episode at a time, in order."""
@@ -100,3 +100,74 @@ class Experience(msgspec.Struct, frozen=True, eq=False, gc=False, tag=True, arra
     actor_id: ActorId = 0
     policy_extras: Any = None
     policy_version: int | None = None
+
+
+class ExperienceBatch(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """Transitions as columns, one row for each, in the order in which they are to be learned.
+
+    Arrays of a vector environment go through the session as they are. Row by row it means what the
+    ``Experience`` of ``experiences()`` mean, and is learned to the same bits.
+
+    Attributes:
+        observations: an array ``[N, *observation_shape]``, or a dict of such.
+        actions: ``[N, *action_shape]``.
+        rewards: float64 ``[N]``, finite.
+        next_observations: as ``observations``; where an episode ends, its own last observation.
+        terminated: bool ``[N]``.
+        truncated: bool ``[N]``; a terminated episode is not truncated, too.
+        actor_ids: the stream of episodes of each row. An actor may have several rows, which are in order.
+        policy_extras: float64 ``[N, size]``, or None, as for ``Experience``.
+        policy_versions: int64 ``[N]``, or None, as for ``Experience``.
+    """
+
+    observations: Any
+    actions: Any
+    rewards: Any
+    next_observations: Any
+    terminated: Any
+    truncated: Any
+    actor_ids: tuple[ActorId, ...]
+    policy_extras: Any = None
+    policy_versions: Any = None
+
+    def __len__(self) -> int:
+        return len(self.actor_ids)
+
+    def __getitem__(self, rows: slice) -> ExperienceBatch:
+        """Some of the transitions; they share their memory with the batch."""
+        if rows.indices(len(self)) == (0, len(self), 1):
+            return self
+        return ExperienceBatch(*(_rows(getattr(self, name), rows) for name in self.__struct_fields__))
+
+    def experiences(self) -> list[Experience]:
+        """Each transition by itself; arrays share the batch's memory."""
+        extras, versions = self.policy_extras, self.policy_versions
+        discrete = getattr(self.actions, "ndim", 0) == 1
+        actions = self.actions.tolist() if discrete else self.actions
+        return [
+            Experience(
+                _row(self.observations, row),
+                actions[row] if discrete else _row(actions, row),
+                reward,
+                _row(self.next_observations, row),
+                EpisodeStatus.of(terminated, truncated),
+                self.actor_ids[row],
+                None if extras is None else extras[row],
+                None if versions is None else int(versions[row]),
+            )
+            for row, (reward, terminated, truncated) in enumerate(
+                zip(self.rewards.tolist(), self.terminated.tolist(), self.truncated.tolist(), strict=True)
+            )
+        ]
+
+
+def _rows(column: Any, rows: slice) -> Any:
+    if isinstance(column, dict):
+        return {key: _rows(part, rows) for key, part in cast("dict[Any, Any]", column).items()}
+    return None if column is None else column[rows]
+
+
+def _row(column: Any, row: int) -> Any:
+    if isinstance(column, dict):
+        return {key: _row(part, row) for key, part in cast("dict[Any, Any]", column).items()}
+    return column[row]

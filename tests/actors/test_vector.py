@@ -21,6 +21,7 @@ from stoker import (
     ConfigError,
     EpisodeStatus,
     Experience,
+    ExperienceBatch,
     FailureLimit,
     InvalidExperience,
     SessionFailed,
@@ -28,7 +29,7 @@ from stoker import (
     TrainingRun,
     TrainingSession,
 )
-from stoker.actors.vector import run_vector_actors
+from stoker.actors.vector import VectorActorGroup, run_vector_actors
 from stoker.envs import episode_seed
 from stoker.testing import ChainEnv, CrashingEnv, FakeAgent
 
@@ -616,3 +617,74 @@ async def test_the_vector_environment_of_gymnasium_trains() -> None:
                 assert np.abs(after.observation).max() <= 0.05, "the first of the next episode"
             else:
                 assert np.array_equal(before.next_observation, after.observation)
+
+
+# Columns ------------------------------------------------------------------------------------------
+
+
+class Columnar(FakeAgent):
+    """Takes batches, and notes the sizes of those at the door and of those that come in."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.given: list[int] = []
+        self.sizes: list[int] = []
+
+    def check_observation(self, observation: Any) -> None:
+        assert np.shape(observation) == (1,)
+
+    def check_experience(self, experience: Experience) -> None:
+        self.check_observation(experience.observation)
+
+    def check_observations(self, observations: Any) -> bool:
+        return observations.shape[1:] == (1,)
+
+    def check_batch(self, batch: ExperienceBatch) -> bool:
+        self.given.append(len(batch))
+        return self.check_observations(batch.observations)
+
+    def observe_batch(self, batch: ExperienceBatch) -> None:
+        self.sizes.append(len(batch))
+        self.observe(batch.experiences())
+
+
+@on_asyncio
+@by_mode
+async def test_an_agent_of_batches_gets_one_per_round_with_the_same_rows(
+    mode: AutoresetMode, tmp_path: Path
+) -> None:
+    found: list[Any] = []
+    for kind in (FakeAgent, Columnar):
+        run = await TrainingRun.create(kind.__name__, root=tmp_path)
+        agent, session, reports = await play(
+            lambda: chains(mode, 2, 3, 5, make=lambda k: in_space(Noisy(k))),
+            n=100, seed=3, run=run, agent=kind(action=1),
+        )  # fmt: skip
+        mine = [
+            (e.actor_id, e.observation.tolist(), e.action, e.reward, e.next_observation.tolist(), e.status)
+            for e in agent.experiences
+        ]
+        rows = [json.loads(row) for row in (run.directory / "train_episodes.jsonl").read_text().splitlines()]
+        episodes = [(row["actor_id"], row["length"], row["total_reward"], row["status"]) for row in rows]
+        counts = [(report.steps, report.episodes) for report in reports]
+        found.append((mine, episodes, counts, session.total_steps, session.refused_steps))
+    assert found[0] == found[1]
+    assert sum(agent.sizes) == 100
+    assert agent.given == [size for size in agent.batch_sizes if size]
+
+
+async def test_reports_are_those_of_the_moment() -> None:
+    seen: list[tuple[int, float]] = []
+
+    class Reading(Columnar):
+        def act(self, observations: Any, mode: Any) -> Any:
+            seen.append((sum(report.steps for report in group.reports), group.env_s))
+            return super().act(observations, mode)
+
+    with anyio.fail_after(60):
+        async with TrainingSession(Reading(action=1), max_steps=40) as session:
+            group = VectorActorGroup(session, lambda: same(AutoresetMode.SAME_STEP, lambda: ChainEnv(3), 4))
+            await group.run()
+    assert [steps for steps, _ in seen] == [4 * k for k in range(10)]
+    assert [env_s for _, env_s in seen] == sorted({env_s for _, env_s in seen})
+    assert [report.steps for report in group.reports] == [10] * 4

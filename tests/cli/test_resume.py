@@ -146,3 +146,24 @@ def test_a_config_that_cannot_be_trained_is_one_line(run: Path, capsys: pytest.C
             assert line.startswith("stoker: error: ")
             assert said in line
             assert str(run) in line
+
+
+def test_how_the_environments_are_stepped_is_said_and_kept(command: Any, tmp_path: Path) -> None:
+    flags = ("--agent", "ppo", "--num-envs", "16", "--eval-freq", "0", "--checkpoint-freq", "0", "--json")
+    done = command("train", "CartPole-v1", "-n", "100", *flags, "--runs-dir", "many")
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stderr.splitlines() if line.startswith("vectorize="))
+    assert ": microseconds per step: none " in line
+    (path,) = tmp_path.glob("many/*/*/*/config.json")
+    stored = json.loads(path.read_bytes())
+    assert line.startswith(f"vectorize={stored['vectorize']}:")
+    path.write_text(json.dumps({**stored, "vectorize": "native"}))
+    again = command("resume", "many", "-n", "200", "--json")
+    assert (again.returncode, json.loads(again.stdout)["total_steps"]) == (0, 200)
+    assert json.loads(path.read_bytes())["vectorize"] == "native"
+    assert "vectorize=" not in again.stderr
+    del stored["vectorize"]  # as in a run from before there was a choice
+    path.write_text(json.dumps(stored))
+    again = command("resume", "many", "-n", "300", "--json")
+    assert (again.returncode, json.loads(again.stdout)["total_steps"]) == (0, 300)
+    assert json.loads(path.read_bytes())["vectorize"] == "none"

@@ -414,3 +414,93 @@ def test_transitions_belong_to_the_actors_that_were_given() -> None:
     vector.reset()
     now = vector.step(Moves([2, 3, 4], lambda index: None))[0]
     assert [done.actor_id for done in now.transitions] == ["a", 7, "c"]
+
+
+# Columns ------------------------------------------------------------------------------------------
+
+
+@by_mode
+def test_columns_are_those_of_each_played_alone_and_never_written_again(mode: AutoresetMode) -> None:
+    vector = VectorRounds(sync(mode, copy=False))
+    now, _ = vector.reset(seed=lambda index: 5 + index)
+    assert now.outcome is None
+    batches = []
+    counts = [0] * N
+    for _ in range(60):
+        acted, ids = now.acting, now.actor_ids
+        actions = [action_of(index, counts[index]) if index in acted else None for index in range(N)]
+        now = vector.step(Moves(actions, lambda index: None))[0]
+        actions[:] = [99] * N  # the list is the caller's
+        batch = now.outcome.batch()
+        assert batch.actor_ids is ids
+        assert now.outcome.acted == acted
+        assert len(acted) == len(batch.rewards) == len(batch.actions) == len(batch.observations)
+        ends = [row for row, done in enumerate(batch.experiences()) if done.status.is_done]
+        assert now.outcome.ended() == ends
+        for index in acted:
+            counts[index] += 1
+        if acted:
+            batches.append(batch)
+    for index in range(N):
+        mine = [done for batch in batches for done in batch.experiences() if done.actor_id == index]
+        found = [
+            (flat(done.observation), done.action, done.reward, flat(done.next_observation), done.status)
+            for done in mine
+        ]
+        assert found == alone(index, 5 + index, len(found), "box")
+
+
+@by_mode
+def test_what_acts_is_shown_as_one_array(mode: AutoresetMode) -> None:
+    vector = VectorRounds(sync(mode), ["a", 7, "c"])
+    now, _ = vector.reset(seed=lambda index: 5 + index)
+    whole = now.actor_ids
+    assert whole == ("a", 7, "c")
+    for _ in range(60):
+        shown = now.shown.of(now.acting)
+        assert isinstance(shown, np.ndarray)
+        assert shown.tolist() == [flat(now.observations[index]) for index in now.acting]
+        assert now.actor_ids == tuple(whole[index] for index in now.acting)
+        assert (now.actor_ids is whole) == (len(now.acting) == N)
+        now = vector.step(Moves([3] * N, lambda index: None))[0]
+
+
+@pytest.mark.parametrize("kind", ["dict", "tuple", "text"])
+def test_values_that_are_no_arrays_have_no_columns(kind: str) -> None:
+    vector = VectorRounds(sync(AutoresetMode.NEXT_STEP, kind))
+    vector.reset()
+    now = vector.step(Moves([3] * N, lambda index: None))[0]
+    assert now.outcome.batch() is None
+    assert len(now.transitions) == N
+    assert isinstance(now.shown.of(now.acting), list)
+
+
+def test_a_last_observation_of_another_shape_is_refused() -> None:
+    info = {"final_obs": [np.zeros(3, np.float32), None]}
+    vector = VectorRounds(Scripted({"autoreset_mode": AutoresetMode.SAME_STEP}, info))
+    vector.reset()
+    with pytest.raises(ConfigError, match=r"final_obs'\] of sub-environment 0 has shape \(3,\), not \(1,\)"):
+        vector.step(Moves([np.zeros(2, np.float32)] * 2, lambda index: None))
+
+
+def test_terminated_wins_over_truncated() -> None:
+    env = Scripted({"autoreset_mode": AutoresetMode.NEXT_STEP})
+    vector = VectorRounds(env)
+    vector.reset()
+    both = np.array([True, False])
+    env.steps = [(SEEN, ZEROS, both, both, {})]
+    batch = vector.step(Moves([np.zeros(2, np.float32)] * 2, lambda index: None))[0].outcome.batch()
+    assert (batch.terminated.tolist(), batch.truncated.tolist()) == ([True, False], [False, False])
+    assert both.tolist() == [True, False], "the environment's own flags stay as they are"
+
+
+@pytest.mark.parametrize("actions", [[0.5, None], [None, 1.5], [None, [1]], [None, "1"]], ids=repr)
+def test_an_action_that_does_not_fit_is_refused_also_where_some_reset(actions: Any) -> None:
+    env = Scripted({"autoreset_mode": AutoresetMode.NEXT_STEP})
+    env.single_action_space, env.action_space = spaces.Discrete(2), spaces.MultiDiscrete([2, 2])
+    vector = VectorRounds(env)
+    vector.reset()
+    now = vector.step(Moves([1, 0], lambda index: None))[0]
+    assert now.acting == [1]
+    with pytest.raises(ConfigError, match=r"are none of Discrete\(2\)"):
+        vector.step(Moves(actions, lambda index: None))

@@ -25,7 +25,7 @@ from stoker import (
     SyncTrainingSession,
     TrainingSession,
 )
-from stoker.session.intake import RememberedDecision
+from stoker.session.decisions import RememberedDecision
 from stoker.testing import FakeAgent
 
 pytestmark = pytest.mark.anyio

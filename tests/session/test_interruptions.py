@@ -14,10 +14,11 @@ from types import FrameType
 from typing import Any
 
 import anyio
+import numpy as np
 import pytest
 
 import stoker
-from stoker import ActMode, EpisodeStatus, Experience, SyncTrainingSession, TrainingSession
+from stoker import ActMode, EpisodeStatus, Experience, ExperienceBatch, SyncTrainingSession, TrainingSession
 from stoker.queues import BatchQueue
 from stoker.testing import FakeAgent
 
@@ -34,7 +35,7 @@ INTERRUPTED = {
     str(SOURCE / name)
     for name in (
         "queues.py", "session/sync.py", "session/intake.py", "session/training.py", "session/lifecycle.py",
-        "session/acting.py",
+        "session/acting.py", "session/accepting.py", "session/batches.py", "session/decisions.py",
     )
 }  # fmt: skip
 assert all(Path(name).exists() for name in INTERRUPTED)
@@ -117,6 +118,33 @@ def test_a_plain_loop_loses_nothing_when_observing_is_interrupted(
             if n % 10 == 0 or returned:
                 session.flush()
                 assert session.accepted_steps == session.total_steps
+            if returned:
+                break
+        else:
+            raise AssertionError("it never got through")
+    check(agent, attempts, session.total_steps, session.accepted_steps)
+
+
+@pytest.mark.parametrize("make_agent", AGENTS, ids=["plain", "extras"])
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_a_batch_is_in_or_out_as_a_whole_when_it_is_interrupted(
+    make_agent: Callable[[], FakeAgent], batch_size: int
+) -> None:
+    agent, ids = make_agent(), (0, 1, 2)
+    attempts: list[tuple[list[int], bool]] = []
+    with SyncTrainingSession(agent, batch_size=batch_size, max_delay_s=HOUR_S) as session:
+        for n in range(1, 10_000):
+            serials = [3 * n + row for row in ids]
+            columns = np.array(serials), np.zeros(3, int), np.ones(3), np.array(serials)
+            extras = np.ones((3, 1)) if agent.needs_policy_extras else None
+            flags = np.zeros(3, np.bool_)
+            batch = ExperienceBatch(*columns, flags, flags, ids, extras)
+            returned = not interrupted(lambda batch=batch: session.observe_batch(batch), n)
+            attempts.append((serials, returned))
+            if n % 10 == 0 or returned:
+                session.flush()
+                assert session.accepted_steps == session.total_steps
+                assert session.total_steps % 3 == 0
             if returned:
                 break
         else:

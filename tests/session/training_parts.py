@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -15,6 +15,7 @@ from stoker import (
     DQNConfig,
     EpisodeStatus,
     Experience,
+    ExperienceBatch,
     SessionConfig,
     StatsTracker,
     TrainingRun,
@@ -23,7 +24,7 @@ from stoker import (
 from stoker.session.learner import Learner
 from stoker.writer import stage
 
-__all__ = ["SMALL", "bits", "dqn", "feed", "restore_into", "rows", "transition", "unequal"]
+__all__ = ["SMALL", "batch_of", "bits", "dqn", "feed", "restore_into", "rows", "transition", "unequal"]
 
 BOX = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
 SMALL: dict[str, Any] = {
@@ -46,6 +47,20 @@ def transition(k: int, n_actors: int = 3, episode: int = 10) -> Experience:
     first, second = rng.uniform(-1, 1, (2, 3)).astype(np.float32)
     status = EpisodeStatus.TERMINATED if k % episode == episode - 1 else EpisodeStatus.CONTINUING
     return Experience(first, int(rng.integers(2)), float(rng.normal()), second, status, k % n_actors)
+
+
+def batch_of(steps: Sequence[Experience], **columns: Any) -> ExperienceBatch:
+    """Transitions as columns; some columns may be given."""
+    found: dict[str, Any] = {
+        "observations": np.stack([step.observation for step in steps]),
+        "actions": np.array([step.action for step in steps]),
+        "rewards": np.array([step.reward for step in steps]),
+        "next_observations": np.stack([step.next_observation for step in steps]),
+        "terminated": np.array([step.status is EpisodeStatus.TERMINATED for step in steps]),
+        "truncated": np.array([step.status is EpisodeStatus.TRUNCATED for step in steps]),
+        "actor_ids": tuple(step.actor_id for step in steps),
+    }
+    return ExperienceBatch(**{**found, **columns})
 
 
 async def feed(session: TrainingSession, first: int, last: int) -> None:

@@ -341,6 +341,47 @@ class CountsLooks(Small):
         self.returns["looks"] = self.returns.get("looks", 0.0) + 1.0
 
 
+class BatchesBackwards(Small):
+    def observe_batch(self, batch: Any) -> None:
+        self.observe(batch.experiences()[::-1])
+
+
+class PassesAllBatches(Small):
+    def check_batch(self, batch: Any) -> bool:
+        del batch
+        return True
+
+    def check_observations(self, observations: Any) -> bool:
+        del observations
+        return False
+
+
+class PassesAllObservations(PassesAllBatches):
+    def check_batch(self, batch: Any) -> bool:
+        del batch
+        return False
+
+    def check_observations(self, observations: Any) -> bool:
+        del observations
+        return True
+
+
+class LearnsBefore(Small):
+    steps_to_learn = 7
+
+
+def miscounting() -> PPO:
+    class Miscounting(PPO):
+        @property
+        def steps_to_learn(self) -> int:
+            return super().steps_to_learn + 1
+
+    env = chain()
+    return Miscounting(
+        env.observation_space, env.action_space, PPOConfig(rollout_steps=8, batch_size=8), seed=3
+    )
+
+
 class ForgetfulReplay(DQN):
     """Does not bring its replay to where it stood."""
 
@@ -432,6 +473,11 @@ BROKEN: list[tuple[str, Any, str]] = [
     ),
     ("input_is_checked", RefusesAll, "InvalidExperience: observation=None"),
     ("input_is_checked", CountsLooks, "after checking, state"),
+    ("batches_equal_single_experiences", BatchesBackwards, "after batches"),
+    ("batches_are_checked", PassesAllBatches, "check_batch passed another shape as observations"),
+    ("batches_are_checked", PassesAllObservations, "check_observations passed another shape"),
+    ("steps_to_learn_are_exact", LearnsBefore, "7 steps to learn, then 7 at step 1"),
+    ("steps_to_learn_are_exact", miscounting, "metrics with 1 steps to learn at step 8"),
     ("portable_policies_travel", with_policy(ForksThatShareTheGenerator), "two forks of one seed"),
     ("portable_policies_travel", with_policy(ForksOfNoSeed), "two forks of one seed"),
     ("portable_policies_travel", with_policy(LiveWeights), "earlier weights"),

@@ -27,9 +27,9 @@ from stoker.trainer import Progress, agent_for, config_from
 pytestmark = pytest.mark.anyio
 
 TINY: dict[str, Any] = {
-    "env": "StokerChain-v0", "num_envs": 3, "total_timesteps": 300, "seed": 1, "checkpoint_freq": 100,
-    "eval_freq": 100, "eval_episodes": 3, "learning_starts": 16, "batch_size": 8, "buffer_size": 1000,
-    "hidden_sizes": [8], "epsilon_decay_steps": 300, "learning_rate": 0.01,
+    "env": "StokerChain-v0", "num_envs": 3, "vectorize": "none", "total_timesteps": 300, "seed": 1,
+    "checkpoint_freq": 100, "eval_freq": 100, "eval_episodes": 3, "learning_starts": 16, "batch_size": 8,
+    "buffer_size": 1000, "hidden_sizes": [8], "epsilon_decay_steps": 300, "learning_rate": 0.01,
 }  # fmt: skip
 
 

@@ -9,7 +9,11 @@ from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from stoker.actors.episodes import EnvFactory as EnvFactory, FailureLimit as FailureLimit
-    from stoker.actors.group import ActorGroup as ActorGroup, run_actors as run_actors
+    from stoker.actors.group import (
+        ActorGroup as ActorGroup,
+        PlayerGroup as PlayerGroup,
+        run_actors as run_actors,
+    )
     from stoker.actors.messages import (
         Mailbox as Mailbox,
         Weights as Weights,
@@ -28,7 +32,10 @@ if TYPE_CHECKING:
         OnStep as OnStep,
         StepMetrics as StepMetrics,
     )
-    from stoker.actors.vector import run_vector_actors as run_vector_actors
+    from stoker.actors.vector import (
+        VectorActorGroup as VectorActorGroup,
+        run_vector_actors as run_vector_actors,
+    )
     from stoker.actors.worker import Assignment as Assignment, OwnPolicy as OwnPolicy, Worker as Worker
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -30,7 +30,7 @@ from stoker.actors.episodes import (
     play_episode,
 )
 from stoker.actors.messages import described
-from stoker.actors.streams import ActorStream, Gate, OnStep, PolicyFeed
+from stoker.actors.streams import ActorReport, ActorStream, Gate, OnStep, PolicyFeed
 from stoker.actors.worker import OwnPolicy
 from stoker.agents.protocol import ChecksInput
 from stoker.envs import PlayedEnv, Stepping
@@ -128,6 +128,11 @@ class Player(abc.ABC):
         self._is_shut_out = False  # by the gate
         self._life = anyio.CancelScope()  # of the present environment
         self._stuck: Stalled | None = None
+
+    @property
+    def reports(self) -> list[ActorReport]:
+        """What each actor has done so far: one report, except for a vector environment."""
+        return [stream.report for stream in self.streams]
 
     async def run(self) -> None:
         """Play episode after episode.

@@ -46,17 +46,17 @@ class PlayerGroup:
     @property
     def reports(self) -> list[ActorReport]:
         """What each actor has done so far."""
-        return [stream.report for player in self._players for stream in player.streams]
+        return [report for player in self._players for report in player.reports]
 
     @property
     def env_s(self) -> float:
         """Seconds that all of them together have spent in their environments."""
-        return sum(player.streams[0].report.env_s for player in self._players)
+        return sum(player.reports[0].env_s for player in self._players)
 
     @property
     def restarts(self) -> int:
         """How often an environment failed and was made again."""
-        return sum(player.streams[0].report.restarts for player in self._players)
+        return sum(player.reports[0].restarts for player in self._players)
 
     async def run(self) -> None:
         """Play until the session is done, and return when everything the actors did is consumed.
@@ -114,7 +114,7 @@ class PlayerGroup:
                 self._handle_stall(player, still_s)
 
     def _handle_stall(self, player: Player, still_s: float) -> None:
-        steps = player.streams[0].report.steps
+        steps = player.reports[0].steps
         last = f"its last event was step {steps} of its life" if steps else "it has not done a step yet"
         stalled = Stalled(
             f"actor {player.actor_id!r} (in its environment; {last})",

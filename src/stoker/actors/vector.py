@@ -1,15 +1,17 @@
 """The sub-environments of one vector environment as actors on a session.
 
 They step together: in each round all of them act, the environment is stepped once, and the outcomes are
-observed in the order of their indices. So they fail and get stuck together, too: a vector environment that
-raises costs the running episodes of all, and is made again.
+observed in the order of their indices, as one batch of columns where values are arrays. So they fail and get
+stuck together, too: a vector environment that raises costs the running episodes of all, and is made again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from stoker.actors.actor import Player, PlayerSettings
 from stoker.actors.episodes import EnvFactory, FailureLimit
@@ -17,14 +19,15 @@ from stoker.actors.group import PlayerGroup, ids_of
 from stoker.actors.streams import ActorReport, ActorStream
 from stoker.envs import PlayedEnv, Stepping
 from stoker.envs.results import then
+from stoker.envs.rounds import Round
 from stoker.envs.seeding import next_seed
-from stoker.envs.vector import Moves, Round, VectorRounds
+from stoker.envs.vector import Moves, VectorRounds
 from stoker.errors import ConfigError
 from stoker.session import TrainingSession
 from stoker.stats import EpisodeRecord
-from stoker.types import ActorId, Experience
+from stoker.types import ActorId, EpisodeStatus
 
-__all__ = ["run_vector_actors"]
+__all__ = ["VectorActorGroup", "run_vector_actors"]
 
 
 async def run_vector_actors(
@@ -38,20 +41,11 @@ async def run_vector_actors(
 ) -> list[ActorReport]:
     """Play the sub-environments of a vector environment on a session until it is done, each as an actor.
 
-    All ``AutoresetMode`` of Gymnasium are supported, and give the same transitions. ``actor_timeout_s`` and
-    ``on_silent_actor`` of the session apply to the vector environment as to a single one. The
-    ``episode_extras`` of sub-environments are not read.
-
-    Seeds: the first episodes are seeded from ``seed``, the actor and the episode's number, as those of
-    ``run_actors``. Later ones are so only with ``AutoresetMode.DISABLED``, in a ``SyncVectorEnv`` or an
-    ``AsyncVectorEnv``; otherwise the environment resets itself with its own generators, and the
-    journal holds no seed. A vector environment that takes one seed for all gets the first actor's.
-
     Args:
         session: an entered session.
         make_env: makes the vector environment; may be async. Called again after a failure.
         actor_ids: the actors' ids, one per sub-environment; None: 0 to N - 1.
-        seed: the run's; None: no seeds.
+        seed: the run's; None: no seeds. See ``VectorActorGroup`` for which episodes they are.
         stepping: where the environment is stepped; see ``Stepping``.
         limit: how many failures are allowed.
 
@@ -67,21 +61,58 @@ async def run_vector_actors(
             ``max_staleness`` is below what a round needs.
         SessionError: The session does not run.
     """
-    if session.config.lockstep:
-        raise ConfigError(
-            "lockstep=True: the sub-environments of a vector environment step at once and cannot take "
-            "turns; play single environments with run_actors, or train without lockstep"
-        )
-    ids = None if actor_ids is None else ids_of(actor_ids)
-    settings = PlayerSettings(
-        factory=lambda: then(make_env(), partial(VectorRounds, actor_ids=ids)),
-        seed=seed,
-        limit=limit or FailureLimit(),
-        stepping=stepping,
-    )
-    group = PlayerGroup(session, [_VectorPlayer(session, ids, settings)])
+    group = VectorActorGroup(session, make_env, actor_ids, seed=seed, stepping=stepping, limit=limit)
     await group.run()
     return group.reports
+
+
+class VectorActorGroup(PlayerGroup):
+    """The sub-environments of a vector environment as a group of actors.
+
+    All ``AutoresetMode`` of Gymnasium are supported, and give the same transitions. ``actor_timeout_s`` and
+    ``on_silent_actor`` of the session apply to the vector environment as to a single one. The
+    ``episode_extras`` of sub-environments are not read.
+
+    Seeds: the first episodes are seeded from ``seed``, the actor and the episode's number, as those of
+    ``run_actors``. Later ones are so only with ``AutoresetMode.DISABLED``, in a ``SyncVectorEnv`` or an
+    ``AsyncVectorEnv``; otherwise the environment resets itself with its own generators, and the
+    journal holds no seed. A vector environment that takes one seed for all gets the first actor's.
+
+    Args:
+        session: the session they play on, entered.
+        make_env: makes the vector environment; may be async. Called again after a failure.
+        actor_ids: the actors' ids, one per sub-environment; None: 0 to N - 1.
+        seed: the run's; None: no seeds.
+        stepping: where the environment is stepped; see ``Stepping``.
+        limit: how many failures are allowed.
+
+    Raises:
+        ConfigError: The session is ``lockstep``, or two ids are equal.
+    """
+
+    def __init__(
+        self,
+        session: TrainingSession,
+        make_env: EnvFactory,
+        actor_ids: Iterable[ActorId] | None = None,
+        *,
+        seed: int | None = None,
+        stepping: Stepping = "auto",
+        limit: FailureLimit | None = None,
+    ) -> None:
+        if session.config.lockstep:
+            raise ConfigError(
+                "lockstep=True: the sub-environments of a vector environment step at once and cannot take "
+                "turns; play single environments with run_actors, or train without lockstep"
+            )
+        ids = None if actor_ids is None else ids_of(actor_ids)
+        settings = PlayerSettings(
+            factory=lambda: then(make_env(), partial(VectorRounds, actor_ids=ids)),
+            seed=seed,
+            limit=limit or FailureLimit(),
+            stepping=stepping,
+        )
+        super().__init__(session, [_VectorPlayer(session, ids, settings)])
 
 
 class _VectorPlayer(Player):
@@ -98,20 +129,29 @@ class _VectorPlayer(Player):
     ) -> None:
         super().__init__(session, 0 if actor_ids is None else actor_ids[0], settings)
         self.streams.extend(ActorStream(session, actor_id) for actor_id in (actor_ids or [])[1:])
+        self._tally = np.zeros((3, len(self.streams)))
+        """Of each sub-environment: its steps, and the steps and the total reward of its episode."""
+        self._env_s = 0.0
+
+    @property
+    def reports(self) -> list[ActorReport]:
+        """What each actor has done so far."""
+        for stream, steps in zip(self.streams, self._tally[0].tolist(), strict=True):
+            stream.report.steps, stream.report.env_s = int(steps), self._env_s
+        return super().reports
 
     async def _play_env(self) -> None:
         async with self._opened_env() as env:
             seed_of: Any = self._seed_of
             now = await self._call(env, env.reset(seed_of))
-            self._begin_streams(len(now.observations))
+            self._begin_streams(len(now.shown.all))
             await self._start_episodes(now)
             while not self._is_over:
                 actions = await self._act(now)
                 if self._is_over:
                     return
-                acted = now.acting
                 now = await self._call(env, env.step(Moves(actions, self._seed_of)))
-                await self._observe(acted, now.transitions)
+                await self._observe(now)
                 await self._start_episodes(now)
 
     def _begin_streams(self, count: int) -> None:
@@ -124,6 +164,8 @@ class _VectorPlayer(Player):
         for index in range(len(self.streams), count):
             self.streams.append(ActorStream(self._session, index))
             self.streams[index].begin()
+        if (n_new := len(self.streams) - self._tally.shape[1]) > 0:
+            self._tally = np.pad(self._tally, ((0, 0), (0, n_new)))
 
     def _seed_of(self, index: int) -> int | None:
         """The seed of the next episode; changes nothing, as it may be called on the environment's thread."""
@@ -134,39 +176,45 @@ class _VectorPlayer(Player):
 
     async def _start_episodes(self, now: Round) -> None:
         for index, seed in now.begun:
+            self._tally[1:, index] = 0.0
             await self.streams[index].start_episode(seed)
 
-    async def _act(self, now: Round) -> list[Any]:
-        """An action for each sub-environment that needs one, all from one forward pass."""
+    async def _act(self, now: Round) -> Sequence[Any]:
+        """An action for each sub-environment, those that need one from one forward pass; None for others."""
         if self._session.config.max_staleness is not None:
             # While transitions of the last round are still to be learned, some would be allowed to act and
             # others not, and then none could continue.
             await self._session.barrier()
-        chosen = await self._session.act_many(
-            [now.observations[index] for index in now.acting],
-            [self.streams[index].report.actor_id for index in now.acting],
-        )
-        actions: list[Any] = [None] * len(now.observations)
+        chosen = await self._session.act_many(now.shown.of(now.acting), now.actor_ids)
+        if len(chosen) == len(now.shown.all):
+            return chosen
+        actions: list[Any] = [None] * len(now.shown.all)
         for index, action in zip(now.acting, chosen, strict=True):
             actions[index] = action
         return actions
 
-    async def _observe(self, acted: list[int], transitions: list[Experience]) -> None:
+    async def _observe(self, now: Round) -> None:
         """Send the steps of a round to the session, and the ends of episodes."""
-        await self._session.observe_many(transitions)
-        for index, done in zip(acted, transitions, strict=True):
-            stream = self.streams[index]
-            stream.count(done.reward)
-            if done.status.is_done:
-                await stream.end_episode(
-                    EpisodeRecord(stream.episode_reward, stream.episode_steps, done.status, {})
-                )
+        if (done := now.outcome) is None or not done.acted:
+            return
+        if (batch := done.batch()) is None:
+            await self._session.observe_many(now.transitions)
+        else:
+            await self._session.observe_batch(batch)
+        tally, acted = self._tally, done.acted
+        where: Any = slice(len(acted)) if len(acted) == len(now.shown.all) else acted
+        tally[:2, where] += 1.0
+        tally[2, where] += done.rewards
+        for row in done.ended():
+            index = acted[row]
+            _, steps, reward = tally[:, index].tolist()
+            status = EpisodeStatus.of(bool(done.terminated[row]), bool(done.truncated[row]))
+            await self.streams[index].end_episode(EpisodeRecord(reward, int(steps), status, {}))
 
     async def _call(self, env: PlayedEnv, call: Awaitable[Any]) -> Round:
         """Await a call of the environment, which counts as time in it, and return its round."""
-        before_s = self._stream.report.env_s - env.busy_s
+        before_s = self._env_s - env.busy_s
         try:
             return (await self.calls(call))[0]
         finally:
-            for stream in self.streams:
-                stream.report.env_s = before_s + env.busy_s
+            self._env_s = before_s + env.busy_s

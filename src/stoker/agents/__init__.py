@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from stoker.agents.ppo.config import PPOConfig as PPOConfig
     from stoker.agents.ppo.policy import PPOPolicy as PPOPolicy
     from stoker.agents.protocol import (
+        ChecksBatches as ChecksBatches,
         ChecksInput as ChecksInput,
         HasReplay as HasReplay,
         LearningAgent as LearningAgent,
+        LearnsSeldom as LearnsSeldom,
+        ObservesBatches as ObservesBatches,
         Policy as Policy,
         PortablePolicy as PortablePolicy,
         Stateful as Stateful,

@@ -24,7 +24,7 @@ from stoker.agents.protocol import Policy, Stateful
 from stoker.agents.spaces import AgentSpaces
 from stoker.errors import ConfigError, TrainingDiverged
 from stoker.processing import RunningMoments
-from stoker.types import ActMode, Experience
+from stoker.types import ActMode, Experience, ExperienceBatch
 
 __all__ = [
     "AgentSeeds", "BaseAgent", "NetworkPolicy", "NetworkT", "PolicyT", "available_devices", "generator_state",
@@ -181,6 +181,14 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
     def check_experience(self, experience: Experience) -> None:
         """Raise ``InvalidExperience``, naming the value, for a transition that ``observe`` cannot take."""
         self._spaces.check_experience(experience)
+
+    def check_batch(self, batch: ExperienceBatch) -> bool:
+        """Whether ``check_experience`` surely passes each of the batch's experiences."""
+        return self._spaces.are_valid(batch)
+
+    def check_observations(self, observations: Any) -> bool:
+        """Whether ``check_observation`` surely passes each row of an array."""
+        return self._spaces.observations.are_valid(observations)
 
     def check_observation(self, observation: Any) -> None:
         """Raise ``InvalidExperience``, naming the value, for an observation that the policy cannot act on."""

@@ -10,8 +10,9 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -23,7 +24,7 @@ from stoker.errors import ConfigError
 from stoker.processing import StepProcessor, Transition
 from stoker.replay import Batch, PrioritizedReplay, TransitionSpec, UniformReplay
 from stoker.stats.aggregators import Std
-from stoker.types import ActorId, Experience
+from stoker.types import ActorId, Experience, ExperienceBatch
 
 __all__ = ["EpisodeLosses", "OffPolicyAgent", "TargetNetwork", "Update"]
 
@@ -31,6 +32,7 @@ _REPLAY_SETTINGS = ("n_step", "normalize_rewards", "clip_rewards", "prioritized"
 """The settings that decide what a replay holds; with some of them ``gamma`` does, too."""
 
 ConfigT = TypeVar("ConfigT", bound=OffPolicyConfig)
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class Update(NamedTuple):
@@ -40,16 +42,16 @@ class Update(NamedTuple):
     metrics: dict[str, float]
 
 
-class TargetNetwork:
+class TargetNetwork(Generic[ModuleT]):
     """A copy of a network that follows it slowly, so that targets change slowly (Mnih et al. 2015).
 
     At each step it moves by the fraction ``tau`` towards the weights; without ``tau`` it copies them at every
     ``interval``-th step.
     """
 
-    def __init__(self, network: nn.Module, weights: PackedWeights, tau: float | None, interval: int) -> None:
+    def __init__(self, network: ModuleT, weights: PackedWeights, tau: float | None, interval: int) -> None:
         self.network = copy.deepcopy(network).requires_grad_(requires_grad=False)
-        self._own = PackedWeights(self.network)
+        self.weights = PackedWeights(self.network)
         self._source = weights
         self._tau = tau
         self._interval = interval
@@ -57,9 +59,9 @@ class TargetNetwork:
     def follow(self, opt_steps: int) -> None:
         """Move or copy the weights if that is due after this many optimization steps."""
         if self._tau is not None:
-            self._own.blend_from(self._source, self._tau)
+            self.weights.blend_from(self._source, self._tau)
         elif opt_steps % self._interval == 0:
-            self._own.copy_from(self._source)
+            self.weights.copy_from(self._source)
 
 
 class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
@@ -116,6 +118,23 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
             self._replay.extend(experiences)
         self.total_steps += len(experiences)
         self._losses.observed(experiences[-1].actor_id)
+
+    def observe_batch(self, batch: ExperienceBatch) -> None:
+        """Copy a batch, checked by ``check_batch``, into the replay, as ``observe`` does its experiences."""
+        if self._steps.changes_steps or type(batch.observations) is not np.ndarray:
+            self.observe(batch.experiences())
+            return
+        if self.config.normalize_observations:
+            self._take_in(batch.observations)
+        self._replay.extend_columns(
+            batch.observations,
+            batch.actions,
+            batch.rewards,
+            batch.next_observations,
+            1.0 - batch.terminated,
+        )
+        self.total_steps += len(batch)
+        self._losses.observed(batch.actor_ids[-1])
 
     def learn(self) -> dict[str, float] | None:
         """Do one optimization step; return its metrics, or None before learning starts.

@@ -12,15 +12,18 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from stoker.errors import ConfigError
-from stoker.types import ActMode, ActorId, Experience
+from stoker.types import ActMode, ActorId, Experience, ExperienceBatch
 
 __all__ = [
     "ChangesByActing",
+    "ChecksBatches",
     "ChecksInput",
     "CountsOptSteps",
     "HasConfig",
     "HasReplay",
     "LearningAgent",
+    "LearnsSeldom",
+    "ObservesBatches",
     "Policy",
     "PortablePolicy",
     "RebuildsReplay",
@@ -188,6 +191,55 @@ class RebuildsReplay(HasReplay, LearningAgent, Protocol):
 
 
 @runtime_checkable
+class ChecksInput(Protocol):
+    """An agent that checks its input before a session accepts it: in a microsecond or two, without copies."""
+
+    def check_experience(self, experience: Experience) -> None:
+        """Raise ``InvalidExperience``, naming the value, for a transition that ``observe`` cannot take."""
+        ...
+
+    def check_observation(self, observation: Any) -> None:
+        """Raise ``InvalidExperience`` for an observation that the policy cannot act on."""
+        ...
+
+
+@runtime_checkable
+class ChecksBatches(ChecksInput, Protocol):
+    """An agent that checks columns at once, in a few microseconds.
+
+    A check returns whether every row passes the check of a single one. False: rows are to be checked one by
+    one, which finds the error.
+    """
+
+    def check_batch(self, batch: ExperienceBatch) -> bool:
+        """Whether ``check_experience`` passes each of the batch's experiences."""
+        ...
+
+    def check_observations(self, observations: Any) -> bool:
+        """Whether ``check_observation`` passes each row of an array."""
+        ...
+
+
+@runtime_checkable
+class ObservesBatches(Protocol):
+    """An agent that takes batches of columns; for others a session takes them apart."""
+
+    def observe_batch(self, batch: ExperienceBatch) -> None:
+        """Take a batch in: to the bit what ``observe(batch.experiences())`` does."""
+        ...
+
+
+@runtime_checkable
+class LearnsSeldom(Protocol):
+    """An agent whose ``learn`` does nothing until it has observed enough: it is not called before."""
+
+    @property
+    def steps_to_learn(self) -> int:
+        """Transitions that are missing until ``learn`` does something; at most 0: none."""
+        ...
+
+
+@runtime_checkable
 class CountsOptSteps(Protocol):
     """An agent that counts its optimization steps. A session without a checkpoint begins its count there."""
 
@@ -220,19 +272,6 @@ class ChangesByActing(Protocol):
 
     acting_state: frozenset[str]
     """The entries of ``state_dict`` that acting changes."""
-
-
-@runtime_checkable
-class ChecksInput(Protocol):
-    """An agent that checks its input before a session accepts it: in a microsecond or two, without copies."""
-
-    def check_experience(self, experience: Experience) -> None:
-        """Raise ``InvalidExperience``, naming the value, for a transition that ``observe`` cannot take."""
-        ...
-
-    def check_observation(self, observation: Any) -> None:
-        """Raise ``InvalidExperience`` for an observation that the policy cannot act on."""
-        ...
 
 
 def check_agent(agent: object, source: str = "") -> None:

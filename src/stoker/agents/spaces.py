@@ -21,7 +21,7 @@ from stoker.errors import ConfigError, InvalidExperience
 from stoker.nested import is_same
 from stoker.plain import shown
 from stoker.replay import ArraySpec
-from stoker.types import Experience
+from stoker.types import Experience, ExperienceBatch
 
 __all__ = ["AgentSpaces", "ArrayValues", "BoxActions", "DiscreteActions"]
 
@@ -60,6 +60,9 @@ class ArrayValues:
 
     def stack(self, values: Sequence[Any]) -> NDArray[Any]:
         """Checked values as one array ``[B, *shape]`` of the stored dtype."""
+        given: Any = values
+        if type(given) is np.ndarray:
+            return given.astype(self.dtype, copy=False)
         rows = np.empty((len(values), *self.shape), self.dtype)
         for row, value in enumerate(values):
             rows[row] = value
@@ -82,6 +85,17 @@ class ArrayValues:
             elif dtype.kind == "f" and float(np.vdot(value, value)) <= self._high:
                 return
         self._check_unusual(value, name)
+
+    def are_valid(self, rows: Any) -> bool:
+        """Whether ``check`` surely passes each row of an array ``[B, *shape]``."""
+        if type(rows) is not np.ndarray or rows.shape[1:] != self.shape:
+            return False
+        if not self._takes_floats:
+            return rows.dtype == self.dtype
+        if rows.dtype.kind != "f":
+            return False
+        flat = rows.reshape(-1)
+        return float(np.vdot(flat, flat)) <= self._high
 
     def _check_unusual(self, value: Any, name: str) -> None:
         """The same check for anything numpy can read, and the search for what is wrong with it."""
@@ -147,6 +161,15 @@ class DiscreteActions:
             raise InvalidExperience(f"{name}={shown(action)} is not an integer: {taken}")
         if not self.first <= (index := int(cast("int", number))) <= self.last:
             raise InvalidExperience(f"{name}={index} is out of range: {taken}")
+
+    def are_valid(self, rows: Any) -> bool:
+        """Whether ``check`` passes each row of an array ``[B]``."""
+        return (
+            type(rows) is np.ndarray
+            and rows.ndim == 1
+            and rows.dtype.kind in "iu"
+            and bool(((rows >= self.first) & (rows <= self.last)).all())
+        )
 
     def for_env(self, chosen: NDArray[Any]) -> list[Any]:
         """Indices ``[B, 1]``, counted from 0, as the plain ints that the environment takes."""
@@ -249,6 +272,15 @@ class AgentSpaces(Generic[ActionsT]):
         )
         self.actions: ActionsT = kind(cast("Any", action_space))
         self._first, self._last = self.actions.first, self.actions.last
+
+    def are_valid(self, batch: ExperienceBatch) -> bool:
+        """Whether ``check_experience`` surely passes each of the batch's experiences."""
+        return (
+            self.observations.are_valid(batch.observations)
+            and self.observations.are_valid(batch.next_observations)
+            and self.actions.are_valid(batch.actions)
+            and bool((np.abs(batch.rewards) <= _FLOAT32_MAX).all())
+        )
 
     def describe(self) -> dict[str, Any]:
         """The spaces in plain types, to be compared with those of a saved state."""

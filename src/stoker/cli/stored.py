@@ -61,7 +61,9 @@ async def open_trained(path: str) -> tuple[TrainingRun, TrainConfig]:
 
     run = await _open_begun(path)
     try:
-        config = config_from(await run.read_config(dict[str, Any]), "config")
+        stored = await run.read_config(dict[str, Any])
+        # A run from before there was a choice had an actor for each environment.
+        config = config_from({"vectorize": "none", **stored}, "config")
     except RunBroken as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise RunBroken(run.directory, _NO_CONFIG) from error

@@ -107,14 +107,18 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
         from stoker.cli.stored import discard
         from stoker.runs import TrainingRun
         from stoker.trainer.making import env_for
+        from stoker.trainer.vectorizing import LEAST_ENVS, decided
 
         config, root = self.training, Path(self.runs_dir)
         with Driver(self) as driver:
             env_for(config).close()  # before torch is imported, so that a wrong name is reported at once
+            config, _ = choice = await decided(config)
             agent = _checked_agent(config)
             is_new_root = not await to_thread.run_sync(root.exists)
             run = await TrainingRun.create(self.name, self.run_version, root=root)
             driver.say(f"training {config.agent} on {config.env}; run: {from_here(run.directory)}")
+            if self.training.vectorize == "auto" and config.num_envs >= LEAST_ENVS:
+                driver.say(choice.line())
             try:
                 return await driver.drive(config, run, agent)
             except (ConfigError, MissingDependency):  # some need a session to be found; nothing was trained

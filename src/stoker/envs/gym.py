@@ -14,12 +14,13 @@ import gymnasium
 import gymnasium.error
 from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
+from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import FlattenObservation
 
 from stoker.errors import ConfigError
 from stoker.importing import import_named, imported_callable, signature_of, split_name
 
-__all__ = ["make_gym", "make_named"]
+__all__ = ["make_gym", "make_named", "make_native"]
 
 _PACKAGES = (
     (r"ALE/|\w+(NoFrameskip|Deterministic)\b|(Pong|Breakout|SpaceInvaders)\b", ("ale-py", "ale_py")),
@@ -68,6 +69,37 @@ def make_named(name: str, kwargs: Mapping[str, Any], *, flatten: bool) -> Any:
     if flatten and isinstance(env, gymnasium.Env):
         return _flattened(cast("gymnasium.Env[Any, Any]", env), name)
     return env
+
+
+def make_native(name: str, num_envs: int, kwargs: Mapping[str, Any]) -> VectorEnv[Any, Any, Any]:
+    """Make an environment's own vector form, which its author registered as ``vector_entry_point``.
+
+    Args:
+        name: as for ``make_named``.
+        num_envs: the number of sub-environments.
+        kwargs: keyword arguments for ``gymnasium.make_vec``.
+
+    Raises:
+        ConfigError: There is no such form, or it cannot be made.
+    """
+    env_id = name.rpartition(":")[2]
+    is_registered = ":" not in name or _is_registered(name)
+    if is_registered:
+        _check_known(env_id, name)
+    if not is_registered or gymnasium.spec(env_id).vector_entry_point is None:
+        raise ConfigError(
+            f"env={name!r} has no vector form of its own (a vector_entry_point that is registered with "
+            "Gymnasium): use vectorize='sync'"
+        )
+    try:
+        return gymnasium.make_vec(env_id, num_envs, "vector_entry_point", **kwargs)
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        if isinstance(error, TypeError) and not _ARGUMENT_ERROR.search(str(error)):
+            raise  # a bug in the environment
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"the vector form of env={name!r} cannot be made: {reason}; use vectorize='sync'"
+        ) from error
 
 
 def _is_registered(name: str) -> bool:

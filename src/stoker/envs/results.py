@@ -23,6 +23,7 @@ from stoker.errors import ConfigError, InvalidExperience
 from stoker.plain import as_float, shown
 
 __all__ = [
+    "ARRAY_SPACES",
     "IMMUTABLE",
     "BatchResults",
     "PassedOn",
@@ -35,7 +36,9 @@ __all__ = [
     "then",
 ]
 
-_ARRAY_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
+ARRAY_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
+"""Spaces whose values are arrays or numbers of one shape, and together an array ``[N, *shape]``."""
+
 _FORMS = {
     "reset": (2, "are two: observation, info (a dict)"),
     "step": (5, "are five: observation, reward, terminated, truncated, info"),
@@ -106,14 +109,10 @@ class Results:
         name: names it in messages.
     """
 
-    _reward_type: type | None = float
-    """The type of a reward that needs no conversion."""
-    _flag_type: type | None = bool
-
     def __init__(self, env: Any, name: str) -> None:
         self._name = f"{name} ({type(getattr(env, 'unwrapped', env)).__name__})"
         self._space: Any = getattr(env, "observation_space", None)
-        is_array = isinstance(self._space, _ARRAY_SPACES)
+        is_array = isinstance(self._space, ARRAY_SPACES)
         self._shape: Any = self._space.shape if is_array else None
         self._dtype: Any = self._space.dtype if is_array else None
         self._fitting: set[str] = set()  # the calls that gave a fitting observation before
@@ -139,12 +138,21 @@ class Results:
             ConfigError: They are not five, or one has the wrong form.
             InvalidExperience: The observation does not fit its space, but an earlier one did.
         """
+        if result.__class__ is tuple and len(result) == _FORMS["step"][0]:
+            observation, reward, terminated, truncated, info = result
+            if (  # nearly every step of one environment
+                reward.__class__ is float
+                and terminated.__class__ is bool
+                and truncated.__class__ is bool
+                and info.__class__ is dict
+            ):
+                return self._taken(observation, "step"), reward, terminated, truncated, info
         observation, reward, terminated, truncated, info = self._values(result, "step")
         return (
             self._taken(observation, "step"),
-            reward if type(reward) is self._reward_type else self._number("reward", reward),
-            terminated if type(terminated) is self._flag_type else self._number("terminated", terminated),
-            truncated if type(truncated) is self._flag_type else self._number("truncated", truncated),
+            self._number("reward", reward),
+            self._number("terminated", terminated),
+            self._number("truncated", truncated),
             info,
         )
 
@@ -206,9 +214,10 @@ class Results:
 
 
 class BatchResults(Results):
-    """Checks and copies the results of a vector environment: ``step`` returns lists of floats and bools."""
+    """Checks and copies the results of a vector environment.
 
-    _reward_type = _flag_type = None
+    ``step`` returns a float64 array of rewards and two bool arrays of flags, ``[num_envs]`` each.
+    """
 
     def __init__(self, env: Any) -> None:
         self._num_envs: int = env.num_envs
@@ -216,14 +225,17 @@ class BatchResults(Results):
 
     def _number(self, name: str, value: Any) -> Any:
         """One number for each sub-environment."""
+        kind, kinds = (np.float64, "fiu") if name == "reward" else (np.bool_, "b")
+        is_array = value.__class__ is np.ndarray
+        if is_array and value.shape == (self._num_envs,) and value.dtype.kind in kinds:
+            return value.astype(kind)  # a copy: the environment may write its next ones into this one
         if _shape_of(value) != (self._num_envs,):
             raise ConfigError(
                 f"{self._name}.step returned {name}={shown(value)} of shape {_shape_of(value)}: it is one "
                 f"value for each sub-environment, shape ({self._num_envs},)"
             )
-        plain, convert = float if name == "reward" else bool, super()._number
-        parts = value.tolist() if type(value) is np.ndarray else value
-        return [part if type(part) is plain else convert(name, part) for part in parts]
+        convert = super()._number
+        return np.array([convert(name, part) for part in (value.tolist() if is_array else value)], kind)
 
 
 class PassedOn:
@@ -251,7 +263,9 @@ class ResultsWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> Any:
         """See ``gymnasium.Env``."""
-        return self._results.step(self.env.step(self._results.given(action)))
+        if action.__class__ not in IMMUTABLE:
+            action = self._results.given(action)
+        return self._results.step(self.env.step(action))
 
 
 def extras_of(env: Any) -> Any:
@@ -277,7 +291,7 @@ def _misfit(space: Any, value: Any, what: str) -> str | None:
     """
     parts: Iterable[tuple[Any, Any, str]] = ()
     kind: type = space.__class__
-    if issubclass(kind, _ARRAY_SPACES):
+    if issubclass(kind, ARRAY_SPACES):
         shape = _shape_of(value)
         if shape != space.shape:
             return f"{what} {shown(value)} of shape {shape}, not {space.shape}"

@@ -3,7 +3,7 @@
 A vector environment steps N sub-environments at once and begins their next episodes in one of three ways
 (Gymnasium's ``AutoresetMode``). In each of them a ``Round`` holds exactly the transitions that were made: the
 last observation of an episode is its own, never the first of the next one, and a step that only resets is no
-transition. Every observation is a copy.
+transition. Arrays stay arrays, and are copied once in each round.
 
 The sub-environments of a ``SyncVectorEnv`` are checked and copied from one by one. Those of an
 ``AsyncVectorEnv`` are in other processes, where Gymnasium has converted their results; with SAME_STEP it also
@@ -18,33 +18,18 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array, iterate
+from numpy.typing import NDArray
 
-from stoker.envs.results import BatchResults, Results, ResultsWrapper, close_of, owned
+from stoker.envs.results import ARRAY_SPACES, BatchResults, Results, ResultsWrapper, close_of, owned
+from stoker.envs.rounds import Outcome, Round, Values
 from stoker.errors import ConfigError
-from stoker.types import ActorId, EpisodeStatus, Experience
+from stoker.types import ActorId
 
-__all__ = ["Moves", "Round", "SeedOf", "VectorRounds", "autoreset_mode"]
+__all__ = ["Moves", "SeedOf", "VectorRounds", "autoreset_mode"]
 
 
 SeedOf = Callable[[int], int | None]
 """The seed of the next episode of a sub-environment, by its index; None: it keeps its generator."""
-
-
-class Round(NamedTuple):
-    """The result of a reset or a step of all sub-environments.
-
-    Attributes:
-        observations: the present observation of each, by index.
-        acting: the indices that need an action for the next step, in order.
-        transitions: one for each index that acted before, in that order; none after a reset.
-        begun: the index of each that shows the first observation of an episode, and the seed of that episode;
-            None where it is unknown.
-    """
-
-    observations: list[Any]
-    acting: list[int]
-    transitions: list[Experience]
-    begun: list[tuple[int, int | None]]
 
 
 class Moves(NamedTuple):
@@ -90,14 +75,17 @@ class VectorRounds:
                 if not isinstance(sub, ResultsWrapper):
                     subs[index] = ResultsWrapper(sub, Results(sub, f"sub-environment {index}"))
         self.num_envs = env.num_envs
-        self._actor_ids = range(env.num_envs) if actor_ids is None else actor_ids
+        self._everyone = list(range(env.num_envs))
+        self._actor_ids: tuple[ActorId, ...] = tuple(self._everyone if actor_ids is None else actor_ids)
         self.observation_space: Any = self._env.single_observation_space
         self.action_space: Any = self._env.single_action_space
         self.takes_seeds = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
         """Whether ``reset`` takes a seed for each sub-environment; others take one number, or none."""
-        self._observations: list[Any] = []
-        self._actions: list[Any] = []
-        self._ended: set[int] = set()  # sub-environments that the environment resets in the next step
+        self._has_arrays = isinstance(self.observation_space, ARRAY_SPACES)
+        self._takes_arrays = isinstance(self.action_space, ARRAY_SPACES)
+        self._shown, self._actions = Values([]), Values([])
+        self._ended: list[int] = []  # sub-environments that the environment resets in the next step
+        self._acting, self._acting_ids = self._everyone, self._actor_ids
 
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
@@ -112,8 +100,8 @@ class VectorRounds:
         seeds = [seed_of(index if self.takes_seeds else 0) for index in range(self.num_envs)]
         given = None if seeds[0] is None else seeds if self.takes_seeds else seeds[0]
         observations, info = self._results.reset(self._env.reset(seed=given, options=options))
-        self._observations, self._actions, self._ended = self._apart(observations), [], set()
-        return self._round([], list(enumerate(seeds))), info
+        self._shown, self._ended = self._values(observations), []
+        return self._round(None, list(enumerate(seeds))), info
 
     def step(self, moves: Moves) -> tuple[Round, float, bool, bool, Mapping[str, Any]]:
         """Step all sub-environments once, and reset those that ended where the environment does not.
@@ -125,32 +113,21 @@ class VectorRounds:
             ConfigError: The actions do not fit the action space, or the environment breaks the rules of its
                 ``AutoresetMode``.
         """
-        resetting = self._ended
-        actions = owned(list(moves.actions))
-        for index in resetting:  # ignored by the environment, but of the right form
-            actions[index] = self._actions[index]
-        self._actions = actions
+        resetting, acted, before = self._ended, self._acting, self._shown
+        self._actions = actions = self._moved(moves.actions)
         given: Any = self._results.step(self._env.step(self._together(actions)))
-        observations, rewards, terminations, truncations, info = given
-        before, now = self._observations, self._apart(observations)
-        ended: list[int] = []
-        transitions: list[Experience] = []
-        for index in range(self.num_envs):
-            status = EpisodeStatus.of(terminations[index], truncations[index])
-            if status.is_done:
-                ended.append(index)
-            if index in resetting:
-                continue
-            last = now[index]
-            if status.is_done and self.mode is AutoresetMode.SAME_STEP:
-                last = self._final(info, index)
-            actor_id = self._actor_ids[index]
-            transitions.append(
-                Experience(before[index], actions[index], rewards[index], last, status, actor_id)
-            )
-        self._observations = now
-        begun = self._begin(resetting, ended, moves.seed_of)
-        return self._round(transitions, begun), sum(t.reward for t in transitions), False, False, info
+        observations, rewards, terminated, truncated, info = given
+        self._shown = last = self._values(observations)
+        over = terminated | truncated
+        ended: list[int] = np.flatnonzero(over).tolist() if over.any() else []
+        if ended and self.mode is AutoresetMode.SAME_STEP:
+            last = last.replaced(self._finals(info, ended))
+        if resetting:
+            rewards, terminated, truncated = rewards[acted], terminated[acted], truncated[acted]
+        truncated &= ~terminated
+        outcome = Outcome(acted, self._acting_ids, before, actions, rewards, terminated, truncated, last)
+        begun = self._begin(resetting, ended, moves.seed_of) if ended or resetting else []
+        return self._round(outcome, begun), float(rewards.sum()), False, False, info
 
     def close(self) -> None:
         """Close the environment; where that fails, end its worker processes."""
@@ -162,58 +139,108 @@ class VectorRounds:
             self._env.unwrapped.closed = True  # else it would try again when it is freed
             raise
 
-    def _begin(self, resetting: set[int], ended: list[int], seed_of: SeedOf) -> list[tuple[int, int | None]]:
+    def _begin(self, resetting: list[int], ended: list[int], seed_of: SeedOf) -> list[tuple[int, int | None]]:
         """The episodes that have begun, also those that are reset here."""
         if self.mode is AutoresetMode.DISABLED:
-            return self._reset_ended(ended, seed_of) if ended else []
+            return self._reset_ended(ended, seed_of)
         if self.mode is AutoresetMode.SAME_STEP:
             return [(index, None) for index in ended]
-        if again := sorted(resetting.intersection(ended)):
+        if again := sorted({*resetting}.intersection(ended)):
             raise ConfigError(
                 f"a {type(self._env.unwrapped).__name__} with autoreset_mode NEXT_STEP ended an episode of "
                 f"sub-environment {again[0]} in the step that only begins it: set the autoreset_mode that "
                 "the environment has, or both flags to False in that step"
             )
-        self._ended = set(ended)
-        return [(index, None) for index in sorted(resetting)]
+        self._ended = ended
+        return [(index, None) for index in resetting]
 
     def _reset_ended(self, ended: list[int], seed_of: SeedOf) -> list[tuple[int, int | None]]:
         mask = np.isin(np.arange(self.num_envs), ended)
         seeds = [seed_of(index) if mask[index] and self.takes_seeds else None for index in range(len(mask))]
         seed: Any = seeds if self.takes_seeds else None
         observations, _ = self._results.reset(self._env.reset(seed=seed, options={"reset_mask": mask}))
-        firsts = self._apart(observations)
-        for index in ended:  # of the others it may show anything: their episodes go on
-            self._observations[index] = firsts[index]
+        firsts = self._values(observations).all
+        # Of the others it may show anything: their episodes go on.
+        self._shown = self._shown.replaced({index: firsts[index] for index in ended})
         return [(index, seeds[index]) for index in ended]
 
-    def _round(self, transitions: list[Experience], begun: list[tuple[int, int | None]]) -> Round:
-        acting = [index for index in range(self.num_envs) if index not in self._ended]
-        return Round(list(self._observations), acting, transitions, begun)
+    def _round(self, outcome: Outcome | None, begun: list[tuple[int, int | None]]) -> Round:
+        if not self._ended:
+            self._acting, self._acting_ids = self._everyone, self._actor_ids
+        else:
+            ended = {*self._ended}
+            self._acting = [index for index in self._everyone if index not in ended]
+            self._acting_ids = tuple(self._actor_ids[index] for index in self._acting)
+        return Round(self._shown, self._acting, self._acting_ids, outcome, begun)
 
-    def _apart(self, observations: Any) -> list[Any]:
-        """The observation of each."""
-        return list(iterate(self._env.observation_space, observations))
+    def _values(self, observations: Any) -> Values:
+        """The observation of each, from a copy of what the environment gave."""
+        if self._has_arrays and isinstance(observations, np.ndarray):
+            return Values(cast("NDArray[Any]", observations))
+        return Values(list(iterate(self._env.observation_space, observations)))
 
-    def _together(self, actions: list[Any]) -> Any:
-        space = self._env.single_action_space
+    def _moved(self, given: Sequence[Any]) -> Values:
+        """A copy of the actions; a sub-environment that resets repeats its last one, which is ignored.
+
+        Raises:
+            ConfigError: They are no arrays of one shape.
+        """
+        if not self._takes_arrays:
+            actions = owned(list(given))
+            for index in self._ended:  # of the right form
+                actions[index] = self._actions.all[index]
+            return Values(actions)
+        acted, resetting = self._acting, self._ended
+        if not acted:
+            return self._actions
+        chosen: Any = given if not resetting else [given[index] for index in acted]
         try:
-            return concatenate(space, actions, create_empty_array(space, self.num_envs))
-        except (TypeError, ValueError, KeyError, IndexError) as error:
-            raise ConfigError(f"the actions {actions!r} do not fit {space}: {error}") from error
+            actions = np.array(chosen)
+            if resetting:
+                whole = np.empty((self.num_envs, *actions.shape[1:]), actions.dtype)
+                whole[acted], whole[resetting] = actions, self._actions.of(resetting)
+                actions = whole
+        except (TypeError, ValueError) as error:
+            raise self._misfit(given, error) from error
+        return Values(actions)
 
-    def _final(self, info: Mapping[str, Any], index: int) -> Any:
-        """The last observation of an episode, which the first one of the next has replaced."""
+    def _together(self, actions: Values) -> Any:
+        """A copy of the actions as the environment takes them.
+
+        Raises:
+            ConfigError: They do not fit the action space.
+        """
+        space, values = self._env.single_action_space, actions.all
+        if not isinstance(values, list) and values.shape != (shape := (self.num_envs, *space.shape)):
+            raise self._misfit(values, f"their shape is {values.shape}, not {shape}")
+        try:
+            if isinstance(values, list):
+                return concatenate(space, values, create_empty_array(space, self.num_envs))
+            return values.astype(space.dtype, casting="same_kind")
+        except (TypeError, ValueError, KeyError, IndexError) as error:
+            raise self._misfit(values, error) from error
+
+    def _misfit(self, actions: Any, why: object) -> ConfigError:
+        return ConfigError(f"the actions {actions!r} are none of {self.action_space}: {why}")
+
+    def _finals(self, info: Mapping[str, Any], ended: list[int]) -> dict[int, Any]:
+        """The last observation of each ended episode, which the first one of the next has replaced."""
         finals: Any = info.get("final_obs")
         if isinstance(finals, dict | tuple):  # batched, as observations are
             finals = list(iterate(self._env.observation_space, cast("Any", finals)))
-        if finals is None or finals[index] is None:
-            raise ConfigError(
-                f"a {type(self._env.unwrapped).__name__} with autoreset_mode SAME_STEP ended an episode of "
-                f"sub-environment {index} without its last observation in info['final_obs']: without that "
-                "no transition is whole; use another autoreset_mode"
-            )
-        return owned(finals[index])
+        for index in ended:
+            if finals is None or finals[index] is None:
+                raise ConfigError(
+                    f"a {type(self._env.unwrapped).__name__} with autoreset_mode SAME_STEP ended an episode "
+                    f"of sub-environment {index} without its last observation in info['final_obs']: without "
+                    "that no transition is whole; use another autoreset_mode"
+                )
+            if self._has_arrays and np.shape(finals[index]) != self.observation_space.shape:
+                raise ConfigError(
+                    f"info['final_obs'] of sub-environment {index} has shape {np.shape(finals[index])}, not "
+                    f"{self.observation_space.shape}: Gymnasium's is the last observation of the episode"
+                )
+        return {index: owned(finals[index]) for index in ended}
 
 
 def autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:

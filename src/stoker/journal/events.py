@@ -12,11 +12,13 @@ from typing import Any, cast
 import msgspec
 from msgspec.msgpack import Ext
 
+import stoker.journal.batches as batches
 import stoker.journal.codec as codec
+from stoker.journal.batches import N_FORMS, LastBatch
 from stoker.journal.codec import Form
 from stoker.lru import LRUDict
 from stoker.stats import EpisodeRecord
-from stoker.types import ActorId, EpisodeStatus, Experience
+from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 
 __all__ = [
     "VERSION",
@@ -26,17 +28,19 @@ __all__ = [
     "JournalEvent",
     "Recent",
     "SegmentHeader",
+    "encode_batch",
     "encode_boundary",
     "encode_experience",
     "encode_header",
     "is_record",
+    "n_events_in",
 ]
 
 VERSION = 1
 """Of the format; a reader refuses a later one."""
 
-_HEADER, _EXPERIENCE, _CONTINUING, _STARTED, _ENDED = range(5)
-_LENGTHS = {_HEADER: 2, _EXPERIENCE: 8, _CONTINUING: 7, _STARTED: 3, _ENDED: 6}
+_HEADER, _EXPERIENCE, _CONTINUING, _STARTED, _ENDED, _BATCH = range(6)
+_LENGTHS = {_HEADER: 2, _EXPERIENCE: 8, _CONTINUING: 7, _STARTED: 3, _ENDED: 6, _BATCH: 1 + N_FORMS}
 _STATUSES = (EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED)
 _STATUS_CODES = {status: code for code, status in enumerate(_STATUSES)}
 _GOES_ON = EpisodeStatus.CONTINUING
@@ -59,8 +63,13 @@ class EpisodeEnded(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 JournalEvent = Experience | EpisodeStarted | EpisodeEnded
 
-Recent = LRUDict[ActorId, Any]
-"""Each actor's last next observation in its running episode."""
+
+class Recent(LRUDict[ActorId, Any]):
+    """Each actor's last next observation in its running episode, of single events; and the last batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = LastBatch()
 
 
 class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -157,11 +166,30 @@ def encode_experience(event: Experience, recent: Recent) -> bytes:
     return codec.pack(message)
 
 
+def encode_batch(batch: ExperienceBatch, recent: Recent) -> bytes:
+    """The record of a batch behind the events that filled ``recent``: columns, with an event for each row.
+
+    Raises:
+        ConfigError: As for ``encode_boundary``.
+    """
+    return codec.pack([_BATCH, *batches.encode_batch(batch, recent.last)])
+
+
+def n_events_in(record: bytes) -> int:
+    """How many events a record stands for: a batch for each of its rows.
+
+    Raises:
+        msgspec.DecodeError: It is none.
+    """
+    kind, forms = _parts(record)
+    return cast("int", forms[0]) if kind == _BATCH else 1
+
+
 class EventDecoder:
     """The header and the events of one segment, from its records in their order."""
 
     def __init__(self) -> None:
-        self._recent: Recent = LRUDict()
+        self._recent = Recent()
 
     def header(self, record: bytes) -> SegmentHeader:
         """The header that the first record holds.
@@ -182,8 +210,8 @@ class EventDecoder:
         except (KeyError, TypeError, AttributeError) as error:
             raise msgspec.DecodeError(f"no header: {type(error).__name__}: {error}") from error
 
-    def event(self, record: bytes) -> JournalEvent:
-        """The event of the next record.
+    def event(self, record: bytes) -> JournalEvent | ExperienceBatch:
+        """The event of the next record, or the batch of several.
 
         An observation that continues an episode is the very object that was its last next observation.
 
@@ -196,6 +224,8 @@ class EventDecoder:
         try:
             if kind in (_EXPERIENCE, _CONTINUING):
                 return self._experience(kind, forms)
+            if kind == _BATCH:
+                return batches.decode_batch(forms, self._recent.last)
             actor_id, *rest = [codec.restore(form) for form in forms]
             self._recent.pop(actor_id, None)
             if kind == _STARTED:
@@ -203,7 +233,9 @@ class EventDecoder:
             total_reward, length, status_code, extras = rest
             status = _STATUSES[cast("int", status_code)]
             return EpisodeEnded(EpisodeRecord(total_reward, length, status, extras), actor_id)
-        except (LookupError, TypeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, msgspec.DecodeError):
+                raise
             raise msgspec.DecodeError(f"{type(error).__name__}: {error}") from error
 
     def _experience(self, kind: int, forms: list[Form]) -> Experience:
@@ -242,4 +274,6 @@ def _parts(record: bytes) -> tuple[int, list[Form]]:
     kind = forms[0] if forms else None
     if type(kind) is not int or _LENGTHS.get(kind) != len(forms):
         raise msgspec.DecodeError(f"no record: {len(forms)} values of kind {kind!r}")
+    if kind == _BATCH and not (type(size := forms[1]) is int and size > 0):
+        raise msgspec.DecodeError(f"no record: a batch of {size!r} rows")
     return kind, forms[1:]

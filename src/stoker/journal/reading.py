@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from stoker.errors import JournalBroken, RunBroken
-from stoker.journal.events import JournalEvent, SegmentHeader
+from stoker.journal.events import JournalEvent, SegmentHeader, n_events_in
 from stoker.journal.segments import SegmentReader, parse_segment_name
 from stoker.types import Experience
 from stoker.writer import files
@@ -140,7 +140,11 @@ class Journal:
                 reader, length = SegmentReader(span.segment.path), None
                 if span.stop > last:
                     n_wanted = last - span.segment.first_event
-                    n_there = sum(1 for _ in islice(reader.records(), n_wanted))
+                    n_there = 0
+                    for record in reader.records():
+                        n_there += n_events_in(record)
+                        if n_there >= n_wanted:
+                            break
                     length = reader.whole_bytes if n_there == n_wanted else None
                 parts.append((reader.path, length))
         return parts
@@ -249,8 +253,8 @@ class _Span(msgspec.Struct, frozen=True):
         if self.is_followed:
             return reader.read_header() is not None
         try:
-            n_events = sum(1 for _ in reader.records())
-        except JournalBroken:
+            n_events = sum(map(n_events_in, reader.records()))
+        except (JournalBroken, msgspec.DecodeError):
             return False
         return reader.header is not None and self.segment.first_event + n_events >= event
 

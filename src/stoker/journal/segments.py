@@ -30,13 +30,13 @@ from stoker.journal.events import (
     JournalEvent,
     Recent,
     SegmentHeader,
+    encode_batch,
     encode_boundary,
     encode_experience,
     encode_header,
     is_record,
 )
-from stoker.lru import LRUDict
-from stoker.types import Experience
+from stoker.types import Experience, ExperienceBatch
 from stoker.writer import files
 
 __all__ = ["SegmentEncoder", "SegmentReader", "frame", "parse_segment_name", "segment_name"]
@@ -45,6 +45,8 @@ MAGIC = b"\xf5\x4a"
 """No text holds the first byte, and no run of equal bytes both."""
 LONGEST_BYTES = 1 << 30
 """A length beyond this, or of 0, is damage."""
+FEWEST_ROWS = 5
+"""Of a batch that is stored as columns: below, what columns save is less than what they take to describe."""
 
 _FRAME = struct.Struct("<2sII")
 _NAME = re.compile(r"(\d{4,})-(\d{12,})\.journal", re.ASCII)
@@ -97,7 +99,7 @@ class SegmentEncoder:
         """
         self._recent = None
         data = frame(encode_header(header))
-        self._recent = LRUDict()
+        self._recent = Recent()
         return data
 
     def encode_all(self, events: Iterable[JournalEvent]) -> bytes:
@@ -116,6 +118,26 @@ class SegmentEncoder:
             else encode_boundary(event, recent)
             for event in events
         ]
+        data = b"".join(map(frame, records))
+        self._recent = recent
+        return data
+
+    def encode_batch(self, batch: ExperienceBatch) -> bytes:
+        """The bytes of a batch.
+
+        Small ones are stored as single events, which are shorter, unless the segment has a larger one: where
+        batches vary in size, columns need to know the observations of the batch before.
+
+        Raises:
+            ConfigError: As for ``encode_all``.
+        """
+        recent, self._recent = self._recent, None
+        if recent is None:
+            raise RuntimeError("no segment was begun, or its encoder failed: begin a new one")
+        if len(batch) < FEWEST_ROWS and recent.last.batch is None:
+            records = [encode_experience(event, recent) for event in batch.experiences()]
+        else:
+            records = [encode_batch(batch, recent)]
         data = b"".join(map(frame, records))
         self._recent = recent
         return data
@@ -153,7 +175,10 @@ class SegmentReader:
             except msgspec.DecodeError as error:
                 self._note_unreadable(record, error)
                 return
-            yield event
+            if isinstance(event, ExperienceBatch):
+                yield from event.experiences()
+            else:
+                yield event
 
     def records(self) -> Iterator[bytes]:
         """The events in their order as they are stored, not decoded; ``header`` is set before the first.

@@ -16,6 +16,7 @@ share it; on the event loop while it is short, and in its own thread when it is 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -24,6 +25,8 @@ from typing import Any, NamedTuple
 
 import anyio
 import msgspec
+import numpy as np
+from anyio.lowlevel import checkpoint
 
 from stoker.agents.protocol import LearningAgent, Policy
 from stoker.errors import ConfigError
@@ -350,7 +353,15 @@ class Inference:
         return actions[place], None if extras is None else extras[place], opt_steps
 
     async def ask_many(self, observations: Sequence[Any], mode: ActMode) -> Answer:
-        """The same for several observations, in one pass; the request costs no more than for one."""
+        """The same for several observations, in one pass; the request costs no more than for one.
+
+        If nobody else waits, the pass over an array is computed here.
+        """
+        if isinstance(observations, np.ndarray) and not (self._in_thread or self._forming or self._taken):
+            await checkpoint()
+            if self._closed is None:
+                with contextlib.suppress(Exception):  # the pass of the inference task fails again, and tells
+                    return self._pass(observations, mode)
         batch = self._join(mode)
         first = len(batch.observations)
         batch.observations.extend(observations)
@@ -391,18 +402,18 @@ class Inference:
             while self._taken:
                 batch = self._taken[0]
                 if self._in_thread:
-                    batch.answer = await self._thread.run(self._pass, batch)
+                    batch.answer = await self._thread.run(self._pass, batch.observations, batch.mode)
                 else:
-                    batch.answer = self._pass(batch)
+                    batch.answer = self._pass(batch.observations, batch.mode)
                 batch.answered.set()
                 del self._taken[:1]  # unless closed meanwhile
 
-    def _pass(self, batch: _Batch) -> Answer:
+    def _pass(self, observations: Sequence[Any], mode: ActMode) -> Answer:
         started = time.perf_counter()
         # Processor time decides: a short pass may wait long for the interpreter lock, in a thread, too. It
         # costs to ask for it, so that is done once a pass has taken long by the clock on the wall.
         cpu_started = time.thread_time() if self._adaptive and self._n_long else 0.0
-        answer = self._act(batch.observations, batch.mode)
+        answer = self._act(observations, mode)
         elapsed_s = time.perf_counter() - started
         if self._adaptive and elapsed_s > SLOW_PASS_S:
             self._n_long += 1

@@ -15,7 +15,7 @@ from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.replies import Reply
 from stoker.session.acting import PolicySnapshot
 from stoker.stats import EpisodeRecord
-from stoker.types import Experience
+from stoker.types import Experience, ExperienceBatch
 from stoker.writer import AppendLog, RowLog
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Outbox",
     "Request",
     "RequestKind",
+    "n_events_of",
 ]
 
 
@@ -72,6 +73,7 @@ class OptimizationRequested(msgspec.Struct, frozen=True):
 
 Event = (
     Experience
+    | ExperienceBatch
     | EpisodeStarted
     | EpisodeEnded
     | EvalEpisodeEnded
@@ -109,3 +111,8 @@ class Outbox(msgspec.Struct):
         """Whether there is something for a caller or a recorder, beyond the journal."""
         results = (self.rows, self.flushes, self.checkpoint, self.records, self.evaluation, self.answers)
         return self.has_ended or any(results)
+
+
+def n_events_of(event: Event) -> int:
+    """How many events it stands for: a batch for each of its transitions."""
+    return len(event) if isinstance(event, ExperienceBatch) else 1

@@ -5,13 +5,11 @@ Everything here is plain code on the caller's side of the queue; a refused call 
 An interruption (Ctrl-C) may come between any two bytecodes. So an event is in once one call of a C function,
 ``append``, has put it there, and the number of accepted steps can be computed again from what is in.
 
-The log-probability of one action must never be learned with another action or observation: that teaches the
-opposite of what happened. So a decision is kept, as copies, until the experience that it belongs to.
+A policy's decision is kept until the experience that it belongs to; ``decisions`` compares the two.
 """
 
 from __future__ import annotations
 
-import copy
 import operator
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -20,68 +18,24 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from stoker.agents.protocol import ChecksInput, LearningAgent
+from stoker.agents.protocol import ChecksBatches, ChecksInput, LearningAgent
 from stoker.errors import ActorConflict, InvalidExperience
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.lru import MAX_ACTORS, LRUDict
-from stoker.nested import is_same
 from stoker.plain import check_actor_id, finite_float, plain_count, shown
 from stoker.session.acting import Answer
+from stoker.session.batches import checked_batch
 from stoker.session.config import SessionConfig
+from stoker.session.decisions import Decision, RememberedBatch, RememberedDecision, remembered_batch
 from stoker.stats import EpisodeRecord, check_record
-from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
+from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = ["NO_LIMIT", "Accepted", "Decision", "Intake", "RememberedDecision"]
+__all__ = ["NO_LIMIT", "Accepted", "Intake"]
 
 NO_LIMIT: Final = sys.maxsize
 """Of steps. Not infinity: comparing an int with a float costs ``observe`` twice as much."""
 
-
-class Decision(msgspec.Struct, frozen=True, eq=False):
-    """An action, and what its experience must carry: ``Experience(..., policy_extras, policy_version)``.
-
-    It can be pickled if its values can; those of DQN and PPO can.
-
-    Attributes:
-        action: what to do.
-        policy_extras: what the policy remembered about the action (log-probability, value, ...), or None.
-        policy_version: the agent's optimization steps when the policy was published.
-    """
-
-    action: Any
-    policy_extras: Any
-    policy_version: int
-
-
-class RememberedDecision:
-    """A decision that waits for its experience; ``policy_version`` is None where it is not counted."""
-
-    __slots__ = ("_keys", "action", "observation", "policy_extras", "policy_version")
-
-    def __init__(self, observation: Any, action: Any, policy_extras: Any, policy_version: int | None) -> None:
-        self.observation, self.action = _copied(observation), _copied(action)
-        self._keys = _key(observation), _key(action)
-        self.policy_extras = policy_extras
-        self.policy_version = policy_version
-
-    def mismatch(self, experience: Experience) -> str | None:
-        """The field in which an experience differs from this decision; None: it is its outcome."""
-        observation_key, action_key = self._keys
-        if not _matches(self.action, action_key, experience.action):
-            return "action"
-        if not _matches(self.observation, observation_key, experience.observation):
-            return "observation"
-        return None
-
-    def joined(self, experience: Experience) -> Experience:
-        """The experience with the policy extras and the version of this decision."""
-        version = experience.policy_version
-        return msgspec.structs.replace(
-            experience,
-            policy_extras=self.policy_extras,
-            policy_version=self.policy_version if version is None else version,
-        )
-
+_ARRAY: type[Any] = np.ndarray
 
 Accepted = tuple[Experience, RememberedDecision | None]
 """An experience that passed the checks, and the decision whose policy extras were joined to it."""
@@ -104,6 +58,7 @@ class Intake:
         self.check_experience: Callable[[Experience], None] | None = checks and checks.check_experience
         """The agent's own check, if it has one; raises what ``check`` does."""
         self._check_observation: Callable[[Any], None] | None = checks and checks.check_observation
+        self._checks_batches = agent if isinstance(agent, ChecksBatches) else None
         self.limit = NO_LIMIT if config.max_steps is None else config.max_steps
         """No experience is accepted once ``accepted_steps`` is there."""
         self.accepted_steps = accepted_steps
@@ -120,10 +75,12 @@ class Intake:
         self.n_refused = 0
         """Experiences that came after the limit or after ``stop``: neither learned nor counted."""
         self._remembered: LRUDict[ActorId, RememberedDecision] = LRUDict()
+        self._batches: LRUDict[tuple[ActorId, ...], RememberedBatch] = LRUDict()  # no actor is in two
         self.acting: set[ActorId] = set()
         """Actors that wait for an exploring action."""
-        self.observing: set[ActorId] = set()
-        """Actors that wait for room in the queue."""
+        self.observing: dict[ActorId, int] = {}
+        """Actors that wait for room in the queue, and for how many experiences."""
+        self._known_ids: tuple[ActorId, ...] = ()  # that were checked last
         self._cut: set[ActorId] = set()  # actors whose episode lost a transition to the limit
 
     @property
@@ -176,6 +133,8 @@ class Intake:
             experience.policy_version is not None and not needs_extras
         ):
             return experience, None
+        if self._batches:
+            self._take_apart((experience.actor_id,))
         remembered = self._remembered.get(experience.actor_id)
         if remembered is None or remembered in used:
             if needs_extras:
@@ -186,8 +145,8 @@ class Intake:
             raise _mismatched(experience, remembered, field)
         return experience, None
 
-    def admitted_all(self, experiences: Iterable[Experience]) -> list[Accepted]:
-        """The same for several experiences: all of them, or none."""
+    def admitted_all(self, experiences: Iterable[Experience], each: str = "experience") -> list[Accepted]:
+        """The same for several experiences: all of them, or none; ``each`` is what an error calls one."""
         try:
             batch = list(experiences)
         except TypeError:
@@ -198,7 +157,7 @@ class Intake:
             try:
                 found.append(self.admitted(experience, used))
             except InvalidExperience as error:
-                raise InvalidExperience(f"experience {i} of {len(batch)}: {error}; none was taken") from error
+                raise InvalidExperience(f"{each} {i} of {len(batch)}: {error}; none was taken") from error
             if (remembered := found[-1][1]) is not None:
                 used.add(remembered)
         return found
@@ -210,16 +169,14 @@ class Intake:
         usual case without a call, because it is the hot path.
         """
         if self.is_full:
-            self.n_refused += 1
-            if len(self._cut) < MAX_ACTORS:
-                self._cut.add(actor_id)
+            self.refuse((actor_id,))
             return False
         self.accepted_steps += 1
         return True
 
     def recount(self) -> None:
         """Count again after an interruption or a cancellation: an experience is in, or is not."""
-        self.accepted_steps = self.count_put() + len(self.observing)
+        self.accepted_steps = self.count_put() + sum(self.observing.values())
 
     def settle(self, actor_id: ActorId, remembered: RememberedDecision | None) -> None:
         """Forget a decision whose outcome is in."""
@@ -228,7 +185,64 @@ class Intake:
 
     def waiting(self) -> set[ActorId]:
         """The actors that wait for the session, in ``act`` or in ``observe``."""
-        return self.acting | self.observing
+        return self.acting | self.observing.keys()
+
+    def admitted_batch(
+        self, batch: ExperienceBatch
+    ) -> tuple[ExperienceBatch, RememberedBatch | None] | list[Accepted]:
+        """Check a batch and join to it what the policy remembered: as a whole, or if need be row by row."""
+        if type(batch) is not ExperienceBatch:
+            raise InvalidExperience(f"observe_batch takes an ExperienceBatch, not {shown(batch)}")
+        batch = checked_batch(batch, self._checked_ids(batch.actor_ids))
+        checks, needs_extras = self._checks_batches, self._needs_policy_extras
+        if self.check_experience is None or (checks is not None and checks.check_batch(batch)):
+            if batch.policy_extras is not None or (batch.policy_versions is not None and not needs_extras):
+                return batch, None
+            remembered = self._batches.get(batch.actor_ids)
+            if remembered is not None and remembered.is_of(batch):
+                return remembered.joined(batch), remembered
+            if not (needs_extras or self._remembers_any(batch.actor_ids)):
+                return batch, None
+        return self.admitted_all(batch.experiences(), "row")
+
+    def _remembers_any(self, actor_ids: tuple[ActorId, ...]) -> bool:
+        """Whether a decision of one of these actors waits for its outcome."""
+        if not (self._remembered or self._batches):
+            return False
+        actors = {*actor_ids}
+        return not (actors.isdisjoint(self._remembered) and all(map(actors.isdisjoint, self._batches)))
+
+    def reserve_rows(self, n_rows: int) -> int:
+        """Count the first of several experiences as accepted, up to the limit; return how many.
+
+        ``refuse`` the rest once these are in.
+        """
+        n_fit = int(max(0, min(n_rows, self.limit - self.accepted_steps)))
+        self.accepted_steps += n_fit
+        return n_fit
+
+    def refuse(self, actor_ids: Sequence[ActorId]) -> None:
+        """Count experiences of these actors as refused."""
+        self.n_refused += len(actor_ids)
+        for actor_id in actor_ids:
+            if len(self._cut) < MAX_ACTORS:
+                self._cut.add(actor_id)
+
+    def settle_batch(self, remembered: RememberedBatch | None) -> None:
+        """Forget the decisions of a batch whose outcomes are in."""
+        if remembered is not None and self._batches.get(remembered.actor_ids) is remembered:
+            del self._batches[remembered.actor_ids]
+
+    def _take_apart(self, actor_ids: Iterable[ActorId]) -> None:
+        """Remember the decisions of batches one by one, where one of these actors is in them."""
+        if not self._batches:
+            return
+        actors = {*actor_ids}
+        for ids, remembered in list(self._batches.items()):
+            if not actors.isdisjoint(ids):
+                del self._batches[ids]
+                for actor_id, decision in zip(ids, remembered.decisions(), strict=True):
+                    self._remembered.put(actor_id, decision)
 
     # Actions --------------------------------------------------------------------------------------
 
@@ -242,32 +256,70 @@ class Intake:
 
     def checked_acting(
         self, observations: Iterable[Any], actor_ids: Iterable[ActorId], mode: ActMode
-    ) -> list[tuple[ActorId, Any]]:
+    ) -> tuple[tuple[ActorId, ...], Sequence[Any]]:
         """The same for several actors, each once; their ids and observations."""
-        shown_to, ids = list(observations), list(actor_ids)
+        ids = self._checked_ids(actor_ids)
+        given: Any = observations
+        shown_to: Sequence[Any] = given if type(given) is _ARRAY else list(given)
         if len(shown_to) != len(ids):
             raise InvalidExperience(
                 f"act_many: {len(shown_to)} observations for {len(ids)} actor_ids: give one for each"
             )
-        for actor_id, observation in zip(ids, shown_to, strict=True):
-            self.check_acting(observation, mode, actor_id)
+        is_checked = (
+            type(mode) is ActMode
+            and type(shown_to) is _ARRAY
+            and self._checks_batches is not None
+            and self._checks_batches.check_observations(shown_to)
+        )
+        if not is_checked:
+            for actor_id, observation in zip(ids, shown_to, strict=True):
+                self.check_acting(observation, mode, actor_id)
         if len({*ids}) < len(ids):
             twice = next(actor_id for actor_id in ids if ids.count(actor_id) > 1)
             raise ActorConflict(twice, "act_many()")
-        return list(zip(ids, shown_to, strict=True))
+        return ids, shown_to
+
+    def _checked_ids(self, actor_ids: Iterable[ActorId]) -> tuple[ActorId, ...]:
+        """The ids of a batch, each of which can name an actor; the tuple that came last is known."""
+        if actor_ids is self._known_ids:
+            return self._known_ids
+        try:
+            ids = tuple(actor_ids)
+        except TypeError:
+            raise InvalidExperience(f"actor_ids={shown(actor_ids)}: give a tuple, one for each row") from None
+        for row, actor_id in enumerate(ids):
+            try:
+                check_actor_id(actor_id)
+            except InvalidExperience as error:
+                raise InvalidExperience(f"row {row} of {len(ids)}: {error}; none was taken") from error
+        self._known_ids = ids
+        return ids
 
     def remember(self, actor_id: ActorId, observation: Any, decision: Decision) -> None:
         """Keep a decision until its experience, or until this actor's next decision or episode."""
         extras = decision.policy_extras
         if extras is not None or self._keeps_versions:
             self.is_plain = False  # from now on experiences are joined
+            self._take_apart((actor_id,))
             version = decision.policy_version if self._keeps_versions else None
             self._remembered.put(actor_id, RememberedDecision(observation, decision.action, extras, version))
 
-    def remember_all(self, batch: Sequence[tuple[ActorId, Any]], answer: Answer) -> None:
+    def remember_all(
+        self, actor_ids: tuple[ActorId, ...], observations: Sequence[Any], answer: Answer
+    ) -> None:
         """The same for several actors and their observations, answered in one pass."""
         actions, extras, version = answer
-        for i, (actor_id, observation) in enumerate(batch):
+        if extras is None and not self._keeps_versions:
+            return
+        batch = remembered_batch(actor_ids, observations, answer, keeps_version=self._keeps_versions)
+        if batch is not None:
+            self.is_plain = False
+            self._take_apart(actor_ids)
+            for actor_id in actor_ids if self._remembered else ():
+                self._remembered.pop(actor_id, None)  # it has decided anew
+            self._batches.put(actor_ids, batch)
+            return
+        for i, (actor_id, observation) in enumerate(zip(actor_ids, observations, strict=True)):
             decision = Decision(actions[i], None if extras is None else extras[i], version)
             self.remember(actor_id, observation, decision)
 
@@ -300,6 +352,7 @@ class Intake:
 
     def forget(self, actor_id: ActorId) -> None:
         """An actor's episode is over: nothing of it is kept."""
+        self._take_apart((actor_id,))
         self._remembered.pop(actor_id, None)
         self._cut.discard(actor_id)
 
@@ -324,29 +377,3 @@ def _mismatched(experience: Experience, remembered: RememberedDecision, field: s
         f"actor {experience.actor_id!r}: {field}={given} is not {expected}, {kept}: {advice}; for several "
         "open decisions use session.decide(observation) and pass on the policy_extras of each"
     )
-
-
-_ARRAY: type[Any] = np.ndarray
-
-
-def _copied(value: Any) -> Any:
-    """A copy that nobody else writes to; the value itself if it cannot be copied."""
-    if type(value) is _ARRAY:
-        return value.copy()
-    if type(value) is int:
-        return value
-    try:
-        return copy.deepcopy(value)
-    except Exception:  # noqa: BLE001 - a lock, a tensor of a graph: then it is compared as it is
-        return value
-
-
-def _key(value: Any) -> Any:
-    """What is equal for equal values, and quick to compare: of an int or an array; None of all else."""
-    if type(value) is _ARRAY:
-        return value.tobytes(), value.dtype, value.shape
-    return value if type(value) is int else None
-
-
-def _matches(kept: Any, key: Any, given: Any) -> bool:
-    return (key is not None and _key(given) == key) or is_same(kept, given)

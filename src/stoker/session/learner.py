@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, assert_never, cast
+from typing import Any, TypeAlias, assert_never, cast
 
 import msgspec
 
-from stoker.agents.protocol import LearningAgent
+from stoker.agents.protocol import LearningAgent, LearnsSeldom, ObservesBatches
 from stoker.errors import InvalidExperience
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.plain import plain_number, plain_text
@@ -33,10 +33,12 @@ from stoker.session.events import (
 )
 from stoker.session.state import TrainingState, weights_of
 from stoker.stats import StatsTracker
-from stoker.types import ActorId, Experience
+from stoker.types import ActorId, Experience, ExperienceBatch
 from stoker.writer import RowLog, StagingArea
 
 __all__ = ["Learner"]
+
+Transitions: TypeAlias = Sequence[Experience] | ExperienceBatch
 
 
 class Learner(TrainingState):
@@ -64,6 +66,8 @@ class Learner(TrainingState):
         self.busy_s = 0.0
         """Seconds spent in ``process``."""
         self._counts_staleness = config.keeps_versions
+        self._batches = agent if isinstance(agent, ObservesBatches) else None
+        self._seldom = agent if isinstance(agent, LearnsSeldom) else None
         self._outbox = Outbox()
         self._area = StagingArea()
         self._checkpoint_reply: Reply[None] | None = None
@@ -118,6 +122,14 @@ class Learner(TrainingState):
             event = batch[done]
             if type(event) is Experience:
                 done = self._feed(batch, done)
+            elif type(event) is ExperienceBatch:
+                # A checkpoint at a point must not count later events.
+                n_fed = min(len(event), self._triggers.room())
+                self._take(event[:n_fed])
+                if n_fed < len(event):
+                    batch, done = [event[n_fed:], *batch[done + 1 :]], 0
+                else:
+                    done += 1
             else:
                 self._handle(event)
                 done += 1
@@ -167,32 +179,48 @@ class Learner(TrainingState):
         found = cast("Sequence[Experience]", batch[start : start + self._triggers.room()])
         if {*map(type, found)} != {Experience}:
             found = found[: next(i for i, event in enumerate(found) if type(event) is not Experience)]
-        if self.journal is not None:
-            self.journal.note(found, self.n_events, self.total_steps)
-        self.actors.step(found, self.n_events)
-        self.n_events += len(found)
-        self._acting = {}
-        self._learn(found)
+        self._take(found)
         return start + len(found)
 
-    def _learn(self, experiences: Sequence[Experience]) -> None:
+    def _take(self, experiences: Transitions) -> None:
+        if self.journal is not None:
+            self.journal.note(experiences, self.n_events, self.total_steps)
+        self.actors.step(experiences, self.n_events)
+        self.n_events += len(experiences)
+        self._acting = {}
+        self._learn(experiences)
+
+    def _learn(self, experiences: Transitions) -> None:
         """Let the agent observe experiences and learn from them; what is due at the last one is done too."""
         start, end = 0, len(experiences)
-        next_learn = self._triggers.next_learn - self.total_steps
-        for stop in range(next_learn, end + 1, self.config.opt_interval or end + 1):
+        next_learn, interval = self._triggers.next_learn - self.total_steps, self.config.opt_interval
+        while (stop := next_learn + self._n_skipped(next_learn - start, interval)) <= end:
             self.progress = (self.total_steps + stop - start, self.opt_steps + 1)
             self._observe(experiences[start:stop])
             start = stop
             self._optimize_once()
+            next_learn = stop + interval
         if start < end:
             self._observe(experiences[start:])
         self.progress = (self.total_steps, self.opt_steps)
         self._do_what_is_due()
 
-    def _observe(self, experiences: Sequence[Experience]) -> None:
+    def _n_skipped(self, n_until: int, interval: int) -> int:
+        """How many transitions later than after ``n_until`` the agent can learn, in whole intervals."""
+        if self._seldom is None or not interval:
+            return 0
+        return max(0, -(-(self._seldom.steps_to_learn - n_until) // interval) * interval)
+
+    def _observe(self, experiences: Transitions) -> None:
         if self._counts_staleness:
             self.metrics.count_staleness(experiences, self.opt_steps)
-        self.agent.observe(experiences)
+        if isinstance(experiences, ExperienceBatch):
+            if self._batches is None:
+                self.agent.observe(experiences.experiences())
+            else:
+                self._batches.observe_batch(experiences)
+        else:
+            self.agent.observe(experiences)
         self.total_steps += len(experiences)
         if not self.config.opt_interval:
             self.kept_steps += len(experiences)
@@ -288,6 +316,8 @@ class Learner(TrainingState):
                 self._outbox.answers.append((reply, self._optimize(n)))
             case Experience():
                 self._feed([event], 0)
+            case ExperienceBatch():
+                self._take(event)
             case _:
                 assert_never(event)
 

@@ -117,7 +117,7 @@ class Readings:
         if self.core.engine is None:
             return self.total_steps
         intake = self.core.engine.parts.intake
-        return intake.accepted_steps - len(intake.observing)
+        return intake.accepted_steps - sum(intake.observing.values())
 
     @property
     def total_episodes(self) -> int:

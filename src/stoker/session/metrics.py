@@ -19,7 +19,7 @@ from stoker.agents.protocol import LearningAgent, ReportsExploration
 from stoker.errors import ConfigError
 from stoker.recorders import Histogram, Metrics, Record, checked_record
 from stoker.stats import EpisodeRecord
-from stoker.types import Experience
+from stoker.types import Experience, ExperienceBatch
 
 __all__ = ["StalenessReport", "TrainingMetrics"]
 
@@ -97,9 +97,13 @@ class TrainingMetrics:
     def _warn(self, name: str, error: ConfigError) -> None:
         self.warn_once(f"refused {name}", f"the agent's metric {name!r} is not recorded: {error}")
 
-    def count_staleness(self, experiences: Iterable[Experience], opt_steps: int) -> None:
+    def count_staleness(self, experiences: Iterable[Experience] | ExperienceBatch, opt_steps: int) -> None:
         """Count transitions that the agent learns from after ``opt_steps`` optimization steps."""
-        versions = [experience.policy_version for experience in experiences]
+        if isinstance(experiences, ExperienceBatch):
+            given = experiences.policy_versions
+            versions = [None] * len(experiences) if given is None else given.tolist()
+        else:
+            versions = [experience.policy_version for experience in experiences]
         ages = Counter(opt_steps - version for version in versions if version is not None)
         if ages:
             self.staleness = self.staleness + ages  # a new one: others may be reading the old one

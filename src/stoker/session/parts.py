@@ -19,12 +19,12 @@ from stoker.queues import BatchQueue
 from stoker.replies import OpenReplies, Reply
 from stoker.runs import Retention, TrainingRun
 from stoker.session.acting import Inference, LearnerProgress, Pacing, PolicySnapshot
-from stoker.session.events import EvalEpisodeEnded, Event, Request, RequestKind
+from stoker.session.events import EvalEpisodeEnded, Event, Request, RequestKind, n_events_of
 from stoker.session.intake import Intake
 from stoker.session.learner import Learner
 from stoker.stats import EpisodeRecord, EvalReport
 from stoker.threads import DedicatedThread
-from stoker.types import ActorId, Experience
+from stoker.types import ActorId, Experience, ExperienceBatch
 from stoker.writer import Writer
 
 __all__ = ["Evaluations", "Parts", "report_of"]
@@ -59,10 +59,10 @@ class Parts:
         self.config = config = learner.config
         self.run = learner.run
         self.queue: BatchQueue[Event] = BatchQueue(
-            config.queue_capacity, consumed=lambda: learner.total_steps
+            config.queue_capacity, consumed=lambda: learner.total_steps, size_of=n_events_of
         )
         self.intake = intake = Intake(
-            learner.agent, config, learner.total_steps, lambda: self.queue.count(Experience)
+            learner.agent, config, learner.total_steps, lambda: self.queue.count(Experience, ExperienceBatch)
         )
         if not learner.may_learn:
             intake.end()

@@ -24,7 +24,7 @@ from stoker.runs import TrainingRun
 from stoker.session.config import SessionConfig
 from stoker.session.metrics import TrainingMetrics
 from stoker.stats import StatsTracker
-from stoker.types import ActorId, EpisodeStatus, Experience
+from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 from stoker.writer import AppendLog, stage
 
 __all__ = ["ActorRegistry", "EventJournal", "TrainingState", "weights_of"]
@@ -71,8 +71,15 @@ class ActorRegistry:
         """Count every actor with a running episode as seen now."""
         self.seen_at = dict.fromkeys(self.running, time.monotonic())
 
-    def step(self, experiences: Sequence[Experience], number: int) -> None:
+    def step(self, experiences: Sequence[Experience] | ExperienceBatch, number: int) -> None:
         """Note transitions, the first of which is the event of that number."""
+        if isinstance(experiences, ExperienceBatch):
+            actors = {*experiences.actor_ids}
+            is_over = (experiences.terminated | experiences.truncated).any()
+            if not is_over and actors <= self.running.keys() and self._ended.isdisjoint(actors):
+                self._active |= actors
+                return
+            experiences = experiences.experiences()
         actors = {*map(_ACTOR_OF, experiences)}
         self._active |= actors
         running, ended = self.running, self._ended
@@ -155,7 +162,7 @@ class EventJournal:
         self._buffer = bytearray()
         self._written: list[tuple[AppendLog, bytes | None]] = []
 
-    def note(self, events: Sequence[JournalEvent], n_events: int, total_steps: int) -> None:
+    def note(self, events: Sequence[JournalEvent] | ExperienceBatch, n_events: int, total_steps: int) -> None:
         """Encode the events that the agent observes after ``n_events`` and ``total_steps`` of all attempts.
 
         Raises:
@@ -163,7 +170,10 @@ class EventJournal:
         """
         if self._log is None or self._size + len(self._buffer) >= self._config.journal_segment_bytes:
             self._begin_segment(n_events, total_steps)
-        self._buffer += self._encoder.encode_all(events)
+        if isinstance(events, ExperienceBatch):
+            self._buffer += self._encoder.encode_batch(events)
+        else:
+            self._buffer += self._encoder.encode_all(events)
 
     def take(self) -> list[tuple[AppendLog, bytes | None]]:
         """The bytes to write since the last call, in order; None for bytes: the segment is complete."""

@@ -28,15 +28,18 @@ from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.queues import BatchQueue
 from stoker.runs import TrainingRun
 from stoker.session.acting import PolicySnapshot
-from stoker.session.events import Event
-from stoker.session.intake import Accepted, Decision, Intake
+from stoker.session.decisions import Decision
+from stoker.session.events import Event, n_events_of
+from stoker.session.intake import Accepted, Intake
 from stoker.session.lifecycle import Readings
 from stoker.session.training import TrainingSession
 from stoker.stats import EpisodeRecord, StatsTracker
 from stoker.threads import CallSoon, call_soon_here
-from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
+from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, ExperienceBatch
 
 __all__ = ["SyncTrainingSession"]
+
+_TRANSITIONS = Experience, ExperienceBatch
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -121,12 +124,12 @@ class SyncTrainingSession(Readings):
         """Choose actions for several actors in one forward pass, as ``TrainingSession.act_many`` does."""
         intake = self._open_intake("act_many")
         with self._acting:
-            batch = intake.checked_acting(observations, actor_ids, mode)
-            if not batch:
+            actors, shown = intake.checked_acting(observations, actor_ids, mode)
+            if not actors:
                 return []
-            answer = self.core.learner.policies.act([observation for _, observation in batch], mode)
+            answer = self.core.learner.policies.act(shown, mode)
             if mode is ActMode.EXPLORE:
-                intake.remember_all(batch, answer)
+                intake.remember_all(actors, shown, answer)
         return list(answer[0])
 
     def decide(self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0) -> Decision:
@@ -140,6 +143,27 @@ class SyncTrainingSession(Readings):
     def observe_many(self, experiences: Iterable[Experience]) -> None:
         """Accept several transitions in order, as ``TrainingSession.observe_many`` does."""
         self._take(self._open_intake("observe_many").admitted_all(experiences))
+
+    def observe_batch(self, batch: ExperienceBatch) -> None:
+        """Accept a batch of transitions as columns, as ``TrainingSession.observe_batch`` does."""
+        intake = self._open_intake("observe_batch")
+        admitted = intake.admitted_batch(batch)
+        if isinstance(admitted, list):
+            self._take(admitted)
+            return
+        whole, remembered = admitted
+        with self._handing_over:
+            try:
+                if n_fit := intake.reserve_rows(len(whole)):
+                    self._append(whole[:n_fit])
+                    self._hand_over_if_due()
+                intake.settle_batch(remembered)
+                intake.refuse(whole.actor_ids[n_fit:])
+            except BaseException:
+                intake.recount()
+                raise
+        if self.session.config.lockstep:
+            self._ask("observe_batch", self.session.barrier)
 
     def on_episode_start(self, actor_id: ActorId = 0, seed: int | None = None) -> None:
         """Begin an actor's episode, as ``TrainingSession.on_episode_start`` does."""
@@ -262,7 +286,9 @@ class Handover:
     def __init__(self, queue: BatchQueue[Event], accepted_steps: int, call_soon: CallSoon) -> None:
         self._queue = queue
         self._n_put = accepted_steps
-        self._buffer: BatchQueue[Event] = BatchQueue(sys.maxsize, consumed=lambda: self._n_put)
+        self._buffer: BatchQueue[Event] = BatchQueue(
+            sys.maxsize, consumed=lambda: self._n_put, size_of=n_events_of
+        )
         self.append = self._buffer.append
         self._call_soon = call_soon
         # Not futures: an interruption inside their Python code may leave a lock behind that the loop needs.
@@ -276,7 +302,7 @@ class Handover:
 
     def count_steps(self) -> int:
         """How many experiences were ever put in, over all attempts."""
-        return self._buffer.count(Experience)
+        return self._buffer.count(*_TRANSITIONS)
 
     def wait(self) -> None:
         """Block until everything appended so far is in the queue. Interrupted: the hand-over continues.
@@ -320,7 +346,7 @@ class Handover:
                     await self._queue.put_many(events)
             except Exception as cause:  # noqa: BLE001 - raised in the threads that wait
                 error = cause
-            self._n_put += sum(type(event) is Experience for event in events)
+            self._n_put += sum(n_events_of(event) for event in events if type(event) in _TRANSITIONS)
             for reply in replies:
                 reply.put(error)
 

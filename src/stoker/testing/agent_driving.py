@@ -12,14 +12,15 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 import msgspec
+import numpy as np
 import torch
 
 from stoker.agents.protocol import HasReplay, LearningAgent, Policy, PortablePolicy
 from stoker.envs.results import owned
 from stoker.testing.contract import through_file
-from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
+from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = ["ACTORS", "AgentSuite", "Report", "feed", "greedy", "load_state", "state_of"]
+__all__ = ["ACTORS", "AgentSuite", "Report", "as_batch", "feed", "greedy", "load_state", "state_of"]
 
 ACTORS: tuple[ActorId, ActorId] = (0, "one")
 _N_OBSERVATIONS = 24
@@ -123,6 +124,28 @@ def feed(agent: LearningAgent, experiences: Sequence[Experience]) -> list[Report
             agent.on_episode_start(experience.actor_id)
         reports.append((metrics, extras))
     return reports
+
+
+def as_batch(experiences: Sequence[Experience], *, with_extras: bool = True) -> ExperienceBatch:
+    """Transitions as columns."""
+    statuses = [experience.status for experience in experiences]
+    extras = [experience.policy_extras for experience in experiences]
+    return ExperienceBatch(
+        _column([experience.observation for experience in experiences]),
+        _column([experience.action for experience in experiences]),
+        np.array([experience.reward for experience in experiences]),
+        _column([experience.next_observation for experience in experiences]),
+        np.array([status is EpisodeStatus.TERMINATED for status in statuses]),
+        np.array([status is EpisodeStatus.TRUNCATED for status in statuses]),
+        tuple(experience.actor_id for experience in experiences),
+        np.array(extras) if with_extras and extras[0] is not None else None,
+    )
+
+
+def _column(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], dict):
+        return {key: _column([value[key] for value in values]) for key in values[0]}  # pyright: ignore[reportUnknownVariableType]
+    return np.array(values)
 
 
 def greedy(policy: Policy, observations: Sequence[Any]) -> list[Any]:

@@ -24,6 +24,11 @@ from stoker.journal.codec import decode, encode
 from stoker.nested import difference
 from stoker.plain import shown
 from stoker.testing.agent_driving import ACTORS, AgentSuite, feed, greedy, load_state, state_of
+from stoker.testing.batch_promises import (
+    batches_are_checked,
+    batches_equal_single_experiences,
+    steps_to_learn_are_exact,
+)
 from stoker.testing.contract import Contract, expect, expect_error, expect_numbers, expect_same, through_file
 from stoker.types import ActMode, Experience
 
@@ -303,6 +308,10 @@ def input_is_checked(suite: AgentSuite) -> None:
             learn = partial(agent.check_experience, replace(valid, **{name: observation}))
             expect_error(InvalidExperience, f"check_experience of {what} as {name}", learn)
     expect_same(before, state_of(agent), "after checking, state")
+
+
+for promise in (batches_equal_single_experiences, batches_are_checked, steps_to_learn_are_exact):
+    check_agent.promise(promise)
 
 
 @check_agent.promise

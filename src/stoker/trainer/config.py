@@ -16,9 +16,28 @@ from stoker.settings import Count, Natural, Positive, Settings, read_toml, refus
 from stoker.trainer.evaluation import BestBy, EvaluationSettings
 from stoker.types import AnyPath, PlaceName
 
-__all__ = ["Tracker", "TrainConfig", "TrainerConfig", "config_from", "shared_settings", "with_schedule"]
+__all__ = [
+    "Tracker",
+    "TrainConfig",
+    "TrainerConfig",
+    "Vectorize",
+    "alone_because",
+    "config_from",
+    "shared_settings",
+    "with_schedule",
+]
 
 Tracker: TypeAlias = Literal["console", "tensorboard", "mlflow", "wandb", "trackio"]
+
+Vectorize: TypeAlias = Literal["auto", "none", "sync", "async", "native"]
+"""How environments are stepped together; see ``stoker.trainer.vectorizing``.
+
+- ``"none"``: each by an actor, at its own pace.
+- ``"sync"``: all at once, one after the other, as arrays.
+- ``"async"``: all at once, each in a process of its own.
+- ``"native"``: all at once, by the vector form that the environment's author registered.
+- ``"auto"``: the fastest of ``"none"``, ``"sync"`` and ``"native"`` in a few steps, for many environments.
+"""
 
 
 class TrainConfig(Settings, frozen=True, kw_only=True):
@@ -43,6 +62,9 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
 
     num_envs: Count = 8
     """Number of concurrent environments."""
+
+    vectorize: Vectorize = "auto"
+    """Step all environments at once: none, sync, async, native (their own form), or auto (the fastest)."""
 
     total_timesteps: Count = 100_000
     """Environment steps to train for, over all environments and resumes."""
@@ -143,6 +165,7 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
         if self.agent_settings is None and not is_own(self.agent):
             # Spelled out: a reader of config.json takes the settings that it lacks from the preset.
             msgspec.structs.force_setattr(self, "agent_settings", config_type(self.agent)())
+        self._check_vectorize()
         for name in ("env_kwargs", "agent_settings"):
             value = getattr(self, name)
             if isinstance(value, Mapping):  # as config.json gives it back, so that a resume is the same
@@ -153,6 +176,28 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
                         f"{name}={value!r} cannot be kept in config.json ({error}): give numbers, text, lists"
                     ) from None
                 msgspec.structs.force_setattr(self, name, plain)
+
+    def _check_vectorize(self) -> None:
+        if self.vectorize in ("auto", "none"):
+            return
+        blocking = alone_because(self)
+        if blocking is None and self.vectorize == "native" and self.frame_stack > 1:
+            blocking = f"frame_stack={self.frame_stack}"
+        if blocking is not None:
+            raise ConfigError(
+                f"vectorize={self.vectorize!r} does not work with {blocking}: use vectorize='none' or 'auto'"
+            )
+
+
+def alone_because(config: TrainConfig) -> str | None:
+    """The setting with which each environment needs an actor of its own; None: there is none."""
+    if config.lockstep:
+        return "lockstep=True, where environments take turns"
+    if config.actors != "tasks":
+        return f"actors={config.actors!r}, where each actor has its own environment"
+    if config.sync_interval is not None:
+        return f"sync_interval={config.sync_interval}, where each actor has its own policy"
+    return None
 
 
 def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig:

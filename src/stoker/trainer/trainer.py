@@ -12,7 +12,14 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from stoker.actors import ActorGroup, EnvFactory, FailureLimit, StepMetrics
+from stoker.actors import (
+    ActorGroup,
+    EnvFactory,
+    FailureLimit,
+    PlayerGroup,
+    StepMetrics,
+    VectorActorGroup,
+)
 from stoker.agents.protocol import LearningAgent, config_of
 from stoker.errors import ConfigError, SessionError
 from stoker.exits import Contained, single_error
@@ -65,7 +72,7 @@ class Progress(msgspec.Struct, frozen=True):
 
     config: Any
     session: TrainingSession
-    group: ActorGroup
+    group: PlayerGroup
     evaluator: Evaluator
 
     def result(self) -> TrainResult:
@@ -102,10 +109,12 @@ class Trainer:
     Args:
         agent: the agent.
         factory: makes one environment, plain or async, for each actor, and again after a failure; a
-            factory of vector environments is for ``run_vector_actors``.
+            factory of vector environments is ``vector_factory``.
         config: limits and periods.
         run: the destination of episodes, metrics and checkpoints; None: they are not kept.
         eval_factory: makes the evaluation's environments; None: the same factory.
+        vector_factory: makes one vector environment of ``num_envs``, which all actors play in ``train``;
+            None: each plays one of its own. ``factory`` then makes those of evaluations.
         recorders: further destinations of the metrics.
         stats: statistics over training episodes; None: mean reward and length.
         limit: how many failures of an environment are tolerated.
@@ -123,6 +132,7 @@ class Trainer:
         *,
         run: TrainingRun | None = None,
         eval_factory: EnvFactory | None = None,
+        vector_factory: EnvFactory | None = None,
         recorders: Sequence[Recorder] | Recording = (),
         stats: StatsTracker | None = None,
         limit: FailureLimit | None = None,
@@ -133,6 +143,7 @@ class Trainer:
         self.run = run
         self._factory = factory
         self._eval_factory = factory if eval_factory is None else eval_factory
+        self._vector_factory = vector_factory
         self._recorders = recorders
         self._stats = StatsTracker() if stats is None else stats
         self._limit = limit
@@ -250,6 +261,11 @@ class Trainer:
     # Step by step ---------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        if self._vector_factory is not None:
+            raise ConfigError(
+                "async with trainer: the environments of a vector_factory cannot be stepped one by one; use "
+                "`train`, or no vector_factory"
+            )
         steps = self._stepping()
         self._entered = (await steps.__aenter__(), steps, anyio.get_current_task())
         return self
@@ -311,7 +327,7 @@ class Trainer:
             raise SessionError(f"{what}: enter the trainer first, as in `async with trainer:`")
         return self._entered[0]
 
-    async def _play(self, group: ActorGroup, gate: StepGate) -> None:
+    async def _play(self, group: PlayerGroup, gate: StepGate) -> None:
         await group.run()
         gate.close()  # not on failure: waiting callers are then cancelled with the cause
 
@@ -362,18 +378,20 @@ class Trainer:
 
     def _begin(self, session: TrainingSession, gate: StepGate | None) -> Progress:
         config = self.config
-        group = ActorGroup(
-            session,
-            self._factory,
-            config.num_envs,
-            place=config.actors,
-            sync_interval=config.sync_interval,
-            stepping=config.stepping,
-            seed=config.seed,
-            limit=self._limit,
-            gate=gate,
-            on_step=None if gate is None else gate.add,
-        )
+        shared: dict[str, Any] = {"stepping": config.stepping, "seed": config.seed, "limit": self._limit}
+        if self._vector_factory is not None:
+            group = VectorActorGroup(session, self._vector_factory, range(config.num_envs), **shared)
+        else:
+            group = ActorGroup(
+                session,
+                self._factory,
+                config.num_envs,
+                place=config.actors,
+                sync_interval=config.sync_interval,
+                gate=gate,
+                on_step=None if gate is None else gate.add,
+                **shared,
+            )
         evaluator = Evaluator(session, self._eval_factory, config.evaluation, stepping=config.stepping)
         return Progress(config, session, group, evaluator)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
@@ -23,14 +24,20 @@ from stoker.trainer.config import TrainConfig, TrainerConfig, config_from, share
 from stoker.trainer.evaluation import EvaluationSettings
 from stoker.trainer.making import agent_for, env_for, recorders_for, set_torch_threads
 from stoker.trainer.trainer import Progress, Trainer, TrainResult, Watch
+from stoker.trainer.vectorizing import decided, vector_env_for
 from stoker.trainer.views.view import Screen, title_of, view_here
 
 __all__ = ["session_settings", "train"]
 
+logger = logging.getLogger(__name__)
+
 
 def session_settings(config: TrainConfig) -> dict[str, Any]:
     """The settings of the session that a config describes, by the names of ``SessionConfig``."""
-    return {"max_steps": config.total_timesteps, **shared_settings(config, SessionConfig)}
+    settings = {"max_steps": config.total_timesteps, **shared_settings(config, SessionConfig)}
+    if config.vectorize not in ("auto", "none"):  # room for two rounds
+        settings["queue_capacity"] = max(config.queue_capacity, 2 * config.num_envs)
+    return settings
 
 
 async def train(
@@ -52,8 +59,9 @@ async def train(
         run: a new run, or a resumed one; None: a new one below ``runs``, named after the environment.
         agent: None: ``agent_for(config)``. A given agent must be of the config's kind, and its settings
             replace those of the config, also in ``config.json``.
-        factory: makes environments instead of those that the config names. The run then gets no
-            ``config.json``, which could not name them; use ``env="module:factory"`` to have one.
+        factory: makes environments instead of those that the config names; ``vectorize="auto"`` is then
+            ``"none"``. The run gets no ``config.json``, which could not name them; use
+            ``env="module:factory"`` to have one.
         watch: runs beside the training and is cancelled when that ends.
         view: ``"auto"`` shows the training in a notebook's output or on a terminal, ``"none"`` nowhere.
 
@@ -76,8 +84,19 @@ async def train(
         if agent is None:
             agent = await to_thread.run_sync(_agent_in_thread, config)
         config = _with_settings_of(agent, config)
+        if config.vectorize == "auto":
+            config, _ = choice = await decided(config, factory)
+            logger.info(choice.line())
         make = partial(env_for, config) if factory is None else factory
-        trainer = Trainer(agent, make, settings, run=run, recorders=recorders, **session_settings(config))
+        trainer = Trainer(
+            agent,
+            make,
+            settings,
+            run=run,
+            vector_factory=None if config.vectorize == "none" else partial(vector_env_for, config, factory),
+            recorders=recorders,
+            **session_settings(config),
+        )
         if run is None:  # late, so that what cannot be trained leaves none behind
             trainer.run = run = await TrainingRun.create(safe_name(config.env))
         screen = None

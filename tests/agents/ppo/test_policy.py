@@ -128,7 +128,8 @@ def test_grouping_does_not_change_what_a_row_draws(make_agent: MakeAgent, kind: 
 def test_no_observations_no_actions(make_agent: MakeAgent, kind: str) -> None:
     policy = make_agent(kind).policy()
     assert policy.act([], ActMode.EXPLOIT) == ([], None)
-    assert policy.act([], ActMode.EXPLORE) == ([], [])
+    actions, extras = policy.act([], ActMode.EXPLORE)
+    assert (actions, len(extras)) == ([], 0)
 
 
 def test_the_seed_decides_what_is_explored(make_agent: MakeAgent) -> None:

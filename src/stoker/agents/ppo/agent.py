@@ -13,11 +13,11 @@ import gymnasium
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from stoker.agents.base import AgentSeeds, BaseAgent, resolve_device, seeded_generator
 from stoker.agents.networks import chosen_network, predict
 from stoker.agents.ppo.config import PPOConfig
+from stoker.agents.ppo.gradients import passes_of
 from stoker.agents.ppo.network import BODIES, ActorCritic, Categorical, DiagGaussian, checked_body
 from stoker.agents.ppo.policy import ACTION, LOG_PROB, VALUE, PPOPolicy
 from stoker.agents.ppo.rollout import Rollout
@@ -25,7 +25,7 @@ from stoker.agents.spaces import AgentSpaces, BoxActions, DiscreteActions
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.plain import shown
 from stoker.processing import RewardScaler
-from stoker.types import ActorId, Experience
+from stoker.types import ActorId, Experience, ExperienceBatch
 
 __all__ = ["PPO"]
 
@@ -100,6 +100,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
             )
         actor_critic = ActorCritic(body, shape, distribution, config).to(resolved)
         super().__init__(spaces, config, seeds, actor_critic, config.adam_eps)
+        self._passes = passes_of(body, self._weights)
         self._shuffle = seeded_generator(seeds.learning)
         self._rewards = RewardScaler(
             config.gamma, normalize=config.normalize_rewards, clip=config.clip_rewards
@@ -144,6 +145,10 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
                 f"which are of {shown(extras[ACTION:])}: observe both parts of one Decision unchanged"
             )
 
+    def check_batch(self, batch: ExperienceBatch) -> bool:
+        """As ``BaseAgent.check_batch``; policy extras of the caller's are checked one by one."""
+        return batch.policy_extras is None and super().check_batch(batch)
+
     def observe(self, experiences: Sequence[Experience]) -> None:
         """Copy transitions, checked by ``check_experience``, into the rollout, in order.
 
@@ -161,6 +166,19 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         for experience in experiences:
             self._rollout.add(experience, self._rewards.scaled(experience))
         self.total_steps += len(experiences)
+
+    def observe_batch(self, batch: ExperienceBatch) -> None:
+        """Copy a batch, checked by ``check_batch``, into the rollout, as ``observe`` does its experiences."""
+        if batch.policy_extras is None or batch.policy_extras.shape[1:] != self._extras_shape:
+            self.observe(batch.experiences())  # which refuses them
+            return
+        self._rollout.add_batch(batch, self._rewards.scaled_batch(batch))
+        self.total_steps += len(batch)
+
+    @property
+    def steps_to_learn(self) -> int:
+        """Transitions until the rollout is full; ``learn`` does nothing before."""
+        return max(0, self.config.rollout_steps - len(self._rollout))
 
     def learn(self) -> dict[str, float] | None:
         """Do one update, if the rollout is full.
@@ -211,31 +229,42 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         super().load_state_dict(state)
         self._last = dict(state["last"])
 
+    @torch.no_grad()
     def _update(self, samples: Samples) -> dict[str, float]:
         """Several epochs of minibatches over one rollout (Schulman et al. 2017, Algorithm 1).
 
         Each epoch goes through all samples, shuffled anew; its last minibatch may be smaller. With
         ``target_kl`` it ends before the first minibatch on which the policy has moved too far.
         """
-        config = self.config
+        config, distribution, log_std = self.config, self._network.distribution, self._network.log_std
         learning_rate = config.learning_rate_at(self.total_steps)
         clip_range = config.clip_range_at(self.total_steps)
         tensors = [self._weights.values, *self._optimizer.state_dict().values()]
         before = [tensor.clone() for tensor in tensors]
         most_kl = None if config.target_kl is None else 1.5 * config.target_kl
         epochs: list[torch.Tensor] = []  # of each, a row per minibatch: its losses and the gradient's norm
-        n_whole = 0
+        n_whole, size = 0, len(samples.returns)
         for _ in range(config.n_epochs):
-            order = torch.as_tensor(self._shuffle.permutation(len(samples.returns))).to(self._device)
+            shuffled = samples.shuffled(torch.as_tensor(self._shuffle.permutation(size)).to(self._device))
             rows: list[torch.Tensor] = []
             is_whole = True
-            for indices in order.split(config.batch_size):  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-                losses = self._losses_of(samples.rows(indices), clip_range)  # pyright: ignore[reportUnknownArgumentType]
-                is_whole = most_kl is None or losses.approx_kl.item() <= most_kl
-                norm = (
-                    self._descend(losses.loss, learning_rate) if is_whole else torch.zeros_like(losses.loss)
+            for start in range(0, size, config.batch_size):
+                batch = shuffled.rows(start, start + config.batch_size)
+                parameters, values = self._passes.forward(batch.inputs)
+                evaluation = distribution.evaluate(parameters, batch.actions)
+                losses, gradients = ppo_losses(
+                    batch, evaluation.log_probs, evaluation.entropies, values, clip_range, config
                 )
-                rows.append(torch.stack([losses.loss.detach(), *losses[1:], norm]))
+                is_whole = most_kl is None or losses.approx_kl.item() <= most_kl
+                norm = torch.zeros_like(losses.loss)
+                if is_whole:
+                    by_parameter, by_log_std = evaluation.gradients(gradients.log_probs, gradients.entropies)
+                    self._passes.backward(by_parameter, gradients.values)
+                    if log_std is not None and log_std.grad is not None and by_log_std is not None:
+                        log_std.grad.copy_(by_log_std)
+                    norm = self._optimizer.clip()
+                    self._optimizer.step(learning_rate)
+                rows.append(torch.stack([*losses, norm]))
                 if not is_whole:
                     break
             epochs.append(torch.stack(rows).cpu())  # the device is waited for once an epoch
@@ -257,19 +286,6 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
             "clip_range": clip_range,
             "n_epochs": float(n_whole),
         }
-
-    def _losses_of(self, batch: Samples, clip_range: float) -> Losses:
-        parameters, values = self._network.body(batch.inputs)
-        log_probs, entropies = self._network.distribution.evaluate(parameters, batch.actions)
-        return ppo_losses(batch, log_probs, entropies, values, clip_range, self.config)
-
-    def _descend(self, loss: torch.Tensor, learning_rate: float) -> torch.Tensor:
-        """Take one step down the gradient of the loss; return its norm ``[]``."""
-        self._weights.gradients.zero_()  # autograd adds to them, and they stay where they are
-        loss.backward()  # pyright: ignore[reportUnknownMemberType]
-        norm = self._optimizer.clip()
-        self._optimizer.step(learning_rate)
-        return norm
 
     def _samples(self) -> tuple[Samples, float]:
         """The rollout with its advantages and returns, and the explained variance of the values."""
@@ -311,13 +327,17 @@ class Samples(NamedTuple):
     advantages: torch.Tensor
     returns: torch.Tensor
 
-    def rows(self, indices: torch.Tensor) -> Samples:
+    def shuffled(self, order: torch.Tensor) -> Samples:
         """Those of these indices, in their order."""
-        return Samples(*(tensor.index_select(0, indices) for tensor in self))
+        return Samples(*(tensor.index_select(0, order) for tensor in self))
+
+    def rows(self, start: int, stop: int) -> Samples:
+        """A range of them; shares their memory."""
+        return Samples(*(tensor[start:stop] for tensor in self))
 
 
 class Losses(NamedTuple):
-    """Scalars; all but ``loss`` without gradient.
+    """Scalars, without autograd's graph.
 
     Attributes:
         loss: what is minimized: ``policy_loss + vf_coef * value_loss - ent_coef * entropy``.
@@ -337,6 +357,20 @@ class Losses(NamedTuple):
     clip_fraction: torch.Tensor
 
 
+class LossGradients(NamedTuple):
+    """The gradient of ``loss``.
+
+    Attributes:
+        log_probs: float32 ``[B]``.
+        values: float32 ``[B]``.
+        entropies: of each row, the same for all.
+    """
+
+    log_probs: torch.Tensor
+    values: torch.Tensor
+    entropies: float
+
+
 def ppo_losses(
     samples: Samples,
     log_probs: torch.Tensor,
@@ -344,28 +378,38 @@ def ppo_losses(
     values: torch.Tensor,
     clip_range: float,
     config: PPOConfig,
-) -> Losses:
+) -> tuple[Losses, LossGradients]:
     """The clipped surrogate loss (Schulman et al. 2017, eqs. 7 and 9) for the network's present outputs.
 
     The value loss is the mean squared error, not half of it. With ``value_clip_range`` it is that of the
     value moved by no more than this. Advantages are normalized by the sample standard deviation of the batch;
     a batch of one row has none, and its advantage stays as it is. All as in Stable-Baselines3.
-    Log-probabilities, entropies and values are ``[B]``; the clip range is the epsilon of eq. 7.
+    Log-probabilities and values are ``[B]``, entropies ``[B]`` or one for all rows ``[1]``; the clip range is
+    the epsilon of eq. 7.
     """
+    size = len(values)
     advantages = samples.advantages
-    if config.normalize_advantages and len(advantages) > 1:
-        advantages = (advantages - advantages.mean()) / (advantages.std() + _TINY)
+    if config.normalize_advantages and size > 1:
+        std, mean = torch.std_mean(advantages)
+        advantages = (advantages - mean).div_(std + _TINY)
     log_ratios = log_probs - samples.log_probs
     ratios = log_ratios.exp()
     clipped = ratios.clamp(1.0 - clip_range, 1.0 + clip_range)
-    policy_loss = -torch.min(advantages * ratios, advantages * clipped).mean()
-    if config.value_clip_range is not None:
-        moved = (values - samples.values).clamp(-config.value_clip_range, config.value_clip_range)
-        values = samples.values + moved
-    value_loss = functional.mse_loss(values, samples.returns)
-    entropy = entropies.mean()
+    gains = advantages * ratios
+    surrogates = torch.min(gains, advantages * clipped)
+    # A ratio has a gradient where the surrogate follows it; d ratio = ratio * d log_prob.
+    by_log_prob = surrogates.eq(gains).mul(gains).mul_(-1.0 / size)
+    most = config.value_clip_range
+    if most is None:
+        errors = values - samples.returns
+        by_value = errors * (2.0 * config.vf_coef / size)
+    else:
+        moved = values - samples.values
+        errors = samples.values + moved.clamp(-most, most) - samples.returns
+        by_value = errors * (2.0 * config.vf_coef / size) * moved.abs().le(most)
+    policy_loss, value_loss, entropy = -surrogates.mean(), errors.dot(errors) / size, entropies.mean()
     loss = policy_loss + config.vf_coef * value_loss - config.ent_coef * entropy
-    with torch.no_grad():
-        approx_kl = (ratios - 1.0 - log_ratios).mean()
-        clip_fraction = ((ratios - 1.0).abs() > clip_range).float().mean()
-    return Losses(loss, policy_loss.detach(), value_loss.detach(), entropy.detach(), approx_kl, clip_fraction)
+    approx_kl = (ratios - 1.0).sub_(log_ratios).mean()
+    clip_fraction = ratios.ne(clipped).sum() / size
+    losses = Losses(loss, policy_loss, value_loss, entropy, approx_kl, clip_fraction)
+    return losses, LossGradients(by_log_prob, by_value, -config.ent_coef / size)

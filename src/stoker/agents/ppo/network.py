@@ -8,8 +8,8 @@ of random numbers, so that the grouping of rows into calls does not change any a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, TypeAlias, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,22 @@ _POLICY_GAIN = 0.01  # small: at first all actions are about as likely, whatever
 _VALUE_GAIN = 1.0
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+
+class Evaluation(NamedTuple):
+    """What a distribution says of actions.
+
+    Attributes:
+        log_probs: their log-probabilities ``[B]``.
+        entropies: of the distributions, ``[B]``, or ``[1]`` if it is the same for all.
+        gradients: given the gradients of a loss by each of the log-probabilities ``[B]`` and by each row's
+            entropy, those by the parameters ``[B, n_parameters]`` and by ``log_std``, if there is one. Call
+            it once.
+    """
+
+    log_probs: torch.Tensor
+    entropies: torch.Tensor
+    gradients: Callable[[torch.Tensor, float], tuple[torch.Tensor, torch.Tensor | None]]
 
 
 class Categorical:
@@ -62,12 +78,21 @@ class Categorical:
         """The likeliest action of each row, ``[B, 1]``."""
         return parameters.argmax(axis=1)[:, None].astype(np.float64)
 
-    def evaluate(self, parameters: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities ``[B]`` of actions int64 ``[B, 1]``, and the entropies ``[B]``."""
-        log_probs = parameters.log_softmax(dim=1)
-        least = torch.finfo(log_probs.dtype).min  # an action ruled out by a logit of -inf adds nothing
-        entropies = -(log_probs.exp() * log_probs.clamp(min=least)).sum(dim=1)
-        return log_probs.gather(1, actions).squeeze(1), entropies
+    def evaluate(self, parameters: torch.Tensor, actions: torch.Tensor) -> Evaluation:
+        """For actions int64 ``[B, 1]``."""
+        # An action ruled out by a logit of -inf adds nothing to the entropy.
+        log_probs = parameters.log_softmax(dim=1).clamp_(min=torch.finfo(parameters.dtype).min)
+        probs = log_probs.exp()
+        entropies = (probs * log_probs).sum(dim=1).neg_()
+
+        def gradients(by_log_prob: torch.Tensor, by_entropy: float) -> tuple[torch.Tensor, None]:
+            by_logit = probs * -by_log_prob[:, None]
+            by_logit.scatter_add_(1, actions, by_log_prob[:, None])
+            if by_entropy:
+                by_logit.sub_(probs * (log_probs + entropies[:, None]), alpha=by_entropy)
+            return by_logit, None
+
+        return Evaluation(log_probs.gather(1, actions).squeeze(1), entropies, gradients)
 
 
 class DiagGaussian:
@@ -101,12 +126,20 @@ class DiagGaussian:
         """The likeliest actions: the means, ``[B, size]``."""
         return parameters.astype(np.float64)
 
-    def evaluate(self, parameters: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-densities ``[B]`` of actions float32 ``[B, size]``, and differential entropies ``[B]``."""
-        deviations = (actions - parameters) * (-self.log_std).exp()
-        log_probs = -0.5 * deviations.square().sum(dim=1) - (self.log_std + _LOG_SQRT_2PI).sum()
-        entropy = (self.log_std + (0.5 + _LOG_SQRT_2PI)).sum()
-        return log_probs, entropy.expand(len(actions))
+    def evaluate(self, parameters: torch.Tensor, actions: torch.Tensor) -> Evaluation:
+        """For actions float32 ``[B, size]``; the probabilities are densities, the entropy is differential."""
+        precisions = (-self.log_std).exp()
+        deviations = (actions - parameters).mul_(precisions)
+        squares = deviations.square()
+        log_probs = squares.sum(dim=1).mul_(-0.5).sub_((self.log_std + _LOG_SQRT_2PI).sum())
+        entropy = (self.log_std + (0.5 + _LOG_SQRT_2PI)).sum(dim=0, keepdim=True)
+
+        def gradients(by_log_prob: torch.Tensor, by_entropy: float) -> tuple[torch.Tensor, torch.Tensor]:
+            by_mean = deviations.mul_(precisions).mul_(by_log_prob[:, None])
+            by_log_std = by_log_prob @ squares.sub_(1.0)
+            return by_mean, by_log_std.add_(by_entropy * len(actions))
+
+        return Evaluation(log_probs, entropy, gradients)
 
 
 Distribution: TypeAlias = Categorical | DiagGaussian

@@ -28,9 +28,7 @@ class PPOPolicy(NetworkPolicy[ActorCritic]):
     ``version``: the updates behind the weights. See ``NetworkPolicy``.
     """
 
-    def act(
-        self, observations: Sequence[Any], mode: ActMode
-    ) -> tuple[list[Any], list[NDArray[np.float64]] | None]:
+    def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[list[Any], Any]:
         """One action per checked observation, in the same order, and extras for each, or None with EXPLOIT.
 
         Actions are plain ints for a Discrete space, arrays ``[*action_shape]`` for a Box.
@@ -47,7 +45,7 @@ class PPOPolicy(NetworkPolicy[ActorCritic]):
         extras[:, VALUE] = values
         extras[:, VERSION] = self.published["version"]
         extras[:, ACTION:] = chosen
-        return actions.for_env(chosen), list(extras)
+        return actions.for_env(chosen), extras
 
     def _forward(
         self, rows: NDArray[Any], *, with_values: bool = True

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stoker.types import ActorId, EpisodeStatus, Experience
+from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 
 __all__ = ["Rollout", "generalized_advantages"]
 
@@ -40,6 +40,9 @@ class Rollout:
             "has_future": np.empty(16, np.bool_),
         }
         self._running: dict[ActorId, int] = {}  # the fragments that the next transition of an actor continues
+        # The same for the actors of the last batch, as long as nothing else has changed; -1: none.
+        self._batch_ids: tuple[ActorId, ...] = ()
+        self._batch_fragments: NDArray[np.int64] = np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return self._size
@@ -56,15 +59,14 @@ class Rollout:
 
     def add(self, experience: Experience, reward: float) -> None:
         """Copy a transition in, with the reward to learn from and policy extras ``[extras_size]``."""
-        row, rows, ends = self._size, self._rows, self._ends
-        if row == len(rows["rewards"]):
-            rows = self._rows = _grown(rows)
+        self._batch_ids = ()
+        row = self._size
+        rows = self._rows = _grown(self._rows, row + 1)
         fragment = self._running.get(experience.actor_id)
         if fragment is None:
             fragment = self._running[experience.actor_id] = self._n_fragments
-            if fragment == len(ends["has_future"]):
-                ends = self._ends = _grown(ends)
             self._n_fragments += 1
+        ends = self._ends = _grown(self._ends, self._n_fragments)
         rows["observations"][row] = experience.observation
         rows["policy_extras"][row] = experience.policy_extras
         rows["rewards"][row] = reward
@@ -75,9 +77,42 @@ class Rollout:
             del self._running[experience.actor_id]
         self._size += 1
 
+    def add_batch(self, batch: ExperienceBatch, rewards: NDArray[np.float64]) -> None:
+        """Copy transitions in, as ``add`` does one by one."""
+        ids = batch.actor_ids
+        if ids is not self._batch_ids:
+            if len({*ids}) < len(ids):
+                for experience, reward in zip(batch.experiences(), rewards.tolist(), strict=True):
+                    self.add(experience, reward)
+                return
+            self._batch_ids = ids
+            self._batch_fragments = np.array([self._running.get(actor_id, -1) for actor_id in ids], np.int64)
+        fragments = self._batch_fragments
+        begun = np.flatnonzero(fragments < 0)
+        if len(begun):
+            fragments[begun] = self._n_fragments + np.arange(len(begun))
+            self._running.update((ids[row], int(fragments[row])) for row in begun.tolist())
+            self._n_fragments += len(begun)
+        ends = self._ends = _grown(self._ends, self._n_fragments)
+        start, stop = self._size, self._size + len(ids)
+        rows = self._rows = _grown(self._rows, stop)
+        rows["observations"][start:stop] = batch.observations
+        rows["policy_extras"][start:stop] = batch.policy_extras
+        rows["rewards"][start:stop] = rewards
+        rows["fragments"][start:stop] = fragments
+        ends["has_future"][fragments] = ~batch.terminated
+        ends["successors"][fragments] = batch.next_observations
+        ended = np.flatnonzero(batch.terminated | batch.truncated)
+        if len(ended):
+            for row in ended.tolist():
+                del self._running[ids[row]]
+            fragments[ended] = -1
+        self._size = stop
+
     def give_up(self, actor_id: ActorId) -> None:
         """End the actor's unfinished episode, if any; it bootstraps from its last observation."""
-        self._running.pop(actor_id, None)
+        if self._running.pop(actor_id, None) is not None:
+            self._batch_ids = ()
 
     def successors(self) -> NDArray[Any]:
         """The last observation of each fragment that has a future, ``[F, *observation_shape]``."""
@@ -111,6 +146,7 @@ class Rollout:
         """Begin the next rollout; running episodes continue in new fragments."""
         self._size = self._n_fragments = 0
         self._running.clear()
+        self._batch_ids = ()
 
     def state_dict(self) -> dict[str, Any]:
         """The transitions and the fragments; tensors share the rollout's memory."""
@@ -127,12 +163,15 @@ class Rollout:
         self._ends = {name: state[name].cpu().numpy().copy() for name in self._ends}
         self._size, self._n_fragments = len(self._rows["rewards"]), len(self._ends["has_future"])
         self._running = dict(zip(state["actor_ids"], state["running"], strict=True))
+        self._batch_ids = ()
 
 
-def _grown(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """The columns with more than twice as much room."""
+def _grown(columns: dict[str, NDArray[Any]], size: int) -> dict[str, NDArray[Any]]:
+    """The columns with room for ``size`` entries, and for as many again if there was too little."""
+    if size <= len(next(iter(columns.values()))):
+        return columns
     return {
-        name: np.concatenate([column, np.empty((len(column) + 16, *column.shape[1:]), column.dtype)])
+        name: np.concatenate([column, np.empty((2 * size - len(column), *column.shape[1:]), column.dtype)])
         for name, column in columns.items()
     }
 

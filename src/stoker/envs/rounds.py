@@ -1,0 +1,135 @@
+"""The result of one step of a vector environment, as columns or one transition at a time.
+
+Guarantee: the memory of columns belongs to the round; neither the environment nor a later round writes into
+it. Columns and single transitions have the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
+
+__all__ = ["Outcome", "Round", "Values"]
+
+
+class Values:
+    """One value of each sub-environment, such as its observation.
+
+    Attributes:
+        all: an array ``[N, ...]`` if values are arrays or numbers of one shape; else a list.
+    """
+
+    def __init__(self, values: NDArray[Any] | list[Any]) -> None:
+        self.all = values
+
+    @cached_property
+    def each(self) -> list[Any]:
+        """Each by itself; arrays share the memory of ``all``."""
+        return list(self.all)
+
+    def of(self, indices: list[int]) -> NDArray[Any] | list[Any]:
+        """Those of some sub-environments, in order; ``all`` itself for all of them."""
+        values = self.all
+        if len(indices) == len(values):
+            return values
+        return [values[index] for index in indices] if isinstance(values, list) else values[indices]
+
+    def replaced(self, values: Mapping[int, Any]) -> Values:
+        """Others, with these values at their indices."""
+        changed = self.all.copy()
+        for index, value in values.items():
+            changed[index] = value
+        return Values(changed)
+
+
+class Outcome(NamedTuple):
+    """The result of one step of the sub-environments that acted.
+
+    Attributes:
+        acted: their indices, in order.
+        actor_ids: their actors.
+        before: the observations that the actions were chosen for, of all sub-environments.
+        actions: of all sub-environments.
+        rewards: float64 ``[len(acted)]``, as the next two.
+        terminated: whether an episode reached a terminal state.
+        truncated: whether one was cut off, and is not terminated.
+        last: the observations after the step; where an episode ended, its own last one.
+    """
+
+    acted: list[int]
+    actor_ids: tuple[ActorId, ...]
+    before: Values
+    actions: Values
+    rewards: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    last: Values
+
+    def batch(self) -> ExperienceBatch | None:
+        """The transitions as columns; None where observations or actions are no arrays."""
+        before, actions, last = (values.of(self.acted) for values in (self.before, self.actions, self.last))
+        if isinstance(before, list) or isinstance(actions, list) or isinstance(last, list):
+            return None
+        return ExperienceBatch(
+            before, actions, self.rewards, last, self.terminated, self.truncated, self.actor_ids
+        )
+
+    def ended(self) -> list[int]:
+        """The rows of ``acted`` whose episode ended, in order."""
+        over = self.terminated | self.truncated
+        return np.flatnonzero(over).tolist() if over.any() else []
+
+
+class Round:
+    """The result of a reset or a step of all sub-environments.
+
+    Attributes:
+        shown: the present observation of each.
+        acting: the indices that need an action for the next step, in order.
+        actor_ids: their actors; the same tuple in each round in which all act.
+        outcome: the result of the step; None after a reset.
+        begun: the index of each that shows the first observation of an episode, and the seed of that episode;
+            None where it is unknown.
+    """
+
+    def __init__(
+        self,
+        shown: Values,
+        acting: list[int],
+        actor_ids: tuple[ActorId, ...],
+        outcome: Outcome | None,
+        begun: list[tuple[int, int | None]],
+    ) -> None:
+        self.shown = shown
+        self.acting = acting
+        self.actor_ids = actor_ids
+        self.outcome = outcome
+        self.begun = begun
+
+    @property
+    def observations(self) -> list[Any]:
+        """The present observation of each by itself, by index."""
+        return self.shown.each
+
+    @cached_property
+    def transitions(self) -> list[Experience]:
+        """One for each index that acted before, in that order; none after a reset."""
+        if (done := self.outcome) is None:
+            return []
+        before, now, last = (values.each for values in (done.before, self.shown, done.last))
+        actions: Any = done.actions.all
+        if not isinstance(actions, list) and actions.ndim == 1:
+            actions = actions.tolist()
+        columns = done.rewards.tolist(), done.terminated.tolist(), done.truncated.tolist(), done.actor_ids
+        found: list[Experience] = []
+        for index, reward, terminated, truncated, actor_id in zip(done.acted, *columns, strict=True):
+            status = EpisodeStatus.of(terminated, truncated)
+            after = last[index] if status.is_done else now[index]
+            found.append(Experience(before[index], actions[index], reward, after, status, actor_id))
+        return found

@@ -1,0 +1,97 @@
+"""Acceptance: what the intake admitted goes into the queue, in order and exactly up to the limit.
+
+``TrainingSession.observe`` does the usual case by itself, because it is the hot path.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from anyio.lowlevel import checkpoint
+
+from stoker.errors import ActorConflict
+from stoker.session.decisions import RememberedBatch
+from stoker.session.intake import Accepted
+from stoker.session.parts import Parts
+from stoker.types import Experience, ExperienceBatch
+
+__all__ = ["accept", "accept_batch"]
+
+
+async def accept(parts: Parts, batch: Sequence[Accepted]) -> None:
+    """Put experiences into the queue. Cancelled: some of the first are in, the rest is out.
+
+    Raises:
+        ActorConflict: Another task waits in ``observe`` under the same ``actor_id``.
+    """
+    intake, queue, pacing = parts.intake, parts.queue, parts.pacing
+    is_paced = pacing.limit is not None
+    was_refused = False
+    try:
+        for experience, remembered in batch:
+            actor_id = experience.actor_id
+            if not intake.reserve(actor_id):
+                pacing.end(actor_id)
+                was_refused = True
+                continue
+            if not queue.offer(experience):
+                await _wait_for_room(parts, experience)
+            intake.settle(actor_id, remembered)
+            if is_paced:
+                pacing.end(actor_id)
+    except BaseException:
+        intake.recount()
+        raise
+    if was_refused:  # not after the only one of ``observe`` went in: cancelled, it must be out
+        await checkpoint()  # a loop around observe must not hold the event loop
+    if parts.config.lockstep:
+        await parts.request("barrier")
+
+
+async def accept_batch(parts: Parts, batch: ExperienceBatch, remembered: RememberedBatch | None) -> None:
+    """Put the rows of a batch that the limit allows into the queue, together. Cancelled: all are out.
+
+    Raises:
+        ActorConflict: As for ``accept``.
+    """
+    intake, actor_ids = parts.intake, batch.actor_ids
+    try:
+        n_fit = intake.reserve_rows(len(actor_ids))
+        if n_fit and not parts.queue.offer(batch[:n_fit], n_fit):
+            await _wait_together(parts, batch[:n_fit])
+        intake.settle_batch(remembered)
+        intake.refuse(actor_ids[n_fit:])
+        if parts.pacing.limit is not None:
+            for actor_id in actor_ids:
+                parts.pacing.end(actor_id)
+    except BaseException:
+        intake.recount()
+        raise
+    if not n_fit:
+        await checkpoint()
+    if parts.config.lockstep:
+        await parts.request("barrier")
+
+
+async def _wait_for_room(parts: Parts, experience: Experience) -> None:
+    observing, actor_id = parts.intake.observing, experience.actor_id
+    if actor_id in observing:
+        raise ActorConflict(actor_id, "observe()")
+    try:
+        observing[actor_id] = 1
+        await parts.queue.put(experience)
+    finally:
+        observing.pop(actor_id, None)
+
+
+async def _wait_together(parts: Parts, batch: ExperienceBatch) -> None:
+    observing, counts = parts.intake.observing, Counter(batch.actor_ids)
+    if waiting := counts.keys() & observing.keys():
+        raise ActorConflict(next(iter(waiting)), "observe()")
+    try:
+        observing.update(counts)
+        await parts.queue.put(batch, len(batch))
+    finally:
+        for actor_id in counts:
+            observing.pop(actor_id, None)

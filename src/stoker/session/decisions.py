@@ -1,0 +1,163 @@
+"""What a session remembers of an action until its outcome comes: of one actor, or of a batch of actors.
+
+The log-probability of one action must never be learned with another action or observation: that teaches the
+opposite of what happened. So decisions are kept as copies, and compared with the experience that is given.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stoker.nested import is_same
+from stoker.session.acting import Answer
+from stoker.types import ActorId, Experience, ExperienceBatch
+
+__all__ = ["Decision", "RememberedBatch", "RememberedDecision", "remembered_batch"]
+
+
+class Decision(msgspec.Struct, frozen=True, eq=False):
+    """An action, and what its experience must carry: ``Experience(..., policy_extras, policy_version)``.
+
+    It can be pickled if its values can; those of DQN and PPO can.
+
+    Attributes:
+        action: what to do.
+        policy_extras: what the policy remembered about the action (log-probability, value, ...), or None.
+        policy_version: the optimization steps behind the policy that chose it.
+    """
+
+    action: Any
+    policy_extras: Any
+    policy_version: int
+
+
+class RememberedDecision:
+    """A decision that waits for its experience; ``policy_version`` is None where it is not counted."""
+
+    __slots__ = ("_keys", "action", "observation", "policy_extras", "policy_version")
+
+    def __init__(self, observation: Any, action: Any, policy_extras: Any, policy_version: int | None) -> None:
+        self.observation, self.action = _copied(observation), _copied(action)
+        self._keys = _key(observation), _key(action)
+        self.policy_extras = policy_extras
+        self.policy_version = policy_version
+
+    def mismatch(self, experience: Experience) -> str | None:
+        """The field in which an experience differs from this decision; None: it is its outcome."""
+        observation_key, action_key = self._keys
+        if not _matches(self.action, action_key, experience.action):
+            return "action"
+        if not _matches(self.observation, observation_key, experience.observation):
+            return "observation"
+        return None
+
+    def joined(self, experience: Experience) -> Experience:
+        """The experience with the policy extras and the version of this decision."""
+        version = experience.policy_version
+        return msgspec.structs.replace(
+            experience,
+            policy_extras=self.policy_extras,
+            policy_version=self.policy_version if version is None else version,
+        )
+
+
+class RememberedBatch:
+    """The decisions of one ``act_many`` on an array, which wait for their batch of experiences.
+
+    Args:
+        actor_ids: who acted, each once.
+        observations: ``[N, *observation_shape]``, not copied.
+        actions: ``[N, *action_shape]``, not copied.
+        policy_extras: ``[N, size]``, or None.
+        policy_version: as for ``RememberedDecision``.
+    """
+
+    __slots__ = ("_actions", "_observations", "_policy_extras", "_policy_version", "actor_ids")
+
+    def __init__(
+        self,
+        actor_ids: tuple[ActorId, ...],
+        observations: NDArray[Any],
+        actions: NDArray[Any],
+        policy_extras: NDArray[Any] | None,
+        policy_version: int | None,
+    ) -> None:
+        self.actor_ids = actor_ids
+        self._observations = observations
+        self._actions = actions
+        self._policy_extras = policy_extras
+        self._policy_version = policy_version
+
+    def is_of(self, batch: ExperienceBatch) -> bool:
+        """Whether a batch is surely the outcome of these decisions, row by row."""
+        given, kept = batch.observations, self._observations
+        return (
+            type(given) is _ARRAY
+            and given.dtype == kept.dtype
+            and np.array_equal(given, kept)
+            and np.array_equal(self._actions, batch.actions)
+        )
+
+    def joined(self, batch: ExperienceBatch) -> ExperienceBatch:
+        """The batch with the policy extras and the version of these decisions."""
+        version, versions = self._policy_version, batch.policy_versions
+        if versions is None and version is not None:
+            versions = np.full(len(batch), version, np.int64)
+        return msgspec.structs.replace(batch, policy_extras=self._policy_extras, policy_versions=versions)
+
+    def decisions(self) -> list[RememberedDecision]:
+        """Each decision by itself."""
+        actions, extras, version = self._actions, self._policy_extras, self._policy_version
+        each = actions.tolist() if actions.ndim == 1 else actions
+        return [
+            RememberedDecision(observation, action, None if extras is None else extras[row], version)
+            for row, (observation, action) in enumerate(zip(self._observations, each, strict=True))
+        ]
+
+
+def remembered_batch(
+    actor_ids: tuple[ActorId, ...], observations: Any, answer: Answer, *, keeps_version: bool
+) -> RememberedBatch | None:
+    """Copies of the decisions of one pass as columns; None unless observations, actions and extras are."""
+    actions, given, version = answer
+    extras: Any = given
+    if type(observations) is not _ARRAY or not (extras is None or type(extras) is _ARRAY):
+        return None
+    try:
+        kept = np.array(actions)
+    except ValueError:  # of different shapes
+        return None
+    if kept.dtype.hasobject:
+        return None
+    return RememberedBatch(actor_ids, observations.copy(), kept, extras, version if keeps_version else None)
+
+
+_ARRAY: type[Any] = np.ndarray
+
+
+def _copied(value: Any) -> Any:
+    """A copy that nobody else writes to; the value itself if it cannot be copied."""
+    if type(value) is _ARRAY:
+        return value.copy()
+    if type(value) is int:
+        return value
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # noqa: BLE001 - a lock, a tensor of a graph: then it is compared as it is
+        return value
+
+
+def _key(value: Any) -> Any:
+    """What is equal for equal values, and quick to compare: of an int or an array; None of all else."""
+    if type(value) is _ARRAY:
+        return value.tobytes(), value.dtype, value.shape
+    return value if type(value) is int else None
+
+
+def _matches(kept: Any, key: Any, given: Any) -> bool:
+    return (key is not None and _key(given) == key) or is_same(kept, given)

@@ -1,0 +1,217 @@
+"""How a training steps its environments: each by an actor, or all at once as a vector environment.
+
+``"auto"`` decides by measuring a few steps of environments that are closed again, and the decision replaces
+it in the config, so that a resumed run plays as before. Free of torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+from typing import Any, Literal, NamedTuple, cast
+
+import anyio
+import gymnasium
+import msgspec
+from anyio import to_thread
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+from stoker.agents.registry import AGENTS
+from stoker.envs.gym import make_native
+from stoker.envs.results import close_of
+from stoker.envs.stepping import SLOW_STEP_S
+from stoker.envs.vector import Moves, VectorRounds
+from stoker.errors import ConfigError
+from stoker.trainer.config import TrainConfig, alone_because
+from stoker.trainer.making import env_for
+
+__all__ = ["LEAST_ENVS", "Choice", "choose", "decided", "vector_env_for"]
+
+LEAST_ENVS = 16
+"""``"auto"`` leaves fewer environments to an actor each, which keeps their episodes independent."""
+
+ACTOR_STEP_S = 50e-6
+"""What a step of an actor costs beside its environment, in seconds; a round costs that once for all."""
+
+_MEASURED_S = 0.1
+_WAYS: tuple[Literal["sync", "native"], ...] = ("sync", "native")
+_log = logging.getLogger(__name__)
+
+
+class Choice(NamedTuple):
+    """How the environments are stepped, and why.
+
+    Attributes:
+        config: the config, without ``"auto"``.
+        why: the reason, in a few words.
+    """
+
+    config: TrainConfig
+    why: str
+
+    def line(self) -> str:
+        """The choice as one line."""
+        return f"vectorize={self.config.vectorize}: {self.why}"
+
+
+async def decided(config: TrainConfig, make: Callable[[], Any] | None = None) -> Choice:
+    """Decide as ``choose`` does, in a thread; an environment that hangs is left behind.
+
+    Args:
+        config: the config.
+        make: makes one environment instead of those that the config names; they are then not measured.
+    """
+    if config.vectorize != "auto":
+        return Choice(config, "as configured")
+    if make is not None:
+        return _none(config, "the environments are made by a function")
+    with anyio.move_on_after(config.actor_timeout_s):
+        return await to_thread.run_sync(choose, config, abandon_on_cancel=True)
+    return _none(config, f"a few steps took over {config.actor_timeout_s:g} s")
+
+
+def choose(config: TrainConfig) -> Choice:
+    """Decide what ``"auto"`` is, by measuring; a config without it is returned as it is. Blocks.
+
+    An environment that needs an actor of its own, one of few (below ``LEAST_ENVS``), one whose steps are so
+    slow that actors step it on threads at the same time, and one that fails while it is measured: for all of
+    these it is ``"none"``.
+
+    Raises:
+        ConfigError: The environment cannot be made.
+    """
+    if config.vectorize != "auto":
+        return Choice(config, "as configured")
+    if (setting := alone_because(config)) is not None:
+        return _none(config, setting)
+    if config.max_staleness is not None:
+        return _none(config, f"max_staleness={config.max_staleness}, for which all would wait")
+    if config.num_envs < LEAST_ENVS:
+        return _none(config, f"{config.num_envs} environments are few")
+    env = env_for(config)
+    if not isinstance(env, gymnasium.Env):
+        closing = close_of(env)
+        if inspect.iscoroutine(closing):  # of an async environment, which has not been used
+            closing.close()
+        return _none(config, f"a {type(env).__name__} is not a gymnasium.Env")
+    try:
+        alone_s = _step_s(cast("gymnasium.Env[Any, Any]", env))
+    except Exception as error:  # noqa: BLE001 - reported; the training will meet it, and survive it or not
+        return _none(config, f"measuring it failed: {type(error).__name__}: {error}")
+    finally:
+        close_of(env)
+    if alone_s > SLOW_STEP_S:
+        return _none(config, f"a step takes {1e3 * alone_s:.1f} ms, and actors step on threads")
+    times: dict[Any, float] = {"none": alone_s + ACTOR_STEP_S}
+    for way in _WAYS:
+        try:
+            rounds = VectorRounds(vector_env_for(msgspec.structs.replace(config, vectorize=way)))
+        except ConfigError as error:
+            _log.debug("vectorize=%s: %s", way, error)
+            continue
+        try:
+            times[way] = _round_s(rounds) / config.num_envs
+        except Exception as error:  # noqa: BLE001 - the same
+            return _none(config, f"measuring {way} failed: {type(error).__name__}: {error}")
+        finally:
+            rounds.close()
+    best = min(times, key=times.__getitem__)
+    speeds = ", ".join(f"{way} {1e6 * step_s:.1f}" for way, step_s in times.items())
+    return Choice(msgspec.structs.replace(config, vectorize=best), f"microseconds per step: {speeds}")
+
+
+def vector_env_for(config: TrainConfig, make: Callable[[], Any] | None = None) -> VectorEnv[Any, Any, Any]:
+    """Make the vector environment that a config describes, as ``env_for`` makes one environment.
+
+    A ``SyncVectorEnv`` resets in the same step; an ``AsyncVectorEnv`` is reset by the actors, with the seeds
+    of their episodes, and its processes are started anew and import what they need.
+
+    Args:
+        config: ``vectorize`` is ``"sync"``, ``"async"`` or ``"native"``.
+        make: makes one environment instead of those that the config names.
+
+    Raises:
+        ConfigError: The environment has no such form, or cannot be made.
+    """
+    if config.vectorize == "native":
+        if make is not None:
+            raise ConfigError("vectorize='native' needs a named environment, not a factory: use 'sync'")
+        return _native(config)
+    single = partial(_single, partial(env_for, config) if make is None else make)
+    if config.vectorize == "async":
+        factories = [partial(_in_worker, single, os.getpid())] * config.num_envs
+        return AsyncVectorEnv(factories, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
+    return SyncVectorEnv([single] * config.num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def _native(config: TrainConfig) -> VectorEnv[Any, Any, Any]:
+    vector: Any = make_native(config.env, config.num_envs, config.env_kwargs)
+    space: Any = vector.single_observation_space
+    if config.agent in AGENTS and not isinstance(space, gymnasium.spaces.Box):
+        vector.close()
+        raise ConfigError(
+            f"the vector form of env={config.env!r} has observations {space}, which are not flattened: use "
+            "vectorize='sync'"
+        )
+    return vector
+
+
+def _single(make: Callable[[], Any]) -> gymnasium.Env[Any, Any]:
+    env = make()
+    if isinstance(env, gymnasium.Env):
+        return cast("gymnasium.Env[Any, Any]", env)
+    raise ConfigError(
+        f"a {type(env).__name__} is not a gymnasium.Env, which a vector environment needs: use "
+        "vectorize='none'"
+    )
+
+
+def _unseeded(_: int) -> None:
+    """No seed."""
+
+
+def _in_worker(single: Callable[[], gymnasium.Env[Any, Any]], owner: int) -> gymnasium.Env[Any, Any]:
+    """Make an environment in a process of its own, or in the owner, which looks at its spaces."""
+    if os.getpid() != owner:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the owner, which ends these
+    return single()
+
+
+def _none(config: TrainConfig, why: str) -> Choice:
+    return Choice(msgspec.structs.replace(config, vectorize="none"), why)
+
+
+def _step_s(env: gymnasium.Env[Any, Any]) -> float:
+    """Seconds per step of one environment with random actions, resets included."""
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    env.step(env.action_space.sample())  # a warm-up
+    actions = [env.action_space.sample() for _ in range(1000)]
+    env.reset()
+    begun = perf_counter()
+    for n_steps, action in enumerate(actions, 1):
+        _, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            env.reset()
+        if (elapsed_s := perf_counter() - begun) > _MEASURED_S:
+            return elapsed_s / n_steps
+    return (perf_counter() - begun) / len(actions)
+
+
+def _round_s(rounds: VectorRounds) -> float:
+    """Seconds per round of a vector environment with random actions, resets included."""
+    rounds.action_space.seed(0)
+    actions = [[rounds.action_space.sample() for _ in range(rounds.num_envs)] for _ in range(10)]
+    moves = [Moves(each, _unseeded) for each in actions]
+    rounds.reset()
+    rounds.step(moves[0])  # a warm-up
+    begun, n_rounds = perf_counter(), 0
+    while n_rounds < 3 or (n_rounds < 100 and perf_counter() - begun < _MEASURED_S):
+        rounds.step(moves[n_rounds % len(moves)])
+        n_rounds += 1
+    return (perf_counter() - begun) / n_rounds

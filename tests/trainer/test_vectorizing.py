@@ -1,0 +1,187 @@
+"""How the environments of a training are stepped: what is chosen, kept, refused, and played to the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from stoker import ConfigError, Trainer, TrainerConfig, TrainingRun, train
+from stoker.testing import AsyncChainEnv, ChainEnv, CrashingEnv, FakeAgent
+from stoker.trainer import config_from
+from stoker.trainer.vectorizing import LEAST_ENVS, choose, decided, vector_env_for
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
+on_asyncio = pytest.mark.parametrize(
+    "anyio_backend", [("asyncio", {"use_uvloop": False})], ids=["asyncio"], indirect=True
+)
+MANY: dict[str, Any] = {"env": "CartPole-v1", "num_envs": LEAST_ENVS}
+TINY: dict[str, Any] = {
+    "env": "CartPole-v1", "agent": "ppo", "num_envs": 4, "total_timesteps": 330, "seed": 1, "eval_freq": 150,
+    "eval_episodes": 2, "checkpoint_freq": 0, "rollout_steps": 128, "batch_size": 64, "n_epochs": 1,
+    "hidden_sizes": [8],
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    made = {"Chain": lambda: ChainEnv(3), "Crash": lambda: CrashingEnv(ChainEnv(3), {2})}
+    for name, make in made.items():
+        gymnasium.register(f"Vectorizing{name}-v0", make)
+    yield
+    for name in made:
+        del gymnasium.registry[f"Vectorizing{name}-v0"]
+
+
+def test_many_environments_are_measured_in_each_way_and_one_is_chosen() -> None:
+    config, why = choice = choose(config_from(MANY))
+    assert config.vectorize in ("none", "sync", "native")
+    assert [word for word in ("none", "sync", "native") if f"{word} " in why] == ["none", "sync", "native"]
+    assert choice.line() == f"vectorize={config.vectorize}: {why}"
+    _, why = choose(config_from({**MANY, "env": "VectorizingChain-v0"}))
+    assert "native" not in why, "it has no vector form of its own"
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"num_envs": LEAST_ENVS - 1}, "environments are few"),
+        ({"lockstep": True}, "lockstep=True"),
+        ({"actors": "processes"}, "actors='processes'"),
+        ({"sync_interval": 3}, "sync_interval=3"),
+        ({"max_staleness": 99}, "max_staleness=99"),
+        ({"env": "VectorizingCrash-v0"}, "measuring it failed: RuntimeError: simulator crashed"),
+        ({"env": "stoker.testing:AsyncChainEnv", "agent": "stoker.testing:FakeAgent"}, "a AsyncChainEnv is"),
+    ],
+    ids=lambda value: next(iter(value), None) if isinstance(value, dict) else None,
+)
+def test_what_is_not_to_be_stepped_at_once_keeps_its_actors(settings: dict[str, Any], why: str) -> None:
+    config, said = choose(config_from({**MANY, **settings}))
+    assert config.vectorize == "none"
+    assert why in said
+
+
+@pytest.mark.parametrize("way", ["sync", "async", "native"])
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"lockstep": True}, "lockstep=True"),
+        ({"actors": "threads"}, "actors='threads'"),
+        ({"sync_interval": 3}, "sync_interval=3"),
+    ],
+    ids=["lockstep", "places", "copies"],
+)
+def test_settings_that_need_an_actor_for_each_are_refused(
+    way: str, settings: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(
+        ConfigError, match=f"vectorize='{way}' does not work with {problem}.*'none' or 'auto'"
+    ):
+        config_from({**MANY, "vectorize": way, **settings})
+
+
+def test_a_vector_form_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'native' does not work with frame_stack=4"):
+        config_from({**MANY, "vectorize": "native", "frame_stack": 4})
+    for env in ("MountainCar-v0", "stoker.testing:ChainEnv"):
+        agent = {} if env == "MountainCar-v0" else {"agent": "stoker.testing:FakeAgent"}
+        config = config_from({**MANY, **agent, "env": env, "vectorize": "native"})
+        with pytest.raises(ConfigError, match=f"env='{env}' has no vector form of its own.*'sync'"):
+            vector_env_for(config)
+    config = config_from({**MANY, "vectorize": "native", "env_kwargs": {"gravity": 1}})
+    with pytest.raises(ConfigError, match="cannot be made: .*gravity"):
+        vector_env_for(config)
+    with pytest.raises(ConfigError, match="needs a named environment, not a factory"):
+        vector_env_for(config_from({**MANY, "vectorize": "native"}), lambda: ChainEnv(3))
+    with pytest.raises(ConfigError, match="a AsyncChainEnv is not a gymnasium.Env"):
+        vector_env_for(config_from({**MANY, "vectorize": "sync"}), lambda: AsyncChainEnv(3))
+
+
+@on_asyncio
+@pytest.mark.parametrize("way", ["sync", "async", "native"])
+async def test_a_training_is_exact_and_a_resume_plays_as_before(way: str, tmp_path: Path) -> None:
+    run = await TrainingRun.create("poles", root=tmp_path)
+    result = await train(config_from({**TINY, "vectorize": way}), run, view="none")
+    assert result.total_steps == 330
+    assert result.last_eval_reward is not None
+    stored = json.loads((run.directory / "config.json").read_text())
+    assert stored["vectorize"] == way
+    rows = [json.loads(line) for line in (run.directory / "train_episodes.jsonl").read_text().splitlines()]
+    assert {row["actor_id"] for row in rows} <= {0, 1, 2, 3}
+    assert len(rows) == result.total_episodes > 0
+    resumed = await TrainingRun.resume(run.directory)
+    again = await train(config_from({**stored, "total_timesteps": 400}), resumed, view="none")
+    assert again.total_steps == 400
+
+
+@on_asyncio
+async def test_what_auto_has_chosen_is_kept(tmp_path: Path) -> None:
+    run = await TrainingRun.create("poles", root=tmp_path)
+    await train(config_from({**TINY, "num_envs": LEAST_ENVS, "eval_freq": 0}), run, view="none")
+    stored = json.loads((run.directory / "config.json").read_text())
+    assert stored["vectorize"] in ("none", "sync", "native")
+
+
+@on_asyncio
+async def test_a_factory_is_played_at_once_only_if_asked_for() -> None:
+    made: list[ChainEnv] = []
+
+    def make() -> ChainEnv:
+        made.append(ChainEnv(3))
+        return made[-1]
+
+    config = config_from({**TINY, "num_envs": LEAST_ENVS})
+    chosen, why = await decided(config, make)
+    assert (chosen.vectorize, why, made) == ("none", "the environments are made by a function", [])
+    vector = vector_env_for(config_from({**TINY, "vectorize": "sync"}), make)
+    assert (vector.num_envs, len(made)) == (4, 4)
+
+
+async def test_a_trainer_plays_a_vector_environment() -> None:
+    agent = FakeAgent(action=1)
+    trainer = Trainer(
+        agent,
+        lambda: ChainEnv(3),
+        TrainerConfig(max_steps=50, num_envs=4),
+        vector_factory=lambda: SyncVectorEnv(
+            [lambda: ChainEnv(3)] * 4, autoreset_mode=AutoresetMode.SAME_STEP
+        ),
+    )
+    result = await trainer.train()
+    assert (result.total_steps, len(agent.experiences)) == (50, 50)
+    assert {e.actor_id for e in agent.experiences} == {0, 1, 2, 3}
+    assert set(agent.batch_sizes) == {4}
+    with pytest.raises(ConfigError, match="cannot be stepped one by one"):
+        async with trainer:
+            pass
+    trainer = Trainer(
+        FakeAgent(action=1),
+        lambda: ChainEnv(3),
+        TrainerConfig(max_steps=50, num_envs=5),
+        vector_factory=lambda: SyncVectorEnv([lambda: ChainEnv(3)] * 4),
+    )
+    with pytest.raises(ConfigError, match="5 actor ids for a vector environment of 4"):
+        await trainer.train()
+
+
+def test_a_ctrl_c_in_the_terminal_leaves_the_processes_of_async_to_their_owner() -> None:
+    vector: Any = vector_env_for(config_from({**TINY, "num_envs": 2, "vectorize": "async"}))
+    try:
+        vector.reset()
+        for process in vector.processes:
+            os.kill(process.pid, signal.SIGINT)
+        for _ in range(5):
+            observations, *_ = vector.step(vector.action_space.sample())
+        assert observations.shape == (2, 4)
+    finally:
+        vector.close(terminate=True)

@@ -221,7 +221,7 @@ class VectorRounds:
             raise self._misfit(values, error) from error
 
     def _misfit(self, actions: Any, why: object) -> ConfigError:
-        return ConfigError(f"the actions {actions!r} are none of {self.action_space}: {why}")
+        return ConfigError(f"the actions {actions!r} do not fit {self.action_space}: {why}")
 
     def _finals(self, info: Mapping[str, Any], ended: list[int]) -> dict[int, Any]:
         """The last observation of each ended episode, which the first one of the next has replaced."""

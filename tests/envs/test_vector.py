@@ -502,5 +502,5 @@ def test_an_action_that_does_not_fit_is_refused_also_where_some_reset(actions: A
     vector.reset()
     now = vector.step(Moves([1, 0], lambda index: None))[0]
     assert now.acting == [1]
-    with pytest.raises(ConfigError, match=r"are none of Discrete\(2\)"):
+    with pytest.raises(ConfigError, match=r"do not fit Discrete\(2\)"):
         vector.step(Moves(actions, lambda index: None))

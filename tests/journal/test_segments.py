@@ -24,6 +24,7 @@ from stoker.journal import (
     codec,
     segment_name,
 )
+from stoker.journal.events import VERSION
 from stoker.journal.segments import MAGIC, frame, parse_segment_name
 from stoker.lru import MAX_ACTORS
 from stoker.stats import EpisodeRecord
@@ -377,7 +378,7 @@ def test_long_records_are_read(tmp_path: Path) -> None:
         (WHOLE[ENDS[0] :], "first record is not a header"),
         (encoded([], msgspec.structs.replace(HEADER, first_event=5)), "the file was renamed"),
         (encoded([], msgspec.structs.replace(HEADER, attempt=5)), "the file was renamed"),
-        (encoded([], msgspec.structs.replace(HEADER, version=2)), "update stoker"),
+        (encoded([], msgspec.structs.replace(HEADER, version=VERSION + 1)), "update stoker"),
         (WHOLE[: ENDS[0]] + WHOLE[ENDS[2] :], "cannot be read"),
         (WHOLE + frame(b"\x90"), "no record"),
         (WHOLE + frame(b"not msgpack"), "cannot be read"),

@@ -140,6 +140,56 @@ async def test_what_the_policy_raises_ends_it_and_those_who_waited_are_told(plac
     assert [str(error) for error in told] == ["over"] * 3
 
 
+async def test_an_array_is_answered_at_once_or_together_with_those_who_have_come() -> None:
+    policy = Doubling()
+    inference = inference_of(policy)  # nothing runs it: the pass is computed by the caller
+    actions, extras, _ = await inference.ask_many(np.arange(3), EXPLORE)
+    assert list(actions) == [0, 2, 4]
+    assert extras == ["0", "1", "2"]
+    async with running(policy) as inference, anyio.create_task_group() as actors:
+        actors.start_soon(inference.ask_many, np.arange(3), EXPLORE)
+        actors.start_soon(inference.ask, 7, EXPLORE)
+    assert inference.n_passes == 1, "passes never overlap, also if one came as the array was about to be"
+    assert sorted(policy.batches[1][0]) == [0, 1, 2, 7]
+
+
+async def test_a_pass_over_an_array_that_fails_is_not_done_again_and_ends_inference() -> None:
+    class Broken(Doubling):
+        def act(self, observations: Sequence[Any], mode: ActMode) -> Any:
+            super().act(observations, mode)
+            raise ArithmeticError("no action")
+
+    policy, told = Broken(), list[BaseException]()
+    inference = inference_of(policy)
+
+    async def ask() -> None:
+        try:
+            await inference.ask_many(np.arange(3), EXPLORE)
+        except StokerError as error:
+            told.append(error)
+
+    async with anyio.create_task_group() as actors:
+        actors.start_soon(ask)
+        actors.start_soon(ask)
+        with pytest.raises(ArithmeticError, match="no action"), anyio.fail_after(20):
+            await inference.run()
+        inference.close(lambda: StokerError("over"))
+    assert [str(error) for error in told] == ["over"] * 2
+    assert len(policy.batches) == 1
+    await ask()
+    assert len(told) == 3
+    assert len(policy.batches) == 1
+
+
+async def test_a_cancelled_array_is_not_computed() -> None:
+    policy = Doubling()
+    inference = inference_of(policy)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await inference.ask_many(np.arange(3), EXPLORE)
+    assert policy.batches == []
+
+
 async def test_an_answer_of_another_length_is_refused() -> None:
     class Wrong:
         def __init__(self, answer: Any) -> None:

@@ -36,8 +36,8 @@ __all__ = [
     "n_events_in",
 ]
 
-VERSION = 1
-"""Of the format; a reader refuses a later one."""
+VERSION = 2
+"""Of the format; a reader refuses a later one. The first had no batches."""
 
 _HEADER, _EXPERIENCE, _CONTINUING, _STARTED, _ENDED, _BATCH = range(6)
 _LENGTHS = {_HEADER: 2, _EXPERIENCE: 8, _CONTINUING: 7, _STARTED: 3, _ENDED: 6, _BATCH: 1 + N_FORMS}

@@ -16,7 +16,6 @@ share it; on the event loop while it is short, and in its own thread when it is 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -325,6 +324,7 @@ class Inference:
         self._taken: list[_Batch] = []  # for the present pass, and those that follow it at once
         self._wake = anyio.Event()
         self._closed: Callable[[], Exception] | None = None
+        self._failure: Exception | None = None  # of a pass in the caller's task
         self.n_passes = 0
         """Forward passes so far."""
         self.busy_s = 0.0
@@ -355,13 +355,16 @@ class Inference:
     async def ask_many(self, observations: Sequence[Any], mode: ActMode) -> Answer:
         """The same for several observations, in one pass; the request costs no more than for one.
 
-        If nobody else waits, the pass over an array is computed here.
+        If nobody else waits, the pass over an array is computed here, behind the suspension.
         """
-        if isinstance(observations, np.ndarray) and not (self._in_thread or self._forming or self._taken):
+        if isinstance(observations, np.ndarray) and self._is_idle:
             await checkpoint()
-            if self._closed is None:
-                with contextlib.suppress(Exception):  # the pass of the inference task fails again, and tells
+            if self._is_idle:  # still
+                try:
                     return self._pass(observations, mode)
+                except Exception as error:  # noqa: BLE001 - ``run`` raises it, and this caller waits for that
+                    self._failure = error
+                    self._wake.set()
         batch = self._join(mode)
         first = len(batch.observations)
         batch.observations.extend(observations)
@@ -369,6 +372,12 @@ class Inference:
         await batch.answered.wait()
         actions, extras, opt_steps = batch.result()
         return actions[first:end], None if extras is None else extras[first:end], opt_steps
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no pass runs or is to come, and the caller's thread may compute one."""
+        is_free = self._closed is None and self._failure is None
+        return is_free and not (self._in_thread or self._forming or self._taken)
 
     def _join(self, mode: ActMode) -> _Batch:
         """The batch of this mode that the next pass answers; once closed there is none."""
@@ -396,6 +405,8 @@ class Inference:
         while True:
             await self._wake.wait()
             self._wake = anyio.Event()
+            if self._failure is not None:
+                raise self._failure
             # An interrupted caller may have left a batch without an observation.
             self._taken = [batch for batch in self._forming if batch.observations]
             self._forming = []

@@ -281,8 +281,8 @@ class Intake:
 
     def _checked_ids(self, actor_ids: Iterable[ActorId]) -> tuple[ActorId, ...]:
         """The ids of a batch, each of which can name an actor; the tuple that came last is known."""
-        if actor_ids is self._known_ids:
-            return self._known_ids
+        if actor_ids is (known := self._known_ids):  # of which another thread may make another one
+            return known
         try:
             ids = tuple(actor_ids)
         except TypeError:

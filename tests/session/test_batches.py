@@ -17,6 +17,7 @@ from training_parts import batch_of, bits, dqn, transition, unequal
 from stoker import (
     DQN,
     PPO,
+    ActorConflict,
     EpisodeStatus,
     Experience,
     ExperienceBatch,
@@ -372,6 +373,13 @@ def changed(column: str, row: int, value: Any) -> dict[str, Any]:
     return {column: whole}
 
 
+def masked(column: str, row: int) -> dict[str, Any]:
+    whole = np.array(getattr(batch_of([transition(k) for k in range(20)]), column))
+    mask = np.zeros(whole.shape, bool)
+    mask[row] = True
+    return {column: np.ma.masked_array(whole, mask)}
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (changed("rewards", 17, np.nan), r"row 17 of 20, actor 2: reward=nan is not finite.*none was taken"),
     (changed("rewards", 17, 1e300), r"row 17 of 20: .*reward=.*none was taken"),
@@ -394,6 +402,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"actor_ids": (*range(19), True)}, r"row 19 of 20: actor_id=True .*none was taken"),
     ({"policy_versions": np.full(20, -1)}, r"row 0 of 20, actor 0: policy_version=-1 is negative"),
     ({"policy_versions": np.zeros(20)}, r"policy_versions is float64 \[20\]: give integers \[20\]"),
+    ({"rewards": np.full(20, np.longdouble(10) ** 4000)}, r"row 0 of 20, actor 0: reward=inf is not finite"),
+    (masked("rewards", 17), r"row 17: rewards is masked there: fill it.*none was taken"),
+    (masked("observations", 3), r"row 3: observations is masked there"),
+    ({"next_observations": {}}, r"next_observations is an empty dict"),
+    ({"observations": torch.zeros((20, 3), requires_grad=True)}, r"observations cannot be read .*detach"),
+    ({"actor_ids": "abcdefghijklmnopqrst"}, r"actor_ids='abc.*give a tuple"),
+    ({"actor_ids": set(range(20))}, r"actor_ids=\{0, .*give a tuple, one for each row in its order"),
     ({"policy_extras": np.zeros(20)}, r"policy_extras is float64 \[20\]: give numbers \[20, size\]"),
 ]
 
@@ -474,6 +489,68 @@ async def test_lists_are_columns_too_and_a_terminated_episode_is_not_truncated()
     assert last.observation["x"].tolist() == [0, 0]
     assert last.observation["y"]["z"] == 4
     assert last.action["go"] == 1.0
+
+
+FORMS: dict[str, Any] = {
+    "fortran": np.asfortranarray,
+    "strided": lambda array: np.repeat(array, 2, axis=-1)[..., ::2],
+    "reversed": lambda array: array[::-1].copy()[::-1],
+    "big endian": lambda array: array.astype(array.dtype.newbyteorder(">")),
+    "float64": lambda array: array.astype(np.float64) if array.dtype == np.float32 else array,
+    "unmasked": np.ma.masked_array,
+    "tensors": torch.as_tensor,
+    "lists": lambda array: array.tolist(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_columns_in_any_form_are_the_same_transitions(form: str, tmp_path: Path) -> None:
+    steps, agents = [transition(k) for k in range(20)], [dqn(), dqn()]
+    for agent, changed in zip(agents, (lambda array: array, FORMS[form]), strict=True):
+        run = await TrainingRun.create("forms", root=tmp_path)
+        plain = batch_of(steps)
+        columns = {
+            name: getattr(plain, name) if name == "actor_ids" else changed(getattr(plain, name))
+            for name in plain.__struct_fields__[:7]
+        }
+        for column in columns.values():
+            if isinstance(column, np.ndarray):
+                column.flags.writeable = False
+        async with TrainingSession(agent, run) as session:
+            await session.observe_batch(ExperienceBatch(**columns))
+        replayed = replay_run(run, again := dqn())
+        assert [each for each in replayed.comparisons if each.differences] == []
+        assert list(unequal(bits(agent), bits(again))) == []
+    assert list(unequal(bits(agents[0]), bits(agents[1]))) == []
+
+
+NOBODY: list[tuple[Any, Any, str]] = [
+    (np.zeros((4, 2), np.float32), IDS, r"row 0 of 4: observation=.*has shape \[2\]: give float32 \[3\]"),
+    (np.where(np.arange(12).reshape(4, 3) == 7, np.nan, 0.0), IDS, r"row 2 of 4: observation\[1\] is nan"),
+    ([[0, 0, 0], [0, np.inf, 0]], (0, 1), r"row 1 of 2: observation\[1\] is inf"),
+    (np.zeros((3, 3)), IDS, r"3 observations for 4 actor_ids"),
+    (np.array(1.0), (0,), r"act_many: observations=array\(1.\).*give one of each actor"),
+    ({"x": np.zeros((1, 3))}, (0,), r"act_many: observations=\{'x'.*give one of each actor"),
+    (None, (0,), r"act_many: observations=None.*give one of each actor"),
+    (np.zeros((4, 3)), None, r"actor_ids=None.*give a tuple"),
+    (np.zeros((4, 3)), {*IDS}, r"actor_ids=\{.*give a tuple, one for each row in its order"),
+    (np.zeros((4, 3)), (0, 1, 2, True), r"row 3 of 4: actor_id=True"),
+]
+
+
+@pytest.mark.parametrize(("observations", "actor_ids", "message"), NOBODY, ids=range(len(NOBODY)))
+async def test_what_several_cannot_act_on_is_refused_by_its_row(
+    observations: Any, actor_ids: Any, message: str
+) -> None:
+    async with TrainingSession(ppo()) as session:
+        with pytest.raises(InvalidExperience, match=message):
+            await session.act_many(observations, actor_ids)
+        with pytest.raises(ActorConflict, match="actor 2 "):
+            await session.act_many(np.zeros((4, 3)), (0, 2, 1, 2))
+        assert await session.act_many(np.zeros((0, 3)), ()) == []
+        assert len(await session.act_many(np.zeros((4, 3)), IDS)) == 4, "nobody is left as acting"
+    with SyncTrainingSession(ppo()) as session, pytest.raises(InvalidExperience, match=message):
+        session.act_many(observations, actor_ids)
 
 
 # Lockstep -----------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ def checked_batch(batch: ExperienceBatch, ids: tuple[ActorId, ...]) -> Experienc
         go on to write into its own.
     """
     size = len(ids)
-    rewards = _numbers("rewards", batch.rewards, "biuf", size).astype(np.float64, copy=False)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        rewards = _numbers("rewards", batch.rewards, "biuf", size).astype(np.float64, copy=False)
     terminated = _numbers("terminated", batch.terminated, "b", size)
     # As EpisodeStatus.of says: an episode that is both ended by itself.
     truncated = _numbers("truncated", batch.truncated, "b", size) & ~terminated
@@ -54,9 +55,16 @@ def _rows(name: str, column: Any, size: int) -> Any:
     """Copies of the arrays of a column, each with a row for each actor."""
     if isinstance(column, dict):
         parts = cast("dict[Any, Any]", column)
+        if not parts:
+            raise InvalidExperience(f"{name} is an empty dict: give arrays [{size}, ...]; none was taken")
         return {key: _rows(f"{name}[{key!r}]", part, size) for key, part in parts.items()}
+    is_array = isinstance(column, np.ndarray)
+    given: Any = column
+    if is_array and isinstance(given, np.ma.MaskedArray):
+        _refuse_masked(name, np.ma.getmaskarray(cast("Any", given)))
     try:
-        array = np.array(column, order="C")
+        # A tensor is converted before it is copied: it cannot do both at once.
+        array = np.array(given if is_array else np.asarray(given), order="C")
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidExperience(f"{name} cannot be read as an array: {error}; none was taken") from error
     if array.dtype.hasobject:
@@ -80,6 +88,12 @@ def _numbers(name: str, column: Any, kinds: str, size: int, n_axes: int = 1) -> 
         wanted = f"[{size}]" if n_axes == 1 else f"[{size}, size]"
         raise InvalidExperience(f"{name} is {given}: give {_WANTED[kinds]} {wanted}; none was taken")
     return array if size else array.astype(bool if kinds == "b" else array.dtype)
+
+
+def _refuse_masked(name: str, mask: NDArray[np.bool_]) -> None:
+    if mask.any():
+        row = f"row {np.argwhere(mask)[0][0]}: " if mask.ndim else ""
+        raise InvalidExperience(f"{row}{name} is masked there: fill it, or leave the row out; none was taken")
 
 
 def _refuse_rows(

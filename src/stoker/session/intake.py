@@ -10,10 +10,11 @@ A policy's decision is kept until the experience that it belongs to; ``decisions
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
+from typing import Any, Final, cast
 
 import msgspec
 import numpy as np
@@ -260,20 +261,25 @@ class Intake:
         """The same for several actors, each once; their ids and observations."""
         ids = self._checked_ids(actor_ids)
         given: Any = observations
-        shown_to: Sequence[Any] = given if type(given) is _ARRAY else list(given)
+        each = _in_order("act_many: observations", given, "give one of each actor, or an array")
+        is_array = type(given) is _ARRAY
+        shown_to: Sequence[Any] = given if is_array else list(each)
         if len(shown_to) != len(ids):
             raise InvalidExperience(
                 f"act_many: {len(shown_to)} observations for {len(ids)} actor_ids: give one for each"
             )
         is_checked = (
             type(mode) is ActMode
-            and type(shown_to) is _ARRAY
+            and is_array
             and self._checks_batches is not None
             and self._checks_batches.check_observations(shown_to)
         )
         if not is_checked:
-            for actor_id, observation in zip(ids, shown_to, strict=True):
-                self.check_acting(observation, mode, actor_id)
+            for row, (actor_id, observation) in enumerate(zip(ids, shown_to, strict=True)):
+                try:
+                    self.check_acting(observation, mode, actor_id)
+                except InvalidExperience as error:
+                    raise InvalidExperience(f"act_many: row {row} of {len(ids)}: {error}") from error
         if len({*ids}) < len(ids):
             twice = next(actor_id for actor_id in ids if ids.count(actor_id) > 1)
             raise ActorConflict(twice, "act_many()")
@@ -283,10 +289,7 @@ class Intake:
         """The ids of a batch, each of which can name an actor; the tuple that came last is known."""
         if actor_ids is (known := self._known_ids):  # of which another thread may make another one
             return known
-        try:
-            ids = tuple(actor_ids)
-        except TypeError:
-            raise InvalidExperience(f"actor_ids={shown(actor_ids)}: give a tuple, one for each row") from None
+        ids = tuple(_in_order("actor_ids", actor_ids, "give a tuple, one for each row in its order"))
         for row, actor_id in enumerate(ids):
             try:
                 check_actor_id(actor_id)
@@ -355,6 +358,14 @@ class Intake:
         self._take_apart((actor_id,))
         self._remembered.pop(actor_id, None)
         self._cut.discard(actor_id)
+
+
+def _in_order(name: str, given: Any, advice: str) -> Iterator[Any]:
+    """The parts of something that has them in an order, and is no mistaken text."""
+    if not isinstance(given, str | bytes | AbstractSet | Mapping):
+        with contextlib.suppress(TypeError):  # it cannot be iterated over
+            return iter(given)
+    raise InvalidExperience(f"{name}={shown(cast('Any', given))}: {advice}")
 
 
 def _not_remembered(experience: Experience) -> InvalidExperience:

@@ -24,6 +24,9 @@ __all__ = ["BatchQueue"]
 
 T = TypeVar("T")
 
+LINGER_S = 10e-3
+"""How long a consumer waits for more items than it has."""
+
 CALLED_FIRST = 8
 """How many waiting producers are woken together at first; twice as many each time that they leave room."""
 
@@ -136,10 +139,11 @@ class BatchQueue(Generic[T]):
             if not self.offer(item, size := self._size_of(item)):
                 await self.put(item, size)
 
-    async def take(self) -> list[T]:
+    async def take(self, n_wanted: int = 1) -> list[T]:
         """Take all items, at least one, in order; an empty list once the queue is closed and drained.
 
-        For one consumer. Cancelled: nothing is lost.
+        For one consumer. Cancelled: nothing is lost. With fewer than ``n_wanted`` items it waits for more,
+        until half the capacity is there, ``LINGER_S`` is over or ``hurry`` is called.
         """
         while not self._items:
             if self.is_closed:
@@ -152,6 +156,8 @@ class BatchQueue(Generic[T]):
                 await reader.wait()
             finally:
                 self._reader = None
+        if (n_more := min(n_wanted, self.capacity // 2) - len(self)) > 0 and not self.is_closed:
+            await self._linger(n_more)
         items = self.take_now()
         self.refill()
         return items
@@ -166,6 +172,21 @@ class BatchQueue(Generic[T]):
             del self._items[: len(items)]  # what was put meanwhile, on the loop, lies behind them
             self._n_consumed, self._taken = self._consumed(), items
         return items
+
+    async def _linger(self, n_more: int) -> None:
+        """Wait for more items; the producer behind them wakes the consumer."""
+        self._reader = reader = anyio.Event()
+        self.credit = n_more
+        try:
+            with anyio.move_on_after(LINGER_S):
+                await reader.wait()
+        finally:
+            self._reader = None
+
+    def hurry(self) -> None:
+        """Let the consumer take what is there."""
+        if self._reader is not None and self._items:
+            self._rouse()
 
     def refill(self) -> None:
         """Let producers continue, after ``take_now``."""

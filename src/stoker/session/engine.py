@@ -71,7 +71,10 @@ class Consumer:
         """Let the learner process events; return those left over."""
         try:
             with Contained("the agent"):
-                rest = await self._thread.run(self._process, batch, call_soon_here())
+                if self._learner.is_brief(batch):
+                    rest = self._learner.process(batch)
+                else:
+                    rest = await self._thread.run(self._process, batch, call_soon_here())
         except Exception:
             await self._deliver()  # what came before the failure is whole
             raise

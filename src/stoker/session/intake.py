@@ -23,7 +23,7 @@ from stoker.agents.protocol import ChecksBatches, ChecksInput, LearningAgent
 from stoker.errors import ActorConflict, InvalidExperience
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.lru import MAX_ACTORS, LRUDict
-from stoker.plain import check_actor_id, finite_float, plain_count, shown
+from stoker.plain import LARGEST_INT, check_actor_id, finite_float, plain_count, shown
 from stoker.session.acting import Answer
 from stoker.session.batches import checked_batch
 from stoker.session.config import SessionConfig
@@ -290,7 +290,9 @@ class Intake:
         if actor_ids is (known := self._known_ids):  # of which another thread may make another one
             return known
         ids = tuple(_in_order("actor_ids", actor_ids, "give a tuple, one for each row in its order"))
-        for row, actor_id in enumerate(ids):
+        numbers: Any = ids
+        are_plain = {*map(type, ids)} == {int} and 0 <= min(numbers) <= max(numbers) <= LARGEST_INT
+        for row, actor_id in enumerate(() if are_plain else ids):
             try:
                 check_actor_id(actor_id)
             except InvalidExperience as error:

@@ -30,6 +30,7 @@ from stoker.session.events import (
     OptimizationRequested,
     Outbox,
     Request,
+    n_events_of,
 )
 from stoker.session.state import TrainingState, weights_of
 from stoker.stats import StatsTracker
@@ -37,6 +38,10 @@ from stoker.types import ActorId, Experience, ExperienceBatch
 from stoker.writer import RowLog, StagingArea
 
 __all__ = ["Learner"]
+
+_BRIEF = {Experience, ExperienceBatch, EpisodeStarted, EpisodeEnded}
+_MOST_BRIEF = 128
+"""Events that the event loop processes by itself, at most: that takes about a millisecond."""
 
 Transitions: TypeAlias = Sequence[Experience] | ExperienceBatch
 
@@ -95,6 +100,30 @@ class Learner(TrainingState):
     def may_learn(self) -> bool:
         """Whether ``max_opts`` leaves anything to do."""
         return self._triggers.may_learn
+
+    @property
+    def n_unhurried(self) -> int:
+        """How many transitions may come before anything follows from them, at least 1.
+
+        Each hand-over to this thread costs as much as a hundred transitions.
+        """
+        if self.config.max_staleness is not None:  # then actors wait for progress
+            return 1
+        triggers, interval = self._triggers, self.config.opt_interval
+        n_until = triggers.next_learn - self.total_steps
+        return max(1, min(triggers.room(), n_until + self._n_skipped(n_until, interval)))
+
+    def is_brief(self, batch: Sequence[Event]) -> bool:
+        """Whether processing these events costs less than to hand them to another thread.
+
+        Only where the agent says that it will not learn from them (``LearnsSeldom``).
+        """
+        return (
+            self._seldom is not None
+            and len(batch) <= _MOST_BRIEF
+            and {*map(type, batch)} <= _BRIEF
+            and sum(map(n_events_of, batch)) < self.n_unhurried
+        )
 
     # Events ---------------------------------------------------------------------------------------
 

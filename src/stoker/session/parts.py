@@ -100,6 +100,7 @@ class Parts:
         reply: Reply[Any] = Reply()
         with self.replies.waiting(reply):
             await self.queue.put(request(reply))
+            self.queue.hurry()
             return await reply.wait()
 
     async def request(self, kind: RequestKind) -> Any:

@@ -16,6 +16,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from stoker.agents.protocol import ChangesByActing, CountsOptSteps, HasReplay, LearningAgent, RebuildsReplay
 from stoker.errors import ConfigError, JournalBroken, RunBroken, StokerError
 from stoker.journal import Journal, JournalEvent, SegmentEncoder, SegmentHeader
@@ -74,10 +76,7 @@ class ActorRegistry:
     def step(self, experiences: Sequence[Experience] | ExperienceBatch, number: int) -> None:
         """Note transitions, the first of which is the event of that number."""
         if isinstance(experiences, ExperienceBatch):
-            actors = {*experiences.actor_ids}
-            is_over = (experiences.terminated | experiences.truncated).any()
-            if not is_over and actors <= self.running.keys() and self._ended.isdisjoint(actors):
-                self._active |= actors
+            if self._step_each(experiences, number):
                 return
             experiences = experiences.experiences()
         actors = {*map(_ACTOR_OF, experiences)}
@@ -97,6 +96,21 @@ class ActorRegistry:
                 ended.discard(actor_id)
             if experience.status is not continuing:
                 ended.add(actor_id)
+
+    def _step_each(self, batch: ExperienceBatch, number: int) -> bool:
+        """Note a batch, unless an actor has several rows; return whether that is done."""
+        ids, running, ended = batch.actor_ids, self.running, self._ended
+        actors = {*ids}
+        if len(actors) < len(ids):
+            return False
+        self._active |= actors
+        if begun := (actors & ended) | (actors - running.keys()):
+            running.update((actor_id, number + row) for row, actor_id in enumerate(ids) if actor_id in begun)
+            ended -= begun
+        over = batch.terminated | batch.truncated
+        if over.any():
+            ended.update(ids[row] for row in np.flatnonzero(over).tolist())
+        return True
 
     def start(self, actor_id: ActorId, number: int) -> None:
         """Begin an episode with the event of that number, and abandon a running one."""

@@ -8,6 +8,7 @@ bootstraps from the value of its last observation.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ class Rollout:
                     self.add(experience, reward)
                 return
             self._batch_ids = ids
-            self._batch_fragments = np.array([self._running.get(actor_id, -1) for actor_id in ids], np.int64)
+            self._batch_fragments = np.array([*map(self._running.get, ids, repeat(-1))], np.int64)
         fragments = self._batch_fragments
         begun = np.flatnonzero(fragments < 0)
         if len(begun):

@@ -167,3 +167,19 @@ def test_how_the_environments_are_stepped_is_said_and_kept(command: Any, tmp_pat
     again = command("resume", "many", "-n", "300", "--json")
     assert (again.returncode, json.loads(again.stdout)["total_steps"]) == (0, 300)
     assert json.loads(path.read_bytes())["vectorize"] == "none"
+
+
+def test_a_run_is_scored_alike_however_its_environments_are_stepped(command: Any, tmp_path: Path) -> None:
+    flags = ("--agent", "ppo", "--num-envs", "4", "--eval-freq", "100", "--vectorize", "sync", "--json")
+    done = command("train", "CartPole-v1", "-n", "200", *flags)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("runs/*/*/*/config.json")
+    stored = json.loads(path.read_bytes())
+    scores: dict[str, dict[str, Any]] = {}
+    for way in ("sync", "none", "native"):
+        path.write_text(json.dumps({**stored, "vectorize": way}))
+        scored = command("eval", str(path.parent), "--episodes", "25", "--json")
+        assert scored.returncode == 0, scored.stderr
+        scores[way] = json.loads(scored.stdout)
+    assert scores["sync"]["mean_reward"] == pytest.approx(scores["none"]["mean_reward"])
+    assert scores["native"]["n_episodes"] == 25

@@ -13,10 +13,10 @@ import gymnasium
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from stoker import ConfigError, Trainer, TrainerConfig, TrainingRun, train
+from stoker import ConfigError, PolicySnapshot, Trainer, TrainerConfig, TrainingRun, evaluate, train
 from stoker.testing import AsyncChainEnv, ChainEnv, CrashingEnv, FakeAgent
 from stoker.trainer import config_from
-from stoker.trainer.vectorizing import LEAST_ENVS, choose, decided, vector_env_for
+from stoker.trainer.vectorizing import LEAST_ENVS, choose, decided, eval_factory_for, vector_env_for
 
 pytestmark = [
     pytest.mark.anyio,
@@ -122,6 +122,58 @@ async def test_a_training_is_exact_and_a_resume_plays_as_before(way: str, tmp_pa
     resumed = await TrainingRun.resume(run.directory)
     again = await train(config_from({**stored, "total_timesteps": 400}), resumed, view="none")
     assert again.total_steps == 400
+
+
+class Scored(ChainEnv):
+    """Says how long its chain was, in a whole number if it was even, and whether that is short."""
+
+    def __init__(self) -> None:
+        super().__init__(9)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        result = super().reset(seed=seed)
+        self.length = int(self.np_random.integers(1, 9))
+        self.extras = {"half": self.length / 2 if self.length % 2 else self.length // 2}
+        return result
+
+    def step(self, action: Any) -> Any:
+        *values, info = super().step(action)
+        return (*values, {"is_success": self.length < 5} if self.length % 2 else info)
+
+    def episode_extras(self) -> dict[str, float]:
+        return self.extras
+
+
+@on_asyncio
+async def test_evaluations_play_the_same_episodes_at_once_with_all_their_extras() -> None:
+    expected = None
+    for vectorize in ("none", "sync", "async"):
+        config = config_from({**TINY, "vectorize": vectorize, "num_envs": 2, "eval_episodes": 5})
+        snapshot = PolicySnapshot(FakeAgent(action=1), total_steps=0, state={})
+        found = await evaluate(snapshot, eval_factory_for(config, Scored), 5)
+        expected = expected or found
+        assert found == expected, vectorize
+    assert expected is not None
+    assert len({record.extras["half"] for record in expected.records}) > 2
+    assert 0 < sum("is_success" in record.extras for record in expected.records) < 5
+
+
+def test_an_evaluation_has_a_sub_environment_for_each_episode_but_few_processes() -> None:
+    for vectorize, n_episodes, width in [
+        ("sync", None, 6),
+        ("native", None, 6),
+        ("async", None, 4),
+        ("sync", 3, 3),
+        ("async", 3, 3),
+        ("sync", 1000, 6),
+    ]:
+        config = config_from({**TINY, "vectorize": vectorize, "num_envs": 4, "eval_episodes": 6})
+        env: Any = eval_factory_for(config, n_episodes=n_episodes)()
+        assert env.num_envs == width, (vectorize, n_episodes)
+        env.close()
+    for vectorize in ("none", "auto"):
+        env = eval_factory_for(config_from({**TINY, "vectorize": vectorize}))()
+        assert isinstance(env, gymnasium.Env)
 
 
 @on_asyncio

@@ -36,6 +36,7 @@ __all__ = [
     "PolicyFailed",
     "opened_env",
     "play_episode",
+    "success_of",
 ]
 
 logger = logging.getLogger("stoker.actors")
@@ -240,13 +241,13 @@ async def play_episode(
             )
             total_reward += reward
             observation = next_observation
-        extras = {**_success(info), **await call(env.episode_extras())}
+        extras = {**success_of(info), **await call(env.episode_extras())}
         return check_record(EpisodeRecord(total_reward, steps, status, extras))
     except InvalidExperience as error:  # a NaN reward or extra, an observation of another shape
         raise EnvironmentFailed from error
 
 
-def _success(info: Any) -> dict[str, float]:
+def success_of(info: Any) -> dict[str, float]:
     """The ``is_success`` of a last ``info``, as an extra."""
     value = cast("Mapping[str, Any]", info).get("is_success") if isinstance(info, Mapping) else None
     return {"is_success": float(cast("float", value))} if isinstance(value, Real | np.bool_) else {}

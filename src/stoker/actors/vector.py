@@ -185,13 +185,7 @@ class _VectorPlayer(Player):
             # While transitions of the last round are still to be learned, some would be allowed to act and
             # others not, and then none could continue.
             await self._session.barrier()
-        chosen = await self._session.act_many(now.shown.of(now.acting), now.actor_ids)
-        if len(chosen) == len(now.shown.all):
-            return chosen
-        actions: list[Any] = [None] * len(now.shown.all)
-        for index, action in zip(now.acting, chosen, strict=True):
-            actions[index] = action
-        return actions
+        return now.spread(await self._session.act_many(now.shown.of(now.acting), now.actor_ids))
 
     async def _observe(self, now: Round) -> None:
         """Send the steps of a round to the session, and the ends of episodes."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,7 +56,7 @@ class Evaluate(RunCommand, frozen=True, kw_only=True):
         from stoker.session import PolicySnapshot
         from stoker.stats import EvalReport
         from stoker.trainer import agent_for, evaluate
-        from stoker.trainer.making import env_for
+        from stoker.trainer.vectorizing import eval_factory_for
 
         if self.device is not None:
             config = msgspec.structs.replace(config, device=self.device)
@@ -68,7 +67,7 @@ class Evaluate(RunCommand, frozen=True, kw_only=True):
         steps = int(state["session"]["total_steps"])
         found = await evaluate(
             PolicySnapshot(agent.policy(), total_steps=steps, state={}),
-            partial(env_for, config),
+            eval_factory_for(config, n_episodes=self.episodes),
             self.episodes,
             seed=config.seed if self.seed is None else self.seed,
             stepping=config.stepping,

@@ -6,16 +6,20 @@ it. Columns and single transitions have the same values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = ["Outcome", "Round", "Values"]
+__all__ = ["EPISODE_EXTRAS", "Outcome", "Round", "Values", "last_info"]
+
+EPISODE_EXTRAS = "stoker.episode_extras"
+"""The key in the last ``info`` of a sub-environment's episode under which its ``episode_extras`` may be, in a
+tuple: Gymnasium merges the mappings and the numbers of sub-environments, with the type of the first."""
 
 
 class Values:
@@ -117,6 +121,15 @@ class Round:
         """The present observation of each by itself, by index."""
         return self.shown.each
 
+    def spread(self, actions: Sequence[Any]) -> Sequence[Any]:
+        """Those of the acting as one for each sub-environment; None for the others."""
+        if len(actions) == len(self.shown.all):
+            return actions
+        spread: list[Any] = [None] * len(self.shown.all)
+        for index, action in zip(self.acting, actions, strict=True):
+            spread[index] = action
+        return spread
+
     @cached_property
     def transitions(self) -> list[Experience]:
         """One for each index that acted before, in that order; none after a reset."""
@@ -133,3 +146,22 @@ class Round:
             after = last[index] if status.is_done else now[index]
             found.append(Experience(before[index], actions[index], reward, after, status, actor_id))
         return found
+
+
+def last_info(info: Mapping[str, Any], index: int, *, is_over: bool) -> dict[str, Any]:
+    """The ``info`` of one sub-environment's last step, from that of all of them.
+
+    Args:
+        info: arrays by key, and a mask ``_key`` of the sub-environments that have the key, as in Gymnasium.
+        index: the sub-environment.
+        is_over: whether its episode ended in that step: with ``SAME_STEP``, that ``info`` is in
+            ``final_info``.
+    """
+    final: Any = info.get("final_info") if is_over else None
+    part: Mapping[str, Any] = cast("Mapping[str, Any]", final) if isinstance(final, Mapping) else info
+    found: dict[str, Any] = {}
+    for key, values in part.items():
+        mask: Any = part.get(f"_{key}")
+        if isinstance(values, np.ndarray) and cast("Any", values).ndim and (mask is None or mask[index]):
+            found[key] = cast("Any", values)[index]
+    return found

@@ -271,7 +271,7 @@ class EvaluationSettings(Settings, frozen=True, kw_only=True):
         n_episodes: episodes in an evaluation.
         seed: the seed of the episodes, which are the same in each evaluation.
         max_episode_steps: an episode is truncated after this many steps; None: its environment ends it.
-        concurrency: the number of episodes played at the same time; None: all.
+        concurrency: the number of episodes played at the same time by single environments; None: all.
         best_by: what makes an evaluation better: ``"mean"`` or ``"lower_bound"``, see ``BestBy``.
         confirm: whether what would become the best is evaluated again before it does.
         stop_at_reward: end the training when an evaluation's mean reward reaches this; None: never.

@@ -1,8 +1,5 @@
 """Greedy evaluation of pinned policies, in separate environments, beside the training.
 
-    seeds --> one environment per episode --> observations --> one forward pass for all that wait
-                                          <-- actions ------------'
-
 Neither the actors' episodes nor the agent's state are touched: the policy is a copy that never changes, and
 only the generators that the environments seed are used. Training never waits for an evaluation: while one
 runs, the session keeps only the newest policy that is due. What is saved as the best are the weights that
@@ -14,22 +11,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
 import anyio
 import msgspec
 from anyio import to_thread
 
 from stoker.actors import EnvFactory, FailureLimit
-from stoker.actors.episodes import Choice, EnvironmentFailed, FailureCount, opened_env, play_episode
-from stoker.envs import Stepping, episode_seed
+from stoker.envs import Stepping
 from stoker.errors import SessionClosed
-from stoker.exits import Contained, single_error
+from stoker.exits import Contained
 from stoker.session import PolicySnapshot, TrainingSession
-from stoker.session.acting import Inference
 from stoker.stats import EpisodeRecord
-from stoker.trainer.evaluation import CONFIRMATION, Evaluation, EvaluationSettings, StopAtReward, StopRule
-from stoker.types import ActMode, Experience
+from stoker.trainer.evaluation import Evaluation, EvaluationSettings, StopAtReward, StopRule
+from stoker.trainer.greedy import GreedyEpisodes
 
 __all__ = ["Evaluator", "evaluate"]
 
@@ -46,7 +40,8 @@ class Evaluator:
 
     Args:
         session: the training; its ``eval_freq`` and ``eval_interval`` say when to evaluate.
-        factory: makes the evaluation's environments.
+        factory: makes the evaluation's environments: one per episode, or a vector environment, which is then
+            kept from one evaluation to the next until ``run`` or ``finish`` ends.
         settings: how to evaluate, and when to stop the session. A run should keep one ``best_by``: its best
             value is on that scale.
         stepping: where plain environments are stepped.
@@ -65,9 +60,8 @@ class Evaluator:
         on_evaluation: Callable[[Evaluation], None] | None = None,
     ) -> None:
         self._session = session
-        self._factory = factory
         self._settings = EvaluationSettings() if settings is None else settings
-        self._stepping: Stepping = stepping
+        self._episodes = GreedyEpisodes(factory, self._settings, stepping)
         self._stop_rules = (*self._settings.stop_rules(), *stop_rules)
         self._on_evaluation = on_evaluation
         self._lock = anyio.Lock()
@@ -103,6 +97,9 @@ class Evaluator:
                 "the session was closed before the last evaluation: to have it, let the evaluator's task "
                 "group end before the session"
             )
+        finally:
+            if not self._lock.locked():  # else ``finish``, which another task has called, closes it
+                await self._episodes.close()
 
     async def finish(self) -> None:
         """Wait for the evaluation in progress, and evaluate the final policy unless that is done.
@@ -110,11 +107,14 @@ class Evaluator:
         The policy of a stopped session is not evaluated: its caller wants it to end soon.
         """
         async with self._lock:
-            if self._session.is_stopped:
-                return
-            snapshot = await self._session.snapshot()
-            if self._last_at != (snapshot.total_steps, snapshot.opt_steps):
-                await self._evaluate(snapshot)
+            try:
+                if self._session.is_stopped:
+                    return
+                snapshot = await self._session.snapshot()
+                if self._last_at != (snapshot.total_steps, snapshot.opt_steps):
+                    await self._evaluate(snapshot)
+            finally:
+                await self._episodes.close()
 
     async def _evaluate(self, snapshot: PolicySnapshot) -> None:
         settings, session, began_s = self._settings, self._session, time.monotonic()
@@ -143,7 +143,7 @@ class Evaluator:
 
     async def _played(self, snapshot: PolicySnapshot, *, confirms: bool = False) -> tuple[EpisodeRecord, ...]:
         """Play an evaluation's episodes, and log them."""
-        records = await _play(snapshot, self._factory, self._settings, self._stepping, confirms=confirms)
+        records = await self._episodes.play(snapshot, confirms=confirms)
         for record in records:
             await self._session.on_eval_episode(record, snapshot)
         return records
@@ -166,13 +166,19 @@ async def evaluate(
     observation does not depend on the other observations of a forward pass. A matrix product with another
     number of rows may differ in the last bit: with ``concurrency=1`` each pass has one observation.
 
+    A vector environment of N plays N episodes at a time, one in each sub-environment, with one pass per
+    round; which ones count is decided before. A ``SyncVectorEnv`` or an ``AsyncVectorEnv``, in each of the
+    ``AutoresetMode``, plays the same episodes as single environments; one that takes a single seed gets that
+    of the first of each N episodes. The ``is_success`` of its ``info`` is read, ``episode_extras`` are not.
+
     Args:
         snapshot: the policy.
-        factory: makes one environment per episode.
+        factory: makes one environment per episode, or a vector environment that plays them all; may be
+            async. Called again after a failure.
         n_episodes: as in ``EvaluationSettings``.
         seed: as there.
         max_episode_steps: as there.
-        concurrency: as there.
+        concurrency: as there; a vector environment has its own.
         stepping: where plain environments are stepped.
         limit: how many failures of one environment are tolerated.
 
@@ -183,69 +189,8 @@ async def evaluate(
     settings = EvaluationSettings(
         n_episodes=n_episodes, seed=seed, max_episode_steps=max_episode_steps, concurrency=concurrency
     )
-    return Evaluation(snapshot.total_steps, await _play(snapshot, factory, settings, stepping, limit))
-
-
-async def _play(
-    snapshot: PolicySnapshot,
-    factory: EnvFactory,
-    settings: EvaluationSettings,
-    stepping: Stepping,
-    limit: FailureLimit | None = None,
-    *,
-    confirms: bool = False,
-) -> tuple[EpisodeRecord, ...]:
-    """Play ``n_episodes`` and return their records in the order of their seeds.
-
-    The seeds follow from ``settings.seed``. Episodes that confirm an evaluation are marked, and have other
-    seeds at each environment step. The rest is as for ``evaluate``.
-    """
-    stream, episode = (CONFIRMATION, snapshot.total_steps) if confirms else ("evaluation", 0)
-    n_episodes = settings.n_episodes
-    inference = Inference(snapshot.answer, "auto")
-    records: list[EpisodeRecord | None] = [None] * n_episodes
-    waiting = iter(range(n_episodes))
-
-    async def play() -> None:
-        for index in waiting:  # an iterator that all share
-            seed = episode_seed(settings.seed, index, episode, stream=stream)
-            failures = FailureCount(f"evaluation {index}", limit or FailureLimit())
-            while records[index] is None:
-                try:
-                    async with opened_env(factory, stepping, f"evaluation env {index}") as env:
-                        records[index] = await play_episode(
-                            env, _Greedy(inference), index, seed, max_steps=settings.max_episode_steps
-                        )
-                except EnvironmentFailed as failure:
-                    cause = failure.__cause__ or failure
-                    text = "evaluation %d: its environment failed (%s); playing it again"
-                    logger.warning(text, index, cause)
-                    await anyio.sleep(failures.add(cause))
-
+    episodes = GreedyEpisodes(factory, settings, stepping, limit)
     try:
-        with single_error():
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(inference.run)
-                async with anyio.create_task_group() as players:
-                    for _ in range(min(n_episodes, settings.concurrency or n_episodes)):
-                        players.start_soon(play)
-                tasks.cancel_scope.cancel()
+        return Evaluation(snapshot.total_steps, await episodes.play(snapshot))
     finally:
-        inference.close(RuntimeError)
-    marks = {CONFIRMATION: 1.0} if confirms else {}
-    return tuple(record.with_extras(marks) for record in records if record is not None)
-
-
-class _Greedy(NamedTuple):
-    """A listener that acts greedily and learns nothing."""
-
-    inference: Inference
-
-    async def may_step(self) -> bool:
-        return True
-
-    async def act(self, observation: Any, /) -> Choice:
-        return (await self.inference.ask(observation, ActMode.EXPLOIT))[0], None, None
-
-    async def observe(self, step: Experience, /) -> None:
-        pass
+        await episodes.close()

@@ -112,7 +112,8 @@ class Trainer:
             factory of vector environments is ``vector_factory``.
         config: limits and periods.
         run: the destination of episodes, metrics and checkpoints; None: they are not kept.
-        eval_factory: makes the evaluation's environments; None: the same factory.
+        eval_factory: makes the evaluation's environments, or a vector environment that plays them all; None:
+            ``factory`` does.
         vector_factory: makes one vector environment of ``num_envs``, which all actors play in ``train``;
             None: each plays one of its own. ``factory`` then makes those of evaluations.
         recorders: further destinations of the metrics.

@@ -23,14 +23,15 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from stoker.agents.registry import AGENTS
 from stoker.envs.gym import make_native
-from stoker.envs.results import close_of
+from stoker.envs.results import close_of, extras_of
+from stoker.envs.rounds import EPISODE_EXTRAS
 from stoker.envs.stepping import SLOW_STEP_S
 from stoker.envs.vector import Moves, VectorRounds
 from stoker.errors import ConfigError
 from stoker.trainer.config import TrainConfig, alone_because
 from stoker.trainer.making import env_for
 
-__all__ = ["LEAST_ENVS", "Choice", "choose", "decided", "vector_env_for"]
+__all__ = ["LEAST_ENVS", "Choice", "choose", "decided", "eval_factory_for", "vector_env_for"]
 
 LEAST_ENVS = 16
 """``"auto"`` leaves fewer environments to an actor each, which keeps their episodes independent."""
@@ -147,6 +148,42 @@ def vector_env_for(config: TrainConfig, make: Callable[[], Any] | None = None) -
         factories = [partial(_in_worker, single, os.getpid())] * config.num_envs
         return AsyncVectorEnv(factories, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
     return SyncVectorEnv([single] * config.num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def eval_factory_for(
+    config: TrainConfig, make: Callable[[], Any] | None = None, n_episodes: int | None = None
+) -> Callable[[], Any]:
+    """The factory of a config's evaluations: vector environments if that is how the config trains.
+
+    They have a sub-environment for each episode, as far as the evaluations of the training have; with
+    ``"async"`` at most ``num_envs``, each of which is a process. ``episode_extras`` are in the last ``info``.
+
+    Args:
+        config: its ``vectorize`` is decided.
+        make: makes one environment instead of those that the config names.
+        n_episodes: in one evaluation; None: the config's.
+    """
+    single = partial(env_for, config) if make is None else make
+    if config.vectorize in ("auto", "none"):
+        return single
+    most = config.num_envs if config.vectorize == "async" else max(config.num_envs, config.eval_episodes)
+    config = msgspec.structs.replace(config, num_envs=min(n_episodes or config.eval_episodes, most))
+    return partial(vector_env_for, config, make if config.vectorize == "native" else partial(_said, single))
+
+
+class _SaysExtras(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Puts the ``episode_extras`` into the last ``info``, before a vector environment resets it."""
+
+    def step(self, action: Any) -> Any:
+        """See ``gymnasium.Env``."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if terminated or truncated:
+            info = {**info, EPISODE_EXTRAS: (extras_of(self.env),)}
+        return observation, reward, terminated, truncated, info
+
+
+def _said(make: Callable[[], Any]) -> gymnasium.Env[Any, Any]:
+    return _SaysExtras(_single(make))
 
 
 def _native(config: TrainConfig) -> VectorEnv[Any, Any, Any]:

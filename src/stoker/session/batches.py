@@ -58,13 +58,12 @@ def _rows(name: str, column: Any, size: int) -> Any:
         if not parts:
             raise InvalidExperience(f"{name} is an empty dict: give arrays [{size}, ...]; none was taken")
         return {key: _rows(f"{name}[{key!r}]", part, size) for key, part in parts.items()}
-    is_array = isinstance(column, np.ndarray)
-    given: Any = column
-    if is_array and isinstance(given, np.ma.MaskedArray):
-        _refuse_masked(name, np.ma.getmaskarray(cast("Any", given)))
+    if isinstance(column, np.ma.MaskedArray):
+        _refuse_masked(name, np.ma.getmaskarray(cast("Any", column)))
     try:
         # A tensor is converted before it is copied: it cannot do both at once.
-        array = np.array(given if is_array else np.asarray(given), order="C")
+        given = cast("Any", column) if isinstance(column, np.ndarray) else np.asarray(column)
+        array: NDArray[Any] = np.array(given, order="C")
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidExperience(f"{name} cannot be read as an array: {error}; none was taken") from error
     if array.dtype.hasobject:

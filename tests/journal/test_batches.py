@@ -215,6 +215,15 @@ def test_a_batch_that_cannot_be_held_is_refused_by_its_column() -> None:
         encoder.encode_batch(good)
 
 
+def record_of(**columns: Any) -> list[Any]:
+    """The values of a batch of two rows, some of which are replaced."""
+    two, flags = np.ones((2, 2)), np.zeros(2, np.uint8)
+    good = {"ids": [0, 1], "is_new": None, "observations": two, "actions": flags, "rewards": two[0]}
+    good |= {"next_observations": two, "ends": flags, "policy_extras": two}
+    return [5, 2, *{**good, **columns}.values()]
+
+
+COLUMNS = ("actions", "rewards", "next_observations", "ends", "policy_extras")
 WRONG: list[tuple[list[Any], str]] = [
     ([5, 0, *[None] * 8], "a batch of 0 rows"),
     ([5, True, *[None] * 8], "a batch of True rows"),
@@ -222,10 +231,21 @@ WRONG: list[tuple[list[Any], str]] = [
     ([5, 2, *[None] * 8], "NoneType|2 rows"),
     ([5, 2, [0, 1, 2], None, 0, [0, 1], [0, 1], 0, None, None], "2 rows"),
     ([5, 2, [0, 1], None, 0, [0, 1], [0], 0, None, None], "2 rows"),
-    ([5, 2, [0, 1], b"1", 0, [0, 1], [0, 1], 0, None, None], "not known"),
     ([5, 2, 7, None, 0, [0, 1], [0, 1], 0, None, None], "TypeError"),
-    ([5, 2, [0, 1], np.ones(1), np.ones((2, 2)), [0, 1], [0, 1], np.ones((2, 2)), None, None], "TypeError"),
+    (record_of(is_new=np.ones(1)), "TypeError"),
+    (record_of(is_new=b"1", next_observations={}), "not known"),
+    *((record_of(**{name: np.ones((3, 2))}), "2 rows that has others") for name in COLUMNS),
+    *((record_of(**{name: 7}), "2 rows that has others") for name in COLUMNS),
+    (record_of(observations=np.ones((1, 2))), "2 rows with other observations"),
+    (record_of(observations={"x": 3}), "2 rows with other observations"),
 ]
+
+
+def test_a_record_of_two_rows_is_two_events(tmp_path: Path) -> None:
+    record = codec.pack([codec.form(value, "value") for value in record_of()])
+    reader = SegmentReader(write(tmp_path, encoded([]) + frame(record)))
+    assert len(list(reader.events())) == 2
+    assert reader.damage is None
 
 
 @pytest.mark.parametrize(("values", "problem"), WRONG, ids=range(len(WRONG)))

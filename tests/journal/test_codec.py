@@ -186,6 +186,13 @@ def test_nesting_is_bounded_both_ways() -> None:
         codec.decode(b"\x91" * 1_000_000)
 
 
+def test_a_dtype_that_is_no_name_is_refused() -> None:
+    data = codec.encode(np.zeros(3, np.float64))
+    for name in (b",0f", b"<f3", b"\xff\xff\xff"):
+        with pytest.raises(msgspec.DecodeError):
+            codec.decode(data.replace(b"<f8", name))
+
+
 @given(st.binary(max_size=60))
 def test_foreign_bytes_are_refused_and_do_nothing_else(data: bytes) -> None:
     try:

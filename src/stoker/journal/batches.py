@@ -100,13 +100,16 @@ def decode_batch(forms: Sequence[Form], last: LastBatch) -> ExperienceBatch:
     actions, rewards, after, ends, extras = rest
     before_ids = None if last.batch is None else last.batch.actor_ids
     ids = before_ids if given_ids is None else tuple(given_ids)
-    if ids is None or {len(column) for column in (ids, actions, rewards)} != {size}:
+    columns = [actions, rewards, after, *(column for column in (ends, extras) if column is not None)]
+    if ids is None or len(ids) != size or not all(_has_rows(column, size) for column in columns):
         raise msgspec.DecodeError(f"a batch of {size} rows that has others")
     if packed is not None:
         if (known := last.known(ids, after)) is None:
             raise msgspec.DecodeError("a batch whose observations are not known from the one before")
         is_new = np.unpackbits(packed, count=size).astype(np.bool_)
         observations = _mapped(partial(_filled, is_new), known[0], observations)
+    elif not _has_rows(observations, size):
+        raise msgspec.DecodeError(f"a batch of {size} rows with other observations")
     ends = np.zeros(size, np.uint8) if ends is None else ends
     last.batch = ExperienceBatch(
         observations, actions, rewards, after, ends == _TERMINATED, ends == _TRUNCATED, ids, extras
@@ -143,6 +146,13 @@ def _layout(column: Any) -> Any:
         parts = {key: _layout(part) for key, part in cast("dict[Any, Any]", column).items()}
         return parts if parts and None not in parts.values() else None
     return (column.dtype, column.shape[1:]) if type(column) is _ARRAY else None
+
+
+def _has_rows(column: Any, size: int) -> bool:
+    """Whether a column is arrays of this many rows."""
+    if isinstance(column, dict):
+        return all(_has_rows(part, size) for part in cast("dict[Any, Any]", column).values())
+    return type(column) is _ARRAY and column.shape[:1] == (size,)
 
 
 def _picked(rows: NDArray[Any], *columns: NDArray[Any]) -> NDArray[Any]:

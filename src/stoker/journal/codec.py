@@ -200,7 +200,7 @@ def restore(value: Form) -> Any:
         return value
     try:
         return _value(value, 0)
-    except (IndexError, OverflowError, TypeError, ValueError, struct.error) as error:
+    except (IndexError, OverflowError, SyntaxError, TypeError, ValueError, struct.error) as error:
         if isinstance(error, msgspec.DecodeError):
             raise
         raise msgspec.DecodeError(f"{type(error).__name__}: {error}") from error

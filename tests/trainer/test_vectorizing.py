@@ -158,6 +158,21 @@ async def test_evaluations_play_the_same_episodes_at_once_with_all_their_extras(
     assert 0 < sum("is_success" in record.extras for record in expected.records) < 5
 
 
+@on_asyncio
+async def test_a_sub_environment_whose_episode_is_over_rests() -> None:
+    steps: list[int] = []
+
+    class Counted(Scored):
+        def step(self, action: Any) -> Any:
+            steps.append(1)
+            return super().step(action)
+
+    config = config_from({**TINY, "vectorize": "sync", "num_envs": 2, "eval_episodes": 3})
+    snapshot = PolicySnapshot(FakeAgent(action=1), total_steps=0, state={})
+    found = await evaluate(snapshot, eval_factory_for(config, Counted), 7)
+    assert len(steps) == sum(record.length for record in found.records)
+
+
 def test_an_evaluation_has_a_sub_environment_for_each_episode_but_few_processes() -> None:
     for vectorize, n_episodes, width in [
         ("sync", None, 6),

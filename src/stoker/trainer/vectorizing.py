@@ -168,22 +168,39 @@ def eval_factory_for(
         return single
     most = config.num_envs if config.vectorize == "async" else max(config.num_envs, config.eval_episodes)
     config = msgspec.structs.replace(config, num_envs=min(n_episodes or config.eval_episodes, most))
-    return partial(vector_env_for, config, make if config.vectorize == "native" else partial(_said, single))
+    return partial(
+        vector_env_for, config, make if config.vectorize == "native" else partial(_one_episode, single)
+    )
 
 
-class _SaysExtras(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Puts the ``episode_extras`` into the last ``info``, before a vector environment resets it."""
+class _OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Plays one episode after each seeded reset, with its ``episode_extras`` in the last ``info``, and rests.
+
+    A vector environment goes on with sub-environments whose episode is over, until all are.
+    """
+
+    _last: Any = None  # the observation at rest
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """See ``gymnasium.Env``; without a seed an environment at rest stays there."""
+        if seed is None and self._last is not None:
+            return self._last, {}
+        self._last = None
+        return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> Any:
         """See ``gymnasium.Env``."""
+        if self._last is not None:
+            return self._last, 0.0, False, False, {}
         observation, reward, terminated, truncated, info = self.env.step(action)
         if terminated or truncated:
+            self._last = observation
             info = {**info, EPISODE_EXTRAS: (extras_of(self.env),)}
         return observation, reward, terminated, truncated, info
 
 
-def _said(make: Callable[[], Any]) -> gymnasium.Env[Any, Any]:
-    return _SaysExtras(_single(make))
+def _one_episode(make: Callable[[], Any]) -> gymnasium.Env[Any, Any]:
+    return _OneEpisode(_single(make))
 
 
 def _native(config: TrainConfig) -> VectorEnv[Any, Any, Any]:

@@ -24,7 +24,7 @@ __all__ = ["BatchQueue"]
 
 T = TypeVar("T")
 
-LINGER_S = 10e-3
+LINGER_S = 5e-3
 """How long a consumer waits for more items than it has."""
 
 CALLED_FIRST = 8

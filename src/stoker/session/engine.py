@@ -56,7 +56,7 @@ class Consumer:
         """
         learner = self._learner
         await self._deliver()
-        while batch := await self._parts.queue.take():
+        while batch := await self._parts.queue.take(learner.n_unhurried):
             while batch or learner.is_checkpoint_due:
                 if learner.is_checkpoint_due:
                     await self._save()

@@ -162,6 +162,30 @@ def in_space(env: Any) -> Any:
     return env
 
 
+class Succeeding(ChainEnv):
+    """A chain that says at the end whether its length is even; a long one says nothing."""
+
+    def step(self, action: Any) -> Any:
+        *rest, terminated, truncated, info = super().step(action)
+        says = (terminated or truncated) and self.length < 5
+        return (
+            *rest,
+            terminated,
+            truncated,
+            ({"is_success": np.bool_(self.length % 2 == 0)} if says else info),
+        )
+
+
+@by_mode
+@on_asyncio
+async def test_the_success_of_each_episode_is_in_its_row(mode: AutoresetMode, tmp_path: Path) -> None:
+    run = await TrainingRun.create("x", root=tmp_path)
+    await play(lambda: chains(mode, 2, 3, 5, make=lambda length: in_space(Succeeding(length))), n=60, run=run)
+    rows = [json.loads(line) for line in (run.directory / "train_episodes.jsonl").read_text().splitlines()]
+    assert {row["actor_id"] for row in rows} == {0, 1, 2}
+    assert all(row["extras"].get("is_success") == [1.0, 0.0, None][row["actor_id"]] for row in rows)
+
+
 @on_asyncio
 async def test_ids_are_given_and_rows_are_written(tmp_path: Path) -> None:
     run = await TrainingRun.create("x", root=tmp_path)

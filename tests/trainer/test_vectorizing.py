@@ -214,6 +214,43 @@ async def test_a_factory_is_played_at_once_only_if_asked_for() -> None:
     assert (vector.num_envs, len(made)) == (4, 4)
 
 
+class Counting(ChainEnv):
+    """A chain that says how many episodes it has begun, and what it was asked to say."""
+
+    n_begun = 0
+    said: Any = None
+
+    def reset(self, **settings: Any) -> Any:
+        self.n_begun += 1
+        return super().reset(**settings)
+
+    def episode_extras(self) -> Any:
+        return {"n_begun": self.n_begun} if self.said is None else self.said
+
+
+@on_asyncio
+async def test_the_extras_of_an_environment_are_those_of_the_episode_that_has_ended(tmp_path: Path) -> None:
+    run = await TrainingRun.create("extras", root=tmp_path)
+    config = config_from({**TINY, "vectorize": "sync", "eval_freq": 0, "total_timesteps": 40})
+    await train(config, run, agent=FakeAgent(action=1), factory=lambda: Counting(3), view="none")
+    rows = [json.loads(line) for line in (run.directory / "train_episodes.jsonl").read_text().splitlines()]
+    of_first = [row["extras"]["n_begun"] for row in rows if row["actor_id"] == 0]
+    assert of_first == list(range(1, len(of_first) + 1))
+    assert len(of_first) > 1
+
+
+@on_asyncio
+async def test_extras_that_are_no_mapping_are_refused_at_once() -> None:
+    def make() -> ChainEnv:
+        env = Counting(3)
+        env.said = [1.0]
+        return env
+
+    config = config_from({**TINY, "vectorize": "sync", "eval_freq": 0})
+    with pytest.raises(ConfigError, match=r"episode_extras returned \[1.0\].*give a mapping"):
+        await train(config, agent=FakeAgent(action=1), factory=make, view="none")
+
+
 async def test_a_trainer_plays_a_vector_environment() -> None:
     agent = FakeAgent(action=1)
     trainer = Trainer(

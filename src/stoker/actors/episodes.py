@@ -18,8 +18,10 @@ from typing import Any, Protocol, TypeVar, cast
 import numpy as np
 
 from stoker.envs import PlayedEnv, Stepping, make_played
+from stoker.envs.rounds import EPISODE_EXTRAS
 from stoker.errors import ActorFailed, ConfigError, InvalidExperience, UnexpectedExit
 from stoker.nested import is_same
+from stoker.plain import shown
 from stoker.settings import Count, NonNegative, Positive, Settings
 from stoker.stats import EpisodeRecord, check_record
 from stoker.threads import on_asyncio
@@ -34,9 +36,9 @@ __all__ = [
     "FailureLimit",
     "Listener",
     "PolicyFailed",
+    "extras_in",
     "opened_env",
     "play_episode",
-    "success_of",
 ]
 
 logger = logging.getLogger("stoker.actors")
@@ -241,13 +243,25 @@ async def play_episode(
             )
             total_reward += reward
             observation = next_observation
-        extras = {**success_of(info), **await call(env.episode_extras())}
+        extras = {**_success(info), **await call(env.episode_extras())}
         return check_record(EpisodeRecord(total_reward, steps, status, extras))
     except InvalidExperience as error:  # a NaN reward or extra, an observation of another shape
         raise EnvironmentFailed from error
 
 
-def success_of(info: Any) -> dict[str, float]:
+def extras_in(info: Mapping[str, Any]) -> dict[str, float]:
+    """The extras of an episode from its last ``info``, as ``play_episode`` has them: the environment's win.
+
+    Raises:
+        ConfigError: The environment's are not a mapping.
+    """
+    (own,) = info.get(EPISODE_EXTRAS, ({},))
+    if not isinstance(own, Mapping):
+        raise ConfigError(f"episode_extras returned {shown(own)}: give a mapping of names to numbers")
+    return {**_success(info), **cast("Mapping[str, float]", own)}
+
+
+def _success(info: Any) -> dict[str, float]:
     """The ``is_success`` of a last ``info``, as an extra."""
     value = cast("Mapping[str, Any]", info).get("is_success") if isinstance(info, Mapping) else None
     return {"is_success": float(cast("float", value))} if isinstance(value, Real | np.bool_) else {}

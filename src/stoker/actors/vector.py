@@ -7,19 +7,19 @@ stuck together, too: a vector environment that raises costs the running episodes
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from stoker.actors.actor import Player, PlayerSettings
-from stoker.actors.episodes import EnvFactory, FailureLimit
+from stoker.actors.episodes import EnvFactory, FailureLimit, extras_in
 from stoker.actors.group import PlayerGroup, ids_of
 from stoker.actors.streams import ActorReport, ActorStream
 from stoker.envs import PlayedEnv, Stepping
 from stoker.envs.results import then
-from stoker.envs.rounds import Round
+from stoker.envs.rounds import Round, last_info
 from stoker.envs.seeding import next_seed
 from stoker.envs.vector import Moves, VectorRounds
 from stoker.errors import ConfigError
@@ -70,8 +70,8 @@ class VectorActorGroup(PlayerGroup):
     """The sub-environments of a vector environment as a group of actors.
 
     All ``AutoresetMode`` of Gymnasium are supported, and give the same transitions. ``actor_timeout_s`` and
-    ``on_silent_actor`` of the session apply to the vector environment as to a single one. The
-    ``episode_extras`` of sub-environments are not read.
+    ``on_silent_actor`` of the session apply to the vector environment as to a single one. An ``is_success``
+    in the last ``info`` of an episode becomes an extra of it; ``episode_extras`` methods are not called.
 
     Seeds: the first episodes are seeded from ``seed``, the actor and the episode's number, as those of
     ``run_actors``. Later ones are so only with ``AutoresetMode.DISABLED``, in a ``SyncVectorEnv`` or an
@@ -143,15 +143,15 @@ class _VectorPlayer(Player):
     async def _play_env(self) -> None:
         async with self._opened_env() as env:
             seed_of: Any = self._seed_of
-            now = await self._call(env, env.reset(seed_of))
+            now, _ = await self._call(env, env.reset(seed_of))
             self._begin_streams(len(now.shown.all))
             await self._start_episodes(now)
             while not self._is_over:
                 actions = await self._act(now)
                 if self._is_over:
                     return
-                now = await self._call(env, env.step(Moves(actions, self._seed_of)))
-                await self._observe(now)
+                now, info = await self._call(env, env.step(Moves(actions, self._seed_of)))
+                await self._observe(now, info)
                 await self._start_episodes(now)
 
     def _begin_streams(self, count: int) -> None:
@@ -187,7 +187,7 @@ class _VectorPlayer(Player):
             await self._session.barrier()
         return now.spread(await self._session.act_many(now.shown.of(now.acting), now.actor_ids))
 
-    async def _observe(self, now: Round) -> None:
+    async def _observe(self, now: Round, info: Mapping[str, Any]) -> None:
         """Send the steps of a round to the session, and the ends of episodes."""
         if (done := now.outcome) is None or not done.acted:
             return
@@ -203,12 +203,14 @@ class _VectorPlayer(Player):
             index = acted[row]
             _, steps, reward = tally[:, index].tolist()
             status = EpisodeStatus.of(bool(done.terminated[row]), bool(done.truncated[row]))
-            await self.streams[index].end_episode(EpisodeRecord(reward, int(steps), status, {}))
+            extras = extras_in(last_info(info, index, is_over=True))
+            await self.streams[index].end_episode(EpisodeRecord(reward, int(steps), status, extras))
 
-    async def _call(self, env: PlayedEnv, call: Awaitable[Any]) -> Round:
-        """Await a call of the environment, which counts as time in it, and return its round."""
+    async def _call(self, env: PlayedEnv, call: Awaitable[Any]) -> tuple[Round, Mapping[str, Any]]:
+        """Await a call of the environment, which counts as time in it; its round and its info."""
         before_s = self._env_s - env.busy_s
         try:
-            return (await self.calls(call))[0]
+            now, *_, info = await self.calls(call)
+            return now, info
         finally:
             self._env_s = before_s + env.busy_s

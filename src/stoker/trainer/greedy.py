@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
 import anyio
@@ -26,13 +26,13 @@ from stoker.actors.episodes import (
     EnvCalls,
     EnvironmentFailed,
     FailureCount,
+    extras_in,
     opened_env,
     play_episode,
-    success_of,
 )
 from stoker.envs import PlayedEnv, Stepping, episode_seed
 from stoker.envs.results import then
-from stoker.envs.rounds import EPISODE_EXTRAS, Outcome, last_info
+from stoker.envs.rounds import Outcome, last_info
 from stoker.envs.vector import Moves, VectorRounds
 from stoker.errors import InvalidExperience
 from stoker.exits import single_error
@@ -201,18 +201,12 @@ class GreedyEpisodes:
                 running.remove(i)
                 steps, total_reward = tally[:, i].tolist()
                 status = EpisodeStatus.of(bool(done.terminated[row]), truncated=True)
-                extras = _extras_of(last_info(info, i, is_over=bool(is_over[row])))
+                extras = extras_in(last_info(info, i, is_over=bool(is_over[row])))
                 records[first + i] = check_record(EpisodeRecord(total_reward, int(steps), status, extras))
 
 
 def _unseeded(_: int) -> None:
     """The episodes that a sub-environment plays after its own do not count."""
-
-
-def _extras_of(info: Mapping[str, Any]) -> dict[str, float]:
-    """The extras of an episode, from its last ``info``; the environment's own win, as in ``play_episode``."""
-    (own,) = info.get(EPISODE_EXTRAS, ({},))
-    return {**success_of(info), **own}
 
 
 class _Greedy(NamedTuple):

@@ -129,7 +129,8 @@ def choose(config: TrainConfig) -> Choice:
 def vector_env_for(config: TrainConfig, make: Callable[[], Any] | None = None) -> VectorEnv[Any, Any, Any]:
     """Make the vector environment that a config describes, as ``env_for`` makes one environment.
 
-    A ``SyncVectorEnv`` resets in the same step; an ``AsyncVectorEnv`` is reset by the actors, with the seeds
+    Sub-environments that have ``episode_extras`` give them in the last ``info`` of each episode. A
+    ``SyncVectorEnv`` resets in the same step; an ``AsyncVectorEnv`` is reset by the actors, with the seeds
     of their episodes, and its processes are started anew and import what they need.
 
     Args:
@@ -173,8 +174,19 @@ def eval_factory_for(
     )
 
 
-class _OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Plays one episode after each seeded reset, with its ``episode_extras`` in the last ``info``, and rests.
+class _Reporting(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Gives the ``episode_extras`` of an episode in its last ``info``: the next step may be another's."""
+
+    def step(self, action: Any) -> Any:
+        """See ``gymnasium.Env``."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if terminated or truncated:
+            info = {**info, EPISODE_EXTRAS: (extras_of(self.env),)}
+        return observation, reward, terminated, truncated, info
+
+
+class _OneEpisode(_Reporting):
+    """Plays one episode after each seeded reset, and rests.
 
     A vector environment goes on with sub-environments whose episode is over, until all are.
     """
@@ -192,10 +204,9 @@ class _OneEpisode(gymnasium.Wrapper[Any, Any, Any, Any]):
         """See ``gymnasium.Env``."""
         if self._last is not None:
             return self._last, 0.0, False, False, {}
-        observation, reward, terminated, truncated, info = self.env.step(action)
+        observation, reward, terminated, truncated, info = super().step(action)
         if terminated or truncated:
             self._last = observation
-            info = {**info, EPISODE_EXTRAS: (extras_of(self.env),)}
         return observation, reward, terminated, truncated, info
 
 
@@ -218,7 +229,9 @@ def _native(config: TrainConfig) -> VectorEnv[Any, Any, Any]:
 def _single(make: Callable[[], Any]) -> gymnasium.Env[Any, Any]:
     env = make()
     if isinstance(env, gymnasium.Env):
-        return cast("gymnasium.Env[Any, Any]", env)
+        single = cast("gymnasium.Env[Any, Any]", env)
+        has_extras = not isinstance(env, _Reporting) and single.has_wrapper_attr("episode_extras")
+        return _Reporting(single) if has_extras else single
     raise ConfigError(
         f"a {type(env).__name__} is not a gymnasium.Env, which a vector environment needs: use "
         "vectorize='none'"

@@ -27,7 +27,7 @@ from hypothesis import given, settings, strategies as st
 
 from stoker import TrainingRun, TrainingSession
 from stoker.testing import FakeAgent
-from stoker.types import EpisodeStatus, Experience
+from stoker.types import EpisodeStatus, Experience, ExperienceBatch
 
 SCHEDULES = int(os.environ.get("STOKER_SCHEDULES", "2000"))
 N_ACTORS = 4
@@ -40,7 +40,9 @@ FORMS = {
 }
 CALLS = st.tuples(
     st.just("call"),
-    st.sampled_from(["observe", "observe", "observe", "act", "observe_many", "on_episode", "on_episode"]),
+    st.sampled_from(
+        "observe observe act act act_many observe_many observe_batch observe_row on_episode on_episode".split()
+    ),
     st.integers(0, N_ACTORS - 1),
 )
 REQUESTS = st.tuples(st.just("call"), st.sampled_from(["flush", "checkpoint", "snapshot"]), st.just(-1))
@@ -56,6 +58,9 @@ SETTINGS = st.fixed_dictionaries(
     {"queue_capacity": st.integers(1, 4), "max_steps": st.one_of(st.none(), st.integers(3, 15))}
 )
 
+MANY = ("observe_many", "observe_batch")
+STEPS = ("observe", "observe_row", *MANY)
+
 told: Counter[str] = Counter()
 """Over all schedules: how many calls returned, how many were cancelled."""
 
@@ -67,6 +72,11 @@ class HeldAgent(FakeAgent):
         super().__init__(policy_extras=True)
         self.go = threading.Event()
         self.go.set()
+
+    def act(self, observations: Sequence[Any], mode: Any) -> Any:
+        actions, extras = super().act(observations, mode)
+        is_array = isinstance(observations, np.ndarray)  # then a batch of decisions is remembered
+        return (np.array(actions), np.array(extras)) if is_array else (actions, extras)
 
     def observe(self, experiences: Sequence[Experience]) -> None:
         assert self.go.wait(PATIENCE_S), "nobody let it go on"
@@ -99,7 +109,7 @@ class Callers:
         if actor < 0:
             await getattr(self, name)()
             return
-        serials = [next(self.serials) for _ in range(3 if name == "observe_many" else 1)]
+        serials = [next(self.serials) for _ in range(3 if name in MANY else 1)]
         returned = False
         try:
             await getattr(self, name)(serials, actor)
@@ -119,6 +129,19 @@ class Callers:
         seen = self.seen[actor]
         await self.session.observe_many([transition(serial, actor, seen) for serial in serials])
 
+    async def act_many(self, serials: list[int], actor: int) -> None:
+        await self.session.act_many(np.array([serials], np.float32), (actor,))
+        (self.seen[actor],) = serials
+
+    async def observe_batch(self, serials: list[int], actor: int) -> None:
+        size = len(serials)
+        here, over = np.full((size, 1), self.seen[actor], np.float32), np.zeros(size, bool)
+        await self.session.observe_batch(
+            ExperienceBatch(here, np.zeros(size, int), serials, here, over, over, (actor,) * size)
+        )
+
+    observe_row = observe_batch
+
     async def on_episode(self, serials: list[int], actor: int) -> None:
         extras = {"serial": float(serials[0])}
         await self.session.on_episode(0.0, 1, EpisodeStatus.TERMINATED, extras, actor_id=actor)
@@ -136,12 +159,12 @@ class Callers:
         assert episodes <= set(serials_on_disk(self.run) if episodes else ())
 
     async def checkpoint(self) -> None:
-        steps = len(self.accepted("observe", "observe_many"))
+        steps = len(self.accepted(*STEPS))
         await self.session.checkpoint()
         assert max(self.run.checkpoint_steps()) >= steps
 
     async def snapshot(self) -> None:
-        steps = len(self.accepted("observe", "observe_many"))
+        steps = len(self.accepted(*STEPS))
         assert (await self.session.snapshot()).total_steps >= steps
 
 
@@ -258,16 +281,17 @@ def check(callers: Callers, agent: HeldAgent, session: TrainingSession) -> None:
         place = 0
         expected: float | None = None
         for name, serials, returned in log:
-            if name == "act" and returned:
+            may_be_partly_in = name == "observe_many" or (name == "observe_batch" and expected is not None)
+            if name in ("act", "act_many") and returned:
                 expected = serials[0]
             elif name == "on_episode" and returned:
                 expected = None
-            elif name in ("observe", "observe_many"):
+            elif name in STEPS:
                 for serial in serials:
                     if place < len(consumed) and consumed[place].reward == serial:
                         experience = consumed[place]
                         place += 1
-                        assert returned or name == "observe_many", f"{serial} was cancelled and is in"
+                        assert returned or may_be_partly_in, f"{serial} was cancelled and is in"
                         remembered = (
                             None if experience.policy_extras is None else float(experience.policy_extras[0])
                         )

@@ -38,11 +38,10 @@ FORMS = {
     "native": ("asyncio", {"use_uvloop": False}),
     "trio": ("trio", {}),
 }
+OFTEN = ("observe", "act", "on_episode")
 CALLS = st.tuples(
     st.just("call"),
-    st.sampled_from(
-        "observe observe act act act_many observe_many observe_batch observe_row on_episode on_episode".split()
-    ),
+    st.sampled_from([*OFTEN, *OFTEN, "act_many", "observe_many", "observe_batch", "observe_row"]),
     st.integers(0, N_ACTORS - 1),
 )
 REQUESTS = st.tuples(st.just("call"), st.sampled_from(["flush", "checkpoint", "snapshot"]), st.just(-1))

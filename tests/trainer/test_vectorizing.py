@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import gymnasium
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from stoker import ConfigError, PolicySnapshot, Trainer, TrainerConfig, TrainingRun, evaluate, train
+from stoker.envs.stepping import SLOW_STEP_S
 from stoker.testing import AsyncChainEnv, ChainEnv, CrashingEnv, FakeAgent
 from stoker.trainer import config_from
 from stoker.trainer.vectorizing import LEAST_ENVS, choose, decided, eval_factory_for, vector_env_for
@@ -33,9 +37,35 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 
 
+class SlowChain(ChainEnv):
+    """A chain whose steps take longer than what is stepped on the event loop."""
+
+    def step(self, action: Any) -> Any:
+        time.sleep(1.5 * SLOW_STEP_S)
+        return super().step(action)
+
+
+class HangingChain(ChainEnv):
+    """A chain whose steps do not come back until they are let go."""
+
+    let_go, closed = threading.Event(), threading.Event()  # made anew by the test
+
+    def step(self, action: Any) -> Any:
+        assert self.let_go.wait(60.0)
+        raise RuntimeError("let go")
+
+    def close(self) -> None:
+        self.closed.set()
+
+
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    made = {"Chain": lambda: ChainEnv(3), "Crash": lambda: CrashingEnv(ChainEnv(3), {2})}
+    made = {
+        "Chain": lambda: ChainEnv(3),
+        "Crash": lambda: CrashingEnv(ChainEnv(3), {2}),
+        "Slow": lambda: SlowChain(3),
+        "Hang": lambda: HangingChain(3),
+    }
     for name, make in made.items():
         gymnasium.register(f"Vectorizing{name}-v0", make)
     yield
@@ -61,6 +91,7 @@ def test_many_environments_are_measured_in_each_way_and_one_is_chosen() -> None:
         ({"sync_interval": 3}, "sync_interval=3"),
         ({"max_staleness": 99}, "max_staleness=99"),
         ({"env": "VectorizingCrash-v0"}, "measuring it failed: RuntimeError: simulator crashed"),
+        ({"env": "VectorizingSlow-v0"}, " ms, and actors step on threads"),
         ({"env": "stoker.testing:AsyncChainEnv", "agent": "stoker.testing:FakeAgent"}, "a AsyncChainEnv is"),
     ],
     ids=lambda value: next(iter(value), None) if isinstance(value, dict) else None,
@@ -69,6 +100,19 @@ def test_what_is_not_to_be_stepped_at_once_keeps_its_actors(settings: dict[str, 
     config, said = choose(config_from({**MANY, **settings}))
     assert config.vectorize == "none"
     assert why in said
+
+
+async def test_an_environment_that_hangs_while_it_is_measured_keeps_its_actors() -> None:
+    config = config_from({**MANY, "env": "VectorizingHang-v0", "actor_timeout_s": 0.05})
+    HangingChain.let_go, HangingChain.closed = threading.Event(), threading.Event()
+    try:
+        with anyio.fail_after(60):
+            config, why = await decided(config)
+        assert (config.vectorize, why) == ("none", "a few steps took over 0.05 s")
+        assert not HangingChain.closed.is_set(), "it was left behind"
+    finally:
+        HangingChain.let_go.set()
+    assert HangingChain.closed.wait(60.0), "its thread ends once it comes back"
 
 
 @pytest.mark.parametrize("way", ["sync", "async", "native"])

@@ -7,6 +7,7 @@ opposite of what happened. So decisions are kept as copies, and compared with th
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from stoker.nested import is_same
 from stoker.session.acting import Answer
 from stoker.types import ActorId, Experience, ExperienceBatch
 
-__all__ = ["Decision", "RememberedBatch", "RememberedDecision", "remembered_batch"]
+__all__ = ["Decision", "RememberedBatch", "RememberedDecision", "in_columns", "remembered_batch"]
 
 
 class Decision(msgspec.Struct, frozen=True, eq=False):
@@ -99,7 +100,8 @@ class RememberedBatch:
         return (
             type(given) is _ARRAY
             and given.dtype == kept.dtype
-            and np.array_equal(given, kept)
+            and given.shape == kept.shape
+            and given.tobytes() == kept.tobytes()
             and np.array_equal(self._actions, batch.actions)
         )
 
@@ -120,21 +122,31 @@ class RememberedBatch:
         ]
 
 
+def in_columns(observations: Sequence[Any], answer: Answer) -> Answer:
+    """The answer, with its actions as an array if the observations are one and actions can be."""
+    if type(observations) is not _ARRAY:
+        return answer
+    given, extras, version = answer
+    actions: Any = given
+    if type(actions) is not _ARRAY:
+        try:
+            actions = np.array(actions)
+        except ValueError:  # of different shapes
+            return answer
+    return answer if actions.dtype.hasobject else (actions, extras, version)
+
+
 def remembered_batch(
     actor_ids: tuple[ActorId, ...], observations: Any, answer: Answer, *, keeps_version: bool
 ) -> RememberedBatch | None:
     """Copies of the decisions of one pass as columns; None unless observations, actions and extras are."""
-    actions, given, version = answer
-    extras: Any = given
-    if type(observations) is not _ARRAY or not (extras is None or type(extras) is _ARRAY):
+    actions: Any
+    extras: Any
+    actions, extras, version = answer
+    if type(actions) is not _ARRAY or not (extras is None or type(extras) is _ARRAY):
         return None
-    try:
-        kept = np.array(actions)
-    except ValueError:  # of different shapes
-        return None
-    if kept.dtype.hasobject:
-        return None
-    return RememberedBatch(actor_ids, observations.copy(), kept, extras, version if keeps_version else None)
+    kept = observations.copy(), actions.copy(), extras
+    return RememberedBatch(actor_ids, *kept, version if keeps_version else None)
 
 
 _ARRAY: type[Any] = np.ndarray

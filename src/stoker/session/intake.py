@@ -14,7 +14,7 @@ import contextlib
 import operator
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -37,6 +37,14 @@ NO_LIMIT: Final = sys.maxsize
 """Of steps. Not infinity: comparing an int with a float costs ``observe`` twice as much."""
 
 _ARRAY: type[Any] = np.ndarray
+
+
+class Ids(NamedTuple):
+    """Actor ids that were checked: in the order of rows, and each once."""
+
+    rows: tuple[ActorId, ...]
+    actors: frozenset[ActorId]
+
 
 Accepted = tuple[Experience, RememberedDecision | None]
 """An experience that passed the checks, and the decision whose policy extras were joined to it."""
@@ -81,7 +89,7 @@ class Intake:
         """Actors that wait for an exploring action."""
         self.observing: dict[ActorId, int] = {}
         """Actors that wait for room in the queue, and for how many experiences."""
-        self._known_ids: tuple[ActorId, ...] = ()  # that were checked last
+        self._known = Ids((), frozenset())  # that were checked last
         self._cut: set[ActorId] = set()  # actors whose episode lost a transition to the limit
 
     @property
@@ -135,7 +143,7 @@ class Intake:
         ):
             return experience, None
         if self._batches:
-            self._take_apart((experience.actor_id,))
+            self._take_apart({experience.actor_id})
         remembered = self._remembered.get(experience.actor_id)
         if remembered is None or remembered in used:
             if needs_extras:
@@ -194,7 +202,8 @@ class Intake:
         """Check a batch and join to it what the policy remembered: as a whole, or if need be row by row."""
         if type(batch) is not ExperienceBatch:
             raise InvalidExperience(f"observe_batch takes an ExperienceBatch, not {shown(batch)}")
-        batch = checked_batch(batch, self._checked_ids(batch.actor_ids))
+        known = self._checked_ids(batch.actor_ids)
+        batch = checked_batch(batch, known.rows)
         checks, needs_extras = self._checks_batches, self._needs_policy_extras
         if self.check_experience is None or (checks is not None and checks.check_batch(batch)):
             if batch.policy_extras is not None or (batch.policy_versions is not None and not needs_extras):
@@ -202,15 +211,14 @@ class Intake:
             remembered = self._batches.get(batch.actor_ids)
             if remembered is not None and remembered.is_of(batch):
                 return remembered.joined(batch), remembered
-            if not (needs_extras or self._remembers_any(batch.actor_ids)):
+            if not (needs_extras or self._remembers_any(known.actors)):
                 return batch, None
         return self.admitted_all(batch.experiences(), "row")
 
-    def _remembers_any(self, actor_ids: tuple[ActorId, ...]) -> bool:
+    def _remembers_any(self, actors: AbstractSet[ActorId]) -> bool:
         """Whether a decision of one of these actors waits for its outcome."""
         if not (self._remembered or self._batches):
             return False
-        actors = {*actor_ids}
         return not (actors.isdisjoint(self._remembered) and all(map(actors.isdisjoint, self._batches)))
 
     def reserve_rows(self, n_rows: int) -> int:
@@ -234,11 +242,10 @@ class Intake:
         if remembered is not None and self._batches.get(remembered.actor_ids) is remembered:
             del self._batches[remembered.actor_ids]
 
-    def _take_apart(self, actor_ids: Iterable[ActorId]) -> None:
+    def _take_apart(self, actors: AbstractSet[ActorId]) -> None:
         """Remember the decisions of batches one by one, where one of these actors is in them."""
         if not self._batches:
             return
-        actors = {*actor_ids}
         for ids, remembered in list(self._batches.items()):
             if not actors.isdisjoint(ids):
                 del self._batches[ids]
@@ -257,39 +264,44 @@ class Intake:
 
     def checked_acting(
         self, observations: Iterable[Any], actor_ids: Iterable[ActorId], mode: ActMode
-    ) -> tuple[tuple[ActorId, ...], Sequence[Any]]:
+    ) -> tuple[Ids, Sequence[Any]]:
         """The same for several actors, each once; their ids and observations."""
-        ids = self._checked_ids(actor_ids)
+        known = self._checked_ids(actor_ids)
+        ids = known.rows
         given: Any = observations
-        each = _in_order("act_many: observations", given, "give one of each actor, or an array")
-        is_array = type(given) is _ARRAY
-        shown_to: Sequence[Any] = given if is_array else list(each)
+        checks = self._checks_batches
+        is_array = type(given) is _ARRAY and given.ndim
+        shown_to: Sequence[Any] = (
+            given
+            if is_array
+            else list(_in_order("act_many: observations", given, "give one of each actor, or an array"))
+        )
         if len(shown_to) != len(ids):
             raise InvalidExperience(
                 f"act_many: {len(shown_to)} observations for {len(ids)} actor_ids: give one for each"
             )
-        is_checked = (
-            type(mode) is ActMode
-            and is_array
-            and self._checks_batches is not None
-            and self._checks_batches.check_observations(shown_to)
-        )
-        if not is_checked:
+        if not (
+            is_array and type(mode) is ActMode and checks is not None and checks.check_observations(shown_to)
+        ):
             for row, (actor_id, observation) in enumerate(zip(ids, shown_to, strict=True)):
                 try:
                     self.check_acting(observation, mode, actor_id)
                 except InvalidExperience as error:
                     raise InvalidExperience(f"act_many: row {row} of {len(ids)}: {error}") from error
-        if len({*ids}) < len(ids):
+        if len(known.actors) < len(ids):
             twice = next(actor_id for actor_id in ids if ids.count(actor_id) > 1)
             raise ActorConflict(twice, "act_many()")
-        return ids, shown_to
+        return known, shown_to
 
-    def _checked_ids(self, actor_ids: Iterable[ActorId]) -> tuple[ActorId, ...]:
+    def _checked_ids(self, actor_ids: Iterable[ActorId]) -> Ids:
         """The ids of a batch, each of which can name an actor; the tuple that came last is known."""
-        if actor_ids is (known := self._known_ids):  # of which another thread may make another one
+        known = self._known  # which another thread may replace
+        if actor_ids is known.rows:
             return known
-        ids = tuple(_in_order("actor_ids", actor_ids, "give a tuple, one for each row in its order"))
+        given: Any = actor_ids
+        ids: tuple[ActorId, ...] = given  # kept, so that it is known when it comes again
+        if type(given) is not tuple:
+            ids = tuple(_in_order("actor_ids", given, "give a tuple, one for each row in its order"))
         numbers: Any = ids
         are_plain = {*map(type, ids)} == {int} and 0 <= min(numbers) <= max(numbers) <= LARGEST_INT
         for row, actor_id in enumerate(() if are_plain else ids):
@@ -297,29 +309,29 @@ class Intake:
                 check_actor_id(actor_id)
             except InvalidExperience as error:
                 raise InvalidExperience(f"row {row} of {len(ids)}: {error}; none was taken") from error
-        self._known_ids = ids
-        return ids
+        self._known = known = Ids(ids, frozenset(ids))
+        return known
 
     def remember(self, actor_id: ActorId, observation: Any, decision: Decision) -> None:
         """Keep a decision until its experience, or until this actor's next decision or episode."""
         extras = decision.policy_extras
         if extras is not None or self._keeps_versions:
             self.is_plain = False  # from now on experiences are joined
-            self._take_apart((actor_id,))
+            self._take_apart({actor_id})
             version = decision.policy_version if self._keeps_versions else None
             self._remembered.put(actor_id, RememberedDecision(observation, decision.action, extras, version))
 
-    def remember_all(
-        self, actor_ids: tuple[ActorId, ...], observations: Sequence[Any], answer: Answer
-    ) -> None:
+    def remember_all(self, ids: Ids, observations: Sequence[Any], answer: Answer) -> None:
         """The same for several actors and their observations, answered in one pass."""
         actions, extras, version = answer
+        actor_ids = ids.rows
         if extras is None and not self._keeps_versions:
             return
         batch = remembered_batch(actor_ids, observations, answer, keeps_version=self._keeps_versions)
         if batch is not None:
             self.is_plain = False
-            self._take_apart(actor_ids)
+            self._batches.pop(actor_ids, None)
+            self._take_apart(ids.actors)
             for actor_id in actor_ids if self._remembered else ():
                 self._remembered.pop(actor_id, None)  # it has decided anew
             self._batches.put(actor_ids, batch)
@@ -357,7 +369,7 @@ class Intake:
 
     def forget(self, actor_id: ActorId) -> None:
         """An actor's episode is over: nothing of it is kept."""
-        self._take_apart((actor_id,))
+        self._take_apart({actor_id})
         self._remembered.pop(actor_id, None)
         self._cut.discard(actor_id)
 

@@ -28,7 +28,7 @@ from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.queues import BatchQueue
 from stoker.runs import TrainingRun
 from stoker.session.acting import PolicySnapshot
-from stoker.session.decisions import Decision
+from stoker.session.decisions import Decision, in_columns
 from stoker.session.events import Event, n_events_of
 from stoker.session.intake import Accepted, Intake
 from stoker.session.lifecycle import Readings
@@ -120,17 +120,17 @@ class SyncTrainingSession(Readings):
 
     def act_many(
         self, observations: Iterable[Any], actor_ids: Iterable[ActorId], mode: ActMode = ActMode.EXPLORE
-    ) -> list[Any]:
+    ) -> Sequence[Any]:
         """Choose actions for several actors in one forward pass, as ``TrainingSession.act_many`` does."""
         intake = self._open_intake("act_many")
         with self._acting:
-            actors, shown = intake.checked_acting(observations, actor_ids, mode)
-            if not actors:
+            ids, shown = intake.checked_acting(observations, actor_ids, mode)
+            if not ids.rows:
                 return []
-            answer = self.core.learner.policies.act(shown, mode)
+            answer = in_columns(shown, self.core.learner.policies.act(shown, mode))
             if mode is ActMode.EXPLORE:
-                intake.remember_all(actors, shown, answer)
-        return list(answer[0])
+                intake.remember_all(ids, shown, answer)
+        return answer[0]
 
     def decide(self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0) -> Decision:
         """Choose an action, and return the policy's extras with it, as ``TrainingSession.decide`` does."""

@@ -24,7 +24,7 @@ from stoker.runs import TrainingRun
 from stoker.session.accepting import accept, accept_batch
 from stoker.session.acting import PolicySnapshot
 from stoker.session.config import SessionConfig
-from stoker.session.decisions import Decision
+from stoker.session.decisions import Decision, in_columns
 from stoker.session.events import MetricsGiven, OptimizationRequested
 from stoker.session.learner import Learner
 from stoker.session.lifecycle import Lifecycle
@@ -117,13 +117,17 @@ class TrainingSession(Lifecycle):
 
     async def act_many(
         self, observations: Iterable[Any], actor_ids: Iterable[ActorId], mode: ActMode = ActMode.EXPLORE
-    ) -> list[Any]:
+    ) -> Sequence[Any]:
         """Choose actions for several actors in one forward pass, as ``act`` does for one.
 
         Args:
             observations: one of each actor, or an array ``[N, *observation_shape]``.
             actor_ids: who acts, in the same order, each once.
             mode: whether the actions are to learn from or to score with.
+
+        Returns:
+            The actions in that order: a list, or for an array of observations an array
+            ``[N, *action_shape]``, where actions are numbers or arrays of one shape.
 
         Raises:
             InvalidExperience: The agent cannot act on one of the observations, or there is not one per actor.
@@ -132,28 +136,27 @@ class TrainingSession(Lifecycle):
         """
         parts = self._open_parts("act_many")
         intake = parts.intake
-        actors, shown = intake.checked_acting(observations, actor_ids, mode)
-        if not actors:
+        ids, shown = intake.checked_acting(observations, actor_ids, mode)
+        if not ids.rows:
             await checkpoint()
             return []
         if mode is not ActMode.EXPLORE:
-            return list((await parts.inference.ask_many(shown, mode))[0])
-        ids = {*actors}
-        if taken := ids & intake.acting:
-            raise ActorConflict(next(iter(taken)), "act()")
+            return in_columns(shown, await parts.inference.ask_many(shown, mode))[0]
+        if taken := ids.actors & intake.acting:
+            raise ActorConflict(next(iter(taken)), "act_many()")
         try:
-            intake.acting |= ids
+            intake.acting |= ids.actors
             if self._is_paced:
-                await parts.pacing.begin_many(ids)
-            answer = await parts.inference.ask_many(shown, mode)
-            intake.remember_all(actors, shown, answer)
+                await parts.pacing.begin_many(ids.rows)
+            answer = in_columns(shown, await parts.inference.ask_many(shown, mode))
+            intake.remember_all(ids, shown, answer)
         except BaseException:
-            for actor_id in ids:
+            for actor_id in ids.rows:
                 parts.pacing.end(actor_id)
             raise
         finally:
-            intake.acting -= ids
-        return list(answer[0])
+            intake.acting -= ids.actors
+        return answer[0]
 
     async def decide(
         self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0

@@ -19,6 +19,9 @@ from stoker.types import ActMode
 
 __all__ = ["DQNPolicy", "action_probabilities", "epsilon_greedy", "softmax_actions"]
 
+_FEW = 16
+"""Up to so many rows plain Python is faster than numpy."""
+
 
 class DQNPolicy(NetworkPolicy[QNetwork]):
     """Takes the action of the highest value in EXPLOIT, drawing no random number, and explores in EXPLORE.
@@ -27,19 +30,20 @@ class DQNPolicy(NetworkPolicy[QNetwork]):
     ``NetworkPolicy``.
     """
 
-    def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[list[int], None]:
-        """One action per checked observation, in the same order, as plain ints; without extras."""
+    def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[Any, None]:
+        """One action per checked observation, in the same order; without extras.
+
+        A list of ints, or int64 ``[B]`` for observations in an array.
+        """
         values = self._values(self._spaces.observations.stack(observations))
-        actions: list[int]
         if mode is ActMode.EXPLOIT:
-            actions = values.argmax(axis=1).tolist()
+            actions = values.argmax(axis=1)
         elif "epsilon" in self.published:
             actions = epsilon_greedy(values, self.published["epsilon"], self._explore)
         else:
             actions = softmax_actions(values, self.published["temperature"], self._explore)
-        if first := self._spaces.actions.first:
-            actions = [action + first for action in actions]
-        return actions, None
+        actions += self._spaces.actions.first
+        return (actions if isinstance(observations, np.ndarray) else actions.tolist()), None
 
     def _values(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         if self._small is None or len(rows) > self._small.most_rows:
@@ -48,14 +52,20 @@ class DQNPolicy(NetworkPolicy[QNetwork]):
         return self.network.joined(values) if self.network.dueling else values
 
 
-def epsilon_greedy(values: NDArray[np.float32], epsilon: float, generator: np.random.Generator) -> list[int]:
+def epsilon_greedy(
+    values: NDArray[np.float32], epsilon: float, generator: np.random.Generator
+) -> NDArray[np.int64]:
     """The best action of each row ``[B, n_actions]``, or with probability epsilon any.
 
     Sutton & Barto 2018, section 2.2; two draws per row.
     """
-    actions: list[int] = values.argmax(axis=1).tolist()
-    draws: list[list[float]] = generator.random((len(actions), 2)).tolist()
-    for row, (chance, choice) in enumerate(draws):
+    actions = values.argmax(axis=1)
+    draws = generator.random((len(actions), 2))
+    if len(actions) > _FEW:
+        explored = draws[:, 0] < epsilon
+        actions[explored] = draws[explored, 1] * values.shape[1]
+        return actions
+    for row, (chance, choice) in enumerate(draws.tolist()):
         if chance < epsilon:
             actions[row] = int(choice * values.shape[1])
     return actions
@@ -63,12 +73,11 @@ def epsilon_greedy(values: NDArray[np.float32], epsilon: float, generator: np.ra
 
 def softmax_actions(
     values: NDArray[np.float32], temperature: float, generator: np.random.Generator
-) -> list[int]:
+) -> NDArray[np.int64]:
     """One action per row ``[B, n_actions]``, with ``action_probabilities``; one draw per row."""
     up_to = action_probabilities(values, temperature).cumsum(axis=1)
     draws = generator.random((len(values), 1)) * up_to[:, -1:]  # sums of floats end near 1, not at it
-    actions: list[int] = (up_to <= draws).sum(axis=1).tolist()
-    return actions
+    return (up_to <= draws).sum(axis=1)
 
 
 def action_probabilities(values: NDArray[Any], temperature: float) -> NDArray[np.float64]:

@@ -38,6 +38,20 @@ class LastBatch:
         self._pair: tuple[Ids, Ids] | None = None
         self._sources: NDArray[np.int64] | None = None
 
+    def goes_on_in(self, batch: ExperienceBatch) -> bool:
+        """Whether each row of a batch begins where the same row of the last one ended: nearly always."""
+        last = self.batch
+        if last is None or batch.actor_ids is not last.actor_ids:
+            return False
+        now, before = batch.observations, last.next_observations
+        return (
+            type(now) is type(before) is type(batch.next_observations) is _ARRAY
+            and now.dtype == before.dtype == batch.next_observations.dtype
+            and now.shape == before.shape == batch.next_observations.shape
+            and now.tobytes() == before.tobytes()
+            and len({*batch.actor_ids}) == len(batch)
+        )
+
     def known(self, ids: Ids, after: Any) -> tuple[Any, NDArray[np.bool_] | None] | None:
         """The last next observation of each actor, and whether there is one; None for all: there is.
 
@@ -70,11 +84,15 @@ def encode_batch(batch: ExperienceBatch, last: LastBatch) -> list[Form]:
     """
     ids, observations, after = batch.actor_ids, batch.observations, batch.next_observations
     is_new = None
-    if _layout(observations) == _layout(after) and (known := last.known(ids, after)) is not None:
+    if last.goes_on_in(batch):
+        is_new, observations = np.zeros(len(ids), np.bool_), observations[:0]
+    elif _layout(observations) == _layout(after) and (known := last.known(ids, after)) is not None:
         is_new = np.zeros(len(ids), np.bool_) if known[1] is None else ~known[1]
         _mapped(partial(_note_unequal, is_new), observations, known[0])
         observations = _mapped(partial(_picked, is_new), observations)
-    ends = batch.terminated * np.uint8(_TERMINATED) + batch.truncated * np.uint8(_TRUNCATED)
+    ends = None
+    if b"\1" in batch.terminated.tobytes() or b"\1" in batch.truncated.tobytes():
+        ends = batch.terminated * np.uint8(_TERMINATED) + batch.truncated * np.uint8(_TRUNCATED)
     columns = {
         "actor_ids": None if last.batch is not None and last.batch.actor_ids == ids else list(ids),
         "is_new": None if is_new is None else np.packbits(is_new),
@@ -82,7 +100,7 @@ def encode_batch(batch: ExperienceBatch, last: LastBatch) -> list[Form]:
         "actions": batch.actions,
         "rewards": batch.rewards,
         "next_observations": after,
-        "ends": ends if ends.any() else None,
+        "ends": ends,
         "policy_extras": batch.policy_extras,
     }
     forms = [len(ids), *(codec.form(column, name) for name, column in columns.items())]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from stoker import DQN, ActMode, DQNConfig, make_gym
 from stoker.agents import PPO, PPOConfig
@@ -106,6 +107,12 @@ class TheOthersMatter(SmallPolicy):
     def act(self, observations: Any, mode: Any) -> Any:
         actions, extras = super().act(observations, mode)
         return [(action + place) % 2 for place, action in enumerate(actions)], extras
+
+
+class TakesOnlyLists(SmallPolicy):
+    def act(self, observations: Any, mode: Any) -> Any:
+        actions, extras = super().act(observations, mode)
+        return [action if type(observations) is list else 1 - action for action in actions], extras
 
 
 class GreedyAtRandom(SmallPolicy):
@@ -366,6 +373,14 @@ class PassesAllObservations(PassesAllBatches):
         return True
 
 
+def passing_all_actions() -> DQN:
+    class PassesAllActions(DQN):
+        def check_batch(self, batch: Any) -> bool:
+            return super().check_batch(replace(batch, actions=np.zeros(len(batch), int)))
+
+    return PassesAllActions(chain().observation_space, chain().action_space)
+
+
 class LearnsBefore(Small):
     steps_to_learn = 7
 
@@ -435,6 +450,7 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("acts_once_per_observation", with_policy(NoActions), "an action of Discrete"),
     ("grouping_does_not_change_greedy_actions", with_policy(TheOthersMatter), "one by one"),
     ("grouping_does_not_change_greedy_actions", with_policy(GreedyAtRandom), "when asked"),
+    ("grouping_does_not_change_greedy_actions", with_policy(TakesOnlyLists), "when asked as one array"),
     ("policies_are_copies", with_policy(Shared), "a policy after learning"),
     ("policies_are_copies", with_policy(SharesWithoutForks), "a policy after learning"),
     ("policies_are_copies", FirstPublishesToAll, "a policy after publishing to another one"),
@@ -476,6 +492,7 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("batches_equal_single_experiences", BatchesBackwards, "after batches"),
     ("batches_are_checked", PassesAllBatches, "check_batch passed another shape as observations"),
     ("batches_are_checked", PassesAllObservations, "check_observations passed another shape"),
+    ("batches_are_checked", passing_all_actions, "check_batch passed -1 in row 5 of actions"),
     ("steps_to_learn_are_exact", LearnsBefore, "7 steps to learn, then 7 at step 1"),
     ("steps_to_learn_are_exact", miscounting, "metrics with 1 steps to learn at step 8"),
     ("portable_policies_travel", with_policy(ForksThatShareTheGenerator), "two forks of one seed"),

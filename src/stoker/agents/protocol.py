@@ -43,6 +43,7 @@ class Policy(Protocol):
     def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[Sequence[Any], Sequence[Any] | None]:
         """One action per observation, in the same order, and extras for each action, or None.
 
+        Observations may be a list, or one array ``[B, *observation_shape]`` if they came as one.
         Extras (log-probability, value, ...) come back as ``policy_extras`` of that actor's next transition.
         """
         ...

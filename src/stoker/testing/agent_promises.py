@@ -99,11 +99,15 @@ def grouping_does_not_change_greedy_actions(suite: AgentSuite) -> None:
     """With EXPLOIT an action depends on its observation alone: not on its place, on others or on chance."""
     policy, observations = suite.trained().policy(), suite.observations
     together = greedy(policy, observations)
-    for how, apart in (
+    ways = [
         ("one by one", [greedy(policy, [observation])[0] for observation in observations]),
         ("in reverse", greedy(policy, observations[::-1])[::-1]),
         ("a second time", greedy(policy, observations)),
-    ):
+    ]
+    if all(type(observation) is np.ndarray for observation in observations):
+        array: Any = np.stack(observations)
+        ways.append(("as one array", list(policy.act(array, ActMode.EXPLOIT)[0])))
+    for how, apart in ways:
         for place, (one, other) in enumerate(zip(together, apart, strict=True)):
             seen = f"{shown(other)} when asked {how}, {shown(one)} together, for observation {place}"
             expect(_is_close(one, other), seen, "the same action")

@@ -9,8 +9,10 @@ import numpy as np
 from msgspec.structs import replace
 
 from stoker.agents.protocol import ChecksBatches, LearnsSeldom, ObservesBatches
+from stoker.errors import InvalidExperience
 from stoker.testing.agent_driving import AgentSuite, as_batch, state_of
 from stoker.testing.contract import expect, expect_same
+from stoker.types import Experience
 
 __all__ = ["batches_are_checked", "batches_equal_single_experiences", "steps_to_learn_are_exact"]
 
@@ -46,6 +48,18 @@ def batches_are_checked(suite: AgentSuite) -> None:
     before = state_of(agent)
     valid = as_batch(suite.experiences[:8], with_extras=False)
     agent.check_batch(valid)
+    for number in (-1, 1_000_000, np.inf):
+        columns = valid.actions, np.asarray(valid.rewards)
+        for name, column in zip(("actions", "rewards"), columns, strict=True):
+            if isinstance(column, dict) or (column.dtype.kind in "iu" and number == np.inf):
+                continue
+            rows = column.astype(np.int64) if column.dtype.kind in "iu" else column.copy()
+            rows[5] = number
+            batch = replace(valid, **{name: rows})
+            if _is_refused(agent, batch.experiences()[5]):
+                expect(
+                    not agent.check_batch(batch), f"check_batch passed {number} in row 5 of {name}", "False"
+                )
     for name in ("observations", "next_observations", "actions"):
         column: Any = getattr(valid, name)
         if isinstance(column, dict):
@@ -61,6 +75,14 @@ def batches_are_checked(suite: AgentSuite) -> None:
                 passed = agent.check_observations(rows)
                 expect(not passed, f"check_observations passed {what}", "False")
     expect_same(before, state_of(agent), "after checking batches, state")
+
+
+def _is_refused(agent: ChecksBatches, experience: Experience) -> bool:
+    try:
+        agent.check_experience(experience)
+    except InvalidExperience:
+        return True
+    return False
 
 
 def steps_to_learn_are_exact(suite: AgentSuite) -> None:

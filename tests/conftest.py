@@ -25,11 +25,13 @@ ASYNCIO = pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")
 UVLOOP = pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")
 TRIO = pytest.param(("trio", {}), id="trio")
 ON_UVLOOP_TOO = (
+    "session/test_acting",
     "session/test_batch_waits",
     "session/test_endings",
     "session/test_interruptions",
     "session/test_lifecycle",
     "session/test_signals",
+    "test_latch",
     "test_queues",
     "test_threads",
     "writer/test_task",

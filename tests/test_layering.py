@@ -15,7 +15,7 @@ LAYERS: list[set[str]] = [
     {"_lazy", "types"},
     {"errors"},
     {"exits", "importing", "lru", "plain", "queues", "replies", "settings", "stalls", "threads"},
-    {"nested", "signals"},
+    {"latch", "nested", "signals"},
     {"stats"},
     {"replay", "envs", "processing", "recorders"},
     {"agents"},

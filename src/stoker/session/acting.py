@@ -29,6 +29,7 @@ from anyio.lowlevel import checkpoint
 
 from stoker.agents.protocol import LearningAgent, Policy
 from stoker.errors import ConfigError
+from stoker.latch import Latch
 from stoker.threads import DedicatedThread
 from stoker.types import ActMode, ActorId
 
@@ -295,14 +296,9 @@ class _Batch:
     def __init__(self, mode: ActMode) -> None:
         self.mode = mode
         self.observations: list[Any] = []
-        self.answered = anyio.Event()
+        self.answered = Latch()
         self.answer: Answer = ((), None, 0)
         self.error: Callable[[], Exception] | None = None
-
-    def result(self) -> Answer:
-        if self.error is not None:
-            raise self.error()
-        return self.answer
 
 
 class Inference:
@@ -349,7 +345,9 @@ class Inference:
         place = len(batch.observations)
         batch.observations.append(observation)
         await batch.answered.wait()
-        actions, extras, opt_steps = batch.result()
+        if batch.error is not None:
+            raise batch.error()
+        actions, extras, opt_steps = batch.answer
         return actions[place], None if extras is None else extras[place], opt_steps
 
     async def ask_many(self, observations: Sequence[Any], mode: ActMode) -> Answer:
@@ -370,7 +368,9 @@ class Inference:
         batch.observations.extend(observations)
         end = first + len(observations)
         await batch.answered.wait()
-        actions, extras, opt_steps = batch.result()
+        if batch.error is not None:
+            raise batch.error()
+        actions, extras, opt_steps = batch.answer
         return actions[first:end], None if extras is None else extras[first:end], opt_steps
 
     @property

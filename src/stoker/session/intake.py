@@ -74,7 +74,8 @@ class Intake:
         """Experiences that are in, and those of callers who wait for room."""
         self.count_put = count_put
         self._needs_policy_extras = agent.needs_policy_extras
-        self._keeps_versions = config.keeps_versions
+        self.keeps_versions = config.keeps_versions
+        """Whether a decision's version is remembered where it has no policy extras."""
         self.is_plain = not (self._needs_policy_extras or config.keeps_versions or config.lockstep)
         """Whether an experience only needs to be checked, counted and put into the queue."""
         self.is_stopped = False
@@ -258,7 +259,8 @@ class Intake:
         """Refuse an observation, mode or actor_id that cannot be used."""
         if type(mode) is not ActMode:
             raise InvalidExperience(f"mode={shown(mode)}: use ActMode.EXPLORE or ActMode.EXPLOIT")
-        check_actor_id(actor_id)
+        if type(actor_id) is not int or not -1 < actor_id < 1_000_000_000:  # larger ints are compared slowly
+            check_actor_id(actor_id)
         if self._check_observation is not None:
             self._check_observation(observation)
 
@@ -315,19 +317,19 @@ class Intake:
     def remember(self, actor_id: ActorId, observation: Any, decision: Decision) -> None:
         """Keep a decision until its experience, or until this actor's next decision or episode."""
         extras = decision.policy_extras
-        if extras is not None or self._keeps_versions:
+        if extras is not None or self.keeps_versions:
             self.is_plain = False  # from now on experiences are joined
             self._take_apart({actor_id})
-            version = decision.policy_version if self._keeps_versions else None
+            version = decision.policy_version if self.keeps_versions else None
             self._remembered.put(actor_id, RememberedDecision(observation, decision.action, extras, version))
 
     def remember_all(self, ids: Ids, observations: Sequence[Any], answer: Answer) -> None:
         """The same for several actors and their observations, answered in one pass."""
         actions, extras, version = answer
         actor_ids = ids.rows
-        if extras is None and not self._keeps_versions:
+        if extras is None and not self.keeps_versions:
             return
-        batch = remembered_batch(actor_ids, observations, answer, keeps_version=self._keeps_versions)
+        batch = remembered_batch(actor_ids, observations, answer, keeps_version=self.keeps_versions)
         if batch is not None:
             self.is_plain = False
             self._batches.pop(actor_ids, None)

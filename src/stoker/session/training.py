@@ -100,20 +100,21 @@ class TrainingSession(Lifecycle):
         intake.check_acting(observation, mode, actor_id)
         if mode is not ActMode.EXPLORE:
             return (await parts.inference.ask(observation, mode))[0]
-        if actor_id in intake.acting:
+        if actor_id in (acting := intake.acting):
             raise ActorConflict(actor_id, "act()")
         try:
-            intake.acting.add(actor_id)
+            acting.add(actor_id)
             if self._is_paced:
                 await parts.pacing.begin(actor_id)
-            decision = Decision(*await parts.inference.ask(observation, mode))
-            intake.remember(actor_id, observation, decision)
+            action, extras, version = await parts.inference.ask(observation, mode)
+            if extras is not None or intake.keeps_versions:
+                intake.remember(actor_id, observation, Decision(action, extras, version))
         except BaseException:
             parts.pacing.end(actor_id)
             raise
         finally:
-            intake.acting.discard(actor_id)
-        return decision.action
+            acting.discard(actor_id)
+        return action
 
     async def act_many(
         self, observations: Iterable[Any], actor_ids: Iterable[ActorId], mode: ActMode = ActMode.EXPLORE

@@ -26,6 +26,7 @@ __all__ = [
     "ARRAY_SPACES",
     "IMMUTABLE",
     "BatchResults",
+    "PartWrapper",
     "PassedOn",
     "Results",
     "ResultsWrapper",
@@ -156,6 +157,24 @@ class Results:
             info,
         )
 
+    def goes_on(self, result: Any) -> bool:
+        """Whether this is what ``step`` returns for it but for the copy, and ends no episode."""
+        if result.__class__ is not tuple or len(result) != _FORMS["step"][0]:
+            return False
+        observation, reward, terminated, truncated, info = result
+        if (  # nearly every step: kept short, as this is done for each part of a vector environment
+            terminated is False
+            and truncated is False
+            and reward.__class__ is float
+            and info.__class__ is dict
+            and observation.__class__ is np.ndarray
+            and observation.shape == self._shape
+            and observation.dtype is self._dtype
+        ):
+            self._fitting.add("step")
+            return True
+        return False
+
     def _taken(self, observation: Any, method: str) -> Any:
         """A copy of an observation from this method of the environment.
 
@@ -266,6 +285,18 @@ class ResultsWrapper(gymnasium.Wrapper[Any, Any, Any, Any]):
         if action.__class__ not in IMMUTABLE:
             action = self._results.given(action)
         return self._results.step(self.env.step(action))
+
+
+class PartWrapper(ResultsWrapper):
+    """The same for a part of a ``SyncVectorEnv``, which copies what its parts return in each step.
+
+    It does so after it may have reset a part, so where an episode ends there is a copy.
+    """
+
+    def step(self, action: Any) -> Any:
+        """See ``gymnasium.Env``."""
+        result = self.env.step(action)
+        return result if self._results.goes_on(result) else self._results.step(result)
 
 
 def extras_of(env: Any) -> Any:

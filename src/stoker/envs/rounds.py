@@ -86,8 +86,7 @@ class Outcome(NamedTuple):
 
     def ended(self) -> list[int]:
         """The rows of ``acted`` whose episode ended, in order."""
-        over = self.terminated | self.truncated
-        return np.flatnonzero(over).tolist() if over.any() else []
+        return (self.terminated | self.truncated).nonzero()[0].tolist()
 
 
 class Round:
@@ -122,9 +121,14 @@ class Round:
         return self.shown.each
 
     def spread(self, actions: Sequence[Any]) -> Sequence[Any]:
-        """Those of the acting as one for each sub-environment; None for the others."""
+        """Those of the acting as one for each sub-environment; None or zeros for the others."""
         if len(actions) == len(self.shown.all):
             return actions
+        chosen: Any = actions
+        if type(chosen) is np.ndarray:
+            column: Any = np.zeros((len(self.shown.all), *chosen.shape[1:]), chosen.dtype)
+            column[self.acting] = chosen
+            return column
         spread: list[Any] = [None] * len(self.shown.all)
         for index, action in zip(self.acting, actions, strict=True):
             spread[index] = action

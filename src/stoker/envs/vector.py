@@ -20,7 +20,15 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
-from stoker.envs.results import ARRAY_SPACES, BatchResults, Results, ResultsWrapper, close_of, owned
+from stoker.envs.results import (
+    ARRAY_SPACES,
+    BatchResults,
+    PartWrapper,
+    Results,
+    ResultsWrapper,
+    close_of,
+    owned,
+)
 from stoker.envs.rounds import Outcome, Round, Values
 from stoker.errors import ConfigError
 from stoker.types import ActorId
@@ -73,7 +81,7 @@ class VectorRounds:
             subs: list[Any] = env.unwrapped.envs
             for index, sub in enumerate(subs):
                 if not isinstance(sub, ResultsWrapper):
-                    subs[index] = ResultsWrapper(sub, Results(sub, f"sub-environment {index}"))
+                    subs[index] = PartWrapper(sub, Results(sub, f"sub-environment {index}"))
         self.num_envs = env.num_envs
         self._everyone = list(range(env.num_envs))
         self._actor_ids: tuple[ActorId, ...] = tuple(self._everyone if actor_ids is None else actor_ids)
@@ -118,13 +126,12 @@ class VectorRounds:
         given: Any = self._results.step(self._env.step(self._together(actions)))
         observations, rewards, terminated, truncated, info = given
         self._shown = last = self._values(observations)
-        over = terminated | truncated
-        ended: list[int] = np.flatnonzero(over).tolist() if over.any() else []
+        ended: list[int] = (terminated | truncated).nonzero()[0].tolist()
         if ended and self.mode is AutoresetMode.SAME_STEP:
             last = last.replaced(self._finals(info, ended))
         if resetting:
             rewards, terminated, truncated = rewards[acted], terminated[acted], truncated[acted]
-        truncated &= ~terminated
+        truncated = truncated > terminated
         outcome = Outcome(acted, self._acting_ids, before, actions, rewards, terminated, truncated, last)
         begun = self._begin(resetting, ended, moves.seed_of) if ended or resetting else []
         return self._round(outcome, begun), float(rewards.sum()), False, False, info
@@ -168,9 +175,10 @@ class VectorRounds:
         if not self._ended:
             self._acting, self._acting_ids = self._everyone, self._actor_ids
         else:
-            ended = {*self._ended}
-            self._acting = [index for index in self._everyone if index not in ended]
-            self._acting_ids = tuple(self._actor_ids[index] for index in self._acting)
+            self._acting, ids = self._everyone.copy(), list(self._actor_ids)
+            for index in reversed(self._ended):
+                del self._acting[index], ids[index]
+            self._acting_ids = tuple(ids)
         return Round(self._shown, self._acting, self._acting_ids, outcome, begun)
 
     def _values(self, observations: Any) -> Values:
@@ -193,9 +201,14 @@ class VectorRounds:
         acted, resetting = self._acting, self._ended
         if not acted:
             return self._actions
-        chosen: Any = given if not resetting else [given[index] for index in acted]
         try:
-            actions = np.array(chosen)
+            actions: Any = given
+            if type(actions) is np.ndarray:
+                actions = actions.copy()
+                if resetting:
+                    actions[resetting] = self._actions.of(resetting)
+                return Values(actions)
+            actions = np.array([given[index] for index in acted])
             if resetting:
                 whole = np.empty((self.num_envs, *actions.shape[1:]), actions.dtype)
                 whole[acted], whole[resetting] = actions, self._actions.of(resetting)

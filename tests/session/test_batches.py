@@ -29,7 +29,9 @@ from stoker import (
     replay_run,
 )
 from stoker.journal.codec import encode
+from stoker.lru import MAX_ACTORS
 from stoker.runs.verifying import verify_run
+from stoker.session.decisions import RememberedBatch, RememberedBatches
 from stoker.testing import FakeAgent
 
 pytestmark = pytest.mark.anyio
@@ -335,6 +337,62 @@ async def test_a_new_decision_replaces_one_that_was_taken_out_of_a_batch() -> No
         await session.observe(step)
     assert [step.policy_extras and step.policy_extras[0] for step in agent.experiences[:4]] == [4.0] * 4
     assert agent.experiences[4].policy_extras is None, "the extras of an older decision"
+
+
+async def test_decisions_without_outcomes_are_kept_for_the_most_recent_actors_only() -> None:
+    """Actor ids may be those of connections, which never end."""
+    agent, seen = ppo(), np.zeros((1000, 3), np.float32)
+    rounds = [tuple(range(first, first + 1000)) for first in range(0, 13_000, 1000)]
+    assert MAX_ACTORS < 12_000
+    async with TrainingSession(agent) as session:
+        actions = [await session.act_many(seen, ids) for ids in rounds]
+        for number in (1, 4, 12):
+            ids, chosen = rounds[number], actions[number]
+            rows = [
+                Experience(*row, 0.0, row[0], ON, actor)
+                for *row, actor in zip(seen, chosen, ids, strict=True)
+            ]
+            if number == 1:
+                with pytest.raises(InvalidExperience, match="row 0 of 1000: actor 1000: the agent"):
+                    await session.observe_batch(batch_of(rows))
+                with pytest.raises(InvalidExperience, match="actor 1999: the agent learns only"):
+                    await session.observe(rows[-1])
+            else:
+                await session.observe_batch(batch_of(rows))
+        ids = tuple(range(MAX_ACTORS + 1))
+        seen = np.zeros((len(ids), 3), np.float32)
+        chosen = await session.act_many(seen, ids)
+        over = np.zeros(len(ids), bool)
+        await session.observe_batch(
+            ExperienceBatch(seen, np.array(chosen), np.zeros(len(ids)), seen, over, over, ids)
+        )
+        await session.flush()
+        assert session.total_steps == 2000 + len(ids), "the last batch is kept, however large"
+
+
+def test_remembered_batches_know_their_actors() -> None:
+    def batch(*actor_ids: Any) -> RememberedBatch:
+        rows = np.zeros(len(actor_ids))
+        return RememberedBatch(actor_ids, rows, rows, None, 0)
+
+    kept, (one, other) = RememberedBatches(), (batch(0, "a"), batch(1, 2, 3))
+    assert not kept
+    kept.put(one)
+    kept.put(other)
+    assert kept.get((0, "a")) is one
+    assert kept.get((1, 2, 3)) is other
+    assert kept.get(("a", 0)) is kept.get((1, 2)) is kept.get(()) is kept.get((9,)) is None
+    assert kept.of_any((3, 9, 0, 1)) == [other, one]
+    assert kept.of_any((9,)) == []
+    kept.remove(one)
+    kept.remove(one)
+    assert kept.of_any((0, "a")) == []
+    kept.put(again := batch("a", 7))
+    kept.remove(one)
+    assert kept.of_any(("a",)) == [again]
+    kept.remove(other)
+    kept.remove(again)
+    assert not kept
 
 
 async def test_actions_that_the_caller_changes_in_place_are_not_its_policys() -> None:

@@ -7,18 +7,27 @@ opposite of what happened. So decisions are kept as copies, and compared with th
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stoker.lru import MAX_ACTORS
 from stoker.nested import is_same
 from stoker.session.acting import Answer
 from stoker.types import ActorId, Experience, ExperienceBatch
 
-__all__ = ["Decision", "RememberedBatch", "RememberedDecision", "in_columns", "remembered_batch"]
+__all__ = [
+    "Decision",
+    "RememberedBatch",
+    "RememberedBatches",
+    "RememberedDecision",
+    "in_columns",
+    "remembered_batch",
+]
 
 
 class Decision(msgspec.Struct, frozen=True, eq=False):
@@ -134,6 +143,44 @@ def in_columns(observations: Sequence[Any], answer: Answer) -> Answer:
         except ValueError:  # of different shapes
             return answer
     return answer if actions.dtype.hasobject else (actions, extras, version)
+
+
+class RememberedBatches:
+    """The batches of decisions that wait for their outcomes; no actor is in two of them.
+
+    Outcomes may never come, so those of the ``MAX_ACTORS`` most recent actors are kept, and the last one.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[RememberedBatch, None] = OrderedDict()
+        self._of: dict[ActorId, RememberedBatch] = {}  # an interruption may leave some that do not wait
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def get(self, actor_ids: tuple[ActorId, ...]) -> RememberedBatch | None:
+        """The batch of exactly these actors, in this order."""
+        batch = self._of.get(actor_ids[0]) if actor_ids else None
+        return batch if batch in self._waiting and batch.actor_ids == actor_ids else None
+
+    def of_any(self, actor_ids: Iterable[ActorId]) -> list[RememberedBatch]:
+        """The batches that have one of these actors."""
+        found = dict.fromkeys(map(self._of.get, actor_ids))
+        return [batch for batch in found if batch in self._waiting]
+
+    def put(self, batch: RememberedBatch) -> None:
+        """Keep a batch of actors that are in no other one."""
+        self._waiting[batch] = None
+        self._of |= dict.fromkeys(batch.actor_ids, batch)
+        while len(self._of) > MAX_ACTORS and len(self._waiting) > 1:
+            self.remove(next(iter(self._waiting)))
+
+    def remove(self, batch: RememberedBatch) -> None:
+        """Forget a batch, if it is kept."""
+        self._waiting.pop(batch, None)  # first: then none of its decisions waits any more
+        for actor_id in batch.actor_ids:
+            if self._of.get(actor_id) is batch:
+                del self._of[actor_id]
 
 
 def remembered_batch(

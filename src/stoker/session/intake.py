@@ -27,7 +27,13 @@ from stoker.plain import LARGEST_INT, check_actor_id, finite_float, plain_count,
 from stoker.session.acting import Answer
 from stoker.session.batches import checked_batch
 from stoker.session.config import SessionConfig
-from stoker.session.decisions import Decision, RememberedBatch, RememberedDecision, remembered_batch
+from stoker.session.decisions import (
+    Decision,
+    RememberedBatch,
+    RememberedBatches,
+    RememberedDecision,
+    remembered_batch,
+)
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, ExperienceBatch
 
@@ -85,7 +91,7 @@ class Intake:
         self.n_refused = 0
         """Experiences that came after the limit or after ``stop``: neither learned nor counted."""
         self._remembered: LRUDict[ActorId, RememberedDecision] = LRUDict()
-        self._batches: LRUDict[tuple[ActorId, ...], RememberedBatch] = LRUDict()  # no actor is in two
+        self._batches = RememberedBatches()
         self.acting: set[ActorId] = set()
         """Actors that wait for an exploring action."""
         self.observing: dict[ActorId, int] = {}
@@ -220,7 +226,7 @@ class Intake:
         """Whether a decision of one of these actors waits for its outcome."""
         if not (self._remembered or self._batches):
             return False
-        return not (actors.isdisjoint(self._remembered) and all(map(actors.isdisjoint, self._batches)))
+        return bool(self._batches.of_any(actors)) or not actors.isdisjoint(self._remembered)
 
     def reserve_rows(self, n_rows: int) -> int:
         """Count the first of several experiences as accepted, up to the limit; return how many.
@@ -240,18 +246,15 @@ class Intake:
 
     def settle_batch(self, remembered: RememberedBatch | None) -> None:
         """Forget the decisions of a batch whose outcomes are in."""
-        if remembered is not None and self._batches.get(remembered.actor_ids) is remembered:
-            del self._batches[remembered.actor_ids]
+        if remembered is not None:
+            self._batches.remove(remembered)
 
     def _take_apart(self, actors: AbstractSet[ActorId]) -> None:
         """Remember the decisions of batches one by one, where one of these actors is in them."""
-        if not self._batches:
-            return
-        for ids, remembered in list(self._batches.items()):
-            if not actors.isdisjoint(ids):
-                del self._batches[ids]
-                for actor_id, decision in zip(ids, remembered.decisions(), strict=True):
-                    self._remembered.put(actor_id, decision)
+        for remembered in self._batches.of_any(actors) if self._batches else ():
+            self._batches.remove(remembered)
+            for actor_id, decision in zip(remembered.actor_ids, remembered.decisions(), strict=True):
+                self._remembered.put(actor_id, decision)
 
     # Actions --------------------------------------------------------------------------------------
 
@@ -332,11 +335,12 @@ class Intake:
         batch = remembered_batch(actor_ids, observations, answer, keeps_version=self.keeps_versions)
         if batch is not None:
             self.is_plain = False
-            self._batches.pop(actor_ids, None)
+            if (same := self._batches.get(actor_ids)) is not None:
+                self._batches.remove(same)
             self._take_apart(ids.actors)
             for actor_id in actor_ids if self._remembered else ():
                 self._remembered.pop(actor_id, None)  # it has decided anew
-            self._batches.put(actor_ids, batch)
+            self._batches.put(batch)
             return
         for i, (actor_id, observation) in enumerate(zip(actor_ids, observations, strict=True)):
             decision = Decision(actions[i], None if extras is None else extras[i], version)

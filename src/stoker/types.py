@@ -102,7 +102,7 @@ class Experience(msgspec.Struct, frozen=True, eq=False, gc=False, tag=True, arra
     policy_version: int | None = None
 
 
-class ExperienceBatch(msgspec.Struct, frozen=True, eq=False, gc=False):
+class ExperienceBatch(msgspec.Struct, frozen=True, eq=False, gc=False, tag=True, array_like=True):
     """Transitions as columns, one row for each, in the order in which they are to be learned.
 
     Arrays of a vector environment go through the session as they are. Row by row it means what the

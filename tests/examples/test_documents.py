@@ -217,7 +217,7 @@ def test_the_defaults_in_the_readme_are_those_of_the_config() -> None:
     }
     config = stoker.TrainConfig(env="CartPole-v1")
     shared = said.keys() & set(config.__struct_fields__) - {"learning_rate"}
-    assert len(shared) == 28
+    assert len(shared) == 29
     for name in shared:
         value = getattr(config, name)
         assert said[name] == ("none" if value is None else str(value)), name

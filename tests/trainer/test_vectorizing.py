@@ -17,10 +17,18 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from stoker import ConfigError, PolicySnapshot, Trainer, TrainerConfig, TrainingRun, evaluate, train
+from stoker.actors.places import n_workers_for
 from stoker.envs.stepping import SLOW_STEP_S
 from stoker.testing import AsyncChainEnv, ChainEnv, CrashingEnv, FakeAgent
 from stoker.trainer import config_from
-from stoker.trainer.vectorizing import LEAST_ENVS, choose, decided, eval_factory_for, vector_env_for
+from stoker.trainer.vectorizing import (
+    LEAST_ENVS,
+    choose,
+    decided,
+    eval_factory_for,
+    vector_env_for,
+    vector_factory_for,
+)
 
 pytestmark = [
     pytest.mark.anyio,
@@ -120,10 +128,10 @@ async def test_an_environment_that_hangs_while_it_is_measured_keeps_its_actors()
     ("settings", "problem"),
     [
         ({"lockstep": True}, "lockstep=True"),
-        ({"actors": "threads"}, "actors='threads'"),
+        ({"lockstep": True, "actors": "threads"}, "lockstep=True"),
         ({"sync_interval": 3}, "sync_interval=3"),
     ],
-    ids=["lockstep", "places", "copies"],
+    ids=["lockstep", "lockstep on threads", "copies"],
 )
 def test_settings_that_need_an_actor_for_each_are_refused(
     way: str, settings: dict[str, Any], problem: str
@@ -132,6 +140,33 @@ def test_settings_that_need_an_actor_for_each_are_refused(
         ConfigError, match=f"vectorize='{way}' does not work with {problem}.*'none' or 'auto'"
     ):
         config_from({**MANY, "vectorize": way, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"vectorize": "async", "actors": "processes"}, "'async' does not work with actors='processes'"),
+        ({"workers": 2}, "workers=2 share environments that are stepped together"),
+        ({"workers": 2, "actors": "processes", "vectorize": "none"}, "workers=2 share environments"),
+        ({"workers": 2, "vectorize": "sync"}, "workers=2 share .* actors='threads' or 'processes'"),
+    ],
+    ids=["async", "alone", "none", "tasks"],
+)
+def test_workers_that_cannot_share_are_refused(settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        config_from({**MANY, **settings})
+
+
+def test_each_worker_has_an_equal_share() -> None:
+    shared = {**TINY, "num_envs": 6, "vectorize": "sync", "actors": "processes"}
+    for workers, width in ((2, 3), (3, 2), (6, 1)):
+        make = vector_factory_for(config_from({**shared, "workers": workers}))
+        assert make is not None
+        assert make().num_envs == width
+    with pytest.raises(ConfigError, match="workers=4 cannot have equal shares of 6 actors"):
+        vector_factory_for(config_from({**shared, "workers": 4}))
+    assert n_workers_for(7, None) in (1, 7)
+    assert n_workers_for(6, 2) == 2
 
 
 def test_a_vector_form_that_there_is_not_is_refused() -> None:
@@ -152,10 +187,24 @@ def test_a_vector_form_that_there_is_not_is_refused() -> None:
 
 
 @on_asyncio
-@pytest.mark.parametrize("way", ["sync", "async", "native"])
-async def test_a_training_is_exact_and_a_resume_plays_as_before(way: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("way", "actors"),
+    [
+        ("sync", "tasks"),
+        ("async", "tasks"),
+        ("native", "tasks"),
+        ("sync", "processes"),
+        ("sync", "threads"),
+        ("native", "threads"),
+    ],
+)
+async def test_a_training_is_exact_and_a_resume_plays_as_before(
+    way: str, actors: str, tmp_path: Path
+) -> None:
     run = await TrainingRun.create("poles", root=tmp_path)
-    result = await train(config_from({**TINY, "vectorize": way}), run, view="none")
+    workers = None if actors == "tasks" else 2
+    config = config_from({**TINY, "vectorize": way, "actors": actors, "workers": workers})
+    result = await train(config, run, view="none")
     assert result.total_steps == 330
     assert result.last_eval_reward is not None
     stored = json.loads((run.directory / "config.json").read_text())

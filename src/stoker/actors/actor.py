@@ -211,10 +211,10 @@ class Player(abc.ABC):
             ActorFailed: The environment failed too often.
         """
         self._pass_on()
-        self._session.pacing.end(self.actor_id)  # its action in flight is lost
         if self._settings.gate is not None:
             self._settings.gate.give_back(self.actor_id)
         for stream in self.streams:
+            self._session.pacing.end(stream.report.actor_id)  # its action in flight is lost
             stream.report.restarts += 1
             stream.report.last_error = described(cause)
         delay_s = self._failures.add(cause)

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar, cast
 import numpy as np
 
 from stoker.envs import PlayedEnv, Stepping, make_played
-from stoker.envs.rounds import EPISODE_EXTRAS
+from stoker.envs.rounds import EPISODE_EXTRAS, Round, last_info
 from stoker.errors import ActorFailed, ConfigError, InvalidExperience, UnexpectedExit
 from stoker.nested import is_same
 from stoker.plain import shown
@@ -32,6 +32,7 @@ __all__ = [
     "EnvCalls",
     "EnvFactory",
     "EnvironmentFailed",
+    "EpisodeTally",
     "FailureCount",
     "FailureLimit",
     "Listener",
@@ -265,3 +266,52 @@ def _success(info: Any) -> dict[str, float]:
     """The ``is_success`` of a last ``info``, as an extra."""
     value = cast("Mapping[str, Any]", info).get("is_success") if isinstance(info, Mapping) else None
     return {"is_success": float(cast("float", value))} if isinstance(value, Real | np.bool_) else {}
+
+
+# The episodes of a vector environment ---------------------------------------------------------------
+
+
+class EpisodeTally:
+    """Counts the steps and rewards of the running episodes of a vector environment.
+
+    Args:
+        n: the number of sub-environments.
+    """
+
+    def __init__(self, n: int) -> None:
+        self._columns = np.zeros((3, n))  # of each: its steps, and the steps and the reward of its episode
+
+    @property
+    def steps(self) -> list[int]:
+        """How many steps each has done, over all of its episodes."""
+        return [int(steps) for steps in self._columns[0]]
+
+    def grow(self, n: int) -> None:
+        """Count at least that many sub-environments from now on."""
+        columns = self._columns
+        self._columns = np.pad(columns, ((0, 0), (0, max(0, n - columns.shape[1]))))
+
+    def begin(self, index: int) -> None:
+        """Begin an episode of a sub-environment."""
+        self._columns[1:, index] = 0.0
+
+    def add(self, now: Round, info: Mapping[str, Any]) -> list[tuple[int, EpisodeRecord]]:
+        """Count a step, and return the records of the episodes that it ended, with their indices in order.
+
+        Raises:
+            InvalidExperience: An extra is not a finite number.
+        """
+        if (done := now.outcome) is None:
+            return []
+        columns, acted = self._columns, done.acted
+        where: Any = slice(None) if len(acted) == columns.shape[1] else acted
+        columns[:2, where] += 1.0
+        columns[2, where] += done.rewards
+        found: list[tuple[int, EpisodeRecord]] = []
+        for row in done.ended():
+            index = acted[row]
+            _, steps, reward = columns[:, index].tolist()
+            status = EpisodeStatus.of(bool(done.terminated[row]), bool(done.truncated[row]))
+            extras = extras_in(last_info(info, index, is_over=True))
+            found.append((index, check_record(EpisodeRecord(reward, int(steps), status, extras))))
+        return found

@@ -24,7 +24,7 @@ from stoker.session import TrainingSession
 from stoker.stalls import Activity, StallDetector
 from stoker.types import ActorId, PlaceName
 
-__all__ = ["ActorGroup", "PlayerGroup", "ids_of", "run_actors"]
+__all__ = ["ActorGroup", "PlayerGroup", "feed_for", "ids_of", "run_actors", "start_limiter"]
 
 logger = logging.getLogger("stoker.actors")
 _DONE_S = 5.0
@@ -175,7 +175,7 @@ class ActorGroup(PlayerGroup):
     ) -> None:
         ids = ids_of(actors)
         where = place_of(place)
-        feed = _feed_for(session, factory, where, sync_interval)
+        feed = feed_for(session, factory, where, sync_interval)
         resume_point = session.take_resume_point()
         turns = RoundRobin(ids, resume_point) if session.config.lockstep else None
         settings = PlayerSettings(
@@ -189,7 +189,7 @@ class ActorGroup(PlayerGroup):
             turns=turns,
             running=resume_point.episodes,
         )
-        starting = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
+        starting = start_limiter()
         players = [
             Actor(session, actor_id, settings)
             if where is None or feed is None
@@ -199,7 +199,12 @@ class ActorGroup(PlayerGroup):
         super().__init__(session, players)
 
 
-def _feed_for(
+def start_limiter() -> anyio.CapacityLimiter:
+    """Limits how many workers of a group start at a time."""
+    return anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
+
+
+def feed_for(
     session: TrainingSession, factory: EnvFactory, place: Place | None, sync_interval: int | None
 ) -> PolicyFeed | None:
     """The source of the actors' copies of the policy; None: the session's ``act`` chooses actions.

@@ -24,13 +24,14 @@ from stoker.errors import ConfigError, UnexpectedExit
 from stoker.journal import JournalEvent
 from stoker.journal.codec import form, restore
 from stoker.threads import CallSoon, call_soon_here
-from stoker.types import Experience
+from stoker.types import Experience, ExperienceBatch
 
 __all__ = [
     "Credit",
     "Failed",
     "Mailbox",
     "Played",
+    "PlayedEvent",
     "Ready",
     "RemoteFailure",
     "Stop",
@@ -68,18 +69,22 @@ class Ready(_Sent, frozen=True):
     """The worker has started and is about to make its environment."""
 
 
+PlayedEvent = JournalEvent | ExperienceBatch
+"""A step, the start or the end of an episode, or the steps of one round of a vector environment."""
+
+
 class Played(_Sent, frozen=True):
     """What the worker played since its last message.
 
     Attributes:
-        events: steps, and starts and ends of episodes, in order.
+        events: in order.
         env_s, act_s, wait_s: seconds spent since the worker started.
         syncs: how often its policy was updated since then.
         version: the version of its policy.
         asks: whether it waits for the credit of one step.
     """
 
-    events: tuple[JournalEvent, ...]
+    events: tuple[PlayedEvent, ...]
     env_s: float
     act_s: float
     wait_s: float
@@ -160,6 +165,8 @@ WorkerCommand = Weights | Credit | Stop
 _SAME = Ext(100, b"")
 """Stands for an observation that is the ``next_observation`` of the event before: it is not sent twice."""
 
+_COLUMNS = tuple(name for name in ExperienceBatch.__struct_fields__ if name != "actor_ids")
+
 _RAISED_AGAIN = {kind.__name__: kind for kind in (ConfigError, UnexpectedExit)}
 
 _encoding = threading.Lock()
@@ -209,6 +216,10 @@ def decode_message(data: bytes) -> WorkerMessage:
                 if event.observation is _SAME:
                     force_setattr(event, "observation", last_seen)  # no one else has the event yet
                 last_seen = event.next_observation
+            elif isinstance(event, ExperienceBatch):
+                if event.observations is _SAME:
+                    force_setattr(event, "observations", last_seen)
+                last_seen = event.next_observations
     return message
 
 
@@ -221,7 +232,7 @@ def decode_command(data: bytes) -> WorkerCommand:
     return _unpacked(_commands, data)
 
 
-def _with_forms(events: tuple[JournalEvent, ...]) -> Iterator[JournalEvent]:
+def _with_forms(events: tuple[PlayedEvent, ...]) -> Iterator[PlayedEvent]:
     last_seen: Any = None
     for event in events:
         if isinstance(event, Experience):
@@ -234,6 +245,11 @@ def _with_forms(events: tuple[JournalEvent, ...]) -> Iterator[JournalEvent]:
                 next_observation=form(event.next_observation, "next_observation"),
                 policy_extras=form(event.policy_extras, "policy_extras"),
             )
+        elif isinstance(event, ExperienceBatch):
+            is_same = event.observations is last_seen and last_seen is not None
+            last_seen = event.next_observations
+            columns = {name: form(getattr(event, name), name) for name in _COLUMNS}
+            yield replace(event, **columns | ({"observations": _SAME} if is_same else {}))
         else:
             yield event
 

@@ -37,7 +37,7 @@ from stoker.errors import ConfigError
 from stoker.threads import backend_here
 from stoker.types import PlaceName
 
-__all__ = ["Link", "Place", "place_of"]
+__all__ = ["Link", "Place", "n_workers_for", "place_of"]
 
 logger = logging.getLogger("stoker.actors")
 
@@ -104,6 +104,22 @@ def place_of(place: PlaceName | Place) -> Place | None:
         choices = ", ".join(built_in)
         raise ConfigError(f"place={place!r}: choose one of {choices}, or give a Place of your own")
     return built_in[place]
+
+
+def n_workers_for(n_actors: int, workers: int | None) -> int:
+    """How many workers share that many actors; None: as many as can, up to one for each processor.
+
+    Raises:
+        ConfigError: That many workers cannot have equal shares.
+    """
+    if workers is None:
+        most = min(n_actors, os.cpu_count() or 1)
+        return next(count for count in range(most, 0, -1) if n_actors % count == 0)
+    if type(workers) is not int or workers < 1 or n_actors % workers:
+        raise ConfigError(
+            f"workers={workers!r} cannot have equal shares of {n_actors} actors: give a divisor of that"
+        )
+    return workers
 
 
 # Threads --------------------------------------------------------------------------------------------

@@ -7,19 +7,23 @@ worker are processed in order; what is still in flight when the worker ends is l
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import Any, cast
 
 import anyio
+import msgspec
 
 import stoker.actors.messages as messages
 from stoker.actors.actor import Player, PlayerSettings
 from stoker.actors.episodes import EnvironmentFailed, PolicyFailed
-from stoker.actors.messages import WorkerEvent
+from stoker.actors.messages import PlayedEvent, WorkerEvent
 from stoker.actors.places import Link, Place
-from stoker.actors.streams import PolicyFeed
+from stoker.actors.streams import ActorReport, ActorStream, PolicyFeed
 from stoker.actors.worker import Assignment
 from stoker.errors import ConfigError
+from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
 from stoker.session import TrainingSession
-from stoker.types import ActorId, Experience
+from stoker.types import ActorId, Experience, ExperienceBatch
 
 __all__ = ["RemoteActor"]
 
@@ -67,17 +71,16 @@ class RemoteActor(Player):
         self._spent = (0.0, 0.0, 0.0, 0)  # by earlier workers: seconds in env, act and wait; syncs
         self._sent = 0  # the version that the worker has, or that is in flight to it
         self._is_alive = False  # as far as is known
+        self._acting_ids: tuple[ActorId, ...] = (actor_id,)
 
     # One worker ---------------------------------------------------------------------------------------
 
     async def _play_env(self) -> None:
         """Have one worker play, from its start to its end."""
-        report = self._stream.report
+        report, assignment = self._stream.report, self._assignment()
         self._spent = (report.env_s, report.act_s, report.wait_s, report.syncs)
-        seed, episode = self._settings.seed, self._stream.next_episode
-        own = self._feed.fork(seed, self.actor_id, episode)
+        own = self._feed.fork(assignment.seed, self.actor_id, assignment.episode)
         self._sent = own.version
-        assignment = Assignment(actor_id=self.actor_id, seed=seed, episode=episode, asks=self._asks)
         link = self._place.link(assignment, self._settings.factory, own)
         try:
             await self._start_worker(link)
@@ -89,8 +92,13 @@ class RemoteActor(Player):
             is_unmade = self.is_starting and not len(link.messages)
             is_lost = self._life.cancel_called or is_late or is_unmade
             self.calls.since = None
-            self._session.pacing.end(self.actor_id)  # its action in flight is lost
+            for stream in self.streams:
+                self._session.pacing.end(stream.report.actor_id)  # its action in flight is lost
             await self._end_worker(link, at_once=is_lost)
+
+    def _assignment(self) -> Assignment:
+        seed, episode = self._settings.seed, self._stream.next_episode
+        return Assignment(actor_id=self.actor_id, seed=seed, episode=episode, asks=self._asks)
 
     async def _start_worker(self, link: Link) -> None:
         async with self._starting:
@@ -165,15 +173,20 @@ class RemoteActor(Player):
 
     async def _accept(self, played: messages.Played, link: Link) -> None:
         self._add_times(played)
-        await self._stream.send(played.events)
+        n_steps = await self._send(played.events)
         self._sent = max(self._sent, played.version)
         if not self._asks:
-            n_steps = sum(type(event) is Experience for event in played.events)
             link.send(messages.Credit(n_steps))
         if played.version == self._sent:  # weights are large: the next ones go out when these have arrived
             self._send_weights(link)
         if played.asks:
             await self._permit(link)
+
+    async def _send(self, events: Sequence[PlayedEvent]) -> int:
+        """Send events to the session in order, and return how many steps they are."""
+        single = cast("Sequence[JournalEvent]", events)  # a worker sends batches of vector environments alone
+        await self._stream.send(single)
+        return sum(type(event) is Experience for event in single)
 
     def _add_times(self, played: messages.Played) -> None:
         report, (env_s, act_s, wait_s, syncs) = self._stream.report, self._spent
@@ -194,7 +207,68 @@ class RemoteActor(Player):
         await self._pass_gate()
         if self._is_over:
             return
-        while not await self._session.pacing.begin(self.actor_id, self._sent):
+        while not await self._session.pacing.begin_many(self._acting_ids, self._sent):
             self._send_weights(link, now=True)
         if not self._is_over:
             link.send(messages.Credit(1))
+
+
+class RemoteVectorActor(RemoteActor):
+    """Has a vector environment played by a worker; its failures are those of the first actor.
+
+    ``env_s`` of each report is the time of the whole environment; the first one alone has ``act_s``,
+    ``wait_s`` and ``syncs`` of the worker.
+
+    Args:
+        session: takes the experiences.
+        actor_ids: the actors, one per sub-environment.
+        settings: their own; the factory makes a vector environment of that many, in ``VectorRounds``.
+        **where: as for ``RemoteActor``.
+    """
+
+    def __init__(
+        self, session: TrainingSession, actor_ids: Sequence[ActorId], settings: PlayerSettings, **where: Any
+    ) -> None:
+        super().__init__(session, actor_ids[0], settings, **where)
+        session.pacing.check_together(len(actor_ids), "sub-environments")
+        self.streams.extend(ActorStream(session, actor_id) for actor_id in actor_ids[1:])
+        self._acting_ids = tuple(actor_ids)
+        self._stream_of = {stream.report.actor_id: stream for stream in self.streams}
+
+    @property
+    def reports(self) -> list[ActorReport]:
+        """What each actor has done so far."""
+        for stream in self.streams:
+            stream.report.env_s = self._stream.report.env_s
+        return super().reports
+
+    def _assignment(self) -> Assignment:
+        return msgspec.structs.replace(
+            super()._assignment(),
+            actor_ids=self._acting_ids,
+            episodes=tuple(stream.next_episode for stream in self.streams),
+            window_steps=max(64, 2 * len(self.streams)),
+        )
+
+    async def _send(self, events: Sequence[PlayedEvent]) -> int:
+        n_steps = 0
+        for event in events:
+            match event:
+                case EpisodeStarted(actor_id, seed):
+                    await self._stream_of[actor_id].start_episode(seed)
+                case EpisodeEnded(record, actor_id):
+                    await self._stream_of[actor_id].end_episode(record)
+                case Experience(actor_id=actor_id):
+                    await self._stream_of[actor_id].observe(event)
+                    n_steps += 1
+                case ExperienceBatch(actor_ids=actor_ids):
+                    await self._session.observe_batch(event)
+                    n_steps += len(actor_ids)
+                    for actor_id in actor_ids:
+                        self._stream_of[actor_id].report.steps += 1
+        return n_steps
+
+    async def _permit(self, link: Link) -> None:
+        # As for all sub-environments at once, see ``VectorActorGroup``: either all may act, or none.
+        await self._session.barrier()
+        await super()._permit(link)

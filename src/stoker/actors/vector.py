@@ -11,21 +11,21 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
+import msgspec
 
 from stoker.actors.actor import Player, PlayerSettings
-from stoker.actors.episodes import EnvFactory, FailureLimit, extras_in
-from stoker.actors.group import PlayerGroup, ids_of
+from stoker.actors.episodes import EnvFactory, EpisodeTally, FailureLimit
+from stoker.actors.group import PlayerGroup, feed_for, ids_of, start_limiter
+from stoker.actors.places import Place, n_workers_for, place_of
+from stoker.actors.remote import RemoteVectorActor
 from stoker.actors.streams import ActorReport, ActorStream
 from stoker.envs import PlayedEnv, Stepping
-from stoker.envs.results import then
-from stoker.envs.rounds import Round, last_info
+from stoker.envs.rounds import Round
 from stoker.envs.seeding import next_seed
-from stoker.envs.vector import Moves, VectorRounds
+from stoker.envs.vector import Moves, in_rounds
 from stoker.errors import ConfigError
 from stoker.session import TrainingSession
-from stoker.stats import EpisodeRecord
-from stoker.types import ActorId, EpisodeStatus
+from stoker.types import ActorId, PlaceName
 
 __all__ = ["VectorActorGroup", "run_vector_actors"]
 
@@ -34,20 +34,17 @@ async def run_vector_actors(
     session: TrainingSession,
     make_env: EnvFactory,
     actor_ids: Iterable[ActorId] | None = None,
-    *,
-    seed: int | None = None,
-    stepping: Stepping = "auto",
-    limit: FailureLimit | None = None,
+    **settings: Any,
 ) -> list[ActorReport]:
     """Play the sub-environments of a vector environment on a session until it is done, each as an actor.
 
     Args:
         session: an entered session.
-        make_env: makes the vector environment; may be async. Called again after a failure.
+        make_env: makes the vector environment, or that of each worker; may be async. Called again after a
+            failure.
         actor_ids: the actors' ids, one per sub-environment; None: 0 to N - 1.
-        seed: the run's; None: no seeds. See ``VectorActorGroup`` for which episodes they are.
-        stepping: where the environment is stepped; see ``Stepping``.
-        limit: how many failures are allowed.
+        settings: those of ``VectorActorGroup``: ``place``, ``workers``, ``sync_interval``, ``stepping``,
+            ``seed`` and ``limit``.
 
     Returns:
         What each actor has done; ``env_s`` of each is the time of the whole environment, and ``restarts``
@@ -61,13 +58,17 @@ async def run_vector_actors(
             ``max_staleness`` is below what a round needs.
         SessionError: The session does not run.
     """
-    group = VectorActorGroup(session, make_env, actor_ids, seed=seed, stepping=stepping, limit=limit)
+    group = VectorActorGroup(session, make_env, actor_ids, **settings)
     await group.run()
     return group.reports
 
 
 class VectorActorGroup(PlayerGroup):
     """The sub-environments of a vector environment as a group of actors.
+
+    On threads or in processes each worker has a vector environment of its own, with an equal share of the
+    actors and a copy of the policy, and plays ahead as the workers of ``ActorGroup`` do. A lost worker costs
+    the running episodes of its share.
 
     All ``AutoresetMode`` of Gymnasium are supported, and give the same transitions. ``actor_timeout_s`` and
     ``on_silent_actor`` of the session apply to the vector environment as to a single one. An ``is_success``
@@ -80,14 +81,21 @@ class VectorActorGroup(PlayerGroup):
 
     Args:
         session: the session they play on, entered.
-        make_env: makes the vector environment; may be async. Called again after a failure.
-        actor_ids: the actors' ids, one per sub-environment; None: 0 to N - 1.
+        make_env: makes the vector environment, or that of each worker; may be async. Called again after a
+            failure.
+        actor_ids: the actors' ids, one per sub-environment; None: 0 to N - 1. Workers need them.
+        place: ``"tasks"``: the session's event loop and policy; ``"threads"``, ``"processes"`` or a ``Place``
+            of the user: workers, as in ``ActorGroup``.
+        workers: how many there are; must divide the actors. None: as many as that allows, up to one for each
+            processor.
+        sync_interval: of the workers' copies of the policy, as in ``ActorGroup``.
         seed: the run's; None: no seeds.
         stepping: where the environment is stepped; see ``Stepping``.
         limit: how many failures are allowed.
 
     Raises:
-        ConfigError: The session is ``lockstep``, or two ids are equal.
+        ConfigError: The session is ``lockstep``, two ids are equal, or the workers cannot share them; as for
+            ``ActorGroup``.
     """
 
     def __init__(
@@ -96,6 +104,9 @@ class VectorActorGroup(PlayerGroup):
         make_env: EnvFactory,
         actor_ids: Iterable[ActorId] | None = None,
         *,
+        place: PlaceName | Place = "tasks",
+        workers: int | None = None,
+        sync_interval: int | None = None,
         seed: int | None = None,
         stepping: Stepping = "auto",
         limit: FailureLimit | None = None,
@@ -107,12 +118,28 @@ class VectorActorGroup(PlayerGroup):
             )
         ids = None if actor_ids is None else ids_of(actor_ids)
         settings = PlayerSettings(
-            factory=lambda: then(make_env(), partial(VectorRounds, actor_ids=ids)),
+            factory=partial(in_rounds, make_env, ids),
             seed=seed,
             limit=limit or FailureLimit(),
             stepping=stepping,
         )
-        super().__init__(session, [_VectorPlayer(session, ids, settings)])
+        if (where := place_of(place)) is None:
+            for name, value in (("workers", workers), ("sync_interval", sync_interval)):
+                if value is not None:
+                    raise ConfigError(f"{name}={value!r} is for place='threads' or 'processes': give one")
+            super().__init__(session, [_VectorPlayer(session, ids, settings)])
+            return
+        if ids is None:
+            raise ConfigError(f"place={place!r}: give actor_ids, of which each worker plays a share")
+        width = len(ids) // n_workers_for(len(ids), workers)
+        shares = [ids[first : first + width] for first in range(0, len(ids), width)]
+        feed = feed_for(session, partial(in_rounds, make_env, shares[0]), where, sync_interval)
+        starting = start_limiter()
+        players: list[Player] = []
+        for share in shares:
+            own = msgspec.structs.replace(settings, factory=partial(in_rounds, make_env, share))
+            players.append(RemoteVectorActor(session, share, own, place=where, feed=feed, starting=starting))
+        super().__init__(session, players)
 
 
 class _VectorPlayer(Player):
@@ -129,15 +156,14 @@ class _VectorPlayer(Player):
     ) -> None:
         super().__init__(session, 0 if actor_ids is None else actor_ids[0], settings)
         self.streams.extend(ActorStream(session, actor_id) for actor_id in (actor_ids or [])[1:])
-        self._tally = np.zeros((3, len(self.streams)))
-        """Of each sub-environment: its steps, and the steps and the total reward of its episode."""
+        self._tally = EpisodeTally(len(self.streams))
         self._env_s = 0.0
 
     @property
     def reports(self) -> list[ActorReport]:
         """What each actor has done so far."""
-        for stream, steps in zip(self.streams, self._tally[0].tolist(), strict=True):
-            stream.report.steps, stream.report.env_s = int(steps), self._env_s
+        for stream, steps in zip(self.streams, self._tally.steps, strict=True):
+            stream.report.steps, stream.report.env_s = steps, self._env_s
         return super().reports
 
     async def _play_env(self) -> None:
@@ -164,8 +190,7 @@ class _VectorPlayer(Player):
         for index in range(len(self.streams), count):
             self.streams.append(ActorStream(self._session, index))
             self.streams[index].begin()
-        if (n_new := len(self.streams) - self._tally.shape[1]) > 0:
-            self._tally = np.pad(self._tally, ((0, 0), (0, n_new)))
+        self._tally.grow(count)
 
     def _seed_of(self, index: int) -> int | None:
         """The seed of the next episode; changes nothing, as it may be called on the environment's thread."""
@@ -176,7 +201,7 @@ class _VectorPlayer(Player):
 
     async def _start_episodes(self, now: Round) -> None:
         for index, seed in now.begun:
-            self._tally[1:, index] = 0.0
+            self._tally.begin(index)
             await self.streams[index].start_episode(seed)
 
     async def _act(self, now: Round) -> Sequence[Any]:
@@ -195,16 +220,8 @@ class _VectorPlayer(Player):
             await self._session.observe_many(now.transitions)
         else:
             await self._session.observe_batch(batch)
-        tally, acted = self._tally, done.acted
-        where: Any = slice(len(acted)) if len(acted) == len(now.shown.all) else acted
-        tally[:2, where] += 1.0
-        tally[2, where] += done.rewards
-        for row in done.ended():
-            index = acted[row]
-            _, steps, reward = tally[:, index].tolist()
-            status = EpisodeStatus.of(bool(done.terminated[row]), bool(done.truncated[row]))
-            extras = extras_in(last_info(info, index, is_over=True))
-            await self.streams[index].end_episode(EpisodeRecord(reward, int(steps), status, extras))
+        for index, record in self._tally.add(now, info):
+            await self.streams[index].end_episode(record)
 
     async def _call(self, env: PlayedEnv, call: Awaitable[Any]) -> tuple[Round, Mapping[str, Any]]:
         """Await a call of the environment, which counts as time in it; its round and its info."""

@@ -8,27 +8,33 @@ asks before each step. It ends when its environment fails; the training decides 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
+from msgspec.structs import replace
 
 import stoker.actors.messages as messages
 from stoker.actors.episodes import (
     Choice,
+    EnvCalls,
     EnvFactory,
     EnvironmentFailed,
+    EpisodeTally,
     PolicyFailed,
     opened_env,
     play_episode,
 )
-from stoker.actors.messages import Mailbox, Weights, WorkerCommand, WorkerMessage, described
+from stoker.actors.messages import Mailbox, PlayedEvent, Weights, WorkerCommand, WorkerMessage, described
 from stoker.agents.protocol import PortablePolicy
 from stoker.envs import PlayedEnv
+from stoker.envs.rounds import Round
 from stoker.envs.seeding import next_seed
+from stoker.envs.vector import Moves
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.exits import Contained
-from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
+from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.plain import finite_float
 from stoker.types import ActMode, ActorId, Experience
 
@@ -58,14 +64,25 @@ class OwnPolicy:
             InvalidExperience: The policy refuses the observation.
             PolicyFailed: The policy raised anything else.
         """
+        actions, extras, version = self.act_many([observation])
+        return actions[0], None if extras is None else extras[0], version
+
+    def act_many(self, observations: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any] | None, int]:
+        """The same for each of several observations, in one pass.
+
+        Raises:
+            InvalidExperience, PolicyFailed: As for ``act``; the observation is the first that fails alone.
+        """
         try:
             with _ACTING:
-                actions, extras = self.policy.act([observation], ActMode.EXPLORE)
+                return *self.policy.act(observations, ActMode.EXPLORE), self.version
         except InvalidExperience:
             raise
         except Exception as error:
-            raise PolicyFailed(observation) from error
-        return actions[0], None if extras is None else extras[0], self.version
+            if len(observations) > 1:
+                for observation in observations:
+                    self.act(observation)
+            raise PolicyFailed(observations[0]) from error
 
     def load(self, fresh: Weights) -> None:
         """Act with these weights from now on.
@@ -86,10 +103,12 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker plays, and when it sends messages.
 
     Attributes:
-        actor_id: the actor.
+        actor_id: the actor; the first one of a vector environment.
         seed: seeds its episodes; None: no seeds.
         episode: the number of its first episode.
-        asks: whether it asks for credit before each step.
+        actor_ids: those of the sub-environments of a vector environment; empty: it is a single environment.
+        episodes: the number of the first episode of each of them.
+        asks: whether it asks for credit before each step; of a vector environment, before each round.
         window_steps: its credit at the start, which is the most steps in flight; at least ``batch_steps``.
         batch_steps: the most events in one message.
         max_delay_s: the longest time between two messages, checked at the end of each step.
@@ -98,6 +117,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     actor_id: ActorId
     seed: int | None
     episode: int
+    actor_ids: tuple[ActorId, ...] = ()
+    episodes: tuple[int, ...] = ()
     asks: bool = False
     window_steps: int = 64
     batch_steps: int = 16
@@ -105,11 +126,13 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Worker:
-    """Plays one environment until it fails or the worker gets ``Stop``.
+    """Plays one environment, or a vector environment, until it fails or the worker gets ``Stop``.
+
+    Of a vector environment the transitions of a round are one ``ExperienceBatch``, if they are arrays.
 
     Args:
         assignment: what it plays.
-        factory: makes the environment.
+        factory: makes the environment; a vector environment is in ``VectorRounds``.
         policy: chooses the actions.
         commands: from the training.
         post: takes its messages; may be slow, must not wait for a command.
@@ -129,7 +152,8 @@ class Worker:
         self._commands = commands
         self._post = post
         self._episode = assignment.episode
-        self._events: list[JournalEvent] = []  # not sent yet
+        self._episodes = list(assignment.episodes)
+        self._events: list[PlayedEvent] = []  # not sent yet
         self._sent_at = time.monotonic()
         self._credit = 0 if assignment.asks else assignment.window_steps
         self._is_stopped = False
@@ -143,9 +167,10 @@ class Worker:
         try:
             try:
                 async with opened_env(self._factory, "inline", name) as self._env:
+                    play = self._play_rounds if self._assignment.actor_ids else self._play
                     try:
                         while self._may_continue():
-                            await self._play(self._env)
+                            await play(self._env)
                     finally:
                         self._flush()
             except (EnvironmentFailed, PolicyFailed) as failure:
@@ -164,6 +189,70 @@ class Worker:
         if record is not None:
             self._add(EpisodeEnded(record, mine.actor_id))
             self._flush()
+
+    # A vector environment -----------------------------------------------------------------------------
+
+    async def _play_rounds(self, env: PlayedEnv) -> None:
+        call = EnvCalls()
+        seed_of: Any = self._seed_of
+        tally = EpisodeTally(len(self._episodes))
+        n_unsent = 0
+        try:
+            now, _ = await call(env.reset(seed_of))
+            self._begin_episodes(now, tally)
+            self._flush()
+            while await self.may_step():
+                begun = time.perf_counter()
+                seen: Any = now.shown.of(now.acting)
+                actions, extras, version = self._policy.act_many(seen) if now.acting else ((), None, 0)
+                self._act_s += time.perf_counter() - begun
+                now, *_, info = await call(env.step(Moves(now.spread(actions), seed_of)))
+                n_steps = self._add_round(now, extras, version)
+                self._events += [
+                    EpisodeEnded(record, self._assignment.actor_ids[index])
+                    for index, record in tally.add(now, info)
+                ]
+                self._begin_episodes(now, tally)
+                self._credit -= 1 if self._assignment.asks else n_steps
+                n_unsent += n_steps
+                if self._is_late() or n_unsent >= self._assignment.batch_steps:
+                    self._flush()
+                    n_unsent = 0
+        except InvalidExperience as error:
+            raise EnvironmentFailed from error
+
+    def _seed_of(self, index: int) -> int | None:
+        mine = self._assignment
+        return next_seed(mine.seed, mine.actor_ids[index], self._episodes[index])
+
+    def _begin_episodes(self, now: Round, tally: EpisodeTally) -> None:
+        for index, seed in now.begun:
+            tally.begin(index)
+            self._episodes[index] += 1
+            self._events.append(EpisodeStarted(self._assignment.actor_ids[index], seed))
+
+    def _add_round(self, now: Round, extras: Sequence[Any] | None, version: int) -> int:
+        """Add the transitions of a round to the next message, and return how many they are.
+
+        Raises:
+            InvalidExperience: A reward is not finite.
+        """
+        done: Any = now.outcome
+        n_steps = len(done.acted)
+        if not np.isfinite(done.rewards).all():
+            for reward in done.rewards.tolist():
+                finite_float("reward", reward)
+        batch = done.batch() if extras is None or getattr(extras, "ndim", 0) == 2 else None
+        if not n_steps:
+            return 0
+        if batch is not None:
+            versions = np.full(n_steps, version)
+            self._events.append(replace(batch, policy_extras=extras, policy_versions=versions))
+            return n_steps
+        for row, step in enumerate(now.transitions):
+            own = None if extras is None else extras[row]
+            self._events.append(replace(step, policy_extras=own, policy_version=version))
+        return n_steps
 
     # The listener of an episode -----------------------------------------------------------------------
 
@@ -196,11 +285,13 @@ class Worker:
 
     # Messages -----------------------------------------------------------------------------------------
 
-    def _add(self, event: JournalEvent) -> None:
+    def _add(self, event: PlayedEvent) -> None:
         self._events.append(event)
-        is_due = time.monotonic() - self._sent_at >= self._assignment.max_delay_s
-        if is_due or len(self._events) >= self._assignment.batch_steps:
+        if self._is_late() or len(self._events) >= self._assignment.batch_steps:
             self._flush()
+
+    def _is_late(self) -> bool:
+        return time.monotonic() - self._sent_at >= self._assignment.max_delay_s
 
     def _flush(self, *, asks: bool = False) -> None:
         if self._events or asks:

@@ -13,6 +13,7 @@ resets one before it sends the last observation, so an environment that reuses i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -28,12 +29,13 @@ from stoker.envs.results import (
     ResultsWrapper,
     close_of,
     owned,
+    then,
 )
 from stoker.envs.rounds import Outcome, Round, Values
 from stoker.errors import ConfigError
 from stoker.types import ActorId
 
-__all__ = ["Moves", "SeedOf", "VectorRounds", "autoreset_mode"]
+__all__ = ["Moves", "SeedOf", "VectorRounds", "autoreset_mode", "in_rounds"]
 
 
 SeedOf = Callable[[int], int | None]
@@ -254,6 +256,11 @@ class VectorRounds:
                     f"{self.observation_space.shape}: Gymnasium's is the last observation of the episode"
                 )
         return {index: owned(finals[index]) for index in ended}
+
+
+def in_rounds(make_env: Callable[[], Any], actor_ids: Sequence[ActorId] | None = None) -> Any:
+    """Make a vector environment and have it in rounds; an awaitable of that if ``make_env`` is async."""
+    return then(make_env(), partial(VectorRounds, actor_ids=actor_ids))
 
 
 def autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:

@@ -141,6 +141,9 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     actors: PlaceName = "tasks"
     """Where actors run: tasks, threads or processes."""
 
+    workers: Count | None = None
+    """Threads or processes that share the environments stepped together; none: one per processor."""
+
     sync_interval: Count | None = None
     """Optimization steps after which actors refresh their copies of the policy; none: tasks share one."""
 
@@ -178,9 +181,20 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
                 msgspec.structs.force_setattr(self, name, plain)
 
     def _check_vectorize(self) -> None:
-        if self.vectorize in ("auto", "none"):
+        is_together = self.vectorize not in ("auto", "none")
+        if self.workers is not None and not (is_together and self.actors != "tasks"):
+            raise ConfigError(
+                f"workers={self.workers} share environments that are stepped together: set vectorize='sync' "
+                "or 'native', and actors='threads' or 'processes'"
+            )
+        if not is_together:
             return
-        blocking = alone_because(self)
+        if self.actors == "tasks" or self.lockstep:
+            blocking = alone_because(self)
+        elif self.vectorize == "async":
+            blocking = f"actors={self.actors!r}, since it has its own processes"
+        else:
+            blocking = None
         if blocking is None and self.vectorize == "native" and self.frame_stack > 1:
             blocking = f"frame_stack={self.frame_stack}"
         if blocking is not None:
@@ -190,7 +204,7 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
 
 
 def alone_because(config: TrainConfig) -> str | None:
-    """The setting with which each environment needs an actor of its own; None: there is none."""
+    """The setting with which ``"auto"`` gives each environment an actor of its own; None: there is none."""
     if config.lockstep:
         return "lockstep=True, where environments take turns"
     if config.actors != "tasks":
@@ -298,6 +312,9 @@ class TrainerConfig(Settings, frozen=True, kw_only=True):
 
     actors: PlaceName = "tasks"
     """Where actors run: tasks, threads or processes."""
+
+    workers: Count | None = None
+    """Threads or processes that share the environments of a ``vector_factory``; none: one per processor."""
 
     sync_interval: Count | None = None
     """Optimization steps after which an actor refreshes its own copy of the policy."""

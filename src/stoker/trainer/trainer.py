@@ -114,8 +114,9 @@ class Trainer:
         run: the destination of episodes, metrics and checkpoints; None: they are not kept.
         eval_factory: makes the evaluation's environments, or a vector environment that plays them all; None:
             ``factory`` does.
-        vector_factory: makes one vector environment of ``num_envs``, which all actors play in ``train``;
-            None: each plays one of its own. ``factory`` then makes those of evaluations.
+        vector_factory: makes one vector environment of ``num_envs``, which all actors play in ``train``; with
+            ``config.actors`` threads or processes, that of one of the ``workers``, of an equal share. None:
+            each plays one of its own. ``factory`` then makes those of evaluations.
         recorders: further destinations of the metrics.
         stats: statistics over training episodes; None: mean reward and length.
         limit: how many failures of an environment are tolerated.
@@ -381,7 +382,15 @@ class Trainer:
         config = self.config
         shared: dict[str, Any] = {"stepping": config.stepping, "seed": config.seed, "limit": self._limit}
         if self._vector_factory is not None:
-            group = VectorActorGroup(session, self._vector_factory, range(config.num_envs), **shared)
+            group = VectorActorGroup(
+                session,
+                self._vector_factory,
+                range(config.num_envs),
+                place=config.actors,
+                workers=config.workers,
+                sync_interval=config.sync_interval,
+                **shared,
+            )
         else:
             group = ActorGroup(
                 session,

@@ -24,7 +24,7 @@ from stoker.trainer.config import TrainConfig, TrainerConfig, config_from, share
 from stoker.trainer.evaluation import EvaluationSettings
 from stoker.trainer.making import agent_for, env_for, recorders_for, set_torch_threads
 from stoker.trainer.trainer import Progress, Trainer, TrainResult, Watch
-from stoker.trainer.vectorizing import decided, eval_factory_for, vector_env_for
+from stoker.trainer.vectorizing import decided, eval_factory_for, vector_factory_for
 from stoker.trainer.views.view import Screen, title_of, view_here
 
 __all__ = ["session_settings", "train"]
@@ -94,7 +94,7 @@ async def train(
             settings,
             run=run,
             eval_factory=eval_factory_for(config, factory),
-            vector_factory=None if config.vectorize == "none" else partial(vector_env_for, config, factory),
+            vector_factory=vector_factory_for(config, factory),
             recorders=recorders,
             **session_settings(config),
         )

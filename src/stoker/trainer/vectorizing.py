@@ -21,6 +21,7 @@ import msgspec
 from anyio import to_thread
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from stoker.actors.places import n_workers_for
 from stoker.agents.registry import AGENTS
 from stoker.envs.gym import make_native
 from stoker.envs.results import close_of, extras_of
@@ -31,7 +32,15 @@ from stoker.errors import ConfigError
 from stoker.trainer.config import TrainConfig, alone_because
 from stoker.trainer.making import env_for
 
-__all__ = ["LEAST_ENVS", "Choice", "choose", "decided", "eval_factory_for", "vector_env_for"]
+__all__ = [
+    "LEAST_ENVS",
+    "Choice",
+    "choose",
+    "decided",
+    "eval_factory_for",
+    "vector_env_for",
+    "vector_factory_for",
+]
 
 LEAST_ENVS = 16
 """``"auto"`` leaves fewer environments to an actor each, which keeps their episodes independent."""
@@ -149,6 +158,21 @@ def vector_env_for(config: TrainConfig, make: Callable[[], Any] | None = None) -
         factories = [partial(_in_worker, single, os.getpid())] * config.num_envs
         return AsyncVectorEnv(factories, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
     return SyncVectorEnv([single] * config.num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def vector_factory_for(
+    config: TrainConfig, make: Callable[[], Any] | None = None
+) -> Callable[[], VectorEnv[Any, Any, Any]] | None:
+    """The factory of a training's vector environment, or of that of each worker; None: it has none.
+
+    Raises:
+        ConfigError: The workers cannot have equal shares of the environments.
+    """
+    if config.vectorize in ("auto", "none"):
+        return None
+    n_workers = 1 if config.actors == "tasks" else n_workers_for(config.num_envs, config.workers)
+    share = msgspec.structs.replace(config, num_envs=config.num_envs // n_workers, workers=None)
+    return partial(vector_env_for, share, make)
 
 
 def eval_factory_for(

@@ -146,10 +146,16 @@ async def test_an_array_is_answered_at_once_or_together_with_those_who_have_come
     actions, extras, _ = await inference.ask_many(np.arange(3), EXPLORE)
     assert list(actions) == [0, 2, 4]
     assert extras == ["0", "1", "2"]
-    async with running(policy) as inference, anyio.create_task_group() as actors:
-        actors.start_soon(inference.ask_many, np.arange(3), EXPLORE)
-        actors.start_soon(inference.ask, 7, EXPLORE)
-    assert inference.n_passes == 1, "passes never overlap, also if one came as the array was about to be"
+    async with anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as actors:
+            actors.start_soon(inference.ask_many, np.arange(3), EXPLORE)
+            actors.start_soon(inference.ask, 7, EXPLORE)
+            await anyio.wait_all_tasks_blocked()
+            assert inference.n_waiting == 4, "passes never overlap, also if one came as this was about to be"
+            tasks.start_soon(inference.run)
+        tasks.cancel_scope.cancel()
+    inference.close(RuntimeError)
+    assert inference.n_passes == len(policy.batches) == 2
     assert sorted(policy.batches[1][0]) == [0, 1, 2, 7]
 
 

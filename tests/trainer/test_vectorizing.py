@@ -21,6 +21,7 @@ from stoker.actors.places import n_workers_for
 from stoker.envs.stepping import SLOW_STEP_S
 from stoker.testing import AsyncChainEnv, ChainEnv, CrashingEnv, FakeAgent
 from stoker.trainer import config_from
+from stoker.trainer.training import trainer_config
 from stoker.trainer.vectorizing import (
     LEAST_ENVS,
     choose,
@@ -264,6 +265,15 @@ async def test_a_sub_environment_whose_episode_is_over_rests() -> None:
     snapshot = PolicySnapshot(FakeAgent(action=1), total_steps=0, state={})
     found = await evaluate(snapshot, eval_factory_for(config, Counted), 7)
     assert len(steps) == sum(record.length for record in found.records)
+
+
+def test_the_processes_of_async_are_waited_for_in_a_thread_unless_told_otherwise() -> None:
+    for settings, stepping in [
+        ({"vectorize": "async"}, "thread"),
+        ({"vectorize": "async", "stepping": "inline"}, "inline"),
+        ({"vectorize": "sync"}, "auto"),
+    ]:
+        assert trainer_config(config_from({**TINY, **settings})).stepping == stepping
 
 
 def test_an_evaluation_has_a_sub_environment_for_each_episode_but_few_processes() -> None:

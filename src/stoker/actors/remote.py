@@ -270,5 +270,6 @@ class RemoteVectorActor(RemoteActor):
 
     async def _permit(self, link: Link) -> None:
         # As for all sub-environments at once, see ``VectorActorGroup``: either all may act, or none.
-        await self._session.barrier()
+        if not self._is_over:
+            await self._session.barrier()
         await super()._permit(link)

@@ -147,9 +147,16 @@ def _agent_in_thread(config: TrainConfig) -> LearningAgent:
 
 
 def trainer_config(config: TrainConfig) -> TrainerConfig:
-    """The trainer's part of a config; periods in environment steps are the session's."""
+    """The trainer's part of a config; periods in environment steps are the session's.
+
+    The processes of ``vectorize="async"`` take seconds to start, and are then waited for in each round: in a
+    thread, unless ``stepping`` says where.
+    """
+    shared = shared_settings(config, TrainerConfig)
+    if (config.vectorize, config.stepping) == ("async", "auto"):
+        shared["stepping"] = "thread"
     return TrainerConfig(
-        **shared_settings(config, TrainerConfig),
+        **shared,
         record_interval=0,
         evaluation=EvaluationSettings(
             n_episodes=config.eval_episodes,

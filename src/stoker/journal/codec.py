@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from stoker.errors import ConfigError
 from stoker.writer.staging import Place, path_of
 
-__all__ = ["DEEPEST", "Form", "decode", "encode", "form", "pack", "restore", "unpack"]
+__all__ = ["ARRAY", "DEEPEST", "Form", "array_bytes", "decode", "encode", "form", "pack", "restore", "unpack"]
 
 Form = None | bool | int | float | str | Ext
 """What a message holds: plain values as they are, all else as an extension value."""
@@ -31,7 +31,7 @@ Form = None | bool | int | float | str | Ext
 DEEPEST = 32
 """How deep containers may nest."""
 
-_BYTES, _INT, _LIST, _TUPLE, _DICT, _ARRAY, _SCALAR, _TENSOR = range(8)
+_BYTES, _INT, _LIST, _TUPLE, _DICT, ARRAY, _SCALAR, _TENSOR = range(8)
 _PLAIN = frozenset({type(None), bool, float, str})
 _ARRAY_KINDS = frozenset("?biufcmMSU")
 _LAYOUTS = 4096  # pairs of dtype and shape that are remembered: lengths that vary must not fill the memory
@@ -39,6 +39,7 @@ _LAYOUTS = 4096  # pairs of dtype and shape that are remembered: lengths that va
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Form])
 _prefixes: dict[tuple[Any, Any], bytes] = {}
+_latest: tuple[Any, Any, bytes] = (None, None, b"")  # a dtype, a shape and their prefix
 
 
 def encode(value: Any, where: str = "value") -> bytes:
@@ -104,12 +105,12 @@ def form(value: Any, where: Place, depth: int = 0) -> Form:
         ConfigError: It holds something else, or nests deeper than ``DEEPEST``.
     """
     kind = cast("Any", type(value))
+    if kind is np.ndarray:
+        if (data := array_bytes(value)) is None:
+            raise _refused(where, f"is an array of dtype {value.dtype}")
+        return Ext(ARRAY, data)
     if kind in _PLAIN:
         return value
-    if kind is np.ndarray:
-        if (data := _array_bytes(value)) is None:
-            raise _refused(where, f"is an array of dtype {value.dtype}")
-        return Ext(_ARRAY, data)
     if kind is int:
         if -(1 << 63) <= value < 1 << 64:
             return value
@@ -117,7 +118,7 @@ def form(value: Any, where: Place, depth: int = 0) -> Form:
         return Ext(_INT, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
     if isinstance(value, np.generic):
         array: NDArray[Any] = np.asarray(cast("Any", value))
-        data = _array_bytes(array)
+        data = array_bytes(array)
         # Records and subclasses of a scalar's type have the same dtype as the type itself.
         if data is None or type(array[()]) is not kind:
             raise _refused(where, f"is a {kind.__module__}.{kind.__qualname__} of dtype {array.dtype}")
@@ -152,14 +153,19 @@ def _refused(where: Place, problem: str) -> ConfigError:
     )
 
 
-def _array_bytes(array: NDArray[Any]) -> bytes | None:
+def array_bytes(array: NDArray[Any]) -> bytes | None:
     """Dtype, shape and elements, row by row; None where the dtype has no such bytes."""
-    layout = (array.dtype, array.shape)
-    prefix = _prefixes.get(layout)
-    if prefix is None:
-        if array.dtype.kind not in _ARRAY_KINDS:
-            return None
-        prefix = _remember(layout, array.dtype.str)
+    global _latest  # noqa: PLW0603 - one tuple, so that threads never see half of it
+    dtype, shape, prefix = _latest
+    if array.dtype is not dtype or array.shape != shape:  # to hash both costs more than all else
+        layout = (array.dtype, array.shape)
+        found = _prefixes.get(layout)
+        if found is None:
+            if array.dtype.kind not in _ARRAY_KINDS:
+                return None
+            found = _remember(layout, array.dtype.str)
+        prefix = found
+        _latest = (*layout, prefix)
     return prefix + array.tobytes()
 
 
@@ -211,7 +217,7 @@ def _value(value: Form, depth: int) -> Any:
         return value
     data = cast("bytes", value.data)
     match value.code:
-        case 5:  # _ARRAY, the one that counts
+        case 5:  # ARRAY, the one that counts
             return _array(data)
         case 6:  # _SCALAR
             return _array(data)[()]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import msgspec
+import numpy as np
 from msgspec.msgpack import Ext
 
 import stoker.journal.batches as batches
@@ -136,33 +137,28 @@ def encode_experience(event: Experience, recent: Recent) -> bytes:
     action, reward, actor_id, status, policy_extras = (
         event.action, event.reward, event.actor_id, event.status, event.policy_extras,
     )  # fmt: skip
-    observation = form(event.observation, "observation")
-    after = form(event.next_observation, "next_observation")
+    seen, following, before = event.observation, event.next_observation, recent.get(actor_id)
+    data = codec.array_bytes(following) if type(following) is np.ndarray else None
     message: list[Form] = [
-        _EXPERIENCE,
-        observation,
+        _CONTINUING,
         action if type(action) is int and -_SMALL < action < _SMALL else form(action, "action"),
         reward if type(reward) is float else form(reward, "reward"),
-        after,
+        after := form(following, "next_observation") if data is None else Ext(codec.ARRAY, data),
         0 if status is _GOES_ON else _STATUS_CODES[status],
         actor_id if type(actor_id) is int and -_SMALL < actor_id < _SMALL else form(actor_id, "actor_id"),
         None if policy_extras is None else form(policy_extras, "policy_extras"),
     ]
-    before = recent.get(actor_id)
+    # Compared by their bytes: an environment may write the next observation into the same array, or return an
+    # equal array each time.
+    data = codec.array_bytes(seen) if type(seen) is np.ndarray else None
+    if data is None or type(before) is not Ext or data != before.data or before.code != codec.ARRAY:
+        observation = form(seen, "observation")
+        if type(observation) is not Ext or observation != before:
+            message[:1] = _EXPERIENCE, observation
     if status is _GOES_ON:
         recent.put(actor_id, after)
     else:
         recent.pop(actor_id, None)
-    # Compared by their bytes: an environment may write the next observation into the same array, or return an
-    # equal array each time.
-    if (
-        type(observation) is Ext
-        and type(before) is Ext
-        and observation.data == before.data
-        and observation.code == before.code
-    ):
-        message[0] = _CONTINUING
-        del message[1]
     return codec.pack(message)
 
 

@@ -410,6 +410,35 @@ async def test_actions_that_the_caller_changes_in_place_are_not_its_policys() ->
             await session.observe_batch(batch_of(rows))
 
 
+@pytest.mark.parametrize(
+    ("actions", "is_array"),
+    [
+        ([0, 1], True),
+        ([0.5, 1.5], True),
+        ([np.int8(3), np.int8(4)], True),
+        ([np.zeros(2), np.ones(2)], True),
+        ([np.zeros(2), np.ones(3)], False),
+        ([1, 0.5], False),
+        ([(1, 0.5), (2, 0.5)], False),
+        ([{"go": 1}, {"go": 2}], False),
+        (["left", "right"], False),
+        ([1 << 70, 1 << 71], False),
+    ],
+    ids=str,
+)
+async def test_actions_for_an_array_are_those_of_the_policy(actions: list[Any], is_array: bool) -> None:
+    class Answering(Taking):
+        def act(self, observations: Sequence[Any], mode: Any) -> Any:
+            return actions, None
+
+    async with TrainingSession(Answering()) as session:
+        found = await session.act_many(np.zeros((2, 1)), (0, 1))
+        assert type(found) is (np.ndarray if is_array else list)
+        assert encode(list(found)) == encode(list(np.array(actions)) if is_array else actions)
+        step = [Experience(np.zeros(1), action, 0.0, np.zeros(1), ON, i) for i, action in enumerate(found)]
+        await session.observe_many(step)
+
+
 async def test_versions_are_joined_where_only_staleness_is_counted() -> None:
     agent = dqn()
     seen = np.zeros((4, 3), np.float32)

@@ -138,6 +138,9 @@ def in_columns(observations: Sequence[Any], answer: Answer) -> Answer:
     given, extras, version = answer
     actions: Any = given
     if type(actions) is not _ARRAY:
+        kinds = {*map(type, actions)}
+        if len(kinds) != 1 or not issubclass(kinds.pop(), _NUMBERS):
+            return answer  # an array would hold others: 1.0 for 1, or a row for a tuple
         try:
             actions = np.array(actions)
         except ValueError:  # of different shapes
@@ -197,6 +200,7 @@ def remembered_batch(
 
 
 _ARRAY: type[Any] = np.ndarray
+_NUMBERS = (int, float, np.generic, np.ndarray)
 
 
 def _copied(value: Any) -> Any:

@@ -72,13 +72,16 @@ class StackedPasses:
         return StackedPasses, self._made_of
 
     def forward(self, inputs: torch.Tensor) -> list[torch.Tensor]:
-        """The output ``[B, outputs]`` of each perceptron, for inputs float32 ``[B, inputs]``."""
+        """The output ``[B, outputs]`` of each perceptron, for inputs float32 ``[B, inputs]``.
+
+        Their memory is that of ``[outputs, B]``: few outputs of many rows are computed faster that way.
+        """
         self._inputs = values = inputs.expand(len(self._heads), -1, -1)
         for layer, memory in zip(self._hidden, self._memory_for(len(inputs)), strict=True):
             torch.baddbmm(layer.bias.unsqueeze(1), values, layer.weight.mT, out=memory.outputs)
             values = memory.outputs.tanh_() if self._is_tanh else memory.outputs.relu_()
         return [
-            torch.addmm(bias, features, weight.t())
+            torch.addmm(bias.unsqueeze(1), weight, features.t()).t()
             for (weight, bias), features in zip(self._heads, values, strict=True)
         ]
 

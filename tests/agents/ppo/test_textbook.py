@@ -81,6 +81,7 @@ class Textbook:
         returns = (advantages + torch.tensor([e.policy_extras[1] for e in experiences])).float()
         advantages = advantages.float()
         found: dict[str, list[float]] = {}
+        sizes: list[int] = []
         for _ in range(config.n_epochs):
             order = self.shuffle.permutation(len(experiences))
             kls = []
@@ -107,6 +108,7 @@ class Textbook:
                 loss = terms["policy_loss"] - config.ent_coef * terms["entropy"]
                 loss = loss + config.vf_coef * terms["value_loss"]
                 kls.append((ratio - 1 - ratio.log()).mean().item())
+                sizes.append(len(rows))
                 self.adam.zero_grad()
                 loss.backward()
                 if config.max_grad_norm is not None:
@@ -114,7 +116,8 @@ class Textbook:
                 self.adam.step()
                 for name, term in (*terms.items(), ("loss", loss)):
                     found.setdefault(name, []).append(term.item())
-        return {**{name: np.mean(terms) for name, terms in found.items()}, "approx_kl": np.mean(kls)}
+        means = {name: np.average(terms, weights=sizes) for name, terms in found.items()}
+        return {**means, "approx_kl": np.average(kls, weights=sizes[-len(kls) :])}
 
     def weights(self) -> torch.Tensor:
         return torch.cat([parameter.detach().flatten() for parameter in self.parameters])

@@ -184,8 +184,8 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         """Do one update, if the rollout is full.
 
         Returns:
-            The mean over the minibatches of ``loss``, ``policy_loss``, ``value_loss``, ``entropy`` and
-            ``clip_fraction``, and of ``approx_kl`` over those of the last epoch; the ``learning_rate`` and
+            The mean over all transitions that were learned from of ``loss``, ``policy_loss``, ``value_loss``,
+            ``entropy`` and ``clip_fraction``, and of ``approx_kl`` over those of the last epoch; the ``learning_rate`` and
             ``clip_range`` that were used; ``n_epochs``, how many ran to their end; ``explained_variance``,
             the share of the returns' variance that the values predict (1 at best, 0 if returns do not
             vary); and with Box actions ``std``, the mean of their standard deviations. None while the
@@ -242,44 +242,48 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         tensors = [self._weights.values, *self._optimizer.state_dict().values()]
         before = [tensor.clone() for tensor in tensors]
         most_kl = None if config.target_kl is None else 1.5 * config.target_kl
-        epochs: list[torch.Tensor] = []  # of each, a row per minibatch: its losses and the gradient's norm
+        epochs: list[torch.Tensor] = []  # the losses of each, and the norm of its last gradient
         n_whole, size = 0, len(samples.returns)
         for _ in range(config.n_epochs):
             shuffled = samples.shuffled(torch.as_tensor(self._shuffle.permutation(size)).to(self._device))
-            rows: list[torch.Tensor] = []
+            if config.normalize_advantages:
+                shuffled = shuffled.normalized(config.batch_size)
+            seen: list[tuple[torch.Tensor, ...]] = []  # of each minibatch
+            norms: list[torch.Tensor] = []
             is_whole = True
             for start in range(0, size, config.batch_size):
                 batch = shuffled.rows(start, start + config.batch_size)
                 parameters, values = self._passes.forward(batch.inputs)
                 evaluation = distribution.evaluate(parameters, batch.actions)
-                losses, gradients = ppo_losses(
-                    batch, evaluation.log_probs, evaluation.entropies, values, clip_range, config
-                )
-                is_whole = most_kl is None or losses.approx_kl.item() <= most_kl
-                norm = torch.zeros_like(losses.loss)
-                if is_whole:
-                    by_parameter, by_log_std = evaluation.gradients(gradients.log_probs, gradients.entropies)
-                    self._passes.backward(by_parameter, gradients.values)
-                    if log_std is not None and log_std.grad is not None and by_log_std is not None:
-                        log_std.grad.copy_(by_log_std)
-                    norm = self._optimizer.clip()
-                    self._optimizer.step(learning_rate)
-                rows.append(torch.stack([*losses, norm]))
+                log_probs = evaluation.log_probs
+                seen.append((log_probs, evaluation.entropies, values))
+                is_whole = most_kl is None or approximate_kl(log_probs - batch.log_probs).item() <= most_kl
                 if not is_whole:
                     break
-            epochs.append(torch.stack(rows).cpu())  # the device is waited for once an epoch
-            is_finite = epochs[-1].isfinite().all(dim=1)
-            if not is_finite.all():
+                by_value = batch.value_gradient(values, config)
+                by_parameter, by_log_std = evaluation.gradients(
+                    batch.policy_gradient(log_probs, clip_range), -config.ent_coef / len(values)
+                )
+                self._passes.backward(by_parameter, by_value)
+                if log_std is not None and log_std.grad is not None and by_log_std is not None:
+                    log_std.grad.copy_(by_log_std)
+                norms.append(self._optimizer.clip())
+                self._optimizer.step(learning_rate)
+            log_probs, entropies, values = (torch.cat(column) for column in zip(*seen, strict=True))
+            learned = shuffled.rows(0, len(values))
+            losses = learned.losses(log_probs, entropies, values, clip_range, config)
+            norm = torch.stack(norms).sum() if norms else torch.zeros_like(losses.loss)
+            epochs.append(torch.stack([*losses, norm]).cpu())  # the device is waited for once an epoch
+            if not epochs[-1].isfinite().all():
                 for tensor, saved in zip(tensors, before, strict=True):
                     tensor.copy_(saved)
-                first = epochs[-1][~is_finite][0]
-                raise self._diverged(first[0].item(), first[-1].item())
+                raise self._diverged(epochs[-1][0].item(), epochs[-1][-1].item())
             n_whole += is_whole
             if not is_whole:
                 break
-        columns = torch.cat(epochs).mean(dim=0)
+        columns = torch.stack(epochs).mean(dim=0)
         metrics = {name: columns[column].item() for column, name in enumerate(Losses._fields)}
-        metrics["approx_kl"] = epochs[-1][:, Losses._fields.index("approx_kl")].mean().item()
+        metrics["approx_kl"] = epochs[-1][Losses._fields.index("approx_kl")].item()
         return {
             **metrics,
             "learning_rate": learning_rate,
@@ -335,6 +339,61 @@ class Samples(NamedTuple):
         """A range of them; shares their memory."""
         return Samples(*(tensor[start:stop] for tensor in self))
 
+    def normalized(self, batch_size: int) -> Samples:
+        """With the advantages of each minibatch divided by their sample standard deviation, around 0.
+
+        A minibatch of one has none, and its advantage stays as it is; all as in Stable-Baselines3.
+        """
+        n_whole = len(self.advantages) // batch_size * batch_size
+        parts = self.advantages[:n_whole].view(-1, batch_size), self.advantages[n_whole:].view(1, -1)
+        return self._replace(
+            advantages=torch.cat([_normalized(part).view(-1) for part in parts if part.numel()])
+        )
+
+    def policy_gradient(self, log_probs: torch.Tensor, clip_range: float) -> torch.Tensor:
+        """The gradient of the policy loss by these log-probabilities ``[B]``."""
+        ratios = (log_probs - self.log_probs).exp_()
+        gains = self.advantages * ratios
+        # A ratio has a gradient where the surrogate follows it; d ratio = ratio * d log_prob.
+        clipped = ratios.clamp_(1.0 - clip_range, 1.0 + clip_range).mul_(self.advantages)
+        return gains.le(clipped).mul(gains).mul_(-1.0 / len(gains))
+
+    def value_gradient(self, values: torch.Tensor, config: PPOConfig) -> torch.Tensor:
+        """The gradient of ``vf_coef`` times the value loss by these values ``[B]``."""
+        gradient = self._errors(values, config).mul_(2.0 * config.vf_coef / len(values))
+        most = config.value_clip_range
+        return gradient if most is None else gradient.mul_((values - self.values).abs_().le(most))
+
+    def losses(
+        self,
+        log_probs: torch.Tensor,
+        entropies: torch.Tensor,
+        values: torch.Tensor,
+        clip_range: float,
+        config: PPOConfig,
+    ) -> Losses:
+        """The clipped surrogate loss (Schulman et al. 2017, eqs. 7 and 9) for these outputs of the network.
+
+        The value loss is the mean squared error, not half of it, as in Stable-Baselines3. With
+        ``value_clip_range`` it is that of the value moved by no more than this. Log-probabilities and values
+        are ``[B]``, entropies ``[B]`` or one for all rows; the clip range is the epsilon of eq. 7.
+        """
+        log_ratios = log_probs - self.log_probs
+        ratios = log_ratios.exp()
+        clipped = ratios.clamp(1.0 - clip_range, 1.0 + clip_range)
+        surrogates = torch.min(self.advantages * ratios, self.advantages * clipped)
+        policy_loss, entropy = -surrogates.mean(), entropies.mean()
+        value_loss = self._errors(values, config).square_().mean()
+        loss = policy_loss + config.vf_coef * value_loss - config.ent_coef * entropy
+        clip_fraction = ratios.ne(clipped).sum() / len(ratios)
+        return Losses(loss, policy_loss, value_loss, entropy, approximate_kl(log_ratios), clip_fraction)
+
+    def _errors(self, values: torch.Tensor, config: PPOConfig) -> torch.Tensor:
+        most = config.value_clip_range
+        if most is not None:
+            values = self.values + (values - self.values).clamp_(-most, most)
+        return values - self.returns
+
 
 class Losses(NamedTuple):
     """Scalars, without autograd's graph.
@@ -344,8 +403,7 @@ class Losses(NamedTuple):
         policy_loss: the clipped surrogate objective, negated.
         value_loss: the mean squared error of the values.
         entropy: of the policy, the mean over the rows.
-        approx_kl: how far the policy has moved since the actions were chosen, the mean of
-            ``(ratio - 1) - log(ratio)`` (Schulman 2020, "Approximating KL Divergence", k3).
+        approx_kl: how far the policy has moved since the actions were chosen, see ``approximate_kl``.
         clip_fraction: the share of actions whose probability has moved beyond the clip range.
     """
 
@@ -357,59 +415,14 @@ class Losses(NamedTuple):
     clip_fraction: torch.Tensor
 
 
-class LossGradients(NamedTuple):
-    """The gradient of ``loss``.
-
-    Attributes:
-        log_probs: float32 ``[B]``.
-        values: float32 ``[B]``.
-        entropies: of each row, the same for all.
-    """
-
-    log_probs: torch.Tensor
-    values: torch.Tensor
-    entropies: float
+def approximate_kl(log_ratios: torch.Tensor) -> torch.Tensor:
+    """The mean of ``(ratio - 1) - log(ratio)`` (Schulman 2020, "Approximating KL Divergence", k3)."""
+    return log_ratios.exp().sub_(1.0).sub_(log_ratios).mean()
 
 
-def ppo_losses(
-    samples: Samples,
-    log_probs: torch.Tensor,
-    entropies: torch.Tensor,
-    values: torch.Tensor,
-    clip_range: float,
-    config: PPOConfig,
-) -> tuple[Losses, LossGradients]:
-    """The clipped surrogate loss (Schulman et al. 2017, eqs. 7 and 9) for the network's present outputs.
-
-    The value loss is the mean squared error, not half of it. With ``value_clip_range`` it is that of the
-    value moved by no more than this. Advantages are normalized by the sample standard deviation of the batch;
-    a batch of one row has none, and its advantage stays as it is. All as in Stable-Baselines3.
-    Log-probabilities and values are ``[B]``, entropies ``[B]`` or one for all rows ``[1]``; the clip range is
-    the epsilon of eq. 7.
-    """
-    size = len(values)
-    advantages = samples.advantages
-    if config.normalize_advantages and size > 1:
-        std, mean = torch.std_mean(advantages)
-        advantages = (advantages - mean).div_(std + _TINY)
-    log_ratios = log_probs - samples.log_probs
-    ratios = log_ratios.exp()
-    clipped = ratios.clamp(1.0 - clip_range, 1.0 + clip_range)
-    gains = advantages * ratios
-    surrogates = torch.min(gains, advantages * clipped)
-    # A ratio has a gradient where the surrogate follows it; d ratio = ratio * d log_prob.
-    by_log_prob = surrogates.eq(gains).mul(gains).mul_(-1.0 / size)
-    most = config.value_clip_range
-    if most is None:
-        errors = values - samples.returns
-        by_value = errors * (2.0 * config.vf_coef / size)
-    else:
-        moved = values - samples.values
-        errors = samples.values + moved.clamp(-most, most) - samples.returns
-        by_value = errors * (2.0 * config.vf_coef / size) * moved.abs().le(most)
-    policy_loss, value_loss, entropy = -surrogates.mean(), errors.dot(errors) / size, entropies.mean()
-    loss = policy_loss + config.vf_coef * value_loss - config.ent_coef * entropy
-    approx_kl = (ratios - 1.0).sub_(log_ratios).mean()
-    clip_fraction = ratios.ne(clipped).sum() / size
-    losses = Losses(loss, policy_loss, value_loss, entropy, approx_kl, clip_fraction)
-    return losses, LossGradients(by_log_prob, by_value, -config.ent_coef / size)
+def _normalized(advantages: torch.Tensor) -> torch.Tensor:
+    """Each row ``[size]`` of them around 0, with a standard deviation of 1."""
+    if advantages.shape[1] < 2:
+        return advantages
+    std, mean = torch.std_mean(advantages, dim=1, keepdim=True)
+    return (advantages - mean).div_(std + _TINY)

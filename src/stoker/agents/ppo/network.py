@@ -80,19 +80,20 @@ class Categorical:
 
     def evaluate(self, parameters: torch.Tensor, actions: torch.Tensor) -> Evaluation:
         """For actions int64 ``[B, 1]``."""
-        # An action ruled out by a logit of -inf adds nothing to the entropy.
-        log_probs = parameters.log_softmax(dim=1).clamp_(min=torch.finfo(parameters.dtype).min)
+        # An action ruled out by a logit of -inf adds nothing to the entropy. All of it is ``[n, B]`` here.
+        logits, chosen = parameters.t(), actions.t()
+        log_probs = logits.log_softmax(dim=0).clamp_(min=torch.finfo(parameters.dtype).min)
         probs = log_probs.exp()
-        entropies = (probs * log_probs).sum(dim=1).neg_()
+        entropies = (probs * log_probs).sum(dim=0).neg_()
 
         def gradients(by_log_prob: torch.Tensor, by_entropy: float) -> tuple[torch.Tensor, None]:
-            by_logit = probs * -by_log_prob[:, None]
-            by_logit.scatter_add_(1, actions, by_log_prob[:, None])
+            by_logit = probs * by_log_prob.neg()
+            by_logit.scatter_add_(0, chosen, by_log_prob[None])
             if by_entropy:
-                by_logit.sub_(probs * (log_probs + entropies[:, None]), alpha=by_entropy)
-            return by_logit, None
+                by_logit.sub_(probs * (log_probs + entropies), alpha=by_entropy)
+            return by_logit.t(), None
 
-        return Evaluation(log_probs.gather(1, actions).squeeze(1), entropies, gradients)
+        return Evaluation(log_probs.gather(0, chosen)[0], entropies, gradients)
 
 
 class DiagGaussian:

@@ -188,8 +188,8 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
             ``entropy`` and ``clip_fraction``, and of ``approx_kl`` over those of the last epoch; the
             ``learning_rate`` and ``clip_range`` that were used; ``n_epochs``, how many ran to their end;
             ``explained_variance``, the share of the returns' variance that the values predict (1 at best, 0
-            if returns do not vary); and with Box actions ``std``, the mean of their standard deviations. None while the
-            rollout fills up.
+            if returns do not vary); and with Box actions ``std``, the mean of their standard deviations. None
+            while the rollout fills up.
 
         Raises:
             TrainingDiverged: A loss or a gradient is not finite. Weights and optimizer stay as they were.

@@ -31,7 +31,6 @@ from stoker import (
 from stoker.actors import Assignment, Mailbox, OwnPolicy, Worker, decode_message, encode_message
 from stoker.actors.messages import Credit, Failed, Played, Ready, Stop
 from stoker.actors.vector import VectorActorGroup
-from stoker.envs.vector import in_rounds
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.testing import ChainEnv
 from stoker.threads import call_soon_here
@@ -310,7 +309,7 @@ async def test_a_round_is_one_batch_in_one_message_which_survives_the_way_throug
         actor_id="a", seed=3, episode=4, actor_ids=("a", 7), episodes=(4, 0), window_steps=6, batch_steps=2,
         max_delay_s=3600.0,
     )  # fmt: skip
-    factory = partial(in_rounds, partial(vector, Seeded), ("a", 7))
+    factory = partial(vector, Seeded)
 
     class Columns(Right):
         def act(self, observations: Any, mode: Any) -> Any:
@@ -365,9 +364,8 @@ async def test_the_observation_that_a_policy_fails_on_is_told() -> None:
         return SyncVectorEnv([Seeded, Second], autoreset_mode=DISABLED)
 
     assignment = Assignment(actor_id=0, seed=3, episode=0, actor_ids=(0, 1), episodes=(0, 0))
-    factory = partial(in_rounds, make, (0, 1))
     with anyio.fail_after(30):
-        await Worker(assignment, factory, OwnPolicy(Right(), 0), Mailbox(), inbox.post).run()
+        await Worker(assignment, make, OwnPolicy(Right(), 0), Mailbox(), inbox.post).run()
     *_, last = [inbox.take_now() for _ in range(len(inbox))]
     assert isinstance(last, Failed)
     assert isinstance(last.error, ZeroDivisionError)

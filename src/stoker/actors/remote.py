@@ -222,7 +222,7 @@ class RemoteVectorActor(RemoteActor):
     Args:
         session: takes the experiences.
         actor_ids: the actors, one per sub-environment.
-        settings: their own; the factory makes a vector environment of that many, in ``VectorRounds``.
+        settings: those of its group; the factory makes a vector environment of that many.
         **where: as for ``RemoteActor``.
     """
 

@@ -11,8 +11,6 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from stoker.actors.actor import Player, PlayerSettings
 from stoker.actors.episodes import EnvFactory, EpisodeTally, FailureLimit
 from stoker.actors.group import PlayerGroup, feed_for, ids_of, start_limiter
@@ -117,28 +115,25 @@ class VectorActorGroup(PlayerGroup):
                 "turns; play single environments with run_actors, or train without lockstep"
             )
         ids = None if actor_ids is None else ids_of(actor_ids)
-        settings = PlayerSettings(
-            factory=partial(in_rounds, make_env, ids),
-            seed=seed,
-            limit=limit or FailureLimit(),
-            stepping=stepping,
-        )
+        shared: dict[str, Any] = {"seed": seed, "limit": limit or FailureLimit(), "stepping": stepping}
         if (where := place_of(place)) is None:
             for name, value in (("workers", workers), ("sync_interval", sync_interval)):
                 if value is not None:
                     raise ConfigError(f"{name}={value!r} is for place='threads' or 'processes': give one")
+            settings = PlayerSettings(factory=partial(in_rounds, make_env, ids), **shared)
             super().__init__(session, [_VectorPlayer(session, ids, settings)])
             return
         if ids is None:
             raise ConfigError(f"place={place!r}: give actor_ids, of which each worker plays a share")
         width = len(ids) // n_workers_for(len(ids), workers)
         shares = [ids[first : first + width] for first in range(0, len(ids), width)]
-        feed = feed_for(session, partial(in_rounds, make_env, shares[0]), where, sync_interval)
+        settings = PlayerSettings(factory=make_env, **shared)
+        feed = feed_for(session, make_env, where, sync_interval)
         starting = start_limiter()
-        players: list[Player] = []
-        for share in shares:
-            own = msgspec.structs.replace(settings, factory=partial(in_rounds, make_env, share))
-            players.append(RemoteVectorActor(session, share, own, place=where, feed=feed, starting=starting))
+        players = [
+            RemoteVectorActor(session, share, settings, place=where, feed=feed, starting=starting)
+            for share in shares
+        ]
         super().__init__(session, players)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -31,7 +32,7 @@ from stoker.agents.protocol import PortablePolicy
 from stoker.envs import PlayedEnv
 from stoker.envs.rounds import Round
 from stoker.envs.seeding import next_seed
-from stoker.envs.vector import Moves
+from stoker.envs.vector import Moves, in_rounds
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.exits import Contained
 from stoker.journal import EpisodeEnded, EpisodeStarted
@@ -132,7 +133,7 @@ class Worker:
 
     Args:
         assignment: what it plays.
-        factory: makes the environment; a vector environment is in ``VectorRounds``.
+        factory: makes the environment.
         policy: chooses the actions.
         commands: from the training.
         post: takes its messages; may be slow, must not wait for a command.
@@ -162,12 +163,14 @@ class Worker:
 
     async def run(self) -> None:
         """Play until stopped or until something fails; failures are sent as messages, not raised."""
-        name = f"env of actor {self._assignment.actor_id}"
+        mine, factory, play = self._assignment, self._factory, self._play
+        if mine.actor_ids:
+            factory, play = partial(in_rounds, factory, mine.actor_ids), self._play_rounds
+        name = f"env of actor {mine.actor_id}"
         self._post(messages.Ready())
         try:
             try:
-                async with opened_env(self._factory, "inline", name) as self._env:
-                    play = self._play_rounds if self._assignment.actor_ids else self._play
+                async with opened_env(factory, "inline", name) as self._env:
                     try:
                         while self._may_continue():
                             await play(self._env)

@@ -313,8 +313,8 @@ class Inference:
         self._act = act
         self._in_thread = place == "thread"
         self._adaptive = place == "auto"
-        self._n_long = 0  # passes that were slow by the clock
-        self._n_slow = 0  # and by the processor's time
+        self._was_long = False  # whether the last pass was slow by the clock
+        self._n_slow = 0  # passes that were slow by the processor's time, too
         self._thread = DedicatedThread("stoker-inference")
         self._forming: list[_Batch] = []  # at most one of each mode, for the next passes
         self._taken: list[_Batch] = []  # for the present pass, and those that follow it at once
@@ -422,15 +422,14 @@ class Inference:
     def _pass(self, observations: Sequence[Any], mode: ActMode) -> Answer:
         started = time.perf_counter()
         # Processor time decides: a short pass may wait long for the interpreter lock, in a thread, too. It
-        # costs to ask for it, so that is done once a pass has taken long by the clock on the wall.
-        cpu_started = time.thread_time() if self._adaptive and self._n_long else 0.0
+        # costs to ask for it, so that is done when the pass before has taken long by the clock on the wall.
+        cpu_started = time.thread_time() if self._adaptive and self._was_long else 0.0
         answer = self._act(observations, mode)
         elapsed_s = time.perf_counter() - started
-        if self._adaptive and elapsed_s > SLOW_PASS_S:
-            self._n_long += 1
-            if cpu_started and time.thread_time() - cpu_started > SLOW_PASS_S:
-                self._n_slow += 1
-                self._in_thread = self._n_slow >= SLOW_PASSES
+        self._was_long = elapsed_s > SLOW_PASS_S
+        if self._was_long and cpu_started and time.thread_time() - cpu_started > SLOW_PASS_S:
+            self._n_slow += 1
+            self._in_thread = self._n_slow >= SLOW_PASSES
         self.n_passes += 1
         self.busy_s += elapsed_s
         return answer

@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 import torch
 
-from stoker import DQN, DQNConfig, EpisodeStatus, Experience, TrainingRun, TrainingSession
+from stoker import DQN, DQNConfig, EpisodeStatus, Experience, ExperienceBatch, TrainingRun, TrainingSession
 from stoker.errors import StokerError, first_error
 from stoker.stats import EpisodeRecord
 from stoker.testing import FakeAgent
@@ -120,12 +120,20 @@ async def train(order: Order, said: Confirmed, tell: Callable[[], None]) -> None
     async def play(actor_id: int) -> None:
         nonlocal steps
         rng = np.random.default_rng((order.seed, actor_id))
+        n_rows = LENGTH // 2 if actor_id % 2 else 1  # every other actor sends columns
         while not session.is_done:
-            for k in range(LENGTH):
-                first, second = rng.uniform(-1, 1, (2, 4)).astype(np.float32)
-                status = EpisodeStatus.TERMINATED if k == LENGTH - 1 else EpisodeStatus.CONTINUING
-                await session.observe(Experience(first, k % 2, 1.0, second, status, actor_id))
-                steps += 1
+            for k in range(0, LENGTH, n_rows):
+                first, second = rng.uniform(-1, 1, (2, n_rows, 4)).astype(np.float32)
+                over = np.arange(k, k + n_rows) == LENGTH - 1
+                if n_rows == 1:
+                    status = EpisodeStatus.of(bool(over[0]), truncated=False)
+                    await session.observe(Experience(first[0], k % 2, 1.0, second[0], status, actor_id))
+                else:
+                    actions, rewards, actor_ids = np.arange(n_rows) % 2, np.ones(n_rows), (actor_id,) * n_rows
+                    await session.observe_batch(
+                        ExperienceBatch(first, actions, rewards, second, over, over & False, actor_ids)
+                    )
+                steps += n_rows
             await session.on_episode(
                 float(played[actor_id] + 1), LENGTH, EpisodeStatus.TERMINATED, actor_id=actor_id
             )

@@ -339,6 +339,35 @@ async def test_a_new_decision_replaces_one_that_was_taken_out_of_a_batch() -> No
     assert agent.experiences[4].policy_extras is None, "the extras of an older decision"
 
 
+async def test_actors_of_an_array_are_acting_until_they_are_answered_or_cancelled() -> None:
+    agent, seen = ppo(), np.zeros((4, 3), np.float32)
+    conflicts: list[ActorConflict] = []
+
+    async def act(call: Any) -> None:
+        try:
+            await call
+        except ActorConflict as error:
+            conflicts.append(error)
+
+    async with TrainingSession(agent, max_staleness=3, opt_interval=1) as session:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(act, session.act_many(seen, IDS))
+            tasks.start_soon(act, session.act(seen[0], actor_id="left"))
+            tasks.start_soon(act, session.act_many(seen[:2], (7, 3)))
+        assert 1 <= len(conflicts) <= 2, "either all of the array, or the others"
+        for actor_id in (*IDS, 7):
+            await session.on_episode_start(actor_id)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await session.act_many(seen, IDS)
+        with pytest.raises(InvalidExperience, match="the agent learns only"):
+            await session.observe_batch(batch_of(world(seen, [0] * 4, 0)))
+        with anyio.fail_after(20):  # its actors count neither as acting nor as in flight
+            rows = world(seen, await session.act_many(seen, IDS), 0)
+            await session.observe_batch(batch_of(rows))
+            await session.act_many(seen, IDS)
+
+
 async def test_decisions_without_outcomes_are_kept_for_the_most_recent_actors_only() -> None:
     """Actor ids may be those of connections, which never end."""
     agent, seen = ppo(), np.zeros((1000, 3), np.float32)

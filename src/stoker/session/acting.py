@@ -341,9 +341,11 @@ class Inference:
 
         Cancelled: the observation may still take part in the pass.
         """
-        batch = self._join(mode)
-        place = len(batch.observations)
-        batch.observations.append(observation)
+        forming = self._forming
+        batch = forming[0] if forming and forming[0].mode is mode else self._join(mode)
+        observations = batch.observations
+        place = len(observations)
+        observations.append(observation)
         await batch.answered.wait()
         if batch.error is not None:
             raise batch.error()

@@ -147,7 +147,11 @@ class Readings:
     @property
     def is_done(self) -> bool:
         """Whether no more experiences are accepted: ``max_steps`` reached, stopped, left or failed."""
-        return self.core.stage == "left" or (self.core.stage == "open" and not self.remaining_steps)
+        core = self.core
+        if core.stage != "open" or core.engine is None:
+            return core.stage == "left"
+        parts = core.engine.parts
+        return parts.failure is not None or parts.intake.is_full
 
     @property
     def remaining_steps(self) -> float:

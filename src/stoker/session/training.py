@@ -95,7 +95,9 @@ class TrainingSession(Lifecycle):
             InvalidExperience: The agent cannot act on this observation.
             ActorConflict: Another task waits for an exploring action under this ``actor_id``.
         """
-        parts = self._open_parts("act")
+        if self.core.stage != "open" or self._parts.failure is not None:
+            self.require_open("act")
+        parts = self._parts
         intake = parts.intake
         intake.check_acting(observation, mode, actor_id)
         if mode is not ActMode.EXPLORE:

@@ -3,7 +3,8 @@
 The reference's settings: one optimization step per environment step, batch 64, hidden [64, 64], gradients
 limited to a norm of 10. Against Stable-Baselines3's DQN with the same settings; against a bare torch loop of
 the same update, as a textbook has it, on data that is already there; and against the agent's own update: the
-limit. Rows, journal and checkpoints are on.
+limit. Rows, journal and checkpoints are on. Then the same with 64 environments as arrays and one update for
+each round of them, against Stable-Baselines3's DQN on its ``DummyVecEnv``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from stoker.trainer import config_from
 N_STEPS = 4_000 if QUICK else 15_000
 WARMUP = 1_000
 RUNS = 1 if QUICK else 5
+N_ENVS = 64
+N_VECTOR_STEPS = N_ENVS * (500 if QUICK else 2_000)
 REFERENCE: dict[str, Any] = {
     "learning_rate": 3e-4, "batch_size": 64, "learning_starts": WARMUP, "target_update_interval": 500,
     "hidden_sizes": (64, 64), "n_step": 1, "normalize_observations": False, "double": False, "tau": None,
@@ -35,11 +38,12 @@ REFERENCE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def stoker_rate() -> float:
+def stoker_rate(n_steps: int = N_STEPS, **settings: Any) -> float:
+    """Environment steps per second of ``stoker train`` with these settings besides the reference's."""
+
     async def main() -> float:
-        config: TrainConfig = config_from(
-            {"env": "CartPole-v1", "total_timesteps": N_STEPS + WARMUP, "eval_freq": 0, **REFERENCE}
-        )
+        settled = {"total_timesteps": n_steps + WARMUP, "eval_freq": 0, **REFERENCE, **settings}
+        config: TrainConfig = config_from({"env": "CartPole-v1", **settled})
         with tempfile.TemporaryDirectory() as root:
             run = await TrainingRun.create("bench", root=root)
             result = await train(config, run)
@@ -108,12 +112,13 @@ def transitions(env: gymnasium.Env[Any, Any]) -> list[Experience]:
     return found
 
 
-def sb3_rate() -> float:
+def sb3_rate(n_steps: int = N_STEPS, n_envs: int = 1) -> float:
     from stable_baselines3 import DQN as SB3DQN
+    from stable_baselines3.common.vec_env import DummyVecEnv
 
     model = SB3DQN(
         "MlpPolicy",
-        "CartPole-v1",
+        DummyVecEnv([lambda: gymnasium.make("CartPole-v1")] * n_envs),
         learning_rate=3e-4,
         buffer_size=100_000,
         learning_starts=WARMUP,
@@ -122,15 +127,29 @@ def sb3_rate() -> float:
         train_freq=1,
         gradient_steps=1,
         target_update_interval=500,
-        exploration_fraction=10_000 / (N_STEPS + WARMUP) if N_STEPS > 10_000 else 1.0,
+        exploration_fraction=10_000 / (n_steps + WARMUP) if n_steps > 10_000 else 1.0,
         exploration_final_eps=0.01,
         policy_kwargs={"net_arch": [64, 64]},
         device="cpu",
         seed=0,
     )
     started = time.perf_counter()
-    model.learn(N_STEPS + WARMUP)
-    return (N_STEPS + WARMUP) / (time.perf_counter() - started)
+    model.learn(n_steps + WARMUP)
+    return (n_steps + WARMUP) / (time.perf_counter() - started)
+
+
+def ask_about_vectors(peer: str | None) -> None:
+    def vector(way: str) -> float:
+        return stoker_rate(N_VECTOR_STEPS, num_envs=N_ENVS, opt_interval=N_ENVS, vectorize=way)
+
+    contenders = {"stoker, sync": lambda: vector("sync"), "stoker, native": lambda: vector("native")}
+    if peer is not None:
+        contenders[peer] = lambda: sb3_rate(N_VECTOR_STEPS, N_ENVS)
+    rows = repeated(contenders, RUNS)
+    sync, native, *theirs = (statistics.median(values) for values in rows.values())
+    ratios = {f"sync / {peer}": sync / theirs[0], f"native / {peer}": native / theirs[0]} if theirs else {}
+    question = f"DQN on {N_ENVS} vectorized CartPoles, one update per round"
+    report(question, "environment steps per second", rows, ratios)
 
 
 def main() -> None:
@@ -141,10 +160,12 @@ def main() -> None:
         "the agent's update alone": update_rate,
     }
     notes: list[str] = []
+    theirs: str | None = None
     try:
         import stable_baselines3
 
-        contenders[f"Stable-Baselines3 {stable_baselines3.__version__}"] = sb3_rate
+        theirs = f"Stable-Baselines3 {stable_baselines3.__version__}"
+        contenders[theirs] = sb3_rate
     except ImportError:
         notes.append("Stable-Baselines3 is not installed: pip install 'stoker[bench]'")
     rows = repeated(contenders, RUNS)
@@ -158,6 +179,7 @@ def main() -> None:
     if peer:
         ratios["stoker / Stable-Baselines3"] = ours / peer[0]
     report("DQN on CartPole, end to end", "environment steps per second", rows, ratios, notes)
+    ask_about_vectors(theirs)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """How many environment steps per second does PPO make on CartPole, from single and from vector environments?
 
-Eight single environments with rollouts of 1,024 and minibatches of 64; 64 vectorized ones with rollouts of
-8,192 and minibatches of 1,024, without a run and with run and journal; 256 in the environment's own vector
-form. Four epochs each, [64, 64] tanh. Against Stable-Baselines3's PPO with the same settings on its
-``DummyVecEnv``; and the update alone against its ``train()`` on a rollout of the same size.
+Eight environments with rollouts of 1,024 and minibatches of 64: each an actor by itself, and as arrays; 64 as
+arrays with rollouts of 8,192 and minibatches of 1,024: without a run, with run and journal, stepped by two
+worker processes, and in the environment's own vector form; 256 in the latter. Four epochs each, [64, 64] tanh.
+Against Stable-Baselines3's PPO with the same settings on its ``DummyVecEnv``; and the update alone against
+its ``train()`` on a rollout of the same size.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import anyio
 import gymnasium
@@ -56,25 +58,51 @@ def make_agent(n_envs: int) -> PPO:
     return PPO(env.observation_space, env.action_space, config, seed=0)
 
 
-def stoker_rate(n_envs: int, *, has_run: bool, vectorization: str | None) -> float:
+def make_vector(n_envs: int, vectorization: str) -> Any:
+    return gymnasium.make_vec("CartPole-v1", n_envs, vectorization)
+
+
+class Way(NamedTuple):
+    """A way to train from the environments; with worker processes, each has an equal share."""
+
+    vectorization: str | None = "sync"
+    has_run: bool = False
+    n_workers: int = 0
+
+
+class Clock:
+    """Measures from when the environments are there: a process takes seconds to import torch."""
+
+    def __init__(self) -> None:
+        self.started, self.first_steps = time.perf_counter(), 0
+
+    async def restart_when_played(self, session: TrainingSession) -> None:
+        while not session.total_steps:  # noqa: ASYNC110 - nothing says when
+            await anyio.sleep(1e-3)
+        self.started, self.first_steps = time.perf_counter(), session.total_steps
+
+
+def stoker_rate(n_envs: int, way: Way) -> float:
     async def main() -> float:
         with contextlib.ExitStack() as stack:
             run = None
-            if has_run:
-                root = stack.enter_context(tempfile.TemporaryDirectory())
+            if way.has_run:
+                root = stack.enter_context(tempfile.TemporaryDirectory(dir="."))  # a disk, as /tmp may not be
                 run = await TrainingRun.create("bench", root=root)
             session = TrainingSession(make_agent(n_envs), run, max_steps=n_steps(n_envs))
-            started = time.perf_counter()
-            async with session:
-                if vectorization is None:
+            async with session, anyio.create_task_group() as tasks:
+                clock = Clock()
+                if way.vectorization is None:
                     await run_actors(session, lambda: gymnasium.make("CartPole-v1"), n_envs, seed=0)
+                elif not way.n_workers:
+                    make = partial(make_vector, n_envs, way.vectorization)
+                    await run_vector_actors(session, make, seed=0)
                 else:
-                    await run_vector_actors(
-                        session,
-                        lambda: gymnasium.make_vec("CartPole-v1", n_envs, vectorization),
-                        seed=0,
-                    )
-            return n_steps(n_envs) / (time.perf_counter() - started)
+                    tasks.start_soon(clock.restart_when_played, session)
+                    make = partial(make_vector, n_envs // way.n_workers, way.vectorization)
+                    places: dict[str, Any] = {"place": "processes", "workers": way.n_workers}
+                    await run_vector_actors(session, make, range(n_envs), seed=0, **places)
+            return (n_steps(n_envs) - clock.first_steps) / (time.perf_counter() - clock.started)
 
     return anyio.run(main)
 
@@ -160,23 +188,31 @@ def ask(
     report(question, unit, rows, ratios)
 
 
+WAYS: dict[int, dict[str, Way]] = {
+    8: {"one by one": Way(None), "sync": Way()},
+    64: {
+        "sync": Way(),
+        "sync, with run and journal": Way(has_run=True),
+        "sync, in two processes": Way(n_workers=2),
+        "native": Way("vector_entry_point"),
+    },
+    256: {"native": Way("vector_entry_point")},
+}
+
+
 def main() -> None:
     torch.set_num_threads(1)
     peer = "Stable-Baselines3"
-    for n_envs, vectorization in ((8, None), (64, "sync"), (256, "vector_entry_point")):
-        kinds = {"without a run": False, "with run and journal": True} if n_envs == 64 else {"stoker": False}
-        contenders: dict[str, Callable[[], float]] = {}
-        for name, has_run in kinds.items():
-            contenders[name] = lambda n=n_envs, has_run=has_run, way=vectorization: stoker_rate(
-                n, has_run=has_run, vectorization=way
-            )
-        contenders[peer] = lambda n=n_envs: sb3_rate(n)
-        title = f"PPO on {n_envs} CartPoles, {vectorization or 'one by one'}"
-        ask(title, "environment steps per second", contenders, more_is_better=True)
+    for n_envs, ways in WAYS.items():
+        contenders: dict[str, Callable[[], float]] = {
+            name: partial(stoker_rate, n_envs, way) for name, way in ways.items()
+        }
+        contenders[peer] = partial(sb3_rate, n_envs)
+        ask(f"PPO on {n_envs} CartPoles", "environment steps per second", contenders, more_is_better=True)
         ask(
             f"PPO's update alone, {SHAPES[n_envs][0]:,} steps in minibatches of {SHAPES[n_envs][1]:,}",
             "ms",
-            {"stoker": lambda n=n_envs: update_ms(n), peer: lambda n=n_envs: sb3_update_ms(n)},
+            {"stoker": partial(update_ms, n_envs), peer: partial(sb3_update_ms, n_envs)},
             more_is_better=False,
         )
 

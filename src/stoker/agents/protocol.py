@@ -232,7 +232,11 @@ class ObservesBatches(Protocol):
 
 @runtime_checkable
 class LearnsSeldom(Protocol):
-    """An agent whose ``learn`` does nothing until it has observed enough: it is not called before."""
+    """An agent whose ``learn`` does nothing until it has observed enough: it is not called before.
+
+    Its ``observe`` is quick: until then the session may call it on the event loop, where a hand-over to the
+    learner's thread would cost more.
+    """
 
     @property
     def steps_to_learn(self) -> int:

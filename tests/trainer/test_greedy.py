@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import threading
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -157,6 +161,37 @@ async def test_one_that_fails_is_made_again_and_finished_episodes_stay(
     assert found == await evaluate(snapshot(), Random, 7)
     assert next(made) == 4
     assert caplog.text.count("simulator crashed); playing it again") == 2
+
+
+class Mortal(Random):
+    """Kills its process once, in its third step, when a file says so."""
+
+    def __init__(self, spoiler: str) -> None:
+        super().__init__()
+        self.spoiler = Path(spoiler)
+        self.n_steps = 0
+
+    def step(self, action: Any) -> Any:
+        self.n_steps += 1
+        if self.n_steps == 3:
+            with contextlib.suppress(FileNotFoundError):
+                self.spoiler.unlink()
+                os._exit(3)
+        return super().step(action)
+
+
+@on_asyncio
+async def test_one_whose_process_dies_is_made_again(tmp_path: Path) -> None:
+    spoiler = tmp_path / "spoiler"
+    spoiler.touch()
+
+    def make() -> AsyncVectorEnv:
+        mortal = partial(Mortal, str(spoiler))
+        return AsyncVectorEnv([mortal] * 2, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
+
+    found = await evaluate(snapshot(), make, 5, limit=AT_ONCE, stepping="thread")
+    assert found == await evaluate(snapshot(), Random, 5)
+    assert not spoiler.exists()
 
 
 async def test_one_that_fails_too_often_ends_the_evaluation() -> None:

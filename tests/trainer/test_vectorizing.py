@@ -16,7 +16,17 @@ import gymnasium
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from stoker import ConfigError, PolicySnapshot, Trainer, TrainerConfig, TrainingRun, evaluate, train
+from stoker import (
+    PPO,
+    ConfigError,
+    PolicySnapshot,
+    PPOConfig,
+    Trainer,
+    TrainerConfig,
+    TrainingRun,
+    evaluate,
+    train,
+)
 from stoker.actors.places import n_workers_for
 from stoker.envs.stepping import SLOW_STEP_S
 from stoker.testing import AsyncChainEnv, ChainEnv, CrashingEnv, FakeAgent
@@ -379,6 +389,23 @@ async def test_a_trainer_plays_a_vector_environment() -> None:
     )
     with pytest.raises(ConfigError, match="5 actor ids for a vector environment of 4"):
         await trainer.train()
+
+
+async def test_a_trainer_s_workers_share_its_environments() -> None:
+    env = ChainEnv(3)
+    config = PPOConfig(rollout_steps=16, batch_size=8, n_epochs=1, hidden_sizes=(4,))
+    for n_each, problem in ((2, None), (4, "2 actor ids for a vector environment of 4")):
+        trainer = Trainer(
+            PPO(env.observation_space, env.action_space, config, seed=0),
+            lambda: ChainEnv(3),
+            TrainerConfig(max_steps=100, num_envs=4, actors="threads", workers=2),
+            vector_factory=lambda n_each=n_each: SyncVectorEnv([lambda: ChainEnv(3)] * n_each),
+        )
+        if problem is None:
+            assert (await trainer.train()).total_steps == 100
+            continue
+        with pytest.raises(ConfigError, match=problem):
+            await trainer.train()
 
 
 def test_a_ctrl_c_in_the_terminal_leaves_the_processes_of_async_to_their_owner() -> None:

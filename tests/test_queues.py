@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import anyio
 import pytest
@@ -137,6 +138,72 @@ async def test_close_refuses_new_items_and_gives_out_the_old() -> None:
         await queue.put(3)
     assert await queue.take() == [1]
     assert await queue.take() == []
+
+
+async def test_a_consumer_that_wants_more_waits_for_the_last_of_it_and_wakes_nobody_before() -> None:
+    queue = BatchQueue[int](100, linger_s=60)
+    taken: list[list[int]] = []
+
+    async def consume() -> None:
+        taken.append(await queue.take(5))
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(consume)
+            await wait_all_tasks_blocked()
+            for number in range(4):
+                await queue.put(number)
+                await wait_all_tasks_blocked()
+                assert (taken, queue.n_waiting) == ([], 0)
+            await queue.put(4)
+            await queue.put(5)
+    assert taken in ([[0, 1, 2, 3, 4]], [[0, 1, 2, 3, 4, 5]])
+
+
+async def test_a_consumer_that_wants_more_is_hurried_or_closed() -> None:
+    queue = BatchQueue[str](100, linger_s=60)
+    taken: list[list[str]] = []
+
+    async def consume() -> None:
+        taken.append(await queue.take(5))
+
+    async def consumed(*calls: Callable[[], object]) -> list[str]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(consume)
+            await wait_all_tasks_blocked()
+            for call in calls:
+                result = call()
+                if isinstance(result, Awaitable):
+                    await result
+        return taken.pop()
+
+    with anyio.fail_after(30):
+        assert await consumed(lambda: queue.put("a"), queue.hurry) == ["a"], "before it has seen the item"
+        assert await consumed(lambda: queue.put("b"), wait_all_tasks_blocked, queue.hurry) == ["b"]
+        assert await consumed(queue.hurry, lambda: queue.put("c")) == ["c"]
+        await queue.put("d")
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await consume()
+        assert await consumed(queue.hurry) == ["d"], "a cancelled consumer loses nothing"
+        assert await consumed(lambda: queue.put("e"), wait_all_tasks_blocked, queue.close) == ["e"]
+        assert await queue.take(5) == []
+
+
+async def test_a_consumer_that_wants_more_gives_up_after_a_while() -> None:
+    queue = BatchQueue[int](100)
+    await queue.put(1)
+    with anyio.fail_after(30):
+        assert await queue.take(5) == [1]
+
+
+async def test_a_small_or_full_queue_is_taken_at_once() -> None:
+    with anyio.fail_after(30):
+        for capacity, n_items in [(1, 1), (2, 1), (10, 5), (10, 10)]:
+            queue = BatchQueue[int](capacity, linger_s=60)
+            for number in range(n_items):
+                await queue.put(number)
+            assert await queue.take(1_000) == list(range(n_items))
 
 
 async def test_close_ends_a_waiting_consumer() -> None:

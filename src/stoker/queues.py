@@ -24,9 +24,6 @@ __all__ = ["BatchQueue"]
 
 T = TypeVar("T")
 
-LINGER_S = 5e-3
-"""How long a consumer waits for more items than it has."""
-
 CALLED_FIRST = 8
 """How many waiting producers are woken together at first; twice as many each time that they leave room."""
 
@@ -48,6 +45,7 @@ class BatchQueue(Generic[T]):
         yield_every: how many items producers may put before they yield to the event loop.
         consumed: returns how many items of the counted type the consumer has processed; called when it takes.
         size_of: how many items an item stands for; a batch goes in as a whole once there is room.
+        linger_s: how long a consumer waits at most for more items than there are.
 
     Attributes:
         credit: how many items may be appended now without a further check. A hot path may do what ``offer``
@@ -63,6 +61,7 @@ class BatchQueue(Generic[T]):
         yield_every: int = 512,
         consumed: Callable[[], int] = lambda: 0,
         size_of: Callable[[T], int] = lambda item: 1,
+        linger_s: float = 5e-3,
     ) -> None:
         self.capacity = capacity
         self._yield_every = yield_every
@@ -84,6 +83,8 @@ class BatchQueue(Generic[T]):
         self._round = self._called_first  # how many are called next
         self._share = 1  # how many items each of the last called producers may put
         self._reader: anyio.Event | None = None
+        self._linger_s = linger_s
+        self._is_hurried = False
         self.is_closed = False
         """Whether it accepts nothing more."""
         self._error: Callable[[], Exception] = anyio.ClosedResourceError
@@ -143,7 +144,7 @@ class BatchQueue(Generic[T]):
         """Take all items, at least one, in order; an empty list once the queue is closed and drained.
 
         For one consumer. Cancelled: nothing is lost. With fewer than ``n_wanted`` items it waits for more,
-        until half the capacity is there, ``LINGER_S`` is over or ``hurry`` is called.
+        until half the capacity is there, ``linger_s`` is over or ``hurry`` is called.
         """
         while not self._items:
             if self.is_closed:
@@ -156,7 +157,8 @@ class BatchQueue(Generic[T]):
                 await reader.wait()
             finally:
                 self._reader = None
-        if (n_more := min(n_wanted, self.capacity // 2) - len(self)) > 0 and not self.is_closed:
+        n_more = min(n_wanted, self.capacity // 2) - len(self)
+        if n_more > 0 and not (self._is_hurried or self.is_closed):
             await self._linger(n_more)
         items = self.take_now()
         self.refill()
@@ -167,6 +169,7 @@ class BatchQueue(Generic[T]):
 
         For the consumer, from any thread, while no ``take`` runs.
         """
+        self._is_hurried = False
         with self._taking:
             items = self._items[:]
             del self._items[: len(items)]  # what was put meanwhile, on the loop, lies behind them
@@ -178,14 +181,15 @@ class BatchQueue(Generic[T]):
         self._reader = reader = anyio.Event()
         self.credit = n_more
         try:
-            with anyio.move_on_after(LINGER_S):
+            with anyio.move_on_after(self._linger_s):
                 await reader.wait()
         finally:
             self._reader = None
 
     def hurry(self) -> None:
-        """Let the consumer take what is there."""
-        if self._reader is not None and self._items:
+        """Let the consumer take what is there, without waiting for more."""
+        self._is_hurried = True
+        if self._items:
             self._rouse()
 
     def refill(self) -> None:

@@ -258,6 +258,24 @@ async def test_a_consumer_in_a_thread_takes_everything_once_and_in_order() -> No
         assert [item for producer, item in taken if producer == i] == list(range(n_items))
 
 
+def test_the_sizes_count_of_what_is_in_also_if_appended_without_a_check() -> None:
+    looked_at: list[str] = []
+
+    def size_of(item: str) -> int:
+        looked_at.append(item)
+        return len(item)
+
+    queue: BatchQueue[str] = BatchQueue(100, size_of=size_of)
+    queue.append("a")
+    queue.expect_sizes()
+    queue.append("three")
+    assert len(queue) == 6
+    assert queue.take_now() == ["a", "three"]
+    del looked_at[:]
+    queue.append("b")
+    assert (len(queue), looked_at) == (1, []), "single items are only counted once no others are in"
+
+
 async def test_an_item_of_a_size_that_came_since_the_take_makes_producers_wait_for_the_next() -> None:
     queue: BatchQueue[str] = BatchQueue(4, size_of=len)
     returned: list[str] = []

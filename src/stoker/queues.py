@@ -71,7 +71,7 @@ class BatchQueue(Generic[T]):
         self._taken: list[T] = []  # by it, then
         self._taking = threading.Lock()
         self._size_of = size_of
-        self._has_sizes = False  # whether an item ever stood for several
+        self._has_sizes = False  # whether an item that is in may stand for several
         self.append = self._items.append
         self.credit = min(capacity, yield_every)
         self._waiting: OrderedDict[anyio.Event, None] = OrderedDict()  # producers that wait for room
@@ -118,9 +118,14 @@ class BatchQueue(Generic[T]):
         if self.credit <= 0 and not self._rouse():
             return False
         self.credit -= size
-        self._has_sizes |= size != 1
+        if size != 1:
+            self.expect_sizes()
         self.append(item)
         return True
+
+    def expect_sizes(self) -> None:
+        """To be called before ``append`` of an item that stands for several."""
+        self._has_sizes = True
 
     async def put(self, item: T, size: int = 1) -> None:
         """Append the item, when there is room. Cancelled: the item is out.
@@ -173,6 +178,8 @@ class BatchQueue(Generic[T]):
         with self._taking:
             items = self._items[:]
             del self._items[: len(items)]  # what was put meanwhile, on the loop, lies behind them
+            if not self._items:  # single items are not looked at one by one because of an earlier batch
+                self._has_sizes = False
             self._n_consumed, self._taken = self._consumed(), items
         return items
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from stoker import (
     EpisodeRecord,
     EpisodeStatus,
     Experience,
+    ExperienceBatch,
     InvalidExperience,
     SessionClosed,
     SessionError,
@@ -109,6 +111,30 @@ def test_events_wait_for_their_batch_or_a_flush() -> None:
         session.observe_many([step(k) for k in range(9, 25)])
         session.flush()
         assert agent.total_steps == 25
+
+
+def test_each_row_of_a_batch_counts_towards_the_next_hand_over() -> None:
+    observed = threading.Event()
+
+    class Telling(FakeAgent):
+        def observe(self, experiences: Sequence[Experience]) -> None:
+            super().observe(experiences)
+            observed.set()
+
+    agent, over = Telling(), np.zeros(4, bool)
+    with SyncTrainingSession(agent, batch_size=10, max_delay_s=HOUR_S) as session:
+        for k in range(3):
+            assert agent.total_steps == 0, "fewer than ten"
+            numbers = np.arange(4 * k, 4 * k + 4)
+            session.observe_batch(
+                ExperienceBatch(numbers, np.zeros(4, int), numbers, numbers, over, over, (0, 1, 2, 3))
+            )
+        assert observed.wait(30.0), "twelve rows are not three events"
+        for k in range(12, 21):
+            session.observe(step(k))
+        session.flush()
+    assert [int(experience.reward) for experience in agent.experiences[:12]] == list(range(12))
+    assert agent.total_steps == 21
 
 
 def test_without_a_delay_every_event_is_handed_over_at_once() -> None:

@@ -155,6 +155,7 @@ class SyncTrainingSession(Readings):
         with self._handing_over:
             try:
                 if n_fit := intake.reserve_rows(len(whole)):
+                    self._handover.expect_sizes()
                     self._append(whole[:n_fit])
                     self._hand_over_if_due()
                 intake.settle_batch(remembered)
@@ -281,6 +282,7 @@ class Handover:
 
     Attributes:
         append: puts an event in, from any thread, without waiting.
+        expect_sizes: to be called before a batch is put in.
     """
 
     def __init__(self, queue: BatchQueue[Event], accepted_steps: int, call_soon: CallSoon) -> None:
@@ -290,6 +292,7 @@ class Handover:
             sys.maxsize, consumed=lambda: self._n_put, size_of=n_events_of
         )
         self.append = self._buffer.append
+        self.expect_sizes = self._buffer.expect_sizes
         self._call_soon = call_soon
         # Not futures: an interruption inside their Python code may leave a lock behind that the loop needs.
         self._replies: list[SimpleQueue[Exception | None]] = []

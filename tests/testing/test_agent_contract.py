@@ -373,6 +373,18 @@ class PassesAllObservations(PassesAllBatches):
         return True
 
 
+class WritesIntoObservations(Small):
+    def observe(self, experiences: Any) -> None:
+        super().observe(experiences)
+        experiences[0].next_observation[:] += 1.0
+
+
+class WritesIntoColumns(Small):
+    def observe_batch(self, batch: Any) -> None:
+        self.observe(batch.experiences())
+        batch.next_observations[:] += 1.0
+
+
 def passing_all_actions() -> DQN:
     class PassesAllActions(DQN):
         def check_batch(self, batch: Any) -> bool:
@@ -448,6 +460,8 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("acts_once_per_observation", with_policy(OneActionForAll), "1 actions and .* for 2"),
     ("acts_once_per_observation", with_policy(OneExtraForAll), "2 actions and 1 extras for 2"),
     ("acts_once_per_observation", with_policy(NoActions), "an action of Discrete"),
+    ("input_is_left_alone", WritesIntoObservations, "what was observed"),
+    ("input_is_left_alone", WritesIntoColumns, "what was observed"),
     ("grouping_does_not_change_greedy_actions", with_policy(TheOthersMatter), "one by one"),
     ("grouping_does_not_change_greedy_actions", with_policy(GreedyAtRandom), "when asked"),
     ("grouping_does_not_change_greedy_actions", with_policy(TakesOnlyLists), "when asked as one array"),

@@ -96,7 +96,7 @@ class LearningAgent(Protocol):
         ...
 
     def observe(self, experiences: Sequence[Experience]) -> None:
-        """Add transitions, in order, and count them in ``total_steps``."""
+        """Add transitions, in order, and count them in ``total_steps``. Their arrays are not written to."""
         ...
 
     def learn(self) -> Mapping[str, float] | None:
@@ -226,7 +226,10 @@ class ObservesBatches(Protocol):
     """An agent that takes batches of columns; for others a session takes them apart."""
 
     def observe_batch(self, batch: ExperienceBatch) -> None:
-        """Take a batch in: to the bit what ``observe(batch.experiences())`` does."""
+        """Take a batch in: to the bit what ``observe(batch.experiences())`` does.
+
+        Its arrays are not written to: the journal compares the next batch with them.
+        """
         ...
 
 

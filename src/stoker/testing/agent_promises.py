@@ -16,14 +16,28 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
-from stoker.agents.protocol import ChecksInput, LearningAgent, PortablePolicy, RebuildsReplay
+from stoker.agents.protocol import (
+    ChecksInput,
+    LearningAgent,
+    ObservesBatches,
+    PortablePolicy,
+    RebuildsReplay,
+)
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.journal.codec import decode, encode
 from stoker.nested import difference
 from stoker.plain import shown
-from stoker.testing.agent_driving import ACTORS, AgentSuite, feed, greedy, load_state, state_of
+from stoker.testing.agent_driving import (
+    ACTORS,
+    AgentSuite,
+    as_batch,
+    feed,
+    greedy,
+    load_state,
+    state_of,
+)
 from stoker.testing.batch_promises import (
     batches_are_checked,
     batches_equal_single_experiences,
@@ -64,6 +78,23 @@ def counts_total_steps(suite: AgentSuite) -> None:
         agent.observe(suite.experiences[first:last])
         found = agent.total_steps
         expect(found == before + last, f"{found} after {last}", str(before + last))
+
+
+@check_agent.promise
+def input_is_left_alone(suite: AgentSuite) -> None:
+    """Observing writes into no array: the journal and other transitions have the same one."""
+    given = suite.experiences[:20]
+    columns = as_batch(given)
+    taken = [columns, *given]
+    before = [copy.deepcopy(astuple(each)) for each in taken]
+    agent, other = suite.make_agent(), suite.make_agent()
+    agent.observe(given)
+    agent.learn()
+    if isinstance(other, ObservesBatches):
+        other.observe_batch(columns)
+        other.learn()
+    for was, each in zip(before, taken, strict=True):
+        expect_same(was, astuple(each), "what was observed", "unchanged")
 
 
 @check_agent.promise

@@ -182,6 +182,10 @@ class DiscreteActions:
         """Whether the environment got ``action`` for the index ``[1]`` that was chosen."""
         return action - self.first == chosen[0]
 
+    def are_chosen(self, actions: NDArray[Any], chosen: NDArray[Any]) -> bool:
+        """Whether that is so for each of the actions ``[B]`` and indices ``[B, 1]``."""
+        return bool((actions - self.first == chosen[:, 0]).all())
+
 
 class BoxActions(ArrayValues):
     """A Box of floats of any shape; the bounds ``low`` and ``high`` are float64 ``[size]``."""
@@ -206,8 +210,7 @@ class BoxActions(ArrayValues):
 
     def for_env(self, chosen: NDArray[Any]) -> list[Any]:
         """Chosen actions ``[B, size]`` as arrays ``[*shape]``, clipped to the bounds."""
-        clipped = chosen.clip(self.low, self.high).astype(self.dtype)
-        rows = clipped.reshape(len(chosen), *self.shape)
+        rows = self._sent(chosen)
         return [rows[row, ...] for row in range(len(rows))]  # with "...", rows of shape () are arrays too
 
     def is_chosen(self, action: Any, chosen: Sequence[float]) -> bool:
@@ -218,8 +221,16 @@ class BoxActions(ArrayValues):
         given = np.asarray(action).reshape(-1)
         if self.size <= _SHORT and given.tolist() == list(map(_clipped, chosen, *self._bounds)):
             return True
-        sent = self.for_env(np.asarray(chosen, np.float64)[None])[0].reshape(-1)
+        sent = self._sent(np.asarray(chosen, np.float64)[None]).reshape(-1)
         return is_same(given, sent)
+
+    def are_chosen(self, actions: NDArray[Any], chosen: NDArray[Any]) -> bool:
+        """Whether that is surely so for each of the actions ``[B, *shape]`` and numbers ``[B, size]``."""
+        return actions.dtype == self.dtype and np.array_equal(actions, self._sent(chosen))
+
+    def _sent(self, chosen: NDArray[Any]) -> NDArray[Any]:
+        clipped = chosen.clip(self.low, self.high).astype(self.dtype)
+        return clipped.reshape(len(chosen), *self.shape)
 
 
 Actions: TypeAlias = DiscreteActions | BoxActions

@@ -17,7 +17,7 @@ __all__ = ["checked_batch"]
 
 _ARRAY: Any = np.ndarray
 _dot: Any = np.vdot  # warns of nothing, other than ``dot``
-_FLOAT64, _BOOL = np.dtype(np.float64), np.dtype(np.bool_)
+_FLOAT64, _INT64, _BOOL = np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_)
 _WANTED = {"b": "bools", "iu": "integers", "biuf": "numbers"}
 
 
@@ -73,7 +73,10 @@ def _usual_batch(batch: ExperienceBatch, ids: tuple[ActorId, ...]) -> Experience
         and actions.ndim and len(actions) == size
         and after.ndim and len(after) == size
         and not (observations.dtype.hasobject or actions.dtype.hasobject or after.dtype.hasobject)
-        and extras is versions is None
+        and (extras is None or (type(extras) is _ARRAY and extras.dtype is _FLOAT64 and extras.ndim == 2
+                                and len(extras) == size))
+        and (versions is None or (type(versions) is _ARRAY and versions.dtype is _INT64
+                                  and versions.shape == (size,) and not (versions < 0).any()))
         and math.isfinite(_dot(rewards, rewards))
     ):  # fmt: skip
         return ExperienceBatch(
@@ -84,6 +87,8 @@ def _usual_batch(batch: ExperienceBatch, ids: tuple[ActorId, ...]) -> Experience
             terminated.copy(),
             truncated > terminated,
             ids,
+            None if extras is None else extras.copy(),
+            None if versions is None else versions.copy(),
         )
     return None
 

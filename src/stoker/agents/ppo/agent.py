@@ -146,8 +146,16 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
             )
 
     def check_batch(self, batch: ExperienceBatch) -> bool:
-        """As ``BaseAgent.check_batch``; policy extras of the caller's are checked one by one."""
-        return batch.policy_extras is None and super().check_batch(batch)
+        """As ``BaseAgent.check_batch``; each action must be that of its policy extras, if there are any."""
+        if not super().check_batch(batch):
+            return False
+        extras = batch.policy_extras
+        return extras is None or (
+            extras.shape[1:] == self._extras_shape
+            and extras.dtype == np.float64
+            and bool(np.isfinite(extras).all())
+            and self._spaces.actions.are_chosen(batch.actions, extras[:, ACTION:])
+        )
 
     def observe(self, experiences: Sequence[Experience]) -> None:
         """Copy transitions, checked by ``check_experience``, into the rollout, in order.

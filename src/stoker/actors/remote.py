@@ -247,7 +247,8 @@ class RemoteVectorActor(RemoteActor):
             super()._assignment(),
             actor_ids=self._acting_ids,
             episodes=tuple(stream.next_episode for stream in self.streams),
-            window_steps=max(64, 2 * len(self.streams)),
+            window_steps=max(64, 16 * len(self.streams)),
+            batch_steps=max(16, 4 * len(self.streams)),
         )
 
     async def _send(self, events: Sequence[PlayedEvent]) -> int:

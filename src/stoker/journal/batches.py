@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any, cast
 
 import msgspec
@@ -94,7 +95,7 @@ def encode_batch(batch: ExperienceBatch, last: LastBatch) -> list[Form]:
     if b"\1" in batch.terminated.tobytes() or b"\1" in batch.truncated.tobytes():
         ends = batch.terminated * np.uint8(_TERMINATED) + batch.truncated * np.uint8(_TRUNCATED)
     columns = {
-        "actor_ids": None if last.batch is not None and last.batch.actor_ids == ids else list(ids),
+        "actor_ids": None if last.batch is not None and last.batch.actor_ids == ids else _ids_form(ids),
         "is_new": None if is_new is None else np.packbits(is_new),
         "observations": observations,
         "actions": batch.actions,
@@ -117,6 +118,8 @@ def decode_batch(forms: Sequence[Form], last: LastBatch) -> ExperienceBatch:
     size, given_ids, packed, observations, *rest = map(codec.restore, forms)
     actions, rewards, after, ends, extras = rest
     before_ids = None if last.batch is None else last.batch.actor_ids
+    if isinstance(given_ids, np.ndarray):
+        given_ids = given_ids.tolist()
     ids = before_ids if given_ids is None else tuple(given_ids)
     columns = [actions, rewards, after, *(column for column in (ends, extras) if column is not None)]
     if ids is None or len(ids) != size or not all(_has_rows(column, size) for column in columns):
@@ -135,14 +138,24 @@ def decode_batch(forms: Sequence[Form], last: LastBatch) -> ExperienceBatch:
     return last.batch
 
 
+def _ids_form(ids: Ids) -> Any:
+    """Actor ids as an array of few bytes, if they are numbers; else as a list."""
+    numbers: Any = ids
+    if {*map(type, ids)} != {int} or min(numbers) < 0:
+        return list(ids)
+    return np.array(numbers, np.min_scalar_type(max(numbers)))
+
+
 def _sources(before: Ids, ids: Ids) -> NDArray[np.int64] | None:
     """For each row, the row with its actor's last next observation, among those before and then these.
 
     -1: there is none. None for all: the same row of the batch before.
     """
-    rows = {actor_id: row for row, actor_id in enumerate(before)}
+    rows = dict(zip(before, range(len(before)), strict=True))
     if before == ids and len(rows) == len(ids):
         return None
+    if len({*ids}) == len(ids):
+        return np.array([*map(rows.get, ids, repeat(-1))], np.int64)
     found = np.empty(len(ids), np.int64)
     for row, actor_id in enumerate(ids):
         found[row] = rows.get(actor_id, -1)

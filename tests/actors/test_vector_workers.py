@@ -176,10 +176,14 @@ async def test_copies_are_updated_and_steps_say_which_version_chose_them() -> No
 
 
 @on_asyncio
-async def test_ppo_learns_from_the_rounds_of_workers() -> None:
+async def test_ppo_learns_from_the_rounds_of_workers_as_columns() -> None:
+    class ColumnsOnly(PPO):
+        def observe(self, experiences: Any) -> None:
+            raise AssertionError(f"{len(experiences)} single experiences")
+
     env = ChainEnv()
     config = PPOConfig(rollout_steps=64, batch_size=32, n_epochs=1, hidden_sizes=(8,))
-    agent = PPO(env.observation_space, env.action_space, config, seed=0)
+    agent = ColumnsOnly(env.observation_space, env.action_space, config, seed=0)
     _, session, _ = await play(partial(vector, ChainEnv), agent=agent, place="processes", n=256)
     assert agent.total_steps == 256
     assert session.opt_steps > 0

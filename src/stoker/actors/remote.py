@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import anyio
 import msgspec
+from msgspec.structs import force_setattr
 
 import stoker.actors.messages as messages
 from stoker.actors.actor import Player, PlayerSettings
@@ -263,6 +264,8 @@ class RemoteVectorActor(RemoteActor):
                     await self._stream_of[actor_id].observe(event)
                     n_steps += 1
                 case ExperienceBatch(actor_ids=actor_ids):
+                    if actor_ids == self._acting_ids:  # the same tuple each time need not be checked again
+                        force_setattr(event, "actor_ids", self._acting_ids)
                     await self._session.observe_batch(event)
                     n_steps += len(actor_ids)
                     for actor_id in actor_ids:

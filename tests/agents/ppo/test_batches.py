@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from stoker.agents import PPO
+from stoker.errors import InvalidExperience
 from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 
 MakeAgent = Callable[..., PPO]
@@ -69,3 +71,24 @@ def test_batches_are_learned_to_the_bits_of_single_experiences(
         states = [agent.state_dict() | {"explore_generator": None} for agent in (single, batched, mixed)]
         assert same(states[0], states[1])
         assert same(states[0], states[2])
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+def test_a_batch_with_its_extras_passes_as_a_whole_unless_a_row_of_them_is_another_actions(
+    make_agent: MakeAgent, play: Play, kind: str
+) -> None:
+    agent = make_agent(kind)
+    rows = play(agent, 5, (0, 1, 2, 3, 4), 0)
+    batch = batch_of(rows, (0, 1, 2, 3, 4))
+    assert agent.check_batch(batch)
+    assert agent.check_batch(replace(batch, policy_extras=None))
+    extras = batch.policy_extras
+    of_another, odd = extras.copy(), extras.copy()
+    of_another[3, -1] = 1 - of_another[3, -1] if kind == "discrete" else -of_another[3, -1] - 0.01
+    odd[3, 0] = np.nan
+    for given in (of_another, odd, extras[:, :-1], extras.astype(np.float32)):
+        assert not agent.check_batch(replace(batch, policy_extras=given))
+    for given in (of_another, odd):
+        with pytest.raises(InvalidExperience, match="policy_extras"):
+            for each in replace(batch, policy_extras=given).experiences():
+                agent.check_experience(each)

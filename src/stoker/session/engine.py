@@ -73,6 +73,7 @@ class Consumer:
             with Contained("the agent"):
                 if self._learner.is_brief(batch):
                     rest = self._learner.process(batch)
+                    self._learner.abandon_vanished()
                 else:
                     rest = await self._thread.run(self._process, batch, call_soon_here())
         except Exception:

@@ -304,7 +304,7 @@ class EpisodeTally:
         if (done := now.outcome) is None:
             return []
         columns, acted = self._columns, done.acted
-        where: Any = slice(None) if len(acted) == columns.shape[1] else acted
+        where: Any = slice(None) if done.where is None else done.where
         columns[:2, where] += 1.0
         columns[2, where] += done.rewards
         found: list[tuple[int, EpisodeRecord]] = []

@@ -205,7 +205,7 @@ class _VectorPlayer(Player):
             # While transitions of the last round are still to be learned, some would be allowed to act and
             # others not, and then none could continue.
             await self._session.barrier()
-        return now.spread(await self._session.act_many(now.shown.of(now.acting), now.actor_ids))
+        return now.spread(await self._session.act_many(now.shown.of(now.acting, now.where), now.actor_ids))
 
     async def _observe(self, now: Round, info: Mapping[str, Any]) -> None:
         """Send the steps of a round to the session, and the ends of episodes."""

@@ -206,7 +206,7 @@ class Worker:
             self._flush()
             while await self.may_step():
                 begun = time.perf_counter()
-                seen: Any = now.shown.of(now.acting)
+                seen: Any = now.shown.of(now.acting, now.where)
                 actions, extras, version = self._policy.act_many(seen) if now.acting else ((), None, 0)
                 self._act_s += time.perf_counter() - begun
                 now, *_, info = await call(env.step(Moves(now.spread(actions), seed_of)))

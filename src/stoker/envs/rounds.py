@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,10 @@ __all__ = ["EPISODE_EXTRAS", "Outcome", "Round", "Values", "last_info"]
 EPISODE_EXTRAS = "stoker.episode_extras"
 """The key in the last ``info`` of a sub-environment's episode under which its ``episode_extras`` may be, in a
 tuple: Gymnasium merges the mappings and the numbers of sub-environments, with the type of the first."""
+
+
+Where: TypeAlias = NDArray[np.intp] | None
+"""Indices as an array, which numpy takes faster than a list; None: of all sub-environments."""
 
 
 class Values:
@@ -37,12 +41,14 @@ class Values:
         """Each by itself; arrays share the memory of ``all``."""
         return list(self.all)
 
-    def of(self, indices: list[int]) -> NDArray[Any] | list[Any]:
+    def of(self, indices: list[int], where: Where = None) -> NDArray[Any] | list[Any]:
         """Those of some sub-environments, in order; ``all`` itself for all of them."""
         values = self.all
         if len(indices) == len(values):
             return values
-        return [values[index] for index in indices] if isinstance(values, list) else values[indices]
+        if isinstance(values, list):
+            return [values[index] for index in indices]
+        return values[indices if where is None else where]
 
     def replaced(self, values: Mapping[int, Any]) -> Values:
         """Others, with these values at their indices."""
@@ -64,6 +70,7 @@ class Outcome(NamedTuple):
         terminated: whether an episode reached a terminal state.
         truncated: whether one was cut off, and is not terminated.
         last: the observations after the step; where an episode ended, its own last one.
+        where: ``acted`` as an array; None: all acted.
     """
 
     acted: list[int]
@@ -74,10 +81,13 @@ class Outcome(NamedTuple):
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     last: Values
+    where: Where
 
     def batch(self) -> ExperienceBatch | None:
         """The transitions as columns; None where observations or actions are no arrays."""
-        before, actions, last = (values.of(self.acted) for values in (self.before, self.actions, self.last))
+        before, actions, last = (
+            values.of(self.acted, self.where) for values in (self.before, self.actions, self.last)
+        )
         if isinstance(before, list) or isinstance(actions, list) or isinstance(last, list):
             return None
         return ExperienceBatch(
@@ -96,6 +106,7 @@ class Round:
         shown: the present observation of each.
         acting: the indices that need an action for the next step, in order.
         actor_ids: their actors; the same tuple in each round in which all act.
+        where: ``acting`` as an array; None: all act.
         outcome: the result of the step; None after a reset.
         begun: the index of each that shows the first observation of an episode, and the seed of that episode;
             None where it is unknown.
@@ -106,12 +117,14 @@ class Round:
         shown: Values,
         acting: list[int],
         actor_ids: tuple[ActorId, ...],
+        where: Where,
         outcome: Outcome | None,
         begun: list[tuple[int, int | None]],
     ) -> None:
         self.shown = shown
         self.acting = acting
         self.actor_ids = actor_ids
+        self.where = where
         self.outcome = outcome
         self.begun = begun
 
@@ -127,7 +140,7 @@ class Round:
         chosen: Any = actions
         if type(chosen) is np.ndarray:
             column: Any = np.zeros((len(self.shown.all), *chosen.shape[1:]), chosen.dtype)
-            column[self.acting] = chosen
+            column[self.where] = chosen
             return column
         spread: list[Any] = [None] * len(self.shown.all)
         for index, action in zip(self.acting, actions, strict=True):

@@ -96,6 +96,7 @@ class VectorRounds:
         self._shown, self._actions = Values([]), Values([])
         self._ended: list[int] = []  # sub-environments that the environment resets in the next step
         self._acting, self._acting_ids = self._everyone, self._actor_ids
+        self._where: NDArray[np.intp] | None = None
 
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
@@ -123,7 +124,7 @@ class VectorRounds:
             ConfigError: The actions do not fit the action space, or the environment breaks the rules of its
                 ``AutoresetMode``.
         """
-        resetting, acted, before = self._ended, self._acting, self._shown
+        resetting, acted, where, before = self._ended, self._acting, self._where, self._shown
         self._actions = actions = self._moved(moves.actions)
         given: Any = self._results.step(self._env.step(self._together(actions)))
         observations, rewards, terminated, truncated, info = given
@@ -132,9 +133,10 @@ class VectorRounds:
         if ended and self.mode is AutoresetMode.SAME_STEP:
             last = last.replaced(self._finals(info, ended))
         if resetting:
-            rewards, terminated, truncated = rewards[acted], terminated[acted], truncated[acted]
+            rewards, terminated, truncated = rewards[where], terminated[where], truncated[where]
         truncated = truncated > terminated
-        outcome = Outcome(acted, self._acting_ids, before, actions, rewards, terminated, truncated, last)
+        flags = rewards, terminated, truncated
+        outcome = Outcome(acted, self._acting_ids, before, actions, *flags, last, where)
         begun = self._begin(resetting, ended, moves.seed_of) if ended or resetting else []
         return self._round(outcome, begun), float(rewards.sum()), False, False, info
 
@@ -175,13 +177,13 @@ class VectorRounds:
 
     def _round(self, outcome: Outcome | None, begun: list[tuple[int, int | None]]) -> Round:
         if not self._ended:
-            self._acting, self._acting_ids = self._everyone, self._actor_ids
+            self._acting, self._acting_ids, self._where = self._everyone, self._actor_ids, None
         else:
             self._acting, ids = self._everyone.copy(), list(self._actor_ids)
             for index in reversed(self._ended):
                 del self._acting[index], ids[index]
-            self._acting_ids = tuple(ids)
-        return Round(self._shown, self._acting, self._acting_ids, outcome, begun)
+            self._acting_ids, self._where = tuple(ids), np.array(self._acting, np.intp)
+        return Round(self._shown, self._acting, self._acting_ids, self._where, outcome, begun)
 
     def _values(self, observations: Any) -> Values:
         """The observation of each, from a copy of what the environment gave."""

@@ -188,7 +188,7 @@ class GreedyEpisodes:
         tally = np.zeros((2, self._width))  # the steps and the total reward of each
         now, info = await call(env.reset(seed_of))
         while running:
-            chosen, _, _ = await inference.ask_many(now.shown.of(now.acting), ActMode.EXPLOIT)
+            chosen, _, _ = await inference.ask_many(now.shown.of(now.acting, now.where), ActMode.EXPLOIT)
             now, _, _, _, info = await call(env.step(Moves(now.spread(chosen), _unseeded)))
             done: Outcome = now.outcome
             tally[0, done.acted] += 1.0

@@ -283,6 +283,8 @@ class Actor(Player):
 
     async def may_step(self) -> bool:
         """Wait for this actor's turn and for the gate; False abandons the episode."""
+        if self._settings.gate is None and self._settings.turns is None:
+            return not self._is_over
         if self._settings.gate is not None and await self._may_continue():
             await self._pass_gate()
         return await self._may_continue()

@@ -371,11 +371,11 @@ async def test_actors_of_an_array_are_acting_until_they_are_answered_or_cancelle
 async def test_decisions_without_outcomes_are_kept_for_the_most_recent_actors_only() -> None:
     """Actor ids may be those of connections, which never end."""
     agent, seen = ppo(), np.zeros((1000, 3), np.float32)
-    rounds = [tuple(range(first, first + 1000)) for first in range(0, 13_000, 1000)]
-    assert MAX_ACTORS < 12_000
+    rounds = [tuple(range(first, first + 1000)) for first in range(0, 21_000, 1000)]
+    assert 2 * MAX_ACTORS < 21_000
     async with TrainingSession(agent) as session:
         actions = [await session.act_many(seen, ids) for ids in rounds]
-        for number in (1, 4, 12):
+        for number in (1, 11, 20):
             ids, chosen = rounds[number], actions[number]
             rows = [
                 Experience(*row, 0.0, row[0], ON, actor)

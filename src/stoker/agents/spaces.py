@@ -175,8 +175,11 @@ class DiscreteActions:
 
     def for_env(self, chosen: NDArray[Any]) -> list[Any]:
         """Indices ``[B, 1]``, counted from 0, as the plain ints that the environment takes."""
-        indices: list[int] = chosen[:, 0].astype(np.int64).tolist()
-        return [index + self.first for index in indices] if self.first else indices
+        return self.column(chosen).tolist()
+
+    def column(self, chosen: NDArray[Any]) -> NDArray[np.int64]:
+        """The same as int64 ``[B]``."""
+        return chosen[:, 0].astype(np.int64) + self.first
 
     def is_chosen(self, action: Any, chosen: Sequence[float]) -> bool:
         """Whether the environment got ``action`` for the index ``[1]`` that was chosen."""
@@ -210,7 +213,7 @@ class BoxActions(ArrayValues):
 
     def for_env(self, chosen: NDArray[Any]) -> list[Any]:
         """Chosen actions ``[B, size]`` as arrays ``[*shape]``, clipped to the bounds."""
-        rows = self._sent(chosen)
+        rows = self.column(chosen)
         return [rows[row, ...] for row in range(len(rows))]  # with "...", rows of shape () are arrays too
 
     def is_chosen(self, action: Any, chosen: Sequence[float]) -> bool:
@@ -221,14 +224,15 @@ class BoxActions(ArrayValues):
         given = np.asarray(action).reshape(-1)
         if self.size <= _SHORT and given.tolist() == list(map(_clipped, chosen, *self._bounds)):
             return True
-        sent = self._sent(np.asarray(chosen, np.float64)[None]).reshape(-1)
+        sent = self.column(np.asarray(chosen, np.float64)[None]).reshape(-1)
         return is_same(given, sent)
 
     def are_chosen(self, actions: NDArray[Any], chosen: NDArray[Any]) -> bool:
         """Whether that is surely so for each of the actions ``[B, *shape]`` and numbers ``[B, size]``."""
-        return actions.dtype == self.dtype and np.array_equal(actions, self._sent(chosen))
+        return actions.dtype == self.dtype and np.array_equal(actions, self.column(chosen))
 
-    def _sent(self, chosen: NDArray[Any]) -> NDArray[Any]:
+    def column(self, chosen: NDArray[Any]) -> NDArray[Any]:
+        """The same as one array ``[B, *shape]``."""
         clipped = chosen.clip(self.low, self.high).astype(self.dtype)
         return clipped.reshape(len(chosen), *self.shape)
 

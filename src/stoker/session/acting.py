@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import anyio
 import msgspec
 import numpy as np
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from stoker.agents.protocol import LearningAgent, Policy
 from stoker.errors import ConfigError
@@ -39,6 +39,8 @@ logger = logging.getLogger("stoker.session")
 
 SLOW_PASS_S = 2e-3
 """A forward pass that computes longer than this holds the event loop too long."""
+TURN_S = 1e-3
+"""How long callers of passes over arrays may keep other tasks waiting before one of them suspends."""
 SLOW_PASSES = 3
 """This many move inference to its thread; the first pass alone pays for lazy initialization."""
 
@@ -319,6 +321,7 @@ class Inference:
         self._forming: list[_Batch] = []  # at most one of each mode, for the next passes
         self._taken: list[_Batch] = []  # for the present pass, and those that follow it at once
         self._wake = anyio.Event()
+        self._turned_at = -1.0  # when a caller of ``ask_many`` last let other tasks run
         self._closed: Callable[[], Exception] | None = None
         self._failure: Exception | None = None  # of a pass in the caller's task
         self.n_passes = 0
@@ -355,10 +358,15 @@ class Inference:
     async def ask_many(self, observations: Sequence[Any], mode: ActMode) -> Answer:
         """The same for several observations, in one pass; the request costs no more than for one.
 
-        If nobody else waits, the pass over an array is computed here, behind the suspension.
+        If nobody else waits, the pass over an array is computed here, and lets other tasks run before, if
+        that is ``TURN_S`` ago.
         """
         if isinstance(observations, np.ndarray) and self._is_idle:
-            await checkpoint()
+            if time.monotonic() - self._turned_at < TURN_S:
+                await checkpoint_if_cancelled()
+            else:
+                await checkpoint()
+                self._turned_at = time.monotonic()
             if self._is_idle:  # still
                 try:
                     return self._pass(observations, mode)

@@ -20,6 +20,8 @@ from stoker.nested import is_same
 from stoker.session.acting import Answer
 from stoker.types import ActorId, Experience, ExperienceBatch
 
+Ids = tuple[ActorId, ...]
+
 __all__ = [
     "Decision",
     "RememberedBatch",
@@ -151,39 +153,42 @@ def in_columns(observations: Sequence[Any], answer: Answer) -> Answer:
 class RememberedBatches:
     """The batches of decisions that wait for their outcomes; no actor is in two of them.
 
-    Outcomes may never come, so those of the ``MAX_ACTORS`` most recent actors are kept, and the last one.
+    Outcomes may never come, so the last one is kept, and those before it of up to ``2 * MAX_ACTORS`` actors.
     """
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[RememberedBatch, None] = OrderedDict()
-        self._of: dict[ActorId, RememberedBatch] = {}  # an interruption may leave some that do not wait
+        self._waiting: OrderedDict[Ids, RememberedBatch] = OrderedDict()
+        self._ids_of: dict[ActorId, Ids] = {}  # of the last batch of an actor, which may no longer wait
+        self._last: Ids = ()  # put
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def get(self, actor_ids: tuple[ActorId, ...]) -> RememberedBatch | None:
+    def get(self, actor_ids: Ids) -> RememberedBatch | None:
         """The batch of exactly these actors, in this order."""
-        batch = self._of.get(actor_ids[0]) if actor_ids else None
-        return batch if batch in self._waiting and batch.actor_ids == actor_ids else None
+        return self._waiting.get(actor_ids)
 
     def of_any(self, actor_ids: Iterable[ActorId]) -> list[RememberedBatch]:
         """The batches that have one of these actors."""
-        found = dict.fromkeys(map(self._of.get, actor_ids))
-        return [batch for batch in found if batch in self._waiting]
+        found = dict.fromkeys(map(self._ids_of.get, actor_ids))
+        return [self._waiting[ids] for ids in found if ids in self._waiting]
 
     def put(self, batch: RememberedBatch) -> None:
         """Keep a batch of actors that are in no other one."""
-        self._waiting[batch] = None
-        self._of |= dict.fromkeys(batch.actor_ids, batch)
-        while len(self._of) > MAX_ACTORS and len(self._waiting) > 1:
-            self.remove(next(iter(self._waiting)))
+        ids = batch.actor_ids
+        if ids is not self._last:
+            self._ids_of |= dict.fromkeys(ids, ids)
+            self._last = ids
+        self._waiting[ids] = batch
+        if len(self._ids_of) > 2 * MAX_ACTORS:
+            while sum(map(len, self._waiting)) > MAX_ACTORS and len(self._waiting) > 1:
+                self._waiting.popitem(last=False)
+            self._ids_of = {actor_id: ids for ids in self._waiting for actor_id in ids}
 
     def remove(self, batch: RememberedBatch) -> None:
         """Forget a batch, if it is kept."""
-        self._waiting.pop(batch, None)  # first: then none of its decisions waits any more
-        for actor_id in batch.actor_ids:
-            if self._of.get(actor_id) is batch:
-                del self._of[actor_id]
+        if self._waiting.get(batch.actor_ids) is batch:
+            del self._waiting[batch.actor_ids]
 
 
 def remembered_batch(

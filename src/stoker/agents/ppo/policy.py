@@ -28,16 +28,18 @@ class PPOPolicy(NetworkPolicy[ActorCritic]):
     ``version``: the updates behind the weights. See ``NetworkPolicy``.
     """
 
-    def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[list[Any], Any]:
+    def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[Any, Any]:
         """One action per checked observation, in the same order, and extras for each, or None with EXPLOIT.
 
-        Actions are plain ints for a Discrete space, arrays ``[*action_shape]`` for a Box.
+        Actions are plain ints for a Discrete space, arrays ``[*action_shape]`` for a Box; for observations in
+        an array they are one, too.
         """
         actions, distribution = self._spaces.actions, self.network.distribution
+        sent = actions.column if isinstance(observations, np.ndarray) else actions.for_env
         rows = self._spaces.observations.stack(observations)
         if mode is ActMode.EXPLOIT:
             parameters, _ = self._forward(rows, with_values=False)
-            return actions.for_env(distribution.mode(parameters)), None
+            return sent(distribution.mode(parameters)), None
         parameters, values = self._forward(rows)
         chosen, log_probs = distribution.draw(parameters, self._explore)
         extras = np.empty((len(rows), ACTION + distribution.action_size))
@@ -45,7 +47,7 @@ class PPOPolicy(NetworkPolicy[ActorCritic]):
         extras[:, VALUE] = values
         extras[:, VERSION] = self.published["version"]
         extras[:, ACTION:] = chosen
-        return actions.for_env(chosen), extras
+        return sent(chosen), extras
 
     def _forward(
         self, rows: NDArray[Any], *, with_values: bool = True

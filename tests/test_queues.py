@@ -199,7 +199,7 @@ async def test_a_consumer_that_wants_more_gives_up_after_a_while() -> None:
 
 async def test_a_small_or_full_queue_is_taken_at_once() -> None:
     with anyio.fail_after(30):
-        for capacity, n_items in [(1, 1), (2, 1), (10, 5), (10, 10)]:
+        for capacity, n_items in [(1, 1), (4, 1), (20, 5), (20, 20)]:
             queue = BatchQueue[int](capacity, linger_s=60)
             for number in range(n_items):
                 await queue.put(number)

@@ -149,7 +149,7 @@ class BatchQueue(Generic[T]):
         """Take all items, at least one, in order; an empty list once the queue is closed and drained.
 
         For one consumer. Cancelled: nothing is lost. With fewer than ``n_wanted`` items it waits for more,
-        until half the capacity is there, ``linger_s`` is over or ``hurry`` is called.
+        until a quarter of the capacity is there, ``linger_s`` is over or ``hurry`` is called.
         """
         while not self._items:
             if self.is_closed:
@@ -162,7 +162,7 @@ class BatchQueue(Generic[T]):
                 await reader.wait()
             finally:
                 self._reader = None
-        n_more = min(n_wanted, self.capacity // 2) - len(self)
+        n_more = min(n_wanted, self.capacity // 4) - len(self)
         if n_more > 0 and not (self._is_hurried or self.is_closed):
             await self._linger(n_more)
         items = self.take_now()

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, assert_never, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias, assert_never, cast
 
 import msgspec
 
@@ -46,6 +47,13 @@ _MOST_BRIEF = 128
 Transitions: TypeAlias = Sequence[Experience] | ExperienceBatch
 
 
+class _Able(NamedTuple):
+    """The agent, where it takes columns and where it says when it learns."""
+
+    batches: ObservesBatches | None
+    seldom: LearnsSeldom | None
+
+
 class Learner(TrainingState):
     """Owns the agent, the counters and the stats while a session runs.
 
@@ -71,8 +79,11 @@ class Learner(TrainingState):
         self.busy_s = 0.0
         """Seconds spent in ``process``."""
         self._counts_staleness = config.keeps_versions
-        self._batches = agent if isinstance(agent, ObservesBatches) else None
-        self._seldom = agent if isinstance(agent, LearnsSeldom) else None
+        # One attribute: an object of more than thirty is slower to read and write (CPython's shared keys).
+        self._able = _Able(
+            agent if isinstance(agent, ObservesBatches) else None,
+            agent if isinstance(agent, LearnsSeldom) else None,
+        )
         self._outbox = Outbox()
         self._area = StagingArea()
         self._checkpoint_reply: Reply[None] | None = None
@@ -109,9 +120,9 @@ class Learner(TrainingState):
         """
         if self.config.max_staleness is not None:  # then actors wait for progress
             return 1
-        triggers, interval = self._triggers, self.config.opt_interval
+        triggers = self._triggers
         n_until = triggers.next_learn - self.total_steps
-        return max(1, min(triggers.room(), n_until + self._n_skipped(n_until, interval)))
+        return max(1, min(triggers.room(), n_until + self._n_skipped(n_until)))
 
     def is_brief(self, batch: Sequence[Event]) -> bool:
         """Whether processing these events costs less than to hand them to another thread.
@@ -119,7 +130,7 @@ class Learner(TrainingState):
         Only where the agent says that it will not learn from them (``LearnsSeldom``).
         """
         return (
-            self._seldom is not None
+            self._able.seldom is not None
             and len(batch) <= _MOST_BRIEF
             and {*map(type, batch)} <= _BRIEF
             and sum(map(n_events_of, batch)) < self.n_unhurried
@@ -221,38 +232,51 @@ class Learner(TrainingState):
 
     def _learn(self, experiences: Transitions) -> None:
         """Let the agent observe experiences and learn from them; what is due at the last one is done too."""
-        start, end = 0, len(experiences)
-        next_learn, interval = self._triggers.next_learn - self.total_steps, self.config.opt_interval
-        while (stop := next_learn + self._n_skipped(next_learn - start, interval)) <= end:
+        start, end, observe = 0, len(experiences), self._observing(experiences)
+        next_learn = self._triggers.next_learn - self.total_steps
+        stops = range(next_learn, end + 1, self.config.opt_interval or end + 1)
+        for stop in stops if self._able.seldom is None else self._seldom_stops(next_learn, end):
             self.progress = (self.total_steps + stop - start, self.opt_steps + 1)
-            self._observe(experiences[start:stop])
+            observe(experiences[start:stop])
+            self.total_steps += stop - start
             start = stop
             self._optimize_once()
-            next_learn = stop + interval
         if start < end:
-            self._observe(experiences[start:])
+            observe(experiences[start:])
+            self.total_steps += end - start
+            if not self.config.opt_interval:
+                self.kept_steps += end - start
         self.progress = (self.total_steps, self.opt_steps)
         self._do_what_is_due()
 
-    def _n_skipped(self, n_until: int, interval: int) -> int:
-        """How many transitions later than after ``n_until`` the agent can learn, in whole intervals."""
-        if self._seldom is None or not interval:
-            return 0
-        return max(0, -(-(self._seldom.steps_to_learn - n_until) // interval) * interval)
+    def _seldom_stops(self, next_learn: int, end: int) -> Iterator[int]:
+        """Where to learn: not where the agent says, before each of them, that it would do nothing."""
+        start = 0
+        while (stop := next_learn + self._n_skipped(next_learn - start)) <= end:
+            yield stop
+            start, next_learn = stop, stop + self.config.opt_interval
 
-    def _observe(self, experiences: Transitions) -> None:
-        if self._counts_staleness:
-            self.metrics.count_staleness(experiences, self.opt_steps)
+    def _n_skipped(self, n_until: int) -> int:
+        """How many transitions later than after ``n_until`` the agent can learn, in whole intervals."""
+        interval, seldom = self.config.opt_interval, self._able.seldom
+        if seldom is None or not interval:
+            return 0
+        return max(0, -(-(seldom.steps_to_learn - n_until) // interval) * interval)
+
+    def _observing(self, experiences: Transitions) -> Callable[[Any], None]:
+        """What takes slices of these."""
+        observe: Callable[[Any], None] = self.agent.observe
         if isinstance(experiences, ExperienceBatch):
-            if self._batches is None:
-                self.agent.observe(experiences.experiences())
-            else:
-                self._batches.observe_batch(experiences)
-        else:
-            self.agent.observe(experiences)
-        self.total_steps += len(experiences)
-        if not self.config.opt_interval:
-            self.kept_steps += len(experiences)
+            batches = self._able.batches
+            observe = self._observe_rows if batches is None else batches.observe_batch
+        return partial(self._observe_counted, observe) if self._counts_staleness else observe
+
+    def _observe_rows(self, batch: ExperienceBatch) -> None:
+        self.agent.observe(batch.experiences())
+
+    def _observe_counted(self, observe: Callable[[Any], None], experiences: Transitions) -> None:
+        self.metrics.count_staleness(experiences, self.opt_steps)
+        observe(experiences)
 
     def _optimize_once(self) -> bool:
         """Let the agent do one optimization step; say whether it did."""

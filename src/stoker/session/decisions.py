@@ -150,28 +150,21 @@ def in_columns(observations: Sequence[Any], answer: Answer) -> Answer:
     return answer if actions.dtype.hasobject else (actions, extras, version)
 
 
-class RememberedBatches:
-    """The batches of decisions that wait for their outcomes; no actor is in two of them.
+class RememberedBatches(OrderedDict[Ids, RememberedBatch]):
+    """The batches of decisions that wait for their outcomes, by their actors; no actor is in two of them.
 
     Outcomes may never come, so the last one is kept, and those before it of up to ``2 * MAX_ACTORS`` actors.
     """
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[Ids, RememberedBatch] = OrderedDict()
+        super().__init__()
         self._ids_of: dict[ActorId, Ids] = {}  # of the last batch of an actor, which may no longer wait
         self._last: Ids = ()  # put
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
-
-    def get(self, actor_ids: Ids) -> RememberedBatch | None:
-        """The batch of exactly these actors, in this order."""
-        return self._waiting.get(actor_ids)
 
     def of_any(self, actor_ids: Iterable[ActorId]) -> list[RememberedBatch]:
         """The batches that have one of these actors."""
         found = dict.fromkeys(map(self._ids_of.get, actor_ids))
-        return [self._waiting[ids] for ids in found if ids in self._waiting]
+        return [self[ids] for ids in found if ids is not None and ids in self]
 
     def put(self, batch: RememberedBatch) -> None:
         """Keep a batch of actors that are in no other one."""
@@ -179,16 +172,16 @@ class RememberedBatches:
         if ids is not self._last:
             self._ids_of |= dict.fromkeys(ids, ids)
             self._last = ids
-        self._waiting[ids] = batch
+        self[ids] = batch
         if len(self._ids_of) > 2 * MAX_ACTORS:
-            while sum(map(len, self._waiting)) > MAX_ACTORS and len(self._waiting) > 1:
-                self._waiting.popitem(last=False)
-            self._ids_of = {actor_id: ids for ids in self._waiting for actor_id in ids}
+            while sum(map(len, self)) > MAX_ACTORS and len(self) > 1:
+                self.popitem(last=False)
+            self._ids_of = {actor_id: ids for ids in self for actor_id in ids}
 
     def remove(self, batch: RememberedBatch) -> None:
         """Forget a batch, if it is kept."""
-        if self._waiting.get(batch.actor_ids) is batch:
-            del self._waiting[batch.actor_ids]
+        if self.get(batch.actor_ids) is batch:
+            del self[batch.actor_ids]
 
 
 def remembered_batch(

@@ -251,7 +251,7 @@ class Intake:
 
     def _take_apart(self, actors: AbstractSet[ActorId]) -> None:
         """Remember the decisions of batches one by one, where one of these actors is in them."""
-        for remembered in self._batches.of_any(actors) if self._batches else ():
+        for remembered in self._batches.of_any(actors):
             self._batches.remove(remembered)
             for actor_id, decision in zip(remembered.actor_ids, remembered.decisions(), strict=True):
                 self._remembered.put(actor_id, decision)
@@ -322,7 +322,8 @@ class Intake:
         extras = decision.policy_extras
         if extras is not None or self.keeps_versions:
             self.is_plain = False  # from now on experiences are joined
-            self._take_apart({actor_id})
+            if self._batches:
+                self._take_apart({actor_id})
             version = decision.policy_version if self.keeps_versions else None
             self._remembered.put(actor_id, RememberedDecision(observation, decision.action, extras, version))
 
@@ -337,7 +338,8 @@ class Intake:
             self.is_plain = False
             if (same := self._batches.get(actor_ids)) is not None:
                 self._batches.remove(same)
-            self._take_apart(ids.actors)
+            if self._batches:
+                self._take_apart(ids.actors)
             for actor_id in actor_ids if self._remembered else ():
                 self._remembered.pop(actor_id, None)  # it has decided anew
             self._batches.put(batch)
@@ -375,7 +377,8 @@ class Intake:
 
     def forget(self, actor_id: ActorId) -> None:
         """An actor's episode is over: nothing of it is kept."""
-        self._take_apart({actor_id})
+        if self._batches:
+            self._take_apart({actor_id})
         self._remembered.pop(actor_id, None)
         self._cut.discard(actor_id)
 

@@ -42,7 +42,8 @@ class DQNPolicy(NetworkPolicy[QNetwork]):
             actions = epsilon_greedy(values, self.published["epsilon"], self._explore)
         else:
             actions = softmax_actions(values, self.published["temperature"], self._explore)
-        actions += self._spaces.actions.first
+        if first := self._spaces.actions.first:
+            actions += first
         return (actions if isinstance(observations, np.ndarray) else actions.tolist()), None
 
     def _values(self, rows: NDArray[Any]) -> NDArray[np.float32]:

@@ -221,7 +221,7 @@ class BatchQueue(Generic[T]):
             self._reader.set()
 
     def _room(self) -> int:
-        return self.capacity - len(self)
+        return self.capacity - (len(self) if self._has_sizes else len(self._items))
 
     def _rouse(self) -> bool:
         """Wake the consumer, if it waits; return whether there is credit now."""

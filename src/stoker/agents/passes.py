@@ -7,7 +7,7 @@ that is reused, and their gradient goes straight into the packed gradients.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,12 +27,21 @@ class _Layer(NamedTuple):
     weight: torch.Tensor
     bias: torch.Tensor
 
+    @classmethod
+    def of(cls, packed: torch.Tensor, parts: Iterable[Sequence[Any]]) -> _Layer:
+        """A view of the weight and the bias of each perceptron in packed weights."""
+        weights, biases = zip(*parts, strict=True)
+        return cls(_stacked(packed, weights), _stacked(packed, biases).unsqueeze(1))
+
 
 class _Memory(NamedTuple):
-    """A hidden layer's outputs and the gradient by them, both ``[K, B, outputs]``."""
+    """What is kept of a hidden layer and a batch size."""
 
-    outputs: torch.Tensor
-    gradient: torch.Tensor
+    outputs: torch.Tensor  # [K, B, outputs]
+    gradient: torch.Tensor  # by the outputs; the next ones are parts of both
+    turned: torch.Tensor  # [K, outputs, B]
+    features: tuple[torch.Tensor, ...]  # of each perceptron, [B, outputs]
+    by_features: tuple[torch.Tensor, ...]
 
 
 class StackedPasses:
@@ -48,23 +57,14 @@ class StackedPasses:
     def __init__(self, perceptrons: Sequence[MLP], weights: PackedWeights) -> None:
         self._made_of = perceptrons, weights
         self._is_tanh = perceptrons[0].activation == "tanh"
-        layers = list(zip(*(each.weights for each in perceptrons), strict=True))
-        *hidden, self._heads = layers
-        self._hidden = [
-            _Layer(*(_stacked(weights.values, tensors) for tensors in zip(*layer, strict=True)))
-            for layer in hidden
-        ]
+        *hidden, self._heads = zip(*(each.weights for each in perceptrons), strict=True)
+        self._hidden = [_Layer.of(weights.values, layer) for layer in hidden]
         self._gradients: list[_Layer] = []
+        self._by_heads: list[tuple[Any, ...]] = []
         if len(weights.gradients):
-            self._gradients = [
-                _Layer(
-                    *(
-                        _stacked(weights.gradients, [each.grad for each in tensors])
-                        for tensors in zip(*layer, strict=True)
-                    )
-                )
-                for layer in hidden
-            ]
+            *by_hidden, by_heads = [[(w.grad, b.grad) for w, b in layer] for layer in (*hidden, self._heads)]
+            self._gradients = [_Layer.of(weights.gradients, layer) for layer in by_hidden]
+            self._by_heads = by_heads
         self._memory: dict[int, list[_Memory]] = {}
         self._inputs: torch.Tensor = weights.values[:0]
 
@@ -77,28 +77,32 @@ class StackedPasses:
         Their memory is that of ``[outputs, B]``: few outputs of many rows are computed faster that way.
         """
         self._inputs = values = inputs.expand(len(self._heads), -1, -1)
+        features: Sequence[torch.Tensor] = [inputs] * len(self._heads)
         for layer, memory in zip(self._hidden, self._memory_for(len(inputs)), strict=True):
-            torch.baddbmm(layer.bias.unsqueeze(1), values, layer.weight.mT, out=memory.outputs)
+            torch.baddbmm(layer.bias, values, layer.weight.mT, out=memory.outputs)
             values = memory.outputs.tanh_() if self._is_tanh else memory.outputs.relu_()
+            features = memory.features
         return [
-            torch.addmm(bias.unsqueeze(1), weight, features.t()).t()
-            for (weight, bias), features in zip(self._heads, values, strict=True)
+            torch.addmm(bias.unsqueeze(1), weight, rows.t()).t()
+            for (weight, bias), rows in zip(self._heads, features, strict=True)
         ]
 
     def backward(self, gradients: Sequence[torch.Tensor]) -> None:
         """Overwrite the gradients of all weights, given the gradient by each output of the last forward."""
         memories = self._memory_for(self._inputs.shape[1])
         inputs = [self._inputs, *(memory.outputs for memory in memories)]
-        for (weight, bias), gradient, features in zip(self._heads, gradients, inputs[-1], strict=True):
-            torch.mm(gradient.t(), features, out=weight.grad)
-            torch.sum(gradient, 0, out=bias.grad)
+        features = memories[-1].features if memories else self._inputs
+        for (weight, bias), gradient, rows in zip(self._by_heads, gradients, features, strict=True):
+            torch.mm(gradient.t(), rows, out=weight)
+            torch.sum(gradient, 0, out=bias)
         self._back_from_heads(gradients)
         for index in reversed(range(len(memories))):
-            gradient, own = self._back_through_activation(index), self._gradients[index]
-            torch.bmm(gradient.mT, inputs[index], out=own.weight)
-            torch.sum(gradient, 1, out=own.bias)
+            memory, own = memories[index], self._gradients[index]
+            self._back_through_activation(memory)
+            torch.bmm(memory.turned, inputs[index], out=own.weight)
+            torch.sum(memory.gradient, 1, keepdim=True, out=own.bias)
             if index:
-                torch.bmm(gradient, self._hidden[index].weight, out=memories[index - 1].gradient)
+                torch.bmm(memory.gradient, self._hidden[index].weight, out=memories[index - 1].gradient)
 
     def input_gradient(self, gradients: Sequence[torch.Tensor]) -> torch.Tensor:
         """The gradient ``[K, B, inputs]`` by the inputs, through each; no gradient of a weight changes."""
@@ -107,33 +111,37 @@ class StackedPasses:
             return torch.stack([g @ weight for g, (weight, _) in zip(gradients, self._heads, strict=True)])
         self._back_from_heads(gradients)
         for index in reversed(range(1, len(memories))):
-            gradient = self._back_through_activation(index)
-            torch.bmm(gradient, self._hidden[index].weight, out=memories[index - 1].gradient)
-        return torch.bmm(self._back_through_activation(0), self._hidden[0].weight)
+            self._back_through_activation(memories[index])
+            torch.bmm(memories[index].gradient, self._hidden[index].weight, out=memories[index - 1].gradient)
+        self._back_through_activation(memories[0])
+        return torch.bmm(memories[0].gradient, self._hidden[0].weight)
 
     def _back_from_heads(self, gradients: Sequence[torch.Tensor]) -> None:
         memories = self._memory_for(self._inputs.shape[1])
         if memories:
             for (weight, _), gradient, by_features in zip(
-                self._heads, gradients, memories[-1].gradient, strict=True
+                self._heads, gradients, memories[-1].by_features, strict=True
             ):
                 torch.mm(gradient, weight, out=by_features)
 
-    def _back_through_activation(self, index: int) -> torch.Tensor:
-        outputs, gradient = self._memory_for(self._inputs.shape[1])[index]
+    def _back_through_activation(self, memory: _Memory) -> None:
+        outputs, gradient = memory.outputs, memory.gradient
         if self._is_tanh:
-            return torch.ops.aten.tanh_backward.grad_input(gradient, outputs, grad_input=gradient)
-        return torch.ops.aten.threshold_backward.grad_input(gradient, outputs, 0, grad_input=gradient)
+            torch.ops.aten.tanh_backward.grad_input(gradient, outputs, grad_input=gradient)
+        else:
+            torch.ops.aten.threshold_backward.grad_input(gradient, outputs, 0, grad_input=gradient)
 
     def _memory_for(self, size: int) -> list[_Memory]:
-        memory = self._memory.get(size)
-        if memory is None:
+        memories = self._memory.get(size)
+        if memories is None:
             if len(self._memory) == _SIZES:
                 self._memory.clear()
-            shapes = [(len(self._heads), size, layer.weight.shape[1]) for layer in self._hidden]
-            empty = self._heads[0][0].new_empty
-            memory = self._memory[size] = [_Memory(empty(shape), empty(shape)) for shape in shapes]
-        return memory
+            empty, n = self._heads[0][0].new_empty, len(self._heads)
+            memories = self._memory[size] = []
+            for layer in self._hidden:
+                outputs, gradient = (empty((n, size, layer.weight.shape[1])) for _ in range(2))
+                memories.append(_Memory(outputs, gradient, gradient.mT, outputs.unbind(), gradient.unbind()))
+        return memories
 
 
 def _stacked(packed: torch.Tensor, parts: Sequence[Any]) -> torch.Tensor:

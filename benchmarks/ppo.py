@@ -196,6 +196,7 @@ WAYS: dict[int, dict[str, Way]] = {
         "sync, with run and journal": Way(has_run=True),
         "sync, in two processes": Way(n_workers=2),
         "native": Way("vector_entry_point"),
+        "native, with run and journal": Way("vector_entry_point", has_run=True),
     },
     256: {"native": Way("vector_entry_point")},
 }

@@ -23,7 +23,17 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.measure import QUICK, repeated, report
-from stoker import DQN, DQNConfig, EpisodeStatus, Experience, TrainConfig, TrainingRun, train
+from stoker import (
+    DQN,
+    DQNConfig,
+    EpisodeStatus,
+    Experience,
+    TrainConfig,
+    TrainingRun,
+    TrainingSession,
+    run_vector_actors,
+    train,
+)
 from stoker.trainer import config_from
 
 N_STEPS = 4_000 if QUICK else 15_000
@@ -53,13 +63,15 @@ def stoker_rate(n_steps: int = N_STEPS, **settings: Any) -> float:
     return anyio.run(main)
 
 
+def agent_config() -> DQNConfig:
+    named = {name: value for name, value in REFERENCE.items() if name in DQNConfig.__struct_fields__}
+    return msgspec.convert(named, DQNConfig)
+
+
 def update_rate() -> float:
     """The agent's updates per second on a full replay, nothing else; the warm-up is added, as others do."""
     env = gymnasium.make("CartPole-v1")
-    config = msgspec.convert(
-        {name: value for name, value in REFERENCE.items() if name in DQNConfig.__struct_fields__}, DQNConfig
-    )
-    agent = DQN(env.observation_space, env.action_space, config, seed=0)
+    agent = DQN(env.observation_space, env.action_space, agent_config(), seed=0)
     agent.observe(transitions(env))
     started = time.perf_counter()
     for _ in range(N_STEPS):
@@ -138,16 +150,38 @@ def sb3_rate(n_steps: int = N_STEPS, n_envs: int = 1) -> float:
     return (n_steps + WARMUP) / (time.perf_counter() - started)
 
 
+def vector_rate(vectorization: str) -> float:
+    """The same of a session without a run, fed by ``run_vector_actors``."""
+
+    async def main() -> float:
+        env = gymnasium.make("CartPole-v1")
+        agent = DQN(env.observation_space, env.action_space, agent_config(), seed=0)
+        n_steps = N_VECTOR_STEPS + WARMUP
+        async with TrainingSession(agent, opt_interval=N_ENVS, max_steps=n_steps) as session:
+            started = time.perf_counter()
+            await run_vector_actors(
+                session, lambda: gymnasium.make_vec("CartPole-v1", N_ENVS, vectorization), seed=0
+            )
+            return n_steps / (time.perf_counter() - started)
+
+    return anyio.run(main)
+
+
 def ask_about_vectors(peer: str | None) -> None:
-    def vector(way: str) -> float:
+    def trained(way: str) -> float:
         return stoker_rate(N_VECTOR_STEPS, num_envs=N_ENVS, opt_interval=N_ENVS, vectorize=way)
 
-    contenders = {"stoker, sync": lambda: vector("sync"), "stoker, native": lambda: vector("native")}
+    contenders = {
+        "sync": lambda: vector_rate("sync"),
+        "sync, stoker train": lambda: trained("sync"),
+        "native": lambda: vector_rate("vector_entry_point"),
+        "native, stoker train": lambda: trained("native"),
+    }
     if peer is not None:
         contenders[peer] = lambda: sb3_rate(N_VECTOR_STEPS, N_ENVS)
     rows = repeated(contenders, RUNS)
-    sync, native, *theirs = (statistics.median(values) for values in rows.values())
-    ratios = {f"sync / {peer}": sync / theirs[0], f"native / {peer}": native / theirs[0]} if theirs else {}
+    median = {name: statistics.median(values) for name, values in rows.items()}
+    ratios = {f"{name} / {peer}": median[name] / median[peer] for name in rows if peer and name != peer}
     question = f"DQN on {N_ENVS} vectorized CartPoles, one update per round"
     report(question, "environment steps per second", rows, ratios)
 

@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -32,7 +32,6 @@ _REPLAY_SETTINGS = ("n_step", "normalize_rewards", "clip_rewards", "prioritized"
 """The settings that decide what a replay holds; with some of them ``gamma`` does, too."""
 
 ConfigT = TypeVar("ConfigT", bound=OffPolicyConfig)
-ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class Update(NamedTuple):
@@ -42,16 +41,16 @@ class Update(NamedTuple):
     metrics: dict[str, float]
 
 
-class TargetNetwork(Generic[ModuleT]):
+class TargetNetwork:
     """A copy of a network that follows it slowly, so that targets change slowly (Mnih et al. 2015).
 
     At each step it moves by the fraction ``tau`` towards the weights; without ``tau`` it copies them at every
     ``interval``-th step.
     """
 
-    def __init__(self, network: ModuleT, weights: PackedWeights, tau: float | None, interval: int) -> None:
+    def __init__(self, network: nn.Module, weights: PackedWeights, tau: float | None, interval: int) -> None:
         self.network = copy.deepcopy(network).requires_grad_(requires_grad=False)
-        self.weights = PackedWeights(self.network)
+        self._own = PackedWeights(self.network)
         self._source = weights
         self._tau = tau
         self._interval = interval
@@ -59,9 +58,9 @@ class TargetNetwork(Generic[ModuleT]):
     def follow(self, opt_steps: int) -> None:
         """Move or copy the weights if that is due after this many optimization steps."""
         if self._tau is not None:
-            self.weights.blend_from(self._source, self._tau)
+            self._own.blend_from(self._source, self._tau)
         elif opt_steps % self._interval == 0:
-            self.weights.copy_from(self._source)
+            self._own.copy_from(self._source)
 
 
 class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):

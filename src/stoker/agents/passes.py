@@ -1,7 +1,7 @@
 """Forward and backward passes of perceptrons with packed weights, written out.
 
 An update of a small network costs mostly the kernels it starts and autograd's bookkeeping. So perceptrons of
-the same hidden sizes (a policy and its value, twin critics) are computed together, layer by layer, in memory
+the same hidden sizes, such as a policy and its value, are computed together, layer by layer, in memory
 that is reused, and their gradient goes straight into the packed gradients.
 """
 
@@ -47,7 +47,7 @@ class _Memory(NamedTuple):
 class StackedPasses:
     """The passes of K perceptrons whose hidden layers have the same sizes; their outputs may differ.
 
-    A forward pass is followed by as many backward passes as needed, before the next one.
+    A backward pass is that of the last forward pass.
 
     Args:
         perceptrons: one behind the other in ``weights``, each like the others.
@@ -103,18 +103,6 @@ class StackedPasses:
             torch.sum(memory.gradient, 1, keepdim=True, out=own.bias)
             if index:
                 torch.bmm(memory.gradient, self._hidden[index].weight, out=memories[index - 1].gradient)
-
-    def input_gradient(self, gradients: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The gradient ``[K, B, inputs]`` by the inputs, through each; no gradient of a weight changes."""
-        memories = self._memory_for(self._inputs.shape[1])
-        if not memories:
-            return torch.stack([g @ weight for g, (weight, _) in zip(gradients, self._heads, strict=True)])
-        self._back_from_heads(gradients)
-        for index in reversed(range(1, len(memories))):
-            self._back_through_activation(memories[index])
-            torch.bmm(memories[index].gradient, self._hidden[index].weight, out=memories[index - 1].gradient)
-        self._back_through_activation(memories[0])
-        return torch.bmm(memories[0].gradient, self._hidden[0].weight)
 
     def _back_from_heads(self, gradients: Sequence[torch.Tensor]) -> None:
         memories = self._memory_for(self._inputs.shape[1])

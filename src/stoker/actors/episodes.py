@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from numbers import Real
 from typing import Any, Protocol, TypeVar, cast
 
@@ -276,9 +276,11 @@ class EpisodeTally:
 
     Args:
         n: the number of sub-environments.
+        max_steps: truncates an episode after this many steps; None: only its environment ends it.
     """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, max_steps: int | None = None) -> None:
+        self._max_steps = max_steps
         self._columns = np.zeros((3, n))  # of each: its steps, and the steps and the reward of its episode
 
     @property
@@ -295,8 +297,15 @@ class EpisodeTally:
         """Begin an episode of a sub-environment."""
         self._columns[1:, index] = 0.0
 
-    def add(self, now: Round, info: Mapping[str, Any]) -> list[tuple[int, EpisodeRecord]]:
+    def add(
+        self, now: Round, info: Mapping[str, Any], among: Collection[int] | None = None
+    ) -> list[tuple[int, EpisodeRecord]]:
         """Count a step, and return the records of the episodes that it ended, with their indices in order.
+
+        Args:
+            now: the round.
+            info: that of the step.
+            among: the sub-environments whose records are wanted; None: all.
 
         Raises:
             InvalidExperience: An extra is not a finite number.
@@ -307,11 +316,17 @@ class EpisodeTally:
         where: Any = slice(None) if done.where is None else done.where
         columns[:2, where] += 1.0
         columns[2, where] += done.rewards
+        rows = done.ended()
+        is_over = {*rows}
+        if self._max_steps is not None:
+            rows = sorted(is_over.union((columns[1, where] >= self._max_steps).nonzero()[0].tolist()))
         found: list[tuple[int, EpisodeRecord]] = []
-        for row in done.ended():
+        for row in rows:
             index = acted[row]
+            if among is not None and index not in among:
+                continue
             _, steps, reward = columns[:, index].tolist()
-            status = EpisodeStatus.of(bool(done.terminated[row]), bool(done.truncated[row]))
-            extras = extras_in(last_info(info, index, is_over=True))
+            status = EpisodeStatus.of(bool(done.terminated[row]), truncated=True)
+            extras = extras_in(last_info(info, index, is_over=row in is_over))
             found.append((index, check_record(EpisodeRecord(reward, int(steps), status, extras))))
         return found

@@ -1,4 +1,4 @@
-"""Greedy episodes of a pinned policy, each on an environment of its own or many on a vector environment.
+"""Greedy episodes of a pinned policy, on one environment per episode or many on a vector environment.
 
     seeds --> environments --> observations --> one forward pass for all that wait
                            <-- actions ------------'
@@ -17,7 +17,6 @@ from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
 import anyio
-import numpy as np
 from gymnasium.vector import VectorEnv
 
 from stoker.actors import EnvFactory, FailureLimit
@@ -25,22 +24,21 @@ from stoker.actors.episodes import (
     Choice,
     EnvCalls,
     EnvironmentFailed,
+    EpisodeTally,
     FailureCount,
-    extras_in,
     opened_env,
     play_episode,
 )
 from stoker.envs import PlayedEnv, Stepping, episode_seed
 from stoker.envs.results import then
-from stoker.envs.rounds import Outcome, last_info
 from stoker.envs.vector import Moves, VectorRounds
 from stoker.errors import InvalidExperience
 from stoker.exits import single_error
 from stoker.session import PolicySnapshot
 from stoker.session.acting import Inference
-from stoker.stats import EpisodeRecord, check_record
+from stoker.stats import EpisodeRecord
 from stoker.trainer.evaluation import CONFIRMATION, EvaluationSettings
-from stoker.types import ActMode, EpisodeStatus, Experience
+from stoker.types import ActMode, Experience
 
 __all__ = ["GreedyEpisodes"]
 
@@ -183,26 +181,15 @@ class GreedyEpisodes:
         """
         last = min(first + self._width, len(seeds))
         running = {index - first for index in range(first, last) if records[index] is None}
-        call, max_steps = EnvCalls(), self._settings.max_episode_steps
+        call, tally = EnvCalls(), EpisodeTally(self._width, self._settings.max_episode_steps)
         seed_of: Any = dict(enumerate(seeds[first:last])).get
-        tally = np.zeros((2, self._width))  # the steps and the total reward of each
         now, info = await call(env.reset(seed_of))
         while running:
             chosen, _, _ = await inference.ask_many(now.shown.of(now.acting, now.where), ActMode.EXPLOIT)
             now, _, _, _, info = await call(env.step(Moves(now.spread(chosen), _unseeded)))
-            done: Outcome = now.outcome
-            tally[0, done.acted] += 1.0
-            tally[1, done.acted] += done.rewards
-            is_over = done.terminated | done.truncated
-            is_last = is_over if max_steps is None else is_over | (tally[0, done.acted] >= max_steps)
-            for row in np.flatnonzero(is_last).tolist():
-                if (i := done.acted[row]) not in running:
-                    continue
-                running.remove(i)
-                steps, total_reward = tally[:, i].tolist()
-                status = EpisodeStatus.of(bool(done.terminated[row]), truncated=True)
-                extras = extras_in(last_info(info, i, is_over=bool(is_over[row])))
-                records[first + i] = check_record(EpisodeRecord(total_reward, int(steps), status, extras))
+            for index, record in tally.add(now, info, among=running):
+                running.remove(index)
+                records[first + index] = record
 
 
 def _unseeded(_: int) -> None:

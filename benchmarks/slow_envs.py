@@ -224,9 +224,8 @@ def contenders(n_envs: int) -> dict[str, Callable[[], float]]:
         found["stoker, ActorGroup"] = partial(stoker_rate, by_group, n_envs)
     found["stoker, no rows, no journal"] = partial(stoker_rate, by_hand, n_envs, on_disk=False)
     for loop in loops_for(n_envs):
-        found[f"stoker, {loop}"] = partial(
-            stoker_rate, by_hand, n_envs, loop
-        )  # the last, whose updates are told
+        # Behind the one without rows: ``said`` keeps the figures of the last.
+        found[f"stoker, {loop}"] = partial(stoker_rate, by_hand, n_envs, loop)
         found[f"ceiling: the tasks alone, {loop}"] = partial(ceiling_rate, n_envs, loop)
     return found
 

@@ -45,7 +45,7 @@ NO_LIMIT: Final = sys.maxsize
 _ARRAY: type[Any] = np.ndarray
 
 
-class Ids(NamedTuple):
+class CheckedIds(NamedTuple):
     """Actor ids that were checked: in the order of rows, and each once."""
 
     rows: tuple[ActorId, ...]
@@ -96,7 +96,7 @@ class Intake:
         """Actors that wait for an exploring action."""
         self.observing: dict[ActorId, int] = {}
         """Actors that wait for room in the queue, and for how many experiences."""
-        self._known = Ids((), frozenset())  # that were checked last
+        self._known = CheckedIds((), frozenset())  # that were checked last
         self._cut: set[ActorId] = set()  # actors whose episode lost a transition to the limit
 
     @property
@@ -269,7 +269,7 @@ class Intake:
 
     def checked_acting(
         self, observations: Iterable[Any], actor_ids: Iterable[ActorId], mode: ActMode
-    ) -> tuple[Ids, Sequence[Any]]:
+    ) -> tuple[CheckedIds, Sequence[Any]]:
         """The same for several actors, each once; their ids and observations."""
         known = self._checked_ids(actor_ids)
         ids = known.rows
@@ -298,7 +298,7 @@ class Intake:
             raise ActorConflict(twice, "act_many()")
         return known, shown_to
 
-    def _checked_ids(self, actor_ids: Iterable[ActorId]) -> Ids:
+    def _checked_ids(self, actor_ids: Iterable[ActorId]) -> CheckedIds:
         """The ids of a batch, each of which can name an actor; the tuple that came last is known."""
         known = self._known  # which another thread may replace
         if actor_ids is known.rows:
@@ -314,7 +314,7 @@ class Intake:
                 check_actor_id(actor_id)
             except InvalidExperience as error:
                 raise InvalidExperience(f"row {row} of {len(ids)}: {error}; none was taken") from error
-        self._known = known = Ids(ids, frozenset(ids))
+        self._known = known = CheckedIds(ids, frozenset(ids))
         return known
 
     def remember(self, actor_id: ActorId, observation: Any, decision: Decision) -> None:
@@ -327,7 +327,7 @@ class Intake:
             version = decision.policy_version if self.keeps_versions else None
             self._remembered.put(actor_id, RememberedDecision(observation, decision.action, extras, version))
 
-    def remember_all(self, ids: Ids, observations: Sequence[Any], answer: Answer) -> None:
+    def remember_all(self, ids: CheckedIds, observations: Sequence[Any], answer: Answer) -> None:
         """The same for several actors and their observations, answered in one pass."""
         actions, extras, version = answer
         actor_ids = ids.rows

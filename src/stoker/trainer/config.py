@@ -34,7 +34,7 @@ Vectorize: TypeAlias = Literal["auto", "none", "sync", "async", "native"]
 
 - ``"none"``: each by an actor, at its own pace.
 - ``"sync"``: all at once, one after the other, as arrays.
-- ``"async"``: all at once, each in a process of its own.
+- ``"async"``: all at once, one process per environment.
 - ``"native"``: all at once, by the vector form that the environment's author registered.
 - ``"auto"``: the fastest of ``"none"``, ``"sync"`` and ``"native"`` in a few steps, for many environments.
 """

@@ -20,7 +20,7 @@ from stoker.types import ActMode
 __all__ = ["DQNPolicy", "action_probabilities", "epsilon_greedy", "softmax_actions"]
 
 _FEW = 16
-"""Up to so many rows plain Python is faster than numpy."""
+"""Up to this many rows, plain Python is faster than numpy."""
 
 
 class DQNPolicy(NetworkPolicy[QNetwork]):

@@ -14,19 +14,17 @@ import msgspec
 
 from stoker.agents.protocol import ChangesByActing, LearningAgent, RebuildsReplay
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError, JournalBroken
-from stoker.journal import JournalEvent, SegmentHeader
 from stoker.nested import differences
 from stoker.runs import TrainingRun
-from stoker.session.config import LearningPeriods, SessionConfig
+from stoker.session.config import SessionConfig
 from stoker.session.learner import Learner
+from stoker.session.relearning import Relearning, learn_as_in, periods_of
 from stoker.stats import StatsTracker
-from stoker.types import Experience
 from stoker.writer import load_checkpoint
 
 __all__ = ["Comparison", "Replayed", "replay_run"]
 
 logger = logging.getLogger("stoker.session")
-_CHUNK = 1024
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -90,39 +88,20 @@ def replay_run(
     marks = _marks(run, learner.n_events, last, to_step)
     if to_step is not None and to_step < began_at:
         raise ConfigError(f"to_step={to_step}: the journal can be replayed from step {began_at} on")
-    periods = {header.first_event: _periods(header) for header in journal.headers()}
     comparisons: list[Comparison] = []
-    chunk: list[JournalEvent] = []
-    position, steps = learner.n_events, learner.total_steps
 
-    def feed() -> None:
-        learner.process(chunk)  # all of it: a learner without a run has no checkpoint to stop at
-        learner.take_outbox()
-        chunk.clear()
+    def fed() -> None:
         if watch is not None:
             watch(learner.total_steps)
 
-    def compare() -> None:
-        if position in marks:
-            feed()
-            step, saved = marks[position]
-            saved = load_checkpoint(run.checkpoint_path(step)) if saved is None else saved
-            comparisons.append(Comparison(step, tuple(_differences(saved, learner))))
-
-    compare()
-    for _, event in journal.read(position, last):
-        if to_step is not None and steps == to_step and isinstance(event, Experience):
-            break
-        if periods.get(position, learner.config.periods) != learner.config.periods:
-            feed()
-            learner.learn_at(periods[position])
-        chunk.append(event)
-        position += 1
-        steps += isinstance(event, Experience)
-        if len(chunk) == _CHUNK:
-            feed()
-        compare()
-    feed()
+    relearning = Relearning(learner, journal, last, to_step=to_step, fed=fed)
+    for position in sorted(marks):
+        relearning.learn(position)
+        step, saved = marks[position]
+        saved = load_checkpoint(run.checkpoint_path(step)) if saved is None else saved
+        comparisons.append(Comparison(step, tuple(_differences(saved, learner))))
+    relearning.learn()
+    fed()
     if to_step is not None and learner.total_steps < to_step:
         raise ConfigError(f"to_step={to_step}: the journal ends at step {learner.total_steps}")
     return Replayed(
@@ -138,7 +117,7 @@ def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | Non
             journal.directory, "nothing can be read there: trained with journal=False, or the journal is lost"
         )
     # Nobody acts: the policy need not be published.
-    config = SessionConfig(**_periods(headers[0])._asdict(), publish_interval=1 << 62)
+    config = SessionConfig(**periods_of(headers[0])._asdict(), publish_interval=1 << 62)
     learner = Learner(agent, config, StatsTracker.empty(), None)
     leads_from = journal.leads_from(last)
     if from_step is None and leads_from == 0:
@@ -156,17 +135,13 @@ def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | Non
             continue
         before = [header for header in headers if header.first_event <= learner.n_events]
         learner.begin()
-        learner.learn_at(_periods((before or headers)[-1 if before else 0]))
+        learn_as_in(learner, (before or headers)[-1 if before else 0])
         return learner
     raise problem or JournalBroken(
         journal.directory,
         f"it leads to its end only from event {leads_from} on, and there is no checkpoint to begin at; "
         "keep_journal='all' keeps it whole",
     )
-
-
-def _periods(header: SegmentHeader) -> LearningPeriods:
-    return LearningPeriods(header.opt_interval, header.warmup_period, header.max_opts)
 
 
 def _marks(

@@ -1,0 +1,99 @@
+"""Learning from the journal: the same events in the same order give the same weights, to the bit.
+
+A learner at some event is fed the events behind it, in chunks. What else decides the result, the settings of
+each attempt, is in the headers of the journal's segments and applies from there on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stoker.errors import JournalBroken
+from stoker.journal import Journal, JournalEvent, SegmentHeader
+from stoker.session.config import LearningPeriods
+from stoker.session.learner import Learner
+from stoker.types import Experience
+
+__all__ = ["Relearning", "learn_as_in", "periods_of"]
+
+_CHUNK = 1024
+
+
+def periods_of(header: SegmentHeader) -> LearningPeriods:
+    """When the agent learned in the attempt that wrote this header."""
+    return LearningPeriods(header.opt_interval, header.warmup_period, header.max_opts)
+
+
+def learn_as_in(learner: Learner, header: SegmentHeader) -> None:
+    """Let a learner learn as in the attempt that wrote this header, from the learner's next event on."""
+    if (periods := periods_of(header)) != learner.config.periods:
+        learner.learn_at(periods)
+
+
+class Relearning:
+    """Feeds a learner the events of a journal that are behind it.
+
+    Args:
+        learner: has begun, and stands at event ``n_events`` of the journal.
+        journal: holds the events behind that one.
+        last: the number of the event to end before.
+        to_step: the environment step to end at, before the next one; None: all events up to ``last``.
+        fed: called after each chunk; what it raises ends the learning there.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        journal: Journal,
+        last: int,
+        *,
+        to_step: int | None = None,
+        fed: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._learner = learner
+        self._position = learner.n_events
+        self._steps = learner.total_steps
+        self._last, self._to_step = last, to_step
+        self._fed = fed
+        self._headers = {header.first_event: header for header in journal.headers()}
+        self._events = journal.read(learner.n_events, last)
+        self._is_over = False
+        self._damage: JournalBroken | None = None
+
+    def learn(self, until: int | None = None) -> None:
+        """Learn the events before number ``until``, or all.
+
+        Raises:
+            JournalBroken: An event is damaged or missing; all before it are learned.
+        """
+        stop = self._last if until is None else min(until, self._last)
+        while chunk := self._next_chunk(stop):
+            self._learner.process(chunk)  # all of it: a learner without a run has no checkpoint to stop at
+            self._learner.take_outbox()
+            self._fed()
+        if self._damage is not None:
+            raise self._damage
+
+    def _next_chunk(self, stop: int) -> list[JournalEvent]:
+        """The next events of one attempt's settings, which apply from the first of them on."""
+        chunk: list[JournalEvent] = []
+        if (header := self._headers.pop(self._position, None)) is not None:
+            learn_as_in(self._learner, header)
+        while len(chunk) < _CHUNK and self._position < stop and self._position not in self._headers:
+            if (event := self._next_event()) is None:
+                break
+            chunk.append(event)
+            self._position += 1
+            self._steps += isinstance(event, Experience)
+        return chunk
+
+    def _next_event(self) -> JournalEvent | None:
+        if self._is_over:
+            return None
+        try:
+            _, event = next(self._events)
+        except JournalBroken as error:
+            self._is_over, self._damage = True, error
+            return None
+        self._is_over = isinstance(event, Experience) and self._steps == self._to_step
+        return None if self._is_over else event

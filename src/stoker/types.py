@@ -90,6 +90,8 @@ class Experience(msgspec.Struct, frozen=True, eq=False, gc=False, tag=True, arra
             it None: the session adds what ``act`` kept for this actor.
         policy_version: the agent's optimization steps when the policy that chose the action was published;
             None if unknown. The session fills it in for actions of ``act`` if it counts staleness.
+        seq: the number of this step among its actor's, as the client counts that played it; None: it does
+            not count. The journal keeps it.
     """
 
     observation: Any
@@ -100,6 +102,7 @@ class Experience(msgspec.Struct, frozen=True, eq=False, gc=False, tag=True, arra
     actor_id: ActorId = 0
     policy_extras: Any = None
     policy_version: int | None = None
+    seq: int | None = None
 
 
 class ExperienceBatch(msgspec.Struct, frozen=True, eq=False, gc=False, tag=True, array_like=True):

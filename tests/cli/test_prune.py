@@ -24,7 +24,9 @@ def run(tmp_path: Path) -> TrainingRun:
     run.acquire()
     run.begin_journal()
     for step in STEPS:
-        header = SegmentHeader(attempt=1, first_event=step - 10, total_steps=step - 10, opt_interval=1)
+        header = SegmentHeader(
+            attempt=1, first_event=step - 10, total_steps=step - 10, agent_type="DQN", opt_interval=1
+        )
         run.open_segment(step - 10).path.write_bytes(SegmentEncoder().begin(header))
         run.publish_step({"journal": {"events": step, "needs_from": step - 10}, "agent": "x" * 5000}, step)
     run.publish_best({"best": {"value": 1.0, "total_steps": 20}})

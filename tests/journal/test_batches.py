@@ -17,7 +17,7 @@ from stoker.journal.segments import frame
 from stoker.types import EpisodeStatus, Experience, ExperienceBatch
 
 ON, TERMINATED, TRUNCATED = EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED
-HEADER = SegmentHeader(attempt=1, first_event=0, total_steps=0, opt_interval=1)
+HEADER = SegmentHeader(attempt=1, first_event=0, total_steps=0, agent_type="DQN", opt_interval=1)
 
 
 def as_bytes(event: Any) -> bytes:
@@ -62,6 +62,7 @@ def batch_of(steps: list[Experience]) -> ExperienceBatch:
         np.array([step.status is TRUNCATED for step in steps]),
         tuple(step.actor_id for step in steps),
         None if extras[0] is None else np.array(extras),
+        None if steps[0].policy_version is None else np.array([step.policy_version for step in steps]),
     )
 
 
@@ -83,6 +84,7 @@ def histories(draw: st.DrawFn) -> list[tuple[str, list[Experience]]]:
     now: dict[Any, Any] = {}
     history: list[tuple[str, list[Experience]]] = []
     for _ in range(draw(st.integers(1, 6))):
+        versions: Any = draw(st.sampled_from([st.none(), st.just(2**40), st.integers(0, 2**62)]))
         steps: list[Experience] = []
         for actor_id in draw(
             st.sampled_from(
@@ -92,7 +94,10 @@ def histories(draw: st.DrawFn) -> list[tuple[str, list[Experience]]]:
             known = now.get(actor_id, 0) if draw(st.integers(0, 4)) else 1
             after = draw(st.integers(0, 3))
             status = draw(st.sampled_from([ON, ON, ON, TERMINATED, TRUNCATED]))
-            steps.append(Experience(make(known), 1, 0.5, make(after), status, actor_id))
+            version = draw(versions)
+            steps.append(
+                Experience(make(known), 1, 0.5, make(after), status, actor_id, policy_version=version)
+            )
             now[actor_id] = after
         history.append((draw(st.sampled_from(["batch", "batch", "singles"])), steps))
     return history
@@ -219,23 +224,24 @@ def record_of(**columns: Any) -> list[Any]:
     """The values of a batch of two rows, some of which are replaced."""
     two, flags = np.ones((2, 2)), np.zeros(2, np.uint8)
     good = {"ids": [0, 1], "is_new": None, "observations": two, "actions": flags, "rewards": two[0]}
-    good |= {"next_observations": two, "ends": flags, "policy_extras": two}
+    good |= {"next_observations": two, "ends": flags, "policy_extras": two, "policy_versions": 3}
     return [5, 2, *{**good, **columns}.values()]
 
 
 COLUMNS = ("actions", "rewards", "next_observations", "ends", "policy_extras")
 WRONG: list[tuple[list[Any], str]] = [
-    ([5, 0, *[None] * 8], "a batch of 0 rows"),
-    ([5, True, *[None] * 8], "a batch of True rows"),
-    ([5, "two", *[None] * 8], "a batch of 'two' rows"),
-    ([5, 2, *[None] * 8], "NoneType|2 rows"),
-    ([5, 2, [0, 1, 2], None, 0, [0, 1], [0, 1], 0, None, None], "2 rows"),
-    ([5, 2, [0, 1], None, 0, [0, 1], [0], 0, None, None], "2 rows"),
-    ([5, 2, 7, None, 0, [0, 1], [0, 1], 0, None, None], "TypeError"),
+    ([5, 0, *[None] * 9], "a batch of 0 rows"),
+    ([5, True, *[None] * 9], "a batch of True rows"),
+    ([5, "two", *[None] * 9], "a batch of 'two' rows"),
+    ([5, 2, *[None] * 9], "NoneType|2 rows"),
+    ([5, 2, [0, 1, 2], None, 0, [0, 1], [0, 1], 0, None, None, None], "2 rows"),
+    ([5, 2, [0, 1], None, 0, [0, 1], [0], 0, None, None, None], "2 rows"),
+    ([5, 2, 7, None, 0, [0, 1], [0, 1], 0, None, None, None], "TypeError"),
     (record_of(is_new=np.ones(1)), "TypeError"),
     (record_of(is_new=b"1", next_observations={}), "not known"),
     *((record_of(**{name: np.ones((3, 2))}), "2 rows that has others") for name in COLUMNS),
     *((record_of(**{name: 7}), "2 rows that has others") for name in COLUMNS),
+    (record_of(policy_versions=np.ones(3, np.int64)), "2 rows that has others"),
     (record_of(observations=np.ones((1, 2))), "2 rows with other observations"),
     (record_of(observations={"x": 3}), "2 rows with other observations"),
 ]

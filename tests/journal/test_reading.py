@@ -37,7 +37,7 @@ def steps_before(number: int) -> int:
 def segment_bytes(attempt: int, first: int, count: int) -> bytes:
     encoder = SegmentEncoder()
     header = SegmentHeader(
-        attempt=attempt, first_event=first, total_steps=steps_before(first), opt_interval=1
+        attempt=attempt, first_event=first, total_steps=steps_before(first), agent_type="DQN", opt_interval=1
     )
     return encoder.begin(header) + encoder.encode_all(event(attempt, first + i) for i in range(count))
 
@@ -341,7 +341,7 @@ def test_contradictions_are_reported(tmp_path: Path) -> None:
     [(name, problem)] = problems_of(found)
     assert (name, problem.partition(",")[0]) == (segment_name(1, 0), "continues to event 4")
     encoder = SegmentEncoder()
-    wrong = SegmentHeader(attempt=1, first_event=8, total_steps=99, opt_interval=1)
+    wrong = SegmentHeader(attempt=1, first_event=8, total_steps=99, agent_type="DQN", opt_interval=1)
     (tmp_path / segment_name(1, 0)).write_bytes(segment_bytes(1, 0, 4))
     (tmp_path / segment_name(1, 8)).write_bytes(encoder.begin(wrong))
     [(name, problem)] = problems_of(found)

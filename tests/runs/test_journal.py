@@ -17,7 +17,9 @@ pytestmark = pytest.mark.anyio
 def write_segment(run: TrainingRun, first: int, n: int) -> None:
     """A segment of the present attempt with that many events."""
     encoder = SegmentEncoder()
-    header = SegmentHeader(attempt=run.attempt, first_event=first, total_steps=first, opt_interval=1)
+    header = SegmentHeader(
+        attempt=run.attempt, first_event=first, total_steps=first, agent_type="DQN", opt_interval=1
+    )
     events = [Experience(float(k), 0, 0.0, float(k + 1), EpisodeStatus.CONTINUING, 0) for k in range(n)]
     run.journal_directory.mkdir(exist_ok=True)
     run.open_segment(first).path.write_bytes(encoder.begin(header) + encoder.encode_all(events))

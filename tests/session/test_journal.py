@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -271,3 +272,24 @@ async def test_an_observation_that_is_one_array_written_over_and_over_is_kept_as
     columns = agent.replay.state_dict()["observations"][30:35].numpy()
     assert np.array_equal(columns, np.stack([e.observation for e in seen[30:]]))
     assert [e.reward for e in seen[:30]] == [transition(k).reward for k in range(30)]
+
+
+async def test_the_journal_keeps_what_came_with_a_step_and_the_settings_it_was_learned_with(
+    tmp_path: Path,
+) -> None:
+    run = await TrainingRun.create("r", root=tmp_path)
+    agent = dqn()
+    async with TrainingSession(agent, run, record_freq=5, opt_interval=2, warmup_period=12) as session:
+        for seq in range(20):
+            step = transition(seq)
+            action = await session.act(step.observation, actor_id=step.actor_id)
+            await session.observe(msgspec.structs.replace(step, action=action, seq=seq))
+            await session.barrier()  # so that the next action is one of the newest policy
+    steps = [event for _, event in run.journal.read(0, 20) if isinstance(event, Experience)]
+    assert [step.seq for step in steps] == list(range(20))
+    learned = [k // 2 - 5 if k >= 12 else 0 for k in range(20)]
+    assert [step.policy_version for step in steps] == learned
+    [header] = run.journal.headers()
+    assert (header.agent_type, header.agent) == ("DQN", msgspec.to_builtins(agent.config))
+    assert (header.opt_interval, header.warmup_period, header.max_opts) == (2, 12, None)
+    assert header.torch_threads == torch.get_num_threads()

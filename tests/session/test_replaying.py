@@ -25,6 +25,7 @@ from stoker import (
     TrainingSession,
     run_actors,
 )
+from stoker.journal import Optimized
 from stoker.session.replaying import Replayed, replay_run
 from stoker.testing import AsyncChainEnv, FakeAgent
 from stoker.writer import load_checkpoint, publish_checkpoint
@@ -123,6 +124,31 @@ async def test_it_equals_the_live_training_over_attempts_that_ended_in_every_way
     final = load_checkpoint(run.latest_checkpoint_path)["agent"]
     for part in ("network", "target", "optimizer", "steps", "losses"):
         assert list(unequal(final[part], agent.state_dict()[part])) == []
+
+
+@pytest.mark.parametrize("opt_interval", [0, 3])
+async def test_optimizing_without_experiences_is_replayed_at_its_place(
+    tmp_path: Path, opt_interval: int
+) -> None:
+    run = await TrainingRun.create("optimized", root=tmp_path)
+    settings: dict[str, Any] = {
+        "opt_interval": opt_interval, "save_interval": 7, "record_interval": 5, "keep_checkpoints": None
+    }  # fmt: skip
+    for attempt_number in range(2):
+        agent = dqn(prioritized=True)
+        async with TrainingSession(agent, run, **settings) as session:
+            for k in range(100 * attempt_number, 100 * attempt_number + 60, 20):
+                await feed(session, k, k + 20)
+                assert await session.optimize(k + 1) == k + 1
+        run = await TrainingRun.resume(run.directory)
+    again = dqn(prioritized=True)
+    replayed = replay_run(run, again)
+    the_same(run, replayed, again)
+    assert len(replayed.comparisons) >= 5
+    assert list(unequal(bits(again), bits(agent))) == []
+    events = [event for _, event in run.journal.read(0, run.journal.n_events())]
+    optimized = [event.n for event in events if isinstance(event, Optimized)]
+    assert sum(optimized) == 1 + 21 + 41 + 101 + 121 + 141
 
 
 async def test_it_begins_at_a_checkpoint_where_the_journals_beginning_is_gone(tmp_path: Path) -> None:

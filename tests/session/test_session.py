@@ -310,6 +310,8 @@ BAD = [
     ({"actor_id": -1 << 63}, "actor_id=-9223372036854775808"),
     ({"policy_version": "new"}, "policy_version='new'"),
     ({"policy_version": -1}, "policy_version=-1"),
+    ({"seq": "first"}, "seq='first'"),
+    ({"seq": -1}, "seq=-1"),
 ]
 
 
@@ -346,14 +348,14 @@ async def test_bad_experiences_are_refused_while_the_learner_is_busy() -> None:
     assert agent.experiences == [good] * len(BAD)
 
 
-async def test_the_policy_version_may_be_an_integer_of_numpy() -> None:
+@pytest.mark.parametrize("name", ["policy_version", "seq"])
+async def test_counts_may_be_integers_of_numpy(name: str) -> None:
     agent = FakeAgent()
-    version: Any = np.int64(0)
     async with TrainingSession(agent, record_freq=1) as session:
         for actor_id in (0, 1):
-            await session.observe(msgspec.structs.replace(step(1, actor_id), policy_version=version))
+            await session.observe(msgspec.structs.replace(step(1, actor_id), **{name: np.int64(0)}))
             await session.barrier()
-    assert [type(experience.policy_version) for experience in agent.experiences] == [int, int]
+    assert [type(getattr(experience, name)) for experience in agent.experiences] == [int, int]
 
 
 async def test_bad_episodes_are_refused() -> None:

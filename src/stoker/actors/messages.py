@@ -21,7 +21,7 @@ from msgspec.msgpack import Ext
 from msgspec.structs import force_setattr, replace
 
 from stoker.errors import ConfigError, UnexpectedExit
-from stoker.journal import JournalEvent
+from stoker.journal import ActorEvent
 from stoker.journal.codec import form, restore
 from stoker.threads import CallSoon, call_soon_here
 from stoker.types import Experience, ExperienceBatch
@@ -69,7 +69,7 @@ class Ready(_Sent, frozen=True):
     """The worker has started and is about to make its environment."""
 
 
-PlayedEvent = JournalEvent | ExperienceBatch
+PlayedEvent = ActorEvent | ExperienceBatch
 """A step, the start or the end of an episode, or the steps of one round of a vector environment."""
 
 

@@ -22,7 +22,7 @@ from stoker.actors.places import Link, Place
 from stoker.actors.streams import ActorReport, ActorStream, PolicyFeed
 from stoker.actors.worker import Assignment
 from stoker.errors import ConfigError
-from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
+from stoker.journal import ActorEvent, EpisodeEnded, EpisodeStarted
 from stoker.session import TrainingSession
 from stoker.types import ActorId, Experience, ExperienceBatch
 
@@ -185,7 +185,7 @@ class RemoteActor(Player):
 
     async def _send(self, events: Sequence[PlayedEvent]) -> int:
         """Send events to the session in order, and return how many steps they are."""
-        single = cast("Sequence[JournalEvent]", events)  # a worker sends batches of vector environments alone
+        single = cast("Sequence[ActorEvent]", events)  # a worker sends batches of vector environments alone
         await self._stream.send(single)
         return sum(type(event) is Experience for event in single)
 

@@ -22,7 +22,7 @@ from stoker.agents.protocol import PortablePolicy, ReportsExploration
 from stoker.envs.seeding import episode_seed, next_seed
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.exits import Contained
-from stoker.journal import EpisodeEnded, EpisodeStarted, JournalEvent
+from stoker.journal import ActorEvent, EpisodeEnded, EpisodeStarted
 from stoker.session import TrainingSession
 from stoker.session.acting import PolicyBuffer
 from stoker.stats import EpisodeRecord
@@ -192,7 +192,7 @@ class ActorStream:
             record.total_reward, record.length, record.status, record.extras, self._actor_id
         )
 
-    async def send(self, events: Iterable[JournalEvent]) -> None:
+    async def send(self, events: Iterable[ActorEvent]) -> None:
         """Send events in order.
 
         Raises:

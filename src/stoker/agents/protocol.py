@@ -7,7 +7,7 @@ transitions were accepted, and acts on copies made by ``policy``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import msgspec
 
@@ -31,6 +31,7 @@ __all__ = [
     "Stateful",
     "check_agent",
     "config_of",
+    "settings_of",
 ]
 
 
@@ -294,3 +295,9 @@ def config_of(agent: LearningAgent) -> msgspec.Struct | None:
     """The agent's config, if it is a struct."""
     config: object = agent.config if isinstance(agent, HasConfig) else None
     return config if isinstance(config, msgspec.Struct) else None
+
+
+def settings_of(agent: LearningAgent) -> dict[str, Any] | None:
+    """The agent's config as plain values by name, if it is a struct."""
+    config = config_of(agent)
+    return None if config is None else cast("dict[str, Any]", msgspec.to_builtins(config))

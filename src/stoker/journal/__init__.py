@@ -6,11 +6,14 @@ from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from stoker.journal.events import (
+        ActorEvent as ActorEvent,
+        DatasetGiven as DatasetGiven,
         EpisodeEnded as EpisodeEnded,
         EpisodeStarted as EpisodeStarted,
         JournalEvent as JournalEvent,
-        SegmentHeader as SegmentHeader,
+        Optimized as Optimized,
     )
+    from stoker.journal.header import SegmentHeader as SegmentHeader
     from stoker.journal.reading import (
         JOURNAL as JOURNAL,
         Journal as Journal,

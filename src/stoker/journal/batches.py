@@ -22,7 +22,7 @@ from stoker.types import ActorId, ExperienceBatch
 
 __all__ = ["N_FORMS", "LastBatch", "decode_batch", "encode_batch"]
 
-N_FORMS = 9
+N_FORMS = 10
 """The forms of a batch; the first of them is its number of rows."""
 
 _TERMINATED, _TRUNCATED = 1, 2
@@ -103,6 +103,7 @@ def encode_batch(batch: ExperienceBatch, last: LastBatch) -> list[Form]:
         "next_observations": after,
         "ends": ends,
         "policy_extras": batch.policy_extras,
+        "policy_versions": _versions_form(batch.policy_versions),
     }
     forms = [len(ids), *(codec.form(column, name) for name, column in columns.items())]
     last.batch = batch
@@ -116,12 +117,15 @@ def decode_batch(forms: Sequence[Form], last: LastBatch) -> ExperienceBatch:
         msgspec.DecodeError: They are of no batch.
     """
     size, given_ids, packed, observations, *rest = map(codec.restore, forms)
-    actions, rewards, after, ends, extras = rest
+    actions, rewards, after, ends, extras, versions = rest
     before_ids = None if last.batch is None else last.batch.actor_ids
     if isinstance(given_ids, np.ndarray):
         given_ids = given_ids.tolist()
     ids = before_ids if given_ids is None else tuple(given_ids)
-    columns = [actions, rewards, after, *(column for column in (ends, extras) if column is not None)]
+    if type(versions) is int:
+        versions = np.full(size, versions, np.int64)
+    seldom = [column for column in (ends, extras, versions) if column is not None]
+    columns = [actions, rewards, after, *seldom]
     if ids is None or len(ids) != size or not all(_has_rows(column, size) for column in columns):
         raise msgspec.DecodeError(f"a batch of {size} rows that has others")
     if packed is not None:
@@ -133,7 +137,7 @@ def decode_batch(forms: Sequence[Form], last: LastBatch) -> ExperienceBatch:
         raise msgspec.DecodeError(f"a batch of {size} rows with other observations")
     ends = np.zeros(size, np.uint8) if ends is None else ends
     last.batch = ExperienceBatch(
-        observations, actions, rewards, after, ends == _TERMINATED, ends == _TRUNCATED, ids, extras
+        observations, actions, rewards, after, ends == _TERMINATED, ends == _TRUNCATED, ids, extras, versions
     )
     return last.batch
 
@@ -144,6 +148,14 @@ def _ids_form(ids: Ids) -> Any:
     if {*map(type, ids)} != {int} or min(numbers) < 0:
         return list(ids)
     return np.array(numbers, np.min_scalar_type(max(numbers)))
+
+
+def _versions_form(versions: NDArray[np.int64] | None) -> Any:
+    """Policy versions as one number if all are the same: nearly always."""
+    if versions is None:
+        return None
+    data = versions.tobytes()  # quicker than to compare the numbers
+    return int(versions[0]) if data == data[: versions.itemsize] * len(versions) else versions
 
 
 def _sources(before: Ids, ids: Ids) -> NDArray[np.int64] | None:

@@ -7,10 +7,12 @@ the same most recently active actors.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Annotated, Any, assert_never, cast
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from msgspec.msgpack import Ext
 
 import stoker.journal.batches as batches
@@ -22,26 +24,36 @@ from stoker.stats import EpisodeRecord
 from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 
 __all__ = [
-    "VERSION",
+    "ActorEvent",
+    "DatasetGiven",
     "EpisodeEnded",
     "EpisodeStarted",
     "EventDecoder",
     "JournalEvent",
+    "Optimized",
     "Recent",
-    "SegmentHeader",
     "encode_batch",
-    "encode_boundary",
     "encode_experience",
     "encode_header",
+    "encode_other",
     "is_record",
     "n_events_in",
 ]
 
-VERSION = 2
-"""Of the format; a reader refuses a later one. The first had no batches."""
-
-_HEADER, _EXPERIENCE, _CONTINUING, _STARTED, _ENDED, _BATCH = range(6)
-_LENGTHS = {_HEADER: 2, _EXPERIENCE: 8, _CONTINUING: 7, _STARTED: 3, _ENDED: 6, _BATCH: 1 + N_FORMS}
+_HEADER, _EXPERIENCE, _CONTINUING, _STARTED, _ENDED, _BATCH, _OPTIMIZED, _DATASET = range(8)
+_N_SELDOM = 3
+"""The values of a transition that few have come last: policy extras, policy version and ``seq``. Those behind
+the last that is not None are left off."""
+_LENGTHS = {
+    _HEADER: (2,),
+    _EXPERIENCE: range(7, 8 + _N_SELDOM),
+    _CONTINUING: range(6, 7 + _N_SELDOM),
+    _STARTED: (3,),
+    _ENDED: (6,),
+    _BATCH: (1 + N_FORMS,),
+    _OPTIMIZED: (2,),
+    _DATASET: (3,),
+}
 _STATUSES = (EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED)
 _STATUS_CODES = {status: code for code, status in enumerate(_STATUSES)}
 _GOES_ON = EpisodeStatus.CONTINUING
@@ -62,7 +74,26 @@ class EpisodeEnded(msgspec.Struct, frozen=True, tag=True, array_like=True):
     actor_id: ActorId
 
 
-JournalEvent = Experience | EpisodeStarted | EpisodeEnded
+class Optimized(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The agent did ``n`` optimization steps that no transition caused."""
+
+    n: Annotated[int, Meta(ge=1)]
+
+
+class DatasetGiven(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The next transitions are those of a data set, up to its ``n``-th.
+
+    ``digest``: the SHA-256 of the data set's first ``n`` transitions, in hexadecimal digits.
+    """
+
+    n: Annotated[int, Meta(ge=1)]
+    digest: str
+
+
+ActorEvent = Experience | EpisodeStarted | EpisodeEnded
+"""What actors send."""
+
+JournalEvent = ActorEvent | Optimized | DatasetGiven
 
 
 class Recent(LRUDict[ActorId, Any]):
@@ -73,64 +104,44 @@ class Recent(LRUDict[ActorId, Any]):
         self.last = LastBatch()
 
 
-class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """The first record of a segment.
-
-    Attributes:
-        attempt: the attempt of the run that wrote it.
-        first_event: the number of the first event in it.
-        total_steps: environment steps consumed before that event.
-        opt_interval: transitions per call of ``learn``.
-        warmup_period: transitions before the first call.
-        max_opts: optimization steps after which there are no more calls; None: no limit.
-        rebuild: what the agent needs to take the events in from here on, for example a small dict of arrays.
-        version: of the format.
-    """
-
-    attempt: int
-    first_event: int
-    total_steps: int
-    opt_interval: int
-    warmup_period: int = 0
-    max_opts: int | None = None
-    rebuild: Any = None
-    version: int = VERSION
-
-
-def encode_header(header: SegmentHeader) -> bytes:
-    """The record of a header.
+def encode_header(fields: Mapping[str, Any]) -> bytes:
+    """The record of a header with these fields.
 
     Raises:
-        ConfigError: ``rebuild`` holds a value that a journal cannot.
+        ConfigError: One of them holds a value that a journal cannot.
     """
-    fields = msgspec.structs.asdict(header)
-    # Encoded by itself, so that an error names the place within it.
-    rebuild = codec.encode(fields.pop("rebuild"), "rebuild")
-    return codec.pack([_HEADER, codec.form(fields | {"rebuild": rebuild}, "header")])
+    return codec.pack([_HEADER, codec.form(dict(fields), "header")])
 
 
-def encode_boundary(event: EpisodeStarted | EpisodeEnded, recent: Recent) -> bytes:
-    """The record of an episode's start or end behind the events that filled ``recent``.
+def encode_other(event: EpisodeStarted | EpisodeEnded | Optimized | DatasetGiven, recent: Recent) -> bytes:
+    """The record of an event that is no transition, behind the events that filled ``recent``.
 
     Raises:
         ConfigError: It holds a value that a journal cannot, named by its place in the event.
     """
     form = codec.form
-    actor_id = form(event.actor_id, "actor_id")
-    recent.pop(event.actor_id, None)
-    if isinstance(event, EpisodeStarted):
-        return codec.pack([_STARTED, actor_id, form(event.seed, "seed")])
-    record = event.record
-    reward, length = form(record.total_reward, "total_reward"), form(record.length, "length")
-    extras = form(record.extras, "extras")
-    return codec.pack([_ENDED, actor_id, reward, length, _STATUS_CODES[record.status], extras])
+    match event:
+        case EpisodeStarted(actor_id, seed):
+            recent.pop(actor_id, None)
+            return codec.pack([_STARTED, form(actor_id, "actor_id"), form(seed, "seed")])
+        case EpisodeEnded(record, actor_id):
+            recent.pop(actor_id, None)
+            reward, length = form(record.total_reward, "total_reward"), form(record.length, "length")
+            status, extras = _STATUS_CODES[record.status], form(record.extras, "extras")
+            return codec.pack([_ENDED, form(actor_id, "actor_id"), reward, length, status, extras])
+        case Optimized(n):
+            return codec.pack([_OPTIMIZED, n])
+        case DatasetGiven(n, digest):
+            return codec.pack([_DATASET, n, digest])
+        case _:
+            assert_never(event)
 
 
 def encode_experience(event: Experience, recent: Recent) -> bytes:
     """The record of a transition behind the events that filled ``recent``.
 
     Raises:
-        ConfigError: As for ``encode_boundary``.
+        ConfigError: As for ``encode_other``.
     """
     # Once per environment step: values that are plain nearly always are not passed to another function.
     form = codec.form
@@ -146,8 +157,14 @@ def encode_experience(event: Experience, recent: Recent) -> bytes:
         after := form(following, "next_observation") if data is None else Ext(codec.ARRAY, data),
         0 if status is _GOES_ON else _STATUS_CODES[status],
         actor_id if type(actor_id) is int and -_SMALL < actor_id < _SMALL else form(actor_id, "actor_id"),
-        None if policy_extras is None else form(policy_extras, "policy_extras"),
     ]
+    version, seq = event.policy_version, event.seq
+    if seq is not None:
+        message += (form(policy_extras, "policy_extras"), form(version, "policy_version"), form(seq, "seq"))
+    elif version is not None:
+        message += (None if policy_extras is None else form(policy_extras, "policy_extras"), version)
+    elif policy_extras is not None:
+        message.append(form(policy_extras, "policy_extras"))
     # Compared by their bytes: an environment may write the next observation into the same array, or return an
     # equal array each time.
     data = codec.array_bytes(seen) if type(seen) is np.ndarray else None
@@ -166,7 +183,7 @@ def encode_batch(batch: ExperienceBatch, recent: Recent) -> bytes:
     """The record of a batch behind the events that filled ``recent``: columns, with an event for each row.
 
     Raises:
-        ConfigError: As for ``encode_boundary``.
+        ConfigError: As for ``encode_other``.
     """
     return codec.pack([_BATCH, *batches.encode_batch(batch, recent.last)])
 
@@ -187,24 +204,17 @@ class EventDecoder:
     def __init__(self) -> None:
         self._recent = Recent()
 
-    def header(self, record: bytes) -> SegmentHeader:
-        """The header that the first record holds.
+    def header(self, record: bytes) -> Mapping[str, Any]:
+        """The fields of the header that the first record holds.
 
         Raises:
-            msgspec.DecodeError: It holds none, or one of a later version.
+            msgspec.DecodeError: It holds none.
         """
         kind, forms = _parts(record)
-        if kind != _HEADER:
+        fields = codec.restore(forms[0]) if kind == _HEADER else None
+        if not isinstance(fields, dict):
             raise msgspec.DecodeError("the first record is not a header")
-        fields = codec.restore(forms[0])
-        try:
-            if fields["version"] > VERSION:
-                raise msgspec.DecodeError(f"its format {fields['version']} is newer: update stoker")
-            rebuild = codec.decode(fields.pop("rebuild"))
-            plain: Any = msgspec.convert(fields, dict[str, int | None])
-            return SegmentHeader(**plain, rebuild=rebuild)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise msgspec.DecodeError(f"no header: {type(error).__name__}: {error}") from error
+        return cast("dict[str, Any]", fields)
 
     def event(self, record: bytes) -> JournalEvent | ExperienceBatch:
         """The event of the next record, or the batch of several.
@@ -222,6 +232,10 @@ class EventDecoder:
                 return self._experience(kind, forms)
             if kind == _BATCH:
                 return batches.decode_batch(forms, self._recent.last)
+            if kind == _OPTIMIZED:
+                return msgspec.convert(["Optimized", *forms], Optimized)
+            if kind == _DATASET:
+                return msgspec.convert(["DatasetGiven", *forms], DatasetGiven)
             actor_id, *rest = [codec.restore(form) for form in forms]
             self._recent.pop(actor_id, None)
             if kind == _STARTED:
@@ -236,9 +250,10 @@ class EventDecoder:
 
     def _experience(self, kind: int, forms: list[Form]) -> Experience:
         restore = codec.restore
-        action, reward, after, status_code, actor_form, policy_extras = forms[-6:]
+        first = kind == _EXPERIENCE  # whether the observation is there
+        action, reward, after, status_code, actor_form, *seldom = forms[1:] if first else forms
         actor_id = restore(actor_form)
-        observation = restore(forms[0]) if kind == _EXPERIENCE else self._recent[actor_id]
+        observation = restore(forms[0]) if first else self._recent[actor_id]
         next_observation = restore(after)
         status = _STATUSES[cast("int", status_code)]
         if status is _GOES_ON:
@@ -252,7 +267,7 @@ class EventDecoder:
             next_observation,
             status,
             actor_id,
-            restore(policy_extras),
+            *map(restore, seldom),
         )
 
 
@@ -268,7 +283,7 @@ def is_record(data: bytes) -> bool:
 def _parts(record: bytes) -> tuple[int, list[Form]]:
     forms = codec.unpack(record)
     kind = forms[0] if forms else None
-    if type(kind) is not int or _LENGTHS.get(kind) != len(forms):
+    if type(kind) is not int or len(forms) not in _LENGTHS.get(kind, ()):
         raise msgspec.DecodeError(f"no record: {len(forms)} values of kind {kind!r}")
     if kind == _BATCH and not (type(size := forms[1]) is int and size > 0):
         raise msgspec.DecodeError(f"no record: a batch of {size!r} rows")

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from stoker.errors import JournalBroken, RunBroken
-from stoker.journal.events import JournalEvent, SegmentHeader, n_events_in
+from stoker.journal.events import JournalEvent, n_events_in
+from stoker.journal.header import SegmentHeader
 from stoker.journal.segments import SegmentReader, parse_segment_name
 from stoker.types import Experience
 from stoker.writer import files

@@ -29,13 +29,12 @@ from stoker.journal.events import (
     EventDecoder,
     JournalEvent,
     Recent,
-    SegmentHeader,
     encode_batch,
-    encode_boundary,
     encode_experience,
-    encode_header,
+    encode_other,
     is_record,
 )
+from stoker.journal.header import OtherFormat, SegmentHeader, decoded_header, encoded_header
 from stoker.types import Experience, ExperienceBatch
 from stoker.writer import files
 
@@ -45,7 +44,7 @@ MAGIC = b"\xf5\x4a"
 """No text holds the first byte, and no run of equal bytes both."""
 LONGEST_BYTES = 1 << 30
 """A length beyond this, or of 0, is damage."""
-FEWEST_ROWS = 5
+FEWEST_ROWS = 6
 """Of a batch that is stored as columns: below, what columns save is less than what they take to describe."""
 
 _FRAME = struct.Struct("<2sII")
@@ -95,10 +94,10 @@ class SegmentEncoder:
         """The bytes that a new segment begins with.
 
         Raises:
-            ConfigError: ``rebuild`` holds what a journal cannot.
+            ConfigError: ``agent`` or ``rebuild`` holds what a journal cannot.
         """
         self._recent = None
-        data = frame(encode_header(header))
+        data = frame(encoded_header(header))
         self._recent = Recent()
         return data
 
@@ -113,9 +112,7 @@ class SegmentEncoder:
         if recent is None:
             raise RuntimeError("no segment was begun, or its encoder failed: begin a new one")
         records = [
-            encode_experience(event, recent)
-            if isinstance(event, Experience)
-            else encode_boundary(event, recent)
+            encode_experience(event, recent) if isinstance(event, Experience) else encode_other(event, recent)
             for event in events
         ]
         data = b"".join(map(frame, records))
@@ -166,7 +163,7 @@ class SegmentReader:
 
         Raises:
             JournalBroken: The file is missing or the disk cannot read it.
-            RunBroken: The system refuses to read it.
+            RunBroken: The system refuses to read it, or it is of another format.
         """
         decoder = EventDecoder()
         for record in self.records():
@@ -194,7 +191,7 @@ class SegmentReader:
         """The header, without reading on; None if it cannot be read.
 
         Raises:
-            RunBroken: The system refuses to read the file.
+            RunBroken: The system refuses to read the file, or it is of another format.
         """
         with contextlib.suppress(JournalBroken):
             self._take_header(self._records())
@@ -206,7 +203,9 @@ class SegmentReader:
         if record is None:
             return False
         try:
-            header = EventDecoder().header(record)
+            header = decoded_header(record)
+        except OtherFormat as error:
+            raise RunBroken(self.path, str(error)) from error
         except msgspec.DecodeError as error:
             self._note_unreadable(record, error)
             return False

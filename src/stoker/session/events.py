@@ -11,11 +11,11 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from stoker.journal import EpisodeEnded, EpisodeStarted
+from stoker.journal import JournalEvent
 from stoker.replies import Reply
 from stoker.session.acting import PolicySnapshot
 from stoker.stats import EpisodeRecord
-from stoker.types import Experience, ExperienceBatch
+from stoker.types import ExperienceBatch
 from stoker.writer import AppendLog, RowLog
 
 __all__ = [
@@ -71,16 +71,7 @@ class OptimizationRequested(msgspec.Struct, frozen=True):
     reply: Reply[OptimizationDone]
 
 
-Event = (
-    Experience
-    | ExperienceBatch
-    | EpisodeStarted
-    | EpisodeEnded
-    | EvalEpisodeEnded
-    | MetricsGiven
-    | Request
-    | OptimizationRequested
-)
+Event = JournalEvent | ExperienceBatch | EvalEpisodeEnded | MetricsGiven | Request | OptimizationRequested
 
 
 class Outbox(msgspec.Struct):

@@ -135,6 +135,9 @@ class Intake:
         version = experience.policy_version
         if version is not None and (plain := plain_count("policy_version", version)) is not version:
             experience = msgspec.structs.replace(experience, policy_version=plain)
+        seq = experience.seq
+        if seq is not None and (plain := plain_count("seq", seq)) is not seq:
+            experience = msgspec.structs.replace(experience, seq=plain)
         return experience
 
     def admitted(self, experience: Experience, used: Collection[RememberedDecision] = ()) -> Accepted:

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple, TypeAlias, assert_never, cast
 import msgspec
 
 from stoker.agents.protocol import LearningAgent, LearnsSeldom, ObservesBatches
-from stoker.errors import InvalidExperience
-from stoker.journal import EpisodeEnded, EpisodeStarted
-from stoker.plain import plain_number, plain_text
+from stoker.errors import ConfigError
+from stoker.journal import DatasetGiven, EpisodeEnded, EpisodeStarted, JournalEvent, Optimized
 from stoker.replies import Reply
 from stoker.runs import TrainingRun
 from stoker.session.acting import PolicyBuffer, PolicySnapshot
@@ -246,7 +245,7 @@ class Learner(TrainingState):
             observe(experiences[start:])
             self.total_steps += end - start
             if not self.config.opt_interval:
-                self.kept_steps += end - start
+                self.kept.steps += end - start
         self.progress = (self.total_steps, self.opt_steps)
         self._do_what_is_due()
 
@@ -293,15 +292,39 @@ class Learner(TrainingState):
         return True
 
     def _optimize(self, n_wanted: int) -> OptimizationDone:
-        """Do optimization steps, at most as far as there is a result that must be delivered."""
-        for n_done in range(n_wanted):
-            if not self._triggers.may_learn or not self._optimize_once():
-                return OptimizationDone(n_done, is_over=True)
-            self.progress = (self.total_steps, self.opt_steps)
-            self._do_what_is_due()
+        """Do optimization steps, at most as far as there is a result that must be delivered.
+
+        They are journaled when they are done: nothing that follows from them leaves before.
+        """
+        n_done, is_over = 0, False
+        while n_done < n_wanted:
+            is_over = not (self._triggers.may_learn and self._optimize_by_itself())
+            if is_over:
+                break
+            n_done += 1
             if self._outbox.is_awaited or self.is_checkpoint_due:
-                return OptimizationDone(n_done + 1, is_over=False)
-        return OptimizationDone(n_wanted, is_over=False)
+                break
+        if n_done:
+            self._note(Optimized(n_done))
+        return OptimizationDone(n_done, is_over)
+
+    def _optimize_again(self, event: Optimized) -> None:
+        """Do the optimization steps that a journal says were done."""
+        for _ in range(event.n):
+            if not self._optimize_by_itself():
+                raise ConfigError(
+                    f"the journal says that {event.n} optimization steps follow step {self.total_steps}, and "
+                    "the agent skips one of them: make it with the settings that it had in the run"
+                )
+        self._note(event)
+
+    def _optimize_by_itself(self) -> bool:
+        """Do one optimization step that no transition causes, and what is due then; say whether it was."""
+        if not self._optimize_once():
+            return False
+        self.progress = (self.total_steps, self.opt_steps)
+        self._do_what_is_due()
+        return True
 
     def _do_what_is_due(self) -> None:
         """Do what is due at this point; a checkpoint comes last, and holds what was learned here."""
@@ -368,6 +391,11 @@ class Learner(TrainingState):
                         self._outbox.answers.append((reply, self._snapshot()))
             case OptimizationRequested(n, reply):
                 self._outbox.answers.append((reply, self._optimize(n)))
+            case Optimized():
+                self._optimize_again(event)
+            case DatasetGiven():
+                self._note(event)
+                self.kept.dataset = event
             case Experience():
                 self._feed([event], 0)
             case ExperienceBatch():
@@ -375,7 +403,7 @@ class Learner(TrainingState):
             case _:
                 assert_never(event)
 
-    def _note(self, event: EpisodeStarted | EpisodeEnded) -> None:
+    def _note(self, event: JournalEvent) -> None:
         if self.journal is not None:
             self.journal.note((event,), self.n_events, self.total_steps)
         self.n_events += 1
@@ -392,7 +420,7 @@ class Learner(TrainingState):
     def _end_episode(self, event: EpisodeEnded) -> None:
         self._note(event)
         self.actors.end(event.actor_id)
-        extras = self._agent_extras(event.actor_id)
+        extras = self.metrics.extras_of(self.agent, event.actor_id)
         record = event.record.with_extras(extras) if extras else event.record
         self.total_episodes += 1
         self.metrics.ended(record)
@@ -404,18 +432,6 @@ class Learner(TrainingState):
 
     def _put_row(self, log: RowLog, row: msgspec.Struct) -> None:
         self._outbox.rows.setdefault(log, []).append(row)
-
-    def _agent_extras(self, actor_id: ActorId) -> dict[str, float]:
-        """The agent's extras that a row can hold."""
-        extras: dict[str, float] = {}
-        for key, value in self.agent.episode_extras(actor_id).items():
-            try:
-                name = plain_text("a key", key)
-                extras[name] = plain_number(name, value)
-            except InvalidExperience as error:
-                text = f"an episode extra of the agent is left out of the rows: {error}"
-                self.metrics.warn_once(repr(key), text)
-        return extras
 
     def _note_acting(self) -> None:
         """With lockstep: keep what acting changes, as it is after the last step and before the next one."""

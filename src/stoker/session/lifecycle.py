@@ -18,6 +18,7 @@ import msgspec
 
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import SessionClosed, SessionError, SessionFailed
+from stoker.journal import DatasetGiven
 from stoker.queues import BatchQueue
 from stoker.recorders import Recording
 from stoker.runs import TrainingRun
@@ -132,7 +133,12 @@ class Readings:
     @property
     def kept_steps(self) -> int:
         """Environment steps that triggered no learning, for example those of a data set."""
-        return self.core.learner.kept_steps
+        return self.core.learner.kept.steps
+
+    @property
+    def dataset(self) -> DatasetGiven | None:
+        """The data set that the agent observed last, over all attempts, and how far."""
+        return self.core.learner.kept.dataset
 
     @property
     def policy_version(self) -> int:

@@ -16,10 +16,11 @@ from typing import Any, Self
 import msgspec
 
 from stoker.agents.protocol import LearningAgent, ReportsExploration
-from stoker.errors import ConfigError
+from stoker.errors import ConfigError, InvalidExperience
+from stoker.plain import plain_number, plain_text
 from stoker.recorders import Histogram, Metrics, Record, checked_record
 from stoker.stats import EpisodeRecord
-from stoker.types import Experience, ExperienceBatch
+from stoker.types import ActorId, Experience, ExperienceBatch
 
 __all__ = ["StalenessReport", "TrainingMetrics"]
 
@@ -111,6 +112,18 @@ class TrainingMetrics:
     def ended(self, record: EpisodeRecord) -> None:
         """Take a training episode into the window."""
         self._episodes.append((record.total_reward, record.length))
+
+    def extras_of(self, agent: LearningAgent, actor_id: ActorId) -> dict[str, float]:
+        """The agent's extras of an ended episode that a row can hold."""
+        extras: dict[str, float] = {}
+        for key, value in agent.episode_extras(actor_id).items():
+            try:
+                name = plain_text("a key", key)
+                extras[name] = plain_number(name, value)
+            except InvalidExperience as error:
+                text = f"an episode extra of the agent is left out of the rows: {error}"
+                self.warn_once(repr(key), text)
+        return extras
 
     def begin(self, total_steps: int, opt_steps: int) -> None:
         """Count rates from these counters on."""

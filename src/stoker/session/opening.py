@@ -26,16 +26,16 @@ import anyio
 import msgspec
 import torch
 
-from stoker.agents.protocol import LearningAgent, config_of
+from stoker.agents.protocol import LearningAgent, settings_of
 from stoker.errors import CheckpointCorrupt, JournalBroken, SessionClosed, SessionError
 from stoker.exits import wait_to_the_end
-from stoker.journal import EpisodeStarted, Journal
+from stoker.journal import ActorEvent, EpisodeStarted, Journal
 from stoker.recorders import Recording, RunContext, flat_params
 from stoker.replies import Reply
 from stoker.runs import TrainingRun
 from stoker.session.engine import Engine
+from stoker.session.journaling import EventJournal
 from stoker.session.learner import Learner
-from stoker.session.state import EventJournal
 from stoker.threads import DedicatedThread, on_asyncio
 from stoker.types import ActorId, Experience
 
@@ -78,8 +78,8 @@ class ResumePoint(msgspec.Struct, frozen=True):
 def _context_of(learner: Learner) -> RunContext:
     """Describe the training to recorders: which run, from which step, with what settings."""
     settings: dict[str, Any] = {"agent_type": type(learner.agent).__name__}
-    if (agent_config := config_of(learner.agent)) is not None:
-        settings["agent"] = msgspec.to_builtins(agent_config)
+    if (agent_settings := settings_of(learner.agent)) is not None:
+        settings["agent"] = agent_settings
     settings["session"] = cast("dict[str, Any]", msgspec.to_builtins(learner.config))
     params, run = flat_params(settings), learner.run
     if run is None:
@@ -172,6 +172,8 @@ def _read_resume_point(learner: Learner, journal: Journal) -> ResumePoint:
     steps: dict[ActorId, list[Experience]] = {actor_id: [] for actor_id in starts}
     last_actor: ActorId | None = None
     for number, event in journal.read(min([last - 1, *starts.values()]), last):
+        if not isinstance(event, ActorEvent):
+            continue
         actor_id = last_actor = event.actor_id
         if number >= starts.get(actor_id, last):
             if isinstance(event, Experience):

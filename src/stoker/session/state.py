@@ -16,23 +16,36 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 
-from stoker.agents.protocol import ChangesByActing, CountsOptSteps, HasReplay, LearningAgent, RebuildsReplay
+from stoker.agents.protocol import (
+    ChangesByActing,
+    CountsOptSteps,
+    HasReplay,
+    LearningAgent,
+    RebuildsReplay,
+)
 from stoker.errors import ConfigError, JournalBroken, RunBroken, StokerError
-from stoker.journal import Journal, JournalEvent, SegmentEncoder, SegmentHeader
+from stoker.journal import (
+    DatasetGiven,
+    EpisodeEnded,
+    EpisodeStarted,
+    Journal,
+)
 from stoker.lru import MAX_ACTORS, LRUDict
 from stoker.runs import TrainingRun
 from stoker.session.config import SessionConfig
+from stoker.session.journaling import EventJournal
 from stoker.session.metrics import TrainingMetrics
 from stoker.stats import StatsTracker
 from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
-from stoker.writer import AppendLog, stage
+from stoker.writer import stage
 
-__all__ = ["ActorRegistry", "EventJournal", "TrainingState", "weights_of"]
+__all__ = ["ActorRegistry", "KeptSteps", "TrainingState", "weights_of"]
 
 _ACTOR_OF = attrgetter("actor_id")
-_FORMAT = 2
+_FORMAT = 3
 _WAY_OUT = "resume with the version of stoker and of the agent that wrote it, or train a new run"
 _CHUNK = 1024
 _COUNTERS = {
@@ -42,7 +55,6 @@ _COUNTERS = {
     "events": "n_events",
     "eval_episodes": "eval_episodes",
     "records": "n_records",
-    "kept_steps": "kept_steps",
 }
 """The counters of a checkpoint, by their attributes here."""
 
@@ -148,87 +160,11 @@ class ActorRegistry:
         self.running.pop(actor_id, None)  # so that the oldest comes first
 
 
-class EventJournal:
-    """Encodes the events of one attempt into segments of the run's journal.
+class KeptSteps(msgspec.Struct):
+    """Environment steps that triggered no learning, and the data set that the last of them are of."""
 
-    Args:
-        run: where the segments go, in its present attempt.
-        agent: each segment begins with its ``rebuild_point``, if it has one.
-        config: the settings that a replay of the journal needs, and the size of a segment.
-        n_events: how many events came before, over all attempts.
-    """
-
-    def __init__(self, run: TrainingRun, agent: LearningAgent, config: SessionConfig, n_events: int) -> None:
-        run.begin_journal()
-        self._run = run
-        self._config = config
-        self._rebuild_point = agent.rebuild_point if isinstance(agent, RebuildsReplay) else None
-        # A point is of use only if nothing is missing behind it: an attempt may have been without a journal.
-        first = run.journal.leads_from(n_events)
-        self._points = [  # of the segments: first event, and transitions added to the replay before it
-            (header.first_event, int(header.rebuild["n_added"]))
-            for header in run.journal.headers()
-            if header.rebuild is not None and first is not None and first <= header.first_event <= n_events
-        ]
-        self._encoder = SegmentEncoder()
-        self._log: AppendLog | None = None
-        self._size = 0
-        self._buffer = bytearray()
-        self._written: list[tuple[AppendLog, bytes | None]] = []
-
-    def note(self, events: Sequence[JournalEvent] | ExperienceBatch, n_events: int, total_steps: int) -> None:
-        """Encode the events that the agent observes after ``n_events`` and ``total_steps`` of all attempts.
-
-        Raises:
-            ConfigError: One of them holds a value that a journal cannot.
-        """
-        if self._log is None or self._size + len(self._buffer) >= self._config.journal_segment_bytes:
-            self._begin_segment(n_events, total_steps)
-        if isinstance(events, ExperienceBatch):
-            self._buffer += self._encoder.encode_batch(events)
-        else:
-            self._buffer += self._encoder.encode_all(events)
-
-    def take(self) -> list[tuple[AppendLog, bytes | None]]:
-        """The bytes to write since the last call, in order; None for bytes: the segment is complete."""
-        self._hand_over()
-        written, self._written = self._written, []
-        return written
-
-    def rebuild_from(self, n_added: int) -> int | None:
-        """The first event of the newest segment that holds all transitions behind the first ``n_added``.
-
-        None where there is no such segment any more, or never was. Older points are forgotten.
-        """
-        usable = [point for point in self._points if point[1] <= n_added]
-        if not usable:
-            return None
-        self._points = self._points[len(usable) - 1 :]
-        return usable[-1][0]
-
-    def _begin_segment(self, n_events: int, total_steps: int) -> None:
-        if self._log is not None:
-            self._hand_over()
-            self._written.append((self._log, None))
-        point = None if self._rebuild_point is None else dict(self._rebuild_point())
-        if point is not None:
-            self._points.append((n_events, int(point["n_added"])))
-        header = SegmentHeader(
-            attempt=self._run.attempt,
-            first_event=n_events,
-            total_steps=total_steps,
-            **self._config.periods._asdict(),
-            rebuild=point,
-        )
-        self._log = self._run.open_segment(n_events)
-        self._size = 0
-        self._buffer += self._encoder.begin(header)
-
-    def _hand_over(self) -> None:
-        if self._buffer and self._log is not None:
-            self._size += len(self._buffer)
-            self._written.append((self._log, bytes(self._buffer)))
-            self._buffer.clear()
+    steps: int = 0
+    dataset: DatasetGiven | None = None
 
 
 class TrainingState:
@@ -253,11 +189,11 @@ class TrainingState:
         self.total_episodes: int = 0
         self.opt_steps: int = agent.opt_steps if isinstance(agent, CountsOptSteps) else 0
         self.n_events: int = 0
-        """Steps, episode starts and episode ends consumed: what a journal counts."""
+        """Events consumed that training is a function of: what a journal counts."""
         self.eval_episodes: int = 0
         """Rows of evaluation episodes."""
-        self.kept_steps: int = 0
-        """Environment steps that triggered no learning, for example those of a data set."""
+        self.kept = KeptSteps()
+        """What was only stored, for example the transitions of a data set."""
         self.n_records: int = 0
         """Rows of metrics."""
         self.actors = ActorRegistry()
@@ -305,6 +241,7 @@ class TrainingState:
             "agent_type": type(agent).__name__,
             "session": {
                 **self.counters(),
+                "kept": msgspec.to_builtins(self.kept),
                 "stats": self.stats.state_dict(),
                 "recent_episodes": self.metrics.state_dict(),
                 "actor_episodes": dict(self.actors.episodes),
@@ -373,6 +310,7 @@ class TrainingState:
             session = state["session"]
             for key, name in _COUNTERS.items():
                 setattr(self, name, session[key])
+            self.kept = msgspec.convert(session["kept"], KeptSteps)
             self.actors.restore(session["actor_episodes"], session["open_episodes"])
             self.stats.load_state_dict(session["stats"])
             self.metrics.load_state_dict(session["recent_episodes"])
@@ -433,4 +371,5 @@ def _observe_again(agent: RebuildsReplay, journal: Journal, position: Mapping[st
                 agent.observe(cast("list[Experience]", chunk))
         else:
             for event in group:
-                agent.on_episode_start(event.actor_id)
+                if isinstance(event, EpisodeStarted | EpisodeEnded):
+                    agent.on_episode_start(event.actor_id)

@@ -18,6 +18,7 @@ from anyio.lowlevel import checkpoint
 
 from stoker.agents.protocol import LearningAgent, check_agent
 from stoker.errors import ActorConflict, ConfigError
+from stoker.journal import DatasetGiven
 from stoker.plain import finite_float
 from stoker.recorders import Recorder, Recording, Value, checked_record
 from stoker.runs import TrainingRun
@@ -208,7 +209,7 @@ class TrainingSession(Lifecycle):
             and reward - reward == 0.0
             and type(actor_id := experience.actor_id) is int
             and -1 < actor_id < 1_000_000_000  # larger ints are compared more slowly
-            and experience.policy_version is None
+            and experience.policy_version is experience.seq is None
             and ((check := intake.check_experience) is None or check(experience) is None)
             and (accepted := intake.accepted_steps) < intake.limit
         ):
@@ -367,15 +368,11 @@ class TrainingSession(Lifecycle):
             How many were done: fewer where the session's end was reached or the agent skipped one.
 
         Raises:
-            ConfigError: ``n`` is negative, or the session writes a journal, which could not be replayed then.
+            ConfigError: ``n`` is negative.
         """
         self.require_open("optimize")
         if type(n) is not int or n < 0:
             raise ConfigError(f"optimize: n={n!r}: give an int of at least 0")
-        if self.run is not None and self.config.journal:
-            raise ConfigError(
-                "optimize: the journal cannot record optimization without experiences: use journal=False"
-            )
         done, is_over = 0, False
         while done < n and not (is_over or self.is_done):
             # In small requests: other events are handled in between, and it can be cancelled.
@@ -383,6 +380,18 @@ class TrainingSession(Lifecycle):
             some, is_over = await self.engine.parts.ask(request)
             done += some
         return done
+
+    async def on_dataset(self, n: int, digest: str) -> None:
+        """Note that the next transitions are those of a data set, up to its ``n``-th.
+
+        The journal and ``dataset`` keep this, so that a resume can refuse another data set.
+
+        Args:
+            n: at least 1.
+            digest: of the data set's first ``n`` transitions, as ``stoker.trainer.offline`` computes it.
+        """
+        self.require_open("on_dataset")
+        await self._queue.put(DatasetGiven(n, digest))
 
     async def flush(self) -> None:
         """Return when everything accepted so far is consumed, and its rows and journal are on disk.

@@ -34,7 +34,7 @@ from stoker.types import EpisodeStatus, Experience
 
 
 def played(*events: Any) -> Played:
-    return Played(events, 0.1, 0.2, 0.3, 4, 5, asks=True)
+    return Played(events, (0.1, 0.2, 0.3), 4, 5, asks=True)
 
 
 def through(message: Any) -> Any:
@@ -69,7 +69,7 @@ def test_what_was_played_arrives_as_it_was(
             seen = following
         events.append(EpisodeEnded(EpisodeRecord(1.5, length, status, {"is_success": 1.0}), "a"))
     arrived = through(played(*events))
-    assert msgspec.structs.astuple(arrived)[1:] == (0.1, 0.2, 0.3, 4, 5, True)
+    assert msgspec.structs.astuple(arrived)[1:] == ((0.1, 0.2, 0.3), 4, 5, True)
     assert [type(event) for event in arrived.events] == [type(event) for event in events]
     before: Any = None
     for sent, got in zip(events, arrived.events, strict=True):

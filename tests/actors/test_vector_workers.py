@@ -356,7 +356,7 @@ async def test_a_round_is_one_batch_in_one_message_which_survives_the_way_throug
     ended = rounds[2].events[1]
     assert (ended.actor_id, ended.record.length, ended.record.total_reward) == ("a", 3, 1.0)
     assert [type(event) for event in more.events] == [ExperienceBatch]
-    whole = Played((*rounds[0].events, *rounds[1].events), 1.0, 2.0, 3.0, 4, 5, asks=False)
+    whole = Played((*rounds[0].events, *rounds[1].events), (1.0, 2.0, 3.0), 4, 5, asks=False)
     data = encode_message(whole)
     back: Any = decode_message(data)
     for mine, theirs in zip(whole.events, back.events, strict=True):

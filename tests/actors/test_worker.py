@@ -93,7 +93,7 @@ async def test_it_plays_ahead_as_far_as_its_window_and_no_further() -> None:
         batches = [await desk.next() for _ in range(2)]
         assert [len(steps(batch)) for batch in batches] == [4, 3]
         assert await desk.quiet()
-        assert all(batch.env_s > 0 and batch.act_s > 0 and not batch.asks for batch in batches)
+        assert all(min(batch.times_s) > 0 and not batch.asks for batch in batches)
 
 
 async def test_an_episode_is_sent_at_its_end_with_its_steps_in_order() -> None:

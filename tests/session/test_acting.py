@@ -25,6 +25,7 @@ from stoker.session.acting import (
     PolicyBuffer,
     PolicySnapshot,
 )
+from stoker.session.timing import COMPUTING, OFFLOADED
 from stoker.testing import FakeAgent
 from stoker.types import ActMode
 
@@ -238,7 +239,7 @@ async def test_auto_moves_to_a_thread_when_passes_are_long() -> None:
         for k in range(2):
             assert await inference.ask(k, EXPLORE) == (2 * k, str(k), 0)
     assert "stoker-inference" in policy.threads
-    assert inference.busy_s >= (SLOW_PASSES + 2) * 2 * SLOW_PASS_S
+    assert inference.clock.seconds(COMPUTING, OFFLOADED) >= (SLOW_PASSES + 2) * 2 * SLOW_PASS_S
 
 
 GOES_ON = EpisodeStatus.CONTINUING

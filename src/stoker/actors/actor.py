@@ -31,11 +31,14 @@ from stoker.actors.episodes import (
 )
 from stoker.actors.messages import described
 from stoker.actors.streams import ActorReport, ActorStream, Gate, OnStep, PolicyFeed
+from stoker.actors.timing import ACTING, ACTOR_STATES, OBSERVING, RESETTING, STARTING, STEPPING
 from stoker.actors.worker import OwnPolicy
 from stoker.agents.protocol import ChecksInput
 from stoker.envs import PlayedEnv, Stepping
 from stoker.errors import InvalidExperience, SessionFailed, Stalled
 from stoker.session import ResumePoint, RunningEpisode, TrainingSession
+from stoker.telemetry import StateClock
+from stoker.telemetry.clocks import Timed
 from stoker.types import ActorId, Experience
 
 __all__ = ["Actor", "Player", "PlayerSettings", "RoundRobin"]
@@ -124,6 +127,10 @@ class Player(abc.ABC):
         """The streams that it plays: one, except for a vector environment."""
         self.calls = EnvCalls()
         """Of its environment."""
+        self.clock = StateClock(ACTOR_STATES, is_running=False)
+        """What it does; stopped unless it plays on the session's event loop."""
+        self.timed: Timed = self.clock
+        """How long it was in each state, wherever it plays."""
         self._failures = FailureCount(actor_id, settings.limit)
         self._is_shut_out = False  # by the gate
         self._life = anyio.CancelScope()  # of the present environment
@@ -144,6 +151,8 @@ class Player(abc.ABC):
         """
         for stream in self.streams:
             stream.begin()
+        clocks, timed = self._session.clocks, self.timed
+        clocks.add("actors", timed)
         try:
             while await self._may_continue():
                 self._stuck = None
@@ -161,6 +170,8 @@ class Player(abc.ABC):
                 if cause is not None and not self._is_over:
                     await self._recover(cause)
         finally:
+            self.clock.stop()
+            clocks.retire("actors", timed)
             if self._settings.turns is not None:
                 self._settings.turns.leave(self.actor_id)
             for stream in self.streams:
@@ -256,8 +267,16 @@ class Actor(Player):
         self._running = settings.running.get(actor_id)
         self._own: OwnPolicy | None = None
 
+    @property
+    def reports(self) -> list[ActorReport]:
+        """What it has done so far."""
+        report, clock = self._stream.report, self.clock
+        report.act_s, report.wait_s = clock.seconds(ACTING), clock.seconds(OBSERVING)
+        return super().reports
+
     async def _play_env(self) -> None:
         stream, seed, feed = self._stream, self._settings.seed, self._settings.feed
+        self.clock.enter(STARTING)
         if feed is not None and self._own is None:
             self._own = feed.fork(seed, self.actor_id, stream.next_episode)
         earlier_s = stream.report.env_s
@@ -269,6 +288,7 @@ class Actor(Player):
                     await stream.start_episode(running.seed)
                 else:
                     stream.resume_episode(running.steps)
+                self.clock.enter(RESETTING)
                 try:
                     record = await play_episode(
                         env, self, self.actor_id, running.seed, running.steps, self.calls
@@ -291,25 +311,22 @@ class Actor(Player):
 
     async def act(self, observation: Any, /) -> Choice:
         """Ask its own policy, or the session."""
-        begun = time.perf_counter()
-        own, feed = self._own, self._settings.feed
+        clock, own, feed = self.clock, self._own, self._settings.feed
         if own is None or feed is None:
+            clock.enter(ACTING)
             choice = await self._session.act(observation, actor_id=self.actor_id), None, None
         else:
+            clock.enter(OBSERVING)
             await self._wait_and_update(own, feed)
-            waited_s = time.perf_counter() - begun
-            begun += waited_s
-            self._stream.report.wait_s += waited_s
+            clock.enter(ACTING)
             choice = own.act(observation)
-        self._stream.report.act_s += time.perf_counter() - begun
+        clock.enter(STEPPING)
         return choice
 
     async def observe(self, step: Experience, /) -> None:
         """Send the step to the session."""
-        begun = time.perf_counter()
-        is_accepted = await self._stream.observe(step)
-        self._stream.report.wait_s += time.perf_counter() - begun
-        if is_accepted:
+        self.clock.enter(OBSERVING)
+        if await self._stream.observe(step):
             await self._stream.publish(step)
         if not step.status.is_done:
             self._pass_on()

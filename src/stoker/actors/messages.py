@@ -78,16 +78,14 @@ class Played(_Sent, frozen=True):
 
     Attributes:
         events: in order.
-        env_s, act_s, wait_s: seconds spent since the worker started.
+        times_s: seconds in each of the ``ACTOR_STATES`` since the worker started.
         syncs: how often its policy was updated since then.
         version: the version of its policy.
         asks: whether it waits for the credit of one step.
     """
 
     events: tuple[PlayedEvent, ...]
-    env_s: float
-    act_s: float
-    wait_s: float
+    times_s: tuple[float, ...]
     syncs: int
     version: int
     asks: bool

@@ -20,10 +20,12 @@ from stoker.actors.episodes import EnvironmentFailed, PolicyFailed
 from stoker.actors.messages import PlayedEvent, WorkerEvent
 from stoker.actors.places import Link, Place
 from stoker.actors.streams import ActorReport, ActorStream, PolicyFeed
+from stoker.actors.timing import ACTING, ACTOR_STATES, OBSERVING, RESETTING, STEPPING
 from stoker.actors.worker import Assignment
 from stoker.errors import ConfigError
 from stoker.journal import ActorEvent, EpisodeEnded, EpisodeStarted
 from stoker.session import TrainingSession
+from stoker.telemetry import TimeTally
 from stoker.types import ActorId, Experience, ExperienceBatch
 
 __all__ = ["RemoteActor"]
@@ -69,7 +71,8 @@ class RemoteActor(Player):
         self._feed = feed
         self._starting = starting
         self._asks = settings.gate is not None or session.config.max_staleness is not None
-        self._spent = (0.0, 0.0, 0.0, 0)  # by earlier workers: seconds in env, act and wait; syncs
+        self.timed = self._tally = TimeTally(ACTOR_STATES)
+        self._syncs_before = 0  # of earlier workers
         self._sent = 0  # the version that the worker has, or that is in flight to it
         self._is_alive = False  # as far as is known
         self._acting_ids: tuple[ActorId, ...] = (actor_id,)
@@ -79,7 +82,8 @@ class RemoteActor(Player):
     async def _play_env(self) -> None:
         """Have one worker play, from its start to its end."""
         report, assignment = self._stream.report, self._assignment()
-        self._spent = (report.env_s, report.act_s, report.wait_s, report.syncs)
+        self._tally.restart()
+        self._syncs_before = report.syncs
         own = self._feed.fork(assignment.seed, self.actor_id, assignment.episode)
         self._sent = own.version
         link = self._place.link(assignment, self._settings.factory, own)
@@ -190,9 +194,12 @@ class RemoteActor(Player):
         return sum(type(event) is Experience for event in single)
 
     def _add_times(self, played: messages.Played) -> None:
-        report, (env_s, act_s, wait_s, syncs) = self._stream.report, self._spent
-        report.env_s, report.act_s = env_s + played.env_s, act_s + played.act_s
-        report.wait_s, report.syncs = wait_s + played.wait_s, syncs + played.syncs
+        report, tally = self._stream.report, self._tally
+        tally.report(played.times_s)
+        seconds = tally.seconds()
+        report.env_s = seconds[RESETTING] + seconds[STEPPING]
+        report.act_s, report.wait_s = seconds[ACTING], seconds[OBSERVING]
+        report.syncs = self._syncs_before + played.syncs
 
     # Commands -----------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from stoker.actors.group import PlayerGroup, feed_for, ids_of, start_limiter
 from stoker.actors.places import Place, n_workers_for, place_of
 from stoker.actors.remote import RemoteVectorActor
 from stoker.actors.streams import ActorReport, ActorStream
+from stoker.actors.timing import ACTING, OBSERVING, RESETTING, STARTING, STEPPING
 from stoker.envs import PlayedEnv, Stepping
 from stoker.envs.rounds import Round
 from stoker.envs.seeding import next_seed
@@ -162,16 +163,21 @@ class _VectorPlayer(Player):
         return super().reports
 
     async def _play_env(self) -> None:
+        self.clock.enter(STARTING)
         async with self._opened_env() as env:
             seed_of: Any = self._seed_of
+            self.clock.enter(RESETTING)
             now, _ = await self._call(env, env.reset(seed_of))
             self._begin_streams(len(now.shown.all))
             await self._start_episodes(now)
             while not self._is_over:
+                self.clock.enter(ACTING)
                 actions = await self._act(now)
                 if self._is_over:
                     return
+                self.clock.enter(STEPPING)
                 now, info = await self._call(env, env.step(Moves(actions, self._seed_of)))
+                self.clock.enter(OBSERVING)
                 await self._observe(now, info)
                 await self._start_episodes(now)
 

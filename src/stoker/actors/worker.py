@@ -28,6 +28,7 @@ from stoker.actors.episodes import (
     play_episode,
 )
 from stoker.actors.messages import Mailbox, PlayedEvent, Weights, WorkerCommand, WorkerMessage, described
+from stoker.actors.timing import ACTING, ACTOR_STATES, OBSERVING, RESETTING, STEPPING, times_of
 from stoker.agents.protocol import PortablePolicy
 from stoker.envs import PlayedEnv
 from stoker.envs.rounds import Round
@@ -37,6 +38,7 @@ from stoker.errors import ConfigError, InvalidExperience
 from stoker.exits import Contained
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.plain import finite_float
+from stoker.telemetry import StateClock
 from stoker.types import ActMode, ActorId, Experience
 
 __all__ = ["Assignment", "OwnPolicy", "Worker"]
@@ -158,8 +160,7 @@ class Worker:
         self._sent_at = time.monotonic()
         self._credit = 0 if assignment.asks else assignment.window_steps
         self._is_stopped = False
-        self._env: PlayedEnv | None = None
-        self._act_s = self._wait_s = 0.0
+        self._clock = StateClock(ACTOR_STATES)
 
     async def run(self) -> None:
         """Play until stopped or until something fails; failures are sent as messages, not raised."""
@@ -170,10 +171,10 @@ class Worker:
         self._post(messages.Ready())
         try:
             try:
-                async with opened_env(factory, "inline", name) as self._env:
+                async with opened_env(factory, "inline", name) as env:
                     try:
                         while self._may_continue():
-                            await play(self._env)
+                            await play(env)
                     finally:
                         self._flush()
             except (EnvironmentFailed, PolicyFailed) as failure:
@@ -188,6 +189,7 @@ class Worker:
         self._add(EpisodeStarted(mine.actor_id, seed))
         if number == mine.episode:
             self._flush()  # if this episode kills the worker, the next worker begins the next episode
+        self._clock.enter(RESETTING)
         record = await play_episode(env, self, mine.actor_id, seed)
         if record is not None:
             self._add(EpisodeEnded(record, mine.actor_id))
@@ -200,16 +202,20 @@ class Worker:
         seed_of: Any = self._seed_of
         tally = EpisodeTally(len(self._episodes))
         n_unsent = 0
+        clock = self._clock
+        clock.enter(RESETTING)
         try:
             now, _ = await call(env.reset(seed_of))
+            clock.enter(OBSERVING)
             self._begin_episodes(now, tally)
             self._flush()
             while await self.may_step():
-                begun = time.perf_counter()
+                clock.enter(ACTING)
                 seen: Any = now.shown.of(now.acting, now.where)
                 actions, extras, version = self._policy.act_many(seen) if now.acting else ((), None, 0)
-                self._act_s += time.perf_counter() - begun
+                clock.enter(STEPPING)
                 now, *_, info = await call(env.step(Moves(now.spread(actions), seed_of)))
+                clock.enter(OBSERVING)
                 n_steps = self._add_round(now, extras, version)
                 self._events += [
                     EpisodeEnded(record, self._assignment.actor_ids[index])
@@ -263,17 +269,15 @@ class Worker:
         """Wait for credit; False once the worker is stopped."""
         if self._may_continue() and self._credit <= 0:
             self._flush(asks=self._assignment.asks)
-            begun = time.perf_counter()
             while self._may_continue() and self._credit <= 0:
                 self._take(await self._commands.take())
-            self._wait_s += time.perf_counter() - begun
         return not self._is_stopped
 
     async def act(self, observation: Any, /) -> Choice:
         """Ask its own policy."""
-        begun = time.perf_counter()
+        self._clock.enter(ACTING)
         choice = self._policy.act(observation)
-        self._act_s += time.perf_counter() - begun
+        self._clock.enter(STEPPING)
         return choice
 
     async def observe(self, step: Experience, /) -> None:
@@ -282,6 +286,7 @@ class Worker:
         Raises:
             InvalidExperience: The reward is not finite.
         """
+        self._clock.enter(OBSERVING)
         finite_float("reward", step.reward)  # here, so that such an environment does not do another step
         self._credit -= 1
         self._add(step)
@@ -300,9 +305,8 @@ class Worker:
         if self._events or asks:
             self._sent_at = time.monotonic()
             events, self._events = tuple(self._events), []
-            env_s = 0.0 if self._env is None else self._env.busy_s
             syncs, version = self._policy.syncs, self._policy.version
-            self._post(messages.Played(events, env_s, self._act_s, self._wait_s, syncs, version, asks))
+            self._post(messages.Played(events, times_of(self._clock), syncs, version, asks))
 
     # Commands -----------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from stoker.recorders.metrics import Metrics
 from stoker.recorders.protocol import ArtifactRecorder, Outcome, Recorder, RunContext
 from stoker.recorders.values import Record, Value, checked_record
 from stoker.settings import Count, Positive, Settings
+from stoker.telemetry import StateClock
 from stoker.threads import DedicatedThread
 from stoker.types import AnyPath
 
@@ -62,6 +63,8 @@ class RecorderThread:
         """Records and files that were not handed on: there was no room, or the recorder was dropped."""
         self.failure: Exception | None = None
         """What must end the recording: the recorder can never open, or ``on_error`` is ``"fail"``."""
+        self.clock = StateClock(("idle", "writing"))
+        """Whether its thread is in a call of the recorder."""
         self._recorder = recorder
         self._settings = settings
         self._thread = DedicatedThread(f"stoker-recorder-{name}")
@@ -159,10 +162,13 @@ class RecorderThread:
         with anyio.move_on_after(timeout_s, shield=True):
             try:
                 with Contained(f"the recorder {self.name!r}"):
+                    self.clock.enter(1)
                     await self._thread.run(function, *args, is_kept=True)
             except Exception as error:  # noqa: BLE001 - any error of the recorder is logged
                 self._failed(doing, error)
                 return False
+            finally:
+                self.clock.enter(0)
             return True
         if self._is_open or doing == "opening":  # else the thread already hung in the call before
             self._is_open = False
@@ -250,6 +256,11 @@ class Recording:
     def is_empty(self) -> bool:
         """Whether it has no recorders."""
         return not self._threads
+
+    @property
+    def clocks(self) -> Mapping[str, StateClock]:
+        """By recorder: what its thread does."""
+        return {thread.name: thread.clock for thread in self._threads}
 
     @property
     def n_left_out(self) -> Mapping[str, int]:

@@ -30,6 +30,8 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from stoker.agents.protocol import LearningAgent, Policy
 from stoker.errors import ConfigError
 from stoker.latch import Latch
+from stoker.session.timing import COMPUTING, GATHERING, IDLE, INFERENCE_STATES, OFFLOADED
+from stoker.telemetry import StateClock
 from stoker.threads import DedicatedThread
 from stoker.types import ActMode, ActorId
 
@@ -38,6 +40,7 @@ __all__ = ["Inference", "LearnerProgress", "Pacing", "PolicyBuffer", "PolicySnap
 logger = logging.getLogger("stoker.session")
 
 SLOW_PASS_S = 2e-3
+SLOW_PASS_NS = int(SLOW_PASS_S * 1e9)
 """A forward pass that computes longer than this holds the event loop too long."""
 TURN_S = 1e-3
 """How long callers of passes over arrays may keep other tasks waiting before one of them suspends."""
@@ -324,10 +327,10 @@ class Inference:
         self._turned_at = -1.0  # when a caller of ``ask_many`` last let other tasks run
         self._closed: Callable[[], Exception] | None = None
         self._failure: Exception | None = None  # of a pass in the caller's task
-        self.n_passes = 0
-        """Forward passes so far."""
-        self.busy_s = 0.0
-        """Seconds spent in them."""
+        self.n_passes = self.n_actions = 0
+        """Forward passes so far, and the actions that they chose."""
+        self.clock = StateClock(INFERENCE_STATES)
+        """What it is doing."""
 
     @property
     def since(self) -> float | None:
@@ -399,6 +402,8 @@ class Inference:
         self._wake.set()  # first: an interruption must not leave a batch that is never answered
         batch = _Batch(mode)
         self._forming.append(batch)
+        if self.clock.state == IDLE:
+            self.clock.enter(GATHERING)
         return batch
 
     def close(self, error: Callable[[], Exception]) -> None:
@@ -430,16 +435,15 @@ class Inference:
                 del self._taken[:1]  # unless closed meanwhile
 
     def _pass(self, observations: Sequence[Any], mode: ActMode) -> Answer:
-        started = time.perf_counter()
+        started = self.clock.enter(OFFLOADED if self._in_thread else COMPUTING)
         # Processor time decides: a short pass may wait long for the interpreter lock, in a thread, too. It
         # costs to ask for it, so that is done when the pass before has taken long by the clock on the wall.
         cpu_started = time.thread_time() if self._adaptive and self._was_long else 0.0
         answer = self._act(observations, mode)
-        elapsed_s = time.perf_counter() - started
-        self._was_long = elapsed_s > SLOW_PASS_S
+        self._was_long = self.clock.enter(GATHERING if self._forming else IDLE) - started > SLOW_PASS_NS
         if self._was_long and cpu_started and time.thread_time() - cpu_started > SLOW_PASS_S:
             self._n_slow += 1
             self._in_thread = self._n_slow >= SLOW_PASSES
         self.n_passes += 1
-        self.busy_s += elapsed_s
+        self.n_actions += len(observations)
         return answer

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -26,6 +27,7 @@ from stoker.replies import Reply
 from stoker.session.events import Event
 from stoker.session.learner import Learner
 from stoker.session.parts import Evaluations, Parts
+from stoker.session.timing import DELIVERING, HANDOVER, SAVING, WAITING
 from stoker.session.watching import Watch
 from stoker.threads import CallSoon, DedicatedThread, call_soon_here
 
@@ -56,7 +58,12 @@ class Consumer:
         """
         learner = self._learner
         await self._deliver()
-        while batch := await self._parts.queue.take(learner.n_unhurried):
+        clock = learner.clock
+        while True:
+            clock.enter(WAITING)
+            if not (batch := await self._parts.queue.take(learner.n_unhurried)):
+                break
+            clock.enter(HANDOVER)
             while batch or learner.is_checkpoint_due:
                 if learner.is_checkpoint_due:
                     await self._save()
@@ -103,14 +110,18 @@ class Consumer:
 
     async def _save(self) -> None:
         """Copy the state, once the copy before is on disk: there is room for one, however slow the disk."""
+        clock = self._learner.clock
         if self._publishing is not None:
+            clock.enter(SAVING)
             with self._parts.replies.waiting(self._publishing):
                 await self._publishing.wait()
+        clock.enter(HANDOVER)
         self._publishing = await self._thread.run(self._learner.stage_checkpoint)
         await self._deliver()
 
     async def _deliver(self) -> None:
         """Deliver the results of the events: to callers, then to the writer, the journal before the rows."""
+        self._learner.clock.enter(DELIVERING)
         parts, writer, outbox = self._parts, self._parts.writer, self._learner.take_outbox()
         for total_steps, record in outbox.records:
             self._recording.put(total_steps, record)
@@ -163,6 +174,8 @@ class Engine:
         self._recording = recording
         self._ended = ended
         self._loop, self._call_soon = current_token(), call_soon_here()
+        for name, clock in recording.clocks.items():
+            learner.metrics.clocks.add(f"recorder.{re.sub('[^A-Za-z0-9.-]', '-', name)}", clock)
         consumer = Consumer(parts, self.evaluations, recording)
         parts.intake.on_end += (parts.pacing.moved, self.evaluations.wake)
         self._tasks: dict[str, tuple[Callable[[], Awaitable[None]], anyio.Event]] = {

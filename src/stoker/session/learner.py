@@ -8,7 +8,6 @@ function of the events alone, so that the same order of events gives the same we
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias, assert_never, cast
@@ -33,7 +32,9 @@ from stoker.session.events import (
     n_events_of,
 )
 from stoker.session.state import TrainingState, weights_of
+from stoker.session.timing import HANDOVER, LEARNER_STATES, LEARNING, OBSERVING, PUBLISHING, STAGING
 from stoker.stats import StatsTracker
+from stoker.telemetry import StateClock
 from stoker.types import ActorId, Experience, ExperienceBatch
 from stoker.writer import RowLog, StagingArea
 
@@ -75,8 +76,8 @@ class Learner(TrainingState):
         """Whether ``stage_checkpoint`` is to be called before any further event."""
         self.learn_metrics: Mapping[str, float] = {}
         """Metrics of the last optimization step."""
-        self.busy_s = 0.0
-        """Seconds spent in ``process``."""
+        self.clock = StateClock(LEARNER_STATES)
+        """What it is doing; its consumer on the event loop changes it too, while this is not called."""
         self._counts_staleness = config.keeps_versions
         # One attribute: an object of more than thirty is slower to read and write (CPython's shared keys).
         self._able = _Able(
@@ -156,7 +157,7 @@ class Learner(TrainingState):
 
         Returns the events that are left over: it stops where a checkpoint is due.
         """
-        started = time.perf_counter()
+        self.clock.enter(OBSERVING)
         done = 0
         while done < len(batch) and not self.is_checkpoint_due:
             event = batch[done]
@@ -176,7 +177,7 @@ class Learner(TrainingState):
         if self._unpublished or self._published_at != self.total_steps:
             self._publish()
         self.actors.note_seen()
-        self.busy_s += time.perf_counter() - started
+        self.clock.enter(HANDOVER)
         return batch[done:]
 
     @property
@@ -201,13 +202,13 @@ class Learner(TrainingState):
 
         The copy before must be on disk by now, because this one reuses its memory.
         """
-        started = time.perf_counter()
+        self.clock.enter(STAGING)
         reply: Reply[None] = self._checkpoint_reply or Reply()
         staged = self._area.stage(self.step_state(self._acting))
         self._outbox.checkpoint = (self.total_steps, staged, reply)
         self.is_checkpoint_due, self._checkpoint_reply = False, None
         self.note_saved()
-        self.busy_s += time.perf_counter() - started
+        self.clock.enter(HANDOVER)
         return reply
 
     def _feed(self, batch: Sequence[Event], start: int) -> int:
@@ -280,7 +281,10 @@ class Learner(TrainingState):
 
     def _optimize_once(self) -> bool:
         """Let the agent do one optimization step; say whether it did."""
+        clock = self.clock
+        clock.enter(LEARNING)
         metrics = self.agent.learn()
+        clock.enter(OBSERVING)
         if metrics is None:
             return False
         self.learn_metrics = metrics
@@ -361,7 +365,9 @@ class Learner(TrainingState):
 
     def _publish(self) -> None:
         """Hand the weights and the exploration of this point to the actors."""
+        self.clock.enter(PUBLISHING)
         self.policies.publish(self.opt_steps)
+        self.clock.enter(OBSERVING)
         self._unpublished = 0
         self._published_at = self.total_steps
 

@@ -31,8 +31,10 @@ from stoker.session.learner import Learner
 from stoker.session.metrics import StalenessReport
 from stoker.session.opening import Body, Host, ResumePoint
 from stoker.session.parts import Parts, report_of
+from stoker.session.timing import COMPUTING, LEARNING, OBSERVING, OFFLOADED, PUBLISHING, STAGING
 from stoker.session.watching import Health, health_of
 from stoker.stats import EvalReport, StatsTracker
+from stoker.telemetry import Clocks
 from stoker.types import ActorId
 
 __all__ = ["Core", "Lifecycle", "Readings", "SessionReadings"]
@@ -218,8 +220,14 @@ class Readings:
     def busy_s(self) -> dict[str, float]:
         """Seconds that this process has spent acting, learning and writing."""
         parts = None if self.core.engine is None else self.core.engine.parts
-        act, write = (parts.inference.busy_s, parts.writer.busy_s) if parts is not None else (0.0, 0.0)
-        return {"act": act, "learn": self.core.learner.busy_s, "write": write}
+        act = 0.0 if parts is None else parts.inference.clock.seconds(COMPUTING, OFFLOADED)
+        learn = self.core.learner.clock.seconds(OBSERVING, LEARNING, PUBLISHING, STAGING)
+        return {"act": act, "learn": learn, "write": 0.0 if parts is None else parts.writer.busy_s}
+
+    @property
+    def clocks(self) -> Clocks:
+        """The state clocks of its parts; parts that play on it add theirs."""
+        return self.core.learner.metrics.clocks
 
     def actor_episodes(self, actor_id: ActorId) -> int:
         """How many episodes of this actor were consumed, over all attempts."""

@@ -8,7 +8,6 @@ agent that is about to learn from it (Horgan et al. 2018 and Espeholt et al. 201
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
@@ -20,6 +19,7 @@ from stoker.errors import ConfigError, InvalidExperience
 from stoker.plain import plain_number, plain_text
 from stoker.recorders import Histogram, Metrics, Record, checked_record
 from stoker.stats import EpisodeRecord
+from stoker.telemetry import Clocks
 from stoker.types import ActorId, Experience, ExperienceBatch
 
 __all__ = ["StalenessReport", "TrainingMetrics"]
@@ -68,7 +68,9 @@ class TrainingMetrics:
         self._buffer = Metrics(statistics=tuple(statistics))
         self._episodes: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
         self._warned: set[str] = set()
-        self._since = time.monotonic()
+        self.clocks = Clocks()
+        """Those of all parts of this training."""
+        self._since = self.clocks.read()
         self._steps = self._opt_steps = -1
 
     def store(self, values: Mapping[str, Any]) -> None:
@@ -127,11 +129,13 @@ class TrainingMetrics:
 
     def begin(self, total_steps: int, opt_steps: int) -> None:
         """Count rates from these counters on."""
-        self._since, self._steps, self._opt_steps = time.monotonic(), total_steps, opt_steps
+        self._since, self._steps, self._opt_steps = self.clocks.read(), total_steps, opt_steps
 
     def flush(self, agent: LearningAgent, total_steps: int, total_episodes: int, opt_steps: int) -> Record:
         """Everything since the last record, and the counters of the training."""
-        elapsed_s = max(time.monotonic() - self._since, 1e-9)
+        now = self.clocks.read()
+        profile = now.since(self._since)
+        elapsed_s = max(profile.seconds, 1e-9)
         values: dict[str, Any] = {
             "time/total_timesteps": total_steps,
             "time/episodes": total_episodes,
@@ -154,8 +158,8 @@ class TrainingMetrics:
             values["train/staleness_max"] = staleness.max
             ages = [age for age, count in staleness.histogram.items() for _ in range(count)]
             values["train/staleness"] = Histogram(ages)
-        self.begin(total_steps, opt_steps)
-        return {**self._buffer.flush(), **values}
+        self._since, self._steps, self._opt_steps = now, total_steps, opt_steps
+        return {**self._buffer.flush(), **values, **profile.metrics()}
 
     def state_dict(self) -> list[list[float]]:
         """The window of episodes, which a resume restores."""

@@ -23,6 +23,7 @@ from stoker.session.events import EvalEpisodeEnded, Event, Request, RequestKind,
 from stoker.session.intake import Intake
 from stoker.session.learner import Learner
 from stoker.stats import EpisodeRecord, EvalReport
+from stoker.telemetry import Sampler
 from stoker.threads import DedicatedThread
 from stoker.types import ActorId, Experience, ExperienceBatch
 from stoker.writer import Writer
@@ -49,6 +50,7 @@ class Parts:
         retention: which checkpoints of the run are kept.
         failure: the part that failed first, and why.
         supervised: actors whose silence somebody else watches.
+        sampler: looks at the event loop, once the watch runs.
         waited_at: when actors were last seen waiting for the session, in monotonic seconds.
         drained, written: everything that was accepted has been learned; and is on disk.
     """
@@ -87,9 +89,23 @@ class Parts:
             best=config.keep_best,
             all_journal=config.keep_journal == "all",
         )
+        clocks = learner.metrics.clocks
+        clocks.add("learner", learner.clock)
+        clocks.add("inference", self.inference.clock)
+        clocks.add("writer", self.writer.clock)
+        clocks.add("checkpoints", self.writer.job_clock)
+        clocks.count(
+            steps=lambda: learner.total_steps,
+            opt_steps=lambda: learner.opt_steps,
+            passes=lambda: self.inference.n_passes,
+            actions=lambda: self.inference.n_actions,
+            actors=lambda: len(learner.actors.running),
+            queue_capacity=lambda: config.queue_capacity,
+        )
         self.failure: tuple[str, BaseException] | None = None
         self.supervised: set[ActorId] = set()
         self.waited_at: dict[ActorId, float] = {}
+        self.sampler: Sampler | None = None
         self.drained, self.written = anyio.Event(), anyio.Event()
         self.first_step = learner.total_steps
         self.started_at = time.monotonic()

@@ -19,6 +19,7 @@ import msgspec
 from stoker.errors import Stalled
 from stoker.session.parts import Parts
 from stoker.stalls import Activity, StallDetector
+from stoker.telemetry import Sampler
 from stoker.types import ActorId
 
 __all__ = ["Health", "SilentActor", "Watch", "health_of", "silent_actors", "stuck_line"]
@@ -198,6 +199,10 @@ class Watch:
     async def run(self) -> None:
         """Watch until cancelled."""
         loop_thread = threading.get_ident()
+        self._parts.sampler = sampler = Sampler(
+            self._parts.learner.metrics.clocks, lambda: self._parts.queue.fill
+        )
+        sampler.start()
         threading.Thread(
             target=self._watch_loop, args=(loop_thread,), name="stoker-watch", daemon=True
         ).start()
@@ -207,6 +212,7 @@ class Watch:
                 self._look_at_parts(now)
                 self._look_at_actors(now)
         finally:
+            sampler.stop()
             self._ended.set()
 
     def _look_at_parts(self, now: float) -> None:

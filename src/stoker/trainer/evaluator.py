@@ -22,12 +22,16 @@ from stoker.errors import SessionClosed
 from stoker.exits import Contained
 from stoker.session import PolicySnapshot, TrainingSession
 from stoker.stats import EpisodeRecord
+from stoker.telemetry import StateClock
 from stoker.trainer.evaluation import Evaluation, EvaluationSettings, StopAtReward, StopRule
 from stoker.trainer.greedy import GreedyEpisodes
 
 __all__ = ["Evaluator", "evaluate"]
 
 logger = logging.getLogger("stoker.trainer")
+
+EVALUATOR_STATES = ("idle", "playing", "scoring", "saving")
+IDLE, PLAYING, SCORING, SAVING = range(len(EVALUATOR_STATES))
 
 
 class Evaluator:
@@ -70,6 +74,8 @@ class Evaluator:
         """The last evaluation of this process."""
         self.last_s = 0.0
         """Seconds that the last evaluation took."""
+        self.clock = StateClock(EVALUATOR_STATES)
+        """What it is doing; the session reads it while ``run`` runs."""
         self.stopped_because: str | None = None
         """Why this stopped the session, in a few words; None: it did not."""
 
@@ -86,6 +92,8 @@ class Evaluator:
         """
         session = self._session
         session.require_open("Evaluator.run")
+        self.clock.enter(IDLE)
+        session.clocks.add("evaluator", self.clock)
         try:
             while (snapshot := await session.next_evaluation()) is not None:
                 async with self._lock:
@@ -98,6 +106,7 @@ class Evaluator:
                 "group end before the session"
             )
         finally:
+            session.clocks.retire("evaluator", self.clock)
             if not self._lock.locked():  # else ``finish``, which another task has called, closes it
                 await self._episodes.close()
 
@@ -117,16 +126,25 @@ class Evaluator:
                 await self._episodes.close()
 
     async def _evaluate(self, snapshot: PolicySnapshot) -> None:
+        try:
+            await self._evaluate_timed(snapshot)
+        finally:
+            self.clock.enter(IDLE)
+
+    async def _evaluate_timed(self, snapshot: PolicySnapshot) -> None:
         settings, session, began_s = self._settings, self._session, time.monotonic()
         self._last_at = (snapshot.total_steps, snapshot.opt_steps)
         found = Evaluation(snapshot.total_steps, await self._played(snapshot), best_by=settings.best_by)
+        self.clock.enter(SCORING)
         await to_thread.run_sync(found.compute_intervals)  # thousands of resamples would block the event loop
         best = session.best_value
         if settings.confirm and (best is None or found.value > best):
             played = await self._played(snapshot, confirms=True)
             records = found.records + played
             found = msgspec.structs.replace(found, records=records, n_confirming=len(played))
+            self.clock.enter(SCORING)
             await to_thread.run_sync(found.compute_intervals)
+        self.clock.enter(SAVING)
         self.last = found.with_verdict(is_best=await session.maybe_save_best(found.value, snapshot))
         self.last_s = time.monotonic() - began_s
         if session.config.records:
@@ -143,6 +161,7 @@ class Evaluator:
 
     async def _played(self, snapshot: PolicySnapshot, *, confirms: bool = False) -> tuple[EpisodeRecord, ...]:
         """Play an evaluation's episodes, and log them."""
+        self.clock.enter(PLAYING)
         records = await self._episodes.play(snapshot, confirms=confirms)
         for record in records:
             await self._session.on_eval_episode(record, snapshot)

@@ -32,10 +32,16 @@ import stoker.writer.files as files
 from stoker.errors import first_error
 from stoker.replies import Reply
 from stoker.stalls import Activity
+from stoker.telemetry import StateClock
 from stoker.writer.logs import AppendLog, DiskThread, commit
 from stoker.writer.rows import RowLog, encode_cooperatively
 
 __all__ = ["Writer"]
+
+WRITER_STATES = ("idle", "writing", "committing", "finishing")
+"""It waits for something to write; writes; writes and syncs; waits for other files and closes logs."""
+JOB_STATES = ("idle", "writing")
+IDLE, WRITING, COMMITTING, FINISHING = range(len(WRITER_STATES))
 
 _WAITING_BYTES = 64 << 20
 _WAITING_JOBS = 32
@@ -94,6 +100,8 @@ class Writer:
         self._jobs: deque[_Request] = deque()  # and the flushes behind them
         self._job_thread = DiskThread("stoker-writer")
         self._retired_s = 0.0
+        self.clock, self.job_clock = StateClock(WRITER_STATES), StateClock(JOB_STATES)
+        """What the task does with rows, journal and replaced files; and what its jobs do, beside that."""
 
     def __len__(self) -> int:
         """Logs, flushes and jobs that wait while the task is busy with others."""
@@ -189,6 +197,7 @@ class Writer:
             async with anyio.create_task_group() as tasks:
                 is_last = False
                 while not is_last:
+                    self.clock.enter(IDLE)
                     await self._wait()
                     is_last, self._is_busy = self._error is not None, True
                     await self._round(tasks, is_last=is_last)
@@ -297,6 +306,7 @@ class Writer:
         pieces = {log: b"".join(taken[log]) for log in sorted(taken, key=lambda log: isinstance(log, RowLog))}
         n_bytes = sum(map(len, pieces.values()))
         self._is_writing = True
+        self.clock.enter(COMMITTING if is_durable else WRITING)
         if is_durable:
             behind = {log: b"" for log in self._logs if log.unsynced_bytes and log not in pieces}
             await commit(pieces | behind)
@@ -307,6 +317,7 @@ class Writer:
                 await log.append(data)
             self._n_unsynced += n_bytes
         self._is_writing = False
+        self.clock.enter(FINISHING)
         self._n_bytes -= n_bytes
         self._make_room()
 
@@ -314,7 +325,9 @@ class Writer:
         while self._jobs:
             request = self._jobs[0]
             if request.work is not None:
+                self.job_clock.enter(WRITING)
                 await self._job_thread.work(request.name, request.work)
+                self.job_clock.enter(IDLE)
                 self._n_jobs -= 1
                 self._make_room()
             self._jobs.popleft()

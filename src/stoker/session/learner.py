@@ -76,8 +76,7 @@ class Learner(TrainingState):
         """Whether ``stage_checkpoint`` is to be called before any further event."""
         self.learn_metrics: Mapping[str, float] = {}
         """Metrics of the last optimization step."""
-        self.clock = StateClock(LEARNER_STATES)
-        """What it is doing; its consumer on the event loop changes it too, while this is not called."""
+        self.clock = StateClock(LEARNER_STATES)  # which the consumer changes too, between two calls
         self._counts_staleness = config.keeps_versions
         # One attribute: an object of more than thirty is slower to read and write (CPython's shared keys).
         self._able = _Able(
@@ -136,8 +135,6 @@ class Learner(TrainingState):
             and {*map(type, batch)} <= _BRIEF
             and sum(map(n_events_of, batch)) < self.n_unhurried
         )
-
-    # Events ---------------------------------------------------------------------------------------
 
     def abandon_episodes(self) -> None:
         """End the running episodes: after a resume their actors begin new ones.
@@ -281,10 +278,9 @@ class Learner(TrainingState):
 
     def _optimize_once(self) -> bool:
         """Let the agent do one optimization step; say whether it did."""
-        clock = self.clock
-        clock.enter(LEARNING)
+        self.clock.enter(LEARNING)
         metrics = self.agent.learn()
-        clock.enter(OBSERVING)
+        self.clock.enter(OBSERVING)
         if metrics is None:
             return False
         self.learn_metrics = metrics

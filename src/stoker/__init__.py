@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stoker.agents.ppo.agent import PPO as PPO
     from stoker.agents.ppo.config import PPOConfig as PPOConfig
     from stoker.agents.protocol import (
+        ChangesSettings as ChangesSettings,
         ChecksBatches as ChecksBatches,
         ChecksInput as ChecksInput,
         HasReplay as HasReplay,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -452,6 +453,16 @@ def forgetful() -> DQN:
     return ForgetfulReplay(env.observation_space, env.action_space, config)
 
 
+class AlwaysAnew(DQN):
+    def with_settings(self, settings: Mapping[str, Any]) -> Any:
+        return self._made_again(self.config)
+
+
+def always_anew() -> DQN:
+    env = chain()
+    return AlwaysAnew(env.observation_space, env.action_space)
+
+
 def with_policy(kind: type) -> Any:
     return type(f"With{kind.__name__}", (Small,), {"make_policy": kind})
 
@@ -494,6 +505,7 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("a_foreign_state_is_refused", HalfLoads, "after refusing a state of another agent"),
     ("policy_extras_survive_a_journal", ExtrasOfAKind, "frozenset"),
     ("the_replay_can_be_rebuilt", forgetful, "equal replays|no error"),
+    ("its_own_settings_are_no_change", always_anew, "with_settings gave <.*AlwaysAnew"),
     ("input_is_checked", TakesNaN, "check_observation of NaN raised no error"),
     ("input_is_checked", TakesAnyShape, "check_observation of another shape raised no error"),
     (

@@ -24,6 +24,7 @@ from stoker.agents.protocol import Policy, Stateful
 from stoker.agents.spaces import AgentSpaces
 from stoker.errors import ConfigError, TrainingDiverged
 from stoker.processing import RunningMoments
+from stoker.settings import settings_from
 from stoker.types import ActMode, Experience, ExperienceBatch
 
 __all__ = [
@@ -226,6 +227,40 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
         self.total_steps = int(state["total_steps"])
         self.opt_steps = int(state["opt_steps"])
 
+    def with_settings(self, settings: Mapping[str, Any]) -> Self | None:
+        """A new agent with other settings; see ``ChangesSettings``.
+
+        None for a subclass with a constructor of its own: it overrides this method if it is to have one.
+
+        Raises:
+            ConfigError: A setting is unknown, or one that gives the saved state its meaning differs.
+        """
+        config = self._adapted(settings_from(settings, type(self.config), f"settings of a {self.name}"))
+        if config == self.config:
+            return self
+        for name in self._fixed_settings():
+            self._check_fixed(name, getattr(config, name), getattr(self.config, name))
+        return self._made_again(config)
+
+    @abstractmethod
+    def _made_again(self, config: ConfigT) -> Self | None:
+        """A new agent with this config, or None if the constructor is a subclass's."""
+
+    def _adapted(self, config: ConfigT) -> ConfigT:
+        """The config with this agent's values where they decide nothing that is learned."""
+        return config
+
+    def _fixed_settings(self) -> list[str]:
+        """The settings that must be the same for a saved state to fit."""
+        return [*self._kept_settings, *(["hidden_sizes"] if self.config.network == "mlp" else [])]
+
+    def _check_fixed(self, what: str, saved: Any, here: Any) -> None:
+        if saved != here:
+            raise ConfigError(
+                f"the saved agent's {what} does not fit: saved {saved}, here {here}; "
+                "make the agent with the saved spaces and settings"
+            )
+
     def _check_state(self, state: Mapping[str, Any]) -> None:
         own = self.state_dict()
         kind = state.get("agent")
@@ -235,21 +270,16 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
             raise ConfigError(f"a {own['agent']} agent cannot load the state of {found}")
         saved = self._identity({**own, **state})  # first: other settings have other entries
         for what, here in self._identity(own).items():
-            if saved[what] != here:
-                raise ConfigError(
-                    f"the saved agent's {what} does not fit: saved {saved[what]}, here {here}; "
-                    "make the agent with the saved spaces and settings"
-                )
+            self._check_fixed(what, saved[what], here)
         if missing := sorted({*own} - {*state}):
             raise ConfigError(f"the saved {kind} state is incomplete: it lacks {', '.join(missing)}")
 
     def _identity(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """The entries of a state that must equal this agent's."""
-        settings = [*self._kept_settings, *(["hidden_sizes"] if self.config.network == "mlp" else [])]
         networks = [name for name, part in self._parts.items() if isinstance(part, nn.Module)]
         return {
             **{space: state[space] for space in ("observation_space", "action_space")},
-            **{setting: state["config"].get(setting) for setting in settings},
+            **{setting: state["config"].get(setting) for setting in self._fixed_settings()},
             **{
                 f"weights of {name}": {key: list(tensor.shape) for key, tensor in state[name].items()}
                 for name in networks

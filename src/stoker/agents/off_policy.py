@@ -10,8 +10,9 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
+import msgspec
 import numpy as np
 import torch
 from torch import nn
@@ -179,15 +180,7 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         Raises:
             ConfigError: A setting that decides what the replay holds, for example ``n_step``, has changed.
         """
-        config = self.config
-        has_discount = config.n_step > 1 or config.normalize_rewards
-        for name in (*_REPLAY_SETTINGS, *(["gamma"] if has_discount else [])):
-            own, saved = getattr(config, name), reference[name]
-            if saved != own:
-                raise ConfigError(
-                    f"{name}={own}: this run's replay was made with {saved} and is rebuilt from its journal: "
-                    "resume with that, or fork the run without its replay"
-                )
+        self._check_replay_settings(reference)
         self._steps.load_state_dict(point)
         self._replay.begin_rebuild(reference, int(point["n_added"]))
 
@@ -198,6 +191,24 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
             ConfigError: The number of transitions differs.
         """
         self._replay.end_rebuild(reference)
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Self | None:
+        """As ``BaseAgent.with_settings``; what decides the content of a replay must be the same, too."""
+        self._check_replay_settings(settings)
+        return super().with_settings(settings)
+
+    def _check_replay_settings(self, saved: Mapping[str, Any]) -> None:
+        config = self.config
+        has_discount = config.n_step > 1 or config.normalize_rewards
+        for name in (*_REPLAY_SETTINGS, *(["gamma"] if has_discount else [])):
+            if saved[name] != (own := getattr(config, name)):
+                raise ConfigError(
+                    f"{name}={own}: this run's replay was made with {saved[name]} and is rebuilt from its "
+                    "journal: resume with that, or fork the run without its replay"
+                )
+
+    def _adapted(self, config: ConfigT) -> ConfigT:
+        return msgspec.structs.replace(config, memory_map=self.config.memory_map)
 
     def _remember(self, transitions: Sequence[Transition]) -> None:
         for transition, mask in transitions:

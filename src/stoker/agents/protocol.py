@@ -16,6 +16,7 @@ from stoker.types import ActMode, ActorId, Experience, ExperienceBatch
 
 __all__ = [
     "ChangesByActing",
+    "ChangesSettings",
     "ChecksBatches",
     "ChecksInput",
     "CountsOptSteps",
@@ -262,6 +263,25 @@ class HasConfig(Protocol):
 
     config: msgspec.Struct
     """The settings that it was made with."""
+
+
+@runtime_checkable
+class ChangesSettings(HasConfig, LearningAgent, Protocol):
+    """An agent that can be made again with other settings.
+
+    Each attempt of a run may have its own. What a journal holds of an attempt is learned again with the
+    settings of that attempt; then the next agent loads the state of this one, and of its replay.
+    """
+
+    def with_settings(self, settings: Mapping[str, Any]) -> LearningAgent | None:
+        """A new agent of the same kind, spaces and device with these settings, as ``settings_of`` gives them.
+
+        The agent itself if it learns the same with them, and None if it cannot be made.
+
+        Raises:
+            ConfigError: The state of such an agent has no meaning for this one, or the other way round.
+        """
+        ...
 
 
 @runtime_checkable

@@ -8,17 +8,18 @@ function of the events alone, so that the same order of events gives the same we
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, assert_never, cast
+from typing import Any, TypeAlias, assert_never, cast
 
 import msgspec
 
-from stoker.agents.protocol import LearningAgent, LearnsSeldom, ObservesBatches
+from stoker.agents.protocol import LearningAgent
 from stoker.errors import ConfigError
 from stoker.journal import DatasetGiven, EpisodeEnded, EpisodeStarted, JournalEvent, Optimized
 from stoker.replies import Reply
 from stoker.runs import TrainingRun
+from stoker.session.abilities import Abilities
 from stoker.session.acting import PolicyBuffer, PolicySnapshot
 from stoker.session.config import LearningPeriods, SessionConfig, Triggers
 from stoker.session.events import (
@@ -47,13 +48,6 @@ _MOST_BRIEF = 128
 Transitions: TypeAlias = Sequence[Experience] | ExperienceBatch
 
 
-class _Able(NamedTuple):
-    """The agent, where it takes columns and where it says when it learns."""
-
-    batches: ObservesBatches | None
-    seldom: LearnsSeldom | None
-
-
 class Learner(TrainingState):
     """Owns the agent, the counters and the stats while a session runs.
 
@@ -79,10 +73,7 @@ class Learner(TrainingState):
         self.clock = StateClock(LEARNER_STATES)  # which the consumer changes too, between two calls
         self._counts_staleness = config.keeps_versions
         # One attribute: an object of more than thirty is slower to read and write (CPython's shared keys).
-        self._able = _Able(
-            agent if isinstance(agent, ObservesBatches) else None,
-            agent if isinstance(agent, LearnsSeldom) else None,
-        )
+        self._able = Abilities(agent)
         self._outbox = Outbox()
         self._area = StagingArea()
         self._checkpoint_reply: Reply[None] | None = None
@@ -97,6 +88,12 @@ class Learner(TrainingState):
         self.actors.begin()
         self.metrics.begin(self.total_steps, self.opt_steps)
         self.learn_at(self.config.periods)
+
+    def use(self, agent: LearningAgent) -> None:
+        """Learn on this agent, which has the state of the one before, from here on."""
+        super().use(agent)
+        self._able = Abilities(agent)
+        self.policies = PolicyBuffer(agent, self.opt_steps)
 
     def learn_at(self, periods: LearningPeriods) -> None:
         """Learn at these times from here on."""
@@ -122,7 +119,9 @@ class Learner(TrainingState):
         if seldom is None or self.config.max_staleness is not None:  # with which actors wait for progress
             return 1
         n_until = self._triggers.next_learn - self.total_steps
-        return max(1, min(self._triggers.room(), n_until + self._n_skipped(n_until)))
+        return max(
+            1, min(self._triggers.room(), n_until + self._able.n_skipped(n_until, self.config.opt_interval))
+        )
 
     def is_brief(self, batch: Sequence[Event]) -> bool:
         """Whether processing these events costs less than to hand them to another thread.
@@ -232,8 +231,7 @@ class Learner(TrainingState):
         """Let the agent observe experiences and learn from them; what is due at the last one is done too."""
         start, end, observe = 0, len(experiences), self._observing(experiences)
         next_learn = self._triggers.next_learn - self.total_steps
-        stops = range(next_learn, end + 1, self.config.opt_interval or end + 1)
-        for stop in stops if self._able.seldom is None else self._seldom_stops(next_learn, end):
+        for stop in self._able.stops(next_learn, end, self.config.opt_interval):
             self.progress = (self.total_steps + stop - start, self.opt_steps + 1)
             observe(experiences[start:stop])
             self.total_steps += stop - start
@@ -247,30 +245,10 @@ class Learner(TrainingState):
         self.progress = (self.total_steps, self.opt_steps)
         self._do_what_is_due()
 
-    def _seldom_stops(self, next_learn: int, end: int) -> Iterator[int]:
-        """Where to learn: not where the agent says, before each of them, that it would do nothing."""
-        start = 0
-        while (stop := next_learn + self._n_skipped(next_learn - start)) <= end:
-            yield stop
-            start, next_learn = stop, stop + self.config.opt_interval
-
-    def _n_skipped(self, n_until: int) -> int:
-        """How many transitions later than after ``n_until`` the agent can learn, in whole intervals."""
-        interval, seldom = self.config.opt_interval, self._able.seldom
-        if seldom is None or not interval:
-            return 0
-        return max(0, -(-(seldom.steps_to_learn - n_until) // interval) * interval)
-
     def _observing(self, experiences: Transitions) -> Callable[[Any], None]:
         """What takes slices of these."""
-        observe: Callable[[Any], None] = self.agent.observe
-        if isinstance(experiences, ExperienceBatch):
-            batches = self._able.batches
-            observe = self._observe_rows if batches is None else batches.observe_batch
+        observe = self._able.observing(experiences)
         return partial(self._observe_counted, observe) if self._counts_staleness else observe
-
-    def _observe_rows(self, batch: ExperienceBatch) -> None:
-        self.agent.observe(batch.experiences())
 
     def _observe_counted(self, observe: Callable[[Any], None], experiences: Transitions) -> None:
         self.metrics.count_staleness(experiences, self.opt_steps)

@@ -36,6 +36,7 @@ from stoker.runs import TrainingRun
 from stoker.session.engine import Engine
 from stoker.session.journaling import EventJournal
 from stoker.session.learner import Learner
+from stoker.session.relearning import as_in_attempts
 from stoker.threads import DedicatedThread, on_asyncio
 from stoker.types import ActorId, Experience
 
@@ -114,7 +115,8 @@ def _open_learning(learner: Learner) -> ResumePoint:
         if run.is_new:
             run.is_new = False
         else:
-            point = _restore_newest(learner, run)
+            with as_in_attempts(learner):
+                point = _restore_newest(learner, run)
             learner.best = run.load_best_score()
             counts = (learner.total_steps, learner.total_episodes, learner.n_events, learner.opt_steps)
             run.begin_attempt(*counts)

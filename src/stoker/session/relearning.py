@@ -6,15 +6,19 @@ each attempt, is in the headers of the journal's segments and applies from there
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Generator
+
+import torch
 
 from stoker.errors import JournalBroken
 from stoker.journal import Journal, JournalEvent, SegmentHeader
 from stoker.session.config import LearningPeriods
 from stoker.session.learner import Learner
+from stoker.session.remaking import agent_with, take_over
 from stoker.types import Experience
 
-__all__ = ["Relearning", "learn_as_in", "periods_of"]
+__all__ = ["Relearning", "as_in_attempts", "learn_as_in", "periods_of"]
 
 _CHUNK = 1024
 
@@ -25,9 +29,36 @@ def periods_of(header: SegmentHeader) -> LearningPeriods:
 
 
 def learn_as_in(learner: Learner, header: SegmentHeader) -> None:
-    """Let a learner learn as in the attempt that wrote this header, from the learner's next event on."""
+    """Let a learner learn as in the attempt that wrote this header, from the learner's next event on.
+
+    Raises:
+        ConfigError: Its agent was of another class, or its state has no meaning for this one.
+    """
+    agent = agent_with(learner.agent, header.agent_type, header.agent, learner.metrics.warn_once)
+    if agent is not learner.agent:
+        take_over(agent, learner.agent)
+        learner.use(agent)
+    if header.torch_threads != torch.get_num_threads():
+        torch.set_num_threads(header.torch_threads)
     if (periods := periods_of(header)) != learner.config.periods:
         learner.learn_at(periods)
+
+
+@contextlib.contextmanager
+def as_in_attempts(learner: Learner) -> Generator[None]:
+    """Inside, a learner may come to learn with settings of attempts; then its own agent has the result.
+
+    After an error the learner has its own agent, too, as that was left.
+    """
+    own, n_threads = learner.agent, torch.get_num_threads()
+    try:
+        yield
+        if learner.agent is not own:
+            take_over(own, learner.agent)
+    finally:
+        torch.set_num_threads(n_threads)
+        if learner.agent is not own:
+            learner.use(own)
 
 
 class Relearning:
@@ -55,7 +86,10 @@ class Relearning:
         self._steps = learner.total_steps
         self._last, self._to_step = last, to_step
         self._fed = fed
-        self._headers = {header.first_event: header for header in journal.headers()}
+        headers = journal.headers()
+        self._headers = {header.first_event: header for header in headers}
+        if before := [header for header in headers if header.first_event < self._position]:
+            learn_as_in(learner, before[-1])
         self._events = journal.read(learner.n_events, last)
         self._is_over = False
         self._damage: JournalBroken | None = None
@@ -77,7 +111,8 @@ class Relearning:
     def _next_chunk(self, stop: int) -> list[JournalEvent]:
         """The next events of one attempt's settings, which apply from the first of them on."""
         chunk: list[JournalEvent] = []
-        if (header := self._headers.pop(self._position, None)) is not None:
+        # At the end the settings stay: those of the next attempt come with its first event.
+        if self._position != stop and (header := self._headers.pop(self._position, None)) is not None:
             learn_as_in(self._learner, header)
         while len(chunk) < _CHUNK and self._position < stop and self._position not in self._headers:
             if (event := self._next_event()) is None:

@@ -14,11 +14,12 @@ import msgspec
 
 from stoker.agents.protocol import ChangesByActing, LearningAgent, RebuildsReplay
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError, JournalBroken
+from stoker.journal import Journal
 from stoker.nested import differences
 from stoker.runs import TrainingRun
 from stoker.session.config import SessionConfig
 from stoker.session.learner import Learner
-from stoker.session.relearning import Relearning, learn_as_in, periods_of
+from stoker.session.relearning import Relearning, as_in_attempts, periods_of
 from stoker.stats import StatsTracker
 from stoker.writer import load_checkpoint
 
@@ -71,7 +72,8 @@ def replay_run(
 
     Args:
         run: where the journal and the checkpoints are.
-        agent: made as the run's was: the same settings and seed. It ends in the state of the run's agent.
+        agent: made as the run's was, with the same seed. It ends in the state of the run's agent. What was
+            learned with other settings than its own is learned with those (``ChangesSettings``).
         to_step: the environment step to stop at; None: the journal's end.
         from_step: the checkpoint to begin at; None: the earliest possible.
         watch: called now and then with ``total_steps``.
@@ -83,8 +85,16 @@ def replay_run(
     """
     journal = run.journal
     last = journal.n_events()
-    learner = _starting_point(run, agent, from_step, last)
-    began_at = learner.total_steps
+    learner = _learner_of(agent, journal)
+    with as_in_attempts(learner):
+        _go_to_start(learner, run, from_step, last)
+        return _replay(learner, run, last, to_step, watch)
+
+
+def _replay(
+    learner: Learner, run: TrainingRun, last: int, to_step: int | None, watch: Callable[[int], None] | None
+) -> Replayed:
+    journal, began_at = run.journal, learner.total_steps
     marks = _marks(run, learner.n_events, last, to_step)
     if to_step is not None and to_step < began_at:
         raise ConfigError(f"to_step={to_step}: the journal can be replayed from step {began_at} on")
@@ -109,8 +119,7 @@ def replay_run(
     )
 
 
-def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | None, last: int) -> Learner:
-    journal = run.journal
+def _learner_of(agent: LearningAgent, journal: Journal) -> Learner:
     headers = journal.headers()
     if not headers:
         raise JournalBroken(
@@ -118,11 +127,16 @@ def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | Non
         )
     # Nobody acts: the policy need not be published.
     config = SessionConfig(**periods_of(headers[0])._asdict(), publish_interval=1 << 62)
-    learner = Learner(agent, config, StatsTracker.empty(), None)
+    return Learner(agent, config, StatsTracker.empty(), None)
+
+
+def _go_to_start(learner: Learner, run: TrainingRun, from_step: int | None, last: int) -> None:
+    """Let a new learner begin, at the first event or at a checkpoint."""
+    journal = run.journal
     leads_from = journal.leads_from(last)
     if from_step is None and leads_from == 0:
         learner.begin()
-        return learner
+        return
     problem: Exception | None = None
     for step in [from_step] if from_step is not None else run.checkpoint_steps():
         try:
@@ -133,10 +147,8 @@ def _starting_point(run: TrainingRun, agent: LearningAgent, from_step: int | Non
             continue
         if from_step is None and (leads_from is None or learner.n_events < leads_from):
             continue
-        before = [header for header in headers if header.first_event <= learner.n_events]
         learner.begin()
-        learn_as_in(learner, (before or headers)[-1 if before else 0])
-        return learner
+        return
     raise problem or JournalBroken(
         journal.directory,
         f"it leads to its end only from event {leads_from} on, and there is no checkpoint to begin at; "

@@ -25,6 +25,7 @@ from stoker.agents.protocol import (
     HasReplay,
     LearningAgent,
     RebuildsReplay,
+    settings_of,
 )
 from stoker.errors import ConfigError, JournalBroken, RunBroken, StokerError
 from stoker.journal import (
@@ -38,6 +39,7 @@ from stoker.runs import TrainingRun
 from stoker.session.config import SessionConfig
 from stoker.session.journaling import EventJournal
 from stoker.session.metrics import TrainingMetrics
+from stoker.session.remaking import agent_with
 from stoker.stats import StatsTracker
 from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 from stoker.writer import stage
@@ -221,6 +223,10 @@ class TrainingState:
 
     # Saving ---------------------------------------------------------------------------------------
 
+    def use(self, agent: LearningAgent) -> None:
+        """Go on with this agent."""
+        self.agent = agent
+
     def acting_state(self) -> dict[str, Any]:
         """Stage the entries of the agent's state that acting changes."""
         if not isinstance(self.agent, ChangesByActing):
@@ -239,6 +245,7 @@ class TrainingState:
             "format": _FORMAT,
             "kind": "step",
             "agent_type": type(agent).__name__,
+            "settings": settings_of(agent),
             "session": {
                 **self.counters(),
                 "kept": msgspec.to_builtins(self.kept),
@@ -285,6 +292,8 @@ class TrainingState:
     def restore(self, path: Path, state: Mapping[str, Any], journal: Journal) -> None:
         """Restore a step checkpoint into this and the agent; the replay may come from the journal. Blocks.
 
+        With a journal, the agent is then one with the checkpoint's settings, on which the journal goes on.
+
         Args:
             path: the checkpoint's file, for errors.
             state: its content.
@@ -301,11 +310,10 @@ class TrainingState:
                 f"resumes a 'step' of format {_FORMAT}; {_WAY_OUT}"
             )
         try:
-            if (expected := state["agent_type"]) != type(self.agent).__name__:
-                raise ConfigError(
-                    f"the run was trained by the agent {expected}, this is {type(self.agent).__name__}: "
-                    f"resume it with {expected}, or create a new run"
-                )
+            settings = None if state["journal"] is None else state["settings"]
+            agent = agent_with(self.agent, state["agent_type"], settings, self.metrics.warn_once)
+            if agent is not self.agent:
+                self.use(agent)
             _restore_agent(self.agent, state, journal)
             session = state["session"]
             for key, name in _COUNTERS.items():

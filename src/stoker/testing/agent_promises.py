@@ -19,11 +19,13 @@ import torch
 from msgspec.structs import astuple, replace
 
 from stoker.agents.protocol import (
+    ChangesSettings,
     ChecksInput,
     LearningAgent,
     ObservesBatches,
     PortablePolicy,
     RebuildsReplay,
+    settings_of,
 )
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.journal.codec import decode, encode
@@ -317,6 +319,15 @@ def the_replay_can_be_rebuilt(suite: AgentSuite) -> None:
     rebuilt.load_state_dict(through_file(agent.state_dict()))
     rebuilt.end_rebuild(reference)
     expect_same(state_of(agent), state_of(rebuilt), "state", "equal replays")
+
+
+@check_agent.promise
+def its_own_settings_are_no_change(suite: AgentSuite) -> None:
+    """With ``ChangesSettings``: with its own settings, as a journal keeps them, an agent is itself."""
+    agent = suite.make_agent()
+    if isinstance(agent, ChangesSettings) and (settings := settings_of(agent)) is not None:
+        same = agent.with_settings(decode(encode(settings)))
+        expect(same is agent, f"with_settings gave {shown(same)}", "the agent itself")
 
 
 @check_agent.promise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import gymnasium
 import torch
@@ -64,6 +64,7 @@ class DQN(OffPolicyAgent[DQNConfig, QNetwork, DQNPolicy]):
         kind = ConvolutionalQ if config.network == "nature_cnn" else PerceptronQ
         network = kind(shape, self._actions.n, config, seeds.for_weights()).to(resolve_device(device))
         super().__init__(spaces, config, seeds, network)
+        self._env_spaces = observation_space, action_space
         self._target = TargetNetwork(network, self._weights, config.tau, config.target_update_interval)
         self._parts["target"] = self._target.network
 
@@ -71,6 +72,11 @@ class DQN(OffPolicyAgent[DQNConfig, QNetwork, DQNPolicy]):
     def exploration_rate(self) -> float:
         """Epsilon, or the temperature of the softmax, as of ``total_steps``."""
         return self.config.exploration_rate_at(self.total_steps)
+
+    def _made_again(self, config: DQNConfig) -> Self | None:
+        kind = type(self)
+        is_ours = kind.__init__ is DQN.__init__
+        return kind(*self._env_spaces, config, device=self._device) if is_ours else None
 
     @property
     def _published(self) -> dict[str, float]:

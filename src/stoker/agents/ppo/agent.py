@@ -5,9 +5,10 @@ It learns on-policy from rollouts of any number of interleaved actors.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import gymnasium
 import numpy as np
@@ -100,6 +101,8 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
             )
         actor_critic = ActorCritic(body, shape, distribution, config).to(resolved)
         super().__init__(spaces, config, seeds, actor_critic, config.adam_eps)
+        self._env_spaces = observation_space, action_space
+        self._has_given_network = network is not None
         self._passes = passes_of(body, self._weights)
         self._shuffle = seeded_generator(seeds.learning)
         self._rewards = RewardScaler(
@@ -115,6 +118,13 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
     def entropy(self) -> float:
         """The policy's mean entropy in the last update, in nats; 0.0 before the first."""
         return self._last.get("entropy", 0.0)
+
+    def _made_again(self, config: PPOConfig) -> Self | None:
+        kind = type(self)
+        if kind.__init__ is not PPO.__init__:
+            return None
+        network = copy.deepcopy(self._blank.body) if self._has_given_network else None
+        return kind(*self._env_spaces, config, device=self._device, network=network)
 
     @property
     def _published(self) -> dict[str, float]:

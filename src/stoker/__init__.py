@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         JournalBroken as JournalBroken,
         MissingDependency as MissingDependency,
         RecorderFailed as RecorderFailed,
+        RelearningFailed as RelearningFailed,
         RunBroken as RunBroken,
         RunDirectoryError as RunDirectoryError,
         RunLocked as RunLocked,

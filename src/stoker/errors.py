@@ -8,6 +8,7 @@
     ├── SessionError (RuntimeError)
     │   ├── SessionClosed                   the caller used a session before entering or after leaving it
     │   ├── SessionFailed                   a part of the session failed; __cause__ is its error
+    │   ├── RelearningFailed                the agent failed on an event of the journal
     │   └── ActorConflict                   two actors under one actor_id at the same time
     ├── ActorFailed (RuntimeError)          its environment failed too often; __cause__ is the last failure
     ├── UnexpectedExit (RuntimeError)       an environment, agent or callback raised SystemExit or the like
@@ -47,6 +48,7 @@ __all__ = [
     "JournalBroken",
     "MissingDependency",
     "RecorderFailed",
+    "RelearningFailed",
     "RunBroken",
     "RunDirectoryError",
     "RunLocked",
@@ -133,6 +135,25 @@ class SessionFailed(SessionError):
     def __init__(self, part: str, cause: BaseException) -> None:
         self.part = part
         super().__init__(f"the {part} failed: {type(cause).__name__}: {cause}")
+        self.__cause__ = cause
+
+
+class RelearningFailed(SessionError):
+    """The agent failed on events that it is to learn again; ``__cause__`` is its error.
+
+    Args:
+        first, last: the numbers of the events in the journal, one of which it failed on.
+        total_steps: the environment steps that it had learned.
+        cause: its error.
+    """
+
+    def __init__(self, first: int, last: int, total_steps: int, cause: BaseException) -> None:
+        self.first, self.last, self.total_steps = first, last, total_steps
+        events = f"event {first}" if first == last else f"one of the events {first} to {last}"
+        super().__init__(
+            f"the agent failed on {events} of the journal, after step {total_steps}, with "
+            f"{type(cause).__name__}: {cause}; use the agent that the run was trained with"
+        )
         self.__cause__ = cause
 
 

@@ -59,8 +59,9 @@ def test_what_was_waiting_for_its_batch_is_waiting_again(settings: tuple[str, ..
     assert json.loads(resumed.stdout)["total_steps"] == 600
 
 
-def test_without_a_checkpoint_it_starts_from_the_beginning(run: Path, stoker: Any) -> None:
-    shutil.rmtree(run / "checkpoints")
+def test_without_a_checkpoint_and_a_journal_it_starts_from_the_beginning(run: Path, stoker: Any) -> None:
+    for directory in ("checkpoints", "journal"):
+        shutil.rmtree(run / directory)
     (run / "checkpoints").mkdir()
     change_config(run, total_timesteps=150, eval_freq=0)
     done = stoker("resume", str(run), "--json")

@@ -287,7 +287,7 @@ def test_checkpoints_that_are_all_gone_are_damage(run: Path, capsys: pytest.Capt
     change_metadata(run, best_value=None, best_step=None)
     (run / "checkpoints/.published").unlink()  # as if it had never had one
     assert not of_kind(run, "damaged")
-    assert "a resume starts from the beginning" in of_kind(run, "note")["checkpoints"]
+    assert "a resume learns the journal from its first event on" in of_kind(run, "note")["checkpoints"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", None])

@@ -65,7 +65,7 @@ async def test_metadata_says_when_in_rfc_3339(tmp_path: Path) -> None:
         "best_value": None, "best_step": None, "forked_from": None, "forked_at_step": None,
         "attempts": [{
             "number": 1, "started_at": content["started_at"], "from_steps": 0, "from_episodes": 0,
-            "from_events": 0, "from_opt_steps": None,
+            "from_events": 0, "from_opt_steps": None, "relearned_steps": 0,
         }],
     }  # fmt: skip
 

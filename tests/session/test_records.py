@@ -153,7 +153,8 @@ async def test_a_resumed_run_goes_on_with_its_window_and_drops_the_abandoned_fut
     for name in ("step_100.pt", "latest.pt"):
         (run.checkpoints_directory / name).unlink()
     again = await TrainingRun.resume(run.directory)
-    async with TrainingSession(dqn(), again, record_freq=20, checkpoint_freq=50) as session:
+    settings: dict[str, Any] = {"record_freq": 20, "checkpoint_freq": 50, "roll_forward": False}
+    async with TrainingSession(dqn(), again, **settings) as session:
         assert session.total_steps == 50
         await feed(session, 50, 80)
     columns = await again.read_metrics()

@@ -101,7 +101,7 @@ async def test_rows_of_an_abandoned_future_are_told_apart(tmp_path: Path) -> Non
     run.checkpoint_path(150).unlink()  # as if it had been killed before the final one
     (run.checkpoints_directory / "latest.pt").unlink()
     resumed = await TrainingRun.resume(run.directory)
-    async with TrainingSession(FakeAgent(), resumed) as session:
+    async with TrainingSession(FakeAgent(), resumed, roll_forward=False) as session:
         # The checkpoint at step 100 lies before the tenth episode's end, which came after it.
         assert (session.total_steps, session.total_episodes) == (100, 9)
         await session.on_episode(-1.0, 1, EpisodeStatus.TERMINATED)
@@ -123,7 +123,9 @@ async def test_a_broken_newest_checkpoint_is_set_aside_and_told(
     torn = run.checkpoint_path(20)
     torn.write_bytes(torn.read_bytes()[:200])
     async with TrainingSession(FakeAgent(), await TrainingRun.resume(run.directory)) as session:
-        assert session.total_steps == 10
+        assert session.total_steps == 20, "the journal leads there from the checkpoint before"
+    assert session.run is not None
+    assert session.run.metadata.attempts[-1].checkpoint_step == 10
     assert "step_20.pt" in caplog.text
     assert (run.checkpoints_directory / "step_20.pt.broken").exists()
 

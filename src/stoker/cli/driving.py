@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 from rich.console import Console
@@ -61,13 +61,21 @@ class Driver(SignalGuard):
         self._stopping = anyio.Event()
         self._stopped: str | None = None
 
-    async def drive(self, config: TrainConfig, run: TrainingRun, agent: LearningAgent) -> int:
+    async def drive(
+        self,
+        config: TrainConfig,
+        run: TrainingRun,
+        agent: LearningAgent,
+        *,
+        roll_forward: bool | Literal["strict"] = True,
+    ) -> int:
         """Train until the end, the user or the time limit, and print the result.
 
         Args:
             config: what to train.
             run: the run that it writes.
             agent: made for the config.
+            roll_forward: as in ``SessionConfig``.
 
         Returns:
             The exit code.
@@ -76,6 +84,7 @@ class Driver(SignalGuard):
             ConfigError, MissingDependency: The training could not begin; nothing was trained.
             StokerError: The training failed; a note on the error says how to resume.
         """
+        from stoker.session.tail import progress_told
         from stoker.trainer import train
 
         progress: Progress | None = None
@@ -95,8 +104,10 @@ class Driver(SignalGuard):
                             self.say(f"resuming from step {first:,} of {config.total_timesteps:,}")
                         await screen.follow(begun)
 
-                    with anyio.CancelScope() as training:
-                        await train(config, run, agent=agent, watch=watch, view="none")
+                    with anyio.CancelScope() as training, progress_told(self.say):
+                        await train(
+                            config, run, agent=agent, watch=watch, view="none", roll_forward=roll_forward
+                        )
                     tasks.cancel_scope.cancel()
         except StokerError as error:
             if progress is not None and progress.session.total_steps > 0:

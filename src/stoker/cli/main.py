@@ -28,7 +28,7 @@ __all__ = ["main"]
 
 COMMANDS = {
     "train": ("train:Train", "Train an agent on an environment, into a new run directory."),
-    "resume": ("train:Resume", "Resume a run from its newest checkpoint."),
+    "resume": ("train:Resume", "Resume a run where it ended."),
     "eval": ("evaluate:Evaluate", "Score a run's policy over whole episodes."),
     "ls": ("inspection:Ls", "List the runs of a runs directory."),
     "show": ("inspection:Show", "Show a run: counters, checkpoints, evaluations, its curve."),

@@ -127,11 +127,11 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
 
 
 class Resume(TrainingCommand, frozen=True, kw_only=True):
-    """Resume a run from its newest checkpoint.
+    """Resume a run where it ended, however it ended.
 
-    Weights, optimizer, replay, generators, counters and the best evaluation are restored from the checkpoint.
-    Steps after the checkpoint are trained again; their old rows stay in the files, marked as an abandoned
-    future. With -n, a run that has reached its total continues to a larger one.
+    Weights, optimizer, replay, generators, counters and the best evaluation are restored from the newest
+    checkpoint, and the steps that the journal holds behind it are learned again. With -n, a run that has
+    reached its total continues to a larger one.
     """
 
     run: RunPath
@@ -148,12 +148,21 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
     torch_threads: Annotated[Count | None, Flag(metavar="INT", default="default: the run's")] = None
     """Number of torch's threads."""
 
+    roll_forward: bool = True
+    """Learn again what the journal holds behind the checkpoint; else those steps are played and trained anew,
+    and their old rows stay in the files, marked as an abandoned future."""
+
+    strict: bool = False
+    """Fail where the journal behind the checkpoint cannot be read, instead of going on from there."""
+
     async def __call__(self) -> int:
         from stoker.cli.driving import FACTS, Driver
         from stoker.cli.printing import command, from_here, say_json
         from stoker.cli.stored import open_trained
         from stoker.runs import TrainingRun
 
+        if self.strict and not self.roll_forward:
+            raise ConfigError("--strict --no-roll-forward: give one of them")
         with Driver(self) as driver:
             run, config = await open_trained(self.run)
             config = self._changed(config)
@@ -162,9 +171,10 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
                 run = await TrainingRun.resume(run.directory)
                 agent = _checked_agent(config)
                 driver.say(f"resuming {config.agent} on {config.env}; run: {from_here(run.directory)}")
-                if not reached:
+                if not reached and not (self.roll_forward and run.journal.segments()):
                     driver.say("no checkpoint yet: the training starts from the beginning")
-                return await driver.drive(config, run, agent)
+                roll_forward = "strict" if self.strict else self.roll_forward
+                return await driver.drive(config, run, agent, roll_forward=roll_forward)
         if self.total_timesteps is not None:
             raise ConfigError(f"-n {self.total_timesteps}: the run has {reached} steps; give more than that")
         again = command(["stoker", "resume", str(run.directory), "-n", str(2 * reached)])

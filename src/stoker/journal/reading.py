@@ -7,6 +7,7 @@ journal may be read while a session writes it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice, pairwise, zip_longest
 from pathlib import Path
@@ -70,33 +71,36 @@ class Journal:
         found = [Segment(self.directory / name, *numbers) for name, numbers in named.items() if numbers]
         return sorted(found, key=lambda segment: (segment.attempt, segment.first_event))
 
-    def read(self, first: int, last: int) -> Iterator[tuple[int, JournalEvent]]:
+    def read(self, first: int, last: int | None = None) -> Iterator[tuple[int, JournalEvent]]:
         """The events that count and are numbered ``first <= n < last``, with their numbers, in order.
+
+        Without ``last``, all from ``first`` on that are there; a torn tail behind them is no damage.
 
         Raises:
             JournalBroken: One of them is damaged or missing; raised when all before it have been given.
         """
-        at = first
+        at, end = first, _FOREVER if last is None else last
         for span in self._counting():
-            stop = min(span.stop, last)
+            stop = min(span.stop, end)
             if at >= stop:
                 continue
             if span.start > at:
-                raise self._missing(at, min(span.start, last))
+                raise self._missing(at, min(span.start, end))
             reader = SegmentReader(span.segment.path)
             first_event = span.segment.first_event
             numbered = enumerate(reader.events(), first_event)
             for number, event in islice(numbered, at - first_event, stop - first_event):
                 at = number + 1
                 yield number, event
-            if at < stop:
+            if at < stop and (stop < _FOREVER or reader.damage is not None):
                 problem = reader.damage or f"it ends at byte {reader.whole_bytes}"
+                those = f"events {at} to {stop - 1}" if stop < _FOREVER else f"the events from {at} on"
                 raise JournalBroken(
                     reader.path,
-                    f"{problem}: events {at} to {stop - 1} cannot be read; put a whole copy of the file back "
+                    f"{problem}: {those} cannot be read; put a whole copy of the file back "
                     "or continue from a checkpoint that does not need them",
                 )
-        if at < last:
+        if last is not None and at < last:
             raise self._missing(at, last)
 
     def _missing(self, first: int, stop: int) -> JournalBroken:
@@ -150,14 +154,35 @@ class Journal:
                 parts.append((reader.path, length))
         return parts
 
-    def n_events(self) -> int:
-        """One past the highest event that counts and can be read; 0 without any."""
+    def end(self) -> tuple[int, int]:
+        """One past the highest event that counts and can be read, and the environment steps before it."""
         for span in reversed(self._counting()):
             reader = SegmentReader(span.segment.path)
-            end = span.segment.first_event + sum(1 for _ in reader.events())
+            number, n_steps = span.segment.first_event, 0
+            for event in islice(reader.events(), span.stop - number):
+                number += 1
+                n_steps += isinstance(event, Experience)
             if reader.header is not None:
-                return max(span.start, min(end, span.stop))
-        return 0
+                return max(span.start, number), reader.header.total_steps + n_steps
+        return 0, 0
+
+    def n_events(self) -> int:
+        """One past the highest event that counts and can be read; 0 without any."""
+        return self.end()[0]
+
+    def n_behind(self, event: int) -> int:
+        """How many events that count are there from a number on, at least, those behind damage included."""
+        n_events = 0
+        for span in self._counting():
+            start = max(span.start, event)
+            if span.stop < _FOREVER:
+                n_events += max(0, span.stop - start)
+                continue
+            reader = SegmentReader(span.segment.path)
+            with contextlib.suppress(JournalBroken, msgspec.DecodeError):
+                whole = sum(map(n_events_in, reader.records()))
+                n_events += max(0, span.segment.first_event + whole - start) + reader.n_behind
+        return n_events
 
     def headers(self) -> list[SegmentHeader]:
         """The headers of the segments whose events count, in the order of the events.

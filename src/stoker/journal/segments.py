@@ -33,6 +33,7 @@ from stoker.journal.events import (
     encode_experience,
     encode_other,
     is_record,
+    n_events_in,
 )
 from stoker.journal.header import OtherFormat, SegmentHeader, decoded_header, encoded_header
 from stoker.types import Experience, ExperienceBatch
@@ -157,6 +158,8 @@ class SegmentReader:
         """The length of the torn tail, once the end was reached."""
         self.damage: str | None = None
         """What cannot be read although the file continues behind it."""
+        self.n_behind = 0
+        """Events that are whole behind damage."""
 
     def events(self) -> Iterator[JournalEvent]:
         """The events in their order, up to the end, a torn tail or damage.
@@ -243,6 +246,7 @@ class SegmentReader:
         else:
             end = self.whole_bytes + at - 1
             self.damage = f"bytes {self.whole_bytes} to {end} are damaged, records follow behind them"
+            self.n_behind = _n_events_in(tail, at)
 
 
 def _read_record(file: IO[bytes], n_left: int) -> bytes | None:
@@ -262,3 +266,19 @@ def _is_record_at(data: bytes, at: int) -> bool:
     file.seek(at)
     payload = _read_record(file, len(data) - at)
     return payload is not None and is_record(payload)
+
+
+def _n_events_in(data: bytes, at: int) -> int:
+    """The events of all whole records from there on, whatever is damaged between them."""
+    n_events = 0
+    while at >= 0:
+        file = io.BytesIO(data)
+        file.seek(at)
+        payload = _read_record(file, len(data) - at)
+        if payload is not None and is_record(payload):
+            n_events += n_events_in(payload)
+            at = file.tell()
+            if data.startswith(MAGIC, at):
+                continue
+        at = data.find(MAGIC, at + 1)
+    return n_events

@@ -183,8 +183,8 @@ class SavedTraining(RunDirectory):
             return None
         names = files.files_in(self.checkpoints_directory)
         for attempt in reversed(self.metadata.attempts):
-            if attempt.from_steps:
-                return f"attempt {attempt.number} began with one of step {attempt.from_steps}"
+            if attempt.checkpoint_step:
+                return f"attempt {attempt.number} began with one of step {attempt.checkpoint_step}"
         if self.metadata.forked_at_step is not None:
             return f"it was forked with one of step {self.metadata.forked_at_step}"
         if aside := sorted(filter(layout.SET_ASIDE.fullmatch, names)):

@@ -24,10 +24,11 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         number: 1 for the first, one more for each resume.
         started_at: when it began.
-        from_steps: ``total_steps`` of the checkpoint that it began from.
-        from_episodes: ``total_episodes`` of that checkpoint.
-        from_events: how many events of the journal were consumed before that checkpoint.
-        from_opt_steps: how many optimization steps were done before it; None: not known.
+        from_steps: ``total_steps`` where it began: at a checkpoint, or behind one by the journal's steps.
+        from_episodes: ``total_episodes`` there.
+        from_events: how many events of the journal were consumed before.
+        from_opt_steps: how many optimization steps were done before; None: not known.
+        relearned_steps: how many of the ``from_steps`` came behind the checkpoint, from the journal.
     """
 
     number: int
@@ -36,6 +37,12 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     from_episodes: Natural = 0
     from_events: Natural = 0
     from_opt_steps: Natural | None = None
+    relearned_steps: Natural = 0
+
+    @property
+    def checkpoint_step(self) -> int:
+        """``total_steps`` of the checkpoint that it restored; 0: none."""
+        return self.from_steps - self.relearned_steps
 
 
 class RunMetadata(msgspec.Struct, frozen=True, kw_only=True):

@@ -167,11 +167,16 @@ class TrainingRun(SavedTraining):
         )
 
     def begin_attempt(
-        self, from_steps: int, from_episodes: int, from_events: int = 0, from_opt_steps: int | None = None
+        self,
+        from_steps: int,
+        from_episodes: int,
+        from_events: int = 0,
+        from_opt_steps: int | None = None,
+        relearned_steps: int = 0,
     ) -> int:
-        """Begin an attempt from a checkpoint, and return its number: rows from now on carry it. Blocks.
+        """Begin an attempt at these counters, and return its number: rows from now on carry it. Blocks.
 
-        Checkpoints beyond that one are renamed to ``<name>.abandoned``.
+        Checkpoints beyond that point are renamed to ``<name>.abandoned``.
         """
         self.acquire()
         self.begin_from(from_steps)
@@ -183,6 +188,7 @@ class TrainingRun(SavedTraining):
             from_episodes=from_episodes,
             from_events=from_events,
             from_opt_steps=from_opt_steps,
+            relearned_steps=relearned_steps,
         )
         counted = self.counted(from_steps, from_episodes)
         self.metadata = self.on_disk = msgspec.structs.replace(counted, attempts=(*attempts, attempt))

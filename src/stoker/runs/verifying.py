@@ -255,13 +255,17 @@ class _Verification:
 
     def _compare_metadata(self, newest: _SavedPoint | None, saved: _Counters) -> None:
         run, metadata, best = self._run, self._run.metadata, self._best
-        if saved.total_steps < (last := metadata.attempts[-1]).from_steps:
-            began = f"attempt {last.number} began at step {last.from_steps:,}"
+        if saved.total_steps < (last := metadata.attempts[-1]).checkpoint_step:
+            began = f"attempt {last.number} began with one of step {last.checkpoint_step:,}"
             self._add(layout.CHECKPOINTS, "damaged", f"{began}: the checkpoints from there on are gone")
         elif newest is None and (sign := run.sign_of_lost_checkpoints()) is not None:
             self._add(layout.CHECKPOINTS, "damaged", f"there is no step checkpoint any more: {sign}")
         elif newest is None and metadata.total_steps and not self._is_live and not run.has_checkpoint():
-            self._add(layout.CHECKPOINTS, "note", "there is none yet: a resume starts from the beginning")
+            self._add(
+                layout.CHECKPOINTS,
+                "note",
+                "there is none yet: a resume learns the journal from its first event on",
+            )
         if newest is None or self._is_live:
             return
         steps, episodes, best_value = metadata.total_steps, metadata.total_episodes, metadata.best_value

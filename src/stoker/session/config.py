@@ -45,6 +45,8 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
             the training can be replayed; without it they hold a copy of the replay.
         keep_journal: ``"needed"``: what the newest checkpoints need of it; ``"all"``: from the first step.
         journal_segment_bytes: size at which a file of the journal is closed.
+        roll_forward: whether a resume also learns again what the journal holds behind the checkpoint;
+            ``"strict"``: and fails where some of that cannot be read. False: it goes back to the checkpoint.
         lockstep: ``observe`` waits until the transition is learned and the policy published. With actors that
             take turns (``run_actors`` does) a training is then repeatable, and a resume is exact.
         opt_interval: environment steps per call of ``agent.learn``; 0: it is never called, and transitions
@@ -68,7 +70,7 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
             ``"thread"``: in a thread of their own; ``"auto"``: inline until one takes longer than 2 ms.
         metadata_interval_s: ``metadata.json`` is rewritten at most this often, and at every flush.
         flush_interval_s: rows and journal are made durable at the latest this long after they were written;
-            how far a resume goes back is for ``checkpoint_freq`` to say.
+            that much a kill or a power cut can take.
         flush_bytes: rows and journal are made durable earlier once this many bytes wait.
         stall_timeout_s: a learner, disk or forward pass without progress for this long is stuck.
         on_stall: ``"fail"``: a stuck part ends the session; ``"warn"``: it is logged.
@@ -85,6 +87,7 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
     journal: bool = True
     keep_journal: Literal["needed", "all"] = "needed"
     journal_segment_bytes: Count = 16 << 20
+    roll_forward: bool | Literal["strict"] = True
     lockstep: bool = False
     opt_interval: Natural = 1
     warmup_period: Natural = 0

@@ -58,6 +58,8 @@ class Consumer:
         """
         learner = self._learner
         await self._deliver()
+        if learner.is_checkpoint_due:  # what a resume has learned again is not to be learned a third time
+            await self._save()
         clock = learner.clock
         while True:
             clock.enter(WAITING)

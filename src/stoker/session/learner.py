@@ -74,7 +74,8 @@ class Learner(TrainingState):
         self._counts_staleness = config.keeps_versions
         # One attribute: an object of more than thirty is slower to read and write (CPython's shared keys).
         self._able = Abilities(agent)
-        self._outbox = Outbox()
+        self.outbox = Outbox()
+        """The results that were not taken yet."""
         self._area = StagingArea()
         self._checkpoint_reply: Reply[None] | None = None
         self._acting: dict[str, Any] = {}  # with lockstep: what acting changes, after the last step
@@ -179,13 +180,13 @@ class Learner(TrainingState):
     @property
     def is_awaited(self) -> bool:
         """Whether the outbox has something that a caller may wait for, beyond the journal."""
-        return self._outbox.is_awaited
+        return self.outbox.is_awaited
 
     def take_outbox(self) -> Outbox:
         """The results of the events since the last call."""
         if self.journal is not None:
-            self._outbox.journal += self.journal.take()
-        outbox, self._outbox = self._outbox, Outbox()
+            self.outbox.journal += self.journal.take()
+        outbox, self.outbox = self.outbox, Outbox()
         return outbox
 
     def finish(self) -> None:
@@ -201,7 +202,7 @@ class Learner(TrainingState):
         self.clock.enter(STAGING)
         reply: Reply[None] = self._checkpoint_reply or Reply()
         staged = self._area.stage(self.step_state(self._acting))
-        self._outbox.checkpoint = (self.total_steps, staged, reply)
+        self.outbox.checkpoint = (self.total_steps, staged, reply)
         self.is_checkpoint_due, self._checkpoint_reply = False, None
         self.note_saved()
         self.clock.enter(HANDOVER)
@@ -280,7 +281,7 @@ class Learner(TrainingState):
             if is_over:
                 break
             n_done += 1
-            if self._outbox.is_awaited or self.is_checkpoint_due:
+            if self.outbox.is_awaited or self.is_checkpoint_due:
                 break
         if n_done:
             self._note(Optimized(n_done))
@@ -310,12 +311,12 @@ class Learner(TrainingState):
         if due is None:
             return
         if due.evaluation:
-            self._outbox.evaluation = self._snapshot()
+            self.outbox.evaluation = self._snapshot()
         if due.record:
             counts = (self.total_steps, self.total_episodes, self.opt_steps)
             self._record(self.total_steps, self.metrics.flush(self.agent, *counts))
         if due.limit:
-            self._outbox.has_ended = True
+            self.outbox.has_ended = True
         if due.checkpoint and self.run is not None:
             self.is_checkpoint_due = True
 
@@ -330,7 +331,7 @@ class Learner(TrainingState):
                     key, f"{key}={value}: left out of metrics.jsonl, as JSON has no such number"
                 )
         step = total_steps if self.config.opt_interval else self.opt_steps
-        self._outbox.records.append((step, record))
+        self.outbox.records.append((step, record))
         if self.run is not None:
             row = self.run.metrics_row(total_steps, self.opt_steps, record)
             if row is not None:
@@ -362,15 +363,15 @@ class Learner(TrainingState):
                 match kind:
                     case "barrier":
                         self._note_acting()
-                        self._outbox.answers.append((reply, None))
+                        self.outbox.answers.append((reply, None))
                     case "flush":
-                        self._outbox.flushes.append(reply)
+                        self.outbox.flushes.append(reply)
                     case "checkpoint":
                         self.is_checkpoint_due, self._checkpoint_reply = True, reply
                     case "snapshot":
-                        self._outbox.answers.append((reply, self._snapshot()))
+                        self.outbox.answers.append((reply, self._snapshot()))
             case OptimizationRequested(n, reply):
-                self._outbox.answers.append((reply, self._optimize(n)))
+                self.outbox.answers.append((reply, self._optimize(n)))
             case Optimized():
                 self._optimize_again(event)
             case DatasetGiven():
@@ -411,7 +412,7 @@ class Learner(TrainingState):
         self.agent.on_episode_start(event.actor_id)
 
     def _put_row(self, log: RowLog, row: msgspec.Struct) -> None:
-        self._outbox.rows.setdefault(log, []).append(row)
+        self.outbox.rows.setdefault(log, []).append(row)
 
     def _note_acting(self) -> None:
         """With lockstep: keep what acting changes, as it is after the last step and before the next one."""

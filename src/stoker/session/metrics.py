@@ -22,7 +22,7 @@ from stoker.stats import EpisodeRecord
 from stoker.telemetry import Clocks
 from stoker.types import ActorId, Experience, ExperienceBatch
 
-__all__ = ["StalenessReport", "TrainingMetrics"]
+__all__ = ["StalenessReport", "TrainingMetrics", "is_own_record"]
 
 logger = logging.getLogger("stoker.session")
 
@@ -49,6 +49,7 @@ class StalenessReport(msgspec.Struct, frozen=True):
         return cls(mean, max(counts), dict(sorted(counts.items())))
 
 
+_TOTAL_STEPS = "time/total_timesteps"
 _WINDOW = 100
 """Episodes that ``rollout`` values are means of, as in Stable-Baselines3."""
 
@@ -137,7 +138,7 @@ class TrainingMetrics:
         profile = now.since(self._since)
         elapsed_s = max(profile.seconds, 1e-9)
         values: dict[str, Any] = {
-            "time/total_timesteps": total_steps,
+            _TOTAL_STEPS: total_steps,
             "time/episodes": total_episodes,
             "time/fps": (total_steps - self._steps) / elapsed_s,
             "time/opt_steps_per_sec": (opt_steps - self._opt_steps) / elapsed_s,
@@ -169,3 +170,8 @@ class TrainingMetrics:
         """Replace the window with that of ``state_dict``."""
         self._episodes.clear()
         self._episodes.extend((float(reward), int(length)) for reward, length in state)
+
+
+def is_own_record(record: Mapping[str, Any]) -> bool:
+    """Whether ``flush`` made a record, rather than a caller."""
+    return _TOTAL_STEPS in record

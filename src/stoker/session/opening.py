@@ -4,9 +4,10 @@ No cancel scope or task group of a caller surrounds this host task, and no nativ
 reaches it: a caller who is cancelled in ``open`` or ``close`` cannot leave a session half open or half
 closed. From opening to closing, the host claims the agent and the right to write the run.
 
-Opening restores the newest checkpoint, begins an attempt and opens the journal, in the learner's thread
-before the first event. With ``lockstep`` it also finds the running episodes: resetting an environment with an
-episode's seed and repeating its actions brings a deterministic environment back.
+Opening restores the newest checkpoint, learns the journal's tail behind it, begins an attempt and opens the
+journal, in the learner's thread before the first event. With ``lockstep`` it also finds the running episodes:
+resetting an environment with an episode's seed and repeating its actions brings a deterministic environment
+back.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from stoker.session.engine import Engine
 from stoker.session.journaling import EventJournal
 from stoker.session.learner import Learner
 from stoker.session.relearning import as_in_attempts
+from stoker.session.tail import learn_tail
 from stoker.threads import DedicatedThread, on_asyncio
 from stoker.types import ActorId, Experience
 
@@ -96,8 +98,14 @@ def _context_of(learner: Learner) -> RunContext:
     )
 
 
-def _open_learning(learner: Learner) -> ResumePoint:
-    """Restore the newest checkpoint, if there is one, and let the learner begin.
+def _open_learning(learner: Learner, is_given_up: Callable[[], bool]) -> ResumePoint:
+    """Restore the newest checkpoint, if there is one, learn the journal's tail, and let the learner begin.
+
+    Nothing is written before the tail is learned.
+
+    Args:
+        learner: new.
+        is_given_up: asked while the tail is learned; then this raises.
 
     Returns:
         With lockstep, after a resume: the running episodes.
@@ -107,30 +115,43 @@ def _open_learning(learner: Learner) -> ResumePoint:
             changed: the next try finds the same.
         CheckpointNotFound: There were checkpoints, and they are gone.
         ConfigError: The run is of another agent.
+        RelearningFailed: The agent failed on an event of the tail.
+        SessionError: It was given up.
         WriteFailed: Nothing can be written there.
     """
     torch.get_num_threads()  # a new thread follows set_num_threads only once it has asked
-    point, run = ResumePoint(), learner.run
+    point, run, tail, config = ResumePoint(), learner.run, None, learner.config
     if run is not None:
         if run.is_new:
             run.is_new = False
         else:
             with as_in_attempts(learner):
-                point = _restore_newest(learner, run)
+                is_exact = _restore_newest(learner, run)
+                if config.roll_forward:
+                    tail = learn_tail(learner, run, is_given_up, acts=is_exact)
+            if is_exact:
+                point = _read_resume_point(learner, run.journal)
             learner.best = run.load_best_score()
             counts = (learner.total_steps, learner.total_episodes, learner.n_events, learner.opt_steps)
-            run.begin_attempt(*counts)
-    learner.config = config = learner.config.beginning_at(learner.total_steps, learner.opt_steps)
+            run.begin_attempt(*counts, relearned_steps=0 if tail is None else tail.n_steps)
+    learner.config = config = config.beginning_at(learner.total_steps, learner.opt_steps)
     if run is not None and config.journal:
         learner.journal = EventJournal(run, learner.agent, config, learner.n_events)
     learner.begin()
     if not point.episodes:
         learner.abandon_episodes()
+    if tail is not None:
+        learner.outbox = tail.missing.found()
+        learner.is_checkpoint_due = tail.has_learned  # so that the next resume need not learn it again
     return point
 
 
-def _restore_newest(learner: Learner, run: TrainingRun) -> ResumePoint:
-    """Restore the newest checkpoint that can be restored whole."""
+def _restore_newest(learner: Learner, run: TrainingRun) -> bool:
+    """Restore the newest checkpoint that can be restored whole, if there is one.
+
+    Returns:
+        Whether the running episodes go on behind it.
+    """
     problem: JournalBroken | None = None
     for path, state in run.candidates():
         session = state.get("session", {})
@@ -138,8 +159,9 @@ def _restore_newest(learner: Learner, run: TrainingRun) -> ResumePoint:
             raise CheckpointCorrupt(path, "it is of another run: put this run's own file back, or remove it")
         try:
             learner.restore(path, state, run.journal)
-            is_exact = learner.config.lockstep and session["lockstep"]
-            point = _read_resume_point(learner, run.journal) if is_exact else ResumePoint()
+            is_exact = learner.config.lockstep and bool(session["lockstep"])
+            if is_exact:
+                _read_resume_point(learner, run.journal)  # else an older checkpoint may do
         except JournalBroken as error:
             if problem is None:
                 problem = error
@@ -149,10 +171,10 @@ def _restore_newest(learner: Learner, run: TrainingRun) -> ResumePoint:
         for lost in run.lost_rows(learner.total_episodes, learner.eval_episodes, learner.n_records):
             verify = shlex.join(["stoker", "verify", str(run.directory)])
             logger.warning("%s; training continues without them; `%s` says more", lost, verify)
-        return point
+        return is_exact
     if problem is not None:
         raise problem
-    return ResumePoint()
+    return learner.config.lockstep
 
 
 def _way_out(run: TrainingRun, step: int) -> str:
@@ -265,6 +287,7 @@ class Host:
         self._opened: Reply[tuple[Engine, ResumePoint]] = Reply()
         self._opening = anyio.CancelScope()
         self._ended = anyio.Event()
+        self._is_given_up = False
 
     @classmethod
     async def open(cls, learner: Learner, recording: Recording) -> tuple[Engine, ResumePoint]:
@@ -278,6 +301,7 @@ class Host:
         try:
             return await host._opened.wait()
         except BaseException:
+            host._is_given_up = True
             host._opening.cancel()
             if host._engine is not None:
                 host._engine.end()
@@ -300,7 +324,8 @@ class Host:
         thread = DedicatedThread("stoker-learner")
         try:
             with self._opening:
-                point = await thread.run(self._claim.open, partial(_open_learning, self._learner))
+                restore = partial(_open_learning, self._learner, lambda: self._is_given_up)
+                point = await thread.run(self._claim.open, restore)
                 await self._recording.open(_context_of(self._learner))
                 self._engine = engine = Engine(self._learner, self._recording, thread, self._ended)
                 self._opened.set((engine, point))
@@ -324,6 +349,7 @@ class Host:
             self._end()
 
     async def _give_up(self, thread: DedicatedThread) -> None:
+        self._is_given_up = True  # which ends a tail between two of its chunks
         with anyio.CancelScope(shield=True):
             if not await thread.settle(self._learner.config.stall_timeout_s):
                 logger.warning(

@@ -7,13 +7,15 @@ each attempt, is in the headers of the journal's segments and applies from there
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator
+import time
+from collections.abc import Callable, Generator, Sequence
 
 import torch
 
-from stoker.errors import JournalBroken
+from stoker.errors import JournalBroken, RelearningFailed
 from stoker.journal import Journal, JournalEvent, SegmentHeader
 from stoker.session.config import LearningPeriods
+from stoker.session.events import Outbox
 from stoker.session.learner import Learner
 from stoker.session.remaking import agent_with, take_over
 from stoker.types import Experience
@@ -21,6 +23,7 @@ from stoker.types import Experience
 __all__ = ["Relearning", "as_in_attempts", "learn_as_in", "periods_of"]
 
 _CHUNK = 1024
+_LONG_S = 0.2
 
 
 def periods_of(header: SegmentHeader) -> LearningPeriods:
@@ -62,35 +65,38 @@ def as_in_attempts(learner: Learner) -> Generator[None]:
 
 
 class Relearning:
-    """Feeds a learner the events of a journal that are behind it.
+    """Feeds a learner the events of a journal that are behind it, each with the settings of its attempt.
 
     Args:
         learner: has begun, and stands at event ``n_events`` of the journal.
         journal: holds the events behind that one.
-        last: the number of the event to end before.
+        last: the number of the event to end before; None: the end of what is there.
         to_step: the environment step to end at, before the next one; None: all events up to ``last``.
-        fed: called after each chunk; what it raises ends the learning there.
+        fed: called after each chunk with its results; what it raises ends the learning there.
+        before: called with each event before it is learned, one by one; None: they are learned in chunks.
     """
 
     def __init__(
         self,
         learner: Learner,
         journal: Journal,
-        last: int,
+        last: int | None = None,
         *,
         to_step: int | None = None,
-        fed: Callable[[], object] = lambda: None,
+        fed: Callable[[Outbox], object] = lambda _: None,
+        before: Callable[[JournalEvent], object] | None = None,
     ) -> None:
         self._learner = learner
         self._position = learner.n_events
         self._steps = learner.total_steps
         self._last, self._to_step = last, to_step
-        self._fed = fed
+        self._fed, self._before = fed, before
         headers = journal.headers()
         self._headers = {header.first_event: header for header in headers}
-        if before := [header for header in headers if header.first_event < self._position]:
-            learn_as_in(learner, before[-1])
+        if earlier := [header for header in headers if header.first_event < self._position]:
+            learn_as_in(learner, earlier[-1])
         self._events = journal.read(learner.n_events, last)
+        self._size = _CHUNK
         self._is_over = False
         self._damage: JournalBroken | None = None
 
@@ -99,22 +105,38 @@ class Relearning:
 
         Raises:
             JournalBroken: An event is damaged or missing; all before it are learned.
+            RelearningFailed: The agent failed; ``__cause__`` is its error.
         """
-        stop = self._last if until is None else min(until, self._last)
+        stop = self._last if until is None else until
         while chunk := self._next_chunk(stop):
-            self._learner.process(chunk)  # all of it: a learner without a run has no checkpoint to stop at
-            self._learner.take_outbox()
-            self._fed()
+            started = time.perf_counter()
+            try:
+                self._process(chunk)
+            except Exception as error:
+                numbers = self._position - len(chunk), self._position - 1
+                raise RelearningFailed(*numbers, self._learner.total_steps, error) from error
+            # The size changes nothing that is learned.
+            self._size = _fitting(self._size, time.perf_counter() - started)
+            self._fed(self._learner.take_outbox())
         if self._damage is not None:
             raise self._damage
 
-    def _next_chunk(self, stop: int) -> list[JournalEvent]:
+    def _process(self, chunk: Sequence[JournalEvent]) -> None:
+        """Let the learner process all of it: no checkpoint is due to a learner that writes none."""
+        if self._before is None:
+            self._learner.process(chunk)
+            return
+        for event in chunk:
+            self._before(event)
+            self._learner.process((event,))
+
+    def _next_chunk(self, stop: int | None) -> list[JournalEvent]:
         """The next events of one attempt's settings, which apply from the first of them on."""
         chunk: list[JournalEvent] = []
         # At the end the settings stay: those of the next attempt come with its first event.
         if self._position != stop and (header := self._headers.pop(self._position, None)) is not None:
             learn_as_in(self._learner, header)
-        while len(chunk) < _CHUNK and self._position < stop and self._position not in self._headers:
+        while len(chunk) < self._size and self._position != stop and self._position not in self._headers:
             if (event := self._next_event()) is None:
                 break
             chunk.append(event)
@@ -126,9 +148,16 @@ class Relearning:
         if self._is_over:
             return None
         try:
-            _, event = next(self._events)
+            _, event = next(self._events, (0, None))
         except JournalBroken as error:
             self._is_over, self._damage = True, error
             return None
-        self._is_over = isinstance(event, Experience) and self._steps == self._to_step
+        self._is_over = event is None or (isinstance(event, Experience) and self._steps == self._to_step)
         return None if self._is_over else event
+
+
+def _fitting(size: int, took_s: float) -> int:
+    """A size for the next chunk: while one is learned, nobody can cancel or see the progress."""
+    if took_s > _LONG_S:
+        return max(1, size // 2)
+    return min(_CHUNK, 2 * size) if took_s < _LONG_S / 4 else size

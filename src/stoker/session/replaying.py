@@ -18,6 +18,7 @@ from stoker.journal import Journal
 from stoker.nested import differences
 from stoker.runs import TrainingRun
 from stoker.session.config import SessionConfig
+from stoker.session.events import Outbox
 from stoker.session.learner import Learner
 from stoker.session.relearning import Relearning, as_in_attempts, periods_of
 from stoker.stats import StatsTracker
@@ -100,7 +101,7 @@ def _replay(
         raise ConfigError(f"to_step={to_step}: the journal can be replayed from step {began_at} on")
     comparisons: list[Comparison] = []
 
-    def fed() -> None:
+    def fed(_: Outbox) -> None:
         if watch is not None:
             watch(learner.total_steps)
 
@@ -111,7 +112,7 @@ def _replay(
         saved = load_checkpoint(run.checkpoint_path(step)) if saved is None else saved
         comparisons.append(Comparison(step, tuple(_differences(saved, learner))))
     relearning.learn()
-    fed()
+    fed(learner.take_outbox())
     if to_step is not None and learner.total_steps < to_step:
         raise ConfigError(f"to_step={to_step}: the journal ends at step {learner.total_steps}")
     return Replayed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from stoker.errors import ConfigError
 from stoker.runs import TrainingRun
 from stoker.runs.layout import safe_name
 from stoker.session import SessionConfig
+from stoker.session.tail import progress_told
 from stoker.trainer.config import TrainConfig, TrainerConfig, config_from, shared_settings
 from stoker.trainer.evaluation import EvaluationSettings
 from stoker.trainer.making import agent_for, env_for, recorders_for, set_torch_threads
@@ -48,6 +50,7 @@ async def train(
     factory: EnvFactory | None = None,
     watch: Watch | None = None,
     view: Literal["auto", "none"] = "auto",
+    roll_forward: bool | Literal["strict"] = True,
 ) -> TrainResult:
     """Train until ``total_timesteps``, until an evaluation ends it, or until the session is stopped.
 
@@ -64,6 +67,7 @@ async def train(
             ``env="module:factory"`` to have one.
         watch: runs beside the training and is cancelled when that ends.
         view: ``"auto"`` shows the training in a notebook's output or on a terminal, ``"none"`` nowhere.
+        roll_forward: for a resumed run, as in ``SessionConfig``.
 
     Raises:
         ConfigError: A value is unknown or out of range, the environment or the agent cannot be made, or the
@@ -96,6 +100,7 @@ async def train(
             eval_factory=eval_factory_for(config, factory),
             vector_factory=vector_factory_for(config, factory),
             recorders=recorders,
+            roll_forward=roll_forward,
             **session_settings(config),
         )
         if run is None:  # late, so that what cannot be trained leaves none behind
@@ -104,6 +109,7 @@ async def train(
         if view == "auto" and (found := view_here(title_of(config))) is not None:
             screen = Screen(found)
             ending.push_async_callback(screen.close)
+            ending.enter_context(progress_told(partial(print, file=sys.stderr)))
         has_config, is_new = factory is None, run.is_new
 
         async def watch_all(progress: Progress) -> None:

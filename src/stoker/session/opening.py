@@ -153,7 +153,7 @@ def _open_learning(learner: Learner, events: EventLog, is_given_up: Callable[[],
     if run is not None and config.journal:
         learner.journal = EventJournal(run, learner.agent, config, learner.n_events)
     learner.begin()
-    if not point.episodes:
+    if not (point.episodes or learner.kept.is_within):
         learner.abandon_episodes()
     if tail is not None:
         learner.outbox = tail.missing.found()

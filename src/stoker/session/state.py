@@ -168,6 +168,11 @@ class KeptSteps(msgspec.Struct):
     steps: int = 0
     dataset: DatasetGiven | None = None
 
+    @property
+    def is_within(self) -> bool:
+        """Whether more transitions of the data set are to come: running episodes are those of it."""
+        return self.dataset is not None and self.steps < self.dataset.n
+
 
 class TrainingState:
     """The agent, its counters, its stats and its actors. All counters are over all attempts of the run.

@@ -231,15 +231,15 @@ class Trainer:
         """Optimize ``max_opts`` times on a fixed data set; environments serve evaluation alone.
 
         The agent observes the data set once: a further training on the same one, also in a resumed run,
-        continues where the one before ended. A run of this kind has no journal, and its recorders count
-        optimization steps.
+        continues where the one before ended; another data set is refused. The journal holds the transitions,
+        so a resume is exact, and a replay needs no data set. Recorders count optimization steps.
 
         Args:
             dataset: experiences, or columns by name (see ``transitions_of``).
 
         Raises:
-            ConfigError: There is no ``max_opts``, the data set is empty or does not fit the agent's spaces,
-                or the agent skips learning on it.
+            ConfigError: There is no ``max_opts``, the data set is empty, does not fit the agent's spaces or
+                is not that of the run, or the agent skips learning on it.
             SessionFailed: The agent, the writer or a recorder failed.
         """
         if self.config.max_opts is None:
@@ -416,7 +416,6 @@ _OFFLINE: dict[str, Any] = {
     "warmup_period": 0,
     "max_steps": None,
     "max_staleness": None,
-    "journal": False,
     "checkpoint_freq": 0,
 }
 

@@ -17,18 +17,37 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import NamedTuple, Self
 
 import anyio
 import msgspec
-from worker import Confirmed, Order
+import numpy as np
+from numpy.typing import NDArray
+from worker import Confirmed, Order, serial
 
-from stoker import TrainingRun
+from stoker import Experience, TrainingRun
+from stoker.agents.protocol import LearningAgent
+from stoker.journal import EpisodeEnded
+from stoker.runs.rows import Columns
+from stoker.runs.verifying import verify_run
+from stoker.session.replaying import replay_run
 from stoker.writer import load_checkpoint
 
-__all__ = ["Breaker", "Worker", "amount", "check", "mounted", "no_mounts", "no_strace", "run_in", "traced"]
+__all__ = [
+    "Breaker",
+    "Worker",
+    "amount",
+    "check",
+    "journaled",
+    "mounted",
+    "no_mounts",
+    "no_strace",
+    "run_in",
+    "traced",
+    "train_again",
+]
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -78,10 +97,10 @@ class Worker:
             self.said = msgspec.json.decode(data, type=Confirmed)
         return True
 
-    def listen_until_begun(self) -> None:
-        """Take in what it says until its session runs."""
+    def listen_until(self, is_there: Callable[[Confirmed], object]) -> None:
+        """Take in what it says until that is there, or it has ended."""
         deadline = time.monotonic() + 60
-        while not self.said.attempt and not self.listen(0.005):
+        while not is_there(self.said) and not self.listen(0.002):
             assert time.monotonic() < deadline, self.log()
 
     def kill(self) -> int:
@@ -169,71 +188,118 @@ def run_in(root: Path) -> TrainingRun | None:
     return anyio.run(TrainingRun.open, root / "fault")
 
 
-class Found(msgspec.Struct, frozen=True):
-    """What a look at a run gave: steps of its newest checkpoint, rows per attempt that count or not."""
+class Journaled(NamedTuple):
+    """What a journal holds, up to where it can be read.
+
+    Attributes:
+        steps: environment steps, over all attempts.
+        episodes: the serials of the episodes that ended, in their order.
+        is_whole: whether that is from the first event on.
+    """
 
     steps: int
-    episodes: int
+    episodes: list[float]
+    is_whole: bool
+
+
+def journaled(run: TrainingRun) -> Journaled:
+    """Read the journal: what a resume has to come to, if nothing is damaged."""
+    journal = run.journal
+    last = journal.n_events()
+    first = journal.leads_from(last) if last else 0
+    assert first is not None, "the journal's end cannot be reached"
+    steps = next((header.total_steps for header in journal.headers() if header.first_event == first), 0)
+    events = [event for _, event in journal.read(first, last)]
+    ends = [event.record.total_reward for event in events if isinstance(event, EpisodeEnded)]
+    return Journaled(steps + sum(isinstance(event, Experience) for event in events), ends, first == 0)
+
+
+class Found(NamedTuple):
+    """What a look at a run gave: the steps that a resume has to go on from, and how many rows there are."""
+
+    steps: int
     n_rows: int
-    n_checkpoints: int
 
 
 def check(root: Path, said: Sequence[Confirmed]) -> Found:
     """Hold the run against all that its workers confirmed, in the order of their lives.
 
-    Nothing under a final name is torn, no confirmed row, checkpoint or best value is missing, no row is
-    there twice, and each actor's rows are in order.
+    Nothing under a final name is torn, no confirmed step, row, checkpoint or best value is missing, no row is
+    there twice or does not count, and the rows are those of the episodes in the journal, in their order.
     """
     run = run_in(root)
-    begun = {worker.attempt: worker for worker in said if worker.attempt}
+    begun = [worker for worker in said if worker.attempt]
     if run is None:
         assert not begun, "a run that had begun is gone"
-        return Found(0, 0, 0, 0)
+        return Found(0, 0)
     for name in ("metadata.json", "config.json"):
         if (run.directory / name).exists():
             json.loads((run.directory / name).read_bytes())
     states = {path.name: load_checkpoint(path) for path in run.checkpoints_directory.glob("*.pt")}
     assert not list(run.directory.rglob("*.broken")), "a resume found a checkpoint torn"
+    assert not list(run.directory.rglob("*.abandoned")), "a resume went back behind a checkpoint"
     resumable = [state["session"] for state in states.values() if state["kind"] == "step"]
     newest = max((session["total_steps"] for session in resumable), default=0)
     for name, state in states.items():
         if match := re.fullmatch(r"step_(\d+)\.pt", name):
             assert state["session"]["total_steps"] == state["agent"]["total_steps"] == int(match[1])
-    episodes = 0
     if "best.pt" in states:
         assert states["best.pt"]["best"]["value"] >= max(worker.best for worker in said)
     else:
         assert not any(worker.best for worker in said), "a confirmed best.pt is gone"
-    columns, everything, evals = anyio.run(_rows, run)
-    # Checkpoints: the newest is at or beyond every confirmed one, since each life goes on from the last.
-    for worker in begun.values():
+    journal = journaled(run)
+    assert journal.steps >= newest, "a checkpoint knows of steps that the journal has lost"
+    for worker in begun:
         assert newest >= worker.steps, f"the checkpoint at {worker.steps} steps is lost: {sorted(states)}"
-    # Rows: each attempt's are whole, in order, without doubles, and at least those that were confirmed.
-    for worker in begun.values():
-        mine = everything["attempt"] == worker.attempt
+        assert journal.steps >= worker.flushed, f"{worker.flushed - journal.steps} confirmed steps are lost"
+    counting, everything, evals, every_eval = anyio.run(_rows, run)
+    assert len(counting["episode"]) == len(everything["episode"]), "rows of episodes were abandoned"
+    assert len(evals["attempt"]) == len(every_eval["attempt"]), "rows of evaluations were abandoned"
+    rows = counting["total_reward"]
+    for worker in begun:
         for actor_id, confirmed in enumerate(worker.episodes):
-            serials = everything["total_reward"][mine & (everything["actor_id"] == actor_id)].tolist()
-            assert serials == [float(k + 1) for k in range(len(serials))], "rows lost, doubled or moved"
-            assert len(serials) >= confirmed, f"{confirmed - len(serials)} confirmed rows are lost"
-        serials = evals["total_reward"][evals["attempt"] == worker.attempt].tolist()
-        assert serials == [float(k + 1) for k in range(len(serials))], "evaluations lost or doubled"
-        assert len(serials) >= worker.evals, "confirmed evaluations are lost"
-    # The history that counts.
-    if "episode" in columns:
-        assert columns["episode"].tolist() == list(range(1, len(columns["episode"]) + 1))
-        assert (columns["total_steps"][1:] >= columns["total_steps"][:-1]).all()
-        episodes = len(columns["episode"])
+            _check_serials(rows[counting["actor_id"] == actor_id], worker.attempt, confirmed)
+        _check_serials(evals["total_reward"], worker.attempt, worker.evals)
+    assert counting["episode"].tolist() == list(range(1, len(rows) + 1))
+    assert (counting["total_steps"][1:] >= counting["total_steps"][:-1]).all()
     held = max((session["total_episodes"] for session in resumable), default=0)
-    assert episodes >= held, "a checkpoint knows of rows that are not there"
-    return Found(newest, episodes, len(everything["attempt"]), len(states))
+    assert len(rows) >= held, "a checkpoint knows of rows that are not there"
+    if journal.is_whole:
+        assert rows.tolist() == journal.episodes[: len(rows)], "the rows are not those of the journal"
+        if said and said[-1].has_ended:
+            assert len(rows) == len(journal.episodes) == run.metadata.total_episodes
+    return Found(journal.steps, len(rows))
 
 
-async def _rows(run: TrainingRun) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _check_serials(serials: NDArray[np.float64], attempt: int, confirmed: int) -> None:
+    """One stream's rows of the episodes of an attempt: each once, in order, at least those confirmed."""
+    mine = [value for value in serials.tolist() if serial(attempt, 0) < value < serial(attempt + 1, 0)]
+    assert mine == [serial(attempt, k + 1) for k in range(len(mine))], "rows are lost, doubled or moved"
+    assert len(mine) >= confirmed, f"{confirmed - len(mine)} confirmed rows are lost"
+
+
+async def _rows(run: TrainingRun) -> tuple[Columns, ...]:
     return (
         await run.read_train_episodes(),
         await run.read_train_episodes(all_attempts=True),
+        await run.read_eval_episodes(),
         await run.read_eval_episodes(all_attempts=True),
     )
+
+
+def train_again(directory: Path, agent: LearningAgent) -> int:
+    """Train again from the first event on, and compare with each checkpoint; returns how many there were.
+
+    The run must have ended in good order, so that its last checkpoint is of the journal's end.
+    """
+    run = anyio.run(TrainingRun.open, directory)
+    assert not [finding for finding in verify_run(run) if finding.kind == "damaged"]
+    replayed = replay_run(run, agent)
+    assert replayed.from_steps == 0
+    assert [each for each in replayed.comparisons if each.differences] == []
+    assert [each.step for each in replayed.comparisons] == sorted(run.checkpoint_steps())
+    assert replayed.comparisons[-1].step == replayed.total_steps == journaled(run).steps
+    return len(replayed.comparisons)
 
 
 # Tracing ------------------------------------------------------------------------------------------

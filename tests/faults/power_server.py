@@ -1,14 +1,15 @@
 """A program that forks one training process per request, with everything imported already.
 
-Each line on its standard input is a request: ``{"root": ..., "directory": ... or null, "serial": ...,
-"max_steps": ... or null}``. The forked worker creates a run below ``root`` or resumes the one at
-``directory``, and writes one line of JSON for each thing that stoker has promised it:
+Each line on its standard input is a request: ``{"root": ..., "directory": ... or null, "agent": ...,
+"serial": ..., "max_steps": ... or null, "saves": true or false}``. The forked worker creates a run below
+``root`` or resumes the one at ``directory``, and writes one line of JSON for each thing that stoker has
+promised it:
 
     ["started", pid]                        by the server
     ["run", directory]                      TrainingRun.create returned
     ["resumed", total_steps, attempt]       the session runs
     ["rows", [serial, ...], [serial, ...]]  training and evaluation rows that are durable: flush returned
-    ["flushed", total_steps]                so many steps are durable in the journal: flush returned
+    ["flushed", total_steps]                so many steps are durable, and never lost: flush returned
     ["checkpoint", total_steps]             checkpoint returned; so much had been accepted when it was called
     ["best", value]                         maybe_save_best returned True
     ["failed", class, class of the cause]   stoker raised one of its own errors
@@ -38,13 +39,13 @@ from typing import Any
 import anyio
 import torch
 
-from stoker import DQN, DQNConfig, TrainingRun, TrainingSession
+from stoker import DQN, PPO, DQNConfig, PPOConfig, TrainingRun, TrainingSession
 from stoker.errors import StokerError, first_error
 from stoker.stats import EpisodeRecord
 from stoker.testing import ChainEnv
 from stoker.types import EpisodeStatus, Experience
 
-N_ACTORS = 16
+N_ACTORS = 64
 _PR_SET_PDEATHSIG = 1
 
 
@@ -54,7 +55,7 @@ def say(*words: Any) -> None:
 
 
 class Worker:
-    """Actors that play, and tasks that flush, save and evaluate as fast as they can."""
+    """Actors that play, and tasks that flush, evaluate and perhaps save as fast as they can."""
 
     def __init__(self, session: TrainingSession, serial: int) -> None:
         self.session = session
@@ -121,27 +122,32 @@ class Worker:
             await anyio.sleep(self.rng.uniform(0.0, 0.05))
 
 
-def make_agent(seed: int) -> DQN:
+def make_agent(name: str) -> DQN | PPO:
+    """The agent as it is made in every attempt."""
     env = ChainEnv(3)
+    if name == "ppo":
+        rollouts = PPOConfig(hidden_sizes=(8,), rollout_steps=500, batch_size=100, n_epochs=2)
+        return PPO(env.observation_space, env.action_space, rollouts)
     config = DQNConfig(
         hidden_sizes=(8,), buffer_size=2_000, learning_starts=64, batch_size=16, epsilon_decay_steps=1_000
     )
-    return DQN(env.observation_space, env.action_space, config, seed=seed)
+    return DQN(env.observation_space, env.action_space, config)
 
 
 def _parts(rows: list[int]) -> Iterator[list[int]]:
     return (rows[i : i + 100] for i in range(0, len(rows), 100))
 
 
-async def work(root: str, directory: str | None, serial: int, max_steps: int | None) -> None:
+async def work(
+    root: str, directory: str | None, agent: str, serial: int, max_steps: int | None, saves: bool
+) -> None:
     if directory is None:
         run = await TrainingRun.create("power", root=root)
         say("run", str(run.directory))
     else:
         run = await TrainingRun.resume(directory)
-    agent = make_agent(serial)
     session = TrainingSession(
-        agent, run, max_steps=max_steps, checkpoint_freq=300, opt_interval=16,
+        make_agent(agent), run, max_steps=max_steps, opt_interval=16, keep_journal="all",
         flush_interval_s=0.02, metadata_interval_s=0.05,
     )  # fmt: skip
     async with session:
@@ -150,7 +156,7 @@ async def work(root: str, directory: str | None, serial: int, max_steps: int | N
         async with anyio.create_task_group() as tasks:
             for actor_id in range(N_ACTORS):
                 tasks.start_soon(worker.play, actor_id)
-            for task in (worker.flush, worker.save, worker.evaluate):
+            for task in (worker.flush, worker.evaluate, *([worker.save] if saves else [])):
                 tasks.start_soon(task)
     say("finished", session.total_steps, session.total_episodes)
 
@@ -184,6 +190,6 @@ def serve() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    make_agent(0)  # torch and anyio import much at first use
+    make_agent("dqn")  # torch and anyio import much at first use
     anyio.run(anyio.sleep, 0)
     serve()

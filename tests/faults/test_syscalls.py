@@ -24,6 +24,8 @@ WRITING = (
 )  # fmt: skip
 CYCLES = 6
 """What a worker does before it ends, if nothing ends it."""
+OFTEN = {"save_every": 1, "checkpoint_freq": 200}
+"""Checkpoints in each cycle: they make most of the calls."""
 
 
 class Tally(NamedTuple):
@@ -65,10 +67,10 @@ def kill_at_each(directory: Path, calls: tuple[str, ...], upto: int, agent: str)
     kills = 0
     with Breaker(directory) as breaker:
         for call in calls:
-            old = Order(root=str(directory / f"{call}_on"), agent=agent, cycles=CYCLES)
+            old = Order(root=str(directory / f"{call}_on"), agent=agent, cycles=CYCLES, **OFTEN)
             said = [finished(breaker, old, [])]
             for n in range(1, upto + 1):
-                new = Order(root=str(directory / f"{call}_{n}"), cycles=CYCLES)
+                new = Order(root=str(directory / f"{call}_{n}"), cycles=CYCLES, **OFTEN)
                 at_new = kill_at(breaker, new, call, n, [])
                 finished(breaker, new, [at_new.said])
                 at_old = kill_at(breaker, old, call, n, said)
@@ -101,7 +103,7 @@ MAY_BE_MENDED = ("link", "unlink")
 
 def refuse(breaker: Breaker, root: Path, call: str, error: str, when: str) -> Tally:
     """Let a call be refused: the worker says so in one line and ends, and the run goes on afterwards."""
-    order = Order(root=str(root), cycles=40)
+    order = Order(root=str(root), cycles=40, **OFTEN)
     before = finished(breaker, order, [])
     worker = breaker.start(msgspec.structs.replace(order, held=True))
     log = root.with_suffix(".strace")

@@ -4,12 +4,14 @@ Run as a program with a socket's descriptor it serves: it has everything importe
 order, so that a death costs milliseconds. What a worker confirms goes out by ``sendto``, and nothing else
 of it writes but the run: ``write`` and ``fsync`` in a trace are the run's own.
 
-Each actor numbers its episodes from 1 in every attempt (``total_reward`` is that number), and so does
-evaluation. Rows can thus be told apart, and a missing or doubled one is seen.
+Each actor numbers its episodes in every attempt (``total_reward`` is the ``serial`` of both numbers), and so
+does evaluation. Rows can thus be told apart, and a missing or doubled one is seen.
 """
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
 import signal
 import socket
@@ -25,15 +27,29 @@ import msgspec
 import numpy as np
 import torch
 
-from stoker import DQN, DQNConfig, EpisodeStatus, Experience, ExperienceBatch, TrainingRun, TrainingSession
+from stoker import (
+    DQN,
+    PPO,
+    DQNConfig,
+    EpisodeStatus,
+    ExperienceBatch,
+    PPOConfig,
+    TrainingRun,
+    TrainingSession,
+)
 from stoker.errors import StokerError, first_error
 from stoker.stats import EpisodeRecord
 from stoker.testing import FakeAgent
 
-__all__ = ["Order"]
+__all__ = ["Confirmed", "Order", "make_agent", "serial"]
 
 LENGTH = 10
 """Transitions in an episode."""
+
+
+def serial(attempt: int, number: int) -> float:
+    """What marks an actor's n-th episode of an attempt, also where a later attempt writes its row."""
+    return float(attempt * 1_000_000 + number)
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,13 +57,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         root: the runs directory; the run's name is ``fault``, made there unless it is there.
-        agent: ``fake`` or ``dqn`` (a tiny one, with a replay).
+        agent: ``fake``, ``dqn`` (a tiny one, with a replay) or ``ppo`` (with half-filled rollouts).
         n_actors: how many play at the same time.
         checkpoint_freq: environment steps between checkpoints, besides those that are asked for.
+        keep_all: keep the journal from its first event and every checkpoint, to train again and compare.
         cycles: how often to flush, evaluate and checkpoint before leaving in good order.
-        save_every: cycles between checkpoints that are asked for; the first cycle asks for one.
+        save_every: cycles between checkpoints that are asked for; the first cycle asks for one. 0: none.
         pause_s: how long each actor rests after an episode.
         seed: of the transitions.
+        dies_at_learn: the call of ``learn`` at which it kills itself, those of the tail counted; 0: never.
         held: wait for a byte on the socket before anything else, so that a tracer can be attached.
         backend: the event loop.
         lifetime_s: after this the worker dies, whatever has become of its parent.
@@ -56,11 +74,13 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     root: str
     agent: str = "fake"
     n_actors: int = 8
-    checkpoint_freq: int = 200
+    checkpoint_freq: int = 10_000
+    keep_all: bool = False
     cycles: int = 1_000_000
-    save_every: int = 1
+    save_every: int = 0
     pause_s: float = 0.002
     seed: int = 0
+    dies_at_learn: int = 0
     held: bool = False
     backend: str = "asyncio"
     lifetime_s: int = 120
@@ -71,9 +91,11 @@ class Confirmed(msgspec.Struct, kw_only=True):
 
     Attributes:
         attempt: its number; 0: the session has not begun.
+        is_relearning: it learns what the journal has behind the checkpoint.
         from_steps, from_episodes: what it went on from, over all attempts.
         episodes: for each actor, how many of its episodes are durable.
         evals: how many evaluation rows are durable.
+        flushed: the journal has at least so many steps, over all attempts.
         steps: a durable checkpoint has at least so many steps, over all attempts.
         best: ``best.pt`` holds at least this value.
         has_ended: the session was left in good order.
@@ -82,10 +104,12 @@ class Confirmed(msgspec.Struct, kw_only=True):
     """
 
     attempt: int = 0
+    is_relearning: bool = False
     from_steps: int = 0
     from_episodes: int = 0
     episodes: list[int] = []
     evals: int = 0
+    flushed: int = 0
     steps: int = 0
     best: float = 0.0
     has_ended: bool = False
@@ -94,13 +118,48 @@ class Confirmed(msgspec.Struct, kw_only=True):
     error_at: float = 0.0
 
 
-def make_agent(order: Order) -> Any:
-    """The agent: nearly free, or a real one."""
-    if order.agent == "fake":
-        return FakeAgent()
-    box = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
-    config = DQNConfig(hidden_sizes=(16,), batch_size=16, learning_starts=32, buffer_size=2000)
-    return DQN(box, gymnasium.spaces.Discrete(2), config, seed=order.seed)
+def make_agent(name: str) -> Any:
+    """The agent as it is made in every attempt: nearly free, or a real one."""
+    box, actions = gymnasium.spaces.Box(-1, 1, (4,), np.float32), gymnasium.spaces.Discrete(2)
+    match name:
+        case "dqn":
+            return DQN(
+                box,
+                actions,
+                DQNConfig(hidden_sizes=(16,), batch_size=16, learning_starts=32, buffer_size=2000),
+            )
+        case "ppo":
+            return PPO(
+                box, actions, PPOConfig(hidden_sizes=(16,), batch_size=64, rollout_steps=500, n_epochs=2)
+            )
+        case _:
+            return FakeAgent()
+
+
+def let_die(agent: Any, at_learn: int) -> None:
+    """Let the n-th call of ``learn`` kill this process."""
+    learn, calls = agent.learn, itertools.count(1)
+
+    def learn_or_die() -> Any:
+        if next(calls) == at_learn:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return learn()
+
+    agent.learn = learn_or_die
+
+
+class Relearning(logging.Handler):
+    """Tells when the session begins to learn the journal's tail."""
+
+    def __init__(self, said: Confirmed, tell: Callable[[], None]) -> None:
+        super().__init__()
+        self._said, self._tell = said, tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        del record
+        if not self._said.is_relearning:
+            self._said.is_relearning = True
+            self._tell()
 
 
 async def train(order: Order, said: Confirmed, tell: Callable[[], None]) -> None:
@@ -109,9 +168,16 @@ async def train(order: Order, said: Confirmed, tell: Callable[[], None]) -> None
         run = await TrainingRun.resume(Path(order.root) / "fault")
     else:  # none, or one whose maker was killed before it was a run
         run = await TrainingRun.create("fault", root=order.root)
+    agent = make_agent(order.agent)
+    let_die(agent, order.dies_at_learn)
+    kept: dict[str, Any] = (
+        {"keep_journal": "all", "keep_checkpoints": None}
+        if order.keep_all
+        else {"journal_segment_bytes": 1 << 16}
+    )
     session = TrainingSession(
-        make_agent(order), run, checkpoint_freq=order.checkpoint_freq, flush_interval_s=0.05,
-        metadata_interval_s=0.05, queue_capacity=64,
+        agent, run, checkpoint_freq=order.checkpoint_freq, flush_interval_s=0.05, metadata_interval_s=0.05,
+        queue_capacity=64, **kept,
     )  # fmt: skip
     played = [0] * order.n_actors
     steps = 0
@@ -122,33 +188,38 @@ async def train(order: Order, said: Confirmed, tell: Callable[[], None]) -> None
         rng = np.random.default_rng((order.seed, actor_id))
         n_rows = LENGTH // 2 if actor_id % 2 else 1  # every other actor sends columns
         while not session.is_done:
+            path = rng.uniform(-1, 1, (LENGTH + 1, 4)).astype(np.float32)
             for k in range(0, LENGTH, n_rows):
-                first, second = rng.uniform(-1, 1, (2, n_rows, 4)).astype(np.float32)
+                first, second = path[k : k + n_rows], path[k + 1 : k + 1 + n_rows]
                 over = np.arange(k, k + n_rows) == LENGTH - 1
+                actions, extras = np.arange(k, k + n_rows) % 2, None
+                if agent.needs_policy_extras:
+                    decisions = [await session.decide(each, actor_id=actor_id) for each in first]
+                    actions = np.array([decision.action for decision in decisions])
+                    extras = np.array([decision.policy_extras for decision in decisions])
+                batch = ExperienceBatch(
+                    first, actions, np.ones(n_rows), second, over, over & False, (actor_id,) * n_rows, extras
+                )
                 if n_rows == 1:
-                    status = EpisodeStatus.of(bool(over[0]), truncated=False)
-                    await session.observe(Experience(first[0], k % 2, 1.0, second[0], status, actor_id))
+                    await session.observe(batch.experiences()[0])
                 else:
-                    actions, rewards, actor_ids = np.arange(n_rows) % 2, np.ones(n_rows), (actor_id,) * n_rows
-                    await session.observe_batch(
-                        ExperienceBatch(first, actions, rewards, second, over, over & False, actor_ids)
-                    )
+                    await session.observe_batch(batch)
                 steps += n_rows
-            await session.on_episode(
-                float(played[actor_id] + 1), LENGTH, EpisodeStatus.TERMINATED, actor_id=actor_id
-            )
+            reward = serial(run.attempt, played[actor_id] + 1)
+            await session.on_episode(reward, LENGTH, EpisodeStatus.TERMINATED, actor_id=actor_id)
             played[actor_id] += 1
             await anyio.sleep(order.pause_s)
 
     async def confirm(cycle: int) -> None:
         nonlocal evals
-        await session.on_eval_episode(EpisodeRecord(float(evals + 1), LENGTH, EpisodeStatus.TERMINATED))
+        reward = serial(run.attempt, evals + 1)
+        await session.on_eval_episode(EpisodeRecord(reward, LENGTH, EpisodeStatus.TERMINATED))
         evals += 1
-        accepted, accepted_evals = list(played), evals
+        accepted, accepted_evals, accepted_steps = list(played), evals, said.from_steps + steps
         await session.flush()
-        said.episodes, said.evals = accepted, accepted_evals
+        said.episodes, said.evals, said.flushed = accepted, accepted_evals, accepted_steps
         tell()
-        if cycle % order.save_every == 0:
+        if order.save_every and cycle % order.save_every == 0:
             accepted_steps = said.from_steps + steps
             await session.checkpoint()
             said.steps = accepted_steps
@@ -160,6 +231,7 @@ async def train(order: Order, said: Confirmed, tell: Callable[[], None]) -> None
     async with session:
         said.attempt = run.attempt
         said.from_steps, said.from_episodes = session.total_steps, session.total_episodes
+        said.is_relearning = False
         said.episodes = list(played)
         tell()
         async with anyio.create_task_group() as actors:
@@ -169,7 +241,7 @@ async def train(order: Order, said: Confirmed, tell: Callable[[], None]) -> None
                 await confirm(cycle)
                 await anyio.sleep(order.pause_s)
             actors.cancel_scope.cancel()
-        said.steps = said.from_steps + steps
+        said.steps = said.flushed = said.from_steps + steps
     said.episodes, said.evals, said.has_ended = list(played), evals, True
     await run.aclose()
     tell()
@@ -185,6 +257,9 @@ def work(order: Order, channel: socket.socket) -> int:
     def tell() -> None:
         channel.send(msgspec.json.encode(said))
 
+    logger = logging.getLogger("stoker.session.resume")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(Relearning(said, tell))
     try:
         anyio.run(train, order, said, tell, backend=order.backend)
     except Exception as group:

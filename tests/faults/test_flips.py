@@ -29,7 +29,7 @@ from stoker.types import EpisodeStatus, Experience
 from stoker.writer import RowReader, load_checkpoint
 
 FLIPS = int(os.environ.get("STOKER_FLIPS", "10000"))
-KINDS = {"checkpoints": "checkpoints/*.pt", "rows": "*.jsonl", "journal": "journal/*.journal"}
+KINDS = {"checkpoints": "checkpoints/*.pt", "rows": "*_episodes.jsonl", "journal": "journal/*.journal"}
 N_STEPS = 800
 
 

@@ -25,14 +25,14 @@ class SlowRun(TrainingRun):
         self.begun: list[int] = []
         self.pointers: list[int] = []
 
-    def publish_step(self, staged: Any, step: int, retention: Retention | None = None) -> None:
+    def publish_step(self, staged: Any, step: int, retention: Retention | None = None) -> int:
         self.begun.append(step)
         self.pointers.append(staged["agent"]["network"]["mlp.layers.0.weight"].data_ptr())
         before = staged["agent"]["network"]["mlp.layers.0.weight"].clone()
         self.may_publish.acquire(timeout=30)
         assert torch.equal(before, staged["agent"]["network"]["mlp.layers.0.weight"]), "nobody writes over it"
         assert staged["agent"]["total_steps"] == step
-        super().publish_step(staged, step, retention)
+        return super().publish_step(staged, step, retention)
 
 
 @pytest.mark.anyio

@@ -148,9 +148,9 @@ class SlowRun(TrainingRun):
 
     gate: Gate
 
-    def publish_step(self, staged: Any, step: int, retention: Retention | None = None) -> None:
+    def publish_step(self, staged: Any, step: int, retention: Retention | None = None) -> int:
         self.gate()
-        super().publish_step(staged, step, retention)
+        return super().publish_step(staged, step, retention)
 
 
 async def slow_run(root: Path, gate: Gate) -> TrainingRun:

@@ -35,7 +35,8 @@ from stoker.actors.timing import ACTING, ACTOR_STATES, OBSERVING, RESETTING, STA
 from stoker.actors.worker import OwnPolicy
 from stoker.agents.protocol import ChecksInput
 from stoker.envs import PlayedEnv, Stepping
-from stoker.errors import InvalidExperience, SessionFailed, Stalled
+from stoker.errors import ActorFailed, InvalidExperience, SessionFailed, Stalled
+from stoker.runs.events import ActorGivenUp, ActorRestarted
 from stoker.session import ResumePoint, RunningEpisode, TrainingSession
 from stoker.telemetry import StateClock
 from stoker.telemetry.clocks import Timed
@@ -228,11 +229,17 @@ class Player(abc.ABC):
             self._session.pacing.end(stream.report.actor_id)  # its action in flight is lost
             stream.report.restarts += 1
             stream.report.last_error = described(cause)
-        delay_s = self._failures.add(cause)
+        actor_id, error, restarts = self.actor_id, described(cause), self._stream.report.restarts
+        try:
+            delay_s = self._failures.add(cause)
+        except ActorFailed:
+            self._session.log_event(ActorGivenUp(actor_id=actor_id, error=error, restarts=restarts - 1))
+            raise
+        self._session.log_event(ActorRestarted(actor_id=actor_id, error=error, restarts=restarts))
         logger.warning(
             "actor %r: its environment failed (%s); that episode is lost, a new one is made in %.1f s",
-            self.actor_id,
-            described(cause),
+            actor_id,
+            error,
             delay_s,
         )
         await anyio.sleep(delay_s)

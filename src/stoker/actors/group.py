@@ -20,6 +20,7 @@ from stoker.actors.streams import ActorReport, Gate, OnStep, PolicyFeed
 from stoker.envs import Stepping
 from stoker.errors import ConfigError, SessionClosed, Stalled
 from stoker.exits import single_error
+from stoker.runs.events import ActorFellSilent
 from stoker.session import TrainingSession
 from stoker.stalls import Activity, StallDetector
 from stoker.types import ActorId, PlaceName
@@ -116,6 +117,9 @@ class PlayerGroup:
     def _handle_stall(self, player: Player, still_s: float) -> None:
         steps = player.reports[0].steps
         last = f"its last event was step {steps} of its life" if steps else "it has not done a step yet"
+        self._session.log_event(
+            ActorFellSilent(actor_id=player.actor_id, doing=f"in its environment; {last}", still_s=still_s)
+        )
         stalled = Stalled(
             f"actor {player.actor_id!r} (in its environment; {last})",
             still_s,

@@ -172,6 +172,8 @@ class Driver(SignalGuard):
         self._stopped = self._stopped or why
         self._stopping.set()
         if not session.is_done:
+            if self.first:
+                session.note_signal(signal.Signals(self.first).name)
             session.stop()
 
     async def _end_in_time(self, progress: Progress, screen: Screen, training: anyio.CancelScope) -> None:

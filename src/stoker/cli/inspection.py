@@ -16,9 +16,11 @@ from stoker.cli.printing import ago, columns, from_here, output, say, say_json, 
 from stoker.cli.stored import open_run
 from stoker.errors import RunBroken
 from stoker.runs import Columns, TrainingRun, list_runs
+from stoker.runs.events import EventRow
 from stoker.runs.layout import natural_key
 from stoker.runs.plotting import checked_target, draw_curves, save_figure
 from stoker.runs.rows import EvaluationSummary, evaluations_of
+from stoker.settings import Natural
 from stoker.trainer.views.text import chart, number
 from stoker.writer import files
 
@@ -97,7 +99,10 @@ def _table(value: Any) -> dict[str, Any]:
 
 
 class Show(RunCommand, frozen=True, kw_only=True):
-    """Show a run: counters, checkpoints, evaluations, its curve."""
+    """Show a run: counters, checkpoints, evaluations, its curve, and what happened to it last."""
+
+    events: Natural = 10
+    """How many of the last events to show."""
 
     async def __call__(self) -> int:
         run = await open_run(self.run)
@@ -107,10 +112,12 @@ class Show(RunCommand, frozen=True, kw_only=True):
         checkpoints = {name: sizes[name] for name in names}
         episodes = await run.read_train_episodes()
         evaluations = evaluations_of(await run.read_eval_episodes())
+        events, problem = await _last_events(run, self.events)
         rewards = episodes["total_reward"][-100:]
         last_mean = float(rewards.mean()) if len(rewards) else None
         if self.json:
             read = {"last_100_mean_reward": last_mean, "checkpoints": checkpoints, "evaluations": evaluations}
+            read |= {"events": events}
             fields = msgspec.structs.asdict(run.metadata)
             say_json({"run": str(run.directory), "status": status, **fields, **read, "config": config})
             return 0
@@ -139,6 +146,7 @@ class Show(RunCommand, frozen=True, kw_only=True):
             say()
             say(_evaluations(evaluations))
         _say_curve(episodes)
+        _say_events(events, problem)
         return 0
 
 
@@ -165,6 +173,27 @@ def _say_curve(episodes: Columns) -> None:
     say()
     say(Text("episode reward over steps", style="cyan"))
     say(Text("\n".join(lines), style="green", no_wrap=True))
+
+
+async def _last_events(run: TrainingRun, count: int) -> tuple[list[EventRow], str]:
+    """The last events of a run; and, if the file is damaged, none and what is wrong with it."""
+    try:
+        events = await run.read_events()
+    except RunBroken as error:
+        return [], str(error)
+    return events[len(events) - count :] if count < len(events) else events, ""
+
+
+def _say_events(events: list[EventRow], problem: str) -> None:
+    if not events and not problem:
+        return
+    say()
+    say(Text("last events", style="cyan"))
+    table = columns(("", "", "", ""), numbers=(1, 2), folds=3)
+    for row in events:
+        at = f"{row.time.astimezone():%Y-%m-%d %H:%M:%S}"
+        table.add_row(at, f"attempt {row.attempt}", f"step {row.total_steps:,}", Text(row.event.sentence))
+    say(Text(problem) if problem else table)
 
 
 _EXAMPLE = "such as `stoker plot runs/CartPole-v1 -o curve.png`"

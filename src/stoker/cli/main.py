@@ -31,7 +31,10 @@ COMMANDS = {
     "resume": ("train:Resume", "Resume a run where it ended."),
     "eval": ("evaluate:Evaluate", "Score a run's policy over whole episodes."),
     "ls": ("inspection:Ls", "List the runs of a runs directory."),
-    "show": ("inspection:Show", "Show a run: counters, checkpoints, evaluations, its curve."),
+    "show": (
+        "inspection:Show",
+        "Show a run: counters, checkpoints, evaluations, its curve, its last events.",
+    ),
     "verify": ("upkeep:Verify", "Check a run's files: checksums, rows, journal, agreement of counters."),
     "replay": ("evaluate:Replay", "Train again from a run's journal, and compare with what it saved."),
     "fork": ("upkeep:Fork", "Make a new run that begins with a checkpoint of another one."),

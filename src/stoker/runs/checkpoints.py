@@ -191,13 +191,17 @@ class SavedTraining(RunDirectory):
             return f"{aside[-1]} is what was set aside"
         return "some were written" if layout.PUBLISHED in names else None
 
-    def publish_step(self, staged: Mapping[str, Any], step: int, retention: Retention = _ALL) -> None:
+    def publish_step(self, staged: Mapping[str, Any], step: int, retention: Retention = _ALL) -> int:
         """Write a staged checkpoint, link ``latest`` to it, and remove what is not kept.
 
         That is old step checkpoints, and parts of the journal that none of the newest needs.
+
+        Returns:
+            The size of the checkpoint, in bytes.
         """
         path = self.checkpoint_path(step)
         publish_checkpoint(staged, path)
+        n_bytes = path.stat().st_size
         self._broken.discard(path)
         self._needs[step] = _needs_from(staged)
         if layout.PUBLISHED not in files.files_in(self.checkpoints_directory):
@@ -208,6 +212,7 @@ class SavedTraining(RunDirectory):
         self._needs = {known: need for known, need in self._needs.items() if known in {*steps, step}}
         files.remove_all(map(self.checkpoint_path, retention.doomed(steps)))
         self.prune_journal(retention)
+        return n_bytes
 
     def begin_from(self, step: int) -> None:
         """Make that step the newest, and ``best.pt`` the best policy.

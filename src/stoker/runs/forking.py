@@ -1,4 +1,4 @@
-"""A new run that begins with a checkpoint of another one, and with the history up to it.
+"""A new run that begins with a checkpoint of another one, and with the history up to it, but no events of it.
 
 Everything is copied, never linked: both runs continue. The source may be training meanwhile; it is only read,
 and what was copied is checked. Until its metadata is there, the directory does not count as a run.
@@ -20,11 +20,12 @@ from stoker.errors import CheckpointCorrupt, CheckpointNotFound, JournalBroken, 
 from stoker.journal import JOURNAL, Journal
 from stoker.runs.bests import best_files
 from stoker.runs.checkpoints import step_of
+from stoker.runs.events import EventRow, Forked
 from stoker.runs.metadata import read_metadata, write_json
 from stoker.runs.rows import ROW_FILES, Bound, Row, TrainEpisodeRow, counting
 from stoker.runs.run import TrainingRun, new_directory
 from stoker.types import AnyPath
-from stoker.writer import cut_rows, files, load_checkpoint, publish_checkpoint
+from stoker.writer import cut_rows, encode_rows, files, load_checkpoint, publish_checkpoint
 
 __all__ = ["fork"]
 
@@ -117,6 +118,9 @@ def _copy_parts(source: TrainingRun, fork: TrainingRun, state: dict[str, Any], *
     if layout.CONFIG in files.files_in(source.directory):
         _copy(source.directory / layout.CONFIG, fork.directory / layout.CONFIG)
     _copy_rows(source, fork)
+    forked = Forked(source=str(source.directory), step=step)
+    row = encode_rows([EventRow.of(forked, total_steps=step, attempt=fork.attempt)])
+    files.write_atomically(fork.event_log.path, lambda file: file.write(row))
     files.make_directory(fork.checkpoints_directory)
     position = state.get("journal")
     if not with_replay:

@@ -15,8 +15,6 @@ import fcntl
 import logging
 import os
 import platform
-import shlex
-import sys
 import threading
 import time
 import weakref
@@ -30,6 +28,7 @@ from stoker.errors import RunLocked
 from stoker.journal import JOURNAL
 from stoker.runs.layout import CHECKPOINTS, METADATA
 from stoker.runs.metadata import RunMetadata, now, read_metadata
+from stoker.runs.processes import command_line
 from stoker.writer import files
 
 __all__ = ["LOCK", "Holder", "RunDirectory", "RunLock", "holder_of"]
@@ -153,9 +152,7 @@ def _try(descriptor: int, kind: int) -> bool | None:
 def _describe(descriptor: int) -> None:
     """Write the holder into the file. On a full disk it stays empty: `stoker prune` must be able to lock."""
     os.ftruncate(descriptor, 0)
-    command = shlex.join(sys.orig_argv)
-    if len(command) > _COMMAND_LENGTH:
-        command = command[: _COMMAND_LENGTH - 3] + "..."
+    command = command_line(most=_COMMAND_LENGTH)
     holder = Holder(pid=os.getpid(), host=platform.node(), since=now(), command=command)
     _opened[descriptor] = holder
     described = msgspec.json.encode(holder) + b"\n"
@@ -207,7 +204,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
         pid: its number, as it sees it.
         host: where it runs.
         since: when it took the lock, RFC 3339, UTC.
-        command: its command line, shortened.
+        command: its command line, shortened, without what looks like a secret.
     """
 
     pid: int

@@ -20,6 +20,7 @@ from stoker.errors import ConfigError, RunBroken, RunDirectoryError, RunNotFound
 from stoker.plain import LARGEST_INT, check_actor_id, shown
 from stoker.recorders import row_value
 from stoker.runs.checkpoints import SavedTraining
+from stoker.runs.events import EVENTS, EventRow
 from stoker.runs.metadata import Attempt, RunMetadata, now, read_json, read_metadata, write_json
 from stoker.runs.plotting import Curves, checked_target, draw_curves, save_figure
 from stoker.runs.rows import (
@@ -58,6 +59,7 @@ class TrainingRun(SavedTraining):
         self.train_log = RowLog(self.directory / ROW_FILES[TrainEpisodeRow])
         self.eval_log = RowLog(self.directory / ROW_FILES[EvalEpisodeRow])
         self.metrics_log = RowLog(self.directory / ROW_FILES[MetricsRow])
+        self.event_log = RowLog(self.directory / EVENTS)
 
     def __repr__(self) -> str:
         return f"TrainingRun({os.fspath(self.directory)!r})"
@@ -280,6 +282,14 @@ class TrainingRun(SavedTraining):
         """The evaluation rows as columns; with ``all_attempts`` also those of an abandoned future."""
         return await to_thread.run_sync(self._read_rows, EvalEpisodeRow, all_attempts)
 
+    async def read_events(self) -> list[EventRow]:
+        """What happened to the run, in the order in which it was recorded, over all attempts.
+
+        Raises:
+            RunBroken: A row is damaged; the message names it.
+        """
+        return await to_thread.run_sync(decode_rows, self.event_log.path, EventRow)
+
     def curves(self) -> Curves:
         """The rows that ``plot`` draws. Blocks.
 
@@ -338,7 +348,7 @@ class TrainingRun(SavedTraining):
     async def aclose(self) -> None:
         """Make logged rows durable, close the files and unlock. They open again at the next row."""
         try:
-            for log in (self.train_log, self.eval_log, self.metrics_log):
+            for log in (self.train_log, self.eval_log, self.metrics_log, self.event_log):
                 await log.aclose()
         finally:
             self.release()

@@ -20,6 +20,7 @@ import stoker.runs.layout as layout
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, RunDirectoryError, StokerError
 from stoker.journal import JOURNAL, JournalReport
 from stoker.runs.bests import Score, best_names, best_of
+from stoker.runs.events import EVENTS, EventRow
 from stoker.runs.metadata import read_json, read_metadata
 from stoker.runs.rows import ROW_FILES, Row, TrainEpisodeRow, effective, loss_of
 from stoker.runs.run import TrainingRun
@@ -28,6 +29,7 @@ from stoker.writer import RowReader, files, load_checkpoint
 __all__ = ["Finding", "verify_run"]
 
 T = TypeVar("T")
+AnyRow = TypeVar("AnyRow", bound=Row | EventRow)
 _LEFTOVERS = {
     ".tmp": "left half written by a process that was killed; the next resume removes it",
     ".torn": "what a killed process left half written, set aside",
@@ -119,6 +121,7 @@ class _Verification:
         counts = (saved.total_episodes, saved.eval_episodes, saved.records)
         for row_type, n_counted in zip(ROW_FILES, counts, strict=True):
             self._check_rows(row_type, n_counted)
+        self._read_rows(EVENTS, EventRow)
         self._compare_metadata(newest, saved)
         for point in self._points:
             if (began := point.session.run_started_at) not in (None, metadata.started_at):
@@ -205,18 +208,8 @@ class _Verification:
     def _check_rows(self, row_type: type[Row], n_counted: int) -> None:
         """Check a file of rows; the newest checkpoint counts ``n_counted`` of them."""
         path, attempts = self._run.directory / ROW_FILES[row_type], self._run.metadata.attempts
-        reader = RowReader(path, row_type)
-        if (rows := self._checked(path, reader.read_new)) is None:
+        if (rows := self._read_rows(ROW_FILES[row_type], row_type)) is None:
             return
-        if reader.torn_bytes:
-            behind = f"{len(rows):,} whole rows, then a torn tail of {reader.torn_bytes:,} bytes"
-            after = "being written" if self._is_live else "the next resume sets it aside"
-            self._add(path, "torn", f"{behind}; {after}")
-        elif path.exists():
-            self._add(path, "ok", f"{len(rows):,} rows")
-        known = {attempt.number for attempt in attempts}
-        if not self._is_live and (unknown := sorted({row.attempt for row in rows} - known)):
-            self._add(path, "damaged", f"rows of attempts that the run does not have: {unknown}")
         if (lost := loss_of(rows, attempts, n_counted)) is not None:
             self._add(path, "damaged", lost)
         elif row_type is TrainEpisodeRow:
@@ -226,6 +219,23 @@ class _Verification:
                 n_before, steps = point.session.total_episodes, point.session.total_steps
                 if not bisect_left(ended_at, steps) <= n_before <= bisect_right(ended_at, steps):
                     self._add(path, "damaged", f"{point.name} does not come after episode {n_before:,}")
+
+    def _read_rows(self, name: str, row_type: type[AnyRow]) -> list[AnyRow] | None:
+        """The rows of a file, which are checked by themselves; None: some are damaged."""
+        path = self._run.directory / name
+        reader = RowReader(path, row_type)
+        if (rows := self._checked(path, reader.read_new)) is None:
+            return None
+        if reader.torn_bytes:
+            behind = f"{len(rows):,} whole rows, then a torn tail of {reader.torn_bytes:,} bytes"
+            after = "being written" if self._is_live else "the next resume sets it aside"
+            self._add(path, "torn", f"{behind}; {after}")
+        elif path.exists():
+            self._add(path, "ok", f"{len(rows):,} rows")
+        known = {attempt.number for attempt in self._run.metadata.attempts}
+        if not self._is_live and (unknown := sorted({row.attempt for row in rows} - known)):
+            self._add(path, "damaged", f"rows of attempts that the run does not have: {unknown}")
+        return rows
 
     def _checked_journal(self) -> JournalReport:
         """What reading all of the journal found."""

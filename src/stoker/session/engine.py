@@ -13,8 +13,9 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import anyio
 from anyio import get_cancelled_exc_class
@@ -24,6 +25,9 @@ from stoker.errors import SessionClosed, SessionError, SessionFailed
 from stoker.exits import Contained, wait_to_the_end
 from stoker.recorders import Outcome, Recording
 from stoker.replies import Reply
+from stoker.runs import TrainingRun
+from stoker.runs.events import CheckpointWritten
+from stoker.session.eventlog import EventLog, disk_filled, ending_of
 from stoker.session.events import Event
 from stoker.session.learner import Learner
 from stoker.session.parts import Evaluations, Parts
@@ -143,11 +147,18 @@ class Consumer:
             await writer.flush(*outbox.flushes)
         if outbox.checkpoint is not None and parts.run is not None:
             step, state, reply = outbox.checkpoint
-            work = partial(parts.run.publish_step, state, step, parts.retention)
+            work = partial(self._publish, parts.run, state, step)
             await writer.submit(work, reply, name=f"writing step_{step}.pt")
         if parts.intake.is_full:  # ``max_steps`` was reached; that wakes no caller
             self._evaluations.wake()
         parts.pacing.moved()
+
+    def _publish(self, run: TrainingRun, state: Mapping[str, Any], step: int) -> None:
+        """Write a staged checkpoint. In the writer's thread."""
+        began = time.monotonic()
+        n_bytes = run.publish_step(state, step, self._parts.retention)
+        took_s = time.monotonic() - began
+        self._parts.events.note(CheckpointWritten(step=step, n_bytes=n_bytes, took_s=took_s))
 
     async def _write_counters(self) -> None:
         if (run := self._parts.run) is not None:
@@ -163,13 +174,19 @@ class Engine:
         learner: what learns, restored.
         recording: where records go, open.
         thread: the learner's, which the engine closes.
+        events: of the attempt, which has begun; the engine ends it.
         ended: set by the host when the engine has ended and agent and run are free.
     """
 
     def __init__(
-        self, learner: Learner, recording: Recording, thread: DedicatedThread, ended: anyio.Event
+        self,
+        learner: Learner,
+        recording: Recording,
+        thread: DedicatedThread,
+        events: EventLog,
+        ended: anyio.Event,
     ) -> None:
-        self.parts = parts = Parts(learner, thread)
+        self.parts = parts = Parts(learner, thread, events)
         self.evaluations = Evaluations(parts)
         self.is_settled = False
         """Whether the engine has ended and no thread of it uses the agent or the run any more."""
@@ -262,6 +279,8 @@ class Engine:
                 self._shields["writer"].cancel()
             return
         parts.failure = (part, error)
+        if (filled := disk_filled(error)) is not None:
+            parts.events.note(filled)
 
         def failed() -> SessionFailed:
             return SessionFailed(part, error)
@@ -328,11 +347,17 @@ class Engine:
         return "stopped" if isinstance(error, stops) else "failed"
 
     async def _settle(self) -> None:
-        """After a failure, wait for calls that may still run, but not forever: the agent is read next."""
+        """Record how the attempt ended, as its last row.
+
+        After a failure, wait for calls that may still run, but not forever: the agent is read next.
+        """
         parts, limit_s = self.parts, self.parts.config.stall_timeout_s
-        self.is_settled = parts.failure is None or (
-            await parts.thread.settle(limit_s) and await parts.writer.settle(limit_s)
-        )
+        has_failed = parts.failure is not None
+        is_written = await parts.writer.settle(limit_s) if has_failed else True
+        # Behind a write that hangs, the last rows would wait for as long as it does.
+        ending = ending_of(self._outcome(), parts.failure or (None, self._ended_by), parts.events.signal)
+        is_written = is_written and await parts.events.end(ending)
+        self.is_settled = is_written and (not has_failed or await parts.thread.settle(limit_s))
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -34,6 +34,7 @@ from stoker.session.decisions import (
     RememberedDecision,
     remembered_batch,
 )
+from stoker.session.eventlog import Refusals
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, ExperienceBatch
 
@@ -64,11 +65,18 @@ class Intake:
         config: the session's settings.
         accepted_steps: experiences accepted before, in other attempts.
         count_put: how many experiences were ever put where the learner gets them, in all attempts.
+        refusals: counts what is refused here.
     """
 
     def __init__(
-        self, agent: LearningAgent, config: SessionConfig, accepted_steps: int, count_put: Callable[[], int]
+        self,
+        agent: LearningAgent,
+        config: SessionConfig,
+        accepted_steps: int,
+        count_put: Callable[[], int],
+        refusals: Refusals,
     ) -> None:
+        self.refusals = refusals
         checks = agent if isinstance(agent, ChecksInput) else None
         self.check_experience: Callable[[Experience], None] | None = checks and checks.check_experience
         """The agent's own check, if it has one; raises what ``check`` does."""
@@ -121,7 +129,8 @@ class Intake:
         """Refuse what cannot be consumed; return the experience with plain numbers."""
         if type(experience) is not Experience:
             raise InvalidExperience(
-                f"observe takes an Experience, not {shown(experience)}; for several use observe_many"
+                f"observe takes an Experience, not {shown(experience)}; for several use observe_many",
+                field="experience",
             )
         if type(experience.status) is not EpisodeStatus:
             choices = ", ".join(str(status) for status in EpisodeStatus)
@@ -146,6 +155,13 @@ class Intake:
         Policy extras of an action are never joined to another action, nor to another observation, nor twice:
         decisions that are ``used`` have an outcome.
         """
+        try:
+            return self._admitted(experience, used)
+        except InvalidExperience as refusal:
+            self.refusals.count(refusal)
+            raise
+
+    def _admitted(self, experience: Experience, used: Collection[RememberedDecision]) -> Accepted:
         experience = self.check(experience)
         needs_extras = self._needs_policy_extras
         if experience.policy_extras is not None or (
@@ -166,10 +182,11 @@ class Intake:
 
     def admitted_all(self, experiences: Iterable[Experience], each: str = "experience") -> list[Accepted]:
         """The same for several experiences: all of them, or none; ``each`` is what an error calls one."""
-        try:
-            batch = list(experiences)
-        except TypeError:
-            raise InvalidExperience(f"observe_many takes Experiences, not {shown(experiences)}") from None
+        with self.refusals:
+            try:
+                batch = list(experiences)
+            except TypeError:
+                raise InvalidExperience(f"observe_many takes Experiences, not {shown(experiences)}") from None
         found: list[Accepted] = []
         used: set[RememberedDecision] = set()
         for i, experience in enumerate(batch):
@@ -210,12 +227,14 @@ class Intake:
         self, batch: ExperienceBatch
     ) -> tuple[ExperienceBatch, RememberedBatch | None] | list[Accepted]:
         """Check a batch and join to it what the policy remembered: as a whole, or if need be row by row."""
-        if type(batch) is not ExperienceBatch:
-            raise InvalidExperience(f"observe_batch takes an ExperienceBatch, not {shown(batch)}")
-        known = self._checked_ids(batch.actor_ids)
-        batch = checked_batch(batch, known.rows)
-        checks, needs_extras = self._checks_batches, self._needs_policy_extras
-        if self.check_experience is None or (checks is not None and checks.check_batch(batch)):
+        with self.refusals:
+            if type(batch) is not ExperienceBatch:
+                raise InvalidExperience(f"observe_batch takes an ExperienceBatch, not {shown(batch)}")
+            known = self._checked_ids(batch.actor_ids)
+            batch = checked_batch(batch, known.rows)
+            checks, needs_extras = self._checks_batches, self._needs_policy_extras
+            is_checked = self.check_experience is None or (checks is not None and checks.check_batch(batch))
+        if is_checked:
             if batch.policy_extras is not None or (batch.policy_versions is not None and not needs_extras):
                 return batch, None
             remembered = self._batches.get(batch.actor_ids)
@@ -263,31 +282,37 @@ class Intake:
 
     def check_acting(self, observation: Any, mode: ActMode, actor_id: ActorId) -> None:
         """Refuse an observation, mode or actor_id that cannot be used."""
-        if type(mode) is not ActMode:
-            raise InvalidExperience(f"mode={shown(mode)}: use ActMode.EXPLORE or ActMode.EXPLOIT")
-        if type(actor_id) is not int or not -1 < actor_id < 1_000_000_000:  # larger ints are compared slowly
-            check_actor_id(actor_id)
-        if self._check_observation is not None:
-            self._check_observation(observation)
+        try:
+            if type(mode) is not ActMode:
+                problem = f"mode={shown(mode)}: use ActMode.EXPLORE or ActMode.EXPLOIT"
+                raise InvalidExperience(problem)  # noqa: TRY301 - a call would cost every actor
+            if type(actor_id) is not int or not -1 < actor_id < 1_000_000_000:  # larger ints compare slowly
+                check_actor_id(actor_id)
+            if self._check_observation is not None:
+                self._check_observation(observation)
+        except InvalidExperience as refusal:
+            self.refusals.count(refusal)
+            raise
 
     def checked_acting(
         self, observations: Iterable[Any], actor_ids: Iterable[ActorId], mode: ActMode
     ) -> tuple[CheckedIds, Sequence[Any]]:
         """The same for several actors, each once; their ids and observations."""
-        known = self._checked_ids(actor_ids)
-        ids = known.rows
         given: Any = observations
         checks = self._checks_batches
         is_array = type(given) is _ARRAY and given.ndim
-        shown_to: Sequence[Any] = (
-            given
-            if is_array
-            else list(_in_order("act_many: observations", given, "give one of each actor, or an array"))
-        )
-        if len(shown_to) != len(ids):
-            raise InvalidExperience(
-                f"act_many: {len(shown_to)} observations for {len(ids)} actor_ids: give one for each"
+        with self.refusals:
+            known = self._checked_ids(actor_ids)
+            ids = known.rows
+            shown_to: Sequence[Any] = (
+                given
+                if is_array
+                else list(_in_order("act_many: observations", given, "give one of each actor, or an array"))
             )
+            if len(shown_to) != len(ids):
+                raise InvalidExperience(
+                    f"act_many: {len(shown_to)} observations for {len(ids)} actor_ids: give one for each"
+                )
         if not (
             is_array and type(mode) is ActMode and checks is not None and checks.check_observations(shown_to)
         ):
@@ -355,11 +380,12 @@ class Intake:
 
     def episode_started(self, actor_id: ActorId, seed: int | None) -> EpisodeStarted:
         """The event that begins an episode; call ``forget`` once it is in the queue."""
-        check_actor_id(actor_id)
-        try:
-            return EpisodeStarted(actor_id, None if seed is None else operator.index(seed))
-        except TypeError:
-            raise InvalidExperience(f"seed={shown(seed)}: give an int or None") from None
+        with self.refusals:
+            check_actor_id(actor_id)
+            try:
+                return EpisodeStarted(actor_id, None if seed is None else operator.index(seed))
+            except TypeError:
+                raise InvalidExperience(f"seed={shown(seed)}: give an int or None") from None
 
     def episode_ended(
         self,
@@ -373,9 +399,10 @@ class Intake:
 
         ``forget`` the episode, once the event is in.
         """
-        check_actor_id(actor_id)
         extras: Any = {} if env_extras is None else env_extras
-        record = check_record(EpisodeRecord(total_reward, steps, status, extras))
+        with self.refusals:
+            check_actor_id(actor_id)
+            record = check_record(EpisodeRecord(total_reward, steps, status, extras))
         return None if actor_id in self._cut else EpisodeEnded(record, actor_id)
 
     def forget(self, actor_id: ActorId) -> None:
@@ -398,7 +425,8 @@ def _not_remembered(experience: Experience) -> InvalidExperience:
     return InvalidExperience(
         f"actor {experience.actor_id!r}: the agent learns only from actions that its policy chose and "
         "remembers, each once: choose each with session.act(observation, actor_id=...) before observe, or "
-        "with session.decide(observation) and pass on its policy_extras"
+        "with session.decide(observation) and pass on its policy_extras",
+        field="policy_extras",
     )
 
 

@@ -22,6 +22,7 @@ from stoker.journal import DatasetGiven
 from stoker.queues import BatchQueue
 from stoker.recorders import Recording
 from stoker.runs import TrainingRun
+from stoker.runs.events import RunEvent
 from stoker.session.acting import Pacing, PolicyBuffer
 from stoker.session.config import SessionConfig
 from stoker.session.engine import Engine
@@ -373,6 +374,18 @@ class Lifecycle(Readings):
     def fail(self, part: str, error: BaseException) -> None:
         """End the session with ``SessionFailed``: this part, which plays on it, has failed."""
         self.engine.fail(part, error)
+
+    def log_event(self, event: RunEvent) -> None:
+        """Record something that happened to the run in its ``events.jsonl``; from any thread.
+
+        Without a run nothing is recorded. Of many events of one kind within a minute only the first 60 are.
+        """
+        self.engine.parts.events.note(event)
+
+    def note_signal(self, name: str) -> None:
+        """Record that a signal, for example ``SIGTERM``, is why the session ends; ``stop`` follows."""
+        if self.core.engine is not None:
+            self.core.engine.parts.events.signal = name
 
     @property
     def is_draining(self) -> bool:

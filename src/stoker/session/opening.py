@@ -17,6 +17,7 @@ import contextvars
 import logging
 import shlex
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -34,7 +35,9 @@ from stoker.journal import ActorEvent, EpisodeStarted, Journal
 from stoker.recorders import Recording, RunContext, flat_params
 from stoker.replies import Reply
 from stoker.runs import TrainingRun
+from stoker.runs.events import Resumed
 from stoker.session.engine import Engine
+from stoker.session.eventlog import EventLog, ending_of
 from stoker.session.journaling import EventJournal
 from stoker.session.learner import Learner
 from stoker.session.relearning import as_in_attempts
@@ -98,13 +101,14 @@ def _context_of(learner: Learner) -> RunContext:
     )
 
 
-def _open_learning(learner: Learner, is_given_up: Callable[[], bool]) -> ResumePoint:
+def _open_learning(learner: Learner, events: EventLog, is_given_up: Callable[[], bool]) -> ResumePoint:
     """Restore the newest checkpoint, if there is one, learn the journal's tail, and let the learner begin.
 
     Nothing is written before the tail is learned.
 
     Args:
         learner: new.
+        events: of the attempt, which begins here.
         is_given_up: asked while the tail is learned; then this raises.
 
     Returns:
@@ -121,12 +125,15 @@ def _open_learning(learner: Learner, is_given_up: Callable[[], bool]) -> ResumeP
     """
     torch.get_num_threads()  # a new thread follows set_num_threads only once it has asked
     point, run, tail, config = ResumePoint(), learner.run, None, learner.config
+    began_at, checkpoint_step = time.monotonic(), None
     if run is not None:
         if run.is_new:
             run.is_new = False
+            events.begin()
         else:
             with as_in_attempts(learner):
                 is_exact = _restore_newest(learner, run)
+                checkpoint_step = learner.total_steps if run.has_checkpoint() else None
                 if config.roll_forward:
                     tail = learn_tail(learner, run, is_given_up, acts=is_exact)
             if is_exact:
@@ -134,6 +141,14 @@ def _open_learning(learner: Learner, is_given_up: Callable[[], bool]) -> ResumeP
             learner.best = run.load_best_score()
             counts = (learner.total_steps, learner.total_episodes, learner.n_events, learner.opt_steps)
             run.begin_attempt(*counts, relearned_steps=0 if tail is None else tail.n_steps)
+            events.begin(
+                Resumed(
+                    checkpoint_step=checkpoint_step,
+                    tail_steps=0 if tail is None else tail.n_steps,
+                    tail_events=0 if tail is None else tail.n_events,
+                    took_s=time.monotonic() - began_at,
+                )
+            )
     learner.config = config = config.beginning_at(learner.total_steps, learner.opt_steps)
     if run is not None and config.journal:
         learner.journal = EventJournal(run, learner.agent, config, learner.n_events)
@@ -283,6 +298,7 @@ class Host:
         self._claim = SessionClaim(learner.agent, learner.run)
         self._learner = learner
         self._recording = recording
+        self._events = EventLog(learner.run, lambda: learner.total_steps)
         self._engine: Engine | None = None
         self._opened: Reply[tuple[Engine, ResumePoint]] = Reply()
         self._opening = anyio.CancelScope()
@@ -324,13 +340,15 @@ class Host:
         thread = DedicatedThread("stoker-learner")
         try:
             with self._opening:
-                restore = partial(_open_learning, self._learner, lambda: self._is_given_up)
+                restore = partial(_open_learning, self._learner, self._events, lambda: self._is_given_up)
                 point = await thread.run(self._claim.open, restore)
                 await self._recording.open(_context_of(self._learner))
-                self._engine = engine = Engine(self._learner, self._recording, thread, self._ended)
+                self._engine = engine = Engine(
+                    self._learner, self._recording, thread, self._events, self._ended
+                )
                 self._opened.set((engine, point))
             if self._engine is None:  # the caller was cancelled
-                await self._give_up(thread)
+                await self._give_up(thread, None)
                 return
             if self._opening.cancel_called:
                 self._engine.end()
@@ -343,15 +361,19 @@ class Host:
                 cause = SessionError("open: the event loop ended before the session was open")
                 cause.__cause__ = error
             if self._engine is None:
-                await self._give_up(thread)
+                await self._give_up(thread, cause)
             self._opened.fail(cause)
         finally:
             self._end()
 
-    async def _give_up(self, thread: DedicatedThread) -> None:
+    async def _give_up(self, thread: DedicatedThread, error: BaseException | None) -> None:
+        """End an attempt that may have begun; None: the caller was cancelled."""
         self._is_given_up = True  # which ends a tail between two of its chunks
         with anyio.CancelScope(shield=True):
-            if not await thread.settle(self._learner.config.stall_timeout_s):
+            if await thread.settle(self._learner.config.stall_timeout_s):
+                how = "stopped" if error is None else "failed"
+                await self._events.end(ending_of(how, (None, error), self._events.signal))
+            else:
                 logger.warning(
                     "opening a session %s was abandoned; agent and run stay claimed until its call returns",
                     self._claim,

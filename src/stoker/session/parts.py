@@ -18,13 +18,15 @@ from stoker.errors import ConfigError, SessionClosed, SessionFailed
 from stoker.queues import BatchQueue
 from stoker.replies import OpenReplies, Reply
 from stoker.runs import Retention, TrainingRun
+from stoker.runs.events import BestChanged
 from stoker.session.acting import Inference, LearnerProgress, Pacing, PolicySnapshot
+from stoker.session.eventlog import EventLog
 from stoker.session.events import EvalEpisodeEnded, Event, Request, RequestKind, n_events_of
 from stoker.session.intake import Intake
 from stoker.session.learner import Learner
 from stoker.stats import EpisodeRecord, EvalReport
 from stoker.telemetry import Sampler
-from stoker.threads import DedicatedThread
+from stoker.threads import DedicatedThread, call_soon_here
 from stoker.types import ActorId, Experience, ExperienceBatch
 from stoker.writer import Writer
 
@@ -39,6 +41,7 @@ class Parts:
     Args:
         learner: what learns; restored, with its journal open.
         thread: the learner's.
+        events: of the attempt, which has begun.
 
     Attributes:
         queue: events on their way to the learner.
@@ -55,8 +58,9 @@ class Parts:
         drained, written: everything that was accepted has been learned; and is on disk.
     """
 
-    def __init__(self, learner: Learner, thread: DedicatedThread) -> None:
+    def __init__(self, learner: Learner, thread: DedicatedThread, events: EventLog) -> None:
         self.learner = learner
+        self.events = events
         self.thread = thread
         self.config = config = learner.config
         self.run = learner.run
@@ -64,7 +68,11 @@ class Parts:
             config.queue_capacity, consumed=lambda: learner.total_steps, size_of=n_events_of
         )
         self.intake = intake = Intake(
-            learner.agent, config, learner.total_steps, lambda: self.queue.count(Experience, ExperienceBatch)
+            learner.agent,
+            config,
+            learner.total_steps,
+            lambda: self.queue.count(Experience, ExperienceBatch),
+            events.refusals,
         )
         if not learner.may_learn:
             intake.end()
@@ -82,6 +90,7 @@ class Parts:
             sync_bytes=config.flush_bytes,
             replace_interval_s=config.metadata_interval_s,
         )
+        events.connect(self.writer, call_soon_here())
         self.replies = OpenReplies()
         self.retention = Retention(
             last=config.keep_checkpoints,
@@ -197,6 +206,9 @@ class Evaluations:
     def _publish(self, run: TrainingRun, state: Mapping[str, Any], best: tuple[float, int] | None) -> None:
         """Write a policy, and only then let the metadata name the best one. In the writer's thread."""
         run.publish_best(state, self._parts.retention)
+        if best is not None and best != self.saved_best:
+            value, step = best
+            self._parts.events.note(BestChanged(value=value, step=step))
         self.saved_best = best
 
 

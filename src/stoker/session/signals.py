@@ -13,7 +13,7 @@ from stoker.errors import ConfigError, SessionClosed, SessionError, SessionFaile
 from stoker.session.watching import Health, stuck_line
 from stoker.signals import SignalGuard
 
-__all__ = ["ReportsHealth", "Stoppable", "stop_on_signals"]
+__all__ = ["NotesSignals", "ReportsHealth", "Stoppable", "stop_on_signals"]
 
 
 class Stoppable(Protocol):
@@ -30,6 +30,15 @@ class ReportsHealth(Protocol):
 
     def health(self) -> Health:
         """Who waits for whom at this moment."""
+        ...
+
+
+@runtime_checkable
+class NotesSignals(Protocol):
+    """Records which signal stopped it, as ``TrainingSession`` does."""
+
+    def note_signal(self, name: str) -> None:
+        """Keep the signal's name; ``stop`` follows."""
         ...
 
 
@@ -79,6 +88,8 @@ class _Guard(SignalGuard):
     def stop(self) -> None:
         """Stop; or, if there is nothing to stop yet, let the signal do what it did before."""
         try:
+            if isinstance(self._stoppable, NotesSignals):
+                self._stoppable.note_signal(signal.Signals(self.first).name)
             self._stoppable.stop()
         except SessionFailed:
             pass  # it ends already

@@ -17,7 +17,7 @@ from typing import Any
 from anyio.lowlevel import checkpoint
 
 from stoker.agents.protocol import LearningAgent, check_agent
-from stoker.errors import ActorConflict, ConfigError
+from stoker.errors import ActorConflict, ConfigError, InvalidExperience
 from stoker.journal import DatasetGiven
 from stoker.plain import finite_float
 from stoker.recorders import Recorder, Recording, Value, checked_record
@@ -200,29 +200,33 @@ class TrainingSession(Lifecycle):
         queue = self._queue
         # The common case, without a call: the checks of ``Intake.check`` and ``reserve``, and then
         # ``BatchQueue.offer``. An experience that fails one of them takes the slow path.
-        if (
-            (credit := queue.credit) > 0
-            and (intake := self.intake).is_plain
-            and type(experience) is Experience
-            and ((status := experience.status) is _CONTINUING or type(status) is EpisodeStatus)
-            and type(reward := experience.reward) is float
-            and reward - reward == 0.0
-            and type(actor_id := experience.actor_id) is int
-            and -1 < actor_id < 1_000_000_000  # larger ints are compared more slowly
-            and experience.policy_version is experience.seq is None
-            and ((check := intake.check_experience) is None or check(experience) is None)
-            and (accepted := intake.accepted_steps) < intake.limit
-        ):
-            try:
-                intake.accepted_steps = accepted + 1
-                queue.credit = credit - 1
-                queue.append(experience)
-            except BaseException:  # Ctrl-C between two bytecodes
-                intake.recount()
-                raise
-        else:
-            self.require_open("observe")
-            await self._observe(experience)
+        try:
+            if (
+                (credit := queue.credit) > 0
+                and (intake := self.intake).is_plain
+                and type(experience) is Experience
+                and ((status := experience.status) is _CONTINUING or type(status) is EpisodeStatus)
+                and type(reward := experience.reward) is float
+                and reward - reward == 0.0
+                and type(actor_id := experience.actor_id) is int
+                and -1 < actor_id < 1_000_000_000  # larger ints are compared more slowly
+                and experience.policy_version is experience.seq is None
+                and ((check := intake.check_experience) is None or check(experience) is None)
+                and (accepted := intake.accepted_steps) < intake.limit
+            ):
+                try:
+                    intake.accepted_steps = accepted + 1
+                    queue.credit = credit - 1
+                    queue.append(experience)
+                except BaseException:  # Ctrl-C between two bytecodes
+                    intake.recount()
+                    raise
+                return
+        except InvalidExperience as refusal:
+            self.intake.refusals.count(refusal)
+            raise
+        self.require_open("observe")
+        await self._observe(experience)
 
     async def observe_many(self, experiences: Iterable[Experience]) -> None:
         """Accept several transitions in order, of one or of many actors.
@@ -316,7 +320,9 @@ class TrainingSession(Lifecycle):
             InvalidExperience: A number in the record is not finite.
         """
         self.require_open("on_eval_episode")
-        await self.engine.evaluations.add(check_record(record), snapshot)
+        with self.intake.refusals:
+            record = check_record(record)
+        await self.engine.evaluations.add(record, snapshot)
 
     async def maybe_save_best(self, mean_reward: float, snapshot: PolicySnapshot | None = None) -> bool:
         """Keep the evaluated policy as ``best`` if its mean reward is strictly above the best so far, ever.
@@ -328,7 +334,8 @@ class TrainingSession(Lifecycle):
             InvalidExperience: The mean is not finite.
         """
         self.require_open("maybe_save_best")
-        mean = finite_float("mean_reward", mean_reward)
+        with self.intake.refusals:
+            mean = finite_float("mean_reward", mean_reward)
         return await self.engine.evaluations.save_best(mean, snapshot)
 
     # Metrics --------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from stoker.errors import Stalled
+from stoker.runs.events import ActorFellSilent, PartStalled
 from stoker.session.parts import Parts
 from stoker.stalls import Activity, StallDetector
 from stoker.telemetry import Sampler
@@ -211,6 +212,7 @@ class Watch:
                 now = self._turned_at = await self._detector.next_look()
                 self._look_at_parts(now)
                 self._look_at_actors(now)
+                self._parts.events.look(now)
         finally:
             sampler.stop()
             self._ended.set()
@@ -219,6 +221,8 @@ class Watch:
         activities = self._activities()
         for (part, place), still_s in self._detector.stalled(activities, now):
             stalled = Stalled(activities[part, place].words, still_s, _WAYS_OUT[part])
+            doing = activities[part, place].words
+            self._parts.events.note(PartStalled(part=part, doing=doing, still_s=still_s))
             if self._config.on_stall == "fail":
                 self._fail(part, stalled)
             else:
@@ -248,6 +252,10 @@ class Watch:
         fresh = [one for one in silent if one.actor_id not in self._warned_of]
         if not fresh:
             return
+        for one in fresh:
+            self._parts.events.note(
+                ActorFellSilent(actor_id=one.actor_id, doing=one.last_event, still_s=one.silent_s)
+            )
         stalled = Stalled(
             f"actor {fresh[0].actor_id!r} ({fresh[0].last_event})",
             fresh[0].silent_s,
@@ -284,9 +292,11 @@ class Watch:
             # Documented, and the only way to see another thread.
             frame = sys._current_frames().get(loop_thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             where = traceback.extract_stack(frame)[-1] if frame is not None else None
+            place = f" in {where.name}, {where.filename}:{where.lineno}" if where is not None else ""
             logger.warning(
                 "the event loop has not turned for %.0f s: it is held%s; what blocks belongs in a thread "
                 "(for environments: stepping='thread')",
                 held_s,
-                f" in {where.name}, {where.filename}:{where.lineno}" if where is not None else "",
+                place,
             )
+            self._parts.events.note(PartStalled(part="event loop", doing=f"held{place}", still_s=held_s))

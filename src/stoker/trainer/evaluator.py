@@ -20,6 +20,7 @@ from stoker.actors import EnvFactory, FailureLimit
 from stoker.envs import Stepping
 from stoker.errors import SessionClosed
 from stoker.exits import Contained
+from stoker.runs.events import EvaluationFinished
 from stoker.session import PolicySnapshot, TrainingSession
 from stoker.stats import EpisodeRecord
 from stoker.telemetry import StateClock
@@ -144,6 +145,15 @@ class Evaluator:
             found = msgspec.structs.replace(found, records=records, n_confirming=len(played))
             self.clock.enter(SCORING)
             await to_thread.run_sync(found.compute_intervals)
+        session.log_event(
+            EvaluationFinished(
+                step=found.total_steps,
+                n_episodes=len(found.records),
+                mean=found.mean_reward,
+                std=found.std_reward,
+                took_s=time.monotonic() - began_s,
+            )
+        )
         self.clock.enter(SAVING)
         self.last = found.with_verdict(is_best=await session.maybe_save_best(found.value, snapshot))
         self.last_s = time.monotonic() - began_s

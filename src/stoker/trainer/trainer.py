@@ -180,6 +180,11 @@ class Trainer:
         """
         return self.session.health()
 
+    def note_signal(self, name: str) -> None:
+        """Record that a signal, for example ``SIGTERM``, is why the training ends; ``stop`` follows."""
+        if self._progress is not None:
+            self._progress.session.note_signal(name)
+
     def stop(self) -> None:
         """End the training in good order, from any task or thread; ``train`` then returns its result.
 

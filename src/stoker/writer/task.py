@@ -128,6 +128,16 @@ class Writer:
     async def append_data(self, log: AppendLog, data: bytes) -> None:
         """Hand in bytes. The bytes of one log keep their order; waits while 64 MiB wait to be written."""
         await self._wait_while(lambda: self._n_bytes >= _WAITING_BYTES)
+        self.put_data(log, data)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it accepts nothing more."""
+        return self._error is not None
+
+    def put_data(self, log: AppendLog, data: bytes) -> None:
+        """Hand in bytes without waiting for room: for rows whose number is bounded otherwise."""
+        self._raise_if_closed()
         if not self._pieces:
             self._pieces_since = time.monotonic()
             self._news.set()

@@ -1,0 +1,425 @@
+"""The events of a run: what happened to it, in words that a program can count and a person can read.
+
+Events are the physical history: none of them is ever abandoned, whatever a resume goes back to. An event is a
+struct here and a row in ``events.jsonl``; its fields are the row's ``details``.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import msgspec
+
+from stoker.runs.metadata import now
+from stoker.types import ActorId
+
+__all__ = [
+    "EVENTS",
+    "KINDS",
+    "ActorFellSilent",
+    "ActorGivenUp",
+    "ActorRestarted",
+    "AttemptBegan",
+    "AttemptEnded",
+    "BestChanged",
+    "CheckpointWritten",
+    "Detail",
+    "DiskFilled",
+    "Ending",
+    "EvaluationFinished",
+    "EventRow",
+    "EventsSuppressed",
+    "Forked",
+    "InputsRefused",
+    "PartStalled",
+    "Resumed",
+    "RunEvent",
+    "killed_attempts",
+    "kind_of",
+]
+
+EVENTS: Final = "events.jsonl"
+"""The file of a run's events."""
+
+Detail = str | int | float | bool | None
+Ending = Literal["finished", "stopped", "failed", "killed"]
+"""How an attempt ended: at its limits, early but in good order, with an error, or without a recorded end."""
+
+_LONGEST_TEXT = 1000
+
+
+class RunEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something that happened to a run."""
+
+    @property
+    @abstractmethod
+    def sentence(self) -> str:
+        """The event in words."""
+
+
+class AttemptBegan(RunEvent, frozen=True, kw_only=True):
+    """A process began to train the run.
+
+    Attributes:
+        pid, host: the process.
+        command: its command line, without what looks like a secret.
+        python, torch, stoker: the versions that it runs.
+        from_steps: ``total_steps`` at its beginning.
+    """
+
+    pid: int
+    host: str
+    command: str
+    python: str
+    torch: str
+    stoker: str
+    from_steps: int
+
+    @property
+    def sentence(self) -> str:
+        """The event in words."""
+        return (
+            f"attempt began: process {self.pid} on {self.host}, stoker "
+            f"{self.stoker}, torch {self.torch}, Python {self.python} ({self.command})"
+        )
+
+
+class AttemptEnded(RunEvent, frozen=True, kw_only=True):
+    """A process ended its work on the run, or the next one found that it had died.
+
+    Attributes:
+        how: how it ended. ``killed`` is written by the next attempt: no end was recorded, because of a kill,
+            a power cut, or a disk that took nothing more.
+        part: the part of the session that failed.
+        error, text: class and message of the error that ended it.
+        signal: the signal that asked it to stop, for example ``SIGTERM``.
+        exit_code: the one that the process asked for, where it did.
+    """
+
+    how: Ending
+    part: str | None = None
+    error: str | None = None
+    text: str | None = None
+    signal: str | None = None
+    exit_code: int | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The event in words."""
+        if self.how == "killed":
+            return "attempt was killed: it recorded no end"
+        words = "attempt failed" if self.how == "failed" else f"attempt {self.how}"
+        words += "" if self.signal is None else f" by {self.signal}"
+        words += "" if self.exit_code is None else f" with exit code {self.exit_code}"
+        words += "" if self.part is None else f" in the {self.part}"
+        return words if self.error is None else f"{words}: {self.error}: {self.text}"
+
+
+class Resumed(RunEvent, frozen=True, kw_only=True):
+    """An attempt restored what earlier ones had learned.
+
+    Attributes:
+        checkpoint_step: the step of the checkpoint that it restored; None: there was none.
+        tail_steps: environment steps that it learned again from the journal behind the checkpoint.
+        tail_events: events of the journal that these were.
+        took_s: seconds for both.
+    """
+
+    checkpoint_step: int | None
+    tail_steps: int
+    tail_events: int
+    took_s: float
+
+    @property
+    def sentence(self) -> str:
+        """The event in words."""
+        if self.checkpoint_step is None:
+            words = "resumed without a checkpoint"
+        else:
+            words = f"resumed from the checkpoint of step {self.checkpoint_step:,}"
+        return f"{words} and learned {self.tail_steps:,} steps of the journal again, in {self.took_s:.2f} s"
+
+
+class Forked(RunEvent, frozen=True, kw_only=True):
+    """The run was made from another one.
+
+    Attributes:
+        source: the directory of the other run.
+        step: the step of the checkpoint that the run began with.
+    """
+
+    source: str
+    step: int
+
+    @property
+    def sentence(self) -> str:
+        """The event in words."""
+        return f"forked from {self.source} at step {self.step:,}"
+
+
+class CheckpointWritten(RunEvent, frozen=True, kw_only=True):
+    """A checkpoint is on disk.
+
+    Attributes:
+        step: its step.
+        n_bytes: the size of its file.
+        took_s: seconds for writing it.
+    """
+
+    step: int
+    n_bytes: int
+    took_s: float
+
+    @property
+    def sentence(self) -> str:
+        """The event in words."""
+        return f"wrote the checkpoint of step {self.step:,}: {self.n_bytes:,} bytes in {self.took_s:.3f} s"
+
+
+class BestChanged(RunEvent, frozen=True, kw_only=True):
+    """Another policy is the best one, and on disk.
+
+    Attributes:
+        value: its value, as it was evaluated.
+        step: ``total_steps`` of the policy.
+    """
+
+    value: float
+    step: int
+
+    @property
+    def sentence(self) -> str:
+        """The event in words."""
+        return f"the policy of step {self.step:,} is the best so far: {self.value:,.6g}"
+
+
+class EvaluationFinished(RunEvent, frozen=True, kw_only=True):
+    """An evaluation was played.
+
+    Attributes:
+        step: ``total_steps`` of its policy.
+        n_episodes: its episodes.
+        mean, std: of their total rewards.
+        took_s: seconds for playing it.
+    """
+
+    step: int
+    n_episodes: int
+    mean: float
+    std: float
+    took_s: float
+
+    @property
+    def sentence(self) -> str:
+        """The event in words."""
+        return (
+            f"evaluated the policy of step {self.step:,}: mean reward {self.mean:,.6g} (std {self.std:,.4g}) "
+            f"over {self.n_episodes:,} episodes, in {self.took_s:.2f} s"
+        )
+
+
+class PartStalled(RunEvent, frozen=True, kw_only=True):
+    """A part made no progress for too long.
+
+    Attributes:
+        part: ``agent``, ``writer``, ``policy`` or ``event loop``.
+        doing: what it was doing.
+        still_s: seconds without progress.
+    """
+
+    part: str
+    doing: str
+    still_s: float
+
+    @property
+    def sentence(self) -> str:
+        """The event in words."""
+        return f"the {self.part} made no progress for {self.still_s:,.3g} s: {self.doing}"
+
+
+class ActorFellSilent(RunEvent, frozen=True, kw_only=True):
+    """An actor sent nothing for too long in the middle of an episode.
+
+    Attributes:
+        actor_id: the actor.
+        doing: what it did last.
+        still_s: seconds without a word of it.
+    """
+
+    actor_id: ActorId
+    doing: str
+    still_s: float
+
+    @property
+    def sentence(self) -> str:
+        """The event in words."""
+        return f"actor {self.actor_id!r} was silent for {self.still_s:,.3g} s: {self.doing}"
+
+
+class ActorRestarted(RunEvent, frozen=True, kw_only=True):
+    """An actor's environment failed and is made again.
+
+    Attributes:
+        actor_id: the actor; of a vector environment the first one.
+        error: what failed.
+        restarts: how often the actor has been restarted in this attempt.
+    """
+
+    actor_id: ActorId
+    error: str
+    restarts: int
+
+    @property
+    def sentence(self) -> str:
+        """The event in words."""
+        return f"actor {self.actor_id!r} got a new environment (restart {self.restarts:,}): {self.error}"
+
+
+class ActorGivenUp(RunEvent, frozen=True, kw_only=True):
+    """An actor's environment failed too often: the actor ends.
+
+    Attributes:
+        actor_id: the actor; of a vector environment the first one.
+        error: the last failure.
+        restarts: how often the actor had been restarted in this attempt.
+    """
+
+    actor_id: ActorId
+    error: str
+    restarts: int
+
+    @property
+    def sentence(self) -> str:
+        """The event in words."""
+        return f"actor {self.actor_id!r} failed for good after {self.restarts:,} restarts: {self.error}"
+
+
+class InputsRefused(RunEvent, frozen=True, kw_only=True):
+    """Callers gave the session invalid values within a minute, or within the last part of one.
+
+    Attributes:
+        field: what was invalid.
+        count: how many calls were refused for it.
+    """
+
+    field: str
+    count: int
+
+    @property
+    def sentence(self) -> str:
+        """The event in words."""
+        return f"refused {self.count:,} inputs within a minute: invalid {self.field}"
+
+
+class DiskFilled(RunEvent, frozen=True, kw_only=True):
+    """The disk, or the quota on it, had no room for a file of the run.
+
+    Attributes:
+        file: the file.
+        errno: the system's name of the error.
+    """
+
+    file: str
+    errno: str
+
+    @property
+    def sentence(self) -> str:
+        """The event in words."""
+        return f"the disk was full ({self.errno}) while {self.file} was written"
+
+
+class EventsSuppressed(RunEvent, frozen=True, kw_only=True):
+    """More events of one kind happened within a minute than are recorded one by one.
+
+    Attributes:
+        of: their kind.
+        count: how many have no row.
+    """
+
+    of: str
+    count: int
+
+    @property
+    def sentence(self) -> str:
+        """The event in words."""
+        return f"left out {self.count:,} more events of the kind {self.of} within a minute"
+
+
+KINDS: Final[dict[str, type[RunEvent]]] = {
+    "attempt_began": AttemptBegan,
+    "attempt_ended": AttemptEnded,
+    "resumed": Resumed,
+    "forked": Forked,
+    "checkpoint_written": CheckpointWritten,
+    "best_changed": BestChanged,
+    "evaluation_finished": EvaluationFinished,
+    "stalled": PartStalled,
+    "actor_silent": ActorFellSilent,
+    "actor_restarted": ActorRestarted,
+    "actor_failed": ActorGivenUp,
+    "inputs_refused": InputsRefused,
+    "disk_full": DiskFilled,
+    "events_suppressed": EventsSuppressed,
+}
+"""The struct of each kind of event: these are all of them."""
+
+_KIND_OF = {struct: kind for kind, struct in KINDS.items()}
+
+
+def kind_of(event: RunEvent) -> str:
+    """The key of the event in ``KINDS``."""
+    return _KIND_OF[type(event)]
+
+
+class EventRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``events.jsonl``. One with an unknown kind, or with other details than it has, is refused.
+
+    Attributes:
+        time: when it was recorded, RFC 3339, UTC.
+        attempt: the number of the attempt that it is about.
+        total_steps: environment steps consumed in the run when it was recorded.
+        kind: what happened, a key of ``KINDS``.
+        details: the fields of that event.
+    """
+
+    time: datetime
+    attempt: int
+    total_steps: int
+    kind: str
+    details: dict[str, Detail]
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind {self.kind!r} is none of {', '.join(KINDS)}")
+        msgspec.convert(self.details, KINDS[self.kind])
+
+    @classmethod
+    def of(cls, event: RunEvent, *, total_steps: int, attempt: int) -> EventRow:
+        """The row of an event that happened now. Texts are cut and made valid Unicode."""
+        details: dict[str, Any] = msgspec.structs.asdict(event)
+        plain = {key: _plain(value) if isinstance(value, str) else value for key, value in details.items()}
+        return cls(kind=kind_of(event), details=plain, total_steps=total_steps, time=now(), attempt=attempt)
+
+    @property
+    def event(self) -> RunEvent:
+        """The event itself."""
+        return msgspec.convert(self.details, KINDS[self.kind])
+
+
+def killed_attempts(rows: Sequence[EventRow]) -> list[EventRow]:
+    """The last rows of the attempts that began and recorded no end, in their order."""
+    last: dict[int, EventRow] = {}
+    for row in rows:
+        if row.kind == "attempt_began" or row.attempt in last:
+            last[row.attempt] = row
+        if row.kind == "attempt_ended":
+            last.pop(row.attempt, None)
+    return [last[attempt] for attempt in sorted(last)]
+
+
+def _plain(text: str) -> str:
+    text = text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."
+    return text.encode(errors="backslashreplace").decode()

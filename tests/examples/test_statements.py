@@ -84,6 +84,7 @@ def test_every_command_of_the_readme_runs_on_a_run(
     """In the order of its table, each with the placeholders filled in; then those of its prose."""
     monkeypatch.chdir(tmp_path)
     shorter = ["-n", "400", "--num-envs", "2", "--eval-freq", "200", "--eval-episodes", "2", "--no-progress"]
+    shorter += ["--record-freq", "100"]
     shorter += [
         "--learning-rate-schedule",
         "constant",

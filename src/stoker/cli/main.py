@@ -35,6 +35,7 @@ COMMANDS = {
         "inspection:Show",
         "Show a run: counters, checkpoints, evaluations, its curve, its last events.",
     ),
+    "explain": ("explain:Explain", "Say which part limits a training, and what would help."),
     "verify": ("upkeep:Verify", "Check a run's files: checksums, rows, journal, agreement of counters."),
     "replay": ("evaluate:Replay", "Train again from a run's journal, and compare with what it saved."),
     "fork": ("upkeep:Fork", "Make a new run that begins with a checkpoint of another one."),

@@ -11,6 +11,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
@@ -27,6 +28,7 @@ from stoker.session.acting import Pacing, PolicyBuffer
 from stoker.session.config import SessionConfig
 from stoker.session.engine import Engine
 from stoker.session.events import Event
+from stoker.session.explaining import explanation_of, write_trace_of
 from stoker.session.intake import NO_LIMIT
 from stoker.session.learner import Learner
 from stoker.session.metrics import StalenessReport
@@ -35,8 +37,8 @@ from stoker.session.parts import Parts, report_of
 from stoker.session.timing import COMPUTING, LEARNING, OBSERVING, OFFLOADED, PUBLISHING, STAGING
 from stoker.session.watching import Health, health_of
 from stoker.stats import EvalReport, StatsTracker
-from stoker.telemetry import Clocks
-from stoker.types import ActorId
+from stoker.telemetry import Clocks, Explanation
+from stoker.types import ActorId, AnyPath
 
 __all__ = ["Core", "Lifecycle", "Readings", "SessionReadings"]
 
@@ -240,9 +242,32 @@ class Readings:
         Raises:
             SessionClosed: The session was not opened.
         """
+        return health_of(self._opened_parts("health"), now=time.monotonic())
+
+    def explain(self, seconds: float = 60.0) -> Explanation:
+        """Say which part limits the training, who waits for whom, and what would help; from any thread.
+
+        Args:
+            seconds: how far back it looks: a minute at most, and not before the session was opened.
+
+        Raises:
+            SessionClosed: The session was not opened.
+        """
+        return explanation_of(self._opened_parts("explain"), seconds)
+
+    def write_trace(self, path: AnyPath) -> None:
+        """Write what each part did in the last minute, for chrome://tracing or ui.perfetto.dev. Blocks.
+
+        Raises:
+            SessionClosed: The session was not opened.
+            WriteFailed: The file cannot be written.
+        """
+        write_trace_of(self._opened_parts("write_trace"), Path(path))
+
+    def _opened_parts(self, what: str) -> Parts:
         if self.core.engine is None:
-            raise SessionClosed("health", entered=False)
-        return health_of(self.core.engine.parts, now=time.monotonic())
+            raise SessionClosed(what, entered=False)
+        return self.core.engine.parts
 
     def stats_summary(self, actor_id: ActorId | None = None) -> dict[str, float]:
         """The stats over all training episodes, or over those of one actor."""

@@ -108,7 +108,6 @@ class Parts:
             opt_steps=lambda: learner.opt_steps,
             passes=lambda: self.inference.n_passes,
             actions=lambda: self.inference.n_actions,
-            actors=lambda: len(learner.actors.running),
             queue_capacity=lambda: config.queue_capacity,
         )
         self.failure: tuple[str, BaseException] | None = None

@@ -200,8 +200,11 @@ class Watch:
     async def run(self) -> None:
         """Watch until cancelled."""
         loop_thread = threading.get_ident()
-        self._parts.sampler = sampler = Sampler(
-            self._parts.learner.metrics.clocks, lambda: self._parts.queue.fill
+        parts, learner = self._parts, self._parts.learner
+        parts.sampler = sampler = Sampler(
+            learner.metrics.clocks,
+            queue_fill=lambda: parts.queue.fill,
+            actors=lambda: len(learner.actors.running),
         )
         sampler.start()
         threading.Thread(

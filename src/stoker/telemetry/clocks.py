@@ -171,8 +171,8 @@ class Clocks:
             history.popleft()
 
     def history(self) -> list[ClockReading]:
-        """The readings of the last minute, in order, and one of now."""
-        return [*self._history, self.read()]
+        """The readings that were noted in the last minute, in order."""
+        return list(self._history)
 
 
 def _add(found: dict[str, float], timed: Timed) -> None:

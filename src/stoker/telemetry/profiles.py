@@ -34,11 +34,12 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         queue_capacity: how many events it holds.
         passes_per_s: forward passes per second.
         actions_per_pass: how many actions a forward pass chose, on average.
-        actors: how many actors were in an episode at the end.
+        actors: how many actors were in an episode, on average.
         lock_held: the share of looks from another thread that had to wait for the interpreter lock for a
             whole switch interval.
         cpus: processors in use.
-        other_cpus: processors in use by Python threads that are neither the event loop's nor stoker's.
+        other_cpus: processors that Python threads used, or were ready to use, which are neither the event
+            loop's nor stoker's.
         blocked_in: the function in which the event loop was blocked most often.
         busiest_thread: the thread of ``other_cpus`` that used most.
     """
@@ -111,7 +112,7 @@ def profile_between(
         queue_capacity=later.get("queue_capacity"),
         passes_per_s=rate("passes"),
         actions_per_pass=ratio("actions", "passes"),
-        actors=later.get("actors"),
+        actors=ratio("actors", "looks"),
         lock_held=ratio("held", "looks"),
         cpus=rate("cpu_s"),
         other_cpus=rate("other_cpu_s"),

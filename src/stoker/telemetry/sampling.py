@@ -1,9 +1,9 @@
 """The event loop's clock, and what else only a look from outside can tell.
 
-An event loop cannot be asked for what it does: uvloop and asyncio have no hooks around their waiting. Its
-processor time is exact, though, and asked for from any thread. What is left of the time it spends either in
-the system's wait for events, or in a call that keeps it from there: blocking, or waiting for the interpreter
-lock. A thread looks at its uppermost frame some 25 times a second, and shares the rest out between these two.
+An event loop cannot be asked what it does: uvloop has no hooks around its waiting. But the system knows how
+long its thread has run, and on Linux how long it was ready to run and got no processor. The rest of the time
+it waits for events, or in a call that keeps it from there: blocking, or waiting for the interpreter lock. A
+thread looks at its stack some 25 times a second, and shares the rest out between these two.
 
 The same thread sees how long it has to wait for the interpreter lock itself. While some other thread holds
 the lock all the time, each look takes a whole switch interval (``sys.getswitchinterval``).
@@ -11,6 +11,7 @@ the lock all the time, each look takes a whole switch interval (``sys.getswitchi
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import random
 import sys
@@ -18,21 +19,23 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
 
 from stoker.telemetry.clocks import HISTORY_S, Clocks
+from stoker.threads import on_asyncio
 
 __all__ = ["LOOP_STATES", "Sampler"]
 
-LOOP_STATES = ("waiting", "running", "blocked")
+LOOP_STATES = ("waiting", "running", "starved", "blocked")
+"""Waiting for events; running; ready to run, without a processor; in a call that waits, or for the lock."""
 _INTERVAL_S = 0.04
 _NOTES_S = 0.25
 _THREADS_S = 1.0
-_WAITS = {("select", "selectors.py"), ("get_events", "_io_epoll.py"), ("get_events", "_io_kqueue.py")}
-"""Functions and files in which asyncio and trio wait for events."""
+_CALLBACK = asyncio.Handle._run.__code__  # noqa: SLF001  # pyright: ignore
 _OWN = ("stoker-", "env of ", "evaluation env ")
-_COROUTINE = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 class Sampler:
@@ -40,13 +43,13 @@ class Sampler:
 
     Args:
         clocks: get the ``loop`` as a part, and a note of all clocks now and then.
-        fill: how full the event queue is, 0 to 1; sampled at each look.
+        gauges: numbers to be read at each look; their sums are counters of these names.
     """
 
-    def __init__(self, clocks: Clocks, fill: Callable[[], float]) -> None:
+    def __init__(self, clocks: Clocks, **gauges: Callable[[], float]) -> None:
         self.states = LOOP_STATES
         self._clocks = clocks
-        self._fill = fill
+        self._gauges = gauges
         self._ended = threading.Event()
         self._loop_thread = threading.get_ident()
         self._loop_native = threading.get_native_id()
@@ -54,23 +57,24 @@ class Sampler:
         # Of this thread, once and for all: asked for later, the thread might be gone.
         has_clock = hasattr(time, "pthread_getcpuclockid")
         self._cpu_clock = time.pthread_getcpuclockid(self._loop_thread) if has_clock else None
-        self._totals = [0, 0, 0]
+        self._totals = [0, 0, 0, 0]
         self._looks = self._held = 0
-        self._fills = self._other_cpu_s = 0.0
+        self._other_cpu_s = 0.0
+        self._sums = dict.fromkeys(gauges, 0.0)
         self._cpu_by_thread: dict[tuple[int, str], float] = {}
         self._blocked: deque[tuple[float, str]] = deque()
         clocks.add("loop", self)
         clocks.count(
             looks=lambda: self._looks,
             held=lambda: self._held,
-            queue_fill=lambda: self._fills,
             cpu_s=time.process_time,
         )
+        clocks.count(**{name: partial(self._sums.__getitem__, name) for name in gauges})
         if Path("/proc/self/task").exists():  # Linux
             clocks.count(other_cpu_s=lambda: self._other_cpu_s)
 
     def totals_ns(self) -> list[int]:
-        """The nanoseconds until the last look in which the event loop waited, ran, and was blocked."""
+        """The nanoseconds until the last look in each of the states."""
         return self._totals.copy()
 
     @property
@@ -87,17 +91,20 @@ class Sampler:
 
     def start(self) -> None:
         """Begin to look."""
+        self._clocks.note()
         threading.Thread(target=self._run, name="stoker-sampler", daemon=True).start()
 
     def stop(self) -> None:
         """Look no more."""
         self._ended.set()
+        self._clocks.note()
 
     def _run(self) -> None:
         switch_s = 0.9 * sys.getswitchinterval()
         jitter = random.Random(0)  # noqa: S311 - only so that nothing periodic is always met at the same place
-        looked_at = time.perf_counter()
-        cpu_before = self._loop_cpu_s()
+        mine = threading.get_native_id()
+        starved_before_s = _schedstat(mine)[1]
+        looked_at, before = time.perf_counter(), self._times_of_loop()
         noted_at = threads_at = looked_at
         self._read_threads(is_first=True)
         while True:
@@ -105,18 +112,15 @@ class Sampler:
             due_at = time.perf_counter() + delay_s
             if self._ended.wait(delay_s):
                 return
-            now, cpu_now = time.perf_counter(), self._loop_cpu_s()
-            self._held += now - due_at > switch_s
+            now, times, starved_s = time.perf_counter(), self._times_of_loop(), _schedstat(mine)[1]
+            self._held += now - due_at - (starved_s - starved_before_s) > switch_s
+            starved_before_s = starved_s
             self._looks += 1
-            self._fills += self._fill()
-            passed_s = now - looked_at
-            ran_s = (
-                0.0
-                if cpu_now is None or cpu_before is None
-                else min(passed_s, max(0.0, cpu_now - cpu_before))
-            )
-            self._share_out(now, passed_s, ran_s)
-            looked_at, cpu_before = now, cpu_now
+            for name, gauge in self._gauges.items():
+                self._sums[name] += gauge()
+            loop_ran_s, loop_starved_s = (max(0.0, new - old) for new, old in zip(times, before, strict=True))
+            self._share_out(now, now - looked_at, loop_ran_s, loop_starved_s)
+            looked_at, before = now, times
             if now - threads_at >= _THREADS_S:
                 self._read_threads()
                 threads_at = now
@@ -124,64 +128,78 @@ class Sampler:
                 self._clocks.note()
                 noted_at = now
 
-    def _share_out(self, now: float, passed_s: float, ran_s: float) -> None:
+    def _share_out(self, now: float, passed_s: float, ran_s: float, starved_s: float) -> None:
         # Documented, and the only way to see another thread.
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        rest = int((passed_s - ran_s) * 1e9)
-        self._totals[1] += int(ran_s * 1e9)
-        if frame is None or self._is_waiting(frame.f_code):
-            self._totals[0] += rest
-        elif self._cpu_clock is None:
-            self._totals[1] += rest
-        else:
-            self._totals[2] += rest
-            if rest > 0.5e9 * passed_s:
-                self._blocked.append((now, _named(frame)))
+        ran_s = min(ran_s, passed_s)
+        starved_s = min(starved_s, passed_s - ran_s)
+        rest_s = passed_s - ran_s - starved_s
+        waits, has_times = self._waits(frame), self._cpu_clock is not None
+        # Where the system does not say how long it ran, what is no waiting counts as running.
+        in_rest = 0 if waits else 3 if has_times else 1
+        for state, seconds in ((1, ran_s), (2, starved_s), (in_rest, rest_s)):
+            self._totals[state] += int(seconds * 1e9)
+        if frame is not None and in_rest == 3 and rest_s > 0.5 * passed_s:
+            self._blocked.append((now, _named(frame)))
         while self._blocked and now - self._blocked[0][0] > HISTORY_S:
             self._blocked.popleft()
 
-    def _is_waiting(self, code: CodeType) -> bool:
-        return code is self._base or (code.co_name, code.co_filename.rpartition("/")[2]) in _WAITS
+    def _waits(self, frame: FrameType | None) -> bool:
+        """Whether it runs no task and no callback."""
+        if self._base is not None:
+            return frame is None or frame.f_code is self._base
+        while frame is not None:
+            if frame.f_code.co_flags & _COROUTINE or frame.f_code is _CALLBACK:
+                return False
+            frame = frame.f_back
+        return True
 
-    def _loop_cpu_s(self) -> float | None:
+    def _times_of_loop(self) -> tuple[float, float]:
+        """The seconds that its thread has run, and that it was ready to run without a processor."""
         if self._cpu_clock is None:
-            return None
+            return 0.0, 0.0
         try:
-            return time.clock_gettime(self._cpu_clock)
+            return time.clock_gettime(self._cpu_clock), _schedstat(self._loop_native)[1]
         except OSError:  # the thread of the event loop has ended
-            return None
+            return 0.0, 0.0
 
     def _read_threads(self, *, is_first: bool = False) -> None:
-        """Sum up the processor time of Python's threads, without the event loop's and stoker's own."""
+        """Sum up what threads ran or were ready to run, without the event loop's and stoker's own."""
         for thread in threading.enumerate():
             native = thread.native_id
             is_main = thread is threading.main_thread()  # without the event loop it plays on a sync session
             if native is None or native == self._loop_native or is_main or thread.name.startswith(_OWN):
                 continue
-            try:
-                spent_ns = int(Path(f"/proc/self/task/{native}/schedstat").read_bytes().split()[0])
-            except (OSError, IndexError):  # it has ended, or this is not Linux
-                continue
+            spent_s = sum(_schedstat(native))
             key = (native, thread.name)
-            before_s = self._cpu_by_thread.get(key, spent_ns / 1e9 if is_first else 0.0)
-            self._other_cpu_s += spent_ns / 1e9 - before_s
-            self._cpu_by_thread[key] = spent_ns / 1e9
+            self._other_cpu_s += max(
+                0.0, spent_s - self._cpu_by_thread.get(key, spent_s if is_first else 0.0)
+            )
+            self._cpu_by_thread[key] = spent_s
+
+
+def _schedstat(native_id: int) -> tuple[float, float]:
+    """The seconds that a thread has run and waited for a processor; zeros if the system does not say."""
+    try:
+        ran, waited, _ = Path(f"/proc/self/task/{native_id}/schedstat").read_bytes().split()
+    except OSError:  # it has ended, or this is not Linux
+        return 0.0, 0.0
+    return int(ran) / 1e9, int(waited) / 1e9
 
 
 def _base_of(frame: FrameType | None) -> CodeType | None:
-    """The function that runs the event loop, as far as it is Python: uvloop waits without a frame of its own.
+    """On uvloop, which has no frames of its own, the function that runs the event loop; else None.
 
     Args:
         frame: of a function that a coroutine has called.
     """
+    if not on_asyncio() or not type(asyncio.get_running_loop()).__module__.startswith("uvloop"):
+        return None
     while frame is not None and not frame.f_code.co_flags & _COROUTINE:
         frame = frame.f_back
     while frame is not None and frame.f_code.co_flags & _COROUTINE:
         frame = frame.f_back
-    code = None if frame is None else frame.f_code
-    # asyncio's Handle._run runs something; its waiting has a frame.
-    is_asyncio = code is not None and code.co_filename.endswith("/events.py")
-    return None if is_asyncio else code
+    return None if frame is None else frame.f_code
 
 
 def _named(frame: FrameType) -> str:

@@ -31,7 +31,7 @@ from stoker.session.acting import PolicySnapshot
 from stoker.session.decisions import Decision, in_columns
 from stoker.session.events import Event, n_events_of
 from stoker.session.intake import Accepted, Intake
-from stoker.session.lifecycle import Readings
+from stoker.session.readings import Readings
 from stoker.session.training import TrainingSession
 from stoker.stats import EpisodeRecord, StatsTracker
 from stoker.threads import CallSoon, call_soon_here

@@ -17,11 +17,15 @@ from stoker import (
     ConfigError,
     EpisodeStatus,
     Experience,
+    RunBroken,
     SessionFailed,
     TrainingRun,
     TrainingSession,
 )
-from stoker.journal import EpisodeEnded, EpisodeStarted, Journal
+from stoker.journal import EpisodeEnded, EpisodeStarted, Journal, SegmentEncoder
+from stoker.journal.header import VERSION
+from stoker.runs.verifying import verify_run
+from stoker.session.replaying import replay_run
 from stoker.testing import FakeAgent
 
 pytestmark = pytest.mark.anyio
@@ -294,3 +298,24 @@ async def test_the_journal_keeps_what_came_with_a_step_and_the_settings_it_was_l
     assert (header.agent_type, header.agent) == ("DQN", msgspec.to_builtins(agent.config))
     assert (header.opt_interval, header.warmup_period, header.max_opts) == (2, 12, None)
     assert header.torch_threads == torch.get_num_threads()
+
+
+async def test_a_journal_of_another_format_is_refused_by_name(tmp_path: Path) -> None:
+    run = await TrainingRun.create("r", root=tmp_path)
+    async with TrainingSession(dqn(), run, checkpoint_freq=10) as session:
+        await feed(session, 0, 30)
+    [segment] = run.journal.segments()
+    whole = segment.path.read_bytes()
+    [header] = run.journal.headers()
+    older = msgspec.structs.replace(header, version=VERSION - 1)
+    size = len(SegmentEncoder().begin(header))
+    segment.path.write_bytes(SegmentEncoder().begin(older) + whole[size:])
+    problem = f"{segment.path.name}: it is of journal format {VERSION - 1}, and this stoker reads"
+    with pytest.raises(RunBroken, match=problem):
+        await TrainingSession(dqn(), await TrainingRun.resume(run.directory)).open()
+    with pytest.raises(RunBroken, match=problem):
+        replay_run(run, dqn())
+    damaged = [found for found in verify_run(run) if found.kind == "damaged"]
+    assert any(f"journal format {VERSION - 1}" in found.text for found in damaged)
+    segment.path.write_bytes(whole)
+    assert not replay_run(run, dqn()).comparisons[-1].differences

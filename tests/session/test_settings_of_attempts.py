@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
 
+import anyio
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from training_parts import BOX, SMALL, bits, dqn, feed, transition, unequal
 
-from stoker import DQN, PPO, ConfigError, DQNConfig, PPOConfig, TrainingRun, TrainingSession
+from stoker import DQN, PPO, ConfigError, DQNConfig, PPOConfig, SessionFailed, TrainingRun, TrainingSession
 from stoker.agents.protocol import LearningAgent
 from stoker.session.replaying import replay_run
 
@@ -53,6 +56,65 @@ async def test_each_attempt_of_dqn_is_replayed_with_its_own_settings(
     assert differing(again, run) == []
     assert list(unequal(bits(again), bits(agent))) == []
     assert again.config == agent.config
+
+
+@pytest.mark.parametrize(
+    "fixed", [{}, {"n_step": 3, "prioritized": True}], ids=["plain", "n-step, prioritized"]
+)
+async def test_a_tail_is_learned_with_the_settings_that_it_was_recorded_with(
+    tmp_path: Path, fixed: dict[str, Any]
+) -> None:
+    """Of a session that failed behind its last checkpoint, and of one that ended there with a checkpoint."""
+    first, second = {"learning_rate": 1e-2, "buffer_size": 40}, {"learning_rate": 1e-4, "batch_size": 8}
+    ended: list[DQN] = []
+    for name in ("failed", "closed"):
+        run = await TrainingRun.create(name, root=tmp_path)
+        with pytest.raises(SessionFailed) if name == "failed" else contextlib.nullcontext():
+            async with TrainingSession(dqn(**fixed, **first), run, **ALL) as session:
+                await feed(session, 0, 85)
+                await session.flush()
+                if name == "failed":
+                    session.fail("the test", OSError("as a kill would end it"))
+                    await anyio.sleep_forever()
+        run = await TrainingRun.resume(run.directory)
+        agent = dqn(**fixed, **second)
+        async with TrainingSession(agent, run, **ALL) as session:
+            assert (session.agent, session.total_steps) == (agent, 85)
+            await feed(session, 85, 150)
+        ended.append(agent)
+        again = dqn(**fixed, **second)
+        assert differing(again, run) == []
+        assert list(unequal(bits(again), bits(agent))) == []
+    assert list(unequal(*map(bits, ended))) == []
+
+
+class Threaded(DQN):
+    """Notes with how many threads of torch it learned."""
+
+    def learn(self) -> dict[str, float] | None:
+        self.__dict__.setdefault("n_threads", []).append(torch.get_num_threads())
+        return super().learn()
+
+
+async def test_each_attempt_is_learned_again_with_its_number_of_threads(tmp_path: Path) -> None:
+    def threaded() -> Threaded:
+        return Threaded(BOX, gymnasium.spaces.Discrete(2), DQNConfig(**SMALL), seed=3)
+
+    run = await TrainingRun.create("r", root=tmp_path)
+    before = torch.get_num_threads()
+    try:
+        for number, n_threads in enumerate((1, 3)):
+            torch.set_num_threads(n_threads)
+            run = await TrainingRun.resume(run.directory) if number else run
+            async with TrainingSession(threaded(), run, **ALL) as session:
+                await feed(session, 20 * number, 20 * number + 20)
+        torch.set_num_threads(2)
+        agent = threaded()
+        assert differing(agent, run) == []
+        assert agent.__dict__["n_threads"] == [1] * 20 + [3] * 20
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 async def play(agent: PPO, run: TrainingRun, n: int) -> None:

@@ -307,13 +307,14 @@ class _Verification:
     def _unreadable(self, position: _Position, report: JournalReport) -> str | None:
         """Why the events that a resume needs cannot be read, or None."""
         journal = self._run.journal
-        if position.rebuild_from is not None:
-            begins = [header.first_event for header in journal.headers()]
-            if position.rebuild_from not in begins:
-                return f"no segment begins at event {position.rebuild_from:,}"
-        if not report.problems and {position.needs_from, position.events} <= report.experiences_before.keys():
-            return None
+        is_read = {position.needs_from, position.events} <= report.experiences_before.keys()
         try:
+            if position.rebuild_from is not None:
+                begins = [header.first_event for header in journal.headers()]
+                if position.rebuild_from not in begins:
+                    return f"no segment begins at event {position.rebuild_from:,}"
+            if is_read and not report.problems:
+                return None
             for _ in journal.read(position.needs_from, position.events):
                 pass
         except RunDirectoryError as error:

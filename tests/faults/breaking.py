@@ -25,7 +25,7 @@ import anyio
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from worker import Confirmed, Order, serial
+from worker import RECORD_FREQ, Confirmed, Order, serial
 
 from stoker import Experience, TrainingRun
 from stoker.agents.protocol import LearningAgent
@@ -252,9 +252,12 @@ def check(root: Path, said: Sequence[Confirmed]) -> Found:
     for worker in begun:
         assert newest >= worker.steps, f"the checkpoint at {worker.steps} steps is lost: {sorted(states)}"
         assert journal.steps >= worker.flushed, f"{worker.flushed - journal.steps} confirmed steps are lost"
-    counting, everything, evals, every_eval = anyio.run(_rows, run)
+    counting, everything, evals, every_eval, records, every_record = anyio.run(_rows, run)
     assert len(counting["episode"]) == len(everything["episode"]), "rows of episodes were abandoned"
     assert len(evals["attempt"]) == len(every_eval["attempt"]), "rows of evaluations were abandoned"
+    assert len(records["attempt"]) == len(every_record["attempt"]), "records were abandoned"
+    recorded_at = records["total_steps"].tolist()
+    assert recorded_at == [RECORD_FREQ * (k + 1) for k in range(len(recorded_at))], "records lost or doubled"
     rows = counting["total_reward"]
     for worker in begun:
         for actor_id, confirmed in enumerate(worker.episodes):
@@ -268,6 +271,7 @@ def check(root: Path, said: Sequence[Confirmed]) -> Found:
         assert rows.tolist() == journal.episodes[: len(rows)], "the rows are not those of the journal"
         if said and said[-1].has_ended:
             assert len(rows) == len(journal.episodes) == run.metadata.total_episodes
+            assert len(recorded_at) == journal.steps // RECORD_FREQ
     return Found(journal.steps, len(rows))
 
 
@@ -284,6 +288,8 @@ async def _rows(run: TrainingRun) -> tuple[Columns, ...]:
         await run.read_train_episodes(all_attempts=True),
         await run.read_eval_episodes(),
         await run.read_eval_episodes(all_attempts=True),
+        await run.read_metrics(),
+        await run.read_metrics(all_attempts=True),
     )
 
 

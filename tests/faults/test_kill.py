@@ -202,9 +202,10 @@ N_ACTORS = 64
 def chains(directory: Path, n_kills: int, seed: int, links: int = 25) -> str:
     """Kill workers at random moments, each of them resuming what the one before has left.
 
-    After each kill everything is held against what was confirmed, and the next worker must go on from the
-    last step in the journal. Each chain ends with a worker that is left to finish; then the journal is
-    learned again from its first event, and compared with each checkpoint, to the bit.
+    Each has a learning rate and an ``opt_interval`` of its own. After each kill everything is held against
+    what was confirmed, and the next worker must go on from the last step in the journal. Each chain ends with
+    a worker that is left to finish; then the journal is learned again from its first event, and compared with
+    each checkpoint, to the bit.
 
     Returns:
         What came of it, in one line.
@@ -219,7 +220,8 @@ def chains(directory: Path, n_kills: int, seed: int, links: int = 25) -> str:
             said: list[Confirmed] = []
             found = check(root, said)
             for k in range(first, min(first + links, n_kills)):
-                worker = breaker.start(msgspec.structs.replace(order, seed=seed + k))
+                settings = {"learning_rate": rng.choice([3e-4, 1e-3]), "opt_interval": rng.choice([1, 2])}
+                worker = breaker.start(msgspec.structs.replace(order, seed=seed + k, **settings))
                 if rng.random() < 0.8:  # else from its first instruction on
                     worker.listen_until(lambda said: said.attempt)
                 worker.listen(rng.uniform(0.0, 0.5))  # a random moment

@@ -41,10 +41,12 @@ from stoker.errors import StokerError, first_error
 from stoker.stats import EpisodeRecord
 from stoker.testing import FakeAgent
 
-__all__ = ["Confirmed", "Order", "make_agent", "serial"]
+__all__ = ["RECORD_FREQ", "Confirmed", "Order", "make_agent", "serial"]
 
 LENGTH = 10
 """Transitions in an episode."""
+RECORD_FREQ = 500
+"""Environment steps between records of the metrics."""
 
 
 def serial(attempt: int, number: int) -> float:
@@ -58,6 +60,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         root: the runs directory; the run's name is ``fault``, made there unless it is there.
         agent: ``fake``, ``dqn`` (a tiny one, with a replay) or ``ppo`` (with half-filled rollouts).
+        learning_rate, opt_interval: of this attempt; each may have its own.
         n_actors: how many play at the same time.
         checkpoint_freq: environment steps between checkpoints, besides those that are asked for.
         keep_all: keep the journal from its first event and every checkpoint, to train again and compare.
@@ -73,6 +76,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     root: str
     agent: str = "fake"
+    learning_rate: float = 3e-4
+    opt_interval: int = 1
     n_actors: int = 8
     checkpoint_freq: int = 10_000
     keep_all: bool = False
@@ -118,19 +123,39 @@ class Confirmed(msgspec.Struct, kw_only=True):
     error_at: float = 0.0
 
 
-def make_agent(name: str) -> Any:
-    """The agent as it is made in every attempt: nearly free, or a real one."""
+def make_agent(name: str, learning_rate: float = 3e-4) -> Any:
+    """The agent of an attempt: nearly free, or a real one with all that it can remember."""
     box, actions = gymnasium.spaces.Box(-1, 1, (4,), np.float32), gymnasium.spaces.Discrete(2)
     match name:
         case "dqn":
             return DQN(
                 box,
                 actions,
-                DQNConfig(hidden_sizes=(16,), batch_size=16, learning_starts=32, buffer_size=2000),
+                DQNConfig(
+                    hidden_sizes=(16,),
+                    learning_rate=learning_rate,
+                    batch_size=16,
+                    learning_starts=32,
+                    buffer_size=2000,
+                    n_step=3,
+                    prioritized=True,
+                    normalize_observations=True,
+                    normalize_rewards=True,
+                ),
             )
         case "ppo":
             return PPO(
-                box, actions, PPOConfig(hidden_sizes=(16,), batch_size=64, rollout_steps=500, n_epochs=2)
+                box,
+                actions,
+                PPOConfig(
+                    hidden_sizes=(16,),
+                    learning_rate=learning_rate,
+                    batch_size=64,
+                    rollout_steps=500,
+                    n_epochs=2,
+                    normalize_observations=True,
+                    normalize_rewards=True,
+                ),
             )
         case _:
             return FakeAgent()
@@ -168,7 +193,7 @@ async def train(order: Order, said: Confirmed, tell: Callable[[], None]) -> None
         run = await TrainingRun.resume(Path(order.root) / "fault")
     else:  # none, or one whose maker was killed before it was a run
         run = await TrainingRun.create("fault", root=order.root)
-    agent = make_agent(order.agent)
+    agent = make_agent(order.agent, order.learning_rate)
     let_die(agent, order.dies_at_learn)
     kept: dict[str, Any] = (
         {"keep_journal": "all", "keep_checkpoints": None}
@@ -177,7 +202,7 @@ async def train(order: Order, said: Confirmed, tell: Callable[[], None]) -> None
     )
     session = TrainingSession(
         agent, run, checkpoint_freq=order.checkpoint_freq, flush_interval_s=0.05, metadata_interval_s=0.05,
-        queue_capacity=64, **kept,
+        queue_capacity=64, opt_interval=order.opt_interval, record_freq=RECORD_FREQ, **kept,
     )  # fmt: skip
     played = [0] * order.n_actors
     steps = 0

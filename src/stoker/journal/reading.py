@@ -1,8 +1,8 @@
 """The journal of a run: its events by number, over all attempts, without those of abandoned futures.
 
-An attempt continues from a checkpoint; events that earlier attempts wrote at or beyond that point belong to
-an abandoned future and do not count. The directory is read anew at each call and nothing is kept open, so a
-journal may be read while a session writes it.
+An attempt begins at an event, nearly always the end of those before it; what earlier attempts wrote at or
+beyond it belongs to an abandoned future and does not count. The directory is read anew at each call and
+nothing is kept open, so a journal may be read while a session writes it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The rows of a run: one per episode or record, which of them count, and the same as columns.
 
-A row belongs to an attempt. A run that was killed and resumed goes back to a checkpoint; the rows that the
-killed attempt wrote after it are an abandoned future, and do not count.
+A row belongs to an attempt. Where a later attempt began before the end of what an earlier one recorded, the
+rows behind that point are an abandoned future, and do not count.
 """
 
 from __future__ import annotations

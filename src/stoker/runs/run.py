@@ -115,9 +115,9 @@ class TrainingRun(SavedTraining):
     async def resume(cls, path: AnyPath) -> TrainingRun:
         """Find a run to resume, as ``open`` does. Nothing is written yet.
 
-        A session with this run locks it, removes half-written files of a crash, and starts from the newest
-        checkpoint that loads. Rows after that checkpoint stay in their files as an abandoned future:
-        ``read_train_episodes(all_attempts=True)`` reads them.
+        A session with this run locks it, removes half-written files of a crash, restores the newest
+        checkpoint that loads and learns the journal's events behind it. Rows whose events are lost stay in
+        their files as an abandoned future: ``read_train_episodes(all_attempts=True)`` reads them.
 
         Raises:
             RunNotFound, RunBroken: As for ``open``.

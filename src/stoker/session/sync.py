@@ -203,7 +203,7 @@ class SyncTrainingSession(Readings):
     def flush(self) -> None:
         """Return when everything accepted so far is consumed and its rows and journal are on disk.
 
-        As for ``TrainingSession.flush``, a resume starts from the newest checkpoint nevertheless.
+        As with ``TrainingSession.flush``, that is never lost.
         """
         self._ask("flush", self.session.flush)
 

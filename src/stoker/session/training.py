@@ -47,9 +47,10 @@ class TrainingSession(Lifecycle):
     ``SessionClosed`` or ``SessionFailed`` if the session does not run. Closing it drains the accepted events,
     makes them durable, writes a final checkpoint and raises the failure, if there was one.
 
-    Given a resumed run, it starts from the newest checkpoint that loads: weights, optimizer, replay,
-    generators, counters, stats and best value. Training behind that checkpoint is lost if the process was
-    killed, about ``checkpoint_freq`` steps at most, also where ``flush`` had returned.
+    Given a resumed run, it starts where the run ended: weights, optimizer, replay, generators, counters,
+    stats and best value come from the newest checkpoint that loads, and what the journal holds behind it is
+    learned again. So a kill costs what was not durable yet, ``flush_interval_s`` at most, and nothing that
+    ``flush`` confirmed. Without a journal it starts from the checkpoint.
 
     Args:
         agent: what learns. The session owns it while it runs.
@@ -403,15 +404,15 @@ class TrainingSession(Lifecycle):
     async def flush(self) -> None:
         """Return when everything accepted so far is consumed, and its rows and journal are on disk.
 
-        They survive a kill and a power cut. A resume starts from the newest checkpoint nevertheless: what was
-        flushed after that is on disk, but is not learned again. Call ``checkpoint`` to keep the training.
+        That survives a kill and a power cut: a resume learns from the journal what its checkpoint lacks. A
+        run with ``journal=False`` keeps its rows only, and resumes from its newest checkpoint.
         """
         await self._open_parts("flush").request("flush")
 
     async def checkpoint(self) -> None:
         """Write a checkpoint of this point, whatever the period, and return when it is on disk.
 
-        A resume starts from it or from a later one. Rows and journal up to this point are on disk, too.
+        A resume has nothing to learn again up to here. Rows and journal up to this point are on disk, too.
         """
         self.require_open("checkpoint")
         if self.run is None:

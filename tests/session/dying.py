@@ -9,7 +9,6 @@ import copy
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,12 @@ import numpy as np
 import torch
 from training_parts import BOX, batch_of, dqn, transition
 
-from stoker import PPO, PPOConfig, TrainingRun, TrainingSession
+from stoker import DQN, PPO, DQNConfig, PPOConfig, TrainingRun, TrainingSession, run_actors
 from stoker.agents.protocol import ChangesByActing, LearningAgent
-from stoker.stats import EpisodeRecord
+from stoker.testing import ChainEnv
 from stoker.writer import stage
 
-__all__ = ["Order", "agent_for", "die", "kept_of", "play"]
+__all__ = ["Order", "agent_for", "chain_agent", "kept_of", "play", "play_in_turns"]
 
 N_ACTORS = 3
 
@@ -35,8 +34,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         root: the runs directory; the run's name is ``dying``.
-        agent: ``dqn`` or ``ppo``.
-        until: the environment step to die at, with everything flushed.
+        agent: ``dqn`` or ``ppo``; or ``chain``: in ``lockstep``, in environments.
+        until: the environment step to die at, with everything flushed; or not, for ``chain``.
+        dies_in_learning: the optimization step to die in, before that.
         n_rows: 1: transitions come one by one; more: in batches of that many.
         settings: of the session.
     """
@@ -44,6 +44,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     root: str
     agent: str = "dqn"
     until: int
+    dies_in_learning: int | None = None
     n_rows: int = 1
     settings: dict[str, Any] = {}
 
@@ -71,6 +72,20 @@ async def play(session: TrainingSession, until: int, n_rows: int = 1) -> None:
         for number, step in enumerate(steps, k):
             if step.status.is_done:
                 await session.on_episode(float(number), 10, step.status, actor_id=step.actor_id)
+
+
+def chain_agent(seed: int = 5) -> DQN:
+    """An agent for ``play_in_turns``."""
+    env = ChainEnv(4)
+    config = DQNConfig(
+        hidden_sizes=(8,), batch_size=4, learning_starts=8, buffer_size=60, epsilon_decay_steps=200, n_step=3
+    )
+    return DQN(env.observation_space, env.action_space, config, seed=seed)
+
+
+async def play_in_turns(session: TrainingSession) -> None:
+    """Play five environments in lockstep, to the session's end."""
+    await run_actors(session, lambda: ChainEnv(4, slip=0.2), 5, seed=1)
 
 
 def kept_of(session: TrainingSession, agent: LearningAgent, *, ends_episodes: bool = False) -> dict[str, Any]:
@@ -101,18 +116,48 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def live_and_die(order: Order, say: Callable[[str], object] = print) -> None:
+async def die_in_turns(run: TrainingRun, order: Order) -> None:
+    """Die at that step, with the last flush some steps ago."""
+
+    async def watch() -> None:
+        flushed = session.total_steps
+        while session.total_steps < order.until:
+            await anyio.lowlevel.checkpoint()
+            if session.total_steps >= flushed + 11:
+                await session.flush()
+                flushed = session.total_steps
+        die()
+
+    session = TrainingSession(chain_agent(), run, **order.settings)
+    async with session, anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        await play_in_turns(session)
+        tasks.cancel_scope.cancel()
+
+
+async def live_and_die(order: Order) -> None:
     root = Path(order.root)
     if (root / "dying").exists():
         run = await TrainingRun.resume(root / "dying")
     else:
         run = await TrainingRun.create("dying", root=root)
+    if order.agent == "chain":
+        await die_in_turns(run, order)
+        return
     agent = agent_for(order.agent)
+    learn = agent.learn
+
+    def learn_or_die() -> Any:
+        if agent.opt_steps == order.dies_in_learning:
+            die()
+        return learn()
+
+    agent.learn = learn_or_die
     session = TrainingSession(agent, run, **order.settings)
     await session.open()
     await play(session, order.until, order.n_rows)
-    await session.on_eval_episode(EpisodeRecord(1.0, 10, transition(9).status))
     await session.flush()
+    del agent.learn
     torch.save(kept_of(session, agent, ends_episodes=True), root / "at_death.pt")
     die()
 

@@ -32,6 +32,7 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         opt_interval: transitions per call of ``learn``; 0: it is never called.
         warmup_period: transitions before the first call.
         max_opts: optimization steps after which there are no more calls; None: no limit.
+        lockstep: whether actors took turns, each with its own forward pass.
         torch_threads: with how many threads torch computes, which decides how sums are rounded.
         rebuild: what the agent needs to take the events in from here on, for example a small dict of arrays.
         version: of the format.
@@ -45,6 +46,7 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     opt_interval: int
     warmup_period: int = 0
     max_opts: int | None = None
+    lockstep: bool = False
     torch_threads: int = 1
     rebuild: Any = None
     version: int = VERSION

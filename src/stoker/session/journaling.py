@@ -89,6 +89,7 @@ class EventJournal:
             agent_type=type(self._agent).__name__,
             agent=settings_of(self._agent),
             **self._config.periods._asdict(),
+            lockstep=self._config.lockstep,
             torch_threads=torch.get_num_threads(),
             rebuild=point,
         )

@@ -135,8 +135,8 @@ def _open_learning(learner: Learner, events: EventLog, is_given_up: Callable[[],
                 is_exact = _restore_newest(learner, run)
                 checkpoint_step = learner.total_steps if run.has_checkpoint() else None
                 if config.roll_forward:
-                    tail = learn_tail(learner, run, is_given_up, acts=is_exact)
-            if is_exact:
+                    tail = learn_tail(learner, run, is_given_up, is_exact=is_exact)
+            if is_exact and (tail is None or tail.is_exact):
                 point = _read_resume_point(learner, run.journal)
             learner.best = run.load_best_score()
             counts = (learner.total_steps, learner.total_episodes, learner.n_events, learner.opt_steps)

@@ -12,11 +12,12 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Generator
+from itertools import zip_longest
 
 import msgspec
 
 from stoker.errors import ConfigError, JournalBroken, RelearningFailed, SessionError
-from stoker.journal import JournalEvent
+from stoker.journal import JournalEvent, SegmentHeader
 from stoker.nested import is_same
 from stoker.runs import TrainingRun
 from stoker.session.events import Outbox
@@ -42,6 +43,7 @@ class Tail(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         n_events, n_steps: how many events, and environment steps among them.
         has_learned: whether the agent is another one than the checkpoint's.
+        is_exact: whether running episodes may go on, and exploration with them: it was in ``lockstep``.
         seconds: how long that took.
         missing: the rows that are not on disk.
     """
@@ -49,12 +51,13 @@ class Tail(msgspec.Struct, frozen=True, kw_only=True):
     n_events: int
     n_steps: int
     has_learned: bool
+    is_exact: bool
     seconds: float
     missing: MissingRows
 
 
 def learn_tail(
-    learner: Learner, run: TrainingRun, is_given_up: Callable[[], bool], *, acts: bool
+    learner: Learner, run: TrainingRun, is_given_up: Callable[[], bool], *, is_exact: bool
 ) -> Tail | None:
     """Let a restored learner learn what the journal holds behind it. Blocks, and writes nothing.
 
@@ -65,8 +68,8 @@ def learn_tail(
         learner: has restored the checkpoint, or is new where the run has none.
         run: of the journal; its present attempts say which events count.
         is_given_up: asked between two chunks; then this raises.
-        acts: whether to choose each action again, as the actors did one by one: with ``lockstep``, for the
-            generators of exploration.
+        is_exact: whether running episodes are to go on. If all of the tail is in ``lockstep``, each action is
+            then chosen again, as the actors did one by one, for the generators of exploration.
 
     Returns:
         None: there is no tail.
@@ -81,7 +84,8 @@ def learn_tail(
     n_there = journal.n_behind(first)
     if not n_there:
         return None
-    _check_beginning(learner, run)
+    headers = _headers(learner, run)
+    is_exact = is_exact and all(header.lockstep for header in headers)
     # Without a checkpoint, an agent that stops half-way must be as it was for the next try.
     agent = learner.agent
     new = None if first else stage(learner.step_state({}))
@@ -99,7 +103,7 @@ def learn_tail(
         config, checkpoint_freq=0, save_interval=0, publish_interval=1 << 62
     )
     learner.begin()
-    before = _ActingAgain(learner) if acts else None
+    before = _ActingAgain(learner) if is_exact else None
     started = time.monotonic()
     try:
         Relearning(learner, journal, fed=fed, before=before).learn()
@@ -127,6 +131,7 @@ def learn_tail(
     learned = Tail(
         n_events=learner.n_events - first,
         n_steps=learner.total_steps - counts[0],
+        is_exact=is_exact,
         has_learned=(learner.total_steps, learner.opt_steps) != counts,
         seconds=time.monotonic() - started,
         missing=missing,
@@ -135,15 +140,25 @@ def learn_tail(
     return learned
 
 
-def _check_beginning(learner: Learner, run: TrainingRun) -> None:
-    """Refuse an agent that has other steps behind it than the one that the journal begins with."""
-    for header in run.journal.headers():
-        if header.first_event == learner.n_events and header.total_steps != learner.total_steps:
+def _headers(learner: Learner, run: TrainingRun) -> list[SegmentHeader]:
+    """The headers of the tail's segments.
+
+    Raises:
+        ConfigError: The agent has other steps behind it than the one that the first of them begins with.
+    """
+    first, headers = learner.n_events, run.journal.headers()
+    for header in headers:
+        if header.first_event == first and header.total_steps != learner.total_steps:
             raise ConfigError(
                 f"{run.journal_directory}: it goes on from step {header.total_steps}, but this "
                 f"{type(learner.agent).__name__} has {learner.total_steps} steps: resume with an agent made "
                 "as the run's was, or with roll_forward=False"
             )
+    return [
+        header
+        for header, following in zip_longest(headers, headers[1:])
+        if following is None or following.first_event > first
+    ]
 
 
 class _ActingAgain:

@@ -17,6 +17,7 @@ import pytest
 import stoker
 from stoker.cli import main as command_line
 from stoker.runs import Attempt, EvalEpisodeRow, MetricsRow, TrainEpisodeRow
+from stoker.runs.events import KINDS, EventRow
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -105,7 +106,8 @@ def test_the_tree_in_the_documents_is_the_one_on_disk(
     tree = section(ROOT / "README.md", "The run directory")
     written = {path.name for path in directory.rglob("*") if path.is_file() and path.name[0] != "."}
     journal = "0001-000000000000.journal"
-    assert written == {"metadata.json", "train_episodes.jsonl", "step_400.pt", "latest.pt", journal}
+    rows = {"train_episodes.jsonl", "events.jsonl"}
+    assert written == {"metadata.json", *rows, "step_400.pt", "latest.pt", journal}
     for name in written:
         assert name.replace("_400", "_<N>").replace("0001-000000000000", "<attempt>-<first event>") in tree
     assert directory.relative_to(first_example).parts[:3] == ("runs", "cartpole", "v1")
@@ -176,11 +178,20 @@ def test_the_failure_table_lists_every_limit_with_its_default() -> None:
         ("train_episodes.jsonl", TrainEpisodeRow),
         ("eval_episodes.jsonl", EvalEpisodeRow),
         ("metrics.jsonl", MetricsRow),
+        ("events.jsonl", EventRow),
     ],
 )
 def test_every_field_on_disk_is_described(heading: str, kind: type[msgspec.Struct]) -> None:
     described = set(names_in_tables(section(ROOT / "docs" / "runs.md", heading)))
     assert set(kind.__struct_fields__) <= described
+
+
+def test_every_kind_of_event_is_described_with_its_details() -> None:
+    text = section(ROOT / "docs" / "runs.md", "events.jsonl")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (`.*) \|$", text, re.MULTILINE))
+    assert list(rows)[1:] == list(KINDS), "below the head of the table"
+    for kind, struct in KINDS.items():
+        assert set(struct.__struct_fields__) <= set(re.findall(r"`(\w+)`", rows[kind])), kind
 
 
 def test_every_method_of_an_agent_is_described() -> None:

@@ -17,6 +17,7 @@ import pytest
 import launching
 import stoker
 from stoker import ConfigError, Trainer, TrainerConfig, TrainingRun, TrainingSession
+from stoker.runs.events import EventRow
 from stoker.session.signals import ReportsHealth
 from stoker.testing import ChainEnv, FakeAgent
 from stoker.trainer import Progress
@@ -124,6 +125,13 @@ def checkpoint_steps(root: Path) -> list[int]:
     return anyio.run(steps)
 
 
+def last_event(root: Path) -> EventRow:
+    async def read() -> EventRow:
+        return (await (await TrainingRun.open(root / "stopped")).read_events())[-1]
+
+    return anyio.run(read)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_session_and_everything_is_saved(
@@ -137,6 +145,8 @@ def test_a_signal_stops_the_session_and_everything_is_saved(
     word, steps = out.split()
     assert word == "left"
     assert checkpoint_steps(program.root) == [int(steps)]
+    details = last_event(program.root).details
+    assert (details["how"], details["signal"]) == ("stopped", signal.Signals(number).name)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -103,9 +103,9 @@ async def test_checkpoints_do_not_pile_up_before_a_slow_disk(tmp_path: Path) -> 
     run = await TrainingRun.create("slow-disk", root=tmp_path)
     publish, most = run.publish_step, 0
 
-    def slowly(*arguments: Any) -> None:
+    def slowly(*arguments: Any) -> int:
         time.sleep(0.02)
-        publish(*arguments)
+        return publish(*arguments)
 
     run.publish_step = slowly  # type: ignore[method-assign]
     session = TrainingSession(FakeAgent(), run, checkpoint_freq=10, keep_checkpoints=2)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -252,6 +253,11 @@ def check(root: Path, said: Sequence[Confirmed]) -> Found:
     for worker in begun:
         assert newest >= worker.steps, f"the checkpoint at {worker.steps} steps is lost: {sorted(states)}"
         assert journal.steps >= worker.flushed, f"{worker.flushed - journal.steps} confirmed steps are lost"
+    kinds = Counter((row.kind, row.attempt) for row in anyio.run(run.read_events))
+    for worker in begun:
+        assert kinds["attempt_began", worker.attempt] == 1
+        is_past = worker is not begun[-1] or worker.has_ended
+        assert is_past <= kinds["attempt_ended", worker.attempt] <= 1, "each attempt's end is recorded once"
     counting, everything, evals, every_eval, records, every_record = anyio.run(_rows, run)
     assert len(counting["episode"]) == len(everything["episode"]), "rows of episodes were abandoned"
     assert len(evals["attempt"]) == len(every_eval["attempt"]), "rows of evaluations were abandoned"

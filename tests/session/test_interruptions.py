@@ -34,7 +34,8 @@ SOURCE = Path(stoker.__file__).parent
 INTERRUPTED = {
     str(SOURCE / name)
     for name in (
-        "queues.py", "session/sync.py", "session/intake.py", "session/training.py", "session/lifecycle.py",
+        "queues.py", "session/sync.py", "session/intake.py", "session/training.py", "session/readings.py",
+        "session/lifecycle.py",
         "session/acting.py", "session/accepting.py", "session/batches.py", "session/decisions.py",
     )
 }  # fmt: skip

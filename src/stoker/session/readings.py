@@ -1,4 +1,4 @@
-"""The reading side of a session: counters, health and where time goes, whenever and from any thread."""
+"""The reading side of a session: counters, health and where its time goes, from any thread."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 QUESTIONS = (
-    "observe", "act", "dqn", "ppo", "solve", "slow_envs", "calm_loop", "saving", "journal", "resuming", "explain",
-    "rows", "replay", "growth", "processes",
+    "observe", "act", "dqn", "ppo", "solve", "slow_envs", "calm_loop", "saving", "journal", "resuming",
+    "explain", "rows", "replay", "growth", "processes",
 )  # fmt: skip
 LONG = ("zoo",)
 """Asked only by name: it takes an hour."""

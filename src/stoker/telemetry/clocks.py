@@ -7,11 +7,12 @@ a period is the difference of two readings, so that any number of readers can lo
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter_ns
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -131,23 +132,41 @@ class ClockReading(msgspec.Struct, frozen=True):
         )
 
 
+class _Part(NamedTuple):
+    """The clocks of a part, and the seconds by state of those that were retired; replaced as one."""
+
+    timed: tuple[Timed, ...] = ()
+    ended: Mapping[str, float] = {}
+
+    def seconds(self) -> dict[str, float]:
+        found = dict(self.ended)
+        for one in self.timed:
+            _add(found, one)
+        return found
+
+
 class Clocks:
     """The clocks and counters of one training. Safe for several threads."""
 
     def __init__(self) -> None:
-        self._timed: dict[str, tuple[Timed, ...]] = {}
-        self._ended: dict[str, dict[str, float]] = {}  # of clocks that were retired
+        self._parts: dict[str, _Part] = {}
         self._counts: dict[str, Callable[[], float]] = {}
         self._history: deque[ClockReading] = deque()
+        self._lock = threading.Lock()
 
     def add(self, part: str, *timed: Timed) -> None:
         """Read these clocks as this part, from now on."""
-        self._timed[part] = (*self._timed.get(part, ()), *timed)
+        with self._lock:
+            before = self._parts.get(part, _Part())
+            self._parts[part] = before._replace(timed=(*before.timed, *timed))
 
     def retire(self, part: str, timed: Timed) -> None:
         """Keep what a clock of this part has counted, and read it no more."""
-        _add(self._ended.setdefault(part, {}), timed)
-        self._timed[part] = tuple(one for one in self._timed[part] if one is not timed)
+        with self._lock:
+            before = self._parts[part]
+            ended = dict(before.ended)
+            _add(ended, timed)
+            self._parts[part] = _Part(tuple(one for one in before.timed if one is not timed), ended)
 
     def count(self, **counts: Callable[[], float]) -> None:
         """Read these counters, by their names."""
@@ -155,11 +174,7 @@ class Clocks:
 
     def read(self) -> ClockReading:
         """What they show now."""
-        seconds: dict[str, dict[str, float]] = {}
-        for part, timed in list(self._timed.items()):
-            found = seconds[part] = dict(self._ended.get(part, {}))
-            for one in timed:
-                _add(found, one)
+        seconds = {part: found.seconds() for part, found in list(self._parts.items())}
         counts = {name: float(count()) for name, count in list(self._counts.items())}
         return ClockReading(time.perf_counter(), seconds, counts)
 

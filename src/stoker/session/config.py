@@ -136,11 +136,23 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
         """When the agent learns."""
         return LearningPeriods(self.opt_interval, self.warmup_period, self.max_opts)
 
-    def beginning_at(self, total_steps: int, opt_steps: int) -> SessionConfig:
-        """These settings with the repeated limits at their next multiples."""
+    def beginning_at(
+        self, total_steps: int, opt_steps: int, *, was_interrupted: bool = False
+    ) -> SessionConfig:
+        """These settings with the repeated limits at their next multiples.
+
+        Args:
+            total_steps: of agent and run.
+            opt_steps: of agent and run.
+            was_interrupted: whether the training before died; a multiple that it had reached was its limit.
+        """
         done = {"max_steps": total_steps, "max_opts": opt_steps}
         limits = {name: getattr(self, name) for name in self.repeated_limits}
-        later = {name: _next_multiple(done[name], limit) for name, limit in limits.items() if limit}
+        later = {
+            name: _next_multiple(max(0, done[name] - was_interrupted), limit)
+            for name, limit in limits.items()
+            if limit
+        }
         return msgspec.structs.replace(self, **later)
 
 

@@ -149,7 +149,9 @@ def _open_learning(learner: Learner, events: EventLog, is_given_up: Callable[[],
                     took_s=time.monotonic() - began_at,
                 )
             )
-    learner.config = config = config.beginning_at(learner.total_steps, learner.opt_steps)
+    learner.config = config = config.beginning_at(
+        learner.total_steps, learner.opt_steps, was_interrupted=tail is not None and tail.has_learned
+    )
     if run is not None and config.journal:
         learner.journal = EventJournal(run, learner.agent, config, learner.n_events)
     learner.begin()

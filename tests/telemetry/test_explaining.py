@@ -93,6 +93,11 @@ def test_the_part_that_limits_a_training_and_what_it_gives(
     assert bottleneck.speedup == (None if speedup is None else pytest.approx(speedup))
 
 
+def test_too_few_processors_are_named_beside_the_bottleneck() -> None:
+    found = explained(profile({"starved": 0.5, "running": 0.1}, BUSY, cpus=0.6))
+    assert [finding.culprit for finding in found.findings] == ["learner", "processors"]
+
+
 def test_a_verdict_in_sentences() -> None:
     text = str(explained(profile({"running": 0.55}, BUSY)))
     assert "The learner is the bottleneck: it is busy 97 % of the time" in text

@@ -28,6 +28,7 @@ Culprit = Literal[
     "environments",
     "actors",
     "recorder",
+    "processors",
     "none",
 ]
 

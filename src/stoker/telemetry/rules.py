@@ -240,7 +240,15 @@ def _unsaturated(found: Measured) -> Finding:
 
 
 def findings_beside(found: Measured) -> Iterator[Finding]:
-    """What does not limit the training, and yet does not keep up."""
+    """What slows every part down, and what does not limit the training and yet does not keep up."""
+    if (starved := found.share("loop", "starved")) >= 0.25:
+        yield Finding(
+            culprit="processors",
+            text="There are too few processors: the event loop was ready to run and got none "
+            f"{percent(starved)} of the time, and the training used {found.profile.cpus or 0.0:.1f} of "
+            "them. The other parts are slower for that, too.",
+            remedy="fewer other programs, or fewer --torch-threads and processes",
+        )
     for part in found.profile.shares:
         writing = found.share(part, "writing")
         if part.startswith("recorder.") and writing >= 0.75:

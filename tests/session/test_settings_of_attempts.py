@@ -15,7 +15,7 @@ import torch
 from training_parts import BOX, SMALL, bits, dqn, feed, transition, unequal
 
 from stoker import DQN, PPO, ConfigError, DQNConfig, PPOConfig, SessionFailed, TrainingRun, TrainingSession
-from stoker.agents.protocol import LearningAgent
+from stoker.agents.protocol import LearningAgent, settings_of
 from stoker.session.replaying import replay_run
 
 pytestmark = pytest.mark.anyio
@@ -41,6 +41,7 @@ async def test_each_attempt_of_dqn_is_replayed_with_its_own_settings(
     run = await TrainingRun.create("r", root=tmp_path)
     attempts: list[dict[str, Any]] = [
         {"learning_rate": 1e-2},
+        {"learning_rate": 1e-3, "learning_starts": 5},
         {"learning_rate": 1e-4, "buffer_size": 30, "batch_size": 8},
         {"buffer_size": 70, "target_update_interval": 7, "priority_alpha": 0.3},
         {"learning_rate_schedule": "linear", "schedule_steps": 400, "hidden_sizes": (8,)},
@@ -152,9 +153,9 @@ async def test_a_run_with_equal_settings_makes_no_second_agent(tmp_path: Path) -
     class Counted(DQN):
         made = 0
 
-        def _made_again(self, config: DQNConfig) -> Any:
+        def _made_with(self, config: DQNConfig) -> Any:
             Counted.made += 1
-            return super()._made_again(config)
+            return super()._made_with(config)
 
     def counted(**settings: Any) -> Counted:
         return Counted(BOX, gymnasium.spaces.Discrete(2), DQNConfig(**{**SMALL, **settings}), seed=3)
@@ -169,6 +170,19 @@ async def test_a_run_with_equal_settings_makes_no_second_agent(tmp_path: Path) -
     assert Counted.made == 0
     assert differing(counted(learning_rate=1.0), run) == []
     assert Counted.made == 1, "both attempts have equal settings"
+
+
+async def test_two_agents_share_a_replay_where_both_would_keep_the_same() -> None:
+    agent = dqn(prioritized=True)
+    slower = agent.with_settings({**(settings_of(agent) or {}), "learning_rate": 1e-5})
+    assert slower is not None
+    assert slower.replay is agent.replay
+    assert (slower.config.buffer_size, slower.config.learning_rate) == (agent.config.buffer_size, 1e-5)
+    for changes in ({"buffer_size": 51}, {"priority_alpha": 0.1}):
+        other = agent.with_settings({**(settings_of(agent) or {}), **changes})
+        assert other is not None
+        assert other.replay is not agent.replay
+        assert other.replay.capacity == other.config.buffer_size
 
 
 class Own(DQN):

@@ -455,7 +455,7 @@ def forgetful() -> DQN:
 
 class AlwaysAnew(DQN):
     def with_settings(self, settings: Mapping[str, Any]) -> Any:
-        return self._made_again(self.config)
+        return self._made_with(self.config)
 
 
 def always_anew() -> DQN:

@@ -242,8 +242,12 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
             self._check_fixed(name, getattr(config, name), getattr(self.config, name))
         return self._made_again(config)
 
-    @abstractmethod
     def _made_again(self, config: ConfigT) -> Self | None:
+        """As ``_made_with``; the two agents may share what is large."""
+        return self._made_with(config)
+
+    @abstractmethod
+    def _made_with(self, config: ConfigT) -> Self | None:
         """A new agent with this config, or None if the constructor is a subclass's."""
 
     def _adapted(self, config: ConfigT) -> ConfigT:

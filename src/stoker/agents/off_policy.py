@@ -32,6 +32,12 @@ __all__ = ["EpisodeLosses", "OffPolicyAgent", "TargetNetwork", "Update"]
 _REPLAY_SETTINGS = ("n_step", "normalize_rewards", "clip_rewards", "prioritized")
 """The settings that decide what a replay holds; with some of them ``gamma`` does, too."""
 
+_STORING_SETTINGS = (
+    "buffer_size",
+    *(name for name in OffPolicyConfig.__struct_fields__ if "priorit" in name),
+)
+"""The settings that a replay is made with."""
+
 ConfigT = TypeVar("ConfigT", bound=OffPolicyConfig)
 
 
@@ -196,6 +202,16 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         """As ``BaseAgent.with_settings``; what decides the content of a replay must be the same, too."""
         self._check_replay_settings(settings)
         return super().with_settings(settings)
+
+    def _made_again(self, config: ConfigT) -> Self | None:
+        # Where both would keep the same, they share the replay: memory may not suffice for a second one.
+        is_shared = all(getattr(config, name) == getattr(self.config, name) for name in _STORING_SETTINGS)
+        n_few = max(config.batch_size, config.learning_starts)
+        small = msgspec.structs.replace(config, buffer_size=n_few, memory_map=None)
+        made = self._made_with(small if is_shared else config)
+        if made is not None and is_shared:
+            made.config, made._replay = config, self._replay  # noqa: SLF001 - of its own class
+        return made
 
     def _check_replay_settings(self, saved: Mapping[str, Any]) -> None:
         config = self.config

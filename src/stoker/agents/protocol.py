@@ -270,7 +270,8 @@ class ChangesSettings(HasConfig, LearningAgent, Protocol):
     """An agent that can be made again with other settings.
 
     Each attempt of a run may have its own. What a journal holds of an attempt is learned again with the
-    settings of that attempt; then the next agent loads the state of this one, and of its replay.
+    settings of that attempt; then the next agent loads the state of this one, and of its replay, unless both
+    have the same replay. Only one of them is used at a time.
     """
 
     def with_settings(self, settings: Mapping[str, Any]) -> LearningAgent | None:

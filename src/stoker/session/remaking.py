@@ -55,4 +55,6 @@ def take_over(agent: LearningAgent, other: LearningAgent) -> None:
     """
     agent.load_state_dict(other.state_dict())
     if isinstance(agent, HasReplay) and isinstance(other, HasReplay):
-        agent.replay.load_state_dict(other.replay.state_dict())
+        replay, given = agent.replay, other.replay
+        if replay is not given:
+            replay.load_state_dict(given.state_dict())

@@ -73,7 +73,7 @@ class DQN(OffPolicyAgent[DQNConfig, QNetwork, DQNPolicy]):
         """Epsilon, or the temperature of the softmax, as of ``total_steps``."""
         return self.config.exploration_rate_at(self.total_steps)
 
-    def _made_again(self, config: DQNConfig) -> Self | None:
+    def _made_with(self, config: DQNConfig) -> Self | None:
         kind = type(self)
         is_ours = kind.__init__ is DQN.__init__
         return kind(*self._env_spaces, config, device=self._device) if is_ours else None

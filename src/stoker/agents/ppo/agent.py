@@ -119,7 +119,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         """The policy's mean entropy in the last update, in nats; 0.0 before the first."""
         return self._last.get("entropy", 0.0)
 
-    def _made_again(self, config: PPOConfig) -> Self | None:
+    def _made_with(self, config: PPOConfig) -> Self | None:
         kind = type(self)
         if kind.__init__ is not PPO.__init__:
             return None

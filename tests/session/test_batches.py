@@ -189,7 +189,7 @@ async def test_a_resume_from_a_checkpoint_inside_a_batch_is_bit_equal(tmp_path: 
             (run.checkpoints_directory / name).unlink()  # as if it had been killed
         run, agent = await TrainingRun.resume(run.directory), dqn(seed=9, n_step=2)
         settings: dict[str, Any] = {"checkpoint_freq": 25, "keep_journal": "all", "keep_checkpoints": None}
-        async with TrainingSession(agent, run, max_steps=97, **settings) as session:
+        async with TrainingSession(agent, run, max_steps=97, roll_forward=False, **settings) as session:
             assert session.total_steps == 50
             await observe_rows(session, [transition(k) for k in range(50, 100)], sizes[1])
         ended.append((bits(agent), events_of(run)))

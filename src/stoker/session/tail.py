@@ -93,6 +93,11 @@ def learn_tail(
     progress = _Progress(learner, journal.end()[1])
     config = learner.config
 
+    def undo() -> None:
+        if new is not None:
+            learner.use(agent)
+            learner.restore(run.directory, new, journal)
+
     def fed(outbox: Outbox) -> None:
         if is_given_up():
             raise SessionError("open was given up")
@@ -109,6 +114,7 @@ def learn_tail(
         Relearning(learner, journal, fed=fed, before=before).learn()
     except JournalBroken as error:
         if config.roll_forward == "strict":
+            undo()
             error.add_note("without --strict, a resume learns what comes before that and goes on from there")
             raise
         n_lost = first + n_there - learner.n_events
@@ -120,9 +126,7 @@ def learn_tail(
             "s" * (n_lost != 1),
         )
     except BaseException as error:
-        if new is not None:
-            learner.use(agent)
-            learner.restore(run.directory, new, journal)
+        undo()
         if isinstance(error, RelearningFailed):
             way_out = "roll_forward=False (`stoker resume --no-roll-forward`) goes back to the checkpoint"
             error.add_note(f"nothing was written; {way_out}")

@@ -13,6 +13,7 @@ from torch import nn
 
 from stoker.agents import PPO, ChecksInput, HasReplay, LearningAgent, PPOConfig
 from stoker.agents.networks import seeded
+from stoker.agents.protocol import settings_of
 from stoker.errors import ConfigError, InvalidExperience, TrainingDiverged
 from stoker.nested import difference
 from stoker.types import ActMode, EpisodeStatus, Experience
@@ -352,6 +353,25 @@ def test_a_network_of_ones_own_is_trained(space: Any, n: int) -> None:
     assert not torch.equal(own.hidden.weight, before)
     assert set(own.seen) == {torch.float32}
     assert ("log_std" in agent.state_dict()["network"]) == (n == 6)
+
+
+@pytest.mark.parametrize("settings", [{"learning_rate": 1e-2}, {"rollout_steps": 6}])
+def test_it_is_made_again_with_other_settings_and_a_copy_of_ones_own_network(
+    settings: dict[str, Any],
+) -> None:
+    own = Own()
+    own.hidden.requires_grad_(requires_grad=False)
+    agent = PPO(BOX, gymnasium.spaces.Discrete(3), SMALL, network=own)
+    round_trip(agent, BOX)
+    other = agent.with_settings({**(settings_of(agent) or {}), **settings})
+    assert other is not None
+    other.load_state_dict(agent.state_dict())
+    assert torch.equal(weights(other), weights(agent))
+    before = weights(agent).clone()
+    round_trip(other, BOX)
+    assert torch.equal(weights(agent), before), "it is not shared"
+    assert not torch.equal(weights(other), before)
+    assert torch.equal(other._network.body.hidden.weight, own.hidden.weight), "what is frozen stays frozen"
 
 
 def test_frozen_weights_stay_as_they_are() -> None:

@@ -123,7 +123,11 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         kind = type(self)
         if kind.__init__ is not PPO.__init__:
             return None
-        network = copy.deepcopy(self._blank.body) if self._has_given_network else None
+        network = None
+        if self._has_given_network:  # a copy of what it was before it learned, with the same weights frozen
+            network = copy.deepcopy(self._blank.body)
+            for weight, own in zip(network.parameters(), self._network.body.parameters(), strict=True):
+                weight.requires_grad_(own.requires_grad)
         return kind(*self._env_spaces, config, device=self._device, network=network)
 
     @property

@@ -107,20 +107,18 @@ def _learner(found: Measured) -> Finding | None:
     if found.learner < 0.75 and not (found.learner >= 0.5 and found.learner + found.handover >= 0.85):
         return None
     speedup, why = found.bound(found.learner, "learner", rest=found.handover)
-    parts = [f"learning {percent(found.share('learner', 'learning'))}"]
-    parts += [f"observing {percent(found.share('learner', 'observing'))}"]
+    learning, observing = found.share("learner", "learning"), found.share("learner", "observing")
+    does = f"learning {percent(learning)}, observing {percent(observing)}"
     if found.handover >= 0.1:
-        parts += [f"besides, {percent(found.handover)} on its way to and from the event loop"]
-    does_learn = found.share("learner", "learning") >= found.share("learner", "observing")
+        does += f"; {percent(found.handover)} more on its way to and from the event loop"
     fewer = "a larger --opt-interval (fewer updates per step), a smaller --batch-size or --hidden-sizes"
     smaller = "observations that are smaller, or arrays (`observe_batch`, --vectorize)"
     return Finding(
         culprit="learner",
-        text=f"The learner is the bottleneck: it is busy {percent(found.learner)} of the time "
-        f"({', '.join(parts)}). A learner twice as fast gives at most {speedup:.1f}x{why}; more "
-        "environments give nothing.",
+        text=f"The learner is the bottleneck: it is busy {percent(found.learner)} of the time ({does}). A "
+        f"learner twice as fast gives at most {speedup:.1f}x{why}; more environments give nothing.",
         speedup=speedup,
-        remedy=fewer if does_learn else smaller,
+        remedy=fewer if learning >= observing else smaller,
     )
 
 

@@ -45,6 +45,7 @@ def test_a_run_directory_is_complete(trained: Any) -> None:
     names = {path.name for path in trained.run.rglob("*") if path.is_file()}
     assert names == {
         "metadata.json", "config.json", "train_episodes.jsonl", "eval_episodes.jsonl", "metrics.jsonl",
+        "events.jsonl",
         "step_800.pt", "step_1200.pt", "latest.pt", "best.pt",
         "0001-000000000000.journal", ".lock", ".published",
     }  # fmt: skip

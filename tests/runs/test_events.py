@@ -46,6 +46,10 @@ SAID: list[tuple[RunEvent, str]] = [
         Resumed(checkpoint_step=4000, tail_steps=1200, tail_events=1260, took_s=0.5),
         "resumed from the checkpoint of step 4,000 and learned 1,200 steps of the journal again, in 0.50 s",
     ),
+    (
+        Resumed(checkpoint_step=None, tail_steps=0, tail_events=0, took_s=0.25),
+        "resumed without a checkpoint in 0.25 s",
+    ),
     (BestChanged(value=200.5, step=6000), "the policy of step 6,000 is the best so far: 200.5"),
     (
         ActorRestarted(actor_id="a", error="OSError: gone", restarts=2),

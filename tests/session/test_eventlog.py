@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,26 @@ async def test_a_resumed_attempt_says_from_where(run: TrainingRun) -> None:
     assert rows[0].details["from_steps"] == 1
     assert rows[1].details["checkpoint_step"] == 1
     assert [row.details["how"] for row in await events_of(again, "attempt_ended")] == ["finished"] * 2
+
+
+async def test_a_resume_says_what_it_learned_again_and_how_far_the_killed_attempt_came(
+    run: TrainingRun, tmp_path: Path
+) -> None:
+    as_killed = tmp_path / "copied" / "v1" / "20260101_000000"
+    async with TrainingSession(FakeAgent(), run, checkpoint_freq=0) as session:
+        for k in range(15):
+            if k == 10:
+                await session.checkpoint()
+            await session.observe(step(k))
+        await session.flush()
+        await anyio.to_thread.run_sync(shutil.copytree, run.directory, as_killed)
+    again = await TrainingRun.resume(as_killed)
+    async with TrainingSession(FakeAgent(), again):
+        pass
+    resumed, killed = await events_of(again, "resumed"), (await events_of(again, "attempt_ended"))[0]
+    details = [(row.details["checkpoint_step"], row.details["tail_steps"]) for row in resumed]
+    assert details == [(10, 5)]
+    assert (killed.attempt, killed.details["how"], killed.total_steps) == (1, "killed", 15)
 
 
 async def test_an_agent_that_raises_is_named(run: TrainingRun) -> None:

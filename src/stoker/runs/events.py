@@ -140,7 +140,9 @@ class Resumed(RunEvent, frozen=True, kw_only=True):
             words = "resumed without a checkpoint"
         else:
             words = f"resumed from the checkpoint of step {self.checkpoint_step:,}"
-        return f"{words} and learned {self.tail_steps:,} steps of the journal again, in {self.took_s:.2f} s"
+        if self.tail_events:
+            words += f" and learned {self.tail_steps:,} steps of the journal again,"
+        return f"{words} in {self.took_s:.2f} s"
 
 
 class Forked(RunEvent, frozen=True, kw_only=True):

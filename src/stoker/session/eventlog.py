@@ -18,8 +18,6 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-import torch
-
 from stoker import __version__
 from stoker.errors import InvalidExperience, RunBroken, StokerError, WriteFailed
 from stoker.recorders import Outcome
@@ -132,6 +130,8 @@ class EventLog:
         """
         if self._run is None:
             return
+        import torch  # here, because commands that only look at runs import this module
+
         run, self._attempt, self._is_open = self._run, self._run.attempt, True
         began = AttemptBegan(
             pid=os.getpid(),
@@ -153,8 +153,13 @@ class EventLog:
         except RunBroken as error:
             logger.warning("%s; whether earlier attempts were killed is unknown", error)
             return []
+        # It came as far as its last event says, and as the steps that were restored of it.
         return [
-            EventRow.of(AttemptEnded(how="killed"), total_steps=last.total_steps, attempt=last.attempt)
+            EventRow.of(
+                AttemptEnded(how="killed"),
+                total_steps=max(last.total_steps, self._total_steps()),
+                attempt=last.attempt,
+            )
             for last in killed
         ]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from stoker.agents.protocol import LearningAgent, RebuildsReplay, settings_of
 from stoker.journal import JournalEvent, SegmentEncoder, SegmentHeader
 from stoker.runs import TrainingRun
@@ -82,6 +80,8 @@ class EventJournal:
         point = None if self._rebuild_point is None else dict(self._rebuild_point())
         if point is not None:
             self._points.append((n_events, int(point["n_added"])))
+        import torch  # here, because commands that only look at runs import this module
+
         header = SegmentHeader(
             attempt=self._run.attempt,
             first_event=n_events,

@@ -337,3 +337,17 @@ async def test_in_lockstep_a_training_that_is_killed_anywhere_ends_as_the_uninte
     assert list(unequal(bits(expected), bits(agent))) == []
     assert [{**row, "attempt": 1} for row in rows(run)] == rows(whole)
     assert len({row["attempt"] for row in rows(run)}) > 1
+
+
+async def test_an_agent_that_begins_with_other_weights_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    live_and_die(tmp_path, 60)
+    run = await dying(tmp_path)
+    replay_run(run, agent_for("dqn"))
+    assert "begins with other weights" not in caplog.text
+    replay_run(run, agent_for("dqn", seed=4))
+    assert caplog.text.count("begins with other weights") == 1
+    async with TrainingSession(agent_for("dqn", seed=4), run, **SETTINGS) as session:
+        assert session.total_steps == 60, "no experience is lost"
+    assert caplog.text.count("begins with other weights") == 2

@@ -8,6 +8,7 @@ from stoker.agents.protocol import LearningAgent, RebuildsReplay, settings_of
 from stoker.journal import JournalEvent, SegmentEncoder, SegmentHeader
 from stoker.runs import TrainingRun
 from stoker.session.config import SessionConfig
+from stoker.session.origin import origin_of
 from stoker.types import ExperienceBatch
 from stoker.writer import AppendLog
 
@@ -37,6 +38,7 @@ class EventJournal:
             for header in run.journal.headers()
             if header.rebuild is not None and first is not None and first <= header.first_event <= n_events
         ]
+        self._origin = "" if n_events else origin_of(agent)  # before anybody acts
         self._encoder = SegmentEncoder()
         self._log: AppendLog | None = None
         self._size = 0
@@ -91,6 +93,7 @@ class EventJournal:
             **self._config.periods._asdict(),
             lockstep=self._config.lockstep,
             torch_threads=torch.get_num_threads(),
+            origin="" if n_events else self._origin,
             rebuild=point,
         )
         self._log = self._run.open_segment(n_events)

@@ -17,6 +17,7 @@ from stoker.journal import Journal, JournalEvent, SegmentHeader
 from stoker.session.config import LearningPeriods
 from stoker.session.events import Outbox
 from stoker.session.learner import Learner
+from stoker.session.origin import warn_of_another_origin
 from stoker.session.remaking import agent_with, take_over
 from stoker.types import Experience
 
@@ -92,6 +93,8 @@ class Relearning:
         self._last, self._to_step = last, to_step
         self._fed, self._before = fed, before
         headers = journal.headers()
+        if not self._position and headers:
+            warn_of_another_origin(learner.agent, headers[0])
         self._headers = {header.first_event: header for header in headers}
         if earlier := [header for header in headers if header.first_event < self._position]:
             learn_as_in(learner, earlier[-1])

@@ -61,6 +61,14 @@ def shown(path: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> list[s
     return capsys.readouterr().out.partition("last events\n")[2].splitlines()
 
 
+def ends_shown(path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """How the attempts ended, as ``stoker show`` says."""
+    capsys.readouterr()
+    assert main(["show", str(path)]) == 0
+    lines = capsys.readouterr().out.partition("last events\n")[0].splitlines()
+    return [line.rpartition(": ")[2] for line in lines if line.startswith("attempt ")]
+
+
 def test_a_kill_and_a_signal_are_recorded_and_shown(
     started: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,8 +80,10 @@ def test_a_kill_and_a_signal_are_recorded_and_shown(
     before = events_of(root)
     assert (before[0].kind, before[0].details["pid"]) == ("attempt_began", first.pid)
     assert "attempt_ended" not in {row.kind for row in before}
+    assert ends_shown(root, capsys) == ["killed"], "also before anybody resumes it"
     second = started("resume", "runs")
     wait_for_checkpoints(root, 2, 1)
+    assert ends_shown(root, capsys) == ["killed", "running"]
     second.terminate()
     _, stderr = second.communicate(timeout=DEADLINE_S)
     assert second.returncode == 0, stderr
@@ -84,6 +94,7 @@ def test_a_kill_and_a_signal_are_recorded_and_shown(
     assert (began.kind, began.attempt) == ("attempt_began", 2)
     assert (resumed.kind, began.details["from_steps"]) == ("resumed", resumed.total_steps)
     assert (rows[-1].details["how"], rows[-1].details["signal"]) == ("stopped", "SIGTERM")
+    assert ends_shown(root, capsys) == ["killed", "stopped"]
     assert len(shown(root, capsys)) == min(10, len(rows))
     lines = shown(root, capsys, "--events", "100000")
     assert len(lines) == len(rows)

@@ -16,7 +16,7 @@ from stoker.cli.printing import ago, columns, from_here, output, say, say_json, 
 from stoker.cli.stored import open_run
 from stoker.errors import RunBroken
 from stoker.runs import Columns, TrainingRun, list_runs
-from stoker.runs.events import EventRow
+from stoker.runs.events import EventRow, killed_attempts
 from stoker.runs.layout import natural_key
 from stoker.runs.plotting import checked_target, draw_curves, save_figure
 from stoker.runs.rows import EvaluationSummary, evaluations_of
@@ -112,12 +112,14 @@ class Show(RunCommand, frozen=True, kw_only=True):
         checkpoints = {name: sizes[name] for name in names}
         episodes = await run.read_train_episodes()
         evaluations = evaluations_of(await run.read_eval_episodes())
-        events, problem = await _last_events(run, self.events)
+        events, problem = await _events_of(run)
+        last_events = events[max(0, len(events) - self.events) :]
+        endings = _endings(events, is_live=status == "live")
         rewards = episodes["total_reward"][-100:]
         last_mean = float(rewards.mean()) if len(rewards) else None
         if self.json:
             read = {"last_100_mean_reward": last_mean, "checkpoints": checkpoints, "evaluations": evaluations}
-            read |= {"events": events}
+            read |= {"endings": endings, "events": last_events}
             fields = msgspec.structs.asdict(run.metadata)
             say_json({"run": str(run.directory), "status": status, **fields, **read, "config": config})
             return 0
@@ -136,7 +138,8 @@ class Show(RunCommand, frozen=True, kw_only=True):
         }
         for attempt in metadata.attempts:
             began = f"{attempt.started_at:%Y-%m-%d %H:%M:%S} UTC"
-            rows[f"attempt {attempt.number}"] = f"{began}, from step {attempt.from_steps:,}"
+            ended = "" if attempt.number not in endings else f": {endings[attempt.number]}"
+            rows[f"attempt {attempt.number}"] = f"{began}, from step {attempt.from_steps:,}{ended}"
         grid = columns(("", ""), folds=1)
         for label, text in rows.items():
             if text:
@@ -146,7 +149,7 @@ class Show(RunCommand, frozen=True, kw_only=True):
             say()
             say(_evaluations(evaluations))
         _say_curve(episodes)
-        _say_events(events, problem)
+        _say_events(last_events, problem)
         return 0
 
 
@@ -175,13 +178,21 @@ def _say_curve(episodes: Columns) -> None:
     say(Text("\n".join(lines), style="green", no_wrap=True))
 
 
-async def _last_events(run: TrainingRun, count: int) -> tuple[list[EventRow], str]:
-    """The last events of a run; and, if the file is damaged, none and what is wrong with it."""
+async def _events_of(run: TrainingRun) -> tuple[list[EventRow], str]:
+    """The events of a run; and, if the file is damaged, none and what is wrong with it."""
     try:
-        events = await run.read_events()
+        return await run.read_events(), ""
     except RunBroken as error:
         return [], str(error)
-    return events[len(events) - count :] if count < len(events) else events, ""
+
+
+def _endings(events: list[EventRow], *, is_live: bool) -> dict[int, str]:
+    """How the attempts ended, by number; ``running`` for the one of a live run."""
+    endings = {row.attempt: str(row.details["how"]) for row in events if row.kind == "attempt_ended"}
+    last = max((row.attempt for row in events), default=0)
+    for row in killed_attempts(events):
+        endings[row.attempt] = "running" if is_live and row.attempt == last else "killed"
+    return endings
 
 
 def _say_events(events: list[EventRow], problem: str) -> None:

@@ -19,7 +19,7 @@ from training_parts import bits, rows, unequal
 
 import launching
 from stoker import TrainingRun, TrainingSession
-from stoker.errors import ConfigError, JournalBroken, RelearningFailed
+from stoker.errors import ConfigError, JournalBroken, RelearningFailed, UnexpectedExit
 from stoker.runs.verifying import verify_run
 from stoker.session.replaying import replay_run
 from stoker.session.tail import progress_told
@@ -252,6 +252,9 @@ async def test_an_agent_that_fails_on_an_event_leaves_the_run_as_it_was(tmp_path
             raise ArithmeticError("no such number")
         return learn()
 
+    agent.learn = sys.exit
+    with pytest.raises(UnexpectedExit, match="the agent"):
+        await TrainingSession(agent, run, **SETTINGS).open()
     agent.learn = fail
     with pytest.raises(RelearningFailed, match=r"after step 1[56]\d, with ArithmeticError: no such number"):
         await TrainingSession(agent, run, **SETTINGS).open()

@@ -17,6 +17,7 @@ from itertools import zip_longest
 import msgspec
 
 from stoker.errors import ConfigError, JournalBroken, RelearningFailed, SessionError
+from stoker.exits import Contained
 from stoker.journal import JournalEvent, SegmentHeader
 from stoker.nested import is_same
 from stoker.runs import TrainingRun
@@ -76,7 +77,7 @@ def learn_tail(
 
     Raises:
         JournalBroken: An event is damaged or missing, and ``roll_forward`` is ``"strict"``.
-        RelearningFailed: The agent failed on an event.
+        RelearningFailed, UnexpectedExit: The agent failed on an event.
         ConfigError: The agent is not as the one was that the journal begins with.
         SessionError: It was given up.
     """
@@ -111,7 +112,8 @@ def learn_tail(
     before = _ActingAgain(learner) if is_exact else None
     started = time.monotonic()
     try:
-        Relearning(learner, journal, fed=fed, before=before).learn()
+        with Contained("the agent"):
+            Relearning(learner, journal, fed=fed, before=before).learn()
     except JournalBroken as error:
         if config.roll_forward == "strict":
             undo()

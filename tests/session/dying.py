@@ -6,6 +6,7 @@ Its argument is an ``Order`` as JSON. Before it dies it keeps what the agent and
 from __future__ import annotations
 
 import copy
+import math
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ from training_parts import BOX, batch_of, dqn, transition
 
 from stoker import DQN, PPO, DQNConfig, PPOConfig, TrainingRun, TrainingSession, run_actors
 from stoker.agents.protocol import ChangesByActing, LearningAgent
-from stoker.testing import ChainEnv
+from stoker.testing import AsyncChainEnv, ChainEnv
 from stoker.writer import stage
 
 __all__ = ["Order", "agent_for", "chain_agent", "kept_of", "play", "play_in_turns"]
@@ -35,7 +36,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         root: the runs directory; the run's name is ``dying``.
         agent: ``dqn`` or ``ppo``; or ``chain``: in ``lockstep``, in environments.
-        until: the environment step to die at, with everything flushed; or not, for ``chain``.
+        until: the environment step to die at, with everything flushed; or not all of it, for ``chain``.
         dies_in_learning: the optimization step to die in, before that.
         n_rows: 1: transitions come one by one; more: in batches of that many.
         settings: of the session.
@@ -83,9 +84,26 @@ def chain_agent(seed: int = 5) -> DQN:
     return DQN(env.observation_space, env.action_space, config, seed=seed)
 
 
-async def play_in_turns(session: TrainingSession) -> None:
-    """Play five environments in lockstep, to the session's end."""
-    await run_actors(session, lambda: ChainEnv(4, slip=0.2), 5, seed=1)
+class DeadlyChain(AsyncChainEnv):
+    """A chain whose steps go astray, that flushes the session now and then and ends the process at a step."""
+
+    def __init__(self, session: TrainingSession, until: float) -> None:
+        super().__init__(4)
+        self._chain = ChainEnv(4, slip=0.2)
+        self._session, self._until = session, until
+
+    async def step(self, action: Any) -> Any:
+        steps = self._session.total_steps
+        if steps >= self._until:
+            die()
+        if steps % 16 == 5:
+            await self._session.flush()
+        return await super().step(action)
+
+
+async def play_in_turns(session: TrainingSession, until: float = math.inf) -> None:
+    """Play five environments in lockstep, to the session's end or until the process dies at that step."""
+    await run_actors(session, lambda: DeadlyChain(session, until), 5, seed=1)
 
 
 def kept_of(session: TrainingSession, agent: LearningAgent, *, ends_episodes: bool = False) -> dict[str, Any]:
@@ -116,25 +134,6 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def die_in_turns(run: TrainingRun, order: Order) -> None:
-    """Die at that step, with the last flush some steps ago."""
-
-    async def watch() -> None:
-        flushed = session.total_steps
-        while session.total_steps < order.until:
-            await anyio.lowlevel.checkpoint()
-            if session.total_steps >= flushed + 11:
-                await session.flush()
-                flushed = session.total_steps
-        die()
-
-    session = TrainingSession(chain_agent(), run, **order.settings)
-    async with session, anyio.create_task_group() as tasks:
-        tasks.start_soon(watch)
-        await play_in_turns(session)
-        tasks.cancel_scope.cancel()
-
-
 async def live_and_die(order: Order) -> None:
     root = Path(order.root)
     if (root / "dying").exists():
@@ -142,7 +141,8 @@ async def live_and_die(order: Order) -> None:
     else:
         run = await TrainingRun.create("dying", root=root)
     if order.agent == "chain":
-        await die_in_turns(run, order)
+        async with TrainingSession(chain_agent(), run, **order.settings) as session:
+            await play_in_turns(session, order.until)
         return
     agent = agent_for(order.agent)
     learn = agent.learn

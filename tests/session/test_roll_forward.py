@@ -335,7 +335,7 @@ async def test_in_lockstep_a_training_that_is_killed_anywhere_ends_as_the_uninte
         assert run_to_death(tmp_path, step, "chain", settings=settings) == -signal.SIGKILL
     run, agent = await dying(tmp_path), chain_agent()
     async with TrainingSession(agent, run, **{**SETTINGS, **settings}) as session:
-        assert session.total_steps > 100
+        assert session.total_steps > 100, "flushed at the 101st step at the latest"
         await play_in_turns(session)
     assert list(unequal(bits(expected), bits(agent))) == []
     assert [{**row, "attempt": 1} for row in rows(run)] == rows(whole)

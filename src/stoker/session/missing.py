@@ -1,6 +1,7 @@
 """Which rows of events that are learned again are not on disk: each row is written once.
 
 A kill leaves the rows of the last half second unwritten, and a power cut may keep rows whose events it took.
+As rows are written in order, only those behind the last one on disk can be missing.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class MissingRows:
         )
         self._n_episodes = max((row.episode for row in self._train or ()), default=0)
         own = [row for row in self._metrics or () if is_own_record(row.metrics)]
-        self._recorded = {(row.total_steps, row.opt_steps) for row in own}
+        self._recorded = max(((row.total_steps, row.opt_steps) for row in own), default=(-1, -1))
         self._found = Outbox()
 
     def take(self, outbox: Outbox) -> None:
@@ -52,7 +53,7 @@ class MissingRows:
         if self._metrics is not None and (rows := outbox.rows.get(run.metrics_log)):
             # A record and its row are made together.
             for record, row in zip(outbox.records, cast("list[MetricsRow]", rows), strict=True):
-                if (row.total_steps, row.opt_steps) not in self._recorded:
+                if (row.total_steps, row.opt_steps) > self._recorded:
                     found.records.append(record)
                     found.rows.setdefault(run.metrics_log, []).append(row)
 

@@ -12,7 +12,7 @@ import logging
 
 import stoker.journal.codec as codec
 from stoker.agents.protocol import ChangesByActing, LearningAgent, settings_of
-from stoker.errors import ConfigError
+from stoker.errors import ConfigError, InvalidAgentState
 from stoker.journal import SegmentHeader
 from stoker.writer import stage
 
@@ -25,7 +25,8 @@ def origin_of(agent: LearningAgent) -> str:
     """The SHA-256 of a new agent's state, without what acting changes; empty: the state has no such bytes."""
     left_out = agent.acting_state if isinstance(agent, ChangesByActing) else frozenset[str]()
     state = {name: part for name, part in agent.state_dict().items() if name not in left_out}
-    with contextlib.suppress(ConfigError):  # it is a check, and a checkpoint may hold more than a journal can
+    # A check: a checkpoint may hold more than a journal can, and refuses what it cannot hold by itself.
+    with contextlib.suppress(ConfigError, InvalidAgentState):
         return hashlib.sha256(codec.encode(stage(state, "agent"), "agent")).hexdigest()
     return ""
 

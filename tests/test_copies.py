@@ -26,6 +26,7 @@ from stoker.nested import difference
 from stoker.runs import Attempt
 from stoker.session import SessionReadings
 from stoker.stats import EpisodeRecord
+from stoker.telemetry import Finding, Profile
 from stoker.types import EpisodeStatus, Experience
 
 HELD = object()
@@ -33,6 +34,8 @@ WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CAUSE = ValueError("simulator crashed", 3)
 RECORD = EpisodeRecord(1.5, 3, EpisodeStatus.TERMINATED, {"epsilon": 0.5})
 STEP = Experience(np.arange(3.0), 1, 0.5, np.arange(3.0), EpisodeStatus.CONTINUING, "left", (0.1, 0.2))
+PROFILE = Profile(seconds=1.0, shares={"learner": {"learning": 1.0}})
+FINDING = Finding(culprit="learner", text="The learner is the bottleneck.")
 ATTEMPT = Attempt(number=1, started_at=WHEN)
 EPISODE = {"total_reward": 1.5, "length": 3, "status": EpisodeStatus.TRUNCATED, "extras": {"x": 1.0}}
 COLUMNS = (torch.ones(2, 3), torch.ones(2), torch.ones(2), torch.ones(2, 3), torch.ones(2))
@@ -49,8 +52,10 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "Check": ("resumes", len),
     "CheckpointCorrupt": (Path("step_1.pt"), "cut short"),
     "CheckpointNotFound": ("there is none",),
+    "ClockReading": (1.0, {"learner": {"learning": 1.0}}, {"steps": 3.0}),
     "ConfigError": ("no",),
     "ContractViolation": ("a", "b", "c"),
+    "DatasetGiven": (3, "0a"),
     "Decision": (1, np.array([0.1, 0.2]), 7),
     "EpisodeEnded": (RECORD, 3),
     "EpisodeRecord": (1.5, 3, EpisodeStatus.TERMINATED, {"epsilon": 0.5}),
@@ -58,6 +63,14 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "EvalEpisodeRow": {"total_steps_at_eval": 3, "time": WHEN, **EPISODE},
     "EvalReport": (3, 2, {"mean": float("nan")}),
     "Evaluation": (3, (RECORD,)),
+    "EventRow": {
+        "time": WHEN,
+        "attempt": 1,
+        "total_steps": 3,
+        "kind": "best_changed",
+        "details": {"value": 1.5, "step": 3},
+    },
+    "Explanation": {"profile": PROFILE, "findings": (FINDING,)},
     "Experience": (STEP.observation, 1, 0.5, STEP.next_observation, EpisodeStatus.TERMINATED, 3, (0.1,), 7),
     "ExperienceBatch": (
         np.zeros((2, 3)),
@@ -68,6 +81,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
         np.ones(2, bool),
         (1, "left"),
     ),
+    "Finding": {"culprit": "learner", "text": "The learner is the bottleneck."},
     "Health": {
         **dict.fromkeys(stoker.Health.__struct_fields__, 1),
         "failure": "the agent failed",
@@ -85,9 +99,12 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     },
     "MetricsRow": {"total_steps": 3, "metrics": {"train/loss": 0.5}, "time": WHEN},
     "MissingDependency": ("mlflow", "mlflow"),
+    "Optimized": (3,),
     "PolicySnapshot": ("a policy", 3, {"agent": {}}, 2),
     "PrioritizedBatch": (*COLUMNS, torch.ones(2), torch.ones(2)),
+    "Profile": {"seconds": 1.0, "shares": {"learner": {"learning": 1.0}}},
     "RecorderFailed": ("mlflow", CAUSE),
+    "RelearningFailed": (3, 4, 2, CAUSE),
     "Replayed": (0, 3, 1, 2, ()),
     "RunBroken": ("runs/a", "no"),
     "RunContext": {"name": "cartpole", "directory": Path("runs/a"), "params": {"lr": 0.1}},
@@ -108,6 +125,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
         "attempt": 1,
         "first_event": 0,
         "total_steps": 0,
+        "agent_type": "DQN",
         "opt_interval": 1,
         "rebuild": np.arange(3),
     },

@@ -69,6 +69,7 @@ def test_a_nested_replay_may_be_mapped(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks where Linux lists mappings")
 def test_the_file_has_no_name_and_goes_with_the_replay(tmp_path: Path) -> None:
+    gc.collect()  # so that no file of an earlier test is closed meanwhile
     n_open, before = len(list(Path("/proc/self/fd").iterdir())), unnamed_mappings()
     replay = UniformReplay(10_000, (2,), memory_map=tmp_path)
     replay.add(transition(1))

@@ -12,7 +12,6 @@ the lock all the time, each look takes a whole switch interval (``sys.getswitchi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import os
 import random
@@ -21,6 +20,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
@@ -102,9 +102,13 @@ class Sampler:
         self._clocks.note()
 
     def _run(self) -> None:
+        with closing(_Scheduling(threading.get_native_id())) as mine, closing(self._loop_scheduling):
+            self._look(mine)
+
+    def _look(self, mine: _Scheduling) -> None:
+        """Look at the event loop until ``stop``, from a thread whose scheduling this is."""
         switch_s = 0.9 * sys.getswitchinterval()
         jitter = random.Random(0)  # noqa: S311 - only so that nothing periodic is always met at the same place
-        mine = _Scheduling(threading.get_native_id())
         starved_before_s = mine.read()[1]
         looked_at, before = time.perf_counter(), self._times_of_loop()
         noted_at = threads_at = looked_at
@@ -174,7 +178,8 @@ class Sampler:
             is_main = thread is threading.main_thread()  # without the event loop it plays on a sync session
             if native is None or is_loop or is_main or thread.name.startswith(_OWN):
                 continue
-            spent_s = sum(_Scheduling(native).read())
+            with closing(_Scheduling(native)) as scheduling:
+                spent_s = sum(scheduling.read())
             key = (native, thread.name)
             self._other_cpu_s += max(
                 0.0, spent_s - self._cpu_by_thread.get(key, spent_s if is_first else 0.0)
@@ -187,7 +192,7 @@ class _Scheduling:
 
     def __init__(self, native_id: int) -> None:
         self._file: int | None = None
-        with contextlib.suppress(OSError):  # it has ended, or this is not Linux
+        with suppress(OSError):  # it has ended, or this is not Linux
             self._file = os.open(f"/proc/self/task/{native_id}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self) -> tuple[float, float]:
@@ -200,9 +205,11 @@ class _Scheduling:
             return 0.0, 0.0
         return int(ran) / 1e9, int(waited) / 1e9
 
-    def __del__(self) -> None:
+    def close(self) -> None:
+        """Close the file; from then on the system says nothing."""
         if self._file is not None:
             os.close(self._file)
+            self._file = None
 
 
 def _base_of(frame: FrameType | None) -> CodeType | None:

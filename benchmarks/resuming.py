@@ -4,8 +4,8 @@ DQN learns CartPole, with one update per step and a checkpoint each 10,000 steps
 (SIGKILL) again and again, at the same random steps for everybody. Lost is what the environments had done
 beyond the step from which the next process goes on. stoker learns the journal's tail, or goes back to its
 checkpoint (``--no-roll-forward``); Stable-Baselines3's DQN goes back to that of its ``CheckpointCallback``,
-which also saves the replay. Then a run without checkpoints is killed and resumed: how many steps per second
-its training made, and how many the resume learns again. Each life is a process of its own.
+which also saves the replay. Then a run without checkpoints is killed and resumed: its steps per second in
+training, and in learning the tail. Each life runs in a separate process.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class Life:
 
 
 def lost_steps(name: str, kill_at: Sequence[int]) -> list[float]:
-    """The steps that each kill costs a training that is killed when a life has made so many."""
+    """The steps lost at each kill, for a training whose n-th life is killed after ``kill_at[n]`` steps."""
     lost: list[float] = []
     with tempfile.TemporaryDirectory(dir=".") as place:  # a disk; the system's /tmp may be memory
         reached = 0.0

@@ -38,6 +38,12 @@ def test_the_last_seconds_alone(command: Runs, trained: Any) -> None:
     assert 0 < last["profile"]["seconds"] <= whole["profile"]["seconds"]
 
 
+def test_seconds_before_the_end_are_not_negative(command: Runs, trained: Any) -> None:
+    told = command("explain", str(trained.run), "--seconds", "-5")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "--seconds -5" in told.stderr
+
+
 def test_a_trace_has_each_part_as_a_track(command: Runs, trained: Any, tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     assert command("explain", str(trained.run), "--trace", str(path)).returncode == 0

@@ -14,6 +14,7 @@ import pytest
 
 from stoker import (
     DQN,
+    ConfigError,
     DQNConfig,
     EpisodeStatus,
     EvaluationSettings,
@@ -174,6 +175,12 @@ async def test_a_queue_that_is_too_small() -> None:
 async def test_no_session_no_explanation() -> None:
     with pytest.raises(SessionClosed):
         TrainingSession(FakeAgent()).explain()
+
+
+async def test_seconds_are_not_negative() -> None:
+    async with TrainingSession(FakeAgent()) as session:
+        with pytest.raises(ConfigError, match="seconds=-5"):
+            session.explain(-5)
 
 
 async def test_an_ended_session_explains_its_last_minute_and_writes_its_trace(tmp_path: Path) -> None:

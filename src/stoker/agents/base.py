@@ -230,7 +230,7 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
     def with_settings(self, settings: Mapping[str, Any]) -> Self | None:
         """A new agent with other settings; see ``ChangesSettings``.
 
-        None for a subclass with a constructor of its own: it overrides this method if it is to have one.
+        None for a subclass that defines its own constructor; it overrides this method to be remade.
 
         Raises:
             ConfigError: A setting is unknown, or one that gives the saved state its meaning differs.

@@ -210,7 +210,7 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         small = msgspec.structs.replace(config, buffer_size=n_few, memory_map=None)
         made = self._made_with(small if is_shared else config)
         if made is not None and is_shared:
-            made.config, made._replay = config, self._replay  # noqa: SLF001 - of its own class
+            made.config, made._replay = config, self._replay  # noqa: SLF001 - the same class
         return made
 
     def _check_replay_settings(self, saved: Mapping[str, Any]) -> None:

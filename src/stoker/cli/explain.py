@@ -15,6 +15,7 @@ from stoker.cli.printing import ago, from_here, say_json
 from stoker.cli.stored import open_run
 from stoker.errors import RunDirectoryError
 from stoker.runs import Columns
+from stoker.settings import NonNegative
 from stoker.telemetry import Explanation, chrome_trace, explained, profile_of_records
 from stoker.writer import files
 
@@ -32,7 +33,7 @@ class Explain(RunCommand, frozen=True, kw_only=True):
     It reads the records in metrics.jsonl, of the last attempt: the training may run, have ended, or be dead.
     """
 
-    seconds: Annotated[float | None, Flag(default="default: the whole attempt")] = None
+    seconds: Annotated[NonNegative | None, Flag(default="default: the whole attempt")] = None
     """Explain the last seconds that are recorded, at least one record."""
 
     trace: Annotated[str, Flag(metavar="FILE.json", default="default: none")] = ""

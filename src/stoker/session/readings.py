@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from stoker.agents.protocol import LearningAgent
-from stoker.errors import SessionClosed
+from stoker.errors import ConfigError, SessionClosed
 from stoker.journal import DatasetGiven
 from stoker.runs import TrainingRun
 from stoker.session.engine import Engine
@@ -235,8 +235,11 @@ class Readings:
             seconds: how far back it looks: a minute at most, and not before the session was opened.
 
         Raises:
+            ConfigError: ``seconds`` is negative.
             SessionClosed: The session was not opened.
         """
+        if not seconds >= 0:
+            raise ConfigError(f"explain: seconds={seconds!r}: give a number of at least 0")
         return explanation_of(self._opened_parts("explain"), seconds)
 
     def write_trace(self, path: AnyPath) -> None:

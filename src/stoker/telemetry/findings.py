@@ -3,8 +3,8 @@
 The bounds are operational laws (Denning and Buzen 1978, "The Operational Analysis of Queueing Network
 Models"). A part that is busy for the share U of the time at the throughput X needs D = U / X per step, and
 does 1 / D at most: whatever else changes, the throughput is at most X / U. With the busiest part twice as
-fast it is at most X / max(U / 2, U of the next one). N actors that each need Z for a step, of their own and
-in the environment, do at most N / (D + Z).
+fast it is at most X / max(U / 2, U of the next one). N actors that each spend Z per step outside that part
+do at most N / (D + Z).
 """
 
 from __future__ import annotations

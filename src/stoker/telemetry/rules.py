@@ -20,8 +20,8 @@ def _lock(found: Measured) -> Finding | None:
         culprit="interpreter lock",
         text=f"A thread that is not stoker's holds the interpreter lock{name}: such threads use or want "
         f"{other:.1f} processors, and {percent(held)} of all looks had to wait for the lock. Learner and "
-        "event loop wait for it, too, so their shares are no measure of their own work.",
-        remedy="run that thread's work in a process of its own, or let it release the lock (numpy, torch)",
+        "event loop wait for it, too, so their shares overstate their own work.",
+        remedy="run that thread's work in a separate process, or make it release the lock (numpy, torch)",
     )
 
 

@@ -213,7 +213,7 @@ class _Scheduling:
 
 
 def _base_of(frame: FrameType | None) -> CodeType | None:
-    """On uvloop, which has no frames of its own, the function that runs the event loop; else None.
+    """The function that runs the event loop, on uvloop, which has no Python frames; else None.
 
     Args:
         frame: of a function that a coroutine has called.

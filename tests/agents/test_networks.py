@@ -11,7 +11,8 @@ from torch import nn
 from stoker.agents import DQNConfig, PPOConfig
 from stoker.agents.dqn.network import PerceptronQ
 from stoker.agents.networks import MLP, NatureCNN, NumpyPass, as_floats, seeded
-from stoker.agents.ppo.network import ActorCritic, Categorical, Towers
+from stoker.agents.ppo.distributions import Categorical
+from stoker.agents.ppo.network import ActorCritic, Towers
 
 
 def generator(seed: int = 0) -> torch.Generator:

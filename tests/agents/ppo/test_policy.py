@@ -98,7 +98,7 @@ def test_actions_without_probability_are_never_taken() -> None:
         def random(self, size: int) -> np.ndarray:
             return np.array([0.0, math.nextafter(1.0, 0.0)])[:size]
 
-    from stoker.agents.ppo.network import Categorical as Ours
+    from stoker.agents.ppo.distributions import Categorical as Ours
 
     logits = np.array([[-1e4, 0.0, 1.0, -1e4]] * 2, np.float32)
     actions, log_probs = Ours(4).draw(logits, Sure())  # type: ignore[arg-type]

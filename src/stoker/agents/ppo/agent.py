@@ -18,8 +18,9 @@ from torch import nn
 from stoker.agents.base import AgentSeeds, BaseAgent, resolve_device, seeded_generator
 from stoker.agents.networks import chosen_network, predict
 from stoker.agents.ppo.config import PPOConfig
+from stoker.agents.ppo.distributions import distribution_of
 from stoker.agents.ppo.gradients import passes_of
-from stoker.agents.ppo.network import BODIES, ActorCritic, Categorical, DiagGaussian, checked_body
+from stoker.agents.ppo.network import BODIES, ActorCritic, checked_body
 from stoker.agents.ppo.policy import ACTION, LOG_PROB, VALUE, PPOPolicy
 from stoker.agents.ppo.rollout import Rollout
 from stoker.agents.spaces import AgentSpaces, BoxActions, DiscreteActions
@@ -83,13 +84,9 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         network: nn.Module | None = None,
     ) -> None:
         spaces = AgentSpaces("PPO", observation_space, action_space, [DiscreteActions, BoxActions])
-        actions, shape, dtype = spaces.actions, spaces.observations.shape, spaces.observations.dtype
+        shape, dtype = spaces.observations.shape, spaces.observations.dtype
         config = config or PPOConfig()
-        distribution = (
-            Categorical(actions.n)
-            if isinstance(actions, DiscreteActions)
-            else DiagGaussian(actions.size, config.log_std_init)
-        )
+        distribution = distribution_of(spaces.actions, config)
         seeds, resolved = AgentSeeds.of(seed), resolve_device(device)
         if network is None:
             config = chosen_network("PPO", config, shape, dtype.name)

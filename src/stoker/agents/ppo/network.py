@@ -1,149 +1,23 @@
-"""The networks of PPO, from observations to values and distributions, and the distributions of actions.
-
-Acting is done in numpy and learning in torch, by the same formulas. An action is a row of numbers here: the
-index of a discrete one, or a continuous one before it is clipped to its bounds. Each row draws the same count
-of random numbers, so that the grouping of rows into calls does not change any action.
-"""
+"""The networks of PPO, from observations to values and to the parameters of the actions' distribution."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from stoker.agents.networks import MLP, NatureCNN, ObservationNetwork, as_floats, seeded
 from stoker.agents.ppo.config import PPOConfig
+from stoker.agents.ppo.distributions import Distribution
 from stoker.errors import ConfigError
 
-__all__ = ["BODIES", "ActorCritic", "Categorical", "DiagGaussian", "SharedTrunk", "Towers", "checked_body"]
+__all__ = ["BODIES", "ActorCritic", "SharedTrunk", "Towers", "checked_body"]
 
 _POLICY_GAIN = 0.01  # small: at first all actions are about as likely, whatever the observation
 _VALUE_GAIN = 1.0
-
-_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
-
-
-class Evaluation(NamedTuple):
-    """What a distribution says of actions.
-
-    Attributes:
-        log_probs: their log-probabilities ``[B]``.
-        entropies: of the distributions, ``[B]``, or ``[1]`` if it is the same for all.
-        gradients: given the gradients of a loss by each of the log-probabilities ``[B]`` and by each row's
-            entropy, those by the parameters ``[B, n_parameters]`` and by ``log_std``, if there is one. Call
-            it once.
-    """
-
-    log_probs: torch.Tensor
-    entropies: torch.Tensor
-    gradients: Callable[[torch.Tensor, float], tuple[torch.Tensor, torch.Tensor | None]]
-
-
-class Categorical:
-    """One of ``n`` actions; the parameters per observation are the logits.
-
-    Attributes:
-        n_parameters: per observation.
-        action_size: how many numbers an action is.
-        learned_dtype: of the actions that ``evaluate`` takes.
-        log_std: no trained parameter besides the network's outputs.
-    """
-
-    action_size = 1
-    learned_dtype = np.int64
-    log_std = None
-
-    def __init__(self, n: int) -> None:
-        self.n_parameters = n
-
-    def draw(
-        self, parameters: NDArray[np.float32], generator: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """An action of each row, ``[B, 1]``, and its log-probability, ``[B]``; one random number per row."""
-        logits = parameters.astype(np.float64)
-        logits -= logits.max(axis=1, keepdims=True)
-        cumulated = np.exp(logits).cumsum(axis=1)
-        totals = cumulated[:, -1]
-        thresholds = generator.random(len(logits)) * totals
-        actions = (cumulated <= thresholds[:, None]).sum(axis=1)
-        log_probs = logits[np.arange(len(logits)), actions] - np.log(totals)
-        return actions[:, None].astype(np.float64), log_probs
-
-    def mode(self, parameters: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The likeliest action of each row, ``[B, 1]``."""
-        return parameters.argmax(axis=1)[:, None].astype(np.float64)
-
-    def evaluate(self, parameters: torch.Tensor, actions: torch.Tensor) -> Evaluation:
-        """For actions int64 ``[B, 1]``."""
-        # An action ruled out by a logit of -inf adds nothing to the entropy. All of it is ``[n, B]`` here.
-        logits, chosen = parameters.t(), actions.t()
-        log_probs = logits.log_softmax(dim=0).clamp_(min=torch.finfo(parameters.dtype).min)
-        probs = log_probs.exp()
-        entropies = (probs * log_probs).sum(dim=0).neg_()
-
-        def gradients(by_log_prob: torch.Tensor, by_entropy: float) -> tuple[torch.Tensor, None]:
-            by_logit = probs * by_log_prob.neg()
-            by_logit.scatter_add_(0, chosen, by_log_prob[None])
-            if by_entropy:
-                by_logit.sub_(probs * (log_probs + entropies), alpha=by_entropy)
-            return by_logit.t(), None
-
-        return Evaluation(log_probs.gather(0, chosen)[0], entropies, gradients)
-
-
-class DiagGaussian:
-    """An independent normal distribution for each of ``size`` numbers; the parameters are the means.
-
-    ``log_std``, trained with the network, holds the logarithms of the standard deviations ``[size]``, which
-    do not depend on the state.
-    """
-
-    learned_dtype = np.float32
-
-    def __init__(self, size: int, log_std_init: float) -> None:
-        self.n_parameters = self.action_size = size
-        self.log_std = nn.Parameter(torch.full((size,), float(log_std_init)))
-
-    def draw(
-        self, parameters: NDArray[np.float32], generator: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Actions ``[B, size]`` that are float32 numbers, and the logarithms of their densities, ``[B]``."""
-        means = parameters.astype(np.float64)
-        log_stds = self.log_std.detach().cpu().numpy().astype(np.float64)
-        stds = np.exp(log_stds)
-        # Rounded before their densities are computed: the learner sees float32.
-        noise = generator.standard_normal(means.shape)
-        actions = (means + stds * noise).astype(np.float32).astype(np.float64)
-        deviations = (actions - means) / stds
-        log_probs = (-0.5 * deviations**2 - log_stds - _LOG_SQRT_2PI).sum(axis=1)
-        return actions, log_probs
-
-    def mode(self, parameters: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The likeliest actions: the means, ``[B, size]``."""
-        return parameters.astype(np.float64)
-
-    def evaluate(self, parameters: torch.Tensor, actions: torch.Tensor) -> Evaluation:
-        """For actions float32 ``[B, size]``; the probabilities are densities, the entropy is differential."""
-        precisions = (-self.log_std).exp()
-        deviations = (actions - parameters).mul_(precisions)
-        squares = deviations.square()
-        log_probs = squares.sum(dim=1).mul_(-0.5).sub_((self.log_std + _LOG_SQRT_2PI).sum())
-        entropy = (self.log_std + (0.5 + _LOG_SQRT_2PI)).sum(dim=0, keepdim=True)
-
-        def gradients(by_log_prob: torch.Tensor, by_entropy: float) -> tuple[torch.Tensor, torch.Tensor]:
-            by_mean = deviations.mul_(precisions).mul_(by_log_prob[:, None])
-            by_log_std = by_log_prob @ squares.sub_(1.0)
-            return by_mean, by_log_std.add_(by_entropy * len(actions))
-
-        return Evaluation(log_probs, entropy, gradients)
-
-
-Distribution: TypeAlias = Categorical | DiagGaussian
 
 
 class Towers(nn.Module):

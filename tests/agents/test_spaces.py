@@ -9,7 +9,8 @@ from gymnasium import spaces as gym_spaces
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stoker.agents.spaces import AgentSpaces, BoxActions, DiscreteActions
+from stoker.agents.actions import BoxActions, DiscreteActions
+from stoker.agents.spaces import AgentSpaces
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.replay import UniformReplay
 from stoker.types import EpisodeStatus, Experience
@@ -227,9 +228,14 @@ def test_other_spaces_are_refused() -> None:
 
 def test_an_agent_names_the_action_spaces_that_it_takes() -> None:
     box = gym_spaces.Box(0, 1, (1,))
-    with pytest.raises(ConfigError, match="DQN cannot act in Box.*a Discrete space, of any number.*use PPO"):
+    with pytest.raises(
+        ConfigError, match=r"DQN cannot act in Box.*a Discrete space, of any.*; use PPO \(--agent ppo\)"
+    ):
         AgentSpaces("DQN", box, box, [DiscreteActions])
-    with pytest.raises(ConfigError, match="SAC cannot act in Discrete.*takes a Box of at least one float;"):
+    with pytest.raises(
+        ConfigError,
+        match=r"act in Discrete.*takes a Box of at least one float; use DQN \(--agent dqn\) or PPO \(--agent",
+    ):
         AgentSpaces("SAC", box, gym_spaces.Discrete(2), [BoxActions])
 
 

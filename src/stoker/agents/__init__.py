@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from stoker.agents.actions import BoxActions as BoxActions, DiscreteActions as DiscreteActions
     from stoker.agents.dqn.agent import DQN as DQN
     from stoker.agents.dqn.config import DQNConfig as DQNConfig
     from stoker.agents.dqn.policy import DQNPolicy as DQNPolicy
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
         preset as preset,
         training_preset as training_preset,
     )
-    from stoker.agents.spaces import (
-        AgentSpaces as AgentSpaces,
-        BoxActions as BoxActions,
-        DiscreteActions as DiscreteActions,
-    )
+    from stoker.agents.spaces import AgentSpaces as AgentSpaces
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

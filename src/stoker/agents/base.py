@@ -103,8 +103,9 @@ class NetworkPolicy(ABC, Generic[NetworkT]):
 class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
     """A network that acts and is trained, and all that a session needs from an agent except the learning.
 
-    A subclass names its ``_policy_type``, makes its network, implements ``observe`` and ``learn``, and adds
-    to ``_parts`` and ``_generators`` whatever is saved and restored with it.
+    A subclass names its ``_policy_type`` and, in ``action_kinds``, the kinds of action spaces that it acts
+    in. It makes its network, implements ``observe`` and ``learn``, and adds to ``_parts`` and ``_generators``
+    whatever is saved and restored with it.
 
     Args:
         spaces: of the environment.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
@@ -26,7 +26,18 @@ if TYPE_CHECKING:
     import gymnasium
     import torch
 
-__all__ = ["AGENTS", "config_type", "is_own", "make_agent", "preset", "presets", "training_preset"]
+    from stoker.agents.actions import Actions
+
+__all__ = [
+    "AGENTS",
+    "action_kinds",
+    "config_type",
+    "is_own",
+    "make_agent",
+    "preset",
+    "presets",
+    "training_preset",
+]
 
 
 class AgentEntry(NamedTuple):
@@ -76,6 +87,12 @@ def presets() -> Mapping[tuple[str, str], Preset]:
 def config_type(name: str) -> type[msgspec.Struct]:
     """The type of an agent's settings; ``ConfigError`` if no agent has that name."""
     return _entry(name).config_type
+
+
+def action_kinds(name: str) -> Sequence[type[Actions]]:
+    """The kinds of action spaces that an agent acts in; imports the agent."""
+    kind: Any = imported_callable(_entry(name).agent, "agent")
+    return kind.action_kinds
 
 
 def is_own(name: str) -> bool:

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple, Self
 import gymnasium
 import torch
 
+from stoker.agents.actions import DiscreteActions
 from stoker.agents.base import AgentSeeds, resolve_device
 from stoker.agents.dqn.config import DQNConfig
 from stoker.agents.dqn.network import ConvolutionalQ, PerceptronQ, QNetwork
 from stoker.agents.dqn.policy import DQNPolicy
 from stoker.agents.networks import chosen_network
 from stoker.agents.off_policy import OffPolicyAgent, TargetNetwork, Update
-from stoker.agents.spaces import AgentSpaces, DiscreteActions
+from stoker.agents.spaces import AgentSpaces
 from stoker.replay import Batch
 from stoker.types import ActorId
 
@@ -45,6 +46,7 @@ class DQN(OffPolicyAgent[DQNConfig, QNetwork, DQNPolicy]):
     """
 
     name = "DQN"
+    action_kinds = (DiscreteActions,)
     _policy_type = DQNPolicy
     _kept_settings = ("network", "dueling", "normalize_observations")
 
@@ -56,7 +58,7 @@ class DQN(OffPolicyAgent[DQNConfig, QNetwork, DQNPolicy]):
         seed: int = 0,
         device: str | torch.device = "cpu",
     ) -> None:
-        spaces = AgentSpaces("DQN", observation_space, action_space, [DiscreteActions])
+        spaces = AgentSpaces("DQN", observation_space, action_space, self.action_kinds)
         shape, dtype = spaces.observations.shape, spaces.observations.dtype.name
         config = chosen_network("DQN", config or DQNConfig(), shape, dtype)
         self._actions = spaces.actions

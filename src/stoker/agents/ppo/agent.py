@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from stoker.agents.actions import BoxActions, DiscreteActions
 from stoker.agents.base import AgentSeeds, BaseAgent, resolve_device, seeded_generator
 from stoker.agents.networks import chosen_network, predict
 from stoker.agents.ppo.config import PPOConfig
@@ -23,7 +24,7 @@ from stoker.agents.ppo.gradients import passes_of
 from stoker.agents.ppo.network import BODIES, ActorCritic, checked_body
 from stoker.agents.ppo.policy import ACTION, LOG_PROB, VALUE, PPOPolicy
 from stoker.agents.ppo.rollout import Rollout
-from stoker.agents.spaces import AgentSpaces, BoxActions, DiscreteActions
+from stoker.agents.spaces import AgentSpaces
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.plain import shown
 from stoker.processing import RewardScaler
@@ -70,6 +71,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
     """
 
     name = "PPO"
+    action_kinds = (DiscreteActions, BoxActions)
     _policy_type = PPOPolicy
     needs_policy_extras = True
     _kept_settings = ("network", "activation", "normalize_observations")
@@ -83,7 +85,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         device: str | torch.device = "cpu",
         network: nn.Module | None = None,
     ) -> None:
-        spaces = AgentSpaces("PPO", observation_space, action_space, [DiscreteActions, BoxActions])
+        spaces = AgentSpaces("PPO", observation_space, action_space, self.action_kinds)
         shape, dtype = spaces.observations.shape, spaces.observations.dtype
         config = config or PPOConfig()
         distribution = distribution_of(spaces.actions, config)

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from stoker.agents.actions import BoxActions, DiscreteActions
 from stoker.agents.ppo.config import PPOConfig
-from stoker.agents.spaces import BoxActions, DiscreteActions
 
 __all__ = ["Categorical", "DiagGaussian", "Distribution", "Evaluation", "distribution_of"]
 

@@ -1,0 +1,133 @@
+"""The kinds of action spaces: the check of actions, and what is chosen in the form that environments take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias, TypeVar, cast
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
+
+from stoker.agents.arrays import SHORT, ArrayValues, native_dtype
+from stoker.errors import InvalidExperience
+from stoker.nested import is_same
+from stoker.plain import shown
+from stoker.replay import ArraySpec
+
+__all__ = ["Actions", "ActionsT", "BoxActions", "DiscreteActions"]
+
+
+class DiscreteActions:
+    """A Discrete space: ``n`` actions, the ints from ``first`` to ``last``."""
+
+    described = "a Discrete space, of any number of actions and any start"
+    spec = ArraySpec(torch.int64)
+
+    def __init__(self, space: Discrete) -> None:
+        self.n = int(space.n)
+        self.first = int(space.start)
+        self.last = self.first + self.n - 1
+
+    @staticmethod
+    def fits(space: gymnasium.Space[Any]) -> bool:
+        """Whether the space is of this kind."""
+        return isinstance(space, Discrete)
+
+    def describe(self) -> dict[str, Any]:
+        """The space in plain types."""
+        return {"n": self.n, "start": self.first}
+
+    def check(self, action: Any, name: str) -> None:
+        """Raise ``InvalidExperience`` for an action that is not an integer of the space."""
+        taken = f"give an int from {self.first} to {self.last}"
+        # An array without axes is a number, too.
+        number: Any = cast("Any", action)[()] if isinstance(action, np.ndarray) else action
+        if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
+            raise InvalidExperience(f"{name}={shown(action)} is not an integer: {taken}")
+        if not self.first <= (index := int(cast("int", number))) <= self.last:
+            raise InvalidExperience(f"{name}={index} is out of range: {taken}")
+
+    def are_valid(self, rows: Any) -> bool:
+        """Whether ``check`` passes each row of an array ``[B]``."""
+        return (
+            type(rows) is np.ndarray
+            and rows.ndim == 1
+            and rows.dtype.kind in "iu"
+            and bool(((rows >= self.first) & (rows <= self.last)).all())
+        )
+
+    def for_env(self, chosen: NDArray[Any]) -> list[Any]:
+        """Indices ``[B, 1]``, counted from 0, as the plain ints that the environment takes."""
+        return self.column(chosen).tolist()
+
+    def column(self, chosen: NDArray[Any]) -> NDArray[np.int64]:
+        """The same as int64 ``[B]``."""
+        return chosen[:, 0].astype(np.int64) + self.first
+
+    def is_chosen(self, action: Any, chosen: Sequence[float]) -> bool:
+        """Whether the environment got ``action`` for the index ``[1]`` that was chosen."""
+        return action - self.first == chosen[0]
+
+    def are_chosen(self, actions: NDArray[Any], chosen: NDArray[Any]) -> bool:
+        """Whether that is so for each of the actions ``[B]`` and indices ``[B, 1]``."""
+        return bool((actions - self.first == chosen[:, 0]).all())
+
+
+class BoxActions(ArrayValues):
+    """A Box of floats of any shape; the bounds ``low`` and ``high`` are float64 ``[size]``."""
+
+    described = "a Box of at least one float"
+    first, last = 1, 0  # no int is an action
+
+    def __init__(self, space: Box) -> None:
+        super().__init__(space, native_dtype(space), "iuf")
+        self.low = np.asarray(space.low, np.float64).reshape(-1)
+        self.high = np.asarray(space.high, np.float64).reshape(-1)
+        self._bounds: tuple[list[float], list[float]] = self.low.tolist(), self.high.tolist()
+
+    @staticmethod
+    def fits(space: gymnasium.Space[Any]) -> bool:
+        """Whether the space is of this kind."""
+        return (
+            isinstance(space, Box) and 0 not in space.shape and native_dtype(cast("Any", space)).kind == "f"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The space in plain types."""
+        return {"shape": list(self.shape)}
+
+    def for_env(self, chosen: NDArray[Any]) -> list[Any]:
+        """Chosen actions ``[B, size]`` as arrays ``[*shape]``, clipped to the bounds."""
+        rows = self.column(chosen)
+        return [rows[row, ...] for row in range(len(rows))]  # with "...", rows of shape () are arrays too
+
+    def is_chosen(self, action: Any, chosen: Sequence[float]) -> bool:
+        """Whether the environment got ``action`` for the numbers ``[size]`` that were chosen.
+
+        They are compared in the space's dtype, or in the action's own where that is less precise.
+        """
+        given = np.asarray(action).reshape(-1)
+        if self.size <= SHORT and given.tolist() == list(map(_clipped, chosen, *self._bounds)):
+            return True
+        sent = self.column(np.asarray(chosen, np.float64)[None]).reshape(-1)
+        return is_same(given, sent)
+
+    def are_chosen(self, actions: NDArray[Any], chosen: NDArray[Any]) -> bool:
+        """Whether that is surely so for each of the actions ``[B, *shape]`` and numbers ``[B, size]``."""
+        return actions.dtype == self.dtype and np.array_equal(actions, self.column(chosen))
+
+    def column(self, chosen: NDArray[Any]) -> NDArray[Any]:
+        """The same as one array ``[B, *shape]``."""
+        clipped = chosen.clip(self.low, self.high).astype(self.dtype)
+        return clipped.reshape(len(chosen), *self.shape)
+
+
+Actions: TypeAlias = DiscreteActions | BoxActions
+ActionsT = TypeVar("ActionsT", bound=Actions)
+
+
+def _clipped(number: float, low: float, high: float) -> float:
+    return min(max(number, low), high)

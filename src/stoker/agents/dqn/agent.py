@@ -6,111 +6,48 @@ al. 2016) and n-step targets, as Hessel et al. (2018, "Rainbow") put them togeth
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
-import gymnasium
 import torch
 
 from stoker.agents.actions import DiscreteActions
-from stoker.agents.base import AgentSeeds, resolve_device
+from stoker.agents.base import AgentSeeds
+from stoker.agents.dqn.base import QLearningAgent
 from stoker.agents.dqn.config import DQNConfig
 from stoker.agents.dqn.network import ConvolutionalQ, PerceptronQ, QNetwork
-from stoker.agents.dqn.policy import DQNPolicy
-from stoker.agents.networks import chosen_network
-from stoker.agents.off_policy import OffPolicyAgent, TargetNetwork, Update
+from stoker.agents.off_policy import Update
 from stoker.agents.spaces import AgentSpaces
 from stoker.replay import Batch
-from stoker.types import ActorId
 
 __all__ = ["DQN", "TDLoss", "td_loss", "td_targets"]
 
 
-class DQN(OffPolicyAgent[DQNConfig, QNetwork, DQNPolicy]):
+class DQN(QLearningAgent[DQNConfig, QNetwork]):
     """A Q-network, its target network, Adam and a replay.
 
-    The target network starts as an equal copy. Epsilon is a function of ``total_steps`` alone.
-
-    Args:
-        observation_space: a Box of any shape; an image for the convolutional network.
-        action_space: a Discrete space, of any ``start``.
-        config: the settings; the defaults when left out.
-        seed: at least 0; all generators of the agent derive from it.
-        device: where to compute and to keep the replay, as torch names it: ``"cpu"``, ``"cuda:1"``, ...
-
-    Attributes: those of ``BaseAgent``.
-
-    Raises:
-        ConfigError: A space, the seed or the device cannot be used.
+    See ``QLearningAgent`` for the arguments.
     """
 
     name = "DQN"
-    action_kinds = (DiscreteActions,)
-    _policy_type = DQNPolicy
-    _kept_settings = ("network", "dueling", "normalize_observations")
+    _config_type = DQNConfig
 
-    def __init__(
-        self,
-        observation_space: gymnasium.Space[Any],
-        action_space: gymnasium.Space[Any],
-        config: DQNConfig | None = None,
-        seed: int = 0,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        spaces = AgentSpaces("DQN", observation_space, action_space, self.action_kinds)
-        shape, dtype = spaces.observations.shape, spaces.observations.dtype.name
-        config = chosen_network("DQN", config or DQNConfig(), shape, dtype)
-        self._actions = spaces.actions
-        seeds = AgentSeeds.of(seed)
+    def _network_for(
+        self, spaces: AgentSpaces[DiscreteActions], config: DQNConfig, seeds: AgentSeeds
+    ) -> QNetwork:
         kind = ConvolutionalQ if config.network == "nature_cnn" else PerceptronQ
-        network = kind(shape, self._actions.n, config, seeds.for_weights()).to(resolve_device(device))
-        super().__init__(spaces, config, seeds, network)
-        self._env_spaces = observation_space, action_space
-        self._target = TargetNetwork(network, self._weights, config.tau, config.target_update_interval)
-        self._parts["target"] = self._target.network
+        return kind(spaces.observations.shape, spaces.actions.n, config, seeds.for_weights())
 
-    @property
-    def exploration_rate(self) -> float:
-        """Epsilon, or the temperature of the softmax, as of ``total_steps``."""
-        return self.config.exploration_rate_at(self.total_steps)
-
-    def _made_with(self, config: DQNConfig) -> Self | None:
-        kind = type(self)
-        is_ours = kind.__init__ is DQN.__init__
-        return kind(*self._env_spaces, config, device=self._device) if is_ours else None
-
-    @property
-    def _published(self) -> dict[str, float]:
-        return {self.config.exploration_rate_name: self.exploration_rate}
-
-    def _update(self, batch: Batch, weights: torch.Tensor | None) -> Update:
-        """Learn from a batch; metrics ``loss`` (Huber, weighted mean) and ``q_mean`` (of its actions)."""
+    def _write_gradients(self, batch: Batch, weights: torch.Tensor | None) -> Update:
+        """Of the Huber loss, by its weighted mean; metrics ``loss`` and ``q_mean``, of the actions taken."""
         config, network = self.config, self._network
-        actions = batch.actions - self._actions.first if self._actions.first else batch.actions
-        with torch.no_grad():
-            targets = td_targets(
-                network.forward, self._target.network.forward, batch, config.gamma, double=config.double
-            )
-            activations = network.activations(batch.observations)
-            found = td_loss(activations[-1], actions, targets, weights)
-            network.backward(activations, found.gradient)
-            loss = found.loss.item()
-            norm = 0.0 if config.max_grad_norm is None else float(self._optimizer.clip())
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise self._diverged(loss, norm or float(self._optimizer.clip()))
-            self._optimizer.step(config.learning_rate_at(self.total_steps))
-            self.opt_steps += 1
-            self._target.follow(self.opt_steps)
-        return Update(found.errors, {"loss": loss, "q_mean": found.q_mean.item()})
-
-    def episode_extras(self, actor_id: ActorId) -> dict[str, float]:
-        """``epsilon`` or ``temperature``, and ``loss_mean``, ``loss_std``, ``loss_max`` over the episode.
-
-        Reading them clears the actor's losses: a second call gives the exploration rate alone. Without a
-        loss in the episode the loss keys are absent; ``loss_std`` needs two.
-        """
-        return {**self._published, **super().episode_extras(actor_id)}
+        targets = td_targets(
+            network.forward, self._target.network.forward, batch, config.gamma, double=config.double
+        )
+        activations = network.activations(batch.observations)
+        found = td_loss(activations[-1], self._indices(batch), targets, weights)
+        network.backward(activations, found.gradient)
+        return Update(found.errors, {"loss": found.loss.item(), "q_mean": found.q_mean.item()})
 
 
 QFunction = Callable[[torch.Tensor], torch.Tensor]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ChangesSettings as ChangesSettings,
         ChecksBatches as ChecksBatches,
         ChecksInput as ChecksInput,
+        HasPolicyModule as HasPolicyModule,
         HasReplay as HasReplay,
         LearningAgent as LearningAgent,
         LearnsSeldom as LearnsSeldom,

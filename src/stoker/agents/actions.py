@@ -67,6 +67,10 @@ class DiscreteActions:
         """The same as int64 ``[B]``."""
         return chosen[:, 0].astype(np.int64) + self.first
 
+    def tensor(self, chosen: torch.Tensor) -> torch.Tensor:
+        """As ``column``, of a tensor."""
+        return chosen[:, 0] + self.first
+
     def is_chosen(self, action: Any, chosen: Sequence[float]) -> bool:
         """Whether the environment got ``action`` for the index ``[1]`` that was chosen."""
         return action - self.first == chosen[0]
@@ -122,6 +126,12 @@ class BoxActions(ArrayValues):
     def column(self, chosen: NDArray[Any]) -> NDArray[Any]:
         """The same as one array ``[B, *shape]``."""
         clipped = chosen.clip(self.low, self.high).astype(self.dtype)
+        return clipped.reshape(len(chosen), *self.shape)
+
+    def tensor(self, chosen: torch.Tensor) -> torch.Tensor:
+        """As ``column``, of a tensor."""
+        low, high = (torch.as_tensor(bound.astype(self.dtype)) for bound in (self.low, self.high))
+        clipped = torch.maximum(torch.minimum(chosen.to(low.dtype), high), low)
         return clipped.reshape(len(chosen), *self.shape)
 
 

@@ -20,6 +20,7 @@ from torch import nn
 from stoker.agents.config import AgentConfig
 from stoker.agents.networks import NumpyPass, ObservationNetwork
 from stoker.agents.packing import PackedAdam, PackedWeights
+from stoker.agents.policy_module import PolicyModule
 from stoker.agents.protocol import Policy, Stateful
 from stoker.agents.spaces import AgentSpaces
 from stoker.errors import ConfigError, TrainingDiverged
@@ -172,6 +173,10 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
         policy = self._policy_type(copy.deepcopy(self._blank), self._spaces, self._explore, {})
         policy.follow(self._weights, self._published)
         return policy
+
+    def policy_module(self) -> PolicyModule:
+        """The greedy policy as a module that can be exported; see ``HasPolicyModule``."""
+        return PolicyModule(self.policy().network, self._spaces)
 
     def publish(self, policy: Policy) -> None:
         """Copy weights, moments and published numbers into a policy that this agent made."""

@@ -7,12 +7,15 @@ transitions were accepted, and acts on copies made by ``policy``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import msgspec
 
 from stoker.errors import ConfigError
 from stoker.types import ActMode, ActorId, Experience, ExperienceBatch
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = [
     "ChangesByActing",
@@ -21,6 +24,7 @@ __all__ = [
     "ChecksInput",
     "CountsOptSteps",
     "HasConfig",
+    "HasPolicyModule",
     "HasReplay",
     "LearningAgent",
     "LearnsSeldom",
@@ -281,6 +285,25 @@ class ChangesSettings(HasConfig, LearningAgent, Protocol):
 
         Raises:
             ConfigError: The state of such an agent has no meaning for this one, or the other way round.
+        """
+        ...
+
+
+@runtime_checkable
+class HasPolicyModule(Protocol):
+    """An agent whose greedy policy can be exported: see ``stoker.export_policy``."""
+
+    def policy_module(self) -> nn.Module:
+        """The greedy policy, whole: a module on the CPU with its own weights.
+
+        Its ``forward`` takes one tensor ``[B, *shape]`` for each part of an observation, just as the
+        environment gives it: the observation itself, or the members of a Dict or Tuple, nested ones in place,
+        in the order of the space. It returns the actions ``[B, *action_shape]`` as the environment takes
+        them. Scaling, normalization, masks and the bounds of actions are inside. It draws no random numbers.
+
+        If it has a method ``distribution`` of the same arguments, which returns tensors ``[B, ...]`` by name,
+        such as ``{"logits": ...}`` or ``{"mean": ..., "std": ...}``, these can be exported, too; ``"values"``
+        and ``"logits"`` rank discrete actions.
         """
         ...
 

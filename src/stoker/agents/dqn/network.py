@@ -37,6 +37,14 @@ class QNetwork(ObservationNetwork, ABC):
         """Values float32 ``[B, n_actions]`` of observations ``[B, *observation_shape]``."""
         return self.activations(observations)[-1]
 
+    def greedy(self, observations: torch.Tensor) -> torch.Tensor:
+        """The index of the best action of each row, int64 ``[B, 1]``."""
+        return self(observations).argmax(dim=1, keepdim=True)
+
+    def described(self, observations: torch.Tensor) -> dict[str, torch.Tensor]:
+        """``values`` of all actions, float32 ``[B, n_actions]``."""
+        return {"values": self(observations)}
+
     @abstractmethod
     def activations(self, observations: torch.Tensor) -> list[torch.Tensor]:
         """The tensors that ``backward`` needs of a forward pass; the last one holds the values."""

@@ -74,6 +74,14 @@ class Categorical:
         """The likeliest action of each row, ``[B, 1]``."""
         return parameters.argmax(axis=1)[:, None].astype(np.float64)
 
+    def likeliest(self, parameters: torch.Tensor) -> torch.Tensor:
+        """As ``mode``, of a tensor: int64 ``[B, 1]``."""
+        return parameters.argmax(dim=1, keepdim=True)
+
+    def described(self, parameters: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The ``logits``, float32 ``[B, n]``."""
+        return {"logits": parameters}
+
     def evaluate(self, parameters: torch.Tensor, actions: torch.Tensor) -> Evaluation:
         """For actions int64 ``[B, 1]``."""
         # An action ruled out by a logit of -inf adds nothing to the entropy. All of it is ``[n, B]`` here.
@@ -122,6 +130,14 @@ class DiagGaussian:
     def mode(self, parameters: NDArray[np.float32]) -> NDArray[np.float64]:
         """The likeliest actions: the means, ``[B, size]``."""
         return parameters.astype(np.float64)
+
+    def likeliest(self, parameters: torch.Tensor) -> torch.Tensor:
+        """As ``mode``, of a tensor: float32 ``[B, size]``."""
+        return parameters
+
+    def described(self, parameters: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The ``mean`` and the ``std`` of each number before it is clipped, float32 ``[B, size]``."""
+        return {"mean": parameters, "std": self.log_std.exp().expand_as(parameters)}
 
     def evaluate(self, parameters: torch.Tensor, actions: torch.Tensor) -> Evaluation:
         """For actions float32 ``[B, size]``; the probabilities are densities, the entropy is differential."""

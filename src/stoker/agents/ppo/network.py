@@ -88,6 +88,14 @@ class ActorCritic(ObservationNetwork):
         """Parameters ``[B, n_parameters]`` and values ``[B]`` of observations ``[B, *observation_shape]``."""
         return self.body(self.prepared(observations))
 
+    def greedy(self, observations: torch.Tensor) -> torch.Tensor:
+        """The likeliest action of each row: its index ``[B, 1]``, or its numbers ``[B, size]``."""
+        return self.distribution.likeliest(self(observations)[0])
+
+    def described(self, observations: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The distribution of the actions of each row, by the names of its parameters."""
+        return self.distribution.described(self(observations)[0])
+
 
 def checked_body(body: Any, observations: torch.Tensor, distribution: Distribution) -> nn.Module:
     """A user's own body, tried out on some observations; ``ConfigError`` if PPO cannot train it."""

@@ -9,7 +9,7 @@ from gymnasium import spaces as gym_spaces
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stoker.agents.actions import BoxActions, DiscreteActions
+from stoker.agents.actions import BoxActions, DiscreteActions, MultiDiscreteActions
 from stoker.agents.spaces import AgentSpaces
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.replay import UniformReplay
@@ -217,8 +217,12 @@ def test_other_spaces_are_refused() -> None:
         ),
         (gym_spaces.Dict({}), gym_spaces.Discrete(2), r"observe Dict\(\): it takes a Box"),
         (gym_spaces.Box(0, 1, (0,)), gym_spaces.Discrete(2), "at least one number"),
-        (gym_spaces.Box(0, 1, (1,)), gym_spaces.MultiBinary(3), "act in MultiBinary(?!.*PPO)"),
-        (gym_spaces.Box(0, 1, (1,)), gym_spaces.MultiDiscrete([2, 3]), "act in MultiDiscrete"),
+        (
+            gym_spaces.Box(0, 1, (1,)),
+            gym_spaces.MultiBinary(3),
+            r"act in MultiBinary.*use PPO \(--",
+        ),
+        (gym_spaces.Box(0, 1, (1,)), gym_spaces.Text(3), "act in Text(?!.*PPO)"),
         (gym_spaces.Box(0, 1, (1,)), gym_spaces.Box(0, 9, (2,), np.int64), "act in Box.*at least one float"),
         (gym_spaces.Box(0, 1, (1,)), gym_spaces.Box(0, 1, (0,)), "act in Box"),
     ]:
@@ -283,6 +287,51 @@ def test_other_actions_in_a_box_are_refused() -> None:
     ]:
         with pytest.raises(InvalidExperience, match=named):
             IN_A_BOX.check_experience(act(action))
+
+
+NUMBERS = AgentSpaces("PPO", SEEN, gym_spaces.MultiDiscrete([2, 3], start=[0, -1]), [MultiDiscreteActions])
+SWITCHES = AgentSpaces("PPO", SEEN, gym_spaces.MultiBinary((2, 1)), [MultiDiscreteActions])
+
+
+def test_several_numbers_in_range_are_taken() -> None:
+    for spaces, action in [
+        (NUMBERS, np.array([1, -1])),
+        (NUMBERS, np.array([0, 1], np.int8)),
+        (NUMBERS, [1, 1]),
+        (NUMBERS, torch.tensor([1, 0])),
+        (SWITCHES, np.array([[1], [0]], np.int8)),
+        (SWITCHES, np.array([[True], [False]])),
+    ]:
+        spaces.check_experience(act(action))
+        rows = np.array([action, action])
+        assert spaces.actions.are_valid(rows) == (rows.dtype.kind == "i")  # else it looks at each
+
+
+def test_other_numbers_are_refused() -> None:
+    for spaces, action, named in [
+        (NUMBERS, np.array([2, 0]), r"action\[0\] is 2: give an int from 0 to 1 there"),
+        (NUMBERS, np.array([0, -2]), r"action\[1\] is -2: give an int from -1 to 1"),
+        (NUMBERS, np.array([[1, 0]]), r"has shape \[1, 2\]: give int64 \[2\]"),
+        (NUMBERS, np.array([1.0, 0.0]), "has dtype float64, which does not fit: give int64"),
+        (NUMBERS, 1, r"action=1 \(int\) has shape \[\]"),
+        (NUMBERS, None, "has dtype object"),
+        (SWITCHES, np.array([[1], [2]], np.int8), r"action\[1, 0\] is 2: give an int from 0 to 1"),
+    ]:
+        with pytest.raises(InvalidExperience, match=named):
+            spaces.check_experience(act(action))
+        assert not spaces.actions.are_valid(np.array([action, action]))
+
+
+def test_several_numbers_come_in_the_environments_form() -> None:
+    chosen = np.array([[1.0, 0.0], [0.0, 2.0]])
+    column = NUMBERS.actions.column(chosen)
+    assert (column.dtype, column.tolist()) == (np.int64, [[1, -1], [0, 1]])
+    assert all(gym_spaces.MultiDiscrete([2, 3], start=[0, -1]).contains(row) for row in column)
+    assert NUMBERS.actions.are_chosen(column, chosen)
+    assert not NUMBERS.actions.are_chosen(column[::-1], chosen)
+    assert [NUMBERS.actions.is_chosen(row, chosen[0].tolist()) for row in column] == [True, False]
+    (pressed,) = SWITCHES.actions.for_env(np.array([[1.0, 0.0]]))
+    assert (pressed.dtype, pressed.tolist()) == (np.int8, [[1], [0]])
 
 
 def test_they_are_described_in_plain_types() -> None:

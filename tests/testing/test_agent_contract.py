@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium import Space
+from gymnasium.spaces import MultiBinary, MultiDiscrete
+from gymnasium.wrappers import TransformAction
 from msgspec.structs import replace
 
 from stoker import DQN, ActMode, DQNConfig, make_gym
@@ -55,10 +58,15 @@ def pendulum() -> Any:
     return make_gym("Pendulum-v1", max_episode_steps=13)
 
 
+def switches(space: Space[Any]) -> Any:
+    return TransformAction(chain(), lambda action: int(action.flat[0]), space)
+
+
 def cart_pole() -> Any:
     return make_gym("CartPole-v1")
 
 
+SEVERAL, BINARY = MultiDiscrete([2, 3]), MultiBinary((1, 2))
 AGENTS: list[tuple[str, Any, Any]] = [
     ("fake", lambda: FakeAgent(action=1), chain),
     ("fake-extras", lambda: FakeAgent(action=1, policy_extras=True), chain),
@@ -68,6 +76,8 @@ AGENTS: list[tuple[str, Any, Any]] = [
     ("ppo", lambda: ppo(chain()), chain),
     ("ppo-normalizing", lambda: ppo(chain(), normalize_observations=True), chain),
     ("ppo-continuous", lambda: ppo(pendulum()), pendulum),
+    ("ppo-several", lambda: ppo(switches(SEVERAL)), lambda: switches(SEVERAL)),
+    ("ppo-binary", lambda: ppo(switches(BINARY)), lambda: switches(BINARY)),
     ("example", Reinforce, cart_pole),
 ]
 

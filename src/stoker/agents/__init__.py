@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.agents.actions import BoxActions as BoxActions, DiscreteActions as DiscreteActions
+    from stoker.agents.actions import (
+        BoxActions as BoxActions,
+        DiscreteActions as DiscreteActions,
+        MultiDiscreteActions as MultiDiscreteActions,
+    )
     from stoker.agents.dqn.agent import DQN as DQN
     from stoker.agents.dqn.config import DQNConfig as DQNConfig
     from stoker.agents.dqn.policy import DQNPolicy as DQNPolicy

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from numpy.typing import NDArray
 
 from stoker.agents.arrays import SHORT, ArrayValues, native_dtype
@@ -17,17 +17,22 @@ from stoker.nested import is_same
 from stoker.plain import shown
 from stoker.replay import ArraySpec
 
-__all__ = ["Actions", "ActionsT", "BoxActions", "DiscreteActions"]
+__all__ = ["Actions", "ActionsT", "BoxActions", "DiscreteActions", "MultiDiscreteActions"]
 
 
 class DiscreteActions:
-    """A Discrete space: ``n`` actions, the ints from ``first`` to ``last``."""
+    """A Discrete space: ``n`` actions, the ints from ``first`` to ``last``.
+
+    Attributes:
+        n_choices: the choices of each number of an action, ``(n,)``.
+    """
 
     described = "a Discrete space, of any number of actions and any start"
     spec = ArraySpec(torch.int64)
 
     def __init__(self, space: Discrete) -> None:
         self.n = int(space.n)
+        self.n_choices = (self.n,)
         self.first = int(space.start)
         self.last = self.first + self.n - 1
 
@@ -80,9 +85,81 @@ class DiscreteActions:
         return bool((actions - self.first == chosen[:, 0]).all())
 
 
+class MultiDiscreteActions(ArrayValues):
+    """A MultiDiscrete space, or a MultiBinary one, whose numbers are 0 or 1.
+
+    What is chosen is an index for each number, which counts from 0.
+
+    Attributes:
+        n_choices: of each number, flat.
+    """
+
+    described = "a MultiDiscrete or a MultiBinary space of at least one number"
+    first, last = 1, 0  # no int is an action
+
+    def __init__(self, space: MultiDiscrete | MultiBinary) -> None:
+        super().__init__(space, native_dtype(space), "biu")
+        is_binary = isinstance(space, MultiBinary)
+        counts = np.full(self.shape, 2) if is_binary else np.asarray(space.nvec)
+        starts = np.zeros(self.shape) if is_binary else np.asarray(space.start)
+        self.n_choices: tuple[int, ...] = tuple(counts.reshape(-1).tolist())
+        self._least = starts.astype(np.int64)
+        self._most = self._least + (counts.astype(np.int64) - 1)
+
+    @staticmethod
+    def fits(space: gymnasium.Space[Any]) -> bool:
+        """Whether the space is of this kind."""
+        return isinstance(space, MultiDiscrete | MultiBinary) and 0 not in cast("Any", space).shape
+
+    def describe(self) -> dict[str, Any]:
+        """The space in plain types."""
+        starts = self._least.reshape(-1).tolist()
+        return {"shape": list(self.shape), "nvec": list(self.n_choices), "start": starts}
+
+    def check(self, value: Any, name: str) -> None:
+        """Raise ``InvalidExperience`` for an action that is not integers of the space."""
+        if type(value) is np.ndarray and value.dtype.kind in "iu" and value.shape == self.shape:
+            array: NDArray[Any] = value
+        else:
+            array = self._array(value, name)
+        fits = (array >= self._least) & (array <= self._most)
+        if not fits.all():
+            where = tuple(map(int, np.unravel_index(int(np.argmin(fits)), fits.shape)))
+            raise InvalidExperience(
+                f"{name}[{', '.join(map(str, where))}] is {array[where]}: give an int from "
+                f"{self._least[where]} to {self._most[where]} there"
+            )
+
+    def are_valid(self, rows: Any) -> bool:
+        """Whether ``check`` passes each row of an array ``[B, *shape]``."""
+        return (
+            type(rows) is np.ndarray
+            and rows.shape[1:] == self.shape
+            and rows.dtype.kind in "iu"
+            and bool(((rows >= self._least) & (rows <= self._most)).all())
+        )
+
+    def for_env(self, chosen: NDArray[Any]) -> list[Any]:
+        """Indices ``[B, size]`` as arrays ``[*shape]``."""
+        return list(self.column(chosen))
+
+    def column(self, chosen: NDArray[Any]) -> NDArray[Any]:
+        """The same as one array ``[B, *shape]``."""
+        return (chosen.reshape(-1, *self.shape).astype(np.int64) + self._least).astype(self.dtype)
+
+    def is_chosen(self, action: Any, chosen: Sequence[float]) -> bool:
+        """Whether the environment got ``action`` for the indices ``[size]`` that were chosen."""
+        return (np.asarray(action) - self._least).reshape(-1).tolist() == list(chosen)
+
+    def are_chosen(self, actions: NDArray[Any], chosen: NDArray[Any]) -> bool:
+        """Whether that is so for each of the actions ``[B, *shape]`` and indices ``[B, size]``."""
+        return np.array_equal((actions - self._least).reshape(chosen.shape), chosen)
+
+
 class BoxActions(ArrayValues):
     """A Box of floats of any shape; the bounds ``low`` and ``high`` are float64 ``[size]``."""
 
+    n_choices = ()
     described = "a Box of at least one float"
     first, last = 1, 0  # no int is an action
 
@@ -135,7 +212,7 @@ class BoxActions(ArrayValues):
         return clipped.reshape(len(chosen), *self.shape)
 
 
-Actions: TypeAlias = DiscreteActions | BoxActions
+Actions: TypeAlias = DiscreteActions | MultiDiscreteActions | BoxActions
 ActionsT = TypeVar("ActionsT", bound=Actions)
 
 

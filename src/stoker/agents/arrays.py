@@ -10,7 +10,6 @@ from typing import Any, cast
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from stoker.errors import InvalidExperience
@@ -24,10 +23,10 @@ SHORT = 16
 
 
 class ArrayValues:
-    """Arrays of one shape: the values of a Box.
+    """Arrays of one shape: the values of a space.
 
     Args:
-        space: the Box.
+        space: a Box, a MultiDiscrete or a MultiBinary.
         dtype: what they are stored as.
         kinds: the kinds of dtype, by numpy's letters, that they may come in.
 
@@ -37,12 +36,13 @@ class ArrayValues:
         dtype: what they are stored as.
     """
 
-    def __init__(self, space: Box, dtype: np.dtype[Any], kinds: str) -> None:
-        self.shape: tuple[int, ...] = tuple(space.shape)
+    def __init__(self, space: gymnasium.Space[Any], dtype: np.dtype[Any], kinds: str) -> None:
+        self.shape: tuple[int, ...] = tuple(cast("Any", space).shape)
         self.size = math.prod(self.shape)
         self.dtype = dtype
         self._kinds = kinds
         self._takes_floats = dtype.kind == "f"
+        self._taken = f"give {dtype.name} {list(self.shape)}"
         self._low, self._high = _limits(dtype)
         self.is_short = self._takes_floats and len(self.shape) == 1 and self.size <= SHORT
         """Whether the sum of an array's numbers, one by one, is the quickest way to look at them."""
@@ -91,9 +91,9 @@ class ArrayValues:
         flat = rows.reshape(-1)
         return float(np.vdot(flat, flat)) <= self._high
 
-    def _check_unusual(self, value: Any, name: str) -> None:
-        """The same check for anything numpy can read, and the search for what is wrong with it."""
-        taken = f"give {self.dtype.name} {list(self.shape)}"
+    def _array(self, value: Any, name: str) -> NDArray[Any]:
+        """Anything numpy can read, if it has this shape and a fitting dtype; else ``InvalidExperience``."""
+        taken = self._taken
         try:
             array = np.asarray(value)
         except (TypeError, ValueError, RuntimeError) as error:
@@ -104,6 +104,11 @@ class ArrayValues:
             )
         if array.shape != self.shape:
             raise InvalidExperience(f"{name}={shown(value)} has shape {list(array.shape)}: {taken}")
+        return array
+
+    def _check_unusual(self, value: Any, name: str) -> None:
+        """The same check for anything numpy can read, and the search for what is wrong with it."""
+        array = self._array(value, name)
         # A half-precision array would be compared with limits cut to infinity.
         exact = array.astype(np.float64) if array.dtype.kind == "f" else array
         fits = (exact >= self._low) & (exact <= self._high)  # False for NaN too
@@ -111,7 +116,7 @@ class ArrayValues:
             where = np.unravel_index(int(np.argmin(fits)), array.shape)
             place = f"{name}[{', '.join(str(int(index)) for index in where)}]" if where else name
             raise InvalidExperience(
-                f"{place} is {array[where]}: {taken}, each value finite and from {self._low:g} to "
+                f"{place} is {array[where]}: {self._taken}, each value finite and from {self._low:g} to "
                 f"{self._high:g}"
             )
 

@@ -16,6 +16,7 @@ BOX = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
 ACTIONS = {
     "discrete": gymnasium.spaces.Discrete(3, start=-1),
     "continuous": gymnasium.spaces.Box(-0.5, 2.0, (2,), np.float32),
+    "several": gymnasium.spaces.MultiDiscrete([[2, 4], [3, 2]], start=[[-1, 0], [5, 0]]),
 }
 KINDS = list(ACTIONS)
 

@@ -37,7 +37,7 @@ def same(one: Any, other: Any) -> bool:
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
-@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+@pytest.mark.parametrize("kind", ["discrete", "continuous", "several"])
 @pytest.mark.parametrize("settings", [{}, {"clip_rewards": 1.0}, {"normalize_rewards": True}], ids=str)
 @pytest.mark.parametrize("actor_ids", [(0, 1, 2, 3, 4), ("a", 1, "a", 2)], ids=["distinct", "one-twice"])
 def test_batches_are_learned_to_the_bits_of_single_experiences(
@@ -73,7 +73,7 @@ def test_batches_are_learned_to_the_bits_of_single_experiences(
         assert same(states[0], states[2])
 
 
-@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+@pytest.mark.parametrize("kind", ["discrete", "continuous", "several"])
 def test_a_batch_with_its_extras_passes_as_a_whole_unless_a_row_of_them_is_another_actions(
     make_agent: MakeAgent, play: Play, kind: str
 ) -> None:
@@ -84,7 +84,7 @@ def test_a_batch_with_its_extras_passes_as_a_whole_unless_a_row_of_them_is_anoth
     assert agent.check_batch(replace(batch, policy_extras=None))
     extras = batch.policy_extras
     of_another, odd = extras.copy(), extras.copy()
-    of_another[3, -1] = 1 - of_another[3, -1] if kind == "discrete" else -of_another[3, -1] - 0.01
+    of_another[3, -1] = -of_another[3, -1] - 0.01 if kind == "continuous" else 1 - of_another[3, -1]
     odd[3, 0] = np.nan
     for given in (of_another, odd, extras[:, :-1], extras.astype(np.float32)):
         assert not agent.check_batch(replace(batch, policy_extras=given))

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from torch.distributions import Categorical, Independent, Normal
+from torch.distributions import Categorical, Normal
 
 from stoker.agents import PPO, PortablePolicy, PPOConfig, PPOPolicy
 from stoker.errors import ConfigError
@@ -18,7 +18,8 @@ from stoker.types import ActMode
 
 BOX = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
 OBSERVATIONS = list(np.random.default_rng(0).uniform(-1, 1, size=(300, 4)).astype(np.float32))
-KINDS = ["discrete", "continuous"]
+KINDS = ["discrete", "continuous", "several"]
+STARTS = np.array([[-1, 0], [5, 0]])  # of several numbers, which have 2, 4, 3 and 2 choices
 
 MakeAgent = Callable[..., PPO]
 
@@ -55,14 +56,18 @@ def test_extras_are_what_the_learner_computes(make_agent: MakeAgent, kind: str, 
     assert extras.dtype == np.float64
     chosen = torch.from_numpy(extras[:, 3:])
     if kind == "discrete":
-        distribution: Any = Categorical(logits=parameters)
-        chosen = chosen[:, 0].long()
-        assert actions.tolist() == (chosen - 1).tolist(), "the space starts at -1"
+        numbers = [Categorical(logits=parameters)]
+        assert actions.tolist() == (chosen[:, 0] - 1).tolist(), "the space starts at -1"
+    elif kind == "several":
+        numbers = [Categorical(logits=part) for part in parameters.split([2, 4, 3, 2], dim=1)]
+        assert actions.tolist() == (extras[:, 3:].reshape(-1, 2, 2) + STARTS).tolist()
     else:
-        distribution = Independent(Normal(parameters, policy.network.log_std.exp()), 1)
+        stds = policy.network.log_std.exp()
+        numbers = [Normal(*each) for each in zip(parameters.T, stds, strict=True)]
         assert actions.tolist() == chosen.float().clip(-0.5, 2.0).tolist()
         assert (actions != extras[:, 3:]).any(), "else nothing was clipped"
-    assert extras[:, 0] == pytest.approx(distribution.log_prob(chosen).numpy(), abs=2e-5)
+    log_probs = [number.log_prob(column) for number, column in zip(numbers, chosen.T, strict=True)]
+    assert extras[:, 0] == pytest.approx(torch.stack(log_probs).sum(0).numpy(), abs=2e-5)
     assert extras[:, 1] == pytest.approx(values.numpy(), abs=1e-5)
     assert set(extras[:, 2]) == {7}
 
@@ -79,6 +84,10 @@ def test_exploit_takes_the_likeliest_draws_nothing_and_remembers_nothing(
     parameters, _ = outputs(policy)
     if kind == "discrete":
         assert actions == (parameters.argmax(1) - 1).tolist()
+    elif kind == "several":
+        parts = [part.argmax(1) for part in parameters.split([2, 4, 3, 2], dim=1)]
+        best = torch.stack(parts, dim=1).view(-1, 2, 2).numpy() + STARTS
+        assert np.array(actions).tolist() == best.tolist()
     else:
         assert np.array(actions) == pytest.approx(parameters.clip(-0.5, 2.0).numpy(), abs=1e-6)
     assert agent.state_dict()["explore_generator"] == before
@@ -143,6 +152,7 @@ def test_actions_are_what_the_environment_takes(kind: str, make_agent: MakeAgent
     space: Any = {
         "discrete": gymnasium.spaces.Discrete(3, start=-1),
         "continuous": gymnasium.spaces.Box(-0.5, 2.0, (2,), np.float32),
+        "several": gymnasium.spaces.MultiDiscrete([[2, 4], [3, 2]], start=[[-1, 0], [5, 0]]),
     }[kind]
     for mode in ActMode:
         actions, _ = spread(make_agent(kind)).policy().act(OBSERVATIONS[:50], mode)

@@ -18,16 +18,30 @@ MakeAgent = Callable[..., PPO]
 Play = Callable[..., list[Experience]]
 
 
+class Numbers:
+    """Four numbers, each drawn by itself, of 2, 4, 3 and 2 choices."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        self.parts = [Categorical(logits=part) for part in logits.split([2, 4, 3, 2], dim=1)]
+
+    def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+        logs = [part.log_prob(column) for part, column in zip(self.parts, actions.T, strict=True)]
+        return torch.stack(logs).sum(0)
+
+    def entropy(self) -> torch.Tensor:
+        return torch.stack([part.entropy() for part in self.parts]).sum(0)
+
+
 class Textbook:
     """Starts with the agent's weights, generator and settings; shares no code with it."""
 
     def __init__(self, agent: PPO, kind: str) -> None:
         self.config = agent.config
-        self.continuous = kind == "continuous"
+        self.kind = kind
         weights = {name: tensor.clone() for name, tensor in agent.state_dict()["network"].items()}
         self.policy = self.layers(weights, "policy")
         self.value = self.layers(weights, "value")
-        self.log_std = nn.Parameter(weights["log_std"]) if self.continuous else None
+        self.log_std = nn.Parameter(weights["log_std"]) if kind == "continuous" else None
         self.parameters = [*self.policy.parameters(), *self.value.parameters()]
         if self.log_std is not None:
             self.parameters.insert(0, self.log_std)
@@ -46,6 +60,8 @@ class Textbook:
         return module
 
     def distribution(self, observations: torch.Tensor) -> Any:
+        if self.kind == "several":
+            return Numbers(self.policy(observations))
         if self.log_std is None:
             return Categorical(logits=self.policy(observations))
         return Independent(Normal(self.policy(observations), self.log_std.exp()), 1)
@@ -76,7 +92,7 @@ class Textbook:
         observations = torch.from_numpy(np.stack([e.observation for e in experiences]))
         extras = torch.from_numpy(np.stack([e.policy_extras for e in experiences])).float()
         old_log_probs, old_values = extras[:, 0], extras[:, 1]
-        actions = extras[:, 3:] if self.continuous else extras[:, 3]
+        actions = extras[:, 3] if self.kind == "discrete" else extras[:, 3:]
         advantages = self.advantages(experiences)
         returns = (advantages + torch.tensor([e.policy_extras[1] for e in experiences])).float()
         advantages = advantages.float()
@@ -141,7 +157,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+@pytest.mark.parametrize("kind", ["discrete", "continuous", "several"])
 @pytest.mark.parametrize("case", SETTINGS, ids=[name.replace(" ", "-") for name in SETTINGS])
 def test_an_update_equals_the_textbook(make_agent: MakeAgent, play: Play, kind: str, case: str) -> None:
     agent = make_agent(kind, **SETTINGS[case])

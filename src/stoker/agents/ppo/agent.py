@@ -8,19 +8,20 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import gymnasium
 import numpy as np
 import torch
 from torch import nn
 
-from stoker.agents.actions import BoxActions, DiscreteActions
+from stoker.agents.actions import BoxActions, DiscreteActions, MultiDiscreteActions
 from stoker.agents.base import AgentSeeds, BaseAgent, resolve_device, seeded_generator
 from stoker.agents.networks import chosen_network, predict
 from stoker.agents.ppo.config import PPOConfig
 from stoker.agents.ppo.distributions import distribution_of
 from stoker.agents.ppo.gradients import passes_of
+from stoker.agents.ppo.losses import Losses, Samples, approximate_kl
 from stoker.agents.ppo.network import BODIES, ActorCritic, checked_body
 from stoker.agents.ppo.policy import ACTION, LOG_PROB, VALUE, PPOPolicy
 from stoker.agents.ppo.rollout import Rollout
@@ -34,8 +35,6 @@ __all__ = ["PPO"]
 
 _LOGGED = ("policy_loss", "value_loss", "entropy", "approx_kl")
 """Of the last update's metrics, those that are logged with each episode."""
-
-_TINY = 1e-8
 
 
 class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
@@ -51,18 +50,20 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
 
     Args:
         observation_space: a Box of any shape.
-        action_space: a Discrete space, of any ``start``, or a Box of floats. Actions in a Box are drawn from
-            a normal distribution and clipped to the bounds on their way to the environment.
+        action_space: a Discrete, MultiDiscrete or MultiBinary space, of any ``start``, or a Box of floats.
+            Actions in a Box are drawn from a normal distribution and clipped to the bounds on their way to
+            the environment; each number of a MultiDiscrete action is drawn by itself.
         config: the settings; the defaults when left out.
         seed: at least 0; all generators of the agent derive from it.
         device: where to learn, as torch names it: ``"cpu"``, ``"cuda:1"``, ...
         network: your own, instead of the one that the settings name. It takes observations
             ``[B, *observation_shape]``, float32 (integers unchanged, unless ``normalize_observations``),
             and returns a tuple of the distribution's parameters float32 and values float32 ``[B]``. The
-            parameters are the logits ``[B, n]`` of a Discrete space, or the means ``[B, size]`` of a Box's
-            numbers, flattened; the standard deviations of these are the agent's own. The module becomes the
-            agent's: moved to the device and trained, all of it. Its weights are float32, ``copy.deepcopy``
-            copies it, and it draws no random numbers (no dropout).
+            parameters are the logits ``[B, n]`` of a Discrete space, those of all choices ``[B, sum(nvec)]``,
+            number by number, of a MultiDiscrete (two for each number of a MultiBinary), or the means
+            ``[B, size]`` of a Box's numbers, flattened; the standard deviations of these are the agent's own.
+            The module becomes the agent's: moved to the device and trained, all of it. Its weights are
+            float32, ``copy.deepcopy`` copies it, and it draws no random numbers (no dropout).
 
     Attributes: those of ``BaseAgent``; an optimization step is an update, ``n_epochs`` over a rollout.
 
@@ -71,7 +72,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
     """
 
     name = "PPO"
-    action_kinds = (DiscreteActions, BoxActions)
+    action_kinds = (DiscreteActions, MultiDiscreteActions, BoxActions)
     _policy_type = PPOPolicy
     needs_policy_extras = True
     _kept_settings = ("network", "activation", "normalize_observations")
@@ -331,119 +332,3 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         variance = float(returns.var())
         explained = 1.0 - float((returns - values).var()) / variance if variance > 0.0 else 0.0
         return Samples(inputs, torch.as_tensor(learned).to(self._device), *tensors), explained
-
-
-class Samples(NamedTuple):
-    """Transitions to learn from; each has one row.
-
-    Attributes:
-        inputs: what the network's body sees, ``[B, ...]``.
-        actions: as the distribution evaluates them, ``[B, action_size]``.
-        log_probs: of the actions when they were chosen, float32 ``[B]``.
-        values: of the observations when the actions were chosen, float32 ``[B]``.
-        advantages: float32 ``[B]``.
-        returns: what values regress to, float32 ``[B]``.
-    """
-
-    inputs: torch.Tensor
-    actions: torch.Tensor
-    log_probs: torch.Tensor
-    values: torch.Tensor
-    advantages: torch.Tensor
-    returns: torch.Tensor
-
-    def shuffled(self, order: torch.Tensor) -> Samples:
-        """Those of these indices, in their order."""
-        return Samples(*(tensor.index_select(0, order) for tensor in self))
-
-    def rows(self, start: int, stop: int) -> Samples:
-        """A range of them; shares their memory."""
-        return Samples(*(tensor[start:stop] for tensor in self))
-
-    def normalized(self, batch_size: int) -> Samples:
-        """With the advantages of each minibatch divided by their sample standard deviation, around 0.
-
-        A minibatch of one has none, and its advantage stays as it is; all as in Stable-Baselines3.
-        """
-        n_whole = len(self.advantages) // batch_size * batch_size
-        parts = self.advantages[:n_whole].view(-1, batch_size), self.advantages[n_whole:].view(1, -1)
-        return self._replace(
-            advantages=torch.cat([_normalized(part).view(-1) for part in parts if part.numel()])
-        )
-
-    def policy_gradient(self, log_probs: torch.Tensor, clip_range: float) -> torch.Tensor:
-        """The gradient of the policy loss by these log-probabilities ``[B]``."""
-        ratios = (log_probs - self.log_probs).exp_()
-        gains = self.advantages * ratios
-        # A ratio has a gradient where the surrogate follows it; d ratio = ratio * d log_prob.
-        clipped = ratios.clamp_(1.0 - clip_range, 1.0 + clip_range).mul_(self.advantages)
-        return gains.le(clipped).mul(gains).mul_(-1.0 / len(gains))
-
-    def value_gradient(self, values: torch.Tensor, config: PPOConfig) -> torch.Tensor:
-        """The gradient of ``vf_coef`` times the value loss by these values ``[B]``."""
-        gradient = self._errors(values, config).mul_(2.0 * config.vf_coef / len(values))
-        most = config.value_clip_range
-        return gradient if most is None else gradient.mul_((values - self.values).abs_().le(most))
-
-    def losses(
-        self,
-        log_probs: torch.Tensor,
-        entropies: torch.Tensor,
-        values: torch.Tensor,
-        clip_range: float,
-        config: PPOConfig,
-    ) -> Losses:
-        """The clipped surrogate loss (Schulman et al. 2017, eqs. 7 and 9) for these outputs of the network.
-
-        The value loss is the mean squared error, not half of it, as in Stable-Baselines3. With
-        ``value_clip_range`` it is that of the value moved by no more than this. Log-probabilities and values
-        are ``[B]``, entropies ``[B]`` or one for all rows; the clip range is the epsilon of eq. 7.
-        """
-        log_ratios = log_probs - self.log_probs
-        ratios = log_ratios.exp()
-        clipped = ratios.clamp(1.0 - clip_range, 1.0 + clip_range)
-        surrogates = torch.min(self.advantages * ratios, self.advantages * clipped)
-        policy_loss, entropy = -surrogates.mean(), entropies.mean()
-        value_loss = self._errors(values, config).square_().mean()
-        loss = policy_loss + config.vf_coef * value_loss - config.ent_coef * entropy
-        clip_fraction = ratios.ne(clipped).sum() / len(ratios)
-        return Losses(loss, policy_loss, value_loss, entropy, approximate_kl(log_ratios), clip_fraction)
-
-    def _errors(self, values: torch.Tensor, config: PPOConfig) -> torch.Tensor:
-        most = config.value_clip_range
-        if most is not None:
-            values = self.values + (values - self.values).clamp_(-most, most)
-        return values - self.returns
-
-
-class Losses(NamedTuple):
-    """Scalars, without autograd's graph.
-
-    Attributes:
-        loss: what is minimized: ``policy_loss + vf_coef * value_loss - ent_coef * entropy``.
-        policy_loss: the clipped surrogate objective, negated.
-        value_loss: the mean squared error of the values.
-        entropy: of the policy, the mean over the rows.
-        approx_kl: how far the policy has moved since the actions were chosen, see ``approximate_kl``.
-        clip_fraction: the share of actions whose probability has moved beyond the clip range.
-    """
-
-    loss: torch.Tensor
-    policy_loss: torch.Tensor
-    value_loss: torch.Tensor
-    entropy: torch.Tensor
-    approx_kl: torch.Tensor
-    clip_fraction: torch.Tensor
-
-
-def approximate_kl(log_ratios: torch.Tensor) -> torch.Tensor:
-    """The mean of ``(ratio - 1) - log(ratio)`` (Schulman 2020, "Approximating KL Divergence", k3)."""
-    return log_ratios.exp().sub_(1.0).sub_(log_ratios).mean()
-
-
-def _normalized(advantages: torch.Tensor) -> torch.Tensor:
-    """Each row ``[size]`` of them around 0, with a standard deviation of 1."""
-    if advantages.shape[1] < 2:
-        return advantages
-    std, mean = torch.std_mean(advantages, dim=1, keepdim=True)
-    return (advantages - mean).div_(std + _TINY)

@@ -1,22 +1,22 @@
 """The distributions of PPO's actions.
 
 Acting is done in numpy and learning in torch, by the same formulas. An action is a row of numbers here: the
-index of a discrete one, or a continuous one before it is clipped to its bounds. Each row draws the same count
-of random numbers, so that the grouping of rows into calls does not change any action.
+indices of a discrete one, or a continuous one before it is clipped to its bounds. Each row draws the same
+count of random numbers, so that the grouping of rows into calls does not change any action.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from stoker.agents.actions import BoxActions, DiscreteActions
+from stoker.agents.actions import Actions, BoxActions
 from stoker.agents.ppo.config import PPOConfig
 
 __all__ = ["Categorical", "DiagGaussian", "Distribution", "Evaluation", "distribution_of"]
@@ -41,7 +41,9 @@ class Evaluation(NamedTuple):
 
 
 class Categorical:
-    """One of ``n`` actions; the parameters per observation are the logits.
+    """Independent choices: for each of some numbers one of ``n_choices``, of which there are few.
+
+    The parameters per observation are the logits of all choices, number by number.
 
     Attributes:
         n_parameters: per observation.
@@ -50,29 +52,38 @@ class Categorical:
         log_std: no trained parameter besides the network's outputs.
     """
 
-    action_size = 1
     learned_dtype = np.int64
     log_std = None
 
-    def __init__(self, n: int) -> None:
-        self.n_parameters = n
+    def __init__(self, *n_choices: int) -> None:
+        self.n_parameters = sum(n_choices)
+        self.action_size = len(n_choices)
+        self._most = max(n_choices)
+        # Where each logit is in the logits of all numbers, padded to as many; None: they are as many.
+        self._places: NDArray[np.int64] | None = None
+        if len({*n_choices}) > 1:
+            padded = np.arange(self._most) < np.array(n_choices)[:, None]
+            self._places = np.flatnonzero(padded)
 
     def draw(
         self, parameters: NDArray[np.float32], generator: np.random.Generator
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """An action of each row, ``[B, 1]``, and its log-probability, ``[B]``; one random number per row."""
-        logits = parameters.astype(np.float64)
+        """An action of each row, ``[B, size]``, and its log-probability, ``[B]``.
+
+        One random number for each number of an action.
+        """
+        logits = self._by_number(parameters.astype(np.float64))
         logits -= logits.max(axis=1, keepdims=True)
         cumulated = np.exp(logits).cumsum(axis=1)
         totals = cumulated[:, -1]
         thresholds = generator.random(len(logits)) * totals
         actions = (cumulated <= thresholds[:, None]).sum(axis=1)
         log_probs = logits[np.arange(len(logits)), actions] - np.log(totals)
-        return actions[:, None].astype(np.float64), log_probs
+        return self._by_row(actions), self._by_row(log_probs).sum(axis=1)
 
     def mode(self, parameters: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The likeliest action of each row, ``[B, 1]``."""
-        return parameters.argmax(axis=1)[:, None].astype(np.float64)
+        """The likeliest action of each row, ``[B, size]``."""
+        return self._by_row(self._by_number(parameters).argmax(axis=1))
 
     def likeliest(self, parameters: torch.Tensor) -> torch.Tensor:
         """As ``mode``, of a tensor: int64 ``[B, 1]``."""
@@ -83,21 +94,44 @@ class Categorical:
         return {"logits": parameters}
 
     def evaluate(self, parameters: torch.Tensor, actions: torch.Tensor) -> Evaluation:
-        """For actions int64 ``[B, 1]``."""
-        # An action ruled out by a logit of -inf adds nothing to the entropy. All of it is ``[n, B]`` here.
-        logits, chosen = parameters.t(), actions.t()
-        log_probs = logits.log_softmax(dim=0).clamp_(min=torch.finfo(parameters.dtype).min)
+        """For actions int64 ``[B, size]``."""
+        # An action ruled out by a logit of -inf adds nothing to the entropy. All of it is
+        # ``[size, n, B]`` here, where each kernel works along B.
+        logits, chosen = self._in_planes(parameters.t()), actions.t().unsqueeze(1)
+        log_probs = logits.log_softmax(dim=1).clamp_(min=torch.finfo(parameters.dtype).min)
         probs = log_probs.exp()
-        entropies = (probs * log_probs).sum(dim=0).neg_()
+        entropies = (probs * log_probs).sum(dim=1, keepdim=True).neg_()
 
         def gradients(by_log_prob: torch.Tensor, by_entropy: float) -> tuple[torch.Tensor, None]:
             by_logit = probs * by_log_prob.neg()
-            by_logit.scatter_add_(0, chosen, by_log_prob[None])
+            by_logit.scatter_add_(1, chosen, by_log_prob.expand(chosen.shape))
             if by_entropy:
                 by_logit.sub_(probs * (log_probs + entropies), alpha=by_entropy)
-            return by_logit.t(), None
+            flat = by_logit.flatten(0, 1)
+            return (flat if self._places is None else flat[self._places]).t(), None
 
-        return Evaluation(log_probs.gather(0, chosen)[0], entropies, gradients)
+        return Evaluation(log_probs.gather(1, chosen).sum(dim=(0, 1)), entropies.sum(dim=(0, 1)), gradients)
+
+    def _by_number(self, parameters: NDArray[Any]) -> NDArray[Any]:
+        """The logits ``[B * size, n]`` of each number by itself, of those ``[B, n_parameters]`` of all."""
+        if self._places is None:
+            return parameters.reshape(-1, self._most)
+        padded = np.full((len(parameters), self.action_size * self._most), -np.inf, parameters.dtype)
+        padded[:, self._places] = parameters
+        return padded.reshape(-1, self._most)
+
+    def _by_row(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """A value for each number, ``[B * size]``, as rows ``[B, size]``."""
+        return values.astype(np.float64).reshape(-1, self.action_size)
+
+    def _in_planes(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits ``[n_parameters, B]`` as ``[size, n, B]``."""
+        shape = self.action_size, self._most, logits.shape[1]
+        if self._places is None:
+            return logits.view(shape)
+        padded = logits.new_full((shape[0] * shape[1], shape[2]), -torch.inf)
+        padded[self._places] = logits
+        return padded.view(shape)
 
 
 class DiagGaussian:
@@ -158,8 +192,8 @@ class DiagGaussian:
 Distribution: TypeAlias = Categorical | DiagGaussian
 
 
-def distribution_of(actions: DiscreteActions | BoxActions, config: PPOConfig) -> Distribution:
+def distribution_of(actions: Actions, config: PPOConfig) -> Distribution:
     """The distribution that PPO draws such actions from."""
-    if isinstance(actions, DiscreteActions):
-        return Categorical(actions.n)
-    return DiagGaussian(actions.size, config.log_std_init)
+    if isinstance(actions, BoxActions):
+        return DiagGaussian(actions.size, config.log_std_init)
+    return Categorical(*actions.n_choices)

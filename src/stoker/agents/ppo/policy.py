@@ -23,7 +23,7 @@ class PPOPolicy(NetworkPolicy[ActorCritic]):
     """Draws from the policy's distribution in EXPLORE, and takes the likeliest action in EXPLOIT.
 
     EXPLORE gives extras for each action: float64 ``[log-probability, value, version, *action]``, the action
-    being the index of a discrete one, or a continuous one before it was clipped to its bounds, of which the
+    being the indices of a discrete one, or a continuous one before it was clipped to its bounds, of which the
     log-probability is. EXPLOIT draws no random number and gives no extras. The agent publishes the
     ``version``: the updates behind the weights. See ``NetworkPolicy``.
     """
@@ -31,7 +31,7 @@ class PPOPolicy(NetworkPolicy[ActorCritic]):
     def act(self, observations: Sequence[Any], mode: ActMode) -> tuple[Any, Any]:
         """One action per checked observation, in the same order, and extras for each, or None with EXPLOIT.
 
-        Actions are plain ints for a Discrete space, arrays ``[*action_shape]`` for a Box; for observations in
+        Actions are plain ints for a Discrete space, else arrays ``[*action_shape]``; for observations in
         an array they are one, too.
         """
         actions, distribution = self._spaces.actions, self.network.distribution

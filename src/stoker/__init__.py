@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stoker.agents.ppo.agent import PPO as PPO
     from stoker.agents.ppo.config import PPOConfig as PPOConfig
     from stoker.agents.protocol import (
+        ActsForActors as ActsForActors,
         ChangesSettings as ChangesSettings,
         ChecksBatches as ChecksBatches,
         ChecksInput as ChecksInput,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from stoker.agents.registry import preset as preset, training_preset as training_preset
     from stoker.envs.gym import make_gym as make_gym
     from stoker.envs.stacking import stack_frames as stack_frames
-    from stoker.envs.wrapping import EnvWrapper as EnvWrapper
     from stoker.errors import (
         ActorConflict as ActorConflict,
         ActorFailed as ActorFailed,

@@ -371,6 +371,39 @@ async def test_a_round_is_one_batch_in_one_message_which_survives_the_way_throug
     assert len(data) < sum(len(encode_message(each)) for each in rounds[:2]), "nor is it sent twice"
 
 
+class ForActors(Right):
+    """Notes for whom it acts, and whose episodes have ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Any] = []
+
+    def act_for(self, observations: Any, mode: Any, actor_ids: Any) -> Any:
+        self.seen.append(list(actor_ids))
+        return self.act(observations, mode)
+
+    def end_episode(self, actor_id: Any) -> None:
+        self.seen.append(f"{actor_id} ended")
+
+
+@pytest.mark.parametrize("ids", [(), ("a", 7)], ids=["single", "vector"])
+async def test_a_policy_that_acts_for_actors_gets_their_ids_and_the_ends_of_their_episodes(ids: Any) -> None:
+    inbox: Mailbox[Any] = Mailbox()
+    commands: Mailbox[Any] = Mailbox()
+    assignment = Assignment(
+        actor_id="a", seed=3, episode=0, actor_ids=ids, episodes=(0, 0), window_steps=4 * max(1, len(ids)),
+    )  # fmt: skip
+    policy = ForActors()
+    factory = partial(vector, Seeded) if ids else Seeded
+    worker = Worker(assignment, factory, OwnPolicy(policy, 0), commands, inbox.post)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.run)
+        await anyio.wait_all_tasks_blocked()  # its credit is spent
+        commands.post(Stop())
+    everyone = list(ids) or ["a"]
+    assert policy.seen == [*[everyone] * 3, *[f"{who} ended" for who in everyone], everyone]
+
+
 async def test_the_observation_that_a_policy_fails_on_is_told() -> None:
     inbox: Mailbox[Any] = Mailbox()
 

@@ -53,6 +53,12 @@ def dqn(**settings: Any) -> DQN:
 AGENTS: dict[str, Callable[[], Any]] = {
     "ppo": ppo,
     "ppo-box": lambda: PPO(BOX, Box(-1, 1, (2,)), PPOConfig(rollout_steps=20, n_epochs=2), seed=1),
+    "ppo-state-dependent": lambda: PPO(
+        BOX,
+        Box(-1, 1, (2,)),
+        PPOConfig(rollout_steps=20, n_epochs=2, state_dependent_exploration=True),
+        seed=1,
+    ),
     "ppo-own": lambda: ppo(Own()),
     "dqn": dqn,
     "dqn-rainbow": lambda: dqn(

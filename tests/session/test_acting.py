@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from stoker import EpisodeStatus, Experience, SessionError, SessionFailed, TrainingSession
+from stoker import (
+    EpisodeStatus,
+    Experience,
+    SessionError,
+    SessionFailed,
+    SyncTrainingSession,
+    TrainingSession,
+)
 from stoker.errors import ConfigError, StokerError
 from stoker.session.acting import (
     SLOW_PASS_S,
@@ -27,7 +34,7 @@ from stoker.session.acting import (
 )
 from stoker.session.timing import COMPUTING, OFFLOADED
 from stoker.testing import FakeAgent
-from stoker.types import ActMode
+from stoker.types import ActMode, ActorId
 
 pytestmark = pytest.mark.anyio
 EXPLORE, EXPLOIT = ActMode.EXPLORE, ActMode.EXPLOIT
@@ -71,7 +78,7 @@ async def test_everybody_gets_the_answer_to_the_own_observation(place: str) -> N
     answers: dict[int, Any] = {}
 
     async def act(k: int) -> None:
-        answers[k] = await inference.ask(k, EXPLOIT if k % 3 == 0 else EXPLORE)
+        answers[k] = await inference.ask(k, EXPLOIT if k % 3 == 0 else EXPLORE, 0)
 
     async with running(policy, place) as inference:
         for _ in range(3):
@@ -86,19 +93,76 @@ async def test_everybody_gets_the_answer_to_the_own_observation(place: str) -> N
     assert ("stoker-inference" in policy.threads) == (place == "thread")
 
 
+class ForActors(Doubling):
+    """Remembers of each observation whose it was."""
+
+    def act_for(
+        self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
+        return self.act(observations, mode)[0], list(zip(observations, actor_ids, strict=True))
+
+    def end_episode(self, actor_id: ActorId) -> None:
+        raise AssertionError(actor_id)
+
+
+class ForActorsAgent(FakeAgent):
+    """Keeps the policy extras that come back, by actor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extras: dict[ActorId, Any] = {}
+
+    def policy(self) -> Any:
+        return ForActors()
+
+    def observe(self, experiences: Sequence[Experience]) -> None:
+        super().observe(experiences)
+        self.extras |= {each.actor_id: each.policy_extras for each in experiences}
+
+
+def outcome(observation: int, actor_id: ActorId) -> Experience:
+    return Experience(observation, 2 * observation, 0.0, 2, EpisodeStatus.CONTINUING, actor_id)
+
+
+async def test_a_policy_that_acts_for_actors_gets_their_ids() -> None:
+    async def act(actor_id: ActorId) -> None:
+        await session.act(2, actor_id=actor_id)
+        await session.observe(outcome(2, actor_id))
+
+    agent = ForActorsAgent()
+    async with TrainingSession(agent) as session:
+        assert (await session.decide(1, actor_id="d")).policy_extras == (1, "d")
+        async with anyio.create_task_group() as actors:
+            for actor_id in ("a", 7):
+                actors.start_soon(act, actor_id)
+        await session.act_many([3, 4], ["b", 0])
+        await session.observe_many([outcome(3, "b"), outcome(4, 0)])
+    assert agent.extras == {"a": (2, "a"), 7: (2, 7), "b": (3, "b"), 0: (4, 0)}
+
+
+def test_it_gets_them_without_an_event_loop_too() -> None:
+    agent = ForActorsAgent()
+    with SyncTrainingSession(agent) as session:
+        assert session.decide(1, actor_id="d").policy_extras == (1, "d")
+        session.act(2, actor_id="a")
+        session.act_many([3], ["b"])
+        session.observe_many([outcome(2, "a"), outcome(3, "b")])
+    assert agent.extras == {"a": (2, "a"), "b": (3, "b")}
+
+
 async def test_nothing_to_remember_is_none() -> None:
     async with running(Doubling(extras=False)) as inference:
-        assert await inference.ask(4, EXPLORE) == (8, None, 0)
+        assert await inference.ask(4, EXPLORE, 0) == (8, None, 0)
 
 
 async def test_a_caller_that_was_cancelled_changes_no_other_answer() -> None:
     inference = inference_of(Doubling())
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await inference.ask(1, EXPLORE)
+        await inference.ask(1, EXPLORE, 0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(inference.run)
-        assert await inference.ask(2, EXPLORE) == (4, "2", 0)
+        assert await inference.ask(2, EXPLORE, 0) == (4, "2", 0)
         tasks.cancel_scope.cancel()
     inference.close(RuntimeError)
 
@@ -106,7 +170,7 @@ async def test_a_caller_that_was_cancelled_changes_no_other_answer() -> None:
 async def ask_and_note(inference: Inference, observation: int, told: list[BaseException]) -> None:
     """Ask for an action, and note the error that comes instead."""
     try:
-        await inference.ask(observation, EXPLORE)
+        await inference.ask(observation, EXPLORE, 0)
     except StokerError as error:
         told.append(error)
 
@@ -144,14 +208,14 @@ async def test_what_the_policy_raises_ends_it_and_those_who_waited_are_told(plac
 async def test_an_array_is_answered_at_once_or_together_with_those_who_have_come() -> None:
     policy = Doubling()
     inference = inference_of(policy)  # nothing runs it: the pass is computed by the caller
-    actions, extras, _ = await inference.ask_many(np.arange(3), EXPLORE)
+    actions, extras, _ = await inference.ask_many(np.arange(3), EXPLORE, range(3))
     assert list(actions) == [0, 2, 4]
     assert extras == ["0", "1", "2"]
     inference = inference_of(policy)  # another one, whose first caller lets others run
     async with anyio.create_task_group() as tasks:
         async with anyio.create_task_group() as actors:
-            actors.start_soon(inference.ask_many, np.arange(3), EXPLORE)
-            actors.start_soon(inference.ask, 7, EXPLORE)
+            actors.start_soon(inference.ask_many, np.arange(3), EXPLORE, range(3))
+            actors.start_soon(inference.ask, 7, EXPLORE, 7)
             await anyio.wait_all_tasks_blocked()
             assert inference.n_waiting == 4, "passes never overlap, also if one came as this was about to be"
             tasks.start_soon(inference.run)
@@ -172,7 +236,7 @@ async def test_a_pass_over_an_array_that_fails_is_not_done_again_and_ends_infere
 
     async def ask() -> None:
         try:
-            await inference.ask_many(np.arange(3), EXPLORE)
+            await inference.ask_many(np.arange(3), EXPLORE, range(3))
         except StokerError as error:
             told.append(error)
 
@@ -194,7 +258,7 @@ async def test_a_cancelled_array_is_not_computed() -> None:
     inference = inference_of(policy)
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await inference.ask_many(np.arange(3), EXPLORE)
+        await inference.ask_many(np.arange(3), EXPLORE, range(3))
     assert policy.batches == []
 
 
@@ -208,7 +272,7 @@ async def test_an_answer_of_another_length_is_refused() -> None:
 
     async def ask(inference: Inference) -> None:
         with pytest.raises(RuntimeError):
-            await inference.ask(0, EXPLORE)
+            await inference.ask(0, EXPLORE, 0)
 
     for answer, message in (
         (([], None), "answered 1 observations with 0 actions"),
@@ -234,10 +298,10 @@ async def test_auto_moves_to_a_thread_when_passes_are_long() -> None:
     policy = Slow()
     async with running(policy, "auto") as inference:
         for k in range(SLOW_PASSES):
-            await inference.ask(k, EXPLORE)
+            await inference.ask(k, EXPLORE, 0)
         assert policy.threads == {threading.current_thread().name}
         for k in range(2):
-            assert await inference.ask(k, EXPLORE) == (2 * k, str(k), 0)
+            assert await inference.ask(k, EXPLORE, 0) == (2 * k, str(k), 0)
     assert "stoker-inference" in policy.threads
     assert inference.clock.seconds(COMPUTING, OFFLOADED) >= (SLOW_PASSES + 2) * 2 * SLOW_PASS_S
 

@@ -78,6 +78,7 @@ AGENTS: list[tuple[str, Any, Any]] = [
     ("ppo-continuous", lambda: ppo(pendulum()), pendulum),
     ("ppo-several", lambda: ppo(switches(SEVERAL)), lambda: switches(SEVERAL)),
     ("ppo-binary", lambda: ppo(switches(BINARY)), lambda: switches(BINARY)),
+    ("ppo-state-dependent", lambda: ppo(pendulum(), state_dependent_exploration=True), pendulum),
     ("example", Reinforce, cart_pole),
 ]
 

@@ -303,6 +303,8 @@ class Actor(Player):
                 finally:
                     stream.report.env_s = earlier_s + env.busy_s
                 if record is not None:
+                    if self._own is not None:
+                        self._own.end_episode(self.actor_id)
                     await stream.end_episode(record)
                     self._pass_on()
 
@@ -326,7 +328,7 @@ class Actor(Player):
             clock.enter(OBSERVING)
             await self._wait_and_update(own, feed)
             clock.enter(ACTING)
-            choice = own.act(observation)
+            choice = own.act(observation, self.actor_id)
         clock.enter(STEPPING)
         return choice
 

@@ -29,7 +29,7 @@ from stoker.actors.episodes import (
 )
 from stoker.actors.messages import Mailbox, PlayedEvent, Weights, WorkerCommand, WorkerMessage, described
 from stoker.actors.timing import ACTING, ACTOR_STATES, OBSERVING, RESETTING, STEPPING, times_of
-from stoker.agents.protocol import PortablePolicy
+from stoker.agents.protocol import ActsForActors, PortablePolicy
 from stoker.envs import PlayedEnv
 from stoker.envs.rounds import Round
 from stoker.envs.seeding import next_seed
@@ -47,7 +47,7 @@ _ACTING, _LOADING = Contained("policy.act"), Contained("policy.load_weights")
 
 
 class OwnPolicy:
-    """A copy that one actor acts on.
+    """A copy that one actor acts on, or those of one vector environment.
 
     Args:
         policy: the copy.
@@ -56,36 +56,46 @@ class OwnPolicy:
 
     def __init__(self, policy: PortablePolicy, version: int) -> None:
         self.policy = policy
+        self._for_actors = policy if isinstance(policy, ActsForActors) else None
         self.version = version
         self.syncs = 0
         """How often it was updated."""
 
-    def act(self, observation: Any) -> tuple[Any, Any, int]:
-        """An exploring action, its policy extras and the version.
+    def act(self, observation: Any, actor_id: ActorId) -> tuple[Any, Any, int]:
+        """An exploring action of an actor, its policy extras and the version.
 
         Raises:
             InvalidExperience: The policy refuses the observation.
             PolicyFailed: The policy raised anything else.
         """
-        actions, extras, version = self.act_many([observation])
+        actions, extras, version = self.act_many([observation], [actor_id])
         return actions[0], None if extras is None else extras[0], version
 
-    def act_many(self, observations: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any] | None, int]:
-        """The same for each of several observations, in one pass.
+    def act_many(
+        self, observations: Sequence[Any], actor_ids: Sequence[ActorId]
+    ) -> tuple[Sequence[Any], Sequence[Any] | None, int]:
+        """The same for the observation of each of several actors, in one pass.
 
         Raises:
             InvalidExperience, PolicyFailed: As for ``act``; the observation is the first that fails alone.
         """
         try:
             with _ACTING:
-                return *self.policy.act(observations, ActMode.EXPLORE), self.version
+                if self._for_actors is None:
+                    return *self.policy.act(observations, ActMode.EXPLORE), self.version
+                return *self._for_actors.act_for(observations, ActMode.EXPLORE, actor_ids), self.version
         except InvalidExperience:
             raise
         except Exception as error:
             if len(observations) > 1:
-                for observation in observations:
-                    self.act(observation)
+                for observation, actor_id in zip(observations, actor_ids, strict=True):
+                    self.act(observation, actor_id)
             raise PolicyFailed(observations[0]) from error
+
+    def end_episode(self, actor_id: ActorId) -> None:
+        """An actor's episode has ended."""
+        if self._for_actors is not None:
+            self._for_actors.end_episode(actor_id)
 
     def load(self, fresh: Weights) -> None:
         """Act with these weights from now on.
@@ -192,6 +202,7 @@ class Worker:
         self._clock.enter(RESETTING)
         record = await play_episode(env, self, mine.actor_id, seed)
         if record is not None:
+            self._policy.end_episode(mine.actor_id)
             self._add(EpisodeEnded(record, mine.actor_id))
             self._flush()
 
@@ -212,15 +223,17 @@ class Worker:
             while await self.may_step():
                 clock.enter(ACTING)
                 seen: Any = now.shown.of(now.acting, now.where)
-                actions, extras, version = self._policy.act_many(seen) if now.acting else ((), None, 0)
+                actions, extras, version = (
+                    self._policy.act_many(seen, now.actor_ids) if now.acting else ((), None, 0)
+                )
                 clock.enter(STEPPING)
                 now, *_, info = await call(env.step(Moves(now.spread(actions), seed_of)))
                 clock.enter(OBSERVING)
                 n_steps = self._add_round(now, extras, version)
-                self._events += [
-                    EpisodeEnded(record, self._assignment.actor_ids[index])
-                    for index, record in tally.add(now, info)
-                ]
+                for index, record in tally.add(now, info):
+                    actor_id = self._assignment.actor_ids[index]
+                    self._policy.end_episode(actor_id)
+                    self._events.append(EpisodeEnded(record, actor_id))
                 self._begin_episodes(now, tally)
                 self._credit -= 1 if self._assignment.asks else n_steps
                 n_unsent += n_steps
@@ -276,7 +289,7 @@ class Worker:
     async def act(self, observation: Any, /) -> Choice:
         """Ask its own policy."""
         self._clock.enter(ACTING)
-        choice = self._policy.act(observation)
+        choice = self._policy.act(observation, self._assignment.actor_id)
         self._clock.enter(STEPPING)
         return choice
 

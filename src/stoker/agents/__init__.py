@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stoker.agents.ppo.config import PPOConfig as PPOConfig
     from stoker.agents.ppo.policy import PPOPolicy as PPOPolicy
     from stoker.agents.protocol import (
+        ActsForActors as ActsForActors,
         ChecksBatches as ChecksBatches,
         ChecksInput as ChecksInput,
         HasReplay as HasReplay,

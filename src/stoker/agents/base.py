@@ -170,13 +170,17 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
     def policy(self) -> PolicyT:
         """A new acting copy with its own weights; ``ConfigError`` if the agent's were moved or replaced."""
         self._weights.check_bound()
-        policy = self._policy_type(copy.deepcopy(self._blank), self._spaces, self._explore, {})
+        policy = self._new_policy(copy.deepcopy(self._blank))
         policy.follow(self._weights, self._published)
         return policy
 
     def policy_module(self) -> PolicyModule:
         """The greedy policy as a module that can be exported; see ``HasPolicyModule``."""
         return PolicyModule(self.policy().network, self._spaces)
+
+    def _new_policy(self, network: NetworkT) -> PolicyT:
+        """An acting copy with this network."""
+        return self._policy_type(network, self._spaces, self._explore, {})
 
     def publish(self, policy: Policy) -> None:
         """Copy weights, moments and published numbers into a policy that this agent made."""

@@ -113,11 +113,15 @@ class MLP(nn.Module):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """float32 ``[B, sizes[-1]]`` of float32 ``[B, sizes[0]]``."""
+        return self.with_features(values)[0]
+
+    def with_features(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The output, and what the last layer computes it from ``[B, sizes[-2]]``."""
         activate = torch.relu_ if self.activation == "relu" else tanh_
         *hidden, (weight, bias) = self.weights
         for hidden_weight, hidden_bias in hidden:
             values = activate(functional.linear(values, hidden_weight, hidden_bias))
-        return functional.linear(values, weight, bias)
+        return functional.linear(values, weight, bias), values
 
 
 class NatureCNN(nn.Module):
@@ -231,13 +235,17 @@ class NumpyPass:
 
     def outputs(self, inputs: _Rows, index: int = 0) -> _Rows:
         """The output ``[B, sizes[-1]]`` of one of the perceptrons."""
+        return self.with_features(inputs, index)[0]
+
+    def with_features(self, inputs: _Rows, index: int = 0) -> tuple[_Rows, _Rows]:
+        """The output, and what the last layer computes it from ``[B, sizes[-2]]``."""
         rows = inputs
         *hidden, (weight, bias) = self._layers[index]
         for hidden_weight, hidden_bias in hidden:
             rows = rows @ hidden_weight
             rows += hidden_bias
             self._activate(rows, out=rows)
-        return rows @ weight + bias
+        return rows @ weight + bias, rows
 
 
 def predict(network: nn.Module, observations: NDArray[Any], device: torch.device) -> list[_Rows]:

@@ -87,6 +87,11 @@ class StackedPasses:
             for (weight, bias), rows in zip(self._heads, features, strict=True)
         ]
 
+    def features(self, index: int) -> torch.Tensor:
+        """What the last layer of one of the perceptrons saw in the last forward, ``[B, inputs]``."""
+        memories = self._memory_for(self._inputs.shape[1])
+        return memories[-1].features[index] if memories else self._inputs[index]
+
     def backward(self, gradients: Sequence[torch.Tensor]) -> None:
         """Overwrite the gradients of all weights, given the gradient by each output of the last forward."""
         memories = self._memory_for(self._inputs.shape[1])

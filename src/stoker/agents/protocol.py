@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
+    "ActsForActors",
     "ChangesByActing",
     "ChangesSettings",
     "ChecksBatches",
@@ -52,6 +53,26 @@ class Policy(Protocol):
         Observations may be a list, or one array ``[B, *observation_shape]`` if they came as one.
         Extras (log-probability, value, ...) come back as ``policy_extras`` of that actor's next transition.
         """
+        ...
+
+
+@runtime_checkable
+class ActsForActors(Policy, Protocol):
+    """A policy whose exploration depends on the actor: it keeps the same noise for several steps, say.
+
+    It is asked by ``act_for`` wherever the actors are known. The copies that a session acts with share what
+    they keep of the actors, and learn from ``LearningAgent.observe`` that an episode has ended; a fork of a
+    ``PortablePolicy`` keeps its own.
+    """
+
+    def act_for(
+        self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]
+    ) -> tuple[Sequence[Any], Sequence[Any] | None]:
+        """As ``act``, for the actor of each observation, whatever other actors are in the call."""
+        ...
+
+    def end_episode(self, actor_id: ActorId) -> None:
+        """An actor's episode has ended; called on forks."""
         ...
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from stoker.errors import ConfigError
 from stoker.types import ActorId
 
-__all__ = ["episode_seed", "next_seed"]
+__all__ = ["actor_words", "episode_seed", "next_seed"]
 
 
 def episode_seed(seed: int, actor_id: ActorId, episode: int, *, stream: str = "actors") -> int:
@@ -38,15 +38,19 @@ def episode_seed(seed: int, actor_id: ActorId, episode: int, *, stream: str = "a
     for name, value in (("seed", seed), ("episode", episode)):
         if value < 0:
             raise ConfigError(f"{name}={value} is negative: give 0 or more")
-    actor = f"str:{actor_id}" if isinstance(actor_id, str) else f"int:{int(actor_id)}"
     # Always the same number of words: a spawn key is flattened, so with fewer or more two keys could meet.
-    key = (*_words(stream), *_words(actor), episode >> 32, episode & 0xFFFFFFFF)
+    key = (*_words(stream), *actor_words(actor_id), episode >> 32, episode & 0xFFFFFFFF)
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint32)[0])
 
 
 def next_seed(seed: int | None, actor_id: ActorId, episode: int) -> int | None:
     """The seed of an actor's episode; None in a run without a seed."""
     return None if seed is None else episode_seed(seed, actor_id, episode)
+
+
+def actor_words(actor_id: ActorId) -> tuple[int, ...]:
+    """Four numbers in [0, 2**32) for an actor, the same in every process; 5 and "5" are two actors."""
+    return _words(f"str:{actor_id}" if isinstance(actor_id, str) else f"int:{int(actor_id)}")
 
 
 def _words(text: str) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from stoker.agents.protocol import LearningAgent, Policy
+from stoker.agents.protocol import ActsForActors, LearningAgent, Policy
 from stoker.errors import ConfigError
 from stoker.latch import Latch
 from stoker.session.timing import COMPUTING, GATHERING, IDLE, INFERENCE_STATES, OFFLOADED
@@ -60,12 +60,22 @@ class PublishedPolicy:
         n_users: how many callers act on it at this moment.
     """
 
-    __slots__ = ("n_users", "opt_steps", "policy")
+    __slots__ = ("_for_actors", "n_users", "opt_steps", "policy")
 
     def __init__(self, policy: Policy, opt_steps: int) -> None:
         self.policy = policy
         self.opt_steps = opt_steps
         self.n_users = 0
+        self._for_actors = policy if isinstance(policy, ActsForActors) else None
+
+    def act(self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]) -> Answer:
+        """As ``PolicyBuffer.act`` does, with this policy."""
+        answer = (
+            self.policy.act(observations, mode)
+            if self._for_actors is None
+            else self._for_actors.act_for(observations, mode, actor_ids)
+        )
+        return _checked(answer, self.opt_steps, len(observations))
 
 
 class PolicyBuffer:
@@ -98,15 +108,15 @@ class PolicyBuffer:
         with self._lock:
             published.n_users -= 1
 
-    def act(self, observations: Sequence[Any], mode: ActMode) -> Answer:
-        """Choose actions with the newest policy, in one forward pass.
+    def act(self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]) -> Answer:
+        """Choose the actions of these actors with the newest policy, in one forward pass.
 
         Raises:
             ConfigError: The policy returned another number of actions than of observations.
         """
         published = self.acquire()
         try:
-            return _answer(published.policy, published.opt_steps, observations, mode)
+            return published.act(observations, mode, actor_ids)
         finally:
             self.release(published)
 
@@ -150,16 +160,16 @@ class PolicySnapshot(msgspec.Struct, frozen=True, eq=False):
         """One action per observation, in one forward pass; from one thread at a time."""
         return self.answer(observations, mode)[0]
 
-    def answer(self, observations: Sequence[Any], mode: ActMode) -> Answer:
-        """The same, with the policy extras and the policy's optimization steps."""
-        return _answer(self.policy, self.opt_steps, observations, mode)
+    def answer(self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId] = ()) -> Answer:
+        """The same, with the policy extras and the policy's optimization steps; for whichever actors."""
+        return _checked(self.policy.act(observations, mode), self.opt_steps, len(observations))
 
 
-def _answer(policy: Policy, opt_steps: int, observations: Sequence[Any], mode: ActMode) -> Answer:
-    actions, extras = policy.act(observations, mode)
-    if len(actions) != len(observations) or (extras is not None and len(extras) != len(actions)):
+def _checked(answer: tuple[Sequence[Any], Sequence[Any] | None], opt_steps: int, count: int) -> Answer:
+    actions, extras = answer
+    if len(actions) != count or (extras is not None and len(extras) != count):
         raise ConfigError(
-            f"the policy answered {len(observations)} observations with {len(actions)} actions"
+            f"the policy answered {count} observations with {len(actions)} actions"
             + ("" if extras is None else f" and {len(extras)} policy extras")
         )
     return actions, extras, opt_steps
@@ -296,11 +306,12 @@ class Pacing:
 class _Batch:
     """The callers of one forward pass; all of them wait for one event."""
 
-    __slots__ = ("answer", "answered", "error", "mode", "observations")
+    __slots__ = ("actor_ids", "answer", "answered", "error", "mode", "observations")
 
     def __init__(self, mode: ActMode) -> None:
         self.mode = mode
         self.observations: list[Any] = []
+        self.actor_ids: list[ActorId] = []
         self.answered = Latch()
         self.answer: Answer = ((), None, 0)
         self.error: Callable[[], Exception] | None = None
@@ -310,11 +321,13 @@ class Inference:
     """Collects observations and answers them with actions.
 
     Args:
-        act: one forward pass.
+        act: one forward pass for the observations of these actors.
         place: where passes run: ``"inline"``, ``"thread"`` or ``"auto"``.
     """
 
-    def __init__(self, act: Callable[[Sequence[Any], ActMode], Answer], place: str) -> None:
+    def __init__(
+        self, act: Callable[[Sequence[Any], ActMode, Sequence[ActorId]], Answer], place: str
+    ) -> None:
         self._act = act
         self._in_thread = place == "thread"
         self._adaptive = place == "auto"
@@ -342,8 +355,8 @@ class Inference:
         """Callers that wait for a pass, or for the present one to end."""
         return sum(len(batch.observations) for batch in [*self._taken, *self._forming])
 
-    async def ask(self, observation: Any, mode: ActMode) -> tuple[Any, Any, int]:
-        """The action for one observation, its policy extras, and the version of its policy.
+    async def ask(self, observation: Any, mode: ActMode, actor_id: ActorId) -> tuple[Any, Any, int]:
+        """The action of an actor for its observation, its policy extras, and the version of its policy.
 
         Cancelled: the observation may still take part in the pass.
         """
@@ -352,14 +365,17 @@ class Inference:
         observations = batch.observations
         place = len(observations)
         observations.append(observation)
+        batch.actor_ids.append(actor_id)
         await batch.answered.wait()
         if batch.error is not None:
             raise batch.error()
         actions, extras, opt_steps = batch.answer
         return actions[place], None if extras is None else extras[place], opt_steps
 
-    async def ask_many(self, observations: Sequence[Any], mode: ActMode) -> Answer:
-        """The same for several observations, in one pass; the request costs no more than for one.
+    async def ask_many(
+        self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]
+    ) -> Answer:
+        """The same for the observations of several actors, in one pass; that costs no more than for one.
 
         If nobody else waits, the pass over an array is computed here, and lets other tasks run before, if
         that is ``TURN_S`` ago.
@@ -372,13 +388,14 @@ class Inference:
                 self._turned_at = time.monotonic()
             if self._is_idle:  # still
                 try:
-                    return self._pass(observations, mode)
+                    return self._pass(observations, mode, actor_ids)
                 except Exception as error:  # noqa: BLE001 - ``run`` raises it, and this caller waits for that
                     self._failure = error
                     self._wake.set()
         batch = self._join(mode)
         first = len(batch.observations)
         batch.observations.extend(observations)
+        batch.actor_ids.extend(actor_ids)
         end = first + len(observations)
         await batch.answered.wait()
         if batch.error is not None:
@@ -427,19 +444,20 @@ class Inference:
             self._forming = []
             while self._taken:
                 batch = self._taken[0]
+                given = batch.observations, batch.mode, batch.actor_ids
                 if self._in_thread:
-                    batch.answer = await self._thread.run(self._pass, batch.observations, batch.mode)
+                    batch.answer = await self._thread.run(self._pass, *given)
                 else:
-                    batch.answer = self._pass(batch.observations, batch.mode)
+                    batch.answer = self._pass(*given)
                 batch.answered.set()
                 del self._taken[:1]  # unless closed meanwhile
 
-    def _pass(self, observations: Sequence[Any], mode: ActMode) -> Answer:
+    def _pass(self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]) -> Answer:
         started = self.clock.enter(OFFLOADED if self._in_thread else COMPUTING)
         # Processor time decides: a short pass may wait long for the interpreter lock, in a thread, too. It
         # costs to ask for it, so that is done when the pass before has taken long by the clock on the wall.
         cpu_started = time.thread_time() if self._adaptive and self._was_long else 0.0
-        answer = self._act(observations, mode)
+        answer = self._act(observations, mode, actor_ids)
         self._was_long = self.clock.enter(GATHERING if self._forming else IDLE) - started > SLOW_PASS_NS
         if self._was_long and cpu_started and time.thread_time() - cpu_started > SLOW_PASS_S:
             self._n_slow += 1

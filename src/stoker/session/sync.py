@@ -127,7 +127,7 @@ class SyncTrainingSession(Readings):
             ids, shown = intake.checked_acting(observations, actor_ids, mode)
             if not ids.rows:
                 return []
-            answer = in_columns(shown, self.core.learner.policies.act(shown, mode))
+            answer = in_columns(shown, self.core.learner.policies.act(shown, mode, ids.rows))
             if mode is ActMode.EXPLORE:
                 intake.remember_all(ids, shown, answer)
         return answer[0]
@@ -225,7 +225,7 @@ class SyncTrainingSession(Readings):
         intake = self._open_intake(what)
         with self._acting:
             intake.check_acting(observation, mode, actor_id)
-            actions, extras, version = self.core.learner.policies.act([observation], mode)
+            actions, extras, version = self.core.learner.policies.act([observation], mode, [actor_id])
         return Decision(actions[0], None if extras is None else extras[0], version)
 
     def _take_boundary(self, event: EpisodeStarted | EpisodeEnded | None, actor_id: ActorId) -> None:

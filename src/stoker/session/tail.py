@@ -177,7 +177,7 @@ class _ActingAgain:
     def __call__(self, event: JournalEvent) -> None:
         if not isinstance(event, Experience):
             return
-        actions, _, _ = self._learner.policies.act([event.observation], ActMode.EXPLORE)
+        actions, _, _ = self._learner.policies.act([event.observation], ActMode.EXPLORE, [event.actor_id])
         if not self._has_warned and not is_same(actions[0], event.action):
             self._has_warned = True
             logger.warning(

@@ -103,14 +103,14 @@ class TrainingSession(Lifecycle):
         intake = parts.intake
         intake.check_acting(observation, mode, actor_id)
         if mode is not ActMode.EXPLORE:
-            return (await parts.inference.ask(observation, mode))[0]
+            return (await parts.inference.ask(observation, mode, actor_id))[0]
         if actor_id in (acting := intake.acting):
             raise ActorConflict(actor_id, "act()")
         try:
             acting.add(actor_id)
             if self._is_paced:
                 await parts.pacing.begin(actor_id)
-            action, extras, version = await parts.inference.ask(observation, mode)
+            action, extras, version = await parts.inference.ask(observation, mode, actor_id)
             if extras is not None or intake.keeps_versions:
                 intake.remember(actor_id, observation, Decision(action, extras, version))
         except BaseException:
@@ -146,14 +146,14 @@ class TrainingSession(Lifecycle):
             await checkpoint()
             return []
         if mode is not ActMode.EXPLORE:
-            return in_columns(shown, await parts.inference.ask_many(shown, mode))[0]
+            return in_columns(shown, await parts.inference.ask_many(shown, mode, ids.rows))[0]
         if taken := ids.actors & intake.acting:
             raise ActorConflict(next(iter(taken)), "act_many()")
         try:
             intake.acting |= ids.actors
             if self._is_paced:
                 await parts.pacing.begin_many(ids.rows)
-            answer = in_columns(shown, await parts.inference.ask_many(shown, mode))
+            answer = in_columns(shown, await parts.inference.ask_many(shown, mode, ids.rows))
             intake.remember_all(ids, shown, answer)
         except BaseException:
             for actor_id in ids.rows:
@@ -183,7 +183,7 @@ class TrainingSession(Lifecycle):
                 "actions, and a decision may stay open: use act, or no max_staleness"
             )
         self.intake.check_acting(observation, mode, actor_id)
-        return Decision(*await self.engine.parts.inference.ask(observation, mode))
+        return Decision(*await self.engine.parts.inference.ask(observation, mode, actor_id))
 
     async def observe(self, experience: Experience) -> None:
         """Accept one transition. Once this returns it will be consumed, in order, unless the process dies.

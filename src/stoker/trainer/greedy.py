@@ -185,7 +185,9 @@ class GreedyEpisodes:
         seed_of: Any = dict(enumerate(seeds[first:last])).get
         now, info = await call(env.reset(seed_of))
         while running:
-            chosen, _, _ = await inference.ask_many(now.shown.of(now.acting, now.where), ActMode.EXPLOIT)
+            chosen, _, _ = await inference.ask_many(
+                now.shown.of(now.acting, now.where), ActMode.EXPLOIT, now.acting
+            )
             now, _, _, _, info = await call(env.step(Moves(now.spread(chosen), _unseeded)))
             for index, record in tally.add(now, info, among=running):
                 running.remove(index)
@@ -205,7 +207,7 @@ class _Greedy(NamedTuple):
         return True
 
     async def act(self, observation: Any, /) -> Choice:
-        return (await self.inference.ask(observation, ActMode.EXPLOIT))[0], None, None
+        return (await self.inference.ask(observation, ActMode.EXPLOIT, 0))[0], None, None
 
     async def observe(self, step: Experience, /) -> None:
         pass

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from stoker.agents.protocol import LearningAgent
-from stoker.agents.registry import AGENTS, agents_with_preset, make_agent
+from stoker.agents.registry import AGENTS, make_agent, presets
 from stoker.envs import stack_frames
 from stoker.envs.gym import make_named
-from stoker.envs.registering import register_by, register_known
 from stoker.envs.results import close_of
-from stoker.envs.wrapping import wrapped
 from stoker.errors import ConfigError
+from stoker.importing import import_named
 from stoker.trainer.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -30,17 +29,11 @@ def env_for(config: TrainConfig) -> Any:
     Raises:
         ConfigError: The environment is unknown or cannot be made.
     """
-    for name in config.imports:
-        register_by(name)
-    register_known(config.env)
+    for module in config.imports:
+        import_named(module, f"imports={module!r}")
     _check_version(config.env)
-    make = partial(_wrapped, config)
+    make = partial(make_named, config.env, config.env_kwargs, flatten=config.agent in AGENTS)
     return make() if config.frame_stack == 1 else stack_frames(make, config.frame_stack)()
-
-
-def _wrapped(config: TrainConfig) -> Any:
-    env = make_named(config.env, config.env_kwargs, flatten=config.agent in AGENTS)
-    return wrapped(env, config.wrappers)
 
 
 def agent_for(config: TrainConfig) -> LearningAgent:
@@ -64,7 +57,7 @@ def _check_version(env: str) -> None:
     versions = [name for name in gymnasium.registry if name.rpartition("-v")[0] == env]
     if versions:
         newest = max(versions, key=lambda name: int(name.rpartition("-v")[2]))
-        agents = agents_with_preset(newest)
+        agents = [agent for agent, of in presets() if of == newest]
         preset = f" There is a preset for {' and '.join(agents)} on it." if agents else ""
         raise ConfigError(f"env={env!r} names no version: did you mean {newest!r}?{preset}")
 

@@ -38,6 +38,7 @@ class Textbook:
     def __init__(self, agent: PPO, kind: str) -> None:
         self.config = agent.config
         self.kind = kind
+        self.depends_on_state = self.config.state_dependent_exploration
         weights = {name: tensor.clone() for name, tensor in agent.state_dict()["network"].items()}
         self.policy = self.layers(weights, "policy")
         self.value = self.layers(weights, "value")
@@ -64,7 +65,11 @@ class Textbook:
             return Numbers(self.policy(observations))
         if self.log_std is None:
             return Categorical(logits=self.policy(observations))
-        return Independent(Normal(self.policy(observations), self.log_std.exp()), 1)
+        std = self.log_std.exp()
+        if self.depends_on_state:
+            features = self.policy[:-1](observations).detach()
+            std = (features**2 @ std**2 + 1e-6).sqrt()
+        return Independent(Normal(self.policy(observations), std), 1)
 
     def advantages(self, experiences: list[Experience]) -> torch.Tensor:
         config = self.config
@@ -157,10 +162,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ["discrete", "continuous", "several"])
+STATE_DEPENDENT = {"state_dependent_exploration": True, "log_std_init": -0.5}
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous", "several", "state-dependent"])
 @pytest.mark.parametrize("case", SETTINGS, ids=[name.replace(" ", "-") for name in SETTINGS])
 def test_an_update_equals_the_textbook(make_agent: MakeAgent, play: Play, kind: str, case: str) -> None:
-    agent = make_agent(kind, **SETTINGS[case])
+    settings = SETTINGS[case]
+    if kind == "state-dependent":
+        kind, settings = "continuous", {**settings, **STATE_DEPENDENT}
+    agent = make_agent(kind, **settings)
     textbook = Textbook(agent, kind)
     for seed in (0, 1):  # the second with other weights than those it starts with, and with Adam's moments
         before = textbook.weights()

@@ -19,11 +19,12 @@ from stoker.agents.actions import BoxActions, DiscreteActions, MultiDiscreteActi
 from stoker.agents.base import AgentSeeds, BaseAgent, resolve_device, seeded_generator
 from stoker.agents.networks import chosen_network, predict
 from stoker.agents.ppo.config import PPOConfig
-from stoker.agents.ppo.distributions import distribution_of
+from stoker.agents.ppo.distributions import DiagGaussian, StateDependentGaussian, distribution_of
+from stoker.agents.ppo.exploration import ActorNoise
 from stoker.agents.ppo.gradients import passes_of
 from stoker.agents.ppo.losses import Losses, Samples, approximate_kl
-from stoker.agents.ppo.network import BODIES, ActorCritic, checked_body
-from stoker.agents.ppo.policy import ACTION, LOG_PROB, VALUE, PPOPolicy
+from stoker.agents.ppo.network import BODIES, ActorCritic, checked_body, n_features_of
+from stoker.agents.ppo.policy import ACTION, LOG_PROB, VALUE, PPOPolicy, StateDependentPolicy
 from stoker.agents.ppo.rollout import Rollout
 from stoker.agents.spaces import AgentSpaces
 from stoker.errors import ConfigError, InvalidExperience
@@ -75,7 +76,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
     action_kinds = (DiscreteActions, MultiDiscreteActions, BoxActions)
     _policy_type = PPOPolicy
     needs_policy_extras = True
-    _kept_settings = ("network", "activation", "normalize_observations")
+    _kept_settings = ("network", "activation", "normalize_observations", "state_dependent_exploration")
 
     def __init__(
         self,
@@ -89,12 +90,13 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         spaces = AgentSpaces("PPO", observation_space, action_space, self.action_kinds)
         shape, dtype = spaces.observations.shape, spaces.observations.dtype
         config = config or PPOConfig()
-        distribution = distribution_of(spaces.actions, config)
         seeds, resolved = AgentSeeds.of(seed), resolve_device(device)
         if network is None:
             config = chosen_network("PPO", config, shape, dtype.name)
+            distribution = distribution_of(spaces.actions, config, n_features_of(config, shape))
             body = BODIES[config.network](shape, distribution.n_parameters, config, seeds.for_weights())
         else:
+            distribution = distribution_of(spaces.actions, config, n_features=None)
             sample = torch.as_tensor(np.zeros((2, *shape), dtype)).to(resolved)
             body = checked_body(
                 network, sample.float() if config.normalize_observations else sample, distribution
@@ -113,11 +115,23 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         self._last: dict[str, float] = {}  # metrics of the last update
         self._generators["shuffle_generator"] = self._shuffle
         self._parts |= {"rewards": self._rewards, "rollout": self._rollout}
+        self._noise = None
+        if isinstance(distribution, StateDependentGaussian):
+            self._noise = self._parts["noise"] = ActorNoise(
+                tuple(distribution.log_std.shape), config.sde_sample_freq, seeds.exploring
+            )
+            self._policy_type = StateDependentPolicy
+            self.acting_state = self.acting_state | {"noise"}
 
     @property
     def entropy(self) -> float:
         """The policy's mean entropy in the last update, in nats; 0.0 before the first."""
         return self._last.get("entropy", 0.0)
+
+    def _new_policy(self, network: ActorCritic) -> PPOPolicy:
+        if self._noise is None:
+            return super()._new_policy(network)
+        return StateDependentPolicy(network, self._spaces, self._explore, {}, self._noise)
 
     def _made_with(self, config: PPOConfig) -> Self | None:
         kind = type(self)
@@ -187,6 +201,8 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
                 )
         for experience in experiences:
             self._rollout.add(experience, self._rewards.scaled(experience))
+            if self._noise is not None and experience.status.is_done:
+                self._noise.end_episode(experience.actor_id)
         self.total_steps += len(experiences)
 
     def observe_batch(self, batch: ExperienceBatch) -> None:
@@ -195,6 +211,9 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
             self.observe(batch.experiences())  # which refuses them
             return
         self._rollout.add_batch(batch, self._rewards.scaled_batch(batch))
+        if self._noise is not None:
+            for row in np.flatnonzero(batch.terminated | batch.truncated).tolist():
+                self._noise.end_episode(batch.actor_ids[row])
         self.total_steps += len(batch)
 
     @property
@@ -210,8 +229,9 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
             ``entropy`` and ``clip_fraction``, and of ``approx_kl`` over those of the last epoch; the
             ``learning_rate`` and ``clip_range`` that were used; ``n_epochs``, how many ran to their end;
             ``explained_variance``, the share of the returns' variance that the values predict (1 at best, 0
-            if returns do not vary); and with Box actions ``std``, the mean of their standard deviations. None
-            while the rollout fills up.
+            if returns do not vary); and with Box actions ``std``, the mean of their standard deviations (with
+            ``state_dependent_exploration`` their geometric mean over the transitions). None while the rollout
+            fills up.
 
         Raises:
             TrainingDiverged: A loss or a gradient is not finite. Weights and optimizer stay as they were.
@@ -224,8 +244,13 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         samples, explained_variance = self._samples()
         metrics = self._update(samples)
         metrics["explained_variance"] = explained_variance
-        if self._network.log_std is not None:
-            metrics["std"] = self._network.log_std.detach().exp().mean().item()
+        match self._network.distribution:
+            case DiagGaussian(log_std=log_std):
+                metrics["std"] = log_std.detach().exp().mean().item()
+            case StateDependentGaussian() as distribution:
+                metrics["std"] = distribution.std_at(metrics["entropy"])
+            case _:
+                pass
         self.opt_steps += 1
         self._last = {name: metrics[name] for name in _LOGGED}
         if self.config.normalize_observations:

@@ -51,8 +51,16 @@ class PPOConfig(AgentConfig, frozen=True, kw_only=True):
     activation: Literal["tanh", "relu"] = "tanh"
     """Activation function of an mlp."""
 
-    log_std_init: Annotated[float, Meta(ge=-20, le=20)] = 0.0
-    """Initial log standard deviation of continuous actions; it is learned, independent of the state."""
+    log_std_init: Annotated[float, Meta(ge=-20, le=20)] | None = None
+    """Initial log standard deviation of continuous actions; it is learned. none: 0, or -2 for that of each
+    feature with state_dependent_exploration."""
+
+    state_dependent_exploration: bool = False
+    """Explore smoothly: the noise of continuous actions is a function of the state (gSDE), drawn from time to
+    time."""
+
+    sde_sample_freq: Count = 4
+    """Steps for which an actor keeps its noise, within an episode, with state_dependent_exploration."""
 
     adam_eps: Positive = 1e-5
     """Adam's epsilon."""

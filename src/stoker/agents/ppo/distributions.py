@@ -18,8 +18,11 @@ from torch import nn
 
 from stoker.agents.actions import Actions, BoxActions
 from stoker.agents.ppo.config import PPOConfig
+from stoker.errors import ConfigError
 
-__all__ = ["Categorical", "DiagGaussian", "Distribution", "Evaluation", "distribution_of"]
+__all__ = [
+    "Categorical", "DiagGaussian", "Distribution", "Evaluation", "StateDependentGaussian", "distribution_of",
+]  # fmt: skip
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -41,7 +44,7 @@ class Evaluation(NamedTuple):
 
 
 class Categorical:
-    """Independent choices: for each of some numbers one of ``counts``, of which there are few.
+    """Independent choices: for each of some numbers one of ``n_choices``, of which there are few.
 
     The parameters per observation are the logits of all choices, number by number.
 
@@ -55,15 +58,14 @@ class Categorical:
     learned_dtype = np.int64
     log_std = None
 
-    def __init__(self, *counts: int) -> None:
-        self.n_parameters = sum(counts)
-        self.action_size = len(counts)
-        self._counts = counts
-        self._most = max(counts)
+    def __init__(self, *n_choices: int) -> None:
+        self.n_parameters = sum(n_choices)
+        self.action_size = len(n_choices)
+        self._most = max(n_choices)
         # Where each logit is in the logits of all numbers, padded to as many; None: they are as many.
         self._places: NDArray[np.int64] | None = None
-        if len({*counts}) > 1:
-            padded = np.arange(self._most) < np.array(counts)[:, None]
+        if len({*n_choices}) > 1:
+            padded = np.arange(self._most) < np.array(n_choices)[:, None]
             self._places = np.flatnonzero(padded)
 
     def draw(
@@ -87,13 +89,11 @@ class Categorical:
         return self._by_row(self._by_number(parameters).argmax(axis=1))
 
     def likeliest(self, parameters: torch.Tensor) -> torch.Tensor:
-        """As ``mode``, of a tensor: int64 ``[B, size]``."""
-        ends = np.cumsum(self._counts).tolist()
-        parts = [parameters[:, end - n : end] for n, end in zip(self._counts, ends, strict=True)]
-        return torch.cat([part.argmax(dim=1, keepdim=True) for part in parts], dim=1)
+        """As ``mode``, of a tensor: int64 ``[B, 1]``."""
+        return parameters.argmax(dim=1, keepdim=True)
 
     def described(self, parameters: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The ``logits``, float32 ``[B, n_parameters]``."""
+        """The ``logits``, float32 ``[B, n]``."""
         return {"logits": parameters}
 
     def evaluate(self, parameters: torch.Tensor, actions: torch.Tensor) -> Evaluation:
@@ -192,11 +192,136 @@ class DiagGaussian:
         return Evaluation(log_probs, entropy, gradients)
 
 
-Distribution: TypeAlias = Categorical | DiagGaussian
+class StateDependentGaussian:
+    """A normal distribution for each of ``size`` numbers, whose noise is a linear function of features.
+
+    Generalized state-dependent exploration (Raffin et al. 2021, sections 2.2 and 3): an action is
+    ``mean + features @ matrix``. The entries of the matrix are drawn from normal distributions around 0, and
+    whoever keeps a matrix for several steps explores smoothly. The parameters are the means and then the
+    features ``z`` that they were computed from. The variance of an action's number ``j`` is
+    ``sum_i (sigma_ij z_i)^2``.
+
+    ``log_std``, trained with the network, holds the logarithms of the ``sigma``, ``[n_features, size]``.
+    There is no gradient by the features.
+    """
+
+    learned_dtype = np.float32
+
+    def __init__(self, size: int, n_features: int, log_std_init: float) -> None:
+        self.n_parameters = self.action_size = size
+        self.log_std = nn.Parameter(torch.full((n_features, size), float(log_std_init)))
+
+    def draw(
+        self, parameters: NDArray[np.float32], generator: np.random.Generator
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """As ``DiagGaussian.draw``, with a matrix of its own for each row."""
+        means, features, stds = self._read(parameters)
+        variances = _products(features**2, stds**2) + _LEAST_VARIANCE
+        return _noisy(means, np.sqrt(variances) * generator.standard_normal(means.shape), variances)
+
+    def draw_with(
+        self, parameters: NDArray[np.float32], numbers: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The same with the matrices ``sigma * numbers``, for standard normal ``[B, n_features, size]``."""
+        means, features, stds = self._read(parameters)
+        variances = _products(features**2, stds**2) + _LEAST_VARIANCE
+        return _noisy(means, _products(features, stds * numbers), variances)
+
+    def mode(self, parameters: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The likeliest actions: the means, ``[B, size]``."""
+        return parameters[:, : self.action_size].astype(np.float64)
+
+    def likeliest(self, parameters: torch.Tensor) -> torch.Tensor:
+        """The same in torch."""
+        return parameters[:, : self.action_size]
+
+    def described(self, parameters: torch.Tensor) -> dict[str, torch.Tensor]:
+        """As ``DiagGaussian.described``."""
+        squares = parameters[:, self.action_size :].square()
+        variances = squares @ (2.0 * self.log_std).exp() + _LEAST_VARIANCE
+        return {"mean": parameters[:, : self.action_size], "std": variances.sqrt()}
+
+    def evaluate(self, parameters: torch.Tensor, actions: torch.Tensor) -> Evaluation:
+        """As ``DiagGaussian.evaluate``; the gradients are by the means and by ``log_std``."""
+        means, squares = parameters[:, : self.action_size], parameters[:, self.action_size :].square()
+        weights = (2.0 * self.log_std).exp()
+        variances = (squares @ weights).add_(_LEAST_VARIANCE)
+        precisions, logs = variances.reciprocal(), variances.log()
+        deviations = actions - means
+        scaled = deviations.square().mul_(precisions)
+        log_probs = (scaled + logs).sum(dim=1).mul_(-0.5).sub_(self.action_size * _LOG_SQRT_2PI)
+        entropies = logs.sum(dim=1).mul_(0.5).add_(self.action_size * (0.5 + _LOG_SQRT_2PI))
+
+        def gradients(by_log_prob: torch.Tensor, by_entropy: float) -> tuple[torch.Tensor, torch.Tensor]:
+            by_mean = deviations.mul_(precisions).mul_(by_log_prob[:, None])
+            by_log_variance = scaled.sub_(1.0).mul_(by_log_prob[:, None]).add_(by_entropy).mul_(0.5)
+            # d variance / d log sigma = 2 sigma^2 z^2.
+            by_log_std = (squares.t() @ by_log_variance.mul_(precisions)).mul_(weights).mul_(2.0)
+            return by_mean, by_log_std
+
+        return Evaluation(log_probs, entropies, gradients)
+
+    def std_at(self, entropy: float) -> float:
+        """The geometric mean of the standard deviations where the mean entropy is this."""
+        return math.exp(entropy / self.action_size - 0.5 - _LOG_SQRT_2PI)
+
+    def _read(
+        self, parameters: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Means ``[B, size]``, features ``[B, n_features]`` and the ``sigma``."""
+        exact = parameters.astype(np.float64)
+        stds = np.exp(self.log_std.detach().cpu().numpy().astype(np.float64))
+        return exact[:, : self.action_size], exact[:, self.action_size :], stds
 
 
-def distribution_of(actions: Actions, config: PPOConfig) -> Distribution:
-    """The distribution that PPO draws such actions from."""
+_LEAST_VARIANCE = 1e-6
+"""Added to each variance: features may all be 0, and then there is no noise. As in Stable-Baselines3."""
+
+
+def _products(rows: NDArray[np.float64], matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each row times its matrix, or times the only one; rounded alike whatever other rows there are."""
+    return np.matmul(rows[:, None], matrices)[:, 0]
+
+
+def _noisy(
+    means: NDArray[np.float64], noise: NDArray[np.float64], variances: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Actions as float32 numbers, which the learner sees, and the logarithms of their densities."""
+    actions = (means + noise).astype(np.float32).astype(np.float64)
+    log_probs = -0.5 * ((actions - means) ** 2 / variances + np.log(variances)) - _LOG_SQRT_2PI
+    return actions, log_probs.sum(axis=1)
+
+
+Distribution: TypeAlias = Categorical | DiagGaussian | StateDependentGaussian
+
+_LOG_STD_INIT, _LOG_STD_INIT_OF_FEATURES = 0.0, -2.0
+
+
+def distribution_of(actions: Actions, config: PPOConfig, n_features: int | None) -> Distribution:
+    """The distribution that PPO draws such actions from.
+
+    Args:
+        actions: the kind of actions.
+        config: the settings.
+        n_features: what the network computes means from; None: that is not known.
+
+    Raises:
+        ConfigError: ``state_dependent_exploration`` is not for such actions, or not for such a network.
+    """
+    if config.state_dependent_exploration:
+        if not isinstance(actions, BoxActions):
+            raise ConfigError(
+                "state_dependent_exploration=True adds noise to the actions of a Box; PPO draws those of "
+                "other spaces by their probabilities: leave it out"
+            )
+        if n_features is None:
+            raise ConfigError(
+                "state_dependent_exploration=True needs the features that actions are computed from, which "
+                "stoker knows of its own networks only: leave it out, or do not give a network"
+            )
+        given = config.log_std_init
+        initial = _LOG_STD_INIT_OF_FEATURES if given is None else given
+        return StateDependentGaussian(actions.size, n_features, initial)
     if isinstance(actions, BoxActions):
-        return DiagGaussian(actions.size, config.log_std_init)
-    return Categorical(*actions.counts)
+        return DiagGaussian(actions.size, config.log_std_init or _LOG_STD_INIT)
+    return Categorical(*actions.n_choices)

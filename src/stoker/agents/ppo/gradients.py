@@ -6,6 +6,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from stoker.agents.networks import as_floats
 from stoker.agents.packing import PackedWeights
@@ -19,11 +20,14 @@ class Passes(Protocol):
     """A forward pass of a minibatch, then its backward pass."""
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Parameters ``[B, n_parameters]`` and values ``[B]``, without autograd's graph."""
+        """The body's parameters ``[B, ...]`` and values ``[B]``, without autograd's graph."""
         ...
 
     def backward(self, parameters: torch.Tensor, values: torch.Tensor) -> None:
-        """Overwrite the gradients of the body's weights, given the loss's gradients by these outputs."""
+        """Overwrite the gradients of the body's weights, given the loss's gradients by these outputs.
+
+        Parameters without a gradient, the last ones, may be left out.
+        """
         ...
 
 
@@ -37,10 +41,13 @@ class TowerPasses:
 
     def __init__(self, towers: Towers, weights: PackedWeights) -> None:
         self._stack = StackedPasses((towers.policy, towers.value), weights)
+        self._shows_features = towers.shows_features
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As in ``Passes``."""
         parameters, values = self._stack.forward(as_floats(inputs).reshape(len(inputs), -1))
+        if self._shows_features:
+            parameters = torch.cat((parameters, self._stack.features(0)), dim=1)
         return parameters, values.squeeze(1)
 
     def backward(self, parameters: torch.Tensor, values: torch.Tensor) -> None:
@@ -64,6 +71,8 @@ class AutogradPasses:
     def backward(self, parameters: torch.Tensor, values: torch.Tensor) -> None:
         """As in ``Passes``."""
         self._weights.gradients.zero_()  # autograd adds to them
+        if n_left_out := self._outputs[0].shape[1] - parameters.shape[1]:
+            parameters = functional.pad(parameters, (0, n_left_out))
         gradients = [
             (output, gradient)
             for output, gradient in zip(self._outputs, (parameters, values), strict=True)

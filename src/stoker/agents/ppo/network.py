@@ -14,19 +14,23 @@ from stoker.agents.ppo.config import PPOConfig
 from stoker.agents.ppo.distributions import Distribution
 from stoker.errors import ConfigError
 
-__all__ = ["BODIES", "ActorCritic", "SharedTrunk", "Towers", "checked_body"]
+__all__ = ["BODIES", "ActorCritic", "SharedTrunk", "Towers", "checked_body", "n_features_of"]
 
 _POLICY_GAIN = 0.01  # small: at first all actions are about as likely, whatever the observation
 _VALUE_GAIN = 1.0
 
 
 class Towers(nn.Module):
-    """One perceptron for the policy and one for the value, with nothing in common; inputs are flattened."""
+    """One perceptron for the policy and one for the value, with nothing in common; inputs are flattened.
+
+    ``shows_features``: the features that the policy's last layer sees follow its outputs, without a gradient.
+    """
 
     def __init__(
         self, shape: tuple[int, ...], n_parameters: int, config: PPOConfig, generator: torch.Generator
     ) -> None:
         super().__init__()
+        self.shows_features = config.state_dependent_exploration
         self._n_inputs = math.prod(shape)
         sizes = (self._n_inputs, *config.hidden_sizes)
         self.policy = MLP((*sizes, n_parameters), config.activation, generator, _POLICY_GAIN)
@@ -35,16 +39,23 @@ class Towers(nn.Module):
     def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Parameters ``[B, n_parameters]`` and values ``[B]`` of observations ``[B, ...]``."""
         inputs = as_floats(observations).reshape(-1, self._n_inputs)
-        return self.policy(inputs), self.value(inputs).squeeze(1)
+        parameters, features = self.policy.with_features(inputs)
+        if self.shows_features:
+            parameters = torch.cat((parameters, features.detach()), dim=1)
+        return parameters, self.value(inputs).squeeze(1)
 
 
 class SharedTrunk(nn.Module):
-    """Convolutions that policy and value share (Schulman et al. 2017, section 5), and a layer for each."""
+    """Convolutions that policy and value share (Schulman et al. 2017, section 5), and a layer for each.
+
+    ``shows_features`` as for ``Towers``.
+    """
 
     def __init__(
         self, shape: tuple[int, ...], n_parameters: int, config: PPOConfig, generator: torch.Generator
     ) -> None:
         super().__init__()
+        self.shows_features = config.state_dependent_exploration
         self.trunk = NatureCNN(shape, generator, is_orthogonal=True)
         n_features = NatureCNN.n_features
         self.policy = seeded(nn.Linear(n_features, n_parameters, device="meta"), generator, _POLICY_GAIN)
@@ -53,11 +64,21 @@ class SharedTrunk(nn.Module):
     def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Parameters ``[B, n_parameters]`` and values ``[B]`` of images ``[B, *image_shape]``."""
         features = self.trunk(as_floats(observations))
-        return self.policy(features), self.value(features).squeeze(1)
+        parameters = self.policy(features)
+        if self.shows_features:
+            parameters = torch.cat((parameters, features.detach()), dim=1)
+        return parameters, self.value(features).squeeze(1)
 
 
 BODIES = {"mlp": Towers, "nature_cnn": SharedTrunk}
 """The bodies by the setting ``network``."""
+
+
+def n_features_of(config: PPOConfig, shape: tuple[int, ...]) -> int:
+    """How many features the policy's last layer sees, in the body for observations of this shape."""
+    if config.network == "nature_cnn":
+        return NatureCNN.n_features
+    return config.hidden_sizes[-1] if config.hidden_sizes else math.prod(shape)
 
 
 class ActorCritic(ObservationNetwork):
@@ -85,7 +106,11 @@ class ActorCritic(ObservationNetwork):
         return (self.body.policy, self.body.value) if isinstance(self.body, Towers) else ()
 
     def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Parameters ``[B, n_parameters]`` and values ``[B]`` of observations ``[B, *observation_shape]``."""
+        """Parameters and values ``[B]`` of observations ``[B, *observation_shape]``.
+
+        Parameters are ``[B, n_parameters]``, with features behind them if the distribution is one that needs
+        these.
+        """
         return self.body(self.prepared(observations))
 
     def greedy(self, observations: torch.Tensor) -> torch.Tensor:

@@ -66,10 +66,10 @@ if TYPE_CHECKING:
     from stoker.runs.forking import fork as fork
     from stoker.runs.metadata import RunMetadata as RunMetadata
     from stoker.runs.run import TrainingRun as TrainingRun, list_runs as list_runs
-    from stoker.session.acting import PolicySnapshot as PolicySnapshot
     from stoker.session.config import SessionConfig as SessionConfig
     from stoker.session.decisions import Decision as Decision
     from stoker.session.metrics import StalenessReport as StalenessReport
+    from stoker.session.publishing import PolicySnapshot as PolicySnapshot
     from stoker.session.replaying import Replayed as Replayed, replay_run as replay_run
     from stoker.session.signals import stop_on_signals as stop_on_signals
     from stoker.session.sync import SyncTrainingSession as SyncTrainingSession

@@ -11,7 +11,7 @@ from portable_parts import PortableAgent
 from stoker.actors.places import PicklerByValue
 from stoker.actors.streams import PolicyFeed
 from stoker.errors import ConfigError
-from stoker.session.acting import PolicyBuffer
+from stoker.session.publishing import PolicyBuffer
 from stoker.testing import FakeAgent
 
 

@@ -23,15 +23,8 @@ from stoker import (
     TrainingSession,
 )
 from stoker.errors import ConfigError, StokerError
-from stoker.session.acting import (
-    SLOW_PASS_S,
-    SLOW_PASSES,
-    Inference,
-    LearnerProgress,
-    Pacing,
-    PolicyBuffer,
-    PolicySnapshot,
-)
+from stoker.session.acting import SLOW_PASS_S, SLOW_PASSES, Inference, LearnerProgress, Pacing
+from stoker.session.publishing import PolicyBuffer, PolicySnapshot
 from stoker.session.timing import COMPUTING, OFFLOADED
 from stoker.testing import FakeAgent
 from stoker.types import ActMode, ActorId

@@ -24,7 +24,7 @@ from stoker.errors import ConfigError, InvalidExperience
 from stoker.exits import Contained
 from stoker.journal import ActorEvent, EpisodeEnded, EpisodeStarted
 from stoker.session import TrainingSession
-from stoker.session.acting import PolicyBuffer
+from stoker.session.publishing import PolicyBuffer
 from stoker.stats import EpisodeRecord
 from stoker.types import ActorId, EpisodeStatus, Experience
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.session.acting import PolicySnapshot as PolicySnapshot
     from stoker.session.config import SessionConfig as SessionConfig
     from stoker.session.opening import ResumePoint as ResumePoint, RunningEpisode as RunningEpisode
+    from stoker.session.publishing import PolicySnapshot as PolicySnapshot
     from stoker.session.readings import SessionReadings as SessionReadings
     from stoker.session.signals import stop_on_signals as stop_on_signals
     from stoker.session.sync import SyncTrainingSession as SyncTrainingSession

@@ -1,7 +1,4 @@
-"""From an observation to an action: the policies that actors use, when an actor may act, the forward pass.
-
-Publishing: the learner writes to a copy of the policy that nobody reads and then swaps the two, so that
-acting never waits for learning and never sees half-written weights.
+"""From an observation to an action: when an actor may act, and the forward pass.
 
 Pacing keeps a limit on staleness: no action uses a policy that will be too old at its learning step. An
 action in flight holds the learner's progress: until its transition has come, no more transitions may be
@@ -17,25 +14,23 @@ share it; on the event loop while it is short, and in its own thread when it is 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import anyio
-import msgspec
 import numpy as np
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from stoker.agents.protocol import ActsForActors, LearningAgent, Policy
 from stoker.errors import ConfigError
 from stoker.latch import Latch
+from stoker.session.publishing import Answer
 from stoker.session.timing import COMPUTING, GATHERING, IDLE, INFERENCE_STATES, OFFLOADED
 from stoker.telemetry import StateClock
 from stoker.threads import DedicatedThread
 from stoker.types import ActMode, ActorId
 
-__all__ = ["Inference", "LearnerProgress", "Pacing", "PolicyBuffer", "PolicySnapshot"]
+__all__ = ["Inference", "LearnerProgress", "Pacing"]
 
 logger = logging.getLogger("stoker.session")
 
@@ -46,133 +41,6 @@ TURN_S = 1e-3
 """How long callers of passes over arrays may keep other tasks waiting before one of them suspends."""
 SLOW_PASSES = 3
 """This many move inference to its thread; the first pass alone pays for lazy initialization."""
-
-Answer = tuple[Sequence[Any], Sequence[Any] | None, int]
-"""Actions, their policy extras or None, and the version of the policy that chose them."""
-
-
-class PublishedPolicy:
-    """An acting copy of the agent's policy.
-
-    Attributes:
-        policy: the copy.
-        opt_steps: the agent's optimization steps when it was published: the version of the policy.
-        n_users: how many callers act on it at this moment.
-    """
-
-    __slots__ = ("_for_actors", "n_users", "opt_steps", "policy")
-
-    def __init__(self, policy: Policy, opt_steps: int) -> None:
-        self.policy = policy
-        self.opt_steps = opt_steps
-        self.n_users = 0
-        self._for_actors = policy if isinstance(policy, ActsForActors) else None
-
-    def act(self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]) -> Answer:
-        """As ``PolicyBuffer.act`` does, with this policy."""
-        answer = (
-            self.policy.act(observations, mode)
-            if self._for_actors is None
-            else self._for_actors.act_for(observations, mode, actor_ids)
-        )
-        return _checked(answer, self.opt_steps, len(observations))
-
-
-class PolicyBuffer:
-    """Acting copies, versioned: the newest in use, one to write to, and more while old ones are used.
-
-    Args:
-        agent: whose policies.
-        opt_steps: the agent's optimization steps so far.
-    """
-
-    def __init__(self, agent: LearningAgent, opt_steps: int = 0) -> None:
-        self._agent = agent
-        self._newest = PublishedPolicy(agent.policy(), opt_steps)
-        self._copies = [self._newest, PublishedPolicy(agent.policy(), opt_steps)]
-        self._lock = threading.Lock()
-
-    @property
-    def version(self) -> int:
-        """The version of the policy that ``acquire`` returns."""
-        return self._newest.opt_steps
-
-    def acquire(self) -> PublishedPolicy:
-        """The newest whole policy, which does not change until it is given back with ``release``."""
-        with self._lock:
-            self._newest.n_users += 1
-            return self._newest
-
-    def release(self, published: PublishedPolicy) -> None:
-        """Give the policy back."""
-        with self._lock:
-            published.n_users -= 1
-
-    def act(self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]) -> Answer:
-        """Choose the actions of these actors with the newest policy, in one forward pass.
-
-        Raises:
-            ConfigError: The policy returned another number of actions than of observations.
-        """
-        published = self.acquire()
-        try:
-            return published.act(observations, mode, actor_ids)
-        finally:
-            self.release(published)
-
-    def publish(self, opt_steps: int) -> None:
-        """Bring an idle copy up to date and hand it out from now on. For the learner's thread.
-
-        The learner never waits for actors: if all copies are in use, it makes one more.
-        """
-        with self._lock:
-            idle = [copy for copy in self._copies if copy is not self._newest and not copy.n_users]
-        if not idle:
-            idle = [PublishedPolicy(self._agent.policy(), opt_steps)]
-            self._copies += idle
-        back = idle[0]
-        self._agent.publish(back.policy)  # nobody can acquire it yet
-        back.opt_steps = opt_steps
-        with self._lock:
-            self._newest = back
-
-
-class PolicySnapshot(msgspec.Struct, frozen=True, eq=False):
-    """The policy as it was at ``total_steps``, with the weights that ``best`` will hold if it wins.
-
-    Belongs to the caller that asked for it; the learner never writes to it.
-
-    Attributes:
-        policy: an independent acting copy.
-        total_steps: environment steps consumed when it was taken.
-        state: the agent's staged state.
-        opt_steps: optimization steps done when it was taken.
-    """
-
-    policy: Policy
-    total_steps: int
-    state: Mapping[str, Any]
-    opt_steps: int = 0
-
-    __repr__ = object.__repr__  # not the weights
-
-    def act(self, observations: Sequence[Any], mode: ActMode = ActMode.EXPLOIT) -> Sequence[Any]:
-        """One action per observation, in one forward pass; from one thread at a time."""
-        return self.answer(observations, mode)[0]
-
-    def answer(self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId] = ()) -> Answer:
-        """The same, with the policy extras and the policy's optimization steps; for whichever actors."""
-        return _checked(self.policy.act(observations, mode), self.opt_steps, len(observations))
-
-
-def _checked(answer: tuple[Sequence[Any], Sequence[Any] | None], opt_steps: int, count: int) -> Answer:
-    actions, extras = answer
-    if len(actions) != count or (extras is not None and len(extras) != count):
-        raise ConfigError(
-            f"the policy answered {count} observations with {len(actions)} actions"
-            + ("" if extras is None else f" and {len(extras)} policy extras")
-        )
-    return actions, extras, opt_steps
 
 
 class LearnerProgress(NamedTuple):
@@ -364,8 +232,8 @@ class Inference:
         batch = forming[0] if forming and forming[0].mode is mode else self._join(mode)
         observations = batch.observations
         place = len(observations)
+        batch.actor_ids[place:] = (actor_id,)  # an interrupted caller may have left one behind
         observations.append(observation)
-        batch.actor_ids.append(actor_id)
         await batch.answered.wait()
         if batch.error is not None:
             raise batch.error()
@@ -394,8 +262,8 @@ class Inference:
                     self._wake.set()
         batch = self._join(mode)
         first = len(batch.observations)
+        batch.actor_ids[first:] = actor_ids
         batch.observations.extend(observations)
-        batch.actor_ids.extend(actor_ids)
         end = first + len(observations)
         await batch.answered.wait()
         if batch.error is not None:
@@ -444,6 +312,7 @@ class Inference:
             self._forming = []
             while self._taken:
                 batch = self._taken[0]
+                del batch.actor_ids[len(batch.observations) :]
                 given = batch.observations, batch.mode, batch.actor_ids
                 if self._in_thread:
                     batch.answer = await self._thread.run(self._pass, *given)

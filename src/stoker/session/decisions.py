@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from stoker.lru import MAX_ACTORS
 from stoker.nested import is_same
-from stoker.session.acting import Answer
+from stoker.session.publishing import Answer
 from stoker.types import ActorId, Experience, ExperienceBatch
 
 Ids = tuple[ActorId, ...]

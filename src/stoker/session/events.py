@@ -13,7 +13,7 @@ import msgspec
 
 from stoker.journal import JournalEvent
 from stoker.replies import Reply
-from stoker.session.acting import PolicySnapshot
+from stoker.session.publishing import PolicySnapshot
 from stoker.stats import EpisodeRecord
 from stoker.types import ExperienceBatch
 from stoker.writer import AppendLog, RowLog

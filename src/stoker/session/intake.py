@@ -24,7 +24,6 @@ from stoker.errors import ActorConflict, InvalidExperience
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.lru import MAX_ACTORS, LRUDict
 from stoker.plain import LARGEST_INT, check_actor_id, finite_float, plain_count, shown
-from stoker.session.acting import Answer
 from stoker.session.batches import checked_batch
 from stoker.session.config import SessionConfig
 from stoker.session.decisions import (
@@ -35,6 +34,7 @@ from stoker.session.decisions import (
     remembered_batch,
 )
 from stoker.session.eventlog import Refusals
+from stoker.session.publishing import Answer
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, ExperienceBatch
 

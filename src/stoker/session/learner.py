@@ -20,7 +20,6 @@ from stoker.journal import DatasetGiven, EpisodeEnded, EpisodeStarted, JournalEv
 from stoker.replies import Reply
 from stoker.runs import TrainingRun
 from stoker.session.abilities import Abilities
-from stoker.session.acting import PolicyBuffer, PolicySnapshot
 from stoker.session.config import LearningPeriods, SessionConfig, Triggers
 from stoker.session.events import (
     EvalEpisodeEnded,
@@ -32,6 +31,7 @@ from stoker.session.events import (
     Request,
     n_events_of,
 )
+from stoker.session.publishing import PolicyBuffer, PolicySnapshot
 from stoker.session.state import TrainingState, weights_of
 from stoker.session.timing import HANDOVER, LEARNER_STATES, LEARNING, OBSERVING, PUBLISHING, STAGING
 from stoker.stats import StatsTracker

@@ -27,10 +27,10 @@ from stoker.errors import ConfigError, SessionClosed
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.queues import BatchQueue
 from stoker.runs import TrainingRun
-from stoker.session.acting import PolicySnapshot
 from stoker.session.decisions import Decision, in_columns
 from stoker.session.events import Event, n_events_of
 from stoker.session.intake import Accepted, Intake
+from stoker.session.publishing import PolicySnapshot
 from stoker.session.readings import Readings
 from stoker.session.training import TrainingSession
 from stoker.stats import EpisodeRecord, StatsTracker

@@ -23,12 +23,12 @@ from stoker.plain import finite_float
 from stoker.recorders import Recorder, Recording, Value, checked_record
 from stoker.runs import TrainingRun
 from stoker.session.accepting import accept, accept_batch
-from stoker.session.acting import PolicySnapshot
 from stoker.session.config import SessionConfig
 from stoker.session.decisions import Decision, in_columns
 from stoker.session.events import MetricsGiven, OptimizationRequested
 from stoker.session.learner import Learner
 from stoker.session.lifecycle import Lifecycle
+from stoker.session.publishing import PolicySnapshot
 from stoker.settings import settings_from
 from stoker.stats import EpisodeRecord, StatsTracker, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, ExperienceBatch

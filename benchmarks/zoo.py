@@ -1,13 +1,19 @@
-"""Does each preset learn its environment, and how soon, beside Stable-Baselines3 with its zoo's settings?
+"""Does it learn its environments, and how soon, beside Stable-Baselines3 with its zoo and its defaults?
 
-A training is one process: stoker's preset as ``stoker train`` runs it, with rows, journal, checkpoints and
-evaluations; or Stable-Baselines3 with the hyperparameters of rl-baselines3-zoo 2.9.2, as it is, without
-evaluations. When it has ended, the policy that it ended with plays 100 greedy episodes, off the clock, and so
-does stoker's best one. ``python -m benchmarks.zoo [CASE ...]`` runs some cases, such as ``ppo/Acrobot-v1``.
+A training is one process: stoker as ``stoker train`` runs it, with rows, journal, checkpoints and
+evaluations; or Stable-Baselines3, as it is, without evaluations. When it has ended, the policy that it ended
+with plays 100 greedy episodes, off the clock, and so does stoker's best one.
+
+    python -m benchmarks.zoo [CASE ...] [--only stoker|sb3] [--jobs 2] [--save FILE]
+
+A case is ``ppo/Acrobot-v1`` (a preset, the zoo's settings), ``defaults/ppo/Acrobot-v1`` (no preset, defaults)
+or ``dqn/CartPole-v1/30000`` (a preset, that many steps). Its beginning, such as ``defaults``, names all cases
+that begin so. FILE gets a line of JSON for each training that ends; what it holds is not trained again.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -15,7 +21,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import anyio
@@ -25,116 +34,104 @@ import numpy as np
 import torch
 
 from benchmarks.measure import QUICK, machine
-from stoker import PolicySnapshot, TrainingRun, make_gym, train
+from benchmarks.zoo_cases import CASES, Case
+from stoker import PolicySnapshot, TrainingRun, train
 from stoker.trainer import agent_for, config_from, evaluate
+from stoker.trainer.making import env_for
 from stoker.writer import load_checkpoint
 
-GOALS = {
-    "dqn/CartPole-v1": 475.0,
-    "ppo/CartPole-v1": 475.0,
-    "dqn/Acrobot-v1": -100.0,
-    "ppo/Acrobot-v1": -100.0,
-    "ppo/Pendulum-v1": -250.0,
-}
-N_SEEDS = 1 if QUICK else 5
+SYSTEMS = ("stoker", "sb3")
 EVAL_EPISODES = 100
 EVAL_SEED = 1_000_000
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What one training came to; rewards are means over 100 episodes."""
+    """What one training came to.
+
+    Attributes:
+        system: which system was trained.
+        case: the name of the case.
+        seed: of the training.
+        steps: environment steps.
+        took_s: seconds.
+        cpu_s: seconds of processors, which say more than ``took_s`` on a busy machine.
+        reward: of the final policy, the mean over 100 episodes.
+        best: the same of the best policy that the training has kept.
+    """
 
     system: str
     case: str
     seed: int
     steps: int
     took_s: float
+    cpu_s: float
     reward: float
     best: float | None = None
 
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Which training this was."""
+        return self.system, self.case, self.seed
 
-def stoker_outcome(case: str, seed: int) -> Outcome:
-    agent_name, env_name = case.split("/")
-    config = config_from({"env": env_name, "agent": agent_name, "seed": seed})
+
+def stoker_outcome(case: Case, seed: int) -> Outcome:
+    env = under_another_name(case.env) if case.without_preset else case.env
+    total = {} if case.total is None else {"total_timesteps": case.total}
+    config = config_from({"env": env, "agent": case.agent, "seed": seed, **total})
     torch.set_num_threads(config.torch_threads)
+
+    async def judged(agent: Any) -> float:
+        snapshot = PolicySnapshot(agent.policy(), total_steps=0, state={})
+        found = await evaluate(snapshot, partial(env_for, config), EVAL_EPISODES, seed=EVAL_SEED)
+        return found.mean_reward
 
     async def main() -> Outcome:
         with tempfile.TemporaryDirectory(dir=".") as root:  # a disk; the system's /tmp may be memory
             run = await TrainingRun.create("bench", root=root)
             agent = agent_for(config)
-            started = time.perf_counter()
+            started, cpu_s = time.perf_counter(), time.process_time()
             result = await train(config, run, agent=agent)
-            took_s = time.perf_counter() - started
-            reward = await judged(agent, env_name)
+            took_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_s
+            reward = await judged(agent)
             agent.load_state_dict(load_checkpoint(run.best_checkpoint_path)["agent"])
-            best = await judged(agent, env_name)
-            return Outcome("stoker", case, seed, result.total_steps, took_s, reward, best)
+            best = await judged(agent)
+            return Outcome("stoker", case.name, seed, result.total_steps, took_s, cpu_s, reward, best)
 
     return anyio.run(main, backend_options={"use_uvloop": True})
 
 
-async def judged(agent: Any, env_name: str) -> float:
-    snapshot = PolicySnapshot(agent.policy(), total_steps=0, state={})
-    found = await evaluate(snapshot, partial(make_gym, env_name), EVAL_EPISODES, seed=EVAL_SEED)
-    return found.mean_reward
+def under_another_name(env: str) -> str:
+    """Register a copy of an environment, for which there is no preset."""
+    spec = gymnasium.spec(env)
+    name = f"Unheard{env}"
+    gymnasium.register(
+        name,
+        spec.entry_point,
+        max_episode_steps=spec.max_episode_steps,
+        order_enforce=spec.order_enforce,
+        kwargs=spec.kwargs,
+    )
+    return name
 
 
 # Stable-Baselines3 -------------------------------------------------------------------------------------
 
 
-def vectors(env_name: str, n_envs: int, seed: int, *, normalize: bool = False, gamma: float = 0.99) -> Any:
+def sb3_outcome(case: Case, seed: int) -> Outcome:
+    import stable_baselines3
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.vec_env import VecNormalize
 
-    envs = make_vec_env(env_name, n_envs=n_envs, seed=seed)
-    return VecNormalize(envs, gamma=gamma) if normalize else envs
-
-
-def sb3_model(case: str, seed: int) -> tuple[Any, int]:
-    from stable_baselines3 import DQN, PPO
-
-    common: dict[str, Any] = {"policy": "MlpPolicy", "device": "cpu", "seed": seed}
-    match case:
-        case "dqn/CartPole-v1":
-            return DQN(
-                **common, env="CartPole-v1", learning_rate=2.3e-3, batch_size=64, buffer_size=100_000,
-                learning_starts=1000, gamma=0.99, target_update_interval=10, train_freq=256,
-                gradient_steps=128, exploration_fraction=0.16, exploration_final_eps=0.04,
-                policy_kwargs={"net_arch": [256, 256]},
-            ), 50_000  # fmt: skip
-        case "dqn/Acrobot-v1":
-            return DQN(
-                **common, env="Acrobot-v1", learning_rate=6.3e-4, batch_size=128, buffer_size=50_000,
-                learning_starts=0, gamma=0.99, target_update_interval=250, train_freq=4, gradient_steps=-1,
-                exploration_fraction=0.12, exploration_final_eps=0.1,
-                policy_kwargs={"net_arch": [256, 256]},
-            ), 100_000  # fmt: skip
-        case "ppo/CartPole-v1":
-            return PPO(
-                **common, env=vectors("CartPole-v1", 8, seed), n_steps=32, batch_size=256, gae_lambda=0.8,
-                gamma=0.98, n_epochs=20, ent_coef=0.0, learning_rate=lambda left: left * 1e-3,
-                clip_range=lambda left: left * 0.2,
-            ), 100_000  # fmt: skip
-        case "ppo/Acrobot-v1":
-            envs = vectors("Acrobot-v1", 16, seed, normalize=True)
-            return PPO(
-                **common, env=envs, n_steps=256, gae_lambda=0.94, gamma=0.99, n_epochs=4, ent_coef=0.0
-            ), 1_000_000
-        case _:
-            return PPO(
-                **common, env=vectors("Pendulum-v1", 4, seed), n_steps=1024, gae_lambda=0.95, gamma=0.9,
-                n_epochs=10, ent_coef=0.0, learning_rate=1e-3, clip_range=0.2, use_sde=True,
-                sde_sample_freq=4,
-            ), 100_000  # fmt: skip
-
-
-def sb3_outcome(case: str, seed: int) -> Outcome:
     torch.set_num_threads(1)
-    env_name = case.split("/")[1]
-    model, budget = sb3_model(case, seed)
-    started = time.perf_counter()
-    model.learn(budget)
-    took_s = time.perf_counter() - started
+    settings = dict(case.sb3 or {})
+    envs: Any = make_vec_env(case.env, n_envs=case.sb3_envs, seed=seed)
+    if case.normalizes:
+        envs = VecNormalize(envs, gamma=settings.get("gamma", 0.99))
+    algorithm: Any = getattr(stable_baselines3, case.agent.upper())
+    model = algorithm("MlpPolicy", envs, device="cpu", seed=seed, **settings)
+    started, cpu_s = time.perf_counter(), time.process_time()
+    model.learn(case.steps)
+    took_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_s
     normalizer = model.get_vec_normalize_env()
 
     def act(observations: Sequence[Any]) -> Any:
@@ -142,7 +139,8 @@ def sb3_outcome(case: str, seed: int) -> Outcome:
         rows = rows if normalizer is None else normalizer.normalize_obs(rows)
         return model.predict(rows, deterministic=True)[0]
 
-    return Outcome("sb3", case, seed, budget, took_s, played(act, env_name))
+    reward = played(act, case.env)
+    return Outcome("sb3", case.name, seed, model.num_timesteps, took_s, cpu_s, reward)
 
 
 def played(act: Callable[[Sequence[Any]], Any], env_name: str) -> float:
@@ -163,44 +161,99 @@ def played(act: Callable[[Sequence[Any]], Any], env_name: str) -> float:
 # Together ----------------------------------------------------------------------------------------------
 
 
-def trained(system: str, case: str, seed: int) -> Outcome:
-    """One training in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.zoo", "--one", system, case, str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return msgspec.json.decode(done.stdout.splitlines()[-1], type=Outcome)
+class Ledger:
+    """The outcomes so far, in a file of JSON lines if one is named.
+
+    Args:
+        path: the file; None: they are only remembered.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._lock = Lock()
+        self._found: dict[tuple[str, str, int], Outcome] = {}
+        if path is not None and path.exists():
+            outcomes = msgspec.json.Decoder(Outcome).decode_lines(path.read_bytes())
+            self._found = {outcome.key: outcome for outcome in outcomes}
+
+    def outcome(self, system: str, case: Case, seed: int) -> Outcome:
+        """The outcome of a training; unless it is known, the training runs now, in a process of its own."""
+        if (known := self._found.get((system, case.name, seed))) is not None:
+            return known
+        command = [sys.executable, "-m", "benchmarks.zoo", "--one", system, str(seed), case.name]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        line = done.stdout.splitlines()[-1]
+        with self._lock:
+            outcome = self._found[system, case.name, seed] = msgspec.json.decode(line, type=Outcome)
+            if self._path is not None:
+                with self._path.open("a") as file:
+                    file.write(f"{line}\n")
+        return outcome
 
 
-def line(case: str, system: str, outcomes: Sequence[Outcome]) -> str:
+def line(case: Case, system: str, outcomes: Sequence[Outcome], goal: float | None) -> str:
     def median(name: str) -> float:
         return statistics.median(getattr(outcome, name) for outcome in outcomes)
 
     rewards = ", ".join(f"{outcome.reward:.0f}" for outcome in outcomes)
     best = "" if outcomes[0].best is None else f", its best one {median('best'):.1f}"
+    verdict = ""
+    if goal is not None:
+        reached = sum(outcome.reward >= goal for outcome in outcomes)
+        is_reached = median("reward") >= goal if case.n_reach is None else reached >= case.n_reach
+        verdict = (
+            f"; goal {goal:.1f} {'reached' if is_reached else 'MISSED'}, by {reached} of {len(outcomes)}"
+        )
     return (
-        f"  {system:<8} {median('steps'):>9,.0f} steps in {median('took_s'):6.1f} s; at the end "
-        f"{median('reward'):.1f}{best} (goal {GOALS[case]:g}; seeds: {rewards})"
+        f"  {system:<8} {median('steps'):>9,.0f} steps in {median('took_s'):7.1f} s; at the end "
+        f"{median('reward'):.1f}{best} (seeds: {rewards}){verdict}"
     )
 
 
+def show(case: Case, ledger: Ledger, systems: Sequence[str], n_seeds: int) -> None:
+    """Print a case; what is not yet trained is trained now."""
+    print(f"\n{case.name}")
+    found = {system: [ledger.outcome(system, case, seed) for seed in range(n_seeds)] for system in systems}
+    goal = case.goal
+    if goal is None and "sb3" in found:
+        goal = statistics.median(outcome.reward for outcome in found["sb3"])
+    for system, outcomes in found.items():
+        print(line(case, system, outcomes, case.goal if system == "sb3" else goal), flush=True)
+    if len(found) == len(SYSTEMS):
+        ours, theirs = (statistics.median(each.took_s for each in found[system]) for system in SYSTEMS)
+        print(f"  ratio    {theirs / ours:.2f} times as soon through")
+
+
 def main() -> None:
-    words = [word for word in sys.argv[1:] if not word.startswith("--")]
-    if "--one" in sys.argv:
-        system, case, seed = words
-        outcome = (stoker_outcome if system == "stoker" else sb3_outcome)(case, int(seed))
+    if sys.argv[1:2] == ["--one"]:
+        system, seed, name = sys.argv[2:]
+        outcome = (stoker_outcome if system == "stoker" else sb3_outcome)(CASES[name], int(seed))
         print(json.dumps(msgspec.to_builtins(outcome)))
         return
-    if unknown := [case for case in words if case not in GOALS]:
-        sys.exit(f"no such case: {', '.join(unknown)}; there are {', '.join(GOALS)}")
-    print(f"\nzoo, medians of {N_SEEDS} seeds, {EVAL_EPISODES} greedy episodes each\n{machine()}")
-    for case in words or GOALS:
-        print(f"\n{case}")
-        found = {
-            system: [trained(system, case, seed) for seed in range(N_SEEDS)] for system in ("stoker", "sb3")
-        }
-        for system, outcomes in found.items():
-            print(line(case, system, outcomes), flush=True)
-        ours, theirs = (statistics.median(o.took_s for o in outcomes) for outcomes in found.values())
-        print(f"  ratio    {theirs / ours:.2f} times as soon through")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--only", choices=SYSTEMS, help="train one system")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the outcomes in this file")
+    parser.add_argument("--quick", action="store_true", help="one seed")
+    asked = parser.parse_args()
+    chosen = dict(CASES) if not asked.cases else {}
+    for word in asked.cases:
+        named = {name: CASES[name] for name in CASES if f"{name}/".startswith(f"{word.rstrip('/')}/")}
+        if not named:
+            sys.exit(f"no such case: {word}; there are {', '.join(CASES)}")
+        chosen |= named
+    ledger = Ledger(asked.save)
+    print(f"\nzoo, {EVAL_EPISODES} greedy episodes after each training, medians over the seeds\n{machine()}")
+    with ThreadPoolExecutor(max(1, asked.jobs)) as pool:
+        for case in chosen.values():
+            systems = [each for each in SYSTEMS if asked.only in (None, each)]
+            systems = systems if case.sb3 is not None else [each for each in systems if each == "stoker"]
+            n_seeds = 1 if QUICK else case.n_seeds
+            trainings = [(system, seed) for seed in range(n_seeds) for system in systems]
+            if trainings:
+                list(pool.map(lambda each, case=case: ledger.outcome(each[0], case, each[1]), trainings))
+                show(case, ledger, systems, n_seeds)
 
 
 if __name__ == "__main__":

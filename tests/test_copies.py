@@ -57,6 +57,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "ContractViolation": ("a", "b", "c"),
     "DatasetGiven": (3, "0a"),
     "Decision": (1, np.array([0.1, 0.2]), 7),
+    "EnvWrapper": ("gymnasium.wrappers:TimeLimit", {"max_episode_steps": 9}),
     "EpisodeEnded": (RECORD, 3),
     "EpisodeRecord": (1.5, 3, EpisodeStatus.TERMINATED, {"epsilon": 0.5}),
     "EpisodeStarted": ("left", 42),

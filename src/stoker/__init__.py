@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from stoker.agents.registry import preset as preset, training_preset as training_preset
     from stoker.envs.gym import make_gym as make_gym
     from stoker.envs.stacking import stack_frames as stack_frames
+    from stoker.envs.wrapping import EnvWrapper as EnvWrapper
     from stoker.errors import (
         ActorConflict as ActorConflict,
         ActorFailed as ActorFailed,

@@ -32,6 +32,17 @@ class ShortPole(CartPoleEnv):
         return observation, reward, terminated, self.n_steps >= self.limit, info
 
 
+class Hurried(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Ends each episode after some steps, and pays double."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], limit: int = 2) -> None:
+        super().__init__(gymnasium.wrappers.TimeLimit(env, limit))
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = super().step(action)
+        return observation, 2 * float(reward), *rest
+
+
 class Rooms(gymnasium.Env[int, int]):
     """A corridor of discrete observations, which an own agent sees as they are."""
 
@@ -50,6 +61,10 @@ class Rooms(gymnasium.Env[int, int]):
 
 def nothing(*given: Any, **named: Any) -> dict[str, int]:
     return {}
+
+
+def fails() -> None:
+    raise OSError("no such disk")
 
 
 class RandomPolicy:

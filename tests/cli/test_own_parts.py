@@ -61,6 +61,66 @@ def test_an_own_agent_sees_the_observations_as_they_are_and_toml_names_it(stoker
     assert (config["imports"], config["agent_settings"]) == (["own_parts"], {"loss": 0.25})
 
 
+WAYS = {
+    "none": (),
+    "sync": ("--vectorize", "sync"),
+    "async": ("--vectorize", "async"),
+    "processes": ("--actors", "processes"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_wrappers_are_around_each_environment_wherever_it_is_played(
+    stoker: Any, beside: Path, way: str
+) -> None:
+    (beside / "own.toml").write_text(
+        'env = "CartPole-v1"\nagent = "own_parts:RandomAgent"\n'
+        '[[wrapper]]\nname = "gymnasium.wrappers:FlattenObservation"\n'
+        '[[wrapper]]\nname = "own_parts:Hurried"\nkwargs = { limit = 3 }\n'
+    )
+    done = stoker("train", "--config", "own.toml", *SHORT, *WAYS[way])
+    assert done.returncode == 0, done.stderr
+    run = only_run(beside)
+    rows = (run / "train_episodes.jsonl").read_text() + (run / "eval_episodes.jsonl").read_text()
+    found = {(row["length"], row["total_reward"]) for row in map(json.loads, rows.splitlines())}
+    assert found == {(3, 6.0)}
+    if way != "none":
+        return
+    for line in (("resume", str(run), "-n", "300", "--no-progress"), ("replay", str(run), "--verify")):
+        assert (done := stoker(*line)).returncode == 0, (line, done.stderr)
+    done = stoker("eval", str(run), "--episodes", "2", "--json")
+    assert json.loads(done.stdout)["mean_reward"] == 6.0, done.stderr
+
+
+def test_wrappers_on_the_command_line_come_instead_of_the_presets(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for words, said in (
+        (("--wrapper", "a:One", "--wrapper=b.c:Two"), "(default: a:One b.c:Two)"),
+        ((), "(default: gymnasium.wrappers:AtariPreprocessing(frame_skip=4))"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["train", "ALE/Pong-v5", *words, "--help"])
+        shown = " ".join(capsys.readouterr().out.partition("--wrapper MODULE:CLASS")[2].split())
+        assert said in shown.partition("--num-envs")[0]
+
+
+GAMES = {
+    "ALE/Pong-v5": ("--agent", "ppo", "--rollout-steps", "32", "--opt-interval", "16", "--batch-size", "16"),
+    "MinAtar/Breakout-v1": ("--learning-starts", "32"),
+}
+
+
+@pytest.mark.parametrize("env", GAMES)
+def test_games_of_known_packages_need_no_import(stoker: Any, tmp_path: Path, env: str) -> None:
+    done = stoker(
+        "train", env, "-n", "64", "--num-envs", "2", "--eval-freq", "0", "--no-progress", *GAMES[env]
+    )
+    assert done.returncode == 0, done.stderr
+    run = only_run(tmp_path)
+    assert json.loads((run / "metadata.json").read_text())["total_steps"] == 64
+
+
 @pytest.mark.parametrize("place", ["threads", "processes"])
 def test_what_a_module_registers_is_known_where_actors_play(stoker: Any, beside: Path, place: str) -> None:
     done = stoker(
@@ -106,7 +166,10 @@ WRONG_NAMES = [
     ("CartPole-v1 --env-kwargs x", "give NAME=VALUE behind it, not 'x'"),
     ("CartPole-v1 --env-kwargs sprung=1", "does not take 'sprung': it takes 'sutton_barto_reward'"),
     ("CartPole", "did you mean 'CartPole-v1'? There is a preset for dqn and ppo on it"),
-    ("PongNoFrameskip", "`pip install ale-py`"),
+    ("PongNoFrameskip", "did you mean 'PongNoFrameskip-v4'?"),
+    ("MiniGrid-Empty-5x5-v0", "it comes with minigrid: `pip install minigrid`"),
+    ("CartPole-v1 --import own_parts:nothing_there", "has no 'nothing_there'; did you mean 'nothing'?"),
+    ("CartPole-v1 --import own_parts:fails", "imports='own_parts:fails' fails when it is called without"),
     ("Taxi-v1", "there is 'Taxi-v"),
 ]  # fmt: skip
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import launching
 import stoker
 from stoker.cli import main as command_line
 from stoker.runs import Attempt, EvalEpisodeRow, MetricsRow, TrainEpisodeRow
@@ -199,6 +200,33 @@ def test_every_method_of_an_agent_is_described() -> None:
     called = names_in_tables(section(page, "What is called when, and in which thread"))
     methods = {name for name in vars(stoker.LearningAgent) if not name.startswith("_")}
     assert set(called) == methods
+
+
+@pytest.mark.parametrize(
+    "heading", ["An environment of your own", "Wrappers with arguments", "Atari and MinAtar"]
+)
+def test_the_examples_of_environments_run_on_the_command_line(
+    heading: str, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    text = (ROOT / "docs" / "environments.md").read_text().split(f"\n### {heading}\n")[1].split("\n## ")[0]
+    found = FENCE.findall(text.split("\n### ")[0])
+    for language, code in found:
+        if language != "sh":
+            name = re.match(r"# (\S+)\n", code)
+            assert name is not None
+            (tmp_path / name[1]).write_text(code.replace("20000", "64"))
+    commands = [line for language, code in found if language == "sh" for line in code.splitlines()]
+    assert commands
+    for line in commands:
+        words = [*line.replace("20000", "64").split()[1:], "--eval-freq", "0", "--num-envs", "2"]
+        words += ["--rollout-steps", "64", "--batch-size", "16"] if "ppo" in line else []
+        done = launching.run(
+            [sys.executable, "-m", "stoker", *words], cwd=tmp_path, env=environment, capture_output=True,
+            text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "Done: 64 steps" in done.stdout
+    assert len(list(tmp_path.glob("runs/*/*/*"))) == len(commands)
 
 
 def test_the_readme_knows_every_command() -> None:

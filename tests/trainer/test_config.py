@@ -12,6 +12,7 @@ from hypothesis import given, strategies as st
 
 from stoker import ConfigError, DQNConfig, TrainConfig, preset
 from stoker.agents.registry import presets
+from stoker.envs.wrapping import EnvWrapper
 from stoker.settings import read_toml, settings_from
 from stoker.trainer import EvaluationSettings, TrainerConfig, config_from
 
@@ -54,7 +55,8 @@ def test_every_preset_is_whole_and_can_be_used() -> None:
     for (agent, env), found in presets().items():
         config = config_from({"env": env, "agent": agent})
         assert config.agent_settings == found.agent_settings
-        assert {name: getattr(config, name) for name in found.training} == dict(found.training)
+        plain = msgspec.json.decode(msgspec.json.encode(config))
+        assert {name: plain[name] for name in found.training} == found.training
         same = TrainConfig(env=env, agent=agent, agent_settings=found.agent_settings)
         assert config == msgspec.structs.replace(same, **found.training), "the rest are the defaults"
         assert not {"env", "agent", "agent_settings", "seed"} & set(found.training)
@@ -96,11 +98,33 @@ def test_it_survives_json(values: dict[str, Any]) -> None:
     assert set(plain["agent_settings"]) == set(DQNConfig.__struct_fields__)
 
 
+def test_wrappers_are_names_or_tables_and_survive_json() -> None:
+    table = {"name": "gymnasium.wrappers:TimeLimit", "kwargs": {"max_episode_steps": 9}}
+    config = config_from({**CARTPOLE, "wrapper": ["gymnasium.wrappers:FlattenObservation", table]})
+    assert config.wrappers == (
+        EnvWrapper("gymnasium.wrappers:FlattenObservation"),
+        EnvWrapper("gymnasium.wrappers:TimeLimit", {"max_episode_steps": 9}),
+    )
+    assert config_from(msgspec.json.decode(msgspec.json.encode(config))) == config
+    assert config_from({**CARTPOLE, "wrappers": "own:One"}).wrappers == (EnvWrapper("own:One"),)
+    assert config_from({"env": "ALE/Pong-v5", "wrappers": []}).wrappers == (), "not those of the preset"
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({}, "name the environment"),
     ({"env": 5}, "name the environment"),
     ({**CARTPOLE, "agent": "dnq"}, "unknown agent 'dnq'.*did you mean 'dqn'"),
     ({**CARTPOLE, "agent": 3}, "agent=3 is not a name"),
+    ({**CARTPOLE, "wrapper": 3}, "wrappers=3: give a list"),
+    ({**CARTPOLE, "wrapper": [3]}, "wrapper=3: give module:Class, or a table"),
+    ({**CARTPOLE, "wrapper": ["Frames"]}, "wrapper='Frames' does not name a module and something in it"),
+    ({**CARTPOLE, "wrapper": [{"kwargs": {}}]}, "has no name: give one, as module:Class"),
+    ({**CARTPOLE, "wrapper": [{"name": "a:B", "n": 1}]}, "wrapper: unknown key 'n'; known are name, kwargs"),
+    ({**CARTPOLE, "wrapper": [{"name": "a:B", "kwargs": {"x": math.nan}}]}, "cannot be kept in config.json"),
+    (
+        {**CARTPOLE, "wrapper": "a:B", "vectorize": "native"},
+        "'native' does not work with wrappers, such as a:B, which wrap single environments: use vectorize=",
+    ),
     ({**CARTPOLE, "num_env": 3}, "unknown key 'num_env'; did you mean 'num_envs'"),
     ({**CARTPOLE, "gama": 0.9}, "unknown key 'gama'; did you mean 'gamma'"),
     ({**CARTPOLE, "zzz": 1}, "unknown key 'zzz'; not a setting of a training or of the agent 'dqn'$"),

@@ -24,7 +24,8 @@ class DiscreteActions:
     """A Discrete space: ``n`` actions, the ints from ``first`` to ``last``.
 
     Attributes:
-        n_choices: the choices of each number of an action, ``(n,)``.
+        counts: the choices that there are for each number of an action: ``(n,)``.
+        n_choices: their sum, which is the length of a mask.
     """
 
     described = "a Discrete space, of any number of actions and any start"
@@ -32,7 +33,7 @@ class DiscreteActions:
 
     def __init__(self, space: Discrete) -> None:
         self.n = int(space.n)
-        self.n_choices = (self.n,)
+        self.n_choices, self.counts = self.n, (self.n,)
         self.first = int(space.start)
         self.last = self.first + self.n - 1
 
@@ -91,7 +92,8 @@ class MultiDiscreteActions(ArrayValues):
     What is chosen is an index for each number, which counts from 0.
 
     Attributes:
-        n_choices: of each number, flat.
+        counts: the choices that there are for each number, flat.
+        n_choices: their sum, which is the length of a mask.
     """
 
     described = "a MultiDiscrete or a MultiBinary space of at least one number"
@@ -102,7 +104,8 @@ class MultiDiscreteActions(ArrayValues):
         is_binary = isinstance(space, MultiBinary)
         counts = np.full(self.shape, 2) if is_binary else np.asarray(space.nvec)
         starts = np.zeros(self.shape) if is_binary else np.asarray(space.start)
-        self.n_choices: tuple[int, ...] = tuple(counts.reshape(-1).tolist())
+        self.counts: tuple[int, ...] = tuple(counts.reshape(-1).tolist())
+        self.n_choices = sum(self.counts)
         self._least = starts.astype(np.int64)
         self._most = self._least + (counts.astype(np.int64) - 1)
 
@@ -114,7 +117,7 @@ class MultiDiscreteActions(ArrayValues):
     def describe(self) -> dict[str, Any]:
         """The space in plain types."""
         starts = self._least.reshape(-1).tolist()
-        return {"shape": list(self.shape), "nvec": list(self.n_choices), "start": starts}
+        return {"shape": list(self.shape), "nvec": list(self.counts), "start": starts}
 
     def check(self, value: Any, name: str) -> None:
         """Raise ``InvalidExperience`` for an action that is not integers of the space."""
@@ -147,6 +150,11 @@ class MultiDiscreteActions(ArrayValues):
         """The same as one array ``[B, *shape]``."""
         return (chosen.reshape(-1, *self.shape).astype(np.int64) + self._least).astype(self.dtype)
 
+    def tensor(self, chosen: torch.Tensor) -> torch.Tensor:
+        """As ``column``, of a tensor."""
+        dtype = torch.as_tensor(np.empty(0, self.dtype)).dtype
+        return (chosen.reshape(-1, *self.shape) + torch.as_tensor(self._least)).to(dtype)
+
     def is_chosen(self, action: Any, chosen: Sequence[float]) -> bool:
         """Whether the environment got ``action`` for the indices ``[size]`` that were chosen."""
         return (np.asarray(action) - self._least).reshape(-1).tolist() == list(chosen)
@@ -159,7 +167,8 @@ class MultiDiscreteActions(ArrayValues):
 class BoxActions(ArrayValues):
     """A Box of floats of any shape; the bounds ``low`` and ``high`` are float64 ``[size]``."""
 
-    n_choices = ()
+    counts = ()
+    n_choices = 0
     described = "a Box of at least one float"
     first, last = 1, 0  # no int is an action
 

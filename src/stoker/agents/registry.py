@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AGENTS",
     "action_kinds",
+    "agents_with_preset",
     "config_type",
     "is_own",
     "make_agent",
@@ -74,7 +76,10 @@ AGENTS: Mapping[str, AgentEntry] = {
 
 @functools.cache
 def presets() -> Mapping[tuple[str, str], Preset]:
-    """All presets, by the names of agent and environment; read from their file once."""
+    """All presets, by the names of agent and environment; read from their file once.
+
+    A name of environments may be a pattern, such as ``ALE/*-v5``.
+    """
     found: dict[tuple[str, str], Preset] = {}
     for values in read_toml(Path(__file__).with_name("presets.toml"))["preset"]:
         name = agent, _ = values.pop("agent"), values.pop("env")
@@ -122,8 +127,21 @@ def training_preset(agent: str, env: str) -> dict[str, Any]:
     return dict(_preset(agent, env).training)
 
 
+def agents_with_preset(env: str) -> list[str]:
+    """The names of the agents that have a preset for an environment."""
+    return [agent for agent in AGENTS if _found(agent, env) is not None]
+
+
 def _preset(agent: str, env: str) -> Preset:
-    return presets().get((agent, env)) or Preset(config_type(agent)(), {})
+    return _found(agent, env) or Preset(config_type(agent)(), {})
+
+
+def _found(agent: str, env: str) -> Preset | None:
+    """The preset of the environment's own name, or else the first one whose pattern fits it."""
+    env_id = env.rpartition(":")[2]  # of the short form "module:id", too
+    of_agent = {ids: preset for (of, ids), preset in presets().items() if of == agent}
+    fitting = (preset for ids, preset in of_agent.items() if fnmatchcase(env_id, ids))
+    return of_agent.get(env_id) or next(fitting, None)
 
 
 def make_agent(

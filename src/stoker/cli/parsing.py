@@ -152,6 +152,8 @@ class Option(msgspec.Struct, frozen=True):
                 return not name.startswith("--no-")
             case types.DictType():
                 return dict(_assignment(name, word) for word in words)
+            case types.VarTupleType(item_type=types.StructType()):
+                return words  # each names a struct, for the config to make
             case types.VarTupleType(item_type=item):
                 value: Any = [_plain(word, item) for word in words]
             case info:

@@ -72,8 +72,13 @@ async def open_trained(path: str) -> tuple[TrainingRun, TrainConfig]:
         problem = f"cannot be trained or scored by this stoker: {error}"
         raise RunBroken(run.directory / CONFIG, problem) from error
     named = [("env", config.env), ("agent", config.agent)]
-    modules = [("imports", module, module) for module in config.imports]
-    modules += [(what, name, name.rpartition(":")[0]) for what, name in named if ":" in name]
+    named += [("imports", name) for name in config.imports]
+    named += [("wrapper", wrapper.name) for wrapper in config.wrappers]
+    modules = [
+        (what, name, name.rpartition(":")[0] or name)
+        for what, name in named
+        if ":" in name or what == "imports"
+    ]
     for what, name, module in modules:
         import_named(module, f"{from_here(run.directory)} needs {what}={name!r}")
     return run, config

@@ -29,6 +29,7 @@ __all__ = ["Resume", "Train"]
 _FLAGS = {
     "env": Flag(metavar="ENV", default="required, here or in the TOML file", is_positional=True),
     "imports": Flag(name="import", metavar="MODULE", repeats=True),
+    "wrappers": Flag(name="wrapper", metavar="MODULE:CLASS", repeats=True),
     "total_timesteps": Flag(short="-n"),
 }
 """Fields of ``TrainConfig`` whose flags differ from their names and types."""
@@ -70,8 +71,9 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
         path = _last(given, "--config")
         where = f"--config {path}" if path else name
         values = read_toml(Path(path), "--config ") if path else {}
-        if "import" in values:
-            values["imports"] = values.pop("import")
+        for flag in ("import", "wrapper"):
+            if flag in values:
+                values[f"{flag}s"] = values.pop(flag)
         for key in ("max_time", "grace"):
             if type(values.get(key)) in (int, float):  # seconds need no quotes
                 values[key] = str(values[key])

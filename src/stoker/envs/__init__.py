@@ -20,5 +20,6 @@ if TYPE_CHECKING:
         make_played as make_played,
         played as played,
     )
+    from stoker.envs.wrapping import EnvWrapper as EnvWrapper
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

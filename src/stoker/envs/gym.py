@@ -17,17 +17,13 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import FlattenObservation
 
+from stoker.envs.registering import package_of, register_known
+from stoker.envs.wrapping import missing_parts
 from stoker.errors import ConfigError
 from stoker.importing import import_named, imported_callable, signature_of, split_name
 
 __all__ = ["make_gym", "make_named", "make_native"]
 
-_PACKAGES = (
-    (r"ALE/|\w+(NoFrameskip|Deterministic)\b|(Pong|Breakout|SpaceInvaders)\b", ("ale-py", "ale_py")),
-    (r"(MiniGrid|BabyAI)-", ("minigrid", "minigrid")),
-    (r"(Fetch|HandManipulate|HandReach|AntMaze|PointMaze)", ("gymnasium-robotics", "gymnasium_robotics")),
-)
-"""Names of environments that many look for -> the package that registers them, and its module."""
 _ARGUMENT_ERROR = re.compile(r"unexpected keyword argument|missing \d+ required")
 _MAKE_ARGUMENTS = ("max_episode_steps", "disable_env_checker")
 
@@ -117,11 +113,9 @@ def _call_factory(name: str, kwargs: Mapping[str, Any]) -> Any:
         given = ", ".join(kwargs) or "no arguments"
         raise ConfigError(f"env={name!r} cannot be called with {given}: {error}; see env_kwargs") from None
     env = factory(**kwargs)
-    needed = ("reset", "step", "observation_space", "action_space")
-    if missing := [part for part in needed if getattr(env, part, None) is None]:
+    if missing := missing_parts(env):
         raise ConfigError(
-            f"env={name!r} made a {type(env).__name__}, which is not an environment: it has no "
-            f"{', '.join(missing)}"
+            f"env={name!r} made a {type(env).__name__}, which is not an environment: it has no {missing}"
         )
     return env
 
@@ -148,18 +142,15 @@ def _make_raw(env_name: str, *, render_mode: str | None = None, **kwargs: Any) -
 
 
 def _check_known(env_id: str, env_name: str) -> None:
+    register_known(env_id)
     known = list(gymnasium.registry)
     versions = [name for name in known if _stem(name) == _stem(env_id)]
     if env_id in known or (versions and env_id == _stem(env_id)):
         return  # without a version Gymnasium takes the newest
     if versions:
         way_out = f"there is {_listed(versions)}"
-    elif found := next((found for pattern, found in _PACKAGES if re.match(pattern, env_id)), None):
-        package, module = found
-        way_out = (
-            f"it comes with {package}: `pip install {package}`, and import {module} to register it "
-            f"(`--import {module}`, or '{module}:{env_id}')"
-        )
+    elif (package := package_of(env_id)) is not None and not package.is_installed:
+        way_out = f"it comes with {package.package}: `pip install {package.package}`"
     elif close := difflib.get_close_matches(env_id, known, n=1, cutoff=0.6 if env_id == env_name else 0.8):
         way_out = f"did you mean {close[0]!r}?"
     elif env_id != env_name:

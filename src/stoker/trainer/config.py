@@ -11,6 +11,7 @@ import msgspec
 
 from stoker.agents.registry import config_type, is_own, preset, training_preset
 from stoker.envs.protocol import Stepping
+from stoker.envs.wrapping import EnvWrapper
 from stoker.errors import ConfigError
 from stoker.settings import Count, Natural, Positive, Settings, read_toml, refuse_unknown, settings_from
 from stoker.trainer.evaluation import BestBy, EvaluationSettings
@@ -55,10 +56,13 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     """The agent: dqn, ppo, or your own as module:factory."""
 
     imports: tuple[str, ...] = ()
-    """Modules to import first, for example those that register environments."""
+    """What registers environments: modules to import, or module:function to call."""
 
     env_kwargs: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies it
     """Keyword arguments for making the environment."""
+
+    wrappers: tuple[EnvWrapper, ...] = ()
+    """Wrappers of each environment, as module:Class, the first one innermost; a file can give arguments."""
 
     num_envs: Count = 8
     """Number of concurrent environments."""
@@ -195,8 +199,11 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
             blocking = f"actors={self.actors!r}, since it has its own processes"
         else:
             blocking = None
-        if blocking is None and self.vectorize == "native" and self.frame_stack > 1:
-            blocking = f"frame_stack={self.frame_stack}"
+        if blocking is None and self.vectorize == "native":
+            if self.frame_stack > 1:
+                blocking = f"frame_stack={self.frame_stack}"
+            elif self.wrappers:
+                blocking = f"wrappers, such as {self.wrappers[0].name}, which wrap single environments"
         if blocking is not None:
             raise ConfigError(
                 f"vectorize={self.vectorize!r} does not work with {blocking}: use vectorize='none' or 'auto'"
@@ -233,10 +240,13 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
         raise ConfigError(f'{where}: name the environment, as in env = "CartPole-v1"')
     if not isinstance(agent, str):
         raise ConfigError(f"{where}: agent={agent!r} is not a name")
-    if "import" in flat:  # as the flag is called
-        flat["imports"] = flat.pop("import")
-    if isinstance(flat.get("imports"), str):
-        flat["imports"] = [flat["imports"]]
+    for flag, name in (("import", "imports"), ("wrapper", "wrappers")):  # as the flags are called
+        if flag in flat:
+            flat[name] = flat.pop(flag)
+        if isinstance(flat.get(name), str):
+            flat[name] = [flat[name]]
+    if isinstance(flat.get("wrappers"), list | tuple):
+        flat["wrappers"] = [_wrapper(value, where) for value in flat["wrappers"]]
     common = TrainConfig.__struct_fields__
     if is_own(agent):
         refuse_unknown(flat, common, where, f"settings of {agent} go into agent_settings")
@@ -252,6 +262,20 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
     config = settings_from({**training_preset(agent, env), **flat}, TrainConfig, where)
     config = msgspec.structs.replace(config, agent_settings=decoded)
     return config if "schedule_steps" in settings else with_schedule(config, base.get("schedule_steps"))
+
+
+def _wrapper(value: Any, where: str) -> EnvWrapper:
+    """A wrapper from its name alone, or from a table with its arguments."""
+    if isinstance(value, EnvWrapper):
+        return value
+    if not isinstance(value, str | Mapping):
+        raise ConfigError(
+            f"{where}: wrapper={value!r}: give module:Class, or a table of its name and its kwargs"
+        )
+    table = {"name": value} if isinstance(value, str) else cast("Mapping[str, Any]", value)
+    if "name" not in table:
+        raise ConfigError(f"{where}: wrapper={dict(table)!r} has no name: give one, as module:Class")
+    return settings_from(table, EnvWrapper, f"{where}: wrapper")
 
 
 def _underscored(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from stoker.agents.protocol import LearningAgent
-from stoker.agents.registry import AGENTS, make_agent, presets
+from stoker.agents.registry import AGENTS, agents_with_preset, make_agent
 from stoker.envs import stack_frames
 from stoker.envs.gym import make_named
+from stoker.envs.registering import register_by, register_known
 from stoker.envs.results import close_of
+from stoker.envs.wrapping import wrapped
 from stoker.errors import ConfigError
-from stoker.importing import import_named
 from stoker.trainer.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -29,11 +30,17 @@ def env_for(config: TrainConfig) -> Any:
     Raises:
         ConfigError: The environment is unknown or cannot be made.
     """
-    for module in config.imports:
-        import_named(module, f"imports={module!r}")
+    for name in config.imports:
+        register_by(name)
+    register_known(config.env)
     _check_version(config.env)
-    make = partial(make_named, config.env, config.env_kwargs, flatten=config.agent in AGENTS)
+    make = partial(_wrapped, config)
     return make() if config.frame_stack == 1 else stack_frames(make, config.frame_stack)()
+
+
+def _wrapped(config: TrainConfig) -> Any:
+    env = make_named(config.env, config.env_kwargs, flatten=config.agent in AGENTS)
+    return wrapped(env, config.wrappers)
 
 
 def agent_for(config: TrainConfig) -> LearningAgent:
@@ -57,7 +64,7 @@ def _check_version(env: str) -> None:
     versions = [name for name in gymnasium.registry if name.rpartition("-v")[0] == env]
     if versions:
         newest = max(versions, key=lambda name: int(name.rpartition("-v")[2]))
-        agents = [agent for agent, of in presets() if of == newest]
+        agents = agents_with_preset(newest)
         preset = f" There is a preset for {' and '.join(agents)} on it." if agents else ""
         raise ConfigError(f"env={env!r} names no version: did you mean {newest!r}?{preset}")
 

@@ -44,7 +44,7 @@ class Evaluation(NamedTuple):
 
 
 class Categorical:
-    """Independent choices: for each of some numbers one of ``n_choices``, of which there are few.
+    """Independent choices: for each of some numbers one of ``counts``, of which there are few.
 
     The parameters per observation are the logits of all choices, number by number.
 
@@ -58,14 +58,15 @@ class Categorical:
     learned_dtype = np.int64
     log_std = None
 
-    def __init__(self, *n_choices: int) -> None:
-        self.n_parameters = sum(n_choices)
-        self.action_size = len(n_choices)
-        self._most = max(n_choices)
+    def __init__(self, *counts: int) -> None:
+        self.n_parameters = sum(counts)
+        self.action_size = len(counts)
+        self._counts = counts
+        self._most = max(counts)
         # Where each logit is in the logits of all numbers, padded to as many; None: they are as many.
         self._places: NDArray[np.int64] | None = None
-        if len({*n_choices}) > 1:
-            padded = np.arange(self._most) < np.array(n_choices)[:, None]
+        if len({*counts}) > 1:
+            padded = np.arange(self._most) < np.array(counts)[:, None]
             self._places = np.flatnonzero(padded)
 
     def draw(
@@ -89,11 +90,13 @@ class Categorical:
         return self._by_row(self._by_number(parameters).argmax(axis=1))
 
     def likeliest(self, parameters: torch.Tensor) -> torch.Tensor:
-        """As ``mode``, of a tensor: int64 ``[B, 1]``."""
-        return parameters.argmax(dim=1, keepdim=True)
+        """As ``mode``, of a tensor: int64 ``[B, size]``."""
+        ends = np.cumsum(self._counts).tolist()
+        parts = [parameters[:, end - n : end] for n, end in zip(self._counts, ends, strict=True)]
+        return torch.cat([part.argmax(dim=1, keepdim=True) for part in parts], dim=1)
 
     def described(self, parameters: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The ``logits``, float32 ``[B, n]``."""
+        """The ``logits``, float32 ``[B, n_parameters]``."""
         return {"logits": parameters}
 
     def evaluate(self, parameters: torch.Tensor, actions: torch.Tensor) -> Evaluation:
@@ -324,4 +327,4 @@ def distribution_of(actions: Actions, config: PPOConfig, n_features: int | None)
         return StateDependentGaussian(actions.size, n_features, initial)
     if isinstance(actions, BoxActions):
         return DiagGaussian(actions.size, config.log_std_init or _LOG_STD_INIT)
-    return Categorical(*actions.n_choices)
+    return Categorical(*actions.counts)

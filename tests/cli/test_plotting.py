@@ -41,6 +41,22 @@ def test_several_runs_go_into_one_svg_with_their_names(trained: Any, tmp_path: P
         assert part in text
 
 
+def test_the_mean_of_all_runs_of_a_version(
+    trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(3):
+        shutil.copytree(trained.run, tmp_path / f"runs/CartPole-v1/v1/20200101_00000{seed}")
+    target = tmp_path / "curve.svg"
+    runs = tmp_path / "runs/CartPole-v1/v1"
+    words = ["plot", "--mean", str(runs), str(runs / "20200101_000001"), "-o", str(target)]
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"{target}\n"
+    assert "CartPole-v1/v1 (3 runs)" in target.read_text()
+    (runs / "20200101_000002/metadata.json").write_text("{")
+    assert main(words) == 1
+    assert "20200101_000002/metadata.json" in capsys.readouterr().err
+
+
 def test_a_pdf(trained: Any, tmp_path: Path) -> None:
     target = tmp_path / "curve.PDF"
     assert main(["plot", str(trained.run), "-o", str(target)]) == 0

@@ -15,6 +15,7 @@ from stoker.stats.intervals import (
     interquartile_mean,
     interquartile_means,
     means,
+    t_quantile,
 )
 
 NAN, INF = math.nan, math.inf
@@ -125,3 +126,21 @@ def test_what_has_no_statistic_is_refused(values: Any, message: str) -> None:
         interquartile_mean(values)
     with pytest.raises(InvalidExperience, match=message):
         bootstrap_interval(values, means)
+
+
+T_TABLE = {
+    1: 12.7062,
+    2: 4.3027,
+    3: 3.1824,
+    4: 2.7764,
+    5: 2.5706,
+    9: 2.2622,
+    19: 2.0930,
+    30: 2.0423,
+    120: 1.9799,
+}
+
+
+def test_students_quantiles_are_those_of_the_tables() -> None:
+    found = {freedom: t_quantile(freedom) for freedom in T_TABLE}
+    assert found == pytest.approx(T_TABLE, abs=6e-5)

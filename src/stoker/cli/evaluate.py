@@ -5,23 +5,26 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 from anyio import to_thread
 
 from stoker.cli.parsing import Flag, RunCommand
-from stoker.cli.printing import say_json
+from stoker.cli.printing import columns, say, say_json
 from stoker.errors import CheckpointNotFound, ConfigError
 from stoker.settings import Count, Natural
 from stoker.trainer.views.text import number
 
 if TYPE_CHECKING:
     from stoker.runs import TrainingRun
+    from stoker.session import PolicySnapshot
     from stoker.session.replaying import Replayed
+    from stoker.trainer import Evaluation, TrainConfig
 
-__all__ = ["Evaluate", "Replay", "load_wanted"]
+__all__ = ["Evaluate", "PolicyCommand", "Replay", "StoredPolicy", "episodes_of", "load_wanted"]
 
 _TRIES = 10
 _EVERY_S = 2.0
@@ -30,11 +33,29 @@ _SHOWN = 5
 """How many differences are named."""
 
 
-class Evaluate(RunCommand, frozen=True, kw_only=True):
-    """Score a run's policy, greedily, over whole episodes. Nothing is written to the run."""
+class StoredPolicy(NamedTuple):
+    """A policy of a run.
 
-    episodes: Count = 20
-    """How many episodes."""
+    Attributes:
+        run: the run.
+        config: its config.
+        path: the checkpoint.
+        snapshot: the policy.
+    """
+
+    run: TrainingRun
+    config: TrainConfig
+    path: Path
+    snapshot: PolicySnapshot
+
+    def facts(self) -> dict[str, Any]:
+        """Where it comes from, for a line of JSON."""
+        steps = self.snapshot.total_steps
+        return {"run": str(self.run.directory), "checkpoint": self.path.name, "total_steps": steps}
+
+
+class PolicyCommand(RunCommand, frozen=True, kw_only=True):
+    """A command about the policy in one of a run's checkpoints."""
 
     checkpoint: Annotated[
         str | None, Flag(metavar="best|latest|STEP", default="default: best, else latest")
@@ -47,16 +68,20 @@ class Evaluate(RunCommand, frozen=True, kw_only=True):
     device: Annotated[str | None, Flag(metavar="STR", default="default: the run's")] = None
     """Where to compute: cpu, cuda, cuda:1, mps."""
 
-    async def __call__(self) -> int:
+    async def stored(self) -> StoredPolicy:
+        """Find the run and the checkpoint, and load the policy.
+
+        Raises:
+            RunNotFound, RunBroken, CheckpointNotFound, CheckpointCorrupt: It is not there, or damaged.
+            ConfigError: The checkpoint is another agent's, or a module of the run cannot be imported.
+        """
         from stoker.cli.stored import open_trained
 
         run, config = await open_trained(self.run)
         path, state = await to_thread.run_sync(load_wanted, run, self.checkpoint)
 
         from stoker.session import PolicySnapshot
-        from stoker.stats import EvalReport
-        from stoker.trainer import agent_for, evaluate
-        from stoker.trainer.vectorizing import eval_factory_for
+        from stoker.trainer import agent_for
 
         if self.device is not None:
             config = msgspec.structs.replace(config, device=self.device)
@@ -64,24 +89,65 @@ class Evaluate(RunCommand, frozen=True, kw_only=True):
         if (kind := state.get("agent_type")) != type(agent).__name__:
             raise ConfigError(f"{path}: trained by {kind}, the run's config says {config.agent}")
         agent.load_state_dict(state["agent"])
+        if self.checkpoint is None and path != run.best_checkpoint_path:
+            print("there is no best checkpoint: this is the latest", file=sys.stderr)
         steps = int(state["session"]["total_steps"])
-        found = await evaluate(
-            PolicySnapshot(agent.policy(), total_steps=steps, state={}),
-            eval_factory_for(config, n_episodes=self.episodes),
-            self.episodes,
-            seed=config.seed if self.seed is None else self.seed,
-            stepping=config.stepping,
-        )
+        return StoredPolicy(run, config, path, PolicySnapshot(agent.policy(), total_steps=steps, state={}))
+
+    def seed_of(self, config: TrainConfig) -> int:
+        """The seed of the episodes."""
+        return config.seed if self.seed is None else self.seed
+
+
+class Evaluate(PolicyCommand, frozen=True, kw_only=True):
+    """Score a run's policy, greedily, over whole episodes. Nothing is written to the run."""
+
+    episodes: Count = 20
+    """How many episodes."""
+
+    list: bool = False
+    """Print each episode."""
+
+    render: bool = False
+    """Show the episodes in a window, one after the other."""
+
+    async def __call__(self) -> int:
+        stored = await self.stored()
+        config, snapshot = stored.config, stored.snapshot
+
+        from stoker.stats import EvalReport
+        from stoker.trainer import evaluate
+        from stoker.trainer.making import env_for
+        from stoker.trainer.vectorizing import eval_factory_for
+
+        more: dict[str, Any] = {"stepping": config.stepping}
+        factory = eval_factory_for(config, n_episodes=self.episodes)
+        if self.render:
+            env_kwargs = {**config.env_kwargs, "render_mode": "human"}
+            factory = partial(env_for, msgspec.structs.replace(config, env_kwargs=env_kwargs))
+            more = {"stepping": "inline", "concurrency": 1}  # a window may need the main thread
+        found = await evaluate(snapshot, factory, self.episodes, seed=self.seed_of(config), **more)
         stats = {name.removeprefix("eval/"): value for name, value in found.metrics().items()}
         stats["mean_length"] = stats.pop("mean_ep_length")
         if self.json:
-            head = {"run": str(run.directory), "checkpoint": path.name, "total_steps": steps}
-            say_json({**head, "n_episodes": self.episodes, **stats})
-        else:
-            if self.checkpoint is None and path != run.best_checkpoint_path:
-                print("there is no best checkpoint: this is the latest", file=sys.stderr)
-            print(EvalReport(total_steps=steps, n_episodes=self.episodes, stats=stats))
+            episodes = episodes_of(found)
+            say_json({**stored.facts(), "n_episodes": self.episodes, **stats, "episodes": episodes})
+            return 0
+        if self.list:
+            table = columns(("episode", "reward", "length", "ended"), numbers=range(3))
+            for index, record in enumerate(found.records):
+                table.add_row(
+                    str(index), number(record.total_reward), number(record.length), str(record.status)
+                )
+            say(table)
+            say()
+        print(EvalReport(total_steps=snapshot.total_steps, n_episodes=self.episodes, stats=stats))
         return 0
+
+
+def episodes_of(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The episodes of an evaluation in the order of their seeds, for JSON."""
+    return [msgspec.to_builtins(record) for record in evaluation.records]
 
 
 def load_wanted(run: TrainingRun, wanted: str | None) -> tuple[Path, dict[str, Any]]:

@@ -17,8 +17,8 @@ from stoker.cli.stored import open_run
 from stoker.errors import RunBroken
 from stoker.runs import Columns, TrainingRun, list_runs
 from stoker.runs.events import EventRow, killed_attempts
-from stoker.runs.layout import natural_key
-from stoker.runs.plotting import checked_target, draw_curves, save_figure
+from stoker.runs.layout import is_run, natural_key
+from stoker.runs.plotting import Curves, checked_target, draw_curves, draw_means, save_figure
 from stoker.runs.rows import EvaluationSummary, evaluations_of
 from stoker.settings import Natural
 from stoker.trainer.views.text import chart, number
@@ -224,13 +224,40 @@ class Plot(Command, frozen=True, kw_only=True):
     output: Annotated[str, Flag(short="-o", metavar="FILE", missing=f"the file to draw to, {_EXAMPLE}")]
     """Where to draw to: a .png, .svg or .pdf file."""
 
+    mean: bool = False
+    """Draw the mean of the runs of each name and version, such as five seeds, with its 95 % interval; the
+    directory of a name or version means all of its runs."""
+
     title: str = ""
     """What to write above the curves."""
 
     async def __call__(self) -> int:
         target = checked_target(Path(self.output))
-        runs = [await open_run(path) for path in self.runs]
+        found = [await (_all_runs(path) if self.mean else _newest_run(path)) for path in self.runs]
+        runs = {run.directory: run for runs in found for run in runs}.values()  # each once
         curves = [await to_thread.run_sync(run.curves) for run in runs]
-        save_figure(draw_curves(curves, self.title), target)
+        if self.mean:
+            groups: dict[str, list[Curves]] = {}
+            for run in curves:
+                groups.setdefault(run.label.rpartition("/")[0], []).append(run)
+            figure = draw_means(groups, self.title)
+        else:
+            figure = draw_curves(curves, self.title)
+        save_figure(figure, target)
         print(target)
         return 0
+
+
+async def _newest_run(path: str) -> list[TrainingRun]:
+    return [await open_run(path)]
+
+
+async def _all_runs(path: str) -> list[TrainingRun]:
+    newest = await open_run(path)
+    if is_run(Path(path)):
+        return [newest]
+    found = await list_runs(path)
+    for error in found:
+        if not isinstance(error, TrainingRun):
+            raise error
+    return [run for run in found if isinstance(run, TrainingRun)]

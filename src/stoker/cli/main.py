@@ -30,6 +30,7 @@ COMMANDS = {
     "train": ("train:Train", "Train an agent on an environment, into a new run directory."),
     "resume": ("train:Resume", "Resume a run where it ended."),
     "eval": ("evaluate:Evaluate", "Score a run's policy over whole episodes."),
+    "record": ("record:Record", "Film a run's policy to an .mp4 or .gif file."),
     "ls": ("inspection:Ls", "List the runs of a runs directory."),
     "show": (
         "inspection:Show",

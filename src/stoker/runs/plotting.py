@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.errors import ConfigError, MissingDependency, StokerError
+from stoker.runs.averaging import Curve, mean_curve
 from stoker.runs.rows import Columns, evaluations_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Curves", "checked_target", "draw_curves", "running_mean", "save_figure"]
+__all__ = ["Curves", "checked_target", "draw_curves", "draw_means", "running_mean", "save_figure"]
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 _WINDOW = 50
@@ -76,6 +77,46 @@ def draw_curves(curves: Sequence[Curves], title: str = "") -> Figure:
     Raises:
         MissingDependency: matplotlib is not installed.
     """
+    figure, above, below = _axes(title)
+    has_loss = any(_LOSS in run.train for run in curves)
+    for run, color in zip(curves, itertools.cycle(_COLORS), strict=False):
+        _draw_reward(above, run, color)
+        _draw_line(below, run.train, _LOSS if has_loss else "length", color)
+    _label(above, "episode reward", f"dot: episode, line: mean of {_WINDOW} episodes, ring: evaluation")
+    below.set_ylabel("loss" if has_loss else "episode length")
+    return figure
+
+
+def draw_means(groups: Mapping[str, Sequence[Curves]], title: str = "") -> Figure:
+    """Draw the mean reward of each group of runs, the seeds of one training, above, and their length below.
+
+    A thin line is a run, a thick one the mean of a group, a band its 95 % interval over the runs. The reward
+    is that of evaluations if all runs have at least two, else the running mean of training episodes.
+
+    Args:
+        groups: the runs by the group's name.
+        title: what to write above the curves.
+
+    Raises:
+        ConfigError: The runs of a group have no environment step in common.
+        MissingDependency: matplotlib is not installed.
+    """
+    figure, above, below = _axes(title)
+    every = [run for runs in groups.values() for run in runs]
+    is_evaluated = all(len(evaluations_of(run.evaluation)) > 1 for run in every)
+    rewards = _evaluated if is_evaluated else partial(_smooth, name="total_reward")
+    for (name, runs), color in zip(groups.items(), itertools.cycle(_COLORS), strict=False):
+        seeds = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+        _draw_mean(above, [rewards(run) for run in runs], color, f"{name} ({seeds})")
+        _draw_mean(below, [_smooth(run, "length") for run in runs], color, name)
+    values = "evaluations" if is_evaluated else f"means of {_WINDOW} episodes"
+    _label(above, "mean reward", f"{values}; thin: a run, thick: their mean, band: its 95 % interval")
+    below.set_ylabel("episode length")
+    return figure
+
+
+def _axes(title: str) -> tuple[Any, Any, Any]:
+    """A figure with two axes over the same environment steps."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -83,21 +124,38 @@ def draw_curves(curves: Sequence[Curves], title: str = "") -> Figure:
     figure: Any = Figure(figsize=(9, 6.2), layout="constrained")
     figure._repr_png_ = partial(_png, figure)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
-    has_loss = any(_LOSS in run.train for run in curves)
-    for run, color in zip(curves, itertools.cycle(_COLORS), strict=False):
-        _draw_reward(above, run, color)
-        _draw_line(below, run.train, _LOSS if has_loss else "length", color)
-    signs = f"dot: episode, line: mean of {_WINDOW} episodes, ring: evaluation"
-    above.legend(loc="upper left", frameon=False, fontsize=9, title=signs, title_fontsize=8, alignment="left")
-    above.set_ylabel("episode reward")
-    below.set(xlabel="environment steps", ylabel="loss" if has_loss else "episode length")
+    below.set_xlabel("environment steps")
     below.xaxis.set_major_formatter("{x:,.0f}")
     for axes in (above, below):
         axes.grid(axis="y", color="#E6E6E6")
         axes.spines[["top", "right"]].set_visible(False)
     if title:
         figure.suptitle(title)
-    return figure
+    return figure, above, below
+
+
+def _label(axes: Any, values: str, signs: str) -> None:
+    axes.legend(loc="upper left", frameon=False, fontsize=9, title=signs, title_fontsize=8, alignment="left")
+    axes.set_ylabel(values)
+
+
+def _evaluated(run: Curves) -> Curve:
+    found = evaluations_of(run.evaluation)
+    steps = np.array([evaluation.total_steps for evaluation in found], np.float64)
+    return steps, np.array([evaluation.mean_reward for evaluation in found])
+
+
+def _smooth(run: Curves, name: str) -> Curve:
+    steps, values = run.train["total_steps"], run.train[name]
+    return steps.astype(np.float64), running_mean(values.astype(np.float64), _WINDOW)
+
+
+def _draw_mean(axes: Any, curves: Sequence[Curve], color: str, label: str) -> None:
+    for steps, values in curves:
+        axes.plot(steps, values, color=color, linewidth=0.7, alpha=0.45)
+    found = mean_curve(curves, label)
+    axes.plot(found.steps, found.mean, color=color, linewidth=2.2, label=label)
+    axes.fill_between(found.steps, found.low, found.high, color=color, alpha=0.18, linewidth=0)
 
 
 def _png(figure: Any) -> bytes:

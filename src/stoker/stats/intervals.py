@@ -9,7 +9,9 @@ Resampling takes milliseconds: call ``bootstrap_interval`` from a thread, not fr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import TypeAlias
 
 import msgspec
@@ -25,6 +27,7 @@ __all__ = [
     "interquartile_mean",
     "interquartile_means",
     "means",
+    "t_quantile",
 ]
 
 Samples: TypeAlias = NDArray[np.float64]
@@ -101,6 +104,38 @@ def bootstrap_interval(values: Sequence[float], statistic: Statistic) -> Interva
     # A mean may be out of the range by a rounding: 0.1 + 0.1 + 0.1 is more than three times 0.1.
     low, high = np.clip(ends, lowest, highest)
     return Interval(float(low), float(high))
+
+
+def t_quantile(freedom: int) -> float:
+    """The factor of the standard error that gives the 95 % interval of a normal distribution's mean.
+
+    It is the 97.5 % quantile of Student's t distribution, by Hill (1970), "Algorithm 396: Student's
+    t-quantiles", to four digits; exactly for one and two degrees of freedom.
+
+    Args:
+        freedom: one less than the number of values, at least 1.
+    """
+    both = 0.05
+    if freedom == 1:
+        return 1 / math.tan(both * math.pi / 2)
+    if freedom == 2:
+        return math.sqrt(2 / (both * (2 - both)) - 2)
+    a = 1 / (freedom - 0.5)
+    b = 48 / a**2
+    c = ((20_700 * a / b - 98) * a - 16) * a + 96.36
+    d = ((94.5 / (b + c) - 3) / b + 1) * math.sqrt(a * math.pi / 2) * freedom
+    y = (d * both) ** (2 / freedom)
+    if y > 0.05 + a:
+        x = NormalDist().inv_cdf(both / 2)
+        y = x**2
+        if freedom < 5:
+            c += 0.3 * (freedom - 4.5) * (x + 0.6)
+        c = (((0.05 * d * x - 5) * x - 7) * x - 2) * x + b + c
+        y = (((((0.4 * y + 6.3) * y + 36) * y + 94.5) / c - y - 3) / b + 1) * x
+        return math.sqrt(freedom * math.expm1(a * y**2))
+    inner = 1 / (((freedom + 6) / (freedom * y) - 0.089 * d - 0.822) * (freedom + 2) * 3)
+    y = ((inner + 0.5 / (freedom + 4)) * y - 1) * (freedom + 1) / (freedom + 2) + 1 / y
+    return math.sqrt(freedom * y)
 
 
 def _checked(values: Sequence[float]) -> Samples:

@@ -180,7 +180,7 @@ def test_a_resume_keeps_the_settings_that_the_agent_was_made_with(kind: str) -> 
 @pytest.mark.parametrize("kind", AGENTS)
 def test_images_that_the_user_has_scaled_are_learned_from_as_uint8_ones_are(kind: str) -> None:
     images, scaled = Box(0, 255, (36, 40, 1), np.uint8), Box(0, 1, (36, 40, 1), np.float32)
-    agents = [AGENTS[kind](seen, network="nature_cnn") for seen in (images, scaled)]
+    agents = [AGENTS[kind](seen, network="cnn") for seen in (images, scaled)]
     experiences = play(agents[0], images, 24)
     feed(agents[0], experiences)
     changes = [
@@ -228,8 +228,8 @@ def test_states_that_do_not_fit_are_refused_and_change_nothing(kind: str) -> Non
         ({k: v for k, v in state.items() if k != "optimizer"}, "incomplete: it lacks optimizer"),
         ({**state, "network": {}}, r"weights of network does not fit: saved \{\}, here \{'"),
         (
-            {**state, "config": {**state["config"], "network": "nature_cnn"}},
-            "network does not fit: saved nature_cnn, here mlp",
+            {**state, "config": {**state["config"], "network": "cnn"}},
+            "network does not fit: saved cnn, here mlp",
         ),
     ):
         with pytest.raises(ConfigError, match=named):

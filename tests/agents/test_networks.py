@@ -6,13 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from torch import nn
 
 from stoker.agents import DQNConfig, PPOConfig
 from stoker.agents.dqn.network import PerceptronQ
-from stoker.agents.networks import MLP, NatureCNN, NumpyPass, as_floats, seeded
+from stoker.agents.encoders import Convolutions
+from stoker.agents.networks import HIDDEN_GAIN, MLP, NumpyPass, as_floats, seeded
+from stoker.agents.observations import Observations, observations_of
 from stoker.agents.ppo.distributions import Categorical
 from stoker.agents.ppo.network import ActorCritic, Towers
+
+
+def box(shape: tuple[int, ...]) -> Observations:
+    return observations_of("DQN", Box(-1, 1, shape))
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -48,10 +55,7 @@ def test_the_generator_decides_and_no_other_is_touched() -> None:
         )
         assert all(map(torch.equal, first, same))
         assert not torch.equal(first[0], other[0])
-        images = [
-            NatureCNN((1, 36, 36), generator(1), is_orthogonal=gain is not None).state_dict()
-            for _ in range(2)
-        ]
+        images = [Convolutions((1, 36, 36), generator(1), gain, 512).state_dict() for _ in range(2)]
         assert all(torch.equal(images[0][name], images[1][name]) for name in images[0])
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)
@@ -75,11 +79,11 @@ def test_without_hidden_layers_it_is_linear() -> None:
 @pytest.mark.parametrize("shape", [(4, 84, 84), (84, 84, 4), (3, 36, 50), (40, 36, 1)], ids=str)
 def test_images_give_512_features(shape: tuple[int, ...]) -> None:
     images = torch.rand((2, *shape), generator=generator())
-    ours = NatureCNN(shape, generator(), is_orthogonal=True)
+    ours = Convolutions(shape, generator(), HIDDEN_GAIN, 512)
     features = ours(images)
-    assert features.shape == (2, NatureCNN.n_features) == (2, 512)
+    assert features.shape == (2, 512)
     if shape == (84, 84, 4):
-        same = NatureCNN((4, 84, 84), generator(), is_orthogonal=True)
+        same = Convolutions((4, 84, 84), generator(), HIDDEN_GAIN, 512)
         assert torch.allclose(same(images.permute(0, 3, 1, 2)), features)
     features.sum().backward()
     assert all(p.grad is not None for p in ours.parameters())
@@ -93,7 +97,8 @@ def test_bytes_are_brought_to_one() -> None:
 
 def actor_critic(normalizes: bool, activation: Any, hidden: tuple[int, ...]) -> ActorCritic:
     config = PPOConfig(activation=activation, hidden_sizes=hidden, normalize_observations=normalizes)
-    return ActorCritic(Towers((2, 3), 4, config, generator()), (2, 3), Categorical(4), config)
+    seen = box((2, 3))
+    return ActorCritic(Towers(seen, 4, config, generator()), seen, Categorical(4), config)
 
 
 @pytest.mark.parametrize("normalizes", [False, True], ids=["plain", "normalized"])
@@ -122,7 +127,7 @@ def test_numpy_computes_what_torch_does(normalizes: bool, activation: str, hidde
 
 
 def test_numpy_takes_no_rows_and_says_up_to_how_many_it_is_faster() -> None:
-    network = PerceptronQ((4,), 3, DQNConfig(hidden_sizes=(512, 512)), generator())
+    network = PerceptronQ(box((4,)), 3, DQNConfig(hidden_sizes=(512, 512)), generator())
     small = NumpyPass(network)
     assert small.outputs(small.inputs(np.empty((0, 4), np.float32))).shape == (0, 3)
     assert small.most_rows == 1

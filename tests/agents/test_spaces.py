@@ -211,11 +211,16 @@ def test_floats_are_stored_in_single_precision_and_integers_as_they_are() -> Non
 def test_other_spaces_are_refused() -> None:
     for observation_space, action_space, named in [
         (
-            gym_spaces.Discrete(3),
+            gym_spaces.Text(3),
             gym_spaces.Discrete(2),
-            r"observe Discrete\(3\): it takes a Box.*of floats, integers or bools.*FlattenObservation",
+            r"observe Text\(.*\): it takes a Box.*of floats, integers or bools; Discrete, .*Dict and Tuple",
         ),
-        (gym_spaces.Dict({}), gym_spaces.Discrete(2), r"observe Dict\(\): it takes a Box"),
+        (
+            gym_spaces.Dict(a=gym_spaces.Tuple([gym_spaces.Sequence(gym_spaces.Discrete(2))])),
+            gym_spaces.Discrete(2),
+            r"observe observation\['a'\]\[0\], a Sequence.*it takes a Box",
+        ),
+        (gym_spaces.Dict({}), gym_spaces.Discrete(2), r"observe Dict\(\): it has no numbers; it takes a Box"),
         (gym_spaces.Box(0, 1, (0,)), gym_spaces.Discrete(2), "at least one number"),
         (
             gym_spaces.Box(0, 1, (1,)),

@@ -1,4 +1,4 @@
-"""make_gym: arrays out, one clear error for whatever cannot be made."""
+"""make_gym: the environment as it is, and one clear error for whatever cannot be made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import functools
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium import spaces
 from gymnasium.envs.registration import register, registry
 
 from stoker.envs import make_gym
@@ -35,21 +34,6 @@ class Broken(ChainEnv):
         raise TypeError("a bug of its own")
 
 
-class Sequences(ChainEnv):
-    def __init__(self):
-        super().__init__()
-        self.observation_space = spaces.Sequence(spaces.Discrete(3))
-
-
-class Observes(ChainEnv):
-    def __init__(self, space):
-        super().__init__()
-        self.observation_space = space
-
-    def _observation(self):
-        return self.observation_space.sample()
-
-
 ENVS = {
     "StokerTest/Chain-v2": ChainEnv,
     "StokerTest/AnyArguments-v0": AnyArguments,
@@ -57,8 +41,6 @@ ENVS = {
     "StokerTest/Misspelled-v0": functools.partial(NeedsSize, sise=3),  # which has no signature
     "StokerTest/Missing-v0": Missing,
     "StokerTest/Broken-v0": Broken,
-    "StokerTest/Sequences-v0": Sequences,
-    "StokerTest/Observes-v0": Observes,
     "StokerTest/Unimportable-v0": "stoker_has_no_such_module:Env",
 }
 
@@ -99,7 +81,6 @@ BAD_NAMES = [
         {},
         ["'StokerTest/Unimportable-v0'", "'stoker_has_no_such_module'", "install"],
     ),
-    ("StokerTest/Sequences-v0", {}, ["'StokerTest/Sequences-v0'", "flattened"]),
     (
         "CartPole-v1",
         {"gravty": 1, "max_episode_steps": 5, "wind": 2},
@@ -128,28 +109,10 @@ def test_a_bug_of_the_environment_stays_what_it_is():
         make_gym("StokerTest/Broken-v0")
 
 
-def test_boxes_stay_as_they_are():
-    env = make_gym("CartPole-v1")
-    assert env.observation_space == gymnasium.make("CartPole-v1").observation_space
-    assert not isinstance(env, gymnasium.wrappers.FlattenObservation)
-
-
-FLATTENED = [
-    (spaces.Discrete(4), 4),
-    (spaces.MultiDiscrete([2, 3]), 5),
-    (spaces.MultiBinary(3), 3),
-    (spaces.Tuple((spaces.Discrete(2), spaces.Box(0, 1, (3,)))), 5),
-    (spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Box(0, 1, (2, 2))}), 6),
-]
-
-
-@pytest.mark.parametrize(("space", "width"), FLATTENED)
-def test_other_observations_become_vectors(space, width):
-    env = make_gym("StokerTest/Observes-v0", space=space)
-    assert isinstance(env.observation_space, spaces.Box)
-    observation, _ = env.reset(seed=0)
-    assert observation.shape == env.observation_space.shape == (width,)
-    assert env.observation_space.contains(env.step(1)[0])
+def test_spaces_are_the_environments_own():
+    for env in ("CartPole-v1", "FrozenLake-v1", "Blackjack-v1"):
+        made, plain = make_gym(env), gymnasium.make(env)
+        assert (made.observation_space, made.action_space) == (plain.observation_space, plain.action_space)
 
 
 def test_arguments_reach_the_environment_and_its_time_limit():

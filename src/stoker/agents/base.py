@@ -152,7 +152,7 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
         self._weights = PackedWeights(network, has_gradients=True)
         self._device = self._weights.values.device
         self._optimizer = PackedAdam(self._weights, eps=adam_eps, max_grad_norm=config.max_grad_norm)
-        self._moments = RunningMoments(spaces.observations.size)
+        self._moments = RunningMoments(spaces.observations.n_statistics)
         self._explore = seeded_generator(seeds.exploring)
         self._generators = {"explore_generator": self._explore}
         self._parts: dict[str, Stateful] = {"network": network, "optimizer": self._optimizer}
@@ -301,10 +301,10 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
         }
 
     def _take_in(self, observations: Iterable[Any]) -> None:
-        """Add observations to the statistics; the network normalizes by the new ones at once."""
-        has_changed = False
+        """Add packed observations to the statistics; the network normalizes by the new ones at once."""
+        has_changed, numbers = False, self._spaces.observations.numbers
         for observation in observations:
-            has_changed |= self._moments.add(observation)
+            has_changed |= self._moments.add(numbers(observation))
         if has_changed:
             self._network.set_moments(self._moments.mean(), self._moments.scale())
 

@@ -39,11 +39,11 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
     max_grad_norm: Positive | None = None
     """Largest norm of the gradient over all weights; larger ones are scaled down. None: unchanged."""
 
-    network: Literal["auto", "mlp", "nature_cnn"] = "auto"
-    """mlp: fully connected layers; nature_cnn: convolutions (Mnih et al. 2015); auto: that for images."""
+    network: Literal["auto", "mlp", "cnn"] = "auto"
+    """mlp: fully connected layers; cnn: convolutions for each image; auto: cnn if there are images."""
 
     hidden_sizes: tuple[Count, ...] = (64, 64)
-    """Width of each hidden layer of an mlp; empty: a linear model."""
+    """Width of each hidden layer of an mlp, or behind a cnn that sees more than one image; empty: none."""
 
     normalize_observations: bool = False
     """Normalize observations to mean 0 and variance 1 by running statistics."""

@@ -7,63 +7,68 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from stoker.agents.config import AgentConfig
-from stoker.errors import ConfigError
+from stoker.agents.observations import Observations
+from stoker.agents.packed_rows import PackedRows
 
 __all__ = [
-    "MLP", "NatureCNN", "NumpyPass", "ObservationNetwork", "as_floats", "chosen_network", "predict", "seeded",
+    "HIDDEN_GAIN", "MLP", "Activation", "NumpyPass", "ObservationNetwork", "as_floats", "predict", "seeded",
     "tanh_",
 ]  # fmt: skip
 
 Activation = Literal["tanh", "relu"]
 """The function between layers."""
 
-ConfigT = TypeVar("ConfigT", bound=AgentConfig)
 _Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d)
 _Rows = NDArray[np.float32]
 
-_HIDDEN_GAIN = math.sqrt(2)
+HIDDEN_GAIN = math.sqrt(2)
+"""Of orthogonal weights before an activation."""
+
 _MOST_DEVIATIONS = 10.0
 _MOST_PRODUCTS = 1 << 18
 """Multiplications in a layer up to which numpy is faster; beyond, its library would start threads."""
-
-_SMALLEST_SIDE = 36  # of the images that the convolutions of Mnih et al. (2015) can see
-_VISIBLE = "[height, width, channels] or [channels, height, width] of at least 36 x 36 pixels"
-
-_CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-"""Filters, width of the kernel and stride of each."""
 
 _NUMPY_ACTIVATIONS: dict[str, Callable[..., Any]] = {"tanh": np.tanh, "relu": partial(np.maximum, 0.0)}
 
 
 class ObservationNetwork(nn.Module):
-    """Base of networks that can normalize what they observe.
+    """Base of networks that observe, and can normalize what they observe.
 
     With ``normalizes``, observations are shifted and scaled by ``set_moments``, and limited to ten standard
-    deviations, before a layer sees them.
+    deviations, before a layer sees them. Of packed observations this is done to numbers alone: bits, choices
+    and images stay as they are.
+
+    Args:
+        observations: what it observes.
+        normalizes: whether it normalizes.
+        is_flat: whether its layers take packed observations as one vector, or as rows that an encoder reads.
+
+    Attributes:
+        rows: the layout of packed observations; None: they are arrays of one shape.
     """
 
     input_mean: torch.Tensor
     input_scale: torch.Tensor
 
-    def __init__(self, observation_shape: Sequence[int], *, normalizes: bool) -> None:
+    def __init__(self, observations: Observations, *, normalizes: bool, is_flat: bool) -> None:
         super().__init__()
+        self.rows = observations.rows
         self.normalizes = normalizes
+        self.is_flat = is_flat
         if normalizes:  # buffers, so that each copy of the network has the moments that its weights go with
-            self.register_buffer("input_mean", torch.zeros(tuple(observation_shape)))
-            self.register_buffer("input_scale", torch.ones(tuple(observation_shape)))
+            shape = observations.shape if self.rows is None else (self.rows.n_floats,)
+            self.register_buffer("input_mean", torch.zeros(shape))
+            self.register_buffer("input_scale", torch.ones(shape))
 
     @property
     def perceptrons(self) -> tuple[MLP, ...]:
@@ -71,16 +76,32 @@ class ObservationNetwork(nn.Module):
         return ()
 
     def prepared(self, observations: torch.Tensor) -> torch.Tensor:
-        """Observations as the layers get them: normalized float32, or else unchanged."""
-        if not self.normalizes:
-            return observations
-        deviations = (observations.float() - self.input_mean).mul_(self.input_scale)
-        return deviations.clamp_(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
+        """Observations as the layers get them: normalized, packed ones as a vector if ``is_flat``."""
+        if self.rows is None:
+            return self._normalized(observations) if self.normalizes else observations
+        floats = self.rows.floats(observations)
+        if self.normalizes:
+            floats = self._normalized(floats)
+        if self.is_flat:
+            return self.rows.flat(observations, floats)
+        return self.rows.with_floats(observations, floats) if self.normalizes else observations
 
     def set_moments(self, mean: torch.Tensor, scale: torch.Tensor) -> None:
         """Normalize by this mean and this inverse standard deviation, of flat observations, from now on."""
+        if self.rows is not None:
+            is_normalized = torch.as_tensor(self.rows.is_normalized)
+            mean, scale = mean.where(is_normalized, 0.0), scale.where(is_normalized, 1.0)
         self.input_mean.copy_(mean.view_as(self.input_mean))
         self.input_scale.copy_(scale.view_as(self.input_scale))
+
+    def _normalized(self, numbers: torch.Tensor) -> torch.Tensor:
+        deviations = (numbers.float() - self.input_mean).mul_(self.input_scale)
+        if self.rows is None:
+            return deviations.clamp_(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
+        # The places of choices are no deviations.
+        n_numbers = self.rows.n_numbers
+        deviations[:, :n_numbers].clamp_(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
+        return deviations
 
 
 class MLP(nn.Module):
@@ -101,7 +122,7 @@ class MLP(nn.Module):
         output_gain: float | None = None,
     ) -> None:
         super().__init__()
-        hidden_gain = None if output_gain is None else _HIDDEN_GAIN
+        hidden_gain = None if output_gain is None else HIDDEN_GAIN
         gains = [hidden_gain] * (len(sizes) - 2) + [output_gain]
         layers = [
             seeded(nn.Linear(inputs, outputs, device="meta"), generator, gain)
@@ -124,89 +145,6 @@ class MLP(nn.Module):
         return functional.linear(values, weight, bias), values
 
 
-class NatureCNN(nn.Module):
-    """512 features of an image, by three convolutions and a hidden layer with ReLU behind each.
-
-    As in Mnih et al. 2015 (Methods, "Model architecture").
-
-    Args:
-        image_shape: at least 36 pixels high and wide, with the channels on the shorter of the first axis and
-            the last; ``chosen_network`` refuses other shapes.
-        generator: a CPU generator that the weights are drawn from.
-        is_orthogonal: whether the weights are orthogonal, with a gain of sqrt(2); else see ``seeded``.
-    """
-
-    n_features = 512
-
-    def __init__(
-        self, image_shape: tuple[int, ...], generator: torch.Generator, *, is_orthogonal: bool
-    ) -> None:
-        super().__init__()
-        gain = _HIDDEN_GAIN if is_orthogonal else None
-        self._has_channels_last = _channel_axis(image_shape) == 2
-        channels, *sides = image_shape
-        if self._has_channels_last:
-            *sides, channels = image_shape
-        convolutions: list[nn.Conv2d] = []
-        for n_filters, width, stride in _CONVOLUTIONS:
-            convolution = nn.Conv2d(channels, n_filters, width, stride, device="meta")
-            convolutions.append(seeded(convolution, generator, gain))
-            channels, sides = n_filters, [(side - width) // stride + 1 for side in sides]
-        self.convolutions = nn.ModuleList(convolutions)
-        n_flat = channels * sides[0] * sides[1]
-        self.hidden = seeded(nn.Linear(n_flat, self.n_features, device="meta"), generator, gain)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """float32 ``[B, 512]`` of float32 ``[B, *image_shape]``."""
-        values = images.permute(0, 3, 1, 2) if self._has_channels_last else images
-        for convolution in self.convolutions:
-            values = convolution(values).relu_()
-        return self.hidden(values.flatten(1)).relu_()
-
-
-def chosen_network(agent: str, config: ConfigT, shape: tuple[int, ...], dtype: str) -> ConfigT:
-    """The settings with ``network="auto"`` replaced: convolutions for images they can see, else an mlp.
-
-    Images are uint8 of at least three axes; convolutions see others, whose values are not scaled, only if
-    they are asked for. An image that gets an mlp, which does not know which pixels are neighbors, causes a
-    warning.
-
-    Raises:
-        ConfigError: ``network="nature_cnn"`` cannot see observations of this shape.
-    """
-    is_image = dtype == "uint8" and len(shape) >= 3
-    is_visible = _channel_axis(shape) is not None
-    chosen = config.network
-    if chosen == "auto":
-        chosen = "nature_cnn" if is_image and is_visible else "mlp"
-    if chosen == "nature_cnn" and not is_visible:
-        raise ConfigError(
-            f"network='nature_cnn' takes images {_VISIBLE} (gymnasium.wrappers.FrameStackObservation "
-            f"stacks gray ones); it cannot see observations {dtype} {list(shape)}: use network='mlp'"
-        )
-    if is_image and chosen == "mlp":
-        way_out = (
-            "network='auto' takes convolutions"
-            if is_visible
-            else f"convolutions see {_VISIBLE}: resize the images, or stack gray ones"
-        )
-        warnings.warn(
-            f"{agent} sees uint8 images {list(shape)} through an mlp, which learns little from "
-            f"{math.prod(shape):,} unrelated numbers; {way_out}",
-            stacklevel=3,
-        )
-    return msgspec.structs.replace(config, network=chosen)
-
-
-def _channel_axis(shape: tuple[int, ...]) -> int | None:
-    """The axis of an image that holds its channels, first or last; None: convolutions cannot see it."""
-    if len(shape) != 3:
-        return None
-    axis = 0 if shape[0] < shape[2] else 2
-    least_side = min(side for at, side in enumerate(shape) if at != axis)
-    return axis if least_side >= _SMALLEST_SIDE and shape[axis] < least_side else None
-
-
 class NumpyPass:
     """Forward passes of perceptrons for a few observations, in numpy.
 
@@ -221,17 +159,30 @@ class NumpyPass:
         self._activate = _NUMPY_ACTIVATIONS[perceptrons[0].activation]
         self._n_inputs = len(self._layers[0][0][0])
         self._moments = None
+        self._packed = network.rows
         if network.normalizes:
             self._moments = _array(network.input_mean).reshape(-1), _array(network.input_scale).reshape(-1)
         self.most_rows = _MOST_PRODUCTS // max(w.size for layers in self._layers for w, _ in layers)
 
     def inputs(self, observations: NDArray[Any]) -> _Rows:
         """The input of the perceptrons for observations ``[B, *observation_shape]``."""
+        if self._packed is not None:
+            return self._packed.flat_array(observations, self._packed_floats(self._packed, observations))
         rows: _Rows = observations.reshape(-1, self._n_inputs).astype(np.float32, copy=False)
         if self._moments is not None:
             mean, scale = self._moments
             return ((rows - mean) * scale).clip(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
         return rows / np.float32(255) if observations.dtype == np.uint8 else rows
+
+    def _packed_floats(self, packed: PackedRows, observations: NDArray[Any]) -> _Rows:
+        floats = packed.float_columns(observations)
+        if self._moments is None:
+            return floats
+        mean, scale = self._moments
+        deviations: _Rows = (floats - mean) * scale
+        numbers = deviations[:, : packed.n_numbers]
+        numbers.clip(-_MOST_DEVIATIONS, _MOST_DEVIATIONS, out=numbers)
+        return deviations
 
     def outputs(self, inputs: _Rows, index: int = 0) -> _Rows:
         """The output ``[B, sizes[-1]]`` of one of the perceptrons."""

@@ -13,7 +13,6 @@ from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
-import numpy as np
 import torch
 from torch import nn
 
@@ -115,6 +114,7 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         """Copy transitions, checked by ``check_experience``, into the replay, in order."""
         if not experiences:
             return
+        experiences = self._spaces.packed(experiences)
         if self.config.normalize_observations:
             self._take_in([experience.observation for experience in experiences])
         if self._steps.changes_steps:
@@ -127,9 +127,10 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
 
     def observe_batch(self, batch: ExperienceBatch) -> None:
         """Copy a batch, checked by ``check_batch``, into the replay, as ``observe`` does its experiences."""
-        if self._steps.changes_steps or type(batch.observations) is not np.ndarray:
+        if self._steps.changes_steps:
             self.observe(batch.experiences())
             return
+        batch = self._spaces.packed_batch(batch)
         if self.config.normalize_observations:
             self._take_in(batch.observations)
         self._replay.extend_columns(

@@ -11,10 +11,10 @@ from typing import Any, Generic, cast
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
+from msgspec.structs import replace
 
 from stoker.agents.actions import ActionsT
-from stoker.agents.arrays import ArrayValues, native_dtype
+from stoker.agents.observations import Observations, observations_of
 from stoker.agents.registry import AGENTS, action_kinds
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.plain import shown
@@ -27,7 +27,7 @@ _ARRAY: type[Any] = np.ndarray
 
 
 class AgentSpaces(Generic[ActionsT]):
-    """A Box of numbers to observe, and a Discrete set or a Box of floats to act in.
+    """The spaces that an agent observes and acts in.
 
     Args:
         agent: its name in messages.
@@ -36,7 +36,8 @@ class AgentSpaces(Generic[ActionsT]):
         kinds: the kinds of action space that the agent can act in.
 
     Attributes:
-        observations: stored as float32 for every kind of float, else as the space's own dtype.
+        observations: a Box as it is, stored as float32 for every kind of float and else in its own dtype; of
+            other spaces one row for each, packed.
         actions: the action space.
 
     Raises:
@@ -59,20 +60,8 @@ class AgentSpaces(Generic[ActionsT]):
                 f"{', or '.join(kind.described for kind in kinds)}; {way_out if able else ''}wrap the "
                 "environment so that its action space is one of these"
             )
-        if not isinstance(observation_space, Box) or 0 in observation_space.shape:
-            raise ConfigError(
-                f"{agent} cannot observe {observation_space}: it takes a Box with at least one number, of "
-                "any shape and of floats, integers or bools (gymnasium.wrappers.FlattenObservation makes one "
-                "of Discrete, MultiDiscrete, MultiBinary, Tuple and Dict spaces)"
-            )
-        dtype = native_dtype(cast("Any", observation_space))
-        takes_floats = dtype.kind == "f"
-        self.observations = ArrayValues(
-            cast("Any", observation_space),
-            np.dtype(np.float32) if takes_floats else dtype,
-            "biuf" if takes_floats else "biu",
-        )
         self.actions: ActionsT = kind(cast("Any", action_space))
+        self.observations: Observations = observations_of(agent, observation_space, self.actions.n_choices)
         self._first, self._last = self.actions.first, self.actions.last
 
     def are_valid(self, batch: ExperienceBatch) -> bool:
@@ -86,11 +75,30 @@ class AgentSpaces(Generic[ActionsT]):
 
     def describe(self) -> dict[str, Any]:
         """The spaces in plain types, to be compared with those of a saved state."""
-        seen = self.observations
         return {
-            "observation_space": {"shape": list(seen.shape), "dtype": seen.dtype.name},
+            "observation_space": self.observations.describe(),
             "action_space": self.actions.describe(),
         }
+
+    def packed(self, experiences: Sequence[Experience]) -> Sequence[Experience]:
+        """Checked experiences with each observation as one array."""
+        observations = self.observations
+        if observations.rows is None:
+            return experiences
+        seen = observations.stack([experience.observation for experience in experiences])
+        following = observations.stack([experience.next_observation for experience in experiences])
+        return [
+            replace(experience, observation=before, next_observation=after)
+            for experience, before, after in zip(experiences, seen, following, strict=True)
+        ]
+
+    def packed_batch(self, batch: ExperienceBatch) -> ExperienceBatch:
+        """A checked batch with its observations as arrays, a row for each."""
+        observations = self.observations
+        if observations.rows is None:
+            return batch
+        seen, following = map(observations.stack, (batch.observations, batch.next_observations))
+        return replace(batch, observations=seen, next_observations=following)
 
     def check_experience(self, experience: Experience) -> None:
         """Raise ``InvalidExperience``, which names the value, for a transition that cannot be stored."""

@@ -12,10 +12,8 @@ from typing import Any, cast
 
 import gymnasium
 import gymnasium.error
-from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import VectorEnv
-from gymnasium.wrappers import FlattenObservation
 
 from stoker.envs.registering import package_of, register_known
 from stoker.envs.wrapping import missing_parts
@@ -29,12 +27,10 @@ _MAKE_ARGUMENTS = ("max_episode_steps", "disable_env_checker")
 
 
 def make_gym(env_name: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env[Any, Any]:
-    """Make a registered Gymnasium environment whose observations are arrays.
+    """Make a registered Gymnasium environment, with its own spaces.
 
-    Box observations stay as they are. Other observation spaces (Discrete, MultiDiscrete, Tuple, Dict, ...)
-    are flattened to one vector with ``gymnasium.wrappers.FlattenObservation``: a Discrete(n) becomes a
-    one-hot vector of n. Action spaces are left alone. Gymnasium's own checker is off unless
-    ``disable_env_checker=False`` is given, because it costs more than many a step.
+    Gymnasium's own checker is off unless ``disable_env_checker=False`` is given, because it costs more than
+    many a step.
 
     Args:
         env_name: an id such as ``"CartPole-v1"``, or ``"module:Id-v0"`` to import what registers it.
@@ -42,29 +38,42 @@ def make_gym(env_name: str, *, render_mode: str | None = None, **kwargs: Any) ->
         **kwargs: for the environment's constructor, or ``max_episode_steps``.
 
     Raises:
-        ConfigError: The name, its module, version or an argument is unknown, a package that the
-            environment needs is not installed, or its observations cannot be flattened.
+        ConfigError: The name, its module, version or an argument is unknown, or a package that the
+            environment needs is not installed.
     """
-    return _flattened(_make_raw(env_name, render_mode=render_mode, **kwargs), env_name)
+    env_id = env_name
+    if ":" in env_name:
+        module, env_id = split_name(env_name, "env_name")
+        import_named(module, f"env_name={env_name!r}")
+    _check_known(env_id, env_name)
+    if render_mode is not None:
+        kwargs["render_mode"] = render_mode
+    try:
+        _check_render_mode(env_id, render_mode)
+        return gymnasium.make(env_id, **{"disable_env_checker": True, **kwargs})
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        if isinstance(error, TypeError):
+            if not _ARGUMENT_ERROR.search(str(error)):
+                raise  # a bug in the environment
+            _check_arguments(env_id, env_name, kwargs)
+        way_out = "; install the package it needs" if isinstance(error, ModuleNotFoundError) else ""
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"env_name={env_name!r} cannot be made: {reason}{way_out}") from error
 
 
-def make_named(name: str, kwargs: Mapping[str, Any], *, flatten: bool) -> Any:
+def make_named(name: str, kwargs: Mapping[str, Any]) -> Any:
     """Make the environment that a config names.
 
     Args:
         name: an id that is registered with Gymnasium; ``"module:id"``, whose module registers it;
             or ``"module:factory"``, a class or function that makes an environment, plain or async.
         kwargs: keyword arguments for ``gymnasium.make`` or for the factory.
-        flatten: make one vector of observations that are not a Box, as ``make_gym`` does.
 
     Raises:
         ConfigError: The name is unknown, or what it names makes no environment.
     """
     is_registered = ":" not in name or _is_registered(name)
-    env = _make_raw(name, **kwargs) if is_registered else _call_factory(name, kwargs)
-    if flatten and isinstance(env, gymnasium.Env):
-        return _flattened(cast("gymnasium.Env[Any, Any]", env), name)
-    return env
+    return make_gym(name, **kwargs) if is_registered else _call_factory(name, kwargs)
 
 
 def make_native(name: str, num_envs: int, kwargs: Mapping[str, Any]) -> VectorEnv[Any, Any, Any]:
@@ -120,27 +129,6 @@ def _call_factory(name: str, kwargs: Mapping[str, Any]) -> Any:
     return env
 
 
-def _make_raw(env_name: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env[Any, Any]:
-    env_id = env_name
-    if ":" in env_name:
-        module, env_id = split_name(env_name, "env_name")
-        import_named(module, f"env_name={env_name!r}")
-    _check_known(env_id, env_name)
-    if render_mode is not None:
-        kwargs["render_mode"] = render_mode
-    try:
-        _check_render_mode(env_id, render_mode)
-        return gymnasium.make(env_id, **{"disable_env_checker": True, **kwargs})
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
-        if isinstance(error, TypeError):
-            if not _ARGUMENT_ERROR.search(str(error)):
-                raise  # a bug in the environment
-            _check_arguments(env_id, env_name, kwargs)
-        way_out = "; install the package it needs" if isinstance(error, ModuleNotFoundError) else ""
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"env_name={env_name!r} cannot be made: {reason}{way_out}") from error
-
-
 def _check_known(env_id: str, env_name: str) -> None:
     register_known(env_id)
     known = list(gymnasium.registry)
@@ -186,24 +174,6 @@ def _check_arguments(env_id: str, env_name: str, kwargs: Mapping[str, Any]) -> N
             f"env_name={env_name!r} does not take {_listed(unknown)}: it takes "
             f"{_listed([*takes, 'max_episode_steps'])}"
         )
-
-
-def _flattened(env: gymnasium.Env[Any, Any], env_name: str) -> gymnasium.Env[Any, Any]:
-    """The environment with observations that are arrays.
-
-    Raises:
-        ConfigError: Its observations cannot be flattened.
-    """
-    space = env.observation_space
-    if isinstance(space, spaces.Box):
-        return env
-    if not space.is_np_flattenable:
-        env.close()
-        raise ConfigError(
-            f"env_name={env_name!r} has observations {space}, which cannot be flattened to a vector: "
-            "wrap the environment so that its observations are a Box"
-        )
-    return FlattenObservation(env)
 
 
 def _stem(env_id: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from stoker.agents.protocol import LearningAgent
-from stoker.agents.registry import AGENTS, agents_with_preset, make_agent
+from stoker.agents.registry import agents_with_preset, make_agent
 from stoker.envs import stack_frames
 from stoker.envs.gym import make_named
 from stoker.envs.registering import register_by, register_known
@@ -25,7 +25,7 @@ __all__ = ["agent_for", "env_for", "recorders_for", "set_torch_threads"]
 
 
 def env_for(config: TrainConfig) -> Any:
-    """Make one environment as the config describes it; for stoker's agents its observations are arrays.
+    """Make one environment as the config describes it, with its own spaces.
 
     Raises:
         ConfigError: The environment is unknown or cannot be made.
@@ -39,7 +39,7 @@ def env_for(config: TrainConfig) -> Any:
 
 
 def _wrapped(config: TrainConfig) -> Any:
-    env = make_named(config.env, config.env_kwargs, flatten=config.agent in AGENTS)
+    env = make_named(config.env, config.env_kwargs)
     return wrapped(env, config.wrappers)
 
 

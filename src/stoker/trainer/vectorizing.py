@@ -22,7 +22,6 @@ from anyio import to_thread
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from stoker.actors.places import n_workers_for
-from stoker.agents.registry import AGENTS
 from stoker.envs.gym import make_native
 from stoker.envs.results import close_of, extras_of
 from stoker.envs.rounds import EPISODE_EXTRAS
@@ -152,7 +151,7 @@ def vector_env_for(config: TrainConfig, make: Callable[[], Any] | None = None) -
     if config.vectorize == "native":
         if make is not None:
             raise ConfigError("vectorize='native' needs a named environment, not a factory: use 'sync'")
-        return _native(config)
+        return make_native(config.env, config.num_envs, config.env_kwargs)
     single = partial(_single, partial(env_for, config) if make is None else make)
     if config.vectorize == "async":
         factories = [partial(_in_worker, single, os.getpid())] * config.num_envs
@@ -236,18 +235,6 @@ class _OneEpisode(_Reporting):
 
 def _one_episode(make: Callable[[], Any]) -> gymnasium.Env[Any, Any]:
     return _OneEpisode(_single(make))
-
-
-def _native(config: TrainConfig) -> VectorEnv[Any, Any, Any]:
-    vector: Any = make_native(config.env, config.num_envs, config.env_kwargs)
-    space: Any = vector.single_observation_space
-    if config.agent in AGENTS and not isinstance(space, gymnasium.spaces.Box):
-        vector.close()
-        raise ConfigError(
-            f"the vector form of env={config.env!r} has observations {space}, which are not flattened: use "
-            "vectorize='sync'"
-        )
-    return vector
 
 
 def _single(make: Callable[[], Any]) -> gymnasium.Env[Any, Any]:

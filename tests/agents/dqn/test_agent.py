@@ -389,7 +389,7 @@ def test_the_convolutional_network_learns_from_images(
 ) -> None:
     box = gymnasium.spaces.Box(0, 255, shape, np.uint8)
     config = DQNConfig(
-        network="nature_cnn", batch_size=4, buffer_size=10, learning_starts=4, learning_rate=1e-3, **settings
+        network="cnn", batch_size=4, buffer_size=10, learning_starts=4, learning_rate=1e-3, **settings
     )
     agent = DQN(box, gymnasium.spaces.Discrete(2), config)
     policy = agent.policy()

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from torch import nn
 
 from stoker.agents import DQNConfig
 from stoker.agents.dqn.network import ConvolutionalQ, PerceptronQ
+from stoker.agents.observations import Observations, observations_of
 from stoker.agents.packing import PackedWeights
 
 SHAPES = {"channels last": (36, 44, 2), "channels first": (2, 36, 44)}
 
 
+def box(shape: tuple[int, ...], dtype: Any = np.float32) -> Observations:
+    return observations_of("DQN", Box(0, 1, shape, dtype))
+
+
 def network(hidden: tuple[int, ...] = (16, 8)) -> PerceptronQ:
-    return PerceptronQ((2, 3), 4, DQNConfig(hidden_sizes=hidden), torch.Generator().manual_seed(0))
+    return PerceptronQ(box((2, 3)), 4, DQNConfig(hidden_sizes=hidden), torch.Generator().manual_seed(0))
 
 
 def test_it_is_a_perceptron_with_relu_between_layers() -> None:
@@ -36,7 +44,7 @@ def test_without_hidden_layers_it_is_linear() -> None:
 
 
 def test_a_dueling_head_adds_advantages_around_their_mean_to_the_value_of_the_state() -> None:
-    net = PerceptronQ((2,), 3, DQNConfig(hidden_sizes=(), dueling=True), torch.Generator())
+    net = PerceptronQ(box((2,)), 3, DQNConfig(hidden_sizes=(), dueling=True), torch.Generator())
     with torch.no_grad():
         net.mlp.layers[0].weight.copy_(torch.tensor([[10.0, 0.0], [1.0, 0.0], [2.0, 0.0], [0.0, 6.0]]))
         net.mlp.layers[0].bias.zero_()
@@ -46,7 +54,9 @@ def test_a_dueling_head_adds_advantages_around_their_mean_to_the_value_of_the_st
 
 
 def test_what_all_advantages_share_changes_no_value() -> None:
-    net = PerceptronQ((4,), 3, DQNConfig(hidden_sizes=(8,), dueling=True), torch.Generator().manual_seed(0))
+    net = PerceptronQ(
+        box((4,)), 3, DQNConfig(hidden_sizes=(8,), dueling=True), torch.Generator().manual_seed(0)
+    )
     observations = torch.randn((5, 4), generator=torch.Generator().manual_seed(1))
     before = net(observations)
     with torch.no_grad():
@@ -69,7 +79,7 @@ def test_bytes_are_scaled_and_other_integers_are_not() -> None:
 def test_its_gradient_is_that_of_autograd(hidden: tuple[int, ...], normalizes: bool, dueling: bool) -> None:
     generator = torch.Generator().manual_seed(1)
     config = DQNConfig(hidden_sizes=hidden, normalize_observations=normalizes, dueling=dueling)
-    net = PerceptronQ((2, 3), 4, config, generator)
+    net = PerceptronQ(box((2, 3)), 4, config, generator)
     if normalizes:
         net.set_moments(torch.arange(6.0), torch.arange(1.0, 7.0))
     observations = torch.randn((9, 2, 3), generator=generator)
@@ -84,7 +94,7 @@ def test_its_gradient_is_that_of_autograd(hidden: tuple[int, ...], normalizes: b
 
 
 def convolutional(shape: tuple[int, ...] = (2, 36, 44), dueling: bool = False) -> ConvolutionalQ:
-    return ConvolutionalQ(shape, 3, DQNConfig(dueling=dueling), torch.Generator())
+    return ConvolutionalQ(box(shape, np.uint8), 3, DQNConfig(dueling=dueling), torch.Generator())
 
 
 def images(shape: tuple[int, ...] = (2, 36, 44), count: int = 3) -> torch.Tensor:
@@ -94,7 +104,7 @@ def images(shape: tuple[int, ...] = (2, 36, 44), count: int = 3) -> torch.Tensor
 
 def textbook(net: ConvolutionalQ, n_outputs: int) -> nn.Sequential:
     """Mnih et al. (2015), Methods: 32 filters of 8 x 8, 64 of 4 x 4, 64 of 3 x 3, 512 hidden units."""
-    n_features = net.trunk.hidden.in_features
+    n_features = net.trunk.images[0].hidden.in_features
     state = torch.get_rng_state()
     plain = nn.Sequential(
         nn.Conv2d(2, 32, 8, stride=4), nn.ReLU(), nn.Conv2d(32, 64, 4, stride=2), nn.ReLU(),
@@ -118,9 +128,9 @@ def test_its_values_are_the_textbooks(layout: str) -> None:
 
 
 def test_the_sizes_of_the_paper() -> None:
-    net = ConvolutionalQ((84, 84, 4), 6, DQNConfig(), torch.Generator())
-    assert net.trunk.hidden.in_features == 7 * 7 * 64
-    assert [layer.weight.shape for layer in net.trunk.convolutions] == [
+    net = ConvolutionalQ(box((84, 84, 4), np.uint8), 6, DQNConfig(), torch.Generator())
+    assert net.trunk.images[0].hidden.in_features == 7 * 7 * 64
+    assert [layer.weight.shape for layer in net.trunk.images[0].convolutions] == [
         (32, 4, 8, 8), (64, 32, 4, 4), (64, 64, 3, 3),
     ]  # fmt: skip
 

@@ -219,7 +219,7 @@ def test_weights_of_another_network_are_refused_and_change_nothing() -> None:
 def test_forks_act_in_a_spawned_process_as_they_do_here() -> None:
     forks = [learned_agent(**settings).policy().fork(3) for settings in PORTABLE.values()]
     images = gymnasium.spaces.Box(0, 255, (36, 36, 1), np.uint8)
-    config = DQNConfig(network="nature_cnn", buffer_size=10, learning_starts=0, batch_size=1)
+    config = DQNConfig(network="cnn", buffer_size=10, learning_starts=0, batch_size=1)
     forks.append(DQN(images, gymnasium.spaces.Discrete(3), config, seed=2).policy().fork(3))
     images.seed(0)
     seen = [OBSERVATIONS] * len(PORTABLE) + [[images.sample() for _ in range(5)]]

@@ -311,7 +311,7 @@ def test_a_rollout_of_terminated_episodes_has_no_values_to_ask_for(play: Play) -
 
 def test_images_are_learned_from() -> None:
     box = gymnasium.spaces.Box(0, 255, (2, 36, 36), np.uint8)
-    config = PPOConfig(rollout_steps=8, batch_size=8, n_epochs=2, network="nature_cnn", learning_rate=1e-3)
+    config = PPOConfig(rollout_steps=8, batch_size=8, n_epochs=2, network="cnn", learning_rate=1e-3)
     agent = PPO(box, gymnasium.spaces.Discrete(4), config)
     before = weights(agent)
     metrics = round_trip(agent, box)

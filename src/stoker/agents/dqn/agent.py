@@ -35,8 +35,8 @@ class DQN(QLearningAgent[DQNConfig, QNetwork]):
     def _network_for(
         self, spaces: AgentSpaces[DiscreteActions], config: DQNConfig, seeds: AgentSeeds
     ) -> QNetwork:
-        kind = ConvolutionalQ if config.network == "nature_cnn" else PerceptronQ
-        return kind(spaces.observations.shape, spaces.actions.n, config, seeds.for_weights())
+        kind = ConvolutionalQ if config.network == "cnn" else PerceptronQ
+        return kind(spaces.observations, spaces.actions.n, config, seeds.for_weights())
 
     def _write_gradients(self, batch: Batch, weights: torch.Tensor | None) -> Update:
         """Of the Huber loss, by its weighted mean; metrics ``loss`` and ``q_mean``, of the actions taken."""

@@ -17,7 +17,7 @@ from stoker.agents.base import AgentSeeds, resolve_device
 from stoker.agents.dqn.config import DQNConfig
 from stoker.agents.dqn.network import QNetwork
 from stoker.agents.dqn.policy import DQNPolicy
-from stoker.agents.networks import chosen_network
+from stoker.agents.encoders import chosen_network
 from stoker.agents.off_policy import OffPolicyAgent, TargetNetwork, Update
 from stoker.agents.spaces import AgentSpaces
 from stoker.replay import Batch
@@ -36,7 +36,8 @@ class QLearningAgent(OffPolicyAgent[ConfigT, NetworkT, DQNPolicy]):
     names its ``_config_type``, makes its network and writes the gradients of its loss.
 
     Args:
-        observation_space: a Box of any shape; an image for the convolutional network.
+        observation_space: a Box of any shape, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of
+            these.
         action_space: a Discrete space, of any ``start``.
         config: the settings; the defaults when left out.
         seed: at least 0; all generators of the agent derive from it.
@@ -62,8 +63,7 @@ class QLearningAgent(OffPolicyAgent[ConfigT, NetworkT, DQNPolicy]):
         device: str | torch.device = "cpu",
     ) -> None:
         spaces = AgentSpaces(self.name, observation_space, action_space, self.action_kinds)
-        shape, dtype = spaces.observations.shape, spaces.observations.dtype.name
-        config = chosen_network(self.name, config or self._config_type(), shape, dtype)
+        config = chosen_network(self.name, config or self._config_type(), spaces.observations)
         self._actions = spaces.actions
         seeds = AgentSeeds.of(seed)
         network = self._network_for(spaces, config, seeds).to(resolve_device(device))

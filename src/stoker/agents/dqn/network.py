@@ -6,7 +6,6 @@ would take longer than the mathematics. In ``ConvolutionalQ`` the kernels do the
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +15,9 @@ from torch import nn
 from torch.nn import functional
 
 from stoker.agents.dqn.config import DQNConfig
-from stoker.agents.networks import MLP, NatureCNN, ObservationNetwork, as_floats, seeded
+from stoker.agents.encoders import Encoder
+from stoker.agents.networks import MLP, ObservationNetwork, as_floats, seeded
+from stoker.agents.observations import Observations
 
 __all__ = ["ConvolutionalQ", "PerceptronQ", "QNetwork"]
 
@@ -28,8 +29,10 @@ class QNetwork(ObservationNetwork, ABC):
     makes values of them (Wang et al. 2016, eq. 9).
     """
 
-    def __init__(self, observation_shape: tuple[int, ...], n_actions: int, config: DQNConfig) -> None:
-        super().__init__(observation_shape, normalizes=config.normalize_observations)
+    def __init__(
+        self, observations: Observations, n_actions: int, config: DQNConfig, *, is_flat: bool
+    ) -> None:
+        super().__init__(observations, normalizes=config.normalize_observations, is_flat=is_flat)
         self.n_outputs = n_actions + config.dueling
         self.dueling = config.dueling
 
@@ -68,13 +71,13 @@ class PerceptronQ(QNetwork):
 
     def __init__(
         self,
-        observation_shape: tuple[int, ...],
+        observations: Observations,
         n_actions: int,
         config: DQNConfig,
         generator: torch.Generator,
     ) -> None:
-        super().__init__(observation_shape, n_actions, config)
-        self._n_inputs = math.prod(observation_shape)
+        super().__init__(observations, n_actions, config, is_flat=True)
+        self._n_inputs = observations.n_inputs
         self.mlp = MLP((self._n_inputs, *config.hidden_sizes, self.n_outputs), "relu", generator)
         self._weights = self.mlp.weights  # to search a module for its parts takes longer
 
@@ -109,21 +112,21 @@ class PerceptronQ(QNetwork):
 
 
 class ConvolutionalQ(QNetwork):
-    """Q-values from images (Mnih et al. 2015), with autograd's gradient.
+    """Q-values from images and what is beside them (Mnih et al. 2015), with autograd's gradient.
 
     A dueling head shares all layers but the last, where Wang et al. (2016) part before the hidden one.
     """
 
     def __init__(
-        self, image_shape: tuple[int, ...], n_actions: int, config: DQNConfig, generator: torch.Generator
+        self, observations: Observations, n_actions: int, config: DQNConfig, generator: torch.Generator
     ) -> None:
-        super().__init__(image_shape, n_actions, config)
-        self.trunk = NatureCNN(image_shape, generator, is_orthogonal=False)
-        self.head = seeded(nn.Linear(NatureCNN.n_features, self.n_outputs, device="meta"), generator)
+        super().__init__(observations, n_actions, config, is_flat=False)
+        self.trunk = Encoder(observations, config, "relu", generator, is_orthogonal=False)
+        self.head = seeded(nn.Linear(self.trunk.n_features, self.n_outputs, device="meta"), generator)
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Values float32 ``[B, n_actions]`` of images ``[B, *image_shape]``."""
-        values = self.head(self.trunk(as_floats(self.prepared(observations))))
+        """Values float32 ``[B, n_actions]`` of observations ``[B, *observation_shape]``."""
+        values = self.head(self.trunk(self.prepared(observations)))
         return self.joined(values) if self.dueling else values
 
     def activations(self, observations: torch.Tensor) -> list[torch.Tensor]:

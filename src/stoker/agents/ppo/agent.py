@@ -17,13 +17,15 @@ from torch import nn
 
 from stoker.agents.actions import BoxActions, DiscreteActions, MultiDiscreteActions
 from stoker.agents.base import AgentSeeds, BaseAgent, resolve_device, seeded_generator
-from stoker.agents.networks import chosen_network, predict
+from stoker.agents.encoders import chosen_network
+from stoker.agents.networks import predict
+from stoker.agents.observations import PackedObservations
 from stoker.agents.ppo.config import PPOConfig
 from stoker.agents.ppo.distributions import DiagGaussian, StateDependentGaussian, distribution_of
 from stoker.agents.ppo.exploration import ActorNoise
 from stoker.agents.ppo.gradients import passes_of
 from stoker.agents.ppo.losses import Losses, Samples, approximate_kl
-from stoker.agents.ppo.network import BODIES, ActorCritic, checked_body, n_features_of
+from stoker.agents.ppo.network import BODIES, ActorCritic, PartsBody, checked_body, n_features_of
 from stoker.agents.ppo.policy import ACTION, LOG_PROB, VALUE, PPOPolicy, StateDependentPolicy
 from stoker.agents.ppo.rollout import Rollout
 from stoker.agents.spaces import AgentSpaces
@@ -50,7 +52,8 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
     unchanged at the first gradient step. The first rollout is not normalized.
 
     Args:
-        observation_space: a Box of any shape.
+        observation_space: a Box of any shape, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of
+            these.
         action_space: a Discrete, MultiDiscrete or MultiBinary space, of any ``start``, or a Box of floats.
             Actions in a Box are drawn from a normal distribution and clipped to the bounds on their way to
             the environment; each number of a MultiDiscrete action is drawn by itself.
@@ -63,6 +66,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
             parameters are the logits ``[B, n]`` of a Discrete space, those of all choices ``[B, sum(nvec)]``,
             number by number, of a MultiDiscrete (two for each number of a MultiBinary), or the means
             ``[B, size]`` of a Box's numbers, flattened; the standard deviations of these are the agent's own.
+            Of observations that are not a Box it takes the parts by name, see ``PackedObservations.named``.
             The module becomes the agent's: moved to the device and trained, all of it. Its weights are
             float32, ``copy.deepcopy`` copies it, and it draws no random numbers (no dropout).
 
@@ -88,20 +92,23 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         network: nn.Module | None = None,
     ) -> None:
         spaces = AgentSpaces("PPO", observation_space, action_space, self.action_kinds)
-        shape, dtype = spaces.observations.shape, spaces.observations.dtype
+        observations = spaces.observations
         config = config or PPOConfig()
         seeds, resolved = AgentSeeds.of(seed), resolve_device(device)
         if network is None:
-            config = chosen_network("PPO", config, shape, dtype.name)
-            distribution = distribution_of(spaces.actions, config, n_features_of(config, shape))
-            body = BODIES[config.network](shape, distribution.n_parameters, config, seeds.for_weights())
+            config = chosen_network("PPO", config, observations)
+            distribution = distribution_of(spaces.actions, config, n_features_of(config, observations))
+            body = BODIES[config.network](
+                observations, distribution.n_parameters, config, seeds.for_weights()
+            )
         else:
             distribution = distribution_of(spaces.actions, config, n_features=None)
-            sample = torch.as_tensor(np.zeros((2, *shape), dtype)).to(resolved)
-            body = checked_body(
-                network, sample.float() if config.normalize_observations else sample, distribution
-            )
-        actor_critic = ActorCritic(body, shape, distribution, config).to(resolved)
+            sample = torch.as_tensor(observations.blank(2)).to(resolved)
+            packed = observations if isinstance(observations, PackedObservations) else None
+            if packed is None and config.normalize_observations:
+                sample = sample.float()
+            body = checked_body(network, sample, distribution, packed)
+        actor_critic = ActorCritic(body, observations, distribution, config).to(resolved)
         super().__init__(spaces, config, seeds, actor_critic, config.adam_eps)
         self._env_spaces = observation_space, action_space
         self._has_given_network = network is not None
@@ -111,7 +118,9 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
             config.gamma, normalize=config.normalize_rewards, clip=config.clip_rewards
         )
         self._extras_shape = (ACTION + distribution.action_size,)
-        self._rollout = Rollout(shape, dtype, self._extras_shape[0], config.rollout_steps)
+        self._rollout = Rollout(
+            observations.shape, observations.dtype, self._extras_shape[0], config.rollout_steps
+        )
         self._last: dict[str, float] = {}  # metrics of the last update
         self._generators["shuffle_generator"] = self._shuffle
         self._parts |= {"rewards": self._rewards, "rollout": self._rollout}
@@ -139,7 +148,8 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
             return None
         network = None
         if self._has_given_network:  # a copy of what it was before it learned, with the same weights frozen
-            network = copy.deepcopy(self._blank.body)
+            body = self._blank.body
+            network = copy.deepcopy(body.body if isinstance(body, PartsBody) else body)
             for weight, own in zip(network.parameters(), self._network.body.parameters(), strict=True):
                 weight.requires_grad_(own.requires_grad)
         return kind(*self._env_spaces, config, device=self._device, network=network)
@@ -199,7 +209,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
                     f"an experience of actor {experience.actor_id!r} {problem} policy extras: "
                     "choose each action with session.act(observation, actor_id=...)"
                 )
-        for experience in experiences:
+        for experience in self._spaces.packed(experiences):
             self._rollout.add(experience, self._rewards.scaled(experience))
             if self._noise is not None and experience.status.is_done:
                 self._noise.end_episode(experience.actor_id)
@@ -210,6 +220,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         if batch.policy_extras is None or batch.policy_extras.shape[1:] != self._extras_shape:
             self.observe(batch.experiences())  # which refuses them
             return
+        batch = self._spaces.packed_batch(batch)
         self._rollout.add_batch(batch, self._rewards.scaled_batch(batch))
         if self._noise is not None:
             for row in np.flatnonzero(batch.terminated | batch.truncated).tolist():

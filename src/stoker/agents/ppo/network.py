@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from stoker.agents.networks import MLP, NatureCNN, ObservationNetwork, as_floats, seeded
+from stoker.agents.encoders import Encoder
+from stoker.agents.networks import MLP, ObservationNetwork, as_floats, seeded
+from stoker.agents.observations import Observations, PackedObservations
 from stoker.agents.ppo.config import PPOConfig
 from stoker.agents.ppo.distributions import Distribution
 from stoker.errors import ConfigError
@@ -27,11 +28,11 @@ class Towers(nn.Module):
     """
 
     def __init__(
-        self, shape: tuple[int, ...], n_parameters: int, config: PPOConfig, generator: torch.Generator
+        self, observations: Observations, n_parameters: int, config: PPOConfig, generator: torch.Generator
     ) -> None:
         super().__init__()
         self.shows_features = config.state_dependent_exploration
-        self._n_inputs = math.prod(shape)
+        self._n_inputs = observations.n_inputs
         sizes = (self._n_inputs, *config.hidden_sizes)
         self.policy = MLP((*sizes, n_parameters), config.activation, generator, _POLICY_GAIN)
         self.value = MLP((*sizes, 1), config.activation, generator, _VALUE_GAIN)
@@ -46,39 +47,52 @@ class Towers(nn.Module):
 
 
 class SharedTrunk(nn.Module):
-    """Convolutions that policy and value share (Schulman et al. 2017, section 5), and a layer for each.
+    """An encoder that policy and value share (Schulman et al. 2017, section 5), and a layer for each.
 
     ``shows_features`` as for ``Towers``.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], n_parameters: int, config: PPOConfig, generator: torch.Generator
+        self, observations: Observations, n_parameters: int, config: PPOConfig, generator: torch.Generator
     ) -> None:
         super().__init__()
         self.shows_features = config.state_dependent_exploration
-        self.trunk = NatureCNN(shape, generator, is_orthogonal=True)
-        n_features = NatureCNN.n_features
+        self.trunk = Encoder(observations, config, config.activation, generator, is_orthogonal=True)
+        n_features = self.trunk.n_features
         self.policy = seeded(nn.Linear(n_features, n_parameters, device="meta"), generator, _POLICY_GAIN)
         self.value = seeded(nn.Linear(n_features, 1, device="meta"), generator, _VALUE_GAIN)
 
     def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Parameters ``[B, n_parameters]`` and values ``[B]`` of images ``[B, *image_shape]``."""
-        features = self.trunk(as_floats(observations))
+        """Parameters ``[B, n_parameters]`` and values ``[B]`` of observations ``[B, ...]``."""
+        features = self.trunk(observations)
         parameters = self.policy(features)
         if self.shows_features:
             parameters = torch.cat((parameters, features.detach()), dim=1)
         return parameters, self.value(features).squeeze(1)
 
 
-BODIES = {"mlp": Towers, "nature_cnn": SharedTrunk}
+class PartsBody(nn.Module):
+    """A user's body that takes the parts of packed observations by name."""
+
+    def __init__(self, body: nn.Module, observations: PackedObservations) -> None:
+        super().__init__()
+        self.body = body
+        self._observations = observations
+
+    def forward(self, rows: torch.Tensor) -> Any:
+        """What the body returns."""
+        return self.body(self._observations.named(rows))
+
+
+BODIES = {"mlp": Towers, "cnn": SharedTrunk}
 """The bodies by the setting ``network``."""
 
 
-def n_features_of(config: PPOConfig, shape: tuple[int, ...]) -> int:
-    """How many features the policy's last layer sees, in the body for observations of this shape."""
-    if config.network == "nature_cnn":
-        return NatureCNN.n_features
-    return config.hidden_sizes[-1] if config.hidden_sizes else math.prod(shape)
+def n_features_of(config: PPOConfig, observations: Observations) -> int:
+    """How many features the policy's last layer sees, in the body for these observations."""
+    if config.network == "cnn":
+        return Encoder.n_features_of(observations, config)
+    return config.hidden_sizes[-1] if config.hidden_sizes else observations.n_inputs
 
 
 class ActorCritic(ObservationNetwork):
@@ -91,11 +105,12 @@ class ActorCritic(ObservationNetwork):
     def __init__(
         self,
         body: nn.Module,
-        observation_shape: tuple[int, ...],
+        observations: Observations,
         distribution: Distribution,
         config: PPOConfig,
     ) -> None:
-        super().__init__(observation_shape, normalizes=config.normalize_observations)
+        is_flat = isinstance(body, Towers)
+        super().__init__(observations, normalizes=config.normalize_observations, is_flat=is_flat)
         self.body = body
         self.distribution: Distribution = distribution
         self.log_std = distribution.log_std
@@ -122,12 +137,22 @@ class ActorCritic(ObservationNetwork):
         return self.distribution.described(self(observations)[0])
 
 
-def checked_body(body: Any, observations: torch.Tensor, distribution: Distribution) -> nn.Module:
-    """A user's own body, tried out on some observations; ``ConfigError`` if PPO cannot train it."""
+def checked_body(
+    body: Any, observations: torch.Tensor, distribution: Distribution, packed: PackedObservations | None
+) -> nn.Module:
+    """A user's own body, tried out on some observations; ``ConfigError`` if PPO cannot train it.
+
+    Args:
+        body: the module.
+        observations: a few, as the agent keeps them.
+        distribution: of actions.
+        packed: gives the body the parts of observations by name; None: the body gets arrays.
+    """
     n_rows = len(observations)
+    seen = observations if packed is None else packed.named(observations)
     parameters, values = f"float32 [{n_rows}, {distribution.n_parameters}]", f"float32 [{n_rows}]"
     asked = (
-        f"it takes observations {_described(observations)} and returns a tuple of the distribution's "
+        f"it takes observations {_described(seen)} and returns a tuple of the distribution's "
         f"parameters {parameters} and of values {values}"
     )
     if not isinstance(body, nn.Module):
@@ -136,13 +161,13 @@ def checked_body(body: Any, observations: torch.Tensor, distribution: Distributi
         raise ConfigError(f"network, a {type(body).__name__}, has {problem}")
     try:
         with torch.no_grad():
-            given: Any = body.to(observations.device)(observations)
+            given: Any = body.to(observations.device)(seen)
     except Exception as error:
         raise ConfigError(f"network failed: {type(error).__name__}: {error}; {asked}") from error
     parts = list(map(_described, cast("tuple[Any, ...]", given))) if isinstance(given, tuple) else []
     if parts != [parameters, values]:
         raise ConfigError(f"network returned {_described(given)}: {asked}")
-    return body
+    return body if packed is None else PartsBody(body, packed)
 
 
 def _problem_with(body: nn.Module) -> str:
@@ -178,6 +203,9 @@ _RANDOM_LAYERS = (
 def _described(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    if isinstance(value, dict):
+        parts = cast("dict[str, Any]", value).items()
+        return f"a dict of {', '.join(f'{name!r}: {_described(part)}' for name, part in parts)}"
     if isinstance(value, tuple | list):
         parts = cast("Sequence[Any]", value)
         return f"a {type(parts).__name__} of {', '.join(map(_described, parts)) or 'nothing'}"

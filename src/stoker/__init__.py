@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from stoker.actors.vector import run_vector_actors as run_vector_actors
     from stoker.agents.dqn.agent import DQN as DQN
     from stoker.agents.dqn.config import DQNConfig as DQNConfig
+    from stoker.agents.iqn.agent import IQN as IQN
+    from stoker.agents.iqn.config import IQNConfig as IQNConfig
     from stoker.agents.ppo.agent import PPO as PPO
     from stoker.agents.ppo.config import PPOConfig as PPOConfig
     from stoker.agents.protocol import (

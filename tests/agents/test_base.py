@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Discrete, Space
 from hypothesis import given, settings, strategies as st
 from msgspec.structs import replace
 
-from stoker.agents import DQN, PPO, DQNConfig, LearningAgent, PPOConfig
+from stoker.agents import DQN, IQN, PPO, DQNConfig, IQNConfig, LearningAgent, PPOConfig
 from stoker.agents.base import available_devices, generator_state, resolve_device, seeded_generator
 from stoker.errors import ConfigError
 from stoker.nested import difference
@@ -122,7 +122,12 @@ def ppo(seen: Space[Any] = BOX, acted: Space[Any] = DISCRETE, seed: int = 0, **c
     return PPO(seen, acted, PPOConfig(**{**small, **chosen}), seed)
 
 
-AGENTS: dict[str, Any] = {"dqn": dqn, "ppo": ppo}
+def iqn(seen: Space[Any] = BOX, acted: Space[Any] = DISCRETE, seed: int = 0, **chosen: Any) -> IQN:
+    small = {"learning_starts": 8, "batch_size": 8, "buffer_size": 64, "hidden_sizes": (16,)}
+    return IQN(seen, acted, IQNConfig(**{**small, **chosen}), seed)
+
+
+AGENTS: dict[str, Any] = {"dqn": dqn, "iqn": iqn, "ppo": ppo}
 
 
 @pytest.mark.parametrize("kind", AGENTS)
@@ -209,6 +214,7 @@ OTHERS["ppo"] = [
     ({"activation": "relu"}, "activation.*saved relu, here tanh"),
 ]
 OTHERS["dqn"].append(({"dueling": True}, "dueling.*saved True, here False"))
+OTHERS["iqn"] = [*OTHERS["dqn"], ({"n_cosines": 8}, "n_cosines.*saved 8, here 64")]
 
 
 @pytest.mark.parametrize("kind", AGENTS)

@@ -14,7 +14,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import nn
 
-from stoker.agents import DQN, PPO, DQNConfig, PPOConfig
+from stoker.agents import DQN, IQN, PPO, DQNConfig, IQNConfig, PPOConfig
 from stoker.agents.networks import seeded
 from stoker.errors import ConfigError
 from stoker.nested import difference
@@ -50,6 +50,11 @@ def dqn(**settings: Any) -> DQN:
     return DQN(BOX, Discrete(2), config, seed=1)
 
 
+def iqn() -> IQN:
+    config = IQNConfig(learning_starts=10, batch_size=8, prioritized=True, n_step=3, buffer_size=40)
+    return IQN(BOX, Discrete(2), config, seed=1)
+
+
 AGENTS: dict[str, Callable[[], Any]] = {
     "ppo": ppo,
     "ppo-box": lambda: PPO(BOX, Box(-1, 1, (2,)), PPOConfig(rollout_steps=20, n_epochs=2), seed=1),
@@ -61,6 +66,7 @@ AGENTS: dict[str, Callable[[], Any]] = {
     ),
     "ppo-own": lambda: ppo(Own()),
     "dqn": dqn,
+    "iqn": iqn,
     "dqn-rainbow": lambda: dqn(
         prioritized=True, n_step=3, dueling=True, normalize_observations=True, tau=0.1
     ),

@@ -62,7 +62,7 @@ def test_ppo_is_made_with_its_settings_seed_and_device() -> None:
     [
         ("dqm", "did you mean 'dqn'"),
         ("PPO", "did you mean 'ppo'"),
-        ("muzero", "known are dqn, ppo; name your own"),
+        ("muzero", "known are dqn, iqn, ppo; name your own"),
     ],
 )
 def test_unknown_agents_are_refused(name: str, hint: str) -> None:

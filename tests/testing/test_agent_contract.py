@@ -17,7 +17,7 @@ from gymnasium.spaces import MultiBinary, MultiDiscrete
 from gymnasium.wrappers import TransformAction
 from msgspec.structs import replace
 
-from stoker import DQN, ActMode, DQNConfig, make_gym
+from stoker import DQN, IQN, ActMode, DQNConfig, IQNConfig, make_gym
 from stoker.agents import PPO, PPOConfig
 from stoker.replay import UniformReplay
 from stoker.testing import ChainEnv, ContractViolation, FakeAgent, check_agent
@@ -49,6 +49,12 @@ def dqn(**settings: Any) -> DQN:
     return DQN(env.observation_space, env.action_space, config, seed=3)
 
 
+def iqn(**settings: Any) -> IQN:
+    env = chain()
+    config = IQNConfig(**{"learning_starts": 16, "batch_size": 8, "buffer_size": 100, **settings})
+    return IQN(env.observation_space, env.action_space, config, seed=3)
+
+
 def ppo(env: Any, **settings: Any) -> PPO:
     config = PPOConfig(**{"rollout_steps": 32, "n_epochs": 2, "batch_size": 16, **settings})
     return PPO(env.observation_space, env.action_space, config, seed=3)
@@ -73,6 +79,7 @@ AGENTS: list[tuple[str, Any, Any]] = [
     ("small", Small, chain),
     ("dqn", dqn, chain),
     ("dqn-n-step", lambda: dqn(n_step=3, double=True, normalize_observations=True), chain),
+    ("iqn", lambda: iqn(n_step=3, double=True, prioritized=True, normalize_observations=True), chain),
     ("ppo", lambda: ppo(chain()), chain),
     ("ppo-normalizing", lambda: ppo(chain(), normalize_observations=True), chain),
     ("ppo-continuous", lambda: ppo(pendulum()), pendulum),

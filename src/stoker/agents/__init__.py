@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from stoker.agents.dqn.agent import DQN as DQN
     from stoker.agents.dqn.config import DQNConfig as DQNConfig
     from stoker.agents.dqn.policy import DQNPolicy as DQNPolicy
+    from stoker.agents.iqn.agent import IQN as IQN
+    from stoker.agents.iqn.config import IQNConfig as IQNConfig
+    from stoker.agents.iqn.policy import IQNPolicy as IQNPolicy
     from stoker.agents.ppo.agent import PPO as PPO
     from stoker.agents.ppo.config import PPOConfig as PPOConfig
     from stoker.agents.ppo.policy import PPOPolicy as PPOPolicy

@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import msgspec
 import torch
@@ -38,23 +38,27 @@ _STORING_SETTINGS = (
 """The settings that a replay is made with."""
 
 ConfigT = TypeVar("ConfigT", bound=OffPolicyConfig)
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class Update(NamedTuple):
-    """The outcome of one optimization step: TD errors float32 ``[B]``, and ``loss`` and other metrics."""
+    """The outcome of one optimization step: ``loss`` and other metrics, and errors float32 ``[B]``.
+
+    The absolute error of a transition is its priority: a TD error, or its loss.
+    """
 
     errors: torch.Tensor
     metrics: dict[str, float]
 
 
-class TargetNetwork:
+class TargetNetwork(Generic[ModuleT]):
     """A copy of a network that follows it slowly, so that targets change slowly (Mnih et al. 2015).
 
     At each step it moves by the fraction ``tau`` towards the weights; without ``tau`` it copies them at every
     ``interval``-th step.
     """
 
-    def __init__(self, network: nn.Module, weights: PackedWeights, tau: float | None, interval: int) -> None:
+    def __init__(self, network: ModuleT, weights: PackedWeights, tau: float | None, interval: int) -> None:
         self.network = copy.deepcopy(network).requires_grad_(requires_grad=False)
         self._own = PackedWeights(self.network)
         self._source = weights

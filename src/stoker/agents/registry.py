@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 import msgspec
 
 from stoker.agents.dqn.config import DQNConfig
+from stoker.agents.iqn.config import IQNConfig
 from stoker.agents.ppo.config import PPOConfig
 from stoker.agents.protocol import LearningAgent, check_agent
 from stoker.errors import ConfigError
@@ -69,6 +70,7 @@ class Preset(NamedTuple):
 
 AGENTS: Mapping[str, AgentEntry] = {
     "dqn": AgentEntry(DQNConfig, "stoker.agents.dqn.agent:DQN"),
+    "iqn": AgentEntry(IQNConfig, "stoker.agents.iqn.agent:IQN"),
     "ppo": AgentEntry(PPOConfig, "stoker.agents.ppo.agent:PPO"),
 }
 """Name -> agent."""
@@ -107,6 +109,10 @@ def is_own(name: str) -> bool:
 
 @overload
 def preset(agent: Literal["dqn"], env: str) -> DQNConfig: ...
+
+
+@overload
+def preset(agent: Literal["iqn"], env: str) -> IQNConfig: ...
 
 
 @overload
@@ -155,8 +161,8 @@ def make_agent(
     """Make an agent by its name; without a config it has its defaults.
 
     Args:
-        name: ``dqn``, ``ppo``, or ``"module:factory"``: your own class or function, which is called as
-            ``factory(observation_space, action_space, seed=seed, device=device, **config)``.
+        name: ``dqn``, ``iqn``, ``ppo``, or ``"module:factory"``: your own class or function, which is called
+            as ``factory(observation_space, action_space, seed=seed, device=device, **config)``.
         observation_space: of the environment.
         action_space: of the environment.
         config: the agent's config; for your own agent a mapping.

@@ -16,6 +16,7 @@ from stoker.agents.base import AgentSeeds
 from stoker.agents.dqn.base import QLearningAgent
 from stoker.agents.dqn.config import DQNConfig
 from stoker.agents.dqn.network import ConvolutionalQ, PerceptronQ, QNetwork
+from stoker.agents.dqn.policy import DQNPolicy
 from stoker.agents.off_policy import Update
 from stoker.agents.spaces import AgentSpaces
 from stoker.replay import Batch
@@ -31,6 +32,7 @@ class DQN(QLearningAgent[DQNConfig, QNetwork]):
 
     name = "DQN"
     _config_type = DQNConfig
+    _policy_type = DQNPolicy
 
     def _network_for(
         self, spaces: AgentSpaces[DiscreteActions], config: DQNConfig, seeds: AgentSeeds

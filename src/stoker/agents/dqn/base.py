@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 import gymnasium
 import torch
@@ -15,8 +15,8 @@ import torch
 from stoker.agents.actions import DiscreteActions
 from stoker.agents.base import AgentSeeds, resolve_device
 from stoker.agents.dqn.config import DQNConfig
-from stoker.agents.dqn.network import QNetwork
-from stoker.agents.dqn.policy import DQNPolicy
+from stoker.agents.dqn.network import ValueNetwork
+from stoker.agents.dqn.policy import QPolicy
 from stoker.agents.encoders import chosen_network
 from stoker.agents.off_policy import OffPolicyAgent, TargetNetwork, Update
 from stoker.agents.spaces import AgentSpaces
@@ -26,10 +26,10 @@ from stoker.types import ActorId
 __all__ = ["QLearningAgent"]
 
 ConfigT = TypeVar("ConfigT", bound=DQNConfig)
-NetworkT = TypeVar("NetworkT", bound=QNetwork)
+NetworkT = TypeVar("NetworkT", bound=ValueNetwork)
 
 
-class QLearningAgent(OffPolicyAgent[ConfigT, NetworkT, DQNPolicy]):
+class QLearningAgent(OffPolicyAgent[ConfigT, NetworkT, QPolicy[Any]]):
     """A network of action values, its target network, Adam and a replay.
 
     The target network starts as an equal copy. Epsilon is a function of ``total_steps`` alone. A subclass
@@ -51,7 +51,6 @@ class QLearningAgent(OffPolicyAgent[ConfigT, NetworkT, DQNPolicy]):
 
     action_kinds = (DiscreteActions,)
     _config_type: type[ConfigT]
-    _policy_type = DQNPolicy
     _kept_settings = ("network", "dueling", "normalize_observations")
 
     def __init__(
@@ -91,8 +90,8 @@ class QLearningAgent(OffPolicyAgent[ConfigT, NetworkT, DQNPolicy]):
         return self.config.exploration_rate_at(self.total_steps)
 
     def _made_with(self, config: ConfigT) -> Self | None:
-        kind, own = type(self), cast("Any", QLearningAgent)
-        is_ours = kind.__init__ is own.__init__
+        kind: Any = type(self)
+        is_ours = kind.__init__.__module__.startswith("stoker.agents.")
         return kind(*self._env_spaces, config, device=self._device) if is_ours else None
 
     @property

@@ -19,11 +19,11 @@ from stoker.agents.encoders import Encoder
 from stoker.agents.networks import MLP, ObservationNetwork, as_floats, seeded
 from stoker.agents.observations import Observations
 
-__all__ = ["ConvolutionalQ", "PerceptronQ", "QNetwork"]
+__all__ = ["ConvolutionalQ", "PerceptronQ", "QNetwork", "ValueNetwork"]
 
 
-class QNetwork(ObservationNetwork, ABC):
-    """Base of both: the dueling head.
+class ValueNetwork(ObservationNetwork, ABC):
+    """Base of networks that give one value per action: the dueling head.
 
     A dueling head is one layer, which gives a number for the state, then one for each action; ``joined``
     makes values of them (Wang et al. 2016, eq. 9).
@@ -36,9 +36,9 @@ class QNetwork(ObservationNetwork, ABC):
         self.n_outputs = n_actions + config.dueling
         self.dueling = config.dueling
 
+    @abstractmethod
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Values float32 ``[B, n_actions]`` of observations ``[B, *observation_shape]``."""
-        return self.activations(observations)[-1]
 
     def greedy(self, observations: torch.Tensor) -> torch.Tensor:
         """The index of the best action of each row, int64 ``[B, 1]``."""
@@ -48,14 +48,6 @@ class QNetwork(ObservationNetwork, ABC):
         """``values`` of all actions, float32 ``[B, n_actions]``."""
         return {"values": self(observations)}
 
-    @abstractmethod
-    def activations(self, observations: torch.Tensor) -> list[torch.Tensor]:
-        """The tensors that ``backward`` needs of a forward pass; the last one holds the values."""
-
-    @abstractmethod
-    def backward(self, activations: Sequence[torch.Tensor], gradient: torch.Tensor) -> None:
-        """Overwrite the ``grad`` of all weights, given the gradient by the values ``[B, n_actions]``."""
-
     @staticmethod
     def joined(streams: Any) -> Any:
         """``Q = V + A - mean A`` of a dueling head's ``[B, 1 + n_actions]``, which begins with V.
@@ -64,6 +56,28 @@ class QNetwork(ObservationNetwork, ABC):
         """
         advantages = streams[:, 1:]
         return streams[:, :1] + advantages - advantages.mean(axis=1, keepdims=True)
+
+    @staticmethod
+    def parted(gradient: torch.Tensor) -> torch.Tensor:
+        """The gradient by the streams ``[B, 1 + n_actions]``, given that by what ``joined`` made of them."""
+        total = gradient.sum(dim=1, keepdim=True)
+        return torch.cat([total, gradient - total / gradient.shape[1]], dim=1)
+
+
+class QNetwork(ValueNetwork):
+    """Base of the networks of DQN."""
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Values float32 ``[B, n_actions]`` of observations ``[B, *observation_shape]``."""
+        return self.activations(observations)[-1]
+
+    @abstractmethod
+    def activations(self, observations: torch.Tensor) -> list[torch.Tensor]:
+        """The tensors that ``backward`` needs of a forward pass; the last one holds the values."""
+
+    @abstractmethod
+    def backward(self, activations: Sequence[torch.Tensor], gradient: torch.Tensor) -> None:
+        """Overwrite the ``grad`` of all weights, given the gradient by the values ``[B, n_actions]``."""
 
 
 class PerceptronQ(QNetwork):
@@ -99,9 +113,8 @@ class PerceptronQ(QNetwork):
 
     def backward(self, activations: Sequence[torch.Tensor], gradient: torch.Tensor) -> None:
         """Overwrite the gradients by the chain rule."""
-        if self.dueling:  # back through ``joined``
-            total = gradient.sum(dim=1, keepdim=True)
-            gradient = torch.cat([total, gradient - total / gradient.shape[1]], dim=1)
+        if self.dueling:
+            gradient = self.parted(gradient)
         for index in reversed(range(len(self._weights))):
             weight, bias = self._weights[index]
             inputs = activations[index]

@@ -6,24 +6,27 @@ does not change any action.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stoker.agents.base import NetworkPolicy
-from stoker.agents.dqn.network import QNetwork
+from stoker.agents.dqn.network import QNetwork, ValueNetwork
 from stoker.agents.networks import predict
 from stoker.types import ActMode
 
-__all__ = ["DQNPolicy", "action_probabilities", "epsilon_greedy", "softmax_actions"]
+__all__ = ["DQNPolicy", "QPolicy", "action_probabilities", "epsilon_greedy", "softmax_actions"]
+
+NetworkT = TypeVar("NetworkT", bound=ValueNetwork)
 
 _FEW = 16
 """Up to this many rows, plain Python is faster than numpy."""
 
 
-class DQNPolicy(NetworkPolicy[QNetwork]):
+class QPolicy(NetworkPolicy[NetworkT]):
     """Takes the action of the highest value in EXPLOIT, drawing no random number, and explores in EXPLORE.
 
     The agent publishes ``epsilon``, the share of random actions, or ``temperature``, that of the softmax. See
@@ -45,6 +48,14 @@ class DQNPolicy(NetworkPolicy[QNetwork]):
         if first := self._spaces.actions.first:
             actions += first
         return (actions if isinstance(observations, np.ndarray) else actions.tolist()), None
+
+    @abstractmethod
+    def _values(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+        """The value of each action ``[B, n_actions]`` for observations ``[B, *observation_shape]``."""
+
+
+class DQNPolicy(QPolicy[QNetwork]):
+    """Acts by the values of a ``QNetwork``; see ``QPolicy``."""
 
     def _values(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         if self._small is None or len(rows) > self._small.most_rows:

@@ -1,0 +1,3 @@
+"""Implicit quantile networks: the agent, its acting copy and its settings."""
+
+__all__: list[str] = []

@@ -1,40 +1,24 @@
-"""Take a policy out of a run, and play it without a session, a run or a learner.
+"""Take a policy out of a run, and play it without a session, an agent or a learner.
 
-python examples/play_policy.py runs/CartPole-v1
+stoker train CartPole-v1 && python examples/play_policy.py runs/CartPole-v1
 """
 
 import os
 import sys
 
-import anyio
-import torch
+import gymnasium
 
-from stoker import DQN, ActMode, TrainingRun, make_gym, preset
-from stoker.agents import Policy
-
-ENV = "CartPole-v1"
-
-
-async def best_policy(path: str) -> Policy:
-    """The best policy of the newest run there, or its newest one if none was evaluated."""
-    run = await TrainingRun.open(path)
-    best = run.best_checkpoint_path
-    checkpoint = best if best.exists() else run.latest_checkpoint_path
-    env = make_gym(ENV)
-    agent = DQN(env.observation_space, env.action_space, preset("dqn", ENV))
-    agent.load_state_dict(torch.load(checkpoint, weights_only=True)["agent"])
-    return agent.policy()  # an independent copy of the weights; the agent may go
+from stoker import load_policy
 
 
 def main(path: str = "runs/CartPole-v1", episodes: int = 10) -> None:
-    policy = anyio.run(best_policy, path)
-    env = make_gym(ENV)
+    policy = load_policy(path)  # the best evaluated one; also of a directory that `stoker export` made
+    env = gymnasium.make(policy.description["env"])
     for episode in range(episodes):
         observation, _ = env.reset(seed=episode)
         total_reward, is_over = 0.0, False
         while not is_over:
-            (action,), _ = policy.act([observation], ActMode.EXPLOIT)
-            observation, reward, terminated, truncated, _ = env.step(action)
+            observation, reward, terminated, truncated, _ = env.step(policy.act(observation))
             total_reward, is_over = total_reward + float(reward), terminated or truncated
         print(f"episode {episode}: {total_reward:.0f}")
 

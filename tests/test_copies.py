@@ -23,6 +23,7 @@ import stoker
 from stoker import errors
 from stoker.errors import ActorFailed, RunNotFound, SessionFailed, StokerError, WriteFailed
 from stoker.nested import difference
+from stoker.policies.description import ActionDescription, ObservationPart
 from stoker.runs import Attempt
 from stoker.session import SessionReadings
 from stoker.stats import EpisodeRecord
@@ -40,6 +41,16 @@ ATTEMPT = Attempt(number=1, started_at=WHEN)
 EPISODE = {"total_reward": 1.5, "length": 3, "status": EpisodeStatus.TRUNCATED, "extras": {"x": 1.0}}
 COLUMNS = (torch.ones(2, 3), torch.ones(2), torch.ones(2), torch.ones(2, 3), torch.ones(2))
 
+PART = {"name": "observation", "path": (), "shape": (4,), "dtype": "float32", "space": "Box"}
+ACTION = {"kind": "discrete", "shape": (), "dtype": "int64", "counts": (2,), "low": (0,), "high": (1,)}
+POLICY = {
+    **dict.fromkeys(("env", "agent", "run", "checkpoint"), "a"),
+    **dict.fromkeys(("format", "total_steps", "frame_stack"), 1),
+    "mean_reward": None,
+    "observation": (ObservationPart(**PART),),
+    "action": ActionDescription(**ACTION),
+    "preprocessing": (),
+}
 ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "ActorConflict": ("left", "act()"),
     "ActorFailed": (3, 5, 60.0, CAUSE),
@@ -82,6 +93,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
         np.ones(2, bool),
         (1, "left"),
     ),
+    "ExportFailed": ("no",),
     "Finding": {"culprit": "learner", "text": "The learner is the bottleneck."},
     "Health": {
         **dict.fromkeys(stoker.Health.__struct_fields__, 1),
@@ -101,6 +113,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "MetricsRow": {"total_steps": 3, "metrics": {"train/loss": 0.5}, "time": WHEN},
     "MissingDependency": ("mlflow", "mlflow"),
     "Optimized": (3,),
+    "PolicyDescription": POLICY,
     "PolicySnapshot": ("a policy", 3, {"agent": {}}, 2),
     "PrioritizedBatch": (*COLUMNS, torch.ones(2), torch.ones(2)),
     "Profile": {"seconds": 1.0, "shares": {"learner": {"learning": 1.0}}},

@@ -25,6 +25,7 @@ LAYERS: list[set[str]] = [
     {"session"},
     {"actors"},
     {"trainer"},
+    {"policies"},
     {"cli"},
     {"__init__", "__main__"},
 ]

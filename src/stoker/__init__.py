@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         CheckpointCorrupt as CheckpointCorrupt,
         CheckpointNotFound as CheckpointNotFound,
         ConfigError as ConfigError,
+        ExportFailed as ExportFailed,
         InvalidAgentState as InvalidAgentState,
         InvalidExperience as InvalidExperience,
         JournalBroken as JournalBroken,
@@ -61,6 +62,10 @@ if TYPE_CHECKING:
         UnexpectedExit as UnexpectedExit,
         WriteFailed as WriteFailed,
     )
+    from stoker.policies.description import PolicyDescription as PolicyDescription
+    from stoker.policies.exported import LoadedPolicy as LoadedPolicy
+    from stoker.policies.exporting import export_policy as export_policy
+    from stoker.policies.loading import load_policy as load_policy
     from stoker.processing import StepProcessor as StepProcessor
     from stoker.recorders.protocol import Recorder as Recorder
     from stoker.recorders.recording import Recording as Recording

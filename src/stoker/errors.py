@@ -20,6 +20,7 @@
     │   └── JournalBroken                   events that are needed from its journal are damaged or missing
     ├── CheckpointNotFound (LookupError)
     ├── CheckpointCorrupt (ValueError)
+    ├── ExportFailed (RuntimeError)         an exported policy acts otherwise than the agent's
     ├── WriteFailed (OSError)               the disk refused a write; __cause__ is the system's error
     ├── Stalled (TimeoutError)              a part made no progress within its time limit
     └── MissingDependency (ImportError)     an optional package is absent; the message names the extra
@@ -44,6 +45,7 @@ __all__ = [
     "CheckpointCorrupt",
     "CheckpointNotFound",
     "ConfigError",
+    "ExportFailed",
     "InvalidAgentState",
     "InvalidExperience",
     "JournalBroken",
@@ -266,6 +268,10 @@ class CheckpointCorrupt(StokerError, ValueError):
     def __init__(self, path: AnyPath, problem: str) -> None:
         self.path = os.fspath(path)
         super().__init__(f"{self.path}: not a whole checkpoint ({problem}); use another one")
+
+
+class ExportFailed(StokerError, RuntimeError):
+    """An exported policy acts otherwise than the policy that it was made from; nothing was published."""
 
 
 class WriteFailed(StokerError, OSError):

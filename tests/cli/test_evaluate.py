@@ -7,9 +7,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from stoker.cli.evaluate import load_wanted
 from stoker.errors import CheckpointNotFound, ConfigError
 from stoker.runs import Retention, TrainingRun
+from stoker.runs.wanted import load_wanted
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_one_that_is_not_there(run: TrainingRun, wanted: str) -> None:
 
 
 def test_what_names_none(run: TrainingRun) -> None:
-    with pytest.raises(ConfigError, match=r"--checkpoint 'newest': give best, latest or a step"):
+    with pytest.raises(ConfigError, match=r"checkpoint 'newest': give best, latest or a step"):
         load_wanted(run, "newest")
 
 

@@ -34,7 +34,7 @@ def run(trained: Any, tmp_path: Path) -> Path:
 
 
 def look(run: Path) -> list[Finding]:
-    return verify_run(TrainingRun._open(run))
+    return verify_run(TrainingRun.find(run))
 
 
 def of_kind(run: Path, kind: str) -> dict[str, str]:
@@ -278,7 +278,7 @@ def test_a_latest_of_its_own_is_what_a_resume_begins_from_if_it_is_the_newest(ru
     newest.unlink()
     assert "a resume begins from it" in of_kind(run, "note")["checkpoints/latest.pt"]
     assert not of_kind(run, "damaged")
-    taken, _ = next(TrainingRun._open(run).candidates())
+    taken, _ = next(TrainingRun.find(run).candidates())
     assert taken == latest
 
 

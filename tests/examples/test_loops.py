@@ -100,14 +100,15 @@ def test_each_agent_of_a_pettingzoo_environment_is_an_actor(run_python: Any, run
 def test_a_policy_acts_without_its_session(
     run_python: Any, tmp_path: Path, root: Path, environment: dict[str, str]
 ) -> None:
-    run_python("import plain_loop; plain_loop.main(steps=600)")
-    printed = run_python("import play_policy; play_policy.main('runs/plain-loop', episodes=3)")
+    train = ["train", "CartPole-v1", "-n", "300", "--eval-freq", "0", "--no-progress"]
+    run_python(f"import sys; from stoker.cli.main import main; sys.exit(main({train}))")
+    printed = run_python("import play_policy; play_policy.main(episodes=3)")
     assert [line.split(":")[0] for line in printed.splitlines()] == [f"episode {i}" for i in range(3)]
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as nobody_reads:
         left = subprocess.run(
-            [sys.executable, root / "examples" / "play_policy.py", "runs/plain-loop"],
+            [sys.executable, root / "examples" / "play_policy.py", "runs/CartPole-v1"],
             cwd=tmp_path,
             env=environment,
             stdout=nobody_reads,

@@ -75,7 +75,7 @@ class DiscreteActions:
 
     def tensor(self, chosen: torch.Tensor) -> torch.Tensor:
         """As ``column``, of a tensor."""
-        return chosen[:, 0] + self.first
+        return chosen[:, 0] + self.first if self.first else chosen[:, 0]
 
     def is_chosen(self, action: Any, chosen: Sequence[float]) -> bool:
         """Whether the environment got ``action`` for the index ``[1]`` that was chosen."""
@@ -218,7 +218,7 @@ class BoxActions(ArrayValues):
         """As ``column``, of a tensor."""
         low, high = (torch.as_tensor(bound.astype(self.dtype)) for bound in (self.low, self.high))
         clipped = torch.maximum(torch.minimum(chosen.to(low.dtype), high), low)
-        return clipped.reshape(len(chosen), *self.shape)
+        return clipped.reshape(-1, *self.shape)
 
 
 Actions: TypeAlias = DiscreteActions | MultiDiscreteActions | BoxActions

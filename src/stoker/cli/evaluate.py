@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from functools import partial
@@ -14,7 +13,7 @@ from anyio import to_thread
 
 from stoker.cli.parsing import Flag, RunCommand
 from stoker.cli.printing import columns, say, say_json
-from stoker.errors import CheckpointNotFound, ConfigError
+from stoker.errors import ConfigError
 from stoker.settings import Count, Natural
 from stoker.trainer.views.text import number
 
@@ -24,9 +23,8 @@ if TYPE_CHECKING:
     from stoker.session.replaying import Replayed
     from stoker.trainer import Evaluation, TrainConfig
 
-__all__ = ["Evaluate", "PolicyCommand", "Replay", "StoredPolicy", "episodes_of", "load_wanted"]
+__all__ = ["Evaluate", "PolicyCommand", "Replay", "StoredPolicy", "episodes_of"]
 
-_TRIES = 10
 _EVERY_S = 2.0
 """Seconds between two lines of progress."""
 _SHOWN = 5
@@ -76,6 +74,7 @@ class PolicyCommand(RunCommand, frozen=True, kw_only=True):
             ConfigError: The checkpoint is another agent's, or a module of the run cannot be imported.
         """
         from stoker.cli.stored import open_trained
+        from stoker.runs.wanted import load_wanted
 
         run, config = await open_trained(self.run)
         path, state = await to_thread.run_sync(load_wanted, run, self.checkpoint)
@@ -148,37 +147,6 @@ class Evaluate(PolicyCommand, frozen=True, kw_only=True):
 def episodes_of(evaluation: Evaluation) -> list[dict[str, Any]]:
     """The episodes of an evaluation in the order of their seeds, for JSON."""
     return [msgspec.to_builtins(record) for record in evaluation.records]
-
-
-def load_wanted(run: TrainingRun, wanted: str | None) -> tuple[Path, dict[str, Any]]:
-    """Find and load a checkpoint. Blocks.
-
-    A run that is training removes old checkpoints, maybe just before one is read: then it tries again.
-
-    Args:
-        run: only read.
-        wanted: ``best``, ``latest``, a step, or None: ``best``, else ``latest``.
-
-    Raises:
-        ConfigError: It is neither ``best``, ``latest`` nor a step.
-        CheckpointNotFound: The run does not have it; the message lists its checkpoints.
-        CheckpointCorrupt: It is damaged.
-    """
-    from stoker.writer import files, load_checkpoint
-
-    if wanted is not None and wanted not in ("best", "latest") and not wanted.isdecimal():
-        raise ConfigError(f"--checkpoint {wanted!r}: give best, latest or a step")
-    for _ in range(_TRIES):
-        named = {"best": run.best_checkpoint_path, "latest": run.latest_checkpoint_path}
-        for name in named if wanted is None else (wanted,):
-            path = named.get(name) or run.checkpoint_path(int(name))
-            with contextlib.suppress(CheckpointNotFound):
-                return path, load_checkpoint(path)
-    there = files.files_in(run.checkpoints_directory)
-    names = [name for name in ("best", "latest") if f"{name}.pt" in there]
-    has = ", ".join([*names, *map(str, run.checkpoint_steps())]) or "none"
-    which = "" if wanted is None else f" {wanted}"
-    raise CheckpointNotFound(f"{run.directory} has no checkpoint{which}: it has {has}")
 
 
 class Replay(RunCommand, frozen=True, kw_only=True):

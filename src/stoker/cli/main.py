@@ -31,6 +31,7 @@ COMMANDS = {
     "resume": ("train:Resume", "Resume a run where it ended."),
     "eval": ("evaluate:Evaluate", "Score a run's policy over whole episodes."),
     "record": ("record:Record", "Film a run's policy to an .mp4 or .gif file."),
+    "export": ("export:Export", "Write a run's policy as ONNX, for numpy or for torch, without stoker."),
     "ls": ("inspection:Ls", "List the runs of a runs directory."),
     "show": (
         "inspection:Show",

@@ -95,10 +95,12 @@ class TrainingRun(SavedTraining):
             RunNotFound: There is no run there.
             RunBroken: The run named exactly cannot be read, or all of them.
         """
-        return await to_thread.run_sync(cls._open, layout.absolute(path))
+        return await to_thread.run_sync(cls.find, path)
 
     @classmethod
-    def _open(cls, path: Path) -> TrainingRun:
+    def find(cls, path: AnyPath) -> TrainingRun:
+        """As ``open``, for programs without an event loop. Blocks."""
+        path = layout.absolute(path)
         if layout.is_run(path):
             return cls(path, read_metadata(path))
         candidates = layout.runs_below(path)

@@ -21,7 +21,7 @@ from stoker.trainer.config import TrainConfig
 if TYPE_CHECKING:
     from stoker.recorders import Recorder
 
-__all__ = ["agent_for", "env_for", "recorders_for", "set_torch_threads"]
+__all__ = ["agent_and_spaces_for", "agent_for", "env_for", "recorders_for", "set_torch_threads"]
 
 
 def env_for(config: TrainConfig) -> Any:
@@ -49,10 +49,16 @@ def agent_for(config: TrainConfig) -> LearningAgent:
     Raises:
         ConfigError: The environment or the agent is unknown, or they do not fit.
     """
+    return agent_and_spaces_for(config)[0]
+
+
+def agent_and_spaces_for(config: TrainConfig) -> tuple[LearningAgent, Any, Any]:
+    """As ``agent_for``, with the environment's spaces of observations and actions."""
     env = env_for(config)
     try:
         spaces = env.observation_space, env.action_space
-        return make_agent(config.agent, *spaces, config.agent_settings, config.seed, config.device)
+        agent = make_agent(config.agent, *spaces, config.agent_settings, config.seed, config.device)
+        return agent, *spaces
     finally:
         closing = close_of(env)
         if inspect.iscoroutine(closing):  # of an async environment, which has not been used

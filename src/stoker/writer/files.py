@@ -17,7 +17,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ __all__ = [
     "metered",
     "move_aside",
     "open_to_read",
+    "publish_directory",
     "put_in_place",
     "read_bytes",
     "read_tail",
@@ -233,6 +234,42 @@ def put_in_place(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
+
+
+def publish_directory(
+    directory: Path, contents: Mapping[str, bytes], check: Callable[[Path], object]
+) -> None:
+    """Make a directory of these files, whole or not at all, replacing the one that was there.
+
+    Args:
+        directory: its final name.
+        contents: the files.
+        check: gets the directory under another name, and raises if it must not be published.
+
+    Raises:
+        WriteFailed: The disk refused; what was there before still is.
+    """
+    directory = directory.absolute()
+    make_directory(directory.parent)
+    beside = _beside(directory)
+    with refusals_of(directory):
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        try:
+            for name, content in contents.items():
+                write_atomically(beside / name, lambda file, content=content: file.write(content))
+            check(beside)
+            if directory.exists():  # a directory that is not empty cannot be replaced in one step
+                before = beside.with_suffix(".before.tmp")
+                directory.rename(before)
+                beside.rename(directory)
+                shutil.rmtree(before)
+            else:
+                beside.rename(directory)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+    sync_directory(directory.parent)
 
 
 def sync_directory(path: Path) -> None:

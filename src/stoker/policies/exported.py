@@ -1,0 +1,127 @@
+"""Exported policies, loaded again: what acts by numpy, by ONNX Runtime or by ``torch.export``."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from stoker.errors import ConfigError, InvalidExperience, MissingDependency, RunBroken
+from stoker.policies.description import FORMAT, PolicyDescription
+from stoker.policies.numpy_policy import PolicyBase, read_program
+
+__all__ = ["DESCRIPTION", "FILES", "LoadedPolicy", "load_exported"]
+
+DESCRIPTION = "policy.json"
+FILES = {"numpy": "policy.npz", "onnx": "policy.onnx", "pt2": "policy.pt2"}
+"""The file of each format; the first that there is gets loaded."""
+
+
+class LoadedPolicy(PolicyBase):
+    """A policy that acts greedily, by itself.
+
+    Attributes:
+        description: the content of policy.json: whose policy it is, what it takes and gives.
+        form: what computes it: ``numpy``, ``onnx``, ``pt2``, or ``torch`` for the policy of a run.
+    """
+
+    error = InvalidExperience
+
+    def __init__(self, compute: Any, description: PolicyDescription, form: str) -> None:
+        super().__init__(compute, msgspec.to_builtins(description))
+        self.form = form
+
+    def __repr__(self) -> str:
+        of = self.description
+        return f"<{self.form} policy of {of['run']} at {of['total_steps']} steps, for {of['env']}>"
+
+    def act(self, observation: Any) -> Any:
+        """The greedy action for one observation, as the environment takes it.
+
+        Args:
+            observation: as the environment gives it; or N at once: each of its arrays ``[N, *shape]``, which
+                gives actions ``[N, *action_shape]``. With ``frame_stack`` above 1 it is the stack.
+
+        Raises:
+            InvalidExperience: It has another shape, or a part is missing; the message says what is wanted.
+        """
+        return super().act(observation)
+
+    def outputs(self, observation: Any) -> dict[str, Any]:
+        """All outputs for N observations, by name: the ``action``, and what was exported with it."""
+        return dict(self.compute(*self.split(observation)[0]))
+
+
+def load_exported(directory: Path, form: str) -> LoadedPolicy:
+    """Load one of the forms in a directory that ``stoker export`` made; it raises as ``load_policy``."""
+    file = directory / DESCRIPTION
+    try:
+        description = msgspec.json.decode(file.read_bytes(), type=PolicyDescription)
+    except (OSError, msgspec.DecodeError) as error:
+        raise RunBroken(file, f"cannot be read: {error}") from error
+    if description.format != FORMAT:
+        raise RunBroken(file, f"has format {description.format}, this stoker reads {FORMAT}: export it again")
+    path = directory / FILES[form]
+    load = {"numpy": read_program, "onnx": _onnx, "pt2": _pt2}[form]
+    try:
+        return LoadedPolicy(load(path), description, form)
+    except (ConfigError, MissingDependency):
+        raise
+    except Exception as error:  # each library has errors of its own
+        raise RunBroken(path, f"is no policy ({type(error).__name__}: {error}); export it again") from error
+
+
+def _onnx(path: Path) -> Any:
+    try:
+        import onnxruntime as runtime
+    except ImportError as error:
+        raise MissingDependency("onnxruntime", "onnx") from error
+    onnxruntime: Any = runtime
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = 1  # small networks: threads would wait for each other
+    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+    inputs = [each.name for each in session.get_inputs()]
+    outputs = [each.name for each in session.get_outputs()]
+
+    def compute(*arrays: Any) -> Mapping[str, Any]:
+        found = session.run(outputs, dict(zip(inputs, arrays, strict=True)))
+        return dict(zip(outputs, found, strict=True))
+
+    return compute
+
+
+def _pt2(path: Path) -> Any:
+    import torch
+
+    _check_pickles(path)
+    with path.open("rb") as file:
+        module = torch.export.load(file).module()
+
+    def compute(*arrays: Any) -> Mapping[str, Any]:
+        with torch.no_grad():
+            found: Any = module(*map(torch.as_tensor, arrays))
+        return {name: tensor.numpy() for name, tensor in found.items()}
+
+    return compute
+
+
+def _check_pickles(path: Path) -> None:
+    """Refuse a file of which ``torch.export.load`` would unpickle more than tensors."""
+    import torch
+
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(".pt"):
+                torch.load(io.BytesIO(archive.read(name)), weights_only=True)
+            elif "custom_obj" in name or (name.endswith("_config.json") and _has_pickles(archive.read(name))):
+                raise ConfigError(f"{path}: {name} would be unpickled, which can run any program: refused")
+
+
+def _has_pickles(text: bytes) -> bool:
+    entries: Any = json.loads(text)["config"]
+    return any(entry.get("use_pickle") is not False for entry in entries.values())

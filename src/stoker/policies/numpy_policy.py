@@ -1,0 +1,215 @@
+"""Plays a policy that stoker exported, with numpy alone, from this file, policy.npz and policy.json.
+
+    policy = NumpyPolicy("policy.npz")
+    action = policy.act(observation)  # of one observation; N actions for N observations
+
+policy.npz holds the weights, and a program: the operations that lead from observations to actions, each
+``[operation, result, [arguments], {settings}]``. policy.json says what observations and actions are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["OPERATIONS", "NumpyPolicy", "PolicyBase", "Program", "read_program"]
+
+_Compute = Callable[..., Mapping[str, Any]]
+
+
+def _conv(image: Any, weight: Any, *, strides: Sequence[int], padding: Sequence[int]) -> Any:
+    (down, right), (rows, columns) = strides, padding
+    image = np.pad(image, ((0, 0), (0, 0), (rows, rows), (columns, columns)))
+    views: Any = np.lib.stride_tricks.sliding_window_view(image, weight.shape[2:], (2, 3))  # pyright: ignore
+    return np.moveaxis(np.tensordot(views[:, :, ::down, ::right], weight, ((1, 4, 5), (1, 2, 3))), 3, 1)
+
+
+def _linear(x: Any, weight: Any, bias: Any) -> Any:
+    found = np.dot(x, weight)
+    found += bias
+    return found
+
+
+def _slice(x: Any, *, axis: int, start: int, stop: int, step: int) -> Any:
+    return x[(slice(None),) * axis + (slice(start, stop, step),)]
+
+
+def _reduced(name: str) -> Callable[..., Any]:
+    return lambda x, axes, keeps: getattr(np, name)(x, axis=tuple(axes), keepdims=keeps)  # pyright: ignore
+
+
+def _concat(*parts: Any, axis: int) -> Any:
+    return np.concatenate(parts, axis=axis)
+
+
+def _sigmoid(x: Any) -> Any:
+    return (np.tanh(x / 2) + 1) / 2
+
+
+_ZERO = np.float32(0)
+
+
+def _relu(x: Any) -> Any:
+    return np.maximum(x, _ZERO)
+
+
+def _argmax(x: Any, axis: int, keeps: bool) -> Any:
+    return x.argmax(axis=axis, keepdims=keeps)
+
+
+def _cast(x: Any, dtype: str) -> Any:
+    return x.astype(dtype)
+
+
+def _reshape(x: Any, shape: Sequence[int]) -> Any:
+    return x.reshape(shape)
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "relu": _relu, "sigmoid": _sigmoid, "tanh": np.tanh, "exp": np.exp, "log": np.log, "sqrt": np.sqrt,
+    "abs": np.abs, "neg": np.negative, "cos": np.cos, "sin": np.sin, "floor": np.floor, "round": np.round,
+    "sign": np.sign, "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide,
+    "pow": np.power, "maximum": np.maximum, "minimum": np.minimum, "equal": np.equal, "less": np.less,
+    "greater": np.greater, "not": np.logical_not, "and": np.logical_and, "or": np.logical_or,
+    "where": np.where, "matmul": np.matmul, "linear": _linear, "conv": _conv, "sum": _reduced("sum"),
+    "mean": _reduced("mean"), "max": _reduced("max"), "min": _reduced("min"), "argmax": _argmax,
+    "cast": _cast, "reshape": _reshape, "expand": np.broadcast_to, "transpose": np.transpose,
+    "concat": _concat, "slice": _slice, "gather": np.take_along_axis, "take": np.take,
+}  # fmt: skip
+"""Each operation that a program may use."""
+
+
+class Program:
+    """Runs a program: arrays ``[N, ...]`` in, and the outputs by name, arrays ``[N, ...]``.
+
+    Args:
+        inputs: the names of the arguments.
+        outputs: the value of each output.
+        nodes: the operations, in their order.
+        constants: the values that are known, by name.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[str],
+        outputs: Mapping[str, str],
+        nodes: Sequence[Sequence[Any]],
+        constants: Mapping[str, Any],
+    ) -> None:
+        known = dict(constants)
+        steps: list[tuple[Callable[..., Any], str, list[str], list[Any] | None]] = []
+        for op, result, arguments, given in nodes:
+            function, settings, shape = OPERATIONS[op], dict(given), given.get("shape", [])
+            if op == "reshape" and shape.count("batch") == 1:
+                settings = {"shape": [-1 if size == "batch" else size for size in shape]}
+            of_batch = "batch" in settings.get("shape", ())
+            if settings and not of_batch:
+                function = partial(function, **settings)
+            if all(name in known for name in arguments) and not of_batch:
+                known[result] = function(*[known[name] for name in arguments])  # once and for all
+            else:
+                steps.append((function, result, arguments, shape if of_batch else None))
+        names = [*inputs, *known, *(result for _, result, _, _ in steps)]
+        places = {name: place for place, name in enumerate(names)}
+        self._memory: list[Any] = [*known.values(), *[None] * len(steps)]
+        self._steps = [
+            (function, places[result], [places[name] for name in arguments], shape)
+            for function, result, arguments, shape in steps
+        ]
+        self._outputs = {name: places[value] for name, value in outputs.items()}
+
+    def __call__(self, *arrays: Any) -> dict[str, Any]:
+        """The outputs by name."""
+        values: list[Any] = [*arrays, *self._memory]
+        for function, place, arguments, shape in self._steps:
+            if len(arguments) == 1 and shape is None:
+                values[place] = function(values[arguments[0]])
+            elif shape is None:
+                values[place] = function(*[values[each] for each in arguments])
+            else:
+                sizes = [len(arrays[0]) if size == "batch" else size for size in shape]
+                values[place] = function(values[arguments[0]], shape=sizes)
+        return {name: values[place] for name, place in self._outputs.items()}
+
+
+class PolicyBase:
+    """From observations of an environment to its actions, however they are computed.
+
+    Args:
+        compute: maps an array ``[N, *shape]`` for each part of an observation to the outputs by name.
+        description: the content of policy.json.
+    """
+
+    error: type[Exception] = ValueError
+
+    def __init__(self, compute: _Compute, description: Mapping[str, Any]) -> None:
+        self.compute = compute
+        self.description = description
+        self._parts = [
+            (part["name"], part["path"], tuple(part["shape"]), np.dtype(part["dtype"]))
+            for part in description["observation"]
+        ]
+        self._is_plain = [path for _, path, _, _ in self._parts] == [[]]
+        self._is_discrete: bool = description["action"]["kind"] == "discrete"
+
+    def act(self, observation: Any) -> Any:
+        """The action for one observation, as the environment takes it; N of them for N observations."""
+        if self._is_plain:
+            _, _, shape, dtype = self._parts[0]
+            array = np.asarray(observation)
+            if array.shape == shape and array.dtype == dtype:  # the usual case, without further ado
+                action = self.compute(array[None])["action"][0]
+                return int(action) if self._is_discrete else action
+        arrays, is_single = self.split(observation)
+        actions = self.compute(*arrays)["action"]
+        if not is_single:
+            return actions
+        return int(actions[0]) if self._is_discrete else actions[0]
+
+    def split(self, observation: Any) -> tuple[list[Any], bool]:
+        """The parts of one observation or of N, each ``[N, *shape]``, and whether it is one."""
+        arrays: list[Any] = []
+        counts: list[int | None] = []
+        for name, path, shape, dtype in self._parts:
+            value = observation
+            for step in path:
+                try:
+                    value = value[step]
+                except (LookupError, TypeError):
+                    wanted = _wanted(shape, dtype)
+                    raise self.error(f"{name} is missing from the observation: give {wanted}") from None
+            array = np.asarray(value)
+            n_more = array.ndim - len(shape)
+            if n_more not in (0, 1) or array.shape[n_more:] != shape or array.dtype.kind not in "biuf":
+                given = f"{array.dtype} {list(array.shape)}"
+                raise self.error(f"{name} is {given}: give {_wanted(shape, dtype)}")
+            arrays.append((array if n_more else array[None]).astype(dtype, copy=False))
+            counts.append(len(array) if n_more else None)
+        if len(set(counts)) != 1:
+            raise self.error(f"the parts are of {counts} observations: give as many of each")
+        return arrays, counts[0] is None
+
+
+class NumpyPolicy(PolicyBase):
+    """The policy in a policy.npz, with the policy.json beside it."""
+
+    def __init__(self, path: Any) -> None:
+        description = json.loads(Path(path).with_name("policy.json").read_text(encoding="utf-8"))
+        super().__init__(read_program(path), description)
+
+
+def read_program(path: Any) -> Program:
+    """The program in a policy.npz, with its weights."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    return Program(**json.loads(bytes(arrays.pop("program"))), constants=arrays)
+
+
+def _wanted(shape: Sequence[int], dtype: Any) -> str:
+    one = ", ".join(map(str, shape))
+    return f"{dtype} [{one}], or N of them as [N{', ' * bool(one)}{one}]"

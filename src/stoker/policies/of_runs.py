@@ -1,0 +1,181 @@
+"""The policy of a run: its checkpoint, its agent as the config describes it, and what computes its policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from stoker import __version__
+from stoker.agents.protocol import HasPolicyModule, LearningAgent
+from stoker.errors import ConfigError, RunBroken
+from stoker.policies.description import FORMAT, ObservationPart, PolicyDescription, action_of, parts_of
+from stoker.policies.exported import LoadedPolicy
+from stoker.policies.numpy_policy import Program as NumpyProgram
+from stoker.policies.tracing import Program, traced
+from stoker.runs import TrainingRun
+from stoker.runs.layout import CONFIG
+from stoker.runs.metadata import read_json
+from stoker.runs.wanted import load_wanted
+from stoker.trainer.config import TrainConfig, config_from
+from stoker.trainer.making import agent_and_spaces_for
+from stoker.types import ActMode, AnyPath
+
+__all__ = ["TrainedPolicy", "policy_of_run", "program_of", "trained_policy"]
+
+_FEW = 32
+"""Up to this many observations, numpy is faster than torch: see ``stoker.agents.networks.NumpyPass``."""
+_NO_CONFIG = (
+    "it names the agent and the environment; write it with `await run.write_config(TrainConfig(...))`"
+)
+
+
+class TrainedPolicy(NamedTuple):
+    """An agent whose policy is wanted, and what the policy takes and gives.
+
+    Attributes:
+        agent: with the weights of the policy.
+        observation_space: of its environment.
+        description: of the policy.
+        run: that it is from.
+    """
+
+    agent: LearningAgent
+    observation_space: Any
+    description: PolicyDescription
+    run: TrainingRun
+
+    def module(self) -> nn.Module | None:
+        """The agent's policy module; None: it gives none."""
+        return self.agent.policy_module() if isinstance(self.agent, HasPolicyModule) else None
+
+    def compute(self, module: nn.Module | None) -> Callable[..., Mapping[str, Any]]:
+        """What maps the parts of N observations to N actions."""
+        if module is None:
+            return self._by_acting
+        try:
+            program = program_of(module, self.description.observation)
+        except ConfigError:  # torch computes what a program cannot
+            return _computed_by(module, None)
+        is_small = all(node.op != "conv" for node in program.nodes)
+        return _computed_by(module, program if is_small else None)
+
+    def _by_acting(self, *arrays: Any) -> Mapping[str, Any]:
+        """For an agent without a module: let its policy act."""
+        parts = self.description.observation
+        observations = [_nested(parts, [array[row] for array in arrays]) for row in range(len(arrays[0]))]
+        actions, _ = self.agent.policy().act(observations, ActMode.EXPLOIT)
+        return {"action": np.asarray(actions)}
+
+
+def trained_policy(path: AnyPath, which: str | int | None = None) -> TrainedPolicy:
+    """Find a run's policy; the errors are those of ``load_policy``. Blocks."""
+    run = TrainingRun.find(path)
+    stored: dict[str, Any] = read_json(run.directory / CONFIG, dict[str, Any], _NO_CONFIG)
+    try:
+        config = config_from(stored, CONFIG)
+    except ConfigError as error:
+        raise RunBroken(run.directory / CONFIG, f"this stoker cannot use it: {error}") from error
+    checkpoint, state = load_wanted(run, None if which is None else str(which))
+    agent, observation_space, action_space = agent_and_spaces_for(config)
+    if (kind := state.get("agent_type")) != type(agent).__name__:
+        raise ConfigError(f"{checkpoint}: trained by {kind}, the run's config says {config.agent}")
+    agent.load_state_dict(state["agent"])
+    metadata = run.metadata
+    description = PolicyDescription(
+        format=FORMAT,
+        env=config.env,
+        agent=type(agent).__name__,
+        run=f"{metadata.name}/{metadata.version}/{metadata.run_id}",
+        checkpoint=checkpoint.name,
+        total_steps=int(state["session"]["total_steps"]),
+        mean_reward=float(state["best"]["value"]) if "best" in state else None,
+        observation=parts_of(observation_space),
+        action=action_of(action_space),
+        frame_stack=config.frame_stack,
+        preprocessing=tuple(_preprocessing(config, parts_of(observation_space))),
+        stoker=__version__,
+    )
+    return TrainedPolicy(agent, observation_space, description, run)
+
+
+def policy_of_run(path: Path, which: str | int | None) -> LoadedPolicy:
+    """The part of ``load_policy`` that is about runs."""
+    found = trained_policy(path, which)
+    return LoadedPolicy(found.compute(found.module()), found.description, "torch")
+
+
+def program_of(
+    module: nn.Module, parts: Sequence[ObservationPart], *, is_stochastic: bool = False
+) -> Program:
+    """The module's program, with the outputs that are exported.
+
+    Raises:
+        ConfigError: It cannot be traced, or has no ``distribution`` that could be exported, too.
+    """
+    examples = {part.name: torch.as_tensor(np.zeros(part.shape, part.dtype)) for part in parts}
+    return traced(module, outputs_of(module, is_stochastic=is_stochastic), examples)
+
+
+def outputs_of(module: nn.Module, *, is_stochastic: bool) -> Callable[..., dict[str, torch.Tensor]]:
+    """A function from the parts of observations to the outputs by name, of which the action is the first."""
+    distribution: Any = getattr(module, "distribution", None)
+    if not is_stochastic:
+        return lambda *parts: {"action": module(*parts)}
+    if distribution is None:
+        raise ConfigError(
+            f"the policy module, a {type(module).__name__}, has no method distribution(*parts), which gives "
+            "what --stochastic exports: add it, or export without"
+        )
+    return lambda *parts: {"action": module(*parts), **distribution(*parts)}
+
+
+def _computed_by(module: nn.Module, program: Program | None) -> Callable[..., Mapping[str, Any]]:
+    quick = None if program is None else NumpyProgram(*program)
+
+    def compute(*arrays: Any) -> Mapping[str, Any]:
+        if quick is not None and len(arrays[0]) <= _FEW:
+            return quick(*arrays)
+        with torch.no_grad():
+            return {"action": module(*map(torch.as_tensor, arrays)).numpy()}
+
+    return compute
+
+
+def _nested(parts: Sequence[ObservationPart], values: Sequence[Any]) -> Any:
+    """An observation of its parts."""
+    if [part.path for part in parts] == [()]:
+        return values[0]
+    found: dict[str | int, Any] = {}
+    for part, value in zip(parts, values, strict=True):
+        place = found
+        for step in part.path[:-1]:
+            place = place.setdefault(step, {})
+        place[part.path[-1]] = value
+    return _with_tuples(found)
+
+
+def _with_tuples(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    members = cast("dict[str | int, Any]", value)
+    inner = {key: _with_tuples(each) for key, each in members.items()}
+    return tuple(inner.values()) if all(isinstance(key, int) for key in inner) else inner
+
+
+def _preprocessing(config: TrainConfig, parts: Sequence[ObservationPart]) -> list[str]:
+    """What stoker's agents do with observations, in words."""
+    found: list[str] = []
+    if getattr(config.agent_settings, "normalize_observations", False):
+        found.append("numbers are normalized by their running mean and variance, and limited to +-10")
+    elif any(part.dtype == "uint8" for part in parts):
+        found.append("uint8 is scaled to 0..1")
+    if any(part.space.startswith(("Discrete", "MultiDiscrete")) for part in parts):
+        found.append("whole numbers are one-hot")
+    if any(part.path == ("action_mask",) for part in parts):
+        found.append("actions whose action_mask is 0 are not taken")
+    return found

@@ -1,0 +1,84 @@
+"""``load_policy``: the policy of a run, by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from stoker import ActMode, TrainingRun, load_policy
+from stoker.errors import CheckpointNotFound, ConfigError, InvalidExperience, RunBroken, RunNotFound
+from stoker.trainer import agent_for, config_from
+
+
+def agent_of(run: Path, checkpoint: str) -> Any:
+    """The run's agent, restored as a program would do it by hand."""
+
+    async def read() -> Any:
+        return await (await TrainingRun.open(run)).read_config(dict[str, Any])
+
+    agent = agent_for(config_from(anyio.run(read)))
+    state = torch.load(run / "checkpoints" / checkpoint, weights_only=True)
+    agent.load_state_dict(state["agent"])
+    return agent
+
+
+@pytest.mark.parametrize(
+    ("which", "checkpoint"),
+    [(None, "best.pt"), ("latest", "latest.pt"), (100, "step_100.pt"), ("200", "step_200.pt")],
+)
+def test_it_acts_as_the_agent_does(cartpole: Path, which: Any, checkpoint: str) -> None:
+    policy = load_policy(cartpole, which)
+    observations = np.random.default_rng(0).normal(0, 1, (200, 4)).astype(np.float32)
+    actions, _ = agent_of(cartpole, checkpoint).policy().act(observations, ActMode.EXPLOIT)
+    assert policy.act(observations).tolist() == actions.tolist()
+    singles = [policy.act(observation) for observation in observations[:5]]
+    assert singles == actions[:5].tolist()
+    assert type(singles[0]) is int
+    assert policy.description["env"] == "CartPole-v1"
+
+
+def test_it_plays_an_environment(pendulum: Path) -> None:
+    policy, env = load_policy(pendulum.parents[1]), gymnasium.make("Pendulum-v1")
+    observation, _ = env.reset(seed=0)
+    for _ in range(3):
+        action = policy.act(observation)
+        assert env.action_space.contains(action)
+        observation, *_ = env.step(action)
+
+
+@pytest.mark.parametrize(
+    ("observation", "message"),
+    [
+        (np.zeros(3), r"observation is float64 \[3\]: give float32 \[4\], or N of them as \[N, 4\]"),
+        (np.zeros((2, 2, 4)), r"observation is float64 \[2, 2, 4\]"),
+        (["left"], r"observation is <U4 \[1\]"),
+    ],
+)
+def test_a_wrong_observation_is_refused(cartpole: Path, observation: Any, message: str) -> None:
+    with pytest.raises(InvalidExperience, match=message):
+        load_policy(cartpole).act(observation)
+
+
+def test_what_is_not_there_is_named(cartpole: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunNotFound, match="no run there"):
+        load_policy(tmp_path)
+    with pytest.raises(CheckpointNotFound, match="has no checkpoint 7: it has best, latest, 100, 200, 300"):
+        load_policy(cartpole, 7)
+    with pytest.raises(ConfigError, match="'first': give best, latest or a step"):
+        load_policy(cartpole, "first")
+    file = tmp_path / "policy.txt"
+    file.write_text("")
+    with pytest.raises(RunNotFound, match="is no exported policy: name its directory, or policy.npz"):
+        load_policy(file)
+    (tmp_path / "policy.json").write_text("{}")
+    with pytest.raises(RunBroken, match=r"has none of policy.npz, policy.onnx, policy.pt2"):
+        load_policy(tmp_path)
+    (tmp_path / "policy.npz").write_bytes(b"")
+    with pytest.raises(RunBroken, match=r"policy.json: cannot be read"):
+        load_policy(tmp_path)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 QUESTIONS = (
-    "observe", "act", "dqn", "ppo", "solve", "slow_envs", "calm_loop", "saving", "journal", "resuming",
+    "observe", "act", "dqn", "iqn", "ppo", "solve", "slow_envs", "calm_loop", "saving", "journal", "resuming",
     "explain", "rows", "replay", "growth", "processes",
 )  # fmt: skip
 LONG = ("zoo",)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
-from stoker import DQN, PPO, ActMode, DQNConfig, PPOConfig
+from stoker import DQN, IQN, PPO, ActMode, DQNConfig, IQNConfig, PPOConfig
 from stoker.agents.protocol import HasPolicyModule
 
 VECTOR = Box(-3.0, 3.0, (5,), np.float64)
@@ -19,6 +19,7 @@ UNEVEN = Box(np.array([[-0.1, -9.0]]), np.array([[0.2, np.inf]]), dtype=np.float
 AGENTS = {
     "dqn": lambda: DQN(VECTOR, Discrete(4, start=-1), DQNConfig(dueling=True, normalize_observations=True)),
     "dqn-image": lambda: DQN(IMAGE, Discrete(3)),
+    "iqn": lambda: IQN(VECTOR, Discrete(4, start=-1), IQNConfig(dueling=True, normalize_observations=True)),
     "ppo": lambda: PPO(VECTOR, Discrete(4, start=2)),
     "ppo-box": lambda: PPO(VECTOR, UNEVEN, PPOConfig(normalize_observations=True, activation="relu")),
     "ppo-several": lambda: PPO(VECTOR, MultiDiscrete([[2, 4], [3, 2]], start=[[-1, 0], [5, 0]])),

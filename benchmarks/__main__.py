@@ -10,7 +10,7 @@ QUESTIONS = (
     "explain", "rows", "replay", "growth", "processes",
 )  # fmt: skip
 LONG = ("zoo",)
-"""Asked only by name: it takes an hour."""
+"""Asked only by name: it takes a day."""
 
 
 def main() -> int:

@@ -105,22 +105,6 @@ def test_wrappers_on_the_command_line_come_instead_of_the_presets(
         assert said in shown.partition("--num-envs")[0]
 
 
-GAMES = {
-    "ALE/Pong-v5": ("--agent", "ppo", "--rollout-steps", "32", "--opt-interval", "16", "--batch-size", "16"),
-    "MinAtar/Breakout-v1": ("--learning-starts", "32"),
-}
-
-
-@pytest.mark.parametrize("env", GAMES)
-def test_games_of_known_packages_need_no_import(stoker: Any, tmp_path: Path, env: str) -> None:
-    done = stoker(
-        "train", env, "-n", "64", "--num-envs", "2", "--eval-freq", "0", "--no-progress", *GAMES[env]
-    )
-    assert done.returncode == 0, done.stderr
-    run = only_run(tmp_path)
-    assert json.loads((run / "metadata.json").read_text())["total_steps"] == 64
-
-
 @pytest.mark.parametrize("place", ["threads", "processes"])
 def test_what_a_module_registers_is_known_where_actors_play(stoker: Any, beside: Path, place: str) -> None:
     done = stoker(

@@ -90,8 +90,9 @@ def draw_curves(curves: Sequence[Curves], title: str = "") -> Figure:
 def draw_means(groups: Mapping[str, Sequence[Curves]], title: str = "") -> Figure:
     """Draw the mean reward of each group of runs, the seeds of one training, above, and their length below.
 
-    A thin line is a run, a thick one the mean of a group, a band its 95 % interval over the runs. The reward
-    is that of evaluations if all runs have at least two, else the running mean of training episodes.
+    A thin line is a run, a thick one the mean of a group, a band its 95 % interval over the runs, as far as
+    the picture reaches. The reward is that of evaluations if all runs have at least two, else the running
+    mean of training episodes.
 
     Args:
         groups: the runs by the group's name.
@@ -110,6 +111,8 @@ def draw_means(groups: Mapping[str, Sequence[Curves]], title: str = "") -> Figur
         _draw_mean(above, [rewards(run) for run in runs], color, f"{name} ({seeds})")
         _draw_mean(below, [_smooth(run, "length") for run in runs], color, name)
     values = "evaluations" if is_evaluated else f"means of {_WINDOW} episodes"
+    for axes in (above, below):  # the interval of two or three runs may be much wider than what they reach
+        _fit_to_lines(axes)
     _label(above, "mean reward", f"{values}; thin: a run, thick: their mean, band: its 95 % interval")
     below.set_ylabel("episode length")
     return figure
@@ -132,6 +135,13 @@ def _axes(title: str) -> tuple[Any, Any, Any]:
     if title:
         figure.suptitle(title)
     return figure, above, below
+
+
+def _fit_to_lines(axes: Any) -> None:
+    values: Any = np.concatenate([line.get_ydata() for line in axes.lines])
+    low, high = float(values.min()), float(values.max())
+    margin = 0.25 * (high - low) or 1.0
+    axes.set_ylim(low - margin, high + margin)
 
 
 def _label(axes: Any, values: str, signs: str) -> None:

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
         RebuildsReplay as RebuildsReplay,
     )
     from stoker.agents.registry import preset as preset, training_preset as training_preset
+    from stoker.agents.sac.agent import SAC as SAC
+    from stoker.agents.sac.config import SACConfig as SACConfig
+    from stoker.agents.td3.agent import TD3 as TD3
+    from stoker.agents.td3.config import TD3Config as TD3Config
     from stoker.envs.gym import make_gym as make_gym
     from stoker.envs.stacking import stack_frames as stack_frames
     from stoker.envs.wrapping import EnvWrapper as EnvWrapper

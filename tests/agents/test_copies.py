@@ -14,7 +14,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import nn
 
-from stoker.agents import DQN, IQN, PPO, DQNConfig, IQNConfig, PPOConfig
+from stoker.agents import DQN, IQN, PPO, SAC, TD3, DQNConfig, IQNConfig, PPOConfig, SACConfig, TD3Config
 from stoker.agents.networks import seeded
 from stoker.errors import ConfigError
 from stoker.nested import difference
@@ -55,6 +55,11 @@ def iqn() -> IQN:
     return IQN(BOX, Discrete(2), config, seed=1)
 
 
+def twin(kind: Any, config_type: Any) -> Any:
+    config = config_type(learning_starts=10, batch_size=8, buffer_size=40, hidden_sizes=(8, 8))
+    return kind(BOX, Box(-1, 1, (2,)), config, seed=1)
+
+
 AGENTS: dict[str, Callable[[], Any]] = {
     "ppo": ppo,
     "ppo-box": lambda: PPO(BOX, Box(-1, 1, (2,)), PPOConfig(rollout_steps=20, n_epochs=2), seed=1),
@@ -70,6 +75,8 @@ AGENTS: dict[str, Callable[[], Any]] = {
     "dqn-rainbow": lambda: dqn(
         prioritized=True, n_step=3, dueling=True, normalize_observations=True, tau=0.1
     ),
+    "sac": lambda: twin(SAC, SACConfig),
+    "td3": lambda: twin(TD3, TD3Config),
 }
 
 

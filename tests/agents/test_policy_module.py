@@ -9,12 +9,13 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
-from stoker import DQN, IQN, PPO, ActMode, DQNConfig, IQNConfig, PPOConfig
+from stoker import DQN, IQN, PPO, SAC, TD3, ActMode, DQNConfig, IQNConfig, PPOConfig, SACConfig
 from stoker.agents.protocol import HasPolicyModule
 
 VECTOR = Box(-3.0, 3.0, (5,), np.float64)
 IMAGE = Box(0, 255, (40, 36, 3), np.uint8)
 UNEVEN = Box(np.array([[-0.1, -9.0]]), np.array([[0.2, np.inf]]), dtype=np.float64)
+BOUNDED = Box(np.array([[-0.1, -9.0]]), np.array([[0.2, 9.0]]), dtype=np.float64)
 
 AGENTS = {
     "dqn": lambda: DQN(VECTOR, Discrete(4, start=-1), DQNConfig(dueling=True, normalize_observations=True)),
@@ -24,6 +25,8 @@ AGENTS = {
     "ppo-box": lambda: PPO(VECTOR, UNEVEN, PPOConfig(normalize_observations=True, activation="relu")),
     "ppo-several": lambda: PPO(VECTOR, MultiDiscrete([[2, 4], [3, 2]], start=[[-1, 0], [5, 0]])),
     "ppo-binary": lambda: PPO(VECTOR, MultiBinary(3)),
+    "sac": lambda: SAC(VECTOR, BOUNDED, SACConfig(normalize_observations=True)),
+    "td3": lambda: TD3(VECTOR, BOUNDED),
     "ppo-image": lambda: PPO(IMAGE, Box(-1.0, 1.0, (2,), np.float32)),
 }
 

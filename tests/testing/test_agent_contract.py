@@ -17,7 +17,7 @@ from gymnasium.spaces import MultiBinary, MultiDiscrete
 from gymnasium.wrappers import TransformAction
 from msgspec.structs import replace
 
-from stoker import DQN, IQN, ActMode, DQNConfig, IQNConfig, make_gym
+from stoker import DQN, IQN, SAC, TD3, ActMode, DQNConfig, IQNConfig, SACConfig, TD3Config, make_gym
 from stoker.agents import PPO, PPOConfig
 from stoker.replay import UniformReplay
 from stoker.testing import ChainEnv, ContractViolation, FakeAgent, check_agent
@@ -60,6 +60,16 @@ def ppo(env: Any, **settings: Any) -> PPO:
     return PPO(env.observation_space, env.action_space, config, seed=3)
 
 
+def off_policy(kind: Any, config_type: Any, **settings: Any) -> Any:
+    env = pendulum()
+    small = {"learning_starts": 16, "batch_size": 8, "buffer_size": 100, "hidden_sizes": (8,)}
+    return kind(env.observation_space, env.action_space, config_type(**small, **settings), seed=3)
+
+
+def sac(**settings: Any) -> SAC:
+    return off_policy(SAC, SACConfig, **settings)
+
+
 def pendulum() -> Any:
     return make_gym("Pendulum-v1", max_episode_steps=13)
 
@@ -86,6 +96,9 @@ AGENTS: list[tuple[str, Any, Any]] = [
     ("ppo-several", lambda: ppo(switches(SEVERAL)), lambda: switches(SEVERAL)),
     ("ppo-binary", lambda: ppo(switches(BINARY)), lambda: switches(BINARY)),
     ("ppo-state-dependent", lambda: ppo(pendulum(), state_dependent_exploration=True), pendulum),
+    ("sac", sac, pendulum),
+    ("sac-n-step", lambda: sac(n_step=3, normalize_observations=True, gradient_steps=2), pendulum),
+    ("td3", lambda: off_policy(TD3, TD3Config), pendulum),
     ("example", Reinforce, cart_pole),
 ]
 

@@ -41,6 +41,12 @@ if TYPE_CHECKING:
         preset as preset,
         training_preset as training_preset,
     )
+    from stoker.agents.sac.agent import SAC as SAC
+    from stoker.agents.sac.config import SACConfig as SACConfig
+    from stoker.agents.sac.policy import SACPolicy as SACPolicy
     from stoker.agents.spaces import AgentSpaces as AgentSpaces
+    from stoker.agents.td3.agent import TD3 as TD3
+    from stoker.agents.td3.config import TD3Config as TD3Config
+    from stoker.agents.td3.policy import TD3Policy as TD3Policy
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -9,7 +9,7 @@ from msgspec import Meta
 from stoker.errors import ConfigError
 from stoker.settings import Count, Fraction, Natural, Positive, Settings
 
-__all__ = ["AgentConfig", "OffPolicyConfig", "Schedule"]
+__all__ = ["AgentConfig", "OffPolicyConfig", "Schedule", "TwinCriticConfig"]
 
 Schedule: TypeAlias = Literal["constant", "linear"]
 """Whether a setting stays, or falls linearly to 0 over ``schedule_steps`` environment steps."""
@@ -121,3 +121,28 @@ class OffPolicyConfig(AgentConfig, frozen=True, kw_only=True):
                     f"{field}={getattr(self, field)}: give at most buffer_size ({self.buffer_size}), or "
                     "learning would never start"
                 )
+
+
+class TwinCriticConfig(OffPolicyConfig, frozen=True, kw_only=True):
+    """How an agent with an actor and two critics learns. The defaults are those of Stable-Baselines3."""
+
+    batch_size: Count = 256
+    """Transitions per gradient step."""
+
+    buffer_size: Count = 1_000_000
+    """Transitions that the replay holds; a new one replaces the oldest."""
+
+    learning_starts: Natural = 1_000
+    """Transitions in the replay before learning starts; until then actions are uniformly random."""
+
+    gradient_steps: Count = 1
+    """Gradient steps, each on a batch of its own, in one optimization step."""
+
+    tau: _Share | None = 0.005
+    """Fraction by which the target critics move at each gradient step; none: whole copies."""
+
+    target_update_interval: Count = 500
+    """Gradient steps between copies of the critics to the target critics. Unused if tau is set."""
+
+    hidden_sizes: tuple[Count, ...] = (256, 256)
+    """Width of each hidden layer of the actor and of each critic; empty: a linear model."""

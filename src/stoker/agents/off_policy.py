@@ -60,7 +60,7 @@ class TargetNetwork(Generic[ModuleT]):
 
     def __init__(self, network: ModuleT, weights: PackedWeights, tau: float | None, interval: int) -> None:
         self.network = copy.deepcopy(network).requires_grad_(requires_grad=False)
-        self._own = PackedWeights(self.network)
+        self.weights = PackedWeights(self.network)
         self._source = weights
         self._tau = tau
         self._interval = interval
@@ -68,9 +68,9 @@ class TargetNetwork(Generic[ModuleT]):
     def follow(self, opt_steps: int) -> None:
         """Move or copy the weights if that is due after this many optimization steps."""
         if self._tau is not None:
-            self._own.blend_from(self._source, self._tau)
+            self.weights.blend_from(self._source, self._tau)
         elif opt_steps % self._interval == 0:
-            self._own.copy_from(self._source)
+            self.weights.copy_from(self._source)
 
 
 class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):

@@ -1,8 +1,8 @@
 """Forward and backward passes of perceptrons with packed weights, written out.
 
 An update of a small network costs mostly the kernels it starts and autograd's bookkeeping. So perceptrons of
-the same hidden sizes, such as a policy and its value, are computed together, layer by layer, in memory
-that is reused, and their gradient goes straight into the packed gradients.
+the same hidden sizes, such as a policy and its value or twin critics, are computed together, layer by layer,
+in memory that is reused, and their gradient goes straight into the packed gradients.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _Memory(NamedTuple):
 class StackedPasses:
     """The passes of K perceptrons whose hidden layers have the same sizes; their outputs may differ.
 
-    A backward pass is that of the last forward pass.
+    A backward pass is that of the last forward pass with as many rows.
 
     Args:
         perceptrons: one behind the other in ``weights``, each like the others.
@@ -67,6 +67,7 @@ class StackedPasses:
             self._by_heads = by_heads
         self._memory: dict[int, list[_Memory]] = {}
         self._inputs: torch.Tensor = weights.values[:0]
+        self._by_outputs: Sequence[torch.Tensor] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StackedPasses, self._made_of
@@ -94,6 +95,7 @@ class StackedPasses:
 
     def backward(self, gradients: Sequence[torch.Tensor]) -> None:
         """Overwrite the gradients of all weights, given the gradient by each output of the last forward."""
+        self._by_outputs = gradients
         memories = self._memory_for(self._inputs.shape[1])
         inputs = [self._inputs, *(memory.outputs for memory in memories)]
         features = memories[-1].features if memories else self._inputs
@@ -103,7 +105,7 @@ class StackedPasses:
         self._back_from_heads(gradients)
         for index in reversed(range(len(memories))):
             memory, own = memories[index], self._gradients[index]
-            self._back_through_activation(memory)
+            self._through_activation(memory.outputs, memory.gradient, out=memory.gradient)
             if inputs[index].shape[2] < own.weight.shape[1]:
                 # Few inputs of many rows: the product is six times as fast this way round.
                 own.weight.copy_(torch.bmm(inputs[index].mT, memory.gradient).mT)
@@ -113,6 +115,37 @@ class StackedPasses:
             if index:
                 torch.bmm(memory.gradient, self._hidden[index].weight, out=memories[index - 1].gradient)
 
+    def input_gradient(self, inputs: slice) -> torch.Tensor:
+        """The gradient ``[B, n]`` by some of the inputs through all perceptrons, of the last backward."""
+        memories = self._memory_for(self._inputs.shape[1])
+        if not memories:
+            pairs = zip(self._by_outputs, self._heads, strict=True)
+            return torch.stack([gradient.mm(weight[:, inputs]) for gradient, (weight, _) in pairs]).sum(0)
+        return torch.bmm(memories[0].gradient, self._hidden[0].weight[:, :, inputs]).sum(0)
+
+    def chosen_input_gradient(self, chosen: torch.Tensor, by_output: float, inputs: slice) -> torch.Tensor:
+        """The gradient ``[B, n]`` by some of the inputs, of each row through one perceptron alone.
+
+        That is the gradient of a minimum over the perceptrons, for 1 / K of the work of all K. No gradient of
+        a weight changes. Each perceptron has one output.
+
+        Args:
+            chosen: the number of the perceptron of each row ``[B]``.
+            by_output: the gradient by its output.
+            inputs: which of them.
+        """
+        memories = self._memory_for(len(chosen))
+        found = self._inputs.new_empty(len(chosen), len(range(self._inputs.shape[2])[inputs]))
+        for number, (head, _) in enumerate(self._heads):
+            rows = (chosen == number).nonzero().squeeze(1)
+            gradient = (head * by_output).expand(len(rows), -1)
+            for index in reversed(range(len(memories))):
+                weight, outputs = self._hidden[index].weight[number], memories[index].outputs[number]
+                gradient = self._through_activation(outputs.index_select(0, rows), gradient)
+                gradient = gradient.mm(weight if index else weight[:, inputs])
+            found.index_copy_(0, rows, gradient if memories else gradient[:, inputs])
+        return found
+
     def _back_from_heads(self, gradients: Sequence[torch.Tensor]) -> None:
         memories = self._memory_for(self._inputs.shape[1])
         if memories:
@@ -121,12 +154,14 @@ class StackedPasses:
             ):
                 torch.mm(gradient, weight, out=by_features)
 
-    def _back_through_activation(self, memory: _Memory) -> None:
-        outputs, gradient = memory.outputs, memory.gradient
+    def _through_activation(
+        self, outputs: torch.Tensor, gradient: torch.Tensor, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The gradient by the values before the activation, of that by a layer's outputs."""
+        found = torch.empty_like(outputs) if out is None else out
         if self._is_tanh:
-            torch.ops.aten.tanh_backward.grad_input(gradient, outputs, grad_input=gradient)
-        else:
-            torch.ops.aten.threshold_backward.grad_input(gradient, outputs, 0, grad_input=gradient)
+            return torch.ops.aten.tanh_backward.grad_input(gradient, outputs, grad_input=found)
+        return torch.ops.aten.threshold_backward.grad_input(gradient, outputs, 0, grad_input=found)
 
     def _memory_for(self, size: int) -> list[_Memory]:
         memories = self._memory.get(size)

@@ -20,6 +20,8 @@ from stoker.agents.dqn.config import DQNConfig
 from stoker.agents.iqn.config import IQNConfig
 from stoker.agents.ppo.config import PPOConfig
 from stoker.agents.protocol import LearningAgent, check_agent
+from stoker.agents.sac.config import SACConfig
+from stoker.agents.td3.config import TD3Config
 from stoker.errors import ConfigError
 from stoker.importing import imported_callable, signature_of
 from stoker.settings import read_toml, settings_from
@@ -72,6 +74,8 @@ AGENTS: Mapping[str, AgentEntry] = {
     "dqn": AgentEntry(DQNConfig, "stoker.agents.dqn.agent:DQN"),
     "iqn": AgentEntry(IQNConfig, "stoker.agents.iqn.agent:IQN"),
     "ppo": AgentEntry(PPOConfig, "stoker.agents.ppo.agent:PPO"),
+    "sac": AgentEntry(SACConfig, "stoker.agents.sac.agent:SAC"),
+    "td3": AgentEntry(TD3Config, "stoker.agents.td3.agent:TD3"),
 }
 """Name -> agent."""
 
@@ -120,6 +124,14 @@ def preset(agent: Literal["ppo"], env: str) -> PPOConfig: ...
 
 
 @overload
+def preset(agent: Literal["sac"], env: str) -> SACConfig: ...
+
+
+@overload
+def preset(agent: Literal["td3"], env: str) -> TD3Config: ...
+
+
+@overload
 def preset(agent: str, env: str) -> msgspec.Struct: ...
 
 
@@ -161,8 +173,8 @@ def make_agent(
     """Make an agent by its name; without a config it has its defaults.
 
     Args:
-        name: ``dqn``, ``iqn``, ``ppo``, or ``"module:factory"``: your own class or function, which is called
-            as ``factory(observation_space, action_space, seed=seed, device=device, **config)``.
+        name: one of ``AGENTS``, or ``"module:factory"``: your own class or function, which is called as
+            ``factory(observation_space, action_space, seed=seed, device=device, **config)``.
         observation_space: of the environment.
         action_space: of the environment.
         config: the agent's config; for your own agent a mapping.

@@ -1,0 +1,3 @@
+"""Soft actor-critic: the agent, its acting copy and its settings."""
+
+__all__: list[str] = []

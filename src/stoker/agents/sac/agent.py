@@ -1,0 +1,116 @@
+"""SAC: soft actor-critic (Haarnoja et al. 2018b, "Soft Actor-Critic Algorithms and Applications").
+
+An actor that is as random as its values allow, two critics with target networks, and a temperature that is
+fixed or learned.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import gymnasium
+import torch
+from torch import nn
+
+from stoker.agents.packing import PackedAdam, PackedWeights
+from stoker.agents.sac.config import SACConfig
+from stoker.agents.sac.policy import SACPolicy
+from stoker.agents.squashing import squashed_sample
+from stoker.agents.twin_critics import TwinCriticAgent
+from stoker.types import ActorId
+
+__all__ = ["SAC"]
+
+
+class Temperature(nn.Module):
+    """The reward that a nat of entropy is worth, as its logarithm."""
+
+    def __init__(self, initial: float) -> None:
+        super().__init__()
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(initial)))
+
+
+class SAC(TwinCriticAgent[SACConfig, SACPolicy]):
+    """An actor that draws actions, twin critics with targets, a temperature, an optimizer each, and a replay.
+
+    The temperature is what a nat of entropy is worth in rewards. It is learned so that the policy's entropy
+    is ``target_entropy``, or fixed. See ``TwinCriticAgent`` for arguments, attributes and errors.
+    """
+
+    name = "SAC"
+    _policy_type = SACPolicy
+    _config_type = SACConfig
+    _outputs_per_number = 2
+
+    def __init__(
+        self,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        config: SACConfig | None = None,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        super().__init__(observation_space, action_space, config, seed, device)
+        config = self.config
+        target = config.target_entropy
+        self._target_entropy = float(-self._scale.size) if target is None else target
+        self._temperature = Temperature(
+            config.initial_temperature
+        )  # one number, read at each step: on the CPU
+        self._temperature_weights = PackedWeights(self._temperature, has_gradients=True)
+        self._temperature_optimizer = PackedAdam(self._temperature_weights)
+        self._parts |= {
+            "temperature": self._temperature,
+            "temperature_optimizer": self._temperature_optimizer,
+        }
+
+    @property
+    def exploration_rate(self) -> float:
+        """The temperature."""
+        fixed = self.config.temperature
+        return math.exp(self._temperature_weights.values.item()) if fixed is None else fixed
+
+    def _made_with(self, config: SACConfig) -> Self | None:
+        kind = type(self)
+        return kind(*self._env_spaces, config, device=self._device) if kind.__init__ is SAC.__init__ else None
+
+    def _next_values(self, following: torch.Tensor) -> torch.Tensor:
+        """``min_k Q_k(s', a') - alpha log pi(a'|s')`` with a drawn ``a'`` (eq. 3)."""
+        outputs = self._actor_passes.forward(self._actor_features.of(following))[0]
+        drawn = squashed_sample(outputs, self._standard_normal(len(following)))
+        return self._least_target(following, drawn.actions).sub_(drawn.log_probs, alpha=self.exploration_rate)
+
+    def _improve(self, seen: torch.Tensor, features: torch.Tensor) -> dict[str, float]:
+        """The gradient of ``alpha log pi(a|s) - min_k Q_k(s, a)`` (eq. 7), and the temperature's (eq. 18).
+
+        The temperature's loss has its logarithm where the equation has the temperature, as the authors'
+        implementation does.
+        """
+        n_rows, alpha = len(seen), self.exploration_rate
+        outputs = self._actor_passes.forward(self._actor_features.tracked(seen))[0]
+        drawn = squashed_sample(outputs, self._standard_normal(n_rows))
+        first, second = self._critic_passes.forward(torch.cat([features, drawn.actions], dim=1))
+        by_actions = self._critic_passes.chosen_input_gradient(
+            (second < first).squeeze(1), -1 / n_rows, slice(features.shape[1], None)
+        )
+        self._actor_backward(drawn.gradient(by_actions, alpha / n_rows))
+        entropy = -float(drawn.log_probs.mean())
+        self._temperature_weights.gradients.fill_(entropy - self._target_entropy)
+        return {
+            "actor_loss": -alpha * entropy - float(torch.minimum(first, second).mean()),
+            "entropy": entropy,
+            "temperature": alpha,
+        }
+
+    def _step_actor(self, learning_rate: float) -> None:
+        self._optimizer.step(learning_rate)
+        if self.config.temperature is None:
+            self._temperature_optimizer.step(learning_rate)
+
+    def episode_extras(self, actor_id: ActorId) -> dict[str, float]:
+        """``temperature``, and ``loss_mean``, ``loss_std``, ``loss_max`` over the episode.
+
+        Reading them clears the actor's losses: a second call gives the temperature alone.
+        """
+        return {"temperature": self.exploration_rate, **super().episode_extras(actor_id)}

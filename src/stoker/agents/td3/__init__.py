@@ -1,0 +1,3 @@
+"""Twin delayed deep deterministic policy gradients: the agent, its acting copy and its settings."""
+
+__all__: list[str] = []

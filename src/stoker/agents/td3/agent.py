@@ -1,0 +1,92 @@
+"""TD3 (Fujimoto et al. 2018, "Addressing Function Approximation Error in Actor-Critic Methods").
+
+A deterministic actor that explores by noise, and learns from the first of two critics, less often than they.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import gymnasium
+import torch
+
+from stoker.agents.off_policy import TargetNetwork
+from stoker.agents.passes import StackedPasses
+from stoker.agents.td3.config import TD3Config
+from stoker.agents.td3.policy import TD3Policy
+from stoker.agents.twin_critics import TwinCriticAgent
+from stoker.agents.twin_networks import Features
+
+__all__ = ["TD3"]
+
+
+class TD3(TwinCriticAgent[TD3Config, TD3Policy]):
+    """An actor and twin critics, each with a target network and an optimizer, and a replay.
+
+    See ``TwinCriticAgent`` for arguments, attributes and errors.
+    """
+
+    name = "TD3"
+    _policy_type = TD3Policy
+    _config_type = TD3Config
+    _outputs_per_number = 1
+
+    def __init__(
+        self,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        config: TD3Config | None = None,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        super().__init__(observation_space, action_space, config, seed, device)
+        config, actor = self.config, self._network
+        self._target_actor = TargetNetwork(actor, self._weights, config.tau, config.target_update_interval)
+        target_actor = self._target_actor.network
+        self._target_actor_passes = StackedPasses((target_actor.mlp,), self._target_actor.weights)
+        self._target_actor_features = Features(target_actor.encoder)
+        self._first_critic_passes = self._critics.passes(self._critic_weights, 1)
+        self._parts["target_actor"] = self._target_actor.network
+
+    @property
+    def _published(self) -> dict[str, float]:
+        return {**super()._published, "exploration_noise": self.config.exploration_noise}
+
+    @property
+    def _is_actor_due(self) -> bool:
+        return self._gradient_steps % self.config.policy_delay == 0
+
+    def _made_with(self, config: TD3Config) -> Self | None:
+        kind = type(self)
+        return kind(*self._env_spaces, config, device=self._device) if kind.__init__ is TD3.__init__ else None
+
+    def _next_values(self, following: torch.Tensor) -> torch.Tensor:
+        """``min_k Q_k(s', pi'(s') + noise)``, the noise limited (Algorithm 1, and eq. 14)."""
+        config = self.config
+        noise = self._standard_normal(len(following)).mul_(config.target_noise)
+        noise.clamp_(-config.target_noise_limit, config.target_noise_limit)
+        outputs = self._target_actor_passes.forward(self._target_actor_features.of(following))[0]
+        return self._least_target(following, outputs.tanh().add_(noise).clamp_(-1.0, 1.0))
+
+    def _improve(self, seen: torch.Tensor, features: torch.Tensor) -> dict[str, float]:
+        """Of ``-Q_1(s, pi(s))``, at every ``policy_delay``-th gradient step (Algorithm 1)."""
+        if not self._is_actor_due:
+            return {}
+        n_rows = len(seen)
+        actions = self._actor_passes.forward(self._actor_features.tracked(seen))[0].tanh()
+        [values] = self._first_critic_passes.forward(torch.cat([features, actions], dim=1))
+        first = torch.zeros(n_rows, dtype=torch.int64, device=self._device)
+        by_actions = self._first_critic_passes.chosen_input_gradient(
+            first, -1 / n_rows, slice(features.shape[1], None)
+        )
+        self._actor_backward(torch.addcmul(by_actions, by_actions, actions * actions, value=-1))
+        return {"actor_loss": -float(values.mean())}
+
+    def _step_actor(self, learning_rate: float) -> None:
+        self._optimizer.step(learning_rate)
+
+    def _follow(self) -> None:
+        if self._is_actor_due:
+            n_delayed = self._gradient_steps // self.config.policy_delay
+            self._target.follow(n_delayed)
+            self._target_actor.follow(n_delayed)

@@ -47,15 +47,13 @@ class ActorNoise:
         """The numbers of these actors for their next step, ``[B, *shape]``."""
         numbers = np.empty((len(actor_ids), *self._shape))
         for row, actor_id in enumerate(actor_ids):
-            kept = self._actors.get(actor_id)
-            if kept is None:
-                kept = _Kept(0, 0)
+            kept = self._actors.get(actor_id) or _Kept(actor_id, 0, 0)
             self._actors.put(actor_id, kept)
             if kept.n_left <= 0:
                 kept.n_drawn, kept.n_left = kept.n_drawn + 1, self._freq
                 kept.numbers = None
             if kept.numbers is None:
-                kept.numbers = self._drawn(actor_id, kept.n_drawn)
+                kept.numbers = self._drawn(kept.key, kept.n_drawn)
             # If ``end_episode`` is called between these two, it has no effect: the noise is kept for longer.
             kept.n_left -= 1
             numbers[row] = kept.numbers
@@ -86,15 +84,14 @@ class ActorNoise:
         self._actors.clear()
         counts = zip(state["n_drawn"].tolist(), state["n_left"].tolist(), strict=True)
         for actor_id, (n_drawn, n_left) in zip(state["actor_ids"], counts, strict=True):
-            self._actors.put(actor_id, _Kept(n_drawn, min(n_left, self._freq)))
+            self._actors.put(actor_id, _Kept(actor_id, n_drawn, min(n_left, self._freq)))
 
-    def _drawn(self, actor_id: ActorId, number: int) -> NDArray[np.float64]:
-        low, high, *_ = actor_words(actor_id)
+    def _drawn(self, key: int, number: int) -> NDArray[np.float64]:
         state = {
             # The counter has room for 2 ** 128 numbers between two draws.
             "state": {
                 "counter": np.array([0, 0, number, 0], np.uint64),
-                "key": np.array([self._seed, low | high << 32], np.uint64),
+                "key": np.array([self._seed, key], np.uint64),
             },
             "bit_generator": "Philox",
             "buffer": np.zeros(4, np.uint64),
@@ -109,9 +106,11 @@ class ActorNoise:
 class _Kept:
     """What is kept of an actor; its numbers are None until they are needed."""
 
-    __slots__ = ("n_drawn", "n_left", "numbers")
+    __slots__ = ("key", "n_drawn", "n_left", "numbers")
 
-    def __init__(self, n_drawn: int, n_left: int) -> None:
+    def __init__(self, actor_id: ActorId, n_drawn: int, n_left: int) -> None:
+        low, high, *_ = actor_words(actor_id)
+        self.key = low | high << 32
         self.n_drawn = n_drawn
         self.n_left = n_left
         self.numbers: NDArray[np.float64] | None = None

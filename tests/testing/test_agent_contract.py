@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium import Space
-from gymnasium.spaces import MultiBinary, MultiDiscrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from gymnasium.wrappers import TransformAction
 from msgspec.structs import replace
 
@@ -83,6 +84,64 @@ def cart_pole() -> Any:
 
 
 SEVERAL, BINARY = MultiDiscrete([2, 3]), MultiBinary((1, 2))
+
+
+class Views(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """The chain, with its cell shown by these parts."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__(chain())
+        kinds: dict[str, Space[Any]] = {
+            "cell": Discrete(5, start=1),
+            "bits": MultiBinary(2),
+            "nested": Dict({"height": Box(-9, 9, (), np.float64)}),
+            "tuple": Tuple((Discrete(5), Box(0, 1, (1, 2), np.float32))),
+            "camera": Box(0, 255, (4, 5, 2), np.uint8),
+            "action_mask": MultiBinary(2),
+        }
+        self.observation_space = Dict({name: kinds[name] for name in names})
+
+    def observation(self, observation: Any) -> Any:
+        cell = int(observation[0])
+        parts = {
+            "cell": cell + 1,
+            "bits": np.array([cell > 1, cell > 2], np.int8),
+            "nested": {"height": np.array(cell / 2)},
+            "tuple": (cell, np.full((1, 2), cell / 4, np.float32)),
+            "camera": np.full((4, 5, 2), 60 * cell, np.uint8),
+            "action_mask": np.ones(2, np.int8),
+        }
+        return {name: parts[name] for name in self.observation_space}
+
+
+def numbers() -> Any:
+    return Views("cell", "bits", "nested", "action_mask")
+
+
+def camera() -> Any:
+    return Views("cell", "nested", "camera", "action_mask")
+
+
+def tuples() -> Any:
+    return Views("cell", "tuple")
+
+
+def observing(kind: Any, env: Any, config: Any) -> Any:
+    return lambda: kind(env().observation_space, env().action_space, config, seed=3)
+
+
+REPLAYED: dict[str, Any] = {
+    "learning_starts": 16, "batch_size": 8, "buffer_size": 100, "hidden_sizes": (16,),
+    "normalize_observations": True,
+}  # fmt: skip
+ROLLED: dict[str, Any] = {
+    "rollout_steps": 32,
+    "n_epochs": 2,
+    "batch_size": 16,
+    "normalize_observations": True,
+}
+
+
 AGENTS: list[tuple[str, Any, Any]] = [
     ("fake", lambda: FakeAgent(action=1), chain),
     ("fake-extras", lambda: FakeAgent(action=1, policy_extras=True), chain),
@@ -99,6 +158,11 @@ AGENTS: list[tuple[str, Any, Any]] = [
     ("sac", sac, pendulum),
     ("sac-n-step", lambda: sac(n_step=3, normalize_observations=True, gradient_steps=2), pendulum),
     ("td3", lambda: off_policy(TD3, TD3Config), pendulum),
+    ("dqn-parts", observing(DQN, numbers, DQNConfig(n_step=3, **REPLAYED)), numbers),
+    ("dqn-camera", observing(DQN, camera, DQNConfig(**{**REPLAYED, "learning_starts": 25})), camera),
+    ("iqn-tuples", observing(IQN, tuples, IQNConfig(prioritized=True, **REPLAYED)), tuples),
+    ("ppo-parts", observing(PPO, numbers, PPOConfig(**ROLLED)), numbers),
+    ("ppo-camera", observing(PPO, camera, PPOConfig(**ROLLED)), camera),
     ("example", Reinforce, cart_pole),
 ]
 
@@ -106,7 +170,8 @@ AGENTS: list[tuple[str, Any, Any]] = [
 @pytest.mark.parametrize(("name", "make", "env"), AGENTS, ids=[name for name, *_ in AGENTS])
 def test_stokers_own_agents_keep_every_promise(name: str, make: Any, env: Any) -> None:
     broken: list[str] = []
-    for check in check_agent.checks(make, env, steps=120 if name != "example" else 300):
+    steps = {"example": 300, "dqn-camera": 60}.get(name, 120)
+    for check in check_agent.checks(make, env, steps=steps):
         try:
             check.run()
         except ContractViolation as violation:

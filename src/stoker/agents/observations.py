@@ -62,12 +62,14 @@ class WholeNumbers:
 
     def check(self, value: Any, name: str) -> None:
         """Raise ``InvalidExperience`` for a value that is not integers of this shape within the bounds."""
-        if (bounds := self._bounds) is not None:
-            if type(value) in (int, np.int64) and bounds[0] <= value <= bounds[1]:
-                return
+        bounds = self._bounds
+        if bounds is not None and type(value) in (int, np.int64) and bounds[0] <= value <= bounds[1]:
+            return
+        if type(value) is _ARRAY and self.are_valid(value[None]):
+            return
+        taken = f"give integers {list(self.shape)}"
+        if bounds is not None:
             taken = f"give an int from {bounds[0]} to {bounds[1]}"
-        else:
-            taken = f"give integers {list(self.shape)}"
         try:
             array = np.asarray(value)
         except (TypeError, ValueError, RuntimeError) as error:

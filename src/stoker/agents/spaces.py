@@ -85,11 +85,11 @@ class AgentSpaces(Generic[ActionsT]):
         observations = self.observations
         if observations.rows is None:
             return experiences
-        seen = observations.stack([experience.observation for experience in experiences])
-        following = observations.stack([experience.next_observation for experience in experiences])
+        pairs = [(experience.observation, experience.next_observation) for experience in experiences]
+        rows = observations.stack([observation for pair in pairs for observation in pair])
         return [
             replace(experience, observation=before, next_observation=after)
-            for experience, before, after in zip(experiences, seen, following, strict=True)
+            for experience, before, after in zip(experiences, rows[::2], rows[1::2], strict=True)
         ]
 
     def packed_batch(self, batch: ExperienceBatch) -> ExperienceBatch:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import msgspec
 import numpy as np
@@ -57,6 +57,11 @@ class AgentSuite(msgspec.Struct, dict=True, eq=False):
         space.seed(0)
         played = self._transitions(lambda seen: ([space.sample() for _ in seen], None), _N_OBSERVATIONS)
         return [experience.observation for experience in played]
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether observations can be columns of a batch: arrays, or dicts of such, but not tuples."""
+        return not _has_tuples(self.observations[0])
 
     @cached_property
     def action_space(self) -> Any:
@@ -140,6 +145,12 @@ def as_batch(experiences: Sequence[Experience], *, with_extras: bool = True) -> 
         tuple(experience.actor_id for experience in experiences),
         np.array(extras) if with_extras and extras[0] is not None else None,
     )
+
+
+def _has_tuples(observation: Any) -> bool:
+    if isinstance(observation, dict):
+        return any(map(_has_tuples, cast("dict[Any, Any]", observation).values()))
+    return isinstance(observation, tuple)
 
 
 def _column(values: Sequence[Any]) -> Any:

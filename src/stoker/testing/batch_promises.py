@@ -20,7 +20,7 @@ __all__ = ["batches_are_checked", "batches_equal_single_experiences", "steps_to_
 def batches_equal_single_experiences(suite: AgentSuite) -> None:
     """With ``ObservesBatches``: observing columns, alone or mixed, equals observing their experiences."""
     one, other = suite.make_agent(), suite.make_agent()
-    if not isinstance(other, ObservesBatches):
+    if not isinstance(other, ObservesBatches) or not suite.has_columns:
         return
     rest, counts = iter(suite.experiences), itertools.cycle((1, 7, 2, 2, 2, 30))
     for number in itertools.count():
@@ -43,7 +43,7 @@ def batches_equal_single_experiences(suite: AgentSuite) -> None:
 def batches_are_checked(suite: AgentSuite) -> None:
     """With ``ChecksBatches``: no batch passes that has a row which ``check_experience`` refuses."""
     agent = suite.make_agent()
-    if not isinstance(agent, ChecksBatches):
+    if not isinstance(agent, ChecksBatches) or not suite.has_columns:
         return
     before = state_of(agent)
     valid = as_batch(suite.experiences[:8], with_extras=False)

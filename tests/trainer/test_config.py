@@ -153,6 +153,18 @@ BAD: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+def test_rollouts_grow_with_the_environments_as_far_as_there_are_32_updates() -> None:
+    for total, num_envs, expected in [
+        (20_000, 8, 2_048), (100_000, 8, 3_072), (300_000, 8, 9_344), (2_000_000, 8, 16_384),
+        (2_000_000, 1, 2_048),
+    ]:  # fmt: skip
+        given = {"env": "Taxi-v3", "agent": "ppo", "total_timesteps": total, "num_envs": num_envs}
+        assert config_from(given).agent_settings.rollout_steps == expected
+        assert config_from({**given, "rollout_steps": 700}).agent_settings.rollout_steps == 700
+    preset = config_from({"env": "CartPole-v1", "agent": "ppo", "total_timesteps": 2_000_000})
+    assert preset.agent_settings.rollout_steps == 256
+
+
 def test_what_cannot_be_used_is_named() -> None:
     for values, message in BAD:
         with pytest.raises(ConfigError, match=rf"(?s)^(my\.toml: )?.*{message}"):

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, TypeAlias, cast
 
 import msgspec
 
-from stoker.agents.registry import config_type, is_own, preset, training_preset
+from stoker.agents.registry import agents_with_preset, config_type, is_own, preset, training_preset
 from stoker.envs.protocol import Stepping
 from stoker.envs.wrapping import EnvWrapper
 from stoker.errors import ConfigError
@@ -224,8 +224,9 @@ def alone_because(config: TrainConfig) -> str | None:
 def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig:
     """A config from plain values: training and agent settings side by side, or those in ``agent_settings``.
 
-    Settings that are left out come from the agent's preset for the environment, then from the defaults. Those
-    of an agent of your own are in ``agent_settings`` alone. Dashes may stand for underscores.
+    Settings that are left out come from the agent's preset for the environment, then from the defaults;
+    without a preset, rollouts have the size that ``with_rollouts`` gives them. Those of an agent of your own
+    are in ``agent_settings`` alone. Dashes may stand for underscores.
 
     Raises:
         ConfigError: An unknown name, or a value of a wrong type or out of range; the message names it.
@@ -261,6 +262,8 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
     decoded = settings_from({**base, **settings}, agent_config, where)
     config = settings_from({**training_preset(agent, env), **flat}, TrainConfig, where)
     config = msgspec.structs.replace(config, agent_settings=decoded)
+    if "rollout_steps" not in settings and agent not in agents_with_preset(env):
+        config = with_rollouts(config)
     return config if "schedule_steps" in settings else with_schedule(config, base.get("schedule_steps"))
 
 
@@ -280,6 +283,30 @@ def _wrapper(value: Any, where: str) -> EnvWrapper:
 
 def _underscored(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name.replace("-", "_"): value for name, value in values.items()}
+
+
+_LEAST_ROLLOUT = 2_048
+"""The rollout of Schulman et al. (2017, table 3), who have one environment."""
+
+_LEAST_UPDATES = 32
+_ROUND = 64
+
+
+def with_rollouts(config: TrainConfig) -> TrainConfig:
+    """Let an on-policy agent learn from rollouts of 2,048 steps of each environment, if there are enough.
+
+    An update moves a policy as far as the clip range lets it, whether its rollout is large or small: many
+    small rollouts move it far on little evidence, and a few large ones hardly at all. So rollouts are smaller
+    where the training would have less than 32 updates, down to 2,048 steps of all environments together.
+    """
+    settings = config.agent_settings
+    if not hasattr(settings, "rollout_steps"):
+        return config
+    affordable = max(config.total_timesteps // _LEAST_UPDATES // _ROUND * _ROUND, _LEAST_ROLLOUT)
+    settings = msgspec.structs.replace(
+        settings, rollout_steps=min(_LEAST_ROLLOUT * config.num_envs, affordable)
+    )
+    return msgspec.structs.replace(config, agent_settings=settings)
 
 
 def with_schedule(config: TrainConfig, spanned: int | None) -> TrainConfig:

@@ -39,7 +39,7 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("train CartPole-v1 --device warp:9", 2, ["'warp:9'", "available: cpu"]),
     ("train CartPole-v1 --lockstep --no-journal", 2, ["lockstep=True needs journal=True"]),
     ("train CartPole-v1 --agent ppo --clip-range -1", 2, ["--clip-range"]),
-    ("train CartPole-v1 --agent sac", 2, ["known are dqn, iqn, ppo"]),
+    ("train CartPole-v1 --agent muzero", 2, ["known are dqn, iqn, ppo"]),
     ("train CartPole-v1 --track tensorbord", 2, ["track"]),
     ("train CartPole-v1 --actors rockets", 2, ["actors"]),
     ("train CartPole-v1 --max-staleness -1", 2, ["max"]),

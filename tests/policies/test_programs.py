@@ -64,6 +64,7 @@ VECTOR = {
     "table": (lambda x, table: table(x.long().abs()[:, :2]).flatten(1), nn.Embedding(9, 4)),
     "spread": lambda x: torch.ones(3).exp().expand(x.shape[0], 3) * torch.zeros_like(x)[:, :3] + 2,
     "double": lambda x: (x.double() / 3).clamp(max=0.5),
+    "many": lambda x: (x.unsqueeze(1) * torch.ones(4, 1)).reshape(-1, 6).tanh().view(x.shape[0], 4, 6).sum(1),
     "cosine": lambda x: (x.unsqueeze(-1) * torch.arange(1, 4)).cos().transpose(1, 2).mean(dim=2),
     "masked": lambda x: x.masked_fill(x < 0, -1e9).maximum(torch.tensor(0.1)).pow(2.0),
 }

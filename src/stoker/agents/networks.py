@@ -100,8 +100,8 @@ class ObservationNetwork(nn.Module):
             return deviations.clamp_(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
         # The places of choices are no deviations.
         n_numbers = self.rows.n_numbers
-        deviations[:, :n_numbers].clamp_(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
-        return deviations
+        limited = deviations[:, :n_numbers].clamp(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
+        return torch.cat([limited, deviations[:, n_numbers:]], dim=1)
 
 
 class MLP(nn.Module):

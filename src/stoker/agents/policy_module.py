@@ -8,10 +8,13 @@ from __future__ import annotations
 import copy
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
+from stoker.agents.observations import PackedObservations
 from stoker.agents.spaces import AgentSpaces
+from stoker.agents.unpacked import read_unpacked
 
 __all__ = ["GreedyNetwork", "PolicyModule"]
 
@@ -39,18 +42,25 @@ class PolicyModule(nn.Module):
     def __init__(self, network: GreedyNetwork, spaces: AgentSpaces[Any]) -> None:
         super().__init__()
         self.network: Any = copy.deepcopy(network)
-        self._spaces = spaces
+        self._actions = spaces.actions
+        self._dtype = torch.as_tensor(np.empty(0, spaces.observations.dtype)).dtype
+        self._layout = None
+        if isinstance(spaces.observations, PackedObservations):
+            self._layout = read_unpacked(self.network, spaces.observations)
         # With gradients ``tanh_`` stays in torch, where a trace can see it.
         self.cpu().eval().requires_grad_()
 
     def forward(self, *parts: torch.Tensor) -> torch.Tensor:
         """The actions ``[B, *action_shape]`` of observations, given as a tensor ``[B, *shape]`` per part."""
-        return self._spaces.actions.tensor(self.network.greedy(self._rows(parts)))
+        return self._actions.tensor(self.network.greedy(self._rows(parts)))
 
     def distribution(self, *parts: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the actions are chosen by; see ``GreedyNetwork.described``."""
         return self.network.described(self._rows(parts))
 
-    def _rows(self, parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    def _rows(self, parts: tuple[torch.Tensor, ...]) -> Any:
+        """What the network gets in place of the observations that its agent stores."""
+        if self._layout is not None:
+            return self._layout.taken(parts)
         [observations] = parts
-        return observations
+        return observations.to(self._dtype)

@@ -118,7 +118,7 @@ def export_trained(
     contents[DESCRIPTION] = msgspec.json.format(msgspec.json.encode(description), indent=2) + b"\n"
 
     def check(there: Path) -> None:
-        judge = _Judge(description, module, parts)
+        judge = _Judge(description, module, parts, actions)
         judge.compare("its policy module", expected["action"], actions)
         for form in dict.fromkeys(formats):
             compute = load_exported(there, form).compute
@@ -187,12 +187,18 @@ class _Judge:
         description: of the policy.
         module: says what the actions are chosen by.
         parts: of the observations.
+        actions: of the policy.
     """
 
-    def __init__(self, description: PolicyDescription, module: nn.Module, parts: Mapping[str, Any]) -> None:
+    def __init__(
+        self, description: PolicyDescription, module: nn.Module, parts: Mapping[str, Any], actions: Any
+    ) -> None:
         self._action = description.action
         self._module = module
         self._parts = parts
+        self._magnitude = np.ones(1)
+        if description.action.kind == "box":
+            self._magnitude = np.maximum(1, np.abs(self._means(actions)))
 
     def compare(self, what: str, found: Any, wanted: Any) -> None:
         """Raise ``ExportFailed`` for actions ``[N, *shape]`` that are others than the policy's."""
@@ -200,7 +206,7 @@ class _Judge:
             raise ExportFailed(f"{what} gives actions {list(found.shape)}, the policy {list(wanted.shape)}")
         if self._action.kind == "box":
             distance = np.abs(found.astype(np.float64) - wanted)
-            is_same = distance <= _TOLERANCE * np.maximum(1, np.abs(wanted))
+            is_same = distance <= _TOLERANCE * self._magnitude[: len(found)].reshape(wanted.shape)
         else:
             is_same = found == wanted
         rows = np.flatnonzero(~is_same.reshape(len(found), -1).all(axis=1))
@@ -210,6 +216,15 @@ class _Judge:
                     f"{what} gives the action {found[row].tolist()} for observation {row}, the policy "
                     f"{wanted[row].tolist()}; nothing was written"
                 )
+
+    def _means(self, actions: Any) -> Any:
+        """The numbers that were clipped to the bounds, whose magnitude decides how they are rounded."""
+        distribution: Any = getattr(self._module, "distribution", None)
+        if distribution is None:
+            return actions
+        with torch.no_grad():
+            found = distribution(*map(torch.as_tensor, self._parts.values()))
+        return found["mean"].numpy().reshape(actions.shape) if "mean" in found else actions
 
     def _is_near(self, row: int, action: Any) -> bool:
         """Whether each number of a discrete action is as good as the best one, but for rounding."""

@@ -84,6 +84,11 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 """Each operation that a program may use."""
 
 
+def _size(size: Any, n: int) -> int:
+    """A size of a shape for N observations, which is a number, ``"batch"`` or ``"batch*3"``."""
+    return n * int(size.partition("*")[2] or 1) if isinstance(size, str) else size
+
+
 class Program:
     """Runs a program: arrays ``[N, ...]`` in, and the outputs by name, arrays ``[N, ...]``.
 
@@ -105,9 +110,10 @@ class Program:
         steps: list[tuple[Callable[..., Any], str, list[str], list[Any] | None]] = []
         for op, result, arguments, given in nodes:
             function, settings, shape = OPERATIONS[op], dict(given), given.get("shape", [])
-            if op == "reshape" and shape.count("batch") == 1:
-                settings = {"shape": [-1 if size == "batch" else size for size in shape]}
-            of_batch = "batch" in settings.get("shape", ())
+            n_open = sum(isinstance(size, str) for size in shape)
+            if op == "reshape" and n_open == 1:
+                settings, n_open = {"shape": [-1 if isinstance(size, str) else size for size in shape]}, 0
+            of_batch = n_open > 0
             if settings and not of_batch:
                 function = partial(function, **settings)
             if all(name in known for name in arguments) and not of_batch:
@@ -132,7 +138,7 @@ class Program:
             elif shape is None:
                 values[place] = function(*[values[each] for each in arguments])
             else:
-                sizes = [len(arrays[0]) if size == "batch" else size for size in shape]
+                sizes = [_size(size, len(arrays[0])) for size in shape]
                 values[place] = function(values[arguments[0]], shape=sizes)
         return {name: values[place] for name, place in self._outputs.items()}
 

@@ -120,16 +120,20 @@ class _Writer:
 
     def shape(self, sizes: Sequence[Any]) -> str:
         """The name of a shape; the size of the batch is read from the first input."""
-        if BATCH not in sizes:
-            return self.constant(sizes)
         n = self.add("Shape", [self._input], self.new_name(), start=0, end=1)
-        parts = [n if size == BATCH else self.constant([size]) for size in sizes]
+        parts: list[str] = []
+        for size in sizes:
+            if isinstance(size, str):
+                factor = self.constant([int(size.partition("*")[2] or 1)])
+                parts.append(self.add("Mul", [n, factor], self.new_name()))
+            else:
+                parts.append(self.constant([size]))
         return self.add("Concat", parts, self.new_name(), axis=0)
 
 
 def _reshape(to: _Writer, node: Node, shape: Sequence[Any]) -> None:
-    is_simple = list(shape).count(BATCH) == 1
-    sizes = to.constant([-1 if size == BATCH else size for size in shape]) if is_simple else to.shape(shape)
+    fixed = [-1 if isinstance(size, str) else size for size in shape]
+    sizes = to.constant(fixed) if fixed.count(-1) <= 1 else to.shape(shape)
     to.add("Reshape", [*node.inputs, sizes], node.output)
 
 

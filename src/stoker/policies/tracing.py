@@ -25,7 +25,7 @@ from stoker.policies.operations import HANDLERS
 __all__ = ["BATCH", "Node", "Program", "traced"]
 
 BATCH = "batch"
-"""Stands for the number of observations in a shape."""
+"""Stands for the number of observations in a shape; ``"batch*3"`` for three times that."""
 _SIZES = (2, 3)
 """The sizes of the two batches."""
 
@@ -95,8 +95,9 @@ def _merged(one: Any, other: Any) -> Any:
         return [_merged(first, second) for first, second in parts]
     if one == other:
         return one
-    if (one, other) == _SIZES:
-        return BATCH
+    if isinstance(one, int) and one % _SIZES[0] == 0 and one // _SIZES[0] * _SIZES[1] == other:
+        factor = one // _SIZES[0]
+        return BATCH if factor == 1 else f"{BATCH}*{factor}"
     raise ConfigError(f"a size that is {one} for {_SIZES[0]} observations and {other} for {_SIZES[1]}")
 
 
@@ -204,9 +205,7 @@ class _Recorder(TorchDispatchMode):
         name = func.overloadpacket.__name__
         given = _tensors((args, kwargs))
         if func._schema.is_mutable and self._is_fixed(given[0]):  # noqa: SLF001 - torch has no other name
-            raise ConfigError(
-                f"{_name(self._module)} writes into a fixed tensor ({name}): let it make a new one"
-            )
+            self._forget(given[0], name, is_constant=all(map(self._is_fixed, given)))
         if name == "expand" or not all(map(self._is_fixed, given)):  # weights may be spread over the batch
             self._record(name, args, kwargs, result)
         return result
@@ -230,9 +229,19 @@ class _Recorder(TorchDispatchMode):
         for value, tensor in zip([found] if isinstance(found, str) else found, results, strict=True):
             self.introduce(value, tensor)
 
+    def _forget(self, written: torch.Tensor, operation: str, *, is_constant: bool) -> None:
+        """A constant that is written while it is made is another one afterwards."""
+        memory = _memory(written)
+        if not is_constant or any(key[0] == memory for key in self._weights):
+            raise ConfigError(
+                f"{_name(self._module)} writes into a fixed tensor ({operation}): let it make a new one"
+            )
+        for key in [key for key in self._names if key[0] == memory]:
+            del self._names[key]
+
     def _spoil(self, written: torch.Tensor) -> None:
         """Other views of memory that is written do not hold what they held."""
-        memory = written.untyped_storage().data_ptr()
+        memory = _memory(written)
         self._stale.update(key for key in self._names if key[0] == memory and key != _key(written))
 
 
@@ -245,9 +254,12 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     )
 
 
+def _memory(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
 def _key(tensor: torch.Tensor) -> _Key:
-    memory = tensor.untyped_storage().data_ptr()
-    return memory, int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype
+    return _memory(tensor), int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype
 
 
 def _dtype(dtype: torch.dtype | None) -> str:

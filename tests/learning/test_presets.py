@@ -16,6 +16,7 @@ GOALS = {
     ("ppo", "CartPole-v1"): 475.0,
     ("dqn", "Acrobot-v1"): -100.0,
     ("ppo", "Acrobot-v1"): -100.0,
+    ("ppo", "MountainCarContinuous-v0"): 90.0,
     ("ppo", "Pendulum-v1"): -250.0,
 }
 

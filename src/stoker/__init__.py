@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from stoker.agents.td3.agent import TD3 as TD3
     from stoker.agents.td3.config import TD3Config as TD3Config
     from stoker.envs.gym import make_gym as make_gym
+    from stoker.envs.masks import ActionMaskObservation as ActionMaskObservation
     from stoker.envs.stacking import stack_frames as stack_frames
     from stoker.envs.wrapping import EnvWrapper as EnvWrapper
     from stoker.errors import (

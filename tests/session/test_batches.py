@@ -641,9 +641,17 @@ async def test_columns_in_any_form_are_the_same_transitions(form: str, tmp_path:
 
 
 NOBODY: list[tuple[Any, Any, str]] = [
-    (np.zeros((4, 2), np.float32), IDS, r"row 0 of 4: observation=.*has shape \[2\]: give float32 \[3\]"),
-    (np.where(np.arange(12).reshape(4, 3) == 7, np.nan, 0.0), IDS, r"row 2 of 4: observation\[1\] is nan"),
-    ([[0, 0, 0], [0, np.inf, 0]], (0, 1), r"row 1 of 2: observation\[1\] is inf"),
+    (
+        np.zeros((4, 2), np.float32),
+        IDS,
+        r"row 0 of 4: actor.*: observation=.*shape \[2\]: give float32 \[3\]",
+    ),
+    (
+        np.where(np.arange(12).reshape(4, 3) == 7, np.nan, 0.0),
+        IDS,
+        r"row 2 of 4: actor .*, step 0: observation\[1\] is nan",
+    ),
+    ([[0, 0, 0], [0, np.inf, 0]], (0, 1), r"row 1 of 2: actor 1, step 0: observation\[1\] is inf"),
     (np.zeros((3, 3)), IDS, r"3 observations for 4 actor_ids"),
     (np.array(1.0), (0,), r"act_many: observations=array\(1.\).*give one of each actor"),
     ({"x": np.zeros((1, 3))}, (0,), r"act_many: observations=\{'x'.*give one of each actor"),

@@ -15,7 +15,7 @@ import pytest
 import torch
 from gymnasium import Space
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
-from gymnasium.wrappers import TransformAction
+from gymnasium.wrappers import TransformAction, TransformObservation
 from msgspec.structs import replace
 
 from stoker import DQN, IQN, SAC, TD3, ActMode, DQNConfig, IQNConfig, SACConfig, TD3Config, make_gym
@@ -44,8 +44,8 @@ def chain() -> ChainEnv:
     return ChainEnv(4, slip=0.1)
 
 
-def dqn(**settings: Any) -> DQN:
-    env = chain()
+def dqn(env: Any = None, **settings: Any) -> DQN:
+    env = env or chain()
     config = DQNConfig(**{"learning_starts": 16, "batch_size": 8, "buffer_size": 100, **settings})
     return DQN(env.observation_space, env.action_space, config, seed=3)
 
@@ -76,7 +76,20 @@ def pendulum() -> Any:
 
 
 def switches(space: Space[Any]) -> Any:
-    return TransformAction(chain(), lambda action: int(action.flat[0]), space)
+    return TransformAction(chain(), lambda action: int(np.ravel(action)[0] > 0), space)
+
+
+def masked(space: Space[Any], n: int) -> Any:
+    """A chain with another mask in each step, of which half allow everything."""
+
+    def mask(seen: Any) -> dict[str, Any]:
+        allowed = (np.arange(n) + int(seen[0])) % 2 if seen[0] > 1 else np.ones(n)
+        allowed[1] = allowed[n - 1] = 1
+        return {"seen": seen, "action_mask": allowed.astype(np.int8)}
+
+    env = switches(space)
+    shown = Dict({"seen": env.observation_space, "action_mask": MultiBinary(n)})
+    return TransformObservation(env, mask, shown)
 
 
 def cart_pole() -> Any:
@@ -153,7 +166,8 @@ AGENTS: list[tuple[str, Any, Any]] = [
     ("ppo-normalizing", lambda: ppo(chain(), normalize_observations=True), chain),
     ("ppo-continuous", lambda: ppo(pendulum()), pendulum),
     ("ppo-several", lambda: ppo(switches(SEVERAL)), lambda: switches(SEVERAL)),
-    ("ppo-binary", lambda: ppo(switches(BINARY)), lambda: switches(BINARY)),
+    ("ppo-masked", lambda: ppo(masked(BINARY, 4)), lambda: masked(BINARY, 4)),
+    ("dqn-masked", lambda: dqn(masked(Discrete(3), 3), n_step=2), lambda: masked(Discrete(3), 3)),
     ("ppo-state-dependent", lambda: ppo(pendulum(), state_dependent_exploration=True), pendulum),
     ("sac", sac, pendulum),
     ("sac-n-step", lambda: sac(n_step=3, normalize_observations=True, gradient_steps=2), pendulum),

@@ -77,6 +77,10 @@ class DiscreteActions:
         """As ``column``, of a tensor."""
         return chosen[:, 0] + self.first if self.first else chosen[:, 0]
 
+    def indices(self, actions: NDArray[Any]) -> NDArray[np.int64]:
+        """The way back from ``column``: int64 ``[B, 1]``."""
+        return actions[:, None].astype(np.int64) - self.first
+
     def is_chosen(self, action: Any, chosen: Sequence[float]) -> bool:
         """Whether the environment got ``action`` for the index ``[1]`` that was chosen."""
         return action - self.first == chosen[0]
@@ -155,13 +159,17 @@ class MultiDiscreteActions(ArrayValues):
         dtype = torch.as_tensor(np.empty(0, self.dtype)).dtype
         return (chosen.reshape(-1, *self.shape) + torch.as_tensor(self._least)).to(dtype)
 
+    def indices(self, actions: NDArray[Any]) -> NDArray[np.int64]:
+        """The way back from ``column``: int64 ``[B, size]``."""
+        return (actions.astype(np.int64) - self._least).reshape(len(actions), -1)
+
     def is_chosen(self, action: Any, chosen: Sequence[float]) -> bool:
         """Whether the environment got ``action`` for the indices ``[size]`` that were chosen."""
-        return (np.asarray(action) - self._least).reshape(-1).tolist() == list(chosen)
+        return self.indices(np.asarray(action)[None])[0].tolist() == list(chosen)
 
     def are_chosen(self, actions: NDArray[Any], chosen: NDArray[Any]) -> bool:
         """Whether that is so for each of the actions ``[B, *shape]`` and indices ``[B, size]``."""
-        return np.array_equal((actions - self._least).reshape(chosen.shape), chosen)
+        return np.array_equal(self.indices(actions), chosen)
 
 
 class BoxActions(ArrayValues):
@@ -193,6 +201,10 @@ class BoxActions(ArrayValues):
         """Chosen actions ``[B, size]`` as arrays ``[*shape]``, clipped to the bounds."""
         rows = self.column(chosen)
         return [rows[row, ...] for row in range(len(rows))]  # with "...", rows of shape () are arrays too
+
+    def indices(self, actions: NDArray[Any]) -> NDArray[np.int64]:
+        """Numbers have none: int64 ``[B, 0]``."""
+        return np.empty((len(actions), 0), np.int64)
 
     def is_chosen(self, action: Any, chosen: Sequence[float]) -> bool:
         """Whether the environment got ``action`` for the numbers ``[size]`` that were chosen.

@@ -203,7 +203,7 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
 
     def check_observation(self, observation: Any) -> None:
         """Raise ``InvalidExperience``, naming the value, for an observation that the policy cannot act on."""
-        self._spaces.observations.check(observation, "observation")
+        self._spaces.check_observation(observation)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer, generators, counters, settings, spaces, and open episodes or rollouts.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from stoker.agents.masks import limited
 from stoker.agents.observations import Observations
 from stoker.agents.packed_rows import PackedRows
 
@@ -85,6 +86,11 @@ class ObservationNetwork(nn.Module):
         if self.is_flat:
             return self.rows.flat(observations, floats)
         return self.rows.with_floats(observations, floats) if self.normalizes else observations
+
+    def limited(self, values: torch.Tensor, observations: torch.Tensor) -> torch.Tensor:
+        """Values of all choices with -inf for those that the observations forbid by an action mask."""
+        mask = None if self.rows is None else self.rows.mask
+        return values if mask is None else limited(values, observations[:, mask])
 
     def set_moments(self, mean: torch.Tensor, scale: torch.Tensor) -> None:
         """Normalize by this mean and this inverse standard deviation, of flat observations, from now on."""

@@ -14,6 +14,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from stoker.agents.actions import ActionsT
+from stoker.agents.masks import ActionMask
 from stoker.agents.observations import Observations, observations_of
 from stoker.agents.registry import AGENTS, action_kinds
 from stoker.errors import ConfigError, InvalidExperience
@@ -39,6 +40,7 @@ class AgentSpaces(Generic[ActionsT]):
         observations: a Box as it is, stored as float32 for every kind of float and else in its own dtype; of
             other spaces one row for each, packed.
         actions: the action space.
+        mask: the mask of actions in the observations; None: they have none.
 
     Raises:
         ConfigError: A space is of another kind; the message says which kinds the agent takes.
@@ -63,6 +65,8 @@ class AgentSpaces(Generic[ActionsT]):
         self.actions: ActionsT = kind(cast("Any", action_space))
         self.observations: Observations = observations_of(agent, observation_space, self.actions.n_choices)
         self._first, self._last = self.actions.first, self.actions.last
+        columns = self.observations.mask
+        self.mask = None if columns is None else ActionMask(columns, self.actions)
 
     def are_valid(self, batch: ExperienceBatch) -> bool:
         """Whether ``check_experience`` surely passes each of the batch's experiences."""
@@ -71,7 +75,14 @@ class AgentSpaces(Generic[ActionsT]):
             and self.observations.are_valid(batch.next_observations)
             and self.actions.are_valid(batch.actions)
             and bool((np.abs(batch.rewards) <= _FLOAT32_MAX).all())
+            and (self.mask is None or self.mask.are_valid(batch))
         )
+
+    def check_observation(self, observation: Any) -> None:
+        """Raise ``InvalidExperience``, naming the value, for an observation that nobody can act on."""
+        self.observations.check(observation, "observation")
+        if self.mask is not None:
+            self.mask.check(observation)
 
     def describe(self) -> dict[str, Any]:
         """The spaces in plain types, to be compared with those of a saved state."""
@@ -121,3 +132,5 @@ class AgentSpaces(Generic[ActionsT]):
             raise InvalidExperience(f"reward={shown(reward)} is not a number: give a float")
         if not _FLOAT32_MIN <= reward <= _FLOAT32_MAX:
             raise InvalidExperience(f"reward={reward!r} is not finite as float32: scale or clip rewards")
+        if self.mask is not None:
+            self.mask.check_experience(experience)

@@ -6,6 +6,7 @@ from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from stoker.envs.gym import make_gym as make_gym
+    from stoker.envs.masks import ActionMaskObservation as ActionMaskObservation
     from stoker.envs.protocol import (
         AsyncEnv as AsyncEnv,
         ResetResult as ResetResult,

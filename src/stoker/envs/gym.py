@@ -15,6 +15,7 @@ import gymnasium.error
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import VectorEnv
 
+from stoker.envs.masks import with_action_mask
 from stoker.envs.registering import package_of, register_known
 from stoker.envs.wrapping import missing_parts
 from stoker.errors import ConfigError
@@ -29,8 +30,9 @@ _MAKE_ARGUMENTS = ("max_episode_steps", "disable_env_checker")
 def make_gym(env_name: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env[Any, Any]:
     """Make a registered Gymnasium environment, with its own spaces.
 
-    Gymnasium's own checker is off unless ``disable_env_checker=False`` is given, because it costs more than
-    many a step.
+    Only if its ``info`` holds an ``action_mask`` it gives observations with this mask: see
+    ``ActionMaskObservation``. To see that, an environment with discrete actions is reset once. Gymnasium's
+    own checker is off unless ``disable_env_checker=False`` is given, because it costs more than many a step.
 
     Args:
         env_name: an id such as ``"CartPole-v1"``, or ``"module:Id-v0"`` to import what registers it.
@@ -41,6 +43,10 @@ def make_gym(env_name: str, *, render_mode: str | None = None, **kwargs: Any) ->
         ConfigError: The name, its module, version or an argument is unknown, or a package that the
             environment needs is not installed.
     """
+    return with_action_mask(_made(env_name, render_mode=render_mode, **kwargs))
+
+
+def _made(env_name: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env[Any, Any]:
     env_id = env_name
     if ":" in env_name:
         module, env_id = split_name(env_name, "env_name")
@@ -62,7 +68,7 @@ def make_gym(env_name: str, *, render_mode: str | None = None, **kwargs: Any) ->
 
 
 def make_named(name: str, kwargs: Mapping[str, Any]) -> Any:
-    """Make the environment that a config names.
+    """Make the environment that a config names, with its own spaces.
 
     Args:
         name: an id that is registered with Gymnasium; ``"module:id"``, whose module registers it;
@@ -73,7 +79,7 @@ def make_named(name: str, kwargs: Mapping[str, Any]) -> Any:
         ConfigError: The name is unknown, or what it names makes no environment.
     """
     is_registered = ":" not in name or _is_registered(name)
-    return make_gym(name, **kwargs) if is_registered else _call_factory(name, kwargs)
+    return _made(name, **kwargs) if is_registered else _call_factory(name, kwargs)
 
 
 def make_native(name: str, num_envs: int, kwargs: Mapping[str, Any]) -> VectorEnv[Any, Any, Any]:

@@ -281,7 +281,7 @@ class Intake:
     # Actions --------------------------------------------------------------------------------------
 
     def check_acting(self, observation: Any, mode: ActMode, actor_id: ActorId) -> None:
-        """Refuse an observation, mode or actor_id that cannot be used."""
+        """Refuse an observation, mode or actor_id that cannot be used; the error says whose, and when."""
         try:
             if type(mode) is not ActMode:
                 problem = f"mode={shown(mode)}: use ActMode.EXPLORE or ActMode.EXPLOIT"
@@ -292,6 +292,7 @@ class Intake:
                 self._check_observation(observation)
         except InvalidExperience as refusal:
             self.refusals.count(refusal)
+            refusal.args = (f"actor {actor_id!r:.60}, step {self.accepted_steps}: {refusal}",)
             raise
 
     def checked_acting(

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from stoker.agents.protocol import LearningAgent
-from stoker.agents.registry import agents_with_preset, make_agent
+from stoker.agents.registry import AGENTS, agents_with_preset, make_agent
 from stoker.envs import stack_frames
 from stoker.envs.gym import make_named
+from stoker.envs.masks import with_action_mask
 from stoker.envs.registering import register_by, register_known
 from stoker.envs.results import close_of
 from stoker.envs.wrapping import wrapped
@@ -27,6 +28,8 @@ __all__ = ["agent_and_spaces_for", "agent_for", "env_for", "recorders_for", "set
 def env_for(config: TrainConfig) -> Any:
     """Make one environment as the config describes it, with its own spaces.
 
+    For stoker's agents a mask of actions in its ``info`` becomes a part of its observations.
+
     Raises:
         ConfigError: The environment is unknown or cannot be made.
     """
@@ -35,7 +38,8 @@ def env_for(config: TrainConfig) -> Any:
     register_known(config.env)
     _check_version(config.env)
     make = partial(_wrapped, config)
-    return make() if config.frame_stack == 1 else stack_frames(make, config.frame_stack)()
+    env = make() if config.frame_stack == 1 else stack_frames(make, config.frame_stack)()
+    return with_action_mask(env) if config.agent in AGENTS else env
 
 
 def _wrapped(config: TrainConfig) -> Any:

@@ -23,7 +23,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from stoker.actors.places import n_workers_for
 from stoker.envs.gym import make_native
-from stoker.envs.results import close_of, extras_of
+from stoker.envs.results import close_of, extras_of, owned
 from stoker.envs.rounds import EPISODE_EXTRAS
 from stoker.envs.stepping import SLOW_STEP_S
 from stoker.envs.vector import Moves, VectorRounds
@@ -211,25 +211,28 @@ class _Reporting(gymnasium.Wrapper[Any, Any, Any, Any]):
 class _OneEpisode(_Reporting):
     """Plays one episode after each seeded reset, and rests.
 
-    A vector environment goes on with sub-environments whose episode is over, until all are.
+    A vector environment goes on with sub-environments whose episode is over, until all are. At rest it shows
+    the first observation of its episode, on which a policy can act: the last one may allow no action.
     """
 
-    _last: Any = None  # the observation at rest
+    _first: Any = None
+    _rests = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """See ``gymnasium.Env``; without a seed an environment at rest stays there."""
-        if seed is None and self._last is not None:
-            return self._last, {}
-        self._last = None
-        return self.env.reset(seed=seed, options=options)
+        if seed is None and self._rests:
+            return self._first, {}
+        self._rests = False
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._first = owned(observation)
+        return observation, info
 
     def step(self, action: Any) -> Any:
         """See ``gymnasium.Env``."""
-        if self._last is not None:
-            return self._last, 0.0, False, False, {}
+        if self._rests:
+            return self._first, 0.0, False, False, {}
         observation, reward, terminated, truncated, info = super().step(action)
-        if terminated or truncated:
-            self._last = observation
+        self._rests = bool(terminated or truncated)
         return observation, reward, terminated, truncated, info
 
 

@@ -7,7 +7,7 @@ al. 2016) and n-step targets, as Hessel et al. (2018, "Rainbow") put them togeth
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -43,9 +43,8 @@ class DQN(QLearningAgent[DQNConfig, QNetwork]):
     def _write_gradients(self, batch: Batch, weights: torch.Tensor | None) -> Update:
         """Of the Huber loss, by its weighted mean; metrics ``loss`` and ``q_mean``, of the actions taken."""
         config, network = self.config, self._network
-        targets = td_targets(
-            network.forward, self._target.network.forward, batch, config.gamma, double=config.double
-        )
+        slow: Any = self._target.network
+        targets = td_targets(network.of_allowed, slow.of_allowed, batch, config.gamma, double=config.double)
         activations = network.activations(batch.observations)
         found = td_loss(activations[-1], self._indices(batch), targets, weights)
         network.backward(activations, found.gradient)
@@ -63,7 +62,7 @@ def td_targets(
 
     ``a'`` is the best next action by the target network (Mnih et al. 2015, Algorithm 1) or, when double,
     by the online network (van Hasselt et al. 2016, eq. 4). Only termination masks: a truncated episode
-    would have gone on.
+    would have gone on. The functions give -inf for actions that an action mask forbids.
     """
     next_values = target(batch.next_observations)
     if double:

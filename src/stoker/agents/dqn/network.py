@@ -40,13 +40,17 @@ class ValueNetwork(ObservationNetwork, ABC):
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Values float32 ``[B, n_actions]`` of observations ``[B, *observation_shape]``."""
 
+    def of_allowed(self, observations: torch.Tensor) -> torch.Tensor:
+        """The values, but -inf for the actions that an action mask in the observations forbids."""
+        return self.limited(self(observations), observations)
+
     def greedy(self, observations: torch.Tensor) -> torch.Tensor:
         """The index of the best action of each row, int64 ``[B, 1]``."""
-        return self(observations).argmax(dim=1, keepdim=True)
+        return self.of_allowed(observations).argmax(dim=1, keepdim=True)
 
     def described(self, observations: torch.Tensor) -> dict[str, torch.Tensor]:
-        """``values`` of all actions, float32 ``[B, n_actions]``."""
-        return {"values": self(observations)}
+        """``values`` of all actions, float32 ``[B, n_actions]``; -inf for forbidden ones."""
+        return {"values": self.of_allowed(observations)}
 
     @staticmethod
     def joined(streams: Any) -> Any:

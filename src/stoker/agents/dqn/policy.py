@@ -38,11 +38,15 @@ class QPolicy(NetworkPolicy[NetworkT]):
 
         A list of ints, or int64 ``[B]`` for observations in an array.
         """
-        values = self._values(self._spaces.observations.stack(observations))
+        rows = self._spaces.observations.stack(observations)
+        values, mask, allowed = self._values(rows), self._spaces.mask, None
+        if mask is not None:
+            allowed = mask.allowed(rows)
+            values = np.where(allowed, values, -np.inf)
         if mode is ActMode.EXPLOIT:
             actions = values.argmax(axis=1)
         elif "epsilon" in self.published:
-            actions = epsilon_greedy(values, self.published["epsilon"], self._explore)
+            actions = epsilon_greedy(values, self.published["epsilon"], self._explore, allowed)
         else:
             actions = softmax_actions(values, self.published["temperature"], self._explore)
         if first := self._spaces.actions.first:
@@ -65,14 +69,23 @@ class DQNPolicy(QPolicy[QNetwork]):
 
 
 def epsilon_greedy(
-    values: NDArray[np.float32], epsilon: float, generator: np.random.Generator
+    values: NDArray[Any],
+    epsilon: float,
+    generator: np.random.Generator,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
-    """The best action of each row ``[B, n_actions]``, or with probability epsilon any.
+    """The best action of each row ``[B, n_actions]``, or with probability epsilon any that is allowed.
 
-    Sutton & Barto 2018, section 2.2; two draws per row.
+    Sutton & Barto 2018, section 2.2; two draws per row. The values of forbidden actions are -inf.
     """
     actions = values.argmax(axis=1)
     draws = generator.random((len(actions), 2))
+    if allowed is not None:
+        explored = draws[:, 0] < epsilon
+        n_before = allowed[explored].cumsum(axis=1)  # of each action: the allowed ones up to it
+        nth = (draws[explored, 1:] * n_before[:, -1:]).astype(np.int64)
+        actions[explored] = (n_before <= nth).sum(axis=1)
+        return actions
     if len(actions) > _FEW:
         explored = draws[:, 0] < epsilon
         actions[explored] = draws[explored, 1] * values.shape[1]
@@ -84,9 +97,12 @@ def epsilon_greedy(
 
 
 def softmax_actions(
-    values: NDArray[np.float32], temperature: float, generator: np.random.Generator
+    values: NDArray[Any], temperature: float, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """One action per row ``[B, n_actions]``, with ``action_probabilities``; one draw per row."""
+    """One action per row ``[B, n_actions]``, with ``action_probabilities``; one draw per row.
+
+    The values of forbidden actions are -inf.
+    """
     up_to = action_probabilities(values, temperature).cumsum(axis=1)
     draws = generator.random((len(values), 1)) * up_to[:, -1:]  # sums of floats end near 1, not at it
     return (up_to <= draws).sum(axis=1)

@@ -89,12 +89,13 @@ def quantile_targets(
     """Samples of the return of each transition: ``r + gamma * mask * Z_target(s', a')``, float32 ``[N', B]``.
 
     For fractions ``[N', B]`` (Dabney et al. 2018, Algorithm 1). ``a'`` has the highest mean by the target
-    network or, when double, by the online network (van Hasselt et al. 2016). Only termination masks: a
-    truncated episode would have gone on.
+    network or, when double, by the online network (van Hasselt et al. 2016), of the actions that an action
+    mask allows. Only termination masks a value: a truncated episode would have gone on.
     """
     features = target.encoded(batch.next_observations)[-1]
     values = online(batch.next_observations) if double else target.values_of(features)
-    best = values.argmax(dim=1).expand(fractions.shape).unsqueeze(2)
+    allowed = target.limited(values, batch.next_observations)
+    best = allowed.argmax(dim=1).expand(fractions.shape).unsqueeze(2)
     quantiles = target.quantiles_of(target.head.run(features, fractions), fractions)
     following = quantiles.gather(2, best).squeeze(2)
     return torch.addcmul(batch.rewards, batch.bootstrap_masks, following, value=gamma)

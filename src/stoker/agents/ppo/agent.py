@@ -18,6 +18,7 @@ from torch import nn
 from stoker.agents.actions import BoxActions, DiscreteActions, MultiDiscreteActions
 from stoker.agents.base import AgentSeeds, BaseAgent, resolve_device, seeded_generator
 from stoker.agents.encoders import chosen_network
+from stoker.agents.masks import limited
 from stoker.agents.networks import predict
 from stoker.agents.observations import PackedObservations
 from stoker.agents.ppo.config import PPOConfig
@@ -301,7 +302,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         before = [tensor.clone() for tensor in tensors]
         most_kl = None if config.target_kl is None else 1.5 * config.target_kl
         epochs: list[torch.Tensor] = []  # the losses of each, and the norm of its last gradient
-        n_whole, size = 0, len(samples.returns)
+        n_whole, size, has_masks = 0, len(samples.returns), samples.masks.shape[1] > 0
         for _ in range(config.n_epochs):
             shuffled = samples.shuffled(torch.as_tensor(self._shuffle.permutation(size)).to(self._device))
             if config.normalize_advantages:
@@ -312,6 +313,8 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
             for start in range(0, size, config.batch_size):
                 batch = shuffled.rows(start, start + config.batch_size)
                 parameters, values = self._passes.forward(batch.inputs)
+                if has_masks:
+                    parameters = limited(parameters, batch.masks)
                 evaluation = distribution.evaluate(parameters, batch.actions)
                 log_probs = evaluation.log_probs
                 seen.append((log_probs, evaluation.entropies, values))
@@ -367,4 +370,8 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
         tensors = [torch.as_tensor(each.astype(np.float32)).to(self._device) for each in floats]
         variance = float(returns.var())
         explained = 1.0 - float((returns - values).var()) / variance if variance > 0.0 else 0.0
-        return Samples(inputs, torch.as_tensor(learned).to(self._device), *tensors), explained
+        columns = self._spaces.observations.mask
+        allowed = np.empty((len(returns), 0)) if columns is None else rollout.observations[:, columns]
+        masks = torch.as_tensor(allowed != 0).to(self._device)
+        actions = torch.as_tensor(learned).to(self._device)
+        return Samples(inputs, actions, *tensors, masks=masks), explained

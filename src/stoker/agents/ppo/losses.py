@@ -23,6 +23,7 @@ class Samples(NamedTuple):
         values: of the observations when the actions were chosen, float32 ``[B]``.
         advantages: float32 ``[B]``.
         returns: what values regress to, float32 ``[B]``.
+        masks: which choices were allowed, bool ``[B, n_parameters]``; ``[B, 0]``: all.
     """
 
     inputs: torch.Tensor
@@ -31,6 +32,7 @@ class Samples(NamedTuple):
     values: torch.Tensor
     advantages: torch.Tensor
     returns: torch.Tensor
+    masks: torch.Tensor
 
     def shuffled(self, order: torch.Tensor) -> Samples:
         """Those of these indices, in their order."""

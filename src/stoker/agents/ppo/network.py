@@ -130,11 +130,14 @@ class ActorCritic(ObservationNetwork):
 
     def greedy(self, observations: torch.Tensor) -> torch.Tensor:
         """The likeliest action of each row: its index ``[B, 1]``, or its numbers ``[B, size]``."""
-        return self.distribution.likeliest(self(observations)[0])
+        return self.distribution.likeliest(self.limited(self(observations)[0], observations))
 
     def described(self, observations: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The distribution of the actions of each row, by the names of its parameters."""
-        return self.distribution.described(self(observations)[0])
+        """The distribution of the actions of each row, by the names of its parameters.
+
+        The logits of choices that an action mask forbids are -inf.
+        """
+        return self.distribution.described(self.limited(self(observations)[0], observations))
 
 
 def checked_body(

@@ -66,13 +66,17 @@ class PPOPolicy(NetworkPolicy[ActorCritic]):
     def _forward(
         self, rows: NDArray[Any], *, with_values: bool = True
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Parameters ``[B, n_parameters]`` and, if asked for, values ``[B]``."""
+        """Parameters ``[B, n_parameters]``, -inf of forbidden choices, and, if asked for, values ``[B]``."""
+        values: NDArray[np.float32] | None
         if self._small is None or len(rows) > self._small.most_rows:
             parameters, values = predict(self.network, rows, self._device)
-            return parameters, values
-        inputs = self._small.inputs(rows)
-        values = self._small.outputs(inputs, 1)[:, 0] if with_values else None
-        return self._parameters(self._small, inputs), values
+        else:
+            inputs = self._small.inputs(rows)
+            values = self._small.outputs(inputs, 1)[:, 0] if with_values else None
+            parameters = self._parameters(self._small, inputs)
+        if (mask := self._spaces.mask) is not None:
+            parameters = np.where(mask.allowed(rows), parameters, np.float32(-np.inf))
+        return parameters, values
 
     def _parameters(self, small: NumpyPass, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         return small.outputs(inputs)

@@ -1,0 +1,105 @@
+"""Masks of actions from ``info["action_mask"]`` as a part of observations, which agents and journals see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from stoker.errors import ConfigError
+from stoker.plain import shown
+
+__all__ = ["ActionMaskObservation", "with_action_mask"]
+
+_MASK = "action_mask"
+
+
+class ActionMaskObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Gives observations ``{"observation": ..., "action_mask": ...}``.
+
+    The mask is ``info["action_mask"]`` as int8 ``[n]``: 1 for each action that is allowed, 0 for the others.
+    For a MultiDiscrete space it has an entry for each choice, number by number, or is a tuple of the masks of
+    the numbers; for a MultiBinary space each number has two. After the last step of an episode it may be
+    missing.
+
+    Args:
+        env: an environment with Discrete, MultiDiscrete or MultiBinary actions.
+
+    Raises:
+        ConfigError: It has other actions; or later, by ``reset`` and ``step``: the info has no such mask.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._n = n_choices(env.action_space)
+        if not self._n:
+            raise ConfigError(
+                f"an action mask needs Discrete, MultiDiscrete or MultiBinary actions, not {env.action_space}"
+            )
+        self.observation_space = spaces.Dict(
+            {"observation": env.observation_space, _MASK: spaces.MultiBinary(self._n)}
+        )
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """See ``gymnasium.Env``."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._masked(observation, info, "reset"), info
+
+    def step(self, action: Any) -> Any:
+        """See ``gymnasium.Env``."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if (terminated or truncated) and _MASK not in info:
+            info = {**info, _MASK: np.ones(self._n, np.int8)}
+        return self._masked(observation, info, "step"), reward, terminated, truncated, info
+
+    def _masked(self, observation: Any, info: Mapping[str, Any], method: str) -> dict[str, Any]:
+        mask = mask_in(info)
+        if mask is None or mask.shape != (self._n,):
+            given = f"{_MASK}={shown(info[_MASK])}" if _MASK in info else f"no {_MASK}"
+            raise ConfigError(
+                f"the info of {type(self.unwrapped).__name__}.{method} has {given}: give 0 or 1 for each of "
+                f"the {self._n} choices of {self.action_space}"
+            )
+        return {"observation": observation, _MASK: mask}
+
+
+def with_action_mask(env: Any) -> Any:
+    """The environment, in an ``ActionMaskObservation`` if the info of a first reset has a mask.
+
+    An environment whose reset raises stays as it is: whoever plays it meets the error.
+    """
+    if not isinstance(env, gymnasium.Env) or not n_choices(cast("Any", env).action_space):
+        return cast("Any", env)
+    plain = cast("gymnasium.Env[Any, Any]", env)
+    if _MASK in getattr(plain.observation_space, "spaces", ()):
+        return plain
+    try:
+        _, info = plain.reset()
+    except Exception:  # noqa: BLE001 - it comes again
+        return plain
+    return ActionMaskObservation(plain) if _MASK in info else plain
+
+
+def n_choices(space: Any) -> int:
+    """The length of a mask of these actions; 0: they have none."""
+    kind: type = space.__class__
+    if issubclass(kind, spaces.Discrete):
+        return int(space.n)
+    if issubclass(kind, spaces.MultiDiscrete):
+        return int(space.nvec.sum())
+    return 2 * math.prod(space.shape) if issubclass(kind, spaces.MultiBinary) else 0
+
+
+def mask_in(info: Mapping[str, Any]) -> NDArray[np.int8] | None:
+    """The mask in an info, flat, as a copy; None: there is none of numbers."""
+    given: Any = info.get(_MASK)
+    parts: Iterable[Any] = given if given.__class__ is tuple else (given,)
+    try:
+        return np.concatenate([np.ravel(part) for part in parts]).astype(np.int8)
+    except (TypeError, ValueError):
+        return None

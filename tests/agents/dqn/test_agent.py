@@ -101,13 +101,17 @@ def test_the_target_follows_softly_at_every_step(
 
 
 @pytest.mark.parametrize("double", [False, True])
-@pytest.mark.parametrize("max_grad_norm", [None, 0.05])
+@pytest.mark.parametrize(("max_grad_norm", "delta"), [(None, 0.5), (0.05, None)])
 def test_a_step_equals_the_textbook(
-    make_agent: MakeAgent, make_experiences: MakeExperiences, double: bool, max_grad_norm: float | None
+    make_agent: MakeAgent,
+    make_experiences: MakeExperiences,
+    double: bool,
+    max_grad_norm: float | None,
+    delta: float | None,
 ) -> None:
     """Two steps written out with a plain network, a loop over rows, and Adam by its formulas."""
     settings = {"double": double, "max_grad_norm": max_grad_norm, "learning_rate": 0.01, "gamma": 0.9}
-    agent = make_agent(**settings)
+    agent = make_agent(**settings, huber_delta=delta)
     with torch.no_grad():  # else the target would equal the online network and double change nothing
         for parameter in agent._target.network.parameters():
             parameter.neg_()
@@ -139,7 +143,8 @@ def test_a_step_equals_the_textbook(
                 value = value + 0.9 * future
             q_value = online(torch.from_numpy(e.observation))[e.action + 1]
             error = (q_value - value).abs()
-            losses.append(0.5 * error**2 if error < 1 else error - 0.5)
+            is_square = delta is None or error < delta
+            losses.append(0.5 * error**2 if is_square else delta * (error - 0.5 * delta))
             q_values.append(q_value.detach())
         loss = torch.stack(losses).mean()
         online.zero_grad()
@@ -505,14 +510,23 @@ def test_weights_of_one_change_nothing(batch: Batch) -> None:
     assert all(torch.equal(left, right) for left, right in zip(plain, weighted, strict=True))
 
 
-def test_the_loss_is_hubers(batch: Batch) -> None:
-    # Values of the taken actions: 1, 2, 3, -1. Errors: -0.5, 0, 4, -2 (delta 1: e^2 / 2, else |e| - 1/2).
+LOSSES: dict[float | None, list[float]] = {
+    0.5: [0.125, 0.0, 0.5 * 3.75, 0.5 * 1.75],  # within delta e^2 / 2, else delta * (|e| - delta / 2)
+    1.0: [0.125, 0.0, 3.5, 1.5],
+    None: [0.125, 0.0, 8.0, 2.0],
+}
+
+
+@pytest.mark.parametrize("delta", LOSSES)
+def test_the_loss_is_hubers_up_to_squared_errors(batch: Batch, delta: float | None) -> None:
+    # Values of the taken actions: 1, 2, 3, -1. Errors: -0.5, 0, 4, -2.
     targets = torch.tensor([1.5, 2.0, -1.0, 1.0])
     values = online(batch.observations).requires_grad_()
-    loss, slopes, errors, mean = td_loss(values.detach(), batch.actions, targets)
+    loss, slopes, errors, mean = td_loss(values.detach(), batch.actions, targets, delta=delta)
     assert mean.item() == pytest.approx((1.0 + 2.0 + 3.0 - 1.0) / 4)
-    assert errors.tolist() == [-0.5, 0.0, 4.0, -2.0]
-    assert loss.item() == pytest.approx((0.125 + 0.0 + 3.5 + 1.5) / 4)
+    assert errors.tolist() == [-0.5, 0.0, 4.0, -2.0], "they stay as they were"
+    assert loss.item() == pytest.approx(sum(LOSSES[delta]) / 4)
     taken = values.gather(1, batch.actions.unsqueeze(1)).squeeze(1)
-    torch.nn.functional.huber_loss(taken, targets).backward()
+    squares = torch.nn.functional.mse_loss(taken, targets) / 2
+    (squares if delta is None else torch.nn.functional.huber_loss(taken, targets, delta=delta)).backward()
     assert torch.equal(slopes, values.grad), "the gradient given is autograd's"

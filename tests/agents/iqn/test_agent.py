@@ -44,6 +44,15 @@ def test_the_loss_is_that_worked_out_by_hand() -> None:
     assert weighted.loss.item() == pytest.approx(0.5 * rows[0] / 2)
     assert weighted.gradient.tolist() == [pytest.approx([(-0.25 * 0.5 + 0.75) / 8, 0.0])]
     assert torch.equal(weighted.of_rows, found.of_rows), "priorities are not weighted"
+    wider = quantile_huber_loss(torch.tensor([[1.0, 1.0]]), torch.tensor([[0.25, 0.75]]), targets, kappa=2.0)
+    rows = [(0.25 * 0.125 + 0.75 * 2.0) / 2 / 2, (0.75 * 4.0 + 0.0) / 2 / 2]
+    assert wider.of_rows.tolist() == pytest.approx(rows)
+    assert wider.gradient.tolist() == [pytest.approx([(-0.25 * 0.5 + 0.75 * 2) / 8, -0.75 * 2 / 8])]
+
+
+def test_squared_errors_are_refused() -> None:
+    with pytest.raises(ConfigError, match="huber_delta=None: squared errors give no quantiles"):
+        IQNConfig(huber_delta=None)
 
 
 def test_it_learns_the_quantiles_of_a_random_reward_not_only_their_mean() -> None:

@@ -41,12 +41,12 @@ class DQN(QLearningAgent[DQNConfig, QNetwork]):
         return kind(spaces.observations, spaces.actions.n, config, seeds.for_weights())
 
     def _write_gradients(self, batch: Batch, weights: torch.Tensor | None) -> Update:
-        """Of the Huber loss, by its weighted mean; metrics ``loss`` and ``q_mean``, of the actions taken."""
+        """Of the weighted mean loss of TD errors; metrics ``loss`` and ``q_mean``, of the actions taken."""
         config, network = self.config, self._network
         slow: Any = self._target.network
         targets = td_targets(network.of_allowed, slow.of_allowed, batch, config.gamma, double=config.double)
         activations = network.activations(batch.observations)
-        found = td_loss(activations[-1], self._indices(batch), targets, weights)
+        found = td_loss(activations[-1], self._indices(batch), targets, weights, config.huber_delta)
         network.backward(activations, found.gradient)
         return Update(found.errors, {"loss": found.loss.item(), "q_mean": found.q_mean.item()})
 
@@ -94,8 +94,9 @@ def td_loss(
     action_indices: torch.Tensor,
     targets: torch.Tensor,
     weights: torch.Tensor | None = None,
+    delta: float | None = 1.0,
 ) -> TDLoss:
-    """The Huber loss (delta 1, mean over the batch) of the taken actions' values.
+    """The Huber loss (Huber 1964; mean over the batch) of the taken actions' values.
 
     Args:
         values: of all actions, float32 ``[B, n_actions]``, without gradient.
@@ -103,12 +104,13 @@ def td_loss(
         targets: what to regress to, float32 ``[B]``.
         weights: what each transition's loss is multiplied with, float32 ``[B]``, such as the importance of a
             prioritized draw (Schaul et al. 2016, section 3.4); None: one.
+        delta: the error from which on the loss grows linearly; None: it is half the squared error.
     """
     indices = action_indices.unsqueeze(1)
     taken = values.gather(1, indices).squeeze(1)
     errors = taken - targets
-    slopes = errors.clamp(-1.0, 1.0)
-    # Within delta e * (e - e/2) = e^2 / 2; beyond it 1 * (|e| - 1/2).
+    slopes = errors.clone() if delta is None else errors.clamp(-delta, delta)
+    # Within delta e * (e - e/2) = e^2 / 2; beyond it delta * (|e| - delta/2).
     halves = torch.sub(errors, slopes, alpha=0.5)
     if weights is not None:
         slopes *= weights

@@ -23,6 +23,9 @@ class DQNConfig(OffPolicyConfig, frozen=True, kw_only=True):
     exploration: Literal["epsilon", "softmax"] = "epsilon"
     """epsilon: a fraction of random actions; softmax: actions of higher value are more likely."""
 
+    huber_delta: Positive | None = 1.0
+    """TD error beyond which the loss is linear, so that larger ones weigh no more; None: all are squared."""
+
     initial_epsilon: Fraction = 1.0
     """Fraction of random actions at the first environment step."""
 

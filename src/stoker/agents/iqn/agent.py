@@ -70,7 +70,8 @@ class IQN(QLearningAgent[IQNConfig, QuantileNetwork]):
         made = network.run(batch.observations, fractions)
         chosen = self._indices(batch).expand(n, n_rows).unsqueeze(2)
         quantiles = made.quantiles.gather(2, chosen).squeeze(2)
-        found = quantile_huber_loss(quantiles, fractions, targets, weights)
+        kappa = config.huber_delta or 1.0  # IQNConfig refuses None
+        found = quantile_huber_loss(quantiles, fractions, targets, weights, kappa)
         gradient = torch.zeros_like(made.quantiles).scatter_(2, chosen, found.gradient.unsqueeze(2))
         network.backward(made, gradient)
         metrics = {"loss": found.loss.item(), "q_mean": quantiles.mean().item()}

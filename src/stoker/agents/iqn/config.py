@@ -26,5 +26,7 @@ class IQNConfig(DQNConfig, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.huber_delta is None:
+            raise ConfigError("huber_delta=None: squared errors give no quantiles; give kappa, for example 1")
         if not self.hidden_sizes:
             raise ConfigError("hidden_sizes=(): give at least one layer, whose outputs quantiles modulate")

@@ -82,7 +82,7 @@ class QuantileHead(nn.Module):
         rows = (embedding.unsqueeze(1) * features).reshape(-1, features.shape[1])
         for hidden_weight, hidden_bias in hidden:
             rows = functional.linear(rows, hidden_weight, hidden_bias).relu_()
-        means = rows.view(len(embedding), len(features), rows.shape[1]).mean(dim=0)
+        means = rows.view(len(self.midpoints), -1, rows.shape[1]).mean(dim=0)
         return functional.linear(means, weight, bias)
 
     def run(self, features: torch.Tensor, fractions: torch.Tensor) -> HeadPass:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 import gymnasium
@@ -123,6 +124,39 @@ MEASURED: dict[tuple[str, str], dict[str, Any]] = {
         "epsilon_decay_steps": 12_000,
         "max_grad_norm": 10.0,
     },
+    ("iqn", "CartPole-v1"): {
+        "learning_rate": 2.3e-3,
+        "learning_rate_schedule": "linear",
+        "schedule_steps": 30_000,
+        "gamma": 0.99,
+        "batch_size": 64,
+        "buffer_size": 100_000,
+        "learning_starts": 500,
+        "target_update_interval": 256,
+        "tau": None,
+        "hidden_sizes": (64, 64),
+        "n_quantiles": 8,
+        "n_target_quantiles": 8,
+        "n_acting_quantiles": 32,
+        "n_cosines": 64,
+        "initial_epsilon": 1.0,
+        "final_epsilon": 0.04,
+        "epsilon_decay_steps": 4_000,
+        "normalize_observations": True,
+        "n_step": 4,
+        "double": True,
+        "max_grad_norm": 10.0,
+    },
+    ("ppo", "LunarLander-v3"): {
+        "learning_rate": 3e-4,
+        "clip_range": 0.2,
+        "rollout_steps": 16_384,
+        "batch_size": 64,
+        "n_epochs": 4,
+        "gamma": 0.999,
+        "gae_lambda": 0.98,
+        "ent_coef": 0.01,
+    },
     ("ppo", "CartPole-v1"): {
         "learning_rate": 1e-3,
         "learning_rate_schedule": "linear",
@@ -230,6 +264,10 @@ def test_a_preset_cannot_be_changed() -> None:
 @pytest.mark.parametrize(("agent", "env"), EVERY, ids=["-".join(pair) for pair in EVERY])
 def test_each_makes_its_agent_and_a_training(agent: str, env: str) -> None:
     env = env.replace("*", "Pong")  # of a pattern
+    if env.startswith(("LunarLander", "BipedalWalker")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as an error, the warning of its types ends the process
+            pytest.importorskip("Box2D")
     config = config_from({"env": env, "agent": agent})
     settings = preset(agent, env)
     assert type(settings) is config_type(agent)
@@ -242,7 +280,7 @@ def test_each_makes_its_agent_and_a_training(agent: str, env: str) -> None:
         assert msgspec.json.decode(msgspec.json.encode(getattr(config, name))) == value
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "Acrobot-v1", "Pendulum-v1"])
+@pytest.mark.parametrize("env", ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "LunarLander-v3"])
 def test_rollouts_are_cut_where_they_are_full(env: str) -> None:
     settings: PPOConfig = preset("ppo", env)
     training: Any = training_preset("ppo", env)

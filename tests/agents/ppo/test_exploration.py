@@ -18,8 +18,7 @@ from torch.distributions import Independent, Normal
 
 from stoker import TrainingRun, TrainingSession, make_gym, run_actors
 from stoker.agents import PPO, PPOConfig
-from stoker.agents.ppo.distributions import StateDependentGaussian
-from stoker.agents.ppo.exploration import ActorNoise
+from stoker.agents.ppo.exploration import ActorNoise, StateDependentGaussian
 from stoker.agents.ppo.policy import StateDependentPolicy
 from stoker.agents.protocol import ActsForActors
 from stoker.errors import ConfigError

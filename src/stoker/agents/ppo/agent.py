@@ -22,11 +22,18 @@ from stoker.agents.masks import limited
 from stoker.agents.networks import predict
 from stoker.agents.observations import PackedObservations
 from stoker.agents.ppo.config import PPOConfig
-from stoker.agents.ppo.distributions import DiagGaussian, StateDependentGaussian, distribution_of
-from stoker.agents.ppo.exploration import ActorNoise
+from stoker.agents.ppo.distributions import DiagGaussian
+from stoker.agents.ppo.exploration import ActorNoise, StateDependentGaussian
 from stoker.agents.ppo.gradients import passes_of
 from stoker.agents.ppo.losses import Losses, Samples, approximate_kl
-from stoker.agents.ppo.network import BODIES, ActorCritic, PartsBody, checked_body, n_features_of
+from stoker.agents.ppo.network import (
+    BODIES,
+    ActorCritic,
+    PartsBody,
+    checked_body,
+    distribution_of,
+    n_features_of,
+)
 from stoker.agents.ppo.policy import ACTION, LOG_PROB, VALUE, PPOPolicy, StateDependentPolicy
 from stoker.agents.ppo.rollout import Rollout
 from stoker.agents.spaces import AgentSpaces

@@ -9,22 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from stoker.agents.actions import Actions, BoxActions
-from stoker.agents.ppo.config import PPOConfig
-from stoker.errors import ConfigError
+__all__ = ["LOG_SQRT_2PI", "Categorical", "DiagGaussian", "Evaluation"]
 
-__all__ = [
-    "Categorical", "DiagGaussian", "Distribution", "Evaluation", "StateDependentGaussian", "distribution_of",
-]  # fmt: skip
-
-_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class Evaluation(NamedTuple):
@@ -164,7 +158,7 @@ class DiagGaussian:
         noise = generator.standard_normal(means.shape)
         actions = (means + stds * noise).astype(np.float32).astype(np.float64)
         deviations = (actions - means) / stds
-        log_probs = (-0.5 * deviations**2 - log_stds - _LOG_SQRT_2PI).sum(axis=1)
+        log_probs = (-0.5 * deviations**2 - log_stds - LOG_SQRT_2PI).sum(axis=1)
         return actions, log_probs
 
     def mode(self, parameters: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -184,8 +178,8 @@ class DiagGaussian:
         precisions = (-self.log_std).exp()
         deviations = (actions - parameters).mul_(precisions)
         squares = deviations.square()
-        log_probs = squares.sum(dim=1).mul_(-0.5).sub_((self.log_std + _LOG_SQRT_2PI).sum())
-        entropy = (self.log_std + (0.5 + _LOG_SQRT_2PI)).sum(dim=0, keepdim=True)
+        log_probs = squares.sum(dim=1).mul_(-0.5).sub_((self.log_std + LOG_SQRT_2PI).sum())
+        entropy = (self.log_std + (0.5 + LOG_SQRT_2PI)).sum(dim=0, keepdim=True)
 
         def gradients(by_log_prob: torch.Tensor, by_entropy: float) -> tuple[torch.Tensor, torch.Tensor]:
             by_mean = deviations.mul_(precisions).mul_(by_log_prob[:, None])
@@ -193,138 +187,3 @@ class DiagGaussian:
             return by_mean, by_log_std.add_(by_entropy * len(actions))
 
         return Evaluation(log_probs, entropy, gradients)
-
-
-class StateDependentGaussian:
-    """A normal distribution for each of ``size`` numbers, whose noise is a linear function of features.
-
-    Generalized state-dependent exploration (Raffin et al. 2021, sections 2.2 and 3): an action is
-    ``mean + features @ matrix``. The entries of the matrix are drawn from normal distributions around 0, and
-    whoever keeps a matrix for several steps explores smoothly. The parameters are the means and then the
-    features ``z`` that they were computed from. The variance of an action's number ``j`` is
-    ``sum_i (sigma_ij z_i)^2``.
-
-    ``log_std``, trained with the network, holds the logarithms of the ``sigma``, ``[n_features, size]``.
-    There is no gradient by the features.
-    """
-
-    learned_dtype = np.float32
-
-    def __init__(self, size: int, n_features: int, log_std_init: float) -> None:
-        self.n_parameters = self.action_size = size
-        self.log_std = nn.Parameter(torch.full((n_features, size), float(log_std_init)))
-
-    def draw(
-        self, parameters: NDArray[np.float32], generator: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """As ``DiagGaussian.draw``, with a matrix of its own for each row."""
-        means, features, stds = self._read(parameters)
-        variances = _products(features**2, stds**2) + _LEAST_VARIANCE
-        return _noisy(means, np.sqrt(variances) * generator.standard_normal(means.shape), variances)
-
-    def draw_with(
-        self, parameters: NDArray[np.float32], numbers: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The same with the matrices ``sigma * numbers``, for standard normal ``[B, n_features, size]``."""
-        means, features, stds = self._read(parameters)
-        variances = _products(features**2, stds**2) + _LEAST_VARIANCE
-        return _noisy(means, _products(features, stds * numbers), variances)
-
-    def mode(self, parameters: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The likeliest actions: the means, ``[B, size]``."""
-        return parameters[:, : self.action_size].astype(np.float64)
-
-    def likeliest(self, parameters: torch.Tensor) -> torch.Tensor:
-        """The same in torch."""
-        return parameters[:, : self.action_size]
-
-    def described(self, parameters: torch.Tensor) -> dict[str, torch.Tensor]:
-        """As ``DiagGaussian.described``."""
-        squares = parameters[:, self.action_size :].square()
-        variances = squares @ (2.0 * self.log_std).exp() + _LEAST_VARIANCE
-        return {"mean": parameters[:, : self.action_size], "std": variances.sqrt()}
-
-    def evaluate(self, parameters: torch.Tensor, actions: torch.Tensor) -> Evaluation:
-        """As ``DiagGaussian.evaluate``; the gradients are by the means and by ``log_std``."""
-        means, squares = parameters[:, : self.action_size], parameters[:, self.action_size :].square()
-        weights = (2.0 * self.log_std).exp()
-        variances = (squares @ weights).add_(_LEAST_VARIANCE)
-        precisions, logs = variances.reciprocal(), variances.log()
-        deviations = actions - means
-        scaled = deviations.square().mul_(precisions)
-        log_probs = (scaled + logs).sum(dim=1).mul_(-0.5).sub_(self.action_size * _LOG_SQRT_2PI)
-        entropies = logs.sum(dim=1).mul_(0.5).add_(self.action_size * (0.5 + _LOG_SQRT_2PI))
-
-        def gradients(by_log_prob: torch.Tensor, by_entropy: float) -> tuple[torch.Tensor, torch.Tensor]:
-            by_mean = deviations.mul_(precisions).mul_(by_log_prob[:, None])
-            by_log_variance = scaled.sub_(1.0).mul_(by_log_prob[:, None]).add_(by_entropy).mul_(0.5)
-            # d variance / d log sigma = 2 sigma^2 z^2.
-            by_log_std = (squares.t() @ by_log_variance.mul_(precisions)).mul_(weights).mul_(2.0)
-            return by_mean, by_log_std
-
-        return Evaluation(log_probs, entropies, gradients)
-
-    def std_at(self, entropy: float) -> float:
-        """The geometric mean of the standard deviations where the mean entropy is this."""
-        return math.exp(entropy / self.action_size - 0.5 - _LOG_SQRT_2PI)
-
-    def _read(
-        self, parameters: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Means ``[B, size]``, features ``[B, n_features]`` and the ``sigma``."""
-        exact = parameters.astype(np.float64)
-        stds = np.exp(self.log_std.detach().cpu().numpy().astype(np.float64))
-        return exact[:, : self.action_size], exact[:, self.action_size :], stds
-
-
-_LEAST_VARIANCE = 1e-6
-"""Added to each variance: features may all be 0, and then there is no noise. As in Stable-Baselines3."""
-
-
-def _products(rows: NDArray[np.float64], matrices: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each row times its matrix, or times the only one; rounded alike whatever other rows there are."""
-    return np.matmul(rows[:, None], matrices)[:, 0]
-
-
-def _noisy(
-    means: NDArray[np.float64], noise: NDArray[np.float64], variances: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Actions as float32 numbers, which the learner sees, and the logarithms of their densities."""
-    actions = (means + noise).astype(np.float32).astype(np.float64)
-    log_probs = -0.5 * ((actions - means) ** 2 / variances + np.log(variances)) - _LOG_SQRT_2PI
-    return actions, log_probs.sum(axis=1)
-
-
-Distribution: TypeAlias = Categorical | DiagGaussian | StateDependentGaussian
-
-_LOG_STD_INIT, _LOG_STD_INIT_OF_FEATURES = 0.0, -2.0
-
-
-def distribution_of(actions: Actions, config: PPOConfig, n_features: int | None) -> Distribution:
-    """The distribution that PPO draws such actions from.
-
-    Args:
-        actions: the kind of actions.
-        config: the settings.
-        n_features: what the network computes means from; None: that is not known.
-
-    Raises:
-        ConfigError: ``state_dependent_exploration`` is not for such actions, or not for such a network.
-    """
-    if config.state_dependent_exploration:
-        if not isinstance(actions, BoxActions):
-            raise ConfigError(
-                "state_dependent_exploration=True adds noise to the actions of a Box; PPO draws those of "
-                "other spaces by their probabilities: leave it out"
-            )
-        if n_features is None:
-            raise ConfigError(
-                "state_dependent_exploration=True needs the features that actions are computed from, which "
-                "stoker knows of its own networks only: leave it out, or do not give a network"
-            )
-        given = config.log_std_init
-        initial = _LOG_STD_INIT_OF_FEATURES if given is None else given
-        return StateDependentGaussian(actions.size, n_features, initial)
-    if isinstance(actions, BoxActions):
-        return DiagGaussian(actions.size, config.log_std_init or _LOG_STD_INIT)
-    return Categorical(*actions.counts)

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import nn
 
+from stoker.agents.actions import Actions, BoxActions
 from stoker.agents.encoders import Encoder
 from stoker.agents.networks import MLP, ObservationNetwork, as_floats, seeded
 from stoker.agents.observations import Observations, PackedObservations
 from stoker.agents.ppo.config import PPOConfig
-from stoker.agents.ppo.distributions import Distribution
+from stoker.agents.ppo.distributions import Categorical, DiagGaussian
+from stoker.agents.ppo.exploration import StateDependentGaussian
 from stoker.errors import ConfigError
 
-__all__ = ["BODIES", "ActorCritic", "SharedTrunk", "Towers", "checked_body", "n_features_of"]
+__all__ = [
+    "BODIES", "ActorCritic", "Distribution", "SharedTrunk", "Towers", "checked_body", "distribution_of",
+    "n_features_of",
+]  # fmt: skip
 
 _POLICY_GAIN = 0.01  # small: at first all actions are about as likely, whatever the observation
 _VALUE_GAIN = 1.0
+
+_LOG_STD_INIT, _LOG_STD_INIT_OF_FEATURES = 0.0, -2.0
+
+Distribution: TypeAlias = Categorical | DiagGaussian | StateDependentGaussian
 
 
 class Towers(nn.Module):
@@ -93,6 +102,36 @@ def n_features_of(config: PPOConfig, observations: Observations) -> int:
     if config.network == "cnn":
         return Encoder.n_features_of(observations, config)
     return config.hidden_sizes[-1] if config.hidden_sizes else observations.n_inputs
+
+
+def distribution_of(actions: Actions, config: PPOConfig, n_features: int | None) -> Distribution:
+    """The distribution that PPO draws such actions from.
+
+    Args:
+        actions: the kind of actions.
+        config: the settings.
+        n_features: what the network computes means from; None: that is not known.
+
+    Raises:
+        ConfigError: ``state_dependent_exploration`` is not for such actions, or not for such a network.
+    """
+    if config.state_dependent_exploration:
+        if not isinstance(actions, BoxActions):
+            raise ConfigError(
+                "state_dependent_exploration=True adds noise to the actions of a Box; PPO draws those of "
+                "other spaces by their probabilities: leave it out"
+            )
+        if n_features is None:
+            raise ConfigError(
+                "state_dependent_exploration=True needs the features that actions are computed from, which "
+                "stoker knows of its own networks only: leave it out, or do not give a network"
+            )
+        given = config.log_std_init
+        initial = _LOG_STD_INIT_OF_FEATURES if given is None else given
+        return StateDependentGaussian(actions.size, n_features, initial)
+    if isinstance(actions, BoxActions):
+        return DiagGaussian(actions.size, config.log_std_init or _LOG_STD_INIT)
+    return Categorical(*actions.counts)
 
 
 class ActorCritic(ObservationNetwork):

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from stoker.agents.base import NetworkPolicy, seeded_generator
 from stoker.agents.networks import NumpyPass, predict
-from stoker.agents.ppo.distributions import StateDependentGaussian
-from stoker.agents.ppo.exploration import ActorNoise
+from stoker.agents.ppo.exploration import ActorNoise, StateDependentGaussian
 from stoker.agents.ppo.network import ActorCritic
 from stoker.agents.spaces import AgentSpaces
 from stoker.types import ActMode, ActorId

@@ -4,7 +4,7 @@ A training is one process: stoker as ``stoker train`` runs it, with rows, journa
 evaluations; or Stable-Baselines3, as it is, without evaluations. When it has ended, the policy that it ended
 with plays 100 greedy episodes, off the clock, and so does stoker's best one.
 
-    python -m benchmarks.zoo [CASE ...] [--only stoker|sb3] [--jobs 2] [--save FILE]
+    python -m benchmarks.zoo [CASE ...] [--only stoker|sb3] [--jobs 2] [--save FILE] [--table]
 
 A case is ``ppo/Acrobot-v1`` (a preset, the zoo's settings), ``defaults/ppo/Acrobot-v1`` (no preset, defaults)
 or ``dqn/CartPole-v1/30000`` (a preset, that many steps). Its beginning, such as ``defaults``, names all cases
@@ -176,9 +176,13 @@ class Ledger:
             outcomes = msgspec.json.Decoder(Outcome).decode_lines(path.read_bytes())
             self._found = {outcome.key: outcome for outcome in outcomes}
 
+    def known(self, system: str, case: Case, seed: int) -> Outcome | None:
+        """The outcome of a training that has run."""
+        return self._found.get((system, case.name, seed))
+
     def outcome(self, system: str, case: Case, seed: int) -> Outcome:
         """The outcome of a training; unless it is known, the training runs now, in a process of its own."""
-        if (known := self._found.get((system, case.name, seed))) is not None:
+        if (known := self.known(system, case, seed)) is not None:
             return known
         command = [sys.executable, "-m", "benchmarks.zoo", "--one", system, str(seed), case.name]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -224,6 +228,29 @@ def show(case: Case, ledger: Ledger, systems: Sequence[str], n_seeds: int) -> No
         print(f"  ratio    {theirs / ours:.2f} times as soon through")
 
 
+def table(cases: Sequence[Case], ledger: Ledger) -> str:
+    """What is known so far, as a table of Markdown; nothing is trained."""
+    head = "| Case, goal | " + " | ".join(f"{system}: at the end | steps | s" for system in SYSTEMS) + " |"
+    lines = [head, f"|{'---|' * (1 + 3 * len(SYSTEMS))}"]
+    for case in cases:
+        cells = [case.name if case.goal is None else f"{case.name}, {case.goal:g}"]
+        for system in SYSTEMS:
+            outcomes = [each for seed in range(case.n_seeds) if (each := ledger.known(system, case, seed))]
+            cells += _cells(outcomes) if outcomes else [""] * 3
+        if any(cells[1:]):
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cells(outcomes: Sequence[Outcome]) -> list[str]:
+    rewards = [outcome.reward for outcome in outcomes]
+    each = ", ".join(f"{reward:.0f}" for reward in rewards)
+    steps, took_s = (
+        statistics.median(getattr(each, name) for each in outcomes) for name in ("steps", "took_s")
+    )
+    return [f"**{statistics.median(rewards):.0f}** ({each})", f"{steps:,.0f}", f"{took_s:,.0f}"]
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--one"]:
         system, seed, name = sys.argv[2:]
@@ -235,6 +262,9 @@ def main() -> None:
     parser.add_argument("--only", choices=SYSTEMS, help="train one system")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--save", type=Path, metavar="FILE", help="keep the outcomes in this file")
+    parser.add_argument(
+        "--table", action="store_true", help="print what FILE holds as Markdown, and train nothing"
+    )
     parser.add_argument("--quick", action="store_true", help="one seed")
     asked = parser.parse_args()
     chosen = dict(CASES) if not asked.cases else {}
@@ -244,6 +274,9 @@ def main() -> None:
             sys.exit(f"no such case: {word}; there are {', '.join(CASES)}")
         chosen |= named
     ledger = Ledger(asked.save)
+    if asked.table:
+        print(table(list(chosen.values()), ledger))
+        return
     failed: list[str] = []
     print(f"\nzoo, {EVAL_EPISODES} greedy episodes after each training, medians over the seeds\n{machine()}")
     with ThreadPoolExecutor(max(1, asked.jobs)) as pool:

@@ -142,17 +142,22 @@ GOOD = {
     [
         ({"position": np.zeros(3)}, r"observation\['position'\]=.* has shape \[3\]: give float32 \[2\]"),
         ({"position": np.array([0, np.nan])}, r"observation\['position'\]\[1\] is nan"),
-        ({"inventory": (4, GOOD["inventory"][1])}, r"\['inventory'\]\[0\]=4 is out of range: .* from 1 to 3"),
-        ({"inventory": (1.0, GOOD["inventory"][1])}, r"\['inventory'\]\[0\]=1.0 .* is not made of integers"),
-        ({"inventory": (10**30, GOOD["inventory"][1])}, r"\['inventory'\]\[0\]=1000+ is out of range"),
+        (
+            {"inventory": (4, GOOD["inventory"][1])},
+            r"\['inventory'\]\[0\]=4 is not one of its values: .* from 1 to 3",
+        ),
+        ({"inventory": (1.5, GOOD["inventory"][1])}, r"\['inventory'\]\[0\]=1.5 is not one of its values"),
+        ({"inventory": (10**30, GOOD["inventory"][1])}, r"\['inventory'\]\[0\]=1000+ is not one of its"),
         (
             {"inventory": (None, GOOD["inventory"][1])},
-            r"\['inventory'\]\[0\]=None .* is not made of integers",
+            r"\['inventory'\]\[0\]=None .* is not made of numbers",
         ),
         (
             {"inventory": (1, np.array([0, 2]))},
-            r"\['inventory'\]\[1\]\[1\]=2 is out of range: .* from 0 to 1",
+            r"\['inventory'\]\[1\]\[1\]=2 is not one of its values: .* 0 to 1",
         ),
+        ({"inventory": (np.inf, GOOD["inventory"][1])}, r"\['inventory'\]\[0\]=inf is not one of its values"),
+        ({"inventory": ("a", GOOD["inventory"][1])}, r"\['inventory'\]\[0\]='a' .* is not made of numbers"),
         ({"inventory": (1,)}, r"observation\['inventory'\] is a tuple of 1: give a tuple of 2"),
         ({"deep": {"ram": GOOD["deep"]["ram"]}}, r"observation\['deep'\] lacks 'grid'"),  # type: ignore[index]
         ({"deep": 3}, r"observation\['deep'\] is a int: give a dict with the keys 'grid', 'ram'"),
@@ -162,6 +167,7 @@ GOOD = {
 def test_a_refusal_names_the_part(change: dict[str, Any], named: str) -> None:
     agent = DQN(ROBOT, Discrete(2))
     agent.check_observation(GOOD)
+    agent.check_observation({**GOOD, "inventory": (np.float32(2), np.array([0.0, 1.0]))})
     with pytest.raises(InvalidExperience, match=named):
         agent.check_observation({**GOOD, **change})
     step = Experience(GOOD, 0, 0.0, {**GOOD, **change}, EpisodeStatus.CONTINUING)
@@ -173,7 +179,10 @@ def test_a_discrete_observation_out_of_range_is_refused() -> None:
     agent = DQN(Discrete(4, start=2), Discrete(2))
     for observation in (2, np.int64(5), np.array(3), np.uint8(4)):
         agent.check_observation(observation)
-    for observation, named in ((6, "observation=6 is out of range: give an int from 2 to 5"), ([2], "shape")):
+    for observation, named in (
+        (6, "observation=6 is not one of its values: give an int from 2 to 5"),
+        ([2], "shape"),
+    ):
         with pytest.raises(InvalidExperience, match=named):
             agent.check_observation(observation)
 

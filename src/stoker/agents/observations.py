@@ -61,7 +61,10 @@ class WholeNumbers:
         self._bounds = (int(low), int(high)) if not low.shape else None
 
     def check(self, value: Any, name: str) -> None:
-        """Raise ``InvalidExperience`` for a value that is not integers of this shape within the bounds."""
+        """Raise ``InvalidExperience`` for a value that is not whole numbers of this shape within the bounds.
+
+        Their dtype is not checked: environments give the bits of a MultiBinary as floats, too.
+        """
         bounds = self._bounds
         if bounds is not None and type(value) in (int, np.int64) and bounds[0] <= value <= bounds[1]:
             return
@@ -74,19 +77,19 @@ class WholeNumbers:
             array = np.asarray(value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InvalidExperience(f"{name}={shown(value)} is not an array ({error}): {taken}") from error
-        if array.dtype.kind not in "biu" and not (array.dtype.kind == "O" and array.ndim == 0):
-            raise InvalidExperience(f"{name}={shown(value)} is not made of integers: {taken}")
         if array.shape != self.shape:
             raise InvalidExperience(f"{name}={shown(value)} has shape {list(array.shape)}: {taken}")
         try:
-            fits = (array >= self.low) & (array <= self.high)
+            numbers = array.astype(np.int64) if array.dtype.kind == "b" else array
+            with np.errstate(invalid="ignore"):  # infinity has no remainder
+                fits = (numbers % 1 == 0) & (numbers >= self.low) & (numbers <= self.high)
         except TypeError as error:
-            raise InvalidExperience(f"{name}={shown(value)} is not made of integers: {taken}") from error
+            raise InvalidExperience(f"{name}={shown(value)} is not made of numbers: {taken}") from error
         if not np.all(fits):
             where = np.unravel_index(int(np.argmin(fits)), self.shape)
             place = f"{name}[{', '.join(str(int(index)) for index in where)}]" if where else name
             raise InvalidExperience(
-                f"{place}={array[where]} is out of range: give an int from {self.low[where]} to "
+                f"{place}={array[where]} is not one of its values: give an int from {self.low[where]} to "
                 f"{self.high[where]}"
             )
 

@@ -216,9 +216,10 @@ def flatten(nest: Nest, value: Any, name: str, error: _Error) -> list[Any]:
         if not isinstance(value, Mapping):
             raise error(f"{name} is {_kind(value)}: give a dict with the keys {_listed(nest)}")
         mapping = cast("Mapping[Any, Any]", value)
-        if missing := [key for key in nest if key not in mapping]:
-            raise error(f"{name} lacks {_listed(missing)}: give a dict with the keys {_listed(nest)}")
-        if unknown := [key for key in mapping if key not in nest]:
+        if mapping.keys() != nest.keys():
+            if missing := [key for key in nest if key not in mapping]:
+                raise error(f"{name} lacks {_listed(missing)}: give a dict with the keys {_listed(nest)}")
+            unknown = [key for key in mapping if key not in nest]
             raise error(f"{name} has {_listed(unknown)}, but only the keys {_listed(nest)} are taken")
     return [
         leaf for key, inner in _items(nest) for leaf in flatten(inner, value[key], f"{name}[{key!r}]", error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 
-from stoker import ActMode, TrainingRun, load_policy
+from stoker import DQN, ActMode, TrainingRun, TrainingSession, export_policy, load_policy
 from stoker.errors import CheckpointNotFound, ConfigError, InvalidExperience, RunBroken, RunNotFound
 from stoker.trainer import agent_for, config_from
 
@@ -41,6 +44,45 @@ def test_it_acts_as_the_agent_does(cartpole: Path, which: Any, checkpoint: str) 
     assert singles == actions[:5].tolist()
     assert type(singles[0]) is int
     assert policy.description["env"] == "CartPole-v1"
+
+
+def test_a_program_with_its_own_session_needs_no_config(tmp_path: Path) -> None:
+    """The checkpoint of one of stoker's agents holds its spaces and settings."""
+
+    async def main() -> TrainingRun:
+        run = await TrainingRun.create("own", root=tmp_path)
+        agent = DQN(
+            gymnasium.spaces.Dict({"b": Box(-1.0, 1.0, (2,)), "a": Discrete(3)}), Discrete(2, start=5)
+        )
+        async with TrainingSession(agent, run):
+            pass
+        return run
+
+    run = anyio.run(main)
+    assert not (run.directory / "config.json").exists()
+    policy = load_policy(run.directory)
+    assert policy.act({"a": 1, "b": [0.5, 0.5]}) in (5, 6)
+    assert policy.act({"a": [1, 2], "b": np.zeros((2, 2))}).shape == (2,)
+    with pytest.raises(InvalidExperience, match=r"b is missing from the observation: give float32 \[2\]"):
+        policy.act({"a": 1})
+    with pytest.raises(InvalidExperience, match=r"the parts are of \[2, None\] observations"):
+        policy.act({"a": [1, 2], "b": np.zeros(2)})
+
+
+LIGHT = """
+import sys
+from stoker import load_policy
+policy = load_policy(sys.argv[1])
+assert policy.act([0.0, 0.0, 0.0, 0.0]) in (0, 1)
+print(sorted({"torch", "gymnasium", "anyio", "stoker.session"} & {*sys.modules}))
+"""
+
+
+def test_an_exported_policy_needs_no_torch_and_no_gymnasium(cartpole: Path, tmp_path: Path) -> None:
+    export_policy(cartpole, tmp_path / "policy", ("numpy",))
+    words = [sys.executable, "-c", LIGHT, str(tmp_path / "policy")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_it_plays_an_environment(pendulum: Path) -> None:

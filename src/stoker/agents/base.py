@@ -214,6 +214,7 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
             "agent": self.name.lower(),
             "config": msgspec.to_builtins(self.config),
             **self._spaces.describe(),
+            "spaces": self._spaces.plain,
             "total_steps": self.total_steps,
             "opt_steps": self.opt_steps,
             **{name: generator_state(generator) for name, generator in self._generators.items()},

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from stoker.agents.actions import ActionsT
 from stoker.agents.masks import ActionMask
 from stoker.agents.observations import Observations, observations_of
+from stoker.agents.plain_spaces import plain_space
 from stoker.agents.registry import AGENTS, action_kinds
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.plain import shown
@@ -41,6 +42,7 @@ class AgentSpaces(Generic[ActionsT]):
             other spaces one row for each, packed.
         actions: the action space.
         mask: the mask of actions in the observations; None: they have none.
+        plain: both spaces, as ``space_from`` makes them again.
 
     Raises:
         ConfigError: A space is of another kind; the message says which kinds the agent takes.
@@ -62,6 +64,7 @@ class AgentSpaces(Generic[ActionsT]):
                 f"{', or '.join(kind.described for kind in kinds)}; {way_out if able else ''}wrap the "
                 "environment so that its action space is one of these"
             )
+        self.plain = {"observation": plain_space(observation_space), "action": plain_space(action_space)}
         self.actions: ActionsT = kind(cast("Any", action_space))
         self.observations: Observations = observations_of(agent, observation_space, self.actions.n_choices)
         self._first, self._last = self.actions.first, self.actions.last

@@ -6,12 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import msgspec
 import numpy as np
 import torch
 from torch import nn
 
 from stoker import __version__
-from stoker.agents.protocol import HasPolicyModule, LearningAgent
+from stoker.agents.config import AgentConfig, OffPolicyConfig
+from stoker.agents.plain_spaces import space_from
+from stoker.agents.protocol import HasPolicyModule, LearningAgent, config_of
+from stoker.agents.registry import AGENTS, config_type, make_agent
 from stoker.errors import ConfigError, RunBroken
 from stoker.policies.description import FORMAT, ObservationPart, PolicyDescription, action_of, parts_of
 from stoker.policies.exported import LoadedPolicy
@@ -21,17 +25,17 @@ from stoker.runs import TrainingRun
 from stoker.runs.layout import CONFIG
 from stoker.runs.metadata import read_json
 from stoker.runs.wanted import load_wanted
+from stoker.settings import settings_from
 from stoker.trainer.config import TrainConfig, config_from
 from stoker.trainer.making import agent_and_spaces_for
 from stoker.types import ActMode, AnyPath
+from stoker.writer import files
 
 __all__ = ["TrainedPolicy", "policy_of_run", "program_of", "trained_policy"]
 
 _FEW = 32
 """Up to this many observations, numpy is faster than torch: see ``stoker.agents.networks.NumpyPass``."""
-_NO_CONFIG = (
-    "it names the agent and the environment; write it with `await run.write_config(TrainConfig(...))`"
-)
+_WRITE = "write it with `await run.write_config(TrainConfig(...))`"
 
 
 class TrainedPolicy(NamedTuple):
@@ -75,32 +79,69 @@ class TrainedPolicy(NamedTuple):
 def trained_policy(path: AnyPath, which: str | int | None = None) -> TrainedPolicy:
     """Find a run's policy; the errors are those of ``load_policy``. Blocks."""
     run = TrainingRun.find(path)
-    stored: dict[str, Any] = read_json(run.directory / CONFIG, dict[str, Any], _NO_CONFIG)
-    try:
-        config = config_from(stored, CONFIG)
-    except ConfigError as error:
-        raise RunBroken(run.directory / CONFIG, f"this stoker cannot use it: {error}") from error
     checkpoint, state = load_wanted(run, None if which is None else str(which))
-    agent, observation_space, action_space = agent_and_spaces_for(config)
-    if (kind := state.get("agent_type")) != type(agent).__name__:
-        raise ConfigError(f"{checkpoint}: trained by {kind}, the run's config says {config.agent}")
+    config = _config_of(run)
+    agent, observation_space, action_space = _agent_of(state, config, run)
     agent.load_state_dict(state["agent"])
-    metadata = run.metadata
+    metadata, parts = run.metadata, parts_of(observation_space)
     description = PolicyDescription(
         format=FORMAT,
-        env=config.env,
+        env="" if config is None else config.env,
         agent=type(agent).__name__,
         run=f"{metadata.name}/{metadata.version}/{metadata.run_id}",
         checkpoint=checkpoint.name,
         total_steps=int(state["session"]["total_steps"]),
         mean_reward=float(state["best"]["value"]) if "best" in state else None,
-        observation=parts_of(observation_space),
+        observation=parts,
         action=action_of(action_space),
-        frame_stack=config.frame_stack,
-        preprocessing=tuple(_preprocessing(config, parts_of(observation_space))),
+        frame_stack=1 if config is None else config.frame_stack,
+        preprocessing=tuple(_preprocessing(agent, parts)),
         stoker=__version__,
     )
     return TrainedPolicy(agent, observation_space, description, run)
+
+
+def _config_of(run: TrainingRun) -> TrainConfig | None:
+    """The config of a run; None: a program with its own session trained it and wrote none."""
+    path = run.directory / CONFIG
+    if files.stat_of(path) is None:
+        return None
+    try:
+        return config_from(read_json(path, dict[str, Any]), CONFIG)
+    except ConfigError as error:
+        raise RunBroken(path, f"this stoker cannot use it: {error}") from error
+
+
+def _agent_of(
+    state: Mapping[str, Any], config: TrainConfig | None, run: TrainingRun
+) -> tuple[LearningAgent, Any, Any]:
+    """An agent for the state of a checkpoint, and its spaces.
+
+    The checkpoint of one of stoker's agents says all that is needed. Another agent is made as the config
+    says, for the spaces of its environment.
+    """
+    saved, kind = state["agent"], state.get("agent_type")
+    name = saved.get("agent")
+    if name in AGENTS and AGENTS[name].agent.endswith(f":{kind}"):
+        seen, acted = (space_from(saved["spaces"][each]) for each in ("observation", "action"))
+        settings = settings_from(saved["config"], config_type(name), f"settings of a {kind}")
+        return make_agent(name, seen, acted, _without_replay(settings)), seen, acted
+    if config is None:
+        raise RunBroken(
+            run.directory / CONFIG, f"is missing: it says how to make the agent, a {kind}; {_WRITE}"
+        )
+    made = agent_and_spaces_for(config)
+    if (own := type(made[0]).__name__) != kind:
+        raise ConfigError(f"{run.directory}: trained by {kind}, but its config makes a {own}")
+    return made
+
+
+def _without_replay(settings: msgspec.Struct) -> msgspec.Struct:
+    """The settings with the smallest replay: a policy needs none."""
+    if not isinstance(settings, OffPolicyConfig):
+        return settings
+    few = max(settings.batch_size, settings.learning_starts)
+    return msgspec.structs.replace(settings, buffer_size=few, memory_map=None)
 
 
 def policy_of_run(path: Path, which: str | int | None) -> LoadedPolicy:
@@ -167,12 +208,17 @@ def _with_tuples(value: Any) -> Any:
     return tuple(inner.values()) if all(isinstance(key, int) for key in inner) else inner
 
 
-def _preprocessing(config: TrainConfig, parts: Sequence[ObservationPart]) -> list[str]:
+def _preprocessing(agent: LearningAgent, parts: Sequence[ObservationPart]) -> list[str]:
     """What stoker's agents do with observations, in words."""
+    config = config_of(agent)
+    if not isinstance(config, AgentConfig):
+        return []
     found: list[str] = []
-    if getattr(config.agent_settings, "normalize_observations", False):
+    if config.normalize_observations:
         found.append("numbers are normalized by their running mean and variance, and limited to +-10")
-    elif any(part.dtype == "uint8" for part in parts):
+    if any(part.dtype == "uint8" for part in parts) and not (
+        config.normalize_observations and len(parts) == 1
+    ):
         found.append("uint8 is scaled to 0..1")
     if any(part.space.startswith(("Discrete", "MultiDiscrete")) for part in parts):
         found.append("whole numbers are one-hot")

@@ -66,6 +66,7 @@ VECTOR = {
     "double": lambda x: (x.double() / 3).clamp(max=0.5),
     "many": lambda x: (x.unsqueeze(1) * torch.ones(4, 1)).reshape(-1, 6).tanh().view(x.shape[0], 4, 6).sum(1),
     "cosine": lambda x: (x.unsqueeze(-1) * torch.arange(1, 4)).cos().transpose(1, 2).mean(dim=2),
+    "all": lambda x: torch.where((x > -2).all(dim=1, keepdim=True), x, 0) + (x > 3).any(1)[:, None],
     "masked": lambda x: x.masked_fill(x < 0, -1e9).maximum(torch.tensor(0.1)).pow(2.0),
 }
 IMAGE = {

@@ -102,6 +102,18 @@ def _reduced(op: str) -> Handler:
     return handle
 
 
+def _all(op: str) -> Handler:
+    """Whether all, or any, of some values are true: ONNX reduces no bools."""
+
+    def handle(to: Recorder, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> str:
+        axis, keeps = _given(args, 1, None, 0)
+        axes = list(range(args[0].dim())) if axis is None else [axis % args[0].dim()]
+        truths = to.emit("cast", [to.value_of(args[0], torch.bool)], dtype="float32")
+        return to.emit("cast", [to.emit(op, [truths], axes=axes, keeps=bool(keeps))], dtype="bool")
+
+    return handle
+
+
 def _same(to: Recorder, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> str:
     return to.value_of(args[0], result.dtype)
 
@@ -347,6 +359,8 @@ HANDLERS: dict[str, Handler] = {
     "_softmax": _softmax(is_log=False),
     "_to_copy": _same,
     "addmm": _addmm,
+    "all": _all("min"),
+    "any": _all("max"),
     "argmax": _argmax,
     "baddbmm": _baddbmm,
     "bitwise_and": lambda to, args, kwargs, result: to.emit("and", [to.operand(x, torch.bool) for x in args]),

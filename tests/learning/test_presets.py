@@ -30,6 +30,12 @@ def stoker(*args: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def judged(run: str, checkpoint: str) -> float:
+    """The mean reward over 100 episodes that the training has not seen."""
+    flags = ["--checkpoint", checkpoint, "--episodes", "100", "--seed", "1000000"]
+    return stoker("eval", run, *flags)["mean_reward"]
+
+
 def test_ppo_gets_better_within_seconds(tmp_path: Path) -> None:
     """A random policy balances the pole for about 22 steps."""
     flags = ["-n", "6000", "--seed", "3", "--eval-freq", "2000", "--no-progress", "--runs-dir", str(tmp_path)]
@@ -47,10 +53,20 @@ def test_the_median_of_five_seeds_reaches_the_goal(tmp_path: Path, agent: str, e
         flags = ["--seed", str(seed), "--runs-dir", str(tmp_path), "--no-progress"]
         run = stoker("train", env, "--agent", agent, *flags)["run"]
         for name, found in scores.items():
-            judged = stoker("eval", run, "--checkpoint", name, "--episodes", "100", "--seed", "1000000")
-            found.append(judged["mean_reward"])
+            found.append(judged(run, name))
         print(
             f"{agent} on {env}, seed {seed}: latest {scores['latest'][-1]:.1f}, best {scores['best'][-1]:.1f}"
         )
     assert statistics.median(scores["latest"]) >= GOALS[agent, env], scores
     assert statistics.median(scores["best"]) >= GOALS[agent, env], scores
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("n_steps", [20_000, 30_000, 50_000])
+def test_nine_of_ten_seeds_end_with_a_policy_that_balances(tmp_path: Path, n_steps: int) -> None:
+    final: list[float] = []
+    for seed in range(10):
+        flags = ["-n", str(n_steps), "--seed", str(seed), "--runs-dir", str(tmp_path), "--no-progress"]
+        final.append(judged(stoker("train", "CartPole-v1", "--agent", "dqn", *flags)["run"], "latest"))
+        print(f"dqn on CartPole-v1 for {n_steps} steps, seed {seed}: {final[-1]:.1f}", flush=True)
+    assert sum(reward >= 475 for reward in final) >= 9, final

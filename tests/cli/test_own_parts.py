@@ -149,7 +149,7 @@ WRONG_NAMES = [
     ("CartPole-v1 --import", "--import: give MODULE"),
     ("CartPole-v1 --env-kwargs x", "give NAME=VALUE behind it, not 'x'"),
     ("CartPole-v1 --env-kwargs sprung=1", "does not take 'sprung': it takes 'sutton_barto_reward'"),
-    ("CartPole", "did you mean 'CartPole-v1'? There is a preset for dqn and ppo on it"),
+    ("CartPole", "did you mean 'CartPole-v1'? There is a preset for dqn, "),
     ("PongNoFrameskip", "did you mean 'PongNoFrameskip-v4'?"),
     ("MiniGrid-Empty-5x5-v0", "it comes with minigrid: `pip install minigrid`"),
     ("CartPole-v1 --import own_parts:nothing_there", "has no 'nothing_there'; did you mean 'nothing'?"),

@@ -75,7 +75,7 @@ def _check_version(env: str) -> None:
     if versions:
         newest = max(versions, key=lambda name: int(name.rpartition("-v")[2]))
         agents = agents_with_preset(newest)
-        preset = f" There is a preset for {' and '.join(agents)} on it." if agents else ""
+        preset = f" There is a preset for {', '.join(agents)} on it." if agents else ""
         raise ConfigError(f"env={env!r} names no version: did you mean {newest!r}?{preset}")
 
 

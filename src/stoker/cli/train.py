@@ -19,7 +19,8 @@ from stoker.cli.parsing import Flag, RunPath, given_values, help_text, options_o
 from stoker.errors import ConfigError, MissingDependency
 from stoker.runs.layout import safe_name
 from stoker.settings import Count, read_toml, settings_from
-from stoker.trainer.config import TrainConfig, config_from, with_schedule
+from stoker.trainer.config import TrainConfig, config_from
+from stoker.trainer.durations import with_schedule
 
 if TYPE_CHECKING:
     from stoker.agents.protocol import LearningAgent
@@ -192,7 +193,8 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
         given = {name: getattr(self, name) for name in ("total_timesteps", "device", "torch_threads")}
         changes = {name: value for name, value in given.items() if value is not None}
         changed = config_from({**msgspec.to_builtins(config), **changes}, "resume")
-        return with_schedule(changed, config.total_timesteps)
+        settings = with_schedule(changed.agent_settings, changed.total_timesteps, config.total_timesteps)
+        return msgspec.structs.replace(changed, agent_settings=settings)
 
 
 def _last(args: Sequence[str], flag: str) -> str:

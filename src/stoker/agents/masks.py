@@ -92,8 +92,8 @@ def limited(values: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     A mask that forbids everything limits nothing: only the last observation of an episode may have one.
     Nobody acts on it, and its value is multiplied by 0 if the episode terminated.
     """
-    forbidden = masks == 0
-    return values.masked_fill(forbidden & ~forbidden.all(dim=1, keepdim=True), -torch.inf)
+    are_some = masks.float().amax(dim=1, keepdim=True) != 0
+    return values.masked_fill((masks == 0) & are_some, -torch.inf)
 
 
 def _masks(observations: Any, size: int) -> NDArray[Any]:

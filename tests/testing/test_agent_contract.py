@@ -573,6 +573,16 @@ def always_anew() -> DQN:
     return AlwaysAnew(env.observation_space, env.action_space)
 
 
+class OneNoiseForAll(SmallPolicy):
+    """Draws for its actors one after the other."""
+
+    def act_for(self, observations: Any, mode: ActMode, actor_ids: Any) -> Any:
+        return self.act(observations, mode)
+
+    def end_episode(self, actor_id: Any) -> None:
+        pass
+
+
 def with_policy(kind: type) -> Any:
     return type(f"With{kind.__name__}", (Small,), {"make_policy": kind})
 
@@ -631,6 +641,7 @@ BROKEN: list[tuple[str, Any, str]] = [
     ("batches_are_checked", passing_all_actions, "check_batch passed -1 in row 5 of actions"),
     ("steps_to_learn_are_exact", LearnsBefore, "7 steps to learn, then 7 at step 1"),
     ("steps_to_learn_are_exact", miscounting, "metrics with 1 steps to learn at step 8"),
+    ("actors_explore_independently", with_policy(OneNoiseForAll), "alone.* together"),
     ("portable_policies_travel", with_policy(ForksThatShareTheGenerator), "two forks of one seed"),
     ("portable_policies_travel", with_policy(ForksOfNoSeed), "two forks of one seed"),
     ("portable_policies_travel", with_policy(LiveWeights), "earlier weights"),

@@ -41,6 +41,7 @@ from stoker.testing.agent_driving import (
     state_of,
 )
 from stoker.testing.batch_promises import (
+    actors_explore_independently,
     batches_are_checked,
     batches_equal_single_experiences,
     steps_to_learn_are_exact,
@@ -357,7 +358,12 @@ def input_is_checked(suite: AgentSuite) -> None:
     expect_same(before, state_of(agent), "after checking, state")
 
 
-for promise in (batches_equal_single_experiences, batches_are_checked, steps_to_learn_are_exact):
+for promise in (
+    batches_equal_single_experiences,
+    batches_are_checked,
+    steps_to_learn_are_exact,
+    actors_explore_independently,
+):
     check_agent.promise(promise)
 
 

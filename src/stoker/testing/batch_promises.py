@@ -1,4 +1,7 @@
-"""The promises of an agent that takes batches of columns; ``agent_promises`` has them among the others."""
+"""The promises about what comes together: batches of columns, and several actors in one call of a policy.
+
+``agent_promises`` has them among the others.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,17 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
-from stoker.agents.protocol import ChecksBatches, LearnsSeldom, ObservesBatches
+from stoker.agents.protocol import ActsForActors, ChecksBatches, LearnsSeldom, ObservesBatches
 from stoker.errors import InvalidExperience
+from stoker.plain import shown
 from stoker.testing.agent_driving import AgentSuite, as_batch, state_of
 from stoker.testing.contract import expect, expect_same
-from stoker.types import Experience
+from stoker.types import ActMode, ActorId, Experience
 
-__all__ = ["batches_are_checked", "batches_equal_single_experiences", "steps_to_learn_are_exact"]
+__all__ = [
+    "actors_explore_independently", "batches_are_checked", "batches_equal_single_experiences",
+    "steps_to_learn_are_exact",
+]  # fmt: skip
 
 
 def batches_equal_single_experiences(suite: AgentSuite) -> None:
@@ -103,3 +110,20 @@ def steps_to_learn_are_exact(suite: AgentSuite) -> None:
             expect(metrics is None, f"metrics with {missing} steps to learn at step {at}", "None")
         if experience.status.is_done:
             agent.on_episode_start(experience.actor_id)
+
+
+def actors_explore_independently(suite: AgentSuite) -> None:
+    """With ``ActsForActors``: no other actor in a call, and no order, changes an actor's exploring action."""
+    together, apart = (suite.make_agent().policy() for _ in range(2))
+    if not isinstance(together, ActsForActors) or not isinstance(apart, ActsForActors):
+        return
+    ids: list[ActorId] = [3, "a", 0, "3"]
+    observations = suite.observations[: len(ids)]
+    for step in range(6):
+        expected = together.act_for(observations, ActMode.EXPLORE, ids)[0]
+        for row in (2, 0, 3, 1):
+            found = apart.act_for([observations[row]], ActMode.EXPLORE, [ids[row]])[0][0]
+            # The order of a sum may differ.
+            is_same = np.allclose(np.asarray(found), np.asarray(expected[row]), rtol=1e-3, atol=1e-5)
+            seen = f"{shown(found)} alone, {shown(expected[row])} together, in step {step} of {ids[row]!r}"
+            expect(is_same, seen, "the same action")

@@ -64,12 +64,12 @@ class AgentSpaces(Generic[ActionsT]):
                 f"{', or '.join(kind.described for kind in kinds)}; {way_out if able else ''}wrap the "
                 "environment so that its action space is one of these"
             )
-        self.plain = {"observation": plain_space(observation_space), "action": plain_space(action_space)}
         self.actions: ActionsT = kind(cast("Any", action_space))
         self.observations: Observations = observations_of(agent, observation_space, self.actions.n_choices)
         self._first, self._last = self.actions.first, self.actions.last
         columns = self.observations.mask
         self.mask = None if columns is None else ActionMask(columns, self.actions)
+        self.plain = {"observation": plain_space(observation_space), "action": plain_space(action_space)}
 
     def are_valid(self, batch: ExperienceBatch) -> bool:
         """Whether ``check_experience`` surely passes each of the batch's experiences."""

@@ -320,22 +320,25 @@ def _misfit(space: Any, value: Any, what: str) -> str | None:
 
     Bounds and dtypes are not checked: many environments violate them, and the agent checks what it needs.
     """
-    parts: Iterable[tuple[Any, Any, str]] = ()
+    parts: Iterable[tuple[Any, Any, Any]] = ()
     kind: type = space.__class__
     if issubclass(kind, ARRAY_SPACES):
         shape = _shape_of(value)
         if shape != space.shape:
             return f"{what} {shown(value)} of shape {shape}, not {space.shape}"
     elif issubclass(kind, spaces.Dict):
-        keys: list[str] = list(space)
-        if not isinstance(value, Mapping) or set(cast("Any", value)) != set(keys):
-            return f"{what} {shown(value)}, not a dict of {', '.join(map(repr, keys))}"
-        parts = [(space[key], cast("Any", value)[key], f"{what} with {key!r} =") for key in keys]
+        inner = space.spaces
+        if not isinstance(value, Mapping) or cast("Any", value).keys() != inner.keys():
+            return f"{what} {shown(value)}, not a dict of {', '.join(map(repr, inner))}"
+        parts = [(each, cast("Any", value)[key], key) for key, each in inner.items()]
     elif issubclass(kind, spaces.Tuple):
         if not isinstance(value, tuple | list) or len(cast("Any", value)) != len(space.spaces):
             return f"{what} {shown(value)}, not a tuple of {len(space.spaces)}"
-        parts = [(space[at], part, f"{what} with [{at}] =") for at, part in enumerate(cast("Any", value))]
-    return next((problem for part in parts if (problem := _misfit(*part)) is not None), None)
+        parts = [(space[at], part, [at]) for at, part in enumerate(cast("Any", value))]
+    for each, part, place in parts:
+        if _misfit(each, part, what) is not None:  # its place is only put into words if it is wrong
+            return _misfit(each, part, f"{what} with {place!r} =")
+    return None
 
 
 def _shape_of(value: Any) -> tuple[int, ...] | None:

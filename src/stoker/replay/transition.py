@@ -221,9 +221,13 @@ def flatten(nest: Nest, value: Any, name: str, error: _Error) -> list[Any]:
                 raise error(f"{name} lacks {_listed(missing)}: give a dict with the keys {_listed(nest)}")
             unknown = [key for key in mapping if key not in nest]
             raise error(f"{name} has {_listed(unknown)}, but only the keys {_listed(nest)} are taken")
-    return [
-        leaf for key, inner in _items(nest) for leaf in flatten(inner, value[key], f"{name}[{key!r}]", error)
-    ]
+    found: list[Any] = []
+    for key, inner in enumerate(nest) if isinstance(nest, tuple) else nest.items():
+        if isinstance(inner, ArraySpec):
+            found.append(value[key])
+        else:
+            found += flatten(inner, value[key], f"{name}[{key!r}]", error)
+    return found
 
 
 def unflatten(nest: Nest, values: Iterator[Any]) -> Any:

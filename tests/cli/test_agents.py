@@ -43,6 +43,18 @@ def test_ppo_from_training_to_replay(stoker: Any, command: Any, tmp_path: Path) 
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
 
 
+def test_continuous_actions_get_sac_where_no_agent_is_named(
+    stoker: Any, command: Any, tmp_path: Path
+) -> None:
+    flags = ["--gradient-steps", "2", "--batch-size", "8", "--eval-freq", "0", "--checkpoint-freq", "100"]
+    assert "training sac on Pendulum-v1" in stoker("train", "Pendulum-v1", "-n", "250", *SMALL, *flags).stderr
+    run = only_run(tmp_path)
+    assert json.loads((run / "config.json").read_text())["agent"] == "sac"
+    assert stoker("resume", str(run), "-n", "400").returncode == 0
+    for words in (["eval", str(run), "--episodes", "2"], ["replay", str(run), "--verify"]):
+        assert (answer := command(*words)).returncode == 0, answer.stdout + answer.stderr
+
+
 def test_a_replay_by_priority_is_rebuilt_from_the_journal(stoker: Any, command: Any, tmp_path: Path) -> None:
     # With a schedule that -n changes, what came before it would be replayed otherwise.
     flags = ["--prioritized", "--dueling", "--n-step", "3", "--checkpoint-freq", "200", "--eval-freq", "0"]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AGENTS",
     "action_kinds",
+    "agent_for_actions",
     "agents_with_preset",
     "config_type",
     "is_own",
@@ -104,6 +105,15 @@ def action_kinds(name: str) -> Sequence[type[Actions]]:
     """The kinds of action spaces that an agent acts in; imports the agent."""
     kind: Any = imported_callable(_entry(name).agent, "agent")
     return kind.action_kinds
+
+
+def agent_for_actions(action_space: gymnasium.Space[Any]) -> str:
+    """The agent where none is named: ``dqn`` for Discrete, ``sac`` for a Box with bounds, else ``ppo``."""
+    from gymnasium.spaces import Box, Discrete  # the settings of agents are read without it
+
+    if isinstance(action_space, Discrete):
+        return "dqn"
+    return "sac" if isinstance(action_space, Box) and action_space.is_bounded() else "ppo"
 
 
 def is_own(name: str) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import msgspec
 from anyio import to_thread
 
-from stoker.agents.registry import config_type, is_own
+from stoker.agents.registry import AGENTS, agents_with_preset, config_type, is_own
 from stoker.cli.limits import TrainingCommand
 from stoker.cli.parsing import Flag, RunPath, given_values, help_text, options_of
 from stoker.errors import ConfigError, MissingDependency
@@ -29,6 +29,7 @@ __all__ = ["Resume", "Train"]
 
 _FLAGS = {
     "env": Flag(metavar="ENV", default="required, here or in the TOML file", is_positional=True),
+    "agent": Flag(default="default: dqn, sac or ppo, by the environment's actions"),
     "imports": Flag(name="import", metavar="MODULE", repeats=True),
     "wrappers": Flag(name="wrapper", metavar="MODULE:CLASS", repeats=True),
     "total_timesteps": Flag(short="-n"),
@@ -46,7 +47,8 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
 
     A setting comes from its flag, or else from the TOML file, the agent's preset for the environment, or the
     defaults; the values below are those that would be used. Ctrl-C or SIGTERM finishes, saves and prints how
-    to resume; a second one exits at once.
+    to resume; a second one exits at once. Without --agent, DQN learns Discrete actions, SAC those of a Box
+    with finite bounds, and PPO all others.
     """
 
     name: Annotated[str, Flag(metavar="NAME", default="default: the environment's")] = ""
@@ -78,7 +80,7 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
         for key in ("max_time", "grace"):
             if type(values.get(key)) in (int, float):  # seconds need no quotes
                 values[key] = str(values[key])
-        agent = _last(given, "--agent") or values.get("agent", "dqn")
+        agent = _last(given, "--agent") or values.get("agent") or _fitting(name, given, values, wants_help)
         if not isinstance(agent, str):
             raise ConfigError(f"{where}: agent={agent!r} is not a name")
         settings = _OwnSettings if is_own(agent) else config_type(agent)
@@ -195,6 +197,29 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
         changed = config_from({**msgspec.to_builtins(config), **changes}, "resume")
         settings = with_schedule(changed.agent_settings, changed.total_timesteps, config.total_timesteps)
         return msgspec.structs.replace(changed, agent_settings=settings)
+
+
+def _fitting(command: str, given: Sequence[str], values: dict[str, Any], wants_help: bool) -> str:
+    """The agent for the environment that the words or the file name; without one the first of all.
+
+    Raises:
+        ConfigError: The environment cannot be made, or a flag is no agent's; not for help.
+    """
+    settings = {option.field: option for entry in AGENTS.values() for option in options_of(entry.config_type)}
+    options = [*options_of(TrainConfig, **_FLAGS), *options_of(Train), *settings.values()]
+    try:
+        found = {**values, **given_values(command, options, given)}
+        if wants_help and (tuned := agents_with_preset(found.get("env", ""))):
+            return tuned[0]  # help appears without Gymnasium where that is possible
+        if found.get("env"):
+            from stoker.trainer.making import fitting_agent
+
+            known = {name: value for name, value in found.items() if name in TrainConfig.__struct_fields__}
+            return fitting_agent(settings_from(known, TrainConfig, command))
+    except ConfigError:
+        if not wants_help:
+            raise
+    return next(iter(AGENTS))
 
 
 def _last(args: Sequence[str], flag: str) -> str:

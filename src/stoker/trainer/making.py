@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from stoker.agents.protocol import LearningAgent
-from stoker.agents.registry import AGENTS, agents_with_preset, make_agent
+from stoker.agents.registry import AGENTS, agent_for_actions, agents_with_preset, make_agent
 from stoker.envs import stack_frames
 from stoker.envs.gym import make_named
 from stoker.envs.masks import with_action_mask
@@ -22,7 +22,14 @@ from stoker.trainer.config import TrainConfig
 if TYPE_CHECKING:
     from stoker.recorders import Recorder
 
-__all__ = ["agent_and_spaces_for", "agent_for", "env_for", "recorders_for", "set_torch_threads"]
+__all__ = [
+    "agent_and_spaces_for",
+    "agent_for",
+    "env_for",
+    "fitting_agent",
+    "recorders_for",
+    "set_torch_threads",
+]
 
 
 def env_for(config: TrainConfig) -> Any:
@@ -58,11 +65,24 @@ def agent_for(config: TrainConfig) -> LearningAgent:
 
 def agent_and_spaces_for(config: TrainConfig) -> tuple[LearningAgent, Any, Any]:
     """As ``agent_for``, with the environment's spaces of observations and actions."""
+    spaces = _spaces_for(config)
+    agent = make_agent(config.agent, *spaces, config.agent_settings, config.seed, config.device)
+    return agent, *spaces
+
+
+def fitting_agent(config: TrainConfig) -> str:
+    """The agent to train where none is named, by the action space of the config's environment.
+
+    Raises:
+        ConfigError: The environment is unknown or cannot be made.
+    """
+    return agent_for_actions(_spaces_for(config)[1])
+
+
+def _spaces_for(config: TrainConfig) -> tuple[Any, Any]:
     env = env_for(config)
     try:
-        spaces = env.observation_space, env.action_space
-        agent = make_agent(config.agent, *spaces, config.agent_settings, config.seed, config.device)
-        return agent, *spaces
+        return env.observation_space, env.action_space
     finally:
         closing = close_of(env)
         if inspect.iscoroutine(closing):  # of an async environment, which has not been used

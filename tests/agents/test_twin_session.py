@@ -1,0 +1,58 @@
+"""A stopped and resumed training with SAC or TD3 ends with the bits of one in one go, as does its replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stoker import SAC, TD3, SACConfig, TD3Config, TrainingRun, TrainingSession, make_gym, run_actors
+from stoker.nested import difference
+from stoker.session.replaying import replay_run
+from stoker.testing.agent_driving import state_of
+
+pytestmark = pytest.mark.anyio
+SMALL: dict[str, Any] = {
+    "hidden_sizes": (8, 8), "batch_size": 4, "learning_starts": 30, "buffer_size": 60, "n_step": 3,
+    "prioritized": True, "normalize_observations": True,
+}  # fmt: skip
+
+
+def pendulum() -> Any:
+    return make_gym("Pendulum-v1", max_episode_steps=13)
+
+
+def sac(seed: int = 5) -> SAC:
+    env = pendulum()
+    return SAC(env.observation_space, env.action_space, SACConfig(**SMALL, gradient_steps=2), seed=seed)
+
+
+def td3(seed: int = 5) -> TD3:
+    env = pendulum()
+    return TD3(env.observation_space, env.action_space, TD3Config(**SMALL), seed=seed)
+
+
+async def trained(run: TrainingRun, agent: Any, max_steps: int) -> Any:
+    session = TrainingSession(
+        agent, run, max_steps=max_steps, lockstep=True, checkpoint_freq=50, keep_checkpoints=None,
+        keep_journal="all",
+    )  # fmt: skip
+    async with session:
+        await run_actors(session, pendulum, 3, seed=1)
+    return agent
+
+
+@pytest.mark.parametrize("make", [sac, td3])
+async def test_a_lockstep_training_in_pieces_equals_one_in_one_go_and_its_replay(
+    tmp_path: Path, make: Any
+) -> None:
+    whole = await trained(await TrainingRun.create("whole", root=tmp_path), make(), 150)
+    run = await TrainingRun.create("pieces", root=tmp_path)
+    await trained(run, make(), 67)
+    resumed = await trained(await TrainingRun.resume(run.directory), make(seed=99), 150)
+    assert whole.opt_steps > 100
+    assert difference(state_of(whole), state_of(resumed)) is None
+    replayed = replay_run(await TrainingRun.open(run.directory), make())
+    assert [comparison.step for comparison in replayed.comparisons] == [50, 67, 100, 150]
+    assert [comparison.differences for comparison in replayed.comparisons if comparison.differences] == []

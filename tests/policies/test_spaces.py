@@ -15,7 +15,7 @@ from stoker import ActMode
 from stoker.agents.registry import AGENTS, action_kinds, config_type, make_agent
 from stoker.policies.description import parts_in, parts_of
 from stoker.policies.numpy_policy import Program
-from stoker.policies.of_runs import program_of
+from stoker.policies.of_runs import program_of, without_replay
 from stoker.policies.onnx_graph import onnx_model
 
 OBSERVATIONS: dict[str, Space[Any]] = {
@@ -53,9 +53,8 @@ def test_numpy_and_onnx_act_as_the_policy(agent: str, seen: str, acted: str) -> 
     space, normalizes = OBSERVATIONS[seen], "image" not in seen
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of images that an mlp sees
-        made: Any = make_agent(
-            agent, space, ACTIONS[acted], config_type(agent)(normalize_observations=normalizes)
-        )
+        settings = config_type(agent)(normalize_observations=normalizes)
+        made: Any = make_agent(agent, space, ACTIONS[acted], without_replay(settings))
     with torch.no_grad():
         for weights in made._network.parameters():
             weights.add_(torch.randn(weights.shape, generator=torch.Generator().manual_seed(0)), alpha=0.02)

@@ -31,7 +31,7 @@ from stoker.trainer.making import agent_and_spaces_for
 from stoker.types import ActMode, AnyPath
 from stoker.writer import files
 
-__all__ = ["TrainedPolicy", "policy_of_run", "program_of", "trained_policy"]
+__all__ = ["TrainedPolicy", "outputs_of", "policy_of_run", "program_of", "trained_policy", "without_replay"]
 
 _FEW = 32
 """Up to this many observations, numpy is faster than torch: see ``stoker.agents.networks.NumpyPass``."""
@@ -125,7 +125,7 @@ def _agent_of(
     if name in AGENTS and AGENTS[name].agent.endswith(f":{kind}"):
         seen, acted = (space_from(saved["spaces"][each]) for each in ("observation", "action"))
         settings = settings_from(saved["config"], config_type(name), f"settings of a {kind}")
-        return make_agent(name, seen, acted, _without_replay(settings)), seen, acted
+        return make_agent(name, seen, acted, without_replay(settings)), seen, acted
     if config is None:
         raise RunBroken(
             run.directory / CONFIG, f"is missing: it says how to make the agent, a {kind}; {_WRITE}"
@@ -136,7 +136,7 @@ def _agent_of(
     return made
 
 
-def _without_replay(settings: msgspec.Struct) -> msgspec.Struct:
+def without_replay(settings: msgspec.Struct) -> msgspec.Struct:
     """The settings with the smallest replay: a policy needs none."""
     if not isinstance(settings, OffPolicyConfig):
         return settings

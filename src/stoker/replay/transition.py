@@ -222,7 +222,8 @@ def flatten(nest: Nest, value: Any, name: str, error: _Error) -> list[Any]:
             unknown = [key for key in mapping if key not in nest]
             raise error(f"{name} has {_listed(unknown)}, but only the keys {_listed(nest)} are taken")
     found: list[Any] = []
-    for key, inner in enumerate(nest) if isinstance(nest, tuple) else nest.items():
+    items: Any = enumerate(nest) if isinstance(nest, tuple) else nest.items()
+    for key, inner in items:
         if isinstance(inner, ArraySpec):
             found.append(value[key])
         else:

@@ -75,10 +75,8 @@ def textbook_losses(
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "double": {"double": True},
-    "one hidden layer": {"hidden_sizes": (16,)},
-    "clipped": {"max_grad_norm": 0.05},
-    "dueling and prioritized": {"dueling": True, "prioritized": True, "double": True},
+    "one hidden layer, clipped": {"hidden_sizes": (16,), "max_grad_norm": 0.05},
+    "dueling, prioritized, double": {"dueling": True, "prioritized": True, "double": True},
 }
 
 

@@ -158,6 +158,21 @@ MEASURED: dict[tuple[str, str], dict[str, Any]] = {
         "gae_lambda": 0.98,
         "ent_coef": 0.01,
     },
+    ("ppo", "BipedalWalker-v3"): {
+        "learning_rate": 3e-4,
+        "learning_rate_schedule": "linear",
+        "schedule_steps": 1_000_000,
+        "clip_range": 0.2,
+        "rollout_steps": 8_192,
+        "batch_size": 64,
+        "n_epochs": 10,
+        "gamma": 0.99,
+        "gae_lambda": 0.95,
+        "ent_coef": 0.0,
+        "normalize_observations": True,
+        "normalize_rewards": True,
+        "clip_rewards": 10.0,
+    },
     ("ppo", "CartPole-v1"): {
         "learning_rate": 1e-3,
         "learning_rate_schedule": "linear",
@@ -281,7 +296,9 @@ def test_each_makes_its_agent_and_a_training(agent: str, env: str) -> None:
         assert msgspec.json.decode(msgspec.json.encode(getattr(config, name))) == value
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "LunarLander-v3"])
+@pytest.mark.parametrize(
+    "env", ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "LunarLander-v3", "BipedalWalker-v3"]
+)
 def test_rollouts_are_cut_where_they_are_full(env: str) -> None:
     settings: PPOConfig = preset("ppo", env)
     training: Any = training_preset("ppo", env)

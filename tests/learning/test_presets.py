@@ -20,6 +20,7 @@ GOALS = {
     ("ppo", "Pendulum-v1"): -250.0,
     ("iqn", "CartPole-v1"): 475.0,
     ("ppo", "LunarLander-v3"): 200.0,
+    ("ppo", "BipedalWalker-v3"): 250.0,
 }
 
 

@@ -7,9 +7,13 @@ import pytest
 import torch
 from torch.distributions import Categorical as TorchCategorical
 
-from stoker.agents.ppo.distributions import Categorical
+from stoker.agents.ppo.distributions import Categorical, MultiCategorical
 
 CHOICES = [(5,), (2, 2, 2), (2, 4, 1, 3)]
+
+
+def of(n_choices: tuple[int, ...]) -> Categorical | MultiCategorical:
+    return Categorical(*n_choices) if len(n_choices) == 1 else MultiCategorical(*n_choices)
 
 
 def logits_of(n_choices: tuple[int, ...], *, forbids: bool) -> torch.Tensor:
@@ -34,7 +38,7 @@ def test_choices_are_evaluated_as_torch_does(n_choices: tuple[int, ...], forbids
     weights = torch.linspace(-1.0, 2.0, 6)
     ((weights * log_probs).sum() + 0.3 * entropies.sum()).backward()
     with torch.no_grad():
-        found = Categorical(*n_choices).evaluate(logits, actions)
+        found = of(n_choices).evaluate(logits, actions)
         gradient, none = found.gradients(weights, 0.3)
     assert none is None
     assert torch.allclose(found.log_probs, log_probs, atol=1e-5)
@@ -47,7 +51,7 @@ def test_choices_are_evaluated_as_torch_does(n_choices: tuple[int, ...], forbids
 @pytest.mark.parametrize("n_choices", CHOICES, ids=str)
 def test_choices_are_drawn_by_their_probabilities(n_choices: tuple[int, ...]) -> None:
     logits = logits_of(n_choices, forbids=True)
-    drawn, log_probs = Categorical(*n_choices).draw(
+    drawn, log_probs = of(n_choices).draw(
         logits.numpy().repeat(4_000, axis=0), np.random.Generator(np.random.PCG64(0))
     )
     drawn, log_probs = drawn.reshape(6, 4_000, -1), log_probs.reshape(6, 4_000)
@@ -62,5 +66,5 @@ def test_choices_are_drawn_by_their_probabilities(n_choices: tuple[int, ...]) ->
             expected += np.log(shares[chosen])
         assert log_probs[row] == pytest.approx(expected, abs=1e-5)
     likeliest = [part.argmax(dim=1) for part in logits.split(n_choices, dim=1)]
-    modes = Categorical(*n_choices).mode(logits.numpy())
+    modes = of(n_choices).mode(logits.numpy())
     assert modes.tolist() == torch.stack(likeliest, dim=1).tolist()

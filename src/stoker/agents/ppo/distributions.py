@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-__all__ = ["LOG_SQRT_2PI", "Categorical", "DiagGaussian", "Evaluation"]
+__all__ = ["LOG_SQRT_2PI", "Categorical", "DiagGaussian", "Evaluation", "MultiCategorical"]
 
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -38,15 +38,70 @@ class Evaluation(NamedTuple):
 
 
 class Categorical:
-    """Independent choices: for each of some numbers one of ``counts``, of which there are few.
-
-    The parameters per observation are the logits of all choices, number by number.
+    """One of ``n`` actions; the parameters per observation are the logits.
 
     Attributes:
         n_parameters: per observation.
         action_size: how many numbers an action is.
         learned_dtype: of the actions that ``evaluate`` takes.
         log_std: no trained parameter besides the network's outputs.
+    """
+
+    action_size = 1
+    learned_dtype = np.int64
+    log_std = None
+
+    def __init__(self, n: int) -> None:
+        self.n_parameters = n
+
+    def draw(
+        self, parameters: NDArray[np.float32], generator: np.random.Generator
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """An action of each row, ``[B, 1]``, and its log-probability, ``[B]``; one random number per row."""
+        logits = parameters.astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        cumulated = np.exp(logits).cumsum(axis=1)
+        totals = cumulated[:, -1]
+        thresholds = generator.random(len(logits)) * totals
+        actions = (cumulated <= thresholds[:, None]).sum(axis=1)
+        log_probs = logits[np.arange(len(logits)), actions] - np.log(totals)
+        return actions[:, None].astype(np.float64), log_probs
+
+    def mode(self, parameters: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The likeliest action of each row, ``[B, 1]``."""
+        return parameters.argmax(axis=1)[:, None].astype(np.float64)
+
+    def likeliest(self, parameters: torch.Tensor) -> torch.Tensor:
+        """As ``mode``, of a tensor: int64 ``[B, 1]``."""
+        return parameters.argmax(dim=1, keepdim=True)
+
+    def described(self, parameters: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The ``logits``, float32 ``[B, n]``."""
+        return {"logits": parameters}
+
+    def evaluate(self, parameters: torch.Tensor, actions: torch.Tensor) -> Evaluation:
+        """For actions int64 ``[B, 1]``."""
+        # An action ruled out by a logit of -inf adds nothing to the entropy. All of it is ``[n, B]`` here.
+        logits, chosen = parameters.t(), actions.t()
+        log_probs = logits.log_softmax(dim=0).clamp_(min=torch.finfo(parameters.dtype).min)
+        probs = log_probs.exp()
+        entropies = (probs * log_probs).sum(dim=0).neg_()
+
+        def gradients(by_log_prob: torch.Tensor, by_entropy: float) -> tuple[torch.Tensor, None]:
+            by_logit = probs * by_log_prob.neg()
+            by_logit.scatter_add_(0, chosen, by_log_prob[None])
+            if by_entropy:
+                by_logit.sub_(probs * (log_probs + entropies), alpha=by_entropy)
+            return by_logit.t(), None
+
+        return Evaluation(log_probs.gather(0, chosen)[0], entropies, gradients)
+
+
+class MultiCategorical:
+    """A ``Categorical`` for each of several numbers, with ``counts`` choices, independent of each other.
+
+    The parameters per observation are the logits of all choices, number by number. One random number is drawn
+    for each number of an action.
     """
 
     learned_dtype = np.int64
@@ -66,10 +121,7 @@ class Categorical:
     def draw(
         self, parameters: NDArray[np.float32], generator: np.random.Generator
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """An action of each row, ``[B, size]``, and its log-probability, ``[B]``.
-
-        One random number for each number of an action.
-        """
+        """An action of each row, ``[B, size]``, and its log-probability, ``[B]``."""
         logits = self._by_number(parameters.astype(np.float64))
         logits -= logits.max(axis=1, keepdims=True)
         cumulated = np.exp(logits).cumsum(axis=1)

@@ -13,7 +13,7 @@ from stoker.agents.encoders import Encoder
 from stoker.agents.networks import MLP, ObservationNetwork, as_floats, seeded
 from stoker.agents.observations import Observations, PackedObservations
 from stoker.agents.ppo.config import PPOConfig
-from stoker.agents.ppo.distributions import Categorical, DiagGaussian
+from stoker.agents.ppo.distributions import Categorical, DiagGaussian, MultiCategorical
 from stoker.agents.ppo.exploration import StateDependentGaussian
 from stoker.errors import ConfigError
 
@@ -27,7 +27,7 @@ _VALUE_GAIN = 1.0
 
 _LOG_STD_INIT, _LOG_STD_INIT_OF_FEATURES = 0.0, -2.0
 
-Distribution: TypeAlias = Categorical | DiagGaussian | StateDependentGaussian
+Distribution: TypeAlias = Categorical | MultiCategorical | DiagGaussian | StateDependentGaussian
 
 
 class Towers(nn.Module):
@@ -131,7 +131,7 @@ def distribution_of(actions: Actions, config: PPOConfig, n_features: int | None)
         return StateDependentGaussian(actions.size, n_features, initial)
     if isinstance(actions, BoxActions):
         return DiagGaussian(actions.size, config.log_std_init or _LOG_STD_INIT)
-    return Categorical(*actions.counts)
+    return Categorical(*actions.counts) if len(actions.counts) == 1 else MultiCategorical(*actions.counts)
 
 
 class ActorCritic(ObservationNetwork):

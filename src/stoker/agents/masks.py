@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from stoker.agents.actions import Actions
-from stoker.agents.observations import MASK
+from stoker.agents.observation_parts import MASK
 from stoker.errors import InvalidExperience
 from stoker.plain import shown
 from stoker.types import EpisodeStatus, Experience, ExperienceBatch

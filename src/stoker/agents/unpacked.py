@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from stoker.agents.observations import ObservationPart, PackedObservations
+from stoker.agents.observation_parts import ObservationPart
+from stoker.agents.observations import PackedObservations
 from stoker.agents.packed_rows import PackedRows
 
 __all__ = ["Unpacked", "UnpackedLayout", "read_unpacked"]

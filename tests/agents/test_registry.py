@@ -90,6 +90,14 @@ def test_another_agents_settings_are_refused() -> None:
 
 EVERY = sorted(presets())
 
+NAMES = {
+    "ALE/*-v5": "ALE/Pong-v5",
+    "FrozenLake*-v1": "FrozenLake8x8-v1",
+    "MinAtar/*": "MinAtar/Breakout-v1",
+    "Taxi-v*": "Taxi-v4",
+}
+"""Pattern -> one of the environments that it is for."""
+
 
 MEASURED: dict[tuple[str, str], dict[str, Any]] = {
     ("dqn", "CartPole-v1"): {
@@ -221,6 +229,59 @@ MEASURED: dict[tuple[str, str], dict[str, Any]] = {
         "gae_lambda": 0.95,
         "ent_coef": 0.0,
     },
+    ("dqn", "Taxi-v*"): {
+        "gamma": 0.99,
+        "batch_size": 64,
+        "buffer_size": 100_000,
+        "learning_starts": 1_000,
+        "hidden_sizes": (),
+        "learning_rate": 0.05,
+        "learning_rate_schedule": "linear",
+        "schedule_steps": 50_000,
+        "huber_delta": None,
+        "max_grad_norm": None,
+        "target_update_interval": 50,
+        "final_epsilon": 0.05,
+        "epsilon_decay_steps": 30_000,
+    },
+    ("dqn", "FrozenLake*-v1"): {
+        "gamma": 0.99,
+        "batch_size": 64,
+        "buffer_size": 100_000,
+        "learning_starts": 1_000,
+        "hidden_sizes": (),
+        "learning_rate": 0.01,
+        "learning_rate_schedule": "linear",
+        "schedule_steps": 50_000,
+        "huber_delta": None,
+        "max_grad_norm": None,
+        "target_update_interval": 50,
+        "final_epsilon": 0.1,
+        "epsilon_decay_steps": 20_000,
+    },
+    ("dqn", "MountainCar-v0"): {
+        "learning_rate": 4e-3,
+        "gamma": 0.98,
+        "batch_size": 128,
+        "buffer_size": 10_000,
+        "learning_starts": 1_000,
+        "target_update_interval": 600,
+        "hidden_sizes": (256, 256),
+        "initial_epsilon": 1.0,
+        "final_epsilon": 0.07,
+        "epsilon_decay_steps": 24_000,
+        "max_grad_norm": 10.0,
+    },
+    ("dqn", "MinAtar/*"): {
+        "gamma": 0.99,
+        "learning_rate": 2.5e-4,
+        "batch_size": 32,
+        "buffer_size": 100_000,
+        "learning_starts": 5_000,
+        "target_update_interval": 1_000,
+        "final_epsilon": 0.1,
+        "epsilon_decay_steps": 100_000,
+    },
     ("dqn", "ALE/*-v5"): {
         "learning_rate": 1e-4,
         "batch_size": 32,
@@ -279,7 +340,7 @@ def test_a_preset_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize(("agent", "env"), EVERY, ids=["-".join(pair) for pair in EVERY])
 def test_each_makes_its_agent_and_a_training(agent: str, env: str) -> None:
-    env = env.replace("*", "Pong")  # of a pattern
+    env = NAMES.get(env, env)
     if env.startswith(("LunarLander", "BipedalWalker")):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as an error, the warning of its types ends the process

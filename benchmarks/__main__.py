@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 QUESTIONS = (
-    "observe", "act", "dqn", "iqn", "ppo", "solve", "slow_envs", "calm_loop", "saving", "journal", "resuming",
-    "explain", "rows", "replay", "growth", "processes", "export",
+    "observe", "act", "dqn", "iqn", "ppo", "sac", "solve", "slow_envs", "calm_loop", "saving", "journal",
+    "resuming", "explain", "rows", "replay", "growth", "processes", "export",
 )  # fmt: skip
 LONG = ("zoo",)
 """Asked only by name: it takes a day."""

@@ -99,6 +99,17 @@ NAMES = {
 """Pattern -> one of the environments that it is for."""
 
 
+MUJOCO: dict[str, Any] = {
+    "learning_rate": 3e-4,
+    "gamma": 0.99,
+    "batch_size": 256,
+    "buffer_size": 1_000_000,
+    "learning_starts": 10_000,
+    "gradient_steps": 1,
+    "tau": 0.005,
+    "hidden_sizes": (256, 256),
+    "temperature": None,
+}
 MEASURED: dict[tuple[str, str], dict[str, Any]] = {
     ("dqn", "CartPole-v1"): {
         "learning_rate": 2.3e-3,
@@ -304,6 +315,40 @@ MEASURED: dict[tuple[str, str], dict[str, Any]] = {
         "vf_coef": 1.0,
         "ent_coef": 0.01,
     },
+    ("sac", "Pendulum-v1"): {
+        "learning_rate": 1e-3,
+        "gamma": 0.99,
+        "batch_size": 128,
+        "buffer_size": 100_000,
+        "learning_starts": 400,
+        "gradient_steps": 2,
+        "tau": 0.005,
+        "hidden_sizes": (64, 64),
+        "temperature": None,
+        "target_entropy": None,
+        "initial_temperature": 1.0,
+    },
+    ("sac", "LunarLanderContinuous-v3"): {
+        "learning_rate": 7.3e-4,
+        "learning_rate_schedule": "linear",
+        "schedule_steps": 500_000,
+        "gamma": 0.99,
+        "batch_size": 256,
+        "buffer_size": 1_000_000,
+        "learning_starts": 10_000,
+        "tau": 0.01,
+        "hidden_sizes": (400, 300),
+    },
+    ("sac", "BipedalWalker-v3"): {
+        "learning_rate": 7.3e-4,
+        "gamma": 0.98,
+        "batch_size": 256,
+        "buffer_size": 300_000,
+        "learning_starts": 10_000,
+        "tau": 0.02,
+        "hidden_sizes": (400, 300),
+    },
+    **{("sac", f"{name}-v5"): MUJOCO for name in ("HalfCheetah", "Hopper", "Walker2d", "Ant")},
 }
 """The settings that a preset was measured with, whatever the defaults become."""
 
@@ -345,6 +390,8 @@ def test_each_makes_its_agent_and_a_training(agent: str, env: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as an error, the warning of its types ends the process
             pytest.importorskip("Box2D")
+    if env.endswith("-v5") and agent == "sac":
+        pytest.importorskip("mujoco")
     config = config_from({"env": env, "agent": agent})
     settings = preset(agent, env)
     assert type(settings) is config_type(agent)

@@ -104,7 +104,8 @@ def differences(agent: str, seen: str, acted: str) -> tuple[int, float]:
     is_box = action_of(actions).kind == "box"
     n_other, distance = 0, 0.0
     space.seed(0)
-    for _ in range((N_IMAGES if seen == "image" else N_OBSERVATIONS) // BATCH):
+    n_batches = -(-(N_IMAGES if seen == "image" else N_OBSERVATIONS) // BATCH)
+    for _ in range(n_batches):
         observations = [space.sample() for _ in range(BATCH)]
         arrays = [
             np.stack([np.asarray(parts_in(each, [part])[0]) for each in observations]).astype(part.dtype)

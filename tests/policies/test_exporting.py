@@ -157,6 +157,8 @@ def test_an_exported_policy_is_replaced_and_nothing_else(cartpole: Path, tmp_pat
     (out / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="holds notes.txt, which is no part of an exported policy"):
         export_policy(cartpole, out, ("onnx",))
+    with pytest.raises(ConfigError, match=r"notes.txt is a file: name a directory"):
+        export_policy(cartpole, out / "notes.txt", ("onnx",))
 
 
 def test_a_damaged_file_is_named(cartpole: Path, tmp_path: Path) -> None:

@@ -136,6 +136,8 @@ def export_trained(
 
 def _check_free(directory: Path) -> None:
     """Refuse a directory that holds something else, before any work."""
+    if files.stat_of(directory) is not None and not directory.is_dir():
+        raise ConfigError(f"{directory} is a file: name a directory")
     there = [*files.files_in(directory), *files.directories_in(directory)]
     known = {DESCRIPTION, VECTORS, *FILES.values(), _player().name}
     if unknown := sorted(set(there) - known):
@@ -315,6 +317,9 @@ def _pt2(
         except Exception as error:  # it raises errors of many kinds
             reason = str(error).strip().partition("\n")[0]
             raise ConfigError(f"torch.export cannot export the policy module: {reason}") from error
+        for name, constant in exported.constants.items():
+            if isinstance(constant, torch.Tensor):  # torch confuses those that lie in numpy's memory
+                exported.constants[name] = constant.detach().clone()
         torch.export.save(exported, file)
     return {FILES["pt2"]: file.getvalue()}
 

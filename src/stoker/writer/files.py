@@ -262,7 +262,11 @@ def publish_directory(
             if directory.exists():  # a directory that is not empty cannot be replaced in one step
                 before = beside.with_suffix(".before.tmp")
                 directory.rename(before)
-                beside.rename(directory)
+                try:
+                    beside.rename(directory)
+                except OSError:
+                    before.rename(directory)
+                    raise
                 shutil.rmtree(before)
             else:
                 beside.rename(directory)

@@ -10,7 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from stoker import DQN, PPO, ActionMaskObservation, ActMode, DQNConfig, make_gym
-from stoker.envs.masks import with_action_mask
+from stoker.envs.masks import with_action_mask, without_mask
 from stoker.errors import ConfigError
 from stoker.testing import ChainEnv
 from stoker.trainer import TrainConfig
@@ -101,6 +101,16 @@ def test_only_an_environment_that_gives_a_mask_is_wrapped() -> None:
 
     broken = Broken()
     assert with_action_mask(broken) is broken, "whoever plays it meets the error"
+
+
+def test_a_vector_form_with_a_mask_in_its_info_is_refused() -> None:
+    vector = gymnasium.vector.SyncVectorEnv([lambda: Informing([1, 0])] * 2)
+    with pytest.raises(ConfigError, match="vector form of env='X' has an action_mask.*use vectorize='sync'"):
+        without_mask(vector, "X")
+    assert vector.closed
+    for make in (lambda: ChainEnv(2), lambda: ActionMaskObservation(Informing([1, 0]))):
+        fine = gymnasium.vector.SyncVectorEnv([make] * 2)
+        assert without_mask(fine, "X") is fine
 
 
 def test_taxi_is_played_without_a_move_into_a_wall() -> None:

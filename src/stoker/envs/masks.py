@@ -9,12 +9,13 @@ from typing import Any, cast
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
 from stoker.plain import shown
 
-__all__ = ["ActionMaskObservation", "with_action_mask"]
+__all__ = ["ActionMaskObservation", "with_action_mask", "without_mask"]
 
 _MASK = "action_mask"
 
@@ -83,6 +84,25 @@ def with_action_mask(env: Any) -> Any:
     except Exception:  # noqa: BLE001 - it comes again
         return plain
     return ActionMaskObservation(plain) if _MASK in info else plain
+
+
+def without_mask(env: VectorEnv[Any, Any, Any], name: str) -> VectorEnv[Any, Any, Any]:
+    """A vector environment in a form of its own, if the info of a first reset has no mask.
+
+    Raises:
+        ConfigError: It has one, which agents would not see; the environment is closed.
+    """
+    vector: Any = env
+    parts: Any = getattr(vector.single_observation_space, "spaces", ())
+    if n_choices(vector.single_action_space) and _MASK not in parts:
+        _, info = vector.reset()
+        if _MASK in info:
+            vector.close()
+            raise ConfigError(
+                f"the vector form of env={name!r} has an {_MASK} in its info, which agents see in "
+                "observations alone: use vectorize='sync'"
+            )
+    return env
 
 
 def n_choices(space: Any) -> int:

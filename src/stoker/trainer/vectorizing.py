@@ -22,7 +22,9 @@ from anyio import to_thread
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from stoker.actors.places import n_workers_for
+from stoker.agents.registry import AGENTS
 from stoker.envs.gym import make_native
+from stoker.envs.masks import without_mask
 from stoker.envs.results import close_of, extras_of, owned
 from stoker.envs.rounds import EPISODE_EXTRAS
 from stoker.envs.stepping import SLOW_STEP_S
@@ -151,7 +153,8 @@ def vector_env_for(config: TrainConfig, make: Callable[[], Any] | None = None) -
     if config.vectorize == "native":
         if make is not None:
             raise ConfigError("vectorize='native' needs a named environment, not a factory: use 'sync'")
-        return make_native(config.env, config.num_envs, config.env_kwargs)
+        native = make_native(config.env, config.num_envs, config.env_kwargs)
+        return without_mask(native, config.env) if config.agent in AGENTS else native
     single = partial(_single, partial(env_for, config) if make is None else make)
     if config.vectorize == "async":
         factories = [partial(_in_worker, single, os.getpid())] * config.num_envs

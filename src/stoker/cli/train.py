@@ -215,7 +215,8 @@ def _fitting(command: str, given: Sequence[str], values: dict[str, Any], wants_h
             from stoker.trainer.making import fitting_agent
 
             known = {name: value for name, value in found.items() if name in TrainConfig.__struct_fields__}
-            return fitting_agent(settings_from(known, TrainConfig, command))
+            first = next(iter(AGENTS))  # any will do: the environment is the same
+            return fitting_agent(config_from({**known, "agent": first}, command))
     except ConfigError:
         if not wants_help:
             raise

@@ -113,7 +113,7 @@ MUJOCO: dict[str, Any] = {
 MEASURED: dict[tuple[str, str], dict[str, Any]] = {
     ("dqn", "CartPole-v1"): {
         "learning_rate": 2.3e-3,
-        "gamma": 0.98,
+        "gamma": 0.99,
         "batch_size": 64,
         "buffer_size": 100_000,
         "learning_starts": 500,

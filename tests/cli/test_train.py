@@ -90,7 +90,7 @@ def test_flags_win_over_toml_over_preset_over_defaults(stoker: Any, tmp_path: Pa
     assert (config["seed"], settings["batch_size"], settings["learning_rate"]) == (7, 16, 0.5)
     assert (config["keep_checkpoints"], settings["learning_starts"]) == (None, 50)
     assert settings["max_grad_norm"] is None  # CartPole's preset; the default is 10
-    assert (settings["n_step"], settings["gamma"]) == (4, 0.98)  # the preset's
+    assert (settings["n_step"], settings["gamma"]) == (4, 0.99)  # the preset's
     assert [path.name for path in (tmp_path / "here/CartPole-v1").iterdir()] == ["v3"]
 
 

@@ -74,9 +74,10 @@ def _array_of(tensor: Any) -> Any:
     import torch  # late: environments and their fakes do without it
 
     tensor = tensor.detach().cpu()
-    if str(tensor.dtype).removeprefix("torch.") not in np.sctypeDict:
-        tensor = tensor.view(getattr(torch, f"int{8 * tensor.itemsize}"))
-    return tensor.numpy()
+    try:
+        return tensor.numpy()
+    except TypeError:
+        return tensor.view(getattr(torch, f"int{8 * tensor.itemsize}")).numpy()
 
 
 def _layout(value: Any) -> str:

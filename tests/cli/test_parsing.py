@@ -107,7 +107,7 @@ def test_help_names_each_value_and_its_default(
 
 def test_assignments_are_json_or_else_text() -> None:
     words = ["a=1", "b=1e-3", "c=true", "d=False", "e=none", "f=[1, 2]", "map=8x8", "path=a=b", 'text="1"']
-    config = Train.from_words("train", ["CartPole-v1", "--env-kwargs", *words]).training
+    config = Train.from_words("train", ["CartPole-v1", "--agent", "dqn", "--env-kwargs", *words]).training
     assert config.env_kwargs == {
         "a": 1, "b": 1e-3, "c": True, "d": False, "e": None, "f": [1, 2], "map": "8x8", "path": "a=b",
         "text": "1",
@@ -116,6 +116,7 @@ def test_assignments_are_json_or_else_text() -> None:
 
 def test_assignments_and_imports_take_nothing_from_the_environment_and_add_up() -> None:
     words = ["--env_kwargs", "a=1", "Pole-v1", "--import", "x", "-n", "5", "--import=y", "--env-kwargs=b=2"]
+    words += ["--agent", "dqn"]
     command = Train.from_words("train", words)
     config = command.training
     assert (config.env, config.total_timesteps, config.imports) == ("Pole-v1", 5, ("x", "y"))

@@ -8,10 +8,13 @@ A command's module is imported when the command is called, so that help and usag
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -101,11 +104,25 @@ def _dispatch(args: list[str]) -> int:
         hint = f"; did you mean {close[0]!r}?" if close else f": there is {', '.join(COMMANDS)}"
         raise ConfigError(f"unknown {what} {name!r}{hint} (see `stoker --help`)")
     module, _, kind = COMMANDS[name][0].partition(":")
-    command: Command = getattr(import_module(f"stoker.cli.{module}"), kind).from_words(name, rest)
+    with _interrupted_by_sigterm():
+        command: Command = getattr(import_module(f"stoker.cli.{module}"), kind).from_words(name, rest)
     import anyio  # late, for the sake of --help and --version
 
     backend: dict[str, Any] = {"use_uvloop": sys.platform != "win32" and find_spec("uvloop") is not None}
     return anyio.run(command, backend="asyncio", backend_options=backend)
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Generator[None]:
+    """SIGTERM does what Ctrl-C does: reading the words may make an environment, which takes time."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _help() -> str:

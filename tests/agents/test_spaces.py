@@ -238,12 +238,13 @@ def test_other_spaces_are_refused() -> None:
 def test_an_agent_names_the_action_spaces_that_it_takes() -> None:
     box = gym_spaces.Box(0, 1, (1,))
     with pytest.raises(
-        ConfigError, match=r"DQN cannot act in Box.*a Discrete space, of any.*; use PPO \(--agent ppo\)"
+        ConfigError,
+        match=r"DQN cannot act in Box.*a Discrete space, of any.*; use PPO or SAC or TD3 \(--agent ppo or",
     ):
         AgentSpaces("DQN", box, box, [DiscreteActions])
     with pytest.raises(
         ConfigError,
-        match=r"act in Discrete.*takes a Box of .* float; use DQN \(--agent dqn\) or .*PPO \(--agent",
+        match=r"act in Discrete.*takes a Box of .* float; use DQN or .*PPO \(--agent dqn or",
     ):
         AgentSpaces("SAC", box, gym_spaces.Discrete(2), [BoxActions])
 

@@ -18,7 +18,7 @@ CASES: list[tuple[str, int, list[str]]] = [
     (
         "train Pendulum-v1 --agent dqn",
         2,
-        ["DQN cannot act in Box", "use PPO (--agent ppo) or SAC (--agent sac)"],
+        ["DQN cannot act in Box", "use PPO or SAC or TD3 (--agent ppo or sac or td3)"],
     ),
     ("train CartPole-v1 extra", 2, ["unexpected 'extra'", "stoker train --help"]),
     ("train CartPole-v1 --agent dqnn", 2, ["unknown agent 'dqnn'", "did you mean 'dqn'?"]),
@@ -44,7 +44,11 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("train CartPole-v1 --lockstep --no-journal", 2, ["lockstep=True needs journal=True"]),
     ("train CartPole-v1 --agent ppo --clip-range -1", 2, ["--clip-range"]),
     ("train CartPole-v1 --agent a2c", 2, ["known are dqn, iqn, ppo, sac, td3"]),
-    ("train CartPole-v1 --agent sac", 2, ["SAC cannot act in Discrete(2)", "use DQN (--agent dqn)"]),
+    (
+        "train CartPole-v1 --agent sac",
+        2,
+        ["SAC cannot act in Discrete(2)", "use DQN or IQN or PPO (--agent dqn or iqn or ppo)"],
+    ),
     ("train Pendulum-v1 --final-epsilon 0.1", 2, ["unknown flag --final-epsilon"]),
     ("train CartPole-v1 --track tensorbord", 2, ["track"]),
     ("train CartPole-v1 --actors rockets", 2, ["actors"]),

@@ -58,7 +58,7 @@ class AgentSpaces(Generic[ActionsT]):
         kind = next((kind for kind in kinds if kind.fits(action_space)), None)
         if kind is None:
             able = [name for name in AGENTS if any(each.fits(action_space) for each in action_kinds(name))]
-            way_out = f"use {' or '.join(f'{name.upper()} (--agent {name})' for name in able)}, or "
+            way_out = f"use {' or '.join(map(str.upper, able))} (--agent {' or '.join(able)}), or "
             raise ConfigError(
                 f"{agent} cannot act in {action_space}: it takes "
                 f"{', or '.join(kind.described for kind in kinds)}; {way_out if able else ''}wrap the "

@@ -114,7 +114,7 @@ MEASURED: dict[tuple[str, str], dict[str, Any]] = {
     ("dqn", "CartPole-v1"): {
         "learning_rate": 2.3e-3,
         "gamma": 0.99,
-        "batch_size": 64,
+        "batch_size": 256,
         "buffer_size": 100_000,
         "learning_starts": 500,
         "target_update_interval": 64,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-SMALL = ("--num-envs", "4", "--learning-starts", "64", "--hidden-sizes", "16")
+SMALL = ("--num-envs", "4", "--learning-starts", "64", "--batch-size", "64", "--hidden-sizes", "16")
 PPO = (
     "--agent", "ppo", "--rollout-steps", "128", "--batch-size", "64", "--n-epochs", "2",
     "--hidden-sizes", "16", "--opt-interval", "32",

@@ -34,8 +34,8 @@ FREQ = 200
 STARTS = 64
 TRAIN = [
     "train", "CartPole-v1", "-n", "1000000", "--learning-starts", str(STARTS), "--n-step", "1",
-    "--opt-interval", "1", "--hidden-sizes", "16", "--eval-freq", "500", "--eval-episodes", "5", "--num-envs",
-    "4", "--json", "--no-progress",
+    "--batch-size", str(STARTS), "--opt-interval", "1", "--hidden-sizes", "16", "--eval-freq", "500",
+    "--eval-episodes", "5", "--num-envs", "4", "--json", "--no-progress",
 ]  # fmt: skip
 OFTEN = ["--checkpoint-freq", str(FREQ)]
 TAIL = 1_000

@@ -334,19 +334,21 @@ def test_a_reader_that_leaves_does_not_end_the_training(started: Any, tmp_path: 
     assert json.loads(stdout)["total_steps"] == 900
 
 
-def test_a_killed_run_resumes_from_its_last_checkpoint(started: Any, stoker: Any, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_from_its_last_checkpoint_or_what_the_journal_holds_behind_it(
+    started: Any, stoker: Any, tmp_path: Path
+) -> None:
     process = started(*ENDLESS, "--checkpoint-freq", "150", "--name", "pole")
     wait_for_checkpoint(tmp_path / "runs", process)
     process.kill()
     process.communicate()
     [run] = (tmp_path / "runs/pole/v1").iterdir()
     newest = max(int(path.stem.removeprefix("step_")) for path in run.rglob("step_*.pt"))
-    again = stoker("resume", "runs/pole", "-n", str(newest + 200), "--json")
+    again = stoker("resume", "runs/pole", "-n", str(newest + 1500), "--json")
     assert again.returncode == 0, again.stderr
     said = re.search(r"resuming from step ([\d,]+)", again.stderr)
     assert said
-    assert int(said[1].replace(",", "")) == newest
+    assert newest <= int(said[1].replace(",", "")) < newest + 1500
     line = json.loads(again.stdout)
-    assert (line["run"], line["total_steps"]) == (str(run), newest + 200)
+    assert (line["run"], line["total_steps"]) == (str(run), newest + 1500)
     metadata = json.loads((run / "metadata.json").read_bytes())
     assert [attempt["from_steps"] for attempt in metadata["attempts"]] == [0, newest]

@@ -181,7 +181,7 @@ class Ledger:
         return self._found.get((system, case.name, seed))
 
     def outcome(self, system: str, case: Case, seed: int) -> Outcome:
-        """The outcome of a training; unless it is known, the training runs now, in a process of its own."""
+        """The outcome of a training: the saved one, or else that of a separate process that trains now."""
         if (known := self.known(system, case, seed)) is not None:
             return known
         command = [sys.executable, "-m", "benchmarks.zoo", "--one", system, str(seed), case.name]

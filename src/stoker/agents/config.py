@@ -136,7 +136,7 @@ class TwinCriticConfig(OffPolicyConfig, frozen=True, kw_only=True):
     """Transitions in the replay before learning starts; until then actions are uniformly random."""
 
     gradient_steps: Count = 1
-    """Gradient steps, each on a batch of its own, in one optimization step."""
+    """Gradient steps per optimization step, each on another batch."""
 
     tau: _Share | None = 0.005
     """Fraction by which the target critics move at each gradient step; none: whole copies."""

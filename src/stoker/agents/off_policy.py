@@ -86,6 +86,9 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         ConfigError: The replay cannot be kept.
     """
 
+    _env_spaces: tuple[Any, Any]
+    """The environment's spaces of observations and actions, as the constructor got them."""
+
     def __init__(
         self, spaces: AgentSpaces[Any], config: ConfigT, seeds: AgentSeeds, network: NetworkT
     ) -> None:
@@ -217,6 +220,11 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         if made is not None and is_shared:
             made.config, made._replay = config, self._replay  # noqa: SLF001 - the same class
         return made
+
+    def _made_with(self, config: ConfigT) -> Self | None:
+        kind: Any = type(self)
+        is_ours = kind.__init__.__module__.startswith("stoker.agents.")
+        return kind(*self._env_spaces, config, device=self._device) if is_ours else None
 
     def _check_replay_settings(self, saved: Mapping[str, Any]) -> None:
         config = self.config

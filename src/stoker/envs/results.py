@@ -31,6 +31,7 @@ __all__ = [
     "Results",
     "ResultsWrapper",
     "close_of",
+    "close_unused",
     "extras_of",
     "owned",
     "settled",
@@ -313,6 +314,16 @@ def close_of(env: Any) -> Any:
     """Call ``close`` of the environment if it has one."""
     close = getattr(env, "close", None)
     return None if close is None else close()
+
+
+def close_unused(env: Any) -> None:
+    """Close an environment that was made and not used, without an event loop.
+
+    The ``close`` of an async one is not awaited: it has nothing to end.
+    """
+    closing = close_of(env)
+    if inspect.iscoroutine(closing):
+        closing.close()
 
 
 def _misfit(space: Any, value: Any, what: str) -> str | None:

@@ -6,7 +6,6 @@ Gymnasium.
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -63,9 +62,9 @@ def wrapped(env: Any, wrappers: Iterable[EnvWrapper]) -> Any:
         for wrapper in wrappers:
             env = _applied(wrapper, env)
     except ConfigError:
-        closing = getattr(env, "close", lambda: None)()
-        if inspect.iscoroutine(closing):  # of an async environment, which has not been used
-            closing.close()
+        from stoker.envs.results import close_unused  # brings Gymnasium
+
+        close_unused(env)
         raise
     return env
 

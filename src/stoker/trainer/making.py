@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from stoker.envs import stack_frames
 from stoker.envs.gym import make_named
 from stoker.envs.masks import with_action_mask
 from stoker.envs.registering import register_by, register_known
-from stoker.envs.results import close_of
+from stoker.envs.results import close_unused
 from stoker.envs.wrapping import wrapped
 from stoker.errors import ConfigError
 from stoker.trainer.config import TrainConfig
@@ -84,9 +83,7 @@ def _spaces_for(config: TrainConfig) -> tuple[Any, Any]:
     try:
         return env.observation_space, env.action_space
     finally:
-        closing = close_of(env)
-        if inspect.iscoroutine(closing):  # of an async environment, which has not been used
-            closing.close()
+        close_unused(env)
 
 
 def _check_version(env: str) -> None:

@@ -6,7 +6,6 @@ it in the config, so that a resumed run plays as before. Free of torch.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import signal
@@ -25,7 +24,7 @@ from stoker.actors.places import n_workers_for
 from stoker.agents.registry import AGENTS
 from stoker.envs.gym import make_native
 from stoker.envs.masks import without_mask
-from stoker.envs.results import close_of, extras_of, owned
+from stoker.envs.results import close_of, close_unused, extras_of, owned
 from stoker.envs.rounds import EPISODE_EXTRAS
 from stoker.envs.stepping import SLOW_STEP_S
 from stoker.envs.vector import Moves, VectorRounds
@@ -106,9 +105,7 @@ def choose(config: TrainConfig) -> Choice:
         return _none(config, f"{config.num_envs} environments are few")
     env = env_for(config)
     if not isinstance(env, gymnasium.Env):
-        closing = close_of(env)
-        if inspect.iscoroutine(closing):  # of an async environment, which has not been used
-            closing.close()
+        close_unused(env)
         return _none(config, f"a {type(env).__name__} is not a gymnasium.Env")
     try:
         alone_s = _step_s(cast("gymnasium.Env[Any, Any]", env))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import gymnasium
 import torch
@@ -88,11 +88,6 @@ class QLearningAgent(OffPolicyAgent[ConfigT, NetworkT, QPolicy[Any]]):
     def exploration_rate(self) -> float:
         """Epsilon, or the temperature of the softmax, as of ``total_steps``."""
         return self.config.exploration_rate_at(self.total_steps)
-
-    def _made_with(self, config: ConfigT) -> Self | None:
-        kind: Any = type(self)
-        is_ours = kind.__init__.__module__.startswith("stoker.agents.")
-        return kind(*self._env_spaces, config, device=self._device) if is_ours else None
 
     @property
     def _published(self) -> dict[str, float]:

@@ -30,9 +30,9 @@ class StateDependentGaussian:
     """A normal distribution for each of ``size`` numbers, whose noise is a linear function of features.
 
     Generalized state-dependent exploration (Raffin et al. 2021, sections 2.2 and 3): an action is
-    ``mean + features @ matrix``. The entries of the matrix are drawn from normal distributions around 0, and
-    whoever keeps a matrix for several steps explores smoothly. The parameters are the means and then the
-    features ``z`` that they were computed from. The variance of an action's number ``j`` is
+    ``mean + features @ matrix``. The entries of the matrix are drawn from normal distributions around 0;
+    an actor that keeps its matrix for several steps explores smoothly. The parameters are the means and then
+    the features ``z`` that they were computed from. The variance of an action's number ``j`` is
     ``sum_i (sigma_ij z_i)^2``.
 
     ``log_std``, trained with the network, holds the logarithms of the ``sigma``, ``[n_features, size]``.
@@ -48,7 +48,7 @@ class StateDependentGaussian:
     def draw(
         self, parameters: NDArray[np.float32], generator: np.random.Generator
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """As ``DiagGaussian.draw``, with a matrix of its own for each row."""
+        """As ``DiagGaussian.draw``, with a separate matrix for each row."""
         means, features, stds = self._read(parameters)
         variances = _products(features**2, stds**2) + _LEAST_VARIANCE
         return _noisy(means, np.sqrt(variances) * generator.standard_normal(means.shape), variances)
@@ -167,7 +167,7 @@ class ActorNoise:
             kept.n_left = 0
 
     def fork(self, seed: int) -> ActorNoise:
-        """The noise of a copy of the policy, which has actors of its own."""
+        """The noise of a copy of the policy, which serves other actors."""
         return ActorNoise(self._shape, self._freq, seed)
 
     def state_dict(self) -> dict[str, Any]:

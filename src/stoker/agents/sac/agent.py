@@ -7,7 +7,7 @@ fixed or learned.
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Any
 
 import gymnasium
 import torch
@@ -55,9 +55,7 @@ class SAC(TwinCriticAgent[SACConfig, SACPolicy]):
         config = self.config
         target = config.target_entropy
         self._target_entropy = float(-self._scale.size) if target is None else target
-        self._temperature = Temperature(
-            config.initial_temperature
-        )  # one number, read at each step: on the CPU
+        self._temperature = Temperature(config.initial_temperature)  # read at each step, so on the CPU
         self._temperature_weights = PackedWeights(self._temperature, has_gradients=True)
         self._temperature_optimizer = PackedAdam(self._temperature_weights)
         self._parts |= {
@@ -70,10 +68,6 @@ class SAC(TwinCriticAgent[SACConfig, SACPolicy]):
         """The temperature."""
         fixed = self.config.temperature
         return math.exp(self._temperature_weights.values.item()) if fixed is None else fixed
-
-    def _made_with(self, config: SACConfig) -> Self | None:
-        kind = type(self)
-        return kind(*self._env_spaces, config, device=self._device) if kind.__init__ is SAC.__init__ else None
 
     def _next_values(self, following: torch.Tensor) -> torch.Tensor:
         """``min_k Q_k(s', a') - alpha log pi(a'|s')`` with a drawn ``a'`` (eq. 3)."""

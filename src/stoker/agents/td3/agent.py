@@ -5,7 +5,7 @@ A deterministic actor that explores by noise, and learns from the first of two c
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import gymnasium
 import torch
@@ -55,10 +55,6 @@ class TD3(TwinCriticAgent[TD3Config, TD3Policy]):
     @property
     def _is_actor_due(self) -> bool:
         return self._gradient_steps % self.config.policy_delay == 0
-
-    def _made_with(self, config: TD3Config) -> Self | None:
-        kind = type(self)
-        return kind(*self._env_spaces, config, device=self._device) if kind.__init__ is TD3.__init__ else None
 
     def _next_values(self, following: torch.Tensor) -> torch.Tensor:
         """``min_k Q_k(s', pi'(s') + noise)``, the noise limited (Algorithm 1, and eq. 14)."""

@@ -15,7 +15,7 @@ LAYERS: list[set[str]] = [
     {"_lazy", "types"},
     {"errors"},
     {"exits", "importing", "lru", "plain", "queues", "replies", "settings", "stalls", "threads"},
-    {"latch", "nested", "signals", "telemetry"},
+    {"latch", "listening", "nested", "signals", "telemetry"},
     {"stats"},
     {"replay", "envs", "processing", "recorders"},
     {"agents"},

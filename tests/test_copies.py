@@ -45,7 +45,7 @@ PART = {"name": "observation", "path": (), "shape": (4,), "dtype": "float32", "s
 ACTION = {"kind": "discrete", "shape": (), "dtype": "int64", "counts": (2,), "low": (0,), "high": (1,)}
 POLICY = {
     **dict.fromkeys(("env", "agent", "run", "checkpoint"), "a"),
-    **dict.fromkeys(("format", "total_steps", "frame_stack"), 1),
+    **dict.fromkeys(("format", "total_steps", "opt_steps", "frame_stack"), 1),
     "mean_reward": None,
     "observation": (ObservationPart(**PART),),
     "action": ActionDescription(**ACTION),

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -15,10 +18,12 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import nn
 
-from stoker import DQN, export_policy, load_policy
+from stoker import DQN, TrainingRun, TrainingSession, export_policy, load_policy
 from stoker.errors import ConfigError, ExportFailed, RunBroken
-from stoker.policies.exporting import export_trained
-from stoker.policies.of_runs import trained_policy
+from stoker.policies.exported import FILES, policy_from_bytes
+from stoker.policies.exporting import export_trained, exported_files
+from stoker.policies.of_runs import policy_in, trained_policy
+from stoker.session import PolicySnapshot
 
 
 def test_every_file_acts_as_the_agent_does(cartpole: Path, tmp_path: Path) -> None:
@@ -44,6 +49,13 @@ def test_every_file_acts_as_the_agent_does(cartpole: Path, tmp_path: Path) -> No
         values = policy.outputs(observations)["values"]
         assert values.argmax(axis=1).tolist() == actions.tolist()
     assert load_policy(out).form == "numpy"
+    for form in ("onnx", "numpy"):
+        assert described_alone(out, form) == {**msgspec.to_builtins(description), "files": {}}
+
+
+def described_alone(directory: Path, form: str) -> Any:
+    """What a file says of itself, without the others."""
+    return policy_from_bytes((directory / FILES[form]).read_bytes(), form).description
 
 
 def test_the_model_describes_itself(pendulum: Path, tmp_path: Path) -> None:
@@ -102,8 +114,28 @@ def test_a_file_for_torch(pendulum: Path, tmp_path: Path) -> None:
     observations = vectors["observation:observation"]
     assert policy.form == "pt2"
     assert {*policy.outputs(observations)} == {"action", "mean", "std"}
+    assert described_alone(out, "pt2") == {**policy.description, "files": {}}
     for n in (1, 256):
         np.testing.assert_allclose(policy.act(observations[:n]), vectors["action"][:n], atol=1e-5)
+
+
+def test_the_policy_of_a_session_that_runs(tmp_path: Path) -> None:
+    """Its snapshot holds all that is needed, with a run or without."""
+
+    async def main(run: TrainingRun | None) -> tuple[PolicySnapshot, Any]:
+        agent = DQN(Box(-1.0, 1.0, (4,), np.float32), Discrete(3), seed=0)
+        async with TrainingSession(agent, run) as session:
+            snapshot = await session.snapshot()
+            return snapshot, policy_in(snapshot.state, session.run)
+
+    for run in (None, anyio.run(partial(TrainingRun.create, "live", root=tmp_path))):
+        snapshot, trained = anyio.run(main, run)
+        description, contents = exported_files(trained, ("numpy",))
+        policy = policy_from_bytes(contents["policy.npz"], "numpy")
+        observations = np.random.default_rng(0).normal(0, 1, (50, 4)).astype(np.float32)
+        assert policy.act(observations).tolist() == list(snapshot.act(observations))
+        assert description.vectors == "sampled"
+        assert (description.run == "") is (run is None)
 
 
 class Wrong(nn.Module):

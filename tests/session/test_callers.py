@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from stoker import (
     EpisodeStatus,
     Experience,
     InvalidExperience,
+    SessionClosed,
     SessionFailed,
     StatsTracker,
     SyncTrainingSession,
@@ -96,6 +98,45 @@ async def test_an_eval_report_is_of_the_policy_that_was_evaluated() -> None:
         assert (report.total_steps, report.n_episodes) == (7, 1), "at once, without a flush"
         with pytest.raises(ConfigError, match="n_episodes=0"):
             session.eval_report(0)
+
+
+async def test_a_caller_waits_for_a_newer_policy() -> None:
+    found: list[int] = []
+    async with TrainingSession(FakeAgent()) as session, anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            found.append(await session.next_policy(after=1))
+
+        assert await session.next_policy(after=-1) == 0
+        tasks.start_soon(wait)
+        await session.observe(step(0))
+        await session.barrier()
+        await wait_all_tasks_blocked()
+        assert (session.policy_version, found) == (1, [])
+        await session.observe(step(1))
+        await session.barrier()
+    assert found == [2]
+
+
+@pytest.mark.parametrize(
+    ("agent", "error"), [(FakeAgent(fail_at=1), SessionFailed), (FakeAgent(), SessionClosed)]
+)
+async def test_who_waits_for_a_policy_gets_the_end_of_the_session(agent: FakeAgent, error: Any) -> None:
+    session = TrainingSession(agent)
+    await session.open()
+
+    async def wait() -> None:
+        with pytest.raises(error):
+            await session.next_policy(after=5)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await wait_all_tasks_blocked()
+        await session.observe(step(0))
+        with contextlib.suppress(SessionFailed):
+            await session.barrier()
+        with contextlib.suppress(SessionFailed):
+            await session.close()
 
 
 async def test_once_stopped_it_stays_done() -> None:

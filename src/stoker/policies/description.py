@@ -68,8 +68,9 @@ class PolicyDescription(msgspec.Struct, frozen=True, kw_only=True):
         env: the environment of the training.
         agent: the kind of agent.
         run: its name, version and id.
-        checkpoint: the file that it comes from.
+        checkpoint: the file that it comes from; none: a session that runs.
         total_steps: the environment steps that it was trained for.
+        opt_steps: the optimization steps behind it.
         mean_reward: in the evaluation that made it the best; None: it is of another checkpoint.
         observation: the parts of an observation.
         action: what comes out.
@@ -88,6 +89,7 @@ class PolicyDescription(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     checkpoint: str
     total_steps: int
+    opt_steps: int
     mean_reward: float | None
     observation: tuple[ObservationPart, ...]
     action: ActionDescription

@@ -5,21 +5,24 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_origin
 
 import msgspec
 
 from stoker.errors import ConfigError, InvalidExperience, MissingDependency, RunBroken
 from stoker.policies.description import FORMAT, PolicyDescription
-from stoker.policies.numpy_policy import PolicyBase, read_program
+from stoker.policies.numpy_policy import PolicyBase, read_policy
+from stoker.types import AnyPath
 
-__all__ = ["DESCRIPTION", "FILES", "LoadedPolicy", "load_exported"]
+__all__ = ["DESCRIPTION", "FILES", "LoadedPolicy", "load_exported", "policy_from_bytes"]
 
 DESCRIPTION = "policy.json"
 FILES = {"numpy": "policy.npz", "onnx": "policy.onnx", "pt2": "policy.pt2"}
 """The file of each format; the first that there is gets loaded."""
+_Loaded: TypeAlias = tuple[Callable[..., Mapping[str, Any]], dict[str, Any]]
+"""What computes a policy, and its description."""
 
 
 class LoadedPolicy(PolicyBase):
@@ -59,24 +62,53 @@ class LoadedPolicy(PolicyBase):
 
 def load_exported(directory: Path, form: str) -> LoadedPolicy:
     """Load one of the forms in a directory that ``stoker export`` made; it raises as ``load_policy``."""
-    file = directory / DESCRIPTION
+    about, path = directory / DESCRIPTION, directory / FILES[form]
     try:
-        description = msgspec.json.decode(file.read_bytes(), type=PolicyDescription)
+        description = msgspec.json.decode(about.read_bytes(), type=PolicyDescription)
     except (OSError, msgspec.DecodeError) as error:
-        raise RunBroken(file, f"cannot be read: {error}") from error
+        raise RunBroken(about, f"cannot be read: {error}") from error
     if description.format != FORMAT:
-        raise RunBroken(file, f"has format {description.format}, this stoker reads {FORMAT}: export it again")
-    path = directory / FILES[form]
-    load = {"numpy": read_program, "onnx": _onnx, "pt2": _pt2}[form]
+        raise RunBroken(
+            about, f"has format {description.format}, this stoker reads {FORMAT}: export it again"
+        )
     try:
-        return LoadedPolicy(load(path), description, form)
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunBroken(path, f"cannot be read: {error}") from error
+    return LoadedPolicy(policy_from_bytes(content, form, path).compute, description, form)
+
+
+def policy_from_bytes(content: bytes, form: str, source: AnyPath = "the policy") -> LoadedPolicy:
+    """Load the content of a policy.npz, policy.onnx or policy.pt2, each of which holds its description.
+
+    Args:
+        content: of the file.
+        form: its format: ``"numpy"``, ``"onnx"`` or ``"pt2"``.
+        source: where it is from, for errors.
+
+    Raises:
+        RunBroken: It is no policy, or of another version of stoker.
+        ConfigError: A part of it would be unpickled.
+        MissingDependency: onnxruntime is needed.
+    """
+    try:
+        compute, about = _LOADERS[form](content)
+        given = about["format"]
+        description = msgspec.convert(about, PolicyDescription)
     except (ConfigError, MissingDependency):
         raise
     except Exception as error:  # each library has errors of its own
-        raise RunBroken(path, f"is no policy ({type(error).__name__}: {error}); export it again") from error
+        raise RunBroken(source, f"is no policy ({type(error).__name__}: {error}); export it again") from error
+    if given != FORMAT:
+        raise RunBroken(source, f"has format {given}, this stoker reads {FORMAT}: export it again")
+    return LoadedPolicy(compute, description, form)
 
 
-def _onnx(path: Path) -> Any:
+def _numpy(content: bytes) -> _Loaded:
+    return read_policy(io.BytesIO(content))
+
+
+def _onnx(content: bytes) -> _Loaded:
     try:
         import onnxruntime as runtime
     except ImportError as error:
@@ -84,7 +116,7 @@ def _onnx(path: Path) -> Any:
     onnxruntime: Any = runtime
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1  # small networks: threads would wait for each other
-    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
     inputs = [each.name for each in session.get_inputs()]
     outputs = [each.name for each in session.get_outputs()]
 
@@ -92,34 +124,42 @@ def _onnx(path: Path) -> Any:
         found = session.run(outputs, dict(zip(inputs, arrays, strict=True)))
         return dict(zip(outputs, found, strict=True))
 
-    return compute
+    texts: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+    fields = {field.name: field.type for field in msgspec.structs.fields(PolicyDescription)}
+    plain = {name for name, kind in fields.items() if kind is str or get_origin(kind) is Literal}
+    return compute, {name: text if name in plain else json.loads(text) for name, text in texts.items()}
 
 
-def _pt2(path: Path) -> Any:
+def _pt2(content: bytes) -> _Loaded:
     import torch
 
-    _check_pickles(path)
-    with path.open("rb") as file:
-        module = torch.export.load(file).module()
+    _check_pickles(content)
+    kept = {DESCRIPTION: ""}
+    module = torch.export.load(io.BytesIO(content), extra_files=kept).module()
 
     def compute(*arrays: Any) -> Mapping[str, Any]:
         with torch.no_grad():
             found: Any = module(*map(torch.as_tensor, arrays))
         return {name: tensor.numpy() for name, tensor in found.items()}
 
-    return compute
+    return compute, json.loads(kept[DESCRIPTION])
 
 
-def _check_pickles(path: Path) -> None:
+_LOADERS: dict[str, Callable[[bytes], _Loaded]] = {"numpy": _numpy, "onnx": _onnx, "pt2": _pt2}
+
+
+def _check_pickles(content: bytes) -> None:
     """Refuse a file of which ``torch.export.load`` would unpickle more than tensors."""
     import torch
 
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for name in archive.namelist():
             if name.endswith(".pt"):
                 torch.load(io.BytesIO(archive.read(name)), weights_only=True)
             elif "custom_obj" in name or (name.endswith("_config.json") and _has_pickles(archive.read(name))):
-                raise ConfigError(f"{path}: {name} would be unpickled, which can run any program: refused")
+                raise ConfigError(
+                    f"{name} in a policy.pt2 would be unpickled, which can run any program: refused"
+                )
 
 
 def _has_pickles(text: bytes) -> bool:

@@ -26,13 +26,14 @@ from torch import nn
 import stoker.policies.numpy_policy as numpy_policy
 from stoker.agents.protocol import Policy
 from stoker.errors import ConfigError, ExportFailed, JournalBroken
+from stoker.journal import Journal
 from stoker.policies.description import PolicyDescription, parts_in
-from stoker.policies.exported import DESCRIPTION, FILES, load_exported
+from stoker.policies.exported import DESCRIPTION, FILES, policy_from_bytes
 from stoker.policies.of_runs import TrainedPolicy, outputs_of, program_of, trained_policy
 from stoker.types import ActMode, AnyPath, Experience
 from stoker.writer import files
 
-__all__ = ["PolicyFormat", "export_policy", "export_trained"]
+__all__ = ["PolicyFormat", "export_policy", "export_trained", "exported_files"]
 
 logger = logging.getLogger("stoker.policies")
 PolicyFormat: TypeAlias = Literal["onnx", "pt2", "numpy"]
@@ -88,6 +89,16 @@ def export_trained(
     trained: TrainedPolicy, directory: Path, formats: Sequence[PolicyFormat], *, is_stochastic: bool = False
 ) -> PolicyDescription:
     """As ``export_policy``, of a policy that was found already."""
+    _check_free(directory)
+    description, contents = exported_files(trained, formats, is_stochastic=is_stochastic)
+    files.publish_directory(directory, contents)
+    return description
+
+
+def exported_files(
+    trained: TrainedPolicy, formats: Sequence[PolicyFormat], *, is_stochastic: bool = False
+) -> tuple[PolicyDescription, dict[str, bytes]]:
+    """What ``export_policy`` writes, checked: the description, and the content of each file."""
     module = trained.module()
     if module is None:
         raise ConfigError(
@@ -96,7 +107,6 @@ def export_trained(
         )
     if not formats or set(formats) - {*FILES}:
         raise ConfigError(f"formats={formats!r}: give some of {', '.join(FILES)}")
-    _check_free(directory)
     vectors = _vectors(trained)
     parts = {
         part.name: np.stack([parts_in(each, [part])[0] for each in vectors.observations]).astype(part.dtype)
@@ -117,21 +127,18 @@ def export_trained(
     description = msgspec.structs.replace(description, files=digests)
     contents[DESCRIPTION] = msgspec.json.format(msgspec.json.encode(description), indent=2) + b"\n"
 
-    def check(there: Path) -> None:
-        judge = _Judge(description, module, parts, actions)
-        judge.compare("its policy module", expected["action"], actions)
-        for form in dict.fromkeys(formats):
-            compute = load_exported(there, form).compute
-            for size in _BATCHES:
-                rows = [array[:size] for array in parts.values()]
-                found = compute(*rows)
-                judge.compare(f"{FILES[form]}, {size} at once,", found["action"], actions[:size])
-                for name in description.outputs[1:]:
-                    if not np.allclose(found[name], expected[name][:size], _TOLERANCE, _TOLERANCE):
-                        raise ExportFailed(f"{FILES[form]} gives other {name} than the policy")
-
-    files.publish_directory(directory, contents, check)
-    return description
+    judge = _Judge(description, module, parts, actions)
+    judge.compare("its policy module", expected["action"], actions)
+    for form in dict.fromkeys(formats):
+        compute = policy_from_bytes(contents[FILES[form]], form, FILES[form]).compute
+        for size in _BATCHES:
+            rows = [array[:size] for array in parts.values()]
+            found = compute(*rows)
+            judge.compare(f"{FILES[form]}, {size} at once,", found["action"], actions[:size])
+            for name in description.outputs[1:]:
+                if not np.allclose(found[name], expected[name][:size], _TOLERANCE, _TOLERANCE):
+                    raise ExportFailed(f"{FILES[form]} gives other {name} than the policy")
+    return description, contents
 
 
 def _check_free(directory: Path) -> None:
@@ -153,21 +160,26 @@ class _Vectors(msgspec.Struct, frozen=True):
 
 def _vectors(trained: TrainedPolicy) -> _Vectors:
     """Observations of the run, evenly spaced over its last ones; without a journal samples of the space."""
-    journal = trained.run.journal
-    seen: list[Any] = []
-    try:
-        end = journal.n_events()
-        first = journal.leads_from(end)
-        if first is not None:
-            events = journal.read(max(first, end - _LAST_EVENTS), end)
-            seen = [event.observation for _, event in events if isinstance(event, Experience)]
-    except JournalBroken as error:
-        logger.warning("vectors are of samples: %s", error)
+    seen = [] if trained.run is None else _seen_in(trained.run.journal)
     if not seen:
         trained.observation_space.seed(0)
         return _Vectors([trained.observation_space.sample() for _ in range(_N_VECTORS)], "sampled")
     places = np.linspace(0, len(seen) - 1, _N_VECTORS).round().astype(int)
     return _Vectors([seen[place] for place in places], "journal")
+
+
+def _seen_in(journal: Journal) -> list[Any]:
+    """The last observations of a journal."""
+    try:
+        end = journal.n_events()
+        first = journal.leads_from(end)
+        if first is None:
+            return []
+        events = journal.read(max(first, end - _LAST_EVENTS), end)
+        return [event.observation for _, event in events if isinstance(event, Experience)]
+    except JournalBroken as error:
+        logger.warning("vectors are of samples: %s", error)
+        return []
 
 
 def _actions(policy: Policy, observations: list[Any]) -> Any:
@@ -257,8 +269,14 @@ def _numpy(
 ) -> dict[str, bytes]:
     program = program_of(module, description.observation, is_stochastic=is_stochastic)
     text = json.dumps({"inputs": program.inputs, "outputs": program.outputs, "nodes": program.nodes})
-    arrays = {**program.constants, "program": np.frombuffer(text.encode(), np.uint8)}
+    texts = {"program": text.encode(), "description": _about(description)}
+    arrays = program.constants | {name: np.frombuffer(each, np.uint8) for name, each in texts.items()}
     return {FILES["numpy"]: _npz(arrays), _player().name: _player().read_bytes()}
+
+
+def _about(description: PolicyDescription) -> bytes:
+    """The description inside a file, which cannot hold its own digest."""
+    return msgspec.json.encode(msgspec.structs.replace(description, files={}))
 
 
 def _player() -> Path:
@@ -320,7 +338,7 @@ def _pt2(
         for name, constant in exported.constants.items():
             if isinstance(constant, torch.Tensor):  # torch confuses those that lie in numpy's memory
                 exported.constants[name] = constant.detach().clone()
-        torch.export.save(exported, file)
+        torch.export.save(exported, file, extra_files={DESCRIPTION: _about(description).decode()})
     return {FILES["pt2"]: file.getvalue()}
 
 

@@ -1,10 +1,10 @@
-"""Plays a policy that stoker exported, with numpy alone, from this file, policy.npz and policy.json.
+"""Plays a policy that stoker exported, with numpy alone, from this file and policy.npz.
 
     policy = NumpyPolicy("policy.npz")
     action = policy.act(observation)  # of one observation; N actions for N observations
 
-policy.npz holds the weights, and a program: the operations that lead from observations to actions, each
-``[operation, result, [arguments], {settings}]``. policy.json says what observations and actions are.
+policy.npz holds the weights, a program, and what observations and actions are. The program is the operations
+that lead from observations to actions, each ``[operation, result, [arguments], {settings}]``.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["OPERATIONS", "NumpyPolicy", "PolicyBase", "Program", "read_program"]
+__all__ = ["OPERATIONS", "NumpyPolicy", "PolicyBase", "Program", "read_policy"]
 
 _Compute = Callable[..., Mapping[str, Any]]
 
@@ -202,18 +201,18 @@ class PolicyBase:
 
 
 class NumpyPolicy(PolicyBase):
-    """The policy in a policy.npz, with the policy.json beside it."""
+    """The policy in a policy.npz, given by its path or as an open file."""
 
-    def __init__(self, path: Any) -> None:
-        description = json.loads(Path(path).with_name("policy.json").read_text(encoding="utf-8"))
-        super().__init__(read_program(path), description)
+    def __init__(self, file: Any) -> None:
+        super().__init__(*read_policy(file))
 
 
-def read_program(path: Any) -> Program:
-    """The program in a policy.npz, with its weights."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
-    return Program(**json.loads(bytes(arrays.pop("program"))), constants=arrays)
+def read_policy(file: Any) -> tuple[Program, dict[str, Any]]:
+    """The program in a policy.npz, with its weights, and the description of the policy."""
+    with np.load(file, allow_pickle=False) as content:
+        arrays = dict(content)
+    description = json.loads(bytes(arrays.pop("description")))
+    return Program(**json.loads(bytes(arrays.pop("program"))), constants=arrays), description
 
 
 def _wanted(shape: Sequence[int], dtype: Any) -> str:

@@ -31,7 +31,10 @@ from stoker.trainer.making import agent_and_spaces_for
 from stoker.types import ActMode, AnyPath
 from stoker.writer import files
 
-__all__ = ["TrainedPolicy", "outputs_of", "policy_of_run", "program_of", "trained_policy", "without_replay"]
+__all__ = [
+    "TrainedPolicy", "outputs_of", "policy_in", "policy_of_run", "program_of", "trained_policy",
+    "without_replay",
+]  # fmt: skip
 
 _FEW = 32
 """Up to this many observations, numpy is faster than torch: see ``stoker.agents.networks.NumpyPass``."""
@@ -44,14 +47,16 @@ class TrainedPolicy(NamedTuple):
     Attributes:
         agent: with the weights of the policy.
         observation_space: of its environment.
+        action_space: of its environment.
         description: of the policy.
-        run: that it is from.
+        run: that it is from; None: of a session without a run.
     """
 
     agent: LearningAgent
     observation_space: Any
+    action_space: Any
     description: PolicyDescription
-    run: TrainingRun
+    run: TrainingRun | None
 
     def module(self) -> nn.Module | None:
         """The agent's policy module; None: it gives none."""
@@ -80,17 +85,32 @@ def trained_policy(path: AnyPath, which: str | int | None = None) -> TrainedPoli
     """Find a run's policy; the errors are those of ``load_policy``. Blocks."""
     run = TrainingRun.find(path)
     checkpoint, state = load_wanted(run, None if which is None else str(which))
-    config = _config_of(run)
+    return policy_in(state, run, checkpoint.name)
+
+
+def policy_in(state: Mapping[str, Any], run: TrainingRun | None, checkpoint: str = "") -> TrainedPolicy:
+    """The policy in the state of a checkpoint or of a ``PolicySnapshot``. Blocks.
+
+    Args:
+        state: whose tensors are copied.
+        run: that it is from; None: a session without one.
+        checkpoint: the name of its file, if it is from one.
+
+    Raises:
+        RunBroken, ConfigError: As for ``load_policy``.
+    """
+    config = None if run is None else _config_of(run)
     agent, observation_space, action_space = _agent_of(state, config, run)
     agent.load_state_dict(state["agent"])
-    metadata, parts = run.metadata, parts_of(observation_space)
+    parts = parts_of(observation_space)
     description = PolicyDescription(
         format=FORMAT,
         env="" if config is None else config.env,
         agent=type(agent).__name__,
-        run=f"{metadata.name}/{metadata.version}/{metadata.run_id}",
-        checkpoint=checkpoint.name,
+        run="" if run is None else _name_of(run),
+        checkpoint=checkpoint,
         total_steps=int(state["session"]["total_steps"]),
+        opt_steps=int(state["session"]["opt_steps"]),
         mean_reward=float(state["best"]["value"]) if "best" in state else None,
         observation=parts,
         action=action_of(action_space),
@@ -98,7 +118,11 @@ def trained_policy(path: AnyPath, which: str | int | None = None) -> TrainedPoli
         preprocessing=tuple(_preprocessing(agent, parts)),
         stoker=__version__,
     )
-    return TrainedPolicy(agent, observation_space, description, run)
+    return TrainedPolicy(agent, observation_space, action_space, description, run)
+
+
+def _name_of(run: TrainingRun) -> str:
+    return f"{run.metadata.name}/{run.metadata.version}/{run.metadata.run_id}"
 
 
 def _config_of(run: TrainingRun) -> TrainConfig | None:
@@ -113,7 +137,7 @@ def _config_of(run: TrainingRun) -> TrainConfig | None:
 
 
 def _agent_of(
-    state: Mapping[str, Any], config: TrainConfig | None, run: TrainingRun
+    state: Mapping[str, Any], config: TrainConfig | None, run: TrainingRun | None
 ) -> tuple[LearningAgent, Any, Any]:
     """An agent for the state of a checkpoint, and its spaces.
 
@@ -126,6 +150,11 @@ def _agent_of(
         seen, acted = (space_from(saved["spaces"][each]) for each in ("observation", "action"))
         settings = settings_from(saved["config"], config_type(name), f"settings of a {kind}")
         return make_agent(name, seen, acted, without_replay(settings)), seen, acted
+    if run is None:
+        raise ConfigError(
+            f"the policy of a {kind} in a session without a run cannot be taken out: its checkpoint does not "
+            "say how to make the agent; give the session a run, and write its config"
+        )
     if config is None:
         raise RunBroken(
             run.directory / CONFIG, f"is missing: it says how to make the agent, a {kind}; {_WRITE}"

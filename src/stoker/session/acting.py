@@ -86,6 +86,7 @@ class Pacing:
         self._is_over = is_over
         self._in_flight: dict[ActorId, tuple[int, float]] = {}  # policy version, and when it began
         self._changed = anyio.Event()
+        self._is_watched = False
 
     def allows(self, version: int | None = None, n_actions: int = 1) -> bool:
         """Whether actions may begin now.
@@ -155,9 +156,15 @@ class Pacing:
 
     def moved(self) -> None:
         """Let waiting actors look again: the learner has progressed, has published, or has ended."""
-        if self.limit is not None:
+        if self.limit is not None or self._is_watched:
+            self._is_watched = False
             self._changed.set()
             self._changed = anyio.Event()
+
+    async def next_move(self) -> None:
+        """Wait until the learner has progressed, has published, or has ended."""
+        self._is_watched = True
+        await self._changed.wait()
 
     def _forget_lost(self) -> None:
         now = time.monotonic()

@@ -305,6 +305,20 @@ class TrainingSession(Lifecycle):
         """Pin the policy as it is when everything accepted so far is consumed."""
         return await self._open_parts("snapshot").request("snapshot")
 
+    async def next_policy(self, after: int) -> int:
+        """Wait until a policy acts whose version is above ``after``, and return its version.
+
+        After the last step no new ones come: give the wait a time limit.
+
+        Raises:
+            SessionClosed, SessionFailed: The session ended meanwhile.
+        """
+        parts = self._open_parts("next_policy")
+        while (version := parts.learner.policies.version) <= after:
+            await parts.pacing.next_move()
+            self.require_open("next_policy")
+        return version
+
     async def next_evaluation(self) -> PolicySnapshot | None:
         """Wait for the policy of the next multiple of ``eval_freq`` or ``eval_interval``.
 

@@ -236,15 +236,12 @@ def put_in_place(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             raise
 
 
-def publish_directory(
-    directory: Path, contents: Mapping[str, bytes], check: Callable[[Path], object]
-) -> None:
+def publish_directory(directory: Path, contents: Mapping[str, bytes]) -> None:
     """Make a directory of these files, whole or not at all, replacing the one that was there.
 
     Args:
         directory: its final name.
         contents: the files.
-        check: gets the directory under another name, and raises if it must not be published.
 
     Raises:
         WriteFailed: The disk refused; what was there before still is.
@@ -258,7 +255,6 @@ def publish_directory(
         try:
             for name, content in contents.items():
                 write_atomically(beside / name, lambda file, content=content: file.write(content))
-            check(beside)
             if directory.exists():  # a directory that is not empty cannot be replaced in one step
                 before = beside.with_suffix(".before.tmp")
                 directory.rename(before)

@@ -71,7 +71,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "EnvWrapper": ("gymnasium.wrappers:TimeLimit", {"max_episode_steps": 9}),
     "EpisodeEnded": (RECORD, 3),
     "EpisodeRecord": (1.5, 3, EpisodeStatus.TERMINATED, {"epsilon": 0.5}),
-    "EpisodeStarted": ("left", 42),
+    "EpisodeStarted": ("left", 42, 1, (0.5, 1.0)),
     "EvalEpisodeRow": {"total_steps_at_eval": 3, "time": WHEN, **EPISODE},
     "EvalReport": (3, 2, {"mean": float("nan")}),
     "Evaluation": (3, (RECORD,)),
@@ -160,6 +160,8 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "WriteFailed": (Path("metadata.json"), OSError(28, "No space left on device")),
     "NoImprovement": (3,),
     "StopAtReward": (475.0,),
+    "StreamEnded": ("left",),
+    "StreamMoved": ("left", 3, (0.5, 1.0), 1.5, 2),
 }
 """What to make an example of each class from. Those that need no arguments are not in here."""
 

@@ -99,10 +99,12 @@ class InvalidExperience(StokerError, ValueError):
     Args:
         args: the message.
         field: what was invalid, such as ``reward``; None: the first field that the message names.
+        index: the place of the invalid event among those given together; None: one was given.
     """
 
-    def __init__(self, *args: object, field: str | None = None) -> None:
+    def __init__(self, *args: object, field: str | None = None, index: int | None = None) -> None:
         super().__init__(*args)
+        self.index = index
         named = _FIELDS.search(str(args[0])) if args and field is None else None
         self.field: str = field or (named.group(1) if named is not None else "other")
 

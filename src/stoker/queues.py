@@ -52,6 +52,7 @@ class BatchQueue(Generic[T]):
             does: decrement it while it is positive, and ``append``. It is 0 while the queue is full or
             closed, while the consumer waits, and when producers must yield.
         append: appends an item without any check.
+        extend: appends several items together without any check.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class BatchQueue(Generic[T]):
         self._size_of = size_of
         self._has_sizes = False  # whether an item that is in may stand for several
         self.append = self._items.append
+        self.extend = self._items.extend
         self.credit = min(capacity, yield_every)
         self._waiting: OrderedDict[anyio.Event, None] = OrderedDict()  # producers that wait for room
         self._called: set[anyio.Event] = set()  # producers that were called and have not run yet
@@ -123,6 +125,18 @@ class BatchQueue(Generic[T]):
         self.append(item)
         return True
 
+    def has_credit(self) -> bool:
+        """Whether an ``offer`` would append its item now."""
+        return self.credit > 0 or self._rouse()
+
+    def offer_together(self, items: Sequence[T]) -> bool:
+        """Append single items, all of them or none, if that needs no wait; return whether it did."""
+        if not self.has_credit():
+            return False
+        self.credit -= len(items)
+        self.extend(items)
+        return True
+
     def expect_sizes(self) -> None:
         """To be called before ``append`` of an item that stands for several."""
         self._has_sizes = True
@@ -134,6 +148,14 @@ class BatchQueue(Generic[T]):
             anyio.ClosedResourceError: The queue is closed; or the error that it was closed with.
         """
         while not self.offer(item, size):
+            await self._admit()
+
+    async def put_together(self, items: Sequence[T]) -> None:
+        """Append single items as a whole once there is room, also if they are more than that.
+
+        Cancelled or closed: all of them are out.
+        """
+        while not self.offer_together(items):
             await self._admit()
 
     async def put_many(self, items: Sequence[T]) -> None:

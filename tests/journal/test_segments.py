@@ -23,6 +23,8 @@ from stoker.journal import (
     SegmentEncoder,
     SegmentHeader,
     SegmentReader,
+    StreamEnded,
+    StreamMoved,
     codec,
     segment_name,
 )
@@ -94,7 +96,15 @@ def histories(draw: st.DrawFn) -> list[JournalEvent]:
     events: list[JournalEvent] = []
     for _ in range(draw(st.integers(0, 12))):
         actor = draw(actors)
-        match draw(st.integers(0, 11)):
+        match draw(st.integers(0, 14)):
+            case 12:
+                seen[actor] = draw(st.sampled_from(observations))
+                events.append(EpisodeStarted(actor, None, draw(st.integers(0, 9)), seen[actor]))
+            case 13:
+                moved = draw(st.integers(0, 9)), draw(st.sampled_from(observations)), 1.5, 3
+                events.append(StreamMoved(actor, *moved))
+            case 14:
+                events.append(StreamEnded(actor))
             case 10:
                 events.append(Optimized(draw(st.integers(1, 2**40))))
             case 11:
@@ -183,6 +193,21 @@ def test_the_reader_gives_an_observation_that_goes_on_as_one_object(tmp_path: Pa
     assert isinstance(first, Experience)
     assert isinstance(second, Experience)
     assert second.observation is first.next_observation
+
+
+def test_the_first_observation_of_a_numbered_episode_is_stored_once(tmp_path: Path) -> None:
+    first, after = np.zeros(1000), np.ones(1)
+    events: list[JournalEvent] = [
+        EpisodeStarted("a", None, 1, first),
+        Experience(first.copy(), 0, 1.0, after, CONTINUING, "a", seq=2),
+    ]
+    data = encoded(events)
+    assert len(data) < 1.5 * first.nbytes
+    started, moved = read(write(tmp_path, data))
+    assert isinstance(started, EpisodeStarted)
+    assert isinstance(moved, Experience)
+    assert moved.observation is started.observation
+    assert as_bytes(moved) == as_bytes(events[1])
 
 
 def test_events_of_more_actors_than_are_remembered_come_back(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from stoker import (
     SyncTrainingSession,
     TrainingRun,
 )
+from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.testing import ChainEnv, FakeAgent
 
 TERMINATED = EpisodeStatus.TERMINATED
@@ -355,3 +356,20 @@ def test_a_run_of_another_agent_is_refused_at_the_door(tmp_path: Path) -> None:
         SyncTrainingSession(Other(), run),
     ):
         pass
+
+
+def test_events_of_several_kinds_go_in_together_up_to_the_limit() -> None:
+    agent = FakeAgent(action=1)
+    with SyncTrainingSession(agent, max_steps=2, batch_size=2) as session:
+        assert [one.action for one in session.decide_many([0, 1], ["a", "b"])] == [1, 1]
+        assert session.decide_many([], []) == []
+        ended = EpisodeEnded(EpisodeRecord(1.0, 1, TERMINATED), "a")
+        events = [EpisodeStarted("a"), step(0, "a"), ended, step(1, "a"), step(2, "a"), ended]
+        with pytest.raises(InvalidExperience, match="event 1 of 2"):
+            session.observe_events([step(0, "a"), "no event"])  # pyright: ignore[reportArgumentType]
+        assert session.observe_events(events) == 4
+        session.flush()
+        assert [experience.observation for experience in agent.experiences] == [0, 1]
+        assert (session.total_steps, session.total_episodes) == (2, 1)
+        assert session.is_done
+        assert session.readings().refused_steps == 1

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
         EpisodeStarted as EpisodeStarted,
         JournalEvent as JournalEvent,
         Optimized as Optimized,
+        StreamEnded as StreamEnded,
+        StreamEvent as StreamEvent,
+        StreamMoved as StreamMoved,
     )
     from stoker.journal.header import SegmentHeader as SegmentHeader
     from stoker.journal.reading import (

@@ -32,6 +32,9 @@ __all__ = [
     "JournalEvent",
     "Optimized",
     "Recent",
+    "StreamEnded",
+    "StreamEvent",
+    "StreamMoved",
     "encode_batch",
     "encode_experience",
     "encode_header",
@@ -41,6 +44,7 @@ __all__ = [
 ]
 
 _HEADER, _EXPERIENCE, _CONTINUING, _STARTED, _ENDED, _BATCH, _OPTIMIZED, _DATASET = range(8)
+_MOVED, _STREAM_ENDED = range(8, 10)
 _N_SELDOM = 3
 """The values of a transition that few have come last: policy extras, policy version and ``seq``. Those behind
 the last that is not None are left off."""
@@ -48,11 +52,13 @@ _LENGTHS = {
     _HEADER: (2,),
     _EXPERIENCE: range(7, 8 + _N_SELDOM),
     _CONTINUING: range(6, 7 + _N_SELDOM),
-    _STARTED: (3,),
+    _STARTED: (3, 5),
     _ENDED: (6,),
     _BATCH: (1 + N_FORMS,),
     _OPTIMIZED: (2,),
     _DATASET: (3,),
+    _MOVED: (6,),
+    _STREAM_ENDED: (2,),
 }
 _STATUSES = (EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED)
 _STATUS_CODES = {status: code for code, status in enumerate(_STATUSES)}
@@ -61,16 +67,50 @@ _SMALL = 1 << 62  # integers within this are plain
 
 
 class EpisodeStarted(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """An actor begins an episode; ``seed`` is what its environment was reset with, if that is known."""
+    """An actor begins an episode, and abandons an unfinished one.
+
+    Attributes:
+        actor_id: the actor.
+        seed: what its environment was reset with; None: unknown.
+        seq: the number of this step in the actor's stream; None: the session does not number its events, or
+            the running episode is abandoned and no other one begins.
+        observation: the first observation of the episode, where there is a ``seq``.
+    """
 
     actor_id: ActorId
     seed: int | None = None
+    seq: int | None = None
+    observation: Any = None
 
 
 class EpisodeEnded(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """An actor's episode is over; the record carries what the environment reported."""
 
     record: EpisodeRecord
+    actor_id: ActorId
+
+
+class StreamMoved(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A step of an episode that is not learned from, kept for its number; the agent sees nothing of it.
+
+    Attributes:
+        actor_id: the actor.
+        seq: the number of the step in the actor's stream.
+        observation: the observation after it; None: the step ended the episode.
+        total_reward: sum of the episode's rewards so far.
+        length: transitions of the episode so far; 0: the step began it.
+    """
+
+    actor_id: ActorId
+    seq: int
+    observation: Any = None
+    total_reward: float = 0.0
+    length: int = 0
+
+
+class StreamEnded(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """An actor is gone: its running episode is abandoned, and its number is forgotten."""
+
     actor_id: ActorId
 
 
@@ -93,11 +133,18 @@ class DatasetGiven(msgspec.Struct, frozen=True, tag=True, array_like=True):
 ActorEvent = Experience | EpisodeStarted | EpisodeEnded
 """What actors send."""
 
-JournalEvent = ActorEvent | Optimized | DatasetGiven
+StreamEvent = ActorEvent | StreamMoved | StreamEnded
+"""What the numbered streams of remote actors consist of."""
+
+JournalEvent = StreamEvent | Optimized | DatasetGiven
+
+
+OtherEvent = EpisodeStarted | EpisodeEnded | StreamMoved | StreamEnded | Optimized | DatasetGiven
+"""Events that are no transitions."""
 
 
 class Recent(LRUDict[ActorId, Any]):
-    """Each actor's last next observation in its running episode, of single events; and the last batch."""
+    """Each actor's last observation in its running episode, of single events; and the last batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +160,7 @@ def encode_header(fields: Mapping[str, Any]) -> bytes:
     return codec.pack([_HEADER, codec.form(dict(fields), "header")])
 
 
-def encode_other(event: EpisodeStarted | EpisodeEnded | Optimized | DatasetGiven, recent: Recent) -> bytes:
+def encode_other(event: OtherEvent, recent: Recent) -> bytes:
     """The record of an event that is no transition, behind the events that filled ``recent``.
 
     Raises:
@@ -121,14 +168,25 @@ def encode_other(event: EpisodeStarted | EpisodeEnded | Optimized | DatasetGiven
     """
     form = codec.form
     match event:
-        case EpisodeStarted(actor_id, seed):
+        case EpisodeStarted(actor_id, seed, None, None):
             recent.pop(actor_id, None)
             return codec.pack([_STARTED, form(actor_id, "actor_id"), form(seed, "seed")])
+        case EpisodeStarted(actor_id, seed, seq, observation):
+            first = form(observation, "observation")
+            recent.put(actor_id, first)
+            return codec.pack([_STARTED, form(actor_id, "actor_id"), form(seed, "seed"), seq, first])
         case EpisodeEnded(record, actor_id):
             recent.pop(actor_id, None)
             reward, length = form(record.total_reward, "total_reward"), form(record.length, "length")
             status, extras = _STATUS_CODES[record.status], form(record.extras, "extras")
             return codec.pack([_ENDED, form(actor_id, "actor_id"), reward, length, status, extras])
+        case StreamMoved(actor_id, seq, observation, total_reward, length):
+            recent.pop(actor_id, None)
+            seen, reward = form(observation, "observation"), form(total_reward, "total_reward")
+            return codec.pack([_MOVED, form(actor_id, "actor_id"), seq, seen, reward, length])
+        case StreamEnded(actor_id):
+            recent.pop(actor_id, None)
+            return codec.pack([_STREAM_ENDED, form(actor_id, "actor_id")])
         case Optimized(n):
             return codec.pack([_OPTIMIZED, n])
         case DatasetGiven(n, digest):
@@ -239,7 +297,13 @@ class EventDecoder:
             actor_id, *rest = [codec.restore(form) for form in forms]
             self._recent.pop(actor_id, None)
             if kind == _STARTED:
+                if len(rest) > 1:
+                    self._recent.put(actor_id, rest[2])
                 return EpisodeStarted(actor_id, *rest)
+            if kind == _MOVED:
+                return StreamMoved(actor_id, *rest)
+            if kind == _STREAM_ENDED:
+                return StreamEnded(actor_id)
             total_reward, length, status_code, extras = rest
             status = _STATUSES[cast("int", status_code)]
             return EpisodeEnded(EpisodeRecord(total_reward, length, status, extras), actor_id)

@@ -12,7 +12,7 @@ from stoker.journal.events import EventDecoder, encode_header
 
 __all__ = ["VERSION", "OtherFormat", "SegmentHeader", "decoded_header", "encoded_header"]
 
-VERSION = 3
+VERSION = 4
 """Of the format; a reader refuses all others."""
 
 

@@ -252,10 +252,20 @@ class Inference:
     ) -> Answer:
         """The same for the observations of several actors, in one pass; that costs no more than for one.
 
-        If nobody else waits, the pass over an array is computed here, and lets other tasks run before, if
-        that is ``TURN_S`` ago.
+        If nobody else waits, the pass over an array is computed here.
         """
-        if isinstance(observations, np.ndarray) and self._is_idle:
+        if isinstance(observations, np.ndarray):
+            return await self.ask_now(observations, mode, actor_ids)
+        return await self._ask_together(observations, mode, actor_ids)
+
+    async def ask_now(
+        self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]
+    ) -> Answer:
+        """The same; if nobody else waits, the pass is computed here, without a switch to another task.
+
+        It lets other tasks run before, if that is ``TURN_S`` ago.
+        """
+        if self._is_idle:
             if time.monotonic() - self._turned_at < TURN_S:
                 await checkpoint_if_cancelled()
             else:
@@ -267,6 +277,11 @@ class Inference:
                 except Exception as error:  # noqa: BLE001 - ``run`` raises it, and this caller waits for that
                     self._failure = error
                     self._wake.set()
+        return await self._ask_together(observations, mode, actor_ids)
+
+    async def _ask_together(
+        self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]
+    ) -> Answer:
         batch = self._join(mode)
         first = len(batch.observations)
         batch.actor_ids[first:] = actor_ids

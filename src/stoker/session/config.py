@@ -49,6 +49,9 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
             ``"strict"``: and fails where some of that cannot be read. False: it goes back to the checkpoint.
         lockstep: ``observe`` waits until the transition is learned and the policy published. With actors that
             take turns (``run_actors`` does) a training is then repeatable, and a resume is exact.
+        numbered: every event carries its number in its actor's stream (``seq``), as a service for remote
+            actors needs. The session keeps the state of each stream, exactly as far as the journal holds it,
+            and a resume lets running episodes go on.
         opt_interval: environment steps per call of ``agent.learn``; 0: it is never called, and transitions
             are only stored.
         warmup_period: environment steps before the first optimization step.
@@ -89,6 +92,7 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
     journal_segment_bytes: Count = 16 << 20
     roll_forward: bool | Literal["strict"] = True
     lockstep: bool = False
+    numbered: bool = False
     opt_interval: Natural = 1
     warmup_period: Natural = 0
     max_opts: Natural | None = None
@@ -115,6 +119,11 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
         if self.max_staleness is not None and not self.opt_interval:
             raise ConfigError(
                 f"max_staleness={self.max_staleness} needs an opt_interval of at least 1: nothing else ages"
+            )
+        if self.numbered and self.lockstep:
+            raise ConfigError(
+                "numbered=True and lockstep=True: actors that take turns are played here, and numbered ones "
+                "elsewhere; choose one"
             )
         if self.lockstep and not self.journal:
             raise ConfigError(

@@ -27,6 +27,7 @@ __all__ = [
     "RememberedBatch",
     "RememberedBatches",
     "RememberedDecision",
+    "decisions_of",
     "in_columns",
     "remembered_batch",
 ]
@@ -46,6 +47,14 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
     action: Any
     policy_extras: Any
     policy_version: int
+
+
+def decisions_of(answer: Answer) -> list[Decision]:
+    """Each decision of one forward pass by itself."""
+    actions, extras, version = answer
+    if extras is None:
+        return [Decision(action, None, version) for action in actions]
+    return [Decision(*both, version) for both in zip(actions, extras, strict=True)]
 
 
 class RememberedDecision:

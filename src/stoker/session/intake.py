@@ -81,6 +81,8 @@ class Intake:
         self.check_experience: Callable[[Experience], None] | None = checks and checks.check_experience
         """The agent's own check, if it has one; raises what ``check`` does."""
         self._check_observation: Callable[[Any], None] | None = checks and checks.check_observation
+        self.is_numbered = config.numbered
+        """Whether each experience must have a ``seq``."""
         self._checks_batches = agent if isinstance(agent, ChecksBatches) else None
         self.limit = NO_LIMIT if config.max_steps is None else config.max_steps
         """No experience is accepted once ``accepted_steps`` is there."""
@@ -90,7 +92,9 @@ class Intake:
         self._needs_policy_extras = agent.needs_policy_extras
         self.keeps_versions = config.keeps_versions
         """Whether a decision's version is remembered where it has no policy extras."""
-        self.is_plain = not (self._needs_policy_extras or config.keeps_versions or config.lockstep)
+        self.is_plain = not (
+            self._needs_policy_extras or config.keeps_versions or config.lockstep or config.numbered
+        )
         """Whether an experience only needs to be checked, counted and put into the queue."""
         self.is_stopped = False
         """Whether ``stop`` was called."""
@@ -105,7 +109,8 @@ class Intake:
         self.observing: dict[ActorId, int] = {}
         """Actors that wait for room in the queue, and for how many experiences."""
         self._known = CheckedIds((), frozenset())  # that were checked last
-        self._cut: set[ActorId] = set()  # actors whose episode lost a transition to the limit
+        self.cut_actors: set[ActorId] = set()
+        """Actors whose episode lost a transition to the limit."""
 
     @property
     def is_full(self) -> bool:
@@ -147,6 +152,11 @@ class Intake:
         seq = experience.seq
         if seq is not None and (plain := plain_count("seq", seq)) is not seq:
             experience = msgspec.structs.replace(experience, seq=plain)
+        if seq is None and self.is_numbered:
+            raise InvalidExperience(
+                f"seq=None of actor {experience.actor_id!r}: this session numbers its events; give the "
+                "number of the step in its actor's stream, or train with numbered=False"
+            )
         return experience
 
     def admitted(self, experience: Experience, used: Collection[RememberedDecision] = ()) -> Accepted:
@@ -230,6 +240,10 @@ class Intake:
         with self.refusals:
             if type(batch) is not ExperienceBatch:
                 raise InvalidExperience(f"observe_batch takes an ExperienceBatch, not {shown(batch)}")
+            if self.is_numbered:
+                raise InvalidExperience(
+                    "seq: this session numbers its events, and a batch has no numbers; use observe_events"
+                )
             known = self._checked_ids(batch.actor_ids)
             batch = checked_batch(batch, known.rows)
             checks, needs_extras = self._checks_batches, self._needs_policy_extras
@@ -263,8 +277,8 @@ class Intake:
         """Count experiences of these actors as refused."""
         self.n_refused += len(actor_ids)
         for actor_id in actor_ids:
-            if len(self._cut) < MAX_ACTORS:
-                self._cut.add(actor_id)
+            if len(self.cut_actors) < MAX_ACTORS:
+                self.cut_actors.add(actor_id)
 
     def settle_batch(self, remembered: RememberedBatch | None) -> None:
         """Forget the decisions of a batch whose outcomes are in."""
@@ -327,6 +341,22 @@ class Intake:
             raise ActorConflict(twice, "act_many()")
         return known, shown_to
 
+    def check_deciding(
+        self, observations: Sequence[Any], actor_ids: Sequence[ActorId], mode: ActMode
+    ) -> None:
+        """The same for the decisions of several actors, who may come several times."""
+        if len(observations) != len(actor_ids):
+            with self.refusals:
+                raise InvalidExperience(
+                    f"decide_many: {len(observations)} observations for {len(actor_ids)} actor_ids: give one "
+                    "for each"
+                )
+        for index, (observation, actor_id) in enumerate(zip(observations, actor_ids, strict=True)):
+            try:
+                self.check_acting(observation, mode, actor_id)
+            except InvalidExperience as error:
+                raise InvalidExperience(str(error), field=error.field, index=index) from error
+
     def _checked_ids(self, actor_ids: Iterable[ActorId]) -> CheckedIds:
         """The ids of a batch, each of which can name an actor; the tuple that came last is known."""
         known = self._known  # which another thread may replace
@@ -383,10 +413,25 @@ class Intake:
         """The event that begins an episode; call ``forget`` once it is in the queue."""
         with self.refusals:
             check_actor_id(actor_id)
-            try:
-                return EpisodeStarted(actor_id, None if seed is None else operator.index(seed))
-            except TypeError:
-                raise InvalidExperience(f"seed={shown(seed)}: give an int or None") from None
+            return EpisodeStarted(actor_id, _plain_seed(seed))
+
+    def checked_start(self, event: EpisodeStarted) -> EpisodeStarted:
+        """An event that begins an episode, of an actor whose id was checked, with plain numbers."""
+        actor_id, seed, seq, observation = event.actor_id, event.seed, event.seq, event.observation
+        if (seq is None) is not (observation is None):
+            raise InvalidExperience(
+                f"actor {actor_id!r}: seq={shown(seq)} and observation={shown(observation)}: a numbered "
+                "start has both, and one that only abandons the running episode has neither"
+            )
+        if seq is None:
+            return EpisodeStarted(actor_id, _plain_seed(seed))
+        self.check_observation(observation)
+        return EpisodeStarted(actor_id, _plain_seed(seed), plain_count("seq", seq), observation)
+
+    def check_observation(self, observation: Any) -> None:
+        """Refuse an observation that the agent cannot take."""
+        if self._check_observation is not None:
+            self._check_observation(observation)
 
     def episode_ended(
         self,
@@ -404,14 +449,21 @@ class Intake:
         with self.refusals:
             check_actor_id(actor_id)
             record = check_record(EpisodeRecord(total_reward, steps, status, extras))
-        return None if actor_id in self._cut else EpisodeEnded(record, actor_id)
+        return None if actor_id in self.cut_actors else EpisodeEnded(record, actor_id)
 
     def forget(self, actor_id: ActorId) -> None:
         """An actor's episode is over: nothing of it is kept."""
         if self._batches:
             self._take_apart({actor_id})
         self._remembered.pop(actor_id, None)
-        self._cut.discard(actor_id)
+        self.cut_actors.discard(actor_id)
+
+
+def _plain_seed(seed: Any) -> int | None:
+    try:
+        return None if seed is None else operator.index(seed)
+    except TypeError:
+        raise InvalidExperience(f"seed={shown(seed)}: give an int or None") from None
 
 
 def _in_order(name: str, given: Any, advice: str) -> Iterator[Any]:

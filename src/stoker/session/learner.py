@@ -16,7 +16,15 @@ import msgspec
 
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import ConfigError
-from stoker.journal import DatasetGiven, EpisodeEnded, EpisodeStarted, JournalEvent, Optimized
+from stoker.journal import (
+    DatasetGiven,
+    EpisodeEnded,
+    EpisodeStarted,
+    JournalEvent,
+    Optimized,
+    StreamEnded,
+    StreamMoved,
+)
 from stoker.replies import Reply
 from stoker.runs import TrainingRun
 from stoker.session.abilities import Abilities
@@ -41,7 +49,7 @@ from stoker.writer import RowLog, StagingArea
 
 __all__ = ["Learner"]
 
-_BRIEF = {Experience, ExperienceBatch, EpisodeStarted, EpisodeEnded}
+_BRIEF = {Experience, ExperienceBatch, EpisodeStarted, EpisodeEnded, StreamMoved, StreamEnded}
 _MOST_BRIEF = 128
 """Events that the event loop processes by itself, at most: that takes about a millisecond."""
 
@@ -352,6 +360,8 @@ class Learner(TrainingState):
                 self._start_episode(event)
             case EpisodeEnded():
                 self._end_episode(event)
+            case StreamMoved() | StreamEnded():
+                self._leave_episode(event)
             case EvalEpisodeEnded(record, total_steps):
                 self.eval_episodes += 1
                 if self.run is not None:
@@ -397,6 +407,12 @@ class Learner(TrainingState):
     def _abandon(self, actor_id: ActorId) -> None:
         self._start_episode(EpisodeStarted(actor_id))
         self.actors.abandon(actor_id)
+
+    def _leave_episode(self, event: StreamMoved | StreamEnded) -> None:
+        """Note a step that is not learned, or the end of a stream: a running episode is abandoned."""
+        self._note(event)
+        self.actors.leave(event)
+        self.agent.on_episode_start(event.actor_id)
 
     def _end_episode(self, event: EpisodeEnded) -> None:
         self._note(event)

@@ -33,6 +33,8 @@ from stoker.journal import (
     EpisodeEnded,
     EpisodeStarted,
     Journal,
+    StreamEnded,
+    StreamMoved,
 )
 from stoker.lru import MAX_ACTORS, LRUDict
 from stoker.runs import TrainingRun
@@ -140,6 +142,12 @@ class ActorRegistry:
         """End a running episode without another one."""
         del self.running[actor_id]
         self._active.discard(actor_id)
+
+    def leave(self, event: StreamMoved | StreamEnded) -> None:
+        """Abandon a running episode: the actor is gone, or plays one that is not learned from."""
+        self._ended.discard(event.actor_id)
+        self.running.pop(event.actor_id, None)
+        self._active.discard(event.actor_id)
 
     def note_seen(self) -> None:
         """Count all actors of the present batch as seen now."""
@@ -384,5 +392,5 @@ def _observe_again(agent: RebuildsReplay, journal: Journal, position: Mapping[st
                 agent.observe(cast("list[Experience]", chunk))
         else:
             for event in group:
-                if isinstance(event, EpisodeStarted | EpisodeEnded):
+                if isinstance(event, EpisodeStarted | EpisodeEnded | StreamMoved | StreamEnded):
                     agent.on_episode_start(event.actor_id)

@@ -4,7 +4,7 @@ The session runs on an event loop in its own thread. A hop between threads for e
 more than the step, so events are handed over in batches, and actions are chosen right here, on the last
 published policy.
 
-Ctrl-C may interrupt the caller between any two bytecodes. An event is in once ``append`` has put it into the
+Ctrl-C may interrupt the caller between any two bytecodes. An event is in once ``extend`` has put it into the
 buffer, from where a task on the event loop takes it; the caller only wakes that task, and waits for it.
 """
 
@@ -24,12 +24,13 @@ from anyio.from_thread import start_blocking_portal
 
 from stoker.agents.protocol import LearningAgent
 from stoker.errors import ConfigError, SessionClosed
-from stoker.journal import EpisodeEnded, EpisodeStarted
+from stoker.journal import EpisodeEnded, EpisodeStarted, StreamEvent
 from stoker.queues import BatchQueue
 from stoker.runs import TrainingRun
-from stoker.session.decisions import Decision, in_columns
+from stoker.session.decisions import Decision, decisions_of, in_columns
 from stoker.session.events import Event, n_events_of
 from stoker.session.intake import Accepted, Intake
+from stoker.session.mixed import admitted_events, note_accepted, reserve_events
 from stoker.session.publishing import PolicySnapshot
 from stoker.session.readings import Readings
 from stoker.session.training import TrainingSession
@@ -136,6 +137,17 @@ class SyncTrainingSession(Readings):
         """Choose an action, and return the policy's extras with it, as ``TrainingSession.decide`` does."""
         return self._decide("decide", observation, mode, actor_id)
 
+    def decide_many(
+        self, observations: Sequence[Any], actor_ids: Sequence[ActorId], mode: ActMode = ActMode.EXPLORE
+    ) -> list[Decision]:
+        """Make several decisions in one forward pass, as ``TrainingSession.decide_many`` does."""
+        intake = self._open_intake("decide_many")
+        with self._acting:
+            intake.check_deciding(observations, actor_ids, mode)
+            if not len(observations):
+                return []
+            return decisions_of(self.core.learner.policies.act(observations, mode, actor_ids))
+
     def observe(self, experience: Experience) -> None:
         """Accept one transition, as ``TrainingSession.observe`` does."""
         self._take([self._open_intake("observe").admitted(experience)])
@@ -165,6 +177,23 @@ class SyncTrainingSession(Readings):
                 raise
         if self.session.config.lockstep:
             self._ask("observe_batch", self.session.barrier)
+
+    def observe_events(self, events: Iterable[StreamEvent]) -> int:
+        """Accept events of several kinds together, as ``TrainingSession.observe_events`` does."""
+        intake = self._open_intake("observe_events")
+        admitted = admitted_events(intake, events)
+        with self._handing_over:
+            try:
+                accepted = reserve_events(intake, admitted)
+                self._append_all(accepted)
+            except BaseException:
+                intake.recount()
+                raise
+            note_accepted(intake, admitted, len(accepted))
+            self._hand_over_if_due()
+        if self.session.config.lockstep:
+            self._ask("observe_events", self.session.barrier)
+        return len(accepted)
 
     def on_episode_start(self, actor_id: ActorId = 0, seed: int | None = None) -> None:
         """Begin an actor's episode, as ``TrainingSession.on_episode_start`` does."""
@@ -251,11 +280,14 @@ class SyncTrainingSession(Readings):
             self._ask("observe", self.session.barrier)
 
     def _append(self, event: Event) -> None:
+        self._append_all((event,))
+
+    def _append_all(self, events: Sequence[Event]) -> None:
         if self._leaving:
             raise SessionClosed("observe", entered=True)
         if not len(self._handover):
             self._oldest_at = time.monotonic()
-        self._handover.append(event)
+        self._handover.extend(events)
 
     def _hand_over_if_due(self) -> None:
         n_events = len(self._handover)
@@ -281,7 +313,7 @@ class Handover:
         call_soon: has something called on the event loop.
 
     Attributes:
-        append: puts an event in, from any thread, without waiting.
+        extend: puts events in together, from any thread, without waiting.
         expect_sizes: to be called before a batch is put in.
     """
 
@@ -291,7 +323,7 @@ class Handover:
         self._buffer: BatchQueue[Event] = BatchQueue(
             sys.maxsize, consumed=lambda: self._n_put, size_of=n_events_of
         )
-        self.append = self._buffer.append
+        self.extend = self._buffer.extend
         self.expect_sizes = self._buffer.expect_sizes
         self._call_soon = call_soon
         # Not futures: an interruption inside their Python code may leave a lock behind that the loop needs.

@@ -18,16 +18,17 @@ from anyio.lowlevel import checkpoint
 
 from stoker.agents.protocol import LearningAgent, check_agent
 from stoker.errors import ActorConflict, ConfigError, InvalidExperience
-from stoker.journal import DatasetGiven
+from stoker.journal import DatasetGiven, StreamEvent
 from stoker.plain import finite_float
 from stoker.recorders import Recorder, Recording, Value, checked_record
 from stoker.runs import TrainingRun
 from stoker.session.accepting import accept, accept_batch
 from stoker.session.config import SessionConfig
-from stoker.session.decisions import Decision, in_columns
+from stoker.session.decisions import Decision, decisions_of, in_columns
 from stoker.session.events import MetricsGiven, OptimizationRequested
 from stoker.session.learner import Learner
 from stoker.session.lifecycle import Lifecycle
+from stoker.session.mixed import accept_events, admitted_events, offer_events
 from stoker.session.publishing import PolicySnapshot
 from stoker.settings import settings_from
 from stoker.stats import EpisodeRecord, StatsTracker, check_record
@@ -176,14 +177,29 @@ class TrainingSession(Lifecycle):
             InvalidExperience: The agent cannot act on this observation.
             ConfigError: The session has ``max_staleness``, which must know of every action in flight.
         """
-        self.require_open("decide")
-        if self._is_paced and mode is ActMode.EXPLORE:
-            raise ConfigError(
-                f"decide: max_staleness={self.config.max_staleness} makes actors wait for outcomes of "
-                "actions, and a decision may stay open: use act, or no max_staleness"
-            )
+        self._require_decidable("decide", mode)
         self.intake.check_acting(observation, mode, actor_id)
         return Decision(*await self.engine.parts.inference.ask(observation, mode, actor_id))
+
+    async def decide_many(
+        self, observations: Sequence[Any], actor_ids: Sequence[ActorId], mode: ActMode = ActMode.EXPLORE
+    ) -> list[Decision]:
+        """Choose actions for several actors in one forward pass, as ``decide`` does for one.
+
+        An actor may come several times. If no other pass runs or is about to, it is computed at once, without
+        a switch to another task.
+
+        Raises:
+            InvalidExperience: The agent cannot act on one of the observations (``index`` says which), or
+                there is not one per actor.
+            ConfigError: As for ``decide``.
+        """
+        self._require_decidable("decide_many", mode)
+        self.intake.check_deciding(observations, actor_ids, mode)
+        if not len(observations):
+            await checkpoint()
+            return []
+        return decisions_of(await self.engine.parts.inference.ask_now(observations, mode, actor_ids))
 
     async def observe(self, experience: Experience) -> None:
         """Accept one transition. Once this returns it will be consumed, in order, unless the process dies.
@@ -261,6 +277,35 @@ class TrainingSession(Lifecycle):
             await accept(self.engine.parts, admitted)
         else:
             await accept_batch(self.engine.parts, *admitted)
+
+    async def observe_events(self, events: Iterable[StreamEvent]) -> int:
+        """Accept events of several kinds in order, of one or of many actors: all of them together.
+
+        All are checked before any is accepted. Waits while the queue is full; then they go in as a whole,
+        also if they are more than the queue has room for. Cancelled: all are out; with ``lockstep``, they may
+        be in. At ``max_steps`` those before the first transition that comes after it are accepted, and the
+        rest is dropped quietly.
+
+        Returns:
+            How many were accepted: the first ones, nearly always all.
+
+        Raises:
+            InvalidExperience: One of them cannot be consumed, ``index`` says which; none was accepted.
+            ActorConflict: As for ``observe``.
+        """
+        parts = self._open_parts("observe_events")
+        return await accept_events(parts, admitted_events(self.intake, events))
+
+    def offer_events(self, events: Iterable[StreamEvent]) -> int | None:
+        """The same at once, if that needs no wait. None: none was accepted; ``observe_events`` waits.
+
+        For callers that put a time limit around their waits only.
+
+        Raises:
+            InvalidExperience: As for ``observe_events``.
+        """
+        parts = self._open_parts("offer_events")
+        return offer_events(parts, admitted_events(self.intake, events))
 
     async def on_episode_start(self, actor_id: ActorId = 0, seed: int | None = None) -> None:
         """Begin an actor's episode and abandon an unfinished one; the journal keeps the reset's seed."""
@@ -441,6 +486,14 @@ class TrainingSession(Lifecycle):
     async def barrier(self) -> None:
         """Return when everything accepted so far is consumed, and what was learned of it is published."""
         await self._open_parts("barrier").request("barrier")
+
+    def _require_decidable(self, what: str, mode: ActMode) -> None:
+        self.require_open(what)
+        if self._is_paced and mode is ActMode.EXPLORE:
+            raise ConfigError(
+                f"{what}: max_staleness={self.config.max_staleness} makes actors wait for outcomes of "
+                "actions, and a decision may stay open: use act, or no max_staleness"
+            )
 
     async def _observe(self, experience: Experience) -> None:
         self.require_open("observe")

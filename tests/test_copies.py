@@ -24,6 +24,17 @@ from stoker import errors
 from stoker.errors import ActorFailed, RunNotFound, SessionFailed, StokerError, WriteFailed
 from stoker.nested import difference
 from stoker.policies.description import ActionDescription, ObservationPart
+from stoker.protocol import (
+    ActorAnswer,
+    BoxSpace,
+    DiscreteSpace,
+    Hello,
+    ProtocolError,
+    Record,
+    Spec,
+    SpecLimits,
+    Welcome,
+)
 from stoker.runs import Attempt
 from stoker.session import SessionReadings
 from stoker.stats import EpisodeRecord
@@ -51,16 +62,24 @@ POLICY = {
     "action": ActionDescription(**ACTION),
     "preprocessing": (),
 }
+ANSWER = (4, 2, 1, "memo", 812)
+LIMITS = (1 << 20, 1024, 16, 1024, 64, 10.0, 300.0, 0.5, 600.0)
+SPEC = Spec("1.0", "running", SpecLimits(*LIMITS))
+SPACES = (BoxSpace([2]), DiscreteSpace(2))
+PROBLEM = ProtocolError("invalid", "it is no number", path="steps[0].reward").problem(3)
 ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "ActorConflict": ("left", "act()"),
     "ActorFailed": (3, 5, 60.0, CAUSE),
     "ActorReport": (3,),
+    "ActorAnswer": ANSWER,
+    "ActorState": {"actor": "left", "answer": ActorAnswer(*ANSWER)},
     "Activity": ("syncing train_episodes.jsonl", 1.0, 2),
     "ArraySpec": (torch.float32, (2,)),
     "Assignment": {"actor_id": "left", "seed": 3, "episode": 1},
     "Attempt": {"number": 1, "started_at": WHEN},
     "Batch": COLUMNS,
     "Check": ("resumes", len),
+    "BoxSpace": ([2],),
     "CheckpointCorrupt": (Path("step_1.pt"), "cut short"),
     "CheckpointNotFound": ("there is none",),
     "ClockReading": (1.0, {"learner": {"learning": 1.0}}, {"steps": 3.0}),
@@ -68,10 +87,16 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "ContractViolation": ("a", "b", "c"),
     "DatasetGiven": (3, "0a"),
     "Decision": (1, np.array([0.1, 0.2]), 7),
+    "DictSpace": ({"left": DiscreteSpace(2)},),
+    "Difference": ("observation.shape", [2], [3]),
+    "DiscreteSpace": (2,),
     "EnvWrapper": ("gymnasium.wrappers:TimeLimit", {"max_episode_steps": 9}),
+    "EpisodeAnswer": ("a", 3, False, True, "running"),
     "EpisodeEnded": (RECORD, 3),
+    "EpisodeMessage": ("a", [[0.5], [1.5]], [1], [0.5], True),
     "EpisodeRecord": (1.5, 3, EpisodeStatus.TERMINATED, {"epsilon": 0.5}),
     "EpisodeStarted": ("left", 42, 1, (0.5, 1.0)),
+    "ErrorFrame": (PROBLEM,),
     "EvalEpisodeRow": {"total_steps_at_eval": 3, "time": WHEN, **EPISODE},
     "EvalReport": (3, 2, {"mean": float("nan")}),
     "Evaluation": (3, (RECORD,)),
@@ -101,6 +126,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
         "silent": (),
         "waits": ("the disk",),
     },
+    "HelloFrame": (Hello(take_over=["left"]),),
     "Holder": {"pid": 3, "host": "a", "since": WHEN, "command": "stoker train"},
     "InvalidAgentState": ("agent['lock']", object()),
     "InvalidExperience": ("no",),
@@ -110,13 +136,25 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
         "problems": [(Path("journal"), "cut short")],
         "experiences_before": {1: 2},
     },
+    "Memo": (3, 1, 0.5),
     "MetricsRow": {"total_steps": 3, "metrics": {"train/loss": 0.5}, "time": WHEN},
     "MissingDependency": ("mlflow", "mlflow"),
+    "MultiBinarySpace": ([2],),
+    "MultiDiscreteSpace": ([2, 3],),
+    "OpenEpisode": (3, 1.5, True),
     "Optimized": (3,),
     "PolicyDescription": POLICY,
     "PolicySnapshot": ("a policy", 3, {"agent": {}}, 2),
+    "PongFrame": (3,),
     "PrioritizedBatch": (*COLUMNS, torch.ones(2), torch.ones(2)),
+    "Problem": tuple(getattr(PROBLEM, name) for name in PROBLEM.__struct_fields__),
     "Profile": {"seconds": 1.0, "shares": {"learner": {"learning": 1.0}}},
+    "ProtocolError": {
+        "kind": "gap",
+        "detail": "send record 3 first",
+        "actors": {"left": ActorAnswer(*ANSWER)},
+    },
+    "Record": ("left", 1, [0.5]),
     "RecorderFailed": ("mlflow", CAUSE),
     "RelearningFailed": (3, 4, 2, CAUSE),
     "Replayed": (0, 3, 1, 2, ()),
@@ -147,7 +185,12 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "SessionError": ("no",),
     "SessionFailed": ("agent", CAUSE),
     "SessionReadings": dict.fromkeys(SessionReadings.__struct_fields__, 1),
+    "Spaces": SPACES,
+    "Spec": ("1.0", "running", SpecLimits(*LIMITS)),
+    "SpecLimits": LIMITS,
     "Stalled": ("the writer", 3.0, "check the disk"),
+    "StepAnswer": ({"left": ActorAnswer(*ANSWER)}, "running", 3),
+    "StepMessage": ([Record("left", 1, [0.5])],),
     "StepMetrics": dict.fromkeys(stoker.StepMetrics.__struct_fields__, 1)
     | {"status": EpisodeStatus.TRUNCATED},
     "StokerError": ("no",),
@@ -155,7 +198,10 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "TrainEpisodeRow": {"total_steps": 3, "episode": 1, "actor_id": "left", "time": WHEN, **EPISODE},
     "TrainResult": dict.fromkeys(stoker.TrainResult.__struct_fields__, 1) | {"run": "runs/a"},
     "TrainingDiverged": ("loss=nan",),
+    "TupleSpace": ([DiscreteSpace(2)],),
     "Weights": (3, {"matrix": np.ones((2, 2))}),
+    "Welcome": (1024, 64, SPEC),
+    "WelcomeFrame": (Welcome(1024, 64, SPEC),),
     "WindowStats": (1, 2.0, 3.0, 1.0, 4.0),
     "WriteFailed": (Path("metadata.json"), OSError(28, "No space left on device")),
     "NoImprovement": (3,),

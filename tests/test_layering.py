@@ -18,7 +18,7 @@ LAYERS: list[set[str]] = [
     {"latch", "listening", "nested", "signals", "telemetry"},
     {"stats"},
     {"replay", "envs", "processing", "recorders"},
-    {"agents"},
+    {"agents", "protocol"},
     {"writer"},
     {"journal"},
     {"runs"},

@@ -1,0 +1,17 @@
+"""Paths to a value in a message, as clients write them: ``steps[3].observation.arm[2]``."""
+
+from __future__ import annotations
+
+import json
+import re
+
+__all__ = ["joined"]
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z_0-9-]*")
+
+
+def joined(path: str, key: str) -> str:
+    """The path of a value by name inside another one."""
+    if _PLAIN.fullmatch(key):
+        return f"{path}.{key}" if path else key
+    return f"{path}[{json.dumps(key)}]"

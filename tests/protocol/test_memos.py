@@ -1,0 +1,68 @@
+"""Memos: what comes back of a decision, and what is refused of a text that no server gave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stoker.errors import ConfigError
+from stoker.protocol import ProtocolError, decode_memo, encode_memo
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(
+    st.none() | st.integers(0, 2**53),
+    st.integers(-9, 9) | st.lists(FLOATS, max_size=3),
+    st.none() | FLOATS | st.lists(FLOATS, max_size=4),
+)
+@settings(max_examples=50, deadline=None)
+def test_a_decision_comes_back_to_the_bit(version: int | None, action: Any, extras: Any) -> None:
+    text = encode_memo(version, action, np.array(extras) if isinstance(extras, list) else extras)
+    assert text.isascii()
+    assert not set(text) & set("+/=")
+    memo = decode_memo(text, "steps[0].memo")
+    assert (memo.version, memo.action) == (version, action)
+    if isinstance(extras, list):
+        assert isinstance(memo.extras, np.ndarray)
+        assert memo.extras.tobytes() == np.array(extras, np.float64).tobytes()
+    else:
+        assert memo.extras == extras
+
+
+@given(st.text(max_size=30) | st.text("abcdefghij-_AQk8", max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_any_text_is_a_memo_or_a_problem(text: str) -> None:
+    try:
+        decode_memo(text, "steps[3].memo")
+    except ProtocolError as error:
+        problem = error
+    else:
+        return
+    assert (problem.kind, problem.path) == ("invalid", "steps[3].memo")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        encode_memo(1, 1, [0.5])[:-2],
+        encode_memo(1, 1, np.array([np.nan])),
+        encode_memo(1, 1, np.inf),
+        "k" * 65536,
+        "",
+        "é",
+    ],
+)
+def test_a_changed_memo_is_refused(changed: str) -> None:
+    with pytest.raises(ProtocolError, match="send it back unchanged"):
+        decode_memo(changed, "memo")
+
+
+@pytest.mark.parametrize("extras", ["text", {"a": 1}, [[1.0, 2.0]], [1.0, [2.0]]])
+def test_extras_that_are_no_flat_numbers_cannot_travel(extras: Any) -> None:
+    with pytest.raises(ConfigError, match="flat array"):
+        encode_memo(1, 1, extras)

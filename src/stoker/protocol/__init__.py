@@ -5,6 +5,11 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from stoker.protocol.differences import (
+        Difference as Difference,
+        difference as difference,
+        spaces_digest as spaces_digest,
+    )
     from stoker.protocol.encoding import (
         decode as decode,
         decode_hello as decode_hello,
@@ -41,16 +46,13 @@ if TYPE_CHECKING:
     from stoker.protocol.spaces import (
         BoxSpace as BoxSpace,
         DictSpace as DictSpace,
-        Difference as Difference,
         DiscreteSpace as DiscreteSpace,
         MultiBinarySpace as MultiBinarySpace,
         MultiDiscreteSpace as MultiDiscreteSpace,
         Spaces as Spaces,
         TupleSpace as TupleSpace,
         describe_space as describe_space,
-        difference as difference,
         space_from as space_from,
-        spaces_digest as spaces_digest,
     )
     from stoker.protocol.values import SpaceCodec as SpaceCodec
 else:

@@ -6,25 +6,22 @@ for. Arrays of bounds and counts are flat, row by row; one number stands for all
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, cast
+from typing import Annotated, Any, Final, Literal, TypeAlias, cast
 
 import gymnasium
 import msgspec
 import numpy as np
 from gymnasium import spaces
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
-from stoker.plain import shown
 
 __all__ = [
     "BoxSpace",
     "DictSpace",
-    "Difference",
     "DiscreteSpace",
     "MultiBinarySpace",
     "MultiDiscreteSpace",
@@ -32,9 +29,7 @@ __all__ = [
     "Spaces",
     "TupleSpace",
     "describe_space",
-    "difference",
     "space_from",
-    "spaces_digest",
 ]
 
 _LARGEST: Final = 2**53 - 1
@@ -51,7 +46,7 @@ Choices = Annotated[int, Meta(ge=1, le=_LARGEST)]
 Start = Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)]
 
 
-class _Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class _Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
@@ -70,7 +65,7 @@ class BoxSpace(_Description, frozen=True, tag_field="type", tag="box"):
     dtype: _ARRAY_DTYPES = "float32"
     low: Bound | list[Bound] = None
     high: Bound | list[Bound] = None
-    names: Names | None = None
+    names: Names | UnsetType = UNSET
 
 
 class DiscreteSpace(_Description, frozen=True, tag_field="type", tag="discrete"):
@@ -84,7 +79,7 @@ class DiscreteSpace(_Description, frozen=True, tag_field="type", tag="discrete")
 
     n: Choices
     start: Start = 0
-    names: Names | None = None
+    names: Names | UnsetType = UNSET
 
 
 class MultiDiscreteSpace(_Description, frozen=True, tag_field="type", tag="multi_discrete"):
@@ -99,10 +94,10 @@ class MultiDiscreteSpace(_Description, frozen=True, tag_field="type", tag="multi
     """
 
     nvec: Annotated[list[Choices], Meta(min_length=1, max_length=65536)]
-    shape: Shape | None = None
+    shape: Shape | UnsetType = UNSET
     dtype: _ARRAY_DTYPES = "int64"
     start: Start | list[Start] = 0
-    names: Names | None = None
+    names: Names | UnsetType = UNSET
 
 
 class MultiBinarySpace(_Description, frozen=True, tag_field="type", tag="multi_binary"):
@@ -114,7 +109,7 @@ class MultiBinarySpace(_Description, frozen=True, tag_field="type", tag="multi_b
     """
 
     shape: Shape
-    names: Names | None = None
+    names: Names | UnsetType = UNSET
 
 
 class DictSpace(_Description, frozen=True, tag_field="type", tag="dict"):
@@ -169,17 +164,6 @@ class Spaces(_Description, frozen=True):
         return space_from(self.observation, "observation"), space_from(self.action, "action")
 
 
-class Difference(NamedTuple):
-    """Where two descriptions differ: the path, and what each has there."""
-
-    path: str
-    one: Any
-    other: Any
-
-    def __str__(self) -> str:
-        return f"{self.path} is {shown(self.one)} and {shown(self.other)}"
-
-
 def describe_space(space: gymnasium.Space[Any], names: Sequence[str] | None = None) -> Space:
     """A space in plain values.
 
@@ -190,14 +174,14 @@ def describe_space(space: gymnasium.Space[Any], names: Sequence[str] | None = No
     Raises:
         ConfigError: It is of another kind, or the number of names differs.
     """
-    named = None if names is None else [*names]
+    named = UNSET if names is None else [*names]
     described = _described(space, named)
-    if named is not None:
+    if named is not UNSET:
         _check_names(described, "names")
     return described
 
 
-def _described(space: gymnasium.Space[Any], names: list[str] | None) -> Space:
+def _described(space: gymnasium.Space[Any], names: list[str] | UnsetType) -> Space:
     match space:
         case spaces.Box():
             dtype: Any = np.dtype(space.dtype).name
@@ -209,7 +193,7 @@ def _described(space: gymnasium.Space[Any], names: list[str] | None) -> Space:
             nvec: Any = space.nvec.reshape(-1).tolist()
             starts: Any = np.asarray(space.start).reshape(-1).tolist()
             start = starts[0] if len(set(starts)) == 1 else starts
-            shape = None if len(space.shape) == 1 else [*space.shape]
+            shape = UNSET if len(space.shape) == 1 else [*space.shape]
             kind: Any = np.dtype(space.dtype).name
             return MultiDiscreteSpace(nvec, shape, kind, start, names)
         case spaces.MultiBinary():
@@ -259,7 +243,7 @@ def space_from(description: Space, path: str = "space") -> gymnasium.Space[Any]:
         case DiscreteSpace(n, start):
             return spaces.Discrete(n, start=start)
         case MultiDiscreteSpace(nvec, shape, dtype, start):
-            axes = _axes([len(nvec)] if shape is None else shape, path)
+            axes = _axes([len(nvec)] if shape is UNSET else shape, path)
             if math.prod(axes) != len(nvec):
                 raise ConfigError(f"{path}.nvec: it has {len(nvec)} numbers for the shape {list(axes)}")
             if np.dtype(dtype).kind not in "iu":
@@ -313,7 +297,7 @@ def _bound_array(
 
 
 def _check_names(description: Space, path: str) -> None:
-    if isinstance(description, DictSpace | TupleSpace) or description.names is None:
+    if isinstance(description, DictSpace | TupleSpace) or description.names is UNSET:
         return
     match description:
         case DiscreteSpace(n):
@@ -324,48 +308,3 @@ def _check_names(description: Space, path: str) -> None:
             size = math.prod(shape)
     if len(description.names) != size:
         raise ConfigError(f"{path}: there are {len(description.names)} names for {size} numbers")
-
-
-def spaces_digest(described: Spaces) -> str:
-    """A digest that changes with the spaces, whatever their names and the order of keys.
-
-    Raises:
-        ConfigError: As for ``space_from``.
-    """
-    plain = _plain(described)
-    return "sha256:" + hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()
-
-
-def difference(one: Spaces, other: Spaces) -> Difference | None:
-    """The first place where the spaces differ, names apart; None: they are the same.
-
-    Raises:
-        ConfigError: As for ``space_from``.
-    """
-    return _first_difference(_plain(one), _plain(other), "")
-
-
-def _plain(described: Spaces) -> dict[str, Any]:
-    """The description in builtins that any other description of the same spaces gives, too."""
-    return {
-        name: msgspec.to_builtins(describe_space(space))
-        for name, space in zip(("observation", "action"), described.gymnasium(), strict=True)
-    }
-
-
-def _first_difference(one: Any, other: Any, path: str) -> Difference | None:
-    if isinstance(one, dict) and isinstance(other, dict):
-        mine, its = cast("dict[str, Any]", one), cast("dict[str, Any]", other)
-        for key in sorted({*mine, *its}, key=lambda key: (key != "type", key)):
-            where = f"{path}.{key}" if path else key
-            if found := _first_difference(mine.get(key), its.get(key), where):
-                return found
-        return None
-    if isinstance(one, list) and isinstance(other, list):
-        left, right = cast("list[Any]", one), cast("list[Any]", other)
-        if len(left) != len(right):
-            return Difference(path, one, other)
-        pairs = zip(left, right, strict=True)
-        places = (_first_difference(*pair, f"{path}[{at}]") for at, pair in enumerate(pairs))
-        return next((place for place in places if place), None)
-    return None if one == other else Difference(path, one, other)

@@ -26,6 +26,7 @@ LAYERS: list[set[str]] = [
     {"actors"},
     {"trainer"},
     {"policies"},
+    {"service"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -16,7 +16,7 @@ from stoker.policies.description import FORMAT, PolicyDescription
 from stoker.policies.numpy_policy import PolicyBase, read_policy
 from stoker.types import AnyPath
 
-__all__ = ["DESCRIPTION", "FILES", "LoadedPolicy", "load_exported", "policy_from_bytes"]
+__all__ = ["DESCRIPTION", "FILES", "LoadedPolicy", "load_exported", "load_file", "policy_from_bytes"]
 
 DESCRIPTION = "policy.json"
 FILES = {"numpy": "policy.npz", "onnx": "policy.onnx", "pt2": "policy.pt2"}
@@ -71,11 +71,16 @@ def load_exported(directory: Path, form: str) -> LoadedPolicy:
         raise RunBroken(
             about, f"has format {description.format}, this stoker reads {FORMAT}: export it again"
         )
+    return LoadedPolicy(load_file(path, form).compute, description, form)
+
+
+def load_file(path: Path, form: str) -> LoadedPolicy:
+    """Load one file that ``stoker export`` or a service made; it raises as ``load_policy``."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise RunBroken(path, f"cannot be read: {error}") from error
-    return LoadedPolicy(policy_from_bytes(content, form, path).compute, description, form)
+    return policy_from_bytes(content, form, path)
 
 
 def policy_from_bytes(content: bytes, form: str, source: AnyPath = "the policy") -> LoadedPolicy:

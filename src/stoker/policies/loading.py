@@ -5,18 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from stoker.errors import RunBroken, RunNotFound
-from stoker.policies.exported import DESCRIPTION, FILES, LoadedPolicy, load_exported
+from stoker.policies.exported import DESCRIPTION, FILES, LoadedPolicy, load_exported, load_file
 from stoker.types import AnyPath
 
-__all__ = ["load_policy"]
+__all__ = ["is_exported", "load_policy"]
+
+
+_FORMS = {Path(name).suffix: form for form, name in FILES.items()}
+
+
+def is_exported(path: Path) -> bool:
+    """Whether there is a policy that ``stoker export`` wrote: its directory, or one of the files."""
+    return (path / DESCRIPTION).is_file() or (path.suffix in _FORMS and path.is_file())
 
 
 def load_policy(path: AnyPath, which: str | int | None = None) -> LoadedPolicy:
     """Load a policy to act with.
 
     Args:
-        path: a run, as ``TrainingRun.open`` finds it; or a directory that ``stoker export`` made, or one of
-            the files in it.
+        path: a run, as ``TrainingRun.open`` finds it; or a directory that ``stoker export`` made, or a file
+            from it, or one that ``GET /v1/policy`` gave: ``.npz``, ``.onnx`` or ``.pt2``.
         which: of a run: the ``"best"`` policy, the ``"latest"``, or that of a step; left out: the best, or
             the latest if none was evaluated.
 
@@ -28,9 +36,8 @@ def load_policy(path: AnyPath, which: str | int | None = None) -> LoadedPolicy:
         MissingDependency: onnxruntime is needed.
     """
     there = Path(path)
-    if there.name in FILES.values() and there.is_file():
-        form = next(form for form, name in FILES.items() if name == there.name)
-        return load_exported(there.parent, form)
+    if (form := _FORMS.get(there.suffix)) is not None and there.is_file():
+        return load_file(there, form)
     if (there / DESCRIPTION).is_file():
         found = next((form for form, name in FILES.items() if (there / name).is_file()), None)
         if found is None:

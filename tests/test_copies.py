@@ -58,6 +58,7 @@ POLICY = {
     **dict.fromkeys(("env", "agent", "run", "checkpoint"), "a"),
     **dict.fromkeys(("format", "total_steps", "opt_steps", "frame_stack"), 1),
     "mean_reward": None,
+    "spaces": {},
     "observation": (ObservationPart(**PART),),
     "action": ActionDescription(**ACTION),
     "preprocessing": (),

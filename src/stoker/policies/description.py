@@ -72,6 +72,7 @@ class PolicyDescription(msgspec.Struct, frozen=True, kw_only=True):
         total_steps: the environment steps that it was trained for.
         opt_steps: the optimization steps behind it.
         mean_reward: in the evaluation that made it the best; None: it is of another checkpoint.
+        spaces: of observations and actions, in plain values: see ``stoker.protocol.Spaces``.
         observation: the parts of an observation.
         action: what comes out.
         frame_stack: the last observations that are one observation, ``[n, ...]``, the newest last. At the
@@ -91,6 +92,7 @@ class PolicyDescription(msgspec.Struct, frozen=True, kw_only=True):
     total_steps: int
     opt_steps: int
     mean_reward: float | None
+    spaces: dict[str, Any]
     observation: tuple[ObservationPart, ...]
     action: ActionDescription
     frame_stack: int

@@ -21,6 +21,7 @@ from stoker.policies.description import FORMAT, ObservationPart, PolicyDescripti
 from stoker.policies.exported import LoadedPolicy
 from stoker.policies.numpy_policy import Program as NumpyProgram
 from stoker.policies.tracing import Program, traced
+from stoker.protocol import Spaces
 from stoker.runs import TrainingRun
 from stoker.runs.layout import CONFIG
 from stoker.runs.metadata import read_json
@@ -112,6 +113,7 @@ def policy_in(state: Mapping[str, Any], run: TrainingRun | None, checkpoint: str
         total_steps=int(state["session"]["total_steps"]),
         opt_steps=int(state["session"]["opt_steps"]),
         mean_reward=float(state["best"]["value"]) if "best" in state else None,
+        spaces=msgspec.to_builtins(Spaces.of(observation_space, action_space)),
         observation=parts,
         action=action_of(action_space),
         frame_stack=1 if config is None else config.frame_stack,

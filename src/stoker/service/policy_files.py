@@ -1,0 +1,200 @@
+"""``GET /v1/policy``: the newest policy as one file, for clients that choose their actions themselves.
+
+A policy is exported when a client asks for it, in a thread of its own, and once for each version and format.
+Clients that wait for a newer one share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple, Protocol
+
+import anyio
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from stoker.errors import ConfigError, ExportFailed, MissingDependency, RunBroken
+from stoker.policies.exported import FILES
+from stoker.policies.exporting import PolicyFormat, exported_files
+from stoker.policies.of_runs import policy_in
+from stoker.protocol import ProtocolError
+from stoker.session import TrainingSession
+from stoker.threads import DedicatedThread
+
+__all__ = ["PinnedPolicy", "PolicyFile", "PolicyFiles", "PolicySource", "SessionPolicies", "policy_routes"]
+
+
+class PinnedPolicy(NamedTuple):
+    """One policy of a source, which does not change.
+
+    Attributes:
+        version: of the policy.
+        export: makes the content of its file. Blocks.
+    """
+
+    version: int
+    export: Callable[[PolicyFormat], bytes]
+
+
+class PolicySource(Protocol):
+    """Where policies come from, each newer than the one before."""
+
+    @property
+    def policy_version(self) -> int:
+        """The version of the policy that acts now."""
+        ...
+
+    async def next_policy(self, after: int) -> int:
+        """Wait until a policy acts whose version is above ``after``, and return its version."""
+        ...
+
+    async def pinned(self) -> PinnedPolicy:
+        """The newest policy."""
+        ...
+
+
+class SessionPolicies:
+    """The policies of a session, as a source."""
+
+    def __init__(self, session: TrainingSession) -> None:
+        self._session = session
+
+    @property
+    def policy_version(self) -> int:
+        """The version of the policy that acts now."""
+        return self._session.policy_version
+
+    async def next_policy(self, after: int) -> int:
+        """As ``TrainingSession.next_policy``."""
+        return await self._session.next_policy(after)
+
+    async def pinned(self) -> PinnedPolicy:
+        """The policy when everything accepted so far is learned."""
+        snapshot, run = await self._session.snapshot(), self._session.run
+
+        def export(form: PolicyFormat) -> bytes:
+            return exported_files(policy_in(snapshot.state, run), (form,))[1][FILES[form]]
+
+        return PinnedPolicy(snapshot.opt_steps, export)
+
+
+class PolicyFile(NamedTuple):
+    """The file of a policy.
+
+    Attributes:
+        content: all of it; see ``stoker.policies.exported.policy_from_bytes``.
+        version: of the policy.
+        digest: SHA-256 of the content, in hexadecimal digits.
+        pinned_at: when the policy was looked up, in monotonic seconds.
+    """
+
+    content: bytes
+    version: int
+    digest: str
+    pinned_at: float
+
+
+class PolicyFiles:
+    """The newest file of each format; used on one event loop.
+
+    Args:
+        source: of the policies.
+        interval_s: between two exports of one format, at least: a busy learner publishes hundreds of
+            policies each second.
+    """
+
+    def __init__(self, source: PolicySource, *, interval_s: float = 1.0) -> None:
+        self._source = source
+        self._interval_s = interval_s
+        self._kept: dict[PolicyFormat, PolicyFile] = {}
+        self._one_at_a_time = anyio.Lock()
+        self._thread = DedicatedThread("stoker-export")
+        self.n_exports = 0
+        """How many files were made."""
+
+    async def newest(self, form: PolicyFormat, after: int = -1) -> PolicyFile:
+        """Wait for a policy whose version is above ``after``, and return its file.
+
+        Cancelled: an export that has begun ends in its thread, and its file is dropped.
+
+        Raises:
+            ProtocolError: The policy has no file of this format.
+        """
+        await self._source.next_policy(after)
+        wanted_at = time.monotonic()
+        async with self._one_at_a_time:
+            kept = self._kept.get(form)
+            if kept is not None:
+                if kept.version == self._source.policy_version or (
+                    kept.version > after and kept.pinned_at >= wanted_at - self._interval_s
+                ):
+                    return kept
+                await anyio.sleep(max(0.0, kept.pinned_at + self._interval_s - time.monotonic()))
+            pinned_at = time.monotonic()
+            pinned = await self._source.pinned()
+            try:
+                content = await self._thread.run(pinned.export, form)
+            except (ConfigError, ExportFailed, MissingDependency, RunBroken) as error:
+                raise ProtocolError("no-policy", f"{form}: {error}") from error
+            self.n_exports += 1
+            digest = hashlib.sha256(content).hexdigest()
+            self._kept[form] = file = PolicyFile(content, pinned.version, digest, pinned_at)
+            return file
+
+    def close(self) -> None:
+        """Accept no more exports."""
+        self._thread.close()
+
+
+class _Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: PolicyFormat = "onnx"
+    after: Annotated[int, Meta(ge=-1, le=2**53 - 1)] = -1
+    wait: Annotated[float, Meta(ge=0, le=3600)] | None = None
+
+
+def policy_routes(
+    files: Callable[[], PolicyFiles], admit: Callable[[Any, Any], object], max_wait_s: float
+) -> list[Route]:
+    """The route of ``GET /v1/policy?format=onnx&after=812&wait=10``.
+
+    It answers with one file, whose version is in the header ``stoker-policy-version`` and whose digest is its
+    ETag. 204: in ``wait`` seconds no policy newer than ``after`` came; 304: the client has this file.
+
+    Args:
+        files: of the session; may raise ``ProtocolError`` while it is not open.
+        admit: takes a request's scope and what it needs, and raises ``ProtocolError``.
+        max_wait_s: the longest wait, and the one if a client does not say.
+    """
+
+    async def policy(request: Request) -> Response:
+        admit(request.scope, "read")
+        query, found = _query(request.query_params), None
+        wait_s = max_wait_s if query.wait is None else min(query.wait, max_wait_s)
+        source = files()
+        # Without ``after`` there is a policy at once, and to export it takes as long as it takes.
+        with anyio.move_on_after(None if query.after < 0 else wait_s):
+            found = await source.newest(query.format, query.after)
+        if found is None:
+            return Response(status_code=204)
+        tag = f'"{found.digest}"'
+        headers = {"etag": tag, "cache-control": "no-cache", "stoker-policy-version": str(found.version)}
+        given = request.headers.get("if-none-match", "")
+        if {each.strip().removeprefix("W/") for each in given.split(",")} & {tag, "*"}:
+            return Response(status_code=304, headers=headers)
+        headers["content-disposition"] = f'attachment; filename="{FILES[query.format]}"'
+        return Response(found.content, headers=headers, media_type="application/octet-stream")
+
+    return [Route("/v1/policy", policy, methods=["GET"])]
+
+
+def _query(given: Mapping[str, str]) -> _Query:
+    try:
+        return msgspec.convert(dict(given), _Query, strict=False)
+    except msgspec.ValidationError as error:
+        detail, _, where = str(error).partition(" - at `$.")
+        raise ProtocolError("invalid", detail, path=where.rstrip("`") or None) from None

@@ -50,6 +50,7 @@ ON_ASYNCIO_ONLY = (
     "session/test_learner",
     "session/test_limits",
     "session/test_lockstep",
+    "session/test_numbered",
     "session/test_policies",
     "session/test_records",
     "session/test_replaying",

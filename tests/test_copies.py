@@ -207,6 +207,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "WriteFailed": (Path("metadata.json"), OSError(28, "No space left on device")),
     "NoImprovement": (3,),
     "StopAtReward": (475.0,),
+    "StreamPoint": (3, (0.5, 1.0), 1.5, 2, EpisodeStatus.TRUNCATED, False),
     "StreamEnded": ("left",),
     "StreamMoved": ("left", 3, (0.5, 1.0), 1.5, 2),
 }

@@ -234,7 +234,7 @@ async def test_a_best_policy_under_the_name_of_a_step_is_refused_by_its_kind(tmp
     state = load_checkpoint(path)
     del state["session"]["run_started_at"]
     publish_checkpoint({**state, "kind": "best"}, path)
-    with pytest.raises(ConfigError, match=r"120\.pt: it is a 'best' of format 3, this stoker resumes a"):
+    with pytest.raises(ConfigError, match=r"120\.pt: it is a 'best' of format 4, this stoker resumes a"):
         await TrainingSession(dqn(), await TrainingRun.resume(run.directory)).__aenter__()
 
 

@@ -33,6 +33,7 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         warmup_period: transitions before the first call.
         max_opts: optimization steps after which there are no more calls; None: no limit.
         lockstep: whether actors took turns, each with its own forward pass.
+        numbered: whether events carry their numbers in the streams of remote actors.
         torch_threads: with how many threads torch computes, which decides how sums are rounded.
         origin: a digest of the new agent, in the header of the first event; empty: there is none.
         rebuild: what the agent needs to take the events in from here on, for example a small dict of arrays.
@@ -48,6 +49,7 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     warmup_period: int = 0
     max_opts: int | None = None
     lockstep: bool = False
+    numbered: bool = False
     torch_threads: int = 1
     origin: str = ""
     rebuild: Any = None

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from stoker.session.opening import ResumePoint as ResumePoint, RunningEpisode as RunningEpisode
     from stoker.session.publishing import PolicySnapshot as PolicySnapshot
     from stoker.session.readings import SessionReadings as SessionReadings
+    from stoker.session.registry import StreamPoint as StreamPoint
     from stoker.session.signals import stop_on_signals as stop_on_signals
     from stoker.session.sync import SyncTrainingSession as SyncTrainingSession
     from stoker.session.training import TrainingSession as TrainingSession

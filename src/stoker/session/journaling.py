@@ -92,6 +92,7 @@ class EventJournal:
             agent=settings_of(self._agent),
             **self._config.periods._asdict(),
             lockstep=self._config.lockstep,
+            numbered=self._config.numbered,
             torch_threads=torch.get_num_threads(),
             origin="" if n_events else self._origin,
             rebuild=point,

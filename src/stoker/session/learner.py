@@ -147,10 +147,13 @@ class Learner(TrainingState):
     def abandon_episodes(self) -> None:
         """End the running episodes: after a resume their actors begin new ones.
 
-        Journaled like other events, so that a replay does the same at the same place.
+        Those of numbered streams go on. Journaled like other events, so that a replay does the same at the
+        same place.
         """
         for actor_id in list(self.actors.running):
-            self._abandon(actor_id)
+            point = self.actors.streams.get(actor_id) if self.config.numbered else None
+            if point is None or not point.is_learning:
+                self._abandon(actor_id)
 
     def abandon_vanished(self) -> None:
         """End the episodes of the actors that have been away longest, where there are too many to keep."""
@@ -401,7 +404,7 @@ class Learner(TrainingState):
 
     def _start_episode(self, event: EpisodeStarted) -> None:
         self._note(event)
-        self.actors.start(event.actor_id, self.n_events - 1)
+        self.actors.start(event, self.n_events - 1)
         self.agent.on_episode_start(event.actor_id)
 
     def _abandon(self, actor_id: ActorId) -> None:

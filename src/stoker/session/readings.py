@@ -20,6 +20,7 @@ from stoker.session.intake import NO_LIMIT
 from stoker.session.learner import Learner
 from stoker.session.metrics import StalenessReport
 from stoker.session.parts import Parts, report_of
+from stoker.session.registry import StreamPoint
 from stoker.session.timing import COMPUTING, LEARNING, OBSERVING, OFFLOADED, PUBLISHING, STAGING
 from stoker.session.watching import Health, health_of
 from stoker.stats import EvalReport, StatsTracker
@@ -215,6 +216,14 @@ class Readings:
     def clocks(self) -> Clocks:
         """The state clocks of its parts; parts that play on it add theirs."""
         return self.core.learner.metrics.clocks
+
+    @property
+    def streams(self) -> dict[ActorId, StreamPoint]:
+        """Where each numbered stream stands, of the events consumed so far; after ``open``, where it goes on.
+
+        A copy. Empty where the run was never ``numbered``.
+        """
+        return dict(self.core.learner.actors.streams)
 
     def actor_episodes(self, actor_id: ActorId) -> int:
         """How many episodes of this actor were consumed, over all attempts."""

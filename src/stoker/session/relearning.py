@@ -44,6 +44,8 @@ def learn_as_in(learner: Learner, header: SegmentHeader) -> None:
         learner.use(agent)
     if header.torch_threads != torch.get_num_threads():
         torch.set_num_threads(header.torch_threads)
+    if header.numbered:
+        learner.number_streams()
     if (periods := periods_of(header)) != learner.config.periods:
         learner.learn_at(periods)
 

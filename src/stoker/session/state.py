@@ -10,14 +10,11 @@ transitions; it is None without a journal. ``replay`` holds the transitions that
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
-import numpy as np
 
 from stoker.agents.protocol import (
     ChangesByActing,
@@ -36,20 +33,20 @@ from stoker.journal import (
     StreamEnded,
     StreamMoved,
 )
-from stoker.lru import MAX_ACTORS, LRUDict
 from stoker.runs import TrainingRun
 from stoker.session.config import SessionConfig
 from stoker.session.journaling import EventJournal
 from stoker.session.metrics import TrainingMetrics
+from stoker.session.registry import ActorRegistry
 from stoker.session.remaking import agent_with
+from stoker.session.streams import NumberedActors
 from stoker.stats import StatsTracker
-from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
+from stoker.types import Experience
 from stoker.writer import stage
 
-__all__ = ["ActorRegistry", "KeptSteps", "TrainingState", "weights_of"]
+__all__ = ["KeptSteps", "TrainingState", "weights_of"]
 
-_ACTOR_OF = attrgetter("actor_id")
-_FORMAT = 3
+_FORMAT = 4
 _WAY_OUT = "resume with the version of stoker and of the agent that wrote it, or train a new run"
 _CHUNK = 1024
 _COUNTERS = {
@@ -61,113 +58,6 @@ _COUNTERS = {
     "records": "n_records",
 }
 """The counters of a checkpoint, by their attributes here."""
-
-
-class ActorRegistry:
-    """The episodes of all actors. The attributes are written by the learner alone, and read from anywhere.
-
-    Attributes:
-        episodes: ended episodes of each actor, ordered by last activity, most recent last.
-        running: the actors with a running episode, and the number of the event that it began with.
-        seen_at: when each actor's last event was consumed, in monotonic seconds.
-    """
-
-    def __init__(self) -> None:
-        self.episodes: LRUDict[ActorId, int] = LRUDict()
-        self.running: dict[ActorId, int] = {}
-        self.seen_at: dict[ActorId, float] = {}
-        self._active: set[ActorId] = set()  # the actors of the present batch
-        self._ended: set[ActorId] = set()  # actors whose last transition ended an episode that is not closed
-
-    def restore(self, episodes: Mapping[ActorId, int], running: Mapping[ActorId, int]) -> None:
-        """Replace the episodes with those of a checkpoint."""
-        self.episodes.clear()
-        self.episodes.update(episodes)
-        self.running = dict(running)
-
-    def begin(self) -> None:
-        """Count every actor with a running episode as seen now."""
-        self.seen_at = dict.fromkeys(self.running, time.monotonic())
-
-    def step(self, experiences: Sequence[Experience] | ExperienceBatch, number: int) -> None:
-        """Note transitions, the first of which is the event of that number."""
-        if isinstance(experiences, ExperienceBatch):
-            if self._step_each(experiences, number):
-                return
-            experiences = experiences.experiences()
-        actors = {*map(_ACTOR_OF, experiences)}
-        self._active |= actors
-        running, ended = self.running, self._ended
-        continuing = EpisodeStatus.CONTINUING
-        if (
-            actors <= running.keys()
-            and ended.isdisjoint(actors)
-            and not [None for experience in experiences if experience.status is not continuing]
-        ):
-            return  # nearly always: nothing begins or ends among them
-        for offset, experience in enumerate(experiences):
-            actor_id = experience.actor_id
-            if actor_id not in running or actor_id in ended:
-                running[actor_id] = number + offset
-                ended.discard(actor_id)
-            if experience.status is not continuing:
-                ended.add(actor_id)
-
-    def _step_each(self, batch: ExperienceBatch, number: int) -> bool:
-        """Note a batch, unless an actor has several rows; return whether that is done."""
-        ids, running, ended = batch.actor_ids, self.running, self._ended
-        actors = {*ids}
-        if len(actors) < len(ids):
-            return False
-        self._active |= actors
-        if begun := (actors & ended) | (actors - running.keys()):
-            running.update((actor_id, number + row) for row, actor_id in enumerate(ids) if actor_id in begun)
-            ended -= begun
-        over = batch.terminated | batch.truncated
-        if over.any():
-            ended.update(ids[row] for row in np.flatnonzero(over).tolist())
-        return True
-
-    def start(self, actor_id: ActorId, number: int) -> None:
-        """Begin an episode with the event of that number, and abandon a running one."""
-        self._note(actor_id)
-        self.running[actor_id] = number
-
-    def end(self, actor_id: ActorId) -> None:
-        """End an episode, and count it."""
-        self._note(actor_id)
-        self.episodes.put(actor_id, self.episodes.get(actor_id, 0) + 1)
-
-    def abandon(self, actor_id: ActorId) -> None:
-        """End a running episode without another one."""
-        del self.running[actor_id]
-        self._active.discard(actor_id)
-
-    def leave(self, event: StreamMoved | StreamEnded) -> None:
-        """Abandon a running episode: the actor is gone, or plays one that is not learned from."""
-        self._ended.discard(event.actor_id)
-        self.running.pop(event.actor_id, None)
-        self._active.discard(event.actor_id)
-
-    def note_seen(self) -> None:
-        """Count all actors of the present batch as seen now."""
-        self.seen_at.update(dict.fromkeys(self._active, time.monotonic()))
-        self._active.clear()
-
-    def take_vanished(self) -> list[ActorId]:
-        """Forget the actors away longest, if there are too many; return those with a running episode."""
-        if len(self.seen_at) <= 2 * MAX_ACTORS:
-            return []
-        gone = sorted(self.seen_at, key=self.seen_at.__getitem__)[:-MAX_ACTORS]
-        for actor_id in gone:
-            del self.seen_at[actor_id]
-        self._ended &= self.seen_at.keys()
-        return [actor_id for actor_id in gone if actor_id in self.running]
-
-    def _note(self, actor_id: ActorId) -> None:
-        self._active.add(actor_id)
-        self._ended.discard(actor_id)
-        self.running.pop(actor_id, None)  # so that the oldest comes first
 
 
 class KeptSteps(msgspec.Struct):
@@ -211,7 +101,7 @@ class TrainingState:
         """What was only stored, for example the transitions of a data set."""
         self.n_records: int = 0
         """Rows of metrics."""
-        self.actors = ActorRegistry()
+        self.actors: ActorRegistry = NumberedActors() if config.numbered else ActorRegistry()
         self.journal: EventJournal | None = None
         self.metrics = TrainingMetrics(is_kept=config.records, statistics=statistics)
         """The content of the next record."""
@@ -235,6 +125,11 @@ class TrainingState:
         return self.n_events, self.eval_episodes, self.n_records, self.opt_steps
 
     # Saving ---------------------------------------------------------------------------------------
+
+    def number_streams(self) -> None:
+        """Keep the streams of numbered actors from here on, as a session that is ``numbered`` always does."""
+        if not isinstance(self.actors, NumberedActors):
+            self.actors = NumberedActors(self.actors)
 
     def use(self, agent: LearningAgent) -> None:
         """Go on with this agent."""
@@ -266,6 +161,7 @@ class TrainingState:
                 "recent_episodes": self.metrics.state_dict(),
                 "actor_episodes": dict(self.actors.episodes),
                 "open_episodes": self.actors.running,
+                "streams": self.actors.encoded_streams(),
                 "lockstep": self.config.lockstep,
                 "attempt": 0 if self.run is None else self.run.attempt,
                 "run_started_at": self.run_started_at,
@@ -332,7 +228,9 @@ class TrainingState:
             for key, name in _COUNTERS.items():
                 setattr(self, name, session[key])
             self.kept = msgspec.convert(session["kept"], KeptSteps)
-            self.actors.restore(session["actor_episodes"], session["open_episodes"])
+            if (streams := session["streams"]) is not None:
+                self.number_streams()
+            self.actors.restore(session["actor_episodes"], session["open_episodes"], streams)
             self.stats.load_state_dict(session["stats"])
             self.metrics.load_state_dict(session["recent_episodes"])
         except StokerError:

@@ -7,7 +7,7 @@ TRAIN  := $(VENV)/.for-training
 DEV    := $(VENV)/.for-development
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint format learning faults bench bench-quick wheel clean
+.PHONY: help train test lint format documents learning faults bench bench-quick wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,11 @@ lint: $(DEV) ## Check format, style and types
 format: $(DEV) ## Rewrite the code in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+documents: $(TRAIN) ## Write the documents of the service's API anew from its messages
+	for name in schema openapi asyncapi; do \
+	  $(BIN)/python -m stoker.protocol.documents $$name > $$name.json && mv $$name.json src/stoker/protocol/ || exit 1; \
+	done
 
 learning: $(DEV) ## Train the presets over their seeds and hold the scores to their targets (long)
 	$(BIN)/python -m pytest -m learning --timeout 3600 -s

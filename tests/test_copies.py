@@ -155,6 +155,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
         "detail": "send record 3 first",
         "actors": {"left": ActorAnswer(*ANSWER)},
     },
+    "Readiness": ("running",),
     "Record": ("left", 1, [0.5]),
     "RecorderFailed": ("mlflow", CAUSE),
     "RelearningFailed": (3, 4, 2, CAUSE),

@@ -1,8 +1,9 @@
 """The messages of protocol v1, as structs: what clients send, and what the service answers.
 
 The documents of the API are generated from these structs, so a docstring here is what a client's author
-reads there. Values of spaces (observations, actions, masks) stay undecoded: ``stoker.protocol.values`` reads
-them.
+reads there. What a service answers may have more fields in a later version, which its readers ignore; what
+clients send must have no others. Values of spaces (observations, actions, masks) stay undecoded:
+``stoker.protocol.values`` reads them.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ __all__ = [
     "EpisodeMessage",
     "Hello",
     "HelloFrame",
+    "Liveness",
     "MessageId",
     "OpenEpisode",
     "PongFrame",
+    "Readiness",
     "Record",
     "Seq",
     "Spec",
@@ -133,7 +136,7 @@ class StreamMessage(StepMessage, frozen=True, forbid_unknown_fields=True, omit_d
     ping: Annotated[int, Meta(ge=-LARGEST, le=LARGEST)] | UnsetType = UNSET
 
 
-class ActorAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ActorAnswer(msgspec.Struct, frozen=True):
     """Where an actor's stream stands, and what to do next.
 
     Attributes:
@@ -151,7 +154,7 @@ class ActorAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy_version: int | None = None
 
 
-class StepAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class StepAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """The answer to a message of records.
 
     Attributes:
@@ -185,7 +188,7 @@ class Hello(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     take_over: bool | Annotated[list[ActorName], Meta(max_length=4096)] = False
 
 
-class SpecLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SpecLimits(msgspec.Struct, frozen=True):
     """What a client must keep to.
 
     Attributes:
@@ -211,7 +214,7 @@ class SpecLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     idle_s: float
 
 
-class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a client must know about the service.
 
     Attributes:
@@ -244,7 +247,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     policy_version: int | None = None
 
 
-class Welcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Welcome(msgspec.Struct, frozen=True, omit_defaults=True):
     """The answer to a hello.
 
     Attributes:
@@ -266,19 +269,23 @@ class HelloFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hello: Hello
 
 
-class WelcomeFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WelcomeFrame(msgspec.Struct, frozen=True):
     """How a welcome is sent."""
 
     welcome: Welcome
 
 
-class PongFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The answer to a ping."""
+class PongFrame(msgspec.Struct, frozen=True):
+    """The answer to a ping.
+
+    Attributes:
+        pong: the number of the ping.
+    """
 
     pong: int
 
 
-class OpenEpisode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class OpenEpisode(msgspec.Struct, frozen=True):
     """An actor's running episode.
 
     Attributes:
@@ -292,7 +299,7 @@ class OpenEpisode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     learn: bool
 
 
-class ActorState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ActorState(msgspec.Struct, frozen=True):
     """Where an actor's stream stands.
 
     Attributes:
@@ -306,6 +313,23 @@ class ActorState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     answer: ActorAnswer
     episode: OpenEpisode | None = None
     epoch: int = 0
+
+
+class Liveness(msgspec.Struct, frozen=True):
+    """That the process works."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """That steps are taken now.
+
+    Attributes:
+        training: how the training stands.
+    """
+
+    training: TrainingState
+    status: Literal["ok"] = "ok"
 
 
 class EpisodeMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -338,7 +362,7 @@ class EpisodeMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     ack: Ack = "accepted"
 
 
-class EpisodeAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class EpisodeAnswer(msgspec.Struct, frozen=True):
     """The answer to an episode.
 
     Attributes:

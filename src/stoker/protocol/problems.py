@@ -77,11 +77,11 @@ Kind = Literal[
     "too-many-actors",
     "too-many-connections",
     "busy",
+    "internal",
     "not-ready",
     "training-done",
     "training-failed",
     "going-down",
-    "internal",
 ]
 """What went wrong, in one word that clients can compare."""
 
@@ -142,7 +142,7 @@ KINDS: Final[Mapping[str, ProblemKind]] = {
 """Every kind of problem, in the order of their status."""
 
 
-class Problem(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why a request was refused, as RFC 9457 describes it. Nothing of the request was taken.
 
     Attributes:
@@ -249,7 +249,7 @@ class ProtocolError(StokerError, ValueError):
         )
 
 
-class ErrorFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ErrorFrame(msgspec.Struct, frozen=True):
     """How a problem is sent on a stream."""
 
     error: Problem

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 from hypothesis import given, settings, strategies as st
 
 from stoker.errors import ConfigError
-from stoker.protocol import ProtocolError, decode_memo, encode_memo
+from stoker.protocol import ProtocolError, SpaceCodec, decode_memo, encode_memo
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -31,6 +32,19 @@ def test_a_decision_comes_back_to_the_bit(version: int | None, action: Any, extr
         assert memo.extras.tobytes() == np.array(extras, np.float64).tobytes()
     else:
         assert memo.extras == extras
+
+
+@pytest.mark.parametrize(
+    ("space", "action"),
+    [
+        (spaces.Discrete(3), np.int64(2)),
+        (spaces.Box(-1, 1, (3,)), np.array([0.1, 0.2, 0.3], np.float32)),
+        (spaces.Box(-1, 1, (9, 9)), np.full((9, 9), 0.1, np.float32)),
+    ],
+)
+def test_an_action_may_be_what_the_agent_gave(space: Any, action: Any) -> None:
+    memo = decode_memo(encode_memo(3, action, np.array([0.5])), "memo")
+    assert np.array_equal(SpaceCodec(space, space).action(memo.action, "memo"), action)
 
 
 @given(st.text(max_size=30) | st.text("abcdefghij-_AQk8", max_size=40))

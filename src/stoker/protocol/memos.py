@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
 from stoker.plain import shown
+from stoker.protocol.encoding import encode_msgpack
 from stoker.protocol.nesting import check_msgpack_depth
 from stoker.protocol.problems import ProtocolError
 
@@ -43,7 +44,6 @@ class _Packed(msgspec.Struct, array_like=True, forbid_unknown_fields=True, froze
     extras: float | list[float] | None
 
 
-_encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(_Packed).decode
 _TO_URL: Final = bytes.maketrans(b"+/", b"-_")
 _FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
@@ -55,7 +55,7 @@ def encode_memo(version: int | None, action: Any, extras: Any) -> str:
 
     Args:
         version: of the policy.
-        action: as ``SpaceCodec.encode_action`` gives it.
+        action: as the agent gave it, or as ``SpaceCodec.encode_action`` gives it.
         extras: None, a number, or a flat sequence or array of numbers.
 
     Raises:
@@ -63,7 +63,7 @@ def encode_memo(version: int | None, action: Any, extras: Any) -> str:
     """
     if extras is not None:
         extras = _plain_extras(extras)
-    data = binascii.b2a_base64(_encode((version, action, extras)), newline=False)
+    data = binascii.b2a_base64(encode_msgpack((version, action, extras)), newline=False)
     return data.translate(_TO_URL, b"=").decode()
 
 

@@ -1,3 +1,13 @@
 """A training as a service: remote actors in any language send numbered records, and get actions back."""
 
-__all__: list[str] = []
+from typing import TYPE_CHECKING
+
+from stoker._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from stoker.service.backend import Backend as Backend
+    from stoker.service.holders import Holder as Holder
+    from stoker.service.limits import Limits as Limits
+    from stoker.service.steps import StepService as StepService
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -1,0 +1,107 @@
+"""Group commits: what was accepted becomes durable, for all streams with one flush.
+
+A flush begins ``flush_interval_s`` after the first change behind the last one, or as soon as a caller waits,
+and there is one at a time: callers that come while it runs share the next one. Its cost does not depend on
+how many actors are known, because only streams that have changed are listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import anyio
+
+from stoker.errors import SessionError
+from stoker.latch import Latch
+
+__all__ = ["CanBeDurable", "GroupCommit"]
+
+
+class CanBeDurable(Protocol):
+    """A stream of records.
+
+    Attributes:
+        durable: the number of its last record that is on disk.
+        is_dirty: whether it is listed for the next flush.
+    """
+
+    durable: int
+    is_dirty: bool
+
+    @property
+    def accepted(self) -> int:
+        """The number of its last accepted record."""
+        ...
+
+
+class GroupCommit:
+    """Makes streams durable; used on the event loop.
+
+    Args:
+        flush: returns when everything accepted before is on disk.
+        interval_s: how long a change waits at most for the next flush to begin.
+    """
+
+    def __init__(self, flush: Callable[[], Awaitable[None]], interval_s: float) -> None:
+        self._flush = flush
+        self._interval_s = interval_s
+        self._dirty: list[CanBeDurable] = []
+        self._changed = anyio.Event()
+        self._wanted = anyio.Event()
+        self._next = Latch()  # set when the next flush is over
+        self._error: SessionError | None = None
+        self.n_commits = 0
+        """Flushes so far."""
+
+    def note(self, stream: CanBeDurable) -> None:
+        """A stream has accepted a record."""
+        if not stream.is_dirty:
+            stream.is_dirty = True
+            if not self._dirty:
+                self._changed.set()
+            self._dirty.append(stream)
+
+    async def wait(self) -> None:
+        """Return when everything that was noted before is durable. Cancelled: it becomes so all the same.
+
+        Raises:
+            SessionError: It will not become so, because the session has ended.
+        """
+        self._changed.set()
+        self._wanted.set()
+        await self._next.wait()
+        if self._error is not None:
+            raise self._error
+
+    async def run(self) -> None:
+        """Commit until cancelled, or until the session ends; callers who wait then get its error."""
+        try:
+            while True:
+                await self._changed.wait()
+                with anyio.move_on_after(self._interval_s):
+                    await self._wanted.wait()
+                await self._commit()
+        except SessionError as error:
+            self._error = error
+        finally:
+            self._error = self._error or SessionError("the service has stopped: it makes nothing durable")
+            self._next.set()
+
+    async def _commit(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        done, self._next = self._next, Latch()
+        self._changed, self._wanted = anyio.Event(), anyio.Event()
+        accepted = [stream.accepted for stream in dirty]
+        for stream in dirty:
+            stream.is_dirty = False
+        try:
+            await self._flush()
+        except BaseException:
+            self._next.set()
+            self._next = done  # whose callers ``run`` tells
+            raise
+        for stream, number in zip(dirty, accepted, strict=True):
+            stream.durable = max(stream.durable, number)
+        self.n_commits += 1
+        done.set()

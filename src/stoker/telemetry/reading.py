@@ -1,0 +1,136 @@
+"""What metrics systems show of a training and of a service: plain numbers at one moment.
+
+A session fills a ``TrainingReading`` in (``TrainingSession.telemetry``), a service counts in a
+``ServiceCounts``; ``stoker.telemetry.prometheus`` turns both into text. Nothing here grows with the number of
+actors.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate
+
+import msgspec
+
+__all__ = ["Buckets", "ServiceCounts", "TrainingReading"]
+
+
+class Buckets:
+    """A histogram with fixed bounds. One thread at a time adds; any thread may read.
+
+    Args:
+        bounds: the upper bounds, ascending; a value belongs to the first bound that is not below it, or to
+            the last bucket, which has none.
+        counts: how many values each bucket has, one more than there are bounds; None: none.
+        total: the sum of all values.
+    """
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(
+        self, bounds: Iterable[float], counts: Iterable[int] | None = None, total: float = 0.0
+    ) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1) if counts is None else list(counts)
+        self.total = total
+
+    def add(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def scaled(self, unit: float) -> Buckets:
+        """A copy with all values in another unit, for example ``1e-9`` from nanoseconds to seconds."""
+        return Buckets([bound * unit for bound in self.bounds], self.counts, self.total * unit)
+
+    def cumulative(self) -> list[tuple[float, int]]:
+        """How many values are at most each bound; the last bound is infinity."""
+        return list(zip((*self.bounds, float("inf")), accumulate(self.counts), strict=True))
+
+
+class TrainingReading(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What a training shows at one moment. Times are in seconds since 1970. None: not known, or not yet.
+
+    Counters are over all attempts of the run where they begin with ``total_``, and over this process
+    otherwise. With a journal the first three count what is on disk, so that they never fall: not even when
+    the process is killed and its run resumes, which learns the journal again.
+
+    Attributes:
+        labels: what names the training: its run, attempt and agent.
+        is_running: whether the session takes events.
+        started_at: when the session was opened.
+        total_steps, total_episodes, total_opt_steps: environment steps, training episodes, optimization
+            steps.
+        n_checkpoints: checkpoints written.
+        refused: inputs that were not accepted, by the reason.
+        queue_depth, queue_capacity: events before the learner, and how many may wait there.
+        writer_queue_depth: what waits for the writer while it is busy.
+        policy_version: optimization steps of the acting policy.
+        policy_age_s: how long ago its weights were published.
+        staleness: ``mean`` and ``max`` of the learned transitions, in optimization steps.
+        durable_lag_s: for how long the oldest data that is not on disk waits for that; None without a run.
+        last_step_at: when steps were consumed last.
+        last_checkpoint_at: when a checkpoint was written last.
+        episode_reward, episode_length: means over the last 100 training episodes.
+        eval_reward: mean over the episodes of the policy that was evaluated last.
+        best_value: the highest evaluation, over all attempts.
+        busy_s: seconds by part and state of the state clocks.
+        actors: how many actors are in each state.
+        act_s: from the first caller's question to the answer, one value for each forward pass.
+        act_batch_size: actions per forward pass.
+        observe_wait_s: how long callers waited for room in the queue; calls that found room are not counted.
+        commit_s: how long the disk took to make rows and journal durable, per commit.
+        train: the metrics of the last optimization step.
+        user: the last values that were given to ``store``.
+    """
+
+    labels: Mapping[str, str]
+    is_running: bool
+    started_at: float
+    total_steps: int
+    total_episodes: int
+    total_opt_steps: int
+    n_checkpoints: int
+    refused: Mapping[str, int]
+    queue_depth: int
+    queue_capacity: int
+    writer_queue_depth: int
+    policy_version: int
+    policy_age_s: float
+    staleness: Mapping[str, float]
+    durable_lag_s: float | None
+    last_step_at: float | None
+    last_checkpoint_at: float | None
+    episode_reward: float | None
+    episode_length: float | None
+    eval_reward: float | None
+    best_value: float | None
+    busy_s: Mapping[str, Mapping[str, float]]
+    actors: Mapping[str, int]
+    act_s: Buckets
+    act_batch_size: Buckets
+    observe_wait_s: Buckets
+    commit_s: Buckets
+    train: Mapping[str, float]
+    user: Mapping[str, float]
+
+
+class ServiceCounts:
+    """What a service counts, on its event loop; any thread may read. Nothing in it names an actor.
+
+    Attributes:
+        requests: by route, as a template such as ``/v1/actors/{actor}``, and by HTTP status or close code.
+        duplicates: records that were sent again, and answered as before.
+        refused: messages or records that were not taken, by the type of their problem.
+        swaps: policies that were to replace the acting one, by ``taken`` or ``refused``.
+        actors: called for how many actors are in each state.
+    """
+
+    def __init__(self, actors: Callable[[], Mapping[str, int]] = dict) -> None:
+        self.requests: Counter[tuple[str, int]] = Counter()
+        self.duplicates = 0
+        self.refused: Counter[str] = Counter()
+        self.swaps: Counter[str] = Counter()
+        self.actors = actors

@@ -26,7 +26,7 @@ LAYERS: list[set[str]] = [
     {"actors"},
     {"trainer"},
     {"policies"},
-    {"service"},
+    {"client", "service"},
     {"cli"},
     {"__init__", "__main__"},
 ]

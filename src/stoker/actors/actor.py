@@ -30,6 +30,7 @@ from stoker.actors.episodes import (
     play_episode,
 )
 from stoker.actors.messages import described
+from stoker.actors.sessions import ActorSession
 from stoker.actors.streams import ActorReport, ActorStream, Gate, OnStep, PolicyFeed
 from stoker.actors.timing import ACTING, ACTOR_STATES, OBSERVING, RESETTING, STARTING, STEPPING
 from stoker.actors.worker import OwnPolicy
@@ -37,7 +38,7 @@ from stoker.agents.protocol import ChecksInput
 from stoker.envs import PlayedEnv, Stepping
 from stoker.errors import ActorFailed, InvalidExperience, SessionFailed, Stalled
 from stoker.runs.events import ActorGivenUp, ActorRestarted
-from stoker.session import ResumePoint, RunningEpisode, TrainingSession
+from stoker.session import ResumePoint, RunningEpisode
 from stoker.telemetry import StateClock
 from stoker.telemetry.clocks import Timed
 from stoker.types import ActorId, Experience
@@ -119,7 +120,7 @@ class Player(abc.ABC):
     is_starting = False
     """Whether its worker is being started: abandoning it now loses nothing."""
 
-    def __init__(self, session: TrainingSession, actor_id: ActorId, settings: PlayerSettings) -> None:
+    def __init__(self, session: ActorSession, actor_id: ActorId, settings: PlayerSettings) -> None:
         self._session = session
         self.actor_id: ActorId = actor_id
         self._settings = settings
@@ -269,7 +270,7 @@ class Actor(Player):
         settings: those of its group.
     """
 
-    def __init__(self, session: TrainingSession, actor_id: ActorId, settings: PlayerSettings) -> None:
+    def __init__(self, session: ActorSession, actor_id: ActorId, settings: PlayerSettings) -> None:
         super().__init__(session, actor_id, settings)
         self._running = settings.running.get(actor_id)
         self._own: OwnPolicy | None = None

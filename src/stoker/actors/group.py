@@ -16,6 +16,7 @@ from stoker.actors.actor import Actor, Player, PlayerSettings, RoundRobin
 from stoker.actors.episodes import EnvFactory, FailureLimit
 from stoker.actors.places import Place, place_of
 from stoker.actors.remote import RemoteActor
+from stoker.actors.sessions import ActorSession
 from stoker.actors.streams import ActorReport, Gate, OnStep, PolicyFeed
 from stoker.envs import Stepping
 from stoker.errors import ConfigError, SessionClosed, Stalled
@@ -40,7 +41,7 @@ class PlayerGroup:
         players: the players.
     """
 
-    def __init__(self, session: TrainingSession, players: Sequence[Player]) -> None:
+    def __init__(self, session: ActorSession, players: Sequence[Player]) -> None:
         self._session = session
         self._players = players
 
@@ -165,7 +166,7 @@ class ActorGroup(PlayerGroup):
 
     def __init__(
         self,
-        session: TrainingSession,
+        session: ActorSession,
         factory: EnvFactory,
         actors: int | Iterable[ActorId] = 8,
         *,
@@ -195,9 +196,9 @@ class ActorGroup(PlayerGroup):
         )
         starting = start_limiter()
         players = [
-            Actor(session, actor_id, settings)
-            if where is None or feed is None
-            else RemoteActor(session, actor_id, settings, place=where, feed=feed, starting=starting)
+            RemoteActor(session, actor_id, settings, place=where, feed=feed, starting=starting)
+            if where is not None and feed is not None and isinstance(session, TrainingSession)
+            else Actor(session, actor_id, settings)
             for actor_id in ids
         ]
         super().__init__(session, players)
@@ -209,7 +210,7 @@ def start_limiter() -> anyio.CapacityLimiter:
 
 
 def feed_for(
-    session: TrainingSession, factory: EnvFactory, place: Place | None, sync_interval: int | None
+    session: ActorSession, factory: EnvFactory, place: Place | None, sync_interval: int | None
 ) -> PolicyFeed | None:
     """The source of the actors' copies of the policy; None: the session's ``act`` chooses actions.
 
@@ -257,7 +258,7 @@ def ids_of(actors: Any) -> list[ActorId]:
 
 
 async def run_actors(
-    session: TrainingSession, factory: EnvFactory, actors: int | Iterable[ActorId] = 8, **settings: Any
+    session: ActorSession, factory: EnvFactory, actors: int | Iterable[ActorId] = 8, **settings: Any
 ) -> list[ActorReport]:
     """Play environments on a session until it is done, each under its own ``actor_id``.
 

@@ -17,13 +17,13 @@ from typing import Protocol
 import msgspec
 
 from stoker.actors.messages import Weights
+from stoker.actors.sessions import ActorSession
 from stoker.actors.worker import OwnPolicy
 from stoker.agents.protocol import PortablePolicy, ReportsExploration
 from stoker.envs.seeding import episode_seed, next_seed
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.exits import Contained
 from stoker.journal import ActorEvent, EpisodeEnded, EpisodeStarted
-from stoker.session import TrainingSession
 from stoker.session.publishing import PolicyBuffer
 from stoker.stats import EpisodeRecord
 from stoker.types import ActorId, EpisodeStatus, Experience
@@ -120,7 +120,7 @@ class ActorStream:
         on_step: called with the metrics of each accepted step.
     """
 
-    def __init__(self, session: TrainingSession, actor_id: ActorId, on_step: OnStep | None = None) -> None:
+    def __init__(self, session: ActorSession, actor_id: ActorId, on_step: OnStep | None = None) -> None:
         self.report = ActorReport(actor_id)
         self.next_episode = session.actor_episodes(actor_id)
         """The number of the next episode."""

@@ -120,14 +120,15 @@ def test_messages_in_any_pieces_arrive_whole(
         pytest.param(frame(b"x", 0), 1002, id="that continues nothing"),
         pytest.param(frame(b"x", first=0xC0), 1002, id="with a reserved bit"),
         pytest.param(frame(b"\xff\xfe"), 1007, id="whose text is none"),
+        pytest.param(frame(b"\xff", first=0) + frame(b"", 0), 1007, id="whose text is none, in two"),
         pytest.param(frame(b"a" * (LARGEST + 1))[:1000], 1009, id="that is too large"),
         pytest.param(
             frame(b"a" * LARGEST, first=0) + frame(b"a", 0), 1009, id="too large with the one before"
         ),
     ],
 )
-def test_a_frame_is_refused(port: int, data: bytes, code: int) -> None:
-    """Also in one piece with messages; those need not be answered any more."""
+def test_a_frame_is_refused(port: int, data: bytes, code: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Also in one piece with messages, which need not be answered any more; and nothing is logged of it."""
     with opened(port) as connection, connection.makefile("rb") as answers:
         connection.sendall(frame(b"good"))
         assert read_frame(answers) == (0x81, b"good")
@@ -137,6 +138,7 @@ def test_a_frame_is_refused(port: int, data: bytes, code: int) -> None:
         first, reason = found
         assert (first, int.from_bytes(reason[:2], "big")) == (0x88, code)
         assert answers.read() == b""
+    assert caplog.records == []
 
 
 def test_a_client_of_another_library_is_understood(port: int) -> None:

@@ -122,12 +122,30 @@ class FrameProtocol(WebSocketsSansIOProtocol):
                     try:
                         queue.put_nowait({"type": "websocket.receive", "text": payload.decode()})
                     except UnicodeDecodeError:
-                        end = self._leave_alone(data[position:], length)
+                        self._refuse_text()
+                        end = length
             position = end
         self._position = position
         if (position < length or len(queue) > 1) and queue and not self.read_paused:
             self.read_paused = True
             self.transport.pause_reading()
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand over a message that came in several frames; called by the other protocol."""
+        if self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self._refuse_text()
+                return
+        super().send_receive_event_to_app()
+
+    def _refuse_text(self) -> None:
+        """Close a connection on which a text is no UTF-8; the other protocol would log a traceback of it."""
+        self._is_left_alone = True
+        if not self.close_sent:
+            self.conn.send_close(1007, "a text is no UTF-8")
+            self.handle_parser_exception()
 
     def _leave_alone(self, data: bytes, length: int) -> int:
         """Give what is left, and all that comes, to the other protocol."""

@@ -97,6 +97,14 @@ async def test_a_run_that_has_its_steps_only_evaluates(tmp_path: Path) -> None:
     assert result.last_eval_reward is not None
 
 
+async def test_evaluations_end_where_the_environment_sets_no_limit(tmp_path: Path) -> None:
+    run = await TrainingRun.create("cliff", root=tmp_path)
+    few = {"env": "CliffWalking-v1", "total_timesteps": 40, "eval_freq": 20, "eval_max_episode_steps": 7}
+    await train(config_from({**TINY, **few}), run)
+    evaluated = rows(run, "eval_episodes.jsonl")
+    assert {(row["length"], row["status"]) for row in evaluated} == {(7, "Truncated")}  # the goal: 13 steps
+
+
 async def test_never_is_never(tmp_path: Path) -> None:
     run = await TrainingRun.create("chain", root=tmp_path)
     result = await train(

@@ -119,7 +119,10 @@ class Evaluate(PolicyCommand, frozen=True, kw_only=True):
         from stoker.trainer.making import env_for
         from stoker.trainer.vectorizing import eval_factory_for
 
-        more: dict[str, Any] = {"stepping": config.stepping}
+        more: dict[str, Any] = {
+            "stepping": config.stepping,
+            "max_episode_steps": config.eval_max_episode_steps,
+        }
         factory = eval_factory_for(config, n_episodes=self.episodes)
         if self.render:
             env_kwargs = {**config.env_kwargs, "render_mode": "human"}

@@ -42,6 +42,8 @@ class Record(PolicyCommand, frozen=True, kw_only=True):
         check_packages()
         found = await self.stored()
 
+        from gymnasium.wrappers import TimeLimit
+
         from stoker.actors import FailureLimit
         from stoker.trainer import evaluate
         from stoker.trainer.making import env_for
@@ -55,7 +57,8 @@ class Record(PolicyCommand, frozen=True, kw_only=True):
                     env = env_for(config)
                 except ConfigError as error:
                     raise ConfigError(f"a film needs render_mode='rgb_array': {error}") from error
-                return film.around(env, config.env)
+                longest = config.eval_max_episode_steps
+                return film.around(env if longest is None else TimeLimit(env, longest), config.env)
 
             played = await evaluate(
                 found.snapshot,

@@ -15,7 +15,7 @@ from stoker.envs.wrapping import EnvWrapper
 from stoker.errors import ConfigError
 from stoker.settings import Count, Natural, Positive, Settings, read_toml, refuse_unknown, settings_from
 from stoker.trainer.durations import with_rollouts, with_schedule
-from stoker.trainer.evaluation import BestBy, EvaluationSettings
+from stoker.trainer.evaluation import LONGEST_EPISODE, BestBy, EvaluationSettings
 from stoker.types import AnyPath, PlaceName
 
 __all__ = [
@@ -111,6 +111,9 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
 
     eval_episodes: Count = 20
     """Episodes in an evaluation."""
+
+    eval_max_episode_steps: Count | None = LONGEST_EPISODE
+    """Truncate an evaluation's episode after this many steps; none: only its environment ends it."""
 
     stop_at_reward: float | None = None
     """End the training when an evaluation reaches this mean reward."""

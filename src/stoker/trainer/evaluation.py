@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIRMATION",
+    "LONGEST_EPISODE",
     "SUCCESS",
     "BestBy",
     "Evaluation",
@@ -47,6 +48,9 @@ SUCCESS = "is_success"
 
 CONFIRMATION = "confirmation"
 """The extra, 1.0, of an episode that was played to confirm a best evaluation."""
+
+LONGEST_EPISODE = 100_000
+"""Steps of an evaluation's episode: where nothing else ends it, a greedy policy may walk in a circle."""
 
 
 class Evaluation(msgspec.Struct, frozen=True, dict=True):
@@ -282,7 +286,7 @@ class EvaluationSettings(Settings, frozen=True, kw_only=True):
 
     n_episodes: Count = 20
     seed: Natural = 0
-    max_episode_steps: Count | None = None
+    max_episode_steps: Count | None = LONGEST_EPISODE
     concurrency: Count | None = None
     best_by: BestBy = "mean"
     confirm: bool = False

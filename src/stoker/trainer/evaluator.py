@@ -24,7 +24,7 @@ from stoker.runs.events import EvaluationFinished
 from stoker.session import PolicySnapshot, TrainingSession
 from stoker.stats import EpisodeRecord
 from stoker.telemetry import StateClock
-from stoker.trainer.evaluation import Evaluation, EvaluationSettings, StopAtReward, StopRule
+from stoker.trainer.evaluation import LONGEST_EPISODE, Evaluation, EvaluationSettings, StopAtReward, StopRule
 from stoker.trainer.greedy import GreedyEpisodes
 
 __all__ = ["Evaluator", "evaluate"]
@@ -186,7 +186,7 @@ async def evaluate(
     seed: int = 0,
     stepping: Stepping = "auto",
     limit: FailureLimit | None = None,
-    max_episode_steps: int | None = None,
+    max_episode_steps: int | None = LONGEST_EPISODE,
     concurrency: int | None = None,
 ) -> Evaluation:
     """Play whole episodes greedily, all at the same time; the i-th with the i-th seed.

@@ -166,6 +166,7 @@ def trainer_config(config: TrainConfig) -> TrainerConfig:
         record_interval=0,
         evaluation=EvaluationSettings(
             n_episodes=config.eval_episodes,
+            max_episode_steps=config.eval_max_episode_steps,
             seed=config.seed,
             best_by=config.best_by,
             confirm=config.confirm_best,

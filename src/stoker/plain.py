@@ -8,6 +8,7 @@ accepts. So each value from outside is checked here once, before it is counted o
 from __future__ import annotations
 
 import math
+import operator
 from numbers import Integral, Real
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ __all__ = [
     "finite_float",
     "plain_count",
     "plain_number",
+    "plain_seed",
     "plain_text",
     "shown",
 ]
@@ -89,6 +91,18 @@ def plain_count(name: str, value: Any) -> int:
         problem = "negative" if value < 0 else f"above {LARGEST_INT}"
         raise InvalidExperience(f"{name}={shown(value)} is {problem}: give a count as an int")
     return value
+
+
+def plain_seed(seed: Any) -> int | None:
+    """An integer of Python or numpy as an int; None stays None.
+
+    Raises:
+        InvalidExperience: The value is something else.
+    """
+    try:
+        return None if seed is None else operator.index(seed)
+    except TypeError:
+        raise InvalidExperience(f"seed={shown(seed)}: give an int or None") from None
 
 
 def plain_text(name: str, value: Any) -> str:

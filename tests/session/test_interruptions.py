@@ -19,6 +19,7 @@ import pytest
 
 import stoker
 from stoker import ActMode, EpisodeStatus, Experience, ExperienceBatch, SyncTrainingSession, TrainingSession
+from stoker.journal import EpisodeStarted
 from stoker.queues import BatchQueue
 from stoker.testing import FakeAgent
 
@@ -35,7 +36,7 @@ INTERRUPTED = {
     str(SOURCE / name)
     for name in (
         "queues.py", "session/sync.py", "session/intake.py", "session/training.py", "session/readings.py",
-        "session/lifecycle.py",
+        "session/lifecycle.py", "session/mixed.py",
         "session/acting.py", "session/accepting.py", "session/batches.py", "session/decisions.py",
         "session/publishing.py",
     )
@@ -147,6 +148,25 @@ def test_a_batch_is_in_or_out_as_a_whole_when_it_is_interrupted(
                 session.flush()
                 assert session.accepted_steps == session.total_steps
                 assert session.total_steps % 3 == 0
+            if returned:
+                break
+        else:
+            raise AssertionError("it never got through")
+    check(agent, attempts, session.total_steps, session.accepted_steps)
+
+
+def test_events_of_several_kinds_are_in_or_out_together_when_they_are_interrupted() -> None:
+    agent = FakeAgent()
+    attempts: list[tuple[list[int], bool]] = []
+    with SyncTrainingSession(agent, max_delay_s=HOUR_S) as session:
+        for n in range(1, 10_000):
+            serials = [2 * n, 2 * n + 1]
+            events = [EpisodeStarted(0), *map(step, serials)]
+            returned = not interrupted(lambda events=events: session.observe_events(events), n)
+            attempts.append((serials, returned))
+            if n % 10 == 0 or returned:
+                session.flush()
+                assert session.accepted_steps == session.total_steps == 2 * len(agent.started)
             if returned:
                 break
         else:

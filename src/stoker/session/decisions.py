@@ -15,8 +15,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stoker.errors import InvalidExperience
 from stoker.lru import MAX_ACTORS
 from stoker.nested import is_same
+from stoker.plain import shown
 from stoker.session.publishing import Answer
 from stoker.types import ActorId, Experience, ExperienceBatch
 
@@ -29,6 +31,8 @@ __all__ = [
     "RememberedDecision",
     "decisions_of",
     "in_columns",
+    "mismatched",
+    "not_remembered",
     "remembered_batch",
 ]
 
@@ -85,6 +89,31 @@ class RememberedDecision:
             policy_extras=self.policy_extras,
             policy_version=self.policy_version if version is None else version,
         )
+
+
+def not_remembered(experience: Experience) -> InvalidExperience:
+    """The error for an experience whose action no decision was remembered for."""
+    return InvalidExperience(
+        f"actor {experience.actor_id!r}: the agent learns only from actions that its policy chose and "
+        "remembers, each once: choose each with session.act(observation, actor_id=...) before observe, or "
+        "with session.decide(observation) and pass on its policy_extras",
+        field="policy_extras",
+    )
+
+
+def mismatched(experience: Experience, remembered: RememberedDecision, field: str) -> InvalidExperience:
+    """The error for an experience that differs in a field from the decision that was remembered."""
+    given, kept = shown(getattr(experience, field)), shown(getattr(remembered, field))
+    if field == "action":
+        expected = "the action that the policy chose last"
+        advice = "observe the action that act returned, whatever the environment made of it"
+    else:
+        expected = "the observation that the last action was chosen on"
+        advice = "observe that one, a copy of it if the environment writes into its arrays"
+    return InvalidExperience(
+        f"actor {experience.actor_id!r}: {field}={given} is not {expected}, {kept}: {advice}; for several "
+        "open decisions use session.decide(observation) and pass on the policy_extras of each"
+    )
 
 
 class RememberedBatch:

@@ -11,7 +11,6 @@ A policy's decision is kept until the experience that it belongs to; ``decisions
 from __future__ import annotations
 
 import contextlib
-import operator
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
 from typing import Any, Final, NamedTuple, cast
@@ -23,7 +22,7 @@ from stoker.agents.protocol import ChecksBatches, ChecksInput, LearningAgent
 from stoker.errors import ActorConflict, InvalidExperience
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.lru import MAX_ACTORS, LRUDict
-from stoker.plain import LARGEST_INT, check_actor_id, finite_float, plain_count, shown
+from stoker.plain import LARGEST_INT, check_actor_id, finite_float, plain_count, plain_seed, shown
 from stoker.session.batches import checked_batch
 from stoker.session.config import SessionConfig
 from stoker.session.decisions import (
@@ -31,6 +30,8 @@ from stoker.session.decisions import (
     RememberedBatch,
     RememberedBatches,
     RememberedDecision,
+    mismatched,
+    not_remembered,
     remembered_batch,
 )
 from stoker.session.eventlog import Refusals
@@ -183,11 +184,11 @@ class Intake:
         remembered = self._remembered.get(experience.actor_id)
         if remembered is None or remembered in used:
             if needs_extras:
-                raise _not_remembered(experience)
+                raise not_remembered(experience)
         elif (field := remembered.mismatch(experience)) is None:
             return remembered.joined(experience), remembered
         elif needs_extras:
-            raise _mismatched(experience, remembered, field)
+            raise mismatched(experience, remembered, field)
         return experience, None
 
     def admitted_all(self, experiences: Iterable[Experience], each: str = "experience") -> list[Accepted]:
@@ -341,22 +342,6 @@ class Intake:
             raise ActorConflict(twice, "act_many()")
         return known, shown_to
 
-    def check_deciding(
-        self, observations: Sequence[Any], actor_ids: Sequence[ActorId], mode: ActMode
-    ) -> None:
-        """The same for the decisions of several actors, who may come several times."""
-        if len(observations) != len(actor_ids):
-            with self.refusals:
-                raise InvalidExperience(
-                    f"decide_many: {len(observations)} observations for {len(actor_ids)} actor_ids: give one "
-                    "for each"
-                )
-        for index, (observation, actor_id) in enumerate(zip(observations, actor_ids, strict=True)):
-            try:
-                self.check_acting(observation, mode, actor_id)
-            except InvalidExperience as error:
-                raise InvalidExperience(str(error), field=error.field, index=index) from error
-
     def _checked_ids(self, actor_ids: Iterable[ActorId]) -> CheckedIds:
         """The ids of a batch, each of which can name an actor; the tuple that came last is known."""
         known = self._known  # which another thread may replace
@@ -413,20 +398,7 @@ class Intake:
         """The event that begins an episode; call ``forget`` once it is in the queue."""
         with self.refusals:
             check_actor_id(actor_id)
-            return EpisodeStarted(actor_id, _plain_seed(seed))
-
-    def checked_start(self, event: EpisodeStarted) -> EpisodeStarted:
-        """An event that begins an episode, of an actor whose id was checked, with plain numbers."""
-        actor_id, seed, seq, observation = event.actor_id, event.seed, event.seq, event.observation
-        if (seq is None) is not (observation is None):
-            raise InvalidExperience(
-                f"actor {actor_id!r}: seq={shown(seq)} and observation={shown(observation)}: a numbered "
-                "start has both, and one that only abandons the running episode has neither"
-            )
-        if seq is None:
-            return EpisodeStarted(actor_id, _plain_seed(seed))
-        self.check_observation(observation)
-        return EpisodeStarted(actor_id, _plain_seed(seed), plain_count("seq", seq), observation)
+            return EpisodeStarted(actor_id, plain_seed(seed))
 
     def check_observation(self, observation: Any) -> None:
         """Refuse an observation that the agent cannot take."""
@@ -459,39 +431,9 @@ class Intake:
         self.cut_actors.discard(actor_id)
 
 
-def _plain_seed(seed: Any) -> int | None:
-    try:
-        return None if seed is None else operator.index(seed)
-    except TypeError:
-        raise InvalidExperience(f"seed={shown(seed)}: give an int or None") from None
-
-
 def _in_order(name: str, given: Any, advice: str) -> Iterator[Any]:
     """The parts of something that has them in an order, and is no mistaken text."""
     if not isinstance(given, str | bytes | AbstractSet | Mapping):
         with contextlib.suppress(TypeError):  # it cannot be iterated over
             return iter(given)
     raise InvalidExperience(f"{name}={shown(cast('Any', given))}: {advice}")
-
-
-def _not_remembered(experience: Experience) -> InvalidExperience:
-    return InvalidExperience(
-        f"actor {experience.actor_id!r}: the agent learns only from actions that its policy chose and "
-        "remembers, each once: choose each with session.act(observation, actor_id=...) before observe, or "
-        "with session.decide(observation) and pass on its policy_extras",
-        field="policy_extras",
-    )
-
-
-def _mismatched(experience: Experience, remembered: RememberedDecision, field: str) -> InvalidExperience:
-    given, kept = shown(getattr(experience, field)), shown(getattr(remembered, field))
-    if field == "action":
-        expected = "the action that the policy chose last"
-        advice = "observe the action that act returned, whatever the environment made of it"
-    else:
-        expected = "the observation that the last action was chosen on"
-        advice = "observe that one, a copy of it if the environment writes into its arrays"
-    return InvalidExperience(
-        f"actor {experience.actor_id!r}: {field}={given} is not {expected}, {kept}: {advice}; for several "
-        "open decisions use session.decide(observation) and pass on the policy_extras of each"
-    )

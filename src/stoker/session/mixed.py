@@ -14,17 +14,18 @@ from anyio.lowlevel import checkpoint
 
 from stoker.errors import ActorConflict, InvalidExperience
 from stoker.journal import EpisodeEnded, EpisodeStarted, StreamEnded, StreamEvent, StreamMoved
-from stoker.plain import check_actor_id, plain_count, plain_number, shown
+from stoker.plain import check_actor_id, plain_count, plain_number, plain_seed, shown
 from stoker.session.decisions import RememberedDecision
 from stoker.session.intake import Accepted, Intake
 from stoker.session.parts import Parts
 from stoker.stats import check_record
-from stoker.types import Experience
+from stoker.types import ActMode, ActorId, Experience
 
 __all__ = [
     "AdmittedEvents",
     "accept_events",
     "admitted_events",
+    "check_decisions",
     "note_accepted",
     "offer_events",
     "reserve_events",
@@ -75,6 +76,28 @@ def admitted_events(intake: Intake, events: Iterable[StreamEvent]) -> AdmittedEv
                 f"event {index} of {len(given)}: {error}; none was taken", field=error.field, index=index
             ) from error
     return AdmittedEvents(found, n_steps, joined)
+
+
+def check_decisions(
+    intake: Intake, observations: Sequence[Any], actor_ids: Sequence[ActorId], mode: ActMode
+) -> None:
+    """Check what several decisions are to be made of; an actor may come several times.
+
+    Raises:
+        InvalidExperience: One of them cannot be made, ``index`` says which; or there is not one for each
+            actor.
+    """
+    if len(observations) != len(actor_ids):
+        with intake.refusals:
+            raise InvalidExperience(
+                f"decide_many: {len(observations)} observations for {len(actor_ids)} actor_ids: give one for "
+                "each"
+            )
+    for index, (observation, actor_id) in enumerate(zip(observations, actor_ids, strict=True)):
+        try:
+            intake.check_acting(observation, mode, actor_id)
+        except InvalidExperience as error:
+            raise InvalidExperience(str(error), field=error.field, index=index) from error
 
 
 def offer_events(parts: Parts, admitted: AdmittedEvents) -> int | None:
@@ -172,7 +195,7 @@ def _checked(intake: Intake, event: Any) -> StreamEvent:
     check_actor_id(event.actor_id)
     match event:
         case EpisodeStarted():
-            return intake.checked_start(event)
+            return _checked_start(intake, event)
         case EpisodeEnded(record, actor_id):
             return EpisodeEnded(check_record(record), actor_id)
         case StreamMoved(actor_id, seq, observation, total_reward, length):
@@ -188,6 +211,19 @@ def _checked(intake: Intake, event: Any) -> StreamEvent:
             return intake.check(event)
         case _:
             assert_never(event)
+
+
+def _checked_start(intake: Intake, event: EpisodeStarted) -> EpisodeStarted:
+    actor_id, seed, seq, observation = event.actor_id, event.seed, event.seq, event.observation
+    if (seq is None) is not (observation is None):
+        raise InvalidExperience(
+            f"actor {actor_id!r}: seq={shown(seq)} and observation={shown(observation)}: a numbered start "
+            "has both, and one that only abandons the running episode has neither"
+        )
+    if seq is None:
+        return EpisodeStarted(actor_id, plain_seed(seed))
+    intake.check_observation(observation)
+    return EpisodeStarted(actor_id, plain_seed(seed), plain_count("seq", seq), observation)
 
 
 def _check_numbered(intake: Intake, event: StreamMoved | StreamEnded) -> None:

@@ -30,7 +30,7 @@ from stoker.runs import TrainingRun
 from stoker.session.decisions import Decision, decisions_of, in_columns
 from stoker.session.events import Event, n_events_of
 from stoker.session.intake import Accepted, Intake
-from stoker.session.mixed import admitted_events, note_accepted, reserve_events
+from stoker.session.mixed import admitted_events, check_decisions, note_accepted, reserve_events
 from stoker.session.publishing import PolicySnapshot
 from stoker.session.readings import Readings
 from stoker.session.training import TrainingSession
@@ -143,7 +143,7 @@ class SyncTrainingSession(Readings):
         """Make several decisions in one forward pass, as ``TrainingSession.decide_many`` does."""
         intake = self._open_intake("decide_many")
         with self._acting:
-            intake.check_deciding(observations, actor_ids, mode)
+            check_decisions(intake, observations, actor_ids, mode)
             if not len(observations):
                 return []
             return decisions_of(self.core.learner.policies.act(observations, mode, actor_ids))

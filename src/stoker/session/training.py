@@ -11,37 +11,31 @@ that fails ends the session, and every waiting caller gets the cause.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from anyio.lowlevel import checkpoint
 
 from stoker.agents.protocol import LearningAgent, check_agent
 from stoker.errors import ActorConflict, ConfigError, InvalidExperience
-from stoker.journal import DatasetGiven, StreamEvent
-from stoker.plain import finite_float
-from stoker.recorders import Recorder, Recording, Value, checked_record
+from stoker.journal import StreamEvent
+from stoker.recorders import Recorder, Recording
 from stoker.runs import TrainingRun
 from stoker.session.accepting import accept, accept_batch
 from stoker.session.config import SessionConfig
+from stoker.session.controls import Controls
 from stoker.session.decisions import Decision, decisions_of, in_columns
-from stoker.session.events import MetricsGiven, OptimizationRequested
 from stoker.session.learner import Learner
-from stoker.session.lifecycle import Lifecycle
-from stoker.session.mixed import accept_events, admitted_events, offer_events
-from stoker.session.publishing import PolicySnapshot
+from stoker.session.mixed import accept_events, admitted_events, check_decisions, offer_events
 from stoker.settings import settings_from
-from stoker.stats import EpisodeRecord, StatsTracker, check_record
+from stoker.stats import StatsTracker
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, ExperienceBatch
 
 __all__ = ["TrainingSession"]
 
 _CONTINUING = EpisodeStatus.CONTINUING
 
-_OPTS_AT_ONCE = 256
 
-
-class TrainingSession(Lifecycle):
+class TrainingSession(Controls):
     """One training in progress: an async context manager, or between ``open`` and ``close``; opened once.
 
     Any number of tasks may call it concurrently, each under its own ``actor_id``. A call raises
@@ -195,7 +189,7 @@ class TrainingSession(Lifecycle):
             ConfigError: As for ``decide``.
         """
         self._require_decidable("decide_many", mode)
-        self.intake.check_deciding(observations, actor_ids, mode)
+        check_decisions(self.intake, observations, actor_ids, mode)
         if not len(observations):
             await checkpoint()
             return []
@@ -343,149 +337,6 @@ class TrainingSession(Lifecycle):
         event = intake.episode_ended(total_reward, steps, status, env_extras, actor_id)
         await (checkpoint() if event is None else self._queue.put(event))
         intake.forget(actor_id)
-
-    # Evaluation -----------------------------------------------------------------------------------
-
-    async def snapshot(self) -> PolicySnapshot:
-        """Pin the policy as it is when everything accepted so far is consumed."""
-        return await self._open_parts("snapshot").request("snapshot")
-
-    async def next_policy(self, after: int) -> int:
-        """Wait until a policy acts whose version is above ``after``, and return its version.
-
-        After the last step no new ones come: give the wait a time limit.
-
-        Raises:
-            SessionClosed, SessionFailed: The session ended meanwhile.
-        """
-        parts = self._open_parts("next_policy")
-        while (version := parts.learner.policies.version) <= after:
-            await parts.pacing.next_move()
-            self.require_open("next_policy")
-        return version
-
-    async def next_evaluation(self) -> PolicySnapshot | None:
-        """Wait for the policy of the next multiple of ``eval_freq`` or ``eval_interval``.
-
-        The newest replaces one that was not fetched: evaluating never slows training down. None: the session
-        is done (``is_done``) and has consumed everything it accepted.
-        """
-        self.require_open("next_evaluation")
-        return await self.engine.evaluations.next_due()
-
-    async def on_eval_episode(self, record: EpisodeRecord, snapshot: PolicySnapshot | None = None) -> None:
-        """Log one evaluation episode: of the snapshot's policy, or else of the present one.
-
-        Raises:
-            InvalidExperience: A number in the record is not finite.
-        """
-        self.require_open("on_eval_episode")
-        with self.intake.refusals:
-            record = check_record(record)
-        await self.engine.evaluations.add(record, snapshot)
-
-    async def maybe_save_best(self, mean_reward: float, snapshot: PolicySnapshot | None = None) -> bool:
-        """Keep the evaluated policy as ``best`` if its mean reward is strictly above the best so far, ever.
-
-        With ``keep_best`` above 1, lower ones are kept, too, as ``best_<step>.pt``. Without a snapshot the
-        present policy is kept. Returns whether it is the best; then the file is durable.
-
-        Raises:
-            InvalidExperience: The mean is not finite.
-        """
-        self.require_open("maybe_save_best")
-        with self.intake.refusals:
-            mean = finite_float("mean_reward", mean_reward)
-        return await self.engine.evaluations.save_best(mean, snapshot)
-
-    # Metrics --------------------------------------------------------------------------------------
-
-    def store(self, values: Mapping[str, Value]) -> None:
-        """Keep values for the next record of the metrics, from any thread; a name's scalars are averaged.
-
-        Nothing is kept where neither ``record_interval`` nor ``record_freq`` is set.
-
-        Raises:
-            ConfigError: A name or a value cannot be recorded.
-        """
-        self.core.learner.metrics.store(values)
-
-    async def record(self, values: Mapping[str, Value], total_steps: int | None = None) -> None:
-        """Record values by themselves, of the given step or of this place among the events.
-
-        Raises:
-            ConfigError: A name or a value cannot be recorded, or the step has not come.
-        """
-        self.require_open("record")
-        if total_steps is not None and not (
-            type(total_steps) is int and 0 <= total_steps <= self.intake.accepted_steps
-        ):
-            raise ConfigError(
-                f"record: total_steps={total_steps!r}: give an int from 0 to the steps accepted so far, "
-                f"{self.intake.accepted_steps}"
-            )
-        await self._queue.put(MetricsGiven(checked_record(values), total_steps))
-
-    # Control --------------------------------------------------------------------------------------
-
-    async def optimize(self, n: int) -> int:
-        """Do optimization steps on what the agent has observed, without any new experience.
-
-        Returns:
-            How many were done: fewer where the session's end was reached or the agent skipped one.
-
-        Raises:
-            ConfigError: ``n`` is negative.
-        """
-        self.require_open("optimize")
-        if type(n) is not int or n < 0:
-            raise ConfigError(f"optimize: n={n!r}: give an int of at least 0")
-        done, is_over = 0, False
-        while done < n and not (is_over or self.is_done):
-            # In small requests: other events are handled in between, and it can be cancelled.
-            request = partial(OptimizationRequested, min(_OPTS_AT_ONCE, n - done))
-            some, is_over = await self.engine.parts.ask(request)
-            done += some
-        return done
-
-    async def on_dataset(self, n: int, digest: str) -> None:
-        """Note that the next transitions are those of a data set, up to its ``n``-th.
-
-        The journal and ``dataset`` keep this, so that a resume can refuse another data set.
-
-        Args:
-            n: at least 1.
-            digest: of the data set's first ``n`` transitions, as ``stoker.trainer.offline`` computes it.
-        """
-        self.require_open("on_dataset")
-        await self._queue.put(DatasetGiven(n, digest))
-
-    async def flush(self) -> None:
-        """Return when everything accepted so far is consumed, and its rows and journal are on disk.
-
-        That survives a kill and a power cut: a resume learns from the journal what its checkpoint lacks. A
-        run with ``journal=False`` keeps its rows only, and resumes from its newest checkpoint.
-        """
-        await self._open_parts("flush").request("flush")
-
-    async def checkpoint(self) -> None:
-        """Write a checkpoint of this point, whatever the period, and return when it is on disk.
-
-        A resume has nothing to learn again up to here. Rows and journal up to this point are on disk, too.
-        """
-        self.require_open("checkpoint")
-        if self.run is None:
-            raise ConfigError("checkpoint: this session has no run to write to; give TrainingSession a run")
-        await self.engine.parts.request("checkpoint")
-
-    def stop(self) -> None:
-        """Accept no more experiences, as if ``max_steps`` were reached: ``is_done`` becomes true."""
-        self.require_open("stop")
-        self.intake.stop()
-
-    async def barrier(self) -> None:
-        """Return when everything accepted so far is consumed, and what was learned of it is published."""
-        await self._open_parts("barrier").request("barrier")
 
     def _require_decidable(self, what: str, mode: ActMode) -> None:
         self.require_open(what)

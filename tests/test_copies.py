@@ -145,6 +145,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "OpenEpisode": (3, 1.5, True),
     "Optimized": (3,),
     "PolicyDescription": POLICY,
+    "Principal": {"name": "game", "sha256": "0" * 64, "rate": 2.5},
     "PolicySnapshot": ("a policy", 3, {"agent": {}}, 2),
     "PongFrame": (3,),
     "PrioritizedBatch": (*COLUMNS, torch.ones(2), torch.ones(2)),

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from stoker.service.app import make_app as make_app, service_lifespan as service_lifespan
+    from stoker.service.auth import Gate as Gate, Principal as Principal, Tokens as Tokens
     from stoker.service.backend import Backend as Backend
     from stoker.service.holders import Holder as Holder
     from stoker.service.limits import Limits as Limits

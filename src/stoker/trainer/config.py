@@ -166,6 +166,9 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     torch_threads: Count = 1
     """Number of torch's threads; small networks are fastest with one."""
 
+    spaces: Any = None
+    """The spaces of remote actors, as ``stoker serve`` keeps them; None: those of the environment."""
+
     agent_settings: Any = None
     """The agent's settings, for example a DQNConfig; for an agent of your own, keyword arguments by name.
     Left out, they are the agent's defaults; presets are for ``config_from``."""

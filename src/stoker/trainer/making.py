@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
+import msgspec
 
 from stoker.agents.protocol import LearningAgent
 from stoker.agents.registry import AGENTS, agent_for_actions, agents_with_preset, make_agent
@@ -16,6 +17,7 @@ from stoker.envs.registering import register_by, register_known
 from stoker.envs.results import close_unused
 from stoker.envs.wrapping import wrapped
 from stoker.errors import ConfigError
+from stoker.protocol import Spaces
 from stoker.trainer.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ __all__ = [
     "fitting_agent",
     "recorders_for",
     "set_torch_threads",
+    "spaces_for",
 ]
 
 
@@ -39,6 +42,10 @@ def env_for(config: TrainConfig) -> Any:
     Raises:
         ConfigError: The environment is unknown or cannot be made.
     """
+    if not config.env:
+        raise ConfigError(
+            "the run names no environment, because its actors were remote: `stoker serve` continues it"
+        )
     for name in config.imports:
         register_by(name)
     register_known(config.env)
@@ -64,7 +71,7 @@ def agent_for(config: TrainConfig) -> LearningAgent:
 
 def agent_and_spaces_for(config: TrainConfig) -> tuple[LearningAgent, Any, Any]:
     """As ``agent_for``, with the environment's spaces of observations and actions."""
-    spaces = _spaces_for(config)
+    spaces = spaces_for(config)
     agent = make_agent(config.agent, *spaces, config.agent_settings, config.seed, config.device)
     return agent, *spaces
 
@@ -75,10 +82,17 @@ def fitting_agent(config: TrainConfig) -> str:
     Raises:
         ConfigError: The environment is unknown or cannot be made.
     """
-    return agent_for_actions(_spaces_for(config)[1])
+    return agent_for_actions(spaces_for(config)[1])
 
 
-def _spaces_for(config: TrainConfig) -> tuple[Any, Any]:
+def spaces_for(config: TrainConfig) -> tuple[Any, Any]:
+    """The spaces of a config's actors: those that it holds, or those of its environment.
+
+    Raises:
+        ConfigError: The environment is unknown or cannot be made.
+    """
+    if config.spaces is not None:
+        return msgspec.convert(config.spaces, Spaces).gymnasium()
     env = env_for(config)
     try:
         return env.observation_space, env.action_space

@@ -1,0 +1,370 @@
+"""``stoker serve``: an agent that learns from remote actors, in any language, over HTTP and WebSocket."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import msgspec
+from anyio import to_thread
+from msgspec import Meta
+
+from stoker.agents.registry import AGENTS, agent_for_actions, config_type, is_own
+from stoker.cli.limits import seconds
+from stoker.cli.parsing import Command, Flag, given_values, help_text, options_of
+from stoker.errors import ConfigError
+from stoker.runs.layout import safe_name
+from stoker.settings import Count, read_toml, settings_from
+from stoker.signals import SignalGuard
+from stoker.trainer.config import TrainConfig, config_from
+
+if TYPE_CHECKING:
+    from stoker.cli.served import ServedTraining
+    from stoker.protocol import Spaces
+    from stoker.service.auth import Gate
+    from stoker.service.hosting import Hosted
+    from stoker.service.limits import Limits
+    from stoker.service.serving import Tls
+
+__all__ = ["Serve"]
+
+_SETTINGS = (
+    "agent", "imports", "env_kwargs", "wrappers", "seed", "checkpoint_freq", "keep_checkpoints", "keep_every",
+    "keep_journal", "record_freq", "track", "device", "opt_interval", "warmup_period", "queue_capacity",
+    "stall_timeout_s", "torch_threads",
+)  # fmt: skip
+"""The settings of ``stoker train`` that are not about its own environments."""
+
+_FLAGS = {
+    "agent": Flag(default="default: dqn, sac or ppo, by the actions"),
+    "imports": Flag(name="import", metavar="MODULE", repeats=True),
+    "wrappers": Flag(name="wrapper", metavar="MODULE:CLASS", repeats=True),
+}
+_DEFAULTS = {"num_envs": 1, "vectorize": "none", "queue_capacity": 256}
+"""Where they differ from those of ``stoker train``: actors come and go, and each waits for its answer."""
+
+_ENDLESS = 10**15
+_FILES = 4096
+"""Open files that the process asks for: each connection is one."""
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class _OwnSettings(msgspec.Struct, frozen=True):
+    agent_settings: dict[str, Any] = {}
+    """Keyword arguments for the agent's factory, such as learning_rate=0.001."""
+
+
+class Serve(Command, frozen=True, kw_only=True):
+    """Learn from remote actors: programs in any language, which send records of steps and get actions.
+
+    Name the actors' spaces by --env, --spaces or --spaces-from-client. Started again with the same flags, it
+    continues its run by itself. SIGTERM or Ctrl-C answers what is in flight, saves and exits; a second one
+    exits at once. docs/protocol.md shows how to write a client.
+    """
+
+    env: Annotated[str, Flag(metavar="ENV")] = ""
+    """Take the spaces, and the presets, of this environment: a Gymnasium id, module:id or module:factory."""
+
+    spaces: Annotated[str, Flag(metavar="FILE.json")] = ""
+    """Take the spaces from this file: {"observation": {"type": "box", ...}, "action": {...}}."""
+
+    spaces_from_client: bool = False
+    """Take the spaces from the hello of the first client; needs --agent."""
+
+    host: Annotated[str, Flag(metavar="HOST")] = "127.0.0.1"
+    """The address to listen on; any but this machine's loopback needs --token-file."""
+
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    """The port to listen on; 0: any free one."""
+
+    token_file: Annotated[str, Flag(metavar="FILE.toml")] = ""
+    """Who may connect: names, hashes and scopes of tokens; `stoker token NAME` prints an entry."""
+
+    insecure: bool = False
+    """Listen on any address without tokens: everybody who reaches it may play and end actors."""
+
+    tls_cert: Annotated[str, Flag(metavar="FILE.pem")] = ""
+    """Serve https and wss with this certificate."""
+
+    tls_key: Annotated[str, Flag(metavar="FILE.pem", default="default: in --tls-cert")] = ""
+    """The key of the certificate."""
+
+    allowed_hosts: Annotated[
+        tuple[str, ...],
+        Flag(name="allowed-host", metavar="NAME", repeats=True, default="default: loopback; with tokens any"),
+    ] = ()
+    """A name or address under which clients may call this service."""
+
+    allowed_origins: Annotated[
+        tuple[str, ...],
+        Flag(name="allowed-origin", metavar="URL", repeats=True, default="default: its own host"),
+    ] = ()
+    """A site whose pages may call this service from a browser, such as https://game.example."""
+
+    max_wait: Annotated[str, Flag(metavar="TIME")] = "10s"
+    """How long a message may wait for the learner; then it is refused, to be sent again."""
+
+    actor_timeout: Annotated[str, Flag(metavar="TIME")] = "5m"
+    """Abandon the episode of an actor that is silent for this long; its numbers stay."""
+
+    max_actors: Annotated[int, Meta(ge=1, le=10_000)] = 4096
+    """The most actors that have a stream at the same time."""
+
+    max_connections: Count = 1024
+    """The most WebSockets at the same time."""
+
+    max_message_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 1 << 20
+    """The largest message."""
+
+    total_timesteps: Annotated[Count | None, Flag(short="-n", metavar="INT", default="default: no end")] = (
+        None
+    )
+    """Environment steps to learn from; then records are refused, and the policy stays as it is."""
+
+    grace: Annotated[str, Flag(metavar="TIME")] = "30s"
+    """How long ending may take after Ctrl-C or SIGTERM; then the process leaves with exit code 1."""
+
+    name: Annotated[str, Flag(metavar="NAME", default="default: the environment's, or the file's")] = ""
+    """Name of the run."""
+
+    run_version: Annotated[str, Flag(metavar="VERSION")] = "served"
+    """Version of the run: runs go to RUNS-DIR/NAME/VERSION."""
+
+    runs_dir: Annotated[str, Flag(metavar="DIR")] = "runs"
+    """The directory of all runs."""
+
+    config: Annotated[str, Flag(metavar="FILE.toml")] = ""
+    """A file of settings, named like these flags; those of the agent may be in a table [agent_settings]."""
+
+    training: TrainConfig
+    """The settings of the training, from flags, file, preset and defaults; with the spaces, if known."""
+
+    @classmethod
+    def from_words(cls, name: str, words: Sequence[str]) -> Self:
+        """As for any command; the agent adds its settings to the flags, as it does for ``stoker train``."""
+        given = [word for word in words if word not in ("-h", "--help")]
+        wants_help = len(given) < len(words)
+        common = [option for option in options_of(TrainConfig, **_FLAGS) if option.field in _SETTINGS]
+        every = {
+            option.field: option for entry in AGENTS.values() for option in options_of(entry.config_type)
+        }
+        options = [*options_of(cls), *common]
+        try:
+            found = given_values(name, [*options, *every.values(), *options_of(_OwnSettings)], given)
+        except ConfigError:
+            if not wants_help:
+                raise
+            found = {}
+        path = found.get("config", "")
+        where = f"--config {path}" if path else name
+        values = {**(read_toml(Path(path), "--config ") if path else {}), **found}
+        for flag in ("import", "wrapper", "allowed_host", "allowed_origin"):
+            if flag in values:
+                values[f"{flag}s"] = values.pop(flag)
+        spaces = None if wants_help else _spaces(name, values)
+        agent = values.get("agent") or _fitting(spaces)
+        settings = _OwnSettings if is_own(agent) else config_type(agent)
+        options += options_of(settings)
+        if not wants_help:
+            given_values(name, options, given)  # refuses the settings of other agents
+        own = {key: values.pop(key) for key in cls.__struct_fields__ if key in values}
+        plain = None if spaces is None else msgspec.to_builtins(spaces)
+        steps = own.get("total_timesteps") or _ENDLESS
+        filled = {**_DEFAULTS, **values, "env": own.get("env", ""), "agent": agent, "spaces": plain}
+        training = config_from({**filled, "total_timesteps": steps}, where)
+        stem = Path(own["spaces"]).stem if own.get("spaces") else "remote"
+        own["name"] = own.get("name") or (safe_name(training.env) if training.env else stem)
+        command = settings_from({**own, "training": training}, cls, where)
+        if wants_help:
+            used = msgspec.structs.asdict(training) | msgspec.structs.asdict(command)
+            if isinstance(training.agent_settings, msgspec.Struct):
+                used |= msgspec.structs.asdict(training.agent_settings)
+            print(help_text(name, cls, options, used))
+            raise SystemExit(0)
+        return command
+
+    async def __call__(self) -> int:
+        from stoker.cli.printing import from_here
+        from stoker.cli.served import ServedTraining
+        from stoker.listening import listening_socket
+        from stoker.service.app import make_app
+        from stoker.service.serving import Server
+
+        limits, grace_s = self._limits(), seconds("--grace", self.grace)
+        gate = await to_thread.run_sync(self._gate)
+        tls = self._tls()
+        _raise_file_limit()
+        place = Path(self.runs_dir), self.name, self.run_version
+        training = await ServedTraining.find(self.training, *place, max_steps=self.total_timesteps)
+        with listening_socket(self.host, self.port) as listener:
+            app = make_app(training.session, spaces=training.spaces, gate=gate, limits=limits)
+            hosted: Hosted = app.state.stoker
+            server = Server(app, limits, tls)
+            hosted.on_end = server.end
+            run = from_here(await training.begin(*place))
+            with _Guard(grace_s, hosted) as guard:
+                guard.finish_with(partial(guard.end, server.end))
+                scheme, port = "http" if tls is None else "https", listener.getsockname()[1]
+                address = f"{scheme}://{_shown(self.host)}:{port}"
+                print("\n".join(_greeting(address, training, run, gate)), flush=True)
+                await server.serve_on(listener)
+        if hosted.failure is not None:
+            await training.discard_if_unused()
+            raise hosted.failure from hosted.failure.__cause__
+        session = hosted.session
+        if session is None:
+            print("stopped before the session was open; nothing was lost")
+        else:
+            done = f"{session.total_steps:,} steps, {session.total_episodes:,} episodes"
+            print(f"saved: {done}; the same command continues {run}")
+        return 0
+
+    def _limits(self) -> Limits:
+        from stoker.service.limits import Limits
+
+        return Limits(
+            message_bytes=self.max_message_bytes,
+            actors=self.max_actors,
+            connections=self.max_connections,
+            max_wait_s=seconds("--max-wait", self.max_wait),
+            actor_timeout_s=seconds("--actor-timeout", self.actor_timeout),
+        )
+
+    def _gate(self) -> Gate:
+        """Who is let in. Blocks.
+
+        Raises:
+            ConfigError: The token file cannot be used, or nothing keeps strangers out.
+        """
+        from stoker.service.auth import Gate, Tokens, is_loopback
+
+        tokens = Tokens.from_file(Path(self.token_file)) if self.token_file else None
+        is_open = not is_loopback(self.host)
+        if is_open and tokens is None and not self.insecure:
+            raise ConfigError(
+                f"--host {self.host}: others reach this address, and nothing says who may play: give "
+                "--token-file (`stoker token NAME` prints an entry), or --insecure to let everybody in"
+            )
+        hosts = self.allowed_hosts or (("*",) if is_open or tokens is not None else ())
+        return Gate(tokens, hosts, self.allowed_origins)
+
+    def _tls(self) -> Tls | None:
+        from stoker.service.serving import Tls
+
+        if self.tls_key and not self.tls_cert:
+            raise ConfigError("--tls-key: give its certificate, too, with --tls-cert")
+        if not self.tls_cert:
+            return None
+        return Tls(Path(self.tls_cert), Path(self.tls_key) if self.tls_key else None)
+
+
+class _Guard(SignalGuard):
+    """Ends the service at a first signal."""
+
+    def __init__(self, grace_s: float, hosted: Hosted) -> None:
+        super().__init__(_SIGNALS, grace_s)
+        self._hosted = hosted
+
+    def end(self, end_server: Callable[[], object]) -> None:
+        """Answer what is in flight, save, and end; called on the event loop."""
+        if self._hosted.session is not None:
+            self._hosted.session.note_signal(signal.Signals(self.first).name)
+        print("ending: answering what is in flight, and saving", file=sys.stderr, flush=True)
+        self.announced()
+        end_server()
+
+    def overdue(self, *, loop_turns: bool) -> str:
+        return f"stoker: error: --grace of {self.grace_s:g} s is over: {self._stuck(loop_turns=loop_turns)}"
+
+    def interrupted(self) -> str:
+        return "stoker: interrupted; what was durable is safe, and the same command continues"
+
+    def _stuck(self, *, loop_turns: bool) -> str:
+        if self._hosted.session is None:
+            return "the session is still opening its run"
+        from stoker.session.watching import stuck_line
+
+        return stuck_line(self._hosted.session.health, loop_turns=loop_turns)
+
+
+def _greeting(address: str, training: ServedTraining, run: str, gate: Gate) -> list[str]:
+    """The lines that say where the service is, and what to try."""
+    config, reached = training.config, training.reached
+    of = config.env or ("the spaces of its first client" if training.spaces is None else "remote actors")
+    token = ' -H "authorization: Bearer $TOKEN"' if gate.has_tokens else ""
+    return [
+        f"serving {config.agent} on {of}",
+        f"  {'address':<8} {address}  (WebSocket: {address.replace('http', 'ws', 1)}/v1/stream)",
+        f"  {'run':<8} {run}" + (f", continuing behind step {reached:,}" if reached else ""),
+        f"  {'try':<8} curl{token} {address}/v1/spec",
+    ]
+
+
+def _shown(host: str) -> str:
+    """A host as it stands in an address; all addresses of this machine are called by one of them."""
+    named = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared
+    return f"[{named}]" if ":" in named else named
+
+
+def _spaces(command: str, values: Mapping[str, Any]) -> Spaces | None:
+    """The spaces that the flags name; None: the first client says them.
+
+    Raises:
+        ConfigError: They name none or several, or these cannot be used.
+    """
+    from stoker.protocol import Spaces
+
+    ways = [name for name in ("env", "spaces", "spaces_from_client") if values.get(name)]
+    if len(ways) != 1:
+        flags = " and ".join("--" + way.replace("_", "-") for way in ways)
+        given = f"{flags}: " if ways else ""
+        raise ConfigError(
+            f"{given}say what the actors play by one of --env CartPole-v1, --spaces FILE.json, and "
+            f"--spaces-from-client (see `stoker {command} --help`)"
+        )
+    if ways == ["spaces_from_client"]:
+        if not values.get("agent"):
+            raise ConfigError("--spaces-from-client: name the agent, too, such as --agent dqn")
+        return None
+    if ways == ["spaces"]:
+        return _read_spaces(Path(values["spaces"]))
+    from stoker.trainer.making import spaces_for
+
+    known = {name: value for name, value in values.items() if name in TrainConfig.__struct_fields__}
+    return Spaces.of(*spaces_for(config_from({**known, "agent": next(iter(AGENTS))}, command)))
+
+
+def _read_spaces(path: Path) -> Spaces:
+    from stoker.protocol import Spaces
+
+    try:
+        spaces = msgspec.json.decode(path.read_bytes(), type=Spaces)
+        spaces.gymnasium()
+    except OSError as error:
+        raise ConfigError(f"--spaces {path}: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, ConfigError) as error:
+        raise ConfigError(f"--spaces {path}: {error}") from error
+    return spaces
+
+
+def _fitting(spaces: Spaces | None) -> str:
+    """The agent where none is named."""
+    if spaces is None:
+        return next(iter(AGENTS))
+    return agent_for_actions(spaces.gymnasium()[1])
+
+
+def _raise_file_limit() -> None:
+    """Let the process open as many files as it may, where the system has such a limit."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))

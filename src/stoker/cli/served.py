@@ -1,0 +1,136 @@
+"""The training behind ``stoker serve``: its run, which the next start continues, and its session."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+from anyio import to_thread
+
+from stoker.agents.registry import make_agent
+from stoker.cli.printing import from_here
+from stoker.cli.stored import discard
+from stoker.errors import ConfigError, RunBroken, RunNotFound
+from stoker.protocol import Spaces, difference
+from stoker.runs import TrainingRun
+from stoker.session import SessionConfig, TrainingSession
+from stoker.trainer.config import TrainConfig, shared_settings
+from stoker.trainer.making import recorders_for, set_torch_threads, spaces_for
+
+__all__ = ["ServedTraining"]
+
+_OTHER_RUN = "choose another --name or --run-version, or remove that run"
+
+
+class ServedTraining:
+    """A training whose actors are remote. Get one from ``find``; ``begin`` makes its run, if it has none.
+
+    Args:
+        config: what to train; the first client may still have to say its spaces.
+        run: the run to continue, or None.
+        max_steps: environment steps to learn from; None: no end.
+    """
+
+    def __init__(self, config: TrainConfig, run: TrainingRun | None, max_steps: int | None) -> None:
+        self.config = config
+        self.spaces: Any = None if config.spaces is None else spaces_for(config)
+        self._agent = None if self.spaces is None else _agent_for(config)
+        self._run = run
+        self._is_new = run is None
+        self._is_new_root = False
+        self._max_steps = max_steps
+
+    @classmethod
+    async def find(
+        cls, config: TrainConfig, root: Path, name: str, version: str, *, max_steps: int | None
+    ) -> Self:
+        """The training to continue, or a new one; nothing is written.
+
+        Raises:
+            ConfigError: The run there has other spaces, or another agent; or a setting cannot be used.
+            MissingDependency: A recorder's package is not installed.
+        """
+        SessionConfig(**_session_settings(config, max_steps))
+        recorders_for(config)
+        run = None
+        with contextlib.suppress(RunNotFound):
+            run = await TrainingRun.resume(root / name / version)
+            config = await _checked(config, run)
+        set_torch_threads(config)
+        return await to_thread.run_sync(cls, config, run, max_steps)
+
+    async def begin(self, root: Path, name: str, version: str) -> Path:
+        """Make the run, if there is none to continue; return its directory."""
+        if self._run is None:
+            self._is_new_root = not await to_thread.run_sync(root.exists)
+            self._run = await TrainingRun.create(name, version, root=root)
+        return self._run.directory
+
+    @property
+    def reached(self) -> int:
+        """The environment steps of the run's newest checkpoint."""
+        return 0 if self._is_new or self._run is None else self._run.newest_step()
+
+    @asynccontextmanager
+    async def session(self, *spaces: Any) -> AsyncGenerator[TrainingSession]:
+        """Open the session, with the spaces of the first client if the config has none."""
+        if spaces:
+            described = msgspec.to_builtins(Spaces.of(*spaces))
+            self.config = msgspec.structs.replace(self.config, spaces=described)
+        config, run, agent = self.config, self._run, self._agent
+        if agent is None:
+            agent = await to_thread.run_sync(_agent_for, config)
+        if run is not None and self._is_new:  # first, so that a killed run can be continued
+            await run.write_config(config)
+        settings = _session_settings(config, self._max_steps)
+        async with TrainingSession(agent, run, recorders=recorders_for(config), **settings) as session:
+            if run is not None and not self._is_new:  # one that does not fit must not replace the run's
+                await run.write_config(config)
+            yield session
+
+    async def discard_if_unused(self) -> None:
+        """Remove a run that was made now, if nothing was trained on it."""
+        if self._run is not None and self._is_new and not self._run.newest_step():
+            await to_thread.run_sync(discard, self._run, self._is_new_root)
+
+
+async def _checked(config: TrainConfig, run: TrainingRun) -> TrainConfig:
+    """The config for a run that is there, with its spaces.
+
+    Raises:
+        ConfigError: The run is another one's.
+    """
+    place = from_here(run.directory)
+    try:
+        stored = await run.read_config(dict[str, Any])
+    except RunBroken as error:
+        if isinstance(error.__cause__, FileNotFoundError):  # killed before it had one
+            return config
+        raise
+    spaces, agent = stored.get("spaces"), stored.get("agent")
+    if spaces is None:
+        raise ConfigError(f"{place} was not made by `stoker serve`: {_OTHER_RUN}")
+    if agent != config.agent:
+        raise ConfigError(f"{place} is of agent={agent!r}, not {config.agent!r}: {_OTHER_RUN}")
+    if config.spaces is not None:
+        there, given = (msgspec.convert(each, Spaces) for each in (spaces, config.spaces))
+        if found := difference(there, given):
+            raise ConfigError(
+                f"{place} has other spaces: {found.path} is {found.one!r} there and {found.other!r} here; "
+                f"{_OTHER_RUN}"
+            )
+    return msgspec.structs.replace(config, spaces=spaces)
+
+
+def _agent_for(config: TrainConfig) -> Any:
+    set_torch_threads(config)  # torch lets each thread keep the number that was set when it began
+    return make_agent(config.agent, *spaces_for(config), config.agent_settings, config.seed, config.device)
+
+
+def _session_settings(config: TrainConfig, max_steps: int | None) -> dict[str, Any]:
+    shared = shared_settings(config, SessionConfig)
+    return {**shared, "max_steps": max_steps, "eval_freq": 0, "numbered": True}

@@ -1,0 +1,49 @@
+"""``stoker token``: make a token for a client of ``stoker serve``, and its entry in the token file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import sys
+from typing import Annotated
+
+from stoker.cli.parsing import Command, Flag
+from stoker.settings import Positive
+
+__all__ = ["Token"]
+
+
+class Token(Command, frozen=True, kw_only=True):
+    """Make a token for a client of `stoker serve`.
+
+    The entry for --token-file goes to standard output, and the token itself to standard error, once: the
+    file keeps a hash alone. For example: stoker token game >> tokens.toml
+    """
+
+    name: Annotated[
+        str, Flag(metavar="NAME", missing="the client, such as `stoker {command} game`", is_positional=True)
+    ]
+    """The client's name."""
+
+    scopes: tuple[str, ...] = ("act", "observe", "read")
+    """What it may do: act, observe, read, admin."""
+
+    actors: Annotated[str, Flag(metavar="PREFIX", default="default: all")] = ""
+    """It may play the actors whose names begin with that."""
+
+    rate: Annotated[Positive | None, Flag(metavar="FLOAT", default="default: no limit")] = None
+    """The most steps per second that it may send."""
+
+    async def __call__(self) -> int:
+        from stoker.service.auth import Principal
+        from stoker.settings import settings_from
+
+        token = secrets.token_urlsafe(32)
+        values = {"name": self.name, "scopes": self.scopes, "actors": self.actors, "rate": self.rate}
+        values["sha256"] = hashlib.sha256(token.encode()).hexdigest()
+        settings_from(values, Principal, "token")
+        lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if value not in (None, "")]
+        print("\n".join(["[[token]]", *lines]))
+        print(f"the token of {self.name}, which is shown only now: {token}", file=sys.stderr)
+        return 0

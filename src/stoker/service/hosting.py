@@ -1,0 +1,237 @@
+"""The session behind a service: opened in the background, and ended with the application.
+
+While it rolls its run forward, requests get 503 with the progress, and ``/readyz`` says the same. A session
+that fails leaves its cause for every later request, and for the program that serves it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, Protocol, TypeAlias
+
+import anyio
+import gymnasium
+from anyio.abc import TaskStatus
+
+from stoker.errors import ConfigError, StokerError
+from stoker.exits import single_error
+from stoker.protocol import CloseCode, ProtocolError, SpaceCodec, Spaces, difference, spaces_digest
+from stoker.service.limits import Limits
+from stoker.service.steps import StepService
+from stoker.session.tail import progress_told
+from stoker.telemetry.reading import ServiceCounts
+
+__all__ = ["GymSpaces", "Hosted", "SessionFactory"]
+
+logger = logging.getLogger("stoker.service")
+
+GymSpaces: TypeAlias = "tuple[gymnasium.Space[Any], gymnasium.Space[Any]]"
+"""Of observations and of actions."""
+
+SessionFactory: TypeAlias = Callable[..., AbstractAsyncContextManager[Any]]
+"""Makes the session, or another ``Backend``. It gets the two spaces if the first client says them."""
+
+
+class OpenConnection(Protocol):
+    """A client's connection, as the service ends it."""
+
+    heard_at: float
+    """When its last message came."""
+
+    def close_soon(self, code: int, reason: str) -> None:
+        """Close it, from any task."""
+        ...
+
+
+_LOOK_S: Final = 5.0
+"""Seconds between two looks for silent connections."""
+
+
+class Hosted:
+    """The session of an application, and the steps of its actors.
+
+    Args:
+        factory: makes the session; called once, by ``run``.
+        spaces: None: the first client's hello says them.
+        limits: what clients may do.
+        counts: what is counted for metrics; None: new ones.
+        on_end: called when the session cannot be opened, or has failed; ``failure`` says why.
+    """
+
+    def __init__(
+        self,
+        factory: SessionFactory,
+        spaces: GymSpaces | None,
+        limits: Limits,
+        *,
+        counts: ServiceCounts | None = None,
+        on_end: Callable[[], object] | None = None,
+    ) -> None:
+        self._factory = factory
+        self.on_end = on_end
+        self._progress = "the session opens its run"
+        self._is_closing = False
+        self.limits = limits
+        self.counts = ServiceCounts() if counts is None else counts
+        self.are_spaces_from_client = spaces is None
+        self.connections: set[OpenConnection] = set()
+        """The open WebSockets."""
+        self.spaces = spaces
+        self.described = None if spaces is None else Spaces.of(*spaces)
+        """What clients are told of the spaces; None: no client has said them."""
+        self.session: Any = None
+        """The session, or another ``Backend``, once it is open."""
+        self.service: StepService | None = None
+        """The steps of its actors, while it serves."""
+        self.failure: Exception | None = None
+        """Why the session could not be opened, or what failed in it."""
+
+    # From opening to closing ----------------------------------------------------------------------
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Open the session, serve, and end it when ``close`` is called: drain, save, close.
+
+        Never raises; ``failure`` says what went wrong. Started as a task, it has begun when ``close`` may be
+        called.
+        """
+        # Here, because an application may be made where no event loop runs.
+        self._spaces_given, self._opened, self._closing = anyio.Event(), anyio.Event(), anyio.Event()
+        self._opening = anyio.CancelScope()
+        task_status.started()
+        try:
+            with single_error(), self._opening, progress_told(self._tell):
+                if self.are_spaces_from_client:
+                    await self._spaces_given.wait()
+                spaces: Any = self.spaces
+                async with self._factory(*(spaces if self.are_spaces_from_client else ())) as session:
+                    await self._serve(session, spaces)
+        except Exception as error:
+            self.failure = error
+            if not isinstance(error, StokerError):
+                logger.exception("the session failed")
+            if self.on_end is not None:
+                self.on_end()
+        finally:
+            self.service = None
+            self._opened.set()
+            self._end_connections()
+
+    async def _serve(self, session: Any, spaces: GymSpaces) -> None:
+        self.session = session
+        codec = SpaceCodec(*spaces)
+        has_disk = getattr(session, "run", None) is not None
+        service = StepService(session, codec, self.limits, has_disk=has_disk, counts=self.counts)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(service.run)
+            tasks.start_soon(self._end_silent_connections)
+            self.service = service
+            self._opened.set()
+            await self._closing.wait()
+            self.service = None
+            tasks.cancel_scope.cancel()
+
+    def close(self) -> None:
+        """Refuse requests from now on, and let ``run`` end; a session that is not open yet never is."""
+        self._is_closing = True
+        self._closing.set()
+        if not self._opened.is_set():
+            self._opening.cancel()
+
+    async def _end_silent_connections(self) -> None:
+        """Close WebSockets whose client is gone without a word, or they would be there for ever."""
+        limit_s = self.limits.idle_s
+        while True:
+            await anyio.sleep(min(_LOOK_S, limit_s / 4))
+            now = time.monotonic()
+            for connection in [one for one in self.connections if now - one.heard_at > limit_s]:
+                connection.close_soon(CloseCode.GOING_AWAY, f"no message for {limit_s:g} s: send pings")
+
+    def _end_connections(self) -> None:
+        refusal = self.refusal()
+        for connection in list(self.connections):
+            connection.close_soon(refusal.close or CloseCode.GOING_AWAY, refusal.detail)
+
+    def _tell(self, line: str) -> None:
+        self._progress = line
+
+    # Requests -------------------------------------------------------------------------------------
+
+    def now(self) -> StepService:
+        """The steps of the actors, if the session is open.
+
+        Raises:
+            ProtocolError: 503: it is opening, has failed, or ends.
+        """
+        if self.service is None:
+            raise self.refusal()
+        return self.service
+
+    def refusal(self) -> ProtocolError:
+        """Why there is no open session."""
+        if self.failure is not None:
+            return ProtocolError("training-failed", f"{type(self.failure).__name__}: {self.failure}")
+        if self._is_closing:
+            return ProtocolError("going-down", "the service is ending; connect again later", retry_after=5)
+        if self.spaces is None:
+            how = 'open /v1/stream and say them: {"hello": {"spaces": {"observation": ..., "action": ...}}}'
+            return ProtocolError("not-ready", f"no client has said its spaces yet; {how}", retry_after=5)
+        return ProtocolError("not-ready", self._progress, retry_after=1)
+
+    async def service_for(self, spaces: Spaces | None = None, digest: str | None = None) -> StepService:
+        """The steps of the actors, for a client with these spaces; waits for ``max_wait_s`` at most.
+
+        Where the first client says the spaces, it is the one that calls this first with some.
+
+        Args:
+            spaces: the client's; None: it does not say them.
+            digest: of the client's spaces, instead.
+
+        Raises:
+            ProtocolError: 422, with the path where the spaces differ; 503 as for ``now``.
+        """
+        if spaces is not None:
+            self._agree(spaces)
+        if digest is not None and self.described is not None and digest != spaces_digest(self.described):
+            raise ProtocolError(
+                "spaces-differ", "the run has other spaces; GET /v1/spec", path="hello.spaces_digest"
+            )
+        if self.service is None and self.spaces is not None and not self._is_closing:
+            with anyio.move_on_after(self.limits.max_wait_s):
+                await self._opened.wait()
+        return self.now()
+
+    def _agree(self, spaces: Spaces) -> None:
+        if self.described is None:
+            try:
+                self.spaces = spaces.gymnasium()
+            except ConfigError as error:
+                raise ProtocolError("invalid", str(error), path="hello.spaces") from error
+            self.described = spaces
+            self._spaces_given.set()
+        elif found := difference(self.described, spaces):
+            raise ProtocolError(
+                "spaces-differ",
+                f"the run's {found.path} is {found.one!r}, yours {found.other!r}",
+                path=f"hello.spaces.{found.path}",
+            )
+
+    # Readings -------------------------------------------------------------------------------------
+
+    def waits(self) -> list[str]:
+        """What keeps the session from taking steps now, in sentences; empty: nothing does."""
+        if self.service is None:
+            return [self.refusal().detail]
+        health: Any = getattr(self.session, "health", None)
+        if health is None:
+            return []
+        found = health()
+        if found.failure is not None:
+            return [found.failure]
+        limit_s = self.limits.max_wait_s
+        is_stuck = (found.learner_s or 0.0) > limit_s or (
+            found.writer is not None and found.writer_s > limit_s
+        )
+        return list(found.waits) or ["a part of the session does not come back"] if is_stuck else []

@@ -1,0 +1,317 @@
+"""``GET /v1/stream``: the messages of the protocol over a WebSocket.
+
+One task reads a message, takes its steps and sends the answer. Only a message that has to wait gets company:
+while it waits another task reads on, so that a full queue or ``ack: durable`` holds up neither other actors
+nor a ping. So answers may overtake each other, and carry the ``id`` of their message.
+
+Everything is bounded: unanswered records by the credit, unanswered bytes by not reading on, a client that
+does not read by a time limit, and one that is silent by another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+import anyio
+from msgspec import UNSET
+
+from stoker.exits import single_error
+from stoker.protocol import (
+    CloseCode,
+    ErrorFrame,
+    PongFrame,
+    ProtocolError,
+    StreamMessage,
+    Welcome,
+    WelcomeFrame,
+    decode_hello,
+    decode_stream,
+    encode_json,
+    encode_msgpack,
+)
+from stoker.protocol.encoding import Format
+from stoker.protocol.messages import PROTOCOL
+from stoker.service.auth import Gate, Principal, check_steps, require, token_of
+from stoker.service.holders import Holder
+from stoker.service.hosting import Hosted
+from stoker.service.refusals import refusal_of
+from stoker.service.specs import spec_of
+from stoker.service.steps import StepService
+from stoker.service.suspending import noting_suspension
+
+__all__ = ["Connection", "Receive", "Send"]
+
+Event: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Event]]
+Send: TypeAlias = Callable[[Event], Awaitable[None]]
+
+_REASON_BYTES = 123
+"""The most that a close frame holds."""
+
+
+class _Gone(Exception):
+    """The connection is over."""
+
+
+class Connection:
+    """One WebSocket, from its handshake to its end.
+
+    Args:
+        hosted: the service that it is a connection to.
+        gate: who is let in.
+        scope, receive, send: of ASGI.
+    """
+
+    _principal: Principal
+    _service: StepService
+
+    def __init__(
+        self, hosted: Hosted, gate: Gate, scope: MutableMapping[str, Any], receive: Receive, send: Send
+    ) -> None:
+        self._hosted = hosted
+        self._limits = hosted.limits
+        self._gate = gate
+        self._scope = scope
+        self._raw_receive = receive
+        self._raw_send = send
+        self._format: Format = "json"
+        self._holder: Holder | None = None
+        self._tasks = anyio.create_task_group()
+        self._code = int(CloseCode.NORMAL)
+        self._n_sends_waiting = 0
+        self._is_read = True
+        self._records = 0
+        self._bytes = 0
+        self._of_actor: Counter[str] = Counter()
+        self.heard_at = time.monotonic()
+        """When its last message came."""
+
+    async def run(self) -> int:
+        """Answer the client until one of the two closes the connection; return the code of that."""
+        await self._raw_receive()  # websocket.connect
+        offered: list[str] = self._scope.get("subprotocols", [])
+        accepted = PROTOCOL if PROTOCOL in offered else None
+        await self._raw_send({"type": "websocket.accept", "subprotocol": accepted})
+        try:
+            with single_error():
+                async with self._tasks:
+                    try:
+                        holder = await self._greet()
+                    except (_Gone, OSError):
+                        self._leave()
+                    except Exception as error:  # noqa: BLE001 - answered, and logged if nobody expects it
+                        await self._end(refusal_of(error))
+                    else:
+                        await self._serve(holder)
+        finally:
+            self._hosted.connections.discard(self)
+            if self._holder is not None:
+                self._holder.release()
+        return self._code
+
+    def close_soon(self, code: int, reason: str) -> None:
+        """Close the connection, from any task."""
+        self._tasks.start_soon(self._close, code, reason)
+
+    async def _end(self, refusal: ProtocolError) -> None:
+        """Say why, and close."""
+        try:
+            await self._answer(ErrorFrame(refusal.problem()), self._format)
+            await self._close(refusal.close or CloseCode.BAD_HELLO, refusal.detail)
+        except (_Gone, OSError):
+            self._leave()
+
+    async def _close(self, code: int, reason: str) -> None:
+        self._code = int(code)
+        text = reason.encode(errors="replace")[:_REASON_BYTES].decode(errors="ignore")
+        with contextlib.suppress(OSError):  # the client was faster
+            await self._send({"type": "websocket.close", "code": int(code), "reason": text})
+        self._leave()
+
+    def _leave(self) -> None:
+        self._tasks.cancel_scope.cancel()
+
+    # The beginning --------------------------------------------------------------------------------
+
+    async def _greet(self) -> Holder:
+        """Let the client in, and answer its hello.
+
+        Raises:
+            ProtocolError: It is not let in.
+            _Gone: It did not wait for that.
+        """
+        connections, limits = self._hosted.connections, self._limits
+        if len(connections) >= limits.connections:
+            most = f"{len(connections)} are open; close one, or try again later"
+            raise ProtocolError("too-many-connections", most, retry_after=5)
+        connections.add(self)
+        token = token_of(self._scope)
+        principal = None
+        if token is not None or not self._gate.has_tokens:
+            principal = self._gate.authenticated(token)
+        data: bytes | str = b""
+        with anyio.move_on_after(limits.hello_s) as waiting:
+            data, self._format = await self._receive()
+        if waiting.cancelled_caught:
+            late = f"no hello came within {limits.hello_s:g} s"
+            raise ProtocolError("hello-timeout" if principal else "unauthenticated", late)
+        hello = decode_hello(data, self._format, limits.depth).hello
+        principal = principal or self._gate.authenticated(hello.token)
+        require(principal, "act", "observe")
+        service = await self._hosted.service_for(hello.spaces, hello.spaces_digest)
+        self._holder = holder = Holder(
+            principal.name,
+            prefix=principal.actors,
+            is_connection=True,
+            take_over=hello.take_over,
+            on_fenced=self._on_fenced,
+        )
+        self._principal, self._service = principal, service
+        named = [] if isinstance(hello.take_over, bool) else hello.take_over
+        welcome = Welcome(
+            limits.credit, limits.credit_per_actor, spec_of(self._hosted), service.take_over(holder, named)
+        )
+        await self._answer(WelcomeFrame(welcome), self._format)
+        return holder
+
+    def _on_fenced(self, actor: str) -> None:
+        if (
+            self._holder is None or not self._holder.held
+        ):  # else the others go on, and the next record of this one is refused
+            refusal = ProtocolError("fenced", f"actor {actor!r} was taken over by another connection")
+            self._tasks.start_soon(self._end, refusal)
+
+    # Messages -------------------------------------------------------------------------------------
+
+    async def _serve(self, holder: Holder) -> None:
+        """Read messages and answer them, alone unless a message waits."""
+        try:
+            while await self._serve_one(holder):
+                pass
+        except (_Gone, OSError):
+            self._leave()
+
+    async def _serve_one(self, holder: Holder) -> bool:
+        """Answer the next message; False: another task reads on."""
+        data, form = await self._receive()
+        self.heard_at = time.monotonic()
+        waiting: StreamMessage | None = None
+        message: StreamMessage | None = None
+
+        def suspended() -> None:
+            nonlocal waiting
+            if message is None:
+                return
+            waiting = message
+            self._begin_waiting(message, len(data), holder)
+
+        try:
+            message = decode_stream(data, form, self._limits.depth)
+            if message.ping is not UNSET:
+                answer: Any = PongFrame(message.ping)
+            else:
+                self._check(message)
+                answer = await noting_suspension(self._service.step(message, holder), suspended)
+        except Exception as error:
+            refusal = refusal_of(error)
+            answer = ErrorFrame(refusal.problem(UNSET if message is None else message.id))
+            if refusal.close is not None:
+                await self._answer(answer, form)
+                await self._close(refusal.close, refusal.detail)
+                raise _Gone from error
+        finally:
+            if waiting is not None:
+                self._end_waiting(waiting, len(data))
+        await self._answer(answer, form)
+        if waiting is None:
+            return True
+        was_read, self._is_read = self._is_read, True
+        return not was_read
+
+    def _check(self, message: StreamMessage) -> None:
+        """Refuse what the token does not allow, or what the credit does not.
+
+        Raises:
+            ProtocolError: ``forbidden``, ``rate-exceeded``, or ``credit-exceeded``, which closes.
+        """
+        steps = message.steps
+        if not self._principal.is_unlimited:
+            check_steps(self._gate, self._principal, message)
+        if not self._records:  # nothing waits
+            return
+        limits = self._limits
+        if self._records + len(steps) > limits.credit:
+            raise ProtocolError(
+                "credit-exceeded", f"more than {limits.credit} records of this connection are unanswered"
+            )
+        counts = Counter(step.actor for step in steps)
+        for actor, count in counts.items():
+            if self._of_actor[actor] and self._of_actor[actor] + count > limits.credit_per_actor:
+                raise ProtocolError(
+                    "credit-exceeded",
+                    f"more than {limits.credit_per_actor} records of actor {actor!r} are unanswered",
+                )
+
+    def _begin_waiting(self, message: StreamMessage, n_bytes: int, holder: Holder) -> None:
+        """A message waits: count it, and let another task read on while what waits is not too large."""
+        self._records += len(message.steps)
+        self._bytes += n_bytes
+        self._of_actor.update(step.actor for step in message.steps)
+        self._is_read = self._bytes <= self._limits.message_bytes
+        if self._is_read:
+            self._tasks.start_soon(self._serve, holder)
+
+    def _end_waiting(self, message: StreamMessage, n_bytes: int) -> None:
+        self._records -= len(message.steps)
+        self._bytes -= n_bytes
+        if self._records:
+            self._of_actor.subtract(step.actor for step in message.steps)
+        else:
+            self._of_actor.clear()
+
+    async def _receive(self) -> tuple[bytes | str, Format]:
+        """The next message, as it came.
+
+        Raises:
+            _Gone: There is none.
+        """
+        event = await self._raw_receive()
+        if event["type"] != "websocket.receive":
+            self._code = event.get("code") or 1005
+            raise _Gone
+        text: str | None = event.get("text")
+        data: bytes | str = event["bytes"] if text is None else text
+        if len(data) > self._limits.message_bytes:  # a server that knows the limit has closed before
+            await self._end(
+                ProtocolError("too-large", f"a message has at most {self._limits.message_bytes:,} bytes")
+            )
+            raise _Gone
+        return data, "msgpack" if text is None else "json"
+
+    async def _answer(self, answer: Any, form: Format) -> None:
+        if form == "json":
+            await self._send({"type": "websocket.send", "text": encode_json(answer).decode()})
+        else:
+            await self._send({"type": "websocket.send", "bytes": encode_msgpack(answer)})
+
+    async def _send(self, event: Event) -> None:
+        """Send; if the client does not read for ``send_s``, the connection ends without an answer."""
+        waits = False
+
+        def suspended() -> None:
+            nonlocal waits
+            waits = True
+            self._n_sends_waiting += 1
+            if self._n_sends_waiting == 1:
+                self._tasks.cancel_scope.deadline = anyio.current_time() + self._limits.send_s
+
+        await noting_suspension(self._raw_send(event), suspended)  # pyright: ignore[reportArgumentType]
+        if waits:
+            self._n_sends_waiting -= 1
+            if not self._n_sends_waiting:
+                self._tasks.cancel_scope.deadline = math.inf

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -49,13 +49,20 @@ async def serving(
     *,
     limits: Limits | None = None,
     clock: Clock | None = None,
+    learns: bool = True,
     **settings: Any,
-) -> AsyncIterator[tuple[StepService, TrainingSession]]:
+) -> AsyncGenerator[tuple[StepService, TrainingSession]]:
     """A service with its background tasks on an open session."""
     async with TrainingSession(agent_of(kind), run, numbered=True, keep_journal="all", **settings) as session:
         limits = limits or Limits(max_wait_s=30)
         service = StepService(
-            session, CODEC, limits, has_disk=run is not None, counts=ServiceCounts(), clock=clock or Clock()
+            session,
+            CODEC,
+            limits,
+            has_disk=run is not None,
+            learns=learns,
+            counts=ServiceCounts(),
+            clock=clock or Clock(),
         )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(service.run)

@@ -155,7 +155,7 @@ async def test_without_a_run_nothing_becomes_durable() -> None:
 
 async def test_a_full_queue_makes_messages_wait_and_then_refuses_them_whole(tmp_path: Path) -> None:
     run = await TrainingRun.create("served", root=tmp_path)
-    limits = Limits(max_wait_s=0.05)
+    limits = Limits(max_wait_s=0.002)
     async with serving(run, limits=limits, queue_capacity=1) as (service, session):
         await send(service, start("a", 1))
         await session.barrier()
@@ -163,7 +163,7 @@ async def test_a_full_queue_makes_messages_wait_and_then_refuses_them_whole(tmp_
         seq = 1
         with anyio.fail_after(30):
             while busy is None:
-                block = [record("a", each, action=0) for each in range(seq + 1, seq + 1025)]
+                block = [record("a", each, action=0) for each in range(seq + 1, seq + 65)]
                 try:
                     answer = await send(service, *block)
                     seq = answer.next - 1
@@ -283,6 +283,34 @@ async def test_a_connection_that_takes_an_actor_over_fences_the_one_before() -> 
         await refused("fenced", service, record("a", 4), holder=old)
 
 
+async def test_a_connection_that_is_gone_holds_nothing_though_its_message_is_still_in_flight() -> None:
+    async with serving() as (service, _):
+        gone = Holder("gone", is_connection=True)
+        turn = await hold(service, "a")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: send(service, start("a", 1), holder=gone))
+            await wait_all_tasks_blocked()
+            gone.release()
+            turn.end()
+        assert (await send(service, record("a", 2))).next == 3
+
+
+async def test_a_fixed_policy_knows_only_the_actors_that_are_there() -> None:
+    clock = Clock()
+    async with serving(learns=False, clock=clock, limits=Limits(actors=2, actor_timeout_s=60)) as (
+        service,
+        _,
+    ):
+        answer = await send(service, record("a", 70, action=0), ack="durable")
+        assert (answer.next, answer.durable, answer.action is None) == (71, 70, False)
+        assert service.training == "off"
+        await send(service, start("b", 1), record("b", 2, action=0, terminated=True))
+        await refused("too-many-actors", service, start("c", 1))
+        clock.now += 61
+        assert await service.abandon_silent() == 2
+        assert (await send(service, start("c", 1))).next == 2
+
+
 async def test_the_episode_of_a_silent_actor_is_abandoned_and_its_numbers_stay(tmp_path: Path) -> None:
     run = await TrainingRun.create("served", root=tmp_path)
     clock = Clock()
@@ -344,7 +372,7 @@ async def test_a_whole_episode_is_taken_once_for_each_id(tmp_path: Path) -> None
 
 async def test_episodes_beyond_those_that_are_kept_are_forgotten_oldest_first(tmp_path: Path) -> None:
     run = await TrainingRun.create("served", root=tmp_path)
-    async with serving(run) as (service, _):
+    async with serving(run, opt_interval=0) as (service, _):
         for k in range(1002):
             await service.episode(episode(f"e{k}", 1), CLIENT)
         assert len(service.table.episodes) == 1000

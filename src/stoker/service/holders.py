@@ -41,7 +41,7 @@ class Holder:
         on_fenced: called when another connection has taken this actor.
     """
 
-    __slots__ = ("_on_fenced", "fenced", "held", "is_connection", "name", "prefix", "take_over")
+    __slots__ = ("_on_fenced", "fenced", "held", "is_connection", "is_gone", "name", "prefix", "take_over")
 
     def __init__(
         self,
@@ -55,6 +55,8 @@ class Holder:
         self.name = name
         self.prefix = prefix
         self.is_connection = is_connection
+        self.is_gone = False
+        """Whether it was released."""
         self.take_over = take_over if isinstance(take_over, bool) else frozenset(take_over)
         self._on_fenced = on_fenced
         self.held: dict[str, Held] = {}
@@ -76,7 +78,8 @@ class Holder:
             self._on_fenced(actor)
 
     def release(self) -> None:
-        """Let go of all its actors: the connection is gone."""
+        """Let go of all its actors: the connection is gone. What it still has in flight holds none again."""
+        self.is_gone = True
         for stream in self.held.values():
             stream.holder = None
         self.held.clear()
@@ -106,11 +109,12 @@ def refuse_others(stream: Held, holder: Holder) -> None:
 def claim(stream: Held, holder: Holder) -> None:
     """Let a client hold a stream whose records it may send, and fence the one that held it."""
     before = stream.holder
-    if before is holder or not (holder.is_connection or before is not None):
+    if before is holder:
         return
     if before is not None:
         stream.epoch += 1
         before.lose(stream.name)
-    stream.holder = holder if holder.is_connection else None
-    if holder.is_connection:
+        stream.holder = None
+    if holder.is_connection and not holder.is_gone:
+        stream.holder = holder
         holder.held[stream.name] = stream

@@ -84,8 +84,11 @@ class Liveness:
 
     def _silent_since(self, before: float) -> Iterator[Stream]:
         for stream in self._table.values():
-            if stream.seen_at <= before and stream.state.is_open and not stream.n_turns:
+            if stream.seen_at <= before and self._is_watched(stream) and not stream.n_turns:
                 yield stream
+
+    def _is_watched(self, stream: Stream) -> bool:
+        return stream.state.is_open or not self._learns
 
     async def _abandon(self, silent: Sequence[Stream]) -> None:
         turn = queue_up(silent)
@@ -105,5 +108,5 @@ class Liveness:
 
     def _until_next(self) -> float:
         """Seconds until an actor can be silent for too long: at least a twentieth of the limit."""
-        oldest = min((s.seen_at for s in self._table.values() if s.state.is_open), default=self._clock())
+        oldest = min((s.seen_at for s in self._table.values() if self._is_watched(s)), default=self._clock())
         return max(oldest + self._timeout_s - self._clock(), self._timeout_s / 20)

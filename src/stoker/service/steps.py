@@ -101,6 +101,11 @@ class StepService:
         self.training: TrainingState = self._training()
         """How the training stood at the last message."""
 
+    @property
+    def n_silent(self) -> int:
+        """Episodes that were abandoned because their actors were silent, in this process."""
+        return self._liveness.n_silent
+
     # Messages -------------------------------------------------------------------------------------
 
     async def step(self, message: StepMessage, holder: Holder) -> StepAnswer:
@@ -240,8 +245,12 @@ class StepService:
         turn = queue_up(streams.values())
         self._n_in_flight += 1
         try:
+            deadline = None
             if turn.behind:
-                await self._in_time(turn.wait(), "earlier messages of the same actors are not taken yet")
+                deadline = self._deadline()
+                await self._in_time(
+                    turn.wait(), "earlier messages of the same actors are in flight", deadline
+                )
             planned = Plan(streams, holder, self.codec, learns=self.learns)
             if len(records) <= _AT_ONCE:
                 planned.add(records)
@@ -251,7 +260,7 @@ class StepService:
                     await checkpoint()
             drafts = planned.drafts.values()
             if planned.events:
-                await self._accept(planned)
+                await self._accept(planned, deadline)
             now = self._clock()
             for draft in drafts:
                 stream = draft.stream
@@ -272,12 +281,12 @@ class StepService:
             turn.end()
             self.table.release(streams.values())
 
-    async def _accept(self, planned: Plan) -> None:
+    async def _accept(self, planned: Plan, deadline: float | None) -> None:
         """Let the session accept the events of a message, and move its streams at once."""
         if self.training == "done":
             raise _training_done()
         try:
-            n_accepted = await self._observe(planned.events)
+            n_accepted = await self._observe(planned.events, deadline)
         except InvalidExperience as refusal:
             raise _invalid(refusal, planned) from refusal
         moved = planned.commit(n_accepted)
@@ -292,18 +301,15 @@ class StepService:
             elif not self.learns:
                 stream.durable = stream.accepted  # there is nothing to lose
 
-    async def _observe(self, events: Sequence[StreamEvent]) -> int:
+    async def _observe(self, events: Sequence[StreamEvent], deadline: float | None = None) -> int:
         try:
             n_accepted = self.backend.offer_events(events)
             if n_accepted is not None:
                 return n_accepted
-            return await self._in_time(
-                self.backend.observe_events(events), "the learner has no room for more"
-            )
-        except SessionClosed as error:
-            raise ProtocolError("going-down", str(error), retry_after=1.0) from error
+            waiting = self.backend.observe_events(events)
+            return await self._in_time(waiting, "the learner has no room for more", deadline)
         except SessionError as error:
-            raise ProtocolError("training-failed", str(error)) from error
+            raise _ended(error) from error
 
     async def _decide(self, wanting: Sequence[Draft]) -> None:
         """Choose an action for each of these; those in one mode share a forward pass."""
@@ -316,10 +322,10 @@ class StepService:
             decisions = await self.backend.decide_many(
                 seen, [stream.name for stream in streams], _MODES[mode]
             )
-        except SessionClosed as error:
-            raise ProtocolError("going-down", str(error), retry_after=1.0) from error
+        except InvalidExperience as refusal:
+            raise ProtocolError("invalid", f"taken, but there is no action for it: {refusal}") from refusal
         except SessionError as error:
-            raise ProtocolError("training-failed", str(error)) from error
+            raise _ended(error) from error
         encode = self.codec.encode_action
         for stream, decision in zip(streams, decisions, strict=True):
             action, version = decision.action, decision.policy_version
@@ -352,10 +358,13 @@ class StepService:
             try:
                 await self._in_time(self._commits.wait(), "the disk did not catch up")
             except SessionError as error:
-                raise ProtocolError("training-failed", f"accepted, and not durable: {error}") from error
+                raise _ended(error) from error
 
-    async def _in_time(self, call: Awaitable[T], problem: str) -> T:
-        with anyio.move_on_after(self.limits.max_wait_s):
+    def _deadline(self) -> float:
+        return anyio.current_time() + self.limits.max_wait_s
+
+    async def _in_time(self, call: Awaitable[T], problem: str, deadline: float | None = None) -> T:
+        with anyio.CancelScope(deadline=deadline if deadline is not None else self._deadline()):
             return await call
         raise ProtocolError(
             "busy", f"{problem}, within {self.limits.max_wait_s:g} s: send it again", retry_after=1.0
@@ -381,6 +390,13 @@ def _answer(draft: Draft) -> ActorAnswer:
 
 def _state_answer(stream: Stream) -> ActorAnswer:
     return ActorAnswer(stream.state.next, stream.durable)
+
+
+def _ended(error: SessionError) -> ProtocolError:
+    """The problem of a training that takes no more messages."""
+    if isinstance(error, SessionClosed):
+        return ProtocolError("going-down", str(error), retry_after=1.0)
+    return ProtocolError("training-failed", str(error))
 
 
 def _training_done() -> ProtocolError:

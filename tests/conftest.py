@@ -58,6 +58,8 @@ ON_ASYNCIO_ONLY = (
     "session/test_resume",
     "session/test_saving",
     "session/test_values",
+    "telemetry/test_prometheus",
+    "telemetry/test_serving",
     "trainer/test_evaluator",
     "trainer/test_training",
 )

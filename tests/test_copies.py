@@ -38,7 +38,7 @@ from stoker.protocol import (
 from stoker.runs import Attempt
 from stoker.session import SessionReadings
 from stoker.stats import EpisodeRecord
-from stoker.telemetry import Finding, Profile
+from stoker.telemetry import Buckets, Finding, Profile, TrainingReading
 from stoker.types import EpisodeStatus, Experience
 
 HELD = object()
@@ -81,6 +81,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "Batch": COLUMNS,
     "Check": ("resumes", len),
     "BoxSpace": ([2],),
+    "Buckets": ((0.1, 1.0), [1, 2, 3], 4.5),
     "CheckpointCorrupt": (Path("step_1.pt"), "cut short"),
     "CheckpointNotFound": ("there is none",),
     "ClockReading": (1.0, {"learner": {"learning": 1.0}}, {"steps": 3.0}),
@@ -206,6 +207,11 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "Welcome": (1024, 64, SPEC),
     "WelcomeFrame": (Welcome(1024, 64, SPEC),),
     "WindowStats": (1, 2.0, 3.0, 1.0, 4.0),
+    "TrainingReading": {
+        **dict.fromkeys(TrainingReading.__struct_fields__, 1),
+        **{key: {"a": 1} for key in ("labels", "refused", "staleness", "busy_s", "actors", "train", "user")},
+        **dict.fromkeys(("act_s", "act_batch_size", "observe_wait_s", "commit_s"), Buckets((1.0,))),
+    },
     "WriteFailed": (Path("metadata.json"), OSError(28, "No space left on device")),
     "NoImprovement": (3,),
     "StopAtReward": (475.0,),

@@ -31,7 +31,7 @@ def listening_socket(host: str, port: int, flag: str = "--port") -> socket.socke
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise ConfigError(f"--host {host!r} is no address of this machine: {error}") from None
+        raise ConfigError(f"{_host_flag(flag)} {host!r} is no address of this machine: {error}") from None
     family, _, _, _, address = found[0]
     listener = socket.socket(family)
     try:
@@ -55,9 +55,15 @@ def _refusal(host: str, port: int, flag: str, error: OSError) -> str:
         case errno.EACCES:
             return f"{flag} {port}: this user may not listen there; choose a port above 1023"
         case errno.EADDRNOTAVAIL:
-            return f"--host {host}: this machine has no such address; choose one of its own, or 127.0.0.1"
+            own = "choose one of its own, or 127.0.0.1"
+            return f"{_host_flag(flag)} {host}: this machine has no such address; {own}"
         case _:
             return f"{flag} {port}: cannot listen on {host}: {error}"
+
+
+def _host_flag(flag: str) -> str:
+    """The flag of the address: that of ``--metrics-port`` is ``--metrics-host``."""
+    return flag.removesuffix("port") + "host"
 
 
 def holder_of(port: int) -> str | None:

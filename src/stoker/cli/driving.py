@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import signal
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import anyio
 from rich.console import Console
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from stoker.agents.protocol import LearningAgent
     from stoker.runs import TrainingRun
     from stoker.session import TrainingSession
+    from stoker.telemetry import TrainingReading
+    from stoker.telemetry.serving import MetricsServer
     from stoker.trainer import Progress, TrainConfig, TrainResult
 
 __all__ = ["FACTS", "Driver"]
@@ -53,6 +56,7 @@ class Driver(SignalGuard):
 
     def __init__(self, flags: TrainingCommand) -> None:
         self._flags = flags
+        self._metrics: MetricsServer | None = None
         self._limits = limits = flags.limits()
         super().__init__(_SIGNALS, limits.grace_s, limits.leaves_at)
         self._console = Console(stderr=True)
@@ -60,6 +64,20 @@ class Driver(SignalGuard):
         self._training: tuple[TrainingRun, TrainingSession] | None = None
         self._stopping = anyio.Event()
         self._stopped: str | None = None
+
+    def __enter__(self) -> Self:
+        self._metrics = _metrics_server(self._flags, self._read)  # first: its port may be taken
+        return super().__enter__()
+
+    def close(self) -> None:
+        """Restore the handlers of the signals, and answer no more scrapes."""
+        super().close()
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+
+    def _read(self) -> TrainingReading | None:
+        return None if self._training is None else self._training[1].telemetry()
 
     async def drive(
         self,
@@ -87,6 +105,8 @@ class Driver(SignalGuard):
         from stoker.session.tail import progress_told
         from stoker.trainer import train
 
+        if self._metrics is not None:
+            self.say(f"metrics: {self._metrics.url}")
         progress: Progress | None = None
         self._view = view_for(self._console, title_of(config), progress=self._flags.progress)
         screen = Screen(self._view)
@@ -225,6 +245,26 @@ class Driver(SignalGuard):
         run, _ = self._training
         hint = f"resume: {_resume(run)}" if run.has_checkpoint() else "there is no checkpoint yet"
         return f"stoker: interrupted; {hint}"
+
+
+def _metrics_server(
+    flags: TrainingCommand, read: Callable[[], TrainingReading | None]
+) -> MetricsServer | None:
+    """What answers at ``--metrics-port``; None: it is not given.
+
+    Raises:
+        ConfigError: The port is taken, or the address cannot be used.
+        MissingDependency: prometheus-client is not installed.
+    """
+    if flags.metrics_port is None:
+        return None
+    from stoker.listening import listening_socket
+    from stoker.telemetry.prometheus import Exposition
+    from stoker.telemetry.serving import MetricsServer
+
+    expose = Exposition(read)
+    listener = listening_socket(flags.metrics_host, flags.metrics_port, "--metrics-port")
+    return MetricsServer(listener, expose)
 
 
 def _resume(run: TrainingRun) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from stoker.cli.parsing import Command, Flag
 from stoker.errors import ConfigError
+from stoker.settings import Natural
 
 __all__ = ["Limits", "TrainingCommand", "seconds"]
 
@@ -67,6 +68,12 @@ class TrainingCommand(Command, frozen=True, kw_only=True):
 
     json: bool = False
     """End standard output with one line of JSON, for scripts; all else goes to standard error."""
+
+    metrics_port: Annotated[Natural | None, Flag(metavar="PORT")] = None
+    """Answer Prometheus at http://127.0.0.1:PORT/metrics meanwhile; 0: any free port."""
+
+    metrics_host: Annotated[str, Flag(metavar="HOST")] = "127.0.0.1"
+    """The address of --metrics-port. Anybody who reaches it may read the metrics."""
 
     def limits(self) -> Limits:
         """The limits of this process.

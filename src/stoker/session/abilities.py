@@ -1,11 +1,12 @@
-"""What an agent can do besides ``LearningAgent``: take columns, and say when it learns next."""
+"""How an agent learns: from rows or columns, as often as it is told or says itself, and traced or not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stoker.agents.protocol import LearningAgent, LearnsSeldom, ObservesBatches
+from stoker.telemetry import Spans
 from stoker.types import Experience, ExperienceBatch
 
 __all__ = ["Abilities"]
@@ -22,6 +23,15 @@ class Abilities:
         self._agent = agent
         self._batches = agent if isinstance(agent, ObservesBatches) else None
         self.seldom = agent if isinstance(agent, LearnsSeldom) else None
+        self._learn: Callable[[], Mapping[str, float] | None] | None = None
+
+    def trace(self, spans: Spans) -> None:
+        """Trace each optimization step from here on."""
+        self._learn = spans.traced("rl.train", self._agent.learn)
+
+    def learn(self) -> Mapping[str, float] | None:
+        """Do an optimization step; return what ``agent.learn`` does."""
+        return (self._learn or self._agent.learn)()
 
     def observing(self, experiences: Sequence[Experience] | ExperienceBatch) -> Callable[[Any], None]:
         """What takes slices of these."""

@@ -80,7 +80,7 @@ async def _wait_for_room(parts: Parts, experience: Experience) -> None:
         raise ActorConflict(actor_id, "observe()")
     try:
         observing[actor_id] = 1
-        await parts.queue.put(experience)
+        await parts.timed(parts.queue.put(experience))
     finally:
         observing.pop(actor_id, None)
 
@@ -91,7 +91,7 @@ async def _wait_together(parts: Parts, batch: ExperienceBatch) -> None:
         raise ActorConflict(next(iter(waiting)), "observe()")
     try:
         observing.update(counts)
-        await parts.queue.put(batch, len(batch))
+        await parts.timed(parts.queue.put(batch, len(batch)))
     finally:
         for actor_id in counts:
             observing.pop(actor_id, None)

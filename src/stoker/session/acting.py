@@ -26,7 +26,7 @@ from stoker.errors import ConfigError
 from stoker.latch import Latch
 from stoker.session.publishing import Answer
 from stoker.session.timing import COMPUTING, GATHERING, IDLE, INFERENCE_STATES, OFFLOADED
-from stoker.telemetry import StateClock
+from stoker.telemetry import Buckets, StateClock
 from stoker.threads import DedicatedThread
 from stoker.types import ActMode, ActorId
 
@@ -39,6 +39,9 @@ SLOW_PASS_NS = int(SLOW_PASS_S * 1e9)
 """A forward pass that computes longer than this holds the event loop too long."""
 TURN_S = 1e-3
 """How long callers of passes over arrays may keep other tasks waiting before one of them suspends."""
+LATENCIES_NS = tuple(bound * 1e6 for bound in (0.1, 0.25, 1.0, 2.5, 10.0, 25.0, 100.0, 500.0, 2500.0))
+"""The bounds of what is measured of actors' calls."""
+_SIZES = tuple(2**i for i in range(10))
 SLOW_PASSES = 3
 """This many move inference to its thread; the first pass alone pays for lazy initialization."""
 
@@ -181,10 +184,11 @@ class Pacing:
 class _Batch:
     """The callers of one forward pass; all of them wait for one event."""
 
-    __slots__ = ("actor_ids", "answer", "answered", "error", "mode", "observations")
+    __slots__ = ("actor_ids", "answer", "answered", "error", "mode", "observations", "since")
 
     def __init__(self, mode: ActMode) -> None:
         self.mode = mode
+        self.since = time.perf_counter_ns()
         self.observations: list[Any] = []
         self.actor_ids: list[ActorId] = []
         self.answered = Latch()
@@ -219,11 +223,19 @@ class Inference:
         """Forward passes so far, and the actions that they chose."""
         self.clock = StateClock(INFERENCE_STATES)
         """What it is doing."""
+        self.latency_ns = Buckets(LATENCIES_NS)
+        """From the first question to the answer, by pass."""
+        self._sizes = [0] * (len(_SIZES) + 1)
 
     @property
     def since(self) -> float | None:
         """When the pass that its thread is computing began, in monotonic seconds; None: there is none."""
         return self._thread.since
+
+    @property
+    def batch_sizes(self) -> Buckets:
+        """Actions per pass."""
+        return Buckets(_SIZES, self._sizes.copy(), self.n_actions)
 
     @property
     def n_waiting(self) -> int:
@@ -335,7 +347,7 @@ class Inference:
             while self._taken:
                 batch = self._taken[0]
                 del batch.actor_ids[len(batch.observations) :]
-                given = batch.observations, batch.mode, batch.actor_ids
+                given = batch.observations, batch.mode, batch.actor_ids, batch.since
                 if self._in_thread:
                     batch.answer = await self._thread.run(self._pass, *given)
                 else:
@@ -343,16 +355,26 @@ class Inference:
                 batch.answered.set()
                 del self._taken[:1]  # unless closed meanwhile
 
-    def _pass(self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]) -> Answer:
+    def _pass(
+        self,
+        observations: Sequence[Any],
+        mode: ActMode,
+        actor_ids: Sequence[ActorId],
+        since: int | None = None,
+    ) -> Answer:
         started = self.clock.enter(OFFLOADED if self._in_thread else COMPUTING)
         # Processor time decides: a short pass may wait long for the interpreter lock, in a thread, too. It
         # costs to ask for it, so that is done when the pass before has taken long by the clock on the wall.
         cpu_started = time.thread_time() if self._adaptive and self._was_long else 0.0
         answer = self._act(observations, mode, actor_ids)
-        self._was_long = self.clock.enter(GATHERING if self._forming else IDLE) - started > SLOW_PASS_NS
+        ended = self.clock.enter(GATHERING if self._forming else IDLE)
+        self._was_long = ended - started > SLOW_PASS_NS
         if self._was_long and cpu_started and time.thread_time() - cpu_started > SLOW_PASS_S:
             self._n_slow += 1
             self._in_thread = self._n_slow >= SLOW_PASSES
+        n_actions = len(observations)
         self.n_passes += 1
-        self.n_actions += len(observations)
+        self.n_actions += n_actions
+        self.latency_ns.add(ended - (since or started))
+        self._sizes[min((n_actions - 1).bit_length(), len(_SIZES))] += 1
         return answer

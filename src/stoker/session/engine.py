@@ -33,6 +33,7 @@ from stoker.session.learner import Learner
 from stoker.session.parts import Evaluations, Parts
 from stoker.session.timing import DELIVERING, HANDOVER, SAVING, WAITING
 from stoker.session.watching import Watch
+from stoker.telemetry import span_of
 from stoker.threads import CallSoon, DedicatedThread, call_soon_here
 
 __all__ = ["Consumer", "Engine"]
@@ -141,6 +142,7 @@ class Consumer:
             await (writer.retire(log) if data is None else writer.append_data(log, data))
         for log, rows in outbox.rows.items():
             await writer.append_rows(log, rows)
+        writer.note(self._learner.counts)
         if outbox.rows or outbox.flushes or outbox.checkpoint:
             await self._write_counters()
         if outbox.flushes:
@@ -155,10 +157,13 @@ class Consumer:
 
     def _publish(self, run: TrainingRun, state: Mapping[str, Any], step: int) -> None:
         """Write a staged checkpoint. In the writer's thread."""
-        began = time.monotonic()
-        n_bytes = run.publish_step(state, step, self._parts.retention)
+        parts, began = self._parts, time.monotonic()
+        with span_of(parts.spans, "stoker.checkpoint", {"rl.step": step}):
+            n_bytes = run.publish_step(state, step, parts.retention)
         took_s = time.monotonic() - began
-        self._parts.events.note(CheckpointWritten(step=step, n_bytes=n_bytes, took_s=took_s))
+        parts.n_checkpoints += 1
+        parts.checkpointed_at = time.time()
+        parts.events.note(CheckpointWritten(step=step, n_bytes=n_bytes, took_s=took_s))
 
     async def _write_counters(self) -> None:
         if (run := self._parts.run) is not None:

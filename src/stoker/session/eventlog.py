@@ -70,7 +70,9 @@ class Refusals:
     """Counts inputs that a check refuses, by the invalid field; a context manager around the check."""
 
     def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
+        self.totals: Counter[str] = Counter()
+        """How many were refused so far, by field."""
+        self._recorded: Counter[str] = Counter()
 
     def __enter__(self) -> None:
         pass
@@ -83,12 +85,13 @@ class Refusals:
 
     def count(self, error: InvalidExperience) -> None:
         """The same for an error that was caught already, where a ``with`` takes too long."""
-        self._counts[error.field] += 1
+        self.totals[error.field] += 1
 
     def take(self) -> list[InputsRefused]:
         """What was refused since the last call."""
-        counts, self._counts = self._counts, Counter()
-        return [InputsRefused(field=field, count=count) for field, count in counts.items()]
+        before, self._recorded = self._recorded, self.totals.copy()
+        fresh = {field: count - before[field] for field, count in self._recorded.items()}
+        return [InputsRefused(field=field, count=count) for field, count in fresh.items() if count]
 
 
 class EventLog:

@@ -43,7 +43,7 @@ from stoker.session.publishing import PolicyBuffer, PolicySnapshot
 from stoker.session.state import TrainingState, weights_of
 from stoker.session.timing import HANDOVER, LEARNER_STATES, LEARNING, OBSERVING, PUBLISHING, STAGING
 from stoker.stats import StatsTracker
-from stoker.telemetry import StateClock
+from stoker.telemetry import Spans, StateClock
 from stoker.types import ActorId, Experience, ExperienceBatch
 from stoker.writer import RowLog, StagingArea
 
@@ -97,6 +97,11 @@ class Learner(TrainingState):
         self.actors.begin()
         self.metrics.begin(self.total_steps, self.opt_steps)
         self.learn_at(self.config.periods)
+
+    def trace(self, spans: Spans) -> None:
+        """Trace what the agent learns and publishes from here on."""
+        self._able.trace(spans)
+        self.policies.trace(spans)
 
     def use(self, agent: LearningAgent) -> None:
         """Learn on this agent, which has the state of the one before, from here on."""
@@ -269,7 +274,7 @@ class Learner(TrainingState):
     def _optimize_once(self) -> bool:
         """Let the agent do one optimization step; say whether it did."""
         self.clock.enter(LEARNING)
-        metrics = self.agent.learn()
+        metrics = self._able.learn()
         self.clock.enter(OBSERVING)
         if metrics is None:
             return False
@@ -324,8 +329,7 @@ class Learner(TrainingState):
         if due.evaluation:
             self.outbox.evaluation = self._snapshot()
         if due.record:
-            counts = (self.total_steps, self.total_episodes, self.opt_steps)
-            self._record(self.total_steps, self.metrics.flush(self.agent, *counts))
+            self._record(self.total_steps, self.metrics.flush(self.agent, *self.counts))
         if due.limit:
             self.outbox.has_ended = True
         if due.checkpoint and self.run is not None:
@@ -354,8 +358,7 @@ class Learner(TrainingState):
         self.clock.enter(PUBLISHING)
         self.policies.publish(self.opt_steps)
         self.clock.enter(OBSERVING)
-        self._unpublished = 0
-        self._published_at = self.total_steps
+        self._unpublished, self._published_at = 0, self.total_steps
 
     def _handle(self, event: Event) -> None:
         match event:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import msgspec
+import numpy as np
 
 from stoker.agents.protocol import LearningAgent, ReportsExploration
 from stoker.errors import ConfigError, InvalidExperience
@@ -50,6 +51,8 @@ class StalenessReport(msgspec.Struct, frozen=True):
 
 
 _TOTAL_STEPS = "time/total_timesteps"
+_USER_NAMES = 100
+_NUMBERS: tuple[type[Any], ...] = (int, float, np.integer, np.floating)
 _WINDOW = 100
 """Episodes that ``rollout`` values are means of, as in Stable-Baselines3."""
 
@@ -64,6 +67,8 @@ class TrainingMetrics:
 
     def __init__(self, *, is_kept: bool, statistics: Iterable[str] = ()) -> None:
         self.is_kept = is_kept
+        self.user: dict[str, float] = {}
+        """The last number of each of the first 100 names that ``store`` was given."""
         self.staleness: Counter[int] = Counter()
         """How many transitions were learned of each staleness, since the last record."""
         self._buffer = Metrics(statistics=tuple(statistics))
@@ -78,6 +83,17 @@ class TrainingMetrics:
         """Keep values for the next record; several of one name are aggregated there."""
         if self.is_kept:
             self._buffer.store(values)
+        user = self.user
+        for name, value in values.items():
+            if isinstance(value, _NUMBERS):
+                if name in user or len(user) < _USER_NAMES:
+                    user[name] = float(value)
+                else:
+                    self.warn_once(
+                        "user names",
+                        f"store: {name!r} is the {_USER_NAMES + 1}st name; metrics systems show the first "
+                        f"{_USER_NAMES}. Put what varies into the value, not into the name",
+                    )
 
     def learned(self, metrics: Mapping[str, float]) -> None:
         """Keep the metrics of an optimization step, under ``train/``."""
@@ -144,10 +160,9 @@ class TrainingMetrics:
             "time/opt_steps_per_sec": (opt_steps - self._opt_steps) / elapsed_s,
             "train/n_updates": opt_steps,
         }
-        if self._episodes:
-            n_episodes = len(self._episodes)
-            values["rollout/ep_rew_mean"] = sum(reward for reward, _ in self._episodes) / n_episodes
-            values["rollout/ep_len_mean"] = sum(length for _, length in self._episodes) / n_episodes
+        reward, length = self.recent()
+        if reward is not None:
+            values |= {"rollout/ep_rew_mean": reward, "rollout/ep_len_mean": length}
         if isinstance(agent, ReportsExploration):
             try:
                 values |= checked_record({"rollout/exploration_rate": agent.exploration_rate})
@@ -161,6 +176,14 @@ class TrainingMetrics:
             values["train/staleness"] = Histogram(ages)
         self._since, self._steps, self._opt_steps = now, total_steps, opt_steps
         return {**self._buffer.flush(), **values, **profile.metrics()}
+
+    def recent(self) -> tuple[float | None, float | None]:
+        """The mean reward and length of the window of episodes; from any thread."""
+        episodes = list(self._episodes)  # copied in one step
+        if not episodes:
+            return None, None
+        rewards, lengths = zip(*episodes, strict=True)
+        return sum(rewards) / len(episodes), sum(lengths) / len(episodes)
 
     def state_dict(self) -> list[list[float]]:
         """The window of episodes, which a resume restores."""

@@ -243,7 +243,7 @@ async def _wait_together(parts: Parts, events: Sequence[StreamEvent]) -> None:
         raise ActorConflict(next(iter(waiting)), "observe()")
     try:
         observing.update(counts)
-        await parts.queue.put_together(events)
+        await parts.timed(parts.queue.put_together(events))
     finally:
         for actor_id in counts:
             observing.pop(actor_id, None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,14 +19,14 @@ from stoker.queues import BatchQueue
 from stoker.replies import OpenReplies, Reply
 from stoker.runs import Retention, TrainingRun
 from stoker.runs.events import BestChanged
-from stoker.session.acting import Inference, LearnerProgress, Pacing
+from stoker.session.acting import LATENCIES_NS, Inference, LearnerProgress, Pacing
 from stoker.session.eventlog import EventLog
 from stoker.session.events import EvalEpisodeEnded, Event, Request, RequestKind, n_events_of
 from stoker.session.intake import Intake
 from stoker.session.learner import Learner
 from stoker.session.publishing import PolicySnapshot
 from stoker.stats import EpisodeRecord, EvalReport
-from stoker.telemetry import Sampler
+from stoker.telemetry import Buckets, Sampler, spans_here, traced
 from stoker.threads import DedicatedThread, call_soon_here
 from stoker.types import ActorId, Experience, ExperienceBatch
 from stoker.writer import Writer
@@ -55,6 +55,10 @@ class Parts:
         failure: the part that failed first, and why.
         supervised: actors whose silence somebody else watches.
         sampler: looks at the event loop, once the watch runs.
+        spans: traces the parts; None: nobody collects spans.
+        observe_wait_ns: how long callers waited for room in the queue.
+        n_checkpoints: checkpoints written.
+        checkpointed_at: when the last one was, in seconds since 1970.
         waited_at: when actors were last seen waiting for the session, in monotonic seconds.
         drained, written: everything that was accepted has been learned; and is on disk.
     """
@@ -77,7 +81,15 @@ class Parts:
         )
         if not learner.may_learn:
             intake.end()
-        self.inference = Inference(learner.policies.act, config.inference)
+        labels = learner.labels
+        names = {"rl.algorithm": labels["agent"]}
+        if "run_id" in labels:
+            names["rl.run.id"] = "/".join(labels[part] for part in ("name", "version", "run_id"))
+        self.spans = spans = spans_here(names)
+        if spans is not None:
+            learner.trace(spans)
+        self.inference = Inference(traced(spans, "rl.sample", learner.policies.act), config.inference)
+        self.observe_wait_ns = Buckets(LATENCIES_NS)
         self.pacing = Pacing(
             config.max_staleness,
             config.opt_interval,
@@ -90,7 +102,9 @@ class Parts:
             sync_interval_s=config.flush_interval_s,
             sync_bytes=config.flush_bytes,
             replace_interval_s=config.metadata_interval_s,
+            spans=spans,
         )
+        self.writer.note(learner.counts, is_durable=True)
         events.connect(self.writer, call_soon_here())
         self.replies = OpenReplies()
         self.retention = Retention(
@@ -116,9 +130,19 @@ class Parts:
         self.waited_at: dict[ActorId, float] = {}
         self.sampler: Sampler | None = None
         self.drained, self.written = anyio.Event(), anyio.Event()
+        self.n_checkpoints = 0
+        self.checkpointed_at: float | None = None
         self.first_step = learner.total_steps
         self.started_at = time.monotonic()
         self.ended_at = 0.0
+
+    async def timed(self, wait: Awaitable[None]) -> None:
+        """Wait for room in the queue, and measure how long."""
+        began = time.perf_counter_ns()
+        try:
+            await wait
+        finally:
+            self.observe_wait_ns.add(time.perf_counter_ns() - began)
 
     async def ask(self, request: Callable[[Reply[Any]], Event]) -> Any:
         """Send an event that asks for an answer, in its place among the others, and wait for it."""

@@ -7,6 +7,7 @@ learning and never sees half-written weights.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import msgspec
 
 from stoker.agents.protocol import ActsForActors, LearningAgent, Policy
 from stoker.errors import ConfigError
+from stoker.telemetry import Spans
 from stoker.types import ActMode, ActorId
 
 __all__ = ["Answer", "PolicyBuffer", "PolicySnapshot"]
@@ -62,6 +64,9 @@ class PolicyBuffer:
         self._newest = PublishedPolicy(agent.policy(), opt_steps)
         self._copies = [self._newest, PublishedPolicy(agent.policy(), opt_steps)]
         self._lock = threading.Lock()
+        self._publish = agent.publish
+        self.published_at = time.monotonic()
+        """When the present version was published, in monotonic seconds."""
 
     @property
     def version(self) -> int:
@@ -102,10 +107,16 @@ class PolicyBuffer:
             idle = [PublishedPolicy(self._agent.policy(), opt_steps)]
             self._copies += idle
         back = idle[0]
-        self._agent.publish(back.policy)  # nobody can acquire it yet
+        self._publish(back.policy)  # nobody can acquire it yet
         back.opt_steps = opt_steps
+        if opt_steps != self.version:
+            self.published_at = time.monotonic()
         with self._lock:
             self._newest = back
+
+    def trace(self, spans: Spans) -> None:
+        """Trace each publication from here on."""
+        self._publish = spans.traced("rl.sync", self._publish)
 
 
 class PolicySnapshot(msgspec.Struct, frozen=True, eq=False):

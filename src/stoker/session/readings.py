@@ -18,13 +18,14 @@ from stoker.session.engine import Engine
 from stoker.session.explaining import explanation_of, write_trace_of
 from stoker.session.intake import NO_LIMIT
 from stoker.session.learner import Learner
+from stoker.session.measuring import training_reading
 from stoker.session.metrics import StalenessReport
 from stoker.session.parts import Parts, report_of
 from stoker.session.registry import StreamPoint
 from stoker.session.timing import COMPUTING, LEARNING, OBSERVING, OFFLOADED, PUBLISHING, STAGING
 from stoker.session.watching import Health, health_of
 from stoker.stats import EvalReport, StatsTracker
-from stoker.telemetry import Clocks, Explanation
+from stoker.telemetry import Clocks, Explanation, TrainingReading
 from stoker.types import ActorId, AnyPath
 
 __all__ = ["Core", "Readings", "SessionReadings"]
@@ -236,6 +237,15 @@ class Readings:
             SessionClosed: The session was not opened.
         """
         return health_of(self._opened_parts("health"), now=time.monotonic())
+
+    def telemetry(self) -> TrainingReading:
+        """What metrics systems show, at this moment; from any thread, and in a few milliseconds at most.
+
+        Raises:
+            SessionClosed: The session was not opened.
+        """
+        parts = self._opened_parts("telemetry")
+        return training_reading(parts, self.engine.evaluations)
 
     def explain(self, seconds: float = 60.0) -> Explanation:
         """Say which part limits the training, who waits for whom, and what would help; from any thread.

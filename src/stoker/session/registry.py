@@ -57,6 +57,7 @@ class ActorRegistry:
         episodes: ended episodes of each actor, ordered by last activity, most recent last.
         running: the actors with a running episode, and the number of the event that it began with.
         seen_at: when each actor's last event was consumed, in monotonic seconds.
+        last_seen_at: when any actor's was; None: not yet.
     """
 
     streams: Mapping[ActorId, StreamPoint] = {}
@@ -66,6 +67,7 @@ class ActorRegistry:
         self.episodes: LRUDict[ActorId, int] = LRUDict()
         self.running: dict[ActorId, int] = {}
         self.seen_at: dict[ActorId, float] = {}
+        self.last_seen_at: float | None = None
         self._active: set[ActorId] = set()  # the actors of the present batch
         self._ended: set[ActorId] = set()  # actors whose last transition ended an episode that is not closed
 
@@ -147,8 +149,10 @@ class ActorRegistry:
 
     def note_seen(self) -> None:
         """Count all actors of the present batch as seen now."""
-        self.seen_at.update(dict.fromkeys(self._active, time.monotonic()))
-        self._active.clear()
+        if self._active:
+            self.last_seen_at = now = time.monotonic()
+            self.seen_at.update(dict.fromkeys(self._active, now))
+            self._active.clear()
 
     def take_vanished(self) -> list[ActorId]:
         """Forget the actors away longest, if there are too many; return those with a running episode."""

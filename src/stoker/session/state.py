@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -44,7 +44,7 @@ from stoker.stats import StatsTracker
 from stoker.types import Experience
 from stoker.writer import stage
 
-__all__ = ["KeptSteps", "TrainingState", "weights_of"]
+__all__ = ["KeptSteps", "RunCounts", "TrainingState", "weights_of"]
 
 _FORMAT = 4
 _WAY_OUT = "resume with the version of stoker and of the agent that wrote it, or train a new run"
@@ -58,6 +58,14 @@ _COUNTERS = {
     "records": "n_records",
 }
 """The counters of a checkpoint, by their attributes here."""
+
+
+class RunCounts(NamedTuple):
+    """The counters of a run, as they are between two events."""
+
+    total_steps: int
+    total_episodes: int
+    opt_steps: int
 
 
 class KeptSteps(msgspec.Struct):
@@ -106,6 +114,21 @@ class TrainingState:
         self.metrics = TrainingMetrics(is_kept=config.records, statistics=statistics)
         """The content of the next record."""
         self._saved_at: tuple[int, ...] | None = None
+
+    @property
+    def counts(self) -> RunCounts:
+        """The counters of the run."""
+        return RunCounts(self.total_steps, self.total_episodes, self.opt_steps)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What names this training in other systems: its agent, and its run and attempt if it has a run."""
+        found = {"agent": type(self.agent).__name__}
+        if (run := self.run) is not None:
+            metadata = run.metadata
+            found |= {"name": metadata.name, "version": metadata.version, "run_id": metadata.run_id}
+            found["attempt"] = str(run.attempt)
+        return found
 
     @property
     def run_started_at(self) -> str | None:

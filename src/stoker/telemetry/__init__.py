@@ -3,22 +3,31 @@
 from stoker.telemetry.clocks import ClockReading, Clocks, StateClock, TimeTally
 from stoker.telemetry.explaining import Explanation, explained
 from stoker.telemetry.findings import Finding
+from stoker.telemetry.opentelemetry import Spans, span_of, spans_here, traced
 from stoker.telemetry.profiles import Profile, profile_of_records
+from stoker.telemetry.reading import Buckets, ServiceCounts, TrainingReading
 from stoker.telemetry.sampling import Sampler
 from stoker.telemetry.tracing import Window, chrome_trace, windows_of
 
 __all__ = [
+    "Buckets",
     "ClockReading",
     "Clocks",
     "Explanation",
     "Finding",
     "Profile",
     "Sampler",
+    "ServiceCounts",
+    "Spans",
     "StateClock",
     "TimeTally",
+    "TrainingReading",
     "Window",
     "chrome_trace",
     "explained",
     "profile_of_records",
+    "span_of",
+    "spans_here",
+    "traced",
     "windows_of",
 ]

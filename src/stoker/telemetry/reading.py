@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import accumulate
 
 import msgspec
@@ -17,24 +17,22 @@ import msgspec
 __all__ = ["Buckets", "ServiceCounts", "TrainingReading"]
 
 
-class Buckets:
+class Buckets(msgspec.Struct):
     """A histogram with fixed bounds. One thread at a time adds; any thread may read.
 
-    Args:
+    Attributes:
         bounds: the upper bounds, ascending; a value belongs to the first bound that is not below it, or to
             the last bucket, which has none.
-        counts: how many values each bucket has, one more than there are bounds; None: none.
+        counts: how many values each bucket has, one more than there are bounds; empty: none has any.
         total: the sum of all values.
     """
 
-    __slots__ = ("bounds", "counts", "total")
+    bounds: tuple[float, ...]
+    counts: list[int] = []
+    total: float = 0.0
 
-    def __init__(
-        self, bounds: Iterable[float], counts: Iterable[int] | None = None, total: float = 0.0
-    ) -> None:
-        self.bounds = tuple(bounds)
-        self.counts = [0] * (len(self.bounds) + 1) if counts is None else list(counts)
-        self.total = total
+    def __post_init__(self) -> None:
+        self.counts = self.counts or [0] * (len(self.bounds) + 1)
 
     def add(self, value: float) -> None:
         """Count a value."""
@@ -43,14 +41,15 @@ class Buckets:
 
     def scaled(self, unit: float) -> Buckets:
         """A copy with all values in another unit, for example ``1e-9`` from nanoseconds to seconds."""
-        return Buckets([bound * unit for bound in self.bounds], self.counts, self.total * unit)
+        bounds = tuple(bound * unit for bound in self.bounds)
+        return Buckets(bounds, self.counts.copy(), self.total * unit)
 
     def cumulative(self) -> list[tuple[float, int]]:
         """How many values are at most each bound; the last bound is infinity."""
         return list(zip((*self.bounds, float("inf")), accumulate(self.counts), strict=True))
 
 
-class TrainingReading(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class TrainingReading(msgspec.Struct, frozen=True, kw_only=True):
     """What a training shows at one moment. Times are in seconds since 1970. None: not known, or not yet.
 
     Counters are over all attempts of the run where they begin with ``total_``, and over this process

@@ -18,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,12 @@ from anyio import get_cancelled_exc_class
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-import stoker.writer.files as files
 from stoker.errors import first_error
 from stoker.replies import Reply
 from stoker.stalls import Activity
-from stoker.telemetry import StateClock
+from stoker.telemetry import Buckets, Spans, StateClock, span_of
 from stoker.writer.logs import AppendLog, DiskThread, commit
+from stoker.writer.replacing import Replacer
 from stoker.writer.rows import RowLog, encode_cooperatively
 
 __all__ = ["Writer"]
@@ -43,6 +42,7 @@ WRITER_STATES = ("idle", "writing", "committing", "finishing")
 JOB_STATES = ("idle", "writing")
 IDLE, WRITING, COMMITTING, FINISHING = range(len(WRITER_STATES))
 
+_COMMITS_NS = tuple(bound * 1e6 for bound in (1.0, 2.5, 5.0, 10.0, 25.0, 100.0, 500.0, 2500.0, 10_000.0))
 _WAITING_BYTES = 64 << 20
 _WAITING_JOBS = 32
 _LINGER_BYTES = 64 << 10
@@ -67,6 +67,13 @@ class Writer:
         sync_interval_s: what a log took is made durable at the latest this long after it was written.
         sync_bytes: and as soon as the logs together have taken this much, in bytes.
         replace_interval_s: a replaced file is rewritten at most this often, and at a flush.
+        spans: traces commits; None: they are not traced.
+
+    Attributes:
+        clock, job_clock: what the task does with rows, journal and replaced files; and what its jobs do,
+            beside that.
+        commit_ns: how long commits took.
+        durable: the newest ``note`` of which everything handed in before is durable.
     """
 
     def __init__(
@@ -76,7 +83,9 @@ class Writer:
         sync_interval_s: float = 0.5,
         sync_bytes: int = 4 << 20,
         replace_interval_s: float = 1.0,
+        spans: Spans | None = None,
     ) -> None:
+        self._spans = spans
         self._linger_s = linger_s
         self._sync_interval_s = sync_interval_s
         self._sync_bytes = sync_bytes
@@ -96,12 +105,15 @@ class Writer:
         self._logs: set[AppendLog] = set()
         self._n_unsynced = 0
         self._synced_at = time.monotonic()
-        self._replacer = _Replacer(replace_interval_s)
+        self._undurable_since: float | None = None
+        self._noted: Any = None
+        self.durable: Any = None
+        self._replacer = Replacer(replace_interval_s)
         self._jobs: deque[_Request] = deque()  # and the flushes behind them
         self._job_thread = DiskThread("stoker-writer")
         self._retired_s = 0.0
         self.clock, self.job_clock = StateClock(WRITER_STATES), StateClock(JOB_STATES)
-        """What the task does with rows, journal and replaced files; and what its jobs do, beside that."""
+        self.commit_ns = Buckets(_COMMITS_NS)
 
     def __len__(self) -> int:
         """Logs, flushes and jobs that wait while the task is busy with others."""
@@ -139,12 +151,25 @@ class Writer:
         """Hand in bytes without waiting for room: for rows whose number is bounded otherwise."""
         self._raise_if_closed()
         if not self._pieces:
-            self._pieces_since = time.monotonic()
+            self._pieces_since = now = time.monotonic()
+            self._undurable_since = self._undurable_since or now
             self._news.set()
         self._pieces.setdefault(log, []).append(data)
         self._n_bytes += len(data)
         if self._n_bytes >= _LINGER_BYTES:
             self._news.set()
+
+    def note(self, value: Any, *, is_durable: bool = False) -> None:
+        """Let ``durable`` become this when all that was handed in before is durable; or at once."""
+        self._noted = value
+        if is_durable:
+            self.durable = value
+
+    @property
+    def lag_s(self) -> float:
+        """For how long the oldest bytes that are not durable have been here; 0: all are."""
+        since = self._undurable_since
+        return 0.0 if since is None else time.monotonic() - since
 
     async def retire(self, log: AppendLog) -> None:
         """Let a log that is complete be made durable and closed, after all that was handed in before."""
@@ -311,17 +336,23 @@ class Writer:
 
     async def _write_logs(self, *, is_durable: bool) -> None:
         taken, self._pieces = self._pieces, {}
+        noted = self._noted
         self._logs.update(taken)
         # The journal before the rows that follow from it.
         pieces = {log: b"".join(taken[log]) for log in sorted(taken, key=lambda log: isinstance(log, RowLog))}
         n_bytes = sum(map(len, pieces.values()))
         self._is_writing = True
-        self.clock.enter(COMMITTING if is_durable else WRITING)
+        began = self.clock.enter(COMMITTING if is_durable else WRITING)
         if is_durable:
             behind = {log: b"" for log in self._logs if log.unsynced_bytes and log not in pieces}
-            await commit(pieces | behind)
+            if logs := pieces | behind:
+                with span_of(self._spans, "stoker.commit", {"stoker.bytes": n_bytes}):
+                    await commit(logs)
+                self.commit_ns.add(time.perf_counter_ns() - began)
             self._n_unsynced = 0
             self._synced_at = time.monotonic()
+            self.durable = noted
+            self._undurable_since = self._pieces_since if self._pieces else None
         else:
             for log, data in pieces.items():
                 await log.append(data)
@@ -369,62 +400,6 @@ class Writer:
         self._job_thread.release()
         self._replacer.thread.release()
         return refused
-
-
-class _Replacer:
-    """Files that always hold the latest value, like a run's metadata; rewritten every ``interval_s``."""
-
-    def __init__(self, interval_s: float) -> None:
-        self.thread = DiskThread("stoker-replace")
-        self._interval_s = interval_s
-        self._latest: dict[Path, Any] = {}
-        self._begun: dict[Path, Any] = {}
-        self._unsynced: set[Path] = set()  # directories
-        self._lock = anyio.Lock()
-        self._began_at = time.monotonic()
-        self._lag_s = math.inf
-
-    def put(self, path: Path, value: Any) -> bool:
-        """Let the file hold this value as JSON; return whether it is the first that waits."""
-        self._latest[path] = value
-        return len(self._latest) == 1
-
-    @property
-    def due_at(self) -> float:
-        """When ``begin`` is due, in seconds of ``time.monotonic``."""
-        return self._began_at + min(self._interval_s, self._lag_s) if self._latest else math.inf
-
-    def hurry(self, lag_s: float) -> None:
-        """Let what waits be due so long after the last time."""
-        self._lag_s = lag_s
-
-    def begin(self) -> None:
-        """Count the next interval from now; ``write`` follows."""
-        self._begun |= self._latest
-        self._latest = {}
-        self._began_at, self._lag_s = time.monotonic(), math.inf
-
-    async def write(self) -> None:
-        """Return when every value put before ``begin`` can be read under its file's name."""
-        async with self._lock:
-            begun, self._begun = self._begun, {}
-            for path, value in begun.items():
-                pretty = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
-                write = partial(files.put_in_place, path, methodcaller("write", pretty))
-                await self.thread.work(f"writing {path.name}", write)
-                self._unsynced.add(path.parent)
-
-    async def sync(self) -> None:
-        """Return when every value written so far is in its file for good."""
-        async with self._lock:
-            while self._unsynced:
-                directory = self._unsynced.pop()
-                await self.thread.work(f"syncing {directory.name}", partial(files.sync_directory, directory))
-
-    async def make_durable(self) -> None:
-        """Return when every value put before ``begin`` is in its file for good."""
-        await self.write()
-        await self.sync()
 
 
 def _answer(request: _Request) -> None:

@@ -1,0 +1,96 @@
+"""A session's numbers for metrics systems, read from any thread while it runs and after it has ended.
+
+The learner's thread, the event loop and the writer go on meanwhile. Each number is read in one step, and no
+lock is taken, so that reading never makes a part wait.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from statistics import fmean
+
+from stoker.session.metrics import StalenessReport
+from stoker.session.parts import Evaluations, Parts
+from stoker.session.state import RunCounts
+from stoker.telemetry import TrainingReading
+
+__all__ = ["training_reading"]
+
+
+def training_reading(parts: Parts, evaluations: Evaluations) -> TrainingReading:
+    """All numbers of a session that was opened."""
+    learner, writer, inference = parts.learner, parts.writer, parts.inference
+    now, wall = time.monotonic(), time.time()
+    counts: RunCounts = learner.counts if learner.journal is None else writer.durable
+    staleness = StalenessReport.of(learner.metrics.staleness)
+    seen_at = learner.actors.last_seen_at
+    reward, length = learner.metrics.recent()
+    return TrainingReading(
+        labels=learner.labels,
+        is_running=parts.failure is None and not parts.written.is_set(),
+        started_at=wall - (now - parts.started_at),
+        total_steps=counts.total_steps,
+        total_episodes=counts.total_episodes,
+        total_opt_steps=counts.opt_steps,
+        n_checkpoints=parts.n_checkpoints,
+        refused={**parts.events.refusals.totals, "after-end": parts.intake.n_refused},
+        queue_depth=len(parts.queue),
+        queue_capacity=parts.config.queue_capacity,
+        writer_queue_depth=len(writer),
+        policy_version=learner.policies.version,
+        policy_age_s=now - learner.policies.published_at,
+        staleness={"mean": staleness.mean, "max": staleness.max} if staleness.histogram else {},
+        durable_lag_s=None if parts.run is None else _durable_lag_s(parts, now),
+        last_step_at=None if seen_at is None else wall - (now - seen_at),
+        last_checkpoint_at=parts.checkpointed_at,
+        episode_reward=reward,
+        episode_length=length,
+        eval_reward=_last_evaluation(evaluations),
+        best_value=None if evaluations.best is None else evaluations.best[0],
+        busy_s=learner.metrics.clocks.read().seconds,
+        actors=_actors(parts, now),
+        act_s=inference.latency_ns.scaled(1e-9),
+        act_batch_size=inference.batch_sizes,
+        observe_wait_s=parts.observe_wait_ns.scaled(1e-9),
+        commit_s=writer.commit_ns.scaled(1e-9),
+        train=learner.learn_metrics,
+        user=dict(learner.metrics.user),
+    )
+
+
+def _durable_lag_s(parts: Parts, now: float) -> float:
+    """How long the oldest data waits in the writer, or how long the learner's present call has had it."""
+    since = parts.thread.since
+    return max(parts.writer.lag_s, 0.0 if since is None else now - since)
+
+
+def _last_evaluation(evaluations: Evaluations) -> float | None:
+    """The mean reward of the last policy's episodes."""
+    records = list(evaluations.records)
+    if not records:
+        return None
+    last = records[-1][0]
+    return fmean(record.total_reward for steps, record in records if steps == last)
+
+
+def _actors(parts: Parts, now: float) -> Mapping[str, int]:
+    """How many actors are in each state; each of them is in one."""
+    registry, waited_at = parts.learner.actors, parts.waited_at
+    running, seen_at = registry.running.copy(), registry.seen_at.copy()
+    acting = parts.intake.acting.copy()
+    waiting = acting | parts.intake.observing.keys()
+    silent = 0
+    if not parts.written.is_set():
+        until = now - parts.config.actor_timeout_s
+        late = [actor_id for actor_id in running if seen_at.get(actor_id, now) <= until]
+        silent = sum(one not in waiting and waited_at.get(one, 0.0) <= until for one in late)
+    playing = len(running) - sum(one in running for one in waiting) - silent
+    known = len(seen_at) + sum(one not in seen_at for one in waiting)
+    return {
+        "idle": max(0, known - playing - len(waiting) - silent),  # its parts are not of one moment
+        "playing": playing,
+        "acting": len(acting),
+        "observing": len(waiting) - len(acting),
+        "silent": silent,
+    }

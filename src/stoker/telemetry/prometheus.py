@@ -1,0 +1,228 @@
+"""Metrics in the text formats of Prometheus and OpenMetrics, read from a training when they are asked for.
+
+    Prometheus --> MetricsServer or the service's /metrics --> Exposition --> session.telemetry()
+
+A collector of its own, in a registry of its own: nothing is counted twice, and nothing costs a step. No label
+names an actor, so that there are less than 200 series however many actors play; the names given to
+``session.store`` come in addition, a hundred of them at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from stoker.errors import MissingDependency
+from stoker.telemetry.reading import Buckets, ServiceCounts, TrainingReading
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+__all__ = ["Exposition"]
+
+_MOST_REASONS, _MOST_ROUTES, _MOST_TRAIN, _MOST_USER = 24, 40, 20, 100
+
+_COUNTERS = {
+    "total_steps": ("stoker_env_steps", "Environment steps, over all attempts of the run."),
+    "total_episodes": ("stoker_episodes", "Training episodes that have ended, over all attempts."),
+    "total_opt_steps": ("stoker_opt_steps", "Optimization steps, over all attempts."),
+    "n_checkpoints": ("stoker_checkpoints", "Checkpoints written by this process."),
+}
+_GAUGES = {
+    "is_running": ("stoker_session_running", "Whether the session takes events."),
+    "started_at": ("stoker_start_timestamp_seconds", "When the session was opened."),
+    "queue_depth": ("stoker_event_queue_depth", "Events that wait for the learner."),
+    "queue_capacity": ("stoker_event_queue_capacity", "How many events may wait for the learner."),
+    "writer_queue_depth": ("stoker_writer_queue_depth", "Logs, flushes and jobs that wait for the writer."),
+    "policy_version": ("stoker_policy_version", "Optimization steps of the policy that acts."),
+    "policy_age_s": ("stoker_policy_age_seconds", "How long ago the policy that acts was published."),
+    "durable_lag_s": ("stoker_durable_lag_seconds", "How long the oldest data has waited to be on disk."),
+    "last_step_at": ("stoker_last_step_timestamp_seconds", "When a step was consumed last."),
+    "last_checkpoint_at": (
+        "stoker_last_checkpoint_timestamp_seconds",
+        "When this process wrote a checkpoint last.",
+    ),
+    "episode_reward": ("stoker_episode_reward", "Mean reward of the last 100 training episodes."),
+    "episode_length": ("stoker_episode_length", "Mean length of the last 100 training episodes, in steps."),
+    "eval_reward": ("stoker_eval_reward", "Mean reward of the policy that was evaluated last."),
+    "best_value": ("stoker_best_value", "The highest evaluation, over all attempts."),
+}
+_HISTOGRAMS = {
+    "act_s": ("stoker_act_seconds", "From the first question to the answer of each forward pass."),
+    "act_batch_size": ("stoker_act_batch_size", "Actions per forward pass."),
+    "observe_wait_s": (
+        "stoker_observe_wait_seconds",
+        "Waits for room in the queue; calls that find room are not in it.",
+    ),
+    "commit_s": ("stoker_commit_seconds", "How long the disk takes to make rows and journal durable."),
+}
+
+
+class Exposition:
+    """The metrics of a training, of a service, or of both; from any thread.
+
+    Args:
+        read: reads the training, such as ``session.telemetry``; None where there is none, and it may return
+            None while there is none yet.
+        service: what the service counts.
+
+    Raises:
+        MissingDependency: prometheus-client is not installed.
+    """
+
+    def __init__(
+        self, read: Callable[[], TrainingReading | None] | None = None, service: ServiceCounts | None = None
+    ) -> None:
+        try:
+            from prometheus_client import CollectorRegistry
+            from prometheus_client.exposition import choose_encoder
+        except ImportError as error:
+            raise MissingDependency("prometheus-client", "prometheus") from error
+        self._choose_encoder = choose_encoder
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Collector(read, service))
+        self._reading = Lock()
+
+    def __call__(self, accept: str = "") -> tuple[bytes, str]:
+        """Read everything now.
+
+        Args:
+            accept: the ``Accept`` header of the request.
+
+        Returns:
+            The text, and its ``Content-Type``.
+        """
+        encode, content_type = self._choose_encoder(accept)
+        with self._reading:
+            return encode(self._registry), content_type
+
+
+class _Collector:
+    """What prometheus_client asks at each scrape."""
+
+    def __init__(
+        self, read: Callable[[], TrainingReading | None] | None, service: ServiceCounts | None
+    ) -> None:
+        self._read = read
+        self._service = service
+        self._busy: dict[tuple[str, str], float] = {}
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: else the registry would read the training to learn the names."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """The families of this moment."""
+        reading = None if self._read is None else self._read()
+        refused: dict[str, int] = {}
+        if reading is not None:
+            yield from _training(reading)
+            yield self._busy_seconds(reading)
+            refused |= _first(reading.refused, _MOST_REASONS)
+        if (service := self._service) is not None:
+            yield from _service(service)
+            for reason, count in _first(service.refused, _MOST_REASONS).items():
+                refused[reason] = refused.get(reason, 0) + count
+        yield _labeled(
+            "counter",
+            "stoker_refused",
+            "What was not accepted: by the invalid field, the problem's type, or after-end.",
+            ("reason",),
+            {(reason,): count for reason, count in refused.items()},
+        )
+
+    def _busy_seconds(self, reading: TrainingReading) -> Metric:
+        """What the state clocks show, without the moments that a change of state in mid-reading misplaces.
+
+        A counter that falls, if only by a microsecond, is one that began anew to Prometheus.
+        """
+        busy = self._busy
+        for part, states in reading.busy_s.items():
+            for state, seconds in states.items():
+                busy[part, state] = max(seconds, busy.get((part, state), 0.0))
+        about = "Time that a part has spent in a state; the states of a part add up to all of its time."
+        return _labeled("counter", "stoker_busy_seconds", about, ("part", "state"), busy)
+
+
+def _training(reading: TrainingReading) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+    labels = {name: _text(value) for name, value in reading.labels.items()}
+    yield _labeled(
+        "gauge", "stoker_run_info", "The training; always 1.", tuple(labels), {tuple(labels.values()): 1}
+    )
+    for field, (name, about) in _COUNTERS.items():
+        yield CounterMetricFamily(name, about, value=getattr(reading, field))
+    for field, (name, about) in _GAUGES.items():
+        if (value := getattr(reading, field)) is not None:
+            yield GaugeMetricFamily(name, about, value=value)
+    for field, (name, about) in _HISTOGRAMS.items():
+        found: Buckets = getattr(reading, field)
+        buckets = [(_bound(bound), count) for bound, count in found.cumulative()]
+        yield HistogramMetricFamily(name, about, buckets=buckets, sum_value=found.total)
+    for name, label, values, about in (
+        ("stoker_actors", "state", reading.actors, "Actors, each of them in one state."),
+        ("stoker_staleness_opt_steps", "statistic", reading.staleness, "Policy lag of learned transitions."),
+        ("stoker_train", "name", _numbers(reading.train, _MOST_TRAIN), "Metrics of the last update."),
+        ("stoker_user", "name", _numbers(reading.user, _MOST_USER), "Last values of session.store."),
+    ):
+        yield _labeled(
+            "gauge", name, about, (label,), {(_text(key),): value for key, value in values.items()}
+        )
+
+
+def _service(counts: ServiceCounts) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily
+
+    requests = {(route, str(code)): n for (route, code), n in counts.requests.copy().items()}
+    known = dict(islice(requests.items(), _MOST_ROUTES))
+    if others := sum(requests.values()) - sum(known.values()):
+        known["other", ""] = others
+    about = "Requests, by route and by HTTP status or WebSocket close code."
+    yield _labeled("counter", "stoker_service_requests", about, ("route", "code"), known)
+    about = "Records that were sent again, and answered as before."
+    yield CounterMetricFamily("stoker_service_duplicates", about, value=counts.duplicates)
+    about = "Policies that were to replace the acting one."
+    swaps = {(result,): n for result, n in counts.swaps.copy().items()}
+    yield _labeled("counter", "stoker_swaps", about, ("result",), swaps)
+    actors = {(state,): n for state, n in counts.actors().items()}
+    yield _labeled("gauge", "stoker_service_actors", "Actors of the service, by state.", ("state",), actors)
+
+
+def _labeled(
+    kind: str, name: str, about: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], float]
+) -> Metric:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    family: Any = (CounterMetricFamily if kind == "counter" else GaugeMetricFamily)(
+        name, about, labels=labels
+    )
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
+
+
+def _first(counts: Mapping[str, int], most: int) -> dict[str, int]:
+    """The first counts; those that came later are pooled, so that no series ever falls."""
+    found = list(dict(counts).items())
+    kept = {_text(name): count for name, count in found[:most]}
+    if others := sum(count for _, count in found[most:]):
+        kept["other"] = kept.get("other", 0) + others
+    return kept
+
+
+def _numbers(values: Mapping[str, Any], most: int) -> dict[str, float]:
+    """The first numbers of a mapping."""
+    found = ((key, value) for key, value in dict(values).items() if isinstance(value, (int, float)))
+    return dict(islice(found, most))
+
+
+def _bound(bound: float) -> str:
+    return "+Inf" if bound == float("inf") else f"{bound:g}"
+
+
+def _text(value: str) -> str:
+    """A label's value that can be encoded, whatever a user has put into a name."""
+    return str(value).encode(errors="backslashreplace").decode()

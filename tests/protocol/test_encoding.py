@@ -239,6 +239,25 @@ def test_a_message_on_a_stream_is_a_ping_or_has_records() -> None:
         assert caught.value.path == "steps"
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ({"id": 17, "steps": [{}]}, 17),
+        ({"id": "a", "steps": [{**STEP, "seed": 3}]}, "a"),
+        ({"id": 3}, 3),
+        ({"id": [1], "ping": 2}, None),
+        ({"steps": [{}]}, None),
+        ([], None),
+    ],
+)
+def test_a_problem_on_a_stream_has_the_id_of_its_message(form: Any, sent: Any, expected: Any) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        decode_stream(ENCODE[form](sent), form)
+    assert msgspec.json.decode(encode_json(caught.value.problem())).get("id") == expected
+    assert caught.value.problem(5).id == 5
+
+
 def test_text_is_no_msgpack() -> None:
     with pytest.raises(ProtocolError, match="binary"):
         decode_stream("{}", "msgpack")

@@ -147,6 +147,7 @@ def test_names_and_the_order_of_keys_are_no_difference() -> None:
         (TWO, {"type": "discrete", "n": 3}, "observation.n"),
         (BOX, {"type": "box", "shape": [2, 1]}, "observation.shape"),
         (BOX, {"type": "box", "shape": [3]}, "observation.shape[0]"),
+        ({**BOX, "low": [0, 1]}, {"type": "box", "shape": [3]}, "observation.shape[0]"),
         (
             BOX,
             {**BOX, "dtype": "float64"},

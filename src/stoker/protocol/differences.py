@@ -7,7 +7,7 @@ the same bounds are no difference.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
@@ -15,6 +15,10 @@ from stoker.plain import shown
 from stoker.protocol.spaces import Spaces, describe_space
 
 __all__ = ["Difference", "difference", "spaces_digest"]
+
+
+_FIRST: Final = ("type", "shape", "n", "nvec", "dtype")
+"""A difference of these explains others, so it is reported first."""
 
 
 class Difference(NamedTuple):
@@ -58,7 +62,8 @@ def _plain(described: Spaces) -> dict[str, Any]:
 def _first_difference(one: Any, other: Any, path: str) -> Difference | None:
     if isinstance(one, dict) and isinstance(other, dict):
         mine, its = cast("dict[str, Any]", one), cast("dict[str, Any]", other)
-        for key in sorted({*mine, *its}, key=lambda key: (key != "type", key)):
+        keys = {*mine, *its}
+        for key in [*(key for key in _FIRST if key in keys), *sorted(keys.difference(_FIRST))]:
             where = f"{path}.{key}" if path else key
             if found := _first_difference(mine.get(key), its.get(key), where):
                 return found

@@ -16,11 +16,19 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 from msgspec.msgpack import Ext
 from numpy.typing import NDArray
 
 from stoker.plain import as_float
-from stoker.protocol.messages import LARGEST_FLOAT, HelloFrame, Record, StepMessage, StreamMessage
+from stoker.protocol.messages import (
+    LARGEST_FLOAT,
+    HelloFrame,
+    MessageId,
+    Record,
+    StepMessage,
+    StreamMessage,
+)
 from stoker.protocol.nesting import check_json_depth, check_msgpack_depth
 from stoker.protocol.paths import joined
 from stoker.protocol.problems import ProtocolError
@@ -113,14 +121,41 @@ def decode_stream(data: bytes | str, form: Format, depth: int = DEPTH) -> Stream
     """A message on a stream after the hello: records, or a ping.
 
     Raises:
-        ProtocolError: As for ``decode_step``; or it has both, or neither.
+        ProtocolError: As for ``decode_step``; or it has both, or neither. The error has the message's id, if
+            that can be read.
     """
-    message = _decoded(_STREAM[form], data, form, depth)
-    if bool(message.steps) is (message.ping is not msgspec.UNSET):
+    try:
+        message = _decoded(_STREAM[form], data, form, depth)
+    except ProtocolError as error:
+        if error.kind == "invalid":
+            error.message_id = _id_of(data, form)
+        raise
+    try:
+        if message.ping is not UNSET or not message.steps:
+            _check_ping(message)
+        _check_records(message.steps)
+    except ProtocolError as error:
+        error.message_id = message.id
+        raise
+    return message
+
+
+def _check_ping(message: StreamMessage) -> None:
+    if bool(message.steps) is (message.ping is not UNSET):
         wrong = "a ping has no steps" if message.steps else "it has neither steps nor a ping"
         raise ProtocolError("invalid", f"{wrong}: send either", path="steps")
-    _check_records(message.steps)
-    return message
+
+
+def _id_of(data: bytes | str, form: Format) -> MessageId | UnsetType:
+    """The id of a message that is well-formed, whatever else is wrong with it."""
+    try:
+        return _decoder(form, _Identified)(data).id
+    except (msgspec.DecodeError, UnicodeError):
+        return UNSET
+
+
+class _Identified(msgspec.Struct):
+    id: MessageId | UnsetType = UNSET
 
 
 def decode_hello(data: bytes | str, form: Format, depth: int = DEPTH) -> HelloFrame:

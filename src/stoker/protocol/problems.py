@@ -197,6 +197,8 @@ class ProtocolError(StokerError, ValueError):
         self.path = path
         self.actors = actors
         self.retry_after = retry_after
+        self.message_id: MessageId | UnsetType = UNSET
+        """Of the message, if it has one and could be read."""
 
     def __str__(self) -> str:
         where = f"{self.path}: " if self.path else ""
@@ -218,7 +220,7 @@ class ProtocolError(StokerError, ValueError):
         return KINDS[self.kind].close
 
     def problem(self, message_id: MessageId | UnsetType = UNSET) -> Problem:
-        """What the client gets; texts are valid Unicode whatever the message held."""
+        """What the client gets, with this id, or its own; valid Unicode whatever the message held."""
 
         def clean(text: str) -> str:
             return text if text.isascii() else text.encode(errors="backslashreplace").decode()
@@ -231,7 +233,7 @@ class ProtocolError(StokerError, ValueError):
             UNSET if self.path is None else clean(self.path),
             UNSET if self.actors is None else dict(self.actors),
             UNSET if self.retry_after is None else self.retry_after,
-            message_id,
+            self.message_id if message_id is UNSET else message_id,
         )
 
     @classmethod

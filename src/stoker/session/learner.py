@@ -126,16 +126,15 @@ class Learner(TrainingState):
     def n_unhurried(self) -> int:
         """How many transitions may come before anything follows from them, at least 1.
 
-        More than that only where the agent ``LearnsSeldom``: each hand-over to this thread costs as much as a
-        hundred transitions, but to learn from many at once holds up those who act.
+        Each hand-over to this thread costs as much as a hundred transitions. More than those up to the next
+        call of ``learn`` only where the agent ``LearnsSeldom``: to learn from many at once holds up those who
+        act.
         """
-        seldom = self._able.seldom
-        if seldom is None or self.config.max_staleness is not None:  # with which actors wait for progress
+        if self.config.max_staleness is not None:  # with which actors wait for progress
             return 1
         n_until = self._triggers.next_learn - self.total_steps
-        return max(
-            1, min(self._triggers.room(), n_until + self._able.n_skipped(n_until, self.config.opt_interval))
-        )
+        n_until += self._able.n_skipped(n_until, self.config.opt_interval)
+        return max(1, min(self._triggers.room(), n_until))
 
     def is_brief(self, batch: Sequence[Event]) -> bool:
         """Whether processing these events costs less than to hand them to another thread.

@@ -60,6 +60,20 @@ def test_an_actor_plays_an_episode_and_its_state_can_be_read(service: Service) -
     assert (gone.status_code, gone.json()["type"]) == (404, "urn:stoker:problem:unknown-actor")
 
 
+def test_the_name_of_an_actor_may_have_slashes(service: Service) -> None:
+    service.post({"steps": [first("left/arm 1")]})
+    path = "/v1/actors/left%2Farm%201"
+    assert service.get(path).json()["actor"] == "left/arm 1"
+    allowed = service.client.put(path).headers["allow"]
+    assert {*allowed.split(", ")} == {"DELETE", "GET", "HEAD"}
+    assert service.client.delete(path).status_code == 204
+    assert service.get(path).status_code == 404
+
+
+def test_a_stream_without_a_websocket_says_so(service: Service) -> None:
+    assert "connect with a WebSocket" in service.get("/v1/stream").json()["detail"]
+
+
 def test_messagepack_is_answered_in_messagepack(service: Service) -> None:
     record = first("packed") | {"observation": msgspec.msgpack.Ext(1, array_ext(np.ones(2, np.float32)))}
     body = msgspec.msgpack.encode({"steps": [record]})

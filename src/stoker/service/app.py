@@ -143,7 +143,7 @@ async def _http_problem(request: Request, error: Any) -> Response:
         response.headers["Allow"] = allowed
         return response
     if error.status_code == 404:
-        return refused(
-            ProtocolError("not-found", f"{request.url.path}: GET /openapi.json lists what there is")
-        )
+        is_stream = request.url.path.endswith(STREAM)
+        way_out = "connect with a WebSocket" if is_stream else "GET /openapi.json lists what there is"
+        return refused(ProtocolError("not-found", f"{request.url.path}: {way_out}"))
     return refused(ProtocolError("malformed", str(error.detail)))

@@ -77,25 +77,26 @@ class Requests:
             Route(STEP, self.step, methods=["POST"]),
             Route(_EPISODES, _Endpoint(_EPISODES, self._episode, self._hosted), methods=["POST"]),
             self._route("/v1/spec", self._spec),
-            self._route(actor, self._actor),
-            self._route(actor, self._end_actor, "DELETE"),
+            self._route(actor, self._actor, DELETE=self._end_actor),
             self._route("/healthz", self._healthz),
             self._route("/readyz", self._readyz),
             *(self._document(name) for name in DOCUMENTS),
         ]
 
-    def _route(self, path: str, handler: Handler, method: str = "GET") -> Route:
+    def _route(self, path: str, handler: Handler, **others: Handler) -> Route:
+        """A route for GET, and for other methods; an actor's name may have slashes."""
+        handlers = {"GET": handler, "HEAD": handler, **others}
         counts = self._hosted.counts.requests
 
         async def endpoint(request: Request) -> Response:
             try:
-                response = await handler(request)
+                response = await handlers[request.method](request)
             except Exception as error:  # noqa: BLE001 - answered, and logged if nobody expects it
                 response = refused(refusal_of(error))
             counts[path, response.status_code] += 1
             return response
 
-        return Route(path, endpoint, methods=[method])
+        return Route(path.replace("{actor}", "{actor:path}"), endpoint, methods=["GET", *others])
 
     # Records --------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from stoker import RunNotFound, TrainingRun, TrainingSession
 from stoker.listening import listening_socket
 from stoker.service.app import make_app
 from stoker.service.auth import Gate
-from stoker.service.hosting import Hosted
+from stoker.service.hosting import GymSpaces, Hosted
 from stoker.service.limits import Limits
 from stoker.service.serving import Server, Tls
 from stoker.testing import FakeAgent
@@ -56,6 +56,7 @@ def served(
     *,
     gate: Gate | None = None,
     limits: Limits | None = None,
+    spaces: GymSpaces = (OBSERVATIONS, ACTIONS),
     from_client: bool = False,
     tls: Tls | None = None,
     **settings: Any,
@@ -78,9 +79,8 @@ def served(
     started, box = threading.Event(), {}
 
     async def serve() -> None:
-        spaces = None if from_client else (OBSERVATIONS, ACTIONS)
         with listening_socket("127.0.0.1", 0) as listener:
-            app = make_app(session, spaces=spaces, gate=gate, limits=limits)
+            app = make_app(session, spaces=None if from_client else spaces, gate=gate, limits=limits)
             server = Server(app, limits, tls)
             port = listener.getsockname()[1]
             box["service"] = Service(port, app.state.stoker, server, "http" if tls is None else "https")

@@ -1,30 +1,45 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from typing import Any
+
 import anyio
 import pytest
 
-from stoker.service.suspending import noting_suspension
+from stoker.service.suspending import finished
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_coroutine_that_does_not_wait_is_not_noted() -> None:
+async def run(coroutine: Coroutine[Any, Any, Any], waits: Callable[[], object]) -> Any:
+    try:
+        awaited = coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    waits()
+    return await finished(coroutine, awaited)
+
+
+async def test_a_coroutine_that_does_not_wait_is_over_at_once() -> None:
     async def answer() -> int:
         return 7
 
     noted: list[str] = []
-    assert await noting_suspension(answer(), lambda: noted.append("waits")) == 7
+    assert await run(answer(), lambda: noted.append("waits")) == 7
     assert noted == []
 
 
-async def test_the_first_wait_is_noted_once_and_the_answer_comes_back() -> None:
-    noted: list[str] = []
+async def test_one_that_waits_goes_on_when_it_may_and_its_answer_comes_back() -> None:
     event = anyio.Event()
+    noted: list[str] = []
 
     async def answer() -> str:
         await event.wait()
         await anyio.lowlevel.checkpoint()
         return "answered"
+
+    async def set_event() -> None:
+        event.set()
 
     async with anyio.create_task_group() as tasks:
 
@@ -32,10 +47,7 @@ async def test_the_first_wait_is_noted_once_and_the_answer_comes_back() -> None:
             noted.append("waits")
             tasks.start_soon(set_event)
 
-        async def set_event() -> None:
-            event.set()
-
-        assert await noting_suspension(answer(), waits) == "answered"
+        assert await run(answer(), waits) == "answered"
     assert noted == ["waits"]
 
 
@@ -50,9 +62,19 @@ async def test_a_cancelled_wait_is_cancelled_inside_and_may_clean_up() -> None:
             raise
 
     with anyio.CancelScope() as scope:
-        await noting_suspension(stuck(), scope.cancel)
+        await run(stuck(), scope.cancel)
     assert scope.cancelled_caught
     assert seen == ["cancelled"]
+
+
+async def test_a_scope_within_it_may_time_out() -> None:
+    async def limited() -> str:
+        with anyio.move_on_after(0.01):
+            await anyio.sleep_forever()
+        await anyio.lowlevel.checkpoint()
+        return "moved on"
+
+    assert await run(limited(), lambda: None) == "moved on"
 
 
 async def test_an_error_behind_a_wait_is_raised() -> None:
@@ -61,4 +83,4 @@ async def test_an_error_behind_a_wait_is_raised() -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        await noting_suspension(failing(), lambda: None)
+        await run(failing(), lambda: None)

@@ -1,37 +1,38 @@
-"""Await a coroutine, and do something only if it really waits.
+"""Run a coroutine at once, and make what waiting needs only if it really waits.
 
-Most messages are answered without a wait, and most answers go out without one. A time limit or a task around
-each of them would cost more than the message itself; here the coroutine runs in the caller's task, and the
-caller makes what waiting needs when it first suspends. No cancel scope may be entered then: it would cross
-those that the coroutine has entered. Changing the deadline of one that is around both is fine.
+    step = service.step(message)
+    try:
+        awaited = step.send(None)
+    except StopIteration as done:
+        answer = done.value
+    else:
+        ...  # it waits: count it, let somebody else read on
+        answer = await finished(step, awaited)
+
+Most messages are answered without a wait, and a time limit or a task around each would cost more than the
+message itself. No cancel scope may be entered where it waits: it would cross those that the coroutine has
+entered. Changing the deadline of one that is around both is fine.
 """
 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from typing import Any, TypeVar
 
-__all__ = ["noting_suspension"]
+__all__ = ["finished"]
 
 T = TypeVar("T")
 
 
 @types.coroutine
-def noting_suspension(
-    coroutine: Coroutine[Any, Any, T], suspended: Callable[[], object]
-) -> Generator[Any, Any, T]:
-    """Await a coroutine, and call ``suspended`` when it first waits for something."""
-    try:
-        awaited = coroutine.send(None)
-    except StopIteration as done:
-        return done.value
-    suspended()
-    return (yield from _rest(coroutine, awaited))
+def finished(coroutine: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]:
+    """Go on with a coroutine that was begun by hand, as ``await`` does.
 
-
-def _rest(coroutine: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]:
-    """Go on with a coroutine that waits, as ``await`` does."""
+    Args:
+        coroutine: its first ``send`` has returned.
+        awaited: what that was; None is something that a task waits for, too.
+    """
     try:
         while True:
             try:

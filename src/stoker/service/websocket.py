@@ -42,7 +42,7 @@ from stoker.service.hosting import Hosted
 from stoker.service.refusals import refusal_of
 from stoker.service.specs import spec_of
 from stoker.service.steps import StepService
-from stoker.service.suspending import noting_suspension
+from stoker.service.suspending import finished
 
 __all__ = ["Connection", "Receive", "Send"]
 
@@ -200,23 +200,24 @@ class Connection:
         """Answer the next message; False: another task reads on."""
         data, form = await self._receive()
         self.heard_at = time.monotonic()
-        waiting: StreamMessage | None = None
         message: StreamMessage | None = None
-
-        def suspended() -> None:
-            nonlocal waiting
-            if message is None:
-                return
-            waiting = message
-            self._begin_waiting(message, len(data), holder)
-
+        is_waiting = False
+        answer: Any
         try:
             message = decode_stream(data, form, self._limits.depth)
             if message.ping is not UNSET:
-                answer: Any = PongFrame(message.ping)
+                answer = PongFrame(message.ping)
             else:
                 self._check(message)
-                answer = await noting_suspension(self._service.step(message, holder), suspended)
+                step = self._service.step(message, holder)
+                try:
+                    awaited = step.send(None)
+                except StopIteration as done:
+                    answer = done.value
+                else:
+                    is_waiting = True
+                    self._begin_waiting(message, len(data), holder)
+                    answer = await finished(step, awaited)
         except Exception as error:
             refusal = refusal_of(error)
             answer = ErrorFrame(refusal.problem(UNSET if message is None else message.id))
@@ -225,10 +226,10 @@ class Connection:
                 await self._close(refusal.close, refusal.detail)
                 raise _Gone from error
         finally:
-            if waiting is not None:
-                self._end_waiting(waiting, len(data))
+            if message is not None and is_waiting:
+                self._end_waiting(message, len(data))
         await self._answer(answer, form)
-        if waiting is None:
+        if not is_waiting:
             return True
         was_read, self._is_read = self._is_read, True
         return not was_read
@@ -301,17 +302,16 @@ class Connection:
 
     async def _send(self, event: Event) -> None:
         """Send; if the client does not read for ``send_s``, the connection ends without an answer."""
-        waits = False
-
-        def suspended() -> None:
-            nonlocal waits
-            waits = True
-            self._n_sends_waiting += 1
-            if self._n_sends_waiting == 1:
-                self._tasks.cancel_scope.deadline = anyio.current_time() + self._limits.send_s
-
-        await noting_suspension(self._raw_send(event), suspended)  # pyright: ignore[reportArgumentType]
-        if waits:
-            self._n_sends_waiting -= 1
-            if not self._n_sends_waiting:
-                self._tasks.cancel_scope.deadline = math.inf
+        sending: Any = self._raw_send(event)
+        try:
+            awaited = sending.send(None)
+        except StopIteration:
+            return
+        scope = self._tasks.cancel_scope
+        if not self._n_sends_waiting:
+            scope.deadline = anyio.current_time() + self._limits.send_s
+        self._n_sends_waiting += 1
+        await finished(sending, awaited)
+        self._n_sends_waiting -= 1
+        if not self._n_sends_waiting:
+            scope.deadline = math.inf

@@ -98,6 +98,22 @@ def test_a_run_of_other_spaces_is_refused_with_the_path(
         assert "--run-version" in done.stderr
 
 
+def test_resume_names_the_command_that_continues_a_served_run(
+    command: Callable[..., Any], spaces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(spaces.parent)
+
+    async def make() -> None:
+        run = await TrainingRun.create("game", "served")
+        await run.write_config(TrainConfig(env="", agent="dqn", spaces=SPACES))
+        run.release()
+
+    anyio.run(make)
+    done = command("resume", "runs/game")
+    assert done.returncode == 2
+    assert "stoker serve --spaces FILE.json --name game --run-version served" in done.stderr
+
+
 def test_the_help_has_the_settings_of_the_agent(command: Callable[..., Any]) -> None:
     with pytest.raises(SystemExit) as left:
         command("serve", "--env", "CartPole-v1", "--agent", "ppo", "--help")

@@ -170,6 +170,13 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
             raise ConfigError("--strict --no-roll-forward: give one of them")
         with Driver(self) as driver:
             run, config = await open_trained(self.run)
+            if config.spaces is not None:
+                words = ["stoker", "serve", *(["--env", config.env] if config.env else ["--spaces", "FILE.json"])]
+                words += ["--name", run.metadata.name, "--run-version", run.metadata.version]
+                raise ConfigError(
+                    f"{from_here(run.directory)} learns from remote actors: continue it with the command that "
+                    f"began it, like `{command(words)}`"
+                )
             config = self._changed(config)
             reached = run.newest_step()
             if reached < config.total_timesteps:

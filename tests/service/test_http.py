@@ -103,6 +103,15 @@ def test_the_documents_are_served(service: Service) -> None:
         assert key in service.get(path).json()
 
 
+def test_prometheus_reads_what_the_service_counted(service: Service) -> None:
+    service.post({"steps": [first("counted")]})
+    service.get("/v1/actors/counted")
+    text = service.get("/metrics").text
+    assert 'stoker_service_requests_total{code="200",route="/v1/actors/{actor}"}' in text
+    assert "stoker_env_steps_total" in text
+    assert "counted" not in text
+
+
 def test_probes_answer(service: Service) -> None:
     assert service.get("/healthz").json() == {"status": "ok"}
     assert service.get("/readyz").status_code == 200
@@ -341,6 +350,7 @@ def test_a_token_is_for_its_actors_and_scopes(guarded: Service) -> None:
     other = guarded.post({"steps": [first("boss")]}, headers=bearer("game"))
     assert (other.status_code, other.json()["type"]) == (403, "urn:stoker:problem:forbidden")
     assert guarded.get("/v1/actors/boss", headers=bearer("game")).status_code == 403
+    assert guarded.get("/metrics", headers=bearer("game")).status_code == 403
     assert guarded.get("/v1/actors/npc-2", headers=bearer("viewer")).status_code == 200
     assert guarded.get("/v1/spec?token=game").status_code == 401
     assert guarded.get("/readyz").status_code == 200

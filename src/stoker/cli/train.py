@@ -24,6 +24,7 @@ from stoker.trainer.durations import with_schedule
 
 if TYPE_CHECKING:
     from stoker.agents.protocol import LearningAgent
+    from stoker.runs import TrainingRun
 
 __all__ = ["Resume", "Train"]
 
@@ -171,11 +172,9 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
         with Driver(self) as driver:
             run, config = await open_trained(self.run)
             if config.spaces is not None:
-                words = ["stoker", "serve", *(["--env", config.env] if config.env else ["--spaces", "FILE.json"])]
-                words += ["--name", run.metadata.name, "--run-version", run.metadata.version]
                 raise ConfigError(
-                    f"{from_here(run.directory)} learns from remote actors: continue it with the command that "
-                    f"began it, like `{command(words)}`"
+                    f"{from_here(run.directory)} learns from remote actors: continue it with the command "
+                    f"that began it, like `{command(_serving(run, config))}`"
                 )
             config = self._changed(config)
             reached = run.newest_step()
@@ -204,6 +203,12 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
         changed = config_from({**msgspec.to_builtins(config), **changes}, "resume")
         settings = with_schedule(changed.agent_settings, changed.total_timesteps, config.total_timesteps)
         return msgspec.structs.replace(changed, agent_settings=settings)
+
+
+def _serving(run: TrainingRun, config: TrainConfig) -> list[str]:
+    """The command that continues a run of remote actors."""
+    of = ["--env", config.env] if config.env else ["--spaces", "FILE.json"]
+    return ["stoker", "serve", *of, "--name", run.metadata.name, "--run-version", run.metadata.version]
 
 
 def _fitting(command: str, given: Sequence[str], values: dict[str, Any], wants_help: bool) -> str:

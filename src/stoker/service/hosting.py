@@ -22,7 +22,9 @@ from stoker.protocol import CloseCode, ProtocolError, SpaceCodec, Spaces, differ
 from stoker.service.limits import Limits
 from stoker.service.steps import StepService
 from stoker.session.tail import progress_told
-from stoker.telemetry.reading import ServiceCounts
+from stoker.telemetry.opentelemetry import Spans, spans_here
+from stoker.telemetry.prometheus import Exposition
+from stoker.telemetry.reading import ServiceCounts, TrainingReading
 
 __all__ = ["GymSpaces", "Hosted", "SessionFactory"]
 
@@ -74,6 +76,7 @@ class Hosted:
         self.on_end = on_end
         self._progress = "the session opens its run"
         self._is_closing = False
+        self._exposition: Exposition | None = None
         self.limits = limits
         self.counts = ServiceCounts() if counts is None else counts
         self.are_spaces_from_client = spaces is None
@@ -86,6 +89,8 @@ class Hosted:
         """The session, or another ``Backend``, once it is open."""
         self.service: StepService | None = None
         """The steps of its actors, while it serves."""
+        self.spans: Spans | None = None
+        """What makes spans of requests; None: the program collects none."""
         self.failure: Exception | None = None
         """Why the session could not be opened, or what failed in it."""
 
@@ -120,7 +125,7 @@ class Hosted:
             self._end_connections()
 
     async def _serve(self, session: Any, spaces: GymSpaces) -> None:
-        self.session = session
+        self.session, self.spans = session, spans_here()
         codec = SpaceCodec(*spaces)
         has_disk = getattr(session, "run", None) is not None
         service = StepService(session, codec, self.limits, has_disk=has_disk, counts=self.counts)
@@ -219,6 +224,20 @@ class Hosted:
             )
 
     # Readings -------------------------------------------------------------------------------------
+
+    def exposition(self) -> Exposition:
+        """The metrics of session and service for Prometheus.
+
+        Raises:
+            MissingDependency: prometheus-client is not installed.
+        """
+        if self._exposition is None:
+            self._exposition = Exposition(self._telemetry, self.counts)
+        return self._exposition
+
+    def _telemetry(self) -> TrainingReading | None:
+        read: Callable[[], TrainingReading] | None = getattr(self.session, "telemetry", None)
+        return None if read is None else read()
 
     def waits(self) -> list[str]:
         """What keeps the session from taking steps now, in sentences; empty: nothing does."""

@@ -5,14 +5,17 @@ A refusal is a problem of RFC 9457, whatever the route. A body is JSON or Messag
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
 import anyio
+from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from stoker.errors import MissingDependency
 from stoker.protocol import (
     EpisodeMessage,
     ProtocolError,
@@ -51,6 +54,9 @@ _TYPES: dict[Format, tuple[bytes, bytes]] = {
 }
 
 
+_NO_SPAN = contextlib.nullcontext()
+
+
 class _Closed(Exception):
     """The client closed the connection before its request was complete."""
 
@@ -80,6 +86,7 @@ class Requests:
             self._route(actor, self._actor, DELETE=self._end_actor),
             self._route("/healthz", self._healthz),
             self._route("/readyz", self._readyz),
+            self._route("/metrics", self._metrics),
             *(self._document(name) for name in DOCUMENTS),
         ]
 
@@ -191,6 +198,15 @@ class Requests:
             raise ProtocolError("not-ready", "; ".join(waits), retry_after=5)
         return _json({"status": "ok", "training": spec_of(self._hosted).training})
 
+    async def _metrics(self, request: Request) -> Response:
+        self._gate.admit(request.scope, "read")
+        try:
+            exposition = self._hosted.exposition()
+        except MissingDependency as error:
+            raise ProtocolError("not-found", str(error)) from error
+        body, kind = await to_thread.run_sync(exposition, request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": kind})
+
     def _document(self, name: str) -> Route:
         content = document(name)
 
@@ -209,12 +225,13 @@ class _Endpoint:
     def __init__(self, path: str, answer: _Answer, hosted: Hosted) -> None:
         self._path = path
         self._answer = answer
-        self._counts = hosted.counts.requests
+        self._hosted = hosted
 
     async def __call__(self, scope: Mapping, receive: Receive, send: Send) -> None:
         status = 200
         try:
-            answer, form = await self._answer(scope, receive)
+            with self._span(scope):
+                answer, form = await self._answer(scope, receive)
             body = encode_json(answer) if form == "json" else encode_msgpack(answer)
             headers: Headers = [_TYPES[form], (b"content-length", b"%d" % len(body))]
         except _Closed:
@@ -223,9 +240,14 @@ class _Endpoint:
             refusal = refusal_of(error)
             status, body = refusal.status, problem_json(refusal)
             headers = problem_headers(refusal, body)
-        self._counts[self._path, status] += 1
+        self._hosted.counts.requests[self._path, status] += 1
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    def _span(self, scope: Mapping) -> contextlib.AbstractContextManager[Any]:
+        """The span of a request that brings a trace, where the program collects spans."""
+        spans = self._hosted.spans
+        return _NO_SPAN if spans is None else spans.request(self._path, scope["headers"])
 
 
 async def _rest_of(event: Mapping, receive: Receive, most: int) -> bytes:

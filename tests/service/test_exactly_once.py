@@ -67,6 +67,23 @@ class Client:
         return self.records[max(0, self.next - 1 - n_repeated) :]
 
 
+def found_on_disk(root: Path, copy: Path) -> Path:
+    """A copy of what a kill would leave, while the run is being written.
+
+    What refers to something else is written behind it, and so it is copied before: checkpoints, then rows,
+    then the journal. Files under temporary names may vanish.
+    """
+    found = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".tmp"]
+    order = {"checkpoints": 0, "journal": 2}
+    for path in sorted(found, key=lambda path: order.get(path.parent.name, 1)):
+        (copy / path.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy / path.relative_to(root))
+    newer = [path for path in root.rglob("journal/*") if path not in found]
+    for path in newer:  # segments that were begun meanwhile
+        shutil.copyfile(path, copy / path.relative_to(root))
+    return copy
+
+
 class World:
     """Clients, and a service that is restarted, or killed and found as the disk holds it."""
 
@@ -81,14 +98,14 @@ class World:
     async def open(self, run: TrainingRun) -> None:
         self.run = run
         self.service, _ = await self._stack.enter_async_context(
-            serving(run, queue_capacity=4, checkpoint_freq=20)
+            serving(run, queue_capacity=4, checkpoint_freq=20, keep_checkpoints=100)
         )
 
     async def restart(self, *, kill: bool) -> None:
         """Open the run again: after the end of the training before, or as the disk was amid it."""
         root = self.run.directory.parents[2]
         if kill:
-            root = shutil.copytree(root, self._root / f"copy-{next(self._numbers)}")
+            root = found_on_disk(root, self._root / f"copy-{next(self._numbers)}")
         await self._stack.aclose()
         await self.open(await TrainingRun.resume(root / "served"))
         for client in self.clients.values():

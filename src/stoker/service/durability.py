@@ -12,7 +12,7 @@ from typing import Protocol
 
 import anyio
 
-from stoker.errors import SessionError
+from stoker.errors import SessionClosed, SessionError
 from stoker.latch import Latch
 
 __all__ = ["CanBeDurable", "GroupCommit"]
@@ -85,7 +85,7 @@ class GroupCommit:
         except SessionError as error:
             self._error = error
         finally:
-            self._error = self._error or SessionError("the service has stopped: it makes nothing durable")
+            self._error = self._error or SessionClosed("flush", entered=True)
             self._next.set()
 
     async def _commit(self) -> None:

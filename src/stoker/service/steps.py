@@ -395,7 +395,7 @@ def _state_answer(stream: Stream) -> ActorAnswer:
 def _ended(error: SessionError) -> ProtocolError:
     """The problem of a training that takes no more messages."""
     if isinstance(error, SessionClosed):
-        return ProtocolError("going-down", str(error), retry_after=1.0)
+        return ProtocolError("going-down", "the training is being closed: send it again", retry_after=1.0)
     return ProtocolError("training-failed", str(error))
 
 

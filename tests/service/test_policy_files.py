@@ -15,11 +15,12 @@ from gymnasium.spaces import Box, Discrete
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from stoker import DQN, DQNConfig, EpisodeStatus, Experience, TrainingSession
 from stoker.policies.exported import policy_from_bytes
 from stoker.protocol import ProtocolError
-from stoker.service.policy_files import PolicyFile, PolicyFiles, SessionPolicies, policy_routes
+from stoker.service.policy_files import PolicyFile, PolicyFiles, SessionPolicies, policy_endpoint
 from stoker.testing import FakeAgent
 
 pytestmark = pytest.mark.anyio
@@ -41,14 +42,14 @@ async def learn(session: TrainingSession, n: int = 8) -> None:
 
 @asynccontextmanager
 async def client_of(files: PolicyFiles, admitted: list[str]) -> AsyncGenerator[httpx2.AsyncClient]:
-    def admit(scope: Any, needs: str) -> None:
-        admitted.append(needs)
+    def admit(request: Request) -> None:
+        admitted.append(request.url.path)
 
     def problem(request: Request, error: Any) -> JSONResponse:
         return JSONResponse({"detail": error.detail, "path": error.path}, error.status)
 
     app = Starlette(
-        routes=policy_routes(lambda: files, admit, max_wait_s=30),
+        routes=[Route("/v1/policy", policy_endpoint(lambda: files, admit, max_wait_s=30))],
         exception_handlers={ProtocolError: problem},
     )
     transport = httpx2.ASGITransport(app)
@@ -99,7 +100,7 @@ async def test_a_client_fetches_what_it_lacks() -> None:
             assert newer.status_code == 200
             assert int(newer.headers["stoker-policy-version"]) == session.policy_version > 0
         files.close()
-    assert set(admitted) == {"read"}
+    assert set(admitted) == {"/v1/policy"}
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,8 @@ def options_of(kind: type[msgspec.Struct], **flags: Flag) -> list[Option]:
         noted = next((note for note in get_args(field.type) if isinstance(note, Flag)), Flag())
         flag = flags.get(field.name, noted)
         info = types.type_info(field.type)
-        if isinstance(info, types.AnyType | types.StructType):
+        kinds = info.types if isinstance(info, types.UnionType) else (info,)
+        if any(isinstance(each, types.AnyType | types.StructType) for each in kinds):
             continue  # no word can give it
         name = flag.name or field.name.replace("_", "-")
         names = [flag.short] * bool(flag.short) + [f"--{name}"]

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
+import anyio
 import msgspec
 from anyio import to_thread
 from msgspec import Meta
@@ -24,7 +25,9 @@ from stoker.signals import SignalGuard
 from stoker.trainer.config import TrainConfig, config_from
 
 if TYPE_CHECKING:
-    from stoker.cli.served import ServedTraining
+    import socket
+
+    from stoker.cli.served import ServedPolicy, ServedTraining
     from stoker.protocol import Spaces
     from stoker.service.auth import Gate
     from stoker.service.hosting import Hosted
@@ -48,6 +51,7 @@ _FLAGS = {
 _DEFAULTS = {"num_envs": 1, "vectorize": "none", "queue_capacity": 256}
 """Where they differ from those of ``stoker train``: actors come and go, and each waits for its answer."""
 
+Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
 _ENDLESS = 10**15
 _FILES = 4096
 """Open files that the process asks for: each connection is one."""
@@ -75,12 +79,21 @@ class Serve(Command, frozen=True, kw_only=True):
     """Take the spaces from this file: {"observation": {"type": "box", ...}, "action": {...}}."""
 
     spaces_from_client: bool = False
-    """Take the spaces from the hello of the first client; needs --agent."""
+    """Take the spaces from the hello of the first client, or of the first Godot game; needs --agent."""
+
+    policy: Annotated[str, Flag(metavar="RUN|FILE")] = ""
+    """Answer with the policy of a run, its newest best one, or of `stoker export`, and learn nothing."""
+
+    which: Annotated[str, Flag(metavar="best|latest|STEP", default="default: best, else latest")] = ""
+    """With --policy: which one of the run."""
+
+    godot_port: Annotated[Port | None, Flag(metavar="PORT", default="default: none")] = None
+    """Also listen on this loopback port for games with the plugin of Godot RL Agents, which take 11008."""
 
     host: Annotated[str, Flag(metavar="HOST")] = "127.0.0.1"
     """The address to listen on; any but this machine's loopback needs --token-file."""
 
-    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    port: Port = 8000
     """The port to listen on; 0: any free one."""
 
     token_file: Annotated[str, Flag(metavar="FILE.toml")] = ""
@@ -142,8 +155,9 @@ class Serve(Command, frozen=True, kw_only=True):
     config: Annotated[str, Flag(metavar="FILE.toml")] = ""
     """A file of settings, named like these flags; those of the agent may be in a table [agent_settings]."""
 
-    training: TrainConfig
-    """The settings of the training, from flags, file, preset and defaults; with the spaces, if known."""
+    training: TrainConfig | None = None
+    """The settings of the training, from flags, file, preset and defaults; with the spaces, if known. None: a
+    fixed policy answers."""
 
     @classmethod
     def from_words(cls, name: str, words: Sequence[str]) -> Self:
@@ -167,6 +181,10 @@ class Serve(Command, frozen=True, kw_only=True):
         for flag in ("import", "wrapper", "allowed_host", "allowed_origin"):
             if flag in values:
                 values[f"{flag}s"] = values.pop(flag)
+        if values.get("policy") and not wants_help:
+            return settings_from(_of_a_policy(cls, values), cls, where)
+        if "which" in values and not wants_help:
+            raise ConfigError("--which: it chooses a policy of --policy RUN: give that, too")
         spaces = None if wants_help else _spaces(name, values)
         agent = values.get("agent") or _fitting(spaces)
         settings = _OwnSettings if is_own(agent) else config_type(agent)
@@ -190,10 +208,10 @@ class Serve(Command, frozen=True, kw_only=True):
         return command
 
     async def __call__(self) -> int:
-        from stoker.cli.printing import from_here
-        from stoker.cli.served import ServedTraining
+        from stoker.cli.served import ServedPolicy, ServedTraining
         from stoker.listening import listening_socket
         from stoker.service.app import make_app
+        from stoker.service.godot import serve_games
         from stoker.service.serving import Server
 
         limits, grace_s = self._limits(), seconds("--grace", self.grace)
@@ -201,28 +219,39 @@ class Serve(Command, frozen=True, kw_only=True):
         tls = self._tls()
         _raise_file_limit()
         place = Path(self.runs_dir), self.name, self.run_version
-        training = await ServedTraining.find(self.training, *place, max_steps=self.total_timesteps)
-        with listening_socket(self.host, self.port) as listener:
-            app = make_app(training.session, spaces=training.spaces, gate=gate, limits=limits)
+        served = (
+            await to_thread.run_sync(ServedPolicy, self.policy, self.which or None)
+            if self.training is None
+            else await ServedTraining.find(self.training, *place, max_steps=self.total_timesteps)
+        )
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(listening_socket(self.host, self.port))
+            games = None
+            if self.godot_port is not None:
+                games = stack.enter_context(listening_socket("127.0.0.1", self.godot_port, "--godot-port"))
+            app = make_app(served.session, spaces=served.spaces, gate=gate, limits=limits)
             hosted: Hosted = app.state.stoker
             server = Server(app, limits, tls)
             hosted.on_end = server.end
-            run = from_here(await training.begin(*place))
-            with _Guard(grace_s, hosted) as guard:
-                guard.finish_with(partial(guard.end, server.end))
-                scheme, port = "http" if tls is None else "https", listener.getsockname()[1]
-                address = f"{scheme}://{_shown(self.host)}:{port}"
-                print("\n".join(_greeting(address, training, run, gate)), flush=True)
+            await served.begin(*place)
+            guard = stack.enter_context(_Guard(grace_s, hosted))
+            guard.finish_with(partial(guard.end, server.end))
+            scheme, port = "http" if tls is None else "https", listener.getsockname()[1]
+            address = f"{scheme}://{_shown(self.host)}:{port}"
+            print("\n".join(_greeting(address, served, gate, games)), flush=True)
+            async with anyio.create_task_group() as tasks:
+                if games is not None:
+                    tasks.start_soon(serve_games, games, hosted.service_for, limits)
                 await server.serve_on(listener)
+                tasks.cancel_scope.cancel()
         if hosted.failure is not None:
-            await training.discard_if_unused()
+            await served.discard_if_unused()
             raise hosted.failure from hosted.failure.__cause__
         session = hosted.session
         if session is None:
             print("stopped before the session was open; nothing was lost")
         else:
-            done = f"{session.total_steps:,} steps, {session.total_episodes:,} episodes"
-            print(f"saved: {done}; the same command continues {run}")
+            print(served.farewell(f"{session.total_steps:,} steps, {session.total_episodes:,} episodes"))
         return 0
 
     def _limits(self) -> Limits:
@@ -273,8 +302,8 @@ class _Guard(SignalGuard):
 
     def end(self, end_server: Callable[[], object]) -> None:
         """Answer what is in flight, save, and end; called on the event loop."""
-        if self._hosted.session is not None:
-            self._hosted.session.note_signal(signal.Signals(self.first).name)
+        if (note := getattr(self._hosted.session, "note_signal", None)) is not None:
+            note(signal.Signals(self.first).name)
         print("ending: answering what is in flight, and saving", file=sys.stderr, flush=True)
         self.announced()
         end_server()
@@ -288,20 +317,25 @@ class _Guard(SignalGuard):
     def _stuck(self, *, loop_turns: bool) -> str:
         if self._hosted.session is None:
             return "the session is still opening its run"
+        health = getattr(self._hosted.session, "health", None)
+        if health is None:
+            return "a request is still being answered"
         from stoker.session.watching import stuck_line
 
-        return stuck_line(self._hosted.session.health, loop_turns=loop_turns)
+        return stuck_line(health, loop_turns=loop_turns)
 
 
-def _greeting(address: str, training: ServedTraining, run: str, gate: Gate) -> list[str]:
+def _greeting(
+    address: str, served: ServedTraining | ServedPolicy, gate: Gate, games: socket.socket | None
+) -> list[str]:
     """The lines that say where the service is, and what to try."""
-    config, reached = training.config, training.reached
-    of = config.env or ("the spaces of its first client" if training.spaces is None else "remote actors")
     token = ' -H "authorization: Bearer $TOKEN"' if gate.has_tokens else ""
+    godot = [] if games is None else [f"  {'games':<8} 127.0.0.1:{games.getsockname()[1]}  (Godot RL Agents)"]
     return [
-        f"serving {config.agent} on {of}",
+        f"serving {served.what}",
         f"  {'address':<8} {address}  (WebSocket: {address.replace('http', 'ws', 1)}/v1/stream)",
-        f"  {'run':<8} {run}" + (f", continuing behind step {reached:,}" if reached else ""),
+        *godot,
+        f"  {served.origin}",
         f"  {'try':<8} curl{token} {address}/v1/spec",
     ]
 
@@ -310,6 +344,19 @@ def _shown(host: str) -> str:
     """A host as it stands in an address; all addresses of this machine are called by one of them."""
     named = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared
     return f"[{named}]" if ":" in named else named
+
+
+def _of_a_policy(kind: type[Serve], values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values for a service of a fixed policy.
+
+    Raises:
+        ConfigError: One of them is about learning.
+    """
+    learning = {"env", "spaces", "spaces_from_client", "total_timesteps", "name", "run_version", "runs_dir"}
+    for key in values:
+        if key in learning or key not in kind.__struct_fields__:
+            raise ConfigError(f"--{key.replace('_', '-')}: with --policy nothing is learned: leave it out")
+    return values
 
 
 def _spaces(command: str, values: Mapping[str, Any]) -> Spaces | None:

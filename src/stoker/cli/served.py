@@ -17,11 +17,12 @@ from stoker.cli.stored import discard
 from stoker.errors import ConfigError, RunBroken, RunNotFound
 from stoker.protocol import Spaces, difference
 from stoker.runs import TrainingRun
+from stoker.service.fixed_policy import FixedPolicy
 from stoker.session import SessionConfig, TrainingSession
 from stoker.trainer.config import TrainConfig, shared_settings
 from stoker.trainer.making import recorders_for, set_torch_threads, spaces_for
 
-__all__ = ["ServedTraining"]
+__all__ = ["ServedPolicy", "ServedTraining"]
 
 _OTHER_RUN = "choose another --name or --run-version, or remove that run"
 
@@ -63,17 +64,31 @@ class ServedTraining:
         set_torch_threads(config)
         return await to_thread.run_sync(cls, config, run, max_steps)
 
-    async def begin(self, root: Path, name: str, version: str) -> Path:
-        """Make the run, if there is none to continue; return its directory."""
+    async def begin(self, root: Path, name: str, version: str) -> None:
+        """Make the run, if there is none to continue."""
         if self._run is None:
             self._is_new_root = not await to_thread.run_sync(root.exists)
             self._run = await TrainingRun.create(name, version, root=root)
-        return self._run.directory
 
     @property
-    def reached(self) -> int:
-        """The environment steps of the run's newest checkpoint."""
-        return 0 if self._is_new or self._run is None else self._run.newest_step()
+    def what(self) -> str:
+        """What is served, in words."""
+        of = self.config.env or ("the spaces of its first client" if self.spaces is None else "remote actors")
+        return f"{self.config.agent} on {of}"
+
+    @property
+    def origin(self) -> str:
+        """The run, in a line."""
+        reached = 0 if self._is_new or self._run is None else self._run.newest_step()
+        return f"{'run':<8} {self._place}" + (f", continuing behind step {reached:,}" if reached else "")
+
+    def farewell(self, done: str) -> str:
+        """The last line."""
+        return f"saved: {done}; the same command continues {self._place}"
+
+    @property
+    def _place(self) -> str:
+        return "" if self._run is None else from_here(self._run.directory)
 
     @asynccontextmanager
     async def session(self, *spaces: Any) -> AsyncGenerator[TrainingSession]:
@@ -96,6 +111,40 @@ class ServedTraining:
         """Remove a run that was made now, if nothing was trained on it."""
         if self._run is not None and self._is_new and not self._run.newest_step():
             await to_thread.run_sync(discard, self._run, self._is_new_root)
+
+
+class ServedPolicy:
+    """A policy that answers remote actors, and learns nothing.
+
+    Args:
+        path: a run, or a policy of ``stoker export``. Blocks.
+        which: of a run.
+
+    Raises:
+        RunNotFound, RunBroken, CheckpointNotFound, CheckpointCorrupt, ConfigError, MissingDependency: As for
+            ``load_policy``.
+    """
+
+    def __init__(self, path: str, which: str | None) -> None:
+        self._policy = FixedPolicy(path, which)
+        self._path = path
+        self.spaces = self._policy.spaces.gymnasium()
+        self.what = f"a fixed policy, {self._policy.name}"
+        self.origin = f"{'policy':<8} {from_here(Path(path))}"
+
+    def farewell(self, done: str) -> str:
+        """The last line."""
+        return f"answered: {done}"
+
+    def session(self) -> FixedPolicy:
+        """The policy, to be entered."""
+        return self._policy
+
+    async def begin(self, *_: object) -> None:
+        """Nothing: there is no run to make."""
+
+    async def discard_if_unused(self) -> None:
+        """Nothing: there is no run to remove."""
 
 
 async def _checked(config: TrainConfig, run: TrainingRun) -> TrainConfig:

@@ -151,6 +151,12 @@ class FixedPolicy:
     # As a source of policies ----------------------------------------------------------------------
 
     @property
+    def name(self) -> str:
+        """Whose policy acts now, in words."""
+        about = self._held.policy.description
+        return f"{about['agent']} of {about['run'] or self._path} at step {about['total_steps']:,}"
+
+    @property
     def policy_version(self) -> int:
         """The optimization steps behind the policy, or one more than the version of the one before it."""
         return self._held.version

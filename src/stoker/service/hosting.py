@@ -20,6 +20,7 @@ from stoker.errors import ConfigError, StokerError
 from stoker.exits import single_error
 from stoker.protocol import CloseCode, ProtocolError, SpaceCodec, Spaces, difference, spaces_digest
 from stoker.service.limits import Limits
+from stoker.service.policy_files import PolicyFiles, SessionPolicies
 from stoker.service.steps import StepService
 from stoker.session.tail import progress_told
 from stoker.telemetry.opentelemetry import Spans, spans_here
@@ -91,6 +92,8 @@ class Hosted:
         """The steps of its actors, while it serves."""
         self.spans: Spans | None = None
         """What makes spans of requests; None: the program collects none."""
+        self.policies: PolicyFiles | None = None
+        """The newest policy as a file, while it serves."""
         self.failure: Exception | None = None
         """Why the session could not be opened, or what failed in it."""
 
@@ -128,14 +131,21 @@ class Hosted:
         self.session, self.spans = session, spans_here()
         codec = SpaceCodec(*spaces)
         has_disk = getattr(session, "run", None) is not None
-        service = StepService(session, codec, self.limits, has_disk=has_disk, counts=self.counts)
+        learns = getattr(session, "learns", True)
+        service = StepService(
+            session, codec, self.limits, has_disk=has_disk, learns=learns, counts=self.counts
+        )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(service.run)
             tasks.start_soon(self._end_silent_connections)
-            self.service = service
+            self.service, self.policies = (
+                service,
+                PolicyFiles(session if not learns else SessionPolicies(session)),
+            )
             self._opened.set()
             await self._closing.wait()
-            self.service = None
+            self.policies.close()
+            self.service = self.policies = None
             tasks.cancel_scope.cancel()
 
     def close(self) -> None:
@@ -173,6 +183,12 @@ class Hosted:
         if self.service is None:
             raise self.refusal()
         return self.service
+
+    def policies_now(self) -> PolicyFiles:
+        """The newest policy as a file, if the session is open; it raises as ``now``."""
+        if self.policies is None:
+            raise self.refusal()
+        return self.policies
 
     def refusal(self) -> ProtocolError:
         """Why there is no open session."""

@@ -29,6 +29,7 @@ from stoker.protocol.encoding import Format
 from stoker.service.auth import Gate, Principal, check_steps, require_actor
 from stoker.service.holders import Holder
 from stoker.service.hosting import Hosted
+from stoker.service.policy_files import policy_endpoint
 from stoker.service.refusals import Headers, problem_headers, problem_json, refusal_of
 from stoker.service.specs import spec_of
 
@@ -78,11 +79,14 @@ class Requests:
 
     def routes(self) -> list[Route]:
         """All but the stream and the documents."""
-        actor = "/v1/actors/{actor}"
+        actor, hosted = "/v1/actors/{actor}", self._hosted
         return [
             Route(STEP, self.step, methods=["POST"]),
             Route(_EPISODES, _Endpoint(_EPISODES, self._episode, self._hosted), methods=["POST"]),
             self._route("/v1/spec", self._spec),
+            self._route(
+                "/v1/policy", policy_endpoint(hosted.policies_now, self._reader, hosted.limits.max_wait_s)
+            ),
             self._route(actor, self._actor, DELETE=self._end_actor),
             self._route("/healthz", self._healthz),
             self._route("/readyz", self._readyz),
@@ -168,12 +172,15 @@ class Requests:
 
     # Readings -------------------------------------------------------------------------------------
 
+    def _reader(self, request: Request) -> Principal:
+        return self._gate.admit(request.scope, "read", "act", "observe")
+
     async def _spec(self, request: Request) -> Response:
-        self._gate.admit(request.scope, "read", "act", "observe")
+        self._reader(request)
         return _json(spec_of(self._hosted))
 
     async def _actor(self, request: Request) -> Response:
-        principal = self._gate.admit(request.scope, "read", "act", "observe")
+        principal = self._reader(request)
         require_actor(principal, request.path_params["actor"])
         return _json(await self._hosted.now().actor(request.path_params["actor"]))
 

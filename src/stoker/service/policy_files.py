@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, NamedTuple, Protocol
 
 import anyio
 import msgspec
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from stoker.errors import ConfigError, ExportFailed, MissingDependency, RunBroken
 from stoker.policies.exported import FILES
@@ -26,7 +25,7 @@ from stoker.protocol import ProtocolError
 from stoker.session import TrainingSession
 from stoker.threads import DedicatedThread
 
-__all__ = ["PinnedPolicy", "PolicyFile", "PolicyFiles", "PolicySource", "SessionPolicies", "policy_routes"]
+__all__ = ["PinnedPolicy", "PolicyFile", "PolicyFiles", "PolicySource", "SessionPolicies", "policy_endpoint"]
 
 
 class PinnedPolicy(NamedTuple):
@@ -157,22 +156,22 @@ class _Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wait: Annotated[float, Meta(ge=0, le=3600)] | None = None
 
 
-def policy_routes(
-    files: Callable[[], PolicyFiles], admit: Callable[[Any, Any], object], max_wait_s: float
-) -> list[Route]:
-    """The route of ``GET /v1/policy?format=onnx&after=812&wait=10``.
+def policy_endpoint(
+    files: Callable[[], PolicyFiles], admit: Callable[[Request], object], max_wait_s: float
+) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint of ``GET /v1/policy?format=onnx&after=812&wait=10``.
 
     It answers with one file, whose version is in the header ``stoker-policy-version`` and whose digest is its
     ETag. 204: in ``wait`` seconds no policy newer than ``after`` came; 304: the client has this file.
 
     Args:
         files: of the session; may raise ``ProtocolError`` while it is not open.
-        admit: takes a request's scope and what it needs, and raises ``ProtocolError``.
+        admit: raises ``ProtocolError`` for a request that may not have it.
         max_wait_s: the longest wait, and the one if a client does not say.
     """
 
     async def policy(request: Request) -> Response:
-        admit(request.scope, "read")
+        admit(request)
         query, found = _query(request.query_params), None
         wait_s = max_wait_s if query.wait is None else min(query.wait, max_wait_s)
         source = files()
@@ -189,7 +188,7 @@ def policy_routes(
         headers["content-disposition"] = f'attachment; filename="{FILES[query.format]}"'
         return Response(found.content, headers=headers, media_type="application/octet-stream")
 
-    return [Route("/v1/policy", policy, methods=["GET"])]
+    return policy
 
 
 def _query(given: Mapping[str, str]) -> _Query:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from stoker import __version__
-from stoker.agents.protocol import HasReplay
+from stoker.agents.protocol import HasPolicyModule, HasReplay
 from stoker.protocol import Spec, SpecLimits, spaces_digest
 from stoker.protocol.messages import TrainingState
 from stoker.service.hosting import Hosted
@@ -22,11 +22,15 @@ def spec_of(hosted: Hosted) -> Spec:
     features = ["spaces-from-client"] * hosted.are_spaces_from_client
     if run is not None:
         features.append("durable")
-    if isinstance(getattr(session, "agent", None), HasReplay):
+    agent, learns = getattr(session, "agent", None), getattr(session, "learns", True)
+    if isinstance(agent, HasReplay):
         features.append("off-policy")
+    if isinstance(agent, HasPolicyModule) or not learns:
+        features.append("policy")
     return Spec(
         version=__version__,
         training=_training(hosted),
+        mode="training" if learns else "inference",
         limits=msgspec.convert(hosted.limits, SpecLimits, from_attributes=True),
         spaces=described,
         spaces_digest=None if described is None else spaces_digest(described),

@@ -89,3 +89,54 @@ def test_the_stream_of_the_page(service: Service) -> None:
         assert answered["spec"]["limits"] == welcome["welcome"]["spec"]["limits"]
         assert answered["actors"]["npc-7"]["next"] == 2
         assert stream.ask({"ping": 3}) == {"pong": 3}
+
+
+class PageActor:
+    """The loop of the page, line by line; what it may wait for does not happen here."""
+
+    def __init__(self, service: Service, actor: str) -> None:
+        self.service, self.actor, self.kept, self.known = service, actor, [], {}
+        self.seq = 0
+
+    def step(self, **fields: Any) -> Any:
+        self.seq += 1
+        record = {"actor": self.actor, "seq": self.seq, **fields}
+        self.kept.append(record)
+        answer, is_gap = self.post([record])
+        while is_gap:
+            first = min(answer["next"], self.seq)
+            answer, is_gap = self.post([each for each in self.kept if each["seq"] >= first])
+        assert answer["next"] == self.seq + 1, "another client plays under this name"
+        self.known = {"action": answer["action"], "memo": answer["memo"]}
+
+    def post(self, records: list[Any], ack: str = "accepted") -> tuple[Any, bool]:
+        response = self.service.post({"steps": records, "ack": ack})
+        is_gap = response.status_code == 409 and response.json()["type"].endswith(":gap")
+        assert response.status_code == 200 or is_gap, response.text
+        answer = response.json()["actors"][self.actor]
+        self.kept = [each for each in self.kept if each["seq"] > answer["durable"] or each["seq"] == self.seq]
+        return answer, is_gap
+
+    def play(self, n: int) -> None:
+        """So many records, in episodes of ten."""
+        for _ in range(n):
+            if self.seq % 10 == 0:
+                self.step(start=True, observation=[0, 0, 0, 0])
+            else:
+                self.step(
+                    **self.known, reward=1, observation=[0, 1, 0, self.seq], truncated=self.seq % 10 == 9
+                )
+
+
+def test_the_loop_of_the_page_brings_a_service_that_lost_everything_up_to_date() -> None:
+    """Without a run nothing is durable, so that a restarted service knows nothing."""
+    actor: Any = None
+    for n_records in (25, 50):
+        with served(lambda: DQN(*CARTPOLE, seed=0), spaces=CARTPOLE) as service:
+            actor = actor or PageActor(service, "npc-7")
+            actor.service = service
+            actor.play(25)
+            state = service.get("/v1/actors/npc-7").json()
+            assert state["answer"]["next"] == n_records + 1
+            assert service.hosted.session.accepted_steps == n_records - len(range(0, n_records, 10))
+            assert len(actor.kept) == n_records

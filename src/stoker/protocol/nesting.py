@@ -54,25 +54,26 @@ def check_msgpack_depth(data: bytes | str, most: int) -> None:
         raise ProtocolError("malformed", "MessagePack is bytes, and this is text: send a binary frame")
     if len(data.translate(None, _NO_HEADERS)) <= most:
         return
-    end, position = len(data), 0
-    left = [1]  # the items that are still to come at each level
+    end, position, sizes = len(data), 0, _SIZES
+    left, outer = 1, list[int]()  # the items that are still to come, here and at the levels around
     while position < end:
-        while not left[-1]:
-            left.pop()
-            if not left:
+        while not left:
+            if not outer:
                 return  # what follows is refused by the decoder
-        left[-1] -= 1
+            left = outer.pop()
+        left -= 1
         first = data[position]
-        if size := _SIZES[first]:
+        size = sizes[first]
+        if size:
             position += size
             continue
         position, count = _header(data, position, first)
         if count < 0:
             continue
-        if len(left) > most:
+        if len(outer) == most:
             raise _too_deep(most)
-        position, count = _past_numbers(data, position, count)
-        left.append(count)
+        outer.append(left)
+        position, left = _past_numbers(data, position, count)
 
 
 def _header(data: bytes, at: int, first: int) -> tuple[int, int]:

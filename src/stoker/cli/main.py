@@ -32,9 +32,9 @@ __all__ = ["main"]
 COMMANDS = {
     "train": ("train:Train", "Train an agent on an environment, into a new run directory."),
     "resume": ("train:Resume", "Resume a run where it ended."),
-    "actor": ("actor:PlayOnServer", "Play environments for a training on a server."),
     "serve": ("serve:Serve", "Learn from remote actors, over HTTP and WebSocket."),
     "token": ("token:Token", "Make a token for a client of `stoker serve`."),
+    "actor": ("actor:PlayOnServer", "Play environments for a training on a server."),
     "eval": ("evaluate:Evaluate", "Score a run's policy over whole episodes."),
     "record": ("record:Record", "Film a run's policy to an .mp4 or .gif file."),
     "export": ("export:Export", "Write a run's policy as ONNX, for numpy or for torch, without stoker."),

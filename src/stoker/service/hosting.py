@@ -128,6 +128,11 @@ class Hosted:
             self._end_connections()
 
     async def _serve(self, session: Any, spaces: GymSpaces) -> None:
+        config: Any = getattr(session, "config", None)
+        if config is not None and not config.numbered:
+            raise ConfigError(
+                "the session of a service keeps the numbers of its actors: make it with numbered=True"
+            )
         self.session, self.spans = session, spans_here()
         codec = SpaceCodec(*spaces)
         has_disk = getattr(session, "run", None) is not None

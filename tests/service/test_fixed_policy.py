@@ -123,6 +123,7 @@ async def test_a_file_that_is_torn_missing_or_of_another_run_changes_nothing(
 
         await improve(session, 3.0)
         assert await policy.refresh()
+        assert policy.swaps == {"refused": 2, "taken": 1}
 
 
 async def test_observations_of_several_parts(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class FixedPolicy:
         spaces: what it observes and does; a newer policy of other spaces is refused.
         total_steps: records that it was given.
         total_episodes: episodes that ended.
-        swaps: how many policies were taken up, and how many were refused.
+        swaps: how many policies were ``taken`` up, and how many were ``refused``.
 
     Raises:
         RunNotFound, RunBroken, CheckpointNotFound, CheckpointCorrupt, ConfigError, MissingDependency: As for
@@ -99,7 +99,7 @@ class FixedPolicy:
         self.spaces = self._held.spaces
         self.total_steps = self.total_episodes = 0
         self.streams: Mapping[ActorId, Any] = {}
-        self.swaps: Counter[Literal["taken", "refused"]] = Counter()
+        self.swaps: Counter[str] = Counter()
         self._inference = Inference(self._act, "auto")
         self._thread = DedicatedThread("stoker-policy")
         self._replaced = anyio.Event()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from typing import Any, Final, Protocol, TypeAlias
 
 import anyio
@@ -140,18 +140,17 @@ class Hosted:
         service = StepService(
             session, codec, self.limits, has_disk=has_disk, learns=learns, counts=self.counts
         )
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(service.run)
-            tasks.start_soon(self._end_silent_connections)
-            self.service, self.policies = (
-                service,
-                PolicyFiles(session if not learns else SessionPolicies(session)),
-            )
-            self._opened.set()
-            await self._closing.wait()
-            self.policies.close()
-            self.service = self.policies = None
-            tasks.cancel_scope.cancel()
+        if not learns:
+            self.counts.swaps = session.swaps
+        with closing(PolicyFiles(SessionPolicies(session) if learns else session)) as policies:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(service.run)
+                tasks.start_soon(self._end_silent_connections)
+                self.service, self.policies = service, policies
+                self._opened.set()
+                await self._closing.wait()
+                self.service = self.policies = None
+                tasks.cancel_scope.cancel()
 
     def close(self) -> None:
         """Refuse requests from now on, and let ``run`` end; a session that is not open yet never is."""

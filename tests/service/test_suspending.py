@@ -1,23 +1,25 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio
 import pytest
 
-from stoker.service.suspending import finished
+from stoker.service.suspending import after_turns, begun, finished
 
 pytestmark = pytest.mark.anyio
 
 
 async def run(coroutine: Coroutine[Any, Any, Any], waits: Callable[[], object]) -> Any:
-    try:
-        awaited = coroutine.send(None)
-    except StopIteration as done:
-        return done.value
+    is_over, result = begun(coroutine)
+    if not is_over and result is None:
+        is_over, result = await after_turns(coroutine)
+    if is_over:
+        return result
     waits()
-    return await finished(coroutine, awaited)
+    return await finished(coroutine, result)
 
 
 async def test_a_coroutine_that_does_not_wait_is_over_at_once() -> None:
@@ -27,6 +29,26 @@ async def test_a_coroutine_that_does_not_wait_is_over_at_once() -> None:
     noted: list[str] = []
     assert await run(answer(), lambda: noted.append("waits")) == 7
     assert noted == []
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_turn_for_other_tasks_is_no_wait() -> None:
+    turns: list[str] = []
+
+    async def answer() -> int:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return len(turns)
+
+    async def other() -> None:
+        for _ in range(3):
+            turns.append("turn")
+            await asyncio.sleep(0)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(other)
+        assert await run(answer(), lambda: turns.append("waits")) == 3
+    assert "waits" not in turns
 
 
 async def test_one_that_waits_goes_on_when_it_may_and_its_answer_comes_back() -> None:

@@ -42,7 +42,7 @@ from stoker.service.hosting import Hosted
 from stoker.service.refusals import refusal_of
 from stoker.service.specs import spec_of
 from stoker.service.steps import StepService
-from stoker.service.suspending import finished
+from stoker.service.suspending import after_turns, begun, finished
 
 __all__ = ["Connection", "Receive", "Send"]
 
@@ -85,6 +85,7 @@ class Connection:
         self._code = int(CloseCode.NORMAL)
         self._n_sends_waiting = 0
         self._is_read = True
+        self._parked: list[anyio.Event] = []
         self._records = 0
         self._bytes = 0
         self._of_actor: Counter[str] = Counter()
@@ -191,8 +192,10 @@ class Connection:
     async def _serve(self, holder: Holder) -> None:
         """Read messages and answer them, alone unless a message waits."""
         try:
-            while await self._serve_one(holder):
-                pass
+            while True:
+                if not await self._serve_one(holder):
+                    self._parked.append(parked := anyio.Event())
+                    await parked.wait()
         except (_Gone, OSError):
             self._leave()
 
@@ -210,14 +213,13 @@ class Connection:
             else:
                 self._check(message)
                 step = self._service.step(message, holder)
-                try:
-                    awaited = step.send(None)
-                except StopIteration as done:
-                    answer = done.value
-                else:
+                is_over, answer = begun(step)
+                if not is_over and answer is None:
+                    is_over, answer = await after_turns(step)
+                if not is_over:
                     is_waiting = True
                     self._begin_waiting(message, len(data), holder)
-                    answer = await finished(step, awaited)
+                    answer = await finished(step, answer)
         except Exception as error:
             refusal = refusal_of(error)
             answer = ErrorFrame(refusal.problem(UNSET if message is None else message.id))
@@ -264,7 +266,11 @@ class Connection:
         self._bytes += n_bytes
         self._of_actor.update(step.actor for step in message.steps)
         self._is_read = self._bytes <= self._limits.message_bytes
-        if self._is_read:
+        if not self._is_read:
+            return
+        if self._parked:
+            self._parked.pop().set()
+        else:
             self._tasks.start_soon(self._serve, holder)
 
     def _end_waiting(self, message: StreamMessage, n_bytes: int) -> None:
@@ -303,9 +309,8 @@ class Connection:
     async def _send(self, event: Event) -> None:
         """Send; if the client does not read for ``send_s``, the connection ends without an answer."""
         sending: Any = self._raw_send(event)
-        try:
-            awaited = sending.send(None)
-        except StopIteration:
+        is_over, awaited = begun(sending)
+        if is_over:
             return
         scope = self._tasks.cancel_scope
         if not self._n_sends_waiting:

@@ -33,6 +33,7 @@ class Actor:
     """One stream of records, and what of it may still be lost.
 
     Attributes:
+        next: the number that the server waits for.
         unsafe: the records that are not known to be on disk; those from ``next`` on are not accepted.
     """
 
@@ -45,15 +46,20 @@ class Actor:
         self._ledger = ledger
         self._seq = self._step = self._length = 0
         self._episode = -1
-        self._answered: dict[str, Any] = {}
+        self._last: list[dict[str, Any]] = []
+        self._answered: dict[str, Any] | None = None
 
     def to_send(self) -> list[dict[str, Any]]:
-        """What the server has not accepted; a new record if there is no such; then nothing."""
-        if self.next > self._seq:
-            if not self._left:
-                return []
-            self.unsafe.append(self._new_record())
-        return [record for record in self.unsafe if record["seq"] >= self.next]
+        """What the server has not accepted, or not answered with an action; else a new record, if any."""
+        if self.next <= self._seq:
+            return [record for record in self.unsafe if record["seq"] >= self.next]
+        if not self._left:
+            return []
+        if self._last and self._answered is None:
+            return self._last
+        self._last = [self._new_record()]
+        self.unsafe += self._last
+        return self._last
 
     @property
     def last(self) -> list[dict[str, Any]]:
@@ -64,12 +70,12 @@ class Actor:
     def is_over(self) -> bool:
         return not self._left and not self.unsafe
 
-    def take(self, answer: dict[str, Any]) -> None:
-        """Note what the server says about this actor."""
+    def take(self, answer: dict[str, Any], *, is_refusal: bool) -> None:
+        """Note what the server says about this actor; a refusal has no actions."""
         self.next = answer["next"]
         durable = answer.get("durable", 0)
         self.unsafe = [record for record in self.unsafe if record["seq"] > durable]
-        if self.next > self._seq:
+        if self.next > self._seq and not is_refusal:
             self._answered = answer
 
     def _new_record(self) -> dict[str, Any]:
@@ -90,13 +96,14 @@ class Actor:
             if seq % 5 == 0:
                 action = (seq + number) % 3  # another than the policy's
             else:
+                assert self._answered is not None
                 action, record["memo"] = self._answered["action"], self._answered["memo"]
             reward = (37 * seq + number) % 101 / 8
             record |= {"action": action, "reward": reward}
             if self._step == self._length:
                 end = END_TERMINATED if (self._episode + number) % 2 else END_TRUNCATED
                 record["terminated" if end == END_TERMINATED else "truncated"] = True
-        self._seq, self._left = seq, self._left - 1
+        self._seq, self._left, self._answered = seq, self._left - 1, None
         line = [self.name, seq, start, observation, action, reward, end]
         self._ledger.write(json.dumps(line) + "\n")
         return record
@@ -146,7 +153,7 @@ class Connection:
                     raise SystemExit(f"refused: {problem}")
                 answer = problem
             for name, one in (answer.get("actors") or {}).items():
-                self._actors[name].take(one)
+                self._actors[name].take(one, is_refusal=problem is not None)
 
     async def _ask(self, socket: ClientConnection, message: dict[str, Any]) -> dict[str, Any]:
         encode = msgspec.json.encode if self._as_text else msgspec.msgpack.encode

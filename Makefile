@@ -47,6 +47,7 @@ learning: $(DEV) ## Train the presets over their seeds and hold the scores to th
 	$(BIN)/python -m pytest -m learning --timeout 3600 -s
 
 faults: $(DEV) ## Kill and break things at full length (long)
+	@$(PIP) -e '.[faults]'
 	$(BIN)/python -m pytest -m faults --timeout 3600 -s
 
 bench: $(DEV) ## Measure stoker beside its peers and print the ratios

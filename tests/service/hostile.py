@@ -259,7 +259,7 @@ class HTTPClient:
             chunk = connection.recv(1 << 16)
             if not chunk:
                 return CLOSED, False
-            data += chunk
+            data = (data + chunk).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
         head, _, body = data.partition(b"\r\n\r\n")
         lines = head.lower().split(b"\r\n")
         status = int(lines[0].split(b" ")[1])

@@ -7,7 +7,7 @@ import sys
 
 QUESTIONS = (
     "observe", "act", "dqn", "iqn", "ppo", "sac", "solve", "slow_envs", "calm_loop", "saving", "journal",
-    "resuming", "explain", "telemetry", "rows", "replay", "growth", "processes", "export",
+    "resuming", "explain", "telemetry", "rows", "replay", "growth", "processes", "export", "service",
 )  # fmt: skip
 LONG = ("zoo",)
 """Asked only by name: it takes a day."""

@@ -1,0 +1,1 @@
+"""Servers of others, or in their manner, that benchmarks start as processes."""

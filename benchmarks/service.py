@@ -1,0 +1,237 @@
+"""What does a remote step cost: from a client's record to the action that answers it?
+
+``stoker serve`` with a [64, 64] DQN that learns, in a separate process, and clients that wait for each answer
+(``lockstep.py``): one actor, 16 actors a message, 64 connections; over WebSocket and HTTP; with answers as
+soon as the records are accepted, and once they are on disk. Against the trainer of Godot RL Agents' wire over
+plain TCP, whose action costs nothing; against OpenEnv's WebSocket server, whose environment costs nothing
+(where OPENENV_PYTHON names an interpreter that has it); and against a service of two requests for each step.
+Then 2,000 connected actors with heavy-tailed latencies, against the same actors as tasks of one process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.lockstep import (
+    Dialect,
+    Godot,
+    HTTPSteps,
+    OpenEnv,
+    Outcome,
+    TwoRequests,
+    WebSocketSteps,
+    ping_times_ms,
+    play,
+)
+from benchmarks.measure import QUICK, repeated, report
+from benchmarks.slow_envs import Walk, by_hand, stoker_rate
+
+WARMUP_S, MEASURED_S = (0.3, 1.0) if QUICK else (1.0, 4.0)
+RUNS = 3 if QUICK else 5
+MANY = 64
+TOGETHER = 16
+CONNECTED = 200 if QUICK else 2000
+OPT_INTERVAL = 16
+"""Environment steps for each update: with one for each step, contenders that learn measure the update."""
+SETTINGS = {"opt_interval": OPT_INTERVAL, "checkpoint_freq": 100_000}
+SPACES = {
+    "observation": {"type": "box", "shape": [4], "dtype": "float32"},
+    "action": {"type": "discrete", "n": 2},
+}
+PEERS = Path(__file__).with_name("peers")
+HERE = "."  # a disk; the system's /tmp may be memory
+TARGETS = (
+    "targets: one actor's round trip at most 1.5 of Godot's; at least 3 times the steps of OpenEnv and of",
+    "two requests; HTTP at least 0.5 of WebSocket; 16 a message at least 0.8 of Godot's; 64 connections at",
+    "least 2 times OpenEnv's; durable at least 0.6 of accepted",
+)
+
+
+# Servers ------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def serving(words: Sequence[str]) -> Generator[int]:
+    """Run a server that prints a line with its port; yields the port."""
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if found := [word for word in line.replace("/", " ").replace(":", " ").split() if word.isdigit()]:
+                # A server may print more than its port: let it.
+                threading.Thread(target=process.stdout.read, daemon=True).start()
+                yield int(found[-1])
+                return
+        raise RuntimeError(f"{words} did not start")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def stoker_words(root: Path, settings: Mapping[str, Any]) -> list[str]:
+    spaces = root / "spaces.json"
+    spaces.write_text(json.dumps(SPACES))
+    words = [
+        sys.executable,
+        "-m",
+        "stoker",
+        "serve",
+        "--spaces",
+        str(spaces),
+        "--agent",
+        "dqn",
+        "--port",
+        "0",
+    ]
+    words += ["--runs-dir", str(root / "runs"), "--hidden-sizes", "64", "64", "--seed", "0"]
+    words += ["--max-connections", str(2 * CONNECTED)]
+    for name, value in settings.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return words
+
+
+# What is measured ---------------------------------------------------------------------------------------
+
+
+def measured(kept: dict[str, list[Outcome]], name: str, make: Callable[[], list[Dialect]]) -> float:
+    """Play with new connections; steps per second."""
+    clients = make()
+    try:
+        outcome = play(clients, MEASURED_S, WARMUP_S)
+    finally:
+        for client in clients:
+            client.close()
+    kept.setdefault(name, []).append(outcome)
+    return outcome.steps_per_s
+
+
+def compare(stoker_port: int, godot_port: int, two_port: int, openenv_port: int | None) -> None:
+    ws, http = partial(WebSocketSteps, stoker_port), partial(HTTPSteps, stoker_port)
+    godot, two = partial(Godot, godot_port), partial(TwoRequests, two_port)
+    makers: dict[str, Callable[[], list[Dialect]]] = {
+        "stoker, WebSocket": lambda: [ws()],
+        "stoker, HTTP": lambda: [http()],
+        "Godot RL Agents' wire": lambda: [godot()],
+        "two requests a step": lambda: [two()],
+        f"stoker, WebSocket, {TOGETHER} a message": lambda: [ws(TOGETHER)],
+        f"stoker, HTTP, {TOGETHER} a message": lambda: [http(TOGETHER)],
+        f"Godot RL Agents' wire, {TOGETHER} a message": lambda: [godot(TOGETHER)],
+        f"stoker, WebSocket, {MANY} connections": lambda: [ws() for _ in range(MANY)],
+        "the same, durable": lambda: [ws(1, "durable") for _ in range(MANY)],
+        f"stoker, HTTP, {MANY} connections": lambda: [http() for _ in range(MANY)],
+        f"two requests a step, {MANY} connections": lambda: [two() for _ in range(MANY)],
+    }
+    if openenv_port is not None:
+        openenv = partial(OpenEnv, openenv_port)
+        makers["OpenEnv"] = lambda: [openenv()]
+        makers[f"OpenEnv, {MANY} connections"] = lambda: [openenv() for _ in range(MANY)]
+    kept: dict[str, list[Outcome]] = {}
+    rows = repeated({name: partial(measured, kept, name, make) for name, make in makers.items()}, RUNS)
+    rate = {name: statistics.median(values) for name, values in rows.items()}
+    trip = {name: statistics.median([each.p50_us for each in outcomes]) for name, outcomes in kept.items()}
+    ratios = {
+        "round trip, stoker / Godot": trip["stoker, WebSocket"] / trip["Godot RL Agents' wire"],
+        "steps, stoker / two requests": rate["stoker, WebSocket"] / rate["two requests a step"],
+        "steps, HTTP / WebSocket": rate["stoker, HTTP"] / rate["stoker, WebSocket"],
+        f"steps, {TOGETHER} a message, stoker / Godot": rate[f"stoker, WebSocket, {TOGETHER} a message"]
+        / rate[f"Godot RL Agents' wire, {TOGETHER} a message"],
+        f"steps, {MANY} connections, durable / accepted": rate["the same, durable"]
+        / rate[f"stoker, WebSocket, {MANY} connections"],
+    }
+    notes = list(TARGETS)
+    if openenv_port is not None:
+        ratios["steps, stoker / OpenEnv"] = rate["stoker, WebSocket"] / rate["OpenEnv"]
+        many = f"{MANY} connections"
+        ratios[f"steps, {many}, stoker / OpenEnv"] = (
+            rate[f"stoker, WebSocket, {many}"] / rate[f"OpenEnv, {many}"]
+        )
+    else:
+        notes.append("OpenEnv is not measured: OPENENV_PYTHON must name an interpreter that has `openenv`")
+    trips = {
+        f"{name}, {part}": [getattr(each, f"{part}_us") for each in outcomes]
+        for name, outcomes in kept.items()
+        if "connections" not in name and "durable" not in name
+        for part in ("p50", "p99")
+    }
+    what = f"a [64, 64] DQN, an update per {OPT_INTERVAL} steps"
+    report(f"Remote steps, {what}", "environment steps per second", rows, ratios, notes)
+    report("A message's round trip", "us", trips, {})
+
+
+def connected_rate(port: int, lags: list[float]) -> float:
+    """Steps per second of many connected actors, and meanwhile how long pings of another connection take."""
+    clients: list[Dialect] = [WebSocketSteps(port) for _ in range(CONNECTED)]
+    pinging = threading.Thread(target=lambda: lags.extend(ping_times_ms(port, int(MEASURED_S * 20), 0.05)))
+    try:
+        latencies = [Walk(seed).latency_s for seed in range(CONNECTED)]
+        begins = time.perf_counter() + WARMUP_S
+
+        def begin_pinging() -> None:
+            if not pinging.ident and time.perf_counter() >= begins:
+                pinging.start()
+
+        return play(clients, MEASURED_S, WARMUP_S, latencies, aside=begin_pinging).steps_per_s
+    finally:
+        pinging.join()
+        for client in clients:
+            client.close()
+
+
+def compare_connected(port: int) -> None:
+    lags: list[float] = []
+    contenders = {
+        f"{CONNECTED} actors, connected": lambda: connected_rate(port, lags),
+        "the same as local tasks, uvloop": lambda: stoker_rate(by_hand, CONNECTED, "uvloop"),
+    }
+    rows = repeated(contenders, 2 if QUICK else 3)
+    connected, local = (statistics.median(values) for values in rows.values())
+    cuts = statistics.quantiles(lags, n=100)
+    report(
+        f"{CONNECTED} actors with heavy-tailed latencies while DQN learns, an update per {CONNECTED} steps",
+        "environment steps per second",
+        rows,
+        {"connected / local": connected / local},
+    )
+    rows = {"p50": [cuts[49]], "p99": [cuts[98]], "max": [max(lags)]}
+    report("How long the server's event loop lets a ping wait meanwhile", "ms", rows, {})
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with contextlib.ExitStack() as stack:
+
+        def root() -> Path:
+            return Path(stack.enter_context(tempfile.TemporaryDirectory(dir=HERE)))
+
+        def start(*words: str) -> int:
+            return stack.enter_context(serving(words))
+
+        openenv_python = os.environ.get("OPENENV_PYTHON")
+        openenv = str(PEERS / "openenv_server.py")
+        compare(
+            start(*stoker_words(root(), SETTINGS)),
+            start(sys.executable, str(PEERS / "godot_trainer.py")),
+            start(sys.executable, str(PEERS / "two_requests.py"), str(root()), json.dumps(SETTINGS)),
+            start(openenv_python, openenv) if openenv_python else None,
+        )
+    with contextlib.ExitStack() as stack:
+        settings = {"opt_interval": CONNECTED, "queue_capacity": 16 * CONNECTED, "checkpoint_freq": 100_000}
+        compare_connected(start(*stoker_words(root(), settings)))
+
+
+if __name__ == "__main__":
+    main()

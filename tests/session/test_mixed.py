@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,6 +24,7 @@ from stoker import (
     TrainingSession,
 )
 from stoker.journal import EpisodeEnded, EpisodeStarted, StreamEnded, StreamMoved
+from stoker.session.acting import SHORT_PASS_NS
 from stoker.testing import FakeAgent
 
 pytestmark = pytest.mark.anyio
@@ -208,6 +210,23 @@ async def test_decisions_of_several_actors_come_from_one_pass() -> None:
         assert [one.policy_version for one in await session.decide_many([SEEN], ["a"], ActMode.EXPLOIT)] == [
             0
         ]
+
+
+async def test_long_passes_are_shared_by_the_callers_that_are_ready() -> None:
+    class Slow(FakeAgent):
+        def act(self, observations: Sequence[Any], mode: ActMode) -> Any:
+            until = time.perf_counter_ns() + 2 * SHORT_PASS_NS
+            while time.perf_counter_ns() < until:
+                pass
+            return super().act(observations, mode)
+
+    agent = Slow()
+    async with TrainingSession(agent) as session:
+        await session.decide_many([SEEN], ["a"])
+        async with anyio.create_task_group() as tasks:
+            for actor in range(5):
+                tasks.start_soon(session.decide_many, [SEEN, SEEN], [actor, actor])
+        assert agent.batch_sizes == [1, 10]
 
 
 async def test_decisions_that_cannot_be_made_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -52,6 +53,8 @@ async def test_after_kills_each_stream_stands_where_the_journal_ends(tmp_path: P
         run = await resumed(tmp_path)
         n_durable = run.journal.n_events()
         assert n_durable == until if flushes else done <= n_durable <= until
+        if until == done:
+            await check_other_session(root=tmp_path, state=states[done], kind=kind)
         events_in = [event for _, event in run.journal.read(0)]
         assert [(type(event), event.actor_id) for event in events_in] == [
             (type(event), event.actor_id) for event in events[:n_durable]
@@ -77,6 +80,17 @@ async def test_after_kills_each_stream_stands_where_the_journal_ends(tmp_path: P
     assert [found for found in replayed.comparisons if found.differences] == []
     async with TrainingSession(agent_for(kind), await resumed(tmp_path), numbered=True) as session:
         assert held(session.streams) == states[-1], "from a checkpoint alone"
+
+
+async def check_other_session(root: Path, state: Any, kind: str) -> None:
+    """A session that is not numbered keeps the numbers, of the journal alone, and ends the episodes."""
+    shutil.copytree(root, root / "copy")
+    async with TrainingSession(agent_for(kind), await resumed(root / "copy")) as session:
+        assert {actor: point.seq for actor, point in session.streams.items()} == {
+            actor: point[0] for actor, point in state.items()
+        }
+        assert session.core.learner.actors.running == {}
+        assert not any(point.is_learning for point in session.streams.values())
 
 
 def step(actor: Any, seq: int, status: EpisodeStatus = ON) -> Experience:

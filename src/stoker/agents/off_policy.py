@@ -109,6 +109,14 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         """The replay memory, which ``state_dict`` leaves out."""
         return self._replay
 
+    @property
+    def steps_to_learn(self) -> int:
+        """0, as ``learn`` may do something at any time: one transition may add several to the replay.
+
+        It says that ``observe`` is quick, so that transitions between two learning steps need no hand-over.
+        """
+        return 0
+
     @abstractmethod
     def _update(self, batch: Batch, weights: torch.Tensor | None) -> Update:
         """Do one optimization step, with a weight for each transition's loss, float32 ``[B]``; None: one.

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import anyio
 import numpy as np
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 
 from stoker.errors import ConfigError
 from stoker.latch import Latch
@@ -37,6 +37,8 @@ logger = logging.getLogger("stoker.session")
 SLOW_PASS_S = 2e-3
 SLOW_PASS_NS = int(SLOW_PASS_S * 1e9)
 """A forward pass that computes longer than this holds the event loop too long."""
+SHORT_PASS_NS = 100_000
+"""A switch to another task costs less than a fifth of a pass that is longer than this."""
 TURN_S = 1e-3
 """How long callers of passes over arrays may keep other tasks waiting before one of them suspends."""
 LATENCIES_NS = tuple(bound * 1e6 for bound in (0.1, 0.25, 1.0, 2.5, 10.0, 25.0, 100.0, 500.0, 2500.0))
@@ -210,7 +212,8 @@ class Inference:
         self._act = act
         self._in_thread = place == "thread"
         self._adaptive = place == "auto"
-        self._was_long = False  # whether the last pass was slow by the clock
+        self._took_ns = 0  # by the last pass
+        self._was_long = False  # whether it was slow by the clock
         self._n_slow = 0  # passes that were slow by the processor's time, too
         self._thread = DedicatedThread("stoker-inference")
         self._forming: list[_Batch] = []  # at most one of each mode, for the next passes
@@ -267,20 +270,29 @@ class Inference:
         If nobody else waits, the pass over an array is computed here.
         """
         if isinstance(observations, np.ndarray):
-            return await self.ask_now(observations, mode, actor_ids)
+            return await self._ask_now(observations, mode, actor_ids)
         return await self._ask_together(observations, mode, actor_ids)
 
-    async def ask_now(
+    async def ask_soon(
         self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]
     ) -> Answer:
-        """The same; if nobody else waits, the pass is computed here, without a switch to another task.
+        """The same for any observations; while passes are short, theirs is computed here, too.
+
+        A short pass costs less than a switch to another task. Longer ones are shared with all callers that
+        are ready.
+        """
+        ask = self._ask_now if self._took_ns < SHORT_PASS_NS else self._ask_together
+        return await ask(observations, mode, actor_ids)
+
+    async def _ask_now(
+        self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]
+    ) -> Answer:
+        """Compute the pass here, if nobody else waits.
 
         It lets other tasks run before, if that is ``TURN_S`` ago.
         """
         if self._is_idle:
-            if time.monotonic() - self._turned_at < TURN_S:
-                await checkpoint_if_cancelled()
-            else:
+            if time.monotonic() - self._turned_at >= TURN_S:
                 await checkpoint()
                 self._turned_at = time.monotonic()
             if self._is_idle:  # still
@@ -368,7 +380,8 @@ class Inference:
         cpu_started = time.thread_time() if self._adaptive and self._was_long else 0.0
         answer = self._act(observations, mode, actor_ids)
         ended = self.clock.enter(GATHERING if self._forming else IDLE)
-        self._was_long = ended - started > SLOW_PASS_NS
+        self._took_ns = ended - started
+        self._was_long = self._took_ns > SLOW_PASS_NS
         if self._was_long and cpu_started and time.thread_time() - cpu_started > SLOW_PASS_S:
             self._n_slow += 1
             self._in_thread = self._n_slow >= SLOW_PASSES

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, assert_never
+from typing import Any, NamedTuple, assert_never, cast
 
 from anyio.lowlevel import checkpoint
 
@@ -180,6 +180,8 @@ def _note_accepted(parts: Parts, admitted: AdmittedEvents, n_in: int) -> None:
 
 
 def _in_order(intake: Intake, events: Iterable[StreamEvent]) -> Sequence[StreamEvent]:
+    if type(events) is list or type(events) is tuple:
+        return cast("Sequence[StreamEvent]", events)
     with intake.refusals:
         try:
             return list(events)

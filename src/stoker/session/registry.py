@@ -19,7 +19,7 @@ __all__ = ["ActorRegistry", "StreamPoint"]
 _ACTOR_OF = attrgetter("actor_id")
 
 
-class StreamPoint(msgspec.Struct, frozen=True, eq=False):
+class StreamPoint(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Where the numbered stream of one actor stands, exactly as far as the journal holds it.
 
     Attributes:

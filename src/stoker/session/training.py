@@ -180,8 +180,8 @@ class TrainingSession(Controls):
     ) -> list[Decision]:
         """Choose actions for several actors in one forward pass, as ``decide`` does for one.
 
-        An actor may come several times. If no other pass runs or is about to, it is computed at once, without
-        a switch to another task.
+        An actor may come several times. If passes are short, and no other one runs or is about to, it is
+        computed at once, without a switch to another task.
 
         Raises:
             InvalidExperience: The agent cannot act on one of the observations (``index`` says which), or
@@ -193,7 +193,7 @@ class TrainingSession(Controls):
         if not len(observations):
             await checkpoint()
             return []
-        return decisions_of(await self.engine.parts.inference.ask_now(observations, mode, actor_ids))
+        return decisions_of(await self.engine.parts.inference.ask_soon(observations, mode, actor_ids))
 
     async def observe(self, experience: Experience) -> None:
         """Accept one transition. Once this returns it will be consumed, in order, unless the process dies.

@@ -72,6 +72,7 @@ def test_a_plain_loop_trains_dqn_into_a_complete_run(tmp_path: Path) -> None:
                 observation, total_reward, steps = following, total_reward + reward, steps + 1
             session.on_episode(total_reward, steps, status)
             n_episodes += 1
+        session.flush()
         assert session.stats_summary()["episode_length"] > 0
     assert session.total_steps == agent.total_steps == 500
     assert agent.opt_steps > 400

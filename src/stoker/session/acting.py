@@ -13,6 +13,7 @@ share it; on the event loop while it is short, and in its own thread when it is 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -27,7 +28,7 @@ from stoker.latch import Latch
 from stoker.session.publishing import Answer
 from stoker.session.timing import COMPUTING, GATHERING, IDLE, INFERENCE_STATES, OFFLOADED
 from stoker.telemetry import Buckets, StateClock
-from stoker.threads import DedicatedThread
+from stoker.threads import DedicatedThread, on_asyncio
 from stoker.types import ActMode, ActorId
 
 __all__ = ["Inference", "LearnerProgress", "Pacing"]
@@ -219,7 +220,11 @@ class Inference:
         self._forming: list[_Batch] = []  # at most one of each mode, for the next passes
         self._taken: list[_Batch] = []  # for the present pass, and those that follow it at once
         self._wake = anyio.Event()
-        self._turned_at = -1.0  # when a caller of ``ask_many`` last let other tasks run
+        self._turned_at = -1.0  # when other tasks last had their turn
+        self._holds_loop = True  # whether callers may have computed passes in their tasks since
+        self._call_soon: Callable[[Callable[[], None]], object] | None = (
+            None  # in the next turn; trio has none
+        )
         self._closed: Callable[[], Exception] | None = None
         self._failure: Exception | None = None  # of a pass in the caller's task
         self.n_passes = self.n_actions = 0
@@ -289,13 +294,16 @@ class Inference:
     ) -> Answer:
         """Compute the pass here, if nobody else waits.
 
-        It lets other tasks run before, if that is ``TURN_S`` ago.
+        It lets other tasks run before, if they have not since the last such pass, and not for ``TURN_S``.
         """
         if self._is_idle:
-            if time.monotonic() - self._turned_at >= TURN_S:
+            if self._holds_loop and time.monotonic() - self._turned_at >= TURN_S:
                 await checkpoint()
                 self._turned_at = time.monotonic()
             if self._is_idle:  # still
+                if self._call_soon is not None and not self._holds_loop:
+                    self._call_soon(self._note_turn)
+                self._holds_loop = True
                 try:
                     return self._pass(observations, mode, actor_ids)
                 except Exception as error:  # noqa: BLE001 - ``run`` raises it, and this caller waits for that
@@ -316,6 +324,11 @@ class Inference:
             raise batch.error()
         actions, extras, opt_steps = batch.answer
         return actions[first:end], None if extras is None else extras[first:end], opt_steps
+
+    def _note_turn(self) -> None:
+        """Note that all tasks that were ready have had their turn."""
+        self._holds_loop = False
+        self._turned_at = time.monotonic()
 
     @property
     def _is_idle(self) -> bool:
@@ -348,6 +361,8 @@ class Inference:
 
     async def run(self) -> None:
         """Answer until cancelled, or until the policy raises; its callers then get the error of ``close``."""
+        if on_asyncio():
+            self._call_soon = asyncio.get_running_loop().call_soon
         while True:
             await self._wake.wait()
             self._wake = anyio.Event()

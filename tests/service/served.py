@@ -16,18 +16,19 @@ from stoker.protocol import ActorAnswer, Record, SpaceCodec, StepAnswer, StepMes
 from stoker.service import Holder, Limits, StepService
 from stoker.telemetry.reading import ServiceCounts
 
-__all__ = ["CLIENT", "CODEC", "Clock", "agent_of", "ledger_of", "record", "send", "serving", "start"]
+__all__ = ["CLIENT", "Clock", "agent_of", "ledger_of", "record", "send", "serving", "start"]
 
 BOX = gymnasium.spaces.Box(-9, 9, (2,), np.float32)
 CHOICES = gymnasium.spaces.Discrete(3)
-CODEC = SpaceCodec(BOX, CHOICES)
+FORCES = gymnasium.spaces.Box(-2, 2, (2,), np.float32)
 CLIENT = Holder("client")
 
 
 def agent_of(kind: str = "dqn") -> DQN | PPO:
     """A small agent that learns soon."""
-    if kind == "ppo":
-        return PPO(BOX, CHOICES, PPOConfig(hidden_sizes=(8,), rollout_steps=16, batch_size=8), seed=3)
+    if kind.startswith("ppo"):
+        actions = FORCES if kind == "ppo-box" else CHOICES
+        return PPO(BOX, actions, PPOConfig(hidden_sizes=(8,), rollout_steps=16, batch_size=8), seed=3)
     config = DQNConfig(hidden_sizes=(8,), batch_size=4, learning_starts=10, buffer_size=200)
     return DQN(BOX, CHOICES, config, seed=3)
 
@@ -57,7 +58,7 @@ async def serving(
         limits = limits or Limits(max_wait_s=30)
         service = StepService(
             session,
-            CODEC,
+            SpaceCodec(BOX, FORCES if kind == "ppo-box" else CHOICES),
             limits,
             has_disk=run is not None,
             learns=learns,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import msgspec
@@ -12,7 +12,15 @@ from anyio import wait_all_tasks_blocked
 from served import CLIENT, Clock, ledger_of, record, send, serving, start
 
 from stoker import TrainingRun
-from stoker.protocol import EpisodeMessage, ProtocolError, Record, StepMessage
+from stoker.protocol import (
+    EpisodeMessage,
+    ProtocolError,
+    Record,
+    StepMessage,
+    decode_step,
+    encode_json,
+    encode_msgpack,
+)
 from stoker.service import Holder, Limits
 
 pytestmark = pytest.mark.anyio
@@ -93,6 +101,27 @@ async def test_ppo_refuses_what_its_policy_did_not_choose() -> None:
         problem = await refused("off-policy", service, record("a", 2, action=other))
         assert problem.path == "steps[0].memo"
         assert (await send(service, record("a", 2, action=first.action))).next == 3
+
+
+@pytest.mark.parametrize("form", ["json", "msgpack"])
+@pytest.mark.parametrize("kind", ["ppo", "ppo-box"])
+async def test_the_policys_action_is_known_again_whatever_comes_back_of_it(
+    form: Literal["json", "msgpack"], kind: str
+) -> None:
+    encode = encode_json if form == "json" else encode_msgpack
+    async with serving(kind=kind) as (service, _):
+        answer = await send(service, start("a", 1))
+        fields: list[tuple[str, ...]] = [(), ("action",), ("memo",), ("action", "memo")]
+        for restarted, sent in [*((False, each) for each in fields), (True, ("memo",)), (True, fields[-1])]:
+            if restarted:
+                service.table["a"].answered = None  # as a restart leaves it
+            back = {name: getattr(answer, name) for name in sent}
+            message = decode_step(encode(StepMessage([record("a", answer.next, **back)])), form)
+            answer = (await service.step(message, CLIENT)).actors["a"]
+            assert answer.action is not None
+        service.table["a"].answered = None
+        await refused("off-policy", service, record("a", answer.next, action=answer.action))
+        await refused("invalid", service, record("a", answer.next))
 
 
 @pytest.mark.parametrize("kind", ["dqn", "ppo"])

@@ -11,7 +11,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 from served import CLIENT, Clock, ledger_of, record, send, serving, start
 
-from stoker import TrainingRun
+from stoker import SessionFailed, TrainingRun
 from stoker.protocol import (
     EpisodeMessage,
     ProtocolError,
@@ -173,6 +173,20 @@ async def test_the_end_of_training_cuts_a_message_and_later_ones_are_refused(tmp
         await refused("training-done", service, start("b", 1))
     assert session.total_steps == 3
     assert ledger_of(run) == {"a": [1, 2, 3, 4]}
+
+
+@pytest.mark.parametrize("act", [True, False])
+async def test_after_a_failure_messages_get_its_cause(act: bool) -> None:
+    with pytest.raises(SessionFailed):
+        async with serving() as (service, session):
+            await send(service, start("a", 1))
+            session.fail("test", OSError("the disk is gone"))
+            with anyio.CancelScope(shield=True):  # the failure ends this block
+                for _ in range(2):
+                    problem = await refused("training-failed", service, record("a", 2, action=0, act=act))
+                    assert "the disk is gone" in problem.detail
+                await send(service, start("a", 1, act=False))
+                await refused("training-failed", service, record("a", 2, action=0, act=act))
 
 
 async def test_without_a_run_nothing_becomes_durable() -> None:

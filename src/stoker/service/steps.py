@@ -284,6 +284,7 @@ class StepService:
     async def _accept(self, planned: Plan, deadline: float | None) -> None:
         """Let the session accept the events of a message, and move its streams at once."""
         if self.training == "done":
+            await self._observe(())  # raises the cause, if it has failed
             raise _training_done()
         try:
             n_accepted = await self._observe(planned.events, deadline)

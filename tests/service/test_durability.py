@@ -92,6 +92,33 @@ async def test_a_change_is_committed_within_the_interval() -> None:
         tasks.cancel_scope.cancel()
 
 
+async def test_actors_that_come_back_together_share_the_next_flush() -> None:
+    disk, stream, now = Disk(), Stream("a"), [0.0]
+    commits = GroupCommit(disk.flush, NEVER, lambda: now[0])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(commits.run)
+        for _ in range(3):
+            tasks.start_soon(commits.wait)
+        await wait_all_tasks_blocked()
+        now[0] += NEVER  # it took long
+        await disk.end()
+        for n_back in (1, 2):
+            move(stream, commits)
+            tasks.start_soon(commits.wait)
+            await wait_all_tasks_blocked()
+            assert len(disk.running) == 1, n_back
+        tasks.start_soon(commits.wait)
+        await wait_all_tasks_blocked()
+        assert len(disk.running) == 2
+        await disk.end()  # at once
+        tasks.start_soon(commits.wait)
+        with anyio.fail_after(10):
+            await disk.begun.wait()
+        await disk.end()
+        tasks.cancel_scope.cancel()
+    assert stream.durable == 2
+
+
 async def test_who_waits_when_the_session_ends_is_told() -> None:
     disk, stream = Disk(), Stream("a")
     commits = GroupCommit(disk.flush, NEVER)

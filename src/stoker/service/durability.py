@@ -1,12 +1,14 @@
 """Group commits: what was accepted becomes durable, for all streams with one flush.
 
-A flush begins ``flush_interval_s`` after the first change behind the last one, or as soon as a caller waits,
-and there is one at a time: callers that come while it runs share the next one. Its cost does not depend on
-how many actors are known, because only streams that have changed are listed.
+A flush begins ``flush_interval_s`` after the first change behind the last one, or when a caller waits. There
+is one at a time: callers that come while it runs share the next one. Actors that wait for each step come back
+together after a flush, so the next one gives as many of them as there were a moment to come. The cost of a
+flush does not depend on how many actors are known, because only streams that have moved are listed.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -41,14 +43,24 @@ class GroupCommit:
     Args:
         flush: returns when everything accepted before is on disk.
         interval_s: how long a change waits at most for the next flush to begin.
+        clock: the time in seconds.
     """
 
-    def __init__(self, flush: Callable[[], Awaitable[None]], interval_s: float) -> None:
+    def __init__(
+        self,
+        flush: Callable[[], Awaitable[None]],
+        interval_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._flush = flush
+        self._clock = clock
         self._interval_s = interval_s
         self._dirty: list[CanBeDurable] = []
         self._changed = anyio.Event()
-        self._wanted = anyio.Event()
+        self._wanted = anyio.Event()  # by one caller
+        self._gathered = anyio.Event()  # as many callers as the last flush had
+        self._n_waiting = self._n_expected = 0
+        self._flush_s = 0.0  # how long the last one took
         self._next = Latch()  # set when the next flush is over
         self._error: SessionError | None = None
         self.n_commits = 0
@@ -68,8 +80,11 @@ class GroupCommit:
         Raises:
             SessionError: It will not become so, because the session has ended.
         """
+        self._n_waiting += 1
         self._changed.set()
         self._wanted.set()
+        if self._n_waiting >= self._n_expected:
+            self._gathered.set()
         await self._next.wait()
         if self._error is not None:
             raise self._error
@@ -81,6 +96,9 @@ class GroupCommit:
                 await self._changed.wait()
                 with anyio.move_on_after(self._interval_s):
                     await self._wanted.wait()
+                if self._n_waiting:
+                    with anyio.move_on_after(self._flush_s / 2):
+                        await self._gathered.wait()
                 await self._commit()
         except SessionError as error:
             self._error = error
@@ -91,7 +109,9 @@ class GroupCommit:
     async def _commit(self) -> None:
         dirty, self._dirty = self._dirty, []
         done, self._next = self._next, Latch()
-        self._changed, self._wanted = anyio.Event(), anyio.Event()
+        self._changed, self._wanted, self._gathered = anyio.Event(), anyio.Event(), anyio.Event()
+        n_waiting, self._n_waiting = self._n_waiting, 0
+        began = self._clock()
         accepted = [stream.accepted for stream in dirty]
         for stream in dirty:
             stream.is_dirty = False
@@ -103,5 +123,6 @@ class GroupCommit:
             raise
         for stream, number in zip(dirty, accepted, strict=True):
             stream.durable = max(stream.durable, number)
+        self._n_expected, self._flush_s = n_waiting, self._clock() - began
         self.n_commits += 1
         done.set()

@@ -17,14 +17,13 @@ import anyio
 import msgspec
 from anyio.lowlevel import checkpoint
 
-from stoker.errors import InvalidExperience, SessionClosed, SessionError
+from stoker.errors import InvalidExperience, SessionError
 from stoker.journal import StreamEnded, StreamEvent
 from stoker.protocol import (
     ActorAnswer,
     ActorState,
     EpisodeAnswer,
     EpisodeMessage,
-    OpenEpisode,
     ProtocolError,
     Record,
     SpaceCodec,
@@ -33,6 +32,7 @@ from stoker.protocol import (
     encode_memo,
 )
 from stoker.protocol.messages import TrainingState
+from stoker.service.answers import answer_to, ended, invalid, no_disk, standing_of, state_of, training_done
 from stoker.service.backend import Backend
 from stoker.service.durability import GroupCommit
 from stoker.service.episodes import episode_error, episode_records
@@ -120,7 +120,7 @@ class StepService:
             streams = self.table.of([record.actor for record in message.steps], holder)
             self._check_ack(message.ack)
             planned = await self._take(message.steps, streams, holder)
-            answers = {actor: _answer(draft) for actor, draft in planned.drafts.items()}
+            answers = {actor: answer_to(draft) for actor, draft in planned.drafts.items()}
             if message.ack == "durable":
                 await self._become_durable(streams.values())
                 answers = {
@@ -130,7 +130,7 @@ class StepService:
         except ProtocolError as refusal:
             self.counts.refused[refusal.kind] += 1
             if refusal.actors is None:
-                refusal.actors = {actor: _state_answer(stream) for actor, stream in streams.items()}
+                refusal.actors = {actor: standing_of(stream) for actor, stream in streams.items()}
             raise
         return StepAnswer(answers, self.training, message.id)
 
@@ -146,19 +146,9 @@ class StepService:
         turn = queue_up((stream,))
         try:
             await self._in_time(turn.wait(), "its messages in flight are not taken yet")
-            state, answered = stream.state, stream.answered
             if stream.accepted == 0:
                 raise ProtocolError("unknown-actor", f"actor {name!r} was ended")
-            answer = _state_answer(stream)
-            if answered is not None:
-                sent = {
-                    "action": answered.action,
-                    "memo": answered.memo,
-                    "policy_version": answered.policy_version,
-                }
-                answer = msgspec.structs.replace(answer, **sent)
-            episode = OpenEpisode(state.length, state.total_reward, state.learns) if state.is_open else None
-            return ActorState(name, answer, episode, stream.epoch)
+            return state_of(stream)
         finally:
             turn.end()
             self.table.release((stream,))
@@ -197,7 +187,7 @@ class StepService:
             if stream is not None and actor.startswith(holder.prefix):
                 refuse_others(stream, holder)
                 claim(stream, holder)
-                found[actor] = _state_answer(stream)
+                found[actor] = standing_of(stream)
         return found
 
     async def episode(self, message: EpisodeMessage, holder: Holder) -> EpisodeAnswer:
@@ -285,15 +275,15 @@ class StepService:
         """Let the session accept the events of a message, and move its streams at once."""
         if self.training == "done":
             await self._observe(())  # raises the cause, if it has failed
-            raise _training_done()
+            raise training_done()
         try:
             n_accepted = await self._observe(planned.events, deadline)
         except InvalidExperience as refusal:
-            raise _invalid(refusal, planned) from refusal
+            raise invalid(refusal, planned) from refusal
         moved = planned.commit(n_accepted)
         if not moved:
             self.training = self._training()
-            raise _training_done()
+            raise training_done()
         self.n_accepted += moved
         for draft in planned.drafts.values():
             stream = draft.stream
@@ -310,7 +300,7 @@ class StepService:
             waiting = self.backend.observe_events(events)
             return await self._in_time(waiting, "the learner has no room for more", deadline)
         except SessionError as error:
-            raise _ended(error) from error
+            raise ended(error) from error
 
     async def _decide(self, wanting: Sequence[Draft]) -> None:
         """Choose an action for each of these; those in one mode share a forward pass."""
@@ -326,7 +316,7 @@ class StepService:
         except InvalidExperience as refusal:
             raise ProtocolError("invalid", f"taken, but there is no action for it: {refusal}") from refusal
         except SessionError as error:
-            raise _ended(error) from error
+            raise ended(error) from error
         encode = self.codec.encode_action
         for stream, decision in zip(streams, decisions, strict=True):
             action, version = decision.action, decision.policy_version
@@ -352,14 +342,14 @@ class StepService:
 
     def _check_ack(self, ack: str) -> None:
         if ack == "durable" and self.learns and not self.has_disk:
-            raise _no_disk()
+            raise no_disk()
 
     async def _become_durable(self, streams: Iterable[Stream]) -> None:
         if any(stream.durable < stream.accepted for stream in streams):
             try:
                 await self._in_time(self._commits.wait(), "the disk did not catch up")
             except SessionError as error:
-                raise _ended(error) from error
+                raise ended(error) from error
 
     def _deadline(self) -> float:
         return anyio.current_time() + self.limits.max_wait_s
@@ -378,45 +368,3 @@ class StepService:
 
     def _count_actors(self) -> Mapping[str, int]:
         return {"known": self.table.n_actors, "in_flight": self._n_in_flight}
-
-
-def _answer(draft: Draft) -> ActorAnswer:
-    """The answer to the last record of an actor in a message."""
-    stream, record = draft.stream, draft.record
-    state, answered = stream.state, stream.answered
-    if answered is None or not record.act or record.seq != state.next - 1:
-        return ActorAnswer(state.next, stream.durable)
-    return ActorAnswer(state.next, stream.durable, answered.action, answered.memo, answered.policy_version)
-
-
-def _state_answer(stream: Stream) -> ActorAnswer:
-    return ActorAnswer(stream.state.next, stream.durable)
-
-
-def _ended(error: SessionError) -> ProtocolError:
-    """The problem of a training that takes no more messages."""
-    if isinstance(error, SessionClosed):
-        return ProtocolError("going-down", "the training is being closed: send it again", retry_after=1.0)
-    return ProtocolError("training-failed", str(error))
-
-
-def _training_done() -> ProtocolError:
-    return ProtocolError("training-done", "the training has all its steps: no more records are taken")
-
-
-def _no_disk() -> ProtocolError:
-    return ProtocolError(
-        "invalid", 'this service has no run on disk: nothing becomes durable; use "accepted"', path="ack"
-    )
-
-
-_FIELDS = {"next_observation": "observation", "policy_extras": "memo", "status": "terminated"}
-"""Fields of a record, by those of the session's events that they become."""
-
-
-def _invalid(refusal: InvalidExperience, planned: Plan) -> ProtocolError:
-    """The problem of a record whose event the session refuses."""
-    at = planned.place_of(refusal.index or 0)
-    field = _FIELDS.get(refusal.field, refusal.field)
-    kind = "off-policy" if refusal.field == "policy_extras" else "invalid"
-    return ProtocolError(kind, str(refusal), path=f"steps[{at}].{field}")

@@ -118,6 +118,17 @@ def test_records_are_kept_until_they_are_on_disk_and_sent_again_from_where_the_s
     assert stream.steps == 4, "each step counts once"
 
 
+def test_the_last_record_goes_again_for_its_action_if_only_a_problem_said_that_it_is_there() -> None:
+    stream = Stream()
+    stream.act(0)
+    stream.answered(ActorAnswer(2, 1), None, keeps=True, is_reply=False)  # another actor had a gap
+    assert numbers(stream.sent()) == [1]
+    stream.answer(2, durable=1, action=1)
+    assert stream.chosen is not None
+    assert stream.to_send() == []
+    assert not stream.kept
+
+
 def test_a_message_under_way_holds_the_next_one_back() -> None:
     stream = Stream()
     stream.act(0)

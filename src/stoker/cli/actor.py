@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from msgspec import Meta
+
 from stoker.cli.parsing import Command, Flag
 from stoker.cli.printing import say_json
 from stoker.errors import ConfigError, SessionClosed
@@ -66,6 +68,12 @@ class PlayOnServer(Command, frozen=True, kw_only=True):
     transport: Literal["auto", "websocket", "http"] = "auto"
     """How to reach the server; auto: by WebSocket, or HTTP if that is refused."""
 
+    local_policy: bool = False
+    """Choose actions here with the server's policy, without a round trip; not for PPO."""
+
+    epsilon: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.05
+    """With --local-policy, the probability of a random action; that policy does not explore by itself."""
+
     patience: Positive = 120.0
     """Seconds for which the server may be out of reach."""
 
@@ -112,6 +120,8 @@ class PlayOnServer(Command, frozen=True, kw_only=True):
                 name=self.name or None,
                 take_over=self.take_over,
                 transport=self.transport,
+                local_policy=self.local_policy,
+                epsilon=self.epsilon,
                 patience_s=self.patience,
             ) as session,
         ):

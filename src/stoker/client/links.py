@@ -245,10 +245,10 @@ class WebSocketLink:
         try:
             while True:
                 frame = await self._next()
-                if frame.error is not None and frame.error.id is msgspec.UNSET:
-                    self._last_error = frame.error
-                    continue
                 message_id = frame.id if frame.error is None else frame.error.id
+                if frame.error is not None and not isinstance(message_id, int | str):
+                    self._last_error = frame.error
+                    [message_id] = self._awaited if len(self._awaited) == 1 else [None]
                 awaited = self._awaited.get(message_id) if isinstance(message_id, int | str) else None
                 if awaited is not None:
                     awaited.answer = frame.error or StepAnswer(frame.actors or {}, frame.training)  # pyright: ignore[reportArgumentType]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import anyio
@@ -18,7 +18,7 @@ import msgspec
 from stoker.client.links import Link
 from stoker.client.streams import RemoteStream
 from stoker.errors import ActorConflict, ConfigError, InvalidExperience, SessionFailed
-from stoker.protocol import Problem, ProtocolError, SpecLimits, StepAnswer, encode_msgpack
+from stoker.protocol import ActorAnswer, Problem, ProtocolError, SpecLimits, StepAnswer, encode_msgpack
 
 __all__ = ["Sender"]
 
@@ -182,11 +182,11 @@ class Sender:
                 for stream in batch.streams:
                     stream.drop_rest()
 
-    def _answered(self, batch: _Batch, actors: Any) -> None:
+    def _answered(self, batch: _Batch, actors: Mapping[str, ActorAnswer], *, is_reply: bool = True) -> None:
         for stream in batch.streams:
             if (answer := actors.get(stream.name)) is not None:
                 action = None if answer.action is None else self._action(answer.action)
-                stream.answered(answer, action, keeps=self.keeps)
+                stream.answered(answer, action, keeps=self.keeps, is_reply=is_reply)
 
     # Problems ---------------------------------------------------------------------------------------
 
@@ -196,10 +196,10 @@ class Sender:
         error = ProtocolError.from_problem(problem)
         match kind:
             case "gap":
-                self._answered(batch, actors)
+                self._answered(batch, actors, is_reply=False)
             case "training-done":
                 self.is_done = True
-                self._answered(batch, actors)
+                self._answered(batch, actors, is_reply=False)
             case "training-failed":
                 raise SessionFailed("server", error)
             case "fenced" | "held" | "different":

@@ -15,6 +15,7 @@ import numpy as np
 from anyio.lowlevel import checkpoint
 
 from stoker.client.foractors import ForActors
+from stoker.client.local import LocalPolicy
 from stoker.client.sending import Sender
 from stoker.client.streams import RemoteStream
 from stoker.errors import ActorConflict, InvalidExperience, SessionClosed, SessionFailed, StokerError
@@ -67,6 +68,7 @@ class RemoteSession(ForActors):
         self._streams: dict[ActorId, RemoteStream] = {}
         self._opening: dict[ActorId, anyio.Lock] = {}
         self._acting: set[ActorId] = set()
+        self._local: LocalPolicy | None = None
         self._failure: StokerError | None = None
         self._is_closed = False
         self._is_stopped = False
@@ -93,7 +95,11 @@ class RemoteSession(ForActors):
             SessionError: The server has failed.
         """
         stream = self._streams.get(actor_id) or await self._stream(actor_id)
-        return await self._action(stream, self._ask(stream, observation, mode))
+        asked = self._ask(stream, observation, mode)
+        if self._local is None:
+            return await self._action(stream, asked)
+        await checkpoint()  # the actors' steps mix, and messages get their turn
+        return self._local.act(observation, mode)
 
     async def act_many(
         self, observations: Iterable[Any], actor_ids: Iterable[ActorId], mode: ActMode = ActMode.EXPLORE
@@ -102,12 +108,17 @@ class RemoteSession(ForActors):
 
         For an array of observations the actions are an array, too.
         """
+        given = list(observations)
         streams = [self._streams.get(each) or await self._stream(each) for each in actor_ids]
         asked = [
             (stream, self._ask(stream, observation, mode))
-            for stream, observation in zip(streams, observations, strict=True)
+            for stream, observation in zip(streams, given, strict=True)
         ]
-        actions = [await self._action(stream, seq) for stream, seq in asked]
+        if self._local is not None:
+            await checkpoint()
+            actions = [self._local.act(observation, mode) for observation in given]
+        else:
+            actions = [await self._action(stream, seq) for stream, seq in asked]
         return np.asarray(actions) if isinstance(observations, np.ndarray) else actions
 
     async def observe(self, experience: Experience) -> None:
@@ -179,6 +190,10 @@ class RemoteSession(ForActors):
         stream.end(status, extras)
         self.count_episode(actor_id)
         self.sender.offer(stream)
+
+    def act_with(self, local: LocalPolicy) -> None:
+        """Choose actions with a copy of the policy, from the first call on."""
+        self._local = local
 
     # The session ------------------------------------------------------------------------------------
 
@@ -287,7 +302,7 @@ class RemoteSession(ForActors):
         """Wait for the action that comes with the answer to a record."""
         self._acting.add(stream.actor_id)
         try:
-            await self._until(stream, lambda: stream.taken >= asked or self.is_done)
+            await self._until(stream, lambda: stream.replied >= asked or self.is_done)
         finally:
             self._acting.discard(stream.actor_id)
         if (chosen := stream.chosen) is not None and chosen.seq == asked:
@@ -307,7 +322,8 @@ class RemoteSession(ForActors):
             if (stream := self._streams.get(actor_id)) is None:
                 self.require_open("the call")
                 name = f"{self.prefix}{actor_id}"
-                stream = RemoteStream(actor_id, name, await self._find(name), encode_msgpack)
+                last = await self._find(name)
+                stream = RemoteStream(actor_id, name, last, encode_msgpack, wants_actions=self._local is None)
                 self._streams[actor_id] = stream
         return stream
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import anyio
+import msgspec
 
 from stoker.errors import ActorConflict, InvalidExperience, SessionFailed, StokerError
 from stoker.nested import is_same
-from stoker.protocol import ActorAnswer
+from stoker.protocol import ActorAnswer, Record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
 __all__ = ["Chosen", "Kept", "RemoteStream"]
+
+_check: Final = msgspec.msgpack.Decoder(Record).decode
 
 
 class Kept(NamedTuple):
@@ -84,6 +87,8 @@ class RemoteStream:
         """The number of the last record that the server has accepted."""
         self.durable = last
         """The number of the last record that the server has on disk."""
+        self.replied = last
+        """The number of the last record whose answer has come, with its action."""
         self.in_flight = 0
         """The number of the last record of the message that is under way; 0: there is none."""
         self.wants_durable = False
@@ -109,6 +114,8 @@ class RemoteStream:
     def begin(self, seed: int | None) -> None:
         """Begin an episode with the next observation; one that runs is abandoned."""
         self.check()
+        if self._held is not None and self._held.get("start"):
+            self._held = None  # an episode without a step
         self.seal(wants_action=False)
         self._is_open, self._seed = False, seed
 
@@ -183,10 +190,15 @@ class RemoteStream:
                 f"actor {self.actor_id!r}: on_episode without a step to end at: observe the outcome of the "
                 "last action first; an episode without steps needs no on_episode"
             )
+        before = dict(held), self._is_open
         self._finish(status)
         if extras:
             held["extras"] = {name: float(value) for name, value in extras.items()}
-        self.seal(wants_action=False)
+        try:
+            self.seal(wants_action=False)
+        except InvalidExperience:
+            self._held, self._is_open = before
+            raise
 
     def check(self) -> None:
         """Raise what went wrong since the last call, once; an actor that was taken over stays so.
@@ -200,14 +212,23 @@ class RemoteStream:
             raise failure
 
     def seal(self, *, wants_action: bool) -> None:
-        """Complete the last record: it may be sent from now on."""
-        held, self._held = self._held, None
-        if held is None:
+        """Complete the last record: it may be sent from now on.
+
+        Raises:
+            InvalidExperience: A value of it can be in no record; nothing has changed.
+        """
+        if (held := self._held) is None:
             return
+        fields = {"actor": self.name, "seq": self.sealed + 1, **held}
         if not (wants_action and self.wants_actions) and self._is_open:
-            held["act"] = False
+            fields["act"] = False
+        data = self.encode(fields)
+        try:
+            _check(data)
+        except msgspec.ValidationError as error:
+            raise InvalidExperience(f"actor {self.actor_id!r}: {error}") from error
+        self._held = None
         self.sealed += 1
-        data = self.encode({"actor": self.name, "seq": self.sealed, **held})
         self.kept.append(Kept(self.sealed, data, "start" not in held))
 
     def _open(self, observation: Any, plain: Any) -> None:
@@ -243,15 +264,17 @@ class RemoteStream:
         if self.n_waiting:
             first = len(self.kept) - self.n_waiting
             return [self.kept[index] for index in range(first, len(self.kept))]
-        return [self.kept[-1]] if self.wants_durable and self.kept else []
+        is_asking = self.wants_durable or self.replied < self.sealed
+        return [self.kept[-1]] if is_asking and self.kept else []
 
-    def answered(self, answer: ActorAnswer, action: Any, *, keeps: bool) -> None:
+    def answered(self, answer: ActorAnswer, action: Any, *, keeps: bool, is_reply: bool = True) -> None:
         """Take in where the server's stream stands.
 
         Args:
             answer: of the server.
             action: of the answer, as the environment takes it.
             keeps: whether the server has a disk; if not, accepted records are forgotten.
+            is_reply: whether it has the actions, too; a problem has not, and the last record is sent again.
 
         Raises:
             SessionFailed: The server needs a record that was on its disk before.
@@ -265,8 +288,10 @@ class RemoteStream:
             self._counted = last
         self.taken = last
         self.durable = max(self.durable, min(last, answer.durable)) if keeps else last
+        if is_reply:
+            self.replied = max(self.replied, last)
         kept = self.kept
-        while kept and kept[0].seq <= self.durable:
+        while kept and kept[0].seq <= min(self.durable, self.replied):
             kept.popleft()
         if last < (kept[0].seq - 1 if kept else self.sealed):
             raise SessionFailed(
@@ -276,7 +301,7 @@ class RemoteStream:
                     "its run was lost or replaced; connect again to begin anew"
                 ),
             )
-        if last == self.sealed and answer.action is not None:
+        if is_reply and last == self.sealed and answer.action is not None:
             self.chosen = Chosen(last, action, answer.action, answer.memo, answer.policy_version)
         self.notify()
 
@@ -286,6 +311,7 @@ class RemoteStream:
         while self.kept and self.kept[-1].seq > self.taken:
             self.kept.pop()
         self.sealed, self._held, self._is_open, self._seed = self.taken, None, False, None
+        self.replied = self.taken  # nobody waits for its action any more
         self.failure = error
         self.notify()
 
@@ -293,7 +319,7 @@ class RemoteStream:
         """Forget what the server has not accepted: the training has ended."""
         while self.kept and self.kept[-1].seq > self.taken:
             self.kept.pop()
-        self.sealed = self.taken
+        self.sealed = self.replied = self.taken
         self.notify()
 
     def lose(self, error: ActorConflict) -> None:

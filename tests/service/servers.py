@@ -72,7 +72,7 @@ def served(
                 place = await TrainingRun.resume(run)
             except RunNotFound:
                 place = await TrainingRun.create(run.parent.name, run.name, root=run.parents[1])
-        async with TrainingSession(agent(), place, numbered=True, **settings) as opened:
+        async with TrainingSession(agent(*spaces), place, numbered=True, **settings) as opened:
             yield opened
 
     limits = limits or Limits()

@@ -110,6 +110,7 @@ async def test_a_client_fetches_what_it_lacks() -> None:
         ("after=x", 422, "after", "int"),
         ("after=-7", 422, "after", ">= -1"),
         ("wait=nan", 422, "wait", "float"),
+        ("wait=null", 422, "wait", "float"),
         ("colour=red", 422, None, "colour"),
         ("format=numpy", 404, None, r"FakeAgent"),
     ],

@@ -18,6 +18,7 @@ from servers import ACTIONS, OBSERVATIONS, Service, Stream, first, following, op
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from stoker import DQN
 from stoker.protocol import Spaces
 from stoker.service.auth import Gate, Principal, Tokens
 from stoker.service.limits import Limits
@@ -369,9 +370,30 @@ def test_a_token_is_for_its_actors(guarded: Service) -> None:
         assert stream.steps(first("npc-1"))["actors"]["npc-1"]["next"] == 2
 
 
+def test_spaces_that_the_agent_cannot_play_are_refused_and_the_next_client_may_say_others() -> None:
+    def dqn(*spaces: Any) -> DQN:
+        return DQN(*spaces, seed=0)
+
+    box = {"type": "box", "shape": [2], "names": ["x", "y"]}
+    two = {"type": "discrete", "n": 2}
+    with served(dqn, from_client=True) as service:
+        for spaces, path in (
+            ({"observation": box, "action": box}, "hello.spaces"),
+            ({"observation": {**box, "low": [0]}, "action": two}, "hello.spaces.observation.low"),
+            ({"observation": {**box, "names": []}, "action": two}, "hello.spaces.observation.names"),
+        ):
+            with connect(service.url.replace("http", "ws", 1) + "/v1/stream") as socket:
+                socket.send(json.dumps({"hello": {"spaces": spaces}}))
+                problem = json.loads(socket.recv(timeout=WAIT_S))["error"]
+                assert (problem["status"], problem["path"]) == (422, path)
+        with open_stream(service, {"spaces": {"observation": box, "action": two}}) as stream:
+            assert stream.steps(first())["actors"]["a"]["next"] == 2
+        assert service.get("/v1/spec").json()["spaces"]["observation"]["names"] == ["x", "y"]
+
+
 def test_the_first_client_says_the_spaces_and_the_others_must_have_them() -> None:
     spaces = msgspec.to_builtins(Spaces.of(OBSERVATIONS, ACTIONS))
-    with served(from_client=True) as service:
+    with served(lambda *_: FakeAgent(), from_client=True) as service:
         assert service.post({"steps": [first()]}).json()["type"] == "urn:stoker:problem:not-ready"
         assert closed_with(service, HELLO)[0] == 4503
         bad = {"hello": {"spaces": {**spaces, "action": {"type": "discrete", "n": 0}}}}

@@ -38,7 +38,7 @@ class ServedTraining:
 
     def __init__(self, config: TrainConfig, run: TrainingRun | None, max_steps: int | None) -> None:
         self.config = config
-        self.spaces: Any = None if config.spaces is None else spaces_for(config)
+        self.spaces = None if config.spaces is None else msgspec.convert(config.spaces, Spaces)
         self._agent = None if self.spaces is None else _agent_for(config)
         self._run = run
         self._is_new = run is None

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stoker.protocol import ProtocolError
+from stoker.protocol import ProtocolError, Spaces
 from stoker.service.auth import Gate
 from stoker.service.hosting import GymSpaces, Hosted, SessionFactory
 from stoker.service.http import STEP, Requests, refused
@@ -28,7 +28,7 @@ STREAM = "/v1/stream"
 def make_app(
     session_factory: SessionFactory,
     *,
-    spaces: GymSpaces | None = None,
+    spaces: GymSpaces | Spaces | None = None,
     gate: Gate | None = None,
     limits: Limits | None = None,
     on_end: Callable[[], object] | None = None,
@@ -42,7 +42,8 @@ def make_app(
     Args:
         session_factory: makes an async context manager of the session, for example a ``TrainingSession``;
             called once. Without ``spaces`` it is called with the spaces of observations and actions.
-        spaces: of observations and actions; None: those of the first client, as its hello says them.
+        spaces: of observations and actions, Gymnasium's or described; None: those of the first client whose
+            hello says some that the session can play.
         gate: who is let in; None: requests to this machine's loopback names, without tokens.
         limits: what clients may do.
         on_end: called when the session cannot be opened, or has failed. The application goes on answering

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, closing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing
 from typing import Any, Final, Protocol, TypeAlias
 
 import anyio
@@ -57,8 +57,9 @@ class Hosted:
     """The session of an application, and the steps of its actors.
 
     Args:
-        factory: makes the session; called once, by ``run``.
-        spaces: None: the first client's hello says them.
+        factory: makes the session; called by ``run``. If it refuses the spaces of a client, by a
+            ``ConfigError``, the client is told, and it is called again with those of the next one.
+        spaces: Gymnasium's, or described with names; None: the first client's hello says them.
         limits: what clients may do.
         counts: what is counted for metrics; None: new ones.
         on_end: called when the session cannot be opened, or has failed; ``failure`` says why.
@@ -67,7 +68,7 @@ class Hosted:
     def __init__(
         self,
         factory: SessionFactory,
-        spaces: GymSpaces | None,
+        spaces: GymSpaces | Spaces | None,
         limits: Limits,
         *,
         counts: ServiceCounts | None = None,
@@ -83,9 +84,10 @@ class Hosted:
         self.are_spaces_from_client = spaces is None
         self.connections: set[OpenConnection] = set()
         """The open WebSockets."""
-        self.spaces = spaces
-        self.described = None if spaces is None else Spaces.of(*spaces)
+        self.spaces = spaces.gymnasium() if isinstance(spaces, Spaces) else spaces
+        self.described = Spaces.of(*spaces) if isinstance(spaces, tuple) else spaces
         """What clients are told of the spaces; None: no client has said them."""
+        self._unfit: ConfigError | None = None
         self.session: Any = None
         """The session, or another ``Backend``, once it is open."""
         self.service: StepService | None = None
@@ -111,11 +113,9 @@ class Hosted:
         task_status.started()
         try:
             with single_error(), self._opening, progress_told(self._tell):
-                if self.are_spaces_from_client:
-                    await self._spaces_given.wait()
-                spaces: Any = self.spaces
-                async with self._factory(*(spaces if self.are_spaces_from_client else ())) as session:
-                    await self._serve(session, spaces)
+                async with AsyncExitStack() as stack:
+                    session = await self._open(stack)
+                    await self._serve(session)
         except Exception as error:
             self.failure = error
             if not isinstance(error, StokerError):
@@ -127,13 +127,28 @@ class Hosted:
             self._opened.set()
             self._end_connections()
 
-    async def _serve(self, session: Any, spaces: GymSpaces) -> None:
+    async def _open(self, stack: AsyncExitStack) -> Any:
+        """Open the session; with spaces from clients, for the first ones that it takes."""
+        while self.are_spaces_from_client:
+            await self._spaces_given.wait()
+            given: Any = self.spaces
+            try:
+                return await stack.enter_async_context(self._factory(*given))
+            except ConfigError as error:
+                self._unfit, self.spaces, self.described = error, None, None
+                self._spaces_given = anyio.Event()
+                self._opened.set()
+                self._opened = anyio.Event()
+        return await stack.enter_async_context(self._factory())
+
+    async def _serve(self, session: Any) -> None:
         config: Any = getattr(session, "config", None)
         if config is not None and not config.numbered:
             raise ConfigError(
                 "the session of a service keeps the numbers of its actors: make it with numbered=True"
             )
         self.session, self.spans = session, spans_here()
+        spaces: Any = self.spaces
         codec = SpaceCodec(*spaces)
         has_disk = getattr(session, "run", None) is not None
         learns = getattr(session, "learns", True)
@@ -224,19 +239,24 @@ class Hosted:
                 "spaces-differ", "the run has other spaces; GET /v1/spec", path="hello.spaces_digest"
             )
         if self.service is None and self.spaces is not None and not self._is_closing:
+            opened = self._opened
             with anyio.move_on_after(self.limits.max_wait_s):
-                await self._opened.wait()
+                await opened.wait()
+            if self._unfit is not None and self.described is None:
+                raise ProtocolError("invalid", str(self._unfit), path="hello.spaces")
         return self.now()
 
     def _agree(self, spaces: Spaces) -> None:
+        try:
+            found = None if self.described is None else difference(self.described, spaces)
+            given = spaces.gymnasium()
+        except ConfigError as error:
+            where, _, detail = str(error).partition(": ")
+            raise ProtocolError("invalid", detail, path=f"hello.spaces.{where}") from error
         if self.described is None:
-            try:
-                self.spaces = spaces.gymnasium()
-            except ConfigError as error:
-                raise ProtocolError("invalid", str(error), path="hello.spaces") from error
-            self.described = spaces
+            self.spaces, self.described = given, spaces
             self._spaces_given.set()
-        elif found := difference(self.described, spaces):
+        elif found is not None:
             raise ProtocolError(
                 "spaces-differ",
                 f"the run's {found.path} is {found.one!r}, yours {found.other!r}",

@@ -153,7 +153,7 @@ class PolicyFiles:
 class _Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: PolicyFormat = "onnx"
     after: Annotated[int, Meta(ge=-1, le=2**53 - 1)] = -1
-    wait: Annotated[float, Meta(ge=0, le=3600)] | None = None
+    wait: Annotated[float, Meta(ge=0, le=3600)] = 3600.0
 
 
 def policy_endpoint(
@@ -173,7 +173,7 @@ def policy_endpoint(
     async def policy(request: Request) -> Response:
         admit(request)
         query, found = _query(request.query_params), None
-        wait_s = max_wait_s if query.wait is None else min(query.wait, max_wait_s)
+        wait_s = min(query.wait, max_wait_s)
         source = files()
         # Without ``after`` there is a policy at once, and to export it takes as long as it takes.
         with anyio.move_on_after(None if query.after < 0 else wait_s):

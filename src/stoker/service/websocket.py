@@ -86,6 +86,7 @@ class Connection:
         self._n_sends_waiting = 0
         self._is_read = True
         self._parked: list[anyio.Event] = []
+        self._is_closing = False
         self._records = 0
         self._bytes = 0
         self._of_actor: Counter[str] = Counter()
@@ -128,6 +129,9 @@ class Connection:
             self._leave()
 
     async def _close(self, code: int, reason: str) -> None:
+        if self._is_closing:
+            return
+        self._is_closing = True
         self._code = int(code)
         text = reason.encode(errors="replace")[:_REASON_BYTES].decode(errors="ignore")
         with contextlib.suppress(OSError):  # the client was faster

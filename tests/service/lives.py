@@ -86,11 +86,14 @@ class Server:
     def stop(self) -> None:
         """Ask it to drain, save and end."""
         self._process.send_signal(signal.SIGTERM)
+        assert self.exit_code() == 0, self.log.read_text()[-4000:]
+
+    def exit_code(self) -> int:
+        """Wait until it has ended."""
         try:
-            code = self._process.wait(STOP_S)
+            return self._process.wait(STOP_S)
         finally:
             self._close()
-        assert code == 0, self.log.read_text()[-4000:]
 
     def _close(self) -> None:
         if self._process.stdout is not None:

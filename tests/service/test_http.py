@@ -25,7 +25,7 @@ WAIT_S = 30.0
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
-    limits = Limits(message_bytes=4096, body_s=0.3, head_s=0.3)
+    limits = Limits(message_bytes=4096, body_s=0.3, head_s=0.3, send_s=0.3)
     with served(limits=limits) as service:
         yield service
 
@@ -180,8 +180,19 @@ def test_a_request_that_cannot_be_is_a_problem(
     assert (answer.status_code, answer.json()["type"]) == (status, f"urn:stoker:problem:{kind}")
 
 
-def test_a_page_of_this_machine_may_come(service: Service) -> None:
-    assert service.get("/v1/spec", headers={"origin": "http://localhost:3000"}).status_code == 200
+def test_a_page_of_this_machine_may_come_and_read_the_answer(service: Service) -> None:
+    page = {"origin": "http://localhost:3000"}
+    asked = service.client.request("OPTIONS", "/v1/step", headers=page)
+    assert asked.status_code == 204
+    assert "content-type" in asked.headers["access-control-allow-headers"]
+    for answer in (
+        asked,
+        service.get("/v1/spec", headers=page),
+        service.post({"steps": [first("page")]}, headers=page),
+        service.post({"steps": [first("page", 9)]}, headers=page),
+    ):
+        assert answer.headers["access-control-allow-origin"] == page["origin"]
+    assert "access-control-allow-origin" not in service.get("/v1/spec").headers
 
 
 POST = b"POST /v1/step HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
@@ -210,6 +221,16 @@ def test_a_body_in_pieces_that_is_too_large_is_refused_early(service: Service) -
     chunk = b"800\r\n" + b" " * 2048 + b"\r\n"
     answer = raw(service, POST + b"transfer-encoding: chunked\r\n\r\n" + 3 * chunk)
     assert answer.startswith(b"HTTP/1.1 413")
+
+
+def test_a_client_that_never_reads_is_closed(service: Service) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), WAIT_S) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        asked = b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n" * 20
+        with pytest.raises(OSError):  # noqa: PT011 - reset or broken pipe
+            while True:
+                client.sendall(asked)
+    assert service.get("/readyz").status_code == 200
 
 
 def test_a_client_that_closes_in_mid_message_takes_nothing_with_it(service: Service) -> None:

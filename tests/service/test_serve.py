@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -79,3 +80,24 @@ def test_a_kill_loses_nothing_durable_and_the_rest_is_sent_again(tmp_path: Path)
             assert player.play(range(after, 61))["next"] == 61
         server.stop()
         assert metadata(server)["total_steps"] == 59
+
+
+def test_a_session_that_fails_ends_the_process_with_its_cause(tmp_path: Path) -> None:
+    with Server(tmp_path, FLAGS) as server:
+        with Player(server) as player:
+            player.play(range(1, 5), ack="durable")
+            server.runs.rename(tmp_path / "gone")  # the writer cannot go on
+            deadline = time.monotonic() + WAIT_S
+            seq, status = 5, 200
+            while status == 200:
+                assert time.monotonic() < deadline
+                step = {"actor": "npc", "seq": seq, "action": 1, "reward": 1.0, "observation": [0.0] * 4}
+                with contextlib.suppress(httpx2.TransportError):  # it may be gone by now
+                    status = 0
+                    answer = player.client.post("/v1/step", json={"steps": [step]})
+                    status, seq = answer.status_code, seq + 1
+            if status:
+                assert status == 503, answer.text
+                assert "writer failed" in answer.json()["detail"]
+        assert server.exit_code() == 1
+        assert "the writer failed" in server.log.read_text()

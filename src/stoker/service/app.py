@@ -101,10 +101,15 @@ class _Entrance:
             await self._app(scope, receive, send)
             return
         try:
-            self._gate.check_address(scope)
+            origin = self._gate.check_address(scope)
         except ProtocolError as refusal:
             await _deny(refusal, scope, receive, send)
             return
+        if origin is not None and kind == "http":
+            if scope["method"] == "OPTIONS":
+                await _answer_preflight(origin, send)
+                return
+            send = _readable_by(origin, send)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if kind == "http" and path == STEP and scope["method"] == "POST":
             await self._step(scope, receive, send)
@@ -116,6 +121,34 @@ class _Entrance:
             await _deny(refusal, scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+
+def _shared_with(origin: str) -> list[tuple[bytes, bytes]]:
+    return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"origin")]
+
+
+async def _answer_preflight(origin: str, send: Send) -> None:
+    """Let a page that may use the service send its requests: a browser asks before."""
+    headers = [
+        *_shared_with(origin),
+        (b"access-control-allow-methods", b"GET, POST, DELETE"),
+        (b"access-control-allow-headers", b"authorization, content-type, if-none-match, traceparent"),
+        (b"access-control-max-age", b"600"),
+    ]
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _readable_by(origin: str, send: Send) -> Send:
+    """A browser lets a page of another site read an answer only if the answer says so."""
+
+    async def send_shared(event: MutableMapping[str, Any]) -> None:
+        if event["type"] == "http.response.start":
+            shared = [*_shared_with(origin), (b"access-control-expose-headers", b"etag, retry-after")]
+            event = {**event, "headers": [*event.get("headers", ()), *shared]}
+        await send(event)
+
+    return send_shared
 
 
 async def _deny(

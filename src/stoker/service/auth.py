@@ -166,11 +166,14 @@ class Gate:
         """Whether a token is needed."""
         return self._tokens is not None
 
-    def check_address(self, scope: Mapping[str, Any]) -> None:
+    def check_address(self, scope: Mapping[str, Any]) -> str | None:
         """Refuse a request under a foreign name, or from a page of another site.
 
         Args:
             scope: the request's, of ASGI.
+
+        Returns:
+            The origin of the page that sends it; None: no page does.
 
         Raises:
             ProtocolError: ``wrong-host`` or ``wrong-origin``.
@@ -189,11 +192,15 @@ class Gate:
             raise ProtocolError(
                 "wrong-origin", f"pages of {origin!r} may not use this service; `--allowed-origin` lets them"
             )
+        return origin
 
     def _is_friendly(self, origin: str, host: str) -> bool:
         if "*" in self._origins or origin in self._origins:
             return True
-        own = urlsplit(origin).hostname if "://" in origin else None
+        try:
+            own = urlsplit(origin).hostname
+        except ValueError:  # such as http://[
+            return False
         return own is not None and (own == host or (is_loopback(own) and is_loopback(host)))
 
     def admit(self, scope: Mapping[str, Any], *needs: Scope) -> Principal:

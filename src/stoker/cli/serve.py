@@ -245,7 +245,8 @@ class Serve(Command, frozen=True, kw_only=True):
                 await server.serve_on(listener)
                 tasks.cancel_scope.cancel()
         if hosted.failure is not None:
-            await served.discard_if_unused()
+            if hosted.session is None:
+                await served.discard()
             raise hosted.failure from hosted.failure.__cause__
         session = hosted.session
         if session is None:

@@ -107,9 +107,9 @@ class ServedTraining:
                 await run.write_config(config)
             yield session
 
-    async def discard_if_unused(self) -> None:
-        """Remove a run that was made now, if nothing was trained on it."""
-        if self._run is not None and self._is_new and not self._run.newest_step():
+    async def discard(self) -> None:
+        """Remove a run that was made now, because its session could not be opened."""
+        if self._run is not None and self._is_new:
             await to_thread.run_sync(discard, self._run, self._is_new_root)
 
 
@@ -143,7 +143,7 @@ class ServedPolicy:
     async def begin(self, *_: object) -> None:
         """Nothing: there is no run to make."""
 
-    async def discard_if_unused(self) -> None:
+    async def discard(self) -> None:
         """Nothing: there is no run to remove."""
 
 

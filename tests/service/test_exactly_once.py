@@ -1,11 +1,12 @@
 """Any interleaving of messages, repeats, cuts, restarts and kills leaves exactly the clients' records.
 
-The short form runs with all the tests; the long one is marked ``faults``.
+The short form runs with all the tests; the long one is marked ``faults``. STOKER_SCRIPTS sizes it.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -221,7 +222,10 @@ def test_the_journal_holds_each_record_once_and_in_order(backend: str) -> None:
 
 @pytest.mark.faults
 @given(st.lists(operations, min_size=10, max_size=60))
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=int(os.environ.get("STOKER_SCRIPTS", "200")),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 def test_the_journal_holds_each_record_once_and_in_order_at_length(
     script: list[tuple[str, list[str], int, int]],
 ) -> None:

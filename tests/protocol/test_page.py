@@ -34,9 +34,7 @@ from stoker.protocol.documents import document
 from stoker.protocol.problems import KINDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
-EXAMPLES = [
-    line for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()
-]
+EXAMPLES = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
 INLINE = [text for text in re.findall(r"`(\{.*?\})`", PAGE) if text.startswith('{"')]
 KINDS_OF_MESSAGE: dict[str, Any] = {
     "hello": HelloFrame,

@@ -15,9 +15,7 @@ from servers import Service, open_stream, served
 from stoker import DQN
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
-EXAMPLES = [
-    json.loads(line) for line in "".join(re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)).splitlines()
-]
+EXAMPLES = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
 CARTPOLE = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float32), gymnasium.spaces.Discrete(2)
 
 

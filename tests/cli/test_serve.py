@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from stoker import TrainConfig, TrainingRun
+from stoker.cli.served import ServedTraining
+from stoker.protocol import Spaces, difference
 from stoker.service.auth import Tokens
 
 SPACES = {
@@ -175,3 +178,24 @@ def test_a_token_file_that_cannot_be_used_is_named(tmp_path: Path, text: str, na
         Tokens.from_file(path)
     assert named in str(refused.value)
     assert str(path) in str(refused.value)
+
+
+def test_spaces_that_a_client_said_are_known_at_the_next_start(
+    spaces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(spaces.parent)
+    config = TrainConfig(env="", agent="dqn")
+
+    async def find() -> Any:
+        return await ServedTraining.find(config, Path("runs"), "game", "served", max_steps=None)
+
+    async def said() -> None:
+        served = await find()
+        assert served.spaces is None
+        await served.begin(Path("runs"), "game", "served")
+        async with served.session(*msgspec.convert(SPACES, Spaces).gymnasium()):
+            pass
+
+    anyio.run(said)
+    served = anyio.run(find)
+    assert difference(served.spaces, msgspec.convert(SPACES, Spaces)) is None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import anyio
 import fastapi
 import httpx2
 import pytest
@@ -79,3 +80,20 @@ async def test_an_application_may_be_made_and_closed_without_a_request() -> None
     async with service_lifespan(app):
         pass
     assert app.state.stoker.failure is None
+
+
+def test_a_service_that_ends_while_its_session_opens_does_not_wait_for_it() -> None:
+    @asynccontextmanager
+    async def opening() -> Any:
+        await anyio.sleep_forever()
+        yield
+
+    with mounted(opening) as (port, hosted), httpx2.Client(verify=False) as client:
+        for path in ("readyz", "v1/actors/a"):
+            answer = client.get(f"http://127.0.0.1:{port}/rl/{path}")
+            assert (answer.status_code, answer.json()["type"]) == (503, "urn:stoker:problem:not-ready")
+            assert int(answer.headers["retry-after"]) >= 1
+        assert client.get(f"http://127.0.0.1:{port}/rl/healthz").status_code == 200
+        assert client.get(f"http://127.0.0.1:{port}/rl/v1/spec").json()["training"] == "opening"
+    assert hosted.failure is None
+    assert hosted.session is None

@@ -213,6 +213,8 @@ class Gate:
         Raises:
             ProtocolError: ``unauthenticated`` or ``forbidden``.
         """
+        if self._tokens is None:
+            return ANYBODY
         principal = self.authenticated(token_of(scope))
         require(principal, *needs)
         return principal

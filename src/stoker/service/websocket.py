@@ -155,7 +155,7 @@ class Connection:
             most = f"{len(connections)} are open; close one, or try again later"
             raise ProtocolError("too-many-connections", most, retry_after=5)
         connections.add(self)
-        token = token_of(self._scope)
+        token = token_of(self._scope) if self._gate.has_tokens else None
         principal = None
         if token is not None or not self._gate.has_tokens:
             principal = self._gate.authenticated(token)

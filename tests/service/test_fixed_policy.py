@@ -30,6 +30,7 @@ from stoker.service.holders import Holder
 from stoker.service.limits import Limits
 from stoker.service.policy_files import PolicyFiles
 from stoker.service.steps import StepService
+from stoker.writer import publish_checkpoint
 
 pytestmark = pytest.mark.anyio
 OBSERVATIONS = np.random.default_rng(0).normal(0, 1, (50, 4)).astype(np.float32)
@@ -110,7 +111,10 @@ async def test_a_file_that_is_torn_missing_or_of_another_run_changes_nothing(
         best.write_bytes(whole[: len(whole) // 2])
         assert not await policy.refresh()
         assert not await policy.refresh()
-        assert caplog.text.count("it does not end with a checksum") == 1, "once"
+        assert caplog.text.count("it does not end with a checksum") == 1, "told once"
+        publish_checkpoint({"agent": {"agent": "dqn"}, "agent_type": "DQN"}, best)
+        assert not await policy.refresh()
+        assert "KeyError('spaces')" in caplog.text
         best.unlink()
         session.run.latest_checkpoint_path.unlink(missing_ok=True)
         assert not await policy.refresh()
@@ -123,7 +127,7 @@ async def test_a_file_that_is_torn_missing_or_of_another_run_changes_nothing(
 
         await improve(session, 3.0)
         assert await policy.refresh()
-        assert policy.swaps == {"refused": 2, "taken": 1}
+        assert policy.swaps == {"refused": 3, "taken": 1}
 
 
 async def test_observations_of_several_parts(tmp_path: Path) -> None:

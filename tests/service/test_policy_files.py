@@ -103,6 +103,20 @@ async def test_a_client_fetches_what_it_lacks() -> None:
     assert set(admitted) == {"/v1/policy"}
 
 
+async def test_closing_ends_the_waits() -> None:
+    async with made() as session:
+        files = PolicyFiles(SessionPolicies(session))
+        async with client_of(files, []) as client, anyio.create_task_group() as tasks:
+
+            async def wait() -> None:
+                answer = await client.get("/v1/policy?after=5")
+                assert answer.status_code == 503
+
+            tasks.start_soon(wait)
+            await wait_all_tasks_blocked()
+            files.close()
+
+
 @pytest.mark.parametrize(
     ("query", "status", "path", "named"),
     [

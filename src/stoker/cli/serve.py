@@ -305,6 +305,8 @@ class _Guard(SignalGuard):
         """Answer what is in flight, save, and end; called on the event loop."""
         if (note := getattr(self._hosted.session, "note_signal", None)) is not None:
             note(signal.Signals(self.first).name)
+        if self._hosted.policies is not None:
+            self._hosted.policies.close()  # or clients that wait for a newer one would hold up the end
         print("ending: answering what is in flight, and saving", file=sys.stderr, flush=True)
         self.announced()
         end_server()

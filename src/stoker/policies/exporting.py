@@ -96,9 +96,17 @@ def export_trained(
 
 
 def exported_files(
-    trained: TrainedPolicy, formats: Sequence[PolicyFormat], *, is_stochastic: bool = False
+    trained: TrainedPolicy,
+    formats: Sequence[PolicyFormat],
+    *,
+    is_stochastic: bool = False,
+    reads_journal: bool = True,
 ) -> tuple[PolicyDescription, dict[str, bytes]]:
-    """What ``export_policy`` writes, checked: the description, and the content of each file."""
+    """What ``export_policy`` writes, checked: the description, and the content of each file.
+
+    With ``reads_journal`` it is checked on observations of the run, else on samples: to read a long journal
+    takes a second, in which other threads hardly run.
+    """
     module = trained.module()
     if module is None:
         raise ConfigError(
@@ -107,7 +115,7 @@ def exported_files(
         )
     if not formats or set(formats) - {*FILES}:
         raise ConfigError(f"formats={formats!r}: give some of {', '.join(FILES)}")
-    vectors = _vectors(trained)
+    vectors = _vectors(trained, reads_journal=reads_journal)
     parts = {
         part.name: np.stack([parts_in(each, [part])[0] for each in vectors.observations]).astype(part.dtype)
         for part in trained.description.observation
@@ -158,9 +166,9 @@ class _Vectors(msgspec.Struct, frozen=True):
     source: Literal["journal", "sampled"]
 
 
-def _vectors(trained: TrainedPolicy) -> _Vectors:
+def _vectors(trained: TrainedPolicy, *, reads_journal: bool) -> _Vectors:
     """Observations of the run, evenly spaced over its last ones; without a journal samples of the space."""
-    seen = [] if trained.run is None else _seen_in(trained.run.journal)
+    seen = _seen_in(trained.run.journal) if reads_journal and trained.run is not None else []
     if not seen:
         trained.observation_space.seed(0)
         return _Vectors([trained.observation_space.sample() for _ in range(_N_VECTORS)], "sampled")

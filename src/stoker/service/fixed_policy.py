@@ -173,19 +173,19 @@ class FixedPolicy:
 
     async def refresh(self) -> bool:
         """Take up the run's policy if there is a newer one, and say whether there was."""
-        mark = await self._thread.run(self._look)
-        if mark is None or mark == self._mark:
-            return False
-        self._mark = mark  # also of a file that is refused: it is reported once
         before = self._held
         try:
+            mark = await self._thread.run(self._look)
+            if mark is None or mark == self._mark:
+                return False
+            self._mark = mark  # also of a file that is refused: it is reported once
             held = await self._thread.run(self._load)
-            if (found := difference(before.spaces, held.spaces)) is not None:
-                raise ConfigError(f"{self._path}: its newest policy has other spaces: {found}")
         except StokerError as error:
-            self.swaps["refused"] += 1
-            logger.warning("%s; the policy before it stays", error)
-            return False
+            return self._refuse(str(error))
+        except Exception as error:  # noqa: BLE001 - a whole file can still hold anything
+            return self._refuse(repr(error))
+        if (found := difference(before.spaces, held.spaces)) is not None:
+            return self._refuse(f"it has other spaces: {found}")
         if held.policy.description == before.policy.description:
             return False
         self._held = held._replace(version=max(held.version, before.version + 1))
@@ -194,6 +194,11 @@ class FixedPolicy:
         self._replaced = anyio.Event()
         logger.info("policy %d acts: %r", self._held.version, held.policy)
         return True
+
+    def _refuse(self, why: str) -> Literal[False]:
+        self.swaps["refused"] += 1
+        logger.warning("%s: the newest policy is not taken (%s); the one before stays", self._path, why)
+        return False
 
     async def _follow(self) -> None:
         while True:
@@ -221,7 +226,7 @@ class FixedPolicy:
             policy = LoadedPolicy(trained.compute(trained.module()), trained.description, "torch")
 
             def export(form: PolicyFormat) -> bytes:
-                return exported_files(trained, (form,))[1][FILES[form]]
+                return exported_files(trained, (form,), reads_journal=False)[1][FILES[form]]
 
         about = msgspec.convert(policy.description, PolicyDescription)
         spaces, is_discrete = msgspec.convert(about.spaces, Spaces), about.action.kind == "discrete"

@@ -77,7 +77,8 @@ class SessionPolicies:
         snapshot, run = await self._session.snapshot(), self._session.run
 
         def export(form: PolicyFormat) -> bytes:
-            return exported_files(policy_in(snapshot.state, run), (form,))[1][FILES[form]]
+            trained = policy_in(snapshot.state, run)
+            return exported_files(trained, (form,), reads_journal=False)[1][FILES[form]]
 
         return PinnedPolicy(snapshot.opt_steps, export)
 
@@ -113,6 +114,8 @@ class PolicyFiles:
         self._kept: dict[PolicyFormat, PolicyFile] = {}
         self._one_at_a_time = anyio.Lock()
         self._thread = DedicatedThread("stoker-export")
+        self._waits: set[anyio.CancelScope] = set()
+        self._is_closed = False
         self.n_exports = 0
         """How many files were made."""
 
@@ -122,9 +125,16 @@ class PolicyFiles:
         Cancelled: an export that has begun ends in its thread, and its file is dropped.
 
         Raises:
-            ProtocolError: The policy has no file of this format.
+            ProtocolError: The policy has no file of this format; or the service ends.
         """
-        await self._source.next_policy(after)
+        with anyio.CancelScope() as wait:
+            self._waits.add(wait)
+            try:
+                await self._source.next_policy(after)
+            finally:
+                self._waits.discard(wait)
+        if self._is_closed:
+            raise ProtocolError("going-down", "no more policies are given", retry_after=5)
         wanted_at = time.monotonic()
         async with self._one_at_a_time:
             kept = self._kept.get(form)
@@ -146,7 +156,10 @@ class PolicyFiles:
             return file
 
     def close(self) -> None:
-        """Accept no more exports."""
+        """Give no more files, and let nobody wait for one."""
+        self._is_closed = True
+        for wait in self._waits:
+            wait.cancel()
         self._thread.close()
 
 

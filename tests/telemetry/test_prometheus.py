@@ -206,6 +206,8 @@ def test_a_value_is_counted_in_the_first_bucket_that_holds_it() -> None:
     assert found.cumulative() == [(1.0, 2), (2.0, 3), (float("inf"), 4)]
     assert found.total == 10.0
     assert found.scaled(10).cumulative() == [(10.0, 2), (20.0, 3), (float("inf"), 4)]
+    by_powers = Buckets.of_powers([1, 2, 3, 4, 5], (1, 3), 9.0)
+    assert by_powers.cumulative() == [(2.0, 3), (8.0, 10), (float("inf"), 15)]
 
 
 def test_a_counter_that_falls_is_found() -> None:

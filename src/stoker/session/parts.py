@@ -19,7 +19,7 @@ from stoker.queues import BatchQueue
 from stoker.replies import OpenReplies, Reply
 from stoker.runs import Retention, TrainingRun
 from stoker.runs.events import BestChanged
-from stoker.session.acting import LATENCIES_NS, Inference, LearnerProgress, Pacing
+from stoker.session.acting import Inference, LearnerProgress, Pacing
 from stoker.session.eventlog import EventLog
 from stoker.session.events import EvalEpisodeEnded, Event, Request, RequestKind, n_events_of
 from stoker.session.intake import Intake
@@ -34,6 +34,7 @@ from stoker.writer import Writer
 __all__ = ["Evaluations", "Parts", "report_of"]
 
 _KEPT_RECORDS = 1000
+_WAITS_NS = tuple(bound * 1e6 for bound in (0.1, 0.25, 1.0, 2.5, 10.0, 25.0, 100.0, 500.0, 2500.0))
 
 
 class Parts:
@@ -89,7 +90,7 @@ class Parts:
         if spans is not None:
             learner.trace(spans)
         self.inference = Inference(traced(spans, "rl.sample", learner.policies.act), config.inference)
-        self.observe_wait_ns = Buckets(LATENCIES_NS)
+        self.observe_wait_ns = Buckets(_WAITS_NS)
         self.pacing = Pacing(
             config.max_staleness,
             config.opt_interval,

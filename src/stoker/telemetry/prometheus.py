@@ -220,7 +220,7 @@ def _numbers(values: Mapping[str, Any], most: int) -> dict[str, float]:
 
 
 def _bound(bound: float) -> str:
-    return "+Inf" if bound == float("inf") else f"{bound:g}"
+    return "+Inf" if bound == float("inf") else f"{bound:.10g}"
 
 
 def _text(value: str) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping
-from itertools import accumulate
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, pairwise
+from typing import Self
 
 import msgspec
 
@@ -33,6 +34,19 @@ class Buckets(msgspec.Struct):
 
     def __post_init__(self) -> None:
         self.counts = self.counts or [0] * (len(self.bounds) + 1)
+
+    @classmethod
+    def of_powers(cls, counts: Sequence[int], exponents: Sequence[int], total: float) -> Self:
+        """With bounds that are powers of two.
+
+        Args:
+            counts: at ``k``: how many values are at most ``2**k`` and above ``2**(k - 1)``.
+            exponents: of the bounds, ascending.
+            total: the sum of all values.
+        """
+        edges = [0, *(exponent + 1 for exponent in exponents), len(counts)]
+        bounds = tuple(2.0**exponent for exponent in exponents)
+        return cls(bounds, [sum(counts[start:end]) for start, end in pairwise(edges)], total)
 
     def add(self, value: float) -> None:
         """Count a value."""

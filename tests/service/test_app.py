@@ -68,10 +68,11 @@ def test_it_is_mounted_beside_the_routes_of_its_host() -> None:
     assert hosted.failure is None
 
 
-def test_a_session_without_numbers_is_refused_with_what_to_change() -> None:
+def test_a_session_without_numbers_is_refused_with_what_to_change(caplog: pytest.LogCaptureFixture) -> None:
     with mounted(lambda: TrainingSession(FakeAgent())) as (port, _), httpx2.Client(verify=False) as client:
         while "numbered=True" not in client.get(f"http://127.0.0.1:{port}/rl/healthz").text:
             pass
+    assert "numbered=True" in caplog.text
 
 
 @pytest.mark.anyio

@@ -116,16 +116,20 @@ class Hosted:
                 async with AsyncExitStack() as stack:
                     session = await self._open(stack)
                     await self._serve(session)
-        except Exception as error:
-            self.failure = error
-            if not isinstance(error, StokerError):
-                logger.exception("the session failed")
-            if self.on_end is not None:
-                self.on_end()
+        except Exception as error:  # noqa: BLE001 - kept for each later request, and given to the program
+            self._fail(error)
         finally:
             self.service = None
             self._opened.set()
             self._end_connections()
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = error
+        if self.on_end is not None:
+            self.on_end()
+        else:
+            traceback = None if isinstance(error, StokerError) else error
+            logger.error("the service goes on without its session: %s", error, exc_info=traceback)
 
     async def _open(self, stack: AsyncExitStack) -> Any:
         """Open the session; with spaces from clients, for the first ones that it takes."""

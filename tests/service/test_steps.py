@@ -9,6 +9,7 @@ import anyio
 import msgspec
 import pytest
 from anyio import wait_all_tasks_blocked
+from anyio.lowlevel import checkpoint
 from served import CLIENT, Clock, ledger_of, record, send, serving, start
 
 from stoker import SessionFailed, TrainingRun
@@ -259,7 +260,7 @@ async def test_a_cancelled_message_is_taken_or_not_and_the_stream_says_which(tmp
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(swallowing, service, batch)
                     for _ in range(k % 5):
-                        await anyio.lowlevel.checkpoint()
+                        await checkpoint()
                     tasks.cancel_scope.cancel()
                 seq = service.table["a"].accepted if "a" in service.table else 0
                 assert session.accepted_steps == max(0, seq - 1)
@@ -315,7 +316,7 @@ async def test_a_connection_that_takes_an_actor_over_fences_the_one_before() -> 
         await refused("held", service, record("a", 2), holder=Holder("new", is_connection=True))
         await refused("held", service, record("a", 2))
         new = Holder("new", is_connection=True, take_over=["a"])
-        assert service.take_over(new, ["a", "unknown"])["a"].next == 2
+        assert (await service.take_over(new, ["a", "unknown"]))["a"].next == 2
         assert fenced == ["a"]
         assert (await service.actor("a")).epoch == 1
         await refused("fenced", service, record("a", 2), holder=old)
@@ -324,6 +325,35 @@ async def test_a_connection_that_takes_an_actor_over_fences_the_one_before() -> 
         new.release()
         assert (await send(service, record("a", 3))).next == 4
         await refused("fenced", service, record("a", 4), holder=old)
+
+
+async def test_who_takes_an_actor_over_hears_of_the_messages_that_are_in_flight(tmp_path: Path) -> None:
+    run = await TrainingRun.create("served", root=tmp_path)
+    async with serving(run, queue_capacity=1) as (service, _):
+        old = Holder("old", is_connection=True)
+        new = Holder("new", is_connection=True, take_over=["a"])
+        await send(service, start("a", 1), holder=old)
+        taken = 1
+        refusals: list[str] = []
+
+        async def play(first: int) -> None:
+            block = [record("a", seq, action=0, act=False) for seq in range(first, first + 64)]
+            try:
+                await send(service, *block, holder=old)
+            except ProtocolError as problem:
+                refusals.append(problem.kind)
+
+        async with anyio.create_task_group() as tasks:
+            for first in range(2, 2 + 64 * 20, 64):
+                tasks.start_soon(play, first)
+                await checkpoint()
+                if service.table["a"].n_turns > 2:
+                    break
+            taken = (await service.take_over(new, ["a"]))["a"].next
+            assert service.table["a"].accepted == taken - 1
+        assert set(refusals) == {"fenced"}, "messages behind the one that was past its checks"
+        assert (await send(service, record("a", taken, action=0), holder=new)).next == taken + 1
+    assert ledger_of(run)["a"] == [*range(1, taken + 1)]
 
 
 async def test_a_connection_that_is_gone_holds_nothing_though_its_message_is_still_in_flight() -> None:

@@ -107,9 +107,12 @@ def refuse_others(stream: Held, holder: Holder) -> None:
 
 
 def claim(stream: Held, holder: Holder) -> None:
-    """Let a client hold a stream whose records it may send, and fence the one that held it."""
+    """Let a client hold a stream whose records it may send, and fence the one that held it.
+
+    Not if it was fenced itself meanwhile: its message was accepted, and is its last one.
+    """
     before = stream.holder
-    if before is holder:
+    if before is holder or stream.name in holder.fenced:
         return
     if before is not None:
         stream.epoch += 1

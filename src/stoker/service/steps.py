@@ -176,19 +176,28 @@ class StepService:
             turn.end()
             self.table.release(streams.values())
 
-    def take_over(self, holder: Holder, actors: Iterable[str]) -> dict[str, ActorAnswer]:
-        """Let a connection play these actors, and fence those that did; say where their streams stand.
+    async def take_over(self, holder: Holder, actors: Iterable[str]) -> dict[str, ActorAnswer]:
+        """Let a connection play these actors, and fence those that did; say where their streams stand then.
 
-        Unknown actors are left out. A message of the one before that waits for room may still be taken.
+        A message of a connection before that waits for room is waited for: it may still be taken. Unknown
+        actors are left out.
+
+        Raises:
+            ProtocolError: 409, the connection may not take one; 429, such a message waits for too long.
         """
-        found: dict[str, ActorAnswer] = {}
-        for actor in actors:
-            stream = self.table.get(actor)
-            if stream is not None and actor.startswith(holder.prefix):
-                refuse_others(stream, holder)
-                claim(stream, holder)
-                found[actor] = standing_of(stream)
-        return found
+        known = {actor: self.table[actor] for actor in actors if actor in self.table}
+        streams = [stream for actor, stream in known.items() if actor.startswith(holder.prefix)]
+        for stream in streams:
+            refuse_others(stream, holder)
+        for stream in streams:
+            claim(stream, holder)
+        turn = queue_up(streams)
+        try:
+            await self._in_time(turn.wait(), "messages of the connection before are in flight")
+            return {stream.name: standing_of(stream) for stream in streams if stream.accepted}
+        finally:
+            turn.end()
+            self.table.release(streams)
 
     async def episode(self, message: EpisodeMessage, holder: Holder) -> EpisodeAnswer:
         """Take a whole episode, once for each id among the last ``KEPT_EPISODES``.

@@ -178,9 +178,8 @@ class Connection:
         )
         self._principal, self._service = principal, service
         named = [] if isinstance(hello.take_over, bool) else hello.take_over
-        welcome = Welcome(
-            limits.credit, limits.credit_per_actor, spec_of(self._hosted), service.take_over(holder, named)
-        )
+        standing = await service.take_over(holder, named)
+        welcome = Welcome(limits.credit, limits.credit_per_actor, spec_of(self._hosted), standing)
         await self._answer(WelcomeFrame(welcome), self._format)
         return holder
 

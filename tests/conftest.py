@@ -40,6 +40,7 @@ ON_UVLOOP_TOO = (
 
 ON_ASYNCIO_ONLY = (
     "cli/",
+    "client/test_local",
     "envs/test_results",
     "envs/test_stacking",
     "runs/",

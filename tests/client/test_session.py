@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -329,6 +329,18 @@ async def test_a_server_that_is_not_there_is_said_after_the_patience() -> None:
     with pytest.raises(SessionFailed, match="out of reach"):
         async with connect("http://127.0.0.1:9", patience_s=0.0):
             pytest.fail("it is open")
+
+
+async def test_a_server_that_goes_away_ends_the_session_after_the_patience() -> None:
+    with ExitStack() as serving:
+        service = serving.enter_context(served(lambda: Agent(1)))
+        with pytest.raises(SessionFailed, match="out of reach"):
+            async with connect(service.url, patience_s=0.1) as session:
+                await session.act(seen(0))
+                await anyio.to_thread.run_sync(serving.close)
+                await session.observe(Experience(seen(0), 1, 1.0, seen(1), CONTINUING))
+                await session.act(seen(1))
+    assert session.is_done
 
 
 async def test_two_clients_under_one_name_do_not_mix_their_records(service: Service) -> None:

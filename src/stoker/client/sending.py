@@ -63,7 +63,7 @@ class Sender:
         self._is_heard = is_heard
         self._ready: dict[RemoteStream, None] = {}
         self._alone: set[RemoteStream] = set()  # in messages of their own: one of them may be to blame
-        self._wake = anyio.Event()
+        self._idle: list[anyio.Event] = []  # of the pumps that wait for something to send
         self._numbers = itertools.count(1)
         self._n_pauses = 0  # that the server asked for and that are not over
         self._unanswered = 0  # records that are under way
@@ -71,7 +71,12 @@ class Sender:
     def offer(self, stream: RemoteStream) -> None:
         """The stream has something to send."""
         self._ready[stream] = None
-        self._wake.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let one of the pumps look for something to send."""
+        if self._idle:
+            self._idle.pop().set()
 
     async def run(self, link: Link) -> None:
         """Send until the link breaks.
@@ -80,6 +85,7 @@ class Sender:
             LinkBroken: It broke; what was under way will be sent again.
             StokerError: The server refuses this client for good, or has failed.
         """
+        self._idle.clear()
         async with anyio.create_task_group() as tasks:
             for _ in range(_AT_ONCE):
                 tasks.start_soon(self._pump, link)
@@ -88,9 +94,8 @@ class Sender:
         least_s = _PAUSE_S
         while True:
             while (batch := self._next()) is None:
-                if self._wake.is_set():
-                    self._wake = anyio.Event()
-                await self._wake.wait()
+                self._idle.append(event := anyio.Event())
+                await event.wait()
             try:
                 reply = await link.exchange(batch.number, batch.body)
             except BaseException:
@@ -105,7 +110,6 @@ class Sender:
                 await anyio.sleep(max(pause_s, least_s))
             finally:
                 self._n_pauses -= 1
-                self._wake.set()
             least_s = min(2 * least_s, _LONGEST_PAUSE_S)
 
     # Messages ---------------------------------------------------------------------------------------
@@ -149,6 +153,8 @@ class Sender:
         if not streams:
             return None
         self._unanswered += len(owners)
+        if self._ready:
+            self._wake()
         number = next(self._numbers)
         ack = "durable" if waits_for_disk else "accepted"
         return _Batch(number, streams, owners, encode_msgpack({"steps": parts, "ack": ack, "id": number}))
@@ -156,7 +162,6 @@ class Sender:
     def _put_back(self, batch: _Batch) -> None:
         """The message is under way no more: what it did not bring to the server goes into another one."""
         self._unanswered -= len(batch.owners)
-        self._wake.set()
         for stream in batch.streams:
             stream.in_flight = 0
             if stream.to_send():

@@ -89,6 +89,24 @@ async def test_no_counter_falls_while_a_training_runs() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_run_counts_what_a_kill_leaves(tmp_path: Path) -> None:
+    run = await TrainingRun.create("durable", root=tmp_path)
+    async with TrainingSession(FakeAgent(), run, flush_interval_s=3600) as session:
+        for _ in range(50):
+            await session.observe(step())
+        await session.barrier()
+        reading = session.telemetry()
+        assert (session.total_steps, reading.total_steps, reading.total_opt_steps) == (50, 0, 0)
+        assert reading.durable_lag_s is not None
+        assert reading.durable_lag_s > 0
+        await session.flush()
+        reading = session.telemetry()
+        assert (reading.total_steps, reading.total_opt_steps) == (50, session.opt_steps)
+        assert reading.durable_lag_s == 0
+        assert reading.commit_s.cumulative()[-1][1] == 1
+
+
+@pytest.mark.anyio
 async def test_the_number_of_series_is_that_of_a_single_actor() -> None:
     series: dict[int, set[Any]] = {}
     for n_actors in (1, 10_000):

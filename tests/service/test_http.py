@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import msgspec
 import numpy as np
 import pytest
@@ -284,6 +285,30 @@ def test_a_full_queue_is_429_with_when_and_where_to_go_on() -> None:
         while (again := service.post({"steps": [following(refused, "fills")]})).status_code == 429:
             pass
         assert again.json()["actors"]["fills"]["next"] == refused + 1
+
+
+def test_a_message_that_waits_is_refused_when_the_service_ends() -> None:
+    with stuck(max_wait_s=WAIT_S) as (service, agent):
+        service.post({"steps": [first("w")]})
+        answers: list[Any] = []
+
+        def send() -> None:
+            seq, status = 2, 200
+            with httpx2.Client(base_url=service.url, timeout=WAIT_S, verify=False) as client:
+                while status == 200:
+                    answers.append(client.post("/v1/step", json={"steps": [following(seq, "w")]}))
+                    seq, status = seq + 1, answers[-1].status_code
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        while not service.hosted.session.health().n_observing:
+            pass
+        service.server.end()
+        sending.join(WAIT_S)
+        agent.may_learn.set()
+    problem = answers[-1].json()
+    assert (answers[-1].status_code, problem["type"]) == (503, "urn:stoker:problem:going-down")
+    assert service.hosted.session.total_steps == len(answers) - 1
 
 
 def test_a_session_that_fails_says_so_to_everybody_and_keeps_answering() -> None:

@@ -53,8 +53,8 @@ _DEFAULTS = {"num_envs": 1, "vectorize": "none", "queue_capacity": 256}
 
 Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
 _ENDLESS = 10**15
-_FILES = 4096
-"""Open files that the process asks for: each connection is one."""
+_FILES = 1024
+"""Open files that the process may need beside one for each WebSocket."""
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -217,7 +217,7 @@ class Serve(Command, frozen=True, kw_only=True):
         limits, grace_s = self._limits(), seconds("--grace", self.grace)
         gate = await to_thread.run_sync(self._gate)
         tls = self._tls()
-        _raise_file_limit()
+        _raise_file_limit(self.max_connections + _FILES)
         place = Path(self.runs_dir), self.name, self.run_version
         served = (
             await to_thread.run_sync(ServedPolicy, self.policy, self.which or None)
@@ -410,11 +410,11 @@ def _fitting(spaces: Spaces | None) -> str:
     return agent_for_actions(spaces.gymnasium()[1])
 
 
-def _raise_file_limit() -> None:
-    """Let the process open as many files as it may, where the system has such a limit."""
+def _raise_file_limit(wanted: int) -> None:
+    """Let the process open that many files, or as many as it may, where the system has such a limit."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+        most = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))

@@ -77,6 +77,7 @@ class Hosted:
         self._factory = factory
         self.on_end = on_end
         self._progress = "the session opens its run"
+        self._has_begun = False
         self._is_closing = False
         self._exposition: Exposition | None = None
         self.limits = limits
@@ -110,6 +111,9 @@ class Hosted:
         # Here, because an application may be made where no event loop runs.
         self._spaces_given, self._opened, self._closing = anyio.Event(), anyio.Event(), anyio.Event()
         self._opening = anyio.CancelScope()
+        self._has_begun = True
+        if self._is_closing:
+            self.close()
         task_status.started()
         try:
             with single_error(), self._opening, progress_told(self._tell):
@@ -174,9 +178,10 @@ class Hosted:
     def close(self) -> None:
         """Refuse requests from now on, and let ``run`` end; a session that is not open yet never is."""
         self._is_closing = True
-        self._closing.set()
-        if not self._opened.is_set():
-            self._opening.cancel()
+        if self._has_begun:
+            self._closing.set()
+            if not self._opened.is_set():
+                self._opening.cancel()
 
     async def _end_silent_connections(self) -> None:
         """Close WebSockets whose client is gone without a word, or they would be there for ever."""

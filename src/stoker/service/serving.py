@@ -18,6 +18,7 @@ import msgspec
 
 from stoker.errors import ConfigError, MissingDependency
 from stoker.protocol import ProtocolError
+from stoker.service.hosting import Hosted
 from stoker.service.limits import Limits
 from stoker.service.refusals import problem_headers, problem_json
 
@@ -57,7 +58,7 @@ class Server(uvicorn.Server):
     """Serves an application on a socket until ``should_exit`` is set; then running requests are answered.
 
     Args:
-        app: of ASGI.
+        app: of ``make_app``.
         limits: what clients may do.
         tls: None: plain HTTP.
 
@@ -95,6 +96,7 @@ class Server(uvicorn.Server):
                 f"{files}: {error.strerror or error}; give PEM files that belong together"
             ) from None
         super().__init__(config)
+        self._hosted: Hosted = app.state.stoker
 
     def end(self) -> None:
         """Let ``serve_on`` return, once the requests that run are answered; on its event loop."""
@@ -104,6 +106,11 @@ class Server(uvicorn.Server):
         """Serve until ``should_exit``; the application's lifespan is around that."""
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)  # of each connection
         await self.serve([listener])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End: refuse the requests that wait for the session, and let the others be answered."""
+        self._hosted.close()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

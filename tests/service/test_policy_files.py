@@ -103,6 +103,23 @@ async def test_a_client_fetches_what_it_lacks() -> None:
     assert set(admitted) == {"/v1/policy"}
 
 
+async def test_a_client_that_is_gone_does_not_wait_on() -> None:
+    gone = anyio.Event()
+
+    async def receive() -> dict[str, Any]:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async with made() as session, anyio.create_task_group() as tasks:
+        files = PolicyFiles(SessionPolicies(session))
+        endpoint = policy_endpoint(lambda: files, lambda _: None, max_wait_s=3600)
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b"after=5"}
+        tasks.start_soon(endpoint, Request(scope, receive))
+        await wait_all_tasks_blocked()
+        gone.set()
+    files.close()
+
+
 async def test_closing_ends_the_waits() -> None:
     async with made() as session:
         files = PolicyFiles(SessionPolicies(session))

@@ -7,6 +7,7 @@ Clients that wait for a newer one share it.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, NamedTuple, Protocol
@@ -18,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stoker.errors import ConfigError, ExportFailed, MissingDependency, RunBroken
+from stoker.exits import single_error
 from stoker.policies.exported import FILES
 from stoker.policies.exporting import PolicyFormat, exported_files
 from stoker.policies.of_runs import policy_in
@@ -119,6 +121,29 @@ class PolicyFiles:
         self.n_exports = 0
         """How many files were made."""
 
+    @property
+    def version(self) -> int:
+        """Of the policy that acts now."""
+        return self._source.policy_version
+
+    async def has_newer(self, after: int, within_s: float = math.inf) -> bool:
+        """Wait for a policy whose version is above ``after``; False: none came in this time.
+
+        Raises:
+            ProtocolError: The service ends.
+        """
+        is_there = False
+        with anyio.CancelScope(deadline=anyio.current_time() + within_s) as wait:
+            self._waits.add(wait)
+            try:
+                await self._source.next_policy(after)
+                is_there = True
+            finally:
+                self._waits.discard(wait)
+        if self._is_closed:
+            raise ProtocolError("going-down", "no more policies are given", retry_after=5)
+        return is_there
+
     async def newest(self, form: PolicyFormat, after: int = -1) -> PolicyFile:
         """Wait for a policy whose version is above ``after``, and return its file.
 
@@ -127,14 +152,7 @@ class PolicyFiles:
         Raises:
             ProtocolError: The policy has no file of this format; or the service ends.
         """
-        with anyio.CancelScope() as wait:
-            self._waits.add(wait)
-            try:
-                await self._source.next_policy(after)
-            finally:
-                self._waits.discard(wait)
-        if self._is_closed:
-            raise ProtocolError("going-down", "no more policies are given", retry_after=5)
+        await self.has_newer(after)
         wanted_at = time.monotonic()
         async with self._one_at_a_time:
             kept = self._kept.get(form)
@@ -185,14 +203,19 @@ def policy_endpoint(
 
     async def policy(request: Request) -> Response:
         admit(request)
-        query, found = _query(request.query_params), None
+        query = _query(request.query_params)
         wait_s = min(query.wait, max_wait_s)
         source = files()
-        # Without ``after`` there is a policy at once, and to export it takes as long as it takes.
-        with anyio.move_on_after(None if query.after < 0 else wait_s):
-            found = await source.newest(query.format, query.after)
-        if found is None:
+        is_there = query.after < source.version
+        if not is_there:
+            with single_error():
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_cancel_when_gone, request, tasks.cancel_scope)
+                    is_there = await source.has_newer(query.after, wait_s)
+                    tasks.cancel_scope.cancel()
+        if not is_there:
             return Response(status_code=204)
+        found = await source.newest(query.format, query.after)
         tag = f'"{found.digest}"'
         headers = {"etag": tag, "cache-control": "no-cache", "stoker-policy-version": str(found.version)}
         given = request.headers.get("if-none-match", "")
@@ -202,6 +225,13 @@ def policy_endpoint(
         return Response(found.content, headers=headers, media_type="application/octet-stream")
 
     return policy
+
+
+async def _cancel_when_gone(request: Request, wait: anyio.CancelScope) -> None:
+    """End a wait whose client has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    wait.cancel()
 
 
 def _query(given: Mapping[str, str]) -> _Query:

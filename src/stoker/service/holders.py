@@ -109,12 +109,14 @@ def refuse_others(stream: Held, holder: Holder) -> None:
 def claim(stream: Held, holder: Holder) -> None:
     """Let a client hold a stream whose records it may send, and fence the one that held it.
 
-    Not if it was fenced itself meanwhile: its message was accepted, and is its last one.
+    Not if the stream was taken from it while its message was in flight: that was its last one.
     """
     before = stream.holder
     if before is holder or stream.name in holder.fenced:
         return
     if before is not None:
+        if not holder.may_take(stream.name):
+            return
         stream.epoch += 1
         before.lose(stream.name)
         stream.holder = None

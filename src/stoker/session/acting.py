@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import anyio
 import numpy as np
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from stoker.errors import ConfigError
 from stoker.latch import Latch
@@ -278,6 +278,7 @@ class Inference:
         If nobody else waits, the pass over an array is computed here.
         """
         if isinstance(observations, np.ndarray):
+            await checkpoint_if_cancelled()
             return await self._ask_now(observations, mode, actor_ids)
         return await self._ask_together(observations, mode, actor_ids)
 

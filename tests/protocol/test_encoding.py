@@ -59,6 +59,7 @@ def without(name: str) -> dict[str, Any]:
         (message(actor="a\nb"), "steps[1].actor"),
         (message(reward="NaN"), "steps[1].reward"),
         (message(reward=1e39), "steps[1].reward"),
+        (message(reward=-1.1e9), "steps[1].reward"),
         (message(reward=True), "steps[1].reward"),
         (message(seed=1), "steps[1].seed"),
         (message(mode="greedy"), "steps[1].mode"),

@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from stoker.errors import ConfigError
 from stoker.protocol import ProtocolError, SpaceCodec, decode_memo, encode_memo
 
-FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+FLOATS = st.floats(-1e9, 1e9)
 
 
 @given(
@@ -65,6 +65,8 @@ def test_any_text_is_a_memo_or_a_problem(text: str) -> None:
         encode_memo(1, 1, [0.5])[:-2],
         encode_memo(1, 1, np.array([np.nan])),
         encode_memo(1, 1, np.inf),
+        encode_memo(1, 1, [0.5, -1e300]),
+        encode_memo(-1, 1, None),
         "k" * 65536,
         "",
         "é",

@@ -27,6 +27,9 @@ __all__ = ["BoxReader", "WholeReader"]
 _SHORT: Final = 256
 """The greatest length of a vector that ``struct`` packs, which is then faster than numpy."""
 
+LARGEST_NUMBER: Final = 1e13
+"""From much larger observations, networks of 32 bits learn infinity, which ends the training of everybody."""
+
 _EXACT: Final = 2.0**53
 _DTYPES: Final = {
     name: np.dtype(name).newbyteorder("<")
@@ -70,8 +73,12 @@ class BoxReader:
             data = bytearray(self._n_bytes)
             try:
                 self._pack(data, 0, *numbers)
-                total = sum(numbers)
-                if total - total == 0.0:  # with NaN or infinity in it, it is not
+                # With NaN in it, no comparison holds.
+                if (
+                    max(numbers) <= LARGEST_NUMBER
+                    and min(numbers) >= -LARGEST_NUMBER
+                    and ((total := sum(numbers)) == total)
+                ):
                     return np.ndarray(self._shape, self._dtype, data)
             except (struct.error, OverflowError, TypeError):
                 pass  # the look at each number below finds which one it is
@@ -86,10 +93,10 @@ class BoxReader:
     def _floats(self, array: NDArray[Any], path: str) -> NDArray[Any]:
         with np.errstate(over="ignore"):
             floats = array.astype(self._dtype)
-        fits = np.isfinite(floats)
+        fits = np.abs(floats) <= min(LARGEST_NUMBER, float(np.finfo(self._dtype).max))  # NaN is not
         if not fits.all():
             place, number = first_wrong(fits, array, path)
-            what = f"does not fit {self._dtype.name}" if math.isfinite(number) else "is not finite"
+            what = "is too large" if math.isfinite(number) else "is not finite"
             raise ProtocolError("invalid", f"{number} {what}: clip it, or scale it", path=place)
         return floats
 

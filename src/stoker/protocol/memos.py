@@ -8,16 +8,17 @@ which it could do with wrong rewards as well. So it is checked like any value.
 from __future__ import annotations
 
 import binascii
-import math
-from typing import Any, Final, NamedTuple, cast
+from typing import Annotated, Any, Final, NamedTuple, cast
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
 from stoker.plain import shown
 from stoker.protocol.encoding import encode_msgpack
+from stoker.protocol.messages import LARGEST_REWARD
 from stoker.protocol.nesting import check_msgpack_depth
 from stoker.protocol.problems import ProtocolError
 
@@ -38,8 +39,11 @@ class Memo(NamedTuple):
     extras: float | NDArray[np.float64] | None
 
 
+Version = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+
+
 class _Packed(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
-    version: int | None
+    version: Version | None
     action: Any
     extras: float | list[float] | None
 
@@ -95,7 +99,7 @@ def decode_memo(text: str, path: str) -> Memo:
     if extras is None:
         return Memo(version, action, None)
     numbers = cast("list[float]", extras if isinstance(extras, list) else [extras])
-    if not all(map(math.isfinite, numbers)):
+    if not all(-LARGEST_REWARD <= number <= LARGEST_REWARD for number in numbers):  # NaN is not, either
         raise _changed(path)
     return Memo(version, action, np.array(numbers, np.float64) if numbers is extras else numbers[0])
 

@@ -17,6 +17,7 @@ from stoker.protocol.spaces import Spaces
 
 __all__ = [
     "LARGEST_FLOAT",
+    "LARGEST_REWARD",
     "PROTOCOL",
     "Ack",
     "ActorAnswer",
@@ -60,6 +61,9 @@ Seq = Annotated[int, Meta(ge=1, le=LARGEST)]
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]
 Number = Annotated[float, Meta(ge=-LARGEST_FLOAT, le=LARGEST_FLOAT)]
 """A finite number; NaN is in no range."""
+LARGEST_REWARD: Final = 1e9
+"""From much larger rewards, networks of 32 bits learn infinity, which ends the training of everybody."""
+Reward = Annotated[float, Meta(ge=-LARGEST_REWARD, le=LARGEST_REWARD)]
 Text = Annotated[str, Meta(max_length=128)]
 MemoText = Annotated[str, Meta(max_length=65536, description="Send it back unchanged with the next record.")]
 MessageId = Annotated[int, Meta(ge=-LARGEST, le=LARGEST)] | Text
@@ -78,7 +82,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         seed: what the environment was reset with; only with ``start``.
         action: what was done since the record before; left out or null: the action of the last answer.
         memo: of the answer that the action is from.
-        reward: for that action; needed unless ``start``.
+        reward: for that action, at most 1e9 in size; needed unless ``start``.
         terminated: whether the episode is over: no later reward counts.
         truncated: whether it was cut off, by a time limit say.
         extras: numbers to log with the episode; only where it ends.
@@ -95,7 +99,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     seed: Count | None = None
     action: Any = None
     memo: MemoText | None = None
-    reward: Number | None = None
+    reward: Reward | None = None
     terminated: bool = False
     truncated: bool = False
     extras: Annotated[dict[Text, Number], Meta(max_length=64)] = {}
@@ -352,7 +356,7 @@ class EpisodeMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     episode_id: Annotated[str, Meta(min_length=1, max_length=128)]
     observations: Annotated[list[Any], Meta(min_length=2, max_length=65537)]
     actions: Annotated[list[Any], Meta(min_length=1, max_length=65536)]
-    rewards: Annotated[list[Number], Meta(min_length=1, max_length=65536)]
+    rewards: Annotated[list[Reward], Meta(min_length=1, max_length=65536)]
     terminated: bool = False
     truncated: bool = False
     action_masks: Annotated[list[Any], Meta(max_length=65537)] | None = None

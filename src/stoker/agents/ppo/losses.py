@@ -11,6 +11,8 @@ from stoker.agents.ppo.config import PPOConfig
 __all__ = ["Losses", "Samples", "approximate_kl"]
 
 _TINY = 1e-8
+_MOST_LOG_RATIO = 20.0
+"""Beyond it a ratio is clipped anyway. A wrong log-probability from outside would make it infinite."""
 
 
 class Samples(NamedTuple):
@@ -55,7 +57,7 @@ class Samples(NamedTuple):
 
     def policy_gradient(self, log_probs: torch.Tensor, clip_range: float) -> torch.Tensor:
         """The gradient of the policy loss by these log-probabilities ``[B]``."""
-        ratios = (log_probs - self.log_probs).exp_()
+        ratios = (log_probs - self.log_probs).clamp_(max=_MOST_LOG_RATIO).exp_()
         gains = self.advantages * ratios
         # A ratio has a gradient where the surrogate follows it; d ratio = ratio * d log_prob.
         clipped = ratios.clamp_(1.0 - clip_range, 1.0 + clip_range).mul_(self.advantages)
@@ -81,7 +83,7 @@ class Samples(NamedTuple):
         ``value_clip_range`` it is that of the value moved by no more than this. Log-probabilities and values
         are ``[B]``, entropies ``[B]`` or one for all rows; the clip range is the epsilon of eq. 7.
         """
-        log_ratios = log_probs - self.log_probs
+        log_ratios = (log_probs - self.log_probs).clamp(max=_MOST_LOG_RATIO)
         ratios = log_ratios.exp()
         clipped = ratios.clamp(1.0 - clip_range, 1.0 + clip_range)
         surrogates = torch.min(self.advantages * ratios, self.advantages * clipped)
@@ -120,6 +122,7 @@ class Losses(NamedTuple):
 
 def approximate_kl(log_ratios: torch.Tensor) -> torch.Tensor:
     """The mean of ``(ratio - 1) - log(ratio)`` (Schulman 2020, "Approximating KL Divergence", k3)."""
+    log_ratios = log_ratios.clamp(max=_MOST_LOG_RATIO)
     return log_ratios.exp().sub_(1.0).sub_(log_ratios).mean()
 
 

@@ -232,6 +232,17 @@ async def test_a_client_that_is_started_again_continues_its_streams(tmp_path: Pa
         )
 
 
+async def test_a_server_takes_its_spaces_from_its_first_client() -> None:
+    with served(lambda *_: Agent(1), from_client=True) as service:
+        with pytest.raises(ConfigError, match="give spaces"):
+            async with connect(service.url):
+                pytest.fail("it is open")
+        async with connect(service.url, spaces=(OBSERVATIONS, ACTIONS)) as session:
+            assert await session.act(seen(0)) == 1
+        async with connect(service.url) as session:
+            assert (session.observation_space, session.action_space) == (OBSERVATIONS, ACTIONS)
+
+
 # Errors --------------------------------------------------------------------------------------------------
 
 

@@ -145,7 +145,7 @@ class Connection:
         else:
             spaces = spec.spaces.gymnasium()
             self._compare(Spaces.of(*self._spaces) if self._spaces is not None else None, spec.spaces)
-        if spec.training == "opening":  # what it keeps is not known yet
+        if spec.training == "opening" and spec.spaces is not None:  # what it keeps is not known yet
             raise ProtocolError("not-ready", "it opens its run")
         return RemoteSession(spec, spaces, prefix=self._prefix, find=self._last_record)
 
@@ -168,8 +168,9 @@ class Connection:
                 spaces=None if self._spaces is None else Spaces.of(*self._spaces),
             )
             try:
-                async with WebSocketLink.open(self._client, hello) as (link, _):
+                async with WebSocketLink.open(self._client, hello) as (link, welcome):
                     self._heard_at = time.monotonic()
+                    session.know(welcome.spec)
                     try:
                         yield link
                     finally:

@@ -59,7 +59,7 @@ class RemoteSession(ForActors):
     ) -> None:
         super().__init__()
         self.spec = spec
-        """What the server said about itself when the session was opened."""
+        """What the server said about itself when it was connected last."""
         self.observation_space, self.action_space = spaces
         self._codec = codec = SpaceCodec(*spaces)
         self.prefix = prefix
@@ -190,6 +190,11 @@ class RemoteSession(ForActors):
         stream.end(status, extras)
         self.count_episode(actor_id)
         self.sender.offer(stream)
+
+    def know(self, spec: Spec) -> None:
+        """What the server says about itself now."""
+        self.spec = spec
+        self.sender.limits, self.sender.keeps = spec.limits, "durable" in spec.features
 
     def act_with(self, local: LocalPolicy) -> None:
         """Choose actions with a copy of the policy, from the first call on."""

@@ -49,8 +49,8 @@ def test_extreme_values_stop_nobody(agent: Callable[[], Any], actions: Any) -> N
 
 
 def forged(memo: str, numbers: np.random.Generator) -> str:
-    """The memo with other policy extras in front of the action, as PPO has them: log-probability and value."""
+    """The memo with other extras in front of the action: PPO's log-probability, value and version."""
     version, action, extras = decode_memo(memo, "memo")
     if isinstance(extras, np.ndarray):
-        extras[:2] = numbers.choice((-1e9, 1e9), 2)
+        extras[:3] = numbers.choice((-1e9, 1e9), 3)
     return encode_memo(version, action, extras)

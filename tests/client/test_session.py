@@ -256,6 +256,7 @@ def seen(number: int) -> Any:
         ([np.nan, 0.0], 1.0, r"observation\[0\]: nan is not finite"),
         ([0.0], 1.0, "observation"),
         ([0.0, 1.0], float("inf"), "reward=inf"),
+        ([0.0, 1.0], -1e30, "reward=-1e.30.*at most 1e.09"),
     ],
 )
 async def test_a_bad_value_is_refused_by_the_call_and_changes_nothing(

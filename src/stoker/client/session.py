@@ -21,6 +21,7 @@ from stoker.client.streams import RemoteStream
 from stoker.errors import ActorConflict, InvalidExperience, SessionClosed, SessionFailed, StokerError
 from stoker.plain import shown
 from stoker.protocol import ProtocolError, SpaceCodec, Spec, encode_msgpack
+from stoker.protocol.messages import LARGEST_REWARD
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, ExperienceBatch
 
 __all__ = ["RemoteSession"]
@@ -137,9 +138,11 @@ class RemoteSession(ForActors):
         if self.is_done:
             await checkpoint()
             return
-        if not math.isfinite(reward := experience.reward):
+        reward = experience.reward
+        if not -LARGEST_REWARD <= reward <= LARGEST_REWARD:  # NaN is in no range
             raise InvalidExperience(
-                f"reward={shown(reward)} for actor {experience.actor_id!r}: give a finite number"
+                f"reward={shown(reward)} for actor {experience.actor_id!r}: give a finite number, at most "
+                f"{LARGEST_REWARD:g} in size"
             )
         await self._room(stream)
         stream.observe(experience, self._plain, self._plain_action)

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -64,9 +64,21 @@ TARGETS = (
 # Servers ------------------------------------------------------------------------------------------------
 
 
+class Serving(NamedTuple):
+    """A server that runs in its own process."""
+
+    port: int
+    pid: int
+
+    def cpu_s(self) -> float:
+        """The processor time of all its threads so far; a number that other processes change little."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.contextmanager
-def serving(words: Sequence[str]) -> Generator[int]:
-    """Run a server that prints a line with its port; yields the port."""
+def serving(words: Sequence[str]) -> Generator[Serving]:
+    """Run a server that prints a line with its port."""
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -74,7 +86,7 @@ def serving(words: Sequence[str]) -> Generator[int]:
             if found := [word for word in line.replace("/", " ").replace(":", " ").split() if word.isdigit()]:
                 # A server may print more than its port: let it.
                 threading.Thread(target=process.stdout.read, daemon=True).start()
-                yield int(found[-1])
+                yield Serving(int(found[-1]), process.pid)
                 return
         raise RuntimeError(f"{words} did not start")
     finally:
@@ -107,69 +119,91 @@ def stoker_words(root: Path, settings: Mapping[str, Any]) -> list[str]:
 # What is measured ---------------------------------------------------------------------------------------
 
 
-def measured(kept: dict[str, list[Outcome]], name: str, make: Callable[[], list[Dialect]]) -> float:
+class Contender(NamedTuple):
+    """A server, and the connections that play on it."""
+
+    server: Serving
+    make: Callable[[int], Dialect]
+    n_connections: int = 1
+
+
+class Measured(NamedTuple):
+    """What one measurement gave: ``Outcome``, and the server's processor time for each step."""
+
+    outcome: Outcome
+    cpu_us: float
+
+
+def measured(kept: dict[str, list[Measured]], name: str, contender: Contender) -> float:
     """Play with new connections; steps per second."""
-    clients = make()
+    server, make, n_connections = contender
+    clients = [make(server.port) for _ in range(n_connections)]
     try:
+        before = server.cpu_s()
         outcome = play(clients, MEASURED_S, WARMUP_S)
+        n_steps = outcome.steps_per_s * (MEASURED_S + WARMUP_S)
+        kept.setdefault(name, []).append(Measured(outcome, 1e6 * (server.cpu_s() - before) / n_steps))
     finally:
         for client in clients:
             client.close()
-    kept.setdefault(name, []).append(outcome)
     return outcome.steps_per_s
 
 
-def compare(stoker_port: int, godot_port: int, two_port: int, openenv_port: int | None) -> None:
-    ws, http = partial(WebSocketSteps, stoker_port), partial(HTTPSteps, stoker_port)
-    godot, two = partial(Godot, godot_port), partial(TwoRequests, two_port)
-    makers: dict[str, Callable[[], list[Dialect]]] = {
-        "stoker, WebSocket": lambda: [ws()],
-        "stoker, HTTP": lambda: [http()],
-        "Godot RL Agents' wire": lambda: [godot()],
-        "two requests a step": lambda: [two()],
-        f"stoker, WebSocket, {TOGETHER} a message": lambda: [ws(TOGETHER)],
-        f"stoker, HTTP, {TOGETHER} a message": lambda: [http(TOGETHER)],
-        f"Godot RL Agents' wire, {TOGETHER} a message": lambda: [godot(TOGETHER)],
-        f"stoker, WebSocket, {MANY} connections": lambda: [ws() for _ in range(MANY)],
-        "the same, durable": lambda: [ws(1, "durable") for _ in range(MANY)],
-        f"stoker, HTTP, {MANY} connections": lambda: [http() for _ in range(MANY)],
-        f"two requests a step, {MANY} connections": lambda: [two() for _ in range(MANY)],
+def contenders(
+    stoker: Serving, godot: Serving, two: Serving, openenv: Serving | None, openenv_async: Serving | None
+) -> dict[str, Contender]:
+    ws, http = WebSocketSteps, HTTPSteps
+    found = {
+        "stoker, WebSocket": Contender(stoker, ws),
+        "stoker, HTTP": Contender(stoker, http),
+        "Godot's wire": Contender(godot, Godot),
+        "two requests": Contender(two, TwoRequests),
+        f"stoker, WebSocket, {TOGETHER} a message": Contender(stoker, partial(ws, n_actors=TOGETHER)),
+        f"stoker, HTTP, {TOGETHER} a message": Contender(stoker, partial(http, n_actors=TOGETHER)),
+        f"Godot's wire, {TOGETHER} a message": Contender(godot, partial(Godot, n_agents=TOGETHER)),
+        f"stoker, WebSocket, {MANY} connections": Contender(stoker, ws, MANY),
+        f"stoker, durable, {MANY} connections": Contender(stoker, partial(ws, ack="durable"), MANY),
+        f"stoker, HTTP, {MANY} connections": Contender(stoker, http, MANY),
+        f"two requests, {MANY} connections": Contender(two, TwoRequests, MANY),
     }
-    if openenv_port is not None:
-        openenv = partial(OpenEnv, openenv_port)
-        makers["OpenEnv"] = lambda: [openenv()]
-        makers[f"OpenEnv, {MANY} connections"] = lambda: [openenv() for _ in range(MANY)]
-    kept: dict[str, list[Outcome]] = {}
-    rows = repeated({name: partial(measured, kept, name, make) for name, make in makers.items()}, RUNS)
+    for name, server in (("OpenEnv", openenv), ("OpenEnv, async", openenv_async)):
+        if server is not None:
+            found[name] = Contender(server, OpenEnv)
+            found[f"{name}, {MANY} connections"] = Contender(server, OpenEnv, MANY)
+    return found
+
+
+def compare(found: Mapping[str, Contender]) -> None:
+    kept: dict[str, list[Measured]] = {}
+    rows = repeated({name: partial(measured, kept, name, each) for name, each in found.items()}, RUNS)
     rate = {name: statistics.median(values) for name, values in rows.items()}
-    trip = {name: statistics.median([each.p50_us for each in outcomes]) for name, outcomes in kept.items()}
+    trip = {name: statistics.median([each.outcome.p50_us for each in all_]) for name, all_ in kept.items()}
+    own, message, many = "stoker, WebSocket", f"{TOGETHER} a message", f"{MANY} connections"
     ratios = {
-        "round trip, stoker / Godot": trip["stoker, WebSocket"] / trip["Godot RL Agents' wire"],
-        "steps, stoker / two requests": rate["stoker, WebSocket"] / rate["two requests a step"],
-        "steps, HTTP / WebSocket": rate["stoker, HTTP"] / rate["stoker, WebSocket"],
-        f"steps, {TOGETHER} a message, stoker / Godot": rate[f"stoker, WebSocket, {TOGETHER} a message"]
-        / rate[f"Godot RL Agents' wire, {TOGETHER} a message"],
-        f"steps, {MANY} connections, durable / accepted": rate["the same, durable"]
-        / rate[f"stoker, WebSocket, {MANY} connections"],
+        "round trip, stoker / Godot": trip[own] / trip["Godot's wire"],
+        "steps, stoker / two requests": rate[own] / rate["two requests"],
+        "steps, HTTP / WebSocket": rate["stoker, HTTP"] / rate[own],
+        f"steps, {message}, stoker / Godot": rate[f"{own}, {message}"] / rate[f"Godot's wire, {message}"],
+        f"steps, {many}, durable / accepted": rate[f"stoker, durable, {many}"] / rate[f"{own}, {many}"],
     }
+    for peer in ("OpenEnv", "OpenEnv, async"):
+        if peer in rate:
+            ratios[f"steps, stoker / {peer}"] = rate[own] / rate[peer]
+            ratios[f"steps, {many}, stoker / {peer}"] = rate[f"{own}, {many}"] / rate[f"{peer}, {many}"]
     notes = list(TARGETS)
-    if openenv_port is not None:
-        ratios["steps, stoker / OpenEnv"] = rate["stoker, WebSocket"] / rate["OpenEnv"]
-        many = f"{MANY} connections"
-        ratios[f"steps, {many}, stoker / OpenEnv"] = (
-            rate[f"stoker, WebSocket, {many}"] / rate[f"OpenEnv, {many}"]
-        )
-    else:
+    if "OpenEnv" not in rate:
         notes.append("OpenEnv is not measured: OPENENV_PYTHON must name an interpreter that has `openenv`")
     trips = {
-        f"{name}, {part}": [getattr(each, f"{part}_us") for each in outcomes]
-        for name, outcomes in kept.items()
-        if "connections" not in name and "durable" not in name
+        f"{name}, {part}": [getattr(each.outcome, f"{part}_us") for each in all_]
+        for name, all_ in kept.items()
+        if "connections" not in name
         for part in ("p50", "p99")
     }
     what = f"a [64, 64] DQN, an update per {OPT_INTERVAL} steps"
     report(f"Remote steps, {what}", "environment steps per second", rows, ratios, notes)
     report("A message's round trip", "us", trips, {})
+    cpu = {name: [each.cpu_us for each in all_] for name, all_ in kept.items()}
+    report("Processor time of the server, learning included", "us per step", cpu, {})
 
 
 def connected_rate(port: int, lags: list[float]) -> float:
@@ -217,20 +251,22 @@ def main() -> None:
         def root() -> Path:
             return Path(stack.enter_context(tempfile.TemporaryDirectory(dir=HERE)))
 
-        def start(*words: str) -> int:
+        def start(*words: str) -> Serving:
             return stack.enter_context(serving(words))
 
-        openenv_python = os.environ.get("OPENENV_PYTHON")
+        python = os.environ.get("OPENENV_PYTHON")
         openenv = str(PEERS / "openenv_server.py")
-        compare(
+        found = contenders(
             start(*stoker_words(root(), SETTINGS)),
             start(sys.executable, str(PEERS / "godot_trainer.py")),
             start(sys.executable, str(PEERS / "two_requests.py"), str(root()), json.dumps(SETTINGS)),
-            start(openenv_python, openenv) if openenv_python else None,
+            start(python, openenv) if python else None,
+            start(python, openenv, "async") if python else None,
         )
+        compare(found)
     with contextlib.ExitStack() as stack:
         settings = {"opt_interval": CONNECTED, "queue_capacity": 16 * CONNECTED, "checkpoint_freq": 100_000}
-        compare_connected(start(*stoker_words(root(), settings)))
+        compare_connected(start(*stoker_words(root(), settings)).port)
 
 
 if __name__ == "__main__":

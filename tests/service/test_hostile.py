@@ -40,6 +40,7 @@ class Witness:
 
     def __init__(self, port: int) -> None:
         self.n_steps = 0
+        self.has_begun = threading.Event()
         self._url = f"ws://127.0.0.1:{port}/v1/stream"
         self._problem: BaseException | None = None
         self._is_over = threading.Event()
@@ -87,6 +88,7 @@ class Witness:
                 assert (message["id"], answer["next"]) == (seq, seq + 1)
                 assert (answer["action"] is None) == (seq % 20 == 0)
                 self.n_steps = seq
+                self.has_begun.set()
                 if self._is_over.is_set():
                     return
 
@@ -96,13 +98,23 @@ def resident_bytes(pid: int) -> int:
 
 
 @contextlib.contextmanager
-def besieged(directory: Path) -> Iterator[Server]:
-    """A server that must come through with its memory, its honest actor and an empty log of errors."""
+def besieged(directory: Path, *known: str) -> Iterator[Server]:
+    """A server that must come through with its memory, its honest actor and an empty log of errors.
+
+    Args:
+        directory: for its run.
+        known: addresses that are asked before: what their answers need once is not counted.
+    """
     told.clear()
     with Server(directory, FLAGS) as server:
         with Witness(server.port) as witness:
+            assert witness.has_begun.wait(60.0)
             with HTTPClient(server.port) as client:
-                assert client.send(Request(b"GET /v1/spec HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")) == 200
+                for path in ("/v1/spec", *known):
+                    assert (
+                        client.send(Request(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode()))
+                        == 200
+                    )
             before = resident_bytes(server.pid)
             yield server
             with HTTPClient(server.port) as client:
@@ -210,7 +222,8 @@ def test_hostile_messages_are_refused_and_disturb_nobody(tmp_path: Path) -> None
 @pytest.mark.timeout(2 * 3600)
 def test_a_hundred_thousand_hostile_messages_disturb_nobody(tmp_path: Path) -> None:
     pytest.importorskip("schemathesis", reason="pip install 'stoker[faults]'")
-    with besieged(tmp_path) as server, contextlib.ExitStack() as stack:
+    exports = [f"/v1/policy?format={form}" for form in ("onnx", "numpy", "pt2")]
+    with besieged(tmp_path, *exports) as server, contextlib.ExitStack() as stack:
         hold_open(server, 400, stack)
         for _ in range(4):
             never_read(server, stack)

@@ -93,13 +93,15 @@ class FrameProtocol(WebSocketsSansIOProtocol):
             raise ClientDisconnected  # a broken frame closed it: no fault of the application
         else:
             await super().send(message)
+            if self.close_sent:  # the client's own close may be behind messages that nobody will read
+                self._read_frames()
 
     def _read_frames(self) -> None:
         """Read whole frames, until there is none left or enough messages wait."""
         data, length, queue = self._buffer, len(self._buffer), self.queue
         position = self._position
         while position < length and not self._is_left_alone:
-            if len(queue) >= _MOST_UNREAD:
+            if len(queue) >= _MOST_UNREAD and self.conn.state is State.OPEN:
                 break
             end = _end_of_frame(data, position, self.config.ws_max_size)
             if end > length:
@@ -126,7 +128,8 @@ class FrameProtocol(WebSocketsSansIOProtocol):
                         end = length
             position = end
         self._position = position
-        if (position < length or len(queue) > 1) and queue and not self.read_paused:
+        is_behind = bool(queue) and (position < length or len(queue) > 1)
+        if is_behind and not (self.read_paused or self.close_sent):
             self.read_paused = True
             self.transport.pause_reading()
 

@@ -47,6 +47,7 @@ TOGETHER = 16
 CONNECTED = 200 if QUICK else 2000
 OPT_INTERVAL = 16
 """Environment steps for each update: with one for each step, contenders that learn measure the update."""
+NEVER = 1 << 30
 SETTINGS = {"opt_interval": OPT_INTERVAL, "checkpoint_freq": 100_000}
 SPACES = {
     "observation": {"type": "box", "shape": [4], "dtype": "float32"},
@@ -150,7 +151,12 @@ def measured(kept: dict[str, list[Measured]], name: str, contender: Contender) -
 
 
 def contenders(
-    stoker: Serving, godot: Serving, two: Serving, openenv: Serving | None, openenv_async: Serving | None
+    stoker: Serving,
+    acting: Serving,
+    godot: Serving,
+    two: Serving,
+    openenv: Serving | None,
+    openenv_async: Serving | None,
 ) -> dict[str, Contender]:
     ws, http = WebSocketSteps, HTTPSteps
     found = {
@@ -165,6 +171,9 @@ def contenders(
         f"stoker, durable, {MANY} connections": Contender(stoker, partial(ws, ack="durable"), MANY),
         f"stoker, HTTP, {MANY} connections": Contender(stoker, http, MANY),
         f"two requests, {MANY} connections": Contender(two, TwoRequests, MANY),
+        "stoker, no updates": Contender(acting, ws),
+        f"stoker, no updates, {TOGETHER} a message": Contender(acting, partial(ws, n_actors=TOGETHER)),
+        f"stoker, no updates, {MANY} connections": Contender(acting, ws, MANY),
     }
     for name, server in (("OpenEnv", openenv), ("OpenEnv, async", openenv_async)):
         if server is not None:
@@ -258,6 +267,7 @@ def main() -> None:
         openenv = str(PEERS / "openenv_server.py")
         found = contenders(
             start(*stoker_words(root(), SETTINGS)),
+            start(*stoker_words(root(), {**SETTINGS, "opt_interval": NEVER})),
             start(sys.executable, str(PEERS / "godot_trainer.py")),
             start(sys.executable, str(PEERS / "two_requests.py"), str(root()), json.dumps(SETTINGS)),
             start(python, openenv) if python else None,

@@ -60,12 +60,15 @@ class Actor {
 
   async post(route, body) {
     for (let wait = 10; ; wait = Math.min(2 * wait, 1000)) {
+      // Not AbortSignal.timeout: node does not wait for it, and exits if a connection was cut in mid-answer.
+      const late = new AbortController();
+      const timer = setTimeout(() => late.abort(), 5_000);
       try {
         const response = await fetch(`http://127.0.0.1:${port}${route}`, {
           method: "POST",
           headers: { "content-type": "application/json" },
           body: JSON.stringify(body),
-          signal: AbortSignal.timeout(30_000),
+          signal: late.signal,
         });
         const answer = await response.json();
         if (response.ok || response.status === 409) return answer;
@@ -73,7 +76,11 @@ class Actor {
           console.error(`refused: ${JSON.stringify(answer)}`);
           process.exit(1);
         }
-      } catch {} // cut or timed out: the same request again is harmless
+      } catch {
+        // cut or timed out: the same request again is harmless
+      } finally {
+        clearTimeout(timer);
+      }
       await new Promise((go) => setTimeout(go, wait * (0.5 + Math.random())));
     }
   }

@@ -119,7 +119,8 @@ class Actors:
             _, errors = self._process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self.ledger.stem} is not through after {seconds:g} s") from None
-        assert self._process.returncode == 0, errors.decode()[-4000:]
+        code = self._process.returncode
+        assert code == 0, f"{self.ledger.stem}: exit code {code}: {errors.decode()[-4000:]}"
 
     def kill(self) -> None:
         if self._process.poll() is None:

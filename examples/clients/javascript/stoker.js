@@ -79,8 +79,11 @@ export class Actor {
     if (this.token) headers.authorization = `Bearer ${this.token}`;
     for (let wait = 20; ; wait = Math.min(2 * wait, 5000)) {
       let pause = wait * (0.5 + Math.random());
+      // Not AbortSignal.timeout: node does not wait for it, and exits if a connection was cut in mid-answer.
+      const late = new AbortController();
+      const timer = setTimeout(() => late.abort(), 30_000);
       try {
-        const signal = AbortSignal.timeout(30_000);
+        const { signal } = late;
         const response = await fetch(this.url + path, { method, headers, body: JSON.stringify(body), signal });
         const answer = await response.json();
         if (response.ok || ANSWERS.includes(kindOf(answer))) return answer;
@@ -90,6 +93,8 @@ export class Actor {
         pause = Math.max(pause, 1000 * (response.headers.get("retry-after") ?? 0));
       } catch (error) {
         if (error.isFinal) throw error;
+      } finally {
+        clearTimeout(timer);
       }
       // Full, starting, cut or timed out: the same request again is harmless.
       await new Promise((resume) => setTimeout(resume, pause));

@@ -9,6 +9,7 @@ import socketserver
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any, Self
@@ -43,7 +44,9 @@ class MetricsServer:
         self._server = _Server(listener, expose)
         self.address: tuple[str, int] = listener.getsockname()[:2]
         """Host and port."""
-        self._thread = threading.Thread(target=self._server.serve_forever, name="stoker-metrics", daemon=True)
+        self._thread = threading.Thread(
+            target=partial(self._server.serve_forever, poll_interval=0.1), name="stoker-metrics", daemon=True
+        )
         self._thread.start()
 
     @property

@@ -91,6 +91,7 @@ def _may_trace() -> bool:
 @pytest.mark.skipif(
     not _may_trace(), reason="strace delays the system calls of the disk, and may not trace here"
 )
+@pytest.mark.faults
 def test_a_slow_disk_is_named(tmp_path: Path, command: Runs) -> None:
     slow = ["strace", "-f", "--seccomp-bpf", "-o", str(tmp_path / "strace"), "-e", "trace=fsync,fdatasync"]
     slow += ["-e", "inject=fsync,fdatasync:delay_enter=300000"]

@@ -347,8 +347,9 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_or_what_the_journal_holds
     assert again.returncode == 0, again.stderr
     said = re.search(r"resuming from step ([\d,]+)", again.stderr)
     assert said
-    assert newest <= int(said[1].replace(",", "")) < newest + 1500
+    resumed_at = int(said[1].replace(",", ""))
+    assert newest <= resumed_at < newest + 1500
     line = json.loads(again.stdout)
     assert (line["run"], line["total_steps"]) == (str(run), newest + 1500)
     metadata = json.loads((run / "metadata.json").read_bytes())
-    assert [attempt["from_steps"] for attempt in metadata["attempts"]] == [0, newest]
+    assert [attempt["from_steps"] for attempt in metadata["attempts"]] == [0, resumed_at]

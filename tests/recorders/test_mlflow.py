@@ -199,6 +199,7 @@ async def test_every_sink_agrees_with_the_rows(server: Server, context: RunConte
     assert [(item.path, item.file_size) for item in found] == [("checkpoints/weights.pt", 7)]
 
 
+@pytest.mark.faults
 @pytest.mark.anyio
 @asyncio_only
 async def test_a_server_that_is_killed_gets_everything_when_it_is_back(

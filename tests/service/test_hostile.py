@@ -215,7 +215,7 @@ def test_hostile_messages_are_refused_and_disturb_nobody(tmp_path: Path) -> None
         hold_open(server, 40, stack)
         never_read(server, stack)
         send_giants(server)
-        send_all(server, 150)
+        send_all(server, 100)
 
 
 @pytest.mark.faults

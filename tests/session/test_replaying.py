@@ -100,7 +100,7 @@ def the_same(run: TrainingRun, replayed: Replayed, agent: DQN) -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_actors", "n_step", "intervals"), [(8, 1, (1, 1, 1, 1)), (64, 3, (3, 3, 3, 3)), (8, 2, (4, 1, 3, 2))]
+    ("n_actors", "n_step", "intervals"), [(8, 1, (1, 1, 1, 1)), (16, 3, (3, 3, 3, 3)), (8, 2, (4, 1, 3, 2))]
 )
 async def test_it_equals_the_live_training_over_attempts_that_ended_in_every_way(
     tmp_path: Path, n_actors: int, n_step: int, intervals: tuple[int, ...]

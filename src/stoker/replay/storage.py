@@ -214,7 +214,7 @@ def allocated_rows(
         except (MemoryError, ValueError) as error:  # ValueError: more than an address can say
             raise ConfigError(
                 f"{n_rows:,} transitions take {n_bytes:,} bytes, which this machine does not give: lower the "
-                "capacity (buffer_size), or give memory_map a directory on a disk that has them"
+                "capacity, or give memory_map a directory on a disk that has them"
             ) from error
     if device.type != "cpu":
         raise ConfigError(

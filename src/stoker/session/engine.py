@@ -146,6 +146,7 @@ class Consumer:
         if outbox.rows or outbox.flushes or outbox.checkpoint:
             await self._write_counters()
         if outbox.flushes:
+            parts.events.hand_over()
             await writer.flush(*outbox.flushes)
         if outbox.checkpoint is not None and parts.run is not None:
             step, state, reply = outbox.checkpoint

@@ -117,7 +117,9 @@ class EventLog:
         self._minute_at = time.monotonic()
         self._rows: deque[EventRow] = deque()
         self._noting = threading.Lock()
-        self._hand_over: Callable[[], object] = _nothing
+        self.hand_over: Callable[[], object] = _nothing
+        """Gives the events so far to the writer, on the event loop; a flush must not overtake them."""
+        self._hand_over_soon: Callable[[], object] = _nothing
 
     def begin(self, resumed: Resumed | None = None) -> None:
         """Record that the attempt began, and that earlier ones were killed which recorded no end. Blocks.
@@ -177,7 +179,7 @@ class EventLog:
             with suppress(RuntimeError):  # the event loop has ended: ``end`` writes what is left
                 call_soon(hand_over)
 
-        self._hand_over = hand_over_soon
+        self.hand_over, self._hand_over_soon = hand_over, hand_over_soon
 
     def note(self, event: RunEvent) -> None:
         """Record an event that happened now, unless there were too many of its kind within this minute."""
@@ -205,7 +207,7 @@ class EventLog:
 
     def _put(self, event: RunEvent) -> None:
         self._rows.append(self._row(event))
-        self._hand_over()
+        self._hand_over_soon()
 
     def _row(self, event: RunEvent) -> EventRow:
         return EventRow.of(event, total_steps=self._total_steps(), attempt=self._attempt)

@@ -250,7 +250,7 @@ def chains(directory: Path, n_kills: int, seed: int, links: int = 25) -> str:
 
 
 def test_chains_of_kills(tmp_path: Path) -> None:
-    print("\n" + chains(tmp_path, 9, seed=0, links=3))
+    print("\n" + chains(tmp_path, 6, seed=0, links=3))
 
 
 @pytest.mark.faults

@@ -33,6 +33,7 @@ try:
         WebSocketDisconnect,
         WebSocketUpgradeError,
     )
+    from wsproto.utilities import LocalProtocolError  # to send while the connection is closing
 except ImportError as error:
     raise MissingDependency("httpx2[ws]", "client") from error
 
@@ -208,7 +209,7 @@ class WebSocketLink:
     async def _send(self, message: bytes) -> None:
         try:
             await self._socket.send_bytes(message)
-        except (HTTPXWSException, httpx2.HTTPError, OSError) as error:
+        except (HTTPXWSException, LocalProtocolError, httpx2.HTTPError, OSError) as error:
             raise LinkBroken(f"{type(error).__name__}: {error}") from error
 
     async def _greet(self, hello: Hello) -> Welcome:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from obstacles import Gate
@@ -317,6 +318,14 @@ async def test_a_silent_task_of_the_user_is_warned_of_once_until_it_speaks(
         await anyio.sleep(0.3)
         assert warnings() == 2, "between episodes it may rest"
     assert "on_episode_start gives its episode up" in caplog.text
+
+
+async def test_the_silent_actors_of_a_service_are_left_to_it(caplog: pytest.LogCaptureFixture) -> None:
+    async with TrainingSession(FakeAgent(), actor_timeout_s=0.1, numbered=True) as session:
+        await session.observe(msgspec.structs.replace(step(0, "game"), seq=1))
+        await until(lambda: [one.actor_id for one in session.health().silent] == ["game"])
+        await anyio.sleep(0.3)
+    assert "has not moved" not in caplog.text
 
 
 async def test_many_silent_actors_that_another_part_watches_do_not_hide_one_of_the_user(

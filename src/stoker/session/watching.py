@@ -248,6 +248,8 @@ class Watch:
         parts, limit_s = self._parts, self._config.actor_timeout_s
         could_be_active = parts.queue.is_awaited and not len(parts.queue) and not len(parts.replies)
         self._note_waiting(now)
+        if self._config.numbered and self._config.on_silent_actor != "fail":
+            return  # the service that numbers their events abandons the episodes of silent actors itself
         if not could_be_active or now - max(self._detector.awake_since, self._asked_at) < limit_s:
             return  # they may be waiting for an answer, their last events to be consumed, or could not come
         silent = silent_actors(parts, now, limit_s, left_out=parts.supervised)

@@ -81,7 +81,7 @@ async def test_several_games_at_once_teach_one_agent(tmp_path: Path) -> None:
     assert session.total_steps == 4 * 200
     assert {row["actor_id"] for row in rows} >= {"godot-0-0", "godot-1-0"}
     for game in games:
-        assert np.mean(game.rewards[-100:]) > 0.85 > np.mean(game.rewards[:40])
+        assert np.mean(game.rewards[-100:]) > 0.85  # random actions: 0.5
 
 
 async def test_a_game_that_comes_again_goes_on_with_its_streams() -> None:

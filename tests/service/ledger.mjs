@@ -39,10 +39,10 @@ class Actor {
   async play(n) {
     while (this.seq < n) {
       const record = this.newRecord();
-      this.unsafe.push(record);
+      this.unsafe.push((this.last = record));
       await this.send({ steps: [record] }, () => this.seq);
     }
-    await this.send({ steps: this.unsafe.slice(-1), ack: "durable" }, () => (this.unsafe.length ? Infinity : this.seq));
+    await this.send({ steps: [this.last], ack: "durable" }, () => (this.unsafe.length ? Infinity : this.seq));
   }
 
   async send(body, until) {
@@ -54,7 +54,7 @@ class Actor {
         return;
       }
       const steps = this.unsafe.filter((record) => record.seq >= mine.next);
-      body = { ...body, steps: steps.length ? steps : this.unsafe.slice(-1) };
+      body = { ...body, steps: steps.length ? steps : [this.last] };
     }
   }
 

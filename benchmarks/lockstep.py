@@ -403,7 +403,7 @@ def play(
     latency_s: Sequence[Callable[[], float]] = (),
     aside: Callable[[], None] | None = None,
 ) -> Outcome:
-    """Let each client send its next message when it has its answer, or so many seconds after that.
+    """Let each client send its next message as soon as it has its answer, or ``latency_s`` after that.
 
     Args:
         clients: the connections; one alone without a latency is driven by blocking reads.
@@ -469,7 +469,7 @@ def _outcome(steps_per_s: float, took: list[float]) -> Outcome:
 
 
 def ping_times_ms(port: int, n: int, pause_s: float) -> list[float]:
-    """How long each of so many pings took that one connection sent, with pauses between them."""
+    """Round-trip times of ``n`` pings of one connection, with a pause after each."""
     pings = Pings(port, 0)
     took = []
     for _ in range(n):

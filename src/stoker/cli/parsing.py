@@ -18,7 +18,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import pairwise, takewhile
-from typing import Annotated, Any, Self, TypeAlias, cast, get_args
+from typing import Annotated, Any, NoReturn, Self, TypeAlias, cast, get_args
 
 import msgspec
 from msgspec import NODEFAULT, inspect as types
@@ -26,7 +26,16 @@ from msgspec import NODEFAULT, inspect as types
 from stoker.errors import ConfigError
 from stoker.settings import allowed
 
-__all__ = ["Command", "Flag", "Option", "RunCommand", "RunPath", "given_values", "help_text", "options_of"]
+__all__ = [
+    "Command",
+    "Flag",
+    "Option",
+    "RunCommand",
+    "RunPath",
+    "given_values",
+    "leave_with_help",
+    "options_of",
+]
 
 _JSON_WORDS = {"True": "true", "False": "false", "None": "null", "none": "null"}
 """Python's spellings of JSON's words; as text they would all be true."""
@@ -78,8 +87,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
         """
         options = options_of(cls)
         if {"-h", "--help"} & set(words):
-            print(help_text(name, cls, options))
-            raise SystemExit(0)
+            leave_with_help(name, cls, options)
         return cls(**given_values(name, options, words))
 
     @abstractmethod
@@ -274,7 +282,24 @@ def _plain(word: str, info: types.Type) -> Any:
 # Help -------------------------------------------------------------------------------------------------
 
 
-def help_text(
+def leave_with_help(
+    command: str, kind: type[msgspec.Struct], options: Sequence[Option], *used: Any
+) -> NoReturn:
+    """Print a command's help, and end the process as a success.
+
+    Args:
+        command: its name.
+        kind: its struct, whose docstring describes it.
+        options: what it takes.
+        used: structs with the values that would be used; later ones win. None: the options' defaults.
+    """
+    structs = [each for each in used if isinstance(each, msgspec.Struct)]
+    values = {name: value for each in structs for name, value in msgspec.structs.asdict(each).items()}
+    print(_help_text(command, kind, options, values if used else None))
+    raise SystemExit(0)
+
+
+def _help_text(
     command: str,
     kind: type[msgspec.Struct],
     options: Sequence[Option],

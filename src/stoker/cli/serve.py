@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from stoker.agents.registry import AGENTS, agent_for_actions, config_type, is_own
 from stoker.cli.limits import seconds
-from stoker.cli.parsing import Command, Flag, given_values, help_text, options_of
+from stoker.cli.parsing import Command, Flag, given_values, leave_with_help, options_of
 from stoker.errors import ConfigError
 from stoker.runs.layout import safe_name
 from stoker.settings import Count, read_toml, settings_from
@@ -200,11 +200,7 @@ class Serve(Command, frozen=True, kw_only=True):
         own["name"] = own.get("name") or (safe_name(training.env) if training.env else stem)
         command = settings_from({**own, "training": training}, cls, where)
         if wants_help:
-            used = msgspec.structs.asdict(training) | msgspec.structs.asdict(command)
-            if isinstance(training.agent_settings, msgspec.Struct):
-                used |= msgspec.structs.asdict(training.agent_settings)
-            print(help_text(name, cls, options, used))
-            raise SystemExit(0)
+            leave_with_help(name, cls, options, training, command, training.agent_settings)
         return command
 
     async def __call__(self) -> int:

@@ -141,10 +141,10 @@ class ServedPolicy:
         return self._policy
 
     async def begin(self, *_: object) -> None:
-        """Nothing: there is no run to make."""
+        """Do nothing: a fixed policy has no run."""
 
     async def discard(self) -> None:
-        """Nothing: there is no run to remove."""
+        """Do nothing: a fixed policy has no run."""
 
 
 async def _checked(config: TrainConfig, run: TrainingRun) -> TrainConfig:

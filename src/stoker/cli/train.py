@@ -15,7 +15,7 @@ from anyio import to_thread
 
 from stoker.agents.registry import AGENTS, agents_with_preset, config_type, is_own
 from stoker.cli.limits import TrainingCommand
-from stoker.cli.parsing import Flag, RunPath, given_values, help_text, options_of
+from stoker.cli.parsing import Flag, RunPath, given_values, leave_with_help, options_of
 from stoker.errors import ConfigError, MissingDependency
 from stoker.runs.layout import safe_name
 from stoker.settings import Count, read_toml, settings_from
@@ -96,11 +96,7 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
         own |= {"name": own.get("name") or safe_name(training.env), "training": training}
         command = settings_from(own, cls, where)
         if wants_help:
-            used = msgspec.structs.asdict(command) | msgspec.structs.asdict(training)
-            if isinstance(training.agent_settings, msgspec.Struct):
-                used |= msgspec.structs.asdict(training.agent_settings)
-            print(help_text(name, cls, options, used))
-            raise SystemExit(0)
+            leave_with_help(name, cls, options, command, training, training.agent_settings)
         if not training.env:
             raise ConfigError(
                 f"name an environment, such as `stoker {name} CartPole-v1` (see `stoker {name} --help`)"

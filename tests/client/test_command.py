@@ -54,7 +54,7 @@ def test_sigterm_ends_it_once_all_is_on_disk(server: CartPoleServer) -> None:
         assert actor.stderr is not None
         assert b"playing CartPole-v1" in actor.stderr.readline()
         deadline = time.monotonic() + WAIT_S
-        while client.get("/v1/actors/farm-0").status_code != 200:
+        while not all("answer" in client.get(f"/v1/actors/farm-{number}").json() for number in range(2)):
             assert time.monotonic() < deadline
         actor.send_signal(signal.SIGTERM)
         said, _ = actor.communicate(timeout=WAIT_S)

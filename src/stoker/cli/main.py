@@ -38,7 +38,7 @@ COMMANDS = {
     "eval": ("evaluate:Evaluate", "Score a run's policy over whole episodes."),
     "record": ("record:Record", "Film a run's policy to an .mp4 or .gif file."),
     "export": ("export:Export", "Write a run's policy as ONNX, for numpy or for torch, without stoker."),
-    "ls": ("inspection:Ls", "List the runs of a runs directory."),
+    "ls": ("ls:Ls", "List the runs of a runs directory."),
     "show": (
         "inspection:Show",
         "Show a run: counters, checkpoints, evaluations, its curve, its last events.",

@@ -1,0 +1,9 @@
+"""Lets these tests import what they share from beside them, and the makers of runs from ``benchmarks``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[2]))

@@ -27,6 +27,7 @@ LAYERS: list[set[str]] = [
     {"trainer"},
     {"policies"},
     {"client", "service"},
+    {"dashboard"},
     {"cli"},
     {"__init__", "__main__"},
 ]

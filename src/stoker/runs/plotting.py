@@ -7,15 +7,16 @@ import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from stoker.errors import ConfigError, MissingDependency, StokerError
-from stoker.runs.averaging import Curve, mean_curve
+from stoker.runs.averaging import compared
 from stoker.runs.rows import Columns, evaluations_of
+from stoker.runs.smoothing import Numbers, Smoothing, smoothed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +25,7 @@ __all__ = ["Curves", "checked_target", "draw_curves", "draw_means", "running_mea
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 _WINDOW = 50
+Curve: TypeAlias = tuple[Numbers, Numbers]
 # Okabe and Ito's colors, which stay apart for color-blind eyes.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _LOSS = "extras.loss_mean"
@@ -62,10 +64,7 @@ def save_figure(figure: Any, path: Path) -> None:
 
 def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
     """The mean of each value and up to ``window - 1`` before it, float64 ``[N]``."""
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - window)
-    return (sums[ends] - sums[starts]) / (ends - starts)
+    return smoothed(values, Smoothing("mean", window))
 
 
 def draw_curves(curves: Sequence[Curves], title: str = "") -> Figure:
@@ -99,7 +98,6 @@ def draw_means(groups: Mapping[str, Sequence[Curves]], title: str = "") -> Figur
         title: what to write above the curves.
 
     Raises:
-        ConfigError: The runs of a group have no environment step in common.
         MissingDependency: matplotlib is not installed.
     """
     figure, above, below = _axes(title)
@@ -163,9 +161,9 @@ def _smooth(run: Curves, name: str) -> Curve:
 def _draw_mean(axes: Any, curves: Sequence[Curve], color: str, label: str) -> None:
     for steps, values in curves:
         axes.plot(steps, values, color=color, linewidth=0.7, alpha=0.45)
-    found = mean_curve(curves, label)
-    axes.plot(found.steps, found.mean, color=color, linewidth=2.2, label=label)
-    axes.fill_between(found.steps, found.low, found.high, color=color, alpha=0.18, linewidth=0)
+    found = compared([(label, steps, values) for steps, values in curves])
+    axes.plot(found.x, found.mid, color=color, linewidth=2.2, label=label)
+    axes.fill_between(found.x, found.low, found.high, color=color, alpha=0.18, linewidth=0)
 
 
 def _png(figure: Any) -> bytes:

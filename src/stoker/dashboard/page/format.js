@@ -1,0 +1,100 @@
+/** How values read: numbers, durations, ages, sizes. Absent values are an en dash. */
+
+export const ABSENT = "–"
+
+const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 })
+const UNITS = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]]
+
+function isAbsent(value) {
+  return value === null || value === undefined || Number.isNaN(value)
+}
+
+/** All digits that matter: 1,234,567 or 0.001234. */
+export function number(value, digits = 4) {
+  if (isAbsent(value)) return ABSENT
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : "-∞"
+  const size = Math.abs(value)
+  if (Number.isInteger(value) && size < 1e15) return whole.format(value)
+  if (size >= 10 ** digits) return whole.format(value)
+  if (size !== 0 && size < 1e-4) return value.toExponential(Math.max(1, digits - 2))
+  return String(Number(value.toPrecision(digits)))
+}
+
+/** As exact as a person can use: seven digits. */
+export function exact(value) {
+  return number(value, 7)
+}
+
+/** Short, for axes and narrow columns: 1.2M, 340k, 0.05. */
+export function compact(value) {
+  if (isAbsent(value)) return ABSENT
+  const size = Math.abs(value)
+  for (const [unit, letter] of UNITS) {
+    if (size >= unit) return `${Number((value / unit).toPrecision(size / unit >= 100 ? 4 : 3))}${letter}`
+  }
+  if (size !== 0 && size < 1e-3) return value.toExponential(0).replace("e-", "e−")
+  return String(Number(value.toPrecision(3)))
+}
+
+export function percent(share, digits = 0) {
+  return isAbsent(share) ? ABSENT : `${(share * 100).toFixed(digits)} %`
+}
+
+/** 4.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h. */
+export function duration(seconds) {
+  if (isAbsent(seconds)) return ABSENT
+  const sign = seconds < 0 ? "-" : ""
+  const s = Math.abs(seconds)
+  if (s < 10) return `${sign}${Number(s.toPrecision(2))} s`
+  if (s < 60) return `${sign}${Math.round(s)} s`
+  const parts = s < 3600 ? [[60, "min"], [1, "s"]] : s < 86400 ? [[3600, "h"], [60, "min"]] : [[86400, "d"], [3600, "h"]]
+  const first = Math.floor(s / parts[0][0])
+  const second = Math.floor((s - first * parts[0][0]) / parts[1][0])
+  return `${sign}${first} ${parts[0][1]}${second ? ` ${second} ${parts[1][1]}` : ""}`
+}
+
+/** For a time axis: 0:30, 12:00, 1:05:00. */
+export function clock(seconds) {
+  const s = Math.round(Math.abs(seconds))
+  const two = (n) => String(n).padStart(2, "0")
+  const text = s < 3600 ? `${Math.floor(s / 60)}:${two(s % 60)}` : `${Math.floor(s / 3600)}:${two(Math.floor((s % 3600) / 60))}:${two(s % 60)}`
+  return seconds < 0 ? `-${text}` : text
+}
+
+/** How long ago a moment (POSIX seconds) was, in one unit. */
+export function age(moment, now = Date.now() / 1000) {
+  if (isAbsent(moment)) return ABSENT
+  const s = now - moment
+  if (s < 5) return "now"
+  if (s < 60) return `${Math.floor(s)} s ago`
+  if (s < 3600) return `${Math.floor(s / 60)} min ago`
+  if (s < 86400 * 2) return `${Math.floor(s / 3600)} h ago`
+  if (s < 86400 * 60) return `${Math.floor(s / 86400)} d ago`
+  return date(moment).slice(0, 10)
+}
+
+/** A moment (POSIX seconds) in local time: 2026-11-30 04:03:22. */
+export function date(moment) {
+  if (isAbsent(moment)) return ABSENT
+  const d = new Date(moment * 1000)
+  const two = (n) => String(n).padStart(2, "0")
+  return `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())} ${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())}`
+}
+
+export function bytes(n) {
+  if (isAbsent(n)) return ABSENT
+  const units = ["B", "kB", "MB", "GB", "TB"]
+  let at = 0
+  while (n >= 1000 && at < units.length - 1) { n /= 1000; at += 1 }
+  return `${at ? Number(n.toPrecision(3)) : n} ${units[at]}`
+}
+
+/** What an x axis shows at a position. */
+export function position(x, value) {
+  if (x === "time") return duration(value)
+  return `${x === "episodes" ? "episode" : "step"} ${whole.format(value)}`
+}
+
+export function plural(n, one, many = `${one}s`) {
+  return `${whole.format(n)} ${n === 1 ? one : many}`
+}

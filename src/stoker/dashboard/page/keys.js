@@ -1,0 +1,54 @@
+/** Keys of the page: each is bound with the words that the dialog of `?` shows. */
+
+import { h, put } from "./dom.js"
+
+const groups = new Map()
+
+/**
+ * Bind keys until the returned function is called: `[[key, what it does, action], ...]`.
+ *
+ * Keys are left alone while a person types into a field, and with Ctrl, Alt or Meta.
+ */
+export function bindKeys(keys, group) {
+  groups.set(group, keys)
+  return () => { if (groups.get(group) === keys) groups.delete(group) }
+}
+
+const CHART_KEYS = [
+  ["Drag", "Zoom into a range"],
+  ["Ctrl + wheel", "Zoom at the pointer; pinch on a touch screen"],
+  ["Shift + wheel", "Move along"],
+  ["Double click", "Show all"],
+  ["← →", "On a focused chart: read values (with Shift in larger steps)"],
+  ["+ −", "On a focused chart: zoom"],
+]
+
+const NAMES = { " ": "Space", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Escape: "Esc" }
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return
+  const target = event.target
+  const isField = target instanceof HTMLElement && target.matches("input:not([type=checkbox]):not([type=range]), textarea, select")
+  if (isField || document.querySelector("dialog[open]")) return
+  for (const keys of [...groups.values()].reverse()) {
+    const found = keys.find(([key]) => key === event.key)
+    if (found) {
+      event.preventDefault()
+      found[2](event)
+      return
+    }
+  }
+})
+
+/** Show every key that does something now. */
+export function showKeys() {
+  const dialog = h("dialog", { "aria-label": "Keys", onclose: () => dialog.remove(), onclick: (event) => { if (event.target === dialog) dialog.close() } })
+  const list = (rows) => h("dl", { class: "keys" }, rows.map(([key, what]) => [
+    h("dt", {}, (NAMES[key] ?? key).split(" + ").map((one) => h("kbd", {}, one))), h("dd", {}, what)]))
+  put(dialog,
+    [...groups].map(([name, keys]) => [h("h3", {}, name), list(keys)]),
+    h("h3", {}, "Charts"), list(CHART_KEYS),
+    h("button", { onclick: () => dialog.close() }, "Close"))
+  document.body.append(dialog)
+  dialog.showModal()
+}

@@ -1,0 +1,123 @@
+/** The frame: bar on top, the view that the address names, keys, and whether the server is still there. */
+
+import { isReport } from "./api.js"
+import { h, put, svg } from "./dom.js"
+import { date } from "./format.js"
+import { bindKeys, showKeys } from "./keys.js"
+import { go, link, onRoute, route } from "./router.js"
+import { toggleTheme } from "./theme.js"
+
+const VIEWS = {
+  runs: () => import("./runs.js"),
+  run: () => import("./run.js"),
+  compare: () => import("./compare.js"),
+}
+
+const place = document.querySelector("#view")
+const crumbs = h("nav", { class: "crumbs", "aria-label": "Where you are" })
+const connection = h("span", { class: "connection", role: "status" })
+const banner = h("div", { class: "lost-banner", role: "alert", hidden: true })
+let shown = null
+let lostAt = null
+
+put(
+  document.querySelector(".top"),
+  h("button", { class: "skip", onclick: () => place.focus() }, "Skip to the content"),
+  h("a", { class: "home", href: "#/", "aria-label": "stoker: all runs" }, h("img", { src: document.querySelector("link[rel~=icon]").href, alt: "" }), "stoker"),
+  crumbs,
+  connection,
+  h("button", { class: "quiet", title: "Light or dark (t)", "aria-label": "Light or dark", onclick: toggleTheme }, halfMoon()),
+  h("button", { class: "quiet", title: "Keys (?)", "aria-label": "Keys", onclick: showKeys }, "?"),
+)
+document.querySelector(".top").after(banner)
+
+function halfMoon() {
+  return svg("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" },
+    svg("circle", { cx: 8, cy: 8, r: 6, fill: "none", stroke: "currentColor", "stroke-width": 1.5 }),
+    svg("path", { d: "M8 2a6 6 0 0 1 0 12Z", fill: "currentColor" }))
+}
+
+function reportName() {
+  const made = globalThis.STOKER_REPORT?.made_at
+  return made === undefined ? "Report" : `Report of ${typeof made === "number" ? date(made).slice(0, 16) : made}`
+}
+
+/** What views may set of the frame. */
+const frame = {
+  /** Where the view stands: `[[text, address | null], ...]`, and the title of the window. */
+  setCrumbs(steps) {
+    put(crumbs, steps.map(([text, address], at) => [
+      h("span", { class: "slash", "aria-hidden": "true" }, "/"),
+      address === null ? h("span", { class: at === steps.length - 1 ? "here" : "", title: text }, text) : h("a", { href: address, title: text }, text),
+    ]))
+    document.title = steps.length ? `${steps.map(([text]) => text).join(" / ")} · stoker` : "stoker"
+  },
+  /** "live", "polling", "lost", "report" or null. */
+  setConnection(state) {
+    const told = {
+      live: ["live", "Live", "Changes arrive as they happen"],
+      polling: ["stalled", "Polling", "Changes are asked for every 2 s"],
+      lost: ["crashed", "Connection lost", "The server does not answer"],
+      report: ["ended", reportName(), "This page carries its data with it"],
+    }[state]
+    put(connection, told ? [h("span", { class: `dot ${told[0]}`, "aria-hidden": "true" }), h("span", { class: "word" }, told[1])] : null)
+    connection.title = told?.[2] ?? ""
+    if (state === "lost" && lostAt === null) {
+      lostAt = new Date()
+      put(banner, `Connection lost at ${lostAt.toLocaleTimeString()}: this is what was known then. Trying again.`)
+    }
+    if (state !== "lost") lostAt = null
+    banner.hidden = state !== "lost"
+  },
+}
+
+/** A problem in place of a view. */
+function showProblem(problem) {
+  put(place, h("div", { class: "empty", role: "alert" },
+    h("h1", {}, problem.status === 404 ? "Not found" : problem.status === 0 ? "No connection" : "This went wrong"),
+    h("p", {}, problem.message),
+    h("p", {}, h("a", { class: "text-link", href: "#/" }, "All runs"))))
+}
+
+let turn = 0
+
+/** Show what the address names; the same view of the same thing only takes up its new query. */
+async function show({ view, id, query }) {
+  const name = `${view}/${id ?? ""}`
+  if (shown?.name === name && shown.view?.setQuery) {
+    shown.view.setQuery(query)
+    return
+  }
+  const mine = ++turn
+  const before = shown
+  shown = { name, view: null }
+  before?.view?.destroy()
+  document.documentElement.dataset.view = view
+  put(place)
+  scrollTo(0, 0)
+  try {
+    const module = await VIEWS[view]()
+    if (mine !== turn) return
+    const made = view === "run" ? await module.show(place, id, query, frame) : await module.show(place, query, frame)
+    if (mine === turn) shown.view = made
+    else made.destroy()
+  } catch (problem) {
+    if (problem.name === "AbortError" || mine !== turn) return
+    frame.setCrumbs([])
+    showProblem(problem)
+    if (problem.status === undefined) throw problem
+  }
+}
+
+bindKeys([
+  ["t", "Light or dark", toggleTheme],
+  ["?", "These keys", showKeys],
+  ["g", "All runs", () => go("runs")],
+], "Everywhere")
+
+if (isReport()) {
+  frame.setConnection("report")
+  banner.after(h("p", { class: "report-note" }, globalThis.STOKER_REPORT.note))
+}
+if (!location.hash) history.replaceState(null, "", link("runs"))
+onRoute(() => show(route()))

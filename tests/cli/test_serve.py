@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from stoker import TrainConfig, TrainingRun
+from stoker.cli.serve import Serve
 from stoker.cli.served import ServedTraining
 from stoker.protocol import Spaces, difference
 from stoker.service.auth import Tokens
@@ -121,6 +122,27 @@ def test_the_help_has_the_settings_of_the_agent(command: Callable[..., Any]) -> 
     with pytest.raises(SystemExit) as left:
         command("serve", "--env", "CartPole-v1", "--agent", "ppo", "--help")
     assert left.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "spanned", "said"),
+    [
+        ([], 100_000, "learns   for 100,000 steps; then the learning rate is 0"),
+        (["--schedule-steps", "700"], 700, "learns   for 700 steps"),
+        (["-n", "5000"], 5_000, None),
+        (["--learning-rate-schedule", "constant"], 100_000, None),
+    ],
+)
+def test_a_schedule_falls_also_in_a_training_without_an_end(
+    words: list[str], spanned: int, said: str | None
+) -> None:
+    """It spans what it spans in the preset; with an end it spans the training, as in ``stoker train``."""
+    asked = Serve.from_words("serve", ["--env", "CartPole-v1", *words])
+    assert asked.training is not None
+    assert asked.training.agent_settings.schedule_steps == spanned
+    [_, *lines] = ServedTraining(asked.training, None, asked.total_timesteps).lines
+    assert len(lines) == (said is not None)
+    assert all(line.startswith(said or "") for line in lines)
 
 
 def test_a_token_is_shown_once_and_its_entry_lets_it_in(command: Callable[..., Any], tmp_path: Path) -> None:

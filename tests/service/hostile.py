@@ -6,16 +6,17 @@ drawn over plain sockets, and say how the server answered.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self
 
 import msgspec
 from hypothesis import strategies as st
 
-__all__ = ["HTTPClient", "StreamClient", "frame", "http_requests", "streams"]
+__all__ = ["HTTPClient", "StreamClient", "frame", "http_requests", "opened", "streams"]
 
 ANSWER_S = 20.0
 """A server that has not answered a whole message by then hangs."""
@@ -336,6 +337,20 @@ def streams(draw: Callable[..., Any]) -> Stream:
     return Stream(hello, draw(st.lists(one, max_size=12)), draw(TORN_FRAMES) if draw(st.booleans()) else b"")
 
 
+@contextlib.contextmanager
+def opened(port: int) -> Iterator[socket.socket]:
+    """A plain socket behind the handshake. Bytes that a client sends before its answer are lost."""
+    with socket.create_connection(("127.0.0.1", port), ANSWER_S) as connection:
+        connection.sendall(HANDSHAKE)
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            chunk = connection.recv(1)
+            assert chunk, answer
+            answer += chunk
+        assert answer.startswith(b"HTTP/1.1 101"), answer
+        yield connection
+
+
 class StreamClient:
     """Plays streams, each over a new connection."""
 
@@ -348,13 +363,9 @@ class StreamClient:
         A close ends the list, whether a frame or the end of the connection.
         """
         answers: list[int] = []
-        with socket.create_connection(("127.0.0.1", self._port), ANSWER_S) as connection:
+        self._buffer = b""
+        with opened(self._port) as connection:
             try:
-                connection.sendall(HANDSHAKE)
-                self._buffer = b""
-                while b"\r\n\r\n" not in self._buffer:
-                    self._buffer += connection.recv(1 << 16)
-                self._buffer = self._buffer.partition(b"\r\n\r\n")[2]
                 for data in [stream.hello, *stream.messages]:
                     connection.sendall(data)
                     answers.append(self._answer(connection))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from hostile import HANDSHAKE, frame
+from hostile import frame, opened
 from hypothesis import given, settings, strategies as st
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
@@ -46,18 +46,6 @@ def port() -> Iterator[int]:
         server.should_exit = True
         thread.join(ANSWER_S)
         assert not thread.is_alive()
-
-
-@contextlib.contextmanager
-def opened(port: int) -> Iterator[socket.socket]:
-    """A plain socket behind the handshake."""
-    with socket.create_connection(("127.0.0.1", port), ANSWER_S) as connection:
-        connection.sendall(HANDSHAKE)
-        answer = b""
-        while not answer.endswith(b"\r\n\r\n"):
-            answer += connection.recv(1)
-        assert answer.startswith(b"HTTP/1.1 101")
-        yield connection
 
 
 def read_frame(stream: Any) -> tuple[int, bytes]:

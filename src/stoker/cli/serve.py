@@ -138,7 +138,8 @@ class Serve(Command, frozen=True, kw_only=True):
     total_timesteps: Annotated[Count | None, Flag(short="-n", metavar="INT", default="default: no end")] = (
         None
     )
-    """Environment steps to learn from; then records are refused, and the policy stays as it is."""
+    """Environment steps to learn from; then records are refused, and the policy stays as it is. Without an
+    end, the linear schedules of a preset span as many steps as in the preset; then the learning rate is 0."""
 
     grace: Annotated[str, Flag(metavar="TIME")] = "30s"
     """How long ending may take after Ctrl-C or SIGTERM; then the process leaves with exit code 1."""
@@ -193,9 +194,12 @@ class Serve(Command, frozen=True, kw_only=True):
             given_values(name, options, given)  # refuses the settings of other agents
         own = {key: values.pop(key) for key in cls.__struct_fields__ if key in values}
         plain = None if spaces is None else msgspec.to_builtins(spaces)
-        steps = own.get("total_timesteps") or _ENDLESS
         filled = {**_DEFAULTS, **values, "env": own.get("env", ""), "agent": agent, "spaces": plain}
-        training = config_from({**filled, "total_timesteps": steps}, where)
+        if (steps := own.get("total_timesteps")) is not None:
+            filled["total_timesteps"] = steps
+        training = config_from(filled, where)
+        if steps is None:
+            training = msgspec.structs.replace(training, total_timesteps=_ENDLESS)
         stem = Path(own["spaces"]).stem if own.get("spaces") else "remote"
         own["name"] = own.get("name") or (safe_name(training.env) if training.env else stem)
         command = settings_from({**own, "training": training}, cls, where)
@@ -334,7 +338,7 @@ def _greeting(
         f"serving {served.what}",
         f"  {'address':<8} {address}  (WebSocket: {address.replace('http', 'ws', 1)}/v1/stream)",
         *godot,
-        f"  {served.origin}",
+        *(f"  {line}" for line in served.lines),
         f"  {'try':<8} curl{token} {address}/v1/spec",
     ]
 

@@ -77,10 +77,17 @@ class ServedTraining:
         return f"{self.config.agent} on {of}"
 
     @property
-    def origin(self) -> str:
-        """The run, in a line."""
+    def lines(self) -> list[str]:
+        """The run in a line; and when an endless training stops to learn, if it does."""
         reached = 0 if self._is_new or self._run is None else self._run.newest_step()
-        return f"{'run':<8} {self._place}" + (f", continuing behind step {reached:,}" if reached else "")
+        lines = [f"{'run':<8} {self._place}" + (f", continuing behind step {reached:,}" if reached else "")]
+        settings = self.config.agent_settings
+        if self._max_steps is None and getattr(settings, "learning_rate_schedule", "") == "linear":
+            lines.append(
+                f"{'learns':<8} for {settings.schedule_steps:,} steps; then the learning rate is 0 "
+                "(--learning-rate-schedule constant: it learns on)"
+            )
+        return lines
 
     def farewell(self, done: str) -> str:
         """The last line."""
@@ -130,7 +137,7 @@ class ServedPolicy:
         self._path = path
         self.spaces = self._policy.spaces.gymnasium()
         self.what = f"a fixed policy, {self._policy.name}"
-        self.origin = f"{'policy':<8} {from_here(Path(path))}"
+        self.lines = [f"{'policy':<8} {from_here(Path(path))}"]
 
     def farewell(self, done: str) -> str:
         """The last line."""

@@ -35,6 +35,7 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     """A WebSocket of uvicorn: give the class to ``uvicorn.Config(ws=...)``. Compression is not offered.
 
     A client whose messages are not read is not read from: at most what the system hands over at once waits.
+    Behind a close, the bytes of one message are read at most: for the close that answers it.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -43,10 +44,16 @@ class FrameProtocol(WebSocketsSansIOProtocol):
         self._buffer: bytes = b""
         self._position: int = 0
         self._is_in_message: bool = False  # of several frames
+        self._n_behind_close: int = 0
         self._is_left_alone: bool = bool(self.config.ws_per_message_deflate)
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes: of the handshake, or of frames."""
+        if self.close_sent:
+            self._n_behind_close += len(data)
+            if self._n_behind_close > self.config.ws_max_size:
+                self.transport.pause_reading()
+                return
         if self._is_left_alone or not self.handshake_complete:
             # Bytes behind a handshake that is not answered yet may end anywhere.
             self._is_left_alone = self._is_left_alone or self.handshake_initiated

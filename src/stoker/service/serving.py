@@ -176,6 +176,12 @@ class _HttpConnection(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         self.transport.abort()  # closing would wait, too
 
+    def shutdown(self) -> None:
+        if self._write_timer is None:
+            super().shutdown()
+        else:
+            self.transport.abort()
+
     def _limit_head(self) -> None:
         self._head_timer = self.loop.call_later(self.limits.head_s, self._end_head)
 
@@ -224,6 +230,12 @@ class _WebSocketConnection(FrameProtocol):
     def resume_writing(self) -> None:
         self._write_timer = _cancelled(self._write_timer)
         super().resume_writing()
+
+    def shutdown(self) -> None:
+        if self._write_timer is None:
+            super().shutdown()
+        else:
+            self.transport.abort()  # closing would wait, and the program with it
 
 
 def _cancelled(timer: TimerHandle | None) -> None:

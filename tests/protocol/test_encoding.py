@@ -94,6 +94,8 @@ def test_numbers_of_msgpack_are_finite(value: float) -> None:
         assert caught.value.path == path
 
 
+BAD_EXTRAS = b'{"steps":[{"actor":"a","seq":1,"observation":0,"extras":{"":null}'
+"""Further damage behind a wrong value, or another value of the same name, must not break what names it."""
 DEEP = b'{"steps":[{"actor":"a","seq":1,"observation":'
 
 
@@ -108,6 +110,11 @@ DEEP = b'{"steps":[{"actor":"a","seq":1,"observation":'
         (b'{"steps":[{"actor":"\xed\xa0\x80"}]}', "malformed"),
         (b'{"steps":[{"actor":"\\udc00","seq":1}]}', "malformed"),
         (b'{"steps":[{"actor":"\\ud800","seq":1}]}', "malformed"),
+        (BAD_EXTRAS + b"}]}", "invalid"),
+        (BAD_EXTRAS + b"}]}{}", "malformed"),
+        (BAD_EXTRAS, "malformed"),
+        (BAD_EXTRAS + b',"extras":5}]}', "invalid"),
+        (BAD_EXTRAS + b'}],"steps":[]}', "invalid"),
         (b"[" * 100_000, "too-deep"),
         (b"[" * 100_000 + b"]" * 100_000, "too-deep"),
         (b'{"a":' * 100_000, "too-deep"),

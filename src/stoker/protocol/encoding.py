@@ -191,10 +191,11 @@ def _decoded(decoder: Callable[[Any], T], data: bytes | str, form: Format, depth
     else:
         check_msgpack_depth(data, depth)
     try:
-        return decoder(data)
-    except msgspec.ValidationError as error:
-        raise _invalid(error, data, form) from error
-    except (msgspec.DecodeError, UnicodeError) as error:
+        try:
+            return decoder(data)
+        except msgspec.ValidationError as error:
+            raise _invalid(error, data, form) from error
+    except (msgspec.DecodeError, UnicodeError) as error:  # perhaps only behind a wrong value
         name = "JSON" if form == "json" else "MessagePack"
         raise ProtocolError("malformed", f"it is no valid {name}: {error}") from error
 
@@ -221,9 +222,13 @@ def _key_at(path: str, data: bytes | str, form: Format) -> str:
     """The path of the first value in extras that is no number; messages have no other maps of one type."""
     decoders: Any = msgspec.json if form == "json" else msgspec.msgpack
     found: Any = decoders.decode(data)
-    for step in re.findall(r"[^.\[\]]+", path):
-        found = found[int(step) if step.isdecimal() else step]
-    for key, value in cast("dict[Any, Any]", found).items():
+    try:
+        for step in re.findall(r"[^.\[\]]+", path):
+            found = found[int(step) if step.isdecimal() else step]
+        items = cast("dict[Any, Any]", found).items()
+    except (LookupError, TypeError, AttributeError):  # a field came twice, and the last one counts here
+        return path
+    for key, value in items:
         number = as_float(value) if type(value) is not bool else None
         if type(key) is not str or len(key) > _KEY or number is None or not abs(number) <= LARGEST_FLOAT:
             return joined(path, str(key))

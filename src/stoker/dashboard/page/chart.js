@@ -8,6 +8,7 @@
 
 import uPlot from "./vendor/uPlot.mjs"
 import { h, put, say } from "./dom.js"
+import { csvOf, pictureOf } from "./download.js"
 import { clock, compact, exact, number, percent, position } from "./format.js"
 import { align, nearest, yRange } from "./layers.js"
 import { paintEvents, paintWhiskers } from "./marks.js"
@@ -22,7 +23,7 @@ const TIP_ROWS = 12
  *
  * Options: `title` (its name for screen readers and files), `x` ("steps", "episodes" or "time"), `height` in pixels,
  * `sync` (a name: charts of the same name share the crosshair), `isShare` (values are shares of 1), `isSmall` (fewer
- * ticks), `onHover(values | null)` (what is below the crosshair, here or on a chart in sync: `[{label, value}]`).
+ * ticks), `clipsBands` (the y axis is that of the lines, with bands cut where they are far wider), `onHover(values | null)` (what is below the crosshair, here or on a chart in sync: `[{label, value}]`).
  *
  * A layer is `{label, x, y, kind, low, high, color, dash, width, alpha, opacity, fill, best, note, isQuiet}`: `kind` is "line" (default),
  * "points" (with whiskers from low to high; `best` is the index of the marked one) or "stack"; low and high draw a
@@ -30,7 +31,7 @@ const TIP_ROWS = 12
  * text beside the value of a point in the tooltip, where a quiet layer is not.
  */
 export function makeChart(element, options) {
-  const plan = { x: "steps", height: 240, sync: null, isShare: false, isSmall: false, onHover: null, ...options }
+  const plan = { x: "steps", height: 240, sync: null, isShare: false, isSmall: false, clipsBands: false, onHover: null, ...options }
   const state = { layers: [], events: [], scale: "linear", from: null, to: null, isHovered: false, isAt: null }
   let plot = null
   let shape = null
@@ -90,6 +91,22 @@ export function makeChart(element, options) {
     return to > from ? [from, to] : [from - 0.5, from + 0.5]
   }
 
+  /** The range of the lines, and of bands up to half of it beyond: the interval of two runs may be far wider. */
+  function withBands(low, high) {
+    if (!plan.clipsBands || low === null || low === undefined) return [low, high]
+    const most = (high - low) / 2 || Math.abs(low) / 10 || 1
+    const [from, to] = reach()
+    let [bottom, top] = [low, high]
+    for (const layer of state.layers) {
+      layer.low?.forEach((_, i) => {
+        if (layer.x[i] < from || layer.x[i] > to || layer.low[i] === null) return
+        bottom = Math.min(bottom, Math.max(layer.low[i], low - most))
+        top = Math.max(top, Math.min(layer.high[i], high + most))
+      })
+    }
+    return [bottom, top]
+  }
+
   function build(width, aligned) {
     const series = [{}]
     const bands = []
@@ -97,7 +114,7 @@ export function makeChart(element, options) {
       const stroke = paint(layer, at)
       const place = places[at]
       if (place.high !== null) {
-        const edge = { stroke: faded(stroke, layer.alpha ?? 0.28), width: 1, points: { show: false }, label: "" }
+        const edge = { stroke: faded(stroke, layer.alpha ?? 0.28), width: 1, points: { show: false }, label: "", auto: !plan.clipsBands }
         series[place.high] = { ...edge }
         series[place.low] = { ...edge }
         if (layer.kind !== "points" || layer.x.length > width / 14) {
@@ -132,7 +149,7 @@ export function makeChart(element, options) {
         x: { time: false, range: () => reach() },
         y: {
           distr: isLog ? (aligned.hasNegative ? 4 : 3) : 1,
-          range: plan.isShare ? [0, 1] : isLog && !aligned.hasNegative ? undefined : (_, low, high) => yRange(low, high),
+          range: plan.isShare ? [0, 1] : isLog && !aligned.hasNegative ? undefined : (_, low, high) => yRange(...withBands(low, high)),
         },
       },
       axes: [
@@ -339,7 +356,7 @@ export function makeChart(element, options) {
     },
     range: () => reach(),
     onZoom(callback) { zoomed.add(callback); return () => zoomed.delete(callback) },
-    toPng: () => picture(plot, state.layers, plan, paint),
+    toPng: (told) => picture(plot, state.layers, plan, paint, told),
     toCsv: () => table(state.layers, plan.x),
     destroy() {
       observer.disconnect()
@@ -351,41 +368,16 @@ export function makeChart(element, options) {
   }
 }
 
-/** The chart as a PNG with its title and legend, on the page's own background. */
-async function picture(plot, layers, plan, paint) {
-  const from = plot.ctx.canvas
-  const ratio = from.width / plot.width
-  const top = 52 * ratio
-  const canvas = h("canvas", { width: from.width, height: from.height + top })
-  const ctx = canvas.getContext("2d")
-  const font = getComputedStyle(document.body).fontFamily
-  ctx.fillStyle = color("panel")
-  ctx.fillRect(0, 0, canvas.width, canvas.height)
-  ctx.fillStyle = color("text")
-  ctx.font = `600 ${14 * ratio}px ${font}`
-  ctx.fillText(plan.title, 12 * ratio, 20 * ratio)
-  ctx.font = `${11 * ratio}px ${font}`
-  let x = 12 * ratio
-  layers.forEach((layer, at) => {
-    if (layer.isQuiet || x > canvas.width) return
-    ctx.fillStyle = paint(layer, at)
-    ctx.fillRect(x, 33 * ratio, 12 * ratio, 3 * ratio)
-    ctx.fillStyle = color("muted")
-    ctx.fillText(layer.label, x + 17 * ratio, 38 * ratio)
-    x += ctx.measureText(layer.label).width + 36 * ratio
-  })
-  ctx.drawImage(from, 0, top)
-  return new Promise((done) => canvas.toBlob(done, "image/png"))
+/** The chart as a PNG with its title and legend, on the page's own background; `told` replaces parts of these. */
+function picture(plot, layers, plan, paint, told) {
+  const { canvas } = plot.ctx
+  const entries = layers.map((layer, at) => ({ ...layer, color: paint(layer, at), dash: layer.dash ?? [] })).filter((layer) => !layer.isQuiet)
+  const colors = { background: color("panel"), text: color("text"), muted: color("muted") }
+  return pictureOf(canvas, { title: plan.title, subtitle: "", entries, colors, ratio: canvas.width / plot.width, ...told })
 }
 
 /** What is drawn, as CSV: one row for each point of a layer. The API gives every point. */
 function table(layers, x) {
-  const quoted = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)
-  const rows = [`series,${x},value,low,high`]
-  for (const layer of layers) {
-    layer.x.forEach((at, i) => {
-      rows.push([quoted(layer.label), at, layer.y[i] ?? "", layer.low?.[i] ?? "", layer.high?.[i] ?? ""].join(","))
-    })
-  }
-  return `${rows.join("\n")}\n`
+  const rows = layers.flatMap((layer) => layer.x.map((at, i) => [layer.label, at, layer.y[i], layer.low?.[i], layer.high?.[i]]))
+  return csvOf(["series", x, "value", "low", "high"], rows)
 }

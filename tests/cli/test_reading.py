@@ -9,11 +9,8 @@ from typing import Any
 
 import pytest
 
-from stoker import TrainingRun, TrainingSession
-from stoker.cli.inspection import status_of
 from stoker.cli.main import main
 from stoker.runs import RunLock
-from stoker.testing import FakeAgent
 
 Capture = pytest.CaptureFixture[str]
 
@@ -55,7 +52,7 @@ def test_a_run_that_somebody_writes_is_live(runs: Path, capsys: Capture) -> None
     assert [line["status"] for line in lines] == ["done", "live", "broken"]
     assert lines[0]["total_steps"] == 1200
     assert Path(lines[0]["run"]).is_dir()
-    assert "metadata.json" in lines[2]["problem"]
+    assert "metadata.json" in lines[2]["reason"]
 
 
 def test_ls_of_an_empty_directory_is_one_line(tmp_path: Path, capsys: Capture) -> None:
@@ -145,11 +142,3 @@ def test_eval_of_a_checkpoint_that_is_not_there(
     [line] = capsys.readouterr().err.splitlines()
     assert checkpoint in line
     assert said in line
-
-
-@pytest.mark.anyio
-async def test_a_run_of_a_session_does_not_count_as_stopped(tmp_path: Path) -> None:
-    run = await TrainingRun.create("own", root=tmp_path)
-    async with TrainingSession(FakeAgent(), run):
-        assert await status_of(run) == "live"
-    assert await status_of(run) == "ended"

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from stoker.cli.inspection import status_of
 from stoker.cli.parsing import Flag, RunCommand
 from stoker.cli.printing import ago, from_here, say_json
 from stoker.cli.stored import open_run
 from stoker.errors import RunDirectoryError
 from stoker.runs import Columns
+from stoker.runs.status import status_of
 from stoker.settings import NonNegative
 from stoker.telemetry import Explanation, chrome_trace, explained, profile_of_records
 from stoker.writer import files
@@ -54,8 +54,8 @@ class Explain(RunCommand, frozen=True, kw_only=True):
         if self.json:
             say_json({"run": str(run.directory), "until": last.isoformat(), **_fields_of(found)})
             return 0
-        status = await status_of(run)
-        print(f"{from_here(run.directory)} ({status}), recorded until {ago(last, datetime.now(UTC))}")
+        print(f"{from_here(run.directory)}, recorded until {ago(last, datetime.now(UTC))}")
+        print(f"{status_of(run)}\n")
         print("\n".join(found.lines()))
         if self.trace:
             print(f"\n{self.trace}")

@@ -20,29 +20,17 @@ from stoker.runs.events import EventRow, killed_attempts
 from stoker.runs.layout import is_run, natural_key
 from stoker.runs.plotting import Curves, checked_target, draw_curves, draw_means, save_figure
 from stoker.runs.rows import EvaluationSummary, evaluations_of
+from stoker.runs.status import status_of
 from stoker.settings import Natural
 from stoker.trainer.views.text import chart, number
 from stoker.writer import files
 
-__all__ = ["Plot", "Show", "status_of"]
+__all__ = ["Plot", "Show"]
 
 _CHART_LINES = 8
 _EVALUATIONS = 8
 """How many of the last evaluations ``show`` lists."""
 _KEY_SETTINGS = ("env", "agent", "num_envs", "total_timesteps", "seed", "device")
-
-
-async def status_of(run: TrainingRun) -> str:
-    """``live`` (a session writes it now), ``done`` (all its steps), ``stopped`` (fewer), or ``ended``.
-
-    ``ended``: the run has no config with a total, as when a program writes it with its own session.
-    """
-    if await to_thread.run_sync(run.holder) is not None:
-        return "live"
-    total = _table(await _config_of(run)).get("total_timesteps")
-    if not isinstance(total, int):
-        return "ended"
-    return "done" if run.metadata.total_steps >= total else "stopped"
 
 
 async def _config_of(run: TrainingRun) -> Any:
@@ -64,7 +52,8 @@ class Show(RunCommand, frozen=True, kw_only=True):
 
     async def __call__(self) -> int:
         run = await open_run(self.run)
-        status, config = await status_of(run), await _config_of(run)
+        config = await _config_of(run)
+        status = status_of(run, config)
         sizes = files.files_in(run.checkpoints_directory)
         names = [name for name in sorted(sizes, key=natural_key) if not name.startswith(".")]
         checkpoints = {name: sizes[name] for name in names}
@@ -72,20 +61,22 @@ class Show(RunCommand, frozen=True, kw_only=True):
         evaluations = evaluations_of(await run.read_eval_episodes())
         events, problem = await _events_of(run)
         last_events = events[max(0, len(events) - self.events) :]
-        endings = _endings(events, is_live=status == "live")
+        endings = _endings(events, is_live=status.name in ("live", "stalled"))
         rewards = episodes["total_reward"][-100:]
         last_mean = float(rewards.mean()) if len(rewards) else None
         if self.json:
             read = {"last_100_mean_reward": last_mean, "checkpoints": checkpoints, "evaluations": evaluations}
             read |= {"endings": endings, "events": last_events}
             fields = msgspec.structs.asdict(run.metadata)
-            say_json({"run": str(run.directory), "status": status, **fields, **read, "config": config})
+            says = {"status": status.name, "reason": status.reason}
+            say_json({"run": str(run.directory), **says, **fields, **read, "config": config})
             return 0
         metadata, settings = run.metadata, _table(config)
         best_at = "" if metadata.best_step is None else f" @ step {metadata.best_step:,}"
         rows = {
             "run": from_here(run.directory),
-            "status": f"{status}, updated {ago(metadata.last_updated, datetime.now(UTC))}",
+            "status": str(status),
+            "updated": ago(metadata.last_updated, datetime.now(UTC)),
             "steps": number(metadata.total_steps),
             "episodes": number(metadata.total_episodes),
             "last 100 episodes": number(last_mean),

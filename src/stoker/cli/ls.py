@@ -9,15 +9,15 @@ from typing import Annotated
 import msgspec
 from rich.text import Text
 
-from stoker.cli.inspection import status_of
 from stoker.cli.parsing import Command, Flag
 from stoker.cli.printing import ago, columns, say, say_json
 from stoker.runs import TrainingRun, list_runs
+from stoker.runs.status import status_of
 from stoker.trainer.views.text import number
 
 __all__ = ["Ls"]
 
-_STYLES = {"live": "bold green", "done": "", "stopped": "yellow", "ended": "", "broken": "bold red"}
+_STYLES = {"live": "bold green", "stalled": "bold yellow", "stopped": "yellow", "crashed": "red"}
 
 
 class Ls(Command, frozen=True, kw_only=True):
@@ -31,15 +31,15 @@ class Ls(Command, frozen=True, kw_only=True):
 
     async def __call__(self) -> int:
         found = await list_runs(self.dir)
-        runs = [(run, await status_of(run)) for run in found if isinstance(run, TrainingRun)]
+        runs = [(run, status_of(run)) for run in found if isinstance(run, TrainingRun)]
         runs.sort(key=lambda row: row[0].metadata.started_at, reverse=True)
         broken = [(Path(error.path).parent, error) for error in found if not isinstance(error, TrainingRun)]
         if self.json:
             for run, status in runs:
-                fields = msgspec.structs.asdict(run.metadata)
-                say_json({"run": str(run.directory), "status": status, **fields})
+                says = {"status": status.name, "reason": status.reason}
+                say_json({"run": str(run.directory), **says, **msgspec.structs.asdict(run.metadata)})
             for directory, error in broken:
-                say_json({"run": str(directory), "status": "broken", "problem": str(error)})
+                say_json({"run": str(directory), "status": "broken", "reason": str(error)})
             return 0
         if not found:
             print(f"no runs in {self.dir}; `stoker train CartPole-v1` makes one")
@@ -51,10 +51,11 @@ class Ls(Command, frozen=True, kw_only=True):
             metadata = run.metadata
             counts = map(number, (metadata.total_steps, metadata.total_episodes, metadata.best_value))
             place = (metadata.name, metadata.version, metadata.run_id)
-            table.add_row(*place, *counts, ago(metadata.last_updated, now), Text(status, _STYLES[status]))
+            style = _STYLES.get(status.name, "")
+            table.add_row(*place, *counts, ago(metadata.last_updated, now), Text(status.name, style))
         for directory, _ in broken:
             place = (*("", "", ""), *directory.parts)[-3:]
-            table.add_row(*place, *"----", Text("broken", _STYLES["broken"]))
+            table.add_row(*place, *"----", Text("broken", "bold red"))
         say(table)
         for _, error in broken:
             print(f"broken: {error}")

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from stoker.runs.checkpoints import Retention as Retention
     from stoker.runs.events import EventRow as EventRow
     from stoker.runs.forking import fork as fork
+    from stoker.runs.history import RunHistory as RunHistory
     from stoker.runs.locking import Holder as Holder, RunLock as RunLock
     from stoker.runs.metadata import Attempt as Attempt, RunMetadata as RunMetadata
     from stoker.runs.rows import (
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
         TrainEpisodeRow as TrainEpisodeRow,
     )
     from stoker.runs.run import TrainingRun as TrainingRun, list_runs as list_runs
+    from stoker.runs.status import RunStatus as RunStatus, status_of as status_of
+    from stoker.runs.tables import RowTable as RowTable
     from stoker.writer import RowReader as RowReader
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

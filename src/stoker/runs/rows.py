@@ -7,7 +7,7 @@ rows behind that point are an abandoned future, and do not count.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -19,6 +19,7 @@ from stoker.runs.metadata import Attempt
 from stoker.types import ActorId, EpisodeStatus
 
 __all__ = [
+    "MAPPINGS",
     "ROW_FILES",
     "Bound",
     "Columns",
@@ -27,7 +28,7 @@ __all__ = [
     "MetricsRow",
     "Row",
     "TrainEpisodeRow",
-    "columns_of",
+    "bounds_of",
     "counting",
     "effective",
     "evaluations_of",
@@ -115,7 +116,7 @@ class MetricsRow(msgspec.Struct, frozen=True, kw_only=True):
 
         Training on a data set optimizes while environment steps stand still.
         """
-        return self.opt_steps <= bound.opt_steps and self.total_steps <= bound.steps
+        return (self.opt_steps <= bound.opt_steps) & (self.total_steps <= bound.steps)
 
 
 Row: TypeAlias = TrainEpisodeRow | EvalEpisodeRow | MetricsRow
@@ -136,6 +137,12 @@ def effective(rows: Iterable[AnyRow], attempts: Sequence[Attempt]) -> list[AnyRo
 
 def counting(attempts: Sequence[Attempt]) -> Callable[[Row], bool]:
     """A function that says whether a row counts in the history of these attempts."""
+    bounds, lowest = bounds_of(attempts)
+    return lambda row: row.is_before(bounds.get(row.attempt, lowest))
+
+
+def bounds_of(attempts: Sequence[Attempt]) -> tuple[dict[int, Bound], Bound]:
+    """Up to where the rows of each attempt count, by its number; and those of an attempt that is unknown."""
     bounds: dict[int, Bound] = {}
     lowest = Bound()  # the lowest point that any later attempt went back to
     for attempt in sorted(attempts, key=lambda attempt: attempt.number, reverse=True):
@@ -143,7 +150,7 @@ def counting(attempts: Sequence[Attempt]) -> Callable[[Row], bool]:
         opt_steps = math.inf if attempt.from_opt_steps is None else attempt.from_opt_steps
         began = Bound(attempt.from_steps, attempt.from_episodes, opt_steps)
         lowest = Bound(*map(min, lowest, began))
-    return lambda row: row.is_before(bounds.get(row.attempt, lowest))
+    return bounds, lowest
 
 
 def loss_of(rows: Sequence[Row], attempts: Sequence[Attempt], n_counted: int) -> str | None:
@@ -173,33 +180,8 @@ Columns = dict[str, NDArray[Any]]
 ``metrics.<key>``: numbers are NaN where absent; a metric that is a text anywhere is a column of objects, with
 None where absent."""
 
-_MAPPINGS = ("extras", "metrics")
-_DTYPES: dict[Any, Any] = {int: np.int64, float: np.float64}
-
-
-def columns_of(rows: Sequence[Row], row_type: type[Row]) -> Columns:
-    """Rows as columns. Numbers become int64 or float64, statuses, actors and times objects."""
-    columns: Columns = {}
-    named: Columns = {}
-    for field in msgspec.structs.fields(row_type):
-        values = [getattr(row, field.name) for row in rows]
-        if field.name in _MAPPINGS:
-            named |= _columns_of_keys(field.name, values)
-        else:
-            if field.type is EpisodeStatus:
-                values = [status.value for status in values]
-            columns[field.name] = np.fromiter(values, _DTYPES.get(field.type, object), len(values))
-    return columns | named
-
-
-def _columns_of_keys(name: str, found: Sequence[Mapping[str, float | str]]) -> Columns:
-    columns: Columns = {}
-    for key in dict.fromkeys(key for values in found for key in values):
-        is_text = any(isinstance(values.get(key), str) for values in found)
-        absent, dtype = (None, object) if is_text else (np.nan, np.float64)
-        column = (values.get(key, absent) for values in found)
-        columns[f"{name}.{key}"] = np.fromiter(column, dtype, len(found))
-    return columns
+MAPPINGS = ("extras", "metrics")
+"""The fields whose values are columns of their own."""
 
 
 class EvaluationSummary(msgspec.Struct, frozen=True):

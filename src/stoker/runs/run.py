@@ -7,12 +7,14 @@ write directly, for programs without a session. ``stoker.runs.layout`` shows the
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
+import numpy as np
 from anyio import to_thread
 
 import stoker.runs.layout as layout
@@ -21,6 +23,7 @@ from stoker.plain import LARGEST_INT, check_actor_id, shown
 from stoker.recorders import row_value
 from stoker.runs.checkpoints import SavedTraining
 from stoker.runs.events import EVENTS, EventRow
+from stoker.runs.history import which_count
 from stoker.runs.metadata import Attempt, RunMetadata, now, read_json, read_metadata, write_json
 from stoker.runs.plotting import Curves, checked_target, draw_curves, save_figure
 from stoker.runs.rows import (
@@ -30,10 +33,9 @@ from stoker.runs.rows import (
     MetricsRow,
     Row,
     TrainEpisodeRow,
-    columns_of,
-    effective,
     loss_of,
 )
+from stoker.runs.tables import RowTable
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActorId, AnyPath
 from stoker.writer import RowLog, decode_rows, files
@@ -324,9 +326,13 @@ class TrainingRun(SavedTraining):
         return figure
 
     def _read_rows(self, row_type: type[Row], all_attempts: bool = False) -> Columns:
-        rows = decode_rows(self.directory / ROW_FILES[row_type], row_type)
+        table = RowTable(self.directory / ROW_FILES[row_type], row_type, most_names=math.inf)
+        table.refresh()
+        if table.problems:
+            raise RunBroken(table.path, "; ".join(table.problems))
         attempts = read_metadata(self.directory).attempts
-        return columns_of(rows if all_attempts else effective(rows, attempts), row_type)
+        rows = slice(None) if all_attempts else np.flatnonzero(which_count(table, attempts))
+        return table.as_columns(rows)
 
     def lost_rows(self, total_episodes: int, eval_episodes: int, records: int) -> Iterator[str]:
         """Rows that are damaged or missing, one text for each file that has lost some. Blocks.

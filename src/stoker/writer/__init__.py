@@ -11,13 +11,12 @@ if TYPE_CHECKING:
         verify_checkpoint as verify_checkpoint,
     )
     from stoker.writer.logs import AppendLog as AppendLog
-    from stoker.writer.rows import (
-        RowLog as RowLog,
+    from stoker.writer.reading import (
         RowReader as RowReader,
         cut_rows as cut_rows,
         decode_rows as decode_rows,
-        encode_rows as encode_rows,
     )
+    from stoker.writer.rows import RowLog as RowLog, encode_rows as encode_rows
     from stoker.writer.staging import StagingArea as StagingArea, stage as stage
     from stoker.writer.task import Writer as Writer
 else:

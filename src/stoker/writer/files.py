@@ -91,8 +91,8 @@ def _unreadable(path: Path, error: OSError) -> RunBroken:
     return RunBroken(path, f"cannot be read: {with_way_out(error)}")
 
 
-def read_bytes(path: Path, start: int = 0) -> bytes:
-    """The file from that byte to its end; nothing where it is shorter.
+def read_bytes(path: Path, start: int = 0, most_bytes: int = -1) -> bytes:
+    """The file from that byte to its end, or at most that many bytes; nothing where it is shorter.
 
     Raises:
         FileNotFoundError: It is missing.
@@ -101,7 +101,7 @@ def read_bytes(path: Path, start: int = 0) -> bytes:
     try:
         with path.open("rb") as file:
             file.seek(start)
-            return file.read()
+            return file.read(most_bytes)
     except FileNotFoundError:
         raise
     except OSError as error:

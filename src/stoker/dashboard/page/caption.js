@@ -15,10 +15,12 @@ export function captionOf(answer, { statistic, x, group, names, missing, envs })
   const several = answer.groups.filter(({ n_runs: n }) => n > 1)
   if (several.length) {
     const [line, band] = LINES[statistic]
-    const faint = " Faint: single runs."
-    parts.push(h("p", {}, `Line: ${line}. Band: ${band}.${faint}`))
+    parts.push(h("p", {}, `Line: ${line}. Band: ${band}.`))
+    if (statistic === "iqm" && several.some(({ n_runs: n }) => n < 4)) {
+      parts.push(h("p", {}, "Of fewer than 4 runs the interquartile mean is the mean, and the bootstrap's interval is too narrow."))
+    }
     const shrinking = several.map((one) => thinned(one, x)).filter(Boolean)
-    if (shrinking.length) parts.push(listed("Not every run reaches everywhere", shrinking))
+    if (shrinking.length) parts.push(listed("Dotted where a group has fewer runs", shrinking))
   } else if (group === "none" && answer.groups.length > 1) {
     parts.push(h("p", {}, "Each line is one run. Group by a key to see the mean of several with its interval."))
   }

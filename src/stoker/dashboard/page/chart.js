@@ -91,10 +91,10 @@ export function makeChart(element, options) {
     return to > from ? [from, to] : [from - 0.5, from + 0.5]
   }
 
-  /** The range of the lines, and of bands up to half of it beyond: the interval of two runs may be far wider. */
+  /** The range of the lines, and of bands up to a third of it beyond: the interval of two runs may be far wider. */
   function withBands(low, high) {
     if (!plan.clipsBands || low === null || low === undefined) return [low, high]
-    const most = (high - low) / 2 || Math.abs(low) / 10 || 1
+    const most = (high - low) / 3 || Math.abs(low) / 10 || 1
     const [from, to] = reach()
     let [bottom, top] = [low, high]
     for (const layer of state.layers) {

@@ -16,6 +16,7 @@ import { csvOf, fileName } from "./download.js"
 import { plural } from "./format.js"
 import { labelsOf } from "./labels.js"
 import { makeLegend } from "./legend.js"
+import { titleOf } from "./panels.js"
 import { makePicker } from "./picker.js"
 import { link, setQuery } from "./router.js"
 import { curveColor, curveDash, onTheme } from "./theme.js"
@@ -58,7 +59,7 @@ class Comparison {
       x: choice("Over", X, (x) => this.set({ x, from: null, to: null })),
       group: menu("Group by", set("group")),
       statistic: choice("Line", STATISTICS, set("statistic")),
-      smooth: slider("Smooth", SMOOTHINGS, set("smooth")),
+      smooth: slider("Mean of", SMOOTHINGS, set("smooth")),
       scale: choice("Scale", SCALES, set("scale")),
       lines: toggle("Single runs", set("lines")),
     }
@@ -69,7 +70,7 @@ class Comparison {
     this.caption = h("div", { class: "compare-caption muted" })
     this.legend = makeLegend({ onToggle: (key, isOnly) => this.toggle(key, isOnly), onPoint: (key, id) => this.point(key, id) })
     this.differences = makeDifferences((changes) => this.set(changes))
-    this.picker = makePicker((ids) => this.set({ ids, hide: [] }))
+    this.picker = makePicker((ids) => this.set({ ids, hide: [] }), () => this.listRuns())
     this.picture = h("section", { class: "panel compare-picture", "aria-label": "Curves" },
       h("div", { class: "toolbar" }, Object.values(this.inputs).map((input) => input.element)),
       h("div", { class: "compare-body" },
@@ -137,18 +138,27 @@ class Comparison {
 
   async fetched() {
     const { state } = this
-    const { runs, hint } = await get("api/runs")
+    const isKnown = this.runs.length > 0 && state.ids.every((id) => this.runs.some((run) => run.id === id))
+    const { runs, hint } = isKnown ? this : await get("api/runs")
     const known = new Set(runs.map((run) => run.id))
     const ids = state.ids.filter((id) => known.has(id))
     if (!ids.length) return { runs, hint, answer: null, diff: null }
+    const isEvaluation = state.series.startsWith("eval.")
     const params = {
-      ids: ids.join(","), series: state.series, x: state.x, smooth: state.series.startsWith("eval.") || state.smooth === "none" ? null : state.smooth,
+      ids: ids.join(","), series: state.series, x: state.x, smooth: isEvaluation || state.smooth === "none" ? null : state.smooth,
       points: POINTS, group_by: this.groupOf(runs, ids), statistic: state.statistic, from: state.from, to: state.to,
     }
     const [answer, diff] = await Promise.all([
       get("api/compare", params), get("api/diff", { ids: ids.join(",") }), ...this.describe(runs, ids),
     ])
     return { runs, hint, answer, diff }
+  }
+
+  /** The list of runs may have grown: it is asked for when somebody wants to choose. */
+  async listRuns() {
+    const { runs } = await get("api/runs")
+    this.runs = runs
+    this.picker.show(runs, this.state.ids)
   }
 
   /** Learn which series the runs have, from a few of each version. */
@@ -230,15 +240,17 @@ class Comparison {
   }
 
   seriesGroups() {
-    const found = new Map([[EVALUATION, { label: "evaluation reward", group: "reward" }]])
+    const found = new Map([[EVALUATION, { label: "Evaluation reward", group: "reward" }]])
     for (const series of this.series.values()) {
-      for (const { name, label, group, of } of series) {
+      for (const { name, group, of } of series) {
         if (of === "eval" && name === "eval.total_reward") continue // the means of the evaluations stand for it
-        if (!found.has(name)) found.set(name, { label, group })
+        if (!found.has(name)) found.set(name, { label: of === "eval" ? `${titleOf(name)} (evaluation)` : titleOf(name), group })
       }
     }
     if (!found.has(this.state.series)) found.set(this.state.series, { label: this.state.series, group: "other" })
-    const all = [...found].map(([name, one]) => ({ name, ...one }))
+    const times = new Map()
+    for (const { label } of found.values()) times.set(label, (times.get(label) ?? 0) + 1)
+    const all = [...found].map(([name, { label, group }]) => ({ name, group, label: times.get(label) > 1 ? `${label} (${name})` : label }))
     const known = new Set(KINDS.map(([kind]) => kind))
     return KINDS.map(([kind, heading]) => [heading, all
       .filter((one) => one.group === kind || (kind === "other" && !known.has(one.group)))
@@ -260,15 +272,7 @@ class Comparison {
       entry.group.runs.map(({ id, x, y }) => ({
         key: entry.key, id, label: this.labels.get(id) ?? id, x, y, color: entry.paint, dash: [], width: 1, opacity: 0.4, isQuiet: true,
       })))
-    const lines = shown.map((entry) => {
-      const { group, key, label, paint } = entry
-      const hasBand = group.n_runs > 1
-      return {
-        key, label, x: group.x, y: group.mid, low: hasBand ? group.low : undefined, high: hasBand ? group.high : undefined,
-        n: group.n, color: paint, width: 2, alpha: 0.3,
-        note: hasBand ? (i) => `${group.n[i]} of ${plural(group.n_runs, "run")}` : undefined,
-      }
-    })
+    const lines = shown.flatMap((entry) => lineOf(entry))
     return [...singles.slice(0, MOST_LINES), ...lines]
   }
 
@@ -328,4 +332,20 @@ class Comparison {
     const text = csvOf(["line", "run", this.state.x, this.seriesLabel(), "low", "high", "runs"], rows)
     download(fileName(["compare", this.state.series, this.state.x], "csv"), new Blob([text], { type: "text/csv;charset=utf-8" }))
   }
+}
+
+/** A group as its line with a band where all of its runs are, and dotted where some have not begun or have ended. */
+function lineOf({ key, label, paint, group }) {
+  const { x, n, n_runs: nRuns } = group
+  const base = { key, label, x, color: paint, width: 2 }
+  if (nRuns === 1) return [{ ...base, y: group.mid }]
+  const isWhole = n.includes(nRuns) ? (i) => n[i] === nRuns : () => true
+  const kept = (values) => values.map((value, i) => (isWhole(i) ? value : null))
+  const line = {
+    ...base, y: kept(group.mid), low: kept(group.low), high: kept(group.high), alpha: 0.3, note: (i) => `${n[i]} of ${plural(nRuns, "run")}`,
+  }
+  if (n.every((_, i) => isWhole(i))) return [line]
+  const isPart = (i) => !isWhole(i) || (i > 0 && !isWhole(i - 1)) || (i < n.length - 1 && !isWhole(i + 1))
+  const part = { ...base, y: group.mid.map((value, i) => (isPart(i) ? value : null)), width: 1.25, dash: [2, 4], isQuiet: true }
+  return [part, line]
 }

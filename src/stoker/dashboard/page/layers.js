@@ -68,7 +68,14 @@ export function align(layers) {
       }
     }
   }
+  if (!isShared) for (let column = 1; column < columns; column++) widenGaps(data[column])
   return { data, places, hasNegative }
+}
+
+/** Rows of other layers within a gap belong to it: uPlot would draw through them. */
+function widenGaps(column) {
+  for (let row = 1; row < column.length; row++) if (column[row] === undefined && column[row - 1] === null) column[row] = null
+  for (let row = column.length - 2; row >= 0; row--) if (column[row] === undefined && column[row + 1] === null) column[row] = null
 }
 
 /** The row with a value that is nearest to a row; null if the column has none nearby. */

@@ -12,11 +12,8 @@ export function makeLegend({ onToggle, onPoint }) {
   const body = h("tbody")
   const open = new Set()
   let shown = []
-  const element = h("div", { class: "compare-legend" },
-    h("table", {},
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Line"), h("th", { scope: "col", class: "number" }, "Runs"),
-        h("th", { scope: "col", class: "number" }, "Last"), h("th", { scope: "col", class: "number" }, "95 % interval"))),
-      body))
+  const head = h("tr")
+  const element = h("div", { class: "compare-legend" }, h("table", {}, h("thead", {}, head), body))
 
   const pointed = (key, id) => ({ onpointerenter: () => onPoint(key, id), onpointerleave: () => onPoint(null) })
 
@@ -25,9 +22,8 @@ export function makeLegend({ onToggle, onPoint }) {
     draw()
   }
 
-  function groupRow({ key, label, color, dash, isHidden, group }, x) {
+  function groupRow({ key, label, color, dash, isHidden, group }, x, isGrouped) {
     const last = lastOf(group)
-    const several = group.n_runs > 1
     const swatch = h("span", { class: `swatch${dash.length ? " dashed" : ""}`, style: { "--paint": color }, "aria-hidden": "true" })
     const at = last && position(x, Math.round(last.x)) + (last.n < group.n_runs ? `, ${last.n} of ${plural(group.n_runs, "run")}` : "")
     return h("tr", { class: isHidden ? "is-hidden" : null, ...pointed(key) },
@@ -37,12 +33,14 @@ export function makeLegend({ onToggle, onPoint }) {
         onclick: (event) => onToggle(key, event.shiftKey || event.detail === 2),
         onfocus: () => onPoint(key), onblur: () => onPoint(null),
       }, swatch, h("span", { class: "label" }, label))),
-      h("td", { class: "number" }, several
-        ? h("button", { type: "button", class: "quiet legend-unfold", "aria-expanded": String(open.has(key)), dataset: { key: `runs ${key}` }, title: "List the runs", onclick: () => unfold(key) }, group.n_runs)
-        : h("a", { class: "text-link", href: link("run", group.ids[0]), title: "Open this run" }, "1")),
+      isGrouped && h("td", { class: "number" }, group.n_runs === 1 ? "1" : h("button", {
+        type: "button", class: "quiet legend-unfold", "aria-expanded": String(open.has(key)), dataset: { key: `runs ${key}` },
+        title: "List the runs", onclick: () => unfold(key),
+      }, group.n_runs)),
       h("td", { class: "number", title: at }, last ? number(last.mid) : "–"),
-      h("td", { class: "number muted", title: last && `${exact(last.low)} to ${exact(last.high)}` },
-        last && last.n > 1 ? `${number(last.low, 3)} to ${number(last.high, 3)}` : "–"))
+      h("td", { class: "number muted", title: last && last.n > 1 ? `${exact(last.low)} to ${exact(last.high)}` : null }, group.n_runs === 1
+        ? h("a", { class: "text-link", href: link("run", group.ids[0]), "aria-label": `Open ${label}` }, "open")
+        : last && last.n > 1 ? `${number(last.low, 3)} to ${number(last.high, 3)}` : "–"))
   }
 
   function runRow(run, key, x) {
@@ -55,9 +53,12 @@ export function makeLegend({ onToggle, onPoint }) {
 
   function draw() {
     const [entries, x] = shown
+    const isGrouped = entries.some(({ group }) => group.n_runs > 1)
     const held = document.activeElement?.dataset?.key
+    put(head, h("th", { scope: "col" }, "Line"), isGrouped && h("th", { scope: "col", class: "number" }, "Runs"),
+      h("th", { scope: "col", class: "number" }, "Last"), h("th", { scope: "col", class: "number" }, isGrouped ? "95 % interval" : ""))
     put(body, entries.map((entry) => [
-      groupRow(entry, x),
+      groupRow(entry, x, isGrouped),
       open.has(entry.key) && entry.group.n_runs > 1 && entry.group.runs.map((run) => runRow(run, entry.key, x)),
     ]))
     for (const one of body.querySelectorAll("button")) if (held && one.dataset.key === held) one.focus()
@@ -73,8 +74,9 @@ export function makeLegend({ onToggle, onPoint }) {
   }
 }
 
-/** The last point of a group that has a value. */
+/** The last point of a group with all of its runs, or else its last one: fewer runs have another mean. */
 function lastOf(group) {
-  const i = group.mid.findLastIndex((value) => value !== null)
+  const whole = group.n.lastIndexOf(group.n_runs)
+  const i = whole >= 0 ? whole : group.mid.findLastIndex((value) => value !== null)
   return i < 0 ? null : { x: group.x[i], mid: group.mid[i], low: group.low[i], high: group.high[i], n: group.n[i] }
 }

@@ -125,8 +125,10 @@ function episodesOf(held, params) {
   return { n: found.length, rows: found.slice(first, first + size) }
 }
 
+/** Events are held with the newest first. */
 function eventsOf(held, params) {
-  const found = params.kind ? held.events.filter((event) => event.kind === params.kind) : held.events
+  const found = held.events.filter((event) => !params.kind || event.kind === params.kind)
+  if (params.order === "asc") found.reverse()
   const size = Number(params.size ?? 100)
   const first = Number(params.page ?? 0) * size
   return { n: found.length, events: found.slice(first, first + size) }

@@ -6,14 +6,14 @@ import { fullName } from "./labels.js"
 
 const MOST_ROWS = 200
 
-/** `onChoose(ids)`: the chosen runs, in the order in which they were chosen. */
-export function makePicker(onChoose) {
+/** `onChoose(ids)`: the chosen runs, in the order in which they were chosen; `onOpen()`: somebody wants to choose. */
+export function makePicker(onChoose, onOpen) {
   const search = h("input", { type: "search", class: "field", placeholder: "search name, version, setting", "aria-label": "Search runs", oninput: () => draw() })
   const list = h("div", { class: "picker-list" })
   const note = h("p", { class: "muted" })
   const title = h("span", {})
   const clear = h("button", { type: "button", onclick: () => onChoose([]) }, "Choose none")
-  const element = h("details", { class: "panel picker", ontoggle: () => element.open && draw() },
+  const element = h("details", { class: "panel picker", ontoggle: () => { if (element.open) { draw(); onOpen() } } },
     h("summary", {}, title), h("div", { class: "picker-body" }, h("div", { class: "picker-head" }, search, clear), list, note))
   let runs = []
   let chosen = []

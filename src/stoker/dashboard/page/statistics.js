@@ -71,7 +71,8 @@ function gridOf(curves, points, from, to) {
   const highest = Math.max(...curves.map(({ x }) => x[x.length - 1]))
   const first = from === null ? lowest : Math.max(from, lowest)
   const last = to === null ? highest : Math.min(to, highest)
-  const own = new Set()
+  if (first > last) return { grid: [], cell: 0 }
+  const own = new Set([from === null ? null : first, to === null ? null : last].filter((end) => end !== null))
   for (const { x } of curves) for (const at of x) if (at >= first && at <= last) own.add(at)
   if (own.size <= points) return { grid: [...own].sort((a, b) => a - b), cell: 0 }
   const cell = (last - first) / (points - 1)

@@ -5,8 +5,8 @@ export const X = [["steps", "Steps"], ["episodes", "Episodes"], ["time", "Time"]
 export const STATISTICS = [["mean", "Mean"], ["iqm", "IQM"]]
 export const SCALES = [["linear", "Linear"], ["log", "Log"]]
 export const SMOOTHINGS = [
-  ["none", "off"], ["mean:5", "mean of 5"], ["mean:10", "mean of 10"], ["mean:20", "mean of 20"], ["mean:50", "mean of 50"],
-  ["mean:100", "mean of 100"], ["mean:200", "mean of 200"], ["mean:500", "mean of 500"], ["mean:1000", "mean of 1,000"],
+  ["none", "off"], ["mean:5", "5"], ["mean:10", "10"], ["mean:20", "20"], ["mean:50", "50"], ["mean:100", "100"],
+  ["mean:200", "200"], ["mean:500", "500"], ["mean:1000", "1,000"],
 ]
 const MOST_RUNS = 200
 const SMOOTHING = "mean:50"

@@ -9,7 +9,7 @@
 import uPlot from "./vendor/uPlot.mjs"
 import { h, put, say } from "./dom.js"
 import { csvOf, pictureOf } from "./download.js"
-import { clock, compact, exact, number, percent, position } from "./format.js"
+import { clock, compact, exact, number, percent, position, tickTexts } from "./format.js"
 import { align, nearest, yRange } from "./layers.js"
 import { paintEvents, paintWhiskers } from "./marks.js"
 import { hideTip, showTip } from "./tip.js"
@@ -23,15 +23,16 @@ const TIP_ROWS = 12
  *
  * Options: `title` (its name for screen readers and files), `x` ("steps", "episodes" or "time"), `height` in pixels,
  * `sync` (a name: charts of the same name share the crosshair), `isShare` (values are shares of 1), `isSmall` (fewer
- * ticks), `clipsBands` (the y axis is that of the lines, with bands cut where they are far wider), `onHover(values | null)` (what is below the crosshair, here or on a chart in sync: `[{label, value}]`).
+ * ticks), `clipsBands` (the y axis is that of the lines, with bands cut where they are far wider), `empty` (what it says
+ * without values), `onHover(values | null)` (what is below the crosshair, here or on a chart in sync: `[{label, value}]`).
  *
- * A layer is `{label, x, y, kind, low, high, color, dash, width, alpha, opacity, fill, best, note, isQuiet}`: `kind` is "line" (default),
- * "points" (with whiskers from low to high; `best` is the index of the marked one) or "stack"; low and high draw a
+ * A layer is `{label, x, y, kind, low, high, color, dash, width, alpha, opacity, fill, best, note, isQuiet}`: `kind` is
+ * "line" (default), "points" (with whiskers from low to high; `best` is the index of the marked one) or "stack"; low and high draw a
  * band as opaque as `alpha`; `color` is the number of a curve color, or a name of the style sheet's; `note(i)` is a
  * text beside the value of a point in the tooltip, where a quiet layer is not.
  */
 export function makeChart(element, options) {
-  const plan = { x: "steps", height: 240, sync: null, isShare: false, isSmall: false, clipsBands: false, onHover: null, ...options }
+  const plan = { x: "steps", height: 240, sync: null, isShare: false, isSmall: false, clipsBands: false, onHover: null, empty: "No values", ...options }
   const state = { layers: [], events: [], scale: "linear", from: null, to: null, isHovered: false, isAt: null }
   let plot = null
   let shape = null
@@ -40,6 +41,7 @@ export function makeChart(element, options) {
   const spoken = h("p", { class: "hidden-text", "aria-live": "polite" })
   const box = h("div", { class: "chart-box", tabindex: 0, role: "img", "aria-label": plan.title, onkeydown: key })
   box.style.setProperty("height", `${plan.height}px`)
+  const nothing = h("p", { class: "chart-empty", hidden: true }, plan.empty)
   element.append(box, spoken)
 
   const observer = new ResizeObserver(() => {
@@ -52,14 +54,13 @@ export function makeChart(element, options) {
 
   const paint = (layer, at) => (typeof layer.color === "string" ? color(layer.color) : curveColor(layer.color ?? at))
   const valueText = plan.isShare ? (v) => percent(v, 1) : exact
-  const axisText = plan.isShare ? (v) => percent(v) : compact
 
   function draw() {
     const width = Math.floor(box.clientWidth)
     if (width <= 0) return
     const aligned = align(state.layers)
     places = aligned.places
-    const now = JSON.stringify([plan.x, plan.height, state.scale, aligned.hasNegative, state.layers.map((l) => [l.label, l.kind, l.color, l.dash, l.width, l.alpha, !!l.low])])
+    const now = JSON.stringify([plan.x, plan.height, state.scale, aligned.hasNegative, aligned.largest > 10, state.layers.map((l) => [l.label, l.kind, l.color, l.dash, l.width, l.alpha, !!l.low])])
     if (plot && now === shape) {
       plot.setData(aligned.data, false)
       plot.batch(() => rescale())
@@ -71,6 +72,10 @@ export function makeChart(element, options) {
       follow(plot.over)
     }
     box.setAttribute("aria-label", summary())
+    const isEmpty = state.layers.every((layer) => layer.y.every((value) => value === null || value === undefined))
+    if (nothing.parentNode !== box) box.append(nothing)
+    nothing.hidden = !isEmpty
+    plot.root.style.setProperty("visibility", isEmpty ? "hidden" : "visible")
   }
 
   function rescale() {
@@ -143,24 +148,26 @@ export function makeChart(element, options) {
       ticks: { show: false }, border: { show: false },
     }
     const isLog = state.scale === "log"
+    // Around zero a logarithm has no place: large values get the inverse hyperbolic sine, small ones stay linear.
+    const distr = !isLog ? 1 : !aligned.hasNegative ? 3 : aligned.largest > 10 ? 4 : 1
     return {
-      width, height: plan.height, series, bands, padding: [10, 10, 0, 0], legend: { show: false },
+      width, height: plan.height, series, bands, padding: [10, 16, 0, 0], legend: { show: false },
       scales: {
         x: { time: false, range: () => reach() },
         y: {
-          distr: isLog ? (aligned.hasNegative ? 4 : 3) : 1,
-          range: plan.isShare ? [0, 1] : isLog && !aligned.hasNegative ? undefined : (_, low, high) => yRange(...withBands(low, high)),
+          distr,
+          range: plan.isShare ? [0, 1] : distr === 3 ? undefined : (_, low, high) => yRange(...withBands(low, high)),
         },
       },
       axes: [
         {
           ...axis, size: 26, gap: 6, space: plan.isSmall ? 70 : 90, grid: { show: false },
           incrs: plan.x === "time" ? TIME_STEPS : undefined,
-          values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : plan.x === "time" ? clock(tick) : compact(tick))),
+          values: (_, ticks, _axis, _space, step) => (plan.x === "time" ? ticks.map((tick) => (tick === null ? "" : clock(tick, step))) : tickTexts(ticks, step)),
         },
         {
           ...axis, size: 50, gap: 6, space: plan.isSmall ? 28 : 36, grid: { stroke: () => color("grid"), width: 1 },
-          values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : axisText(tick))),
+          values: (_, ticks, _axis, _space, step) => (plan.isShare ? ticks.map((tick) => percent(tick)) : distr === 1 ? tickTexts(ticks, step) : ticks.map((tick) => (tick === null ? "" : compact(tick)))),
         },
       ],
       cursor: {
@@ -200,16 +207,18 @@ export function makeChart(element, options) {
   /** What is below the crosshair: one entry for each layer that has a value near it. */
   function valuesAt(u) {
     const found = []
+    const [from, to] = reach()
     state.layers.forEach((layer, at) => {
       const place = places[at]
       const row = u.cursor.idxs?.[place.y]
       if (row === null || row === undefined || layer.isQuiet) return
       const index = place.index[row]
       if (index === undefined || index < 0) return
-      const at_x = layer.x[index]
+      const x = layer.x[index]
+      if (x < from || x > to) return
       found.push({
         label: layer.label, value: layer.y[index], low: layer.low?.[index], high: layer.high?.[index],
-        x: at_x, color: paint(layer, at), note: layer.note?.(index),
+        x, color: paint(layer, at), note: layer.note?.(index),
         y: u.valToPos(layer.y[index], "y"),
       })
     })
@@ -242,7 +251,11 @@ export function makeChart(element, options) {
   /** The pointer, the wheel and fingers. uPlot itself knows the mouse alone. */
   function follow(over) {
     over.addEventListener("pointerenter", () => { state.isHovered = true; state.isAt = null })
-    over.addEventListener("pointerleave", () => { state.isHovered = false; hideTip() })
+    over.addEventListener("pointerleave", (event) => {
+      if (event.pointerType === "touch") return // the values stay until another place is touched
+      state.isHovered = false
+      hideTip()
+    })
     over.addEventListener("wheel", (event) => {
       const [from, to] = reach()
       const span = to - from
@@ -290,7 +303,6 @@ export function makeChart(element, options) {
         if (pinch.next) zoom(...pinch.next)
         pinch = null
       }
-      if (fingers.size === 0) state.isHovered = false
     }
     over.addEventListener("pointerup", lift)
     over.addEventListener("pointercancel", (event) => { lift(event); hideTip() })
@@ -323,6 +335,12 @@ export function makeChart(element, options) {
     plot?.setCursor({ left: -10, top: -10 })
     hideTip()
   }
+  const touchedElsewhere = (event) => {
+    if (!state.isHovered || box.contains(event.target)) return
+    state.isHovered = false
+    blur()
+  }
+  document.addEventListener("pointerdown", touchedElsewhere)
   box.addEventListener("blur", () => { if (state.isAt !== null) blur() })
 
   function summary() {
@@ -360,6 +378,7 @@ export function makeChart(element, options) {
     toCsv: () => table(state.layers, plan.x),
     destroy() {
       observer.disconnect()
+      document.removeEventListener("pointerdown", touchedElsewhere)
       endTheme()
       hideTip()
       plot?.destroy()

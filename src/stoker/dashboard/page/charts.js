@@ -3,7 +3,7 @@
 import { get } from "./api.js"
 import { makeBrush } from "./brush.js"
 import { choice, slider } from "./choices.js"
-import { h, put } from "./dom.js"
+import { copyText, h, put } from "./dom.js"
 import { number, plural } from "./format.js"
 import { makePanel } from "./panel.js"
 import { panelsOf, withoutForeignRows } from "./panels.js"
@@ -39,17 +39,19 @@ export function makeCharts(element, first, file) {
   const whole = h("button", { onclick: () => zoom(null, null), hidden: true }, "Show all")
   const copy = h("button", { class: "quiet", onclick: copyLink, title: "Copy a link to this view" }, "Copy link")
   const rewardLegend = h("div", { class: "legend" })
-  const reward = makePanel({ id, title: "Reward", file: `${file}-reward`, names: () => [REWARD], level: "h2", sync, height: 320, legend: rewardLegend })
+  const subtitle = [first.name, first.version, first.run_id].join(" / ")
+  const reward = makePanel({ id, subtitle, title: "Reward", file: file("reward"), names: () => [REWARD], level: "h2", empty: "No episode has ended yet: the curve begins with the first one.", sync, height: 320, legend: rewardLegend })
   reward.element.classList.add("main-chart")
   const brush = makeBrush(reward.element, (from, to) => zoom(from, to))
   const grid = h("div", { class: "multiples" })
   const moreGrid = h("div", { class: "multiples" })
   const moreName = h("summary", {})
   const more = h("details", { class: "more", hidden: true, ontoggle: () => { isMoreOpen = more.open; arrangePanels(); moreSource.ask() } }, moreName, moreGrid)
-  const sharesView = makeShares({ sync, onZoom: zoom, file })
+  const sharesView = makeShares({ sync, onZoom: zoom, file, subtitle })
   put(element, h("div", { class: "toolbar run-bar" }, axis.element, scale.element, smoothing.element, h("span", { class: "grow" }), whole, copy),
     problem, reward.element, grid, more, sharesView.element)
   reward.chart.onZoom(zoom)
+  sharesView.setExplanation(info.explanation)
 
   const failed = (refusal) => {
     if (refusal.status === 0) return // the frame says so
@@ -76,13 +78,14 @@ export function makeCharts(element, first, file) {
   const moreSource = makeSource(id, () => (isMoreOpen ? plan(() => withReference([...namesOf(listed().more, "metrics"), ...namesOf(listed().more, "train")].slice(0, 60)), SMALL_POINTS, () => "")() : null), () => drawPanels(listed().more), failed)
   const sources = [rewardSource, overview, trainSource, metricsSource, moreSource]
 
-  /** The whole of the x axis. */
+  /** The whole of the x axis; while a run is being read, its end, which is known first. */
   function domain() {
+    const begin = info.share_read < 1 ? (overview.of(REWARD)?.x[0] ?? 0) : 0
     const ends = [overview.of(REWARD)?.x.at(-1), rewardSource.of(REWARD)?.x.at(-1), evaluationPlaces.at(-1)]
     if (state.x === "steps") ends.push(info.total_steps)
     if (state.x === "episodes") ends.push(info.total_episodes)
     if (state.x === "time" && info.last_updated && info.started_at) ends.push(info.last_updated - info.started_at)
-    return [0, Math.max(1, ...ends.filter((end) => Number.isFinite(end)))]
+    return [begin, Math.max(begin + 1, ...ends.filter((end) => Number.isFinite(end)))]
   }
 
   function showRange() {
@@ -94,7 +97,8 @@ export function makeCharts(element, first, file) {
   function drawReward() {
     if (isOver) return
     problem.hidden = true
-    const curve = rewardSource.of(REWARD)
+    const found = rewardSource.of(REWARD)
+    const curve = found?.n ? found : null
     const layers = []
     if (curve) {
       const hasSmooth = curve.smooth !== null && state.smooth !== ""
@@ -125,7 +129,7 @@ export function makeCharts(element, first, file) {
       curve && state.smooth ? h("span", {}, swatch("", "accent"), smoothingName()) : null,
       evaluations.length ? h("span", {}, swatch("", "second"), "evaluation with 95 % interval") : null,
       best >= 0 ? h("span", {}, h("span", { class: "ring", "aria-hidden": "true" }), "best ", h("b", {}, number(evaluations[best].mean)), ` at step ${number(evaluations[best].step)}`) : null,
-      known(REWARD) || evaluations.length ? null : "No episode has ended yet.")
+      curve || evaluations.length ? null : h("span", {}, "No episode has ended."))
   }
 
   function drawBrush() {
@@ -152,7 +156,7 @@ export function makeCharts(element, first, file) {
         wide.setAttribute("aria-pressed", String(isWide))
         panel.chart.setHeight(isWide ? 320 : 150)
       } }, "⤢")
-      const panel = makePanel({ id, title, file: `${file}-${title.toLowerCase().replace(/[^a-z0-9]+/g, "-")}`, names: () => curves.map((curve) => curve.name), sync, height: 150, isSmall: true, extra: wide })
+      const panel = makePanel({ id, subtitle, title, file: file(title.toLowerCase()), names: () => curves.map((curve) => curve.name), sync, height: 150, isSmall: true, extra: wide })
       panel.chart.onZoom(zoom)
       panel.chart.setScale(state.scale)
       panel.setX(state.x)
@@ -229,11 +233,15 @@ export function makeCharts(element, first, file) {
     showRange()
   }
 
-  /** Ask for what is new, or for what is wanted now. */
-  function ask() {
+  const rowsOf = (of) => info.series.find((one) => one.of === of)?.n ?? 0
+
+  /** Ask for what is wanted now; with `before`, the run as it was, only for what has become more since then. */
+  function ask(before = null) {
+    const isNew = (of) => before === null || before.rows[of] !== rowsOf(of) || before.isPart
     arrangePanels()
-    for (const source of sources) source.ask()
-    for (const job of [askEvaluations, askEvents, askShares]) {
+    for (const source of sources) if ((source !== metricsSource && isNew("train")) || (source !== rewardSource && source !== overview && isNew("metrics"))) source.ask()
+    const jobs = [isNew("eval") ? askEvaluations : null, isNew("eval") || isNew("metrics") || before.status !== info.status ? askEvents : null, isNew("metrics") ? askShares : null]
+    for (const job of jobs.filter(Boolean)) {
       job().catch((refusal) => {
         if (refusal.name === "AbortError" || isOver) return
         if (refusal.status === undefined) throw refusal
@@ -278,11 +286,11 @@ export function makeCharts(element, first, file) {
     const digits = high > 1000 ? 0 : 2
     const round = (value) => Number(value.toFixed(digits))
     if (from === null || to === null || (from <= low && to >= high)) change({ from: null, to: null }, { push: state.from !== null || state.to !== null })
-    else if (to - from > (high - low) * 1e-6) change({ from: round(Math.max(low, from)), to: round(Math.min(high, to)) }, { push: true })
+    else if (to - from > Math.max(1e-9 * (high - low), 0.01)) change({ from: round(Math.max(low, from)), to: round(Math.min(high, to)) }, { push: true })
   }
 
   async function copyLink() {
-    await navigator.clipboard.writeText(location.href)
+    await copyText(location.href)
     put(copy, "Copied")
     setTimeout(() => put(copy, "Copy link"), 1500)
   }
@@ -303,11 +311,12 @@ export function makeCharts(element, first, file) {
     ],
     take,
     update(next) {
+      const before = { rows: { train: rowsOf("train"), eval: rowsOf("eval"), metrics: rowsOf("metrics") }, status: info.status, isPart: info.share_read < 1 }
       info = next
       sharesView.setExplanation(info.explanation)
-      ask()
+      showRange()
+      ask(before)
     },
-    explain: (explanation) => sharesView.setExplanation(explanation),
     destroy() {
       isOver = true
       abort.abort()

@@ -69,6 +69,21 @@ export function statusIcon(status) {
   return svg("svg", { class: `icon ${status}`, viewBox: "0 0 12 12", "aria-hidden": "true" }, svg(tag, attributes))
 }
 
+/** Copy a text. Where the browser keeps the clipboard for secure pages, by way of a field. */
+export async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text)
+  } catch (problem) {
+    if (!(problem instanceof DOMException || problem instanceof TypeError)) throw problem
+    const field = h("textarea", { class: "hidden-text" })
+    field.value = text
+    document.body.append(field)
+    field.select()
+    document.execCommand("copy")
+    field.remove()
+  }
+}
+
 /** Offer data as a file. */
 export function download(name, blob) {
   const url = URL.createObjectURL(blob)

@@ -24,7 +24,7 @@ export function makeEpisodes(element, first, file) {
   const to = bound("reward_to", "to")
   const best = h("button", { onclick: () => change({ sort: "total_reward", order: "desc", page: 0 }) }, "Best first")
   const worst = h("button", { onclick: () => change({ sort: "total_reward", order: "asc", page: 0 }) }, "Worst first")
-  const csv = h("a", { class: "button quiet", download: `${file}-episodes.csv`, hidden: isReport() }, "CSV")
+  const csv = h("a", { class: "button quiet", download: `${file("episodes")}.csv`, hidden: isReport() }, "CSV")
   const count = h("span", { class: "muted", role: "status" })
   const before = h("button", { onclick: () => change({ page: state.page - 1 }) }, "Newer")
   const after = h("button", { onclick: () => change({ page: state.page + 1 }) }, "Older")

@@ -36,6 +36,20 @@ export function compact(value) {
   return String(Number(value.toPrecision(3)))
 }
 
+/**
+ * Ticks of an axis, with as many digits as tell them apart: 62.1M, 62.2M; but 62,490,100 where short numbers would not.
+ */
+export function tickTexts(ticks, step) {
+  const largest = Math.max(...ticks.map((tick) => Math.abs(tick ?? 0)))
+  const [unit, letter] = UNITS.find(([size]) => largest >= size) ?? [1, ""]
+  let digits = 0
+  const isWhole = (size) => Math.round(size) > 0 && Math.abs(size - Math.round(size)) < 1e-3
+  while (digits < 7 && !isWhole((step / unit) * 10 ** digits)) digits += 1
+  if (digits > 3 && unit > 1) return ticks.map((tick) => (tick === null ? "" : whole.format(tick)))
+  if (unit === 1 && (digits > 5 || largest === 0)) return ticks.map((tick) => (tick === null ? "" : compact(tick)))
+  return ticks.map((tick) => (tick === null ? "" : tick === 0 ? "0" : `${Number((tick / unit).toFixed(digits))}${letter}`))
+}
+
 export function percent(share, digits = 0) {
   return isAbsent(share) ? ABSENT : `${(share * 100).toFixed(digits)} %`
 }
@@ -53,8 +67,9 @@ export function duration(seconds) {
   return `${sign}${first} ${parts[0][1]}${second ? ` ${second} ${parts[1][1]}` : ""}`
 }
 
-/** For a time axis: 0:30, 12:00, 1:05:00. */
-export function clock(seconds) {
+/** For a time axis: 0:30, 12:00, 1:05:00; below one second from tick to tick 4.5 s. */
+export function clock(seconds, step = 1) {
+  if (step < 1) return `${seconds.toFixed(1)} s`
   const s = Math.round(Math.abs(seconds))
   const two = (n) => String(n).padStart(2, "0")
   const text = s < 3600 ? `${Math.floor(s / 60)}:${two(s % 60)}` : `${Math.floor(s / 3600)}:${two(Math.floor((s % 3600) / 60))}:${two(s % 60)}`

@@ -43,8 +43,8 @@ document.addEventListener("keydown", (event) => {
 /** Show every key that does something now. */
 export function showKeys() {
   const dialog = h("dialog", { "aria-label": "Keys", onclose: () => dialog.remove(), onclick: (event) => { if (event.target === dialog) dialog.close() } })
-  const list = (rows) => h("dl", { class: "keys" }, rows.map(([key, what]) => [
-    h("dt", {}, (NAMES[key] ?? key).split(" + ").map((one) => h("kbd", {}, one))), h("dd", {}, what)]))
+  const list = (rows) => h("dl", { class: "keys" }, [...new Set(rows.map(([, what]) => what))].map((what) => [
+    h("dt", {}, rows.filter(([, other]) => other === what).flatMap(([key]) => (NAMES[key] ?? key).split(" + ")).map((one) => h("kbd", {}, one))), h("dd", {}, what)]))
   put(dialog,
     [...groups].map(([name, keys]) => [h("h3", {}, name), list(keys)]),
     h("h3", {}, "Charts"), list(CHART_KEYS),

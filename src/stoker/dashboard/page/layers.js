@@ -6,7 +6,7 @@
  * Rows are merged as in a merge sort: points of one layer that share an x keep a row each, so that none is lost.
  * A layer that has no point in a row holds undefined there, which is no gap; null is one.
  *
- * Returns `{data, places, hasNegative}`; a place holds the columns `y`, `low`, `high` (and for stacks `below` and
+ * Returns `{data, places, hasNegative, largest}`; a place holds the columns `y`, `low`, `high` (and for stacks `below` and
  * `floor`) of a layer, and `index`: for each row the layer's own point, or -1.
  */
 export function align(layers) {
@@ -34,12 +34,14 @@ export function align(layers) {
   const first = layers[0]?.x
   const isShared = layers.length > 0 && layers.every((layer) => layer.x === first)
   let hasNegative = false
+  let largest = 0
   const put = (row, k, i) => {
     const layer = layers[k]
     const place = places[k]
     const value = layer.y[i]
     place.index[row] = i
     if (value !== null && value <= 0) hasNegative = true
+    if (Math.abs(value) > largest) largest = Math.abs(value)
     data[place.y][row] = value
     if (place.high !== null) {
       data[place.high][row] = layer.high[i]
@@ -69,7 +71,7 @@ export function align(layers) {
     }
   }
   if (!isShared) for (let column = 1; column < columns; column++) widenGaps(data[column])
-  return { data, places, hasNegative }
+  return { data, places, hasNegative, largest }
 }
 
 /** Rows of other layers within a gap belong to it: uPlot would draw through them. */

@@ -3,6 +3,8 @@
 const NAMES = {
   fps: "steps per second", opt_steps_per_sec: "optimization steps per second", ent_coef: "entropy coefficient",
   approx_kl: "approximate KL divergence", clip_fraction: "clipped fraction", n_updates: "updates", length: "episode length",
+  n_epochs: "epochs", period_s: "seconds per record", passes_per_s: "forward passes per second", lock_held: "interpreter lock held",
+  cpus: "processors in use", other_cpus: "processors wanted by others", exploration_rate: "exploration rate",
   explained_variance: "explained variance", q_mean: "mean Q value",
 }
 const ORDER = ["length", "loss", "exploration", "staleness", "speed"]
@@ -41,7 +43,7 @@ export function panelsOf(series) {
   const more = panels.filter((panel) => !isFirst(panel))
   const taken = new Set()
   for (const panel of [...first, ...more]) {
-    if (taken.has(panel.title)) panel.title += ` (${panel.key.replace(/^metrics\./, "").replace(/^train\./, "").replace(/\/[^/]*$/, "").replace(/^extras\..*/, "episodes")})`
+    if (taken.has(panel.title)) panel.title += ` (${panel.key.replace(/^metrics\./, "").replace(/^train\./, "").replace(/\/[^/]*$/, "").replace(/^extras\..*/, "per episode")})`
     taken.add(panel.title)
   }
   return { first: first.slice(0, 12), more: [...first.slice(12), ...more] }

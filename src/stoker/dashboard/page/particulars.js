@@ -1,7 +1,7 @@
 /** What happened to a run, how it is set, and what lies in its directory. */
 
 import { get } from "./api.js"
-import { h, put, say } from "./dom.js"
+import { copyText, h, put, say } from "./dom.js"
 import { ABSENT, bytes, date, duration, number, plural } from "./format.js"
 
 const SIZE = 100
@@ -60,7 +60,7 @@ export function makeConfig(element, first) {
   put(element, h("div", { class: "toolbar run-bar" }, search, h("span", { class: "grow" }), copy), table)
 
   async function copyJson() {
-    await navigator.clipboard.writeText(JSON.stringify(first.config, null, 2))
+    await copyText(JSON.stringify(first.config, null, 2))
     put(copy, "Copied")
     setTimeout(() => put(copy, "Copy as JSON"), 1500)
   }
@@ -74,17 +74,15 @@ export function makeConfig(element, first) {
     }))) : h("p", { class: "table-empty" }, rows.length ? "No setting matches." : "This run recorded no settings."))
   }
 
-  return {
-    keys: [["/", "Filter settings", () => search.focus()]],
-    update(info) {
-      const next = [...flat(info.config ?? {})]
-      if (JSON.stringify(next) === JSON.stringify(rows)) return
-      rows = next
-      draw()
-    },
-    take: draw,
-    destroy() {},
+  function update(info) {
+    const next = [...flat(info.config ?? {})]
+    if (JSON.stringify(next) === JSON.stringify(rows) && table.childElementCount) return
+    rows = next
+    draw()
   }
+
+  update(first)
+  return { keys: [["/", "Filter settings", () => search.focus()]], update, destroy() {} }
 }
 
 function* flat(value, before = "") {
@@ -95,9 +93,9 @@ function* flat(value, before = "") {
 }
 
 /** The directory of a run and the attempts that wrote it. */
-export function makeFiles(element) {
+export function makeFiles(element, first) {
   let last = ""
-  return {
+  const view = {
     update(info) {
       const now = JSON.stringify([info.files, info.attempts])
       if (now === last) return
@@ -117,4 +115,6 @@ export function makeFiles(element) {
     },
     destroy() {},
   }
+  view.update(first)
+  return view
 }

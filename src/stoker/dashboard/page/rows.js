@@ -5,6 +5,9 @@ import { ABSENT, age, compact, date, number, percent, plural } from "./format.js
 import { link } from "./router.js"
 import { drawSpark } from "./spark.js"
 
+/** Statuses that need no reason beside them; it is in their tooltip. */
+const SAYS_ENOUGH = new Set(["live", "done"])
+
 /** What a row shows, as a text: a row whose text is the same is not made anew. */
 export function signature(entry, isSelected, spark) {
   if (entry.kind === "group") {
@@ -30,7 +33,7 @@ export function runRow(entry, isSelected, spark, select) {
         : h("span", { class: "title" }, `${run.name} `, h("span", { class: "muted" }, `/ ${run.version} / ${run.run_id}`)),
       h("small", {}, about.filter(Boolean).join(" · "))),
     h("span", { class: "cell state", role: "cell", title: run.reason },
-      h("span", { class: "status" }, statusIcon(run.status), h("b", {}, run.status), h("small", {}, run.reason))),
+      h("span", { class: "status" }, statusIcon(run.status), h("b", {}, run.status), SAYS_ENOUGH.has(run.status) ? null : h("small", {}, run.reason))),
     curve,
     numberCell("best", run.best_value, "Best evaluation", run.best_step === null ? null : `at step ${number(run.best_step)}`),
     numberCell("last", run.last_mean, "Mean reward of the last 100 episodes"),

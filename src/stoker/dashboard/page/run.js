@@ -3,6 +3,7 @@
 import { get, listen } from "./api.js"
 import { makeCharts } from "./charts.js"
 import { h, put, statusIcon } from "./dom.js"
+import { fileName } from "./download.js"
 import { makeEpisodes } from "./episodes.js"
 import { ABSENT, age, compact, date, duration, number, percent, plural } from "./format.js"
 import { bindKeys } from "./keys.js"
@@ -10,13 +11,14 @@ import { makeConfig, makeEvents, makeFiles } from "./particulars.js"
 import { go, link, setQuery } from "./router.js"
 
 const TABS = [["charts", "Charts"], ["episodes", "Episodes"], ["events", "Events"], ["config", "Config"], ["files", "Files"]]
-const OFTEN_S = 1
+const OFTEN_S = 2
+const OFTEN_WHILE_READING_S = 0.5
 
 /** Show a run; returns what the frame calls when the address changes and when another view comes. */
 export async function show(element, id, query, frame) {
   const abort = new AbortController()
   let info = await get(`api/runs/${id}`, {}, { signal: abort.signal })
-  const file = [info.name, info.version, info.run_id].join("-").replace(/[^\p{L}\p{N}._-]+/gu, "_").slice(0, 100)
+  const file = (name) => fileName([info.name, info.version, info.run_id, name], "").slice(0, -1)
   let tab = null
   let content = null
   let endContentKeys = () => {}
@@ -63,11 +65,11 @@ export async function show(element, id, query, frame) {
     put(problems, statusIcon("broken"), h("div", {}, h("b", {}, info.status === "broken" ? "This run cannot be read" : "Parts of this run cannot be read"),
       h("ul", {}, told.slice(0, 10).map((text) => h("li", {}, text))), told.length > 10 ? h("p", { class: "muted" }, `and ${plural(told.length - 10, "more")}`) : null))
     reading.hidden = info.share_read >= 1
-    put(reading, `Reading the run: ${percent(info.share_read)}`, h("span", { class: "bar" }, h("i", { style: { width: `${info.share_read * 100}%` } })))
+    put(reading, `Reading the run: ${percent(info.share_read)}. Until then its newest part is shown.`, h("span", { class: "bar" }, h("i", { style: { width: `${info.share_read * 100}%` } })))
   }
 
   function fact(name, value, more, title, share = null) {
-    return h("div", { class: "fact", title }, h("dt", {}, name), h("dd", {}, value, more ? h("small", {}, ` ${more}`) : null),
+    return h("div", { class: `fact ${name.toLowerCase().split(" ")[0]}`, title }, h("dt", {}, name), h("dd", {}, value, more ? h("small", {}, ` ${more}`) : null),
       share === null ? null : h("span", { class: "bar", "aria-hidden": "true" }, h("i", { style: { width: `${share * 100}%` } })))
   }
 
@@ -86,12 +88,11 @@ export async function show(element, id, query, frame) {
       if (next === null) setQuery({ tab: name === "charts" ? null : name })
       content = { charts: makeCharts, episodes: makeEpisodes, events: makeEvents, config: makeConfig, files: makeFiles }[name](place, info, file)
       endContentKeys = content.keys ? bindKeys(content.keys, "This tab") : () => {}
-      content.update?.(info)
     }
     content.take?.(next ?? Object.fromEntries(new URLSearchParams(location.hash.split("?")[1] ?? "")))
   }
 
-  /** Ask again, but not more often than once a second. */
+  /** Ask again, but not more often than every two seconds: five viewers must not slow a training down. */
   function refresh() {
     waiting ??= setTimeout(async () => {
       waiting = null
@@ -106,7 +107,7 @@ export async function show(element, id, query, frame) {
       } catch (problem) {
         if (problem.name !== "AbortError" && problem.status === undefined) throw problem
       }
-    }, OFTEN_S * 1000)
+    }, (info.share_read < 1 ? OFTEN_WHILE_READING_S : OFTEN_S) * 1000)
   }
 
   tell()

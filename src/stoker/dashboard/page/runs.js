@@ -11,7 +11,7 @@ import { makeSparks } from "./spark.js"
 
 const COLUMNS = [["name", "Run"], ["status", "Status"], [null, "Reward"], ["best", "Best"], ["last", "Last 100"], ["steps", "Steps"], ["speed", "Steps/s"], ["updated", "Updated"]]
 const AHEAD = 10
-const OFTEN_S = 1
+const OFTEN_S = 2
 
 /** Show the list; returns what the frame calls when the address changes and when another view comes. */
 export async function show(element, query, frame) {
@@ -45,6 +45,18 @@ export async function show(element, query, frame) {
     arrange()
   }
 
+  /** A whole list, or only what has changed in it. */
+  function takeIn(next) {
+    if (next.is_partial) {
+      const known = new Map(state.runs.map((run) => [run.id, run]))
+      for (const run of next.runs) known.set(run.id, run)
+      for (const id of next.removed) known.delete(id)
+      state.runs = [...known.values()]
+    } else state.runs = next.runs
+    answer = next
+    arrange()
+  }
+
   function changed() {
     setQuery({
       q: state.text, status: state.status, sort: state.by === "updated" ? null : state.by,
@@ -68,7 +80,7 @@ export async function show(element, query, frame) {
     put(chips, STATUSES.filter((status) => status === state.status || byText.some((run) => run.status === status)).map((status) =>
       h("button", { class: "chip", "aria-pressed": String(status === state.status), onclick: () => { state.status = state.status === status ? "" : status; changed() } },
         statusIcon(status), `${status} ${byText.filter((run) => run.status === status).length}`)))
-    say(count, found.length === state.runs.length ? plural(found.length, "run") : `${found.length} of ${plural(state.runs.length, "run")}`)
+    say(count, !answer.is_scanned && !state.runs.length ? "" : found.length === state.runs.length ? plural(found.length, "run") : `${found.length} of ${plural(state.runs.length, "run")}`)
     grouped.setAttribute("aria-pressed", String(state.isGrouped))
     sortPick.value = state.by
     put(heads, h("span", { class: "cell pick", role: "columnheader" }, h("span", { class: "hidden-text" }, "Select")),
@@ -233,12 +245,8 @@ export async function show(element, query, frame) {
       waiting = null
       const began = performance.now()
       try {
-        const next = await get("api/runs", {}, { signal: abort.signal })
-        if (next !== answer) {
-          answer = next
-          state.runs = next.runs
-          arrange()
-        }
+        const next = await get("api/runs", { cursor: answer.cursor }, { signal: abort.signal })
+        if (!isOver && next.cursor !== answer.cursor) takeIn(next)
       } catch (problem) {
         if (problem.name !== "AbortError" && problem.status === undefined) throw problem
       }

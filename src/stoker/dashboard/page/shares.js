@@ -14,7 +14,7 @@ const ORDER = ["learner", "actors", "inference", "loop", "evaluator", "writer", 
 const WORTH = 0.005
 
 /** Make the section; `update(answer, x, from, to)` draws the shares of `api/runs/<id>/shares`. */
-export function makeShares({ sync, onZoom, file }) {
+export function makeShares({ sync, onZoom, file, subtitle }) {
   const grid = h("div", { class: "shares" })
   const verdict = h("div", { class: "verdict" })
   const element = h("section", { class: "block", "aria-label": "Where the time goes", hidden: true }, h("h2", { class: "block-title" }, "Where the time goes"), verdict, grid)
@@ -55,7 +55,7 @@ export function makeShares({ sync, onZoom, file }) {
         if (!panels.has(part.part)) {
           const legend = h("div", { class: "legend" })
           const title = part.part.charAt(0).toUpperCase() + part.part.slice(1)
-          const panel = makePanel({ id: "", title, file: `${file}-time-${part.part}`, sync, isShare: true, isSmall: true, height: 110, legend })
+          const panel = makePanel({ id: "", subtitle, title: `${title}: where its time goes`, short: title, file: file(`time of ${part.part}`), sync, isShare: true, isSmall: true, height: 110, legend })
           panel.chart.onZoom(onZoom)
           grid.append(panel.element)
           panels.set(part.part, { panel, legend })
@@ -72,7 +72,11 @@ export function makeShares({ sync, onZoom, file }) {
       const text = explanation.lines.join("\n")
       if (verdict.dataset.text !== text) {
         verdict.dataset.text = text
-        put(verdict, h("p", { class: "verdict-head" }, explanation.lines[0]), explanation.lines.length > 1 ? h("pre", { class: "verdict-lines" }, explanation.lines.slice(1).join("\n").replace(/^\n+/, "")) : null)
+        // The verdict is the last paragraph of the report; the shares before it are what the charts show.
+        const paragraphs = text.split(/\n\s*\n/)
+        const [head, ...remedies] = paragraphs.at(-1).split("\n")
+        put(verdict, h("p", { class: "verdict-head" }, head), remedies.map((line) => h("p", {}, line)),
+          paragraphs.length > 1 ? h("details", {}, h("summary", {}, "Whole report"), h("pre", {}, paragraphs.slice(0, -1).join("\n\n"))) : null)
       }
       element.hidden = false
     },

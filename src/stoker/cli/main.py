@@ -43,6 +43,7 @@ COMMANDS = {
         "inspection:Show",
         "Show a run: counters, checkpoints, evaluations, its curve, its last events.",
     ),
+    "dash": ("dash:Dash", "Show the runs of a directory in a browser, live."),
     "explain": ("explain:Explain", "Say which part limits a training, and what would help."),
     "verify": ("upkeep:Verify", "Check a run's files: checksums, rows, journal, agreement of counters."),
     "replay": ("evaluate:Replay", "Train again from a run's journal, and compare with what it saved."),

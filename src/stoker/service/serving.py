@@ -12,13 +12,12 @@ from asyncio import TimerHandle
 from collections.abc import Generator
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from stoker.errors import ConfigError, MissingDependency
 from stoker.protocol import ProtocolError
-from stoker.service.hosting import Hosted
 from stoker.service.limits import Limits
 from stoker.service.refusals import problem_headers, problem_json
 
@@ -54,11 +53,19 @@ class Tls(msgspec.Struct, frozen=True):
     key: Path | None = None
 
 
+class Closable(Protocol):
+    """What is behind an application."""
+
+    def close(self) -> None:
+        """End what waits, so that requests that run are answered."""
+        ...
+
+
 class Server(uvicorn.Server):
     """Serves an application on a socket until ``should_exit`` is set; then running requests are answered.
 
     Args:
-        app: of ``make_app``.
+        app: of ``make_app``, with a ``Closable`` in its ``state.stoker``.
         limits: what clients may do.
         tls: None: plain HTTP.
 
@@ -96,11 +103,15 @@ class Server(uvicorn.Server):
                 f"{files}: {error.strerror or error}; give PEM files that belong together"
             ) from None
         super().__init__(config)
-        self._hosted: Hosted = app.state.stoker
+        self._behind: list[Closable] = [app.state.stoker]
 
     def end(self) -> None:
         """Let ``serve_on`` return, once the requests that run are answered; on its event loop."""
         self.should_exit = True
+
+    def end_with(self, other: Closable) -> None:
+        """Close this, too, at the end."""
+        self._behind.append(other)
 
     async def serve_on(self, listener: socket.socket) -> None:
         """Serve until ``should_exit``; the application's lifespan is around that."""
@@ -109,7 +120,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End: refuse the requests that wait for the session, and let the others be answered."""
-        self._hosted.close()
+        for each in self._behind:
+            each.close()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager

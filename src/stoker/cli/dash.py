@@ -1,0 +1,165 @@
+"""``stoker dash``: the runs of a directory in a browser, live. It only reads."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import re
+import signal
+import socket
+import webbrowser
+from collections.abc import Callable, Generator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+from anyio import to_thread
+from msgspec import Meta
+
+from stoker.cli.parsing import Command, Flag
+from stoker.errors import ConfigError
+from stoker.signals import SignalGuard
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    from stoker.dashboard.login import Login
+    from stoker.service.auth import Gate
+
+__all__ = ["Dash", "listening"]
+
+Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
+
+USUAL_PORT = 8060
+_GRACE_S = 5.0
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(k|m|g|t)?i?b?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+class Dash(Command, frozen=True, kw_only=True):
+    """Show the runs of a directory in a browser, live, also those that other processes write meanwhile.
+
+    Nothing is written. Other machines reach it only with --host; then a browser logs in once, by the link
+    that is printed. Ctrl-C ends it.
+    """
+
+    paths: Annotated[
+        tuple[str, ...], Flag(metavar="[RUNS_DIR]", is_positional=True, repeats=True, default="default: runs")
+    ] = ()
+    """The runs directory, or the directory of a name, a version or a run in it."""
+
+    host: Annotated[str, Flag(metavar="HOST")] = "127.0.0.1"
+    """The address to listen on; at any but this machine's loopback, browsers have to log in."""
+
+    port: Annotated[
+        Port | None, Flag(metavar="PORT", default=f"default: {USUAL_PORT}, else any free one")
+    ] = None
+    """The port to listen on; 0: any free one."""
+
+    open: bool = False
+    """Open the page in this machine's browser."""
+
+    memory: Annotated[str, Flag(metavar="SIZE")] = "512MB"
+    """What is kept of the rows of all runs; those that were looked at longest ago are read again."""
+
+    allowed_hosts: Annotated[
+        tuple[str, ...], Flag(name="allowed-host", metavar="NAME", repeats=True, default="default: loopback")
+    ] = ()
+    """A name under which a proxy leads here; then browsers have to log in, too."""
+
+    async def __call__(self) -> int:
+        from stoker.dashboard.app import make_app
+        from stoker.dashboard.login import Login
+        from stoker.service.auth import Gate, is_loopback
+        from stoker.service.limits import Limits
+        from stoker.service.serving import Server
+
+        if len(self.paths) > 1:
+            raise ConfigError(f"{self.paths[1]}: give one runs directory, that of several runs to compare")
+        root, memory = Path(*self.paths[:1] or ("runs",)), size_of("--memory", self.memory)
+        is_local = is_loopback(self.host)
+        login = None if is_local and not self.allowed_hosts else Login()
+        gate = Gate(hosts=self.allowed_hosts or (() if is_local else ("*",)))
+        app = await to_thread.run_sync(partial(_app, make_app, root, gate, login, memory))
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(listening(self.host, self.port))
+            server = Server(app, Limits())
+            guard = stack.enter_context(_Guard(_SIGNALS, _GRACE_S))
+            guard.finish_with(partial(_end, guard, server.end))
+            address = f"http://{_named(self.host)}:{listener.getsockname()[1]}/"
+
+            def show() -> None:
+                link = address if login is None else f"{address}{login.link}"
+                once = "" if login is None else " (this link is good once)"
+                print(f"{link}  shows {root}{once}; Ctrl-C ends it", flush=True)
+
+            if login is not None:
+                login.on_used = show
+            show()
+            if self.open:
+                link = address if login is None else f"{address}{login.link}"
+                await to_thread.run_sync(webbrowser.open, link)
+            await server.serve_on(listener)
+        return 0
+
+
+def _app(
+    make: Callable[..., Starlette], root: Path, gate: Gate, login: Login | None, memory: int
+) -> Starlette:
+    return make(root, gate=gate, login=login, memory_bytes=memory)
+
+
+@contextlib.contextmanager
+def listening(host: str, port: int | None) -> Generator[socket.socket]:
+    """Listen on this port; without one, on the usual one or, if it is taken, on any.
+
+    Raises:
+        ConfigError: The port is taken, or the address cannot be used.
+    """
+    from stoker.listening import listening_socket
+
+    try:
+        listener = listening_socket(host, USUAL_PORT if port is None else port)
+    except ConfigError:
+        if port is not None:
+            raise
+        listener = listening_socket(host, 0)
+    with listener:
+        yield listener
+
+
+def size_of(flag: str, text: str) -> int:
+    """A number of bytes: ``512MB``, ``2G``, ``1048576``; a kilobyte has 1,024 bytes.
+
+    Raises:
+        ConfigError: It is none of these, or less than a megabyte; the message names the flag.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    n_bytes = 0 if found is None else int(float(found[1]) * _UNITS[(found[2] or "").lower()])
+    if n_bytes < 1 << 20:
+        raise ConfigError(f"{flag} {text!r}: give a size of at least 1MB, such as 512MB or 2GB")
+    return n_bytes
+
+
+class _Guard(SignalGuard):
+    """Ends the server at a first signal."""
+
+    def overdue(self, *, loop_turns: bool) -> str:
+        return (
+            "stoker: error: a request is still being answered" if loop_turns else "stoker: error: it is stuck"
+        )
+
+    def interrupted(self) -> str:
+        return "stoker: interrupted"
+
+
+def _end(guard: _Guard, end_server: Callable[[], object]) -> None:
+    guard.announced()
+    end_server()
+
+
+def _named(host: str) -> str:
+    """A host as it stands in an address; all addresses of this machine are called by its name."""
+    named = platform.node() if host in ("0.0.0.0", "::", "") else host  # noqa: S104 - compared
+    return f"[{named}]" if ":" in named else named

@@ -1,0 +1,120 @@
+"""The list of runs, whole or only what has changed in it; and a small curve of each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+
+import msgspec
+import numpy as np
+
+from stoker.dashboard.answers.curves import EVALUATIONS, curve_of
+from stoker.dashboard.index import Index
+from stoker.dashboard.series import bucketed
+from stoker.dashboard.summaries import Summary, clean
+from stoker.runs.history import RunHistory
+
+__all__ = ["RunList", "runs_answer", "spark"]
+
+_ALL_SETTINGS = 500
+"""Lists of up to so many runs have all settings; longer ones those in which runs differ."""
+_SPARK_POINTS = 60
+_WINDOW = 0.05
+"""A training reward in a small curve is the mean over that share of the run."""
+
+
+class RunList(msgspec.Struct, frozen=True):
+    """The runs below the root.
+
+    Attributes:
+        root: the directory.
+        is_scanned: whether all of it was looked at.
+        is_partial: ``runs`` holds only those that changed since the cursor of the request.
+        cursor: to be sent with the next request.
+        runs: a line for each.
+        removed: the ids of runs that are gone since that cursor.
+        hint: how to begin, where there are none.
+        left_out: directories that were not followed, and why.
+    """
+
+    root: str
+    is_scanned: bool
+    is_partial: bool
+    cursor: str
+    runs: list[Summary]
+    removed: list[str]
+    hint: str | None
+    left_out: list[str]
+
+
+def runs_answer(index: Index, cursor: str = "") -> RunList:
+    """The list of runs, or what changed in it since that cursor."""
+    since = _since(index, cursor)
+    shown = [
+        entry.summary
+        for entry in index.entries.values()
+        if entry.summary is not None and (since is None or entry.version > since)
+    ]
+    if len(index.entries) > _ALL_SETTINGS:
+        shown = _with_few_settings(index, shown)
+    removed = [] if since is None else [run_id for version, run_id in index.removed if version > since]
+    return RunList(
+        root=clean(os.fspath(index.root)),
+        is_scanned=index.is_scanned,
+        is_partial=since is not None,
+        cursor=f"{index.nonce}.{index.version}",
+        runs=shown,
+        removed=removed,
+        hint=_hint(index) if index.is_scanned and not index.entries else None,
+        left_out=[clean(line) for line in index.left_out],
+    )
+
+
+def _since(index: Index, cursor: str) -> int | None:
+    nonce, _, version = cursor.partition(".")
+    is_known = nonce == index.nonce and version.isdecimal() and len(version) < 16
+    return int(version) if is_known else None
+
+
+def _with_few_settings(index: Index, shown: Sequence[Summary]) -> list[Summary]:
+    differing = _differing([entry.summary for entry in index.entries.values() if entry.summary is not None])
+    return [
+        msgspec.structs.replace(
+            summary, settings={key: value for key, value in summary.settings.items() if key in differing}
+        )
+        for summary in shown
+    ]
+
+
+def _differing(summaries: Sequence[Summary]) -> Collection[str]:
+    """The settings that not all runs have with the same value."""
+    first: dict[str, object] = {}
+    counts: dict[str, int] = {}
+    differing: set[str] = set()
+    for summary in summaries:
+        for key, value in summary.settings.items():
+            counts[key] = counts.get(key, 0) + 1
+            if first.setdefault(key, value) != value:
+                differing.add(key)
+    n = sum(1 for summary in summaries if summary.settings)
+    return differing | {key for key, count in counts.items() if count < n}
+
+
+def _hint(index: Index) -> str:
+    return (
+        f"there is no run in {clean(os.fspath(index.root))} yet. Start one beside this page: "
+        f"`stoker train CartPole-v1 --runs-dir {clean(os.fspath(index.root))}`; it appears here by itself."
+    )
+
+
+def spark(history: RunHistory) -> list[float]:
+    """The mean rewards of its evaluations; without these, the running mean of its training rewards."""
+    curve = curve_of(history, EVALUATIONS, "steps")
+    if len(curve.x) < 2 and history.train.n_rows:
+        curve = curve_of(history, "train.total_reward", "steps")
+        n = len(curve.values)
+        window = max(1, int(n * _WINDOW))
+        sums = np.cumsum(np.append(0.0, np.nan_to_num(curve.values.astype(np.float64))))
+        ends = np.unique(np.linspace(min(window, n), n, _SPARK_POINTS).astype(int))
+        return ((sums[ends] - sums[np.maximum(ends - window, 0)]) / np.minimum(ends, window)).tolist()
+    return bucketed(curve.x, curve.values, n_points=_SPARK_POINTS).mean.tolist()

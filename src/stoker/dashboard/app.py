@@ -1,0 +1,118 @@
+"""``make_app``: the dashboard as an ASGI application, to be served by itself or mounted in another one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stoker.dashboard.entrance import Entrance, Receive, Scope, Send, send_refusal
+from stoker.dashboard.index import INTERVAL_S, MEMORY_BYTES, Index
+from stoker.dashboard.login import Login
+from stoker.dashboard.pages import PageFiles
+from stoker.dashboard.routes import Routes
+from stoker.protocol import ProtocolError
+from stoker.service.auth import Gate
+from stoker.service.refusals import refusal_of
+from stoker.types import AnyPath
+
+__all__ = ["dashboard_lifespan", "make_app"]
+
+
+def make_app(
+    root: AnyPath = "runs",
+    *,
+    gate: Gate | None = None,
+    login: Login | None = None,
+    memory_bytes: int = MEMORY_BYTES,
+    interval_s: float = INTERVAL_S,
+) -> Starlette:
+    """The dashboard over a runs directory, as an ASGI application. It writes nothing.
+
+    A framework that mounts the application does not run its lifespan: enter ``dashboard_lifespan(app)`` in
+    its own. Its addresses are relative, so it may be mounted anywhere.
+
+    Args:
+        root: the runs directory.
+        gate: which addresses and tokens are let in; None: requests to this machine's loopback names, without
+            tokens. A token needs the scope ``read``.
+        login: lets browsers in that have opened its link; None: only the gate decides.
+        memory_bytes: what the columns of all runs may take.
+        interval_s: seconds between two looks at the files, while somebody looks at the page.
+
+    Raises:
+        ConfigError: There is no such directory.
+    """
+    index = Index(Path(root), memory_bytes=memory_bytes, interval_s=interval_s)
+    routes = Routes(index, PageFiles(), login)
+    app = Starlette(
+        routes=routes.routes(),
+        exception_handlers={HTTPException: _refuse, ProtocolError: _refuse, Exception: _refuse},
+        lifespan=dashboard_lifespan,
+    )
+    app.state.stoker = index
+    app.add_middleware(_Running, index=index)
+    app.add_middleware(Entrance, gate=gate or Gate(), login=login)
+    return app
+
+
+@asynccontextmanager
+async def dashboard_lifespan(app: Starlette) -> AsyncGenerator[None]:
+    """Look at the runs of ``make_app``'s application while a block runs.
+
+    @asynccontextmanager
+    async def lifespan(host):
+        async with dashboard_lifespan(dashboard):
+            yield
+
+    host = FastAPI(lifespan=lifespan)
+    host.mount("/dash", dashboard)
+    """
+    index: Index = app.state.stoker
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(index.run)
+        try:
+            yield
+        finally:
+            index.close()
+
+
+class _Running:
+    """Refuses requests to an application whose lifespan nobody has entered."""
+
+    def __init__(self, app: Any, index: Index) -> None:
+        self._app, self._index = app, index
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._index.is_running:
+            if self._index.is_closed:
+                refusal = ProtocolError("going-down", "the dashboard is ending", retry_after=1)
+            else:
+                way_out = "enter `dashboard_lifespan(app)` in the lifespan of the application that mounts it"
+                refusal = ProtocolError("not-ready", f"the dashboard does not run: {way_out}")
+            await send_refusal(refusal, scope, send)
+            return
+        await self._app(scope, receive, send)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """The answer to what a handler raises."""
+    if isinstance(error, HTTPException):
+        error = ProtocolError("not-found", f"{request.url.path}: there is nothing here")
+    return _Refused(refusal_of(error))
+
+
+class _Refused(Response):
+    def __init__(self, refusal: ProtocolError) -> None:
+        super().__init__(status_code=refusal.status)
+        self._refusal = refusal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send_refusal(self._refusal, scope, send)

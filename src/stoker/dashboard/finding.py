@@ -1,0 +1,201 @@
+"""Which runs there are below a directory, kept up to date by the modification times of directories.
+
+A run is known by the digest of its path, which is made here: no text of a request ever becomes a path. A
+symbolic link that leads out of the directory is not followed, and neither is a run whose own files are such
+links. Blocks; not for several threads at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import stoker.runs.layout as layout
+from stoker.errors import ConfigError, RunDirectoryError
+from stoker.runs.events import EVENTS
+from stoker.runs.layout import CONFIG, METADATA
+from stoker.runs.locking import LOCK
+from stoker.runs.rows import ROW_FILES
+
+__all__ = ["READ_FILES", "Finder", "id_of", "link_out_of"]
+
+READ_FILES: Final = (METADATA, CONFIG, *ROW_FILES.values(), EVENTS, LOCK)
+"""The files of a run that are read."""
+
+_LEVELS = 3
+"""Name, version, run."""
+_MOST_LEFT_OUT = 20
+
+
+class Finder:
+    """Finds the runs below a directory.
+
+    Args:
+        root: the directory.
+
+    Raises:
+        ConfigError: It is missing, or no directory.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = _directory(root)
+        self.runs: dict[str, Path] = {}
+        """Each run by its id, whole or broken."""
+        self.left_out: dict[Path, str] = {}
+        """Directories that were not followed, and why."""
+        self._places: dict[Path, tuple[int, int]] = {}  # directories that are no runs: level, time of change
+        self._due: list[Path] = []
+
+    def find_all(self) -> None:
+        """Look at everything again."""
+        self.runs.clear()
+        self.left_out.clear()
+        self._places.clear()
+        if layout.is_run(self.root):
+            self.runs[id_of(self.root, self.root)] = self.root
+        else:
+            self._enter(self.root, 0)
+
+    def look(self, most: int) -> bool:
+        """Look at some of the directories for new runs, in turn; True if there are others than before.
+
+        Args:
+            most: how many directories.
+        """
+        has_changed = False
+        for run_id, path in list(self.runs.items()) if len(self.runs) == 1 else ():
+            if path == self.root and not layout.is_run(self.root):
+                del self.runs[run_id]
+                self._enter(self.root, 0)
+                return True
+        for _ in range(min(most, len(self._places))):
+            if not self._due:
+                self._due = sorted(self._places, key=lambda place: self._places[place][0], reverse=True)
+            place = self._due.pop()
+            known = self._places.get(place)
+            if known is not None and known[1] != _changed_at(place):
+                has_changed |= self._enter(place, known[0])
+        return has_changed
+
+    def forget(self, run_id: str) -> None:
+        """Leave out a run whose directory is gone."""
+        self.runs.pop(run_id, None)
+
+    def _enter(self, place: Path, level: int) -> bool:
+        """Look into a directory that is no run, and below it where something is new."""
+        self._places[place] = level, _changed_at(place)
+        there: set[Path] = set()
+        has_changed = False
+        for path in self._directories_in(place) if level < _LEVELS else ():
+            there.add(path)
+            run_id = id_of(self.root, path)
+            if run_id in self.runs or path in self._places:
+                continue
+            if _is_run(path):
+                self.runs[run_id] = path
+                has_changed = True
+            else:
+                has_changed |= self._enter(path, level + 1)
+        if level and _is_run(place):  # it has become one
+            self._leave(place)
+            self.runs[id_of(self.root, place)] = place
+            return True
+        known = [*self._places, *self.runs.values()]
+        for path in [path for path in known if path.parent == place and path not in there]:
+            has_changed |= self._leave(path)
+        return has_changed
+
+    def _leave(self, place: Path) -> bool:
+        """Forget a directory that is gone, and what was below it."""
+        for path in [path for path in self._places if path == place or place in path.parents]:
+            del self._places[path]
+        gone = [run_id for run_id, path in self.runs.items() if path == place or place in path.parents]
+        for run_id in gone:
+            del self.runs[run_id]
+        return bool(gone)
+
+    def _directories_in(self, place: Path) -> Iterator[Path]:
+        try:
+            with os.scandir(place) as entries:
+                found = sorted(entries, key=lambda entry: layout.natural_key(entry.name))
+        except OSError as error:
+            self._note(place, f"cannot be read: {error.strerror}")
+            return
+        for entry in found:
+            path = place / entry.name
+            if not entry.is_symlink():
+                if entry.is_dir(follow_symlinks=False):
+                    yield path
+            elif _is_directory(path):
+                if self._is_inside(path):
+                    yield path
+                else:
+                    self._note(path, "is a symbolic link out of the runs directory; it is not followed")
+
+    def _is_inside(self, path: Path) -> bool:
+        return _leads_into(path, self.root)
+
+    def _note(self, path: Path, why: str) -> None:
+        if len(self.left_out) < _MOST_LEFT_OUT:
+            self.left_out[path] = why
+
+
+def id_of(root: Path, run: Path) -> str:
+    """The id of a run: the same as long as it has its place below the root."""
+    place = os.path.relpath(run, root)
+    return hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
+
+
+def link_out_of(root: Path, run: Path) -> str | None:
+    """The name of a file of the run that is a symbolic link out of the root; None: there is none."""
+    for name in READ_FILES:
+        path = run / name
+        if path.is_symlink() and not _leads_into(path, root):
+            return name
+    return None
+
+
+def _leads_into(path: Path, root: Path) -> bool:
+    try:
+        return path.resolve(strict=True).is_relative_to(root)
+    except (OSError, RuntimeError):  # it leads nowhere, or in a circle
+        return False
+
+
+def _directory(root: Path) -> Path:
+    try:
+        found = root.resolve(strict=True)
+        is_directory = stat.S_ISDIR(found.stat().st_mode)
+    except (OSError, RuntimeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"runs directory {os.fspath(root)!r}: {why}; give the directory that `stoker train` writes to"
+        ) from None
+    if not is_directory:
+        raise ConfigError(f"runs directory {os.fspath(root)!r}: it is no directory")
+    return found
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        return (path / METADATA).is_file() or layout.is_run(path)
+    except RunDirectoryError:
+        return True  # reading its metadata says what is wrong
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return -1

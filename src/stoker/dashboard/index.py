@@ -1,0 +1,411 @@
+"""The runs below a directory, read in worker threads as they grow, and kept while there is memory for them.
+
+Each run is read by one thread at a time, and each byte of its files once. What was read of the runs that were
+looked at longest ago is forgotten when all of it together is over the budget; it is read again on demand.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+from anyio.abc import TaskGroup, TaskStatus
+
+from stoker.dashboard.finding import Finder, id_of, link_out_of
+from stoker.dashboard.looking import Look, looked_at
+from stoker.dashboard.queries import no_such
+from stoker.dashboard.summaries import Summary
+from stoker.protocol import ProtocolError
+from stoker.runs.history import RunHistory
+
+__all__ = ["Index", "Reading", "RunEntry", "Viewer"]
+
+T = TypeVar("T")
+
+MEMORY_BYTES: Final = 512 << 20
+INTERVAL_S: Final = 1.0
+"""Seconds between two looks at the files, while somebody looks at the page."""
+
+_THREADS = 3
+_PIECE_BYTES: Final = 4 << 20
+"""How much of a file is read at a time: other requests for the run come between two pieces."""
+_AT_ONCE = 50
+"""Runs that are summed up between two chances for others."""
+_LOOKS = 40
+"""Runs without a writer, and directories, that are looked at in one interval, in turn."""
+_PATIENCE_S = 0.3
+"""How long a request waits for the first scan; then it gets what there is."""
+
+
+class Reading(NamedTuple):
+    """A run as far as it has been read.
+
+    Attributes:
+        history: its rows; while the rest is read, the last rows of each file.
+        share_read: how much of its files has been read, 0 to 1.
+        stamp: changes when ``history`` is another object.
+    """
+
+    history: RunHistory
+    share_read: float
+    stamp: str
+
+    @property
+    def cursor(self) -> str:
+        """Changes when anything of the run has, or more of it has been read."""
+        share = "" if self.share_read >= 1 else f".{self.share_read:.4f}"
+        return f"{self.stamp}.{self.history.cursor}{share}"
+
+
+class RunEntry:
+    """A run of the index.
+
+    Attributes:
+        id: its id.
+        directory: its directory.
+        look: what was last seen of it; None: nothing yet.
+        version: the version of the list in which its summary changed last.
+    """
+
+    __slots__ = (
+        "directory", "history", "id", "is_reading", "lock", "look", "stamp", "tail", "used_at", "version",
+    )  # fmt: skip
+
+    def __init__(self, run_id: str, directory: Path) -> None:
+        self.id = run_id
+        self.directory = directory
+        self.history: RunHistory | None = None
+        self.tail: RunHistory | None = None
+        self.stamp = ""
+        self.look: Look | None = None
+        self.lock = anyio.Lock()
+        self.is_reading = False
+        self.used_at = -math.inf
+        self.version = 0
+
+    @property
+    def summary(self) -> Summary | None:
+        """The line about it in the list; None: it was not looked at yet."""
+        return None if self.look is None else self.look.summary
+
+
+class Viewer:
+    """Somebody who waits for changes: of the list, and of one run if it is given.
+
+    Attributes:
+        run_id: the run.
+    """
+
+    def __init__(self, run_id: str | None) -> None:
+        self.run_id = run_id
+        self._changed = anyio.Event()
+
+    def wake(self) -> None:
+        """Something has changed."""
+        self._changed.set()
+
+    async def wait(self) -> None:
+        """Wait until something has changed since the last call."""
+        await self._changed.wait()
+        self._changed = anyio.Event()
+
+
+class Index:
+    """The runs below a directory.
+
+    Its methods are for one event loop; ``run`` must run there meanwhile.
+
+    Args:
+        root: the runs directory.
+        memory_bytes: what the columns of all runs may take; the run that is being looked at is kept.
+        interval_s: seconds between two looks at the files, while somebody looks at the page.
+
+    Raises:
+        ConfigError: There is no such directory.
+    """
+
+    def __init__(
+        self, root: Path, *, memory_bytes: int = MEMORY_BYTES, interval_s: float = INTERVAL_S
+    ) -> None:
+        self._finder = Finder(root)
+        self.root = self._finder.root
+        self.memory_bytes = memory_bytes
+        self.interval_s = interval_s
+        self.entries: dict[str, RunEntry] = {}
+        """Each run that was found, by its id."""
+        self.is_scanned = False
+        """Whether all of the root was looked at once."""
+        self.version = 1
+        """Rises when a summary of the list changes."""
+        self.nonce = secrets.token_hex(4)
+        """Tells the versions of this index from those of one before it."""
+        self.removed: list[tuple[int, str]] = []
+        """Runs that are gone, each with the version of the list that is the first one without it."""
+        self._viewers: set[Viewer] = set()
+        self._limiter = CapacityLimiter(_THREADS)
+        self._look_lock = anyio.Lock()
+        self._scanned = anyio.Event()
+        self._looked_at = -math.inf
+        self._round: list[str] = []
+        self._tasks: TaskGroup | None = None
+        self._closing = anyio.Event()
+
+    # Life -----------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Scan the root, then look at the files while somebody looks at the page, until ``close``."""
+        async with anyio.create_task_group() as self._tasks:
+            task_status.started()
+            self._tasks.start_soon(self._scan)
+            while not self._closing.is_set():
+                with anyio.move_on_after(self.interval_s):
+                    await self._closing.wait()
+                if self._viewers and self.is_scanned and not self._closing.is_set():
+                    await self.look()
+            self._tasks.cancel_scope.cancel()
+        self._tasks = None
+
+    def close(self) -> None:
+        """Let ``run`` return, and wake every viewer."""
+        self._closing.set()
+        self._wake(None)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closing.is_set()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether ``run`` runs."""
+        return self._tasks is not None
+
+    async def _scan(self) -> None:
+        async with self._look_lock:
+            await to_thread.run_sync(self._finder.find_all, limiter=self._limiter)
+            self._take_found()
+            new = sorted(self.entries.values(), key=lambda entry: entry.directory.name, reverse=True)
+            for first in range(0, len(new), _AT_ONCE):
+                await self._look_at(new[first : first + _AT_ONCE])
+            self.is_scanned = True
+            self._scanned.set()
+            self._raise_version()
+
+    # Looking --------------------------------------------------------------------------------------
+
+    async def until_scanned(self) -> None:
+        """Wait a moment for the first scan."""
+        with anyio.move_on_after(_PATIENCE_S):
+            await self._scanned.wait()
+
+    async def look(self, run_id: str | None = None) -> None:
+        """Look at the files of the runs that may have changed, and take what is new into the list.
+
+        A second look within the interval is left out, unless it is for one run.
+        """
+        if run_id is not None:
+            await self._look_at([self.entry(run_id)])
+            return
+        if not self.is_scanned or time.monotonic() - self._looked_at < self.interval_s / 2:
+            return
+        async with self._look_lock:
+            self._looked_at = time.monotonic()
+            if await to_thread.run_sync(self._finder.look, _LOOKS, limiter=self._limiter):
+                self._take_found()
+            await self._look_at(self._due())
+
+    def _due(self) -> list[RunEntry]:
+        """The runs to look at now: those that are new, live or watched, and some of the others in turn."""
+        watched = {viewer.run_id for viewer in self._viewers}
+        due = {
+            run_id: entry
+            for run_id, entry in self.entries.items()
+            if entry.look is None or entry.look.is_live or run_id in watched
+        }
+        if not self._round:
+            self._round = list(self.entries)
+        for run_id in self._round[-_LOOKS:]:
+            if run_id in self.entries:
+                due[run_id] = self.entries[run_id]
+        del self._round[-_LOOKS:]
+        return list(due.values())
+
+    async def _look_at(self, entries: Sequence[RunEntry]) -> None:
+        """Look at the files of these runs in a thread; no thread reads one of them meanwhile."""
+        looks = [(entry, entry.look) for entry in entries]
+        found = await to_thread.run_sync(self._looks, looks, limiter=self._limiter)
+        changed = False
+        for (entry, before), look in zip(looks, found, strict=True):
+            if entry.look is not before:  # another look came between
+                continue
+            entry.look = look
+            if before is None or look.summary != before.summary:
+                entry.version = self.version + 1
+                changed = True
+            if before is None or look.seen != before.seen or look.summary != before.summary:
+                self._wake(entry.id)
+        if changed:
+            self._raise_version()
+
+    def _looks(self, looks: Sequence[tuple[RunEntry, Look | None]]) -> list[Look]:
+        return [looked_at(entry.id, self.root, entry.directory, before) for entry, before in looks]
+
+    def _take_found(self) -> None:
+        """Take the runs that were found into the list, and those that are gone out of it."""
+        found = self._finder.runs
+        for run_id, directory in found.items():
+            if run_id not in self.entries:
+                self.entries[run_id] = RunEntry(run_id, directory)
+        gone = [run_id for run_id in self.entries if run_id not in found]
+        if gone:
+            self._raise_version()
+        for run_id in gone:
+            del self.entries[run_id]
+            self.removed.append((self.version, run_id))
+            self._wake(run_id)
+
+    def _raise_version(self) -> None:
+        self.version += 1
+        self._wake(None)
+
+    def add(self, directory: Path) -> str:
+        """Take a run into the index, wherever it is; return its id."""
+        directory = directory.resolve()
+        run_id = id_of(self.root, directory)
+        self._finder.runs[run_id] = directory
+        self.entries.setdefault(run_id, RunEntry(run_id, directory))
+        return run_id
+
+    @property
+    def left_out(self) -> list[str]:
+        """Directories that were not followed, and why."""
+        return [f"{path}: {why}" for path, why in list(self._finder.left_out.items())]
+
+    # Reading --------------------------------------------------------------------------------------
+
+    def entry(self, run_id: str) -> RunEntry:
+        """The run with that id.
+
+        Raises:
+            ProtocolError: 404: there is none.
+        """
+        try:
+            return self.entries[run_id]
+        except KeyError:
+            raise no_such("run", run_id, list(self.entries)) from None
+
+    async def read(self, run_id: str, compute: Callable[[Reading], T], *, is_whole: bool = False) -> T:
+        """Read what is new of a run, then compute something of it, both in one thread.
+
+        Of a long run that has not been read yet, the ends of its files are read, and a first piece; the rest
+        follows in the background.
+
+        Args:
+            run_id: the run.
+            compute: what to do with it; it must not keep it.
+            is_whole: wait until all of it is read.
+
+        Raises:
+            ProtocolError: 404: there is no such run; or what ``compute`` raises.
+        """
+        entry = self.entry(run_id)
+        while True:
+            async with entry.lock:
+                entry.used_at = time.monotonic()
+                done, found = await to_thread.run_sync(
+                    self._read, entry, compute, is_whole, limiter=self._limiter
+                )
+            self._forget_oldest(entry)
+            if found is not None:
+                break
+        if not done and not entry.is_reading and self._tasks is not None:
+            entry.is_reading = True
+            self._tasks.start_soon(self._read_rest, entry)
+        return found[0]
+
+    def _read(
+        self, entry: RunEntry, compute: Callable[[Reading], T], is_whole: bool
+    ) -> tuple[bool, tuple[T] | None]:
+        """Whether the run is read to its end, and what was computed, if that was possible."""
+        if (name := link_out_of(self.root, entry.directory)) is not None:
+            raise ProtocolError(
+                "not-found", f"{name} of this run is a symbolic link out of the runs directory"
+            )
+        if entry.history is None:
+            entry.history, entry.tail, entry.stamp = RunHistory(entry.directory), None, secrets.token_hex(3)
+        history = entry.history
+        was_whole = history.share_read >= 1
+        share = _read_piece(history)
+        if share >= 1:
+            entry.tail = None
+        elif is_whole:
+            return False, None
+        elif not was_whole and entry.tail is None:
+            entry.tail = history.tail()
+        if entry.tail is None:
+            return share >= 1, (compute(Reading(history, share, entry.stamp)),)
+        return False, (compute(Reading(entry.tail, share, f"{entry.stamp}t")),)
+
+    async def _read_rest(self, entry: RunEntry) -> None:
+        """Read the rest of a run in pieces."""
+        try:
+            while not self._closing.is_set():
+                async with entry.lock:
+                    history = entry.history
+                    if history is None or self.entries.get(entry.id) is not entry:
+                        return
+                    share = await to_thread.run_sync(_read_piece, history, limiter=self._limiter)
+                self._wake(entry.id)
+                if share >= 1:
+                    break
+            self._forget_oldest(entry)
+        finally:
+            entry.is_reading = False
+
+    def _forget_oldest(self, kept: RunEntry) -> None:
+        """Forget what was read of the runs that were used longest ago, as long as it is too much."""
+        loaded = [(entry, entry.history) for entry in self.entries.values() if entry.history is not None]
+        total = sum(history.n_bytes for _, history in loaded)
+        for entry, history in sorted(loaded, key=lambda pair: pair[0].used_at):
+            if total <= self.memory_bytes:
+                return
+            if entry is not kept and not entry.lock.locked() and not entry.is_reading:
+                entry.history = entry.tail = None
+                total -= history.n_bytes
+
+    # Viewers --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def watched(self, run_id: str | None = None) -> Generator[Viewer]:
+        """Look at the files while the block runs, and wake the viewer at changes."""
+        viewer = Viewer(run_id)
+        self._viewers.add(viewer)
+        try:
+            yield viewer
+        finally:
+            self._viewers.discard(viewer)
+
+    @property
+    def n_viewers(self) -> int:
+        """How many there are."""
+        return len(self._viewers)
+
+    def _wake(self, run_id: str | None) -> None:
+        for viewer in self._viewers:
+            if run_id is None or viewer.run_id == run_id:
+                viewer.wake()
+
+
+def _read_piece(history: RunHistory) -> float:
+    """Read the next piece of each file; how much has been read then, where nothing more can be: all."""
+    before = [table.share_read for table in history.tables]
+    has_changed = history.refresh(_PIECE_BYTES)
+    is_stuck = not has_changed and before == [table.share_read for table in history.tables]
+    return 1.0 if is_stuck else history.share_read

@@ -1,0 +1,74 @@
+"""What is seen of a run at a glance: the stamps of its files, and from them its line in the list. Blocks."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from stoker.dashboard.finding import READ_FILES, link_out_of
+from stoker.dashboard.summaries import LAST, Summary, summary_of
+from stoker.runs.history import RunHistory
+from stoker.runs.status import RunStatus, status_of
+
+__all__ = ["Look", "looked_at"]
+
+_HOLDER_S = 3.0
+"""Seconds after which the holder of a live run's lock is asked for, if no file changes."""
+
+
+class Look(NamedTuple):
+    """What was seen of a run.
+
+    Attributes:
+        seen: the stamps of its files.
+        summary: its line in the list.
+        at: when its status was looked up, on the clock of ``time.monotonic``.
+    """
+
+    seen: tuple[tuple[int, int, int], ...]
+    summary: Summary
+    at: float
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a process writes the run."""
+        return self.summary.status in ("live", "stalled")
+
+
+def looked_at(run_id: str, root: Path, directory: Path, before: Look | None) -> Look:
+    """Look at a run. While its files are as before this costs one call of the system for each.
+
+    Args:
+        run_id: its id.
+        root: the runs directory.
+        directory: the run's.
+        before: what was seen of it before.
+    """
+    seen = _stamps(directory)
+    now = time.monotonic()
+    if before is not None and seen == before.seen and (not before.is_live or now - before.at < _HOLDER_S):
+        return before
+    return Look(seen, _summary(run_id, root, directory), now)
+
+
+def _summary(run_id: str, root: Path, directory: Path) -> Summary:
+    if (name := link_out_of(root, directory)) is not None:
+        status = RunStatus("broken", f"{name} is a symbolic link out of the runs directory; it is not read")
+        return summary_of(run_id, root, RunHistory(directory), status)
+    ends = RunHistory(directory).tail(LAST)
+    return summary_of(run_id, root, ends, status_of(ends))
+
+
+def _stamps(directory: Path) -> tuple[tuple[int, int, int], ...]:
+    place = os.fspath(directory)
+    return tuple(_stamp(f"{place}/{name}") for name in READ_FILES)
+
+
+def _stamp(path: str) -> tuple[int, int, int]:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a Path costs more than the call
+    except OSError:
+        return (0, 0, 0)
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -166,6 +166,7 @@ class MadeRun:
             "train/loss": float(self._rng.exponential(2.0)),
             "train/staleness_mean": float(self._rng.uniform(10.0, 40.0)),
             "time/fps": float(self._rng.normal(2000.0, 100.0)),
+            "load/period_s": 0.5,
             "rollout/exploration_rate": self._epsilon(self.n_episodes),
         }
         for part, states in _STATES.items():

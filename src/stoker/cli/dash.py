@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import webbrowser
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -23,10 +23,9 @@ from stoker.signals import SignalGuard
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-    from stoker.dashboard.login import Login
     from stoker.service.auth import Gate
 
-__all__ = ["Dash", "listening"]
+__all__ = ["Dash", "dashboard_over", "shown_at"]
 
 Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
 
@@ -69,45 +68,74 @@ class Dash(Command, frozen=True, kw_only=True):
     """A name under which a proxy leads here; then browsers have to log in, too."""
 
     async def __call__(self) -> int:
-        from stoker.dashboard.app import make_app
-        from stoker.dashboard.login import Login
         from stoker.service.auth import Gate, is_loopback
         from stoker.service.limits import Limits
         from stoker.service.serving import Server
 
         if len(self.paths) > 1:
             raise ConfigError(f"{self.paths[1]}: give one runs directory, that of several runs to compare")
-        root, memory = Path(*self.paths[:1] or ("runs",)), size_of("--memory", self.memory)
+        root = Path(*self.paths or ("runs",))
         is_local = is_loopback(self.host)
-        login = None if is_local and not self.allowed_hosts else Login()
         gate = Gate(hosts=self.allowed_hosts or (() if is_local else ("*",)))
-        app = await to_thread.run_sync(partial(_app, make_app, root, gate, login, memory))
+        app = await dashboard_over(
+            root,
+            gate,
+            needs_login=not is_local or bool(self.allowed_hosts),
+            memory_bytes=size_of("--memory", self.memory),
+        )
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(listening(self.host, self.port))
             server = Server(app, Limits())
             guard = stack.enter_context(_Guard(_SIGNALS, _GRACE_S))
             guard.finish_with(partial(_end, guard, server.end))
             address = f"http://{_named(self.host)}:{listener.getsockname()[1]}/"
-
-            def show() -> None:
-                link = address if login is None else f"{address}{login.link}"
-                once = "" if login is None else " (this link is good once)"
-                print(f"{link}  shows {root}{once}; Ctrl-C ends it", flush=True)
-
-            if login is not None:
-                login.on_used = show
-            show()
+            link = tell(app, address)
             if self.open:
-                link = address if login is None else f"{address}{login.link}"
                 await to_thread.run_sync(webbrowser.open, link)
             await server.serve_on(listener)
         return 0
 
 
-def _app(
-    make: Callable[..., Starlette], root: Path, gate: Gate, login: Login | None, memory: int
+async def dashboard_over(
+    root: Path, gate: Gate, *, needs_login: bool, memory_bytes: int = 512 << 20
 ) -> Starlette:
-    return make(root, gate=gate, login=login, memory_bytes=memory)
+    """The dashboard over a runs directory.
+
+    Raises:
+        ConfigError: There is no such directory.
+    """
+    from stoker.dashboard.app import make_app
+    from stoker.dashboard.login import Login
+
+    login = Login() if needs_login else None
+    return await to_thread.run_sync(
+        partial(make_app, root, gate=gate, login=login, memory_bytes=memory_bytes)
+    )
+
+
+@contextlib.asynccontextmanager
+async def shown_at(app: Starlette, address: str) -> AsyncGenerator[None]:
+    """Run a mounted dashboard while a block runs, and print its address."""
+    from stoker.dashboard.app import dashboard_lifespan
+
+    async with dashboard_lifespan(app):
+        tell(app, address)
+        yield
+
+
+def tell(app: Starlette, address: str) -> str:
+    """Print the address of a dashboard and return it; a login link anew whenever one was used."""
+    index, login = app.state.stoker, app.state.login
+    if login is None:
+        print(f"{address}  shows {index.root}", flush=True)
+        return address
+
+    def show() -> None:
+        print(f"{address}{login.link}  shows {index.root} (a link is good once)", flush=True)
+
+    login.on_used = show
+    show()
+    return f"{address}{login.link}"
 
 
 @contextlib.contextmanager

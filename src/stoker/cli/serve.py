@@ -27,6 +27,8 @@ from stoker.trainer.config import TrainConfig, config_from
 if TYPE_CHECKING:
     import socket
 
+    from starlette.applications import Starlette
+
     from stoker.cli.served import ServedPolicy, ServedTraining
     from stoker.protocol import Spaces
     from stoker.service.auth import Gate
@@ -95,6 +97,9 @@ class Serve(Command, frozen=True, kw_only=True):
 
     port: Port = 8000
     """The port to listen on; 0: any free one."""
+
+    dash: bool = False
+    """Also show the runs of --runs-dir in a browser, at /dash, to whom the service lets in."""
 
     token_file: Annotated[str, Flag(metavar="FILE.toml")] = ""
     """Who may connect: names, hashes and scopes of tokens; `stoker token NAME` prints an entry."""
@@ -208,6 +213,7 @@ class Serve(Command, frozen=True, kw_only=True):
         return command
 
     async def __call__(self) -> int:
+        from stoker.cli.dash import shown_at
         from stoker.cli.served import ServedPolicy, ServedTraining
         from stoker.listening import listening_socket
         from stoker.service.app import make_app
@@ -234,14 +240,20 @@ class Serve(Command, frozen=True, kw_only=True):
             server = Server(app, limits, tls)
             hosted.on_end = server.end
             await served.begin(*place)
+            dashboard = await self._dashboard(gate) if self.dash else None
+            if dashboard is not None:
+                app.mount("/dash", dashboard)
+                server.end_with(dashboard.state.stoker)
             guard = stack.enter_context(_Guard(grace_s, hosted))
             guard.finish_with(partial(guard.end, server.end))
             scheme, port = "http" if tls is None else "https", listener.getsockname()[1]
             address = f"{scheme}://{_shown(self.host)}:{port}"
             print("\n".join(_greeting(address, served, gate, games)), flush=True)
-            async with anyio.create_task_group() as tasks:
+            async with anyio.create_task_group() as tasks, contextlib.AsyncExitStack() as lifespans:
                 if games is not None:
                     tasks.start_soon(serve_games, games, hosted.service_for, limits)
+                if dashboard is not None:
+                    await lifespans.enter_async_context(shown_at(dashboard, f"{address}/dash/"))
                 await server.serve_on(listener)
                 tasks.cancel_scope.cancel()
         if hosted.failure is not None:
@@ -254,6 +266,11 @@ class Serve(Command, frozen=True, kw_only=True):
         else:
             print(served.farewell(f"{session.total_steps:,} steps, {session.total_episodes:,} episodes"))
         return 0
+
+    async def _dashboard(self, gate: Gate) -> Starlette:
+        from stoker.cli.dash import dashboard_over
+
+        return await dashboard_over(Path(self.runs_dir), gate, needs_login=gate.has_tokens)
 
     def _limits(self) -> Limits:
         from stoker.service.limits import Limits
@@ -355,7 +372,16 @@ def _of_a_policy(kind: type[Serve], values: Mapping[str, Any]) -> Mapping[str, A
     Raises:
         ConfigError: One of them is about learning.
     """
-    learning = {"env", "spaces", "spaces_from_client", "total_timesteps", "name", "run_version", "runs_dir"}
+    learning = {
+        "env",
+        "spaces",
+        "spaces_from_client",
+        "total_timesteps",
+        "name",
+        "run_version",
+        "runs_dir",
+        "dash",
+    }
     for key in values:
         if key in learning or key not in kind.__struct_fields__:
             raise ConfigError(f"--{key.replace('_', '-')}: with --policy nothing is learned: leave it out")

@@ -17,10 +17,9 @@ from stoker.dashboard.entrance import Entrance, Receive, Scope, Send, send_refus
 from stoker.dashboard.index import INTERVAL_S, MEMORY_BYTES, Index
 from stoker.dashboard.login import Login
 from stoker.dashboard.pages import PageFiles
-from stoker.dashboard.routes import Routes
+from stoker.dashboard.routes import Refused, Routes
 from stoker.protocol import ProtocolError
 from stoker.service.auth import Gate
-from stoker.service.refusals import refusal_of
 from stoker.types import AnyPath
 
 __all__ = ["dashboard_lifespan", "make_app"]
@@ -54,10 +53,11 @@ def make_app(
     routes = Routes(index, PageFiles(), login)
     app = Starlette(
         routes=routes.routes(),
-        exception_handlers={HTTPException: _refuse, ProtocolError: _refuse, Exception: _refuse},
+        exception_handlers={HTTPException: _nowhere},
         lifespan=dashboard_lifespan,
     )
     app.state.stoker = index
+    app.state.login = login
     app.add_middleware(_Running, index=index)
     app.add_middleware(Entrance, gate=gate or Gate(), login=login)
     return app
@@ -102,17 +102,5 @@ class _Running:
         await self._app(scope, receive, send)
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
-    """The answer to what a handler raises."""
-    if isinstance(error, HTTPException):
-        error = ProtocolError("not-found", f"{request.url.path}: there is nothing here")
-    return _Refused(refusal_of(error))
-
-
-class _Refused(Response):
-    def __init__(self, refusal: ProtocolError) -> None:
-        super().__init__(status_code=refusal.status)
-        self._refusal = refusal
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send_refusal(self._refusal, scope, send)
+async def _nowhere(request: Request, _: Exception) -> Response:
+    return Refused(ProtocolError("not-found", f"{request.url.path}: there is nothing here"))

@@ -55,7 +55,7 @@ class Finder:
         self.runs.clear()
         self.left_out.clear()
         self._places.clear()
-        if layout.is_run(self.root):
+        if _is_run(self.root):
             self.runs[id_of(self.root, self.root)] = self.root
         else:
             self._enter(self.root, 0)
@@ -68,7 +68,7 @@ class Finder:
         """
         has_changed = False
         for run_id, path in list(self.runs.items()) if len(self.runs) == 1 else ():
-            if path == self.root and not layout.is_run(self.root):
+            if path == self.root and not _is_run(self.root):
                 del self.runs[run_id]
                 self._enter(self.root, 0)
                 return True
@@ -154,7 +154,7 @@ def link_out_of(root: Path, run: Path) -> str | None:
     """The name of a file of the run that is a symbolic link out of the root; None: there is none."""
     for name in READ_FILES:
         path = run / name
-        if path.is_symlink() and not _leads_into(path, root):
+        if os.path.islink(path) and not _leads_into(path, root):  # noqa: PTH114 - it raises nothing
             return name
     return None
 
@@ -177,6 +177,8 @@ def _directory(root: Path) -> Path:
         ) from None
     if not is_directory:
         raise ConfigError(f"runs directory {os.fspath(root)!r}: it is no directory")
+    if not os.access(found, os.R_OK | os.X_OK):
+        raise ConfigError(f"runs directory {os.fspath(root)!r}: this user may not read it (`ls -ld`)")
     return found
 
 
@@ -189,7 +191,7 @@ def _is_directory(path: Path) -> bool:
 
 def _is_run(path: Path) -> bool:
     try:
-        return (path / METADATA).is_file() or layout.is_run(path)
+        return os.path.isfile(path / METADATA) or layout.is_run(path)  # noqa: PTH113 - it raises nothing
     except RunDirectoryError:
         return True  # reading its metadata says what is wrong
 

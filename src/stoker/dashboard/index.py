@@ -6,6 +6,7 @@ looked at longest ago is forgotten when all of it together is over the budget; i
 
 from __future__ import annotations
 
+import logging
 import math
 import secrets
 import time
@@ -27,6 +28,7 @@ from stoker.runs.history import RunHistory
 
 __all__ = ["Index", "Reading", "RunEntry", "Viewer"]
 
+logger = logging.getLogger("stoker.dashboard")
 T = TypeVar("T")
 
 MEMORY_BYTES: Final = 512 << 20
@@ -366,6 +368,8 @@ class Index:
                 if share >= 1:
                     break
             self._forget_oldest(entry)
+        except Exception:  # the others are still to be read
+            logger.exception("%s could not be read", entry.directory)
         finally:
             entry.is_reading = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ from stoker.runs.history import RunHistory
 from stoker.runs.status import RunStatus, status_of
 
 __all__ = ["Look", "looked_at"]
+
+logger = logging.getLogger("stoker.dashboard")
 
 _HOLDER_S = 3.0
 """Seconds after which the holder of a live run's lock is asked for, if no file changes."""
@@ -57,8 +60,13 @@ def _summary(run_id: str, root: Path, directory: Path) -> Summary:
     if (name := link_out_of(root, directory)) is not None:
         status = RunStatus("broken", f"{name} is a symbolic link out of the runs directory; it is not read")
         return summary_of(run_id, root, RunHistory(directory), status)
-    ends = RunHistory(directory).tail(LAST)
-    return summary_of(run_id, root, ends, status_of(ends))
+    try:
+        ends = RunHistory(directory).tail(LAST)
+        return summary_of(run_id, root, ends, status_of(ends))
+    except Exception as error:  # one run must not take the others down
+        logger.exception("%s could not be looked at", directory)
+        status = RunStatus("broken", f"it could not be read: {type(error).__name__}: {error}")
+        return summary_of(run_id, root, RunHistory(directory), status)
 
 
 def _stamps(directory: Path) -> tuple[tuple[int, int, int], ...]:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from stoker.errors import ConfigError
 from stoker.protocol import ProtocolError
 
-__all__ = ["MOST_IDS", "Query", "nearest", "no_such", "refusal_of"]
+__all__ = ["MOST_IDS", "Query", "nearest", "no_such", "refused_value"]
 
 MOST_IDS: Final = 200
 """How many runs one request may name."""
@@ -116,7 +116,7 @@ class Query:
         return found
 
 
-def refusal_of(error: ConfigError, name: str) -> ProtocolError:
+def refused_value(error: ConfigError, name: str) -> ProtocolError:
     """The refusal of a parameter whose value a setting refuses."""
     return ProtocolError("invalid", str(error), path=name)
 

@@ -23,19 +23,21 @@ from stoker.dashboard.answers.series import SeriesQuery, series_answer
 from stoker.dashboard.answers.shares import shares_answer
 from stoker.dashboard.comparing import Statistic
 from stoker.dashboard.downloads import Download, episodes_csv, series_csv
+from stoker.dashboard.entrance import Receive, Scope, Send, send_refusal
 from stoker.dashboard.index import Index, Reading
 from stoker.dashboard.login import LOGIN, Login
 from stoker.dashboard.pages import PageFiles
-from stoker.dashboard.queries import Query, no_such, refusal_of
+from stoker.dashboard.queries import Query, no_such, refused_value
 from stoker.dashboard.series import SeriesCache, Smoothing
 from stoker.dashboard.stream import EventStream, list_tag
 from stoker.dashboard.summaries import Summary
 from stoker.errors import ConfigError
 from stoker.protocol import ProtocolError
 from stoker.runs.events import KINDS
+from stoker.service.refusals import refusal_of
 from stoker.types import EpisodeStatus
 
-__all__ = ["Routes"]
+__all__ = ["Refused", "Routes"]
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 Compute: TypeAlias = Callable[[Reading], Any]
@@ -82,7 +84,7 @@ class Routes:
             f"/{LOGIN}": self._log_in,
             "/{name:path}": self._file,
         }
-        return [Route(path, handler, methods=["GET"]) for path, handler in handlers.items()]
+        return [Route(path, _answered(handler), methods=["GET"]) for path, handler in handlers.items()]
 
     # The list -------------------------------------------------------------------------------------
 
@@ -283,7 +285,7 @@ class Routes:
         try:
             return _json(await to_thread.run_sync(encoded), tag)
         except ConfigError as error:
-            raise refusal_of(error, "group_by") from error
+            raise refused_value(error, "group_by") from error
 
     async def _diff(self, request: Request) -> Response:
         ids = _query(request, "ids").ids(_MOST_COMPARED)
@@ -325,6 +327,30 @@ class Routes:
         return Response(found.content, media_type=found.media_type, headers=headers)
 
 
+def _answered(handler: Handler) -> Handler:
+    """The handler, with an answer to what it raises."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except Exception as error:  # noqa: BLE001 - answered, and logged if nobody expects it
+            return Refused(refusal_of(error))
+
+    return answer
+
+
+class Refused(Response):
+    """A refusal, as a response."""
+
+    def __init__(self, refusal: ProtocolError) -> None:
+        super().__init__(status_code=refusal.status)
+        self._refusal = refusal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, as an ASGI application."""
+        await send_refusal(self._refusal, scope, send)
+
+
 def _query(request: Request, *known: str) -> Query:
     return Query(request.scope["query_string"], known)
 
@@ -341,7 +367,7 @@ def _smoothing(query: Query) -> Smoothing | None:
     try:
         return Smoothing.parse(text) if text else None
     except ConfigError as error:
-        raise refusal_of(error, "smooth") from error
+        raise refused_value(error, "smooth") from error
 
 
 def _episode_query(query: Query) -> EpisodeQuery:

@@ -179,7 +179,8 @@ def _interquartile_mean(
     mid, low, high = np.empty((3, values.shape[1]))
     is_new = np.append(True, (is_there[:, 1:] != is_there[:, :-1]).any(axis=0))[: values.shape[1]]
     starts = np.flatnonzero(is_new)
-    for start, end in zip(starts, np.append(starts[1:], values.shape[1]), strict=True):
+    ends = np.append(starts[1:], values.shape[1])[: len(starts)]
+    for start, end in zip(starts, ends, strict=True):
         present: list[int] = np.flatnonzero(is_there[:, start]).tolist()
         own = None if strata is None else [strata[place] for place in present]
         stretch = values[present, start:end]

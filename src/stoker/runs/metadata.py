@@ -107,7 +107,7 @@ def read_json(path: Path, expected: Any, way_out: str = "") -> Any:
     """
     try:
         return msgspec.json.decode(files.read_bytes(path), type=expected)
-    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, FileNotFoundError) else str(error)
         raise RunBroken(path, f"cannot be read ({reason}){way_out and '; '}{way_out}") from error
 

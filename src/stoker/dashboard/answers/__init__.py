@@ -1,1 +1,3 @@
 """What the dashboard's API answers: structs made from runs and plain values, apart from HTTP."""
+
+__all__: list[str] = []

@@ -217,7 +217,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "StopAtReward": (475.0,),
     "StreamPoint": (3, (0.5, 1.0), 1.5, 2, EpisodeStatus.TRUNCATED, False),
     "StreamEnded": ("left",),
-    "StreamMoved": ("left", 3, (0.5, 1.0), 1.5, 2),
+    "StreamMoved": ("left", 3, (0.5, 1.0), 1.5, 3, RECORD),
 }
 """What to make an example of each class from. Those that need no arguments are not in here."""
 

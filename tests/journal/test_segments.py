@@ -102,7 +102,8 @@ def histories(draw: st.DrawFn) -> list[JournalEvent]:
                 events.append(EpisodeStarted(actor, None, draw(st.integers(0, 9)), seen[actor]))
             case 13:
                 moved = draw(st.integers(0, 9)), draw(st.sampled_from(observations)), 1.5, 3
-                events.append(StreamMoved(actor, *moved))
+                score = draw(st.none() | st.just(EpisodeRecord(1.5, 3, EpisodeStatus.TRUNCATED, {"a": 0.5})))
+                events.append(StreamMoved(actor, *moved, score))
             case 14:
                 events.append(StreamEnded(actor))
             case 10:

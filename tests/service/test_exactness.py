@@ -158,12 +158,14 @@ def journal_rows(run: TrainingRun) -> dict[str, list[bytes]]:
     """Each actor's records as rows of a ledger; episodes must be those that the records make."""
     rows: defaultdict[str, list[bytes]] = defaultdict(list)
     seen: dict[str, np.ndarray[Any, Any]] = {}
+    over: set[str] = set()
     sums: Counter[str] = Counter()
     lengths: Counter[str] = Counter()
     for _, event in run.journal.read(0):
         match event:
             case EpisodeStarted(actor_id=actor):
                 assert event.observation is not None, "no actor was silent"
+                assert actor not in over, "its episode has no end"
                 rows[actor].append(
                     packed([actor, event.seq, True, event.observation.tolist(), None, None, 0])
                 )
@@ -179,10 +181,14 @@ def journal_rows(run: TrainingRun) -> dict[str, list[bytes]]:
                 seen[actor] = observation
                 sums[actor] += event.reward
                 lengths[actor] += 1
+                if event.status.is_done:
+                    over.add(actor)
             case EpisodeEnded(record, actor):
+                over.remove(actor)  # once
                 assert (record.total_reward, record.length) == (sums[actor], lengths[actor])
             case _:
                 raise AssertionError(f"who sent {event}?")
+    assert not over
     return rows
 
 

@@ -14,7 +14,7 @@ from stoker.journal import EpisodeEnded, EpisodeStarted, StreamEvent, StreamMove
 from stoker.protocol import ProtocolError, Record, SpaceCodec, encode_memo
 from stoker.service import Holder
 from stoker.service.planning import Plan
-from stoker.service.streams import Answered, StreamState, missing_ends, restored
+from stoker.service.streams import Answered, StreamState, restored
 from stoker.service.table import Stream
 from stoker.session import StreamPoint
 from stoker.session.decisions import Decision
@@ -222,8 +222,7 @@ def test_a_stream_takes_each_record_once_and_in_order(name: str) -> None:
 
 def test_a_restored_stream_goes_on_where_the_run_ends() -> None:
     seen = np.array([4.0], np.float32)
-    open_, ended = StreamPoint(8, seen, 3.5, 6), StreamPoint(8, None, 3.5, 6, status=TRUNCATED)
-    player = Player(restored(open_))
+    player = Player(restored(StreamPoint(8, seen, 3.5, 6)))
     assert player.send([step(8, 4)]) == [], "the last record, whose values but the observation are unknown"
     assert player.stream.answered is not None, "it gets a new action"
     with pytest.raises(ProtocolError, match="other values"):
@@ -231,10 +230,24 @@ def test_a_restored_stream_goes_on_where_the_run_ends() -> None:
     (taken,) = player.send([step(9, 6, memo=encode_memo(3, 2, [0.5]))])
     assert taken == (9, 4, 2, "policy", 1.0, 6, CONTINUING)
     assert player.send([last(10, 7)])[1] == ("end", 5.5, 8, TERMINATED, {})
-    player = Player(restored(ended))
-    assert player.send([start(9, 1)]) == [("start", 9, 1, None)]
-    (end,) = missing_ends({"npc": ended, "other": open_})
-    assert end == EpisodeEnded(EpisodeRecord(3.5, 6, TRUNCATED), "npc")
+
+
+def test_a_last_record_is_next_again_if_the_run_lacks_the_end_that_it_told() -> None:
+    def half_taken() -> Player:
+        return Player(restored(StreamPoint(8, None, 3.5, 6, status=TRUNCATED)))
+
+    player = half_taken()
+    with pytest.raises(ProtocolError, match="8 is next"):
+        player.send([start(9, 1)])
+    told = {"truncated": True, "extras": {"a": 1.0}}
+    assert player.send([step(7, 3), step(8, 4, **told), start(9, 1)]) == [
+        ("end", 3.5, 6, TRUNCATED, {"a": 1.0}),
+        ("start", 9, 1, None),
+    ]
+    player = half_taken()
+    with pytest.raises(ProtocolError, match="goes on with an episode"):
+        player.send([step(8, 4)])
+    assert player.send([start(8, 1)]) == [("end", 3.5, 6, TRUNCATED, {}), ("start", 8, 1, None)]
 
 
 def test_a_fixed_policy_takes_a_stream_up_anywhere() -> None:
@@ -259,8 +272,8 @@ def test_what_is_not_learned_and_not_explored_scores_the_policy(
 ) -> None:
     plan = Plan({"npc": Stream("npc")}, Holder("client"), CODEC)
     plan.add([Record("npc", **begin), Record("npc", **end, action=1, extras={"a": 1.0})])
-    expected = [EpisodeRecord(1.0, 1, TERMINATED, {"a": 1.0})] if is_evaluation else []
-    assert [record for _, record in plan.evaluations] == expected
+    scored = [event.evaluated for event in plan.events if isinstance(event, StreamMoved) and event.evaluated]
+    assert scored == ([EpisodeRecord(1.0, 1, TERMINATED, {"a": 1.0})] if is_evaluation else [])
 
 
 def test_the_end_of_training_may_cut_a_message_anywhere() -> None:

@@ -106,6 +106,7 @@ REFUSED = [
     (StreamMoved("a", 1, SEEN, float("inf")), "total_reward"),
     (StreamMoved("a", 1, np.full(3, np.nan, np.float32)), "observation"),
     (StreamMoved("a", 1, SEEN, 0.0, -1), "length"),
+    (StreamMoved("a", 1, None, 0.0, 1, EpisodeRecord(0.0, 1, ON)), "status"),
     (EpisodeEnded(EpisodeRecord(1.0, 1, ON), "a"), "status"),
     (StreamEnded("\ud800"), "actor_id"),
     ("no event", "event"),

@@ -57,7 +57,7 @@ _LENGTHS = {
     _BATCH: (1 + N_FORMS,),
     _OPTIMIZED: (2,),
     _DATASET: (3,),
-    _MOVED: (6,),
+    _MOVED: (6, 8),
     _STREAM_ENDED: (2,),
 }
 _STATUSES = (EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED)
@@ -99,6 +99,7 @@ class StreamMoved(msgspec.Struct, frozen=True, tag=True, array_like=True):
         observation: the observation after it; None: the step ended the episode.
         total_reward: sum of the episode's rewards so far.
         length: transitions of the episode so far; 0: the step began it.
+        evaluated: the episode that the step ended, of that reward and length, if it scores the policy.
     """
 
     actor_id: ActorId
@@ -106,6 +107,7 @@ class StreamMoved(msgspec.Struct, frozen=True, tag=True, array_like=True):
     observation: Any = None
     total_reward: float = 0.0
     length: int = 0
+    evaluated: EpisodeRecord | None = None
 
 
 class StreamEnded(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -180,10 +182,13 @@ def encode_other(event: OtherEvent, recent: Recent) -> bytes:
             reward, length = form(record.total_reward, "total_reward"), form(record.length, "length")
             status, extras = _STATUS_CODES[record.status], form(record.extras, "extras")
             return codec.pack([_ENDED, form(actor_id, "actor_id"), reward, length, status, extras])
-        case StreamMoved(actor_id, seq, observation, total_reward, length):
+        case StreamMoved(actor_id, seq, observation, total_reward, length, evaluated):
             recent.pop(actor_id, None)
             seen, reward = form(observation, "observation"), form(total_reward, "total_reward")
-            return codec.pack([_MOVED, form(actor_id, "actor_id"), seq, seen, reward, length])
+            message = [_MOVED, form(actor_id, "actor_id"), seq, seen, reward, length]
+            if evaluated is not None:
+                message += (_STATUS_CODES[evaluated.status], form(evaluated.extras, "extras"))
+            return codec.pack(message)
         case StreamEnded(actor_id):
             recent.pop(actor_id, None)
             return codec.pack([_STREAM_ENDED, form(actor_id, "actor_id")])
@@ -301,7 +306,7 @@ class EventDecoder:
                     self._recent.put(actor_id, rest[2])
                 return EpisodeStarted(actor_id, *rest)
             if kind == _MOVED:
-                return StreamMoved(actor_id, *rest)
+                return _moved(actor_id, *rest)
             if kind == _STREAM_ENDED:
                 return StreamEnded(actor_id)
             total_reward, length, status_code, extras = rest
@@ -342,6 +347,15 @@ def is_record(data: bytes) -> bool:
     except msgspec.DecodeError:
         return False
     return True
+
+
+def _moved(actor_id: Any, seq: Any, seen: Any, reward: Any, length: Any, *score: Any) -> StreamMoved:
+    """A step that is not learned from, with its episode's status and extras if that scores the policy."""
+    if not score:
+        return StreamMoved(actor_id, seq, seen, reward, length)
+    status, extras = score
+    evaluated = EpisodeRecord(reward, length, _STATUSES[cast("int", status)], extras)
+    return StreamMoved(actor_id, seq, seen, reward, length, evaluated)
 
 
 def _parts(record: bytes) -> tuple[int, list[Form]]:

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from stoker.journal import StreamEvent
 from stoker.session import StreamPoint
 from stoker.session.decisions import Decision
-from stoker.stats import EpisodeRecord
 from stoker.types import ActMode, ActorId
 
 __all__ = ["Backend"]
@@ -42,10 +41,6 @@ class Backend(Protocol):
         self, observations: Sequence[Any], actor_ids: Sequence[ActorId], mode: ActMode = ActMode.EXPLORE
     ) -> Sequence[Decision]:
         """Choose an action for each observation, in one pass."""
-        ...
-
-    async def on_eval_episode(self, record: EpisodeRecord) -> None:
-        """Log an episode that was played to score the policy."""
         ...
 
     async def flush(self) -> None:

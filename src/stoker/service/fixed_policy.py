@@ -31,7 +31,6 @@ from stoker.service.policy_files import PinnedPolicy
 from stoker.session.acting import Inference
 from stoker.session.decisions import Decision
 from stoker.session.publishing import Answer
-from stoker.stats import EpisodeRecord
 from stoker.threads import DedicatedThread
 from stoker.types import ActMode, ActorId, AnyPath, Experience
 from stoker.writer import files
@@ -126,7 +125,11 @@ class FixedPolicy:
     def offer_events(self, events: Sequence[Any]) -> int:
         """Count events; return how many there are."""
         self.total_steps += sum(isinstance(event, Experience | StreamMoved) for event in events)
-        self.total_episodes += sum(isinstance(event, EpisodeEnded) for event in events)
+        self.total_episodes += sum(
+            isinstance(event, EpisodeEnded)
+            or (isinstance(event, StreamMoved) and event.evaluated is not None)
+            for event in events
+        )
         return len(events)
 
     async def observe_events(self, events: Sequence[Any]) -> int:
@@ -140,10 +143,6 @@ class FixedPolicy:
         shown: Any = np.stack(observations) if {*map(type, observations)} == {np.ndarray} else observations
         actions, _, version = await self._inference.ask_many(shown, mode, actor_ids)
         return [Decision(action, None, version) for action in actions]
-
-    async def on_eval_episode(self, record: EpisodeRecord) -> None:
-        """Count an episode."""
-        self.total_episodes += 1
 
     async def flush(self) -> None:
         """Return: there is nothing to write."""

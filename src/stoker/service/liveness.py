@@ -1,26 +1,22 @@
 """What happens to streams whose actors are silent, or were cut off by a kill of the service.
 
 An actor that is silent for too long has its running episode abandoned; its numbers stay, so that a late
-resend is still exact, and a new episode goes on from there. An episode whose last transition is in the
-journal, and whose end is not, gets its end before its actor's next record.
+resend is still exact, and a new episode goes on from there. An episode that was over, and whose end a kill
+has taken, gets its end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import anyio
-import msgspec
 
 from stoker.errors import SessionError
-from stoker.journal import EpisodeStarted
 from stoker.service.backend import Backend
-from stoker.service.streams import missing_ends
+from stoker.service.streams import abandoned
 from stoker.service.table import Stream, StreamTable
 from stoker.service.turns import queue_up
-from stoker.session import StreamPoint
-from stoker.types import ActorId
 
 __all__ = ["Liveness"]
 
@@ -35,7 +31,6 @@ class Liveness:
         backend: takes their ends.
         table: the streams.
         timeout_s: after this long without a record an actor is silent.
-        points: where the run's streams were when the service began.
         clock: the time in seconds.
         learns: whether there is a training; without one, silent actors are forgotten.
     """
@@ -45,7 +40,6 @@ class Liveness:
         backend: Backend,
         table: StreamTable,
         timeout_s: float,
-        points: Mapping[ActorId, StreamPoint],
         clock: Callable[[], float],
         *,
         learns: bool,
@@ -55,19 +49,12 @@ class Liveness:
         self._timeout_s = timeout_s
         self._clock = clock
         self._learns = learns
-        self._ends = missing_ends(points)
-        self._turn = queue_up([table[str(end.actor_id)] for end in self._ends])  # before any message
         self.n_silent = 0
         """Episodes that were abandoned because their actors were silent."""
 
     async def run(self) -> None:
-        """End what a kill has cut off, and then silent episodes, until cancelled or the session ends."""
+        """End silent episodes, until cancelled or the session ends."""
         try:
-            try:
-                if self._ends:
-                    await self._backend.observe_events(self._ends)
-            finally:
-                self._turn.end()
             while True:
                 await anyio.sleep(self._until_next())
                 await self.abandon_silent()
@@ -88,16 +75,16 @@ class Liveness:
                 yield stream
 
     def _is_watched(self, stream: Stream) -> bool:
-        return stream.state.is_open or not self._learns
+        return stream.state.is_open or stream.state.ending is not None or not self._learns
 
     async def _abandon(self, silent: Sequence[Stream]) -> None:
         turn = queue_up(silent)
         try:
             if self._learns:
-                await self._backend.observe_events([EpisodeStarted(stream.name) for stream in silent])
-                for stream in silent:
-                    stream.state = msgspec.structs.replace(stream.state, observation=None)
-                    stream.answered = None
+                ends = [abandoned(stream.name, stream.state) for stream in silent]
+                await self._backend.observe_events([event for event, _ in ends])
+                for stream, (_, state) in zip(silent, ends, strict=True):
+                    stream.state, stream.answered = state, None
             else:
                 for stream in silent:
                     stream.forget()

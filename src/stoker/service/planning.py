@@ -12,8 +12,6 @@ from stoker.protocol import ProtocolError, Record, SpaceCodec
 from stoker.service.holders import Holder, refuse_others
 from stoker.service.streams import StreamState, advance, check_repeat, unknown
 from stoker.service.table import Stream
-from stoker.stats import EpisodeRecord
-from stoker.types import EpisodeStatus
 
 __all__ = ["Draft", "Plan"]
 
@@ -62,7 +60,6 @@ class Plan:
         events: for the session, in order.
         marks: for each record that is taken: its first event, its stream, the state behind it, and its place
             in the message.
-        evaluations: episodes that score the policy, each with its first event.
         n_repeats: records that were taken before.
     """
 
@@ -72,7 +69,6 @@ class Plan:
         "_learns",
         "_streams",
         "drafts",
-        "evaluations",
         "events",
         "marks",
         "n_records",
@@ -89,7 +85,6 @@ class Plan:
         self.drafts: dict[str, Draft] = {}
         self.events: list[StreamEvent] = []
         self.marks: list[tuple[int, Stream, StreamState, int]] = []
-        self.evaluations: list[tuple[int, EpisodeRecord]] = []
         self.n_records = self.n_repeats = 0
 
     def add(self, records: Sequence[Record]) -> None:
@@ -115,8 +110,6 @@ class Plan:
                 first = len(events)
                 draft.state = after = advance(state, answered, record, at, self._codec, events)
                 self.marks.append((first, stream, after, at))
-                if after.is_evaluation and after.observation is None:
-                    self.evaluations.append((first, _evaluated(after, record)))
             elif record.seq < state.next:
                 self.n_repeats += 1
                 if record.seq == stream.state.next - 1:
@@ -134,7 +127,6 @@ class Plan:
         """Move the streams by the records of the first events, those accepted; return how many records."""
         if n_accepted < len(self.events):  # the training has ended in between
             self.marks = [mark for mark in self.marks if mark[0] < n_accepted]
-            self.evaluations = [each for each in self.evaluations if each[0] < n_accepted]
         for _, stream, state, _ in self.marks:
             stream.state = state
             stream.answered = None
@@ -145,11 +137,6 @@ class Plan:
         if stream.holder is not holder and (stream.holder is not None or holder.fenced):
             refuse_others(stream, holder)
         return Draft(stream, record)
-
-
-def _evaluated(state: StreamState, last: Record) -> EpisodeRecord:
-    status = EpisodeStatus.of(last.terminated, last.truncated)
-    return EpisodeRecord(state.total_reward, state.length, status, last.extras)
 
 
 def _out_of_order(before: Record, record: Record, at: int) -> ProtocolError:

@@ -18,7 +18,7 @@ import msgspec
 from anyio.lowlevel import checkpoint
 
 from stoker.errors import InvalidExperience, SessionError
-from stoker.journal import StreamEnded, StreamEvent
+from stoker.journal import EpisodeEnded, StreamEnded, StreamEvent
 from stoker.protocol import (
     ActorAnswer,
     ActorState,
@@ -94,10 +94,9 @@ class StepService:
         """Records that were taken, in this process."""
         self._n_in_flight = 0
         self._clock = clock
-        points = backend.streams
-        self.table = StreamTable(points, limits.actors, clock())
+        self.table = StreamTable(backend.streams, limits.actors, clock())
         self._commits = GroupCommit(backend.flush, limits.flush_interval_s)
-        self._liveness = Liveness(backend, self.table, limits.actor_timeout_s, points, clock, learns=learns)
+        self._liveness = Liveness(backend, self.table, limits.actor_timeout_s, clock, learns=learns)
         self.training: TrainingState = self._training()
         """How the training stood at the last message."""
 
@@ -267,9 +266,6 @@ class StepService:
                 if stream.holder is not holder:
                     claim(stream, holder)
             self.counts.duplicates += planned.n_repeats
-            for _, record in planned.evaluations:
-                with anyio.CancelScope(shield=True):  # or the row of an episode that is taken would be lost
-                    await self.backend.on_eval_episode(record)
             wanting = [draft for draft in drafts if draft.wants_action]
             if wanting:
                 await self._decide(wanting)
@@ -282,7 +278,7 @@ class StepService:
 
     async def _accept(self, planned: Plan, deadline: float | None) -> None:
         """Let the session accept the events of a message, and move its streams at once."""
-        if self.training == "done":
+        if self.training == "done" and not all(type(event) is EpisodeEnded for event in planned.events):
             await self._observe(())  # raises the cause, if it has failed
             raise training_done()
         try:

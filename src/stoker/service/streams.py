@@ -6,11 +6,13 @@ A record is a repeat, the next one, or behind a gap; ``stoker.protocol`` has che
 together. Each one that is taken makes a new ``StreamState`` from the one before; nothing changes in place, so
 that a message counts as a whole or not at all. What was answered is kept beside it (``Answered``), because it
 is needed again: for a repeat, and for the action of the next record.
+
+A kill may leave the run with the last transition of an episode and without its end. That record is next once
+more, and nothing but the end is taken from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -21,9 +23,9 @@ from stoker.protocol import ProtocolError, Record, SpaceCodec, decode_memo
 from stoker.session import StreamPoint
 from stoker.session.decisions import Decision
 from stoker.stats import EpisodeRecord
-from stoker.types import ActorId, EpisodeStatus, Experience
+from stoker.types import EpisodeStatus, Experience
 
-__all__ = ["NEW", "Answered", "StreamState", "advance", "check_repeat", "missing_ends", "restored", "unknown"]
+__all__ = ["NEW", "Answered", "StreamState", "abandoned", "advance", "check_repeat", "restored", "unknown"]
 
 _CONTINUING = EpisodeStatus.CONTINUING
 
@@ -64,6 +66,8 @@ class StreamState(msgspec.Struct, frozen=True, gc=False, eq=False):
         is_evaluation: whether the episode scores the policy; None: unknown, after a restart.
         reward: of the last record; None: it began an episode, or is unknown, too.
         status: of the episode after the last record; None: unknown.
+        ending: how the last transition ended the episode, if the run lacks the end itself: then the record
+            of that transition is ``next``. None: nothing is lacking.
     """
 
     next: int = 1
@@ -74,6 +78,7 @@ class StreamState(msgspec.Struct, frozen=True, gc=False, eq=False):
     is_evaluation: bool | None = False
     reward: float | None = None
     status: EpisodeStatus | None = None
+    ending: EpisodeStatus | None = None
 
     @property
     def is_open(self) -> bool:
@@ -87,13 +92,15 @@ NEW: Final = StreamState()
 
 def restored(point: StreamPoint) -> StreamState:
     """The state of a stream as the run holds it."""
+    ending = point.status if point.is_done else None
     return StreamState(
-        next=point.seq + 1,
+        next=point.seq + (ending is None),
         observation=point.observation,
         total_reward=point.total_reward,
         length=point.length,
         learns=point.learns,
         is_evaluation=False if point.learns else None,
+        ending=ending,
     )
 
 
@@ -123,6 +130,10 @@ def advance(
     Raises:
         ProtocolError: 409, no episode runs; 422, a field is missing, is out of place or has an invalid value.
     """
+    if state.ending is not None and EpisodeStatus.of(record.terminated, record.truncated) is state.ending:
+        event, after = abandoned(record.actor, state, record.extras)
+        events.append(event)
+        return msgspec.structs.replace(after, reward=record.reward, status=state.ending)
     if record.start:
         return _begin(state, record, at, codec, events)
     seen = state.observation
@@ -169,11 +180,11 @@ def advance(
         if seen_next is None:
             events.append(EpisodeEnded(EpisodeRecord(total, length, status, record.extras), actor))
     else:
-        events.append(StreamMoved(record.actor, seq, seen_next, total, length))
-    is_evaluation = state.is_evaluation
-    if is_evaluation is None and seen_next is None:
-        is_evaluation = record.mode == "exploit"
-    return StreamState(seq + 1, seen_next, total, length, state.learns, is_evaluation, reward, status)
+        evaluated = None
+        if seen_next is None and (state.is_evaluation or (state.is_evaluation is None and _exploits(record))):
+            evaluated = EpisodeRecord(total, length, status, record.extras)
+        events.append(StreamMoved(record.actor, seq, seen_next, total, length, evaluated))
+    return StreamState(seq + 1, seen_next, total, length, state.learns, state.is_evaluation, reward, status)
 
 
 def check_repeat(state: StreamState, record: Record, at: int, codec: SpaceCodec) -> None:
@@ -200,13 +211,18 @@ def check_repeat(state: StreamState, record: Record, at: int, codec: SpaceCodec)
         )
 
 
-def missing_ends(points: Mapping[ActorId, StreamPoint]) -> list[EpisodeEnded]:
-    """The ends of episodes whose last transitions the run holds, and whose ends a kill has taken."""
-    return [
-        EpisodeEnded(EpisodeRecord(point.total_reward, point.length, point.status), actor_id)
-        for actor_id, point in points.items()
-        if point.status is not _CONTINUING
-    ]
+def abandoned(
+    actor: str, state: StreamState, extras: dict[str, float] | None = None
+) -> tuple[StreamEvent, StreamState]:
+    """The event that ends the episode of an actor who is gone, and the state behind it.
+
+    An episode whose last transition was taken is over, and counts; any other one is abandoned.
+    """
+    if state.ending is None:
+        return EpisodeStarted(actor), msgspec.structs.replace(state, observation=None)
+    record = EpisodeRecord(state.total_reward, state.length, state.ending, extras or {})
+    after = StreamState(state.next + 1, None, state.total_reward, state.length)
+    return EpisodeEnded(record, actor), after
 
 
 def _begin(
@@ -214,13 +230,19 @@ def _begin(
 ) -> StreamState:
     """Begin an episode; one that runs is abandoned."""
     observation = codec.observation(record.observation, at, record.action_mask)
+    if state.ending is not None:  # an actor that keeps no records begins with the number that it is told
+        events.append(abandoned(record.actor, state)[0])
     actor, seq, learns = record.actor, state.next, record.learn
     if learns:
         events.append(EpisodeStarted(actor, record.seed, seq, observation))
     else:
         events.append(StreamMoved(actor, seq, observation, 0.0, 0))
-    is_evaluation = not learns and record.mode == "exploit"
+    is_evaluation = not learns and _exploits(record)
     return StreamState(seq + 1, observation, 0.0, 0, learns, is_evaluation, None, _CONTINUING)
+
+
+def _exploits(record: Record) -> bool:
+    return record.mode == "exploit"
 
 
 def _is_answer(given: Any, sent: Any) -> bool:

@@ -105,7 +105,7 @@ class Consumer:
         until = time.monotonic() + AWAY_S
         while True:
             rest = learner.process(batch)
-            if rest or learner.is_checkpoint_due or learner.is_awaited or time.monotonic() >= until:
+            if rest or learner.is_checkpoint_due or learner.outbox.is_awaited or time.monotonic() >= until:
                 break
             batch = queue.take_now()
             if not batch:
@@ -136,6 +136,7 @@ class Consumer:
             parts.intake.end()
         if outbox.evaluation is not None:
             self._evaluations.put_due(outbox.evaluation)
+        self._evaluations.records.extend(outbox.evaluated)
         for reply, value in outbox.answers:
             reply.set(value)
         for log, data in outbox.journal:

@@ -84,6 +84,7 @@ class Outbox(msgspec.Struct):
         checkpoint: if one was staged: its step, all that a resume needs, and the reply; behind all else.
         records: records of the metrics with their step, for the recorders.
         evaluation: the newest policy that is due to be evaluated.
+        evaluated: episodes of numbered streams that score the policy, with the steps of that.
         answers: replies with their values.
         has_ended: whether ``max_opts`` was reached.
     """
@@ -94,12 +95,13 @@ class Outbox(msgspec.Struct):
     checkpoint: tuple[int, Mapping[str, Any], Reply[None]] | None = None
     records: list[tuple[int, Mapping[str, Any]]] = []
     evaluation: PolicySnapshot | None = None
+    evaluated: list[tuple[int, EpisodeRecord]] = []
     answers: list[tuple[Reply[Any], Any]] = []
     has_ended: bool = False
 
     @property
     def is_awaited(self) -> bool:
-        """Whether there is something for a caller or a recorder, beyond the journal."""
+        """Whether there is something that a caller or a recorder may wait for, beyond the journal."""
         results = (self.rows, self.flushes, self.checkpoint, self.records, self.evaluation, self.answers)
         return self.has_ended or any(results)
 

@@ -192,11 +192,6 @@ class Learner(TrainingState):
         self.clock.enter(HANDOVER)
         return batch[done:]
 
-    @property
-    def is_awaited(self) -> bool:
-        """Whether the outbox has something that a caller may wait for, beyond the journal."""
-        return self.outbox.is_awaited
-
     def take_outbox(self) -> Outbox:
         """The results of the events since the last call."""
         if self.journal is not None:
@@ -418,6 +413,9 @@ class Learner(TrainingState):
         self._note(event)
         self.actors.leave(event)
         self.agent.on_episode_start(event.actor_id)
+        if isinstance(event, StreamMoved) and event.evaluated is not None:
+            self.outbox.evaluated.append((self.total_steps, event.evaluated))
+            self._handle(EvalEpisodeEnded(event.evaluated, self.total_steps))
 
     def _end_episode(self, event: EpisodeEnded) -> None:
         self._note(event)

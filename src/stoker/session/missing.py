@@ -6,6 +6,7 @@ As rows are written in order, only those behind the last one on disk can be miss
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import cast
 
 import msgspec
@@ -37,6 +38,8 @@ class MissingRows:
             _rows(run, EvalEpisodeRow),
             _rows(run, MetricsRow),
         )
+        behind = (self._eval or ())[learner.eval_episodes :]
+        self._evaluated = Counter(map(_content, behind))
         self._n_episodes = max((row.episode for row in self._train or ()), default=0)
         own = [row for row in self._metrics or () if is_own_record(row.metrics)]
         self._recorded = max(((row.total_steps, row.opt_steps) for row in own), default=(-1, -1))
@@ -50,6 +53,12 @@ class MissingRows:
             episodes = cast("list[TrainEpisodeRow]", rows)
             missing = [row for row in episodes if row.episode > self._n_episodes]
             found.rows.setdefault(run.train_log, []).extend(missing)
+        if self._eval is not None:
+            for row in cast("list[EvalEpisodeRow]", outbox.rows.get(run.eval_log, [])):
+                if self._evaluated[content := _content(row)]:
+                    self._evaluated[content] -= 1
+                else:
+                    found.rows.setdefault(run.eval_log, []).append(row)
         if self._metrics is not None and (rows := outbox.rows.get(run.metrics_log)):
             # A record and its row are made together.
             for record, row in zip(outbox.records, cast("list[MetricsRow]", rows), strict=True):
@@ -63,8 +72,11 @@ class MissingRows:
         n_evals, n_records = (
             sum(row.is_before(bound) for row in rows or ()) for rows in (self._eval, self._metrics)
         )
-        learner.eval_episodes = max(self._counted[0], n_evals)
-        n_missing = len(self._found.rows.get(self._run.metrics_log, ()))
+        rows = self._found.rows
+        n_missing, n_evals_missing = (
+            len(rows.get(log, ())) for log in (self._run.metrics_log, self._run.eval_log)
+        )
+        learner.eval_episodes = max(self._counted[0], n_evals) + n_evals_missing
         learner.n_records = max(self._counted[1], n_records) + n_missing
 
     def found(self) -> Outbox:
@@ -79,6 +91,13 @@ class MissingRows:
         if policy and policy.total_steps in {row.total_steps_at_eval for row in self._eval or ()}:
             found.evaluation = None
         return found
+
+
+def _content(row: EvalEpisodeRow) -> bytes:
+    """What two rows of the same episode have in common."""
+    return msgspec.json.encode(
+        [row.total_steps_at_eval, row.total_reward, row.length, row.status, row.extras]
+    )
 
 
 def _rows(run: TrainingRun, row_type: type[AnyRow]) -> list[AnyRow] | None:

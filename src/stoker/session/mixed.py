@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, assert_never, cast
 
+import msgspec
 from anyio.lowlevel import checkpoint
 
 from stoker.errors import ActorConflict, InvalidExperience
@@ -200,12 +201,18 @@ def _checked(intake: Intake, event: Any) -> StreamEvent:
             return _checked_start(intake, event)
         case EpisodeEnded(record, actor_id):
             return EpisodeEnded(check_record(record), actor_id)
-        case StreamMoved(actor_id, seq, observation, total_reward, length):
+        case StreamMoved(actor_id, seq, observation, total_reward, length, evaluated):
             _check_numbered(intake, event)
             if observation is not None:
                 intake.check_observation(observation)
             reward, plain_length = plain_number("total_reward", total_reward), plain_count("length", length)
-            return StreamMoved(actor_id, plain_count("seq", seq), observation, reward, plain_length)
+            if evaluated is not None:
+                evaluated = msgspec.structs.replace(
+                    check_record(evaluated), total_reward=reward, length=plain_length
+                )
+            return StreamMoved(
+                actor_id, plain_count("seq", seq), observation, reward, plain_length, evaluated
+            )
         case StreamEnded():
             _check_numbered(intake, event)
             return event

@@ -17,9 +17,10 @@ from stoker.cli.stored import open_run
 from stoker.errors import RunBroken
 from stoker.runs import Columns, TrainingRun, list_runs
 from stoker.runs.events import EventRow, killed_attempts
+from stoker.runs.history import read_table
 from stoker.runs.layout import is_run, natural_key
 from stoker.runs.plotting import Curves, checked_target, draw_curves, draw_means, save_figure
-from stoker.runs.rows import EvaluationSummary, evaluations_of
+from stoker.runs.rows import EvaluationSummary, TrainEpisodeRow, evaluations_of
 from stoker.runs.status import status_of
 from stoker.settings import Natural
 from stoker.trainer.views.text import chart, number
@@ -57,7 +58,7 @@ class Show(RunCommand, frozen=True, kw_only=True):
         sizes = files.files_in(run.checkpoints_directory)
         names = [name for name in sorted(sizes, key=natural_key) if not name.startswith(".")]
         checkpoints = {name: sizes[name] for name in names}
-        episodes = await run.read_train_episodes()
+        episodes = await to_thread.run_sync(_rewards_of, run.directory)
         evaluations = evaluations_of(await run.read_eval_episodes())
         events, problem = await _events_of(run)
         last_events = events[max(0, len(events) - self.events) :]
@@ -121,10 +122,15 @@ def _say_curve(episodes: Columns) -> None:
         return
     console = output()
     size_of_chart = min(console.width, 80), _CHART_LINES
-    lines = chart(steps.tolist(), rewards.tolist(), *size_of_chart, ascii_only=console.options.ascii_only)
+    lines = chart(steps, rewards, *size_of_chart, ascii_only=console.options.ascii_only)
     say()
     say(Text("episode reward over steps", style="cyan"))
     say(Text("\n".join(lines), style="green", no_wrap=True))
+
+
+def _rewards_of(directory: Path) -> Columns:
+    table, rows = read_table(directory, TrainEpisodeRow, fields=("total_reward",))
+    return table.columns(rows)
 
 
 async def _events_of(run: TrainingRun) -> tuple[list[EventRow], str]:

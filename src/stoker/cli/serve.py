@@ -20,6 +20,7 @@ from stoker.cli.limits import seconds
 from stoker.cli.parsing import Command, Flag, given_values, leave_with_help, options_of
 from stoker.errors import ConfigError
 from stoker.runs.layout import safe_name
+from stoker.runs.status import ENDLESS_STEPS
 from stoker.settings import Count, read_toml, settings_from
 from stoker.signals import SignalGuard
 from stoker.trainer.config import TrainConfig, config_from
@@ -54,7 +55,6 @@ _DEFAULTS = {"num_envs": 1, "vectorize": "none", "queue_capacity": 256}
 """Where they differ from those of ``stoker train``: actors come and go, and each waits for its answer."""
 
 Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
-_ENDLESS = 10**15
 _FILES = 1024
 """Open files that the process may need beside one for each WebSocket."""
 
@@ -204,7 +204,7 @@ class Serve(Command, frozen=True, kw_only=True):
             filled["total_timesteps"] = steps
         training = config_from(filled, where)
         if steps is None:
-            training = msgspec.structs.replace(training, total_timesteps=_ENDLESS)
+            training = msgspec.structs.replace(training, total_timesteps=ENDLESS_STEPS)
         stem = Path(own["spaces"]).stem if own.get("spaces") else "remote"
         own["name"] = own.get("name") or (safe_name(training.env) if training.env else stem)
         command = settings_from({**own, "training": training}, cls, where)

@@ -62,11 +62,11 @@ class FollowedFile:
                 return False
             self._refused, self._seen = "", None
             if found is not None and not stat.S_ISREG(found.st_mode):
-                self._refused = "it is not a file; move it away"
+                self._refuse("it is not a file; move it away")
             elif self._read(0 if found is None else found.st_size, most_bytes):
                 self._seen = seen
         except RunBroken as error:
-            self._refused = str(error).removeprefix(f"{error.path}: ")
+            self._refuse(str(error).removeprefix(f"{error.path}: "))
         return before != (self.generation, self.n_rows, self.problems)
 
     def _read(self, size: int, most_bytes: float) -> bool:
@@ -95,11 +95,14 @@ class FollowedFile:
         try:
             lines, self.share_read = last_lines(self.path, n)
         except RunBroken as error:
-            self._refused = str(error).removeprefix(f"{error.path}: ")
+            self._refuse(str(error).removeprefix(f"{error.path}: "))
             return
         if rows := self._rows_of(Lines(lines, range(len(lines)), has_restarted=False, is_end=True)):
             self._take(rows)
             self.n_rows = len(rows)
+
+    def _refuse(self, why: str) -> None:
+        self._refused, self.share_read = why, 1.0  # there is nothing more to read
 
     def _forget(self) -> None:
         self._clear()

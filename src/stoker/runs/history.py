@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -11,17 +11,25 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stoker.errors import RunDirectoryError
+from stoker.errors import RunBroken, RunDirectoryError
 from stoker.runs.events import EVENTS, EventRow
 from stoker.runs.following import EventList
 from stoker.runs.growing import NumberColumn
 from stoker.runs.layout import CONFIG, METADATA
 from stoker.runs.metadata import Attempt, RunMetadata, read_json, read_metadata
-from stoker.runs.rows import ROW_FILES, Bound, EvalEpisodeRow, MetricsRow, TrainEpisodeRow, bounds_of
+from stoker.runs.rows import (
+    ROW_FILES,
+    AnyRow,
+    Bound,
+    EvalEpisodeRow,
+    MetricsRow,
+    TrainEpisodeRow,
+    bounds_of,
+)
 from stoker.runs.tables import Rows, RowTable
 from stoker.writer import files
 
-__all__ = ["Cursor", "RunHistory", "which_count"]
+__all__ = ["Cursor", "RunHistory", "read_table"]
 
 AnyTable = RowTable[Any]
 
@@ -85,7 +93,7 @@ class RunHistory:
             Whether ``cursor`` is another one now.
         """
         before = self.cursor
-        self._revision += self._refresh_documents() + self._events.refresh()
+        self._revision += self._refresh_documents() + self._events.refresh(most_bytes)
         problems = [table.problems for table in self.tables]
         for table in self.tables:
             table.refresh(most_bytes)
@@ -185,13 +193,13 @@ class _EffectiveRows:
     def update(self, table: AnyTable, attempts: Sequence[Attempt]) -> Rows:
         if self._generation != table.generation:
             self._generation, self._n_seen, self._indices = table.generation, 0, NumberColumn(np.intp)
-        new = np.flatnonzero(which_count(table, attempts, self._n_seen))
+        new = np.flatnonzero(_which_count(table, attempts, self._n_seen))
         self._indices.append(new + self._n_seen)
         self._n_seen = table.n_rows
         return slice(None) if len(self._indices) == table.n_rows else self._indices.view()
 
 
-def which_count(table: AnyTable, attempts: Sequence[Attempt], first: int = 0) -> NDArray[np.bool_]:
+def _which_count(table: AnyTable, attempts: Sequence[Attempt], first: int = 0) -> NDArray[np.bool_]:
     """Which rows from the first one on count in the history of these attempts, bool ``[n_rows - first]``."""
     bounds, lowest = bounds_of(attempts)
     numbers = table.column("attempt")[first:]
@@ -202,3 +210,29 @@ def which_count(table: AnyTable, attempts: Sequence[Attempt], first: int = 0) ->
     bound: Any = Bound._make(each[np.where(is_known, at, len(known))].T)
     rows = SimpleNamespace(**{name: table.column(name)[first:] for name in table.names})
     return table.row_type.is_before(rows, bound)
+
+
+def read_table(
+    directory: Path,
+    row_type: type[AnyRow],
+    *,
+    all_attempts: bool = False,
+    fields: Collection[str] | None = None,
+) -> tuple[RowTable[AnyRow], Rows]:
+    """Read a file of a run whole, and which of its rows count. Blocks.
+
+    Args:
+        directory: of the run.
+        row_type: which of its files.
+        all_attempts: whether rows of an abandoned future count, too.
+        fields: as for ``RowTable``; None: all.
+
+    Raises:
+        RunBroken: A row or the metadata is damaged; the message names it.
+    """
+    table = RowTable(directory / ROW_FILES[row_type], row_type, most_names=math.inf, fields=fields)
+    table.refresh()
+    if table.problems:
+        raise RunBroken(table.path, "; ".join(table.problems))
+    attempts = read_metadata(directory).attempts
+    return table, slice(None) if all_attempts else _EffectiveRows().update(table, attempts)

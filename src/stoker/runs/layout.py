@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -141,8 +142,9 @@ def steps_of(file_names: Iterable[str], kind: Literal["step", "best"] = "step") 
 
 def is_run(directory: Path) -> bool:
     """Whether the directory is a run, whole or broken, by the files that it holds."""
-    names = files.files_in(directory)
-    return METADATA in names or (FORKING not in names and CHECKPOINTS in files.directories_in(directory))
+    if (found := files.stat_of(directory / METADATA)) is not None and stat.S_ISREG(found.st_mode):
+        return True
+    return CHECKPOINTS in files.directories_in(directory) and FORKING not in files.files_in(directory)
 
 
 def runs_below(path: Path, levels: int = 3) -> list[Path]:

@@ -21,6 +21,7 @@ from stoker.types import ActorId, EpisodeStatus
 __all__ = [
     "MAPPINGS",
     "ROW_FILES",
+    "AnyRow",
     "Bound",
     "Columns",
     "EvalEpisodeRow",

@@ -7,14 +7,12 @@ write directly, for programs without a session. ``stoker.runs.layout`` shows the
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
-import numpy as np
 from anyio import to_thread
 
 import stoker.runs.layout as layout
@@ -23,7 +21,7 @@ from stoker.plain import LARGEST_INT, check_actor_id, shown
 from stoker.recorders import row_value
 from stoker.runs.checkpoints import SavedTraining
 from stoker.runs.events import EVENTS, EventRow
-from stoker.runs.history import which_count
+from stoker.runs.history import read_table
 from stoker.runs.metadata import Attempt, RunMetadata, now, read_json, read_metadata, write_json
 from stoker.runs.plotting import Curves, checked_target, draw_curves, save_figure
 from stoker.runs.rows import (
@@ -35,7 +33,6 @@ from stoker.runs.rows import (
     TrainEpisodeRow,
     loss_of,
 )
-from stoker.runs.tables import RowTable
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActorId, AnyPath
 from stoker.writer import RowLog, decode_rows, files
@@ -326,12 +323,7 @@ class TrainingRun(SavedTraining):
         return figure
 
     def _read_rows(self, row_type: type[Row], all_attempts: bool = False) -> Columns:
-        table = RowTable(self.directory / ROW_FILES[row_type], row_type, most_names=math.inf)
-        table.refresh()
-        if table.problems:
-            raise RunBroken(table.path, "; ".join(table.problems))
-        attempts = read_metadata(self.directory).attempts
-        rows = slice(None) if all_attempts else np.flatnonzero(which_count(table, attempts))
+        table, rows = read_table(self.directory, row_type, all_attempts=all_attempts)
         return table.as_columns(rows)
 
     def lost_rows(self, total_episodes: int, eval_episodes: int, records: int) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import msgspec
 
@@ -21,9 +21,11 @@ from stoker.runs.rows import ROW_FILES
 from stoker.runs.run import TrainingRun
 from stoker.writer import files
 
-__all__ = ["RunStatus", "StatusName", "status_of", "wanted_steps"]
+__all__ = ["ENDLESS_STEPS", "RunStatus", "StatusName", "status_of", "wanted_steps"]
 
 StatusName = Literal["live", "stalled", "done", "stopped", "crashed", "ended", "broken"]
+ENDLESS_STEPS: Final = 10**15
+"""The ``total_timesteps`` of a service that trains until it is stopped."""
 _STALL_TIMEOUT_S = 120.0
 _EVENTS = 16
 """How many of the last events are read."""
@@ -72,9 +74,9 @@ def status_of(run: TrainingRun | RunHistory, config: Any = _UNREAD) -> RunStatus
 
 
 def wanted_steps(config: Any) -> int | None:
-    """The steps that the run is to have, by its config; None: it does not say."""
+    """The steps that the run is to have, by its config; None: it does not say, or without end."""
     total = _settings(config).get("total_timesteps")
-    return total if isinstance(total, int) else None
+    return total if isinstance(total, int) and total < ENDLESS_STEPS else None
 
 
 def _status_of_held(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cache, partial
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from stoker.plain import LARGEST_INT
 from stoker.runs.following import FollowedFile
 from stoker.runs.growing import NumberColumn, ValueColumn
-from stoker.runs.rows import MAPPINGS, Columns, MetricsRow, Row
+from stoker.runs.rows import MAPPINGS, AnyRow, Columns, MetricsRow, Row
 from stoker.types import ActorId, EpisodeStatus
 
 __all__ = ["RowTable", "Rows"]
 
-AnyRow = TypeVar("AnyRow", bound=Row)
 Rows: TypeAlias = slice | NDArray[np.intp]
 """Which rows of a table: a part, or their indices, ascending."""
 
 _MOST_NAMES: Final = 1000
+_COUNTERS = ("attempt", "episode", "total_steps", "total_steps_at_eval", "opt_steps")
 _STATUSES = Literal[tuple(status.value for status in EpisodeStatus)]
 _DECODED: dict[Any, Any] = {
     EpisodeStatus: _STATUSES,
@@ -45,10 +45,24 @@ class RowTable(FollowedFile, Generic[AnyRow]):
         path: the file; it need not exist yet.
         row_type: the type of its rows.
         most_names: of extras or metrics that get columns; further names are left out, and named as a problem.
+        fields: the fields of a row that get columns, for example ``("total_reward",)``, beside the counters
+            that say where a row stands; None: all of them. Others are not looked at, which is faster.
     """
 
-    def __init__(self, path: Path, row_type: type[AnyRow], *, most_names: float = _MOST_NAMES) -> None:
-        super().__init__(path, _decoder_of(row_type))
+    def __init__(
+        self,
+        path: Path,
+        row_type: type[AnyRow],
+        *,
+        most_names: float = _MOST_NAMES,
+        fields: Collection[str] | None = None,
+    ) -> None:
+        self._decoded = [
+            field
+            for field in msgspec.structs.fields(row_type)
+            if fields is None or field.name in fields or field.name in _COUNTERS
+        ]
+        super().__init__(path, _decoder_of(row_type, tuple(field.name for field in self._decoded)))
         self.row_type = row_type
         self._most_names = most_names
         self._clear()
@@ -58,7 +72,7 @@ class RowTable(FollowedFile, Generic[AnyRow]):
         self._numbers: dict[str, NumberColumn] = {}
         self._values: dict[str, ValueColumn] = {}
         self._mapping = ""
-        for field in msgspec.structs.fields(self.row_type):
+        for field in self._decoded:
             if field.name in MAPPINGS:
                 self._mapping = field.name
             elif field.type in (EpisodeStatus, ActorId):
@@ -77,7 +91,8 @@ class RowTable(FollowedFile, Generic[AnyRow]):
                 values = (time.timestamp() for time in values)
             column = self._numbers[name]
             column.append(np.fromiter(values, column.view().dtype, len(rows)))
-        self._take_named([getattr(row, self._mapping) for row in rows])
+        if self._mapping:
+            self._take_named([getattr(row, self._mapping) for row in rows])
 
     def _take_named(self, found: list[dict[str, Any]]) -> None:
         """Append what the rows have by name, one dict for each row."""
@@ -175,21 +190,28 @@ class RowTable(FollowedFile, Generic[AnyRow]):
         """A column of ``value_names`` as codes, ``[n_rows]``, and the value that each code stands for."""
         return self._values[name].codes()
 
-    def as_columns(self, rows: Rows = slice(None)) -> Columns:
-        """These rows in the form in which a run gives them: ``time`` as datetimes, in the fields' order."""
-        fields = [field.name for field in msgspec.structs.fields(self.row_type) if field.name in self._fixed]
+    def columns(self, rows: Rows = slice(None)) -> Columns:
+        """These rows, in the order of the fields, and ``time`` as POSIX seconds."""
+        fields = [field.name for field in self._decoded if field.name in self._fixed]
         named = [name for name in (*self._numbers, *self._values) if name not in self._fixed]
-        columns = {name: self.column(name)[rows] for name in (*fields, *named)}
-        times = map(partial(datetime.fromtimestamp, tz=UTC), columns["time"].tolist())
-        columns["time"] = np.fromiter(times, object, len(columns["time"]))
+        return {name: self.column(name)[rows] for name in (*fields, *named)}
+
+    def as_columns(self, rows: Rows = slice(None)) -> Columns:
+        """The same with ``time`` as datetimes: the form in which a run gives its rows."""
+        columns = self.columns(rows)
+        if (seconds := columns.get("time")) is not None:
+            times = map(partial(datetime.fromtimestamp, tz=UTC), seconds.tolist())
+            columns["time"] = np.fromiter(times, object, len(seconds))
         return columns
 
 
 @cache
-def _decoder_of(row_type: type[Row]) -> msgspec.json.Decoder[Any]:
-    """A decoder for structs like the rows, but cheap to make: without enums, and unknown to the collector."""
+def _decoder_of(row_type: type[Row], names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
+    """A decoder for these fields of a row. Its structs are cheap: without enums, unknown to the collector."""
     fields: list[Any] = []
     for field in msgspec.structs.fields(row_type):
+        if field.name not in names:
+            continue
         decoded = _DECODED.get(field.type, field.type)
         default = () if field.default is msgspec.NODEFAULT else (field.default,)
         fields.append((field.name, decoded, *default))

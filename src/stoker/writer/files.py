@@ -149,23 +149,34 @@ def files_in(directory: Path) -> dict[str, int]:
     Raises:
         RunDirectoryError: It cannot be read; so also for ``directories_in``.
     """
-    stats = _stats_in(directory)
-    return {name: found.st_size for name, found in stats.items() if stat.S_ISREG(found.st_mode)}
+    paths = ((entry.name, Path(entry.path)) for entry in _entries_of(directory))
+    stats = ((name, found) for name, path in paths if (found := stat_of(path)) is not None)
+    return {name: found.st_size for name, found in stats if stat.S_ISREG(found.st_mode)}
 
 
 def directories_in(directory: Path) -> list[str]:
     """The names of the directories there, in no order; none where there is no such directory."""
-    return [name for name, found in _stats_in(directory).items() if stat.S_ISDIR(found.st_mode)]
+    return [entry.name for entry in _entries_of(directory) if _is_directory(entry)]
 
 
-def _stats_in(directory: Path) -> dict[str, os.stat_result]:
+def _entries_of(directory: Path) -> list[os.DirEntry[str]]:
     try:
-        paths = list(directory.iterdir())
+        with os.scandir(directory) as entries:
+            return list(entries)
     except (FileNotFoundError, NotADirectoryError):
-        return {}
+        return []
     except OSError as error:
         raise RunDirectoryError(directory, f"cannot be read: {with_way_out(error)}") from error
-    return {path.name: found for path in paths if (found := stat_of(path)) is not None}
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a directory, or a link to one; the listing says so, without asking for each name."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno in _OF_THE_FILE:
+            return False
+        raise _unreadable(Path(entry.path), error) from error
 
 
 def stat_of(path: Path) -> os.stat_result | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["chart", "duration", "number", "short", "sparkline"]
 
@@ -29,9 +29,7 @@ def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) 
     return "".join(blocks[int(place)] for place in places)
 
 
-def chart(
-    xs: Sequence[float], ys: Sequence[float], width: int, height: int, *, ascii_only: bool = False
-) -> list[str]:
+def chart(xs: ArrayLike, ys: ArrayLike, width: int, height: int, *, ascii_only: bool = False) -> list[str]:
     """A line chart with labelled ends of its axes: ``height`` lines, the x axis and its labels.
 
     Args:
@@ -41,12 +39,13 @@ def chart(
         height: in lines.
         ascii_only: use no characters beyond ASCII.
     """
-    points = np.array([(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)]).reshape(-1, 2)
-    low, high = (points[:, 1].min(), points[:, 1].max()) if len(points) else (0.0, 0.0)
+    xs, ys = np.asarray(xs, np.float64), np.asarray(ys, np.float64)
+    known = np.isfinite(ys)
+    low, high = (ys[known].min(), ys[known].max()) if known.any() else (0.0, 0.0)
     margin = max(len(short(low)), len(short(high))) + 2
     columns = max(8, width - margin)
     across, down = (1, 1) if ascii_only else (2, 4)
-    heights = _resampled(points[:, 0], points[:, 1], columns * across)
+    heights = _resampled(xs[known], ys[known], columns * across)
     span, top = high - low, height * down - 1
     rows = np.rint((high - heights) / span * top) if span else np.full(len(heights), top // 2)
     canvas = [[0] * columns for _ in range(height)]

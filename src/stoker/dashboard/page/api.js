@@ -85,7 +85,8 @@ function fromReport(path, params) {
  * Tell about changes until the returned function is called.
  *
  * `on.runs()` when the list changed, `on.run({id, cursor, status, ...})` when the run changed, `on.state(state)` with
- * "live" (events arrive), "polling" (they do not, the server answers), "lost" (it does not answer) or "report".
+ * "live" (events arrive), "polling" (they do not, the server answers), "lost" (it does not answer), "refused" (it wants
+ * something else first; with the problem) or "report".
  * A page in the background listens to nothing, and asks once when it is looked at again.
  */
 export function listen(run, on) {
@@ -100,8 +101,8 @@ export function listen(run, on) {
   let isFirst = true
   let polled = null
 
-  const become = (next) => {
-    if (next !== state) on.state?.(next)
+  const become = (next, problem = null) => {
+    if (next !== state) on.state?.(next, problem)
     state = next
   }
   const news = () => { on.runs?.(); if (run) on.run?.({ id: run, cursor: null }) }
@@ -140,7 +141,7 @@ export function listen(run, on) {
       }
     } catch (problem) {
       if (!(problem instanceof ApiError)) throw problem
-      if (!isOver) become(problem.status === 0 || problem.status >= 500 ? "lost" : "polling")
+      if (!isOver) become(problem.status === 0 || problem.status >= 500 ? "lost" : "refused", problem)
     }
     timer = null
     if (isOver || source?.readyState === EventSource.OPEN) return

@@ -33,7 +33,7 @@ const TIP_ROWS = 12
  */
 export function makeChart(element, options) {
   const plan = { x: "steps", height: 240, sync: null, isShare: false, isSmall: false, clipsBands: false, onHover: null, empty: "No values", ...options }
-  const state = { layers: [], events: [], scale: "linear", from: null, to: null, isHovered: false, isAt: null }
+  const state = { layers: [], events: [], scale: "linear", from: null, to: null, isHovered: false, isAt: null, hasData: false }
   let plot = null
   let shape = null
   let places = []
@@ -74,7 +74,7 @@ export function makeChart(element, options) {
     box.setAttribute("aria-label", summary())
     const isEmpty = state.layers.every((layer) => layer.y.every((value) => value === null || value === undefined))
     if (nothing.parentNode !== box) box.append(nothing)
-    nothing.hidden = !isEmpty
+    nothing.hidden = !isEmpty || !state.hasData
     plot.root.style.setProperty("visibility", isEmpty ? "hidden" : "visible")
   }
 
@@ -353,7 +353,7 @@ export function makeChart(element, options) {
 
   return {
     element: box,
-    setData(layers) { state.layers = layers.map((layer) => ({ kind: "line", ...layer })); draw() },
+    setData(layers) { state.hasData = true; state.layers = layers.map((layer) => ({ kind: "line", ...layer })); draw() },
     setEvents(events) { state.events = events; plot?.redraw(false) },
     setScale(scale) { if (scale !== state.scale) { state.scale = scale; draw() } },
     setX(x) { plan.x = x; draw() },

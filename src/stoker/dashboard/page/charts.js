@@ -48,7 +48,7 @@ export function makeCharts(element, first, file) {
   const moreName = h("summary", {})
   const more = h("details", { class: "more", hidden: true, ontoggle: () => { isMoreOpen = more.open; arrangePanels(); moreSource.ask() } }, moreName, moreGrid)
   const sharesView = makeShares({ sync, onZoom: zoom, file, subtitle })
-  put(element, h("div", { class: "toolbar run-bar" }, axis.element, scale.element, smoothing.element, h("span", { class: "grow" }), whole, copy),
+  put(element, h("div", { class: "toolbar run-bar charts-bar" }, axis.element, scale.element, smoothing.element, h("span", { class: "grow" }), whole, copy),
     problem, reward.element, grid, more, sharesView.element)
   reward.chart.onZoom(zoom)
   sharesView.setExplanation(info.explanation)
@@ -75,7 +75,7 @@ export function makeCharts(element, first, file) {
   const overview = makeSource(id, () => (known(REWARD) ? { names: [REWARD], x: state.x, smooth: state.smooth || DEFAULT_SMOOTHING, points: 300 } : null), drawBrush, failed)
   const trainSource = makeSource(id, plan(() => namesOf(listed().first, "train"), SMALL_POINTS, () => state.smooth), () => drawPanels(listed().first), failed)
   const metricsSource = makeSource(id, plan(() => withReference(namesOf(listed().first, "metrics")), SMALL_POINTS, metricSmoothing), () => drawPanels(listed().first), failed)
-  const moreSource = makeSource(id, () => (isMoreOpen ? plan(() => withReference([...namesOf(listed().more, "metrics"), ...namesOf(listed().more, "train")].slice(0, 60)), SMALL_POINTS, () => "")() : null), () => drawPanels(listed().more), failed)
+  const moreSource = makeSource(id, () => (isMoreOpen ? plan(() => withReference([...namesOf(listed().more, "metrics"), ...namesOf(listed().more, "train")]), SMALL_POINTS, () => "")() : null), () => drawPanels(listed().more), failed)
   const sources = [rewardSource, overview, trainSource, metricsSource, moreSource]
 
   /** The whole of the x axis; while a run is being read, its end, which is known first. */
@@ -98,6 +98,7 @@ export function makeCharts(element, first, file) {
     if (isOver) return
     problem.hidden = true
     const found = rewardSource.of(REWARD)
+    if (known(REWARD) && !found) return // it is on its way
     const curve = found?.n ? found : null
     const layers = []
     if (curve) {

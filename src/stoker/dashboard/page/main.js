@@ -18,6 +18,7 @@ const crumbs = h("nav", { class: "crumbs", "aria-label": "Where you are" })
 const connection = h("span", { class: "connection", role: "status" })
 const banner = h("div", { class: "lost-banner", role: "alert", hidden: true })
 let shown = null
+let list = { hash: "#/", top: 0 }
 let lostAt = null
 
 put(
@@ -44,19 +45,23 @@ function reportName() {
 
 /** What views may set of the frame. */
 const frame = {
-  /** Where the view stands: `[[text, address | null], ...]`, and the title of the window. */
-  setCrumbs(steps) {
+  /** Where the view stands: `[[text, address | null], ...]`, and the title of the window, with `before` in front. */
+  setCrumbs(steps, before = "") {
     put(crumbs, steps.map(([text, address], at) => [
       h("span", { class: "slash", "aria-hidden": "true" }, "/"),
       address === null ? h("span", { class: at === steps.length - 1 ? "here" : "", title: text }, text) : h("a", { href: address, title: text }, text),
     ]))
-    document.title = steps.length ? `${steps.map(([text]) => text).join(" / ")} · stoker` : "stoker"
+    document.title = steps.length ? `${before}${steps.map(([text]) => text).join(" / ")} · stoker` : "stoker"
   },
-  /** "live", "polling", "lost", "report" or null. */
-  setConnection(state) {
+  /** The list of runs as it was left. */
+  back() { location.hash = list.hash },
+  scrollOf: (hash) => (hash === list.hash ? list.top : 0),
+  /** "live", "polling", "lost", "refused" (with the answer's problem), "report" or null. */
+  setConnection(state, problem = null) {
     const told = {
       live: ["live", "Live", "Changes arrive as they happen"],
       polling: ["stalled", "Polling", "Changes are asked for every 2 s"],
+      refused: ["crashed", "Refused", problem?.message],
       lost: ["crashed", "Connection lost", "The server does not answer"],
       report: ["ended", reportName(), "This page carries its data with it"],
     }[state]
@@ -66,8 +71,9 @@ const frame = {
       lostAt = new Date()
       put(banner, `Connection lost at ${lostAt.toLocaleTimeString()}: this is what was known then. Trying again.`)
     }
+    if (state === "refused") put(banner, problem.message)
     if (state !== "lost") lostAt = null
-    banner.hidden = state !== "lost"
+    banner.hidden = state !== "lost" && state !== "refused"
   },
 }
 
@@ -88,6 +94,7 @@ async function show({ view, id, query }) {
     shown.view.setQuery(query)
     return
   }
+  if (shown?.view?.address) list = { hash: shown.view.address(), top: scrollY }
   const mine = ++turn
   const before = shown
   shown = { name, view: null }
@@ -115,6 +122,7 @@ bindKeys([
   ["g", "All runs", () => go("runs")],
 ], "Everywhere")
 
+history.scrollRestoration = "manual"
 if (isReport()) {
   frame.setConnection("report")
   banner.after(h("p", { class: "report-note" }, globalThis.STOKER_REPORT.note))

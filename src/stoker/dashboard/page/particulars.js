@@ -42,7 +42,7 @@ export function makeEvents(element, first) {
 
   function line(event) {
     return h("li", { class: `event ${event.level}` },
-      h("span", { class: "event-mark", "aria-label": event.level }),
+      h("span", { class: "event-mark", role: "img", "aria-label": event.level }),
       h("time", { title: date(event.time) }, info.started_at ? `+${duration(event.time - info.started_at)}` : date(event.time)),
       h("span", { class: "event-step" }, `step ${number(event.total_steps)}`),
       h("span", { class: "event-text", title: event.kind.replaceAll("_", " ") }, event.sentence))
@@ -103,13 +103,13 @@ export function makeFiles(element, first) {
       const total = info.files.reduce((sum, file) => sum + file.n_bytes, 0)
       put(element,
         h("section", { class: "block" }, h("h2", { class: "block-title" }, "Attempts"),
-          h("div", { class: "panel table-box" }, h("table", {},
+          h("div", { class: "panel table-box", tabindex: 0, role: "region", "aria-label": "Attempts" }, h("table", {},
             h("thead", {}, h("tr", {}, h("th", { class: "right" }, "Attempt"), h("th", {}, "Began"), h("th", { class: "right" }, "From step"), h("th", {}, "Ended"))),
             h("tbody", {}, info.attempts.map((attempt) => h("tr", {}, h("td", { class: "right" }, attempt.number), h("td", {}, date(attempt.started_at)),
               h("td", { class: "right" }, number(attempt.from_steps)), h("td", { class: "wrap" }, attempt.ended ?? (info.status === "live" ? "still running" : ABSENT)))))))),
         h("section", { class: "block" }, h("h2", { class: "block-title" }, "Files ", h("span", { class: "muted" }, `${plural(info.files.length, "file")}, ${bytes(total)}`)),
           h("p", { class: "mono code-line" }, info.path),
-          h("div", { class: "panel table-box" }, h("table", {},
+          h("div", { class: "panel table-box", tabindex: 0, role: "region", "aria-label": "Files" }, h("table", {},
             h("thead", {}, h("tr", {}, h("th", {}, "File"), h("th", { class: "right" }, "Size"), h("th", { class: "right" }, "Changed"))),
             h("tbody", {}, info.files.map((file) => h("tr", {}, h("td", { class: "mono wrap" }, file.path), h("td", { class: "right" }, bytes(file.n_bytes)), h("td", { class: "right muted" }, date(file.changed_at)))))))))
     },

@@ -5,6 +5,9 @@ import { ABSENT, age, compact, date, number, percent, plural } from "./format.js
 import { link } from "./router.js"
 import { drawSpark } from "./spark.js"
 
+/** How many runs one comparison takes. */
+export const MOST_COMPARED = 100
+
 /** Statuses that need no reason beside them; it is in their tooltip. */
 const SAYS_ENOUGH = new Set(["live", "done"])
 
@@ -28,10 +31,10 @@ export function runRow(entry, isSelected, spark, select) {
   return h("div", { class: `row run ${isInGroup ? "in-group" : ""} ${isSelected ? "selected" : ""}`, role: "row", dataset: { id: run.id } },
     h("span", { class: "cell pick", role: "cell" },
       h("input", { type: "checkbox", checked: isSelected, "aria-label": `Select ${title}`, onclick: (event) => select([run], event.target.checked, event.shiftKey) })),
-    h("a", { class: "cell name", role: "cell", href: link("run", run.id), title: run.path, "aria-label": title },
-      isInGroup ? h("span", { class: "title" }, run.run_id)
-        : h("span", { class: "title" }, `${run.name} `, h("span", { class: "muted" }, `/ ${run.version} / ${run.run_id}`)),
-      h("small", {}, about.filter(Boolean).join(" · "))),
+    h("span", { class: "cell name", role: "cell" },
+      h("a", { class: "title", href: link("run", run.id), title: run.path }, isInGroup ? h("bdi", {}, run.run_id)
+        : [h("bdi", {}, run.name), h("span", { class: "muted" }, " / ", h("bdi", {}, run.version), " / ", h("bdi", {}, run.run_id))]),
+      h("small", {}, about.filter(Boolean).map((text, at) => [at ? " · " : null, h("bdi", {}, text)]))),
     h("span", { class: "cell state", role: "cell", title: run.reason },
       h("span", { class: "status" }, statusIcon(run.status), h("b", {}, run.status), SAYS_ENOUGH.has(run.status) ? null : h("small", {}, run.reason))),
     curve,
@@ -63,10 +66,11 @@ export function groupRow(entry, isSelected, select, toggle) {
       h("input", { type: "checkbox", checked: isSelected, "aria-label": `Select all of ${group}`, onclick: (event) => select(runs, event.target.checked, false) })),
     h("span", { class: "cell group-name", role: "cell" },
       h("button", { class: "fold", "aria-expanded": String(!isClosed), onclick: () => toggle(group), title: isClosed ? "Unfold" : "Fold" },
-        h("span", { class: "caret", "aria-hidden": "true" }, "›"), h("span", { class: "title" }, name[0], h("span", { class: "muted" }, ` / ${name[1]}`))),
+        h("span", { class: "caret", "aria-hidden": "true" }, "›"), h("span", { class: "title" }, h("bdi", {}, name[0]), h("span", { class: "muted" }, " / ", h("bdi", {}, name[1])))),
       h("small", {}, plural(runs.length, "run")),
       [...counts].map(([status, n]) => h("small", { class: "status" }, statusIcon(status), `${n} ${status}`))),
     h("span", { class: "cell group-best", role: "cell" },
       known.length ? [h("small", {}, "best "), number(Math.max(...known))] : null),
-    h("a", { class: "cell group-compare text-link", role: "cell", href: link("compare", null, { ids: runs.slice(0, 100).map((run) => run.id).join(","), group_by: "version" }) }, "Compare"))
+    h("span", { class: "cell", role: "cell" },
+      h("a", { class: "text-link", href: link("compare", null, { ids: runs.slice(0, MOST_COMPARED).map((run) => run.id).join(","), group_by: "version" }), "aria-label": `Compare the runs of ${group}` }, "Compare")))
 }

@@ -8,7 +8,7 @@ import { makeEpisodes } from "./episodes.js"
 import { ABSENT, age, compact, date, duration, number, percent, plural } from "./format.js"
 import { bindKeys } from "./keys.js"
 import { makeConfig, makeEvents, makeFiles } from "./particulars.js"
-import { go, link, setQuery } from "./router.js"
+import { link, setQuery } from "./router.js"
 
 const TABS = [["charts", "Charts"], ["episodes", "Episodes"], ["events", "Events"], ["config", "Config"], ["files", "Files"]]
 const OFTEN_S = 2
@@ -42,15 +42,16 @@ export async function show(element, id, query, frame) {
   put(element, head, problems, reading, tabs, place)
 
   function tell() {
-    frame.setCrumbs([[info.name, link("runs", null, { q: info.name })], [info.version, link("runs", null, { q: `${info.name}/${info.version}` })], [info.run_id, null]])
+    const done = info.status === "live" && info.wanted_steps ? `${percent(info.total_steps / info.wanted_steps)} · ` : ""
+    frame.setCrumbs([[info.name, link("runs", null, { q: info.name })], [info.version, link("runs", null, { q: `${info.name}/${info.version}` })], [info.run_id, null]], done)
     const share = info.wanted_steps ? Math.min(1, info.total_steps / info.wanted_steps) : null
     const left = info.status === "live" && share !== null && share < 1 && info.steps_per_s ? (info.wanted_steps - info.total_steps) / info.steps_per_s : null
     const about = [info.agent, info.env, info.seed === null || info.seed === undefined ? null : `seed ${info.seed}`]
     put(head,
       h("div", { class: "run-title" },
-        h("h1", {}, info.name, h("span", { class: "muted" }, ` / ${info.version}`)),
+        h("h1", {}, h("bdi", {}, info.name), h("span", { class: "muted" }, " / ", h("bdi", {}, info.version))),
         h("span", { class: `status badge ${info.status}`, title: info.reason }, statusIcon(info.status), h("b", {}, info.status), info.reason ? h("small", {}, info.reason) : null),
-        h("p", { class: "muted about" }, [info.run_id, ...about].filter(Boolean).join(" · "))),
+        h("p", { class: "muted about" }, [info.run_id, ...about].filter(Boolean).map((text, at) => [at ? " · " : null, h("bdi", {}, text)]))),
       h("dl", { class: "facts" },
         fact("Steps", compact(info.total_steps), info.wanted_steps ? `of ${compact(info.wanted_steps)}${share < 1 ? ` · ${percent(share)}` : ""}` : null, `${number(info.total_steps)} steps`, share !== null && share < 1 ? share : null),
         fact("Best evaluation", number(info.best_value), info.best_step === null ? null : `step ${compact(info.best_step)}`, number(info.best_value, 7)),
@@ -66,6 +67,12 @@ export async function show(element, id, query, frame) {
       h("ul", {}, told.slice(0, 10).map((text) => h("li", {}, text))), told.length > 10 ? h("p", { class: "muted" }, `and ${plural(told.length - 10, "more")}`) : null))
     reading.hidden = info.share_read >= 1
     put(reading, `Reading the run: ${percent(info.share_read)}. Until then its newest part is shown.`, h("span", { class: "bar" }, h("i", { style: { width: `${info.share_read * 100}%` } })))
+  }
+
+  /** The run is gone, or the server wants another login: what was known stays. */
+  function tellRefusal(problem) {
+    problems.hidden = false
+    put(problems, statusIcon("broken"), h("div", {}, h("b", {}, problem.status === 404 ? "This run is gone; this is what was known of it" : "The server refused"), h("p", {}, problem.message)))
   }
 
   function fact(name, value, more, title, share = null) {
@@ -105,7 +112,9 @@ export async function show(element, id, query, frame) {
         if (isNews) content.update?.(info)
         if (info.share_read < 1) refresh()
       } catch (problem) {
-        if (problem.name !== "AbortError" && problem.status === undefined) throw problem
+        if (problem.name === "AbortError") return
+        if (problem.status === undefined) throw problem
+        if (problem.status !== 0) tellRefusal(problem)
       }
     }, (info.share_read < 1 ? OFTEN_WHILE_READING_S : OFTEN_S) * 1000)
   }
@@ -115,7 +124,7 @@ export async function show(element, id, query, frame) {
   openFrom(query)
   const endKeys = bindKeys([
     ...TABS.map(([name, text], at) => [String(at + 1), text, () => open(name)]),
-    ["Escape", "All runs", () => go("runs")],
+    ["Escape", "Back to the list", () => frame.back()],
   ], "Run")
   const endNews = listen(id, { run: refresh, state: frame.setConnection })
   const ages = setInterval(tell, 10_000)

@@ -5,7 +5,7 @@ import { h, put, say, statusIcon } from "./dom.js"
 import { plural } from "./format.js"
 import { bindKeys } from "./keys.js"
 import { go, link, setQuery } from "./router.js"
-import { groupRow, runRow, signature } from "./rows.js"
+import { groupRow, MOST_COMPARED, runRow, signature } from "./rows.js"
 import { entriesOf, filtered, FIRST_ORDER, sorted, STATUSES } from "./sorting.js"
 import { makeSparks } from "./spark.js"
 
@@ -58,12 +58,14 @@ export async function show(element, query, frame) {
   }
 
   function changed() {
-    setQuery({
-      q: state.text, status: state.status, sort: state.by === "updated" ? null : state.by,
-      order: state.order === FIRST_ORDER[state.by] ? null : state.order, group: state.isGrouped ? null : "no",
-    })
+    setQuery(asked())
     arrange()
   }
+
+  const asked = () => ({
+    q: state.text, status: state.status, sort: state.by === "updated" ? null : state.by,
+    order: state.order === FIRST_ORDER[state.by] ? null : state.order, group: state.isGrouped ? null : "no",
+  })
 
   function sortBy(by, order = null) {
     state.order = order ?? (state.by === by ? (state.order === "asc" ? "desc" : "asc") : FIRST_ORDER[by])
@@ -164,7 +166,7 @@ export async function show(element, query, frame) {
     sparks.ask(state.entries.slice(from, to).filter((entry) => entry.kind === "run").map((entry) => entry.run))
   }
 
-  const focusPath = (active) => (active.matches("input") ? "input" : active.matches(".fold") ? ".fold" : ".name")
+  const focusPath = (active) => (active.matches("input") ? "input" : active.matches(".fold") ? ".fold" : "a")
 
   function fold(group) {
     if (!state.closed.delete(group)) state.closed.add(group)
@@ -185,13 +187,13 @@ export async function show(element, query, frame) {
   }
 
   function compare() {
-    if (state.selected.size) go("compare", null, { ids: [...state.selected].join(",") })
+    if (state.selected.size && state.selected.size <= MOST_COMPARED) go("compare", null, { ids: [...state.selected].join(",") })
   }
 
   function showTray() {
     tray.hidden = state.selected.size === 0
     put(tray, h("b", {}, `${plural(state.selected.size, "run")} selected`),
-      h("button", { class: "primary", onclick: compare }, "Compare"),
+      h("button", { class: "primary", onclick: compare, disabled: state.selected.size > MOST_COMPARED }, state.selected.size > MOST_COMPARED ? `Compare at most ${MOST_COMPARED}` : "Compare"),
       h("button", { class: "quiet", onclick: () => { state.selected.clear(); showTray(); paint() } }, "Clear"))
   }
 
@@ -204,7 +206,7 @@ export async function show(element, query, frame) {
     if (top > innerHeight - 120) scrollBy(0, top - innerHeight + 120)
     paint()
     const row = [...drawn.values()].find((one) => one.at === at)
-    row?.element.querySelector("a.name, .fold")?.focus({ preventScroll: true })
+    row?.element.querySelector("a.title, .fold")?.focus({ preventScroll: true })
   }
 
   function focused() {
@@ -269,6 +271,7 @@ export async function show(element, query, frame) {
   frame.setCrumbs([])
   const view = {
     setQuery: take,
+    address: () => link("runs", null, asked()),
     update: refresh,
     destroy() {
       isOver = true
@@ -292,6 +295,7 @@ export async function show(element, query, frame) {
   state.runs = answer.runs
   frame.setCrumbs([[answer.root, null]])
   take(query)
+  scrollTo(0, frame.scrollOf(location.hash))
   if (!answer.is_scanned) refresh()
   endNews = listen(null, { runs: refresh, state: frame.setConnection })
   return view

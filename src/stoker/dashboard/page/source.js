@@ -2,15 +2,17 @@
 
 import { get } from "./api.js"
 
+const AT_ONCE = 30
+
 /**
  * Hold some curves. `wanted()` says what is wanted now: `{names, x, smooth, from, to, points}`, or null for nothing;
- * `arrived(series)` is called with a Map of name to `{x, min, max, mean, smooth, n, isWhole}` whenever it changed, and
- * `failed(problem)` when the server refused.
+ * `arrived()` is called whenever a curve changed, and `failed(problem)` when the server refused. `of(name)` gives one
+ * as `{x, min, max, mean, smooth, n, isWhole}`, or null.
  */
 export function makeSource(id, wanted, arrived, failed) {
   let held = new Map()
   let key = ""
-  let cursor = null
+  let cursors = []
   let abort = null
   let isAgain = false
   let isOver = false
@@ -18,12 +20,13 @@ export function makeSource(id, wanted, arrived, failed) {
   async function ask() {
     const plan = wanted()
     if (isOver || plan === null || !plan.names.length) return
-    const params = { name: plan.names, x: plan.x, from: plan.from, to: plan.to, points: plan.points, smooth: plan.smooth }
-    const now = JSON.stringify(params)
-    if (now !== key) {
+    const { names, ...params } = plan
+    const now = JSON.stringify(plan)
+    const isOther = now !== key
+    if (isOther) {
       abort?.abort()
       abort = null
-      cursor = null
+      cursors = []
       key = now
     } else if (abort) {
       isAgain = true
@@ -32,17 +35,22 @@ export function makeSource(id, wanted, arrived, failed) {
     const mine = new AbortController()
     abort = mine
     isAgain = false
+    const parts = []
+    for (let at = 0; at < names.length; at += AT_ONCE) parts.push(names.slice(at, at + AT_ONCE))
     try {
-      const answer = await get(`api/runs/${id}/series`, cursor ? { ...params, cursor } : params, { signal: mine.signal })
+      const answers = await Promise.all(parts.map((part, at) =>
+        get(`api/runs/${id}/series`, { name: part, ...params, ...(cursors[at] ? { cursor: cursors[at] } : {}) }, { signal: mine.signal })))
       if (isOver || abort !== mine) return
       abort = null
-      const isNews = take(answer)
-      cursor = answer.cursor
-      if (isNews) arrived(held, answer)
+      if (isOther) held = new Map()
+      cursors = answers.map((answer) => answer.cursor)
+      const isNews = answers.map(take).some(Boolean)
+      forgetLong(plan.points)
+      if (isNews) arrived()
     } catch (problem) {
       if (problem.name === "AbortError" || abort !== mine) return
       abort = null
-      cursor = null
+      cursors = []
       failed(problem)
       return
     }
@@ -50,26 +58,27 @@ export function makeSource(id, wanted, arrived, failed) {
   }
 
   function take({ is_appended: isAppended, series }) {
-    if (!isAppended) {
-      held = new Map(series.map((one) => [one.name, { x: one.x, min: one.min, max: one.max, mean: one.mean, smooth: one.smooth, n: one.n, isWhole: one.is_whole }]))
-      return true
-    }
     let isNews = false
     for (const one of series) {
       const before = held.get(one.name)
-      if (!before || !one.x.length) continue
-      isNews = true
-      for (const column of ["x", "min", "max", "mean", "smooth"]) if (before[column] && one[column]) before[column].push(...one[column])
-      before.n = Math.max(before.n, one.n, before.x.length)
-    }
-    // What was appended is not in buckets: a long watched curve is asked for anew, so that it stays small.
-    const longest = Math.max(0, ...[...held.values()].map((one) => one.x.length))
-    if (longest > (wanted()?.points ?? 1200) * 2) {
-      cursor = null
-      isAgain = true
-      key = ""
+      if (!isAppended || !before) {
+        isNews = true
+        held.set(one.name, { x: one.x, min: one.min, max: one.max, mean: one.mean, smooth: one.smooth, n: one.n, isWhole: one.is_whole })
+      } else if (one.x.length) {
+        isNews = true
+        for (const column of ["x", "min", "max", "mean", "smooth"]) if (before[column] && one[column]) before[column].push(...one[column])
+        before.n = Math.max(before.n, one.n, before.x.length)
+      }
     }
     return isNews
+  }
+
+  /** What was appended is not in buckets: curves that are watched for long are asked for anew, so that they stay small. */
+  function forgetLong(points) {
+    if ([...held.values()].some((one) => one.x.length > points * 2)) {
+      cursors = []
+      isAgain = true
+    }
   }
 
   return {

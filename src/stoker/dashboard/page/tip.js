@@ -23,8 +23,12 @@ export function showTip(edges, left, top, head, rows, events, { text, xText, hea
   const { width, height } = tip.getBoundingClientRect()
   const x = edges.left + left
   const isRight = x + 16 + width < innerWidth - 8
+  // On a narrow screen it would hide the curve beside the finger: it goes above the chart.
+  const isNarrow = innerWidth <= 640
   const goLeft = Math.max(8, isRight ? x + 16 : x - 16 - width)
-  const goTop = Math.max(8, Math.min(innerHeight - height - 8, edges.top + top - height / 2))
+  const aside = edges.top + top - height / 2
+  const above = edges.top - height - 4 > 52 ? edges.top - height - 4 : edges.bottom + 30
+  const goTop = Math.max(8, Math.min(innerHeight - height - 8, isNarrow ? above : aside))
   tip.style.setProperty("transform", `translate(${Math.round(goLeft)}px, ${Math.round(goTop)}px)`)
 }
 

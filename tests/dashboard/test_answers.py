@@ -167,7 +167,8 @@ def test_the_shares_of_each_part_add_up(page: Dash) -> None:
 
 def test_a_table_can_be_taken_away(page: Dash, train: dict[str, Any]) -> None:
     response = page.ask(f"{page.only()}/series.csv?name=train.total_reward&name=train.length")
-    assert response.headers["content-disposition"].startswith("attachment")
+    name = "CartPole-v1-v1-20260101_000000-series.csv"
+    assert response.headers["content-disposition"] == f"attachment; filename*=UTF-8''{name}"
     head, *rows = csv.reader(io.StringIO(response.text))
     assert head == ["steps", "train.total_reward", "train.length"]
     assert [float(row[1]) for row in rows] == train["total_reward"].tolist()

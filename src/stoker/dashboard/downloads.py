@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 from numpy.typing import NDArray
 
 from stoker.dashboard.answers.curves import Axis, curve_of, table_of
@@ -36,8 +37,8 @@ class Download(msgspec.Struct, frozen=True):
         yield _lines([[_safe(name) for name in self.columns]])
         n = min(map(len, self.columns.values()), default=0)
         for first in range(0, n, _ROWS_AT_ONCE):
-            some = [column[first : first + _ROWS_AT_ONCE].tolist() for column in self.columns.values()]
-            yield _lines(zip(*map(_cells, some), strict=True))
+            some = [_cells(column[first : first + _ROWS_AT_ONCE]) for column in self.columns.values()]
+            yield _lines(zip(*some, strict=True))
 
 
 def series_csv(history: RunHistory, names: Sequence[str], axis: Axis) -> Download:
@@ -64,9 +65,15 @@ def episodes_csv(history: RunHistory, query: EpisodeQuery) -> Download:
     return Download({name: table.column(name)[places] for name in names})
 
 
-def _cells(values: list[Any]) -> list[Any]:
+def _cells(values: NDArray[Any]) -> list[Any]:
     """The values as cells: a gap is empty."""
-    return [_safe(value) if isinstance(value, str) else "" if value != value else value for value in values]
+    if values.dtype.kind != "O":
+        cells: list[Any] = values.tolist()
+        gaps = np.flatnonzero(~np.isfinite(values)) if values.dtype.kind == "f" else ()
+        for gap in gaps:
+            cells[gap] = ""
+        return cells
+    return ["" if value is None else _safe(value) if isinstance(value, str) else value for value in values]
 
 
 def _safe(text: str) -> str:

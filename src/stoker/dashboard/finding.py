@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import stoker.runs.layout as layout
 from stoker.errors import ConfigError, RunDirectoryError
@@ -31,6 +31,20 @@ _LEVELS = 3
 _MOST_LEFT_OUT = 20
 
 
+class _Place(NamedTuple):
+    """A directory that is no run.
+
+    Attributes:
+        level: 0: the root.
+        changed_at: when something in it was made or removed.
+        inside: the directories in it.
+    """
+
+    level: int
+    changed_at: int
+    inside: set[Path]
+
+
 class Finder:
     """Finds the runs below a directory.
 
@@ -47,7 +61,9 @@ class Finder:
         """Each run by its id, whole or broken."""
         self.left_out: dict[Path, str] = {}
         """Directories that were not followed, and why."""
-        self._places: dict[Path, tuple[int, int]] = {}  # directories that are no runs: level, time of change
+        self.has_changed = False
+        """Whether ``look`` has found other runs than before."""
+        self._places: dict[Path, _Place] = {}  # directories that are no runs
         self._due: list[Path] = []
 
     def find_all(self) -> None:
@@ -60,53 +76,47 @@ class Finder:
         else:
             self._enter(self.root, 0)
 
-    def look(self, most: int) -> bool:
-        """Look at some of the directories for new runs, in turn; True if there are others than before.
+    def look(self, most: int) -> None:
+        """Look at some of the directories for new runs, in turn.
 
         Args:
             most: how many directories.
         """
-        has_changed = False
         for run_id, path in list(self.runs.items()) if len(self.runs) == 1 else ():
             if path == self.root and not _is_run(self.root):
                 del self.runs[run_id]
                 self._enter(self.root, 0)
-                return True
+                self.has_changed = True
+                return
         for _ in range(min(most, len(self._places))):
             if not self._due:
-                self._due = sorted(self._places, key=lambda place: self._places[place][0], reverse=True)
+                self._due = sorted(self._places, key=lambda place: self._places[place].level, reverse=True)
             place = self._due.pop()
             known = self._places.get(place)
-            if known is not None and known[1] != _changed_at(place):
-                has_changed |= self._enter(place, known[0])
-        return has_changed
+            if known is not None and known.changed_at != _changed_at(place):
+                self.has_changed |= self._enter(place, known.level)
 
-    def forget(self, run_id: str) -> None:
-        """Leave out a run whose directory is gone."""
-        self.runs.pop(run_id, None)
-
-    def _enter(self, place: Path, level: int) -> bool:
+    def _enter(self, path: Path, level: int) -> bool:
         """Look into a directory that is no run, and below it where something is new."""
-        self._places[place] = level, _changed_at(place)
+        before = self._places.get(path)
         there: set[Path] = set()
+        self._places[path] = _Place(level, _changed_at(path), there)
+        there |= set(self._directories_in(path) if level < _LEVELS else ())
         has_changed = False
-        for path in self._directories_in(place) if level < _LEVELS else ():
-            there.add(path)
-            run_id = id_of(self.root, path)
-            if run_id in self.runs or path in self._places:
+        for inner in sorted(there, key=lambda inner: layout.natural_key(inner.name)):
+            if inner in self._places or id_of(self.root, inner) in self.runs:
                 continue
-            if _is_run(path):
-                self.runs[run_id] = path
+            if _is_run(inner):
+                self.runs[id_of(self.root, inner)] = inner
                 has_changed = True
             else:
-                has_changed |= self._enter(path, level + 1)
-        if level and _is_run(place):  # it has become one
-            self._leave(place)
-            self.runs[id_of(self.root, place)] = place
+                has_changed |= self._enter(inner, level + 1)
+        if level and _is_run(path):  # it has become one
+            self._leave(path)
+            self.runs[id_of(self.root, path)] = path
             return True
-        known = [*self._places, *self.runs.values()]
-        for path in [path for path in known if path.parent == place and path not in there]:
-            has_changed |= self._leave(path)
+        for gone in (set[Path]() if before is None else before.inside) - there:
+            has_changed |= self._leave(gone)
         return has_changed
 
     def _leave(self, place: Path) -> bool:
@@ -121,7 +131,7 @@ class Finder:
     def _directories_in(self, place: Path) -> Iterator[Path]:
         try:
             with os.scandir(place) as entries:
-                found = sorted(entries, key=lambda entry: layout.natural_key(entry.name))
+                found = list(entries)
         except OSError as error:
             self._note(place, f"cannot be read: {error.strerror}")
             return

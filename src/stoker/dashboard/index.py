@@ -40,8 +40,10 @@ _PIECE_BYTES: Final = 4 << 20
 """How much of a file is read at a time: other requests for the run come between two pieces."""
 _AT_ONCE = 50
 """Runs that are summed up between two chances for others."""
-_LOOKS = 40
-"""Runs without a writer, and directories, that are looked at in one interval, in turn."""
+_LOOKS = 50
+"""Runs without a writer that are looked at in one interval, in turn."""
+_PLACES = 30
+"""The same of directories that are no runs."""
 _PATIENCE_S = 0.3
 """How long a request waits for the first scan; then it gets what there is."""
 
@@ -156,6 +158,7 @@ class Index:
         self._scanned = anyio.Event()
         self._looked_at = -math.inf
         self._round: list[str] = []
+        self._live: set[str] = set()
         self._tasks: TaskGroup | None = None
         self._closing = anyio.Event()
 
@@ -213,41 +216,41 @@ class Index:
         A second look within the interval is left out, unless it is for one run.
         """
         if run_id is not None:
-            await self._look_at([self.entry(run_id)])
+            await self._look_at([self.entry(run_id)], is_thorough=True)
             return
         if not self.is_scanned or time.monotonic() - self._looked_at < self.interval_s / 2:
             return
         async with self._look_lock:
             self._looked_at = time.monotonic()
-            if await to_thread.run_sync(self._finder.look, _LOOKS, limiter=self._limiter):
+            await self._look_at(self._due(), places=_PLACES)
+            if self._finder.has_changed:
                 self._take_found()
-            await self._look_at(self._due())
+                await self._look_at([entry for entry in self.entries.values() if entry.look is None])
 
     def _due(self) -> list[RunEntry]:
-        """The runs to look at now: those that are new, live or watched, and some of the others in turn."""
-        watched = {viewer.run_id for viewer in self._viewers}
-        due = {
-            run_id: entry
-            for run_id, entry in self.entries.items()
-            if entry.look is None or entry.look.is_live or run_id in watched
-        }
+        """The runs to look at now: those that are live or watched, and some of the others in turn."""
         if not self._round:
             self._round = list(self.entries)
-        for run_id in self._round[-_LOOKS:]:
-            if run_id in self.entries:
-                due[run_id] = self.entries[run_id]
+        watched = (viewer.run_id for viewer in self._viewers if viewer.run_id is not None)
+        due = dict.fromkeys((*self._live, *watched, *self._round[-_LOOKS:]))
         del self._round[-_LOOKS:]
-        return list(due.values())
+        return [self.entries[run_id] for run_id in due if run_id in self.entries]
 
-    async def _look_at(self, entries: Sequence[RunEntry]) -> None:
-        """Look at the files of these runs in a thread; no thread reads one of them meanwhile."""
+    async def _look_at(
+        self, entries: Sequence[RunEntry], *, places: int = 0, is_thorough: bool = False
+    ) -> None:
+        """Look at the files of these runs, and at some directories, in a thread."""
         looks = [(entry, entry.look) for entry in entries]
-        found = await to_thread.run_sync(self._looks, looks, limiter=self._limiter)
+        found = await to_thread.run_sync(self._looks, looks, places, is_thorough, limiter=self._limiter)
         changed = False
         for (entry, before), look in zip(looks, found, strict=True):
-            if entry.look is not before:  # another look came between
+            if entry.look is not before or look is before:  # another look came between; or nothing is new
                 continue
             entry.look = look
+            if look.is_live:
+                self._live.add(entry.id)
+            else:
+                self._live.discard(entry.id)
             if before is None or look.summary != before.summary:
                 entry.version = self.version + 1
                 changed = True
@@ -256,12 +259,19 @@ class Index:
         if changed:
             self._raise_version()
 
-    def _looks(self, looks: Sequence[tuple[RunEntry, Look | None]]) -> list[Look]:
-        return [looked_at(entry.id, self.root, entry.directory, before) for entry, before in looks]
+    def _looks(
+        self, looks: Sequence[tuple[RunEntry, Look | None]], places: int, is_thorough: bool
+    ) -> list[Look]:
+        self._finder.look(places)
+        return [
+            looked_at(entry.id, self.root, entry.directory, before, is_thorough=is_thorough)
+            for entry, before in looks
+        ]
 
     def _take_found(self) -> None:
         """Take the runs that were found into the list, and those that are gone out of it."""
         found = self._finder.runs
+        self._finder.has_changed = False
         for run_id, directory in found.items():
             if run_id not in self.entries:
                 self.entries[run_id] = RunEntry(run_id, directory)
@@ -270,6 +280,7 @@ class Index:
             self._raise_version()
         for run_id in gone:
             del self.entries[run_id]
+            self._live.discard(run_id)
             self.removed.append((self.version, run_id))
             self._wake(run_id)
 

@@ -6,11 +6,13 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from stoker.dashboard.finding import READ_FILES, link_out_of
 from stoker.dashboard.summaries import LAST, Summary, summary_of
 from stoker.runs.history import RunHistory
+from stoker.runs.locking import LOCK, holder_of
+from stoker.runs.rows import ROW_FILES, TrainEpisodeRow
 from stoker.runs.status import RunStatus, status_of
 
 __all__ = ["Look", "looked_at"]
@@ -19,20 +21,33 @@ logger = logging.getLogger("stoker.dashboard")
 
 _HOLDER_S = 3.0
 """Seconds after which the holder of a live run's lock is asked for, if no file changes."""
+_STILL_S = 30.0
+"""Seconds after which a live run whose files do not change is looked at again: it may have stalled."""
+_NAMES: Final = (
+    "",
+    ROW_FILES[TrainEpisodeRow],
+    LOCK,
+    *(set(READ_FILES) - {ROW_FILES[TrainEpisodeRow], LOCK}),
+)
+"""What has stamps: the directory, which changes when a file is replaced, and the files."""
+_FIRST = 3
+"""How many of them tell that a run without a writer has got one."""
 
 
 class Look(NamedTuple):
     """What was seen of a run.
 
     Attributes:
-        seen: the stamps of its files.
+        seen: the stamps of its directory and its files.
         summary: its line in the list.
-        at: when its status was looked up, on the clock of ``time.monotonic``.
+        at: when the holder of its lock was asked for last, on the clock of ``time.monotonic``.
+        full_at: when the summary was made.
     """
 
     seen: tuple[tuple[int, int, int], ...]
     summary: Summary
     at: float
+    full_at: float
 
     @property
     def is_live(self) -> bool:
@@ -40,20 +55,26 @@ class Look(NamedTuple):
         return self.summary.status in ("live", "stalled")
 
 
-def looked_at(run_id: str, root: Path, directory: Path, before: Look | None) -> Look:
-    """Look at a run. While its files are as before this costs one call of the system for each.
+def looked_at(run_id: str, root: Path, directory: Path, before: Look | None, *, is_thorough: bool) -> Look:
+    """Look at a run. While nothing of it changes this costs a few calls of the system.
 
     Args:
         run_id: its id.
         root: the runs directory.
         directory: the run's.
         before: what was seen of it before.
+        is_thorough: look at each of its files, also where nobody writes it.
     """
-    seen = _stamps(directory)
     now = time.monotonic()
-    if before is not None and seen == before.seen and (not before.is_live or now - before.at < _HOLDER_S):
-        return before
-    return Look(seen, _summary(run_id, root, directory), now)
+    if before is not None:
+        n = len(_NAMES) if is_thorough or before.is_live else _FIRST
+        if _stamps(directory, n) == before.seen[:n]:
+            if not before.is_live or now - before.at < _HOLDER_S:
+                return before
+            if now - before.full_at < _STILL_S and holder_of(directory) is not None:
+                return before._replace(at=now)
+    seen = _stamps(directory, len(_NAMES))
+    return Look(seen, _summary(run_id, root, directory), now, now)
 
 
 def _summary(run_id: str, root: Path, directory: Path) -> Summary:
@@ -69,9 +90,9 @@ def _summary(run_id: str, root: Path, directory: Path) -> Summary:
         return summary_of(run_id, root, RunHistory(directory), status)
 
 
-def _stamps(directory: Path) -> tuple[tuple[int, int, int], ...]:
+def _stamps(directory: Path, n: int) -> tuple[tuple[int, int, int], ...]:
     place = os.fspath(directory)
-    return tuple(_stamp(f"{place}/{name}") for name in READ_FILES)
+    return tuple(_stamp(f"{place}/{name}") for name in _NAMES[:n])
 
 
 def _stamp(path: str) -> tuple[int, int, int]:

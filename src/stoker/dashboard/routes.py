@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Final, TypeAlias
+from urllib.parse import quote
 
 import msgspec
 from anyio import to_thread
@@ -34,6 +35,7 @@ from stoker.dashboard.summaries import Summary
 from stoker.errors import ConfigError
 from stoker.protocol import ProtocolError
 from stoker.runs.events import KINDS
+from stoker.runs.layout import safe_name
 from stoker.service.refusals import refusal_of
 from stoker.types import EpisodeStatus
 
@@ -219,8 +221,10 @@ class Routes:
     ) -> Response:
         run_id = request.path_params["run_id"]
         found = await self._index.read(run_id, compute, is_whole=True)
+        summary = self._index.entry(run_id).summary
+        name = run_id if summary is None else safe_name(f"{summary.group}/{summary.run_id}")
         headers = {
-            "content-disposition": f'attachment; filename="{what}-{run_id}.csv"',
+            "content-disposition": f"attachment; filename*=UTF-8''{quote(f'{name}-{what}.csv')}",
             "cache-control": "no-store",
         }
         return StreamingResponse(_in_threads(found.parts()), media_type="text/csv", headers=headers)

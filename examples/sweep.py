@@ -1,6 +1,6 @@
 """A sweep: every learning rate with every seed, in a pool of processes; the runs stay on disk to be plotted.
 
-python examples/sweep.py, then: stoker plot runs/sweep-* -o sweep.png
+python examples/sweep.py, then: stoker plot runs --group-by agent_settings.learning_rate -o sweep.png
 """
 
 import itertools

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -41,20 +42,58 @@ def test_several_runs_go_into_one_svg_with_their_names(trained: Any, tmp_path: P
         assert part in text
 
 
-def test_the_mean_of_all_runs_of_a_version(
+def copies(run: Path, runs: Path, **settings: list[Any]) -> list[Path]:
+    """Copies of a run below ``runs``, with other values in their configs."""
+    made: list[Path] = []
+    for values in zip(*settings.values(), strict=True):
+        made.append(runs / f"CartPole-v1/v1/20200101_00000{len(made)}")
+        shutil.copytree(run, made[-1], ignore=shutil.ignore_patterns("checkpoints", "journal"))
+        config = json.loads((made[-1] / "config.json").read_text())
+        for name, value in zip(settings, values, strict=True):
+            (config if name in config else config["agent_settings"])[name] = value
+        (made[-1] / "config.json").write_text(json.dumps(config))
+    return made
+
+
+def test_groups_of_runs_by_version_or_by_a_setting(
     trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for seed in range(3):
-        shutil.copytree(trained.run, tmp_path / f"runs/CartPole-v1/v1/20200101_00000{seed}")
-    target = tmp_path / "curve.svg"
-    runs = tmp_path / "runs/CartPole-v1/v1"
-    words = ["plot", "--mean", str(runs), str(runs / "20200101_000001"), "-o", str(target)]
+    made = copies(trained.run, tmp_path / "runs", seed=[1, 2, 3, 4], learning_rate=[1e-3, 1e-3, 0.1, 1e-3])
+    target, place = tmp_path / "curve.svg", str(tmp_path / "runs")
+    assert main(["plot", place, str(made[1]), "--group-by", "version", "-o", str(target)]) == 0
+    assert capsys.readouterr() == (f"{target}\n", "")
+    assert "CartPole-v1/v1 (4 runs)" in target.read_text(), "a run that is named twice counts once"
+    by = ["--group-by", "agent_settings.learning_rate", "--statistic", "iqm", "--smooth", "ema:0.9"]
+    assert main(["plot", place, *by, "-o", str(target)]) == 0
+    for label in ("learning_rate=0.001 (3 runs)", "learning_rate=0.1 (1 run)", "interquartile mean"):
+        assert label in target.read_text()
+    capsys.readouterr()
+    assert main(["plot", place, "--group-by", "learning_rate", "-o", str(target)]) == 2
+    assert "did you mean agent_settings.learning_rate?" in capsys.readouterr().err
+
+
+def test_what_a_group_cannot_contain_is_named(
+    trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = copies(trained.run, tmp_path / "runs", seed=[1, 2, 3, 4])
+    (made[0] / "metadata.json").write_text("{")
+    (made[1] / "config.json").unlink()
+    for name in ("train_episodes.jsonl", "eval_episodes.jsonl"):
+        (made[2] / name).unlink()
+    words = ["plot", str(tmp_path / "runs"), "--statistic", "mean", "-o", str(tmp_path / "curve.svg")]
     assert main(words) == 0
-    assert capsys.readouterr().out == f"{target}\n"
-    assert "CartPole-v1/v1 (3 runs)" in target.read_text()
-    (runs / "20200101_000002/metadata.json").write_text("{")
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert f"left out: {made[0]}/metadata.json: cannot be read" in errors[0]
+    assert f"{made[2]}: no episode has ended yet" in errors[1]
+    assert "CartPole-v1/v1 (2 runs)" in (tmp_path / "curve.svg").read_text()
+    assert main([*words, "--group-by", "seed"]) == 0
+    assert f"{made[1]} is left out: its config has no seed" in capsys.readouterr().err
+    (made[3] / "train_episodes.jsonl").write_text("{}\n{}\n")
     assert main(words) == 1
-    assert "20200101_000002/metadata.json" in capsys.readouterr().err
+    assert "train_episodes.jsonl" in capsys.readouterr().err, (
+        "a damaged file is an error, not a smaller group"
+    )
 
 
 def test_a_pdf(trained: Any, tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
-"""Several seeds as one curve: its numbers beside plain loops, and the picture of them."""
+"""Several seeds as one curve: its numbers beside plain loops."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from statistics import fmean
 
 import numpy as np
@@ -11,10 +10,8 @@ import pytest
 from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 
-from stoker import ConfigError, EpisodeRecord, EpisodeStatus
-from stoker.runs import TrainingRun
+from stoker import ConfigError
 from stoker.runs.averaging import LabeledCurve, compared
-from stoker.runs.plotting import Curves, draw_means, running_mean
 
 STEPS = np.array([100, 200, 300])
 
@@ -82,8 +79,9 @@ def test_what_does_not_count_is_named() -> None:
         ("diverged", "none of its values is a number"),
         ("late", "it has no value in this range"),
     ]
-    none = compared(curves[1:3])
-    assert (len(none.x), len(none.mid), none.curves.shape, len(none.left_out)) == (0, 0, (0, 0), 2)
+    for statistic in ("mean", "iqm"):
+        none = compared(curves[1:3], statistic)
+        assert (len(none.x), len(none.mid), none.curves.shape, len(none.left_out)) == (0, 0, (0, 0), 2)
 
 
 def test_a_range_between_two_points_shows_the_line_through_it() -> None:
@@ -155,46 +153,3 @@ def test_whole_curves_are_drawn_where_they_are() -> None:
         assert found.mid[place] == pytest.approx(trimmed_mean(column)), x
         expected = by_a_loop(column, [""] * len(column))
         assert (found.low[place], found.high[place]) == pytest.approx(expected)
-
-
-async def curves_of(root: Path, seed: int, evaluates: bool = True) -> Curves:
-    run = await TrainingRun.create("r", root=root / str(seed))
-    generator = np.random.default_rng(seed)
-    for reward in generator.normal(size=60):
-        await run.log_train_episode(EpisodeRecord(float(reward), 10, EpisodeStatus.TERMINATED))
-    for step in (100, 300, 600) if evaluates else ():
-        for reward in generator.normal(step, 20.0, size=4):
-            await run.log_eval_episode(EpisodeRecord(float(reward), 10, EpisodeStatus.TERMINATED), step)
-    await run.aclose()
-    return run.curves()
-
-
-@pytest.mark.anyio
-async def test_the_picture_shows_the_seeds_their_mean_and_its_interval(tmp_path: Path) -> None:
-    runs = [await curves_of(tmp_path, seed) for seed in range(5)]
-    figure = draw_means({"dqn": runs}, "Five seeds")
-    above, below = figure.axes
-    assert len(above.lines) == 6
-    *seeds, mean = (line.get_ydata() for line in above.lines)
-    assert above.lines[-1].get_xdata().tolist() == [100.0, 300.0, 600.0]
-    rewards = [run.evaluation["total_reward"].reshape(3, 4).mean(axis=1) for run in runs]
-    assert np.array(seeds) == pytest.approx(np.array(rewards))
-    assert mean == pytest.approx(np.mean(rewards, axis=0))
-    [band] = above.collections
-    corners = band.get_paths()[0].vertices
-    half = 2.7764451 * np.std(rewards, axis=0, ddof=1) / 5**0.5
-    for step, low, high in zip((100, 300, 600), mean - half, mean + half, strict=True):
-        there = corners[corners[:, 0] == step, 1]
-        assert (there.min(), there.max()) == pytest.approx((low, high), rel=1e-4)
-    assert [text.get_text() for text in above.get_legend().get_texts()] == ["dqn (5 runs)"]
-    assert figure.get_suptitle() == "Five seeds"
-    assert below.lines[-1].get_ydata() == pytest.approx(np.full(60, 10.0))
-
-
-@pytest.mark.anyio
-async def test_without_evaluations_of_all_runs_it_is_of_training_episodes(tmp_path: Path) -> None:
-    runs = [await curves_of(tmp_path, 0), await curves_of(tmp_path, 1, evaluates=False)]
-    above, _ = draw_means({"one": runs[:1], "two": runs[1:]}).axes
-    assert len(above.lines) == 4
-    for run, line in zip(runs, above.lines[1::2], strict=True):
-        assert line.get_ydata() == pytest.approx(running_mean(run.train["total_reward"], 50))

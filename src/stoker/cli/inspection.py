@@ -1,32 +1,31 @@
-"""``stoker show`` and ``plot``: look at runs without changing them. Imports no torch."""
+"""``stoker show``: look at a run without changing it. Imports no torch."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 import msgspec
 from anyio import to_thread
 from rich.table import Table
 from rich.text import Text
 
-from stoker.cli.parsing import Command, Flag, RunCommand
+from stoker.cli.parsing import RunCommand
 from stoker.cli.printing import ago, columns, from_here, output, say, say_json, size
 from stoker.cli.stored import open_run
 from stoker.errors import RunBroken
-from stoker.runs import Columns, TrainingRun, list_runs
+from stoker.runs import Columns, TrainingRun
 from stoker.runs.events import EventRow, killed_attempts
 from stoker.runs.history import read_table
-from stoker.runs.layout import is_run, natural_key
-from stoker.runs.plotting import Curves, checked_target, draw_curves, draw_means, save_figure
+from stoker.runs.layout import natural_key
 from stoker.runs.rows import EvaluationSummary, TrainEpisodeRow, evaluations_of
 from stoker.runs.status import status_of
 from stoker.settings import Natural
 from stoker.trainer.views.text import chart, number
 from stoker.writer import files
 
-__all__ = ["Plot", "Show"]
+__all__ = ["Show"]
 
 _CHART_LINES = 8
 _EVALUATIONS = 8
@@ -160,59 +159,3 @@ def _say_events(events: list[EventRow], problem: str) -> None:
         at = f"{row.time.astimezone():%Y-%m-%d %H:%M:%S}"
         table.add_row(at, f"attempt {row.attempt}", f"step {row.total_steps:,}", Text(row.event.sentence))
     say(Text(problem) if problem else table)
-
-
-_EXAMPLE = "such as `stoker plot runs/CartPole-v1 -o curve.png`"
-
-
-class Plot(Command, frozen=True, kw_only=True):
-    """Draw learning curves: reward over environment steps."""
-
-    runs: Annotated[
-        tuple[str, ...],
-        Flag(
-            metavar="RUN [RUN ...]", missing=f"the runs to plot, {_EXAMPLE}", is_positional=True, repeats=True
-        ),
-    ]
-    """Directories of runs, or of versions or names: then their newest run."""
-
-    output: Annotated[str, Flag(short="-o", metavar="FILE", missing=f"the file to draw to, {_EXAMPLE}")]
-    """Where to draw to: a .png, .svg or .pdf file."""
-
-    mean: bool = False
-    """Draw the mean of the runs of each name and version, such as five seeds, with its 95 % interval; the
-    directory of a name or version means all of its runs."""
-
-    title: str = ""
-    """What to write above the curves."""
-
-    async def __call__(self) -> int:
-        target = checked_target(Path(self.output))
-        found = [await (_all_runs(path) if self.mean else _newest_run(path)) for path in self.runs]
-        runs = {run.directory: run for runs in found for run in runs}.values()  # each once
-        curves = [await to_thread.run_sync(run.curves) for run in runs]
-        if self.mean:
-            groups: dict[str, list[Curves]] = {}
-            for run in curves:
-                groups.setdefault(run.label.rpartition("/")[0], []).append(run)
-            figure = draw_means(groups, self.title)
-        else:
-            figure = draw_curves(curves, self.title)
-        save_figure(figure, target)
-        print(target)
-        return 0
-
-
-async def _newest_run(path: str) -> list[TrainingRun]:
-    return [await open_run(path)]
-
-
-async def _all_runs(path: str) -> list[TrainingRun]:
-    newest = await open_run(path)
-    if is_run(Path(path)):
-        return [newest]
-    found = await list_runs(path)
-    for error in found:
-        if not isinstance(error, TrainingRun):
-            raise error
-    return [run for run in found if isinstance(run, TrainingRun)]

@@ -49,7 +49,7 @@ COMMANDS = {
     "replay": ("evaluate:Replay", "Train again from a run's journal, and compare with what it saved."),
     "fork": ("upkeep:Fork", "Make a new run that begins with a checkpoint of another one."),
     "prune": ("upkeep:Prune", "Remove old checkpoints, and the journal that none of the newest needs."),
-    "plot": ("inspection:Plot", "Draw the learning curves of runs to a PNG, SVG or PDF file."),
+    "plot": ("plot:Plot", "Draw the learning curves of runs to a PNG, SVG or PDF file."),
 }
 """Command -> its ``Command`` class, as ``module:name`` in this package, and its help."""
 

@@ -50,10 +50,14 @@ class Group(msgspec.Struct, frozen=True):
     """Runs that are averaged.
 
     Attributes:
-        label: what they have in common.
+        value: what they have in common, as ``agent=dqn``.
+        env: their environment.
+        label: the value, and the environment if other groups have the same value in another one.
         members: their places in the sequence of runs, ascending.
     """
 
+    value: str
+    env: str
     label: str
     members: tuple[int, ...]
 
@@ -102,9 +106,9 @@ def grouped(runs: Sequence[Facts], by: str) -> tuple[list[Group], list[int]]:
     for place, (value, env) in enumerate(zip(values, envs, strict=True)):
         if value is not None:
             places.setdefault((value, env), []).append(place)
-    is_mixed = by != VERSION and len({env for _, env in places}) > 1
+    is_mixed = len({value for value, _ in places}) < len(places)
     groups = [
-        Group(f"{value}, {env}" if is_mixed else value, tuple(members))
+        Group(value, env, f"{value}, {env}" if is_mixed else value, tuple(members))
         for (value, env), members in places.items()
     ]
     return groups, [place for place, value in enumerate(values) if value is None]

@@ -1,193 +1,204 @@
-"""Learning curves of runs, for ``TrainingRun.plot`` and ``stoker plot``. Free of torch."""
+"""Learning curves of runs, for ``TrainingRun.plot`` and ``stoker plot``. Free of torch.
+
+A picture has no more points than it has columns, however long the runs are: curves are smoothed over all
+their points and then reduced to buckets, whose lowest and highest values stay visible as a band.
+"""
 
 from __future__ import annotations
 
-import io
-import itertools
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stoker.errors import ConfigError, MissingDependency, StokerError
-from stoker.runs.averaging import compared
-from stoker.runs.rows import Columns, evaluations_of
+from stoker.errors import RunDirectoryError
+from stoker.runs.bucketing import bucketed
+from stoker.runs.figures import Look, caption, legend, looks, new_figure
+from stoker.runs.history import read_table
+from stoker.runs.metadata import RunMetadata
+from stoker.runs.rows import Columns, EvalEpisodeRow, TrainEpisodeRow
 from stoker.runs.smoothing import Numbers, Smoothing, smoothed
+from stoker.stats.intervals import t_quantile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Curves", "checked_target", "draw_curves", "draw_means", "running_mean", "save_figure"]
+__all__ = [
+    "SMOOTHING",
+    "STEPS",
+    "Curves",
+    "Evaluations",
+    "draw_curves",
+    "evaluated",
+    "in_words",
+    "read_curves",
+]
 
-_SUFFIXES = (".png", ".svg", ".pdf")
-_WINDOW = 50
-Curve: TypeAlias = tuple[Numbers, Numbers]
-# Okabe and Ito's colors, which stay apart for color-blind eyes.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+SMOOTHING = Smoothing("mean", 50)
+"""How training curves are smoothed, unless another smoothing is asked for."""
+
+_COLUMNS = 1000
+"""How many buckets a picture has room for."""
+_MOST_DOTS = 1500
+"""Above this many episodes, a band takes the place of their dots."""
+_MOST_RAW = 3
+"""Of more runs than this, single episodes would hide each other."""
 _LOSS = "extras.loss_mean"
+STEPS = "environment steps"
+"""The name of the x axis."""
 
 
 class Curves(msgspec.Struct, frozen=True):
-    """The rows of one run, as columns."""
+    """The rows of one run, as columns.
 
-    label: str
+    Attributes:
+        version: name and version of the run, as ``CartPole-v1/v1``.
+        run_id: its place below these.
+        train: what is drawn of its training episodes.
+        evaluation: what is drawn of its evaluation episodes.
+        total_steps: environment steps that it has done.
+    """
+
+    version: str
+    run_id: str
     train: Columns
     evaluation: Columns
+    total_steps: int
+
+    @property
+    def label(self) -> str:
+        """``CartPole-v1/v1/20260101_120000``."""
+        return f"{self.version}/{self.run_id}"
 
 
-def checked_target(path: Path) -> Path:
-    """The path, if a figure can be saved under that name.
+class Evaluations(msgspec.Struct, frozen=True):
+    """The evaluations of a run: the step of each, the mean reward, and half of its 95 % interval."""
+
+    steps: Numbers
+    means: Numbers
+    halves: Numbers
+
+
+def read_curves(directory: Path, metadata: RunMetadata) -> Curves:
+    """Read what is drawn of a run. Blocks.
 
     Raises:
-        ConfigError: The name has another suffix.
+        RunDirectoryError: No episode has ended yet.
+        RunBroken: A row is damaged; the message names it.
     """
-    if path.suffix.lower() not in _SUFFIXES:
-        raise ConfigError(f"{path}: the name of a figure's file must end with {', '.join(_SUFFIXES)}")
-    return path
+    table, rows = read_table(directory, TrainEpisodeRow, fields=("total_reward", "length", "extras"))
+    names = ("total_steps", "total_reward", "length", _LOSS)
+    train = {name: table.column(name)[rows] for name in names if name in table.names}
+    table, rows = read_table(directory, EvalEpisodeRow, fields=("total_reward",))
+    evaluation = {name: table.column(name)[rows] for name in ("total_steps_at_eval", "total_reward")}
+    if not len(train["length"]) and not len(evaluation["total_reward"]):
+        raise RunDirectoryError(directory, "no episode has ended yet: there is nothing to plot")
+    version = f"{metadata.name}/{metadata.version}"
+    return Curves(version, metadata.run_id, train, evaluation, metadata.total_steps)
 
 
-def save_figure(figure: Any, path: Path) -> None:
-    """Save a figure under a name that ``checked_target`` has accepted. Blocks.
-
-    Raises:
-        StokerError: The file cannot be written.
-    """
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise StokerError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """The mean of each value and up to ``window - 1`` before it, float64 ``[N]``."""
-    return smoothed(values, Smoothing("mean", window))
-
-
-def draw_curves(curves: Sequence[Curves], title: str = "") -> Figure:
+def draw_curves(curves: Sequence[Curves], title: str = "", smoothing: Smoothing = SMOOTHING) -> Figure:
     """Draw reward above, and loss or episode length below.
 
-    Each episode is a faint dot, their running mean over 50 a line, each evaluation's mean a ringed dot. A
-    notebook displays the figure, whether or not pyplot is imported.
+    Each episode is a faint dot; of long runs, a band reaches from the lowest to the highest. A line is the
+    smoothed reward, a ring the mean of an evaluation with its 95 % interval, a filled one the best.
 
     Raises:
         MissingDependency: matplotlib is not installed.
     """
-    figure, above, below = _axes(title)
     has_loss = any(_LOSS in run.train for run in curves)
-    for run, color in zip(curves, itertools.cycle(_COLORS), strict=False):
-        _draw_reward(above, run, color)
-        _draw_line(below, run.train, _LOSS if has_loss else "length", color)
-    _label(above, "episode reward", f"dot: episode, line: mean of {_WINDOW} episodes, ring: evaluation")
-    below.set_ylabel("loss" if has_loss else "episode length")
+    below_name = "loss" if has_loss else "episode length"
+    common = curves[0].version if len({run.version for run in curves}) == 1 else ""
+    if len(curves) == 1:
+        common = curves[0].label
+    figure, above, below = new_figure(title or common, x=STEPS, above="episode reward", below=below_name)
+    signs: dict[str, None] = {}
+    lines: dict[str, Any] = {}
+    for run, look in zip(curves, looks(), strict=False):
+        if len(curves) <= _MOST_RAW:
+            signs[_draw_episodes(above, run, look.color)] = None
+        name = run.run_id if run.version == common else run.label
+        lines[name] = _draw_smooth(above, run.train, "total_reward", look, smoothing)
+        if _draw_evaluations(above, evaluated(run), look):
+            signs["ring: evaluation, 95 % interval (filled: the best)"] = None
+        _draw_smooth(below, run.train, _LOSS if has_loss else "length", look, smoothing)
+    if len(curves) > 1:
+        legend(figure, lines)
+    caption(figure, ", ".join([*signs, f"line: {in_words(smoothing)}"]))
     return figure
 
 
-def draw_means(groups: Mapping[str, Sequence[Curves]], title: str = "") -> Figure:
-    """Draw the mean reward of each group of runs, the seeds of one training, above, and their length below.
-
-    A thin line is a run, a thick one the mean of a group, a band its 95 % interval over the runs, as far as
-    the picture reaches. The reward is that of evaluations if all runs have at least two, else the running
-    mean of training episodes.
-
-    Args:
-        groups: the runs by the group's name.
-        title: what to write above the curves.
-
-    Raises:
-        MissingDependency: matplotlib is not installed.
-    """
-    figure, above, below = _axes(title)
-    every = [run for runs in groups.values() for run in runs]
-    is_evaluated = all(len(evaluations_of(run.evaluation)) > 1 for run in every)
-    rewards = _evaluated if is_evaluated else partial(_smooth, name="total_reward")
-    for (name, runs), color in zip(groups.items(), itertools.cycle(_COLORS), strict=False):
-        seeds = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
-        _draw_mean(above, [rewards(run) for run in runs], color, f"{name} ({seeds})")
-        _draw_mean(below, [_smooth(run, "length") for run in runs], color, name)
-    values = "evaluations" if is_evaluated else f"means of {_WINDOW} episodes"
-    for axes in (above, below):  # the interval of two or three runs may be much wider than what they reach
-        _fit_to_lines(axes)
-    _label(above, "mean reward", f"{values}; thin: a run, thick: their mean, band: its 95 % interval")
-    below.set_ylabel("episode length")
-    return figure
+def evaluated(run: Curves) -> Evaluations:
+    """The evaluations of a run, in the order of their steps."""
+    rows = run.evaluation
+    steps, place, n = np.unique(rows["total_steps_at_eval"], return_inverse=True, return_counts=True)
+    rewards = np.asarray(rows["total_reward"], np.float64)
+    means = np.bincount(place, rewards, len(steps)) / n
+    variances = np.bincount(place, (rewards - means[place]) ** 2, len(steps)) / np.maximum(n - 1, 1)
+    factors = {k: t_quantile(int(k) - 1) if k > 1 else 0.0 for k in np.unique(n).tolist()}
+    halves = np.array([factors[k] for k in n.tolist()]) * np.sqrt(variances / n)
+    return Evaluations(steps.astype(np.float64), means, halves)
 
 
-def _axes(title: str) -> tuple[Any, Any, Any]:
-    """A figure with two axes over the same environment steps."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency("matplotlib", "plot") from error
-    figure: Any = Figure(figsize=(9, 6.2), layout="constrained")
-    figure._repr_png_ = partial(_png, figure)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
-    below.set_xlabel("environment steps")
-    below.xaxis.set_major_formatter("{x:,.0f}")
-    for axes in (above, below):
-        axes.grid(axis="y", color="#E6E6E6")
-        axes.spines[["top", "right"]].set_visible(False)
-    if title:
-        figure.suptitle(title)
-    return figure, above, below
-
-
-def _fit_to_lines(axes: Any) -> None:
-    values: Any = np.concatenate([line.get_ydata() for line in axes.lines])
-    low, high = float(values.min()), float(values.max())
-    margin = 0.25 * (high - low) or 1.0
-    axes.set_ylim(low - margin, high + margin)
-
-
-def _label(axes: Any, values: str, signs: str) -> None:
-    axes.legend(loc="upper left", frameon=False, fontsize=9, title=signs, title_fontsize=8, alignment="left")
-    axes.set_ylabel(values)
-
-
-def _evaluated(run: Curves) -> Curve:
-    found = evaluations_of(run.evaluation)
-    steps = np.array([evaluation.total_steps for evaluation in found], np.float64)
-    return steps, np.array([evaluation.mean_reward for evaluation in found])
-
-
-def _smooth(run: Curves, name: str) -> Curve:
-    steps, values = run.train["total_steps"], run.train[name]
-    return steps.astype(np.float64), running_mean(values.astype(np.float64), _WINDOW)
-
-
-def _draw_mean(axes: Any, curves: Sequence[Curve], color: str, label: str) -> None:
-    for steps, values in curves:
-        axes.plot(steps, values, color=color, linewidth=0.7, alpha=0.45)
-    found = compared([(label, steps, values) for steps, values in curves])
-    axes.plot(found.x, found.mid, color=color, linewidth=2.2, label=label)
-    axes.fill_between(found.x, found.low, found.high, color=color, alpha=0.18, linewidth=0)
-
-
-def _png(figure: Any) -> bytes:
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=100)
-    return data.getvalue()
-
-
-def _draw_reward(axes: Any, run: Curves, color: str) -> None:
+def _draw_episodes(axes: Any, run: Curves, color: str) -> str:
+    """Draw the single episodes; return what the sign means."""
     steps, rewards = run.train["total_steps"], run.train["total_reward"]
-    # As pixels also in SVG and PDF: a hundred thousand dots would make a file too large to open.
-    axes.plot(
-        steps, rewards, ".", color=color, markersize=3.5, alpha=0.28, markeredgewidth=0, rasterized=True
+    if len(rewards) <= _MOST_DOTS:
+        axes.plot(steps, rewards, ".", color=color, markersize=5, alpha=0.35, markeredgewidth=0, zorder=1.5)
+        return "dot: episode"
+    found = bucketed(steps, rewards, n_points=_COLUMNS)
+    axes.fill_between(found.x, found.min, found.max, color=color, alpha=0.16, linewidth=0.3, zorder=1.5)
+    return "faint: lowest and highest episodes"
+
+
+def _draw_smooth(axes: Any, rows: Columns, name: str, look: Look, smoothing: Smoothing) -> Any:
+    """Draw a smoothed column of training rows, without its gaps; return the line."""
+    at, line = _without_gaps(rows, name, smoothing)
+    if len(at) > _COLUMNS:
+        found = bucketed(at, line, n_points=_COLUMNS)
+        at, line = found.x, found.mean
+    drawn: Any = axes.plot(
+        at, line, color=look.color, linestyle=look.dashes, linewidth=1.8, solid_joinstyle="round"
     )
-    axes.plot(steps, running_mean(rewards, _WINDOW), color=color, linewidth=2.0, label=run.label)
-    if found := evaluations_of(run.evaluation):
-        means = [(evaluation.total_steps, evaluation.mean_reward) for evaluation in found]
-        ring = {"markersize": 6, "markerfacecolor": "white", "markeredgewidth": 1.6}
-        axes.plot(*zip(*means, strict=True), "o-", color=color, linewidth=0.9, alpha=0.9, **ring)
+    return drawn[0]
 
 
-def _draw_line(axes: Any, rows: Columns, name: str, color: str) -> None:
+def _without_gaps(rows: Columns, name: str, smoothing: Smoothing) -> tuple[NDArray[Any], NDArray[Any]]:
     if name not in rows:
-        return
-    known = np.isfinite(rows[name])
-    values = rows[name][known].astype(np.float64)
-    axes.plot(rows["total_steps"][known], running_mean(values, _WINDOW), color=color, linewidth=1.4)
+        return np.empty(0), np.empty(0)
+    line = smoothed(rows[name], smoothing)
+    is_known = np.isfinite(line)
+    return rows["total_steps"][is_known], line[is_known]
+
+
+def _draw_evaluations(axes: Any, found: Evaluations, look: Look) -> bool:
+    """Draw the mean of each evaluation and its interval; return whether there are any."""
+    if not len(found.steps):
+        return False
+    ring: Any = {"markersize": 5.5, "markeredgewidth": 1.5, "zorder": 4}
+    is_crowded = len(found.steps) > 40
+    axes.errorbar(
+        found.steps,
+        found.means,
+        yerr=found.halves,
+        fmt="-" if is_crowded else "o-",
+        color=look.color,
+        linewidth=0.9,
+        elinewidth=1.1,
+        alpha=0.95,
+        markerfacecolor="white",
+        **ring,
+    )
+    best = int(np.argmax(found.means))
+    axes.plot(found.steps[best], found.means[best], "o", color=look.color, **(ring | {"zorder": 5}))
+    return True
+
+
+def in_words(smoothing: Smoothing) -> str:
+    """A smoothing of episodes as the caption says it."""
+    if smoothing.kind == "mean":
+        return f"mean of {smoothing.amount:,.0f} episodes" if smoothing.amount > 1 else "each episode"
+    return f"exponential mean, weight {smoothing.amount:g}"

@@ -21,9 +21,11 @@ from stoker.plain import LARGEST_INT, check_actor_id, shown
 from stoker.recorders import row_value
 from stoker.runs.checkpoints import SavedTraining
 from stoker.runs.events import EVENTS, EventRow
+from stoker.runs.figures import checked_target, save_figure
+from stoker.runs.frames import FrameLibrary, RowKind, frame_of, row_type_of
 from stoker.runs.history import read_table
 from stoker.runs.metadata import Attempt, RunMetadata, now, read_json, read_metadata, write_json
-from stoker.runs.plotting import Curves, checked_target, draw_curves, save_figure
+from stoker.runs.plotting import SMOOTHING, Curves, draw_curves, read_curves
 from stoker.runs.rows import (
     ROW_FILES,
     Columns,
@@ -33,6 +35,7 @@ from stoker.runs.rows import (
     TrainEpisodeRow,
     loss_of,
 )
+from stoker.runs.smoothing import Smoothing
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActorId, AnyPath
 from stoker.writer import RowLog, decode_rows, files
@@ -291,33 +294,48 @@ class TrainingRun(SavedTraining):
         """
         return await to_thread.run_sync(decode_rows, self.event_log.path, EventRow)
 
+    def to_frame(
+        self, rows: RowKind = "train", *, library: FrameLibrary = "pandas", all_attempts: bool = False
+    ) -> Any:
+        """The rows as a data frame, with the columns of ``read_train_episodes`` and its like. Blocks.
+
+        Args:
+            rows: ``train`` or ``eval`` for episodes, ``metrics`` for records.
+            library: ``pandas`` or ``polars``.
+            all_attempts: also the rows of an abandoned future.
+
+        Raises:
+            ConfigError: There are no such rows, or no such library.
+            MissingDependency: The library is not installed.
+            RunBroken: A row is damaged; the message names it.
+        """
+        table, counted = read_table(self.directory, row_type_of(rows), all_attempts=all_attempts)
+        return frame_of(table.columns(counted), library)
+
     def curves(self) -> Curves:
         """The rows that ``plot`` draws. Blocks.
 
         Raises:
-            RunDirectoryError: No episode has ended yet.
+            RunDirectoryError: No episode has ended yet, or a row is damaged.
         """
-        metadata = self.metadata
-        train, evaluation = self._read_rows(TrainEpisodeRow), self._read_rows(EvalEpisodeRow)
-        if not len(train["length"]) and not len(evaluation["length"]):
-            raise RunDirectoryError(self.directory, "no episode has ended yet: there is nothing to plot")
-        return Curves(f"{metadata.name}/{metadata.version}/{metadata.run_id}", train, evaluation)
+        return read_curves(self.directory, self.metadata)
 
-    def plot(self, path: AnyPath | None = None, *, title: str = "") -> Figure:
+    def plot(self, path: AnyPath | None = None, *, title: str = "", smooth: str = str(SMOOTHING)) -> Figure:
         """Draw the run's learning curve, also while it is trained; a notebook displays the figure. Blocks.
 
         Args:
             path: where to save it, too: a .png, .svg or .pdf file.
-            title: what to write above the curve.
+            title: what to write above the curve; "": the name of the run.
+            smooth: how episodes are smoothed: ``mean:WINDOW`` or ``ema:WEIGHT``.
 
         Raises:
-            ConfigError: The file is of another kind.
+            ConfigError: The file is of another kind, or there is no such smoothing.
             RunDirectoryError: No episode has ended yet.
             MissingDependency: matplotlib is not installed.
             StokerError: The file cannot be written.
         """
         target = None if path is None else checked_target(Path(path))
-        figure = draw_curves([self.curves()], title)
+        figure = draw_curves([self.curves()], title, Smoothing.parse(smooth))
         if target is not None:
             save_figure(figure, target)
         return figure

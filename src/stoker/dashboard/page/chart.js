@@ -10,6 +10,7 @@ import uPlot from "./vendor/uPlot.mjs"
 import { h, put, say } from "./dom.js"
 import { csvOf, pictureOf } from "./download.js"
 import { clock, compact, exact, number, percent, position, tickTexts } from "./format.js"
+import { follow, keyed } from "./gestures.js"
 import { align, nearest, yRange } from "./layers.js"
 import { paintEvents, paintWhiskers } from "./marks.js"
 import { hideTip, showTip } from "./tip.js"
@@ -69,7 +70,19 @@ export function makeChart(element, options) {
       plot?.destroy()
       plot = new uPlot(build(width, aligned), aligned.data, box)
       shape = now
-      follow(plot.over)
+      follow(plot, {
+        reach, zoom,
+        show(from, to) {
+          state.from = from
+          state.to = to
+          rescale()
+        },
+        hover(isOn) {
+          state.isHovered = isOn
+          if (isOn) state.isAt = null
+          else hideTip()
+        },
+      })
     }
     box.setAttribute("aria-label", summary())
     const isEmpty = state.layers.every((layer) => layer.y.every((value) => value === null || value === undefined))
@@ -248,66 +261,6 @@ export function makeChart(element, options) {
     if (state.isAt !== null) say(spoken, `${position(plan.x, Math.round(head))}: ${rows.map((r) => `${r.label} ${valueText(r.value)}`).join(", ")}`)
   }
 
-  /** The pointer, the wheel and fingers. uPlot itself knows the mouse alone. */
-  function follow(over) {
-    over.addEventListener("pointerenter", () => { state.isHovered = true; state.isAt = null })
-    over.addEventListener("pointerleave", (event) => {
-      if (event.pointerType === "touch") return // the values stay until another place is touched
-      state.isHovered = false
-      hideTip()
-    })
-    over.addEventListener("wheel", (event) => {
-      const [from, to] = reach()
-      const span = to - from
-      if (event.ctrlKey || event.metaKey) {
-        const share = (event.clientX - over.getBoundingClientRect().left) / over.clientWidth
-        const factor = Math.exp(Math.max(-1, Math.min(1, event.deltaY * 0.01)))
-        const middle = from + span * share
-        zoom(middle - (middle - from) * factor, middle + (to - middle) * factor)
-      } else if (event.shiftKey) {
-        const way = ((event.deltaX || event.deltaY) / over.clientWidth) * span
-        zoom(from + way, to + way)
-      } else return
-      event.preventDefault()
-    }, { passive: false })
-
-    const fingers = new Map()
-    let pinch = null
-    const position_of = (event) => event.clientX - over.getBoundingClientRect().left
-    over.addEventListener("pointerdown", (event) => {
-      if (event.pointerType !== "touch") return
-      fingers.set(event.pointerId, position_of(event))
-      state.isHovered = true
-      if (fingers.size === 2) {
-        const [a, b] = [...fingers.values()].sort((one, other) => one - other)
-        pinch = { from: plot.posToVal(a, "x"), to: plot.posToVal(b, "x"), next: null }
-        hideTip()
-      } else plot.setCursor({ left: position_of(event), top: event.clientY - over.getBoundingClientRect().top })
-    })
-    over.addEventListener("pointermove", (event) => {
-      if (!fingers.has(event.pointerId)) return
-      fingers.set(event.pointerId, position_of(event))
-      if (pinch && fingers.size === 2) {
-        const [a, b] = [...fingers.values()].sort((one, other) => one - other)
-        if (b - a < 8) return
-        const each = (pinch.to - pinch.from) / (b - a)
-        pinch.next = [pinch.from - a * each, pinch.from + (over.clientWidth - a) * each]
-        plot.setScale("x", { min: pinch.next[0], max: pinch.next[1] })
-        state.from = pinch.next[0]
-        state.to = pinch.next[1]
-      } else plot.setCursor({ left: position_of(event), top: event.clientY - over.getBoundingClientRect().top })
-    })
-    const lift = (event) => {
-      if (!fingers.delete(event.pointerId)) return
-      if (pinch && fingers.size < 2) {
-        if (pinch.next) zoom(...pinch.next)
-        pinch = null
-      }
-    }
-    over.addEventListener("pointerup", lift)
-    over.addEventListener("pointercancel", (event) => { lift(event); hideTip() })
-  }
-
   function zoom(from, to) {
     for (const callback of zoomed) callback(from, to)
   }
@@ -316,20 +269,23 @@ export function makeChart(element, options) {
   function key(event) {
     if (!plot || event.ctrlKey || event.metaKey || event.altKey) return
     const [from, to] = reach()
-    const at = state.isAt ?? (from + to) / 2
-    const way = (to - from) / (event.shiftKey ? 10 : 100)
-    if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
-      state.isAt = Math.max(from, Math.min(to, at + (event.key === "ArrowLeft" ? -way : way)))
-      plot.setCursor({ left: plot.valToPos(state.isAt, "x"), top: plot.over.clientHeight / 3 })
-    } else if (event.key === "+" || event.key === "=" || event.key === "-") {
-      const factor = event.key === "-" ? 2 : 0.5
-      zoom(at - (at - from) * factor, at + (to - at) * factor)
-    } else if (event.key === "Home" || event.key === "0") zoom(null, null)
-    else if (event.key === "Escape" && state.isAt !== null) blur()
-    else return
+    const done = keyed(event, { from, to, at: state.isAt ?? (from + to) / 2 }, {
+      moveTo(at) {
+        state.isAt = at
+        plot.setCursor({ left: plot.valToPos(at, "x"), top: plot.over.clientHeight / 3 })
+      },
+      zoom,
+      leave() {
+        if (state.isAt === null) return false
+        blur()
+        return true
+      },
+    })
+    if (!done) return
     event.preventDefault()
     event.stopPropagation()
   }
+
   function blur() {
     state.isAt = null
     plot?.setCursor({ left: -10, top: -10 })

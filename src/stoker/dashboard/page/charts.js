@@ -16,6 +16,7 @@ const REFERENCE = "metrics.time/fps"
 const SMOOTHINGS = [["", "off"], ...[5, 10, 20, 50, 100, 200, 500, 1000].map((n) => [`mean:${n}`, `${n} episodes`])]
 const DEFAULT_SMOOTHING = "mean:50"
 const SMALL_POINTS = 500
+const SIGN_NAMES = [["best", "new best"], ["checkpoint", "checkpoint"], ["resume", "resumed"], ["stall", "stalled"], ["failed", "failure"]]
 const SIGNS = { resumed: "resume", stalled: "stall", disk_full: "failed", actor_failed: "failed", best_changed: "best", checkpoint_written: "checkpoint", forked: "resume" }
 
 /** Make the charts within an element. */
@@ -28,6 +29,7 @@ export function makeCharts(element, first, file) {
   const panels = new Map()
   let evaluations = []
   let evaluationPlaces = []
+  let signs = new Set()
   let shares = null
   let isMoreOpen = false
   let isOver = false
@@ -105,7 +107,7 @@ export function makeCharts(element, first, file) {
       const hasSmooth = curve.smooth !== null && state.smooth !== ""
       layers.push({
         label: curve.isWhole ? "each episode" : "mean of each bucket", short: "episode", x: curve.x, y: curve.mean, low: curve.isWhole ? undefined : curve.min, high: curve.isWhole ? undefined : curve.max,
-        color: 0, width: hasSmooth ? 1 : 1.5, opacity: hasSmooth ? 0.38 : 1, alpha: 0.34, dash: [],
+        color: 0, width: hasSmooth ? 1 : 1.5, opacity: hasSmooth ? 0.46 : 1, alpha: 0.34, dash: [],
       })
       if (hasSmooth) layers.push({ label: smoothingName(), short: "smoothed", x: curve.x, y: curve.smooth, color: 0, width: 2.25, dash: [] })
     }
@@ -124,12 +126,13 @@ export function makeCharts(element, first, file) {
   const smoothingName = () => (state.smooth.startsWith("ema") ? `exponential mean ${state.smooth.slice(4)}` : `mean of ${state.smooth.slice(5)}`)
 
   function showRewardLegend(curve, best) {
-    const swatch = (name, extra = "") => h("span", { class: `swatch ${extra}` })
+    const swatch = (name) => h("span", { class: `swatch ${name}` })
     put(rewardLegend,
-      curve ? h("span", {}, swatch("", "faint"), curve.isWhole ? "each episode" : `least to most of ${plural(curve.n, "episode")}`) : null,
-      curve && state.smooth ? h("span", {}, swatch("", "accent"), smoothingName()) : null,
-      evaluations.length ? h("span", {}, swatch("", "second"), "evaluation with 95 % interval") : null,
+      curve ? h("span", {}, swatch("faint"), curve.isWhole ? "each episode" : `least to most of ${plural(curve.n, "episode")}`) : null,
+      curve && state.smooth ? h("span", {}, swatch("accent"), smoothingName()) : null,
+      evaluations.length ? h("span", {}, swatch("second"), "evaluation with 95 % interval") : null,
       best >= 0 ? h("span", {}, h("span", { class: "ring", "aria-hidden": "true" }), "best ", h("b", {}, number(evaluations[best].mean)), ` at step ${number(evaluations[best].step)}`) : null,
+      SIGN_NAMES.filter(([sign]) => signs.has(sign)).map(([sign, text]) => h("span", {}, h("span", { class: `mark ${sign}`, "aria-hidden": "true" }), text)),
       curve || evaluations.length ? null : h("span", {}, "No episode has ended."))
   }
 
@@ -206,6 +209,8 @@ export function makeCharts(element, first, file) {
     const shown = events.filter((event) => SIGNS[event.kind] || (event.kind === "attempt_ended" && event.level === "error"))
       .map((event) => ({ x: place(event), sign: SIGNS[event.kind] ?? "failed", sentence: event.sentence })).sort((a, b) => a.x - b.x)
     reward.chart.setEvents(shown)
+    signs = new Set(shown.map(({ sign }) => sign))
+    drawReward()
     const lines = shown.filter(({ sign }) => sign === "resume" || sign === "stall" || sign === "failed")
     for (const { chart } of panels.values()) chart.setEvents(lines)
   }

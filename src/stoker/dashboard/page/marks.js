@@ -10,7 +10,8 @@ export function paintWhiskers(u, layers, places, paint) {
   const ratio = devicePixelRatio
   ctx.save()
   ctx.beginPath()
-  ctx.rect(u.bbox.left, u.bbox.top, u.bbox.width, u.bbox.height)
+  const edge = 9 * ratio // what marks the last point may stand out
+  ctx.rect(u.bbox.left - edge, u.bbox.top - edge, u.bbox.width + 2 * edge, u.bbox.height + edge)
   ctx.clip()
   layers.forEach((layer, at) => {
     if (layer.kind !== "points") return

@@ -33,7 +33,8 @@ export async function show(element, query, frame) {
   const sortPick = h("select", { class: "field sort-pick", "aria-label": "Sort by", onchange: () => sortBy(sortPick.value, FIRST_ORDER[sortPick.value]) },
     COLUMNS.filter(([key]) => key).map(([key, text]) => h("option", { value: key }, text)))
   const empty = h("div")
-  put(element, h("h1", { class: "hidden-text" }, "Runs"), h("div", { class: "toolbar list-bar" }, search, chips, h("span", { class: "grow" }), count, sortPick, grouped), table, empty, tray)
+  const bar = h("div", { class: "toolbar list-bar" }, search, chips, h("span", { class: "grow" }), count, sortPick, grouped)
+  put(element, h("h1", { class: "hidden-text" }, "Runs"), bar, table, empty, tray)
 
   function take(next) {
     state.text = next.q ?? ""
@@ -88,7 +89,7 @@ export async function show(element, query, frame) {
     put(heads, h("span", { class: "cell pick", role: "columnheader" }, h("span", { class: "hidden-text" }, "Select")),
       COLUMNS.map(([key, text]) => h("span", { class: `cell ${key ?? "spark"}`, role: "columnheader", "aria-sort": key === null ? null : state.by !== key ? "none" : state.order === "asc" ? "ascending" : "descending" },
         key === null ? text : h("button", { class: "quiet", onclick: () => sortBy(key) }, text, h("span", { class: "arrow", "aria-hidden": "true" }, state.by !== key ? "" : state.order === "asc" ? "↑" : "↓")))))
-    table.hidden = state.runs.length === 0
+    table.hidden = bar.hidden = state.runs.length === 0
     put(empty, nothing(found))
     table.setAttribute("aria-rowcount", String(state.entries.length + 1))
     measure()
@@ -98,8 +99,7 @@ export async function show(element, query, frame) {
   function nothing(found) {
     if (!answer.is_scanned && !state.runs.length) return h("div", { class: "empty", role: "status" }, h("h1", {}, "Looking for runs"), h("p", {}, answer.root))
     if (!state.runs.length) {
-      return h("div", { class: "empty" }, h("h1", {}, "No runs yet"), h("p", {}, answer.hint ?? `Nothing was found in ${answer.root}.`),
-        h("pre", { class: "mono" }, "stoker train CartPole-v1"), h("p", { class: "muted" }, "This page shows the run as soon as it begins."))
+      return h("div", { class: "empty" }, h("h1", {}, "No runs yet"), (answer.hint ?? `Nothing was found in ${answer.root}.`).split("`").map((part, at) => h(at % 2 ? "pre" : "p", { class: at % 2 ? "mono" : "" }, part.replace(/^[;,.\s]+/, ""))))
     }
     return found.length ? null : h("div", { class: "empty" }, h("p", {}, "No run matches. "), h("button", { onclick: () => { state.text = ""; state.status = ""; search.value = ""; changed() } }, "Clear the filter"))
   }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ async def test_a_damaged_file_is_named_and_the_others_are_read(tmp_path: Path) -
     await run.aclose()
     with (run.directory / "train_episodes.jsonl").open("r+b") as file:
         file.write(b"#")
-    (run.directory / "events.jsonl").mkdir()
+    os.mkfifo(run.directory / "events.jsonl")
     history = RunHistory(run.directory)
     history.refresh()
     assert history.train.n_rows == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import stat
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
@@ -61,9 +60,7 @@ class FollowedFile:
             if seen is not None and seen == self._seen:
                 return False
             self._refused, self._seen = "", None
-            if found is not None and not stat.S_ISREG(found.st_mode):
-                self._refuse("it is not a file; move it away")
-            elif self._read(0 if found is None else found.st_size, most_bytes):
+            if self._read(0 if found is None else found.st_size, most_bytes):
                 self._seen = seen
         except RunBroken as error:
             self._refuse(str(error).removeprefix(f"{error.path}: "))
@@ -142,6 +139,9 @@ class FollowedFile:
         return (*refused, *self._lines.place.problems, *self._problems, *more)
 
 
+_EVENT_DECODER = msgspec.json.Decoder(EventRow)
+
+
 class EventList(FollowedFile):
     """The events of a run, in the order in which they were recorded.
 
@@ -150,7 +150,7 @@ class EventList(FollowedFile):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, msgspec.json.Decoder(EventRow))
+        super().__init__(path, _EVENT_DECODER)
         self.rows: list[EventRow] = []
 
     def _take(self, rows: list[Any]) -> None:

@@ -9,7 +9,7 @@ from functools import cache, partial
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, Final, Generic, Literal, TypeAlias
+from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -57,12 +57,8 @@ class RowTable(FollowedFile, Generic[AnyRow]):
         most_names: float = _MOST_NAMES,
         fields: Collection[str] | None = None,
     ) -> None:
-        self._decoded = [
-            field
-            for field in msgspec.structs.fields(row_type)
-            if fields is None or field.name in fields or field.name in _COUNTERS
-        ]
-        super().__init__(path, _decoder_of(row_type, tuple(field.name for field in self._decoded)))
+        self._layout = _layout_of(row_type, None if fields is None else frozenset(fields))
+        super().__init__(path, self._layout.decoder)
         self.row_type = row_type
         self._most_names = most_names
         self._clear()
@@ -71,18 +67,14 @@ class RowTable(FollowedFile, Generic[AnyRow]):
         self._left_out = ""
         self._numbers: dict[str, NumberColumn] = {}
         self._values: dict[str, ValueColumn] = {}
-        self._mapping = ""
-        for field in self._decoded:
-            if field.name in MAPPINGS:
-                self._mapping = field.name
-            elif field.type in (EpisodeStatus, ActorId):
-                self._values[field.name] = ValueColumn()
+        for name, dtype in self._layout.fixed.items():
+            if dtype is None:
+                self._values[name] = ValueColumn()
             else:
-                self._numbers[field.name] = NumberColumn(np.int64 if field.type is int else np.float64)
-        self._fixed = (*self._numbers, *self._values)
+                self._numbers[name] = NumberColumn(dtype)
 
     def _take(self, rows: list[Any]) -> None:
-        for name in self._fixed:
+        for name in self._layout.fixed:
             values = map(attrgetter(name), rows)
             if name in self._values:
                 self._values[name].append(values, len(rows))
@@ -91,8 +83,8 @@ class RowTable(FollowedFile, Generic[AnyRow]):
                 values = (time.timestamp() for time in values)
             column = self._numbers[name]
             column.append(np.fromiter(values, column.view().dtype, len(rows)))
-        if self._mapping:
-            self._take_named([getattr(row, self._mapping) for row in rows])
+        if mapping := self._layout.mapping:
+            self._take_named([getattr(row, mapping) for row in rows])
 
     def _take_named(self, found: list[dict[str, Any]]) -> None:
         """Append what the rows have by name, one dict for each row."""
@@ -105,7 +97,7 @@ class RowTable(FollowedFile, Generic[AnyRow]):
             every = chain.from_iterable(values.values() for values in found)
             blocks = np.fromiter(every, np.float64, n * len(names)).reshape(n, len(names))
         for at, name in enumerate(names):
-            column = self._column_for(f"{self._mapping}.{name}", name in texts)
+            column = self._column_for(f"{self._layout.mapping}.{name}", name in texts)
             if isinstance(column, ValueColumn):
                 column.append((values.get(name) for values in found), n)
             elif column is not None:
@@ -117,7 +109,7 @@ class RowTable(FollowedFile, Generic[AnyRow]):
                 )
         n_rows = self.n_rows + n
         for name, column in self._numbers.items():
-            if len(column) < n_rows and name not in self._fixed:
+            if len(column) < n_rows and name not in self._layout.fixed:
                 column.append_times(n_rows - len(column), math.nan)
         for column in self._values.values():
             if len(column) < n_rows:
@@ -137,7 +129,7 @@ class RowTable(FollowedFile, Generic[AnyRow]):
                 column.append([None] * self.n_rows, self.n_rows)
             return column
         if numbers is None:
-            if len(self._numbers) + len(self._values) - len(self._fixed) >= self._most_names:
+            if len(self._numbers) + len(self._values) - len(self._layout.fixed) >= self._most_names:
                 self._left_out = self._left_out or name
                 return None
             numbers = self._numbers[name] = NumberColumn(np.float64)
@@ -192,9 +184,8 @@ class RowTable(FollowedFile, Generic[AnyRow]):
 
     def columns(self, rows: Rows = slice(None)) -> Columns:
         """These rows, in the order of the fields, and ``time`` as POSIX seconds."""
-        fields = [field.name for field in self._decoded if field.name in self._fixed]
-        named = [name for name in (*self._numbers, *self._values) if name not in self._fixed]
-        return {name: self.column(name)[rows] for name in (*fields, *named)}
+        names = dict.fromkeys((*self._layout.fixed, *self._numbers, *self._values))
+        return {name: self.column(name)[rows] for name in names}
 
     def as_columns(self, rows: Rows = slice(None)) -> Columns:
         """The same with ``time`` as datetimes: the form in which a run gives its rows."""
@@ -205,14 +196,32 @@ class RowTable(FollowedFile, Generic[AnyRow]):
         return columns
 
 
+class _Layout(NamedTuple):
+    """How rows become columns."""
+
+    fixed: dict[str, Any]
+    """The columns of fields: the type of their numbers, None for other values."""
+    mapping: str
+    """The field with a column for each name; empty: it is not looked at."""
+    decoder: msgspec.json.Decoder[Any]
+    """Its structs are cheap: without enums, and the garbage collector does not look at them."""
+
+
 @cache
-def _decoder_of(row_type: type[Row], names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
-    """A decoder for these fields of a row. Its structs are cheap: without enums, unknown to the collector."""
-    fields: list[Any] = []
+def _layout_of(row_type: type[Row], wanted: frozenset[str] | None) -> _Layout:
+    fixed: dict[str, Any] = {}
+    mapping = ""
+    decoded: list[Any] = []
     for field in msgspec.structs.fields(row_type):
-        if field.name not in names:
+        if wanted is not None and field.name not in wanted and field.name not in _COUNTERS:
             continue
-        decoded = _DECODED.get(field.type, field.type)
+        if field.name in MAPPINGS:
+            mapping = field.name
+        elif field.type in (EpisodeStatus, ActorId):
+            fixed[field.name] = None
+        else:
+            fixed[field.name] = np.int64 if field.type is int else np.float64
         default = () if field.default is msgspec.NODEFAULT else (field.default,)
-        fields.append((field.name, decoded, *default))
-    return msgspec.json.Decoder(msgspec.defstruct(row_type.__name__, fields, gc=False, kw_only=True))
+        decoded.append((field.name, _DECODED.get(field.type, field.type), *default))
+    struct = msgspec.defstruct(row_type.__name__, decoded, gc=False, kw_only=True)
+    return _Layout(fixed, mapping, msgspec.json.Decoder(struct))

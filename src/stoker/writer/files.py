@@ -99,13 +99,19 @@ def read_bytes(path: Path, start: int = 0, most_bytes: int = -1) -> bytes:
         RunBroken: It cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise RunBroken(path, "it is not a file; move it away")
             file.seek(start)
             return file.read(most_bytes)
-    except FileNotFoundError:
+    except (FileNotFoundError, RunBroken):
         raise
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe without a writer would block forever
 
 
 def read_tail(path: Path, most_bytes: int) -> tuple[int, bytes]:

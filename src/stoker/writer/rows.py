@@ -36,7 +36,7 @@ logger = logging.getLogger("stoker.writer")
 Row = TypeVar("Row", bound=msgspec.Struct)
 
 _encoder = msgspec.json.Encoder()
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 CRC_BYTES = len(b',"crc":"xxxxxxxx"}')
 _ROWS_AT_ONCE = 256
 _TAIL_BYTES = 64 * 1024

@@ -14,7 +14,8 @@ import { makeSource } from "./source.js"
 const REWARD = "train.total_reward"
 const REFERENCE = "metrics.time/fps"
 const SMOOTHINGS = [["", "off"], ...[5, 10, 20, 50, 100, 200, 500, 1000].map((n) => [`mean:${n}`, `${n} episodes`])]
-const DEFAULT_SMOOTHING = "mean:50"
+/** From so many episodes on, the smoothing that shows a curve's course without hiding its turns. */
+const FITTING = [[100_000, "mean:1000"], [20_000, "mean:200"], [5000, "mean:100"], [1000, "mean:50"], [400, "mean:20"], [100, "mean:10"], [0, "mean:5"]]
 const SMALL_POINTS = 500
 const SIGN_NAMES = [["best", "new best"], ["checkpoint", "checkpoint"], ["resume", "resumed"], ["stall", "stalled"], ["failed", "failure"]]
 const SIGNS = { resumed: "resume", stalled: "stall", disk_full: "failed", actor_failed: "failed", best_changed: "best", checkpoint_written: "checkpoint", forked: "resume" }
@@ -24,7 +25,7 @@ export function makeCharts(element, first, file) {
   let info = first
   const id = info.id
   const sync = `run ${id}`
-  const state = { x: "steps", smooth: DEFAULT_SMOOTHING, scale: "linear", from: null, to: null }
+  const state = { x: "steps", smooth: "", isFitted: true, scale: "linear", from: null, to: null }
   const abort = new AbortController()
   const panels = new Map()
   let evaluations = []
@@ -37,7 +38,7 @@ export function makeCharts(element, first, file) {
   const problem = h("div", { class: "notice error", role: "alert", hidden: true })
   const axis = choice("X axis", [["steps", "Steps"], ["episodes", "Episodes"], ["time", "Time"]], (x) => change({ x, from: null, to: null }))
   const scale = choice("Y axis", [["linear", "Linear"], ["log", "Log"]], (value) => change({ scale: value }))
-  const smoothing = slider("Smoothing", SMOOTHINGS, (smooth) => change({ smooth }))
+  const smoothing = slider("Smoothing", SMOOTHINGS, (smooth) => change({ smooth, isFitted: false }))
   const whole = h("button", { onclick: () => zoom(null, null), hidden: true }, "Show all")
   const copy = h("button", { class: "quiet", onclick: copyLink, title: "Copy a link to this view" }, "Copy link")
   const rewardLegend = h("div", { class: "legend" })
@@ -60,6 +61,7 @@ export function makeCharts(element, first, file) {
     problem.hidden = false
     put(problem, h("p", {}, refusal.message))
   }
+  const fitting = () => FITTING.find(([least]) => info.total_episodes >= least)[1]
   const plan = (names, points, smooth) => () => ({ names: names(), x: state.x, smooth: smooth(), from: state.from, to: state.to, points })
   const known = (name) => info.series.some((one) => one.name === name)
   const namesOf = (list, of) => list.flatMap((panel) => panel.curves.filter((curve) => curve.of === of).map((curve) => curve.name))
@@ -74,7 +76,7 @@ export function makeCharts(element, first, file) {
   const listed = () => panelsOf(info.series)
 
   const rewardSource = makeSource(id, plan(() => (known(REWARD) ? [REWARD] : []), 1200, () => state.smooth), drawReward, failed)
-  const overview = makeSource(id, () => (known(REWARD) ? { names: [REWARD], x: state.x, smooth: state.smooth || DEFAULT_SMOOTHING, points: 300 } : null), drawBrush, failed)
+  const overview = makeSource(id, () => (known(REWARD) ? { names: [REWARD], x: state.x, smooth: state.smooth || fitting(), points: 300 } : null), drawBrush, failed)
   const trainSource = makeSource(id, plan(() => namesOf(listed().first, "train"), SMALL_POINTS, () => state.smooth), () => drawPanels(listed().first), failed)
   const metricsSource = makeSource(id, plan(() => withReference(namesOf(listed().first, "metrics")), SMALL_POINTS, metricSmoothing), () => drawPanels(listed().first), failed)
   const moreSource = makeSource(id, () => (isMoreOpen ? plan(() => withReference([...namesOf(listed().more, "metrics"), ...namesOf(listed().more, "train")]), SMALL_POINTS, () => "")() : null), () => drawPanels(listed().more), failed)
@@ -260,7 +262,10 @@ export function makeCharts(element, first, file) {
   function take(query) {
     const x = ["steps", "episodes", "time"].includes(query.x) ? query.x : "steps"
     const end = (text) => (text !== undefined && text !== "" && Number.isFinite(Number(text)) ? Number(text) : null)
-    Object.assign(state, { x, smooth: query.smooth === "off" ? "" : /^(mean:\d{1,6}|ema:0?\.\d+)$/.test(query.smooth ?? "") ? query.smooth : DEFAULT_SMOOTHING, scale: query.scale === "log" ? "log" : "linear", from: end(query.from), to: end(query.to) })
+    Object.assign(state, { x, scale: query.scale === "log" ? "log" : "linear", from: end(query.from), to: end(query.to) })
+    const isGiven = query.smooth === "off" || /^(mean:\d{1,6}|ema:0?\.\d+)$/.test(query.smooth ?? "")
+    state.isFitted = !isGiven
+    state.smooth = !isGiven ? fitting() : query.smooth === "off" ? "" : query.smooth
     if (state.from !== null && state.to !== null && state.from >= state.to) state.from = state.to = null
     axis.value = state.x
     scale.value = state.scale
@@ -277,7 +282,7 @@ export function makeCharts(element, first, file) {
   }
 
   function address() {
-    return { x: state.x === "steps" ? null : state.x, smooth: state.smooth === DEFAULT_SMOOTHING ? null : state.smooth || "off", scale: state.scale === "log" ? "log" : null, from: state.from, to: state.to }
+    return { x: state.x === "steps" ? null : state.x, smooth: state.isFitted ? null : state.smooth || "off", scale: state.scale === "log" ? "log" : null, from: state.from, to: state.to }
   }
 
   function change(changes, options = {}) {
@@ -303,7 +308,7 @@ export function makeCharts(element, first, file) {
 
   const step = (way) => {
     const at = SMOOTHINGS.findIndex(([value]) => value === state.smooth)
-    change({ smooth: SMOOTHINGS[Math.max(0, Math.min(SMOOTHINGS.length - 1, at + way))][0] })
+    change({ isFitted: false, smooth: SMOOTHINGS[Math.max(0, Math.min(SMOOTHINGS.length - 1, at + way))][0] })
   }
 
   return {
@@ -320,6 +325,7 @@ export function makeCharts(element, first, file) {
       const before = { rows: { train: rowsOf("train"), eval: rowsOf("eval"), metrics: rowsOf("metrics") }, status: info.status, isPart: info.share_read < 1 }
       info = next
       sharesView.setExplanation(info.explanation)
+      if (state.isFitted && state.smooth !== fitting()) state.smooth = smoothing.value = fitting()
       showRange()
       ask(before)
     },

@@ -65,7 +65,7 @@ const ICONS = {
 
 /** The sign of a status: a shape of its own for each, so that color alone never decides. */
 export function statusIcon(status) {
-  const [tag, attributes] = ICONS[status] ?? ICONS.ended
+  const [tag, attributes] = Object.hasOwn(ICONS, status) ? ICONS[status] : ICONS.ended
   return svg("svg", { class: `icon ${status}`, viewBox: "0 0 12 12", "aria-hidden": "true" }, svg(tag, attributes))
 }
 

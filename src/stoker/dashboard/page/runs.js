@@ -39,7 +39,7 @@ export async function show(element, query, frame) {
   function take(next) {
     state.text = next.q ?? ""
     state.status = STATUSES.includes(next.status) ? next.status : ""
-    state.by = FIRST_ORDER[next.sort] ? next.sort : "updated"
+    state.by = Object.hasOwn(FIRST_ORDER, next.sort ?? "") ? next.sort : "updated"
     state.order = next.order === "asc" || next.order === "desc" ? next.order : FIRST_ORDER[state.by]
     state.isGrouped = next.group !== "no"
     search.value = state.text

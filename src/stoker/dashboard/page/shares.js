@@ -6,10 +6,10 @@ import { makePanel } from "./panel.js"
 import { curveColor, color, onTheme } from "./theme.js"
 
 const IDLE = new Set(["waiting", "idle", "starved"])
-const COLORS = {
+const COLORS = new Map(Object.entries({
   learning: 0, computing: 0, running: 0, playing: 0, writing: 0, stepping: 0, observing: 2, acting: 1, handover: 4, gathering: 4,
   scoring: 2, committing: 1, saving: 3, publishing: 5, delivering: 6, staging: 7, blocked: 1, resetting: 3, starting: 6, finishing: 6, offloaded: 5,
-}
+}))
 const ORDER = ["learner", "actors", "inference", "loop", "evaluator", "writer", "checkpoints"]
 const WORTH = 0.005
 
@@ -22,7 +22,7 @@ export function makeShares({ sync, onZoom, file, subtitle }) {
   let parts = []
   const endTheme = onTheme(() => parts.forEach(showLegend))
 
-  const paint = (state, at) => (IDLE.has(state) ? "idle" : COLORS[state] ?? at % 8)
+  const paint = (state, at) => (IDLE.has(state) ? "idle" : COLORS.get(state) ?? at % 8)
 
   function showLegend(part) {
     const panel = panels.get(part.part)

@@ -37,7 +37,7 @@ function holds(run, { word, key, value }) {
 
 /** In order; runs without a value come last, whatever the order. */
 export function sorted(runs, by, order) {
-  const key = KEYS[by] ?? KEYS.updated
+  const key = Object.hasOwn(KEYS, by) ? KEYS[by] : KEYS.updated
   const way = order === "asc" ? 1 : -1
   const collator = new Intl.Collator("en", { numeric: true })
   return runs.map((run) => [key(run), run]).sort(([a, one], [b, other]) => {

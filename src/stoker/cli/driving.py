@@ -30,19 +30,23 @@ if TYPE_CHECKING:
     from stoker.telemetry.serving import MetricsServer
     from stoker.trainer import Progress, TrainConfig, TrainResult
 
-__all__ = ["FACTS", "Driver"]
+__all__ = ["DONE", "ENDED_EARLY", "FACTS", "SIGNALS", "STOPPED", "Driver"]
 
 _LOOK_S = 0.25
 """Seconds between two looks at how much time is left."""
 
-_INTERRUPTED, _OUT_OF_TIME = "Interrupted", "Out of time"
+DONE, ENDED_EARLY = "Done", "Ended early"
+STOPPED = _INTERRUPTED, _OUT_OF_TIME = "Interrupted", "Out of time"
+"""How a training ended that is to be resumed."""
+
 _NOTICES = {
     _INTERRUPTED: "finishing: saving the training; press Ctrl-C again to leave at once",
     _OUT_OF_TIME: "finishing: the time is nearly over, saving the training",
 }
 FACTS = ("run", "total_steps", "total_episodes", "steps_per_sec", "best_eval_reward")
 """The fields of the line of JSON that ends a training."""
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""What finishes a training."""
 
 
 class Driver(SignalGuard):
@@ -58,7 +62,7 @@ class Driver(SignalGuard):
         self._flags = flags
         self._metrics: MetricsServer | None = None
         self._limits = limits = flags.limits()
-        super().__init__(_SIGNALS, limits.grace_s, limits.leaves_at)
+        super().__init__(SIGNALS, limits.grace_s, limits.leaves_at)
         self._console = Console(stderr=True)
         self._view = View()
         self._training: tuple[TrainingRun, TrainingSession] | None = None
@@ -108,7 +112,7 @@ class Driver(SignalGuard):
         if self._metrics is not None:
             self.say(f"metrics: {self._metrics.url}")
         progress: Progress | None = None
-        self._view = view_for(self._console, title_of(config), progress=self._flags.progress)
+        self._view = self.view_of(config)
         screen = Screen(self._view)
         try:
             with single_error():
@@ -138,37 +142,46 @@ class Driver(SignalGuard):
         finally:
             await screen.close()
         if progress is not None and screen.reading is not None:
-            self._say_result(progress.result(), config, screen.reading)
+            result = progress.result()
+            self.say_result(self._head_of(result, config), result, config, screen.reading)
         return 0
+
+    def view_of(self, config: TrainConfig) -> View:
+        """What shows the training."""
+        return view_for(self._console, title_of(config), progress=self._flags.progress)
 
     def say(self, text: str) -> None:
         """Print a line beside the view."""
         self._console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
-    def _say_result(self, result: TrainResult, config: TrainConfig, reading: Reading) -> None:
+    def _head_of(self, result: TrainResult, config: TrainConfig) -> str:
+        """How the training ended, in a word or two."""
+        goal, last = config.stop_at_reward, result.last_eval_reward
+        if self._stopped is not None and result.total_steps < config.total_timesteps:
+            return self._stopped
+        if goal is not None and last is not None and last >= goal:
+            return f"Reached {goal:g}"
+        return DONE if result.stopped_because is None else ENDED_EARLY
+
+    def say_result(self, head: str, result: TrainResult, config: TrainConfig, reading: Reading) -> None:
         """Print the lines that end a training, and the line of JSON if it is asked for.
 
         Args:
+            head: how it ended.
             result: of the training.
             config: of the training.
             reading: the last one.
         """
         is_short = result.total_steps < config.total_timesteps
-        is_cut_short = self._stopped is not None and is_short
-        goal, last, best = config.stop_at_reward, result.last_eval_reward, result.best_eval_reward
-        if is_cut_short:
-            head = self._stopped
-        elif goal is not None and last is not None and last >= goal:
-            head = f"Reached {goal:g}"
-        else:
-            head = "Done" if result.stopped_because is None else "Ended early"
+        is_cut_short = head in STOPPED
+        last, best = result.last_eval_reward, result.best_eval_reward
         best_at = "" if reading.best is None else f" @ step {reading.best[1]:,}"
         of_total = f" of {config.total_timesteps:,}" if is_short else ""
         rows = {
             "best evaluation": None if best is None else f"{number(best)}{best_at}",
             "last evaluation": None if last is None else number(last),
             "last 100 episodes": number(reading.mean_reward) if reading.curve else None,
-            "why": result.stopped_because if head == "Ended early" else None,
+            "why": result.stopped_because if head == ENDED_EARLY else None,
             "env restarts": number(result.restarts) if result.restarts else None,
             "run": from_here(result.run),
             "see the curve": command(["stoker", "plot", result.run, "-o", "curve.png"]),

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,7 +27,7 @@ from stoker.errors import ConfigError, Stalled, StokerError
 if TYPE_CHECKING:
     from stoker.cli.parsing import Command
 
-__all__ = ["main"]
+__all__ = ["ended", "main", "run_async"]
 
 COMMANDS = {
     "train": ("train:Train", "Train an agent on an environment, into a new run directory."),
@@ -74,9 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: list[str]) -> int:
+    return ended(lambda: _dispatch(args))
+
+
+def ended(work: Callable[[], int]) -> int:
+    """Do the work; what it raises becomes one line on standard error and an exit code."""
     try:
         with notices_on_stderr():
-            return _dispatch(args)
+            return work()
     except StokerError as error:
         print(f"stoker: error: {_one_line(error)}", file=sys.stderr)
         code = 2 if isinstance(error, ConfigError) else 1
@@ -110,10 +115,15 @@ def _dispatch(args: list[str]) -> int:
     module, _, kind = COMMANDS[name][0].partition(":")
     with _interrupted_by_sigterm():
         command: Command = getattr(import_module(f"stoker.cli.{module}"), kind).from_words(name, rest)
+    return run_async(command)
+
+
+def run_async(work: Callable[[], Awaitable[int]]) -> int:
+    """Run the work on an event loop, and return its exit code."""
     import anyio  # late, for the sake of --help and --version
 
     backend: dict[str, Any] = {"use_uvloop": sys.platform != "win32" and find_spec("uvloop") is not None}
-    return anyio.run(command, backend="asyncio", backend_options=backend)
+    return anyio.run(work, backend="asyncio", backend_options=backend)
 
 
 @contextlib.contextmanager

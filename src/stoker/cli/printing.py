@@ -8,7 +8,7 @@ from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 from rich.cells import cell_len
@@ -70,12 +70,12 @@ def say_json(facts: Mapping[str, Any]) -> None:
     print(json.dumps(msgspec.to_builtins(facts)))
 
 
-def say(what: RenderableType = "") -> None:
-    """Print something that rich can draw; no line ends in spaces."""
+def say(what: RenderableType = "", file: IO[str] | None = None) -> None:
+    """Print something that rich can draw, to standard output or that file; no line ends in spaces."""
     console = output()
     lines = _aligned(what, console) if isinstance(what, Table) else None
     for line in _drawn(what, console).splitlines() if lines is None else lines:
-        print(line.rstrip())
+        print(line.rstrip(), file=file)
 
 
 def _drawn(what: RenderableType, console: Console) -> str:

@@ -14,13 +14,15 @@ from stoker.cli.printing import command, from_here
 from stoker.errors import ConfigError, RunBroken, RunNotFound
 from stoker.importing import import_named
 from stoker.runs import TrainingRun, list_runs
-from stoker.runs.layout import CONFIG, is_run
+from stoker.runs.layout import CONFIG, absolute, is_run
+from stoker.runs.locking import LOCK
+from stoker.runs.sweeps import SWEEP, SweepVersion
 from stoker.writer import files
 
 if TYPE_CHECKING:
     from stoker.trainer import TrainConfig
 
-__all__ = ["discard", "open_run", "open_trained"]
+__all__ = ["discard", "discard_version", "open_run", "open_trained", "sweep_at"]
 
 logger = logging.getLogger("stoker.cli")
 _NO_CONFIG = (
@@ -84,6 +86,21 @@ async def open_trained(path: str) -> tuple[TrainingRun, TrainConfig]:
     return run, config
 
 
+async def sweep_at(path: str) -> Path | None:
+    """The version that a path names, as itself or as its name's newest one, if a sweep made it; else None.
+
+    Raises:
+        RunNotFound, RunBroken: As for ``open_run``.
+    """
+    named = absolute(path)
+    if SWEEP in files.files_in(named):
+        return named
+    if is_run(named):
+        return None
+    version = (await open_run(path)).directory.parent
+    return version if version != named and SWEEP in files.files_in(version) else None
+
+
 async def _open_begun(path: str) -> TrainingRun:
     newest = await open_run(path)
     if is_run(Path(path)):
@@ -116,3 +133,15 @@ def discard(run: TrainingRun, with_root: bool) -> None:
     for parent in list(run.directory.parents)[: 3 if with_root else 2]:
         with contextlib.suppress(OSError):  # there are other runs
             parent.rmdir()
+
+
+def discard_version(version: SweepVersion) -> None:
+    """Undo the making of a sweep's version, or of more seeds in it, on which nothing was trained. Blocks."""
+    if version.before is not None:
+        version.write(version.before)
+        return
+    for name in (SWEEP, LOCK):
+        (version.directory / name).unlink(missing_ok=True)
+    for directory in [version.directory, *version.directory.parents][: 3 if version.is_new_root else 2]:
+        with contextlib.suppress(OSError):  # there are other runs
+            directory.rmdir()

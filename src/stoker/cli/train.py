@@ -6,7 +6,7 @@ For ``train`` flags come before the TOML file, the agent's preset for the enviro
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -16,14 +16,16 @@ from anyio import to_thread
 from stoker.agents.registry import AGENTS, agents_with_preset, config_type, is_own
 from stoker.cli.limits import TrainingCommand
 from stoker.cli.parsing import Flag, RunPath, given_values, leave_with_help, options_of
+from stoker.cli.seeds import seeds_from
 from stoker.errors import ConfigError, MissingDependency
-from stoker.runs.layout import safe_name
+from stoker.runs.layout import place_of, safe_name
 from stoker.settings import Count, read_toml, settings_from
 from stoker.trainer.config import TrainConfig, config_from
 from stoker.trainer.durations import with_schedule
 
 if TYPE_CHECKING:
     from stoker.agents.protocol import LearningAgent
+    from stoker.cli.driving import Driver
     from stoker.runs import TrainingRun
 
 __all__ = ["Resume", "Train"]
@@ -55,8 +57,16 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
     name: Annotated[str, Flag(metavar="NAME", default="default: the environment's")] = ""
     """Name of the run."""
 
-    run_version: Annotated[str, Flag(metavar="VERSION")] = "v1"
+    run_version: Annotated[
+        str, Flag(metavar="VERSION", default="default: v1; with --seeds the first that is free")
+    ] = ""
     """Version of the run: runs go to RUNS-DIR/NAME/VERSION."""
+
+    seeds: Annotated[str, Flag(metavar="SEEDS")] = ""
+    """Train a run for each of these seeds, as 0-4 or 0,3,7, in a version of their own."""
+
+    jobs: Annotated[Count, Flag(metavar="N")] = 1
+    """With --seeds: how many to train at once, each in a process of its own."""
 
     runs_dir: Annotated[str, Flag(metavar="DIR")] = "runs"
     """The directory of all runs."""
@@ -87,7 +97,9 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
         settings = _OwnSettings if is_own(agent) else config_type(agent)
         options = [*options_of(TrainConfig, **_FLAGS), *options_of(cls), *options_of(settings)]
         try:
-            values |= given_values(name, options, given)
+            words_say = given_values(name, options, given)
+            _check_seeds(words_say, values)
+            values |= words_say
         except ConfigError:
             if not wants_help:  # which comes before any mistake
                 raise
@@ -104,7 +116,19 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
         return command
 
     async def __call__(self) -> int:
+        if self.seeds:
+            from stoker.cli.sweep import train_seeds
+
+            name = place_of(self.name, self.run_version or "v1", self.runs_dir).parent
+            seeds = seeds_from(self.seeds)
+            return await train_seeds(self, self.training, seeds, self.jobs, name, self.run_version)
         from stoker.cli.driving import Driver
+
+        with Driver(self) as driver:
+            return await self.train_with(driver)
+
+    async def train_with(self, driver: Driver) -> int:
+        """Train one seed; the exit code."""
         from stoker.cli.printing import from_here
         from stoker.cli.stored import discard
         from stoker.runs import TrainingRun
@@ -112,20 +136,19 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
         from stoker.trainer.vectorizing import LEAST_ENVS, decided
 
         config, root = self.training, Path(self.runs_dir)
-        with Driver(self) as driver:
-            env_for(config).close()  # before torch is imported, so that a wrong name is reported at once
-            config, _ = choice = await decided(config)
-            agent = _checked_agent(config)
-            is_new_root = not await to_thread.run_sync(root.exists)
-            run = await TrainingRun.create(self.name, self.run_version, root=root)
-            driver.say(f"training {config.agent} on {config.env}; run: {from_here(run.directory)}")
-            if self.training.vectorize == "auto" and config.num_envs >= LEAST_ENVS:
-                driver.say(choice.line())
-            try:
-                return await driver.drive(config, run, agent)
-            except (ConfigError, MissingDependency):  # some need a session to be found; nothing was trained
-                await to_thread.run_sync(discard, run, is_new_root)
-                raise
+        env_for(config).close()  # before torch is imported, so that a wrong name is reported at once
+        config, _ = choice = await decided(config)
+        agent = _checked_agent(config)
+        is_new_root = not await to_thread.run_sync(root.exists)
+        run = await TrainingRun.create(self.name, self.run_version or "v1", root=root)
+        driver.say(f"training {config.agent} on {config.env}; run: {from_here(run.directory)}")
+        if self.training.vectorize == "auto" and config.num_envs >= LEAST_ENVS:
+            driver.say(choice.line())
+        try:
+            return await driver.drive(config, run, agent)
+        except (ConfigError, MissingDependency):  # some need a session to be found; nothing was trained
+            await to_thread.run_sync(discard, run, is_new_root)
+            raise
 
 
 class Resume(TrainingCommand, frozen=True, kw_only=True):
@@ -133,11 +156,12 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
 
     Weights, optimizer, replay, generators, counters and the best evaluation are restored from the newest
     checkpoint, and the steps that the journal holds behind it are learned again. With -n, a run that has
-    reached its total continues to a larger one.
+    reached its total continues to a larger one. A version that `stoker train --seeds` made is resumed as a
+    whole: each seed that has not all its steps, and those that have not begun.
     """
 
     run: RunPath
-    """The run's directory, or that of a version or name: then its newest run."""
+    """The run's directory, or that of a version or name: then its newest run, or all seeds of its sweep."""
 
     total_timesteps: Annotated[
         Count | None, Flag(short="-n", metavar="INT", default="default: the run's")
@@ -157,31 +181,49 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
     strict: bool = False
     """Fail where the journal behind the checkpoint cannot be read, instead of going on from there."""
 
+    jobs: Annotated[Count | None, Flag(metavar="N", default="default: as many as before")] = None
+    """Of a version that --seeds made: how many to train at once."""
+
     async def __call__(self) -> int:
-        from stoker.cli.driving import FACTS, Driver
+        from stoker.cli.driving import Driver
+        from stoker.cli.stored import sweep_at
+
+        if self.strict and not self.roll_forward:
+            raise ConfigError("--strict --no-roll-forward: give one of them")
+        if (version := await sweep_at(self.run)) is not None:
+            from stoker.cli.sweep import resume_seeds
+
+            names = ("total_timesteps", "device", "torch_threads", "roll_forward", "strict")
+            fields = {name: getattr(self, name) for name in names}
+            return await resume_seeds(self, version, self.jobs, self.changed, fields)
+        if self.jobs is not None:
+            raise ConfigError(f"--jobs {self.jobs}: {self.run} is not a version that --seeds made")
+        with Driver(self) as driver:
+            return await self.resume_with(driver)
+
+    async def resume_with(self, driver: Driver) -> int:
+        """Resume one run; the exit code."""
+        from stoker.cli.driving import FACTS
         from stoker.cli.printing import command, from_here, say_json
         from stoker.cli.stored import open_trained
         from stoker.runs import TrainingRun
 
-        if self.strict and not self.roll_forward:
-            raise ConfigError("--strict --no-roll-forward: give one of them")
-        with Driver(self) as driver:
-            run, config = await open_trained(self.run)
-            if config.spaces is not None:
-                raise ConfigError(
-                    f"{from_here(run.directory)} learns from remote actors: continue it with the command "
-                    f"that began it, like `{command(_serving(run, config))}`"
-                )
-            config = self._changed(config)
-            reached = run.newest_step()
-            if reached < config.total_timesteps:
-                run = await TrainingRun.resume(run.directory)
-                agent = _checked_agent(config)
-                driver.say(f"resuming {config.agent} on {config.env}; run: {from_here(run.directory)}")
-                if not reached and not (self.roll_forward and run.journal.segments()):
-                    driver.say("no checkpoint yet: the training starts from the beginning")
-                roll_forward = "strict" if self.strict else self.roll_forward
-                return await driver.drive(config, run, agent, roll_forward=roll_forward)
+        run, config = await open_trained(self.run)
+        if config.spaces is not None:
+            raise ConfigError(
+                f"{from_here(run.directory)} learns from remote actors: continue it with the command "
+                f"that began it, like `{command(_serving(run, config))}`"
+            )
+        config = self.changed(config)
+        reached = run.newest_step()
+        if reached < config.total_timesteps:
+            run = await TrainingRun.resume(run.directory)
+            agent = _checked_agent(config)
+            driver.say(f"resuming {config.agent} on {config.env}; run: {from_here(run.directory)}")
+            if not reached and not (self.roll_forward and run.journal.segments()):
+                driver.say("no checkpoint yet: the training starts from the beginning")
+            roll_forward = "strict" if self.strict else self.roll_forward
+            return await driver.drive(config, run, agent, roll_forward=roll_forward)
         if self.total_timesteps is not None:
             raise ConfigError(f"-n {self.total_timesteps}: the run has {reached} steps; give more than that")
         again = command(["stoker", "resume", str(run.directory), "-n", str(2 * reached)])
@@ -193,7 +235,8 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
             say_json(dict(zip(FACTS, facts, strict=True)))
         return 0
 
-    def _changed(self, config: TrainConfig) -> TrainConfig:
+    def changed(self, config: TrainConfig) -> TrainConfig:
+        """The config of a run, with what the flags replace."""
         given = {name: getattr(self, name) for name in ("total_timesteps", "device", "torch_threads")}
         changes = {name: value for name, value in given.items() if value is not None}
         changed = config_from({**msgspec.to_builtins(config), **changes}, "resume")
@@ -229,6 +272,32 @@ def _fitting(command: str, given: Sequence[str], values: dict[str, Any], wants_h
         if not wants_help:
             raise
     return next(iter(AGENTS))
+
+
+def _check_seeds(given: Mapping[str, Any], in_file: dict[str, Any]) -> None:
+    """Refuse flags that exclude each other; what flags say replaces what the file says.
+
+    Raises:
+        ConfigError: One seed and several, or what goes with several only.
+    """
+    if "seed" in given and "seeds" in given:
+        raise ConfigError(f"--seed {given['seed']} --seeds {given['seeds']}: give one of them")
+    if "seed" in given:
+        in_file.pop("seeds", None)
+    if "seeds" in given:
+        in_file.pop("seed", None)
+    both = {**in_file, **given}
+    if "seed" in both and "seeds" in both:
+        raise ConfigError(f"seed = {both['seed']!r}, seeds = {both['seeds']!r}: give one of them")
+    if "seeds" in both:
+        seeds_from(both["seeds"])
+        if both.get("metrics_port") is not None:
+            raise ConfigError(
+                f"--seeds {both['seeds']} --metrics-port {both['metrics_port']}: each seed is a process, and "
+                "they cannot share a port; `stoker dash` shows them all"
+            )
+    elif "jobs" in both:
+        raise ConfigError(f"--jobs {both['jobs']}: give --seeds, too, as in --seeds 0-4 --jobs 2")
 
 
 def _last(args: Sequence[str], flag: str) -> str:

@@ -1,0 +1,177 @@
+"""Views of a sweep in progress: a table with a line per seed that stays in place, or plain lines."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from stoker.cli.sweep_messages import Order, Report
+from stoker.trainer.views.text import duration, number
+
+__all__ = ["FAILED", "RUNNING", "WAITING", "LiveSweep", "PlainSweep", "SeedRun", "SweepView", "sweep_view"]
+
+WAITING, STARTING, RUNNING, FINISHING, FAILED = "waiting", "starting", "running", "finishing", "failed"
+_STYLES = {WAITING: "dim", RUNNING: "green", FAILED: "bold red", FINISHING: "yellow"}
+_FIRST = (FAILED, FINISHING, RUNNING, STARTING)
+"""What is shown first where there is no room for all."""
+
+_LINE_S = 5.0
+"""Seconds between two plain lines of one seed, for each that is trained at once."""
+
+_BAR = 16
+_WIDE = 100
+"""Columns of a terminal that has room for bars."""
+
+_AROUND = 4
+"""Lines around the seeds."""
+
+
+class SeedRun:
+    """One seed of a sweep, and how far it is.
+
+    Args:
+        seed: the seed.
+        order: what its process is to do; None: it has all its steps already.
+        run: the directory of its run, if there is one already.
+    """
+
+    def __init__(self, seed: int, order: Order | None, run: Path | None = None) -> None:
+        self.seed, self.order, self.run = seed, order, run
+        self.report = Report()
+        self.state = WAITING if order is not None else "done"
+        self.exit_code: int | None = None
+        """That of its process; None: it has not ended, or has not begun."""
+        self.cause = ""
+        """What it said when it failed; "": nothing."""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether its process runs."""
+        return self.state in (STARTING, RUNNING, FINISHING)
+
+    @property
+    def failure(self) -> str:
+        """The exit code, or the signal that killed it, and the cause."""
+        code = self.exit_code or 0
+        how = f"exit code {code}"
+        if code < 0:
+            names = {int(each): each.name for each in signal.Signals}
+            how = f"killed by {names.get(-code, f'signal {-code}')}"
+        return f"{how}: {self.cause}" if self.cause else how
+
+
+class SweepView:
+    """Shows a sweep until it is closed, from one thread at a time; this base shows lines alone.
+
+    Args:
+        console: where to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def show(self, seeds: Sequence[SeedRun], lines: Sequence[str], *, last: bool = False) -> None:
+        """Print the lines, and show how far the seeds are."""
+        for line in lines:
+            self.console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+    def close(self) -> None:
+        """Leave the terminal as it was. May be called twice, from any thread."""
+
+
+class PlainSweep(SweepView):
+    """A line for each seed every few seconds, and at each of its evaluations."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._shown: dict[int, tuple[float, int, float | None]] = {}
+
+    def show(self, seeds: Sequence[SeedRun], lines: Sequence[str], *, last: bool = False) -> None:
+        """Print the lines that are due."""
+        super().show(seeds, lines, last=last)
+        now, n_active = time.monotonic(), sum(seed.is_active for seed in seeds)
+        for seed in seeds:
+            report = seed.report
+            shown_at, steps, last_eval = self._shown.setdefault(seed.seed, (now, 0, None))
+            is_due = now - shown_at >= _LINE_S * n_active or report.last_eval != last_eval
+            if seed.state == RUNNING and report.total_steps != steps and (is_due or last):
+                self._shown[seed.seed] = now, report.total_steps, report.last_eval
+                self.console.out(_line(seed), highlight=False)
+
+
+class LiveSweep(SweepView):
+    """The table, redrawn in place on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
+
+    def show(self, seeds: Sequence[SeedRun], lines: Sequence[str], *, last: bool = False) -> None:
+        """Print the lines above the table, and redraw it."""
+        if not self._live.is_started:
+            self._live.start()
+        super().show(seeds, lines, last=last)
+        self._live.update(drawn(seeds, self.console), refresh=True)
+
+    def close(self) -> None:
+        """Leave the last table where it is and give the cursor back."""
+        self._live.stop()
+
+
+def sweep_view(console: Console, *, progress: bool) -> SweepView:
+    """The view that fits the console."""
+    if not progress:
+        return SweepView(console)
+    is_live = console.is_terminal and not console.is_dumb_terminal
+    return LiveSweep(console) if is_live else PlainSweep(console)
+
+
+def drawn(seeds: Sequence[SeedRun], console: Console) -> RenderableType:
+    """The table of the seeds, those at work first where it has no room for all; then how many are where."""
+    room = max(1, console.height - _AROUND)
+    chosen = seeds
+    if len(seeds) > room:
+        at_work = [seed for state in _FIRST for seed in seeds if seed.state == state]
+        chosen = [*at_work, *(seed for seed in seeds if seed not in at_work)][:room]
+    is_wide = console.width >= _WIDE
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("seed", *[""] * is_wide, "steps", "steps/s", "ETA", "reward", "eval", "best", "state"):
+        side = "left" if name in ("", "state") else "right"
+        table.add_column(name, justify=side, no_wrap=True)
+    for seed in chosen:
+        report = seed.report
+        bar = ProgressBar(total=max(report.limit, 1), completed=report.total_steps, width=_BAR)
+        cells: list[RenderableType] = [Text(str(seed.seed), style="bold cyan"), *[bar] * is_wide]
+        steps = f"{report.total_steps:,}/{report.limit:,}" if report.limit else "-"
+        rate = number(report.steps_per_s, 0) if seed.state == RUNNING else "-"
+        eta = duration(report.eta_s) if seed.state == RUNNING else "-"
+        cells += map(Text, (steps, rate, eta, *map(number, _values(report))))
+        table.add_row(*cells, Text(seed.state, style=_STYLES.get(seed.state, "")))
+    counts = Counter(seed.state for seed in seeds)
+    summary = ", ".join(f"{count} {state}" for state, count in counts.items())
+    return Group(table, Text(f"{len(seeds)} seeds: {summary}", style="dim"))
+
+
+def _values(report: Report) -> tuple[float | None, ...]:
+    return report.mean_reward, report.last_eval, report.best
+
+
+def _line(seed: SeedRun) -> str:
+    report = seed.report
+    parts = [f"{report.total_steps:,}/{report.limit:,} steps", f"{report.steps_per_s:,.0f}/s"]
+    if report.eta_s is not None and report.total_steps < report.limit:
+        parts.append(f"ETA {duration(report.eta_s)}")
+    if report.mean_reward is not None:
+        parts.append(f"reward {number(report.mean_reward)}")
+    if report.last_eval is not None:
+        parts.append(f"eval {number(report.last_eval)} (best {number(report.best)})")
+    return f"  seed {seed.seed}: " + "  ".join(parts)

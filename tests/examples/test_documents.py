@@ -239,7 +239,7 @@ def test_the_flags_in_the_readme_exist(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         command_line.main(["train", "--help"])
     known = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", capsys.readouterr().out))
-    assert flags - known <= {"--help", "--verify", "--strict", "--group-by"}
+    assert flags - known <= {"--help", "--verify", "--strict", "--group-by", "--export"}
     assert len(flags) > 15
 
 

@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import webbrowser
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -17,7 +17,9 @@ from anyio import to_thread
 from msgspec import Meta
 
 from stoker.cli.parsing import Command, Flag
-from stoker.errors import ConfigError
+from stoker.cli.printing import size
+from stoker.errors import ConfigError, RunNotFound
+from stoker.runs.layout import is_run, runs_below
 from stoker.signals import SignalGuard
 
 if TYPE_CHECKING:
@@ -67,7 +69,13 @@ class Dash(Command, frozen=True, kw_only=True):
     ] = ()
     """A name under which a proxy leads here; then browsers have to log in, too."""
 
+    export: Annotated[str, Flag(metavar="FILE.html RUN [RUN ...]", default="default: none")] = ""
+    """Serve nothing; write the page with these runs to one HTML file, which opens anywhere, offline. The
+    directory of a name or version means all of its runs."""
+
     async def __call__(self) -> int:
+        if self.export:
+            return await self._write_report()
         from stoker.service.auth import Gate, is_loopback
         from stoker.service.limits import Limits
         from stoker.service.serving import Server
@@ -94,6 +102,45 @@ class Dash(Command, frozen=True, kw_only=True):
                 await to_thread.run_sync(webbrowser.open, link)
             await server.serve_on(listener)
         return 0
+
+    async def _write_report(self) -> int:
+        if self.port is not None or self.allowed_hosts:
+            raise ConfigError("--export serves nothing: leave out --port and --allowed-host")
+        paths = [Path(path) for path in self.paths or ("runs",)]
+        print(await to_thread.run_sync(_write_report, Path(self.export), paths))
+        if self.open:
+            await to_thread.run_sync(lambda: webbrowser.open(Path(self.export).resolve().as_uri()))
+        return 0
+
+
+def _write_report(target: Path, paths: Sequence[Path]) -> str:
+    """Write a report of these runs, and say what it holds. Blocks.
+
+    Raises:
+        ConfigError: The file cannot be a report.
+        RunNotFound: There is no run in one of the paths.
+    """
+    from stoker.dashboard.report import write_report
+
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--export {target}: give a file that ends in .html, then the runs")
+    if not target.parent.is_dir():
+        raise ConfigError(f"--export {target}: there is no directory {target.parent}")
+    runs = list(dict.fromkeys(run for path in paths for run in _runs_in(path)))
+    n_bytes = write_report(target, runs)
+    return f"{target}  shows {len(runs)} run{'' if len(runs) == 1 else 's'} in {size(n_bytes)}"
+
+
+def _runs_in(path: Path) -> list[Path]:
+    """The run that this is the directory of, or else all runs below it.
+
+    Raises:
+        RunNotFound: There is none.
+    """
+    found = [path] if is_run(path) else runs_below(path)
+    if not found:
+        raise RunNotFound(path, "there is no run; `stoker ls` lists those of a runs directory")
+    return found
 
 
 async def dashboard_over(

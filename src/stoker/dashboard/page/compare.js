@@ -109,6 +109,8 @@ class Comparison {
     Object.assign(this.state, changes)
     const isZoom = "from" in changes
     setQuery(queryOf(this.state), { push: isZoom || "ids" in changes })
+    this.picker.show(this.runs, this.state.ids) // at once: the next choice adds to this one
+    if (this.answer) this.drawChoices()
     if (DRAWN_ANEW.some((key) => key in changes)) this.refresh()
     else this.draw()
   }

@@ -13,8 +13,8 @@ const COLORS = new Map(Object.entries({
 const ORDER = ["learner", "actors", "inference", "loop", "evaluator", "writer", "checkpoints"]
 const WORTH = 0.005
 
-/** Make the section; `update(answer, x, from, to)` draws the shares of `api/runs/<id>/shares`. */
-export function makeShares({ sync, onZoom, file, subtitle }) {
+/** Make the section; `options(name)` are those of a panel, `update(answer, x, from, to)` draws the shares of `api/runs/<id>/shares`. */
+export function makeShares(options, zoom) {
   const grid = h("div", { class: "shares" })
   const verdict = h("div", { class: "verdict" })
   const element = h("section", { class: "block", "aria-label": "Where the time goes", hidden: true }, h("h2", { class: "block-title" }, "Where the time goes"), verdict, grid)
@@ -55,8 +55,11 @@ export function makeShares({ sync, onZoom, file, subtitle }) {
         if (!panels.has(part.part)) {
           const legend = h("div", { class: "legend" })
           const title = part.part.charAt(0).toUpperCase() + part.part.slice(1)
-          const panel = makePanel({ id: "", subtitle, title: `${title}: where its time goes`, short: title, file: file(`time of ${part.part}`), sync, isShare: true, isSmall: true, height: 110, legend })
-          panel.chart.onZoom(onZoom)
+          const panel = makePanel({
+            ...options(`time of ${part.part}`), title: `${title}: where its time goes`, short: title,
+            isShare: true, isSmall: true, height: 110, legend,
+          })
+          panel.chart.onZoom(zoom)
           grid.append(panel.element)
           panels.set(part.part, { panel, legend })
         }

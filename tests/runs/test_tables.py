@@ -206,3 +206,34 @@ def test_more_names_than_a_table_holds_are_left_out_by_name(tmp_path: Path) -> N
         "metrics.m2",
     ]
     assert table.problems == ("rows have more than 3 names; metrics.m3 and others are left out",)
+
+
+@given(st.data())
+def test_whatever_is_damaged_the_whole_rows_are_read(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """A line is kept exactly if its checksum is right; others before the last whole one are named."""
+    path = tmp_path_factory.mktemp("damaged") / "rows.jsonl"
+    content = bytearray(encode_rows(map(episode, range(6))))
+    for _ in range(data.draw(st.integers(0, 4))):
+        at = data.draw(st.integers(0, len(content)))
+        piece = data.draw(
+            st.sampled_from([b"", b"\n", b"#", b"\n\n", b"{}\n", b"\x00" * 9, bytes(content[-400:])])
+        )
+        content[at : at + data.draw(st.integers(0, 250))] = piece
+    *lines, torn = bytes(content).split(b"\n")
+    whole = [line[-18:] == b',"crc":"%08x"}' % crc32(line[:-18]) for line in lines]
+    table = write(path, bytes(content))
+    table.refresh()
+    kept = [msgspec.json.decode(line)["episode"] for line, is_row in zip(lines, whole, strict=True) if is_row]
+    assert numbers_of(table) == kept
+    end = len(whole) - whole[::-1].index(True) if True in whole else 0
+    damaged = [
+        n for n, (line, ok) in enumerate(zip(lines[:end], whole, strict=False), 1) if line.strip() and not ok
+    ]
+    assert bool(table.problems) == bool(damaged) or not kept
+    for number in damaged:
+        assert str(number) in table.problems[0]
+    path.write_bytes(bytes(content[: len(content) - len(torn)]) + encode_rows([episode(77)]))
+    table.refresh()
+    assert numbers_of(table) == [*kept, 77]

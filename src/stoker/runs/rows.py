@@ -45,7 +45,7 @@ class Bound(NamedTuple):
     opt_steps: float = math.inf
 
 
-class TrainEpisodeRow(msgspec.Struct, frozen=True, kw_only=True):
+class TrainEpisodeRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One line of ``train_episodes.jsonl``.
 
     Attributes:
@@ -75,7 +75,7 @@ class TrainEpisodeRow(msgspec.Struct, frozen=True, kw_only=True):
         return self.episode <= bound.episodes
 
 
-class EvalEpisodeRow(msgspec.Struct, frozen=True, kw_only=True):
+class EvalEpisodeRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One line of ``eval_episodes.jsonl``.
 
     Attributes:
@@ -96,7 +96,7 @@ class EvalEpisodeRow(msgspec.Struct, frozen=True, kw_only=True):
         return self.total_steps_at_eval <= bound.steps
 
 
-class MetricsRow(msgspec.Struct, frozen=True, kw_only=True):
+class MetricsRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One line of ``metrics.jsonl``.
 
     Attributes:
@@ -197,13 +197,15 @@ class EvaluationSummary(msgspec.Struct, frozen=True):
 
 def evaluations_of(rows: Columns) -> list[EvaluationSummary]:
     """The evaluations in a run's evaluation rows, in the order of their steps."""
-    steps = rows["total_steps_at_eval"]
+    order = np.argsort(rows["total_steps_at_eval"], kind="stable")
+    steps, starts = np.unique(rows["total_steps_at_eval"][order], return_index=True)
+    ends = [*starts[1:].tolist(), len(order)]
     found: list[EvaluationSummary] = []
-    for step in np.unique(steps):
-        rewards, lengths = rows["total_reward"][steps == step], rows["length"][steps == step]
+    for step, start, end in zip(steps.tolist(), starts.tolist(), ends, strict=False):
+        rewards, lengths = (rows[name][order[start:end]] for name in ("total_reward", "length"))
         found.append(
             EvaluationSummary(
-                int(step), len(rewards), float(rewards.mean()), float(rewards.std()), float(lengths.mean())
+                step, len(rewards), float(rewards.mean()), float(rewards.std()), float(lengths.mean())
             )
         )
     return found

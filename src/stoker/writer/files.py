@@ -99,15 +99,19 @@ def read_bytes(path: Path, start: int = 0, most_bytes: int = -1) -> bytes:
         RunBroken: It cannot be read.
     """
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise RunBroken(path, "it is not a file; move it away")
-            file.seek(start)
-            return file.read(most_bytes)
+        return _read(path, start, most_bytes)
     except (FileNotFoundError, RunBroken):
         raise
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def _read(path: Path, start: int, most_bytes: int) -> bytes:
+    with open(path, "rb", opener=_open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise RunBroken(path, "it is not a file; move it away")
+        file.seek(start)
+        return file.read(most_bytes)
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -14,12 +14,11 @@ import contextlib
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +37,7 @@ from benchmarks.lockstep import (
     play,
 )
 from benchmarks.measure import QUICK, repeated, report
+from benchmarks.servers import Serving, serving
 from benchmarks.slow_envs import Walk, by_hand, stoker_rate
 
 WARMUP_S, MEASURED_S = (0.3, 1.0) if QUICK else (1.0, 4.0)
@@ -63,36 +63,6 @@ TARGETS = (
 
 
 # Servers ------------------------------------------------------------------------------------------------
-
-
-class Serving(NamedTuple):
-    """A server that runs in its own process."""
-
-    port: int
-    pid: int
-
-    def cpu_s(self) -> float:
-        """The processor time of all its threads so far; a number that other processes change little."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-@contextlib.contextmanager
-def serving(words: Sequence[str]) -> Generator[Serving]:
-    """Run a server that prints a line with its port."""
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            if found := [word for word in line.replace("/", " ").replace(":", " ").split() if word.isdigit()]:
-                # A server may print more than its port: let it.
-                threading.Thread(target=process.stdout.read, daemon=True).start()
-                yield Serving(int(found[-1]), process.pid)
-                return
-        raise RuntimeError(f"{words} did not start")
-    finally:
-        process.kill()
-        process.wait()
 
 
 def stoker_words(root: Path, settings: Mapping[str, Any]) -> list[str]:

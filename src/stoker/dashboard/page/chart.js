@@ -189,7 +189,8 @@ export function makeChart(element, options) {
         drag: { x: true, y: false, setScale: false, dist: 5 },
         bind: { dblclick: () => () => { zoom(null, null); return null } },
         dataIdx: (u, i, at) => nearest(u.data[0], u.data[i], at),
-        sync: plan.sync ? { key: plan.sync, setSeries: false, scales: ["x", null] } : undefined,
+        // A drag on one chart zooms once: the others would each take it for one of their own.
+        sync: plan.sync ? { key: plan.sync, setSeries: false, scales: ["x", null], filters: { pub: (type) => type === "mousemove" || type === "mouseleave", sub: () => true } } : undefined,
       },
       hooks: {
         setSelect: [selected],

@@ -1,19 +1,20 @@
 /** Which small charts a run gets, from the curves that it has. */
 
-const NAMES = {
+// A Map: a metric may be called "constructor".
+const NAMES = new Map(Object.entries({
   fps: "steps per second", opt_steps_per_sec: "optimization steps per second", ent_coef: "entropy coefficient",
   approx_kl: "approximate KL divergence", clip_fraction: "clipped fraction", n_updates: "updates", length: "episode length",
   n_epochs: "epochs", period_s: "seconds per record", passes_per_s: "forward passes per second", lock_held: "interpreter lock held",
   cpus: "processors in use", other_cpus: "processors wanted by others", exploration_rate: "exploration rate",
   explained_variance: "explained variance", q_mean: "mean Q value",
-}
+}))
 const ORDER = ["length", "loss", "exploration", "staleness", "speed"]
 const SAME_AS_REWARD = new Set(["metrics.rollout/ep_rew_mean", "metrics.rollout/ep_len_mean"])
 
 /** The name of a curve for people: "train/q_mean" is "mean Q value". */
 export function titleOf(name) {
   const last = name.replace(/^(train|metrics|eval)\./, "").replace(/^extras\./, "").replace(/^.*\//, "")
-  const text = NAMES[last] ?? last.replaceAll("_", " ")
+  const text = NAMES.get(last) ?? last.replaceAll("_", " ")
   return text.charAt(0).toUpperCase() + text.slice(1)
 }
 
@@ -25,9 +26,12 @@ export function titleOf(name) {
 export function panelsOf(series) {
   const useful = series.filter(({ name, of, group }) => of !== "eval" && name !== "train.total_reward" && group !== "time" && !SAME_AS_REWARD.has(name) && !name.startsWith("metrics.eval/"))
   const groups = new Map()
+  const baseOf = ({ name }) => name.replace(/_(mean|max|min)$/, "")
+  const counts = new Map()
+  for (const one of useful) counts.set(baseOf(one), (counts.get(baseOf(one)) ?? 0) + 1)
   for (const one of useful) {
-    const base = one.name.replace(/_(mean|max|min)$/, "")
-    const key = useful.filter((other) => other.of === one.of && other.name.replace(/_(mean|max|min)$/, "") === base).length > 1 ? base : one.name
+    const base = baseOf(one)
+    const key = counts.get(base) > 1 ? base : one.name
     const found = groups.get(key) ?? { key, group: one.group, of: one.of, title: titleOf(key), curves: [] }
     found.curves.push({ name: one.name, of: one.of, label: key === one.name ? titleOf(one.name).toLowerCase() : one.name.slice(base.length + 1) })
     groups.set(key, found)

@@ -211,7 +211,7 @@ def test_the_end_of_a_long_run_is_shown_while_the_rest_is_read(
     run = MadeRun(tmp_path)
     run.grow(10_000)
     run.end()
-    monkeypatch.setattr("stoker.dashboard.index._PIECE_BYTES", 100_000)
+    monkeypatch.setattr("stoker.dashboard.reading.PIECE_BYTES", 100_000)
     with dash(tmp_path) as page:
         run_id = page.only().rpartition("/")[2]
         with page.listen(run=run_id) as events:
@@ -261,7 +261,7 @@ def test_a_run_is_read_by_one_thread_at_a_time(tmp_path: Path) -> None:
             nonlocal most
             readers.append(1)
             most = max(most, len(readers))
-            found = index.n_viewers
+            found = len(index.viewers)
             readers.pop()
             return found
 

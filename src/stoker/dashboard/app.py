@@ -17,7 +17,8 @@ from stoker.dashboard.entrance import Entrance, Receive, Scope, Send, send_refus
 from stoker.dashboard.index import INTERVAL_S, MEMORY_BYTES, Index
 from stoker.dashboard.login import Login
 from stoker.dashboard.pages import PageFiles
-from stoker.dashboard.routes import Refused, Routes
+from stoker.dashboard.responses import Refused
+from stoker.dashboard.routes import Routes
 from stoker.protocol import ProtocolError
 from stoker.service.auth import Gate
 from stoker.types import AnyPath

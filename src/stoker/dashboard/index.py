@@ -10,23 +10,21 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 import anyio
 from anyio import CapacityLimiter, to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
-from stoker.dashboard.finding import Finder, id_of, link_out_of
+from stoker.dashboard.finding import Finder, id_of
 from stoker.dashboard.looking import Look, looked_at
 from stoker.dashboard.queries import no_such
-from stoker.dashboard.summaries import Summary
-from stoker.protocol import ProtocolError
-from stoker.runs.history import RunHistory
+from stoker.dashboard.reading import Reading, RunEntry
+from stoker.dashboard.viewers import Viewers
 
-__all__ = ["Index", "Reading", "RunEntry", "Viewer"]
+__all__ = ["INTERVAL_S", "MEMORY_BYTES", "Index"]
 
 logger = logging.getLogger("stoker.dashboard")
 T = TypeVar("T")
@@ -36,8 +34,6 @@ INTERVAL_S: Final = 1.0
 """Seconds between two looks at the files, while somebody looks at the page."""
 
 _THREADS = 3
-_PIECE_BYTES: Final = 4 << 20
-"""How much of a file is read at a time: other requests for the run come between two pieces."""
 _AT_ONCE = 50
 """Runs that are summed up between two chances for others."""
 _LOOKS = 50
@@ -46,79 +42,6 @@ _PLACES = 30
 """The same of directories that are no runs."""
 _PATIENCE_S = 0.3
 """How long a request waits for the first scan; then it gets what there is."""
-
-
-class Reading(NamedTuple):
-    """A run as far as it has been read.
-
-    Attributes:
-        history: its rows; while the rest is read, the last rows of each file.
-        share_read: how much of its files has been read, 0 to 1.
-        stamp: changes when ``history`` is another object.
-    """
-
-    history: RunHistory
-    share_read: float
-    stamp: str
-
-    @property
-    def cursor(self) -> str:
-        """Changes when anything of the run has, or more of it has been read."""
-        share = "" if self.share_read >= 1 else f".{self.share_read:.4f}"
-        return f"{self.stamp}.{self.history.cursor}{share}"
-
-
-class RunEntry:
-    """A run of the index.
-
-    Attributes:
-        id: its id.
-        directory: its directory.
-        look: what was last seen of it; None: nothing yet.
-        version: the version of the list in which its summary changed last.
-    """
-
-    __slots__ = (
-        "directory", "history", "id", "is_reading", "lock", "look", "stamp", "tail", "used_at", "version",
-    )  # fmt: skip
-
-    def __init__(self, run_id: str, directory: Path) -> None:
-        self.id = run_id
-        self.directory = directory
-        self.history: RunHistory | None = None
-        self.tail: RunHistory | None = None
-        self.stamp = ""
-        self.look: Look | None = None
-        self.lock = anyio.Lock()
-        self.is_reading = False
-        self.used_at = -math.inf
-        self.version = 0
-
-    @property
-    def summary(self) -> Summary | None:
-        """The line about it in the list; None: it was not looked at yet."""
-        return None if self.look is None else self.look.summary
-
-
-class Viewer:
-    """Somebody who waits for changes: of the list, and of one run if it is given.
-
-    Attributes:
-        run_id: the run.
-    """
-
-    def __init__(self, run_id: str | None) -> None:
-        self.run_id = run_id
-        self._changed = anyio.Event()
-
-    def wake(self) -> None:
-        """Something has changed."""
-        self._changed.set()
-
-    async def wait(self) -> None:
-        """Wait until something has changed since the last call."""
-        await self._changed.wait()
-        self._changed = anyio.Event()
 
 
 class Index:
@@ -152,13 +75,15 @@ class Index:
         """Tells the versions of this index from those of one before it."""
         self.removed: list[tuple[int, str]] = []
         """Runs that are gone, each with the version of the list that is the first one without it."""
-        self._viewers: set[Viewer] = set()
+        self.viewers = Viewers()
+        """Who waits for changes: while somebody does, the files are looked at."""
         self._limiter = CapacityLimiter(_THREADS)
         self._look_lock = anyio.Lock()
         self._scanned = anyio.Event()
         self._looked_at = -math.inf
         self._round: list[str] = []
         self._live: set[str] = set()
+        self._loaded: dict[str, RunEntry] = {}
         self._tasks: TaskGroup | None = None
         self._closing = anyio.Event()
 
@@ -172,7 +97,7 @@ class Index:
             while not self._closing.is_set():
                 with anyio.move_on_after(self.interval_s):
                     await self._closing.wait()
-                if self._viewers and self.is_scanned and not self._closing.is_set():
+                if self.viewers and self.is_scanned and not self._closing.is_set():
                     await self.look()
             self._tasks.cancel_scope.cancel()
         self._tasks = None
@@ -180,7 +105,7 @@ class Index:
     def close(self) -> None:
         """Let ``run`` return, and wake every viewer."""
         self._closing.set()
-        self._wake(None)
+        self.viewers.wake()
 
     @property
     def is_closed(self) -> bool:
@@ -231,7 +156,7 @@ class Index:
         """The runs to look at now: those that are live or watched, and some of the others in turn."""
         if not self._round:
             self._round = list(self.entries)
-        watched = (viewer.run_id for viewer in self._viewers if viewer.run_id is not None)
+        watched = (viewer.run_id for viewer in self.viewers if viewer.run_id is not None)
         due = dict.fromkeys((*self._live, *watched, *self._round[-_LOOKS:]))
         del self._round[-_LOOKS:]
         return [self.entries[run_id] for run_id in due if run_id in self.entries]
@@ -255,7 +180,7 @@ class Index:
                 entry.version = self.version + 1
                 changed = True
             if before is None or look.seen != before.seen or look.summary != before.summary:
-                self._wake(entry.id)
+                self.viewers.wake(entry.id)
         if changed:
             self._raise_version()
 
@@ -281,12 +206,13 @@ class Index:
         for run_id in gone:
             del self.entries[run_id]
             self._live.discard(run_id)
+            self._loaded.pop(run_id, None)
             self.removed.append((self.version, run_id))
-            self._wake(run_id)
+            self.viewers.wake(run_id)
 
     def _raise_version(self) -> None:
         self.version += 1
-        self._wake(None)
+        self.viewers.wake()
 
     def add(self, directory: Path) -> str:
         """Take a run into the index, wherever it is; return its id."""
@@ -332,51 +258,28 @@ class Index:
         while True:
             async with entry.lock:
                 entry.used_at = time.monotonic()
-                done, found = await to_thread.run_sync(
-                    self._read, entry, compute, is_whole, limiter=self._limiter
+                self._loaded[run_id] = entry
+                found = await to_thread.run_sync(
+                    entry.read, self.root, compute, is_whole, limiter=self._limiter
                 )
             self._forget_oldest(entry)
             if found is not None:
                 break
-        if not done and not entry.is_reading and self._tasks is not None:
+        if not entry.is_whole and not entry.is_reading and self._tasks is not None:
             entry.is_reading = True
             self._tasks.start_soon(self._read_rest, entry)
         return found[0]
-
-    def _read(
-        self, entry: RunEntry, compute: Callable[[Reading], T], is_whole: bool
-    ) -> tuple[bool, tuple[T] | None]:
-        """Whether the run is read to its end, and what was computed, if that was possible."""
-        if (name := link_out_of(self.root, entry.directory)) is not None:
-            raise ProtocolError(
-                "not-found", f"{name} of this run is a symbolic link out of the runs directory"
-            )
-        if entry.history is None:
-            entry.history, entry.tail, entry.stamp = RunHistory(entry.directory), None, secrets.token_hex(3)
-        history = entry.history
-        was_whole = history.share_read >= 1
-        share = _read_piece(history)
-        if share >= 1:
-            entry.tail = None
-        elif is_whole:
-            return False, None
-        elif not was_whole and entry.tail is None:
-            entry.tail = history.tail()
-        if entry.tail is None:
-            return share >= 1, (compute(Reading(history, share, entry.stamp)),)
-        return False, (compute(Reading(entry.tail, share, f"{entry.stamp}t")),)
 
     async def _read_rest(self, entry: RunEntry) -> None:
         """Read the rest of a run in pieces."""
         try:
             while not self._closing.is_set():
                 async with entry.lock:
-                    history = entry.history
-                    if history is None or self.entries.get(entry.id) is not entry:
+                    if entry.history is None or self.entries.get(entry.id) is not entry:
                         return
-                    share = await to_thread.run_sync(_read_piece, history, limiter=self._limiter)
-                self._wake(entry.id)
-                if share >= 1:
+                    await to_thread.run_sync(entry.read_piece, limiter=self._limiter)
+                self.viewers.wake(entry.id)
+                if entry.is_whole:
                     break
             self._forget_oldest(entry)
         except Exception:  # the others are still to be read
@@ -386,41 +289,12 @@ class Index:
 
     def _forget_oldest(self, kept: RunEntry) -> None:
         """Forget what was read of the runs that were used longest ago, as long as it is too much."""
-        loaded = [(entry, entry.history) for entry in self.entries.values() if entry.history is not None]
+        loaded = [(entry, entry.history) for entry in self._loaded.values() if entry.history is not None]
         total = sum(history.n_bytes for _, history in loaded)
         for entry, history in sorted(loaded, key=lambda pair: pair[0].used_at):
             if total <= self.memory_bytes:
                 return
             if entry is not kept and not entry.lock.locked() and not entry.is_reading:
-                entry.history = entry.tail = None
+                entry.forget()
+                del self._loaded[entry.id]
                 total -= history.n_bytes
-
-    # Viewers --------------------------------------------------------------------------------------
-
-    @contextmanager
-    def watched(self, run_id: str | None = None) -> Generator[Viewer]:
-        """Look at the files while the block runs, and wake the viewer at changes."""
-        viewer = Viewer(run_id)
-        self._viewers.add(viewer)
-        try:
-            yield viewer
-        finally:
-            self._viewers.discard(viewer)
-
-    @property
-    def n_viewers(self) -> int:
-        """How many there are."""
-        return len(self._viewers)
-
-    def _wake(self, run_id: str | None) -> None:
-        for viewer in self._viewers:
-            if run_id is None or viewer.run_id == run_id:
-                viewer.wake()
-
-
-def _read_piece(history: RunHistory) -> float:
-    """Read the next piece of each file; how much has been read then, where nothing more can be: all."""
-    before = [table.share_read for table in history.tables]
-    has_changed = history.refresh(_PIECE_BYTES)
-    is_stuck = not has_changed and before == [table.share_read for table in history.tables]
-    return 1.0 if is_stuck else history.share_read

@@ -10,7 +10,9 @@ import anyio
 from starlette.responses import Response
 
 from stoker.dashboard.entrance import Receive, Scope, Send
-from stoker.dashboard.index import Index, Reading, Viewer
+from stoker.dashboard.index import Index
+from stoker.dashboard.reading import Reading
+from stoker.dashboard.viewers import Viewer
 from stoker.protocol import ProtocolError
 
 __all__ = ["MOST_STREAMS", "EventStream", "list_tag"]
@@ -38,7 +40,7 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(self, index: Index, run_id: str | None) -> None:
-        if index.n_viewers >= MOST_STREAMS:
+        if len(index.viewers) >= MOST_STREAMS:
             raise ProtocolError(
                 "too-many-connections", f"{MOST_STREAMS} pages listen; close one", retry_after=5
             )
@@ -55,7 +57,7 @@ class EventStream(Response):
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        with self._index.watched(self._run_id) as viewer:
+        with self._index.viewers.watching(self._run_id) as viewer:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._until_gone, receive, tasks.cancel_scope)
                 await self._report(viewer, send)

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.dashboard.answers.curves import EVALUATIONS, Axis, Curve, curve_of
-from stoker.dashboard.series import SeriesCache, Smoothing, bucketed
+from stoker.dashboard.series import SeriesCache, Smoothing, bucketed, smoothed
 from stoker.runs.history import RunHistory
 
-__all__ = ["Series", "SeriesAnswer", "SeriesQuery", "series_answer"]
+__all__ = ["Series", "SeriesAnswer", "SeriesQuery", "series_answer", "smooth_values"]
 
 _CURSOR = re.compile(r"([0-9a-f]{8})-([0-9a-z.]{1,80})-((?:[0-9]{1,15}\.)*[0-9]{1,15})")
 
@@ -104,9 +104,7 @@ def series_answer(
         ProtocolError: 404: the run has no such curve.
     """
     curves = [curve_of(history, name, query.axis) for name in query.names]
-    attempts = 0 if history.metadata is None else len(history.metadata.attempts)
-    generations = [table.generation for table in (history.train, history.evaluation, history.metrics)]
-    generation = ".".join(map(str, (stamp, attempts, *generations))).strip(".")
+    generation = f"{stamp}.{history.cursor.generation}".strip(".")
     counts = [len(curve.x) for curve in curves]
     digest = f"{crc32(msgspec.json.encode(query)):08x}"
     known = _known_counts(cursor, digest, generation, counts)
@@ -116,7 +114,9 @@ def series_answer(
         known = None
     found: list[Series] = []
     for place, curve in enumerate(curves):
-        smooth = _smooth(curve, query.smoothing, cache, (key, curve.name), generation)
+        smooth = None
+        if query.smoothing is not None:
+            smooth = smooth_values(history, curve, query.smoothing, cache, key=key, stamp=stamp)
         if known is None:
             found.append(_in_buckets(curve, smooth, query))
         else:
@@ -137,12 +137,24 @@ def _known_counts(cursor: str, digest: str, generation: str, counts: Sequence[in
     return known if is_prefix else None
 
 
-def _smooth(
-    curve: Curve, how: Smoothing | None, cache: SeriesCache, key: tuple[str, str], generation: str
-) -> NDArray[np.float64] | None:
-    if how is None:
-        return None
-    return cache.smoothed(key, how, generation, len(curve.values), lambda first: curve.values[first:])
+def smooth_values(
+    history: RunHistory, curve: Curve, how: Smoothing, cache: SeriesCache, *, key: str = "", stamp: str = ""
+) -> NDArray[np.float64]:
+    """The smoothed values of a curve; what was known of it before is continued.
+
+    Args:
+        history: the run.
+        curve: of it.
+        how: the smoothing.
+        cache: smoothed curves.
+        key: the run's id.
+        stamp: changes when ``history`` is another object.
+    """
+    if curve.name == EVALUATIONS:  # its last point may change
+        return smoothed(curve.values, how)
+    generation = stamp, history.cursor.generation
+    n = len(curve.values)
+    return cache.smoothed((key, curve.name), how, generation, n, lambda first: curve.values[first:])
 
 
 def _in_buckets(curve: Curve, smooth: NDArray[Any] | None, query: SeriesQuery) -> Series:

@@ -1,0 +1,88 @@
+"""What all addresses of the dashboard share: their queries, tags, JSON and refusals."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stoker.dashboard.entrance import Receive, Scope, Send, send_refusal
+from stoker.dashboard.queries import Query, refused_value
+from stoker.dashboard.series import Smoothing
+from stoker.errors import ConfigError
+from stoker.protocol import ProtocolError
+from stoker.service.refusals import refusal_of
+
+__all__ = [
+    "Handler", "Refused", "answered", "encoded", "has", "json_answer", "query_of", "smoothing_of", "tag_of",
+    "unchanged",
+]  # fmt: skip
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+def answered(handler: Handler) -> Handler:
+    """The handler, with an answer to what it raises."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except Exception as error:  # noqa: BLE001 - answered, and logged if nobody expects it
+            return Refused(refusal_of(error))
+
+    return answer
+
+
+class Refused(Response):
+    """A refusal, as a response."""
+
+    def __init__(self, refusal: ProtocolError) -> None:
+        super().__init__(status_code=refusal.status)
+        self._refusal = refusal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, as an ASGI application."""
+        await send_refusal(self._refusal, scope, send)
+
+
+def query_of(request: Request, *known: str) -> Query:
+    """The query of a request that may have these parameters."""
+    return Query(request.scope["query_string"], known)
+
+
+def smoothing_of(query: Query) -> Smoothing | None:
+    """How curves are smoothed, by the parameter ``smooth``; None: not at all."""
+    text = query.text("smooth")
+    try:
+        return Smoothing.parse(text) if text else None
+    except ConfigError as error:
+        raise refused_value(error, "smooth") from error
+
+
+def encoded(answer: Any) -> bytes:
+    """The JSON of an answer."""
+    return msgspec.json.encode(answer)
+
+
+def tag_of(*parts: object) -> str:
+    """The ``ETag`` of what these parts decide."""
+    return f'"{hashlib.sha256(repr(parts).encode()).hexdigest()[:20]}"'
+
+
+def has(request: Request, tag: str) -> bool:
+    """Whether the client has the answer with that tag."""
+    return tag in request.headers.get("if-none-match", "")
+
+
+def json_answer(body: bytes, tag: str) -> Response:
+    """An answer that is sent again only when it changes."""
+    return Response(body, media_type="application/json", headers={"etag": tag, "cache-control": "no-cache"})
+
+
+def unchanged(tag: str) -> Response:
+    """The client has the answer."""
+    return Response(status_code=304, headers={"etag": tag})

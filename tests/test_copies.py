@@ -174,6 +174,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
         "last_updated": WHEN,
         "attempts": (ATTEMPT,),
     },
+    "RunStatus": ("crashed", "attempt failed: ValueError: no number"),
     "RunNotFound": ("runs/a", "no"),
     "RunningEpisode": (42, (STEP,)),
     "Segment": (Path("journal"), 1, 2),

@@ -34,10 +34,10 @@ def runs(trained: Any, tmp_path: Path) -> Path:
 def test_ls_has_the_newest_first_and_says_what_is_broken(runs: Path, trained: Any, capsys: Capture) -> None:
     assert main(["ls", str(runs)]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
-    assert head.split() == ["name", "version", "run", "steps", "episodes", "best", "updated", "status"]
+    assert head.split() == ["name", "version", "run", "seed", "steps", "best", "updated", "status"]
     assert [row.split()[2] for row in rows[:3]] == [trained.run.name, "20200101_000000", "20210101_000000"]
     assert [row.split()[-1] for row in rows[:3]] == ["done", "stopped", "broken"]
-    assert rows[0].split()[3] == "1,200"
+    assert rows[0].split()[3:5] == ["42", "1,200"]
     assert rows[3].startswith("broken: ")
     assert "Other/v1/20210101_000000" in rows[3]
 

@@ -218,6 +218,8 @@ def test_the_end_of_a_long_run_is_shown_while_the_rest_is_read(
             first = page.get(f"{page.only()}/series", name="train.total_reward", points=20_000)
             assert first["share_read"] < 1
             assert first["series"][0]["x"][-1] == 10_000 * 200
+            early = page.get(f"{page.only()}/series", name="metrics.not/there.yet")
+            assert (early["share_read"] < 1, early["series"][0]["x"]) == (True, [])
             while events.next("run")["share_read"] < 1:
                 pass
         answer = page.get(f"{page.only()}/series", name="train.total_reward", points=20_000)

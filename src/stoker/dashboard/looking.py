@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from stoker.dashboard.finding import READ_FILES, link_out_of
+from stoker.dashboard.finding import link_out_of
 from stoker.dashboard.summaries import LAST, Summary, summary_of
+from stoker.runs.events import EVENTS
 from stoker.runs.history import RunHistory
+from stoker.runs.layout import CONFIG, METADATA
 from stoker.runs.locking import LOCK, holder_of
-from stoker.runs.rows import ROW_FILES, TrainEpisodeRow
+from stoker.runs.rows import ROW_FILES, EvalEpisodeRow, MetricsRow, TrainEpisodeRow
 from stoker.runs.status import RunStatus, status_of
 
 __all__ = ["Look", "looked_at"]
@@ -23,15 +25,11 @@ _HOLDER_S = 3.0
 """Seconds after which the holder of a live run's lock is asked for, if no file changes."""
 _STILL_S = 30.0
 """Seconds after which a live run whose files do not change is looked at again: it may have stalled."""
-_NAMES: Final = (
-    "",
-    ROW_FILES[TrainEpisodeRow],
-    LOCK,
-    *(set(READ_FILES) - {ROW_FILES[TrainEpisodeRow], LOCK}),
-)
-"""What has stamps: the directory, which changes when a file is replaced, and the files."""
-_FIRST = 3
-"""How many of them tell that a run without a writer has got one."""
+_QUICK: Final = ("", ROW_FILES[TrainEpisodeRow], LOCK)
+"""What changes when a run without a writer gets one; the directory changes when a file is replaced."""
+_GROWING: Final = (ROW_FILES[EvalEpisodeRow], ROW_FILES[MetricsRow], EVENTS)
+"""What else changes while a run is written."""
+_NAMES: Final = (*_QUICK, *_GROWING, METADATA, CONFIG)
 
 
 class Look(NamedTuple):
@@ -67,7 +65,7 @@ def looked_at(run_id: str, root: Path, directory: Path, before: Look | None, *, 
     """
     now = time.monotonic()
     if before is not None:
-        n = len(_NAMES) if is_thorough or before.is_live else _FIRST
+        n = len(_NAMES) if is_thorough else len(_QUICK) + (len(_GROWING) if before.is_live else 0)
         if _stamps(directory, n) == before.seen[:n]:
             if not before.is_live or now - before.at < _HOLDER_S:
                 return before

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from stoker.dashboard.answers.curves import EVALUATIONS, Axis, Curve, curve_of
 from stoker.dashboard.series import SeriesCache, Smoothing, bucketed, smoothed
+from stoker.protocol import ProtocolError
 from stoker.runs.history import RunHistory
 
 __all__ = ["Series", "SeriesAnswer", "SeriesQuery", "series_answer", "smooth_values"]
@@ -103,7 +104,7 @@ def series_answer(
     Raises:
         ProtocolError: 404: the run has no such curve.
     """
-    curves = [curve_of(history, name, query.axis) for name in query.names]
+    curves = [_curve(history, name, query.axis, share_read) for name in query.names]
     generation = f"{stamp}.{history.cursor.generation}".strip(".")
     counts = [len(curve.x) for curve in curves]
     digest = f"{crc32(msgspec.json.encode(query)):08x}"
@@ -123,6 +124,16 @@ def series_answer(
             found.append(_behind(curve, smooth, query, known[place]))
     cursor = f"{digest}-{generation}-{'.'.join(map(str, counts))}"
     return SeriesAnswer(query.axis, cursor, known is not None, share_read, found)
+
+
+def _curve(history: RunHistory, name: str, axis: Axis, share_read: float) -> Curve:
+    """The curve; while the run is being read, one that was not come upon yet is empty."""
+    try:
+        return curve_of(history, name, axis)
+    except ProtocolError:
+        if share_read >= 1:
+            raise
+        return Curve(name, np.empty(0), np.empty(0))
 
 
 def _known_counts(cursor: str, digest: str, generation: str, counts: Sequence[int]) -> list[int] | None:

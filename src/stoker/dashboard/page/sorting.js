@@ -52,10 +52,10 @@ export function sorted(runs, by, order) {
 /**
  * The rows of the list: groups with several runs get a heading, at the place of their first run in order.
  *
- * Returns `[{kind: "group", group, runs, isClosed} | {kind: "run", run, isInGroup}]`.
+ * Returns `[{kind: "group", group, runs, isClosed} | {kind: "run", runs: [run], isInGroup}]`.
  */
 export function entriesOf(runs, isGrouped, closed) {
-  if (!isGrouped) return runs.map((run) => ({ kind: "run", run, isInGroup: false }))
+  if (!isGrouped) return runs.map((run) => ({ kind: "run", runs: [run], isInGroup: false }))
   const groups = new Map()
   for (const run of runs) {
     const found = groups.get(run.group)
@@ -65,12 +65,12 @@ export function entriesOf(runs, isGrouped, closed) {
   const entries = []
   for (const [group, members] of groups) {
     if (members.length === 1) {
-      entries.push({ kind: "run", run: members[0], isInGroup: false })
+      entries.push({ kind: "run", runs: members, isInGroup: false })
       continue
     }
     const isClosed = closed.has(group)
     entries.push({ kind: "group", group, runs: members, isClosed })
-    if (!isClosed) for (const run of members) entries.push({ kind: "run", run, isInGroup: true })
+    if (!isClosed) for (const run of members) entries.push({ kind: "run", runs: [run], isInGroup: true })
   }
   return entries
 }

@@ -48,6 +48,22 @@ export function put(element, ...children) {
   return element
 }
 
+const shown = new WeakMap()
+
+/**
+ * As `put`, where the content may be what it was: `key` says what is shown, and the same key changes nothing. A control
+ * that had the focus hands it to the one at its place.
+ */
+export function renew(element, key, make) {
+  const text = JSON.stringify(key)
+  if (shown.get(element) === text) return
+  shown.set(element, text)
+  const controls = () => [...element.querySelectorAll("a, button, input, select, [tabindex]")]
+  const at = controls().indexOf(document.activeElement)
+  put(element, make())
+  if (at >= 0) controls()[at]?.focus({ preventScroll: true })
+}
+
 /** Set the text of an element, and touch the document only if it differs. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text

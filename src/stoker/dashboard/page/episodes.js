@@ -26,8 +26,8 @@ export function makeEpisodes(element, first, file) {
   const worst = h("button", { onclick: () => change({ sort: "total_reward", order: "asc", page: 0 }) }, "Worst first")
   const csv = h("a", { class: "button quiet", download: `${file("episodes")}.csv`, hidden: isReport() }, "CSV")
   const count = h("span", { class: "muted", role: "status" })
-  const before = h("button", { onclick: () => change({ page: state.page - 1 }) }, "Newer")
-  const after = h("button", { onclick: () => change({ page: state.page + 1 }) }, "Older")
+  const before = h("button", { onclick: () => change({ page: state.page - 1 }) }, "Previous")
+  const after = h("button", { onclick: () => change({ page: state.page + 1 }) }, "Next")
   const where = h("span", { class: "muted" })
   const table = h("div", { class: "panel table-box" })
   put(element, h("div", { class: "toolbar run-bar" }, kind.element, status, h("span", { class: "control" }, "Reward", from, to), best, worst, h("span", { class: "grow" }), count, csv),
@@ -68,8 +68,6 @@ export function makeEpisodes(element, first, file) {
     const pages = Math.max(1, Math.ceil(n / SIZE))
     before.disabled = state.page <= 0
     after.disabled = state.page >= pages - 1
-    put(before, "Previous")
-    put(after, "Next")
     say(where, `Page ${number(state.page + 1)} of ${number(pages)}`)
     csv.href = address(`api/runs/${id}/episodes.csv`, asked())
   }

@@ -1,7 +1,7 @@
 /** The frame: bar on top, the view that the address names, keys, and whether the server is still there. */
 
 import { isReport } from "./api.js"
-import { h, put, svg } from "./dom.js"
+import { h, put, renew, svg } from "./dom.js"
 import { date } from "./format.js"
 import { bindKeys, showKeys } from "./keys.js"
 import { go, link, onRoute, route } from "./router.js"
@@ -47,7 +47,7 @@ function reportName() {
 const frame = {
   /** Where the view stands: `[[text, address | null], ...]`, and the title of the window, with `before` in front. */
   setCrumbs(steps, before = "") {
-    put(crumbs, steps.map(([text, address], at) => [
+    renew(crumbs, steps, () => steps.map(([text, address], at) => [
       h("span", { class: "slash", "aria-hidden": "true" }, "/"),
       address === null ? h("span", { class: at === steps.length - 1 ? "here" : "", title: text }, text) : h("a", { href: address, title: text }, text),
     ]))

@@ -1,6 +1,6 @@
 /** Small charts of everything else that a run measures, over the same x axis; those that few people want are folded. */
 
-import { h, put } from "./dom.js"
+import { h, renew } from "./dom.js"
 import { makePanel } from "./panel.js"
 import { panelsOf, withoutForeignRows } from "./panels.js"
 import { makeSource } from "./source.js"
@@ -53,7 +53,7 @@ export function makeMultiples(viewed, options, { zoom, moved, failed }) {
       panels.set(key, panel)
     }
     more.hidden = listed.more.length === 0
-    put(moreName, "More metrics ", h("span", { class: "muted" }, listed.more.length))
+    renew(moreName, listed.more.length, () => ["More metrics ", h("span", { class: "muted" }, listed.more.length)])
   }
 
   function makeOne({ title, curves }) {

@@ -1,7 +1,7 @@
 /** What happened to a run, how it is set, and what lies in its directory. */
 
 import { get } from "./api.js"
-import { copyText, h, put, say } from "./dom.js"
+import { copyText, h, put, renew, say } from "./dom.js"
 import { ABSENT, bytes, date, duration, number, plural } from "./format.js"
 
 const SIZE = 100
@@ -32,7 +32,9 @@ export function makeEvents(element, first) {
     }
     if (isOver) return
     for (const event of answer.events) kinds.add(event.kind)
-    put(pick, [["", "All events"], ...[...kinds].sort().map((one) => [one, one.replaceAll("_", " ")])].map(([value, text]) => h("option", { value, selected: value === kind }, text)))
+    const options = [["", "All events"], ...[...kinds].sort().map((one) => [one, one.replaceAll("_", " ")])]
+    renew(pick, options, () => options.map(([value, text]) => h("option", { value }, text)))
+    pick.value = kind
     say(count, plural(answer.n, "event"))
     put(list, answer.events.length ? answer.events.map(line) : h("li", { class: "table-empty" }, "Nothing is recorded."))
     before.disabled = page <= 0

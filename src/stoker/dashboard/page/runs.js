@@ -1,7 +1,7 @@
 /** The list of runs: found quickly, sorted, filtered, several selected. */
 
 import { get, listen } from "./api.js"
-import { h, put, say, statusIcon } from "./dom.js"
+import { h, put, renew, say, statusIcon } from "./dom.js"
 import { plural } from "./format.js"
 import { bindKeys } from "./keys.js"
 import { go, link, setQuery } from "./router.js"
@@ -106,14 +106,14 @@ export async function show(element, query, frame) {
     sortPick.value = shown.by
     table.hidden = bar.hidden = runs.length === 0
     table.setAttribute("aria-rowcount", String(entries.length + 1))
-    put(empty, nothing(found))
+    renew(empty, [found.length > 0, runs.length > 0, answer.is_scanned, answer.hint], () => nothing(found))
     list.set(entries)
   }
 
   function showChips(byText) {
     const counts = new Map()
     for (const { status } of byText) counts.set(status, (counts.get(status) ?? 0) + 1)
-    put(chips, STATUSES.filter((status) => status === shown.status || counts.has(status)).map((status) =>
+    renew(chips, [...counts, shown.status], () => STATUSES.filter((status) => status === shown.status || counts.has(status)).map((status) =>
       h("button", {
         class: "chip", "aria-pressed": String(status === shown.status),
         onclick: () => change({ status: shown.status === status ? "" : status }),
@@ -123,11 +123,12 @@ export async function show(element, query, frame) {
   function showHeads() {
     const order = (key) => (shown.by !== key ? "none" : shown.order === "asc" ? "ascending" : "descending")
     const arrow = (key) => (shown.by !== key ? "" : shown.order === "asc" ? "↑" : "↓")
-    put(heads, h("span", { class: "cell pick", role: "columnheader" }, h("span", { class: "hidden-text" }, "Select")),
+    const box = h("span", { class: "cell pick", role: "columnheader" }, h("span", { class: "hidden-text" }, "Select"))
+    renew(heads, [shown.by, shown.order], () => [box,
       COLUMNS.map(([key, text]) => (key === null ? h("span", { class: "cell spark", role: "columnheader" }, text)
         : h("span", { class: `cell ${key}`, role: "columnheader", "aria-sort": order(key) },
           h("button", { class: "quiet", onclick: () => sortBy(key) }, text,
-            h("span", { class: "arrow", "aria-hidden": "true" }, arrow(key)))))))
+            h("span", { class: "arrow", "aria-hidden": "true" }, arrow(key))))))])
   }
 
   /** What stands in place of rows. */

@@ -130,7 +130,8 @@ def check_actor_id(actor_id: Any) -> None:
         InvalidExperience: The value is neither an int of up to 63 bits nor a valid str.
     """
     if type(actor_id) is str:
-        plain_text("actor_id", actor_id)
+        if not actor_id.isascii():
+            plain_text("actor_id", actor_id)
     elif type(actor_id) is not int or not -LARGEST_INT <= actor_id <= LARGEST_INT:
         raise InvalidExperience(f"actor_id={shown(actor_id)}: use an int of up to 63 bits, or a str")
 

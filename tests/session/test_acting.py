@@ -13,6 +13,7 @@ import anyio
 import numpy as np
 import pytest
 import torch
+from anyio.lowlevel import checkpoint
 
 from stoker import (
     EpisodeStatus,
@@ -23,7 +24,8 @@ from stoker import (
     TrainingSession,
 )
 from stoker.errors import ConfigError, StokerError
-from stoker.session.acting import SLOW_PASS_S, SLOW_PASSES, Inference, LearnerProgress, Pacing
+from stoker.service.suspending import begun
+from stoker.session.acting import SLOW_PASS_S, SLOW_PASSES, TURN_S, Inference, LearnerProgress, Pacing
 from stoker.session.publishing import PolicyBuffer, PolicySnapshot
 from stoker.session.timing import COMPUTING, OFFLOADED
 from stoker.testing import FakeAgent
@@ -216,6 +218,19 @@ async def test_an_array_is_answered_at_once_or_together_with_those_who_have_come
     inference.close(RuntimeError)
     assert (inference.n_passes, len(policy.batches)) == (1, 2)
     assert sorted(policy.batches[1][0]) == [0, 1, 2, 7]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_caller_that_lets_others_run_is_answered_without_another_turn() -> None:
+    """A service lets them run between two messages: a turn more would be most of a message's time."""
+    async with running(Doubling()) as inference:
+        await inference.ask_many(np.arange(3), EXPLORE, range(3))
+        until = time.monotonic() + 5 * TURN_S
+        while time.monotonic() < until:
+            await checkpoint()
+            is_over, answer = begun(inference.ask_many(np.arange(3), EXPLORE, range(3)))
+            assert is_over
+            assert list(answer[0]) == [0, 2, 4]
 
 
 async def test_a_pass_over_an_array_that_fails_is_not_done_again_and_ends_inference() -> None:

@@ -73,12 +73,7 @@ class BoxReader:
             data = bytearray(self._n_bytes)
             try:
                 self._pack(data, 0, *numbers)
-                # With NaN in it, no comparison holds.
-                if (
-                    max(numbers) <= LARGEST_NUMBER
-                    and min(numbers) >= -LARGEST_NUMBER
-                    and ((total := sum(numbers)) == total)
-                ):
+                if sum(map(abs, numbers)) <= LARGEST_NUMBER:  # which no sum with NaN is
                     return np.ndarray(self._shape, self._dtype, data)
             except (struct.error, OverflowError, TypeError):
                 pass  # the look at each number below finds which one it is

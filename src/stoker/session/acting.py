@@ -303,7 +303,7 @@ class Inference:
         if self._is_idle:
             if self._holds_loop and time.monotonic() - self._turned_at >= TURN_S:
                 await checkpoint()
-                self._turned_at = time.monotonic()
+                self._note_turn()
             if self._is_idle:  # still
                 if self._call_soon is not None and not self._holds_loop:
                     self._call_soon(self._note_turn)

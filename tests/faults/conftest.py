@@ -1,8 +1,9 @@
-"""Lets the rigs import what they share (``breaking``, ``worker``) from beside them."""
+"""Lets the rigs import what they share (``breaking``, ``worker``) from beside them, and the service's."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "service")]

@@ -30,18 +30,21 @@ def named(found: dict[str, Any], name: str) -> list[dict[str, Any]]:
     return [span for span in found["spans"] if span["name"] == name]
 
 
+def of_the_run(found: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [span for span in named(found, name) if span["attributes"].get("rl.run.id") == found["run"]]
+
+
 def test_each_part_of_a_training_is_traced_under_the_span_that_opened_it(found: dict[str, Any]) -> None:
     for name in ("rl.sample", "rl.train", "rl.sync", "stoker.commit", "stoker.checkpoint"):
-        spans = named(found, name)
+        spans = of_the_run(found, name)
         assert spans, name
         for span in spans:
             assert span["trace"] == found["program"]
             assert span["attributes"]["rl.algorithm"] == "FakeAgent"
-            assert span["attributes"]["rl.run.id"] == found["run"]
 
 
 def test_frequent_calls_are_counted_on_the_spans_of_some(found: dict[str, Any]) -> None:
-    spans = named(found, "rl.sample")
+    spans = of_the_run(found, "rl.sample")
     assert sum(span["attributes"]["stoker.calls"] for span in spans) <= found["passes"]
     assert len(spans) < found["passes"] >= 150
 
@@ -52,6 +55,15 @@ def test_a_request_continues_the_trace_that_it_names(found: dict[str, Any]) -> N
     assert continued["parent"] == "b7ad6b7169203331"
     assert continued["attributes"]["http.route"] == "/v1/step"
     assert anew["parent"] is None, "a traceparent that is not valid"
+
+
+def test_messages_of_a_websocket_continue_the_trace_of_its_handshake(found: dict[str, Any]) -> None:
+    spans = named(found, "/v1/stream")
+    assert spans
+    assert {(span["trace"], span["parent"]) for span in spans} == {
+        ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
+    }
+    assert 1 <= sum(span["attributes"]["stoker.calls"] for span in spans) <= 3
 
 
 def test_a_span_notes_the_error_that_leaves_it(found: dict[str, Any]) -> None:

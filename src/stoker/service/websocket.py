@@ -50,6 +50,7 @@ Event: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
 Send: TypeAlias = Callable[[Event], Awaitable[None]]
 
+_NO_SPAN = contextlib.nullcontext()
 _REASON_BYTES = 123
 """The most that a close frame holds."""
 
@@ -90,6 +91,7 @@ class Connection:
         self._records = 0
         self._bytes = 0
         self._of_actor: Counter[str] = Counter()
+        self._span: Callable[[], contextlib.AbstractContextManager[Any]] | None = None
         self.heard_at = time.monotonic()
         """When its last message came."""
 
@@ -177,6 +179,8 @@ class Connection:
             on_fenced=self._on_fenced,
         )
         self._principal, self._service = principal, service
+        if (spans := self._hosted.spans) is not None:
+            self._span = spans.messages(self._scope["path"], self._scope["headers"])
         named = [] if isinstance(hello.take_over, bool) else hello.take_over
         standing = await service.take_over(holder, named)
         welcome = Welcome(limits.credit, limits.credit_per_actor, spec_of(self._hosted), standing)
@@ -215,14 +219,15 @@ class Connection:
                 answer = PongFrame(message.ping)
             else:
                 self._check(message)
-                step = self._service.step(message, holder)
-                is_over, answer = begun(step)
-                if not is_over and answer is None:
-                    is_over, answer = await after_turns(step)
-                if not is_over:
-                    is_waiting = True
-                    self._begin_waiting(message, len(data), holder)
-                    answer = await finished(step, answer)
+                with _NO_SPAN if self._span is None else self._span():
+                    step = self._service.step(message, holder)
+                    is_over, answer = begun(step)
+                    if not is_over and answer is None:
+                        is_over, answer = await after_turns(step)
+                    if not is_over:
+                        is_waiting = True
+                        self._begin_waiting(message, len(data), holder)
+                        answer = await finished(step, answer)
         except Exception as error:
             refusal = refusal_of(error)
             answer = ErrorFrame(refusal.problem(UNSET if message is None else message.id))

@@ -76,22 +76,58 @@ class Spans:
             route: the template of the path, such as ``/v1/actors/{actor}``.
             headers: as in an ASGI scope, with their names in lower case.
         """
-        found = {
-            name.decode("latin-1"): value.decode("latin-1")
-            for name, value in headers
-            if name in (b"traceparent", b"tracestate")
-        }
-        if "traceparent" not in found:
-            return contextlib.nullcontext()
+        context = _context_of(headers)
+        return contextlib.nullcontext() if context is None else self._served(route, context, {})
+
+    def messages(
+        self, route: str, headers: Iterable[tuple[bytes, bytes]]
+    ) -> Callable[[], contextlib.AbstractContextManager[Any]] | None:
+        """What gives a span around each message of a connection that brought a ``traceparent``.
+
+        Of messages at most one every 20 ms, as of calls. None: the connection brought none. The arguments are
+        those of ``request``.
+        """
+        context = _context_of(headers)
+        if context is None:
+            return None
+        traced_at, n_messages = -_INTERVAL_NS, 0
+
+        def span() -> contextlib.AbstractContextManager[Any]:
+            nonlocal traced_at, n_messages
+            n_messages += 1
+            now = perf_counter_ns()
+            if now - traced_at < _INTERVAL_NS:
+                return contextlib.nullcontext()
+            attributes, traced_at, n_messages = {"stoker.calls": n_messages}, now, 0
+            return self._served(route, context, attributes)
+
+        return span
+
+    def _served(
+        self, route: str, context: Any, attributes: Mapping[str, Any]
+    ) -> contextlib.AbstractContextManager[Any]:
         from opentelemetry.trace import SpanKind
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         return self._tracer.start_as_current_span(
             route,
-            context=TraceContextTextMapPropagator().extract(found),
+            context=context,
             kind=SpanKind.SERVER,
-            attributes={**self._attributes, "http.route": route},
+            attributes={**self._attributes, "http.route": route, **attributes},
         )
+
+
+def _context_of(headers: Iterable[tuple[bytes, bytes]]) -> Any:
+    """The trace that headers name; None: they name none."""
+    found = {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in headers
+        if name in (b"traceparent", b"tracestate")
+    }
+    if "traceparent" not in found:
+        return None
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    return TraceContextTextMapPropagator().extract(found)
 
 
 def spans_here(attributes: Mapping[str, Any] = {}) -> Spans | None:

@@ -58,7 +58,7 @@ def copies(run: Path, runs: Path, **settings: list[Any]) -> list[Path]:
 def test_groups_of_runs_by_version_or_by_a_setting(
     trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = copies(trained.run, tmp_path / "runs", seed=[1, 2, 3, 4], learning_rate=[1e-3, 1e-3, 0.1, 1e-3])
+    made = copies(trained.run, tmp_path / "runs", seed=[1, 2, 3, 4], learning_rate=[0.1, 1e-3, 1e-3, 1e-3])
     target, place = tmp_path / "curve.svg", str(tmp_path / "runs")
     assert main(["plot", place, str(made[1]), "--group-by", "version", "-o", str(target)]) == 0
     assert capsys.readouterr() == (f"{target}\n", "")
@@ -67,6 +67,7 @@ def test_groups_of_runs_by_version_or_by_a_setting(
     assert main(["plot", place, *by, "-o", str(target)]) == 0
     for label in ("learning_rate=0.001 (3 runs)", "learning_rate=0.1 (1 run)", "interquartile mean"):
         assert label in target.read_text()
+    assert target.read_text().index("learning_rate=0.001 (") < target.read_text().index("learning_rate=0.1 (")
     capsys.readouterr()
     assert main(["plot", place, "--group-by", "learning_rate", "-o", str(target)]) == 2
     assert "did you mean agent_settings.learning_rate?" in capsys.readouterr().err

@@ -90,5 +90,6 @@ async def test_each_environment_has_a_picture_with_the_same_colors(tmp_path: Pat
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["CartPole-v1", "Acrobot-v1"]
     assert one.lines[-1].get_color() == other.lines[-1].get_color() != one.lines[0].get_color()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["agent=dqn", "agent=ppo"]
-    assert [text.get_text() for text in one.texts] == ["n=2", "n=1"]
+    assert one.get_title(loc="right") == "n = 2, 1"
+    assert other.get_title(loc="right") == "n = 1"
     assert figure._repr_png_().startswith(b"\x89PNG")

@@ -124,3 +124,17 @@ def test_many_runs_are_told_apart_by_dashes_and_named_by_what_differs() -> None:
     looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
     assert len(looks) == 9
     assert "exponential mean, weight 0.9" in figure.get_supxlabel()
+
+
+def test_a_name_is_drawn_as_text_whatever_it_is(tmp_path: Path) -> None:
+    names = [r"$\frac$", "cost $a$b$", "_hidden", "a\n\x00b", "漢字", "\u202eabc", "x" * 300]
+    runs = [msgspec.structs.replace(long_run(20, []), version=name) for name in names]
+    figure = draw_curves(runs, title=r"$\frac$")
+    save_figure(figure, tmp_path / "curve.png")
+    image = imread(tmp_path / "curve.png")[:, :, :3]
+    assert (image.max(axis=2) < 0.05).sum() > 2000, "the names leave room for the curves, the last one black"
+    [legend] = figure.legends
+    shown = [text.get_text() for text in (*legend.get_texts(), legend.get_title())]
+    for text, name in zip(shown, [*names, r"$\frac$"], strict=True):
+        assert text.count(r"\$") == text.count("$") == name.count("$"), "no formula"
+        assert len(text) <= 75

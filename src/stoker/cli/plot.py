@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from anyio import to_thread
 
@@ -75,6 +75,9 @@ class Plot(Command, frozen=True, kw_only=True):
         facts = [Facts(_version_of(run), flat_settings(await _config_of(run))) for run in runs]
         key = self.group_by or "version"
         groups, absent = grouped(facts, key)
+        firsts = {group.label: facts[group.members[0]].settings.get(key) for group in groups}
+        if all(isinstance(value, int | float) for value in firsts.values()):
+            groups.sort(key=lambda group: cast("float", firsts[group.label]))
         for place in absent:
             logger.warning("%s is left out: its config has no %s", runs[place].directory, key)
         found: list[CurveGroup] = []

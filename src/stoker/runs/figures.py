@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,18 +15,30 @@ from stoker.errors import ConfigError, MissingDependency, StokerError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Look", "caption", "checked_target", "legend", "looks", "new_figure", "new_panels", "save_figure"]
+__all__ = [
+    "FAINT",
+    "Look",
+    "caption",
+    "checked_target",
+    "legend",
+    "looks",
+    "new_figure",
+    "new_panels",
+    "save_figure",
+]
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 # Okabe and Ito's colors, which stay apart for color-blind eyes, without the yellow that is faint on white.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)))
-_INK, _FAINT, _EDGE, _GRID = "#1F2328", "#656D76", "#C4C9CF", "#E7E9EC"
+_INK, FAINT, _EDGE, _GRID = "#1F2328", "#656D76", "#C4C9CF", "#E7E9EC"
 _AXIS_NAME: dict[str, Any] = {"color": _INK, "fontsize": 9.5, "labelpad": 7}
 _TITLE: dict[str, Any] = {"size": 12.5, "weight": "bold"}
 _WIDTH = 9.0
 _CHARACTERS = 118
 """How many characters of the legend fit beside each other."""
+_LONGEST = 70
+"""Of a longer name the middle is left out."""
 
 
 class Look(NamedTuple):
@@ -77,7 +90,7 @@ def new_panels(title: str, names: Sequence[str], *, x: str, y: str) -> tuple[Fig
         axes.remove()
     for place, (axes, name) in enumerate(zip(every, names, strict=False)):
         _style(axes)
-        axes.set_title(name, loc="left", color=_INK, fontsize=10)
+        axes.set_title(_text(name), loc="left", color=_INK, fontsize=10)
         axes.xaxis.get_major_locator().set_params(nbins=6)
         if place % n_columns == 0:
             axes.set_ylabel(y, **_AXIS_NAME)
@@ -96,7 +109,7 @@ def _empty(title: str, height: float) -> Figure:
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
     figure._repr_png_ = partial(_png, figure)
     if title:
-        figure.suptitle(title, x=0.012, ha="left", color=_INK, **_TITLE)
+        figure.suptitle(_text(title), x=0.012, ha="left", color=_INK, **_TITLE)
     return figure
 
 
@@ -105,7 +118,7 @@ def _style(axes: Any) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_EDGE)
-    axes.tick_params(colors=_FAINT, labelsize=9, length=0, pad=5)
+    axes.tick_params(colors=FAINT, labelsize=9, length=0, pad=5)
     axes.tick_params(axis="x", length=3, color=_EDGE)
     axes.xaxis.set_major_formatter(_tick)
     axes.yaxis.set_major_formatter(_tick)
@@ -114,13 +127,13 @@ def _style(axes: Any) -> None:
 
 def legend(figure: Any, handles: Mapping[str, Any]) -> None:
     """The names of the curves, above the axes, where they hide nothing; the title is moved above them."""
-    longest = max(map(len, handles), default=0)
+    longest = max((min(len(name), _LONGEST) for name in handles), default=0)
     title = figure.get_suptitle()
     if title:
         figure.suptitle("")  # it would lie on the legend
     drawn = figure.legend(
         list(handles.values()),
-        list(handles),
+        list(map(_text, handles)),
         title=title or None,
         title_fontproperties=_TITLE,
         alignment="left",
@@ -138,7 +151,7 @@ def legend(figure: Any, handles: Mapping[str, Any]) -> None:
 
 def caption(figure: Any, text: str) -> None:
     """What the signs mean, in small letters at the bottom."""
-    figure.supxlabel(text, x=0.985, ha="right", fontsize=8, color=_FAINT)
+    figure.supxlabel(text, x=0.985, ha="right", fontsize=8, color=FAINT)
 
 
 def checked_target(path: Path) -> Path:
@@ -159,15 +172,30 @@ def save_figure(figure: Any, path: Path) -> None:
         StokerError: The file cannot be written.
     """
     try:
-        figure.savefig(path, dpi=150)
+        _write(figure, path, dpi=150)
     except OSError as error:
         raise StokerError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _png(figure: Any) -> bytes:
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=100)
+    _write(figure, data, format="png", dpi=100)
     return data.getvalue()
+
+
+def _write(figure: Any, target: Any, **how: Any) -> None:
+    with warnings.catch_warnings():
+        # A name in letters that the font lacks is drawn with boxes; a line for each letter helps nobody.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(target, **how)
+
+
+def _text(name: str) -> str:
+    """A name from outside as it is drawn: no formula, no control characters, not longer than the figure."""
+    if len(name) > _LONGEST:
+        name = f"{name[: _LONGEST // 2]}…{name[-_LONGEST // 2 :]}"
+    shown = "".join(letter if letter.isprintable() else "?" for letter in name)
+    return shown.replace("$", r"\$")
 
 
 def _tick(value: float, _: int) -> str:

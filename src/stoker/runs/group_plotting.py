@@ -10,7 +10,7 @@ import numpy as np
 
 from stoker.runs.averaging import Comparison, LabeledCurve, Statistic, compared
 from stoker.runs.configs import LeftOut
-from stoker.runs.figures import Look, caption, legend, looks, new_figure, new_panels
+from stoker.runs.figures import FAINT, Look, caption, legend, looks, new_figure, new_panels
 from stoker.runs.plotting import SMOOTHING, STEPS, Curves, evaluated, in_words
 from stoker.runs.smoothing import Smoothing, smoothed
 
@@ -21,6 +21,9 @@ __all__ = ["CurveGroup", "draw_groups"]
 
 _SHORT = 0.02
 """A part of the x axis on which a change of the number of runs is not worth a change of the line."""
+
+_MOST_COUNTS = 4
+"""How many numbers of runs fit beside the name of a panel."""
 
 
 class CurveGroup(msgspec.Struct, frozen=True):
@@ -74,6 +77,7 @@ def draw_groups(
         figure, panels = new_panels(title, envs, x=STEPS, y=y)
         axes_of = dict(zip(envs, panels, strict=True))
     lines: dict[str, Any] = {}
+    counts: dict[str, dict[str, tuple[int, int]]] = {env: {} for env in envs}
     left_out: list[LeftOut] = []
     for group in groups:
         look = look_of[group.value]
@@ -87,12 +91,14 @@ def draw_groups(
         if not len(found.x):
             continue
         line = _draw_group(axes_of[group.env], found, look)
-        lines[f"{group.value} ({_counted(found)})" if len(envs) == 1 else group.value] = line
-        if len(envs) > 1:
-            _write_number(axes_of[group.env], found, look)
+        n = counts[group.env][group.value] = _counts(found)
+        runs = f" ({_range(n)} run{'s' if max(n) > 1 else ''})" if len(envs) == 1 else ""
+        lines[f"{group.value}{runs}"] = line
         if below is not None:
             lengths = [_training_curve(run, "length", smoothing) for run in group.runs]
             _draw_group(below, compared(lengths, statistic, strata=strata), look)
+    for env, own in counts.items() if len(envs) > 1 else ():
+        _write_counts(axes_of[env], [own[value] for value in look_of if value in own])
     for axes in figure.axes:
         _fit_to_lines(axes)
     legend(figure, lines)
@@ -147,17 +153,11 @@ def _fewer_than_most(found: Comparison) -> Any:
     return is_fewer
 
 
-def _write_number(axes: Any, found: Comparison, look: Look) -> None:
-    """Write how many runs a curve has, at its end."""
-    axes.annotate(
-        f"n={_range(found)}",
-        xy=(float(found.x[-1]), float(found.mid[-1])),
-        xytext=(-2, 5),
-        textcoords="offset points",
-        ha="right",
-        fontsize=8,
-        color=look.color,
-    )
+def _write_counts(axes: Any, counts: Sequence[tuple[int, int]]) -> None:
+    """Write how many runs the curves of a panel have, in the order of the legend."""
+    if len(counts) > _MOST_COUNTS or len({*counts}) == 1:
+        counts = [(min(fewest for fewest, _ in counts), max(most for _, most in counts))]
+    axes.set_title(f"n = {', '.join(map(_range, counts))}", loc="right", fontsize=8, color=FAINT)
 
 
 def _fit_to_lines(axes: Any) -> None:
@@ -169,10 +169,12 @@ def _fit_to_lines(axes: Any) -> None:
     axes.set_ylim(low - margin, high + margin)
 
 
-def _range(found: Comparison) -> str:
-    fewest, most = int(found.n.min()), int(found.n.max())
+def _counts(found: Comparison) -> tuple[int, int]:
+    """The fewest and the most runs, as far as the line shows it."""
+    most = int(found.n.max())
+    return (int(found.n.min()) if _fewer_than_most(found).any() else most), most
+
+
+def _range(counts: tuple[int, int]) -> str:
+    fewest, most = counts
     return f"{most}" if fewest == most else f"{fewest}\N{EN DASH}{most}"
-
-
-def _counted(found: Comparison) -> str:
-    return f"{_range(found)} run{'s' if found.n.max() > 1 else ''}"

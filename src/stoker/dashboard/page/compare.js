@@ -86,7 +86,7 @@ class Comparison {
   async begin() {
     this.frame.setCrumbs([["Runs", link("runs")], ["Compare", null]])
     this.ends.push(onTheme(() => this.draw()))
-    this.ends.push(listen(null, { runs: () => this.refreshSoon(), state: (state) => this.frame.setConnection(state) }))
+    this.ends.push(listen(null, { runs: () => this.refreshSoon(), state: this.frame.setConnection }))
     if (!this.state.ids.length) this.picker.open()
     await this.refresh()
   }
@@ -203,14 +203,19 @@ class Comparison {
     say(this.subtitle, this.sentence())
     this.drawChart()
     this.legend.show(this.entries, state.x)
-    put(this.caption, captionOf(answer, { ...state, group: this.groupOf(), names: this.labels, missing: state.ids.length - chosen.length, envs: this.envs(chosen) }))
+    this.drawCaption(chosen)
     this.drawDifferences()
   }
 
-  /** The environments of the runs that are drawn. */
-  envs(chosen) {
+  drawCaption(chosen) {
     const drawn = new Set(this.entries.flatMap(({ group }) => group.ids))
-    return [...new Set(chosen.filter(({ id, env }) => drawn.has(id) && env).map(({ env }) => env))]
+    const envs = new Set(chosen.filter(({ id, env }) => drawn.has(id) && env).map(({ env }) => env))
+    const parts = captionOf(this.answer, {
+      ...this.state, group: this.groupOf(), names: this.labels, missing: this.state.ids.length - chosen.length, nEnvs: envs.size,
+      unseen: this.nSingles > MOST_LINES ? this.nSingles : 0,
+    })
+    const text = h("div", {}, parts).textContent
+    if (text !== this.caption.textContent) put(this.caption, parts) // a list that somebody has opened stays open
   }
 
   sentence() {
@@ -274,8 +279,9 @@ class Comparison {
       entry.group.runs.map(({ id, x, y }) => ({
         key: entry.key, id, label: this.labels.get(id) ?? id, x, y, color: entry.paint, dash: [], width: 1, opacity: 0.4, isQuiet: true,
       })))
-    const lines = shown.flatMap((entry) => lineOf(entry))
-    return [...singles.slice(0, MOST_LINES), ...lines]
+    this.nSingles = singles.length
+    const lines = shown.flatMap((entry) => lineOf(entry, shown.length))
+    return [...(singles.length > MOST_LINES ? [] : singles), ...lines]
   }
 
   drawChart() {
@@ -337,14 +343,14 @@ class Comparison {
 }
 
 /** A group as its line with a band where all of its runs are, and dotted where some have not begun or have ended. */
-function lineOf({ key, label, paint, group }) {
+function lineOf({ key, label, paint, group }, nLines) {
   const { x, n, n_runs: nRuns } = group
   const base = { key, label, x, color: paint, width: 2 }
   if (nRuns === 1) return [{ ...base, y: group.mid }]
   const isWhole = n.includes(nRuns) ? (i) => n[i] === nRuns : () => true
   const kept = (values) => values.map((value, i) => (isWhole(i) ? value : null))
   const line = {
-    ...base, y: kept(group.mid), low: kept(group.low), high: kept(group.high), alpha: 0.3, note: (i) => `${n[i]} of ${plural(nRuns, "run")}`,
+    ...base, y: kept(group.mid), low: kept(group.low), high: kept(group.high), alpha: Math.min(0.3, 2 / nLines), note: (i) => `${n[i]} of ${plural(nRuns, "run")}`,
   }
   if (n.every((_, i) => isWhole(i))) return [line]
   const isPart = (i) => !isWhole(i) || (i > 0 && !isWhole(i - 1)) || (i < n.length - 1 && !isWhole(i + 1))

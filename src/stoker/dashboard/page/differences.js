@@ -12,7 +12,7 @@ export function makeDifferences(onChange) {
   const all = toggle("Also equal values", (isAll) => onChange({ all: isAll }))
   const by = choice("Columns", [["group", "Groups"], ["run", "Runs"]], (columns) => onChange({ columns }))
   const note = h("p", { class: "muted" })
-  const table = h("div", { class: "table-scroll", tabindex: 0, role: "region", "aria-label": "Config differences" })
+  const table = h("div", { class: "table-scroll", tabindex: 0, role: "region", "aria-label": "Table of settings" })
   const element = h("section", { class: "panel differences", "aria-labelledby": "differences-title" },
     h("header", { class: "toolbar" }, h("h2", { id: "differences-title" }, "Config differences"), note,
       h("span", { class: "grow" }), by.element, all.element, filter), table)
@@ -43,7 +43,9 @@ export function makeDifferences(onChange) {
     element,
     /** `columns` are `{label, color, ids}`; `diff` is the answer of `api/diff`. */
     show(diff, columns, { isAll, by: chosen, hasGroups }) {
-      given = { diff: withoutEmpty(diff), columns, isAll }
+      const now = JSON.stringify([columns, isAll, chosen, hasGroups])
+      if (given?.source === diff && given.key === now) return // what somebody has marked in the table stays so
+      given = { source: diff, key: now, diff: withoutEmpty(diff), columns, isAll }
       all.value = isAll
       by.value = chosen
       by.element.hidden = !hasGroups
@@ -101,5 +103,6 @@ function cell(texts, usual) {
 
 function shown(value) {
   if (value === undefined || value === null) return "–" // null itself is the text "none"
-  return typeof value === "string" ? value : JSON.stringify(value)
+  if (typeof value === "number") return String(Number(value.toPrecision(12))) // 0.001, not 0.0010000000000000002
+  return String(value)
 }

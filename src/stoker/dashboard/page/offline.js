@@ -25,7 +25,7 @@ function answerOf(data, path, params) {
   switch (part) {
     case undefined: return run.run
     case "series": return seriesOf(run, params)
-    case "episodes": return episodesOf(run.episodes[params.kind ?? "train"], params)
+    case "episodes": return episodesOf(run.episodes[params.kind === "eval" ? "eval" : "train"], params)
     case "events": return eventsOf(run.events, params)
     case "evaluations": return { evaluations: run.evaluations }
     case "shares": return { parts: run.shares[params.x || "steps"] }
@@ -108,7 +108,7 @@ function weighted(part, values, counts) {
   return n ? sum / n : null
 }
 
-const FIELDS = { episode: "episode", total_reward: "total_reward", length: "length", total_steps: "total_steps", time: "time" }
+const SORTS = ["episode", "total_reward", "length", "total_steps", "time"]
 
 function episodesOf(held, params) {
   const within = (value, from, to) => (from === null || value >= from) && (to === null || value <= to)
@@ -117,7 +117,7 @@ function episodesOf(held, params) {
   const found = held.rows.filter((row) =>
     (!params.status || row.status === params.status) && (!params.actor || String(row.actor_id) === String(params.actor)) &&
     within(row.total_reward, low, high) && within(row.total_steps, from, to))
-  const field = FIELDS[params.sort] ?? "episode"
+  const field = SORTS.includes(params.sort) ? params.sort : "episode"
   const way = params.order === "asc" ? 1 : -1
   found.sort((a, b) => way * ((a[field] ?? a.total_steps) - (b[field] ?? b.total_steps)))
   const size = Number(params.size ?? 50)

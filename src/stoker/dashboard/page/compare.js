@@ -16,20 +16,16 @@ import { csvOf, fileName } from "./download.js"
 import { plural } from "./format.js"
 import { labelsOf } from "./labels.js"
 import { makeLegend } from "./legend.js"
-import { titleOf } from "./panels.js"
+import { layersOf, rowsOf } from "./lines.js"
+import { groupingsOffered, labelIn, seriesOffered } from "./offers.js"
 import { makePicker } from "./picker.js"
 import { link, setQuery } from "./router.js"
 import { curveColor, curveDash, onTheme } from "./theme.js"
-import { EVALUATION, SCALES, SMOOTHINGS, STATISTICS, X, queryOf, stateOf } from "./view-state.js"
+import { SCALES, SMOOTHINGS, STATISTICS, X, queryOf, stateOf } from "./view-state.js"
 
 const POINTS = 400
-const MOST_LINES = 60
 const MOST_DESCRIBED = 8
 const QUIET_MS = 1500
-const KINDS = [
-  ["reward", "Reward"], ["length", "Length"], ["loss", "Losses"], ["exploration", "Exploration"],
-  ["staleness", "Staleness"], ["speed", "Speed"], ["time", "Where the time goes"], ["other", "Other"],
-]
 const DRAWN_ANEW = ["ids", "series", "x", "smooth", "group", "statistic", "from", "to"]
 
 /** Show the view within an element; `query` is what the address says, `frame` what is around the view. */
@@ -158,9 +154,13 @@ class Comparison {
 
   /** The list of runs may have grown: it is asked for when somebody wants to choose. */
   async listRuns() {
-    const { runs } = await get("api/runs")
-    this.runs = runs
-    this.picker.show(runs, this.state.ids)
+    try {
+      this.runs = (await get("api/runs")).runs
+    } catch (problem) {
+      if (!(problem instanceof ApiError)) throw problem
+      return this.tell(problem)
+    }
+    this.picker.show(this.runs, this.state.ids)
   }
 
   /** Learn which series the runs have, from a few of each version. */
@@ -192,7 +192,6 @@ class Comparison {
     const chosen = this.runs.filter((run) => state.ids.includes(run.id))
     const hasRuns = answer !== null
     this.picture.hidden = this.differences.element.hidden = this.actions.hidden = !hasRuns
-    this.chosen = new Map(chosen.map((run) => [run.id, run]))
     this.labels = labelsOf(chosen)
     if (!hasRuns) {
       say(this.subtitle, this.hint ?? "Choose two runs or more, or all seeds of a version: they are drawn in one picture.")
@@ -212,7 +211,7 @@ class Comparison {
     const envs = new Set(chosen.filter(({ id, env }) => drawn.has(id) && env).map(({ env }) => env))
     const parts = captionOf(this.answer, {
       ...this.state, group: this.groupOf(), names: this.labels, missing: this.state.ids.length - chosen.length, nEnvs: envs.size,
-      unseen: this.nSingles > MOST_LINES ? this.nSingles : 0,
+      unseen: this.unseen,
     })
     const text = h("div", {}, parts).textContent
     if (text !== this.caption.textContent) put(this.caption, parts) // a list that somebody has opened stays open
@@ -234,8 +233,9 @@ class Comparison {
 
   drawChoices() {
     const { inputs, state } = this
-    inputs.series.set(this.seriesGroups(), state.series)
-    inputs.group.set(this.groupings(), this.groupOf())
+    this.offered = seriesOffered(this.series.values(), state.series)
+    inputs.series.set(this.offered, state.series)
+    inputs.group.set(groupingsOffered(this.diff, this.groupOf()), this.groupOf())
     inputs.x.value = state.x
     inputs.statistic.value = state.statistic
     inputs.smooth.value = state.smooth
@@ -246,44 +246,6 @@ class Comparison {
     inputs.lines.element.hidden = inputs.statistic.element.hidden = !isGrouped
   }
 
-  seriesGroups() {
-    const found = new Map([[EVALUATION, { label: "Evaluation reward", group: "reward" }]])
-    for (const series of this.series.values()) {
-      for (const { name, group, of } of series) {
-        if (of === "eval" && name === "eval.total_reward") continue // the means of the evaluations stand for it
-        if (!found.has(name)) found.set(name, { label: of === "eval" ? `${titleOf(name)} (evaluation)` : titleOf(name), group })
-      }
-    }
-    if (!found.has(this.state.series)) found.set(this.state.series, { label: this.state.series, group: "other" })
-    const times = new Map()
-    for (const { label } of found.values()) times.set(label, (times.get(label) ?? 0) + 1)
-    const all = [...found].map(([name, { label, group }]) => ({ name, group, label: times.get(label) > 1 ? `${label} (${name})` : label }))
-    const known = new Set(KINDS.map(([kind]) => kind))
-    return KINDS.map(([kind, heading]) => [heading, all
-      .filter((one) => one.group === kind || (kind === "other" && !known.has(one.group)))
-      .map(({ name, label }) => [name, label])])
-  }
-
-  groupings() {
-    const differing = (this.diff?.keys ?? []).filter(({ differs }) => differs).map(({ key }) => [key, key])
-    const always = [["none", "nothing: each run"], ["version", "name and version"]]
-    const chosen = this.groupOf()
-    if (![...always, ...differing].some(([key]) => key === chosen)) differing.push([chosen, chosen])
-    return [["", always], ["Config", differing]]
-  }
-
-  layers() {
-    const isGrouped = this.groupOf() !== "none"
-    const shown = this.entries.filter(({ isHidden }) => !isHidden)
-    const singles = !isGrouped || !this.state.lines ? [] : shown.filter(({ group }) => group.n_runs > 1).flatMap((entry) =>
-      entry.group.runs.map(({ id, x, y }) => ({
-        key: entry.key, id, label: this.labels.get(id) ?? id, x, y, color: entry.paint, dash: [], width: 1, opacity: 0.4, isQuiet: true,
-      })))
-    this.nSingles = singles.length
-    const lines = shown.flatMap((entry) => lineOf(entry, shown.length))
-    return [...(singles.length > MOST_LINES ? [] : singles), ...lines]
-  }
-
   drawChart() {
     const { state } = this
     if (!this.chart) {
@@ -292,7 +254,9 @@ class Comparison {
     }
     this.chart.setX(state.x)
     this.chart.setScale(state.scale)
-    this.chart.setData(this.layers())
+    const { layers, unseen } = layersOf(this.entries, this.labels, state.lines && this.groupOf() !== "none")
+    this.unseen = unseen
+    this.chart.setData(layers)
     this.chart.setRange(state.from, state.to)
     this.whole.hidden = state.from === null
   }
@@ -318,42 +282,17 @@ class Comparison {
     this.chart?.highlight(key === null ? null : (layer) => (id === null ? layer.key === key : layer.id === id))
   }
 
-  seriesLabel() {
-    for (const [, options] of this.seriesGroups()) for (const [name, label] of options) if (name === this.state.series) return label
-    return this.state.series
-  }
-
   async savePicture() {
     const blob = await this.chart.toPng({
-      title: `${this.seriesLabel()} over ${this.state.x}`, subtitle: this.caption.querySelector("p")?.textContent ?? "",
+      title: `${labelIn(this.offered, this.state.series)} over ${this.state.x}`, subtitle: this.caption.querySelector("p")?.textContent ?? "",
       entries: this.entries.filter(({ isHidden }) => !isHidden),
     })
     download(fileName(["compare", this.state.series, this.state.x], "png"), blob)
   }
 
   saveTable() {
-    const rows = []
-    for (const { label, group } of this.entries) {
-      group.x.forEach((x, i) => rows.push([label, "", x, group.mid[i], group.low[i], group.high[i], group.n[i]]))
-      if (group.n_runs > 1) for (const run of group.runs) run.x.forEach((x, i) => rows.push([label, this.labels.get(run.id) ?? run.id, x, run.y[i], null, null, 1]))
-    }
-    const text = csvOf(["line", "run", this.state.x, this.seriesLabel(), "low", "high", "runs"], rows)
+    const names = ["line", "run", this.state.x, labelIn(this.offered, this.state.series), "low", "high", "runs"]
+    const text = csvOf(names, rowsOf(this.entries, this.labels))
     download(fileName(["compare", this.state.series, this.state.x], "csv"), new Blob([text], { type: "text/csv;charset=utf-8" }))
   }
-}
-
-/** A group as its line with a band where all of its runs are, and dotted where some have not begun or have ended. */
-function lineOf({ key, label, paint, group }, nLines) {
-  const { x, n, n_runs: nRuns } = group
-  const base = { key, label, x, color: paint, width: 2 }
-  if (nRuns === 1) return [{ ...base, y: group.mid }]
-  const isWhole = n.includes(nRuns) ? (i) => n[i] === nRuns : () => true
-  const kept = (values) => values.map((value, i) => (isWhole(i) ? value : null))
-  const line = {
-    ...base, y: kept(group.mid), low: kept(group.low), high: kept(group.high), alpha: Math.min(0.3, 2 / nLines), note: (i) => `${n[i]} of ${plural(nRuns, "run")}`,
-  }
-  if (n.every((_, i) => isWhole(i))) return [line]
-  const isPart = (i) => !isWhole(i) || (i > 0 && !isWhole(i - 1)) || (i < n.length - 1 && !isWhole(i + 1))
-  const part = { ...base, y: group.mid.map((value, i) => (isPart(i) ? value : null)), width: 1.25, dash: [2, 4], isQuiet: true }
-  return [part, line]
 }

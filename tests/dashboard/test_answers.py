@@ -142,6 +142,8 @@ def test_episodes_are_sorted_filtered_and_paged(page: Dash, train: dict[str, Any
     actor = str(train["actor_id"][5])
     assert page.get(place, actor=actor)["n"] == sum(str(one) == actor for one in train["actor_id"])
     assert page.get(place, page=10**6)["rows"] == []
+    assert page.get(place, actor=actor, kind="eval")["n"] == 0
+    assert page.get(place, status="Terminated")["n"] == sum(train["status"] == "Terminated")
     evals = page.get(place, kind="eval", order="desc", size=2)
     assert (evals["n"], evals["rows"][0]["episode"], evals["rows"][0]["actor_id"]) == (24, None, None)
 

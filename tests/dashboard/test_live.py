@@ -32,6 +32,7 @@ def test_rows_that_are_written_are_appended_to_the_curve(tmp_path: Path) -> None
         place = f"{page.only()}/series"
         asked = {"name": "train.total_reward", "smooth": "ema:0.9", "points": 1000}
         answer = page.get(place, **asked)
+        first = answer["cursor"]
         found = {key: list(answer["series"][0][key]) for key in ("x", "mean", "smooth")}
         for n in (1, 50, 0, 7):
             run.grow(n)
@@ -42,6 +43,10 @@ def test_rows_that_are_written_are_appended_to_the_curve(tmp_path: Path) -> None
                 found[key] += series[key]
         [whole] = page.get(place, **asked)["series"]
         assert found == {key: whole[key] for key in found}
+        older = page.get(place, **asked, cursor=first)
+        assert (older["is_appended"], older["series"][0]["x"]) == (True, whole["x"][300:])
+        ahead = page.get(place, **asked, cursor=f"{first.rpartition('-')[0]}-999")
+        assert (ahead["is_appended"], ahead["series"][0]["n"]) == (False, 358)
         other = page.get(place, **{**asked, "smooth": "ema:0.8"}, cursor=answer["cursor"])
         assert not other["is_appended"]
         run.grow(1001)
@@ -180,6 +185,38 @@ def test_a_poll_with_nothing_new_is_short(tmp_path: Path) -> None:
                     fresh = page.ask(path, headers={"if-none-match": etag})
                 assert fresh.status_code == 200, path
     run.end()
+
+
+def test_nothing_is_written_and_nothing_need_be_writable(tmp_path: Path) -> None:
+    run = MadeRun(tmp_path)
+    run.grow(20)
+    run.end()
+    (run.directory / ".lock").unlink(missing_ok=True)
+
+    def seen() -> dict[Path, tuple[int, int]]:
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in tmp_path.rglob("*")}
+
+    places = [path for path in (tmp_path, *tmp_path.rglob("*")) if path.is_dir()]
+    for place in places:
+        place.chmod(0o555)
+    before = seen()
+    try:
+        with dash(tmp_path) as page, page.listen() as events:
+            events.next("runs")
+            place = page.only()
+            for path in (
+                "series?name=train.length",
+                "episodes",
+                "events",
+                "evaluations",
+                "episodes.csv",
+                "shares",
+            ):
+                assert page.ask(f"{place}/{path}").status_code == 200
+        assert seen() == before
+    finally:
+        for place in places:
+            place.chmod(0o755)
 
 
 def test_streams_end_with_the_server(tmp_path: Path) -> None:

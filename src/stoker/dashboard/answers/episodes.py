@@ -103,9 +103,12 @@ def episodes_found(history: RunHistory, query: EpisodeQuery) -> NDArray[np.intp]
         if high is not None:
             found = found[table.column(name)[found] <= high]
     for name, wanted in (("status", query.status), ("actor_id", query.actor)):
-        if wanted:
-            texts = map(str, table.column(name)[found]) if name == "status" or query.kind == "train" else ()
-            found = found[np.fromiter((text == wanted for text in texts), bool, len(found))]
+        if wanted and name not in table.value_names:  # evaluations have no actors
+            found = found[:0]
+        elif wanted:
+            codes, known = table.codes(name)
+            places = [code for code, value in enumerate(known) if str(value) == wanted]
+            found = found[np.isin(codes[found], places)]
     if query.sort != "episode":
         column = table.column(steps if query.sort == "total_steps" else query.sort)[found]
         order = np.argsort(-column if query.is_descending else column, kind="stable")
@@ -117,6 +120,9 @@ def _episodes(table: RowTable[Any], query: EpisodeQuery, places: NDArray[np.intp
     is_train = query.kind == "train"
 
     def values(name: str) -> list[Any]:
+        if name in table.value_names:  # its column would be made of all rows
+            codes, known = table.codes(name)
+            return [known[code] for code in codes[places].tolist()]
         return table.column(name)[places].tolist()
 
     absent: Sequence[Any] = [None] * len(places)

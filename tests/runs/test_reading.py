@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from stoker import ConfigError, EpisodeRecord, EpisodeStatus, InvalidExperience, RunBroken, TrainingRun
-from stoker.runs import Attempt, EvalEpisodeRow, TrainEpisodeRow
-from stoker.runs.metadata import now
-from stoker.runs.rows import effective
+from stoker.runs import Attempt, EvalEpisodeRow, MetricsRow, RunMetadata, TrainEpisodeRow
+from stoker.runs.history import read_table
+from stoker.runs.metadata import now, write_json
+from stoker.runs.rows import ROW_FILES, effective
+from stoker.writer import encode_rows
 
 pytestmark = pytest.mark.anyio
 TERMINATED = EpisodeStatus.TERMINATED
@@ -181,15 +183,28 @@ HISTORIES: list[tuple[str, list[tuple[int, int]], list[range], list[tuple[int, i
 ]
 
 
-def test_the_history_that_counts() -> None:
+def counted(directory: Path, rows: list[Any], began: list[Attempt]) -> list[int]:
+    """The places of the rows that count, as a reader of a run's files finds them."""
+    directory.mkdir()
+    metadata = RunMetadata(
+        name="x", version="v1", run_id="1", started_at=now(), last_updated=now(), attempts=tuple(began)
+    )
+    write_json(directory / "metadata.json", metadata)
+    (directory / ROW_FILES[type(rows[0])]).write_bytes(encode_rows(rows))
+    table, found = read_table(directory, type(rows[0]))
+    return np.arange(len(rows))[found].tolist() if table.n_rows == len(rows) else []
+
+
+def test_the_history_that_counts(tmp_path: Path) -> None:
     for name, starts, written, counting in HISTORIES:
         rows = [train_row(i, episode) for i, episodes in enumerate(written, 1) for episode in episodes]
         kept = effective(rows, attempts(*starts))
         assert [(row.attempt, row.episode) for row in kept] == counting, name
         assert [row.episode for row in kept] == list(range(1, len(kept) + 1)), "without gaps"
+        assert [rows[k] for k in counted(tmp_path / name, rows, attempts(*starts))] == kept, name
 
 
-def test_evaluations_of_an_abandoned_future_do_not_count() -> None:
+def test_evaluations_of_an_abandoned_future_do_not_count(tmp_path: Path) -> None:
     rows = [
         eval_row(1, 10),
         eval_row(1, 20),
@@ -198,8 +213,24 @@ def test_evaluations_of_an_abandoned_future_do_not_count() -> None:
         eval_row(2, 35),
         eval_row(3, 40),
     ]
-    kept = effective(rows, attempts((0, 0), (20, 2), (30, 3)))
+    began = attempts((0, 0), (20, 2), (30, 3))
+    kept = effective(rows, began)
+    assert [rows[k] for k in counted(tmp_path / "run", rows, began)] == kept
     assert [(row.attempt, row.total_steps_at_eval) for row in kept] == [(1, 10), (1, 20), (2, 25), (3, 40)]
+
+
+def test_records_are_placed_by_optimization_steps_too(tmp_path: Path) -> None:
+    rows = [
+        MetricsRow(total_steps=5, opt_steps=k, metrics={"x": 1.0}, time=now(), attempt=attempt)
+        for attempt, k in ((1, 1), (1, 2), (1, 3), (2, 3), (7, 2), (7, 3))
+    ]
+    began = [
+        Attempt(number=1, started_at=now()),
+        Attempt(number=2, started_at=now(), from_steps=5, from_opt_steps=2),
+    ]
+    kept = effective(rows, began)
+    assert [(row.attempt, row.opt_steps) for row in kept] == [(1, 1), (1, 2), (2, 3)]
+    assert [rows[k] for k in counted(tmp_path / "run", rows, began)] == kept
 
 
 async def test_attempts_are_noted_and_rows_carry_their_number(tmp_path: Path) -> None:

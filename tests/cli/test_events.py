@@ -132,5 +132,12 @@ def test_a_damaged_event_is_named_and_the_rest_is_shown(
         (run / name).write_bytes((trained.run / name).read_bytes())
     lines = (trained.run / "events.jsonl").read_bytes().splitlines(keepends=True)
     (run / "events.jsonl").write_bytes(b"".join([lines[0], b"#" + lines[1], *lines[2:]]))
-    [problem] = shown(run, capsys)
-    assert "events.jsonl: line 2 is not a row" in problem
+    episodes = bytearray((run / "train_episodes.jsonl").read_bytes())
+    episodes[5] ^= 1
+    (run / "train_episodes.jsonl").write_bytes(episodes)
+    assert main(["show", str(run)]) == 0
+    *said, first, _, second = capsys.readouterr().out.splitlines()
+    assert any("attempt finished" in line for line in said), "the other events"
+    assert any("episode reward over steps" in line for line in said), "the other episodes"
+    assert "train_episodes.jsonl: line 1 is not a row" in first
+    assert "events.jsonl: line 2 is not a row" in second

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from anyio import to_thread
@@ -16,10 +17,11 @@ from stoker.cli.printing import ago, columns, from_here, output, say, say_json, 
 from stoker.cli.stored import open_run
 from stoker.errors import RunBroken
 from stoker.runs import Columns, TrainingRun
-from stoker.runs.events import EventRow, killed_attempts
+from stoker.runs.events import EVENTS, EventRow, killed_attempts
+from stoker.runs.following import EventList
 from stoker.runs.history import read_table
 from stoker.runs.layout import natural_key
-from stoker.runs.rows import EvaluationSummary, TrainEpisodeRow, evaluations_of
+from stoker.runs.rows import EvalEpisodeRow, EvaluationSummary, TrainEpisodeRow, evaluations_of
 from stoker.runs.status import status_of
 from stoker.settings import Natural
 from stoker.trainer.views.text import chart, number
@@ -57,16 +59,15 @@ class Show(RunCommand, frozen=True, kw_only=True):
         sizes = files.files_in(run.checkpoints_directory)
         names = [name for name in sorted(sizes, key=natural_key) if not name.startswith(".")]
         checkpoints = {name: sizes[name] for name in names}
-        episodes = await to_thread.run_sync(_rewards_of, run.directory)
-        evaluations = evaluations_of(await run.read_eval_episodes())
-        events, problem = await _events_of(run)
+        found = await to_thread.run_sync(_found_in, run.directory)
+        episodes, evaluations, events = found.episodes, evaluations_of(found.evaluations), found.events
         last_events = events[max(0, len(events) - self.events) :]
         endings = _endings(events, is_live=status.name in ("live", "stalled"))
         rewards = episodes["total_reward"][-100:]
         last_mean = float(rewards.mean()) if len(rewards) else None
         if self.json:
             read = {"last_100_mean_reward": last_mean, "checkpoints": checkpoints, "evaluations": evaluations}
-            read |= {"endings": endings, "events": last_events}
+            read |= {"endings": endings, "events": last_events, "problems": found.problems}
             fields = msgspec.structs.asdict(run.metadata)
             says = {"status": status.name, "reason": status.reason}
             say_json({"run": str(run.directory), **says, **fields, **read, "config": config})
@@ -98,7 +99,9 @@ class Show(RunCommand, frozen=True, kw_only=True):
             say()
             say(_evaluations(evaluations))
         _say_curve(episodes)
-        _say_events(last_events, problem)
+        _say_events(last_events)
+        for problem in found.problems:
+            say(Text(f"\n{problem}", style="bold red"))
         return 0
 
 
@@ -127,17 +130,24 @@ def _say_curve(episodes: Columns) -> None:
     say(Text("\n".join(lines), style="green", no_wrap=True))
 
 
-def _rewards_of(directory: Path) -> Columns:
-    table, rows = read_table(directory, TrainEpisodeRow, fields=("total_reward",))
-    return table.columns(rows)
+class _Found(NamedTuple):
+    """What is in the files of a run, and the rows in them that are damaged."""
+
+    episodes: Columns
+    evaluations: Columns
+    events: list[EventRow]
+    problems: list[str]
 
 
-async def _events_of(run: TrainingRun) -> tuple[list[EventRow], str]:
-    """The events of a run; and, if the file is damaged, none and what is wrong with it."""
-    try:
-        return await run.read_events(), ""
-    except RunBroken as error:
-        return [], str(error)
+def _found_in(directory: Path) -> _Found:
+    read = partial(read_table, directory, is_strict=False)
+    train, counted = read(TrainEpisodeRow, fields=("total_reward",))
+    evaluation, evaluated = read(EvalEpisodeRow, fields=("total_reward", "length"))
+    events = EventList(directory / EVENTS)
+    events.refresh()
+    read_files = (train, evaluation, events)
+    problems = [f"{one.path.name}: {problem}" for one in read_files for problem in one.problems]
+    return _Found(train.columns(counted), evaluation.columns(evaluated), events.rows, problems)
 
 
 def _endings(events: list[EventRow], *, is_live: bool) -> dict[int, str]:
@@ -149,8 +159,8 @@ def _endings(events: list[EventRow], *, is_live: bool) -> dict[int, str]:
     return endings
 
 
-def _say_events(events: list[EventRow], problem: str) -> None:
-    if not events and not problem:
+def _say_events(events: list[EventRow]) -> None:
+    if not events:
         return
     say()
     say(Text("last events", style="cyan"))
@@ -158,4 +168,4 @@ def _say_events(events: list[EventRow], problem: str) -> None:
     for row in events:
         at = f"{row.time.astimezone():%Y-%m-%d %H:%M:%S}"
         table.add_row(at, f"attempt {row.attempt}", f"step {row.total_steps:,}", Text(row.event.sentence))
-    say(Text(problem) if problem else table)
+    say(table)

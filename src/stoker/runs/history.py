@@ -218,6 +218,7 @@ def read_table(
     *,
     all_attempts: bool = False,
     fields: Collection[str] | None = None,
+    is_strict: bool = True,
 ) -> tuple[RowTable[AnyRow], Rows]:
     """Read a file of a run whole, and which of its rows count. Blocks.
 
@@ -226,13 +227,14 @@ def read_table(
         row_type: which of its files.
         all_attempts: whether rows of an abandoned future count, too.
         fields: as for ``RowTable``; None: all.
+        is_strict: whether a damaged row is an error, not only one of the table's problems.
 
     Raises:
         RunBroken: A row or the metadata is damaged; the message names it.
     """
     table = RowTable(directory / ROW_FILES[row_type], row_type, most_names=math.inf, fields=fields)
     table.refresh()
-    if table.problems:
+    if is_strict and table.problems:
         raise RunBroken(table.path, "; ".join(table.problems))
     attempts = read_metadata(directory).attempts
     return table, slice(None) if all_attempts else _EffectiveRows().update(table, attempts)

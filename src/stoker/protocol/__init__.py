@@ -18,26 +18,28 @@ if TYPE_CHECKING:
         encode_json as encode_json,
         encode_msgpack as encode_msgpack,
     )
+    from stoker.protocol.greeting import (
+        Hello as Hello,
+        HelloFrame as HelloFrame,
+        Spec as Spec,
+        SpecLimits as SpecLimits,
+        Welcome as Welcome,
+        WelcomeFrame as WelcomeFrame,
+    )
     from stoker.protocol.memos import Memo as Memo, decode_memo as decode_memo, encode_memo as encode_memo
     from stoker.protocol.messages import (
         ActorAnswer as ActorAnswer,
         ActorState as ActorState,
         EpisodeAnswer as EpisodeAnswer,
         EpisodeMessage as EpisodeMessage,
-        Hello as Hello,
-        HelloFrame as HelloFrame,
         Liveness as Liveness,
         OpenEpisode as OpenEpisode,
         PongFrame as PongFrame,
         Readiness as Readiness,
         Record as Record,
-        Spec as Spec,
-        SpecLimits as SpecLimits,
         StepAnswer as StepAnswer,
         StepMessage as StepMessage,
         StreamMessage as StreamMessage,
-        Welcome as Welcome,
-        WelcomeFrame as WelcomeFrame,
     )
     from stoker.protocol.problems import (
         CloseCode as CloseCode,

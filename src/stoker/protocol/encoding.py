@@ -21,9 +21,9 @@ from msgspec.msgpack import Ext
 from numpy.typing import NDArray
 
 from stoker.plain import as_float
+from stoker.protocol.greeting import HelloFrame
 from stoker.protocol.messages import (
     LARGEST_FLOAT,
-    HelloFrame,
     MessageId,
     Record,
     StepMessage,

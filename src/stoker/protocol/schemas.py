@@ -9,19 +9,17 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from stoker.protocol.greeting import HelloFrame, Spec, WelcomeFrame
 from stoker.protocol.messages import (
     ActorState,
     EpisodeAnswer,
     EpisodeMessage,
-    HelloFrame,
     Liveness,
     PongFrame,
     Readiness,
-    Spec,
     StepAnswer,
     StepMessage,
     StreamMessage,
-    WelcomeFrame,
 )
 from stoker.protocol.problems import KINDS, PROBLEM_TYPE, ErrorFrame, Problem
 

@@ -7,7 +7,7 @@ from statistics import fmean
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 
 from stoker import ConfigError
@@ -130,6 +130,7 @@ def by_a_loop(values: list[float], strata: list[str]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+@settings(max_examples=15)  # a plain loop of 2,000 draws each
 @given(
     st.lists(st.tuples(st.floats(-1e3, 1e3), st.sampled_from("abc")), min_size=1, max_size=9), st.booleans()
 )

@@ -93,3 +93,17 @@ async def test_each_environment_has_a_picture_with_the_same_colors(tmp_path: Pat
     assert one.get_title(loc="right") == "n = 2, 1"
     assert other.get_title(loc="right") == "n = 1"
     assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_runs_without_a_number_are_named_and_the_others_drawn() -> None:
+    none = np.empty(0)
+    nothing = {"total_steps_at_eval": none, "total_reward": none}
+    rows = {"total_steps": np.array([1, 2]), "length": np.array([1, 1])}
+    diverged = Curves("a/v1", "1", rows | {"total_reward": np.full(2, np.nan)}, nothing, 2)
+    whole = Curves("b/v1", "1", rows | {"total_reward": np.ones(2)}, nothing, 2)
+    figure, left_out = draw_groups([CurveGroup("a", "E", [diverged]), CurveGroup("b", "F", [whole])])
+    assert [(left.label, left.reason) for left in left_out] == [("a/v1/1", "none of its values is a number")]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["b"]
+    figure, left_out = draw_groups([CurveGroup("a", "E", [diverged])])
+    assert len(left_out) == 1
+    assert figure._repr_png_().startswith(b"\x89PNG")

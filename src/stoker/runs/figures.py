@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -125,20 +125,22 @@ def _style(axes: Any) -> None:
     axes.margins(x=0.01)
 
 
-def legend(figure: Any, handles: Mapping[str, Any]) -> None:
+def legend(figure: Any, names: Sequence[str], lines: Sequence[Any]) -> None:
     """The names of the curves, above the axes, where they hide nothing; the title is moved above them."""
-    longest = max((min(len(name), _LONGEST) for name in handles), default=0)
+    if not lines:
+        return
+    longest = max(min(len(name), _LONGEST) for name in names)
     title = figure.get_suptitle()
     if title:
         figure.suptitle("")  # it would lie on the legend
     drawn = figure.legend(
-        list(handles.values()),
-        list(map(_text, handles)),
+        lines,
+        list(map(_text, names)),
         title=title or None,
         title_fontproperties=_TITLE,
         alignment="left",
         loc="outside upper left",
-        ncols=max(1, min(len(handles), _CHARACTERS // (longest + 7))),
+        ncols=max(1, min(len(names), _CHARACTERS // (longest + 7))),
         frameon=False,
         fontsize=9,
         labelcolor=_INK,

@@ -97,11 +97,12 @@ def draw_groups(
         if below is not None:
             lengths = [_training_curve(run, "length", smoothing) for run in group.runs]
             _draw_group(below, compared(lengths, statistic, strata=strata), look)
-    for env, own in counts.items() if len(envs) > 1 else ():
-        _write_counts(axes_of[env], [own[value] for value in look_of if value in own])
+    for env, own in counts.items():
+        if len(envs) > 1 and own:
+            _write_counts(axes_of[env], [own[value] for value in look_of if value in own])
     for axes in figure.axes:
         _fit_to_lines(axes)
-    legend(figure, lines)
+    legend(figure, list(lines), list(lines.values()))
     values = "evaluations" if is_evaluated else in_words(smoothing)
     name = "mean" if statistic == "mean" else "interquartile mean"
     interval = "Student's t" if statistic == "mean" else "bootstrap"
@@ -163,8 +164,9 @@ def _write_counts(axes: Any, counts: Sequence[tuple[int, int]]) -> None:
 def _fit_to_lines(axes: Any) -> None:
     """Show all lines, and of the bands only what is near: the interval of two runs may be huge."""
     lines: Any = axes.lines
-    values = np.concatenate([np.asarray(line.get_ydata(), np.float64) for line in lines] or [np.zeros(1)])
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    values = np.concatenate([np.asarray(line.get_ydata(), np.float64) for line in lines] or [np.empty(0)])
+    values = values[np.isfinite(values)]
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
     margin = 0.12 * (high - low) or 1.0
     axes.set_ylim(low - margin, high + margin)
 

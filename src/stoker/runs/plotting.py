@@ -116,17 +116,17 @@ def draw_curves(curves: Sequence[Curves], title: str = "", smoothing: Smoothing 
         common = curves[0].label
     figure, above, below = new_figure(title or common, x=STEPS, above="episode reward", below=below_name)
     signs: dict[str, None] = {}
-    lines: dict[str, Any] = {}
+    lines: list[Any] = []
     for run, look in zip(curves, looks(), strict=False):
         if len(curves) <= _MOST_RAW:
             signs[_draw_episodes(above, run, look.color)] = None
-        name = run.run_id if run.version == common else run.label
-        lines[name] = _draw_smooth(above, run.train, "total_reward", look, smoothing)
+        lines.append(_draw_smooth(above, run.train, "total_reward", look, smoothing))
         if _draw_evaluations(above, evaluated(run), look):
             signs["ring: evaluation, 95 % interval (filled: the best)"] = None
         _draw_smooth(below, run.train, _LOSS if has_loss else "length", look, smoothing)
     if len(curves) > 1:
-        legend(figure, lines)
+        names = [run.run_id if run.version == common else run.label for run in curves]
+        legend(figure, names, lines)
     caption(figure, ", ".join([*signs, f"line: {in_words(smoothing)}"]))
     return figure
 

@@ -20,9 +20,9 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from stoker.dashboard.finding import Finder, id_of
 from stoker.dashboard.looking import Look, looked_at
-from stoker.dashboard.queries import no_such
 from stoker.dashboard.reading import Reading, RunEntry
 from stoker.dashboard.viewers import Viewers
+from stoker.protocol import ProtocolError
 
 __all__ = ["INTERVAL_S", "MEMORY_BYTES", "Index"]
 
@@ -40,6 +40,7 @@ _LOOKS = 50
 """Runs without a writer that are looked at in one interval, in turn."""
 _PLACES = 30
 """The same of directories that are no runs."""
+_MOST_REMOVED = 10_000
 _PATIENCE_S = 0.3
 """How long a request waits for the first scan; then it gets what there is."""
 
@@ -71,12 +72,16 @@ class Index:
         """Whether all of the root was looked at once."""
         self.version = 1
         """Rises when a summary of the list changes."""
+        self.settings_version = 1
+        """Rises when the settings of a run in the list do."""
         self.nonce = secrets.token_hex(4)
         """Tells the versions of this index from those of one before it."""
         self.removed: list[tuple[int, str]] = []
         """Runs that are gone, each with the version of the list that is the first one without it."""
         self.viewers = Viewers()
         """Who waits for changes: while somebody does, the files are looked at."""
+        self.known_from = 0
+        """Of changes before that version it is not known which runs went."""
         self._limiter = CapacityLimiter(_THREADS)
         self._look_lock = anyio.Lock()
         self._scanned = anyio.Event()
@@ -179,6 +184,8 @@ class Index:
             if before is None or look.summary != before.summary:
                 entry.version = self.version + 1
                 changed = True
+                if before is None or look.summary.settings != before.summary.settings:
+                    self.settings_version += 1
             if before is None or look.seen != before.seen or look.summary != before.summary:
                 self.viewers.wake(entry.id)
         if changed:
@@ -202,6 +209,7 @@ class Index:
                 self.entries[run_id] = RunEntry(run_id, directory)
         gone = [run_id for run_id in self.entries if run_id not in found]
         if gone:
+            self.settings_version += 1
             self._raise_version()
         for run_id in gone:
             del self.entries[run_id]
@@ -209,6 +217,9 @@ class Index:
             self._loaded.pop(run_id, None)
             self.removed.append((self.version, run_id))
             self.viewers.wake(run_id)
+        if len(self.removed) > _MOST_REMOVED:
+            self.known_from = self.removed[-_MOST_REMOVED - 1][0]
+            del self.removed[:-_MOST_REMOVED]
 
     def _raise_version(self) -> None:
         self.version += 1
@@ -238,7 +249,8 @@ class Index:
         try:
             return self.entries[run_id]
         except KeyError:
-            raise no_such("run", run_id, list(self.entries)) from None
+            way_out = "it may have been removed or moved; api/runs lists those that there are"
+            raise ProtocolError("not-found", f"there is no run {run_id[:32]!r}: {way_out}") from None
 
     async def read(self, run_id: str, compute: Callable[[Reading], T], *, is_whole: bool = False) -> T:
         """Read what is new of a run, then compute something of it, both in one thread.

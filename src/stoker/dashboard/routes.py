@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from stoker.dashboard.answers.compare import compare_answer, diff_answer
 from stoker.dashboard.answers.curves import AXES, Axis, Curve, curve_of
-from stoker.dashboard.answers.runs import runs_answer, spark
+from stoker.dashboard.answers.runs import RunLister, spark
 from stoker.dashboard.answers.series import smooth_values
 from stoker.dashboard.comparing import Statistic
 from stoker.dashboard.index import Index
@@ -56,6 +56,7 @@ class Routes:
     def __init__(self, index: Index, files: PageFiles, login: Login | None) -> None:
         self._index, self._files, self._login = index, files, login
         self._cache = SeriesCache()
+        self._lister = RunLister(index)
 
     def routes(self) -> list[BaseRoute]:
         """All of them."""
@@ -81,8 +82,7 @@ class Routes:
         tag = tag_of(list_tag(self._index), self._index.is_scanned, cursor)
         if has(request, tag):
             return unchanged(tag)
-        answer = runs_answer(self._index, cursor)
-        return json_answer(await to_thread.run_sync(encoded, answer), tag)
+        return json_answer(await to_thread.run_sync(lambda: encoded(self._lister.answer(cursor))), tag)
 
     async def _sparks(self, request: Request) -> Response:
         ids = query_of(request, "ids").ids(_MOST_SPARKS)

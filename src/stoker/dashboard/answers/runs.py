@@ -14,7 +14,7 @@ from stoker.dashboard.series import bucketed
 from stoker.dashboard.summaries import Summary, clean
 from stoker.runs.history import RunHistory
 
-__all__ = ["RunList", "runs_answer", "spark"]
+__all__ = ["RunList", "RunLister", "spark"]
 
 _ALL_SETTINGS = 500
 """Lists of up to so many runs have all settings; longer ones those in which runs differ."""
@@ -47,43 +47,56 @@ class RunList(msgspec.Struct, frozen=True):
     left_out: list[str]
 
 
-def runs_answer(index: Index, cursor: str = "") -> RunList:
-    """The list of runs, or what changed in it since that cursor."""
-    since = _since(index, cursor)
-    shown = [
-        entry.summary
-        for entry in index.entries.values()
-        if entry.summary is not None and (since is None or entry.version > since)
-    ]
-    if len(index.entries) > _ALL_SETTINGS:
-        shown = _with_few_settings(index, shown)
-    removed = [] if since is None else [run_id for version, run_id in index.removed if version > since]
-    return RunList(
-        root=clean(os.fspath(index.root)),
-        is_scanned=index.is_scanned,
-        is_partial=since is not None,
-        cursor=f"{index.nonce}.{index.version}",
-        runs=shown,
-        removed=removed,
-        hint=_hint(index) if index.is_scanned and not index.entries else None,
-        left_out=[clean(line) for line in index.left_out],
-    )
+class RunLister:
+    """Answers with the list of runs; from any thread.
+
+    Args:
+        index: the runs.
+    """
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._differing: Collection[str] = ()
+        self._settings_version = -1  # of the settings that were compared
+
+    def answer(self, cursor: str = "") -> RunList:
+        """The list, or what changed in it since that cursor."""
+        index = self._index
+        now, since = index.version, _since(index, cursor)
+        entries = list(index.entries.values())  # in one step: the event loop changes the dict
+        found = [(entry.version, entry.summary) for entry in entries]
+        shown = [
+            summary
+            for version, summary in found
+            if summary is not None and (since is None or version > since)
+        ]
+        if len(entries) > _ALL_SETTINGS and shown:
+            if self._settings_version != index.settings_version:
+                self._settings_version = index.settings_version
+                self._differing = _differing([summary for _, summary in found if summary is not None])
+            shown = [_with_settings(summary, self._differing) for summary in shown]
+        gone = () if since is None else (run_id for version, run_id in index.removed if version > since)
+        return RunList(
+            root=clean(os.fspath(index.root)),
+            is_scanned=index.is_scanned,
+            is_partial=since is not None,
+            cursor=f"{index.nonce}.{now}",
+            runs=shown,
+            removed=[run_id for run_id in gone if run_id not in index.entries],
+            hint=_hint(index) if index.is_scanned and not entries else None,
+            left_out=[clean(line) for line in index.left_out],
+        )
 
 
 def _since(index: Index, cursor: str) -> int | None:
     nonce, _, version = cursor.partition(".")
     is_known = nonce == index.nonce and version.isdecimal() and len(version) < 16
-    return int(version) if is_known else None
+    return int(version) if is_known and int(version) >= index.known_from else None
 
 
-def _with_few_settings(index: Index, shown: Sequence[Summary]) -> list[Summary]:
-    differing = _differing([entry.summary for entry in index.entries.values() if entry.summary is not None])
-    return [
-        msgspec.structs.replace(
-            summary, settings={key: value for key, value in summary.settings.items() if key in differing}
-        )
-        for summary in shown
-    ]
+def _with_settings(summary: Summary, keys: Collection[str]) -> Summary:
+    settings = {key: value for key, value in summary.settings.items() if key in keys}
+    return msgspec.structs.replace(summary, settings=settings)
 
 
 def _differing(summaries: Sequence[Summary]) -> Collection[str]:

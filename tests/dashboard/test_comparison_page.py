@@ -101,6 +101,12 @@ def test_a_comparison_is_all_in_its_address(browser: Any, served: Dash) -> None:
     page.get_by_role("button", name="Log", exact=True).click()
     page.get_by_label("Also equal values").check()
     caption.get_by_text("beyond episode 240").first.wait_for()
+    values = page.locator(".compare-legend tbody td:nth-child(3)")
+    given = [float(text) for text in values.all_inner_texts()]
+    page.get_by_role("button", name="Last").click()
+    assert [float(text) for text in values.all_inner_texts()] == sorted(given, reverse=True)
+    assert pressed(page) == (["true", "false"] if given[0] > given[1] else ["false", "true"])
+    page.get_by_role("button", name="Line", exact=True).click()
     state = state_of(page)
     assert set(state.pop("ids").split(",")) == set(ids_of(served, "CartPole-v1").split(","))
     hidden = state.pop("hide")

@@ -64,7 +64,9 @@ class Comparison {
     this.canvas = h("div", { class: "compare-chart" })
     this.whole = h("button", { type: "button", class: "compare-whole", hidden: true, onclick: () => this.set({ from: null, to: null }) }, "Show all")
     this.caption = h("div", { class: "compare-caption muted" })
-    this.legend = makeLegend({ onToggle: (key, isOnly) => this.toggle(key, isOnly), onPoint: (key, id) => this.point(key, id) })
+    this.legend = makeLegend({
+      onToggle: (key, isOnly) => this.toggle(key, isOnly), onPoint: (key, id) => this.point(key, id), onOrder: (order) => this.set({ order }),
+    })
     this.differences = makeDifferences((changes) => this.set(changes))
     this.picker = makePicker((ids) => this.set({ ids, hide: [] }), () => this.listRuns())
     this.picture = h("section", { class: "panel compare-picture", "aria-label": "Curves" },
@@ -83,7 +85,11 @@ class Comparison {
     this.frame.setCrumbs([["Runs", link("runs")], ["Compare", null]])
     this.ends.push(onTheme(() => this.draw()))
     this.ends.push(listen(null, { runs: () => this.refreshSoon(), state: this.frame.setConnection }))
-    if (!this.state.ids.length) this.picker.open()
+    const n = this.state.ids.length
+    this.picture.hidden = this.differences.element.hidden = this.actions.hidden = true
+    say(this.subtitle, n ? `Reading ${plural(n, "run")}…` : "")
+    this.picker.show([], this.state.ids)
+    if (!n) this.picker.open()
     await this.refresh()
   }
 
@@ -121,6 +127,7 @@ class Comparison {
 
   async refresh() {
     const asked = (this.asked += 1)
+    this.picture.setAttribute("aria-busy", "true")
     try {
       const found = await this.fetched()
       if (asked !== this.asked) return
@@ -131,6 +138,7 @@ class Comparison {
       if (asked !== this.asked) return
       this.tell(problem)
     }
+    this.picture.setAttribute("aria-busy", "false")
     this.draw()
   }
 
@@ -201,7 +209,7 @@ class Comparison {
     this.drawChoices()
     say(this.subtitle, this.sentence())
     this.drawChart()
-    this.legend.show(this.entries, state.x)
+    this.legend.show(this.entries, state.x, state.order)
     this.drawCaption(chosen)
     this.drawDifferences()
   }

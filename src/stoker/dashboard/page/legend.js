@@ -6,9 +6,10 @@ import { link } from "./router.js"
 
 /**
  * `onToggle(key, isOnly)`: hide or show a group, or show it alone (with Shift or by double click);
- * `onPoint(key, id)`: the group, or the run of it, that the pointer or the focus is on; null for none.
+ * `onPoint(key, id)`: the group, or the run of it, that the pointer or the focus is on; null for none;
+ * `onOrder("given" or "last")`: the order of the rows, as the runs were chosen or by the last value.
  */
-export function makeLegend({ onToggle, onPoint }) {
+export function makeLegend({ onToggle, onPoint, onOrder }) {
   const body = h("tbody")
   const open = new Set()
   let shown = []
@@ -52,23 +53,27 @@ export function makeLegend({ onToggle, onPoint }) {
   }
 
   function draw() {
-    const [entries, x] = shown
+    const [given, x, order] = shown
+    const entries = order === "last" ? given.toSorted((a, b) => (lastOf(b.group)?.mid ?? -Infinity) - (lastOf(a.group)?.mid ?? -Infinity)) : given
     const isGrouped = entries.some(({ group }) => group.n_runs > 1)
     const held = document.activeElement?.dataset?.key
-    put(head, h("th", { scope: "col" }, "Line"), isGrouped && h("th", { scope: "col", class: "number" }, "Runs"),
-      h("th", { scope: "col", class: "number" }, "Last"), h("th", { scope: "col", class: "number" }, isGrouped ? "95 % interval" : ""))
+    const heading = (key, text, kind) => h("th", { scope: "col", class: kind, "aria-sort": key !== order ? "none" : key === "last" ? "descending" : "other" },
+      h("button", { type: "button", class: "quiet", dataset: { key: `order ${key}` }, title: key === "last" ? "Highest first" : "As chosen", onclick: () => onOrder(key) },
+        text, h("span", { "aria-hidden": "true" }, key === order && key === "last" ? "↓" : "")))
+    put(head, heading("given", "Line"), isGrouped && h("th", { scope: "col", class: "number" }, "Runs"),
+      heading("last", "Last", "number"), h("th", { scope: "col", class: "number" }, isGrouped ? "95 % interval" : ""))
     put(body, entries.map((entry) => [
       groupRow(entry, x, isGrouped),
       open.has(entry.key) && entry.group.n_runs > 1 && entry.group.runs.map((run) => runRow(run, entry.key, x)),
     ]))
-    for (const one of body.querySelectorAll("button")) if (held && one.dataset.key === held) one.focus()
+    for (const one of element.querySelectorAll("button")) if (held && one.dataset.key === held) one.focus()
   }
 
   return {
     element,
     /** `entries` are `{key, label, color, dash, isHidden, group}`. */
-    show(entries, x) {
-      shown = [entries, x]
+    show(entries, x, order) {
+      shown = [entries, x, order]
       draw()
     },
   }

@@ -10,10 +10,11 @@ const MOST_SINGLES = 60
  */
 export function layersOf(entries, labels, withSingles) {
   const shown = entries.filter(({ isHidden }) => !isHidden)
-  const singles = !withSingles ? [] : shown.filter(({ group }) => group.n_runs > 1).flatMap(({ key, paint, group }) =>
-    group.runs.map(({ id, x, y }) => ({
-      key, id, label: labels.get(id) ?? id, x, y, color: paint, dash: [], width: 1, opacity: 0.4, isQuiet: true,
-    })))
+  const several = withSingles ? shown.filter(({ group }) => group.n_runs > 1) : []
+  const n = several.reduce((sum, { group }) => sum + group.n_runs, 0)
+  const look = { dash: [], width: 1, opacity: Math.max(0.15, Math.min(0.4, 8 / n)), isQuiet: true }
+  const singles = several.flatMap(({ key, paint, group }) =>
+    group.runs.map(({ id, x, y }) => ({ key, id, label: labels.get(id) ?? id, x, y, color: paint, ...look })))
   const isTooMany = singles.length > MOST_SINGLES
   return {
     layers: [...(isTooMany ? [] : singles), ...shown.flatMap((entry) => lineOf(entry, shown.length))],

@@ -29,6 +29,7 @@ export function stateOf(query) {
     hide: some(query.hide),
     from: from !== null && to !== null && from < to ? from : null,
     to: from !== null && to !== null && from < to ? to : null,
+    order: query.order === "last" ? "last" : "given",
     all: query.all === "1",
     columns: query.columns === "run" ? "run" : "group",
   }
@@ -42,6 +43,6 @@ export function queryOf(state) {
     smooth: unless(state.smooth, SMOOTHING), group_by: state.group, statistic: unless(state.statistic, "mean"),
     scale: unless(state.scale, "linear"), lines: state.lines ? null : "0", hide: state.hide.join(","),
     from: state.from === null ? null : Number(state.from.toPrecision(8)), to: state.to === null ? null : Number(state.to.toPrecision(8)),
-    all: state.all ? "1" : null, columns: unless(state.columns, "group"),
+    order: unless(state.order, "given"), all: state.all ? "1" : null, columns: unless(state.columns, "group"),
   }
 }

@@ -16,7 +16,7 @@ from hypothesis import given, strategies as st
 from stoker.runs.rows import MetricsRow, TrainEpisodeRow
 from stoker.runs.tables import RowTable
 from stoker.types import EpisodeStatus
-from stoker.writer import encode_rows
+from stoker.writer import decode_rows, encode_rows
 from stoker.writer.reading import PIECE_BYTES
 
 BEGAN = datetime(2026, 5, 1, 12, 0, 0, 250_000, tzinfo=UTC)
@@ -195,17 +195,22 @@ def test_a_file_that_comes_goes_or_cannot_be_read(tmp_path: Path) -> None:
     assert (numbers_of(table), table.problems) == ([2], ())
 
 
-def test_more_names_than_a_table_holds_are_left_out_by_name(tmp_path: Path) -> None:
+def test_what_is_beyond_the_bounds_of_a_table_is_left_out_by_name(tmp_path: Path) -> None:
     path = tmp_path / "rows"
-    path.write_bytes(encode_rows([record(1, **{f"m{k}": 1.0 for k in range(4)})]))
-    table = RowTable(path, MetricsRow, most_names=3)
+    long = "x" * (9 << 20)
+    many = {f"m{k}": 1.0 for k in range(1002)}
+    path.write_bytes(encode_rows([record(1, **many), record(2, text=long), record(3)]))
+    table = RowTable(path, MetricsRow)
     table.refresh()
-    assert [name for name in table.names if name.startswith("metrics.")] == [
-        "metrics.m0",
-        "metrics.m1",
-        "metrics.m2",
-    ]
-    assert table.problems == ("rows have more than 3 names; metrics.m3 and others are left out",)
+    assert [name for name in table.names if "." in name] == [f"metrics.m{k}" for k in range(1000)]
+    names, line = sorted(table.problems, reverse=True)
+    assert names == "rows have more than 1,000 names; metrics.m1000 and others are left out"
+    assert line.startswith("line 2 is not a row (it is longer than 8 MiB)")
+    whole = RowTable(path, MetricsRow, is_bounded=False)
+    whole.refresh()
+    assert whole.column("metrics.text").tolist() == [None, long, None]
+    assert (len(whole.names), whole.problems) == (1006, ())
+    assert [row.total_steps for row in decode_rows(path, MetricsRow)] == [1, 2, 3]
 
 
 @given(st.data())

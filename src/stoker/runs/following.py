@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from stoker.writer.rows import UNREADABLE
 __all__ = ["EventList", "FollowedFile"]
 
 _MOST_PROBLEMS = 20
+_LEAST_BYTES = 1 << 16
+_SETTLED_S = 2.0
+"""A file that changed more recently may change again within the same tick of the disk's clock."""
 
 
 class FollowedFile:
@@ -30,9 +34,10 @@ class FollowedFile:
     Args:
         path: the file; it need not exist yet.
         decoder: of its rows.
+        is_bounded: whether lines of more than 8 MiB are skipped, too.
     """
 
-    def __init__(self, path: Path, decoder: msgspec.json.Decoder[Any]) -> None:
+    def __init__(self, path: Path, decoder: msgspec.json.Decoder[Any], *, is_bounded: bool = True) -> None:
         self.path = path
         self.generation = 0
         """Rises when the file is read anew: what was taken from it before is void."""
@@ -40,7 +45,7 @@ class FollowedFile:
         self.share_read = 0.0
         """How much of the file has been read, from 0 to 1."""
         self._decoder = decoder
-        self._lines = LineReader(path)
+        self._lines = LineReader(path, is_bounded=is_bounded)
         self._seen: tuple[int, ...] | None = None  # the file as it was when its end was read
         self._refused = ""
         self._problems: list[str] = []
@@ -60,7 +65,8 @@ class FollowedFile:
             if seen is not None and seen == self._seen:
                 return False
             self._refused, self._seen = "", None
-            if self._read(0 if found is None else found.st_size, most_bytes):
+            is_whole = self._read(0 if found is None else found.st_size, most_bytes)
+            if is_whole and found is not None and time.time() - found.st_mtime > _SETTLED_S:
                 self._seen = seen
         except RunBroken as error:
             self._refuse(str(error).removeprefix(f"{error.path}: "))
@@ -71,7 +77,7 @@ class FollowedFile:
         is_end = False
         while not is_end and most_bytes > 0:
             start = self._lines.place.offset
-            piece = self._lines.read_new(int(min(PIECE_BYTES, most_bytes)))
+            piece = self._lines.read_new(int(min(PIECE_BYTES, max(most_bytes, _LEAST_BYTES))))
             if piece.has_restarted:
                 self._forget()
                 start = 0

@@ -232,7 +232,7 @@ def read_table(
     Raises:
         RunBroken: A row or the metadata is damaged; the message names it.
     """
-    table = RowTable(directory / ROW_FILES[row_type], row_type, most_names=math.inf, fields=fields)
+    table = RowTable(directory / ROW_FILES[row_type], row_type, is_bounded=not is_strict, fields=fields)
     table.refresh()
     if is_strict and table.problems:
         raise RunBroken(table.path, "; ".join(table.problems))

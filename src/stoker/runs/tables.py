@@ -44,7 +44,8 @@ class RowTable(FollowedFile, Generic[AnyRow]):
     Args:
         path: the file; it need not exist yet.
         row_type: the type of its rows.
-        most_names: of extras or metrics that get columns; further names are left out, and named as a problem.
+        is_bounded: leave out lines of more than 8 MiB, and extras and metrics beyond the first 1,000 names,
+            and name them as problems.
         fields: the fields of a row that get columns, for example ``("total_reward",)``, beside the counters
             that say where a row stands; None: all of them. Others are not looked at, which is faster.
     """
@@ -54,13 +55,13 @@ class RowTable(FollowedFile, Generic[AnyRow]):
         path: Path,
         row_type: type[AnyRow],
         *,
-        most_names: float = _MOST_NAMES,
+        is_bounded: bool = True,
         fields: Collection[str] | None = None,
     ) -> None:
         self._layout = _layout_of(row_type, None if fields is None else frozenset(fields))
-        super().__init__(path, self._layout.decoder)
+        super().__init__(path, self._layout.decoder, is_bounded=is_bounded)
         self.row_type = row_type
-        self._most_names = most_names
+        self._most_names = _MOST_NAMES if is_bounded else math.inf
         self._clear()
 
     def _clear(self) -> None:
@@ -148,7 +149,7 @@ class RowTable(FollowedFile, Generic[AnyRow]):
         """What is wrong with the file: why it cannot be read, or the lines that are no rows."""
         if not self._left_out:
             return super().problems
-        left_out = f"rows have more than {self._most_names:,} names; {self._left_out} and others are left out"
+        left_out = f"rows have more than {_MOST_NAMES:,} names; {self._left_out} and others are left out"
         return (*super().problems, left_out)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import compress
 from pathlib import Path
@@ -88,16 +89,18 @@ class Place(NamedTuple):
 class LineReader:
     """Reads the whole lines of a row file in pieces, each once, also while another process writes it.
 
-    Lines that are damaged or longer than 8 MiB are skipped, and named in ``place.problems``. What lies behind
-    the last whole line is read when a whole line follows. If the file was replaced or cut back, reading
-    starts again at its first line. Not for several threads at once.
+    Lines that are damaged or too long are skipped and named in ``place.problems``. What lies behind the last
+    whole line is read when a whole line follows. If the file was replaced or cut back, reading starts again
+    at its first line. Not for several threads at once.
 
     Args:
         path: the file; it need not exist yet.
+        is_bounded: whether a line may have at most 8 MiB.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_bounded: bool = True) -> None:
         self.path = path
+        self._longest_bytes = _LONGEST_BYTES if is_bounded else math.inf
         self.place = Place()
         """Where the next read begins; set an earlier place to read its lines again."""
         self.torn_bytes = 0
@@ -118,7 +121,7 @@ class LineReader:
         offset, place, rest = start.offset + len(piece), start, b""
         while True:
             *lines, rest = (rest + piece).split(b"\n")
-            if lines and (len(lines[0]) > _LONGEST_BYTES or lines[0].startswith(_TOO_LONG)):
+            if lines and (len(lines[0]) > self._longest_bytes or lines[0].startswith(_TOO_LONG)):
                 lines[0] = _TOO_LONG
             whole = [is_whole(line) for line in lines]
             n_read = len(whole) - whole[::-1].index(True) if True in whole else 0
@@ -126,8 +129,9 @@ class LineReader:
             if n_read or is_end:
                 break
             place = place.after(lines, whole)
-            if len(rest) > _LONGEST_BYTES:
+            if len(rest) > self._longest_bytes:
                 rest = _TOO_LONG
+            most_bytes = max(most_bytes, len(rest))  # a long line is not copied once for each piece of it
             piece = self._bytes(offset, most_bytes)
             offset += len(piece)
         if n_read == 0:
@@ -166,7 +170,7 @@ class RowReader(Generic[Row]):
         self.path = path
         self.has_restarted = False
         """Whether the last read started again at the first row: rows that were read before it are void."""
-        self._lines = LineReader(path)
+        self._lines = LineReader(path, is_bounded=False)
         self._decoder = msgspec.json.Decoder(row_type)
 
     @property

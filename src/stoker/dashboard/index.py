@@ -194,7 +194,8 @@ class Index:
     def _looks(
         self, looks: Sequence[tuple[RunEntry, Look | None]], places: int, is_thorough: bool
     ) -> list[Look]:
-        self._finder.look(places)
+        if places:
+            self._finder.look(places)
         return [
             looked_at(entry.id, self.root, entry.directory, before, is_thorough=is_thorough)
             for entry, before in looks

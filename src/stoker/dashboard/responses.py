@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
@@ -18,8 +20,8 @@ from stoker.protocol import ProtocolError
 from stoker.service.refusals import refusal_of
 
 __all__ = [
-    "Handler", "Refused", "answered", "encoded", "has", "json_answer", "query_of", "smoothing_of", "tag_of",
-    "unchanged",
+    "Bodies", "Handler", "Refused", "answered", "encoded", "has", "json_answer", "query_of", "smoothing_of",
+    "tag_of", "unchanged",
 ]  # fmt: skip
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -47,6 +49,34 @@ class Refused(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, as an ASGI application."""
         await send_refusal(self._refusal, scope, send)
+
+
+class Bodies:
+    """The last answers by their tags, for viewers who ask for the same. For any number of threads.
+
+    Args:
+        most_bytes: the size of all of them together.
+    """
+
+    def __init__(self, most_bytes: int = 16 << 20) -> None:
+        self._most_bytes = most_bytes
+        self._n_bytes = 0
+        self._bodies: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, tag: str, make: Callable[[], bytes]) -> bytes:
+        """The answer with that tag; it is made if it is not known."""
+        with self._lock:
+            if (known := self._bodies.get(tag)) is not None:
+                return known
+        made = make()
+        with self._lock:
+            if tag not in self._bodies:
+                self._bodies[tag] = made
+                self._n_bytes += len(made)
+            while self._n_bytes > self._most_bytes:
+                self._n_bytes -= len(self._bodies.popitem(last=False)[1])
+        return made
 
 
 def query_of(request: Request, *known: str) -> Query:

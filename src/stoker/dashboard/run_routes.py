@@ -23,6 +23,7 @@ from stoker.dashboard.index import Index
 from stoker.dashboard.queries import Query, no_such
 from stoker.dashboard.reading import Reading
 from stoker.dashboard.responses import (
+    Bodies,
     Handler,
     encoded,
     json_answer,
@@ -57,7 +58,7 @@ class RunRoutes:
     """
 
     def __init__(self, index: Index, cache: SeriesCache) -> None:
-        self._index, self._cache = index, cache
+        self._index, self._cache, self._bodies = index, cache, Bodies()
 
     def handlers(self) -> dict[str, Handler]:
         """All of them, by their addresses."""
@@ -152,7 +153,7 @@ class RunRoutes:
 
         def answer(reading: Reading) -> tuple[str, bytes | None]:
             tag = tag_of(request.url.path, query.decode("latin-1"), reading.cursor, *also)
-            return tag, None if tag in given else encoded(compute(reading))
+            return tag, None if tag in given else self._bodies.get(tag, lambda: encoded(compute(reading)))
 
         tag, body = await self._index.read(request.path_params["run_id"], answer)
         return unchanged(tag) if body is None else json_answer(body, tag)

@@ -154,11 +154,13 @@ def test_ls_groups_sorts_and_filters(
         json.loads(line)["config"]["seed"]
         for line in ls("--json", "--filter", "seed>7", "--filter", "steps=1200")
     ] == [42, 42]
+    (root / "CartPole-v1/v2/sweep.json").write_text('{"seeds": [42, 43, 44], "config": {}}')
     head, *rows = ls("--group", "--sort", "name")
     assert head.split() == ["name", "version", "runs", "steps", "best", "updated", "status"]
     half = 12.7062 * (1000.0 - best) / 2
     assert f"2  1,200 to 1,300  {(1000.0 + best) / 2:,.1f} ± {half:,.1f}" in rows[0]
     assert [row.rsplit("  ", 1)[1] for row in rows] == ["2 done", "1 done"]
+    assert "  1 of 3  " in rows[1]
     facts = json.loads(ls("--group", "--json", "--filter", "version=v1")[0])
     assert (facts["seeds"], facts["statuses"], facts["n_best"]) == ([7, 42], {"done": 2}, 2)
     assert ls("--filter", "name=other") == [f"none of the 3 runs in {root} is selected by name=other"]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import msgspec
 
@@ -20,6 +20,7 @@ from stoker.runs.configs import Scalar, flat_settings
 from stoker.runs.layout import CONFIG, natural_key
 from stoker.runs.metadata import read_json
 from stoker.runs.status import RunStatus, status_of
+from stoker.runs.sweeps import read_sweep
 from stoker.stats.intervals import Interval, mean_interval
 
 __all__ = ["Condition", "Listed", "RunGroup", "SortKey", "grouped", "listed", "ordered", "selected"]
@@ -30,7 +31,7 @@ _STATUSES: Final = ("live", "stalled", "crashed", "stopped", "done", "ended", "b
 """The order in which a list sorted by status has them."""
 
 
-class Listed(msgspec.Struct, frozen=True, dict=True):
+class Listed(msgspec.Struct, frozen=True):
     """A run in a list.
 
     Attributes:
@@ -56,19 +57,15 @@ class Listed(msgspec.Struct, frozen=True, dict=True):
     @property
     def seed(self) -> int | None:
         """The seed that its config names, if there is one."""
-        seed = self.settings.get("seed")
+        config: Any = self.config
+        seed = cast("dict[str, Any]", config).get("seed") if isinstance(config, dict) else None
         return seed if isinstance(seed, int) else None
-
-    @cached_property
-    def settings(self) -> dict[str, Scalar]:
-        """The settings of its config by their flat names."""
-        return flat_settings(self.config)
 
     @property
     def values(self) -> dict[str, Scalar]:
         """What conditions are about: the settings, and what ``stoker ls`` shows."""
         name, version, run_id = self.place
-        found = dict(self.settings)
+        found = flat_settings(self.config)
         found |= {"name": name, "version": version, "run": run_id, "status": self.status.name}
         if self.metadata is not None:
             found |= {
@@ -213,11 +210,13 @@ class RunGroup(msgspec.Struct, frozen=True):
     Attributes:
         name, version: what they have in common.
         runs: at least one.
+        n_seeds: how many seeds the sweep has that made them; None: no sweep did.
     """
 
     name: str
     version: str
     runs: tuple[Listed, ...]
+    n_seeds: int | None = None
 
     @property
     def known(self) -> list[RunMetadata]:
@@ -247,11 +246,18 @@ class RunGroup(msgspec.Struct, frozen=True):
 
 
 def grouped(runs: Sequence[Listed]) -> list[RunGroup]:
-    """The runs by name and version, in the order in which these first occur."""
+    """The runs by name and version, in the order in which these first occur. Blocks."""
     members: dict[tuple[str, str], list[Listed]] = {}
     for run in runs:
         members.setdefault(run.place[:2], []).append(run)
-    return [RunGroup(name, version, tuple(group)) for (name, version), group in members.items()]
+    return [RunGroup(*place, tuple(group), _n_seeds(group)) for place, group in members.items()]
+
+
+def _n_seeds(runs: Sequence[Listed]) -> int | None:
+    with contextlib.suppress(RunDirectoryError):  # a list of runs needs no sweep
+        sweep = read_sweep(runs[0].directory.parent)
+        return None if sweep is None else len(sweep.seeds)
+    return None
 
 
 def ordered(groups: Sequence[RunGroup], key: SortKey) -> list[RunGroup]:

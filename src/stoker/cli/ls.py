@@ -56,7 +56,9 @@ class Ls(Command, frozen=True, kw_only=True):
         conditions = [Condition.parse(text) for text in self.filter]
         found = await list_runs(self.dir)
         runs = selected(await to_thread.run_sync(listed, found), conditions)
-        groups = grouped(runs) if self.group else [RunGroup(*run.place[:2], (run,)) for run in runs]
+        groups = [RunGroup(*run.place[:2], (run,)) for run in runs]
+        if self.group:
+            groups = await to_thread.run_sync(grouped, runs)
         groups = ordered(groups, self.sort)
         if self.json:
             for group in groups:
@@ -86,6 +88,7 @@ def _group_facts(group: RunGroup) -> dict[str, Any]:
         "version": group.version,
         "runs": [str(run.directory) for run in group.runs],
         "seeds": [run.seed for run in group.runs],
+        "n_seeds": group.n_seeds,
         "statuses": group.statuses,
         "min_steps": min(steps, default=None),
         "max_steps": max(steps, default=None),
@@ -120,7 +123,9 @@ def _say_groups(groups: Sequence[RunGroup]) -> None:
         text = ", ".join(f"{count} {name}" for name, count in counts.items())
         style = next((_STYLES[name] for name in counts if name in _STYLES), "")
         updated = [ago(max(run.last_updated for run in group.known), now)] if group.known else ["-"]
-        cells = (str(len(group.runs)), _span(steps), _best_of(group), *updated)
+        n_runs, n_seeds = len(group.runs), group.n_seeds or 0
+        runs = str(n_runs) if n_runs >= n_seeds else f"{n_runs} of {n_seeds}"
+        cells = (runs, _span(steps), _best_of(group), *updated)
         table.add_row(group.name, group.version, *cells, Text(text, style))
     say(table)
     _say_broken([run for group in groups for run in group.runs])

@@ -128,7 +128,7 @@ async def resume_seeds(
     most = max(reached.values())
     if n_wanted is not None:
         raise ConfigError(f"-n {n_wanted}: the runs have {most} steps; give more than that")
-    again = command(["stoker", "resume", str(directory), "-n", str(2 * most)])
+    again = command(["stoker", "resume", str(directory), "-n", str(max(2 * most, config.total_timesteps))])
     text = f"{from_here(directory)}: all {len(sweep.seeds)} seeds are done; to continue: {again}"
     print(text, file=sys.stderr if flags.json else sys.stdout)
     if flags.json:

@@ -31,6 +31,9 @@ _BAR = 16
 _WIDE = 100
 """Columns of a terminal that has room for bars."""
 
+_WIDTHS = {"steps": 15, "steps/s": 7, "ETA": 5, "reward": 7, "eval": 7, "best": 7, "state": 11}
+"""Columns and their least widths: they do not move with each number."""
+
 _AROUND = 4
 """Lines around the seeds."""
 
@@ -144,9 +147,11 @@ def drawn(seeds: Sequence[SeedRun], console: Console) -> RenderableType:
         chosen = [*at_work, *(seed for seed in seeds if seed not in at_work)][:room]
     is_wide = console.width >= _WIDE
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("seed", *[""] * is_wide, "steps", "steps/s", "ETA", "reward", "eval", "best", "state"):
-        side = "left" if name in ("", "state") else "right"
-        table.add_column(name, justify=side, no_wrap=True)
+    table.add_column("seed", justify="right")
+    if is_wide:
+        table.add_column("")
+    for name, width in _WIDTHS.items():
+        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True, min_width=width)
     for seed in chosen:
         report = seed.report
         bar = ProgressBar(total=max(report.limit, 1), completed=report.total_steps, width=_BAR)

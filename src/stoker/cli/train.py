@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 import msgspec
 from anyio import to_thread
@@ -282,8 +282,11 @@ def _check_seeds(given: Mapping[str, Any], in_file: dict[str, Any]) -> None:
     """
     if "seed" in given and "seeds" in given:
         raise ConfigError(f"--seed {given['seed']} --seeds {given['seeds']}: give one of them")
+    if isinstance(seeds := in_file.get("seeds"), list):  # as TOML has them; a text has ranges
+        in_file["seeds"] = ",".join(map(str, cast("list[Any]", seeds)))
     if "seed" in given:
-        in_file.pop("seeds", None)
+        for name in ("seeds", "jobs"):
+            in_file.pop(name, None)
     if "seeds" in given:
         in_file.pop("seed", None)
     both = {**in_file, **given}

@@ -24,7 +24,7 @@ from stoker.runs.run import TrainingRun
 from stoker.settings import Count, Natural
 from stoker.writer import files
 
-__all__ = ["SWEEP", "Sweep", "SweepVersion", "runs_by_seed"]
+__all__ = ["SWEEP", "Sweep", "SweepVersion", "read_sweep", "runs_by_seed"]
 
 SWEEP = "sweep.json"
 """The file of a version that a sweep made."""
@@ -85,7 +85,7 @@ class SweepVersion:
         files.make_directory(directory)
         lock = RunLock.acquire(directory)
         try:
-            before = _read(directory)
+            before = read_sweep(directory)
             sweep = _joined(directory, before, sweep)
             made = cls(directory, sweep, before, lock, is_new_root=is_new_root)
             made.write(sweep)
@@ -104,7 +104,7 @@ class SweepVersion:
         """
         lock = RunLock.acquire(directory)
         try:
-            found = _read(directory)
+            found = read_sweep(directory)
         except BaseException:
             lock.release()
             raise
@@ -127,8 +127,12 @@ class SweepVersion:
         self._lock.release()
 
 
-def _read(version: Path) -> Sweep | None:
-    """The content of the file; None: there is none."""
+def read_sweep(version: Path) -> Sweep | None:
+    """The sweep that made a version; None: no sweep did.
+
+    Raises:
+        RunBroken: Its file cannot be read.
+    """
     if SWEEP not in files.files_in(version):
         return None
     return read_json(version / SWEEP, Sweep, "remove it, and the runs beside it are ordinary ones")

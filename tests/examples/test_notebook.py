@@ -33,14 +33,15 @@ def test_the_notebook_runs_from_top_to_bottom(root: Path) -> None:
         cell.source = cell.source.replace("20_000", "600")
     NotebookClient(notebook, kernel_name="python3", timeout=PATIENCE_S).execute()
     outputs: list[list[Any]] = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
-    of_train, of_plot, of_actors = outputs[1], outputs[2], outputs[4]
+    of_train, of_plot, of_frame, of_actors = outputs[1], outputs[2], outputs[3], outputs[5]
     (table,) = [output["data"] for output in of_train if output["output_type"] == "display_data"]
     assert "100% of 600" in table["text/plain"], "one table, which was updated in place"
     assert "<pre" in table["text/html"]
     assert [output["text"][:10] for output in of_train if output["output_type"] == "stream"] == ["600 steps,"]
     assert "image/png" in of_plot[0]["data"]
+    assert "total_reward" in of_frame[0]["data"]["text/html"]
     assert of_actors[0]["data"]["text/plain"].startswith("(600,")
-    assert outputs[0] == outputs[3] == outputs[5] == []
+    assert outputs[0] == outputs[4] == outputs[6] == []
 
 
 def test_interrupting_the_kernel_leaves_a_saved_run_that_goes_on() -> None:

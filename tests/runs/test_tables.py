@@ -173,6 +173,39 @@ def test_a_large_file_is_read_in_pieces(tmp_path: Path) -> None:
     assert 0 < tail.share_read < 1
 
 
+def test_a_tail_follows_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    path.write_bytes(encode_rows(map(episode, range(100))) + b"{torn")
+    tail = RowTable(path, TrainEpisodeRow)
+    tail.read_tail(5)
+    assert numbers_of(tail) == [95, 96, 97, 98, 99]
+    assert not tail.refresh()
+    path.write_bytes(encode_rows(map(episode, range(102))))
+    assert tail.refresh()
+    assert numbers_of(tail) == [95, 96, 97, 98, 99, 100, 101]
+    assert (tail.generation, tail.problems) == (0, ())
+    for n in range(110, 300, 10):
+        path.write_bytes(encode_rows(map(episode, range(n))))
+        tail.refresh()
+        assert numbers_of(tail)[-5:] == list(range(n - 5, n))
+        assert tail.n_rows < 100
+    assert tail.generation > 0, "old rows were forgotten"
+    path.write_bytes(encode_rows(map(episode, range(50, 53))))
+    assert tail.refresh()
+    assert numbers_of(tail) == [50, 51, 52]
+    path.write_bytes(b"#" + encode_rows([episode(7)]) + encode_rows([episode(8)]))
+    tail.refresh()
+    assert numbers_of(tail) == [8]
+    path.write_bytes(
+        b"#" + encode_rows([episode(7)]) + encode_rows([episode(8)]) + b"#\n" + encode_rows([episode(9)])
+    )
+    tail.refresh()
+    assert (numbers_of(tail), tail.problems) == ([8, 9], ("some of the last lines are not rows",))
+    path.unlink()
+    tail.refresh()
+    assert (tail.n_rows, tail.problems, tail.share_read) == (0, (), 1.0)
+
+
 def test_a_file_that_comes_goes_or_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "rows"
     table = RowTable(path, TrainEpisodeRow)

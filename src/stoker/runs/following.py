@@ -13,13 +13,16 @@ import msgspec
 from stoker.errors import RunBroken
 from stoker.runs.events import EventRow
 from stoker.writer import files
-from stoker.writer.reading import PIECE_BYTES, LineReader, Lines, last_lines, words_for_line
+from stoker.writer.reading import PIECE_BYTES, LineReader, Lines, words_for_line
 from stoker.writer.rows import UNREADABLE
 
 __all__ = ["EventList", "FollowedFile"]
 
 _MOST_PROBLEMS = 20
 _LEAST_BYTES = 1 << 16
+_MOST_NEW_BYTES = 1 << 20
+"""What a tail reads of new rows before it begins again at the end of the file."""
+_MOST_TAILS = 16
 _SETTLED_S = 2.0
 """A file that changed more recently may change again within the same tick of the disk's clock."""
 
@@ -47,6 +50,7 @@ class FollowedFile:
         self._decoder = decoder
         self._lines = LineReader(path, is_bounded=is_bounded)
         self._seen: tuple[int, ...] | None = None  # the file as it was when its end was read
+        self._n_tail: int | None = None  # of how many rows the tail was read; None: all are read
         self._refused = ""
         self._problems: list[str] = []
         self._n_problems = 0
@@ -65,7 +69,12 @@ class FollowedFile:
             if seen is not None and seen == self._seen:
                 return False
             self._refused, self._seen = "", None
-            is_whole = self._read(0 if found is None else found.st_size, most_bytes)
+            size = 0 if found is None else found.st_size
+            is_whole = True
+            if self._n_tail is None:
+                is_whole = self._read(size, most_bytes)
+            else:
+                self._read_behind_tail(size, self._n_tail)
             if is_whole and found is not None and time.time() - found.st_mtime > _SETTLED_S:
                 self._seen = seen
         except RunBroken as error:
@@ -81,9 +90,7 @@ class FollowedFile:
             if piece.has_restarted:
                 self._forget()
                 start = 0
-            if rows := self._rows_of(piece):
-                self._take(rows)
-                self.n_rows += len(rows)
+            self._keep(piece)
             offset = self._lines.place.offset
             most_bytes -= offset - start
             is_end = piece.is_end or offset >= size
@@ -93,16 +100,35 @@ class FollowedFile:
     def read_tail(self, n: int) -> None:
         """Read the last n rows, or those in the last 8 MiB, instead of all. Blocks.
 
-        For a first look: do not refresh it afterwards.
+        ``refresh`` then reads the rows that follow, and forgets old ones where there are many more than n.
         """
+        self._n_tail = n
         try:
-            lines, self.share_read = last_lines(self.path, n)
+            self._read_tail(n)
         except RunBroken as error:
             self._refuse(str(error).removeprefix(f"{error.path}: "))
-            return
-        if rows := self._rows_of(Lines(lines, range(len(lines)), has_restarted=False, is_end=True)):
+
+    def _read_tail(self, n: int) -> None:
+        if self.n_rows:
+            self._forget()
+        lines, share = self._lines.read_last(n)
+        self._keep(Lines(lines, range(len(lines)), has_restarted=False, is_end=True))
+        self.share_read = share
+
+    def _read_behind_tail(self, size: int, n: int) -> None:
+        """Read what has been appended; the tail again if that is much, or another file."""
+        n_new = size - self._lines.place.offset
+        if self._lines.place.offset and 0 <= n_new < _MOST_NEW_BYTES and self.n_rows < _MOST_TAILS * n:
+            piece = self._lines.read_new(_MOST_NEW_BYTES)
+            if not piece.has_restarted:
+                self._keep(piece)
+                return
+        self._read_tail(n)
+
+    def _keep(self, piece: Lines) -> None:
+        if rows := self._rows_of(piece):
             self._take(rows)
-            self.n_rows = len(rows)
+            self.n_rows += len(rows)
 
     def _refuse(self, why: str) -> None:
         self._refused, self.share_read = why, 1.0  # there is nothing more to read
@@ -139,10 +165,13 @@ class FollowedFile:
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong with the file: why it cannot be read, or the lines that are no rows."""
+        refused = (self._refused,) if self._refused else ()
+        skipped = (*self._lines.place.problems, *self._problems)
+        if self._n_tail is not None:  # lines are not numbered
+            return (*refused, *(("some of the last lines are not rows",) if skipped else ()))
         n_more = self._n_problems - len(self._problems)
         more = (f"{n_more} more lines are not rows",) if n_more else ()
-        refused = (self._refused,) if self._refused else ()
-        return (*refused, *self._lines.place.problems, *self._problems, *more)
+        return (*refused, *skipped, *more)
 
 
 _EVENT_DECODER = msgspec.json.Decoder(EventRow)

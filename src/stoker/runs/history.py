@@ -103,13 +103,14 @@ class RunHistory:
     def tail(self, n: int = 2000) -> RunHistory:
         """The run with only the last n rows of each file, for a first look at a long run. Blocks.
 
-        Its cursor is that of no run that was read whole. It is not to be refreshed.
+        It can be refreshed and then holds some rows more, of which it forgets old ones. Its cursor is that of
+        no run that was read whole.
         """
         found = RunHistory(self.directory)
         found._refresh_documents()
         for table in (*found.tables, found._events):
             table.read_tail(n)
-        found._n_histories = -1
+        found._n_histories = _TAILS
         return found
 
     def _refresh_documents(self) -> bool:
@@ -178,6 +179,7 @@ class RunHistory:
         return known.update(table, self._attempts)
 
 
+_TAILS = -(1 << 40)
 _EVENT_BYTES = 1000
 """About what an event takes."""
 

@@ -22,7 +22,6 @@ __all__ = [
     "RowReader",
     "cut_rows",
     "decode_rows",
-    "last_lines",
     "words_for_line",
 ]
 
@@ -34,6 +33,7 @@ _LONGEST_BYTES = 8 << 20
 _TOO_LONG = b"\xff longer than a row may be \xff"
 """Stands for the beginning of such a line: the line itself is not kept."""
 _MOST_NAMED = 20
+_ABOUT_A_LINE = 320
 
 
 class Lines(NamedTuple):
@@ -148,6 +148,37 @@ class LineReader:
             numbers, lines = list(compress(numbers, whole)), list(compress(lines, whole))
         return Lines(lines, numbers, has_restarted, is_end)
 
+    def read_last(self, n: int) -> tuple[list[bytes], float]:
+        """Read the last lines, at most n, from the end of the file, and go on behind them. Blocks.
+
+        A few hundred bytes are read for each, at most 8 MiB, so there may be fewer. Damaged ones are skipped,
+        and lines are not numbered: what is skipped from now on counts from here.
+
+        Returns:
+            The lines, and the share of the file that was read.
+
+        Raises:
+            RunBroken: The system refuses to read the file.
+        """
+        found = files.stat_of(self.path)
+        size: int = 0 if found is None else found.st_size
+        n_bytes = _ABOUT_A_LINE * n
+        while True:
+            start = max(0, size - n_bytes)
+            *lines, rest = self._bytes(start, size - start).split(b"\n")
+            del lines[: 1 if start else 0]  # it may be the end of a line
+            whole = [is_whole(line) for line in lines]
+            if sum(whole) >= n or start == 0 or n_bytes >= _LONGEST_BYTES:
+                break
+            n_bytes = min(4 * n_bytes, _LONGEST_BYTES)
+        self.place, self.torn_bytes = Place(), size
+        if True in whole:
+            n_behind = whole[::-1].index(True)
+            last = lines[len(lines) - 1 - n_behind]
+            self.torn_bytes = len(rest) + sum(len(line) + 1 for line in lines[len(lines) - n_behind :])
+            self.place = Place(size - self.torn_bytes, last_read=last[-CRC_BYTES:] + b"\n")
+        return list(compress(lines, whole))[-n:], 1.0 if start == 0 else n_bytes / size
+
     def _bytes(self, start: int, most_bytes: int) -> bytes:
         try:
             return files.read_bytes(self.path, start, most_bytes)
@@ -241,30 +272,6 @@ def cut_rows(source: Path, target: Path, keep: Callable[[Row], bool], row_type: 
     return len(kept)
 
 
-def last_lines(path: Path, n: int) -> tuple[list[bytes], float]:
-    """The last whole lines of a row file, at most n, in order, and the share of the file that was read.
-
-    They are read from its end, a few hundred bytes for each, at most 8 MiB, so there may be fewer. Blocks.
-
-    Raises:
-        RunBroken: The system refuses to read the file.
-    """
-    found = files.stat_of(path)
-    size = 0 if found is None else found.st_size
-    n_bytes = _ABOUT_A_LINE * n
-    while True:
-        start = max(0, size - n_bytes)
-        try:
-            lines = files.read_bytes(path, start, n_bytes).split(b"\n")
-        except FileNotFoundError:
-            return [], 1.0
-        whole = list(filter(is_whole, lines[1 if start else 0 : -1]))[-n:]
-        if len(whole) == n or start == 0 or n_bytes >= _LONGEST_BYTES:
-            return whole, 1.0 if start == 0 else n_bytes / size
-        n_bytes = min(4 * n_bytes, _LONGEST_BYTES)
-
-
-_ABOUT_A_LINE = 320
 _LONG = f"it is longer than {_LONGEST_BYTES >> 20} MiB"
 
 

@@ -51,7 +51,7 @@ export async function get(path, params = {}, { signal } = {}) {
   if (!response.ok) throw await refusal(response)
   const value = await response.json()
   const etag = response.headers.get("ETag")
-  if (etag && !("cursor" in params)) remember(url, { etag, value })
+  if (etag && !params.cursor) remember(url, { etag, value })
   return value
 }
 

@@ -13,8 +13,11 @@ export function makeBrush(element, chosen) {
   let range = null
   let axis = "steps"
   const canvas = h("canvas", { class: "brush-curve", "aria-hidden": "true" })
-  const left = h("span", { class: "brush-handle", tabindex: 0, role: "slider", "aria-label": "Beginning of the range", "aria-orientation": "horizontal" })
-  const right = h("span", { class: "brush-handle", tabindex: 0, role: "slider", "aria-label": "End of the range", "aria-orientation": "horizontal" })
+  const handle = (label) => h("span", {
+    class: "brush-handle", tabindex: 0, role: "slider", "aria-label": label, "aria-orientation": "horizontal",
+  })
+  const left = handle("Beginning of the range")
+  const right = handle("End of the range")
   const pane = h("div", { class: "brush-window" }, left, right)
   const box = h("div", { class: "brush", title: "Drag to choose a range; double click for all" }, canvas, pane)
   element.append(box)
@@ -32,11 +35,11 @@ export function makeBrush(element, chosen) {
     pane.style.setProperty("right", `${(1 - share(to)) * 100}%`)
     box.classList.toggle("whole", range === null)
     const told = axis === "time" ? duration : compact
-    for (const [handle, value] of [[left, from], [right, to]]) {
-      handle.setAttribute("aria-valuemin", String(domain[0]))
-      handle.setAttribute("aria-valuemax", String(domain[1]))
-      handle.setAttribute("aria-valuenow", String(Math.round(value * 100) / 100))
-      handle.setAttribute("aria-valuetext", told(value))
+    for (const [end, value] of [[left, from], [right, to]]) {
+      end.setAttribute("aria-valuemin", String(domain[0]))
+      end.setAttribute("aria-valuemax", String(domain[1]))
+      end.setAttribute("aria-valuenow", String(Math.round(value * 100) / 100))
+      end.setAttribute("aria-valuetext", told(value))
     }
   }
 
@@ -53,7 +56,8 @@ export function makeBrush(element, chosen) {
     const low = known.reduce((least, [, y]) => Math.min(least, y), Infinity)
     const high = known.reduce((most, [, y]) => Math.max(most, y), -Infinity)
     pen.beginPath()
-    known.forEach(([x, y], i) => pen[i ? "lineTo" : "moveTo"](share(x) * width, HEIGHT - 5 - ((y - low) / (high - low || 1)) * (HEIGHT - 10)))
+    const heightOf = (y) => HEIGHT - 5 - ((y - low) / (high - low || 1)) * (HEIGHT - 10)
+    for (const [x, y] of known) pen.lineTo(share(x) * width, heightOf(y))
     pen.strokeStyle = faded(color("accent"), 0.8)
     pen.lineWidth = 1.25
     pen.stroke()
@@ -81,7 +85,8 @@ export function makeBrush(element, chosen) {
     event.preventDefault()
     const began = valueAt(event)
     const before = range ?? domain
-    const part = event.target === left ? "left" : event.target === right ? "right" : event.target === pane && range ? "move" : "new"
+    const parts = new Map([[left, "left"], [right, "right"], [pane, range ? "move" : "new"]])
+    const part = parts.get(event.target) ?? "new"
     let now = null
     box.setPointerCapture(event.pointerId)
     const move = (next) => {

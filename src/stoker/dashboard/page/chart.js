@@ -9,15 +9,22 @@
 import uPlot from "./vendor/uPlot.mjs"
 import { h, put, say } from "./dom.js"
 import { csvOf, pictureOf } from "./download.js"
-import { clock, compact, exact, number, percent, position, tickTexts } from "./format.js"
+import { distributionOf, drawing } from "./drawing.js"
+import { exact, percent, position } from "./format.js"
 import { follow, keyed } from "./gestures.js"
-import { align, nearest, yRange } from "./layers.js"
+import { align } from "./layers.js"
 import { paintEvents, paintWhiskers } from "./marks.js"
 import { hideTip, showTip } from "./tip.js"
-import { color, curveColor, curveDash, faded, onTheme } from "./theme.js"
+import { color, curveColor, onTheme } from "./theme.js"
 
-const TIME_STEPS = [0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 18000, 36000, 86400, 172800, 604800]
 const TIP_ROWS = 12
+const TIP_EVENTS = 5
+const NEAR_PX = 5
+const AHEAD = "300px 0px"
+const DEFAULTS = {
+  x: "steps", height: 240, sync: null, isShare: false, isSmall: false, clipsBands: false, onHover: null,
+  empty: "No values",
+}
 
 /**
  * Make a chart within an element, as wide as that is.
@@ -25,16 +32,19 @@ const TIP_ROWS = 12
  * Options: `title` (its name for screen readers and files), `x` ("steps", "episodes" or "time"), `height` in pixels,
  * `sync` (a name: charts of the same name share the crosshair), `isShare` (values are shares of 1), `isSmall` (fewer
  * ticks), `clipsBands` (the y axis is that of the lines, with bands cut where they are far wider), `empty` (what it says
- * without values), `onHover(values | null)` (what is below the crosshair, here or on a chart in sync: `[{label, value}]`).
+ * without values), `onHover(values | null)` (what is below the crosshair, here or on a chart in sync, as
+ * `[{label, value}]`).
  *
  * A layer is `{label, x, y, kind, low, high, color, dash, width, alpha, opacity, fill, best, note, isQuiet}`: `kind` is
- * "line" (default), "points" (with whiskers from low to high; `best` is the index of the marked one) or "stack"; low and high draw a
- * band as opaque as `alpha`; `color` is the number of a curve color, or a name of the style sheet's; `note(i)` is a
- * text beside the value of a point in the tooltip, where a quiet layer is not.
+ * "line" (default), "points" (with whiskers from low to high; `best` is the index of the marked one) or "stack"; low and
+ * high draw a band as opaque as `alpha`; `color` is the number of a curve color, or a name of the style sheet's; `note(i)`
+ * is a text beside the value of a point in the tooltip, where a quiet layer is not.
  */
 export function makeChart(element, options) {
-  const plan = { x: "steps", height: 240, sync: null, isShare: false, isSmall: false, clipsBands: false, onHover: null, empty: "No values", ...options }
-  const state = { layers: [], events: [], scale: "linear", from: null, to: null, isHovered: false, isAt: null, hasData: false }
+  const plan = { ...DEFAULTS, ...options }
+  const state = { layers: [], hasData: false, events: [], scale: "linear", from: null, to: null }
+  Object.assign(state, { isHovered: false, isAt: null }) // the pointer is here; the keys are at this place
+  Object.assign(state, { isSeen: false, isStale: true }) // it is in view; what is drawn is not what is known
   let plot = null
   let shape = null
   let places = []
@@ -51,24 +61,36 @@ export function makeChart(element, options) {
     else if (!plot) draw()
   })
   observer.observe(box)
+  // A run may have hundreds of metrics: only the charts that are nearly in view are drawn.
+  const sight = new IntersectionObserver((entries) => {
+    state.isSeen = entries.at(-1).isIntersecting
+    if (state.isSeen && state.isStale) draw()
+  }, { rootMargin: AHEAD })
+  sight.observe(box)
   const endTheme = onTheme(() => { shape = null; draw() })
 
   const paint = (layer, at) => (typeof layer.color === "string" ? color(layer.color) : curveColor(layer.color ?? at))
   const valueText = plan.isShare ? (v) => percent(v, 1) : exact
 
-  function draw() {
+  function draw(isForced = false) {
+    box.setAttribute("aria-label", summary())
     const width = Math.floor(box.clientWidth)
-    if (width <= 0) return
+    state.isStale = !(state.isSeen || isForced) || width <= 0
+    if (state.isStale) return
     const aligned = align(state.layers)
     places = aligned.places
-    const now = JSON.stringify([plan.x, plan.height, state.scale, aligned.hasNegative, aligned.largest > 10, state.layers.map((l) => [l.label, l.kind, l.color, l.dash, l.width, l.alpha, !!l.low])])
+    const distribution = distributionOf(state.scale, aligned)
+    const looksOf = (layer) => [layer.label, layer.kind, layer.color, layer.dash, layer.width, layer.alpha, !!layer.low]
+    const now = JSON.stringify([plan.x, plan.height, distribution, state.layers.map(looksOf)])
     if (plot && now === shape) {
       plot.setData(aligned.data, false)
       plot.batch(() => rescale())
       plot.redraw(false)
     } else {
       plot?.destroy()
-      plot = new uPlot(build(width, aligned), aligned.data, box)
+      const { layers } = state
+      const drawn = drawing({ plan, layers, places, width, distribution, reach, withBands, paint, zoom })
+      plot = new uPlot({ ...drawn, hooks: hooks() }, aligned.data, box)
       shape = now
       follow(plot, {
         reach, zoom,
@@ -84,7 +106,6 @@ export function makeChart(element, options) {
         },
       })
     }
-    box.setAttribute("aria-label", summary())
     const isEmpty = state.layers.every((layer) => layer.y.every((value) => value === null || value === undefined))
     if (nothing.parentNode !== box) box.append(nothing)
     nothing.hidden = !isEmpty || !state.hasData
@@ -125,90 +146,12 @@ export function makeChart(element, options) {
     return [bottom, top]
   }
 
-  function build(width, aligned) {
-    const series = [{}]
-    const bands = []
-    state.layers.forEach((layer, at) => {
-      const stroke = paint(layer, at)
-      const place = places[at]
-      if (place.high !== null) {
-        const edge = { stroke: faded(stroke, layer.alpha ?? 0.28), width: 1, points: { show: false }, label: "", auto: !plan.clipsBands }
-        series[place.high] = { ...edge }
-        series[place.low] = { ...edge }
-        if (layer.kind !== "points" || layer.x.length > width / 14) {
-          bands.push({ series: [place.high, place.low], fill: faded(stroke, (layer.alpha ?? 0.28) * 0.6) })
-        } else {
-          series[place.high].stroke = series[place.low].stroke = "transparent"
-        }
-      }
-      if (layer.kind === "stack") bands.push({ series: [place.y, place.below], fill: faded(stroke, layer.alpha ?? 0.85) })
-      const isDotted = layer.kind === "points"
-      series[place.y] = {
-        label: layer.label,
-        alpha: layer.opacity ?? 1,
-        stroke: layer.kind === "stack" ? "transparent" : stroke,
-        width: layer.width ?? (isDotted ? 1.25 : 1.75),
-        dash: layer.dash ?? (typeof layer.color === "string" ? undefined : curveDash(layer.color ?? at)),
-        points: isDotted ? { show: layer.x.length <= width / 7, size: 6, fill: color("panel"), stroke, width: 1.5 } : { show: layer.x.length === 1, size: 6 },
-        fill: layer.fill ? faded(stroke, layer.fill) : undefined,
-      }
-      if (layer.kind === "stack" && place.below === place.floor) {
-        series[place.floor] = { stroke: "transparent", points: { show: false }, label: "" }
-      }
-    })
-    const axis = {
-      stroke: () => color("muted"), font: `11px ${getComputedStyle(document.body).fontFamily}`,
-      ticks: { show: false }, border: { show: false },
-    }
-    const isLog = state.scale === "log"
-    // Around zero a logarithm has no place: large values get the inverse hyperbolic sine, small ones stay linear.
-    const distr = !isLog ? 1 : !aligned.hasNegative ? 3 : aligned.largest > 10 ? 4 : 1
-    return {
-      width, height: plan.height, series, bands, padding: [10, 16, 0, 0], legend: { show: false },
-      scales: {
-        x: { time: false, range: () => reach() },
-        y: {
-          distr,
-          range: plan.isShare ? [0, 1] : distr === 3 ? undefined : (_, low, high) => yRange(...withBands(low, high)),
-        },
-      },
-      axes: [
-        {
-          ...axis, size: 26, gap: 6, space: plan.isSmall ? 70 : 90, grid: { show: false },
-          incrs: plan.x === "time" ? TIME_STEPS : undefined,
-          values: (_, ticks, _axis, _space, step) => (plan.x === "time" ? ticks.map((tick) => (tick === null ? "" : clock(tick, step))) : tickTexts(ticks, step)),
-        },
-        {
-          ...axis, size: 50, gap: 6, space: plan.isSmall ? 28 : 36, grid: { stroke: () => color("grid"), width: 1 },
-          values: (_, ticks, _axis, _space, step) => (plan.isShare ? ticks.map((tick) => percent(tick)) : distr === 1 ? tickTexts(ticks, step) : ticks.map((tick) => (tick === null ? "" : compact(tick)))),
-        },
-      ],
-      cursor: {
-        x: true, y: false,
-        points: { size: 7, width: 2, fill: (u, i) => u.series[i]._stroke ?? color("text"), show: pointOf },
-        drag: { x: true, y: false, setScale: false, dist: 5 },
-        bind: { dblclick: () => () => { zoom(null, null); return null } },
-        dataIdx: (u, i, at) => nearest(u.data[0], u.data[i], at),
-        // A drag on one chart zooms once: the others would each take it for one of their own.
-        sync: plan.sync ? { key: plan.sync, setSeries: false, scales: ["x", null], filters: { pub: (type) => type === "mousemove" || type === "mouseleave", sub: () => true } } : undefined,
-      },
-      hooks: {
-        setSelect: [selected],
-        setCursor: [moved],
-        drawAxes: [(u) => paintEvents(u, state.events)],
-        draw: [(u) => paintWhiskers(u, state.layers, places, paint)],
-      },
-    }
-  }
-
-  /** A dot on the curves alone: edges of bands and shares have none. */
-  function pointOf(u, i) {
-    const at = places.findIndex((place) => place.y === i)
-    if (at < 0 || state.layers[at].kind === "stack" || state.layers[at].isQuiet) return false
-    const dot = h("div", { class: "chart-dot" })
-    dot.style.setProperty("background", paint(state.layers[at], at))
-    return dot
-  }
+  const hooks = () => ({
+    setSelect: [selected],
+    setCursor: [moved],
+    drawAxes: [(u) => paintEvents(u, state.events)],
+    draw: [(u) => paintWhiskers(u, state.layers, places, paint)],
+  })
 
   function selected(u) {
     const { left, width } = u.select
@@ -247,19 +190,16 @@ export function makeChart(element, options) {
       if (state.isHovered || state.isAt !== null) hideTip()
       return
     }
-    const x = u.posToVal(u.cursor.left, "x")
-    let rows = found
-    if (rows.length > TIP_ROWS) {
-      rows = [...rows].sort((a, b) => Math.abs(a.y - u.cursor.top) - Math.abs(b.y - u.cursor.top)).slice(0, TIP_ROWS)
-      rows = found.filter((row) => rows.includes(row))
-    }
-    const near = state.events.filter((event) => Math.abs(u.valToPos(event.x, "x") - u.cursor.left) < 5).slice(0, 5)
-    const head = rows.length ? rows[0].x : x
-    const edges = u.over.getBoundingClientRect()
-    showTip(edges, u.cursor.left, u.cursor.top, position(plan.x, Math.round(head * 100) / 100), rows, near, {
-      text: valueText, xText: (v) => position(plan.x, Math.round(v * 100) / 100), head, hidden: found.length - rows.length,
+    const near = state.events.filter(({ x }) => Math.abs(u.valToPos(x, "x") - u.cursor.left) < NEAR_PX)
+    const rows = nearestRows(found, u.cursor.top)
+    const head = rows.length ? rows[0].x : u.posToVal(u.cursor.left, "x")
+    const place = (x) => position(plan.x, Math.round(x * 100) / 100)
+    showTip(u.over.getBoundingClientRect(), u.cursor, {
+      head: place(head), rows: rows.map((row) => ({ ...row, place: row.x === head ? null : place(row.x) })),
+      events: near.slice(0, TIP_EVENTS), hidden: found.length - rows.length, text: valueText,
     })
-    if (state.isAt !== null) say(spoken, `${position(plan.x, Math.round(head))}: ${rows.map((r) => `${r.label} ${valueText(r.value)}`).join(", ")}`)
+    if (state.isAt === null) return
+    say(spoken, `${place(head)}: ${rows.map(({ label, value }) => `${label} ${valueText(value)}`).join(", ")}`)
   }
 
   function zoom(from, to) {
@@ -301,40 +241,69 @@ export function makeChart(element, options) {
   box.addEventListener("blur", () => { if (state.isAt !== null) blur() })
 
   function summary() {
-    const told = state.layers.filter((layer) => !layer.isQuiet && layer.y.length).map((layer) => {
-      const last = layer.y.findLast((value) => value !== null && value !== undefined)
-      return `${layer.label} ${last === undefined ? "without values" : `at last ${valueText(last)}`}`
+    const told = state.layers.filter((layer) => !layer.isQuiet && layer.y.length).slice(0, 6).map(({ label, y }) => {
+      const last = y.findLast((value) => value !== null && value !== undefined)
+      return `${label} ${last === undefined ? "without values" : `at last ${valueText(last)}`}`
     })
-    return `${plan.title}. ${told.length ? told.slice(0, 6).join(", ") : "No data"}. Arrow keys read values, plus and minus zoom.`
+    return `${plan.title}. ${told.join(", ") || "No data"}. Arrow keys read values, plus and minus zoom.`
   }
 
   return {
     element: box,
-    setData(layers) { state.hasData = true; state.layers = layers.map((layer) => ({ kind: "line", ...layer })); draw() },
-    setEvents(events) { state.events = events; plot?.redraw(false) },
-    setScale(scale) { if (scale !== state.scale) { state.scale = scale; draw() } },
-    setX(x) { plan.x = x; draw() },
+    setData(layers) {
+      state.hasData = true
+      state.layers = layers.map((layer) => ({ kind: "line", ...layer }))
+      draw()
+    },
+    setEvents(events) {
+      state.events = events
+      if (state.isSeen) plot?.redraw(false)
+      else state.isStale = true
+    },
+    setScale(scale) {
+      if (scale === state.scale) return
+      state.scale = scale
+      draw()
+    },
+    setX(x) {
+      if (x === plan.x) return
+      plan.x = x
+      draw()
+    },
     /** Let the layers for which `isOn(layer)` stand out; null ends it. */
     highlight(isOn) {
       if (!plot) return
       state.layers.forEach((layer, at) => {
         const alpha = (layer.opacity ?? 1) * (isOn === null || isOn(layer) ? 1 : 0.25)
-        for (const column of [places[at].y, places[at].low, places[at].high]) if (column !== null) plot.series[column].alpha = alpha
+        const { y, low, high } = places[at]
+        for (const column of [y, low, high]) if (column !== null) plot.series[column].alpha = alpha
       })
       plot.redraw(false)
     },
-    setHeight(height) { plan.height = height; box.style.setProperty("height", `${height}px`); draw() },
+    setHeight(height) {
+      plan.height = height
+      box.style.setProperty("height", `${height}px`)
+      draw()
+    },
     setRange(from, to) {
       state.from = from
       state.to = to
-      if (plot) rescale()
+      if (plot && state.isSeen) rescale()
+      else state.isStale = true
     },
     range: () => reach(),
-    onZoom(callback) { zoomed.add(callback); return () => zoomed.delete(callback) },
-    toPng: (told) => picture(plot, state.layers, plan, paint, told),
+    onZoom(callback) {
+      zoomed.add(callback)
+      return () => zoomed.delete(callback)
+    },
+    toPng(told) {
+      draw(true)
+      return picture(plot, state.layers, plan, paint, told)
+    },
     toCsv: () => table(state.layers, plan.x),
     destroy() {
       observer.disconnect()
+      sight.disconnect()
       document.removeEventListener("pointerdown", touchedElsewhere)
       endTheme()
       hideTip()
@@ -344,16 +313,27 @@ export function makeChart(element, options) {
   }
 }
 
+/** Of many values those that are nearest to the pointer, in the order of their layers. */
+function nearestRows(found, top) {
+  if (found.length <= TIP_ROWS) return found
+  const far = (row) => Math.abs(row.y - top)
+  const near = new Set([...found].sort((one, other) => far(one) - far(other)).slice(0, TIP_ROWS))
+  return found.filter((row) => near.has(row))
+}
+
 /** The chart as a PNG with its title and legend, on the page's own background; `told` replaces parts of these. */
 function picture(plot, layers, plan, paint, told) {
   const { canvas } = plot.ctx
-  const entries = layers.map((layer, at) => ({ ...layer, color: paint(layer, at), dash: layer.dash ?? [] })).filter((layer) => !layer.isQuiet)
+  const entries = layers.map((layer, at) => ({ ...layer, color: paint(layer, at), dash: layer.dash ?? [] }))
+    .filter((layer) => !layer.isQuiet)
   const colors = { background: color("panel"), text: color("text"), muted: color("muted") }
-  return pictureOf(canvas, { title: plan.title, subtitle: "", entries, colors, ratio: canvas.width / plot.width, ...told })
+  const ratio = canvas.width / plot.width
+  return pictureOf(canvas, { title: plan.title, subtitle: "", entries, colors, ratio, ...told })
 }
 
 /** What is drawn, as CSV: one row for each point of a layer. The API gives every point. */
 function table(layers, x) {
-  const rows = layers.flatMap((layer) => layer.x.map((at, i) => [layer.label, at, layer.y[i], layer.low?.[i], layer.high?.[i]]))
+  const rows = layers.flatMap(({ label, x: places, y, low, high }) =>
+    places.map((at, i) => [label, at, y[i], low?.[i], high?.[i]]))
   return csvOf(["series", x, "value", "low", "high"], rows)
 }

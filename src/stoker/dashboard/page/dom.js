@@ -74,7 +74,7 @@ const ICONS = {
   stalled: ["path", { d: "M6 1.5 11 10.5H1Z", fill: "currentColor" }],
   done: ["path", { d: "M2 6.5 5 9.5 10 3", fill: "none", stroke: "currentColor", "stroke-width": 1.8 }],
   stopped: ["rect", { x: 2.5, y: 2.5, width: 7, height: 7, rx: 1, fill: "currentColor" }],
-  crashed: ["path", { d: "M2.5 2.5 9.5 9.5M9.5 2.5 2.5 9.5", fill: "none", stroke: "currentColor", "stroke-width": 1.8 }],
+  crashed: ["path", { d: "M3 3 9 9M9 3 3 9", fill: "none", stroke: "currentColor", "stroke-width": 1.8 }],
   ended: ["circle", { cx: 6, cy: 6, r: 3.2, fill: "none", stroke: "currentColor", "stroke-width": 1.6 }],
   broken: ["path", { d: "M6 1 11 6 6 11 1 6Z", fill: "currentColor" }],
 }

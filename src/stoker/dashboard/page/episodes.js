@@ -2,89 +2,106 @@
 
 import { address, get, isReport } from "./api.js"
 import { choice } from "./choices.js"
-import { h, put, say } from "./dom.js"
+import { h, put, renew, say } from "./dom.js"
 import { ABSENT, date, exact, number, plural } from "./format.js"
 import { setQuery } from "./router.js"
 
 const SIZE = 50
-const COLUMNS = [["episode", "Episode"], ["total_reward", "Reward"], ["length", "Length"], ["total_steps", "Step"], ["time", "Ended"]]
+const MOST_EXTRAS = 12
+const COLUMNS = [
+  ["episode", "Episode"], ["total_reward", "Reward"], ["length", "Length"], ["total_steps", "Step"], ["time", "Ended"],
+]
+const ENDS = [["", "Any end"], ["Terminated", "Terminated"], ["Truncated", "Truncated"]]
+const DEFAULTS = { kind: "train", sort: "episode", order: "desc", page: 0, status: "", reward_from: "", reward_to: "" }
 
-/** Make the table within an element. */
-export function makeEpisodes(element, first, file) {
-  const id = first.id
-  const state = { kind: "train", sort: "episode", order: "desc", page: 0, status: "", reward_from: "", reward_to: "" }
+/** Make the table within an element; `file(name)` gives the stem of a file's name. */
+export function makeEpisodes(element, { id }, file) {
+  const state = { ...DEFAULTS }
   let abort = null
   let isOver = false
 
-  const kind = choice("Of", [["train", "Training"], ["eval", "Evaluation"]], (value) => change({ kind: value, page: 0 }))
-  const status = h("select", { class: "field", "aria-label": "How it ended", onchange: () => change({ status: status.value, page: 0 }) },
-    [["", "Any end"], ["Terminated", "Terminated"], ["Truncated", "Truncated"]].map(([value, text]) => h("option", { value }, text)))
-  const bound = (key, label) => h("input", { class: "field bound", type: "number", step: "any", placeholder: label, "aria-label": `Reward ${label}`, onchange: (event) => change({ [key]: event.target.value, page: 0 }) })
+  const kind = choice("Of", [["train", "Training"], ["eval", "Evaluation"]], (value) => change({ kind: value }))
+  const status = h("select", { class: "field", "aria-label": "How it ended", onchange: () => change({ status: status.value }) },
+    ENDS.map(([value, text]) => h("option", { value }, text)))
+  const bound = (key, label) => h("input", {
+    class: "field bound", type: "number", step: "any", placeholder: label, "aria-label": `Reward ${label}`,
+    onchange: (event) => change({ [key]: event.target.value }),
+  })
   const from = bound("reward_from", "from")
   const to = bound("reward_to", "to")
-  const best = h("button", { onclick: () => change({ sort: "total_reward", order: "desc", page: 0 }) }, "Best first")
-  const worst = h("button", { onclick: () => change({ sort: "total_reward", order: "asc", page: 0 }) }, "Worst first")
+  const inOrder = (text, order) => h("button", { onclick: () => change({ sort: "total_reward", order }) }, text)
   const csv = h("a", { class: "button quiet", download: `${file("episodes")}.csv`, hidden: isReport() }, "CSV")
   const count = h("span", { class: "muted", role: "status" })
   const before = h("button", { onclick: () => change({ page: state.page - 1 }) }, "Previous")
   const after = h("button", { onclick: () => change({ page: state.page + 1 }) }, "Next")
   const where = h("span", { class: "muted" })
   const table = h("div", { class: "panel table-box" })
-  put(element, h("div", { class: "toolbar run-bar" }, kind.element, status, h("span", { class: "control" }, "Reward", from, to), best, worst, h("span", { class: "grow" }), count, csv),
+  put(element,
+    h("div", { class: "toolbar run-bar" }, kind.element, status, h("span", { class: "control" }, "Reward", from, to),
+      inOrder("Best first", "desc"), inOrder("Worst first", "asc"), h("span", { class: "grow" }), count, csv),
     table, h("div", { class: "toolbar pager" }, before, where, after))
 
-  const asked = () => ({ kind: state.kind, sort: state.sort, order: state.order, status: state.status, reward_from: state.reward_from, reward_to: state.reward_to })
+  function asked() {
+    const { page, ...wanted } = state
+    return wanted
+  }
 
   async function ask() {
     abort?.abort()
     const mine = new AbortController()
     abort = mine
+    const params = { ...asked(), page: state.page, size: SIZE }
     try {
-      const answer = await get(`api/runs/${id}/episodes`, { ...asked(), page: state.page, size: SIZE }, { signal: mine.signal })
+      const answer = await get(`api/runs/${id}/episodes`, params, { signal: mine.signal })
       if (!isOver && abort === mine) draw(answer)
     } catch (problem) {
       if (problem.name === "AbortError") return
       if (problem.status === undefined) throw problem
-      if (problem.status !== 0) put(table, h("p", { class: "table-empty" }, problem.message))
+      if (problem.status !== 0) renew(table, problem.message, () => h("p", { class: "table-empty" }, problem.message))
     }
   }
 
   function draw({ n, rows }) {
-    const extras = [...new Set(rows.flatMap((row) => Object.keys(row.extras ?? {})))].slice(0, 12)
-    const isTrain = state.kind === "train"
-    const held = document.activeElement?.closest?.("th")?.dataset.key
-    say(count, plural(n, "episode"))
-    put(table, rows.length === 0 ? h("p", { class: "table-empty" }, "No episode fits.") : h("table", {},
-      h("thead", {}, h("tr", {}, COLUMNS.map(([key, text]) => heading(key, text)), h("th", {}, "End"), isTrain ? h("th", { class: "right" }, "Actor") : null,
-        h("th", { class: "right" }, "Attempt"), extras.map((name) => h("th", { class: "right" }, name.replaceAll("_", " "))))),
-      h("tbody", {}, rows.map((row) => h("tr", {},
-        h("td", { class: "right" }, row.episode === null ? ABSENT : number(row.episode)),
-        h("td", { class: "right strong", title: exact(row.total_reward) }, number(row.total_reward, 5)),
-        h("td", { class: "right" }, number(row.length)), h("td", { class: "right" }, number(row.total_steps)),
-        h("td", { class: "right muted" }, date(row.time)), h("td", {}, row.status),
-        isTrain ? h("td", { class: "right" }, row.actor_id ?? ABSENT) : null, h("td", { class: "right" }, row.attempt),
-        extras.map((name) => h("td", { class: "right", title: exact(row.extras[name]) }, number(row.extras[name]))))))))
-    if (held) table.querySelector(`th[data-key="${held}"] button`)?.focus()
     const pages = Math.max(1, Math.ceil(n / SIZE))
+    say(count, plural(n, "episode"))
+    renew(table, [state, rows], () => (rows.length ? tableOf(rows) : h("p", { class: "table-empty" }, "No episode fits.")))
     before.disabled = state.page <= 0
     after.disabled = state.page >= pages - 1
     say(where, `Page ${number(state.page + 1)} of ${number(pages)}`)
     csv.href = address(`api/runs/${id}/episodes.csv`, asked())
   }
 
-  function heading(key, text) {
-    const isOn = state.sort === key
-    return h("th", { class: "right", dataset: { key }, "aria-sort": isOn ? (state.order === "asc" ? "ascending" : "descending") : "none" },
-      h("button", { class: "quiet", onclick: () => change({ sort: key, order: isOn && state.order === "desc" ? "asc" : "desc", page: 0 }) }, text,
-        h("span", { class: "arrow", "aria-hidden": "true" }, isOn ? (state.order === "asc" ? "↑" : "↓") : "")))
+  function tableOf(rows) {
+    const extras = [...new Set(rows.flatMap((row) => Object.keys(row.extras ?? {})))].slice(0, MOST_EXTRAS)
+    const isTrain = state.kind === "train"
+    const name = (text) => h("th", { class: "right" }, text)
+    return h("table", {},
+      h("thead", {}, h("tr", {}, COLUMNS.map(([key, text]) => heading(key, text)), h("th", {}, "End"),
+        isTrain ? name("Actor") : null, name("Attempt"), extras.map((extra) => name(extra.replaceAll("_", " "))))),
+      h("tbody", {}, rows.map((row) => h("tr", {},
+        cell(row.episode === null ? ABSENT : number(row.episode)),
+        cell(number(row.total_reward, 5), "strong", exact(row.total_reward)),
+        cell(number(row.length)), cell(number(row.total_steps)), cell(date(row.time), "muted"), h("td", {}, row.status),
+        isTrain ? cell(row.actor_id ?? ABSENT) : null, cell(row.attempt),
+        extras.map((extra) => cell(number(row.extras[extra]), "", exact(row.extras[extra])))))))
   }
 
+  const cell = (text, kindOf = "", title = null) => h("td", { class: `right ${kindOf}`, title }, text)
+
+  function heading(key, text) {
+    const isOn = state.sort === key
+    const isUp = state.order === "asc"
+    const order = isOn && !isUp ? "asc" : "desc"
+    return h("th", { class: "right", "aria-sort": !isOn ? "none" : isUp ? "ascending" : "descending" },
+      h("button", { class: "quiet", onclick: () => change({ sort: key, order }) }, text,
+        h("span", { class: "arrow", "aria-hidden": "true" }, !isOn ? "" : isUp ? "↑" : "↓")))
+  }
+
+  /** Another filter or order begins at its first page. */
   function change(changes) {
-    Object.assign(state, changes)
-    setQuery({
-      kind: state.kind === "train" ? null : state.kind, sort: state.sort === "episode" ? null : state.sort, order: state.order === "desc" ? null : state.order,
-      page: state.page || null, status: state.status, reward_from: state.reward_from, reward_to: state.reward_to,
-    })
+    Object.assign(state, { page: 0 }, changes)
+    const isOther = ([key, value]) => [key, value === DEFAULTS[key] ? null : value]
+    setQuery(Object.fromEntries(Object.entries(state).map(isOther)))
     show()
   }
 
@@ -102,10 +119,11 @@ export function makeEpisodes(element, first, file) {
       ["p", "Page before", () => { if (!before.disabled) before.click() }],
     ],
     take(query) {
-      Object.assign(state, {
-        kind: query.kind === "eval" ? "eval" : "train", sort: COLUMNS.some(([key]) => key === query.sort) ? query.sort : "episode", order: query.order === "asc" ? "asc" : "desc",
-        page: Math.max(0, Number.parseInt(query.page ?? "0", 10) || 0), status: query.status ?? "", reward_from: query.reward_from ?? "", reward_to: query.reward_to ?? "",
-      })
+      const known = Object.fromEntries(Object.entries(query).filter(([key]) => Object.hasOwn(DEFAULTS, key)))
+      Object.assign(state, DEFAULTS, known, { page: Math.max(0, Number.parseInt(query.page ?? "0", 10) || 0) })
+      if (state.kind !== "eval") state.kind = "train"
+      if (state.order !== "asc") state.order = "desc"
+      if (!COLUMNS.some(([key]) => key === state.sort)) state.sort = "episode"
       show()
     },
     update() { if (state.page === 0) ask() },

@@ -3,7 +3,10 @@
 export const ABSENT = "–"
 
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 })
+const SPANS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]]
 const UNITS = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]]
+
+const two = (n) => String(n).padStart(2, "0")
 
 function isAbsent(value) {
   return value === null || value === undefined || Number.isNaN(value)
@@ -47,7 +50,8 @@ export function tickTexts(ticks, step) {
   while (digits < 7 && !isWhole((step / unit) * 10 ** digits)) digits += 1
   if (digits > 3 && unit > 1) return ticks.map((tick) => (tick === null ? "" : whole.format(tick)))
   if (unit === 1 && (digits > 5 || largest === 0)) return ticks.map((tick) => (tick === null ? "" : compact(tick)))
-  return ticks.map((tick) => (tick === null ? "" : tick === 0 ? "0" : `${Number((tick / unit).toFixed(digits))}${letter}`))
+  const short = (tick) => (tick === 0 ? "0" : `${Number((tick / unit).toFixed(digits))}${letter}`)
+  return ticks.map((tick) => (tick === null ? "" : short(tick)))
 }
 
 export function percent(share, digits = 0) {
@@ -61,18 +65,20 @@ export function duration(seconds) {
   const s = Math.abs(seconds)
   if (s < 10) return `${sign}${Number(s.toPrecision(2))} s`
   if (s < 60) return `${sign}${Math.round(s)} s`
-  const parts = s < 3600 ? [[60, "min"], [1, "s"]] : s < 86400 ? [[3600, "h"], [60, "min"]] : [[86400, "d"], [3600, "h"]]
-  const first = Math.floor(s / parts[0][0])
-  const second = Math.floor((s - first * parts[0][0]) / parts[1][0])
-  return `${sign}${first} ${parts[0][1]}${second ? ` ${second} ${parts[1][1]}` : ""}`
+  const at = s < 3600 ? 2 : s < 86400 ? 1 : 0
+  const [[large, largeName], [small, smallName]] = SPANS.slice(at, at + 2)
+  const first = Math.floor(s / large)
+  const second = Math.floor((s - first * large) / small)
+  return `${sign}${first} ${largeName}${second ? ` ${second} ${smallName}` : ""}`
 }
 
 /** For a time axis: 0:30, 12:00, 1:05:00; below one second from tick to tick 4.5 s. */
 export function clock(seconds, step = 1) {
   if (step < 1) return `${seconds.toFixed(1)} s`
   const s = Math.round(Math.abs(seconds))
-  const two = (n) => String(n).padStart(2, "0")
-  const text = s < 3600 ? `${Math.floor(s / 60)}:${two(s % 60)}` : `${Math.floor(s / 3600)}:${two(Math.floor((s % 3600) / 60))}:${two(s % 60)}`
+  const minutes = Math.floor(s / 60)
+  const hours = Math.floor(minutes / 60)
+  const text = hours ? `${hours}:${two(minutes % 60)}:${two(s % 60)}` : `${minutes}:${two(s % 60)}`
   return seconds < 0 ? `-${text}` : text
 }
 
@@ -92,8 +98,8 @@ export function age(moment, now = Date.now() / 1000) {
 export function date(moment) {
   if (isAbsent(moment)) return ABSENT
   const d = new Date(moment * 1000)
-  const two = (n) => String(n).padStart(2, "0")
-  return `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())} ${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())}`
+  const day = [d.getFullYear(), two(d.getMonth() + 1), two(d.getDate())].join("-")
+  return `${day} ${[d.getHours(), d.getMinutes(), d.getSeconds()].map(two).join(":")}`
 }
 
 export function bytes(n) {

@@ -23,12 +23,13 @@ const CHART_KEYS = [
   ["+ −", "On a focused chart: zoom"],
 ]
 
+const FIELDS = "input:not([type=checkbox]):not([type=range]), textarea, select"
 const NAMES = { " ": "Space", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Escape: "Esc" }
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return
   const target = event.target
-  const isField = target instanceof HTMLElement && target.matches("input:not([type=checkbox]):not([type=range]), textarea, select")
+  const isField = target instanceof HTMLElement && target.matches(FIELDS)
   if (isField || document.querySelector("dialog[open]")) return
   for (const keys of [...groups.values()].reverse()) {
     const found = keys.find(([key]) => key === event.key)
@@ -42,13 +43,21 @@ document.addEventListener("keydown", (event) => {
 
 /** Show every key that does something now. */
 export function showKeys() {
-  const dialog = h("dialog", { "aria-label": "Keys", onclose: () => dialog.remove(), onclick: (event) => { if (event.target === dialog) dialog.close() } })
-  const list = (rows) => h("dl", { class: "keys" }, [...new Set(rows.map(([, what]) => what))].map((what) => [
-    h("dt", {}, rows.filter(([, other]) => other === what).flatMap(([key]) => (NAMES[key] ?? key).split(" + ")).map((one) => h("kbd", {}, one))), h("dd", {}, what)]))
+  const dialog = h("dialog", {
+    "aria-label": "Keys", onclose: () => dialog.remove(),
+    onclick: (event) => { if (event.target === dialog) dialog.close() }, // beside it
+  })
   put(dialog,
     [...groups].map(([name, keys]) => [h("h3", {}, name), list(keys)]),
     h("h3", {}, "Charts"), list(CHART_KEYS),
     h("button", { onclick: () => dialog.close() }, "Close"))
   document.body.append(dialog)
   dialog.showModal()
+}
+
+/** Keys that do the same stand together. */
+function list(rows) {
+  const namesOf = (what) => rows.filter(([, other]) => other === what).flatMap(([key]) => (NAMES[key] ?? key).split(" + "))
+  return h("dl", { class: "keys" }, [...new Set(rows.map(([, what]) => what))].map((what) => [
+    h("dt", {}, namesOf(what).map((name) => h("kbd", {}, name))), h("dd", {}, what)]))
 }

@@ -6,8 +6,8 @@
  * Rows are merged as in a merge sort: points of one layer that share an x keep a row each, so that none is lost.
  * A layer that has no point in a row holds undefined there, which is no gap; null is one.
  *
- * Returns `{data, places, hasNegative, largest}`; a place holds the columns `y`, `low`, `high` (and for stacks `below` and
- * `floor`) of a layer, and `index`: for each row the layer's own point, or -1.
+ * Returns `{data, places, hasNegative, largest}`; a place holds the columns `y`, `low`, `high` (and for stacks `below`
+ * and `floor`) of a layer, and `index`: for each row the layer's own point, or -1.
  */
 export function align(layers) {
   const places = []
@@ -76,8 +76,9 @@ export function align(layers) {
 
 /** Rows of other layers within a gap belong to it: uPlot would draw through them. */
 function widenGaps(column) {
-  for (let row = 1; row < column.length; row++) if (column[row] === undefined && column[row - 1] === null) column[row] = null
-  for (let row = column.length - 2; row >= 0; row--) if (column[row] === undefined && column[row + 1] === null) column[row] = null
+  const widen = (row, before) => { if (column[row] === undefined && column[before] === null) column[row] = null }
+  for (let row = 1; row < column.length; row++) widen(row, row - 1)
+  for (let row = column.length - 2; row >= 0; row--) widen(row, row + 1)
 }
 
 /** The row with a value that is nearest to a row; null if the column has none nearby. */

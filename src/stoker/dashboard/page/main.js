@@ -13,6 +13,7 @@ const VIEWS = {
   compare: () => import("./compare.js"),
 }
 
+const icon = document.querySelector("link[rel~=icon]")
 const place = document.querySelector("#view")
 const crumbs = h("nav", { class: "crumbs", "aria-label": "Where you are" })
 const connection = h("span", { class: "connection", role: "status" })
@@ -24,13 +25,17 @@ let lostAt = null
 put(
   document.querySelector(".top"),
   h("button", { class: "skip", onclick: () => place.focus() }, "Skip to the content"),
-  h("a", { class: "home", href: "#/", "aria-label": "stoker: all runs" }, h("img", { src: document.querySelector("link[rel~=icon]").href, alt: "" }), "stoker"),
+  h("a", { class: "home", href: "#/", "aria-label": "stoker: all runs" }, h("img", { src: icon.href, alt: "" }), "stoker"),
   crumbs,
   connection,
-  h("button", { class: "quiet", title: "Light or dark (t)", "aria-label": "Light or dark", onclick: toggleTheme }, halfMoon()),
-  h("button", { class: "quiet", title: "Keys (?)", "aria-label": "Keys", onclick: showKeys }, "?"),
+  barButton("Light or dark", "t", toggleTheme, halfMoon()),
+  barButton("Keys", "?", showKeys, "?"),
 )
 document.querySelector(".top").after(banner)
+
+function barButton(name, key, onclick, content) {
+  return h("button", { class: "quiet", title: `${name} (${key})`, "aria-label": name, onclick }, content)
+}
 
 function halfMoon() {
   return svg("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" },
@@ -49,7 +54,8 @@ const frame = {
   setCrumbs(steps, before = "") {
     renew(crumbs, steps, () => steps.map(([text, address], at) => [
       h("span", { class: "slash", "aria-hidden": "true" }, "/"),
-      address === null ? h("span", { class: at === steps.length - 1 ? "here" : "", title: text }, text) : h("a", { href: address, title: text }, text),
+      address === null ? h("span", { class: at === steps.length - 1 ? "here" : "", title: text }, text)
+        : h("a", { href: address, title: text }, text),
     ]))
     document.title = steps.length ? `${before}${steps.map(([text]) => text).join(" / ")} · stoker` : "stoker"
   },
@@ -65,7 +71,8 @@ const frame = {
       lost: ["crashed", "Connection lost", "The server does not answer"],
       report: ["ended", reportName(), "This page carries its data with it"],
     }[state]
-    put(connection, told ? [h("span", { class: `dot ${told[0]}`, "aria-hidden": "true" }), h("span", { class: "word" }, told[1])] : null)
+    put(connection, told
+      ? [h("span", { class: `dot ${told[0]}`, "aria-hidden": "true" }), h("span", { class: "word" }, told[1])] : null)
     connection.title = told?.[2] ?? ""
     if (state === "lost" && lostAt === null) {
       lostAt = new Date()

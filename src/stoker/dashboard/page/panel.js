@@ -5,35 +5,61 @@ import { makeChart } from "./chart.js"
 import { download, h, put } from "./dom.js"
 import { exact, number, percent } from "./format.js"
 
+const MOST_VALUES = 3
+
 /**
- * Make a panel with a chart in it. `options` are the chart's; beside them `names()` gives the curves for the CSV of all
- * points, `file` the stem of the files' names, `short` the title on the page, `subtitle` goes into the picture.
+ * Make a panel with a chart in it. Beside the chart's own options: `id` of the run, `names()` of the curves for the CSV
+ * of all points, `file` (the stem of the files' names), `short` (the title on the page), `subtitle` (for the picture),
+ * `level` (of the heading), `legend` and `extra` (elements below the head and among the tools).
  */
-export function makePanel({ id, title, short = title, subtitle = "", file, names, level = "h3", legend = null, extra = null, ...options }) {
+export function makePanel(options) {
+  const { id, title, short = title, subtitle = "", file, names = null, level = "h3", legend = null, extra = null } = options
   const value = h("span", { class: "value" })
   const place = h("div", { class: "chart-place" })
-  let last = []
-  const csv = isReport() || !names
-    ? h("button", { class: "quiet", title: "Download as CSV", "aria-label": `${title}: download as CSV`, onclick: () => download(`${file}.csv`, new Blob([chart.toCsv()], { type: "text/csv" })) }, "CSV")
-    : h("a", { class: "button quiet", title: "Download every point as CSV", "aria-label": `${title}: download every point as CSV`, download: `${file}.csv`, href: "#" }, "CSV")
-  const tools = h("span", { class: "tools" }, extra,
-    h("button", { class: "quiet", title: "Download as PNG", "aria-label": `${title}: download as PNG`, onclick: async () => download(`${file}.png`, await chart.toPng({ subtitle })) }, "PNG"), csv)
+  const hasAll = names !== null && !isReport()
+  const csv = hasAll
+    ? h("a", { class: "button quiet", download: `${file}.csv`, href: "#", ...labels("every point as CSV") }, "CSV")
+    : h("button", { class: "quiet", onclick: saveCsv, ...labels("as CSV") }, "CSV")
+  const png = h("button", { class: "quiet", onclick: savePng, ...labels("as PNG") }, "PNG")
   const element = h("section", { class: "panel chart-panel", "aria-label": title },
-    h("div", { class: "panel-head" }, h(level, { title }, short), tools, value), legend, place)
+    h("div", { class: "panel-head" }, h(level, { title }, short), h("span", { class: "tools" }, extra, png, csv), value),
+    legend, place)
+  const chart = makeChart(place, { ...options, onHover: tell })
   const format = options.isShare ? (v) => percent(v, 1) : number
-  const tell = (found) => put(value, (found ?? last).slice(0, 3).map((one, at, all) => [
-    all.length > 1 ? h("small", {}, `${one.label} `) : null, h("span", { title: exact(one.value) }, format(one.value)), at < all.length - 1 ? "  " : null]))
-  const chart = makeChart(place, { title, ...options, onHover: tell })
+  let last = []
+
+  function labels(what) {
+    return { title: `Download ${what}`, "aria-label": `${title}: download ${what}` }
+  }
+
+  function saveCsv() {
+    download(`${file}.csv`, new Blob([chart.toCsv()], { type: "text/csv" }))
+  }
+
+  async function savePng() {
+    download(`${file}.png`, await chart.toPng({ subtitle }))
+  }
+
+  /** What is below the crosshair, or at the end. */
+  function tell(found) {
+    put(value, (found ?? last).slice(0, MOST_VALUES).map((one, at, all) => [
+      all.length > 1 ? h("small", {}, `${one.label} `) : null,
+      h("span", { title: exact(one.value) }, format(one.value)), at < all.length - 1 ? "  " : null,
+    ]))
+  }
+
   return {
     element, chart,
     setData(layers) {
-      last = layers.filter((layer) => !layer.isQuiet).map((layer) => ({ label: layer.short ?? layer.label, value: layer.y.findLast((y) => y !== null && y !== undefined) ?? null }))
+      last = layers.filter((layer) => !layer.isQuiet).map(({ label, short: name = label, y }) => ({
+        label: name, value: y.findLast((one) => one !== null && one !== undefined) ?? null,
+      }))
       chart.setData(layers)
       tell(null)
     },
     setX(x) {
       chart.setX(x)
-      if (csv.tagName === "A") csv.href = address(`api/runs/${id}/series.csv`, { name: names(), x })
+      if (hasAll) csv.href = address(`api/runs/${id}/series.csv`, { name: names(), x })
     },
     destroy() {
       chart.destroy()

@@ -3,12 +3,13 @@
 // A Map: a metric may be called "constructor".
 const NAMES = new Map(Object.entries({
   fps: "steps per second", opt_steps_per_sec: "optimization steps per second", ent_coef: "entropy coefficient",
-  approx_kl: "approximate KL divergence", clip_fraction: "clipped fraction", n_updates: "updates", length: "episode length",
-  n_epochs: "epochs", period_s: "seconds per record", passes_per_s: "forward passes per second", lock_held: "interpreter lock held",
-  cpus: "processors in use", other_cpus: "processors wanted by others", exploration_rate: "exploration rate",
-  explained_variance: "explained variance", q_mean: "mean Q value",
+  approx_kl: "approximate KL divergence", clip_fraction: "clipped fraction", n_updates: "updates", n_epochs: "epochs",
+  length: "episode length", q_mean: "mean Q value", period_s: "seconds per record", cpus: "processors in use",
+  passes_per_s: "forward passes per second", lock_held: "interpreter lock held", other_cpus: "processors wanted by others",
 }))
 const ORDER = ["length", "loss", "exploration", "staleness", "speed"]
+const MOST_FIRST = 12
+const LONGEST_NAME = 300 // the server is asked for none that is longer
 const SAME_AS_REWARD = new Set(["metrics.rollout/ep_rew_mean", "metrics.rollout/ep_len_mean"])
 
 /** The name of a curve for people: "train/q_mean" is "mean Q value". */
@@ -24,7 +25,7 @@ export function titleOf(name) {
  * Mean, least and most of one thing share a panel. What the reward chart shows, and shares of time, get none.
  */
 export function panelsOf(series) {
-  const useful = series.filter(({ name, of, group }) => of !== "eval" && name !== "train.total_reward" && group !== "time" && !SAME_AS_REWARD.has(name) && !name.startsWith("metrics.eval/"))
+  const useful = series.filter(isUseful)
   const groups = new Map()
   const baseOf = ({ name }) => name.replace(/_(mean|max|min)$/, "")
   const counts = new Map()
@@ -33,24 +34,37 @@ export function panelsOf(series) {
     const base = baseOf(one)
     const key = counts.get(base) > 1 ? base : one.name
     const found = groups.get(key) ?? { key, group: one.group, of: one.of, title: titleOf(key), curves: [] }
-    found.curves.push({ name: one.name, of: one.of, label: key === one.name ? titleOf(one.name).toLowerCase() : one.name.slice(base.length + 1) })
+    const label = key === one.name ? titleOf(one.name).toLowerCase() : one.name.slice(base.length + 1)
+    found.curves.push({ name: one.name, of: one.of, label })
     groups.set(key, found)
   }
   const panels = [...groups.values()]
-  const hasOwn = (group) => panels.some((panel) => panel.group === group && panel.of === "metrics" && !panel.key.startsWith("metrics.load/"))
+  const isRecord = ({ key, of }) => of === "metrics" && !key.startsWith("metrics.load/")
+  const recorded = new Set(panels.filter(isRecord).map(({ group }) => group))
+  // What a record measures as well need not be shown for each episode.
   const isFirst = (panel) => {
     if (!ORDER.includes(panel.group)) return false
-    if (panel.of === "train") return panel.group === "length" ? panel.key === "train.length" : !hasOwn(panel.group)
-    return !panel.key.startsWith("metrics.load/")
+    if (panel.of !== "train") return isRecord(panel)
+    return panel.group === "length" ? panel.key === "train.length" : !recorded.has(panel.group)
   }
   const first = panels.filter(isFirst).sort((a, b) => ORDER.indexOf(a.group) - ORDER.indexOf(b.group))
   const more = panels.filter((panel) => !isFirst(panel))
   const taken = new Set()
   for (const panel of [...first, ...more]) {
-    if (taken.has(panel.title)) panel.title += ` (${panel.key.replace(/^metrics\./, "").replace(/^train\./, "").replace(/\/[^/]*$/, "").replace(/^extras\..*/, "per episode")})`
+    if (taken.has(panel.title)) panel.title += ` (${originOf(panel)})`
     taken.add(panel.title)
   }
-  return { first: first.slice(0, 12), more: [...first.slice(12), ...more] }
+  return { first: first.slice(0, MOST_FIRST), more: [...first.slice(MOST_FIRST), ...more] }
+}
+
+function isUseful({ name, of, group }) {
+  if (name.length > LONGEST_NAME || of === "eval" || name.startsWith("metrics.eval/") || group === "time") return false
+  return name !== "train.total_reward" && !SAME_AS_REWARD.has(name)
+}
+
+/** What tells two panels of one title apart. */
+function originOf({ key, of }) {
+  return of === "train" ? "per episode" : key.replace(/^metrics\./, "").replace(/\/[^/]*$/, "")
 }
 
 /**
@@ -69,5 +83,6 @@ export function withoutForeignRows(curve, reference) {
   const kept = curve.mean.map((value, i) => value !== null || (keepsGaps && isRecord(i)))
   if (kept.every(Boolean)) return curve
   const pick = (values) => values?.filter((_, i) => kept[i]) ?? null
-  return { ...curve, x: pick(curve.x), min: pick(curve.min), max: pick(curve.max), mean: pick(curve.mean), smooth: pick(curve.smooth) }
+  const [x, min, max, mean, smooth] = [curve.x, curve.min, curve.max, curve.mean, curve.smooth].map(pick)
+  return { ...curve, x, min, max, mean, smooth }
 }

@@ -8,78 +8,96 @@ const SIZE = 100
 
 /** Events, the newest first. */
 export function makeEvents(element, first) {
-  const id = first.id
   let info = first
   let page = 0
   let kind = ""
   let isOver = false
   const kinds = new Set()
-  const pick = h("select", { class: "field", "aria-label": "Kind", onchange: () => { kind = pick.value; page = 0; ask() } })
+  const turn = (next) => { page = next; ask() }
+  const pick = h("select", { class: "field", "aria-label": "Kind", onchange: () => { kind = pick.value; turn(0) } })
   const count = h("span", { class: "muted", role: "status" })
   const list = h("ol", { class: "panel events" })
-  const before = h("button", { onclick: () => { page -= 1; ask() } }, "Previous")
-  const after = h("button", { onclick: () => { page += 1; ask() } }, "Next")
-  put(element, h("div", { class: "toolbar run-bar" }, pick, h("span", { class: "grow" }), count), list, h("div", { class: "toolbar pager" }, before, after))
+  const before = h("button", { onclick: () => turn(page - 1) }, "Previous")
+  const after = h("button", { onclick: () => turn(page + 1) }, "Next")
+  const pager = h("div", { class: "toolbar pager" }, before, after)
+  put(element, h("div", { class: "toolbar run-bar" }, pick, h("span", { class: "grow" }), count), list, pager)
 
   async function ask() {
-    let answer
     try {
-      answer = await get(`api/runs/${id}/events`, { page, kind })
+      const answer = await get(`api/runs/${info.id}/events`, { page, kind })
+      if (!isOver) draw(answer)
     } catch (problem) {
       if (problem.status === undefined) throw problem
       if (problem.status !== 0) put(list, h("li", { class: "table-empty" }, problem.message))
-      return
     }
-    if (isOver) return
-    for (const event of answer.events) kinds.add(event.kind)
+  }
+
+  function draw({ n, events }) {
+    for (const event of events) kinds.add(event.kind)
     const options = [["", "All events"], ...[...kinds].sort().map((one) => [one, one.replaceAll("_", " ")])]
     renew(pick, options, () => options.map(([value, text]) => h("option", { value }, text)))
     pick.value = kind
-    say(count, plural(answer.n, "event"))
-    put(list, answer.events.length ? answer.events.map(line) : h("li", { class: "table-empty" }, "Nothing is recorded."))
+    say(count, plural(n, "event"))
+    put(list, events.length ? events.map(line) : h("li", { class: "table-empty" }, "Nothing is recorded."))
     before.disabled = page <= 0
-    after.disabled = (page + 1) * SIZE >= answer.n
-    before.parentElement.hidden = answer.n <= SIZE
+    after.disabled = (page + 1) * SIZE >= n
+    pager.hidden = n <= SIZE
   }
 
   function line(event) {
+    const when = info.started_at ? `+${duration(event.time - info.started_at)}` : date(event.time)
     return h("li", { class: `event ${event.level}` },
       h("span", { class: "event-mark", role: "img", "aria-label": event.level }),
-      h("time", { title: date(event.time) }, info.started_at ? `+${duration(event.time - info.started_at)}` : date(event.time)),
+      h("time", { title: date(event.time) }, when),
       h("span", { class: "event-step" }, `step ${number(event.total_steps)}`),
       h("span", { class: "event-text", title: event.kind.replaceAll("_", " ") }, event.sentence))
   }
 
-  return { take: ask, update(next) { info = next; if (page === 0) ask() }, destroy() { isOver = true } }
+  return {
+    take: ask,
+    update(next) {
+      info = next
+      if (page === 0) ask()
+    },
+    destroy() { isOver = true },
+  }
 }
 
 /** Settings, flat and filtered. */
 export function makeConfig(element, first) {
   let rows = []
-  const search = h("input", { class: "field search", type: "search", placeholder: "Filter settings", "aria-label": "Filter settings", oninput: draw })
+  let config = null
+  const search = h("input", {
+    class: "field search", type: "search", placeholder: "Filter settings", "aria-label": "Filter settings", oninput: draw,
+  })
   const copy = h("button", { onclick: copyJson }, "Copy as JSON")
   const table = h("div", { class: "panel table-box" })
   put(element, h("div", { class: "toolbar run-bar" }, search, h("span", { class: "grow" }), copy), table)
 
   async function copyJson() {
-    await copyText(JSON.stringify(first.config, null, 2))
+    await copyText(JSON.stringify(config, null, 2))
     put(copy, "Copied")
     setTimeout(() => put(copy, "Copy as JSON"), 1500)
   }
 
   function draw() {
     const text = search.value.toLowerCase()
-    const shown = rows.filter(([key, value]) => `${key} ${value}`.toLowerCase().includes(text))
-    put(table, shown.length ? h("table", { class: "settings" }, h("tbody", {}, shown.map(([key, value]) => {
-      const cut = key.lastIndexOf(".")
-      return h("tr", {}, h("th", { scope: "row" }, cut > 0 ? h("span", { class: "muted" }, key.slice(0, cut + 1)) : null, key.slice(cut + 1)), h("td", { class: value === "null" ? "muted mono" : "mono" }, value))
-    }))) : h("p", { class: "table-empty" }, rows.length ? "No setting matches." : "This run recorded no settings."))
+    const found = rows.filter(([key, value]) => `${key} ${value}`.toLowerCase().includes(text))
+    const nothing = rows.length ? "No setting matches." : "This run recorded no settings."
+    renew(table, [rows.length, found], () => (found.length
+      ? h("table", { class: "settings" }, h("tbody", {}, found.map(setting))) : h("p", { class: "table-empty" }, nothing)))
+  }
+
+  function setting([key, value]) {
+    const cut = key.lastIndexOf(".") + 1
+    return h("tr", {},
+      h("th", { scope: "row" }, cut ? h("span", { class: "muted" }, key.slice(0, cut)) : null, key.slice(cut)),
+      h("td", { class: value === "null" ? "muted mono" : "mono" }, value))
   }
 
   function update(info) {
-    const next = [...flat(info.config ?? {})]
-    if (JSON.stringify(next) === JSON.stringify(rows) && table.childElementCount) return
-    rows = next
+    config = info.config
+    rows = [...flat(config ?? {})]
     draw()
   }
 
@@ -89,34 +107,36 @@ export function makeConfig(element, first) {
 
 function* flat(value, before = "") {
   for (const [key, one] of Object.entries(value)) {
-    if (one !== null && typeof one === "object" && !Array.isArray(one) && Object.keys(one).length) yield* flat(one, `${before}${key}.`)
+    const isObject = one !== null && typeof one === "object" && !Array.isArray(one) && Object.keys(one).length > 0
+    if (isObject) yield* flat(one, `${before}${key}.`)
     else yield [before + key, typeof one === "string" ? one : JSON.stringify(one)]
   }
 }
 
 /** The directory of a run and the attempts that wrote it. */
 export function makeFiles(element, first) {
-  let last = ""
-  const view = {
-    update(info) {
-      const now = JSON.stringify([info.files, info.attempts])
-      if (now === last) return
-      last = now
-      const total = info.files.reduce((sum, file) => sum + file.n_bytes, 0)
-      put(element,
-        h("section", { class: "block" }, h("h2", { class: "block-title" }, "Attempts"),
-          h("div", { class: "panel table-box", tabindex: 0, role: "region", "aria-label": "Attempts" }, h("table", {},
-            h("thead", {}, h("tr", {}, h("th", { class: "right" }, "Attempt"), h("th", {}, "Began"), h("th", { class: "right" }, "From step"), h("th", {}, "Ended"))),
-            h("tbody", {}, info.attempts.map((attempt) => h("tr", {}, h("td", { class: "right" }, attempt.number), h("td", {}, date(attempt.started_at)),
-              h("td", { class: "right" }, number(attempt.from_steps)), h("td", { class: "wrap" }, attempt.ended ?? (info.status === "live" ? "still running" : ABSENT)))))))),
-        h("section", { class: "block" }, h("h2", { class: "block-title" }, "Files ", h("span", { class: "muted" }, `${plural(info.files.length, "file")}, ${bytes(total)}`)),
-          h("p", { class: "mono code-line" }, info.path),
-          h("div", { class: "panel table-box", tabindex: 0, role: "region", "aria-label": "Files" }, h("table", {},
-            h("thead", {}, h("tr", {}, h("th", {}, "File"), h("th", { class: "right" }, "Size"), h("th", { class: "right" }, "Changed"))),
-            h("tbody", {}, info.files.map((file) => h("tr", {}, h("td", { class: "mono wrap" }, file.path), h("td", { class: "right" }, bytes(file.n_bytes)), h("td", { class: "right muted" }, date(file.changed_at)))))))))
-    },
-    destroy() {},
+  function update({ attempts, files, path, status }) {
+    const total = files.reduce((sum, file) => sum + file.n_bytes, 0)
+    const ended = (attempt) => attempt.ended ?? (status === "live" ? "still running" : ABSENT)
+    renew(element, [attempts, files, status], () => [
+      block("Attempts", null, null, [["Attempt", "right"], ["Began", ""], ["From step", "right"], ["Ended", "wrap"]],
+        attempts.map((one) => [one.number, date(one.started_at), number(one.from_steps), ended(one)])),
+      block("Files", `${plural(files.length, "file")}, ${bytes(total)}`, h("p", { class: "mono code-line" }, path),
+        [["File", "mono wrap"], ["Size", "right"], ["Changed", "right muted"]],
+        files.map((file) => [file.path, bytes(file.n_bytes), date(file.changed_at)])),
+    ])
   }
-  view.update(first)
-  return view
+
+  update(first)
+  return { update, destroy() {} }
+}
+
+/** A table with a title; a box that may scroll has to be reached by the tab key. */
+function block(title, more, note, columns, rows) {
+  const head = ([text, kind]) => h("th", { class: kind.includes("right") ? "right" : "" }, text)
+  return h("section", { class: "block" },
+    h("h2", { class: "block-title" }, title, more ? h("span", { class: "muted" }, ` ${more}`) : null), note,
+    h("div", { class: "panel table-box", tabindex: 0, role: "region", "aria-label": title }, h("table", {},
+      h("thead", {}, h("tr", {}, columns.map(head))),
+      h("tbody", {}, rows.map((row) => h("tr", {}, row.map((text, at) => h("td", { class: columns[at][1] }, text))))))))
 }

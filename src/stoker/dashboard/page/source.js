@@ -3,6 +3,8 @@
 import { get } from "./api.js"
 
 const AT_ONCE = 30
+const LONGEST = 6000
+const COLUMNS = ["x", "min", "max", "mean", "smooth"]
 
 /**
  * Hold some curves. `wanted()` says what is wanted now: `{names, x, smooth, from, to, points}`, or null for nothing;
@@ -35,11 +37,10 @@ export function makeSource(id, wanted, arrived, failed) {
     const mine = new AbortController()
     abort = mine
     isAgain = false
-    const parts = []
-    for (let at = 0; at < names.length; at += AT_ONCE) parts.push(names.slice(at, at + AT_ONCE))
+    const parts = inParts(names)
     try {
       const answers = await Promise.all(parts.map((part, at) =>
-        get(`api/runs/${id}/series`, { name: part, ...params, ...(cursors[at] ? { cursor: cursors[at] } : {}) }, { signal: mine.signal })))
+        get(`api/runs/${id}/series`, { name: part, ...params, cursor: cursors[at] }, { signal: mine.signal })))
       if (isOver || abort !== mine) return
       abort = null
       if (isOther) held = new Map()
@@ -63,17 +64,17 @@ export function makeSource(id, wanted, arrived, failed) {
       const before = held.get(one.name)
       if (!isAppended || !before) {
         isNews = true
-        held.set(one.name, { x: one.x, min: one.min, max: one.max, mean: one.mean, smooth: one.smooth, n: one.n, isWhole: one.is_whole })
+        held.set(one.name, { ...one, isWhole: one.is_whole })
       } else if (one.x.length) {
         isNews = true
-        for (const column of ["x", "min", "max", "mean", "smooth"]) if (before[column] && one[column]) before[column].push(...one[column])
+        for (const column of COLUMNS) if (before[column] && one[column]) before[column].push(...one[column])
         before.n = Math.max(before.n, one.n, before.x.length)
       }
     }
     return isNews
   }
 
-  /** What was appended is not in buckets: curves that are watched for long are asked for anew, so that they stay small. */
+  /** What was appended is in no bucket: long watched curves are asked for anew, so that they stay small. */
   function forgetLong(points) {
     if ([...held.values()].some((one) => one.x.length > points * 2)) {
       cursors = []
@@ -89,4 +90,20 @@ export function makeSource(id, wanted, arrived, failed) {
       abort?.abort()
     },
   }
+}
+
+/** Names for one request each: not too many, and no address that is too long. */
+function inParts(names) {
+  const parts = [[]]
+  let length = 0
+  for (const name of names) {
+    const own = encodeURIComponent(name).length
+    if (parts.at(-1).length >= AT_ONCE || (parts.at(-1).length && length + own > LONGEST)) {
+      parts.push([])
+      length = 0
+    }
+    parts.at(-1).push(name)
+    length += own
+  }
+  return parts
 }

@@ -56,7 +56,9 @@ export function drawSpark(element, values) {
   const y = (v) => (high === low ? HEIGHT / 2 : HEIGHT - 3 - ((v - low) / (high - low)) * (HEIGHT - 6))
   const points = known.map(([i, v]) => `${x(i).toFixed(1)},${y(v).toFixed(1)}`)
   const [end, last] = known[known.length - 1]
-  return put(element, svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
-    svg("polyline", { points: points.join(" "), fill: "none", stroke: "currentColor", "stroke-width": 1.5, "stroke-linejoin": "round", "vector-effect": "non-scaling-stroke" }),
+  const box = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" }
+  const pen = { fill: "none", stroke: "currentColor", "stroke-width": 1.5, "stroke-linejoin": "round" }
+  return put(element, svg("svg", box,
+    svg("polyline", { points: points.join(" "), ...pen, "vector-effect": "non-scaling-stroke" }),
     svg("circle", { cx: x(end).toFixed(1), cy: y(last).toFixed(1), r: 2, fill: "currentColor" })))
 }

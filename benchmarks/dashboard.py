@@ -49,7 +49,7 @@ from stoker.trainer import config_from
 
 HERE = "."  # a disk; the system's /tmp may be memory
 LONG, SHORT, VERY_LONG = (100_000, 10_000, 1_000_000) if QUICK else (1_000_000, 10_000, 10_000_000)
-N_LIVE, LIVE_EPISODES, LIVE_S, NEW_EACH = (50, 2_000, 6.0, 10) if QUICK else (50, 20_000, 60.0, 10)
+N_LIVE, LIVE_EPISODES, LIVE_S, NEW_EACH = (50, 2_000, 10.0, 10) if QUICK else (50, 20_000, 60.0, 10)
 N_SPIKES = 100
 POLLS = 200 if QUICK else 1_000
 NEW_ROWS, ADDITIONS = 100, 10 if QUICK else 50
@@ -269,22 +269,37 @@ def wait_until_whole(page: View) -> None:
 
 def compare_live(data: Data) -> None:
     cpu: dict[str, list[float]] = {}
+    each_poll: dict[str, list[float]] = {}
     n_bytes: dict[str, list[float]] = {}
+    n_polls: list[str] = []
     for name, contender in data.live.items():
         for page_name, open_page in contender.pages.items():
             with contender.serve() as server, contextlib.closing(open_page(server.port)) as page:
                 page.poll()
-                share, each = watched(server, page, data.grow[name])
-                cpu[f"{name}, {page_name}"], n_bytes[f"{name}, {page_name}"] = [share], [each]
+                found = watched(server, page, data.grow[name])
+            key = f"{name}, {page_name}"
+            cpu[key] = [found.cpu_s / found.took_s * 100.0]
+            each_poll[key] = [found.cpu_s / found.n_polls * 1e3]
+            n_bytes[key] = [found.n_bytes / found.n_polls / 1e3]
+            n_polls.append(f"{key}: {found.n_polls} polls, one each {page.period_s:g} s at best")
     question = f"{N_LIVE} runs of {LIVE_EPISODES:,} episodes in training, {NEW_EACH} new ones a second each"
     ours = "stoker, comparison"
-    report(f"{question}: the server's processor", "% of a core", cpu, over_stoker(cpu, ours))
-    periods = f"stoker and trackio poll each second, TensorBoard each {TensorBoardView.period_s:.0f} s"
-    report("The same: a second of an open page", "kB", n_bytes, over_stoker(n_bytes, ours), [periods])
+    report(f"{question}: the server's processor", "% of a core", cpu, over_stoker(cpu, ours), n_polls)
+    report("The same, for each poll", "ms of the server", each_poll, over_stoker(each_poll, ours))
+    report("The same, for each poll", "kB", n_bytes, over_stoker(n_bytes, ours))
 
 
-def watched(server: Serving, page: View, grow: Callable[[], None]) -> tuple[float, float]:
-    """Percent of a core, and kilobytes a second, of a page while its runs grow."""
+class Watched(NamedTuple):
+    """What a page cost while its runs grew."""
+
+    took_s: float
+    n_polls: int
+    cpu_s: float
+    n_bytes: int
+
+
+def watched(server: Serving, page: View, grow: Callable[[], None]) -> Watched:
+    """Keep a page open while its runs grow."""
     ended = threading.Event()
 
     def train_on() -> None:
@@ -294,12 +309,13 @@ def watched(server: Serving, page: View, grow: Callable[[], None]) -> tuple[floa
     training = threading.Thread(target=train_on)
     training.start()
     try:
-        began, cpu_s, taken = time.perf_counter(), server.cpu_of_all_s(), page.n_bytes
+        began, cpu_s, taken, n_polls = time.perf_counter(), server.cpu_of_all_s(), page.n_bytes, 0
         while (took_s := time.perf_counter() - began) < LIVE_S:
+            n_polls += 1
             page.poll()  # a page whose poll takes longer than its period leaves the next ones out
             until_next_s = page.period_s - (time.perf_counter() - began) % page.period_s
             time.sleep(min(until_next_s, max(0.0, began + LIVE_S - time.perf_counter())))
-        return (server.cpu_of_all_s() - cpu_s) / took_s * 100.0, (page.n_bytes - taken) / took_s / 1e3
+        return Watched(took_s, n_polls, server.cpu_of_all_s() - cpu_s, page.n_bytes - taken)
     finally:
         ended.set()
         training.join()

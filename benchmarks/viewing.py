@@ -63,6 +63,7 @@ class View(ABC):
 
     def __init__(self, port: int) -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
+        self._etags: dict[str, str] = {}
         self.n_bytes = 0
         """All bytes that came back so far."""
 
@@ -95,6 +96,14 @@ class View(ABC):
         is_json = "json" in (answer.getheader("Content-Type") or "")
         body_found = json.loads(data) if data and is_json else None
         return Answer(answer.status, body_found, n_bytes, answer.getheader("ETag"))
+
+    def has_news(self, path: str) -> bool:
+        """Ask for what may have changed since it was asked for last."""
+        known = self._etags.get(path)
+        answer = self.ask("GET", path, headers={"If-None-Match": known} if known else {})
+        if answer.etag is not None:
+            self._etags[path] = answer.etag
+        return answer.status == 200
 
     def close(self) -> None:
         """Close the connection."""
@@ -167,8 +176,18 @@ class TrackioView(View):
         return answer.body["data"]
 
 
+_OTHER_CURVES = (
+    "name=train.total_reward&x=steps&points=300&smooth=mean:50",
+    "name=train.length&x=steps&points=500&smooth=mean:50",
+    "name=metrics.train/loss&name=metrics.rollout/exploration_rate&name=metrics.time/fps&x=steps&points=500",
+)
+"""What the page of a run asks for besides the rewards, when it has news."""
+
+
 class StokerView(View):
-    """stoker's page of a run, between two messages of its event stream.
+    """stoker's page of a run: it asks whether there is anything new, and for that alone.
+
+    In a browser the event stream says when to ask; this page asks each second, as browsers do without it.
 
     Args:
         port: of the server.
@@ -178,7 +197,7 @@ class StokerView(View):
     def __init__(self, port: int, run: str | None = None) -> None:
         super().__init__(port)
         self._run = run
-        self._cursor = ""
+        self._cursors: dict[str, str] = {}
         self._share_read = 0.0
         self.n_new = 0
         """Points that the last poll brought."""
@@ -213,10 +232,20 @@ class StokerView(View):
         return self.is_whole and found["n"] == n
 
     def poll(self) -> int:
-        before = self.n_bytes
-        answer = self._series(self._cursor)
-        self._cursor = answer["cursor"]
+        before, place = self.n_bytes, f"/api/runs/{self.id}"
+        self.n_new = 0
+        if not self.has_news(place):
+            return self.n_bytes - before
+        answer = self._series(self._cursors.get("", ""))
+        self._cursors[""] = answer["cursor"]
         self.n_new = sum(len(each["x"]) for each in answer["series"])
+        for query in _OTHER_CURVES:
+            cursor = self._cursors.get(query, "")
+            more = self.ask("GET", f"{place}/series?{query}" + (f"&cursor={quote(cursor)}" if cursor else ""))
+            if more.status == 200:  # a run without records has no curves of them
+                self._cursors[query] = more.body["cursor"]
+        self.has_news(f"{place}/events?page=0")
+        self.has_news(f"{place}/shares?points=300&x=steps")
         return self.n_bytes - before
 
     def _series(self, cursor: str = "") -> Any:
@@ -230,7 +259,9 @@ class StokerView(View):
 
 
 class StokerList(View):
-    """stoker's list of runs: what has changed since the last poll."""
+    """stoker's list of runs: what has changed since the last poll, and the small curves in view."""
+
+    _IN_VIEW: ClassVar[int] = 25
 
     def __init__(self, port: int) -> None:
         super().__init__(port)
@@ -243,11 +274,15 @@ class StokerList(View):
         before = self.n_bytes
         answer = self.ask("GET", f"/api/runs?cursor={quote(self._cursor)}" if self._cursor else "/api/runs")
         self._cursor = answer.body["cursor"]
+        if changed := [run["id"] for run in answer.body["runs"]][: self._IN_VIEW]:
+            self.ask("GET", f"/api/sparks?ids={','.join(changed)}")
         return self.n_bytes - before
 
 
 class StokerComparison(View):
-    """stoker's comparison of all runs: their curves, and the mean of each group with its interval."""
+    """stoker's comparison of all runs: a curve of each, drawn anew as often as the page does."""
+
+    period_s = 1.5
 
     def curve(self, run: str) -> Curve:
         raise NotImplementedError
@@ -262,6 +297,7 @@ class StokerComparison(View):
         answer = self.ask("GET", f"/api/compare?{query}&group_by=none&statistic=mean")
         if answer.status != 200:
             raise RuntimeError(f"{query}: {answer.status} {answer.body}")
+        self.has_news(f"/api/diff?ids={','.join(self._ids)}")
         return self.n_bytes - before
 
 

@@ -84,6 +84,11 @@ def test_runs_that_appear_and_go_are_seen(tmp_path: Path) -> None:
         line = until(page, path, "status", "stopped")
         partial = page.get("/api/runs", cursor=cursor)
         assert (partial["is_partial"], [run["id"] for run in partial["runs"]]) == (True, [line["id"]])
+        assert partial["runs"][0]["settings"]["env"] == "CartPole-v1"
+        new.grow(3)
+        until(page, path, "total_episodes", 3)
+        [grown] = page.get("/api/runs", cursor=partial["cursor"])["runs"]
+        assert (grown["total_episodes"], "settings" in grown) == (3, False)
         shutil.rmtree(new.directory.parent)
         until(page, path, "status", None)
         gone = page.get("/api/runs", cursor=partial["cursor"])

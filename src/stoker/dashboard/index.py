@@ -72,8 +72,8 @@ class Index:
         """Whether all of the root was looked at once."""
         self.version = 1
         """Rises when a summary of the list changes."""
-        self.settings_version = 1
-        """Rises when the settings of a run in the list do."""
+        self.settings_version = 0
+        """The version of the list in which the settings of a run in it changed last."""
         self.nonce = secrets.token_hex(4)
         """Tells the versions of this index from those of one before it."""
         self.removed: list[tuple[int, str]] = []
@@ -185,7 +185,7 @@ class Index:
                 entry.version = self.version + 1
                 changed = True
                 if before is None or look.summary.settings != before.summary.settings:
-                    self.settings_version += 1
+                    self.settings_version = entry.settings_version = entry.version
             if before is None or look.seen != before.seen or look.summary != before.summary:
                 self.viewers.wake(entry.id)
         if changed:
@@ -210,8 +210,8 @@ class Index:
                 self.entries[run_id] = RunEntry(run_id, directory)
         gone = [run_id for run_id in self.entries if run_id not in found]
         if gone:
-            self.settings_version += 1
             self._raise_version()
+            self.settings_version = self.version
         for run_id in gone:
             del self.entries[run_id]
             self._live.discard(run_id)

@@ -52,6 +52,7 @@ class RunEntry:
         directory: its directory.
         look: what was last seen of it; None: nothing yet.
         version: the version of the list in which its summary changed last.
+        settings_version: the same of its settings.
         history: its rows; None: they are not in memory.
         share_read: how much of its files has been read, 0 to 1.
         lock: who holds it may read the run.
@@ -61,14 +62,14 @@ class RunEntry:
 
     __slots__ = (
         "_stamp", "_tail", "_was_whole", "directory", "history", "id", "is_reading", "lock", "look",
-        "share_read", "used_at", "version",
+        "settings_version", "share_read", "used_at", "version",
     )  # fmt: skip
 
     def __init__(self, run_id: str, directory: Path) -> None:
         self.id = run_id
         self.directory = directory
         self.look: Look | None = None
-        self.version = 0
+        self.version = self.settings_version = 0
         self.history: RunHistory | None = None
         self.share_read = 0.0
         self.lock = anyio.Lock()

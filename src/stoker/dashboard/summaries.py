@@ -17,7 +17,7 @@ from stoker.runs.configs import Scalar, flat_settings
 from stoker.runs.history import RunHistory
 from stoker.runs.status import RunStatus, wanted_steps
 
-__all__ = ["LAST", "Summary", "clean", "summary_of"]
+__all__ = ["LAST", "Summary", "SummaryLine", "clean", "summary_of"]
 
 LAST: Final = 100
 """The episodes of ``last_mean``, and all rows that a summary needs of a file."""
@@ -28,8 +28,8 @@ _ENDLESS = 10**15
 """The total of a training without an end."""
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """A run in the list of runs. Times are POSIX seconds.
+class SummaryLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A run in the list of runs, without its settings. Times are POSIX seconds.
 
     Attributes:
         id: the run's id.
@@ -44,7 +44,6 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         last_mean: the mean reward of its last 100 training episodes.
         steps_per_s: of its last record.
         env, agent, seed: from its config.
-        settings: each setting by its dotted key.
     """
 
     id: str
@@ -67,7 +66,20 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     env: Scalar = None
     agent: Scalar = None
     seed: Scalar = None
+
+
+class Summary(SummaryLine, frozen=True, kw_only=True):
+    """The same with its settings.
+
+    Attributes:
+        settings: each setting by its dotted key.
+    """
+
     settings: Mapping[str, Scalar] = {}
+
+    def line(self) -> SummaryLine:
+        """It without its settings."""
+        return SummaryLine(**{name: getattr(self, name) for name in SummaryLine.__struct_fields__})
 
 
 def summary_of(run_id: str, root: Path, history: RunHistory, status: RunStatus) -> Summary:

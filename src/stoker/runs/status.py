@@ -83,23 +83,26 @@ def _status_of_held(
     directory: Path, holder: Holder | str, config: Any, events: Sequence[EventRow]
 ) -> RunStatus:
     process = f"process {holder.pid} on {holder.host}" if isinstance(holder, Holder) else holder
-    written_at = _last_written(directory)
-    last = events[-1] if events else None
-    if last is not None and last.kind in _STALLS and (written_at is None or written_at <= last.time):
-        return RunStatus("stalled", last.event.sentence)
     timeout_s = _settings(config).get("stall_timeout_s")
     timeout_s = float(timeout_s) if isinstance(timeout_s, int | float) else _STALL_TIMEOUT_S
+    last = events[-1] if events else None
+    has_stalled = last is not None and last.kind in _STALLS
+    written_at = _last_written(directory, ())
+    if has_stalled or written_at is None or now() - written_at > timedelta(seconds=timeout_s):
+        written_at = _last_written(directory, (JOURNAL, layout.CHECKPOINTS))
+    if last is not None and has_stalled and (written_at is None or written_at <= last.time):
+        return RunStatus("stalled", last.event.sentence)
     if written_at is not None and (still := now() - written_at) > timedelta(seconds=timeout_s):
         still_s = still.total_seconds()
         return RunStatus("stalled", f"{process} holds it, but has written nothing for {still_s:,.0f} s")
     return RunStatus("live", f"{process} writes it")
 
 
-def _last_written(directory: Path) -> datetime | None:
-    """When the training last wrote to the run: rows, metadata, journal or checkpoints; not events."""
+def _last_written(directory: Path, directories: Sequence[str]) -> datetime | None:
+    """When the training last wrote rows, metadata, or files in these directories of the run; not events."""
     paths = [directory / name for name in (layout.METADATA, *ROW_FILES.values())]
     try:
-        for below in (JOURNAL, layout.CHECKPOINTS):
+        for below in directories:
             paths += (directory / below / name for name in files.files_in(directory / below))
         stats = [found for path in paths if (found := files.stat_of(path)) is not None]
     except RunDirectoryError:

@@ -10,8 +10,9 @@ import numpy as np
 
 from stoker.dashboard.answers.curves import EVALUATIONS, curve_of
 from stoker.dashboard.index import Index
+from stoker.dashboard.reading import RunEntry
 from stoker.dashboard.series import bucketed
-from stoker.dashboard.summaries import Summary, clean
+from stoker.dashboard.summaries import Summary, SummaryLine, clean
 from stoker.runs.history import RunHistory
 
 __all__ = ["RunList", "RunLister", "spark"]
@@ -31,7 +32,7 @@ class RunList(msgspec.Struct, frozen=True):
         is_scanned: whether all of it was looked at.
         is_partial: ``runs`` holds only those that changed since the cursor of the request.
         cursor: to be sent with the next request.
-        runs: a line for each.
+        runs: a line for each; in a partial answer without its settings, unless these have changed.
         removed: the ids of runs that are gone since that cursor.
         hint: how to begin, where there are none.
         left_out: directories that were not followed, and why.
@@ -41,7 +42,7 @@ class RunList(msgspec.Struct, frozen=True):
     is_scanned: bool
     is_partial: bool
     cursor: str
-    runs: list[Summary]
+    runs: Sequence[SummaryLine]
     removed: list[str]
     hint: str | None
     left_out: list[str]
@@ -57,24 +58,23 @@ class RunLister:
     def __init__(self, index: Index) -> None:
         self._index = index
         self._differing: Collection[str] = ()
-        self._settings_version = -1  # of the settings that were compared
+        self._compared = -1  # the version of the settings that were compared
+        self._differing_since = 0  # the version of the list since which these settings differ
 
     def answer(self, cursor: str = "") -> RunList:
         """The list, or what changed in it since that cursor."""
         index = self._index
         now, since = index.version, _since(index, cursor)
         entries = list(index.entries.values())  # in one step: the event loop changes the dict
-        found = [(entry.version, entry.summary) for entry in entries]
+        if len(entries) > _ALL_SETTINGS:
+            self._compare_settings(entries, now)
+            if since is not None and since < self._differing_since:
+                since = None
         shown = [
-            summary
-            for version, summary in found
-            if summary is not None and (since is None or version > since)
+            self._line(entry.settings_version, summary, since, len(entries))
+            for entry in entries
+            if (since is None or entry.version > since) and (summary := entry.summary) is not None
         ]
-        if len(entries) > _ALL_SETTINGS and shown:
-            if self._settings_version != index.settings_version:
-                self._settings_version = index.settings_version
-                self._differing = _differing([summary for _, summary in found if summary is not None])
-            shown = [_with_settings(summary, self._differing) for summary in shown]
         gone = () if since is None else (run_id for version, run_id in index.removed if version > since)
         return RunList(
             root=clean(os.fspath(index.root)),
@@ -87,16 +87,29 @@ class RunLister:
             left_out=[clean(line) for line in index.left_out],
         )
 
+    def _compare_settings(self, entries: Sequence[RunEntry], now: int) -> None:
+        """Look again in which settings the runs differ, if these have changed."""
+        version = self._index.settings_version
+        if version != self._compared:
+            differing = _differing([summary for entry in entries if (summary := entry.summary) is not None])
+            if differing != self._differing:
+                self._differing, self._differing_since = differing, now
+            self._compared = version
+
+    def _line(self, changed: int, summary: Summary, since: int | None, n: int) -> SummaryLine:
+        """A run's line: with its settings, if these have changed; of many runs, those that differ."""
+        if since is not None and changed <= since:
+            return summary.line()
+        if n <= _ALL_SETTINGS:
+            return summary
+        settings = {key: value for key, value in summary.settings.items() if key in self._differing}
+        return msgspec.structs.replace(summary, settings=settings)
+
 
 def _since(index: Index, cursor: str) -> int | None:
     nonce, _, version = cursor.partition(".")
     is_known = nonce == index.nonce and version.isdecimal() and len(version) < 16
     return int(version) if is_known and int(version) >= index.known_from else None
-
-
-def _with_settings(summary: Summary, keys: Collection[str]) -> Summary:
-    settings = {key: value for key, value in summary.settings.items() if key in keys}
-    return msgspec.structs.replace(summary, settings=settings)
 
 
 def _differing(summaries: Sequence[Summary]) -> Collection[str]:

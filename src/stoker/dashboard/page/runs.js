@@ -218,7 +218,7 @@ export async function show(element, query, frame) {
   function takeIn(next) {
     if (next.is_partial) {
       const known = new Map(runs.map((run) => [run.id, run]))
-      for (const run of next.runs) known.set(run.id, run)
+      for (const run of next.runs) known.set(run.id, { ...known.get(run.id), ...run }) // settings only if they changed
       for (const id of next.removed) known.delete(id)
       runs = [...known.values()]
     } else runs = next.runs

@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-import anyio
 import gymnasium
 import numpy as np
 from anyio.lowlevel import checkpoint
 
-from stoker.client.foractors import ForActors
+from stoker.client.delivery import Delivery
 from stoker.client.local import LocalPolicy
-from stoker.client.sending import Sender
 from stoker.client.streams import RemoteStream
-from stoker.errors import ActorConflict, InvalidExperience, SessionClosed, SessionFailed, StokerError
+from stoker.errors import ActorConflict, InvalidExperience
 from stoker.plain import shown
-from stoker.protocol import ProtocolError, SpaceCodec, Spec, encode_msgpack
+from stoker.protocol import ProtocolError, SpaceCodec, Spec
 from stoker.protocol.messages import LARGEST_REWARD
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, ExperienceBatch
 
 __all__ = ["RemoteSession"]
 
 logger = logging.getLogger("stoker.client")
-_MOST_KEPT = 4096
-"""Records of an actor that are not on the server's disk; beyond, its calls wait for the disk."""
 
 
-class RemoteSession(ForActors):
+class RemoteSession(Delivery):
     """A training on a server; made by ``connect``.
 
     Any number of tasks may call it, each under its own ``actor_id``. Each step is learned exactly once,
@@ -58,32 +53,12 @@ class RemoteSession(ForActors):
         prefix: str,
         find: Callable[[str], Awaitable[int]],
     ) -> None:
-        super().__init__()
-        self.spec = spec
-        """What the server said about itself when it was connected last."""
+        codec = SpaceCodec(*spaces)
+        super().__init__(spec, prefix, find, partial(codec.action, path="action"))
         self.observation_space, self.action_space = spaces
-        self._codec = codec = SpaceCodec(*spaces)
-        self.prefix = prefix
-        """What the server calls actor 3: this and ``3``."""
-        self._find = find
-        self._streams: dict[ActorId, RemoteStream] = {}
-        self._opening: dict[ActorId, anyio.Lock] = {}
+        self._codec = codec
         self._acting: set[ActorId] = set()
         self._local: LocalPolicy | None = None
-        self._failure: StokerError | None = None
-        self._is_closed = False
-        self._is_stopped = False
-        self.heard_at = time.monotonic()
-        """When the server answered last, in monotonic seconds."""
-        self.sender = Sender(
-            spec.limits,
-            partial(codec.action, path="action"),
-            keeps="durable" in spec.features,
-            is_heard=self._hear,
-        )
-        """Sends what the actors have to send."""
-
-    # Actors -----------------------------------------------------------------------------------------
 
     async def act(self, observation: Any, mode: ActMode = ActMode.EXPLORE, actor_id: ActorId = 0) -> Any:
         """Choose an action for the observation that the actor's last step led to, or its episode's first.
@@ -194,106 +169,9 @@ class RemoteSession(ForActors):
         self.count_episode(actor_id)
         self.sender.offer(stream)
 
-    def know(self, spec: Spec) -> None:
-        """What the server says about itself now."""
-        self.spec = spec
-        self.sender.limits, self.sender.keeps = spec.limits, "durable" in spec.features
-
     def act_with(self, local: LocalPolicy) -> None:
         """Choose actions with a copy of the policy, from the first call on."""
-        self._local = local
-
-    # The session ------------------------------------------------------------------------------------
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the training takes no more steps: it has ended, ``stop`` was called, or it has failed."""
-        return self.sender.is_done or self._is_stopped or self._failure is not None or self._is_closed
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the server has said that the training has all its steps."""
-        return self.sender.is_done
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether it takes no more calls."""
-        return self._is_closed
-
-    def require_open(self, what: str) -> None:
-        """Refuse a call that needs a running session.
-
-        Raises:
-            SessionError: It has been left, or has failed.
-        """
-        if self._failure is not None:
-            raise self._failure
-        if self._is_closed:
-            raise SessionClosed(what, entered=True)
-
-    @property
-    def accepted_steps(self) -> int:
-        """Steps of this client that the server has accepted."""
-        return sum(stream.steps for stream in self._streams.values())
-
-    def stop(self) -> None:
-        """Accept no more steps from this client; the training itself goes on."""
-        self._is_stopped = True
-
-    async def barrier(self) -> None:
-        """Return when the server has accepted everything observed so far."""
-        for stream in list(self._streams.values()):
-            stream.seal(wants_action=True)
-            self.sender.offer(stream)
-            wanted = stream.sealed
-            await self._until(stream, partial(_is_taken, stream, wanted))
-
-    async def flush(self) -> None:
-        """Return when everything observed so far is on the server's disk; without a disk, as ``barrier``.
-
-        Raises:
-            SessionError: The server has failed.
-        """
-        streams = [stream for stream in self._streams.values() if not stream.is_lost]
-        wanted: list[tuple[RemoteStream, int]] = []
-        for stream in streams:
-            stream.seal(wants_action=True)
-            stream.wants_durable = self.sender.keeps
-            wanted.append((stream, stream.sealed))
-            self.sender.offer(stream)
-        try:
-            for stream, last in wanted:
-                await self._until(stream, partial(_is_durable, stream, last))
-        finally:
-            for stream in streams:
-                stream.wants_durable = False
-
-    def fail(self, part: str, error: BaseException) -> None:
-        """End the session: this part has failed; every call raises it from now on."""
-        if self._failure is None:
-            is_own = isinstance(error, StokerError)
-            self._failure = error if is_own else SessionFailed(part, error)
-            for stream in self._streams.values():
-                stream.notify()
-
-    @property
-    def failure(self) -> StokerError | None:
-        """Why the session has failed."""
-        return self._failure
-
-    def end(self) -> None:
-        """Take no more calls."""
-        self._is_closed = True
-
-    @property
-    def names(self) -> list[str]:
-        """What the server calls the actors that have played."""
-        return [stream.name for stream in self._streams.values() if not stream.is_lost]
-
-    @property
-    def n_kept(self) -> int:
-        """Records that the server may not have on its disk yet."""
-        return sum(len(stream.kept) for stream in self._streams.values())
+        self._local, self._wants_actions = local, False
 
     def _ask(self, stream: RemoteStream, observation: Any, mode: ActMode) -> int:
         """Ask for an action; returns the number of the record that is answered with it, 0 after the end."""
@@ -322,47 +200,6 @@ class RemoteSession(ForActors):
             "outcome, or begin another episode"
         )
 
-    # Inside -----------------------------------------------------------------------------------------
-
-    async def _stream(self, actor_id: ActorId) -> RemoteStream:
-        """The stream of an actor; the first time, the server is asked where it stands."""
-        async with self._opening.setdefault(actor_id, anyio.Lock()):
-            if (stream := self._streams.get(actor_id)) is None:
-                self.require_open("the call")
-                name = f"{self.prefix}{actor_id}"
-                last = await self._find(name)
-                stream = RemoteStream(actor_id, name, last, encode_msgpack, wants_actions=self._local is None)
-                self._streams[actor_id] = stream
-        return stream
-
-    async def _until(self, stream: RemoteStream, is_true: Callable[[], bool]) -> None:
-        """Wait for something that an answer changes.
-
-        Raises:
-            StokerError: The session failed, or the server refused a record of the stream.
-        """
-        while True:
-            stream.check()
-            if self._failure is not None:
-                raise self._failure
-            if is_true():
-                return
-            await stream.changed.wait()
-
-    async def _room(self, stream: RemoteStream) -> None:
-        """Wait while the stream has too much that is not accepted, or not on disk."""
-        most = self.spec.limits.credit_per_actor
-        if stream.n_waiting >= most:
-            await self._until(stream, lambda: stream.n_waiting < most or self.sender.is_done)
-        if len(stream.kept) >= _MOST_KEPT:
-            stream.wants_durable = True
-            self.sender.offer(stream)
-            await self._until(stream, lambda: len(stream.kept) < _MOST_KEPT or self.sender.is_done)
-            stream.wants_durable = False
-
-    def _hear(self) -> None:
-        self.heard_at = time.monotonic()
-
     def _plain(self, observation: Any) -> Any:
         """A checked copy of an observation."""
         return self._checked(self._codec.observation, observation, "observation")
@@ -375,11 +212,3 @@ class RemoteSession(ForActors):
             return read(value, what)
         except ProtocolError as error:
             raise InvalidExperience(f"{error.path or what}: {error.detail}") from error
-
-
-def _is_taken(stream: RemoteStream, last: int) -> bool:
-    return stream.is_lost or stream.taken >= min(last, stream.sealed)
-
-
-def _is_durable(stream: RemoteStream, last: int) -> bool:
-    return stream.is_lost or stream.durable >= min(last, stream.sealed)

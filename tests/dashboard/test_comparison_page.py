@@ -248,6 +248,7 @@ def test_a_report_opens_from_a_file_and_asks_for_nothing(browser: Any, root: Pat
     window.close()
 
 
+@pytest.mark.faults
 def test_hostile_texts_in_a_report_stay_texts(browser: Any, tmp_path: Path) -> None:
     make_hostile_runs(tmp_path / "runs", ("\u2028", *MARKUP[:20]))
     directories = sorted(path.parent for path in (tmp_path / "runs").rglob("metadata.json"))

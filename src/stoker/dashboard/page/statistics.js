@@ -148,7 +148,8 @@ function interquartile(values, length, strata) {
     const some = who.map((k) => values[k][i])
     const order = [...some.keys()].sort((a, b) => some[a] - some[b])
     const once = new Uint16Array(some.length).fill(1)
-    const ranked = Float64Array.from(drawn, (counts) => trimmedMean(some, order, counts)).sort()
+    const means = Float64Array.from(drawn, ({ counts }) => trimmedMean(some, order, counts))
+    const ranked = [...means.keys()].sort((a, b) => means[a] - means[b]).map((k) => ({ mean: means[k], times: drawn[k].times }))
     add(found, trimmedMean(some, order, once), quantile(ranked, 0.025), quantile(ranked, 0.975), some.length)
   }
   return found
@@ -167,18 +168,22 @@ function trimmedMean(values, order, counts) {
   return sum / (end - cut)
 }
 
-/** How often each curve is in each resample. */
+/** The different resamples: `counts`, how often each curve is in it, and `times`, how often it was drawn. */
 function drawsOf(strata) {
-  const times = new Map()
-  for (const name of strata) times.set(name, (times.get(name) ?? 0) + 1)
-  const names = strata.map((name) => (times.get(name) > 1 ? `=${name}` : ""))
-  const members = names.map((name) => [...names.keys()].filter((k) => names[k] === name))
+  const members = new Map()
+  for (const name of strata) members.set(name, (members.get(name) ?? 0) + 1)
+  const names = strata.map((name) => (members.get(name) > 1 ? `=${name}` : ""))
+  const owns = names.map((name) => [...names.keys()].filter((k) => names[k] === name))
   const next = mulberry32()
-  return Array.from({ length: RESAMPLES }, () => {
+  const found = new Map()
+  for (let draw = 0; draw < RESAMPLES; draw++) {
     const counts = new Uint16Array(strata.length)
-    for (const own of members) counts[own[Math.floor((next() * own.length) / 2 ** 32)]] += 1
-    return counts
-  })
+    for (const own of owns) counts[own[Math.floor((next() * own.length) / 2 ** 32)]] += 1
+    const key = counts.join()
+    if (!found.has(key)) found.set(key, { counts, times: 0 })
+    found.get(key).times += 1 // few curves have few different draws: each is computed once
+  }
+  return [...found.values()]
 }
 
 /** Tommy Ettinger's generator with seed 0: unsigned integers of 32 bits. */
@@ -192,8 +197,19 @@ function mulberry32() {
   }
 }
 
+/** The quantile of all resamples, between the nearest two. */
 function quantile(ranked, share) {
-  const place = share * (ranked.length - 1)
+  const place = share * (RESAMPLES - 1)
   const below = Math.floor(place)
-  return ranked[below] + (ranked[below + 1] - ranked[below]) * (place - below)
+  const [low, high] = [meanAt(ranked, below), meanAt(ranked, below + 1)]
+  return low + (high - low) * (place - below)
+}
+
+function meanAt(ranked, rank) {
+  let before = 0
+  for (const { mean, times } of ranked) {
+    before += times
+    if (before > rank) return mean
+  }
+  return NaN
 }

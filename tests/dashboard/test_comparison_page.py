@@ -100,7 +100,8 @@ def test_a_comparison_is_all_in_its_address(browser: Any, served: Dash) -> None:
     page.get_by_label("Mean of").press("ArrowRight")
     page.get_by_role("button", name="Log", exact=True).click()
     page.get_by_label("Also equal values").check()
-    caption.get_by_text("beyond episode 240").first.wait_for()
+    page.locator(".compare-picture[aria-busy='false']").wait_for()
+    assert "beyond episode 240" in caption.inner_text()
     values = page.locator(".compare-legend tbody td:nth-child(3)")
     given = [float(text) for text in values.all_inner_texts()]
     page.get_by_role("button", name="Last").click()

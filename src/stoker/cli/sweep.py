@@ -174,6 +174,10 @@ async def _carry_out(
             raise ConfigError(sweeper.refused)
         if failed := [seed for seed in tried if seed.state == FAILED]:
             raise StokerError(f"no seed has begun: {failed[0].failure}")
+        if not sweeper.is_stopping:
+            raise StokerError(
+                f"--max-time of {sweeper.limits.max_s:g} s: no seed has begun in it; give it more"
+            )
         print("stoker: interrupted", file=sys.stderr)
         return 130
     early = {seed.seed for seed in seeds if seed.report.ended not in ("", DONE, *STOPPED)}

@@ -44,7 +44,7 @@ _CLOSING_S = 2.0
 _EXTRA_S = 5.0
 """How much longer than its processes the parent may take to finish."""
 _LAST_START_S = 10.0
-"""With less time than this left, no further seed begins."""
+"""With less time than this left, or than half of ``--max-time``, no further seed begins."""
 _LATE_TEXT_S = 1.0
 """How long text is awaited behind the end of a process: its own children may hold the pipe open."""
 _LONGEST_LINE = 1 << 16
@@ -64,7 +64,8 @@ class Sweeper(SignalGuard):
     """
 
     def __init__(self, flags: TrainingCommand, program: Sequence[str] = PROGRAM) -> None:
-        self._limits = limits = flags.limits()
+        self.limits = limits = flags.limits()
+        """How long it may take."""
         super().__init__(SIGNALS, limits.grace_s + _EXTRA_S, limits.leaves_at)
         self._program = program
         self._view = sweep_view(Console(stderr=True), progress=flags.progress)
@@ -111,18 +112,23 @@ class Sweeper(SignalGuard):
 
     async def _work(self, waiting: Iterator[SeedRun]) -> None:
         for seed in waiting:
-            if self.is_stopping or self.refused or self._left_s() < _LAST_START_S:
+            if self.is_stopping or self.refused or self._is_late():
                 return
             if seed.order is not None:
                 await self._train(seed, seed.order)
 
     def _left_s(self) -> float:
-        return self._limits.ends_at - time.monotonic()
+        return self.limits.ends_at - time.monotonic()
+
+    def _is_late(self) -> bool:
+        most_s = self.limits.max_s
+        return most_s is not None and self._left_s() < min(_LAST_START_S, most_s / 2)
 
     async def _train(self, seed: SeedRun, order: Order) -> None:
         """Start the process of a seed, follow it to its end, and note how it ended."""
-        if self._limits.max_s is not None:
-            fields = {**order.fields, "max_time": f"{self._left_s() - 1:.3f}"}
+        if self.limits.max_s is not None:
+            left_s = self._left_s()  # the process ends before this one
+            fields = {**order.fields, "max_time": f"{max(left_s - 1, left_s / 2):.3f}"}
             order = msgspec.structs.replace(order, fields=fields)
         seed.state = "starting"
         errors: list[str] = []
@@ -235,10 +241,13 @@ class Sweeper(SignalGuard):
 
     def overdue(self, *, loop_turns: bool) -> str:
         """Kill what still runs, and say which limit is over."""
-        busy = ", ".join(str(seed.seed) for seed in self.seeds if seed.is_active) or "none"
+        busy = ", ".join(str(seed.seed) for seed in self.seeds if seed.is_active)
         self._kill()
+        limits = self.limits
         in_time = self.signalled_at is None or self.leaves_at < self.signalled_at + self.grace_s
-        over = f"--max-time of {self._limits.max_s or 0:g} s" if in_time else f"--grace of {self.grace_s:g} s"
+        over = f"--max-time of {limits.max_s or 0:g} s" if in_time else f"--grace of {limits.grace_s:g} s"
+        if not busy:
+            return f"{_ERROR}{over} is over: the training has not begun; give it more"
         return f"{_ERROR}{over} is over: killed the seeds that were still busy: {busy}; {self._way_on()}"
 
     def interrupted(self) -> str:

@@ -1,6 +1,6 @@
 /** Small charts of everything else that a run measures, over the same x axis; those that few people want are folded. */
 
-import { h, renew } from "./dom.js"
+import { h, renew, say } from "./dom.js"
 import { makePanel } from "./panel.js"
 import { panelsOf, withoutForeignRows } from "./panels.js"
 import { makeSource } from "./source.js"
@@ -9,6 +9,8 @@ const REFERENCE = "metrics.time/fps" // every record has it
 const POINTS = 500
 const HEIGHT = 150
 const LARGE = 320
+const MOST_AT_ONCE = 60
+const MANY = 12 // beyond which a field to filter them helps
 
 /** Make the charts. `options(title)` are those of a panel; `zoom`, `moved` and `failed` as for the reward. */
 export function makeMultiples(viewed, options, { zoom, moved, failed }) {
@@ -17,7 +19,12 @@ export function makeMultiples(viewed, options, { zoom, moved, failed }) {
   const grid = h("div", { class: "multiples" })
   const moreGrid = h("div", { class: "multiples" })
   const moreName = h("summary", {})
-  const more = h("details", { class: "more", hidden: true, ontoggle: opened }, moreName, moreGrid)
+  const filter = h("input", {
+    class: "field search", type: "search", placeholder: "Filter metrics", "aria-label": "Filter metrics", oninput: opened,
+  })
+  const count = h("span", { class: "muted", role: "status" })
+  const tools = h("div", { class: "toolbar more-bar" }, filter, count)
+  const more = h("details", { class: "more", hidden: true, ontoggle: opened }, moreName, tools, moreGrid)
   let listed = { first: [], more: [] }
   let events = []
 
@@ -28,8 +35,17 @@ export function makeMultiples(viewed, options, { zoom, moved, failed }) {
   const metrics = makeSource(id,
     () => plan(withReference(namesOf(listed.first, "metrics")), viewed.smoothOfRecords), () => draw(listed.first), failed)
   const folded = makeSource(id, () => (more.open
-    ? plan(withReference([...namesOf(listed.more, "metrics"), ...namesOf(listed.more, "train")]), "") : null),
-  () => draw(listed.more), failed)
+    ? plan(withReference([...namesOf(found(), "metrics"), ...namesOf(found(), "train")]), "") : null),
+  () => draw(found()), failed)
+
+  /** The folded panels that the filter leaves, as far as they are shown. */
+  function found() {
+    const words = filter.value.toLowerCase().split(/\s+/)
+    const isWanted = ({ title, key }) => words.every((word) => `${title} ${key}`.toLowerCase().includes(word))
+    const all = listed.more.filter(isWanted)
+    say(count, all.length > MOST_AT_ONCE ? `The first ${MOST_AT_ONCE} of ${all.length}: filter for others` : "")
+    return all.slice(0, MOST_AT_ONCE)
+  }
 
   function opened() {
     arrange()
@@ -40,18 +56,21 @@ export function makeMultiples(viewed, options, { zoom, moved, failed }) {
   function arrange() {
     listed = panelsOf(viewed.info.series)
     const wanted = new Map(listed.first.map((plan) => [plan.key, [plan, grid]]))
-    if (more.open) for (const plan of listed.more) wanted.set(plan.key, [plan, moreGrid])
+    if (more.open) for (const plan of found()) wanted.set(plan.key, [plan, moreGrid])
     for (const [key, panel] of panels) {
       if (wanted.has(key)) continue
       panel.destroy()
       panels.delete(key)
     }
+    const places = new Map([[grid, 0], [moreGrid, 0]])
     for (const [key, [plan, home]] of wanted) {
-      if (panels.has(key)) continue
-      const panel = makeOne(plan)
-      home.append(panel.element)
-      panels.set(key, panel)
+      if (!panels.has(key)) panels.set(key, makeOne(plan))
+      const at = places.get(home)
+      const { element } = panels.get(key)
+      if (home.children[at] !== element) home.insertBefore(element, home.children[at] ?? null)
+      places.set(home, at + 1)
     }
+    tools.hidden = listed.more.length <= MANY
     more.hidden = listed.more.length === 0
     renew(moreName, listed.more.length, () => ["More metrics ", h("span", { class: "muted" }, listed.more.length)])
   }

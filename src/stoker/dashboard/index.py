@@ -19,7 +19,7 @@ from anyio import CapacityLimiter, to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
 from stoker.dashboard.finding import Finder, id_of
-from stoker.dashboard.looking import Look, looked_at
+from stoker.dashboard.looking import Look
 from stoker.dashboard.reading import Reading, RunEntry
 from stoker.dashboard.viewers import Viewers
 from stoker.protocol import ProtocolError
@@ -170,13 +170,11 @@ class Index:
         self, entries: Sequence[RunEntry], *, places: int = 0, is_thorough: bool = False
     ) -> None:
         """Look at the files of these runs, and at some directories, in a thread."""
-        looks = [(entry, entry.look) for entry in entries]
-        found = await to_thread.run_sync(self._looks, looks, places, is_thorough, limiter=self._limiter)
+        found = await to_thread.run_sync(self._looks, entries, places, is_thorough, limiter=self._limiter)
         changed = False
-        for (entry, before), look in zip(looks, found, strict=True):
-            if entry.look is not before or look is before:  # another look came between; or nothing is new
+        for entry, (before, look) in zip(entries, found, strict=True):
+            if look is before:  # nothing is new
                 continue
-            entry.look = look
             if look.is_live:
                 self._live.add(entry.id)
             else:
@@ -192,14 +190,11 @@ class Index:
             self._raise_version()
 
     def _looks(
-        self, looks: Sequence[tuple[RunEntry, Look | None]], places: int, is_thorough: bool
-    ) -> list[Look]:
+        self, entries: Sequence[RunEntry], places: int, is_thorough: bool
+    ) -> list[tuple[Look | None, Look]]:
         if places:
             self._finder.look(places)
-        return [
-            looked_at(entry.id, self.root, entry.directory, before, is_thorough=is_thorough)
-            for entry, before in looks
-        ]
+        return [entry.look_again(self.root, is_thorough=is_thorough) for entry in entries]
 
     def _take_found(self) -> None:
         """Take the runs that were found into the list, and those that are gone out of it."""

@@ -40,12 +40,14 @@ class Look(NamedTuple):
         summary: its line in the list.
         at: when the holder of its lock was asked for last, on the clock of ``time.monotonic``.
         full_at: when the summary was made.
+        ends: of a live run the ends of its files, of which the next look reads only what is new.
     """
 
     seen: tuple[tuple[int, int, int], ...]
     summary: Summary
     at: float
     full_at: float
+    ends: RunHistory | None = None
 
     @property
     def is_live(self) -> bool:
@@ -55,6 +57,8 @@ class Look(NamedTuple):
 
 def looked_at(run_id: str, root: Path, directory: Path, before: Look | None, *, is_thorough: bool) -> Look:
     """Look at a run. While nothing of it changes this costs a few calls of the system.
+
+    Two threads must not look at a run from the same ``before``.
 
     Args:
         run_id: its id.
@@ -72,20 +76,28 @@ def looked_at(run_id: str, root: Path, directory: Path, before: Look | None, *, 
             if now - before.full_at < _STILL_S and holder_of(directory) is not None:
                 return before._replace(at=now)
     seen = _stamps(directory, len(_NAMES))
-    return Look(seen, _summary(run_id, root, directory), now, now)
+    summary, ends = _summary(run_id, root, directory, None if before is None else before.ends)
+    look = Look(seen, summary, now, now)
+    return look._replace(ends=ends) if look.is_live else look
 
 
-def _summary(run_id: str, root: Path, directory: Path) -> Summary:
+def _summary(
+    run_id: str, root: Path, directory: Path, ends: RunHistory | None
+) -> tuple[Summary, RunHistory | None]:
+    """The line about a run, and the ends of its files, which may be known from before."""
     if (name := link_out_of(root, directory)) is not None:
         status = RunStatus("broken", f"{name} is a symbolic link out of the runs directory; it is not read")
-        return summary_of(run_id, root, RunHistory(directory), status)
+        return summary_of(run_id, root, RunHistory(directory), status), None
     try:
-        ends = RunHistory(directory).tail(LAST)
-        return summary_of(run_id, root, ends, status_of(ends))
+        if ends is None:
+            ends = RunHistory(directory).tail(LAST)
+        else:
+            ends.refresh()
+        return summary_of(run_id, root, ends, status_of(ends)), ends
     except Exception as error:  # one run must not take the others down
         logger.exception("%s could not be looked at", directory)
         status = RunStatus("broken", f"it could not be read: {type(error).__name__}: {error}")
-        return summary_of(run_id, root, RunHistory(directory), status)
+        return summary_of(run_id, root, RunHistory(directory), status), None
 
 
 def _stamps(directory: Path, n: int) -> tuple[tuple[int, int, int], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
@@ -11,7 +12,7 @@ from typing import Final, NamedTuple, TypeVar
 import anyio
 
 from stoker.dashboard.finding import link_out_of
-from stoker.dashboard.looking import Look
+from stoker.dashboard.looking import Look, looked_at
 from stoker.dashboard.summaries import Summary
 from stoker.protocol import ProtocolError
 from stoker.runs.history import RunHistory
@@ -61,14 +62,15 @@ class RunEntry:
     """
 
     __slots__ = (
-        "_stamp", "_tail", "_was_whole", "directory", "history", "id", "is_reading", "lock", "look",
-        "settings_version", "share_read", "used_at", "version",
+        "_looking", "_stamp", "_tail", "_was_whole", "directory", "history", "id", "is_reading", "lock",
+        "look", "settings_version", "share_read", "used_at", "version",
     )  # fmt: skip
 
     def __init__(self, run_id: str, directory: Path) -> None:
         self.id = run_id
         self.directory = directory
         self.look: Look | None = None
+        self._looking = threading.Lock()
         self.version = self.settings_version = 0
         self.history: RunHistory | None = None
         self.share_read = 0.0
@@ -78,6 +80,19 @@ class RunEntry:
         self._tail: RunHistory | None = None  # the last rows of each file, until all have been read
         self._was_whole = False
         self._stamp = ""
+
+    def look_again(self, root: Path, *, is_thorough: bool) -> tuple[Look | None, Look]:
+        """Look at its files, one thread at a time. Blocks.
+
+        Returns:
+            What was seen before, and now.
+        """
+        with self._looking:
+            before, self.look = (
+                self.look,
+                looked_at(self.id, root, self.directory, self.look, is_thorough=is_thorough),
+            )
+            return before, self.look
 
     @property
     def summary(self) -> Summary | None:

@@ -103,7 +103,7 @@ class LineReader:
         self._longest_bytes = _LONGEST_BYTES if is_bounded else math.inf
         self.place = Place()
         """Where the next read begins; set an earlier place to read its lines again."""
-        self.torn_bytes = 0
+        self.torn_bytes: int = 0
         """Bytes behind the last whole row, as of the last read that reached the end of the file."""
 
     def read_new(self, most_bytes: int = PIECE_BYTES) -> Lines:

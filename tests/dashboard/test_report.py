@@ -68,12 +68,14 @@ def assert_same(found: Any, wanted: Any, where: str = "") -> None:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two versions with three seeds each, of different lengths, whole in a report."""
+    """Two versions with three seeds each, of different lengths, whole in a report; and another run."""
     root = tmp_path_factory.mktemp("reported") / "runs"
     for run in make_runs(root, 6, 120, per_version=3):
         run.grow(30 * (len(str(run.directory)) % 3))
         run.add_evaluation()
         run.add_record()
+    other = MadeRun(root, "Other-v1", config={"env": "Other-v1", "only": {"here": 1}, "seed": 7})
+    other.grow(20)
     return root
 
 

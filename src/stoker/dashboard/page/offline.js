@@ -140,7 +140,8 @@ function difference(diff, ids) {
     const own = places.map((place) => values[place])
     return { key, values: own, differs: new Set(own.map((value) => JSON.stringify(value))).size > 1 }
   })
-  return { ids: places.map((place) => diff.ids[place]), keys: keys.sort((a, b) => Number(b.differs) - Number(a.differs)) }
+  const own = keys.filter(({ values }) => values.some((value) => value !== null)) // the others are of other runs
+  return { ids: places.map((place) => diff.ids[place]), keys: own.sort((a, b) => Number(b.differs) - Number(a.differs)) }
 }
 
 function comparison(data, params) {

@@ -6,13 +6,13 @@ import json
 import math
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from benchmarks.made_runs import SPIKE, MadeRun, make_runs
+from nodes import in_node, needs_node
 
 import stoker.dashboard.report as report
 from stoker.cli.main import main
@@ -29,24 +29,6 @@ from stoker.runs.averaging import compared
 from stoker.runs.history import RunHistory
 from stoker.runs.smoothing import smoothed
 from stoker.stats.intervals import t_quantile
-
-needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-
-
-def in_node(module: str, script: str, given: Any) -> Any:
-    """What a script makes of ``given`` with everything that a module of the page exports."""
-    source = f"""
-import * as page from {json.dumps((PAGE / module).as_uri())}
-import {{ readFileSync }} from "node:fs"
-const given = JSON.parse(readFileSync(0, "utf8"))
-process.stdout.write(JSON.stringify(({script})(page, given)))
-"""
-    done = subprocess.run(
-        ["node", "--input-type=module", "-e", source],
-        input=script_json(given), text=True, capture_output=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def assert_same(found: Any, wanted: Any, where: str = "") -> None:

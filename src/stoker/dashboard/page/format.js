@@ -4,6 +4,7 @@ export const ABSENT = "–"
 
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 })
 const SPANS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]]
+const HUGE = 1e15 // beyond which digits are only a picture of the encoding
 const UNITS = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]]
 
 const two = (n) => String(n).padStart(2, "0")
@@ -17,7 +18,8 @@ export function number(value, digits = 4) {
   if (isAbsent(value)) return ABSENT
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "-∞"
   const size = Math.abs(value)
-  if (Number.isInteger(value) && size < 1e15) return whole.format(value)
+  if (size >= HUGE) return value.toExponential(digits - 2)
+  if (Number.isInteger(value)) return whole.format(value)
   if (size >= 10 ** digits) return whole.format(value)
   if (size !== 0 && size < 1e-4) return value.toExponential(Math.max(1, digits - 2))
   return String(Number(value.toPrecision(digits)))
@@ -32,6 +34,7 @@ export function exact(value) {
 export function compact(value) {
   if (isAbsent(value)) return ABSENT
   const size = Math.abs(value)
+  if (size >= HUGE) return value.toExponential(0).replace("e+", "e")
   for (const [unit, letter] of UNITS) {
     if (size >= unit) return `${Number((value / unit).toPrecision(size / unit >= 100 ? 4 : 3))}${letter}`
   }
@@ -48,6 +51,7 @@ export function tickTexts(ticks, step) {
   let digits = 0
   const isWhole = (size) => Math.round(size) > 0 && Math.abs(size - Math.round(size)) < 1e-3
   while (digits < 7 && !isWhole((step / unit) * 10 ** digits)) digits += 1
+  if (largest >= HUGE) return ticks.map((tick) => (tick === null ? "" : compact(tick)))
   if (digits > 3 && unit > 1) return ticks.map((tick) => (tick === null ? "" : whole.format(tick)))
   if (unit === 1 && (digits > 5 || largest === 0)) return ticks.map((tick) => (tick === null ? "" : compact(tick)))
   const short = (tick) => (tick === 0 ? "0" : `${Number((tick / unit).toFixed(digits))}${letter}`)

@@ -160,7 +160,7 @@ def test_a_sweep_makes_one_version_with_a_run_per_seed(
     configs = [json.loads((Path(run["run"]) / "config.json").read_bytes()) for run in facts["runs"]]
     assert [config.pop("seed") for config in configs] == [0, 3]
     assert configs[0] == configs[1]
-    assert "Done: 2 of 2 seeds are done" in captured.err
+    assert "Done: 2 seeds in 0:" in captured.err
     assert main(["resume", str(version)]) == 0
     assert capsys.readouterr().out == (
         "runs/CartPole-v1/v2: all 2 seeds are done; to continue: stoker resume runs/CartPole-v1/v2 -n 400\n"

@@ -127,8 +127,12 @@ def say_results(results: Sequence[SeedResult], took_s: float, version: Path, fil
     """Print the result; None: to standard output."""
     n_done = sum(result.is_finished for result in results)
     failed = [result for result in results if result.state == FAILED]
-    head = "Done" if n_done == len(results) else "Failed" if failed else "Interrupted"
-    print(f"{head}: {n_done} of {len(results)} seeds are done, after {duration(took_s)}", file=file)
+    n_seeds, took = len(results), duration(took_s)
+    if n_done == n_seeds:
+        print(f"Done: {n_seeds} seed{'s' * (n_seeds > 1)} in {took}", file=file)
+    else:
+        head = "Failed" if failed else "Interrupted"
+        print(f"{head}: {n_done} of {n_seeds} seeds are done, after {took}", file=file)
     names = ("seed", "run", "state", "steps", "episodes", "best", "last evaluation")
     table = columns(names, numbers=(0, *range(3, 7)))
     for result in results:

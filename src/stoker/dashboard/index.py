@@ -103,7 +103,7 @@ class Index:
                 with anyio.move_on_after(self.interval_s):
                     await self._closing.wait()
                 if self.viewers and self.is_scanned and not self._closing.is_set():
-                    await self.look()
+                    await self._look_on()
             self._tasks.cancel_scope.cancel()
         self._tasks = None
 
@@ -124,14 +124,24 @@ class Index:
 
     async def _scan(self) -> None:
         async with self._look_lock:
-            await to_thread.run_sync(self._finder.find_all, limiter=self._limiter)
-            self._take_found()
-            new = sorted(self.entries.values(), key=lambda entry: entry.directory.name, reverse=True)
-            for first in range(0, len(new), _AT_ONCE):
-                await self._look_at(new[first : first + _AT_ONCE])
+            try:
+                await to_thread.run_sync(self._finder.find_all, limiter=self._limiter)
+                self._take_found()
+                new = sorted(self.entries.values(), key=lambda entry: entry.directory.name, reverse=True)
+                for first in range(0, len(new), _AT_ONCE):
+                    await self._look_at(new[first : first + _AT_ONCE])
+            except Exception:  # what was found is shown, and looked at again
+                logger.exception("not all runs below %s could be looked at", self.root)
             self.is_scanned = True
             self._scanned.set()
             self._raise_version()
+
+    async def _look_on(self) -> None:
+        """Look, and go on if that fails."""
+        try:
+            await self.look()
+        except Exception:  # the next look may succeed
+            logger.exception("the runs below %s could not be looked at", self.root)
 
     # Looking --------------------------------------------------------------------------------------
 

@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 PIECE_BYTES: Final = 4 << 20
 """How much of a file is read at a time: other requests for the run come between two pieces."""
+_FIRST_BYTES = 1 << 20
+"""The same of the first piece, for which somebody waits."""
 
 
 class Reading(NamedTuple):
@@ -137,11 +139,13 @@ class RunEntry:
 
     def read_piece(self) -> None:
         """Read the next piece of each file. Blocks."""
+        n_bytes = PIECE_BYTES
         if self.history is None:
             self.history, self._stamp = RunHistory(self.directory), secrets.token_hex(3)
+            n_bytes = min(n_bytes, _FIRST_BYTES)
         history = self.history
         before = [table.share_read for table in history.tables]
-        has_changed = history.refresh(PIECE_BYTES)
+        has_changed = history.refresh(n_bytes)
         is_stuck = not has_changed and before == [table.share_read for table in history.tables]
         self.share_read = 1.0 if is_stuck else history.share_read  # of a file that cannot be read, it is all
 

@@ -3,7 +3,8 @@
 ``stoker dash`` beside TensorBoard and trackio, which hold the same rewards, written by their own clients:
 the time from the start of the server to the first curve and to the whole one; planted episodes that stand out
 and are seen; the processor time and the bytes of a poll with nothing new, and of pages that watch 50 runs in
-training. Then 100 new rows in a short run and in a very long one, and what five viewers cost a training.
+training. Then 100 new rows in a short run and in a very long one, and what five viewers cost a training, in a
+process of its own and in that of a service with remote actors.
 
 The viewers are HTTP clients that ask what the pages ask (``viewing.py``). A server's processor time includes
 the processes that it starts. Exits with 1 if a target is missed.
@@ -28,10 +29,12 @@ from typing import NamedTuple
 import anyio
 import torch
 
+from benchmarks.lockstep import WebSocketSteps, play
 from benchmarks.made_runs import MadeRun, make_runs
 from benchmarks.measure import QUICK, repeated, report
 from benchmarks.peers.logs import TensorBoardLog, TrackioLog
 from benchmarks.servers import Serving, peak_bytes_of, serving
+from benchmarks.service import stoker_words
 from benchmarks.viewing import (
     StokerComparison,
     StokerList,
@@ -56,6 +59,7 @@ NEW_ROWS, ADDITIONS = 100, 10 if QUICK else 50
 COLD_RUNS = 1 if QUICK else 3
 STEPS, PAIRS = (6_000, 2) if QUICK else (40_000, 7)
 VIEWERS = 5
+SERVED_S = 3.0 if QUICK else 8.0
 WAIT_S = 300.0
 PAUSE_S = 0.02
 BIG = "big"
@@ -406,16 +410,45 @@ def watching(root: Path, viewers: int) -> Iterator[None]:
     if not viewers:
         yield
         return
-    with stoker(root, {}).serve() as server:
-        words = [sys.executable, "-m", "benchmarks.viewing", str(server.port), str(viewers)]
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-        try:
-            yield
-        finally:
-            process.terminate()
-            said, _ = process.communicate()
-        if "polls" not in said:
-            raise RuntimeError(f"the viewers saw nothing: {said!r}")
+    with stoker(root, {}).serve() as server, looking(server.port, viewers):
+        yield
+
+
+@contextlib.contextmanager
+def looking(port: int, viewers: int, root: str = "") -> Iterator[None]:
+    """Open pages in one other process."""
+    if not viewers:
+        yield
+        return
+    words = [sys.executable, "-m", "benchmarks.viewing", str(port), str(viewers), *([root] if root else [])]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    try:
+        yield
+    finally:
+        process.terminate()
+        said, _ = process.communicate()
+    if not said.partition(" polls")[0].strip("0"):
+        raise RuntimeError(f"the viewers saw nothing: {said!r}")
+
+
+def remote_steps_per_s(server: Serving, *, viewers: int) -> float:
+    """Steps of a remote actor on `stoker serve --dash`, whose process also answers the pages."""
+    with contextlib.closing(WebSocketSteps(server.port)) as actor, looking(server.port, viewers, "/dash"):
+        return play([actor], SERVED_S, 1.0).steps_per_s
+
+
+def compare_served(place: Path) -> None:
+    root = place / "served"
+    root.mkdir()
+    words = [*stoker_words(root, {"opt_interval": 16, "checkpoint_freq": 100_000}), "--dash"]
+    with serving(words) as server:
+        measure = {
+            "not watched": partial(remote_steps_per_s, server, viewers=0),
+            f"{VIEWERS} pages open": partial(remote_steps_per_s, server, viewers=VIEWERS),
+        }
+        rows = repeated(measure, PAIRS)
+    ratio = statistics.median(b / a for a, b in zip(*rows.values(), strict=True))
+    report("A remote actor of stoker serve --dash", "steps/s", rows, {"watched / not watched": ratio})
 
 
 def compare_watched(place: Path) -> bool:
@@ -459,6 +492,7 @@ def main() -> int:
         kept = [compare_cold(data), compare_idle(data)]
         compare_live(data)
         kept += [compare_additions(place), compare_watched(place)]
+        compare_served(place)
     return not all(kept)
 
 

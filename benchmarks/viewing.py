@@ -55,14 +55,19 @@ class Curve(NamedTuple):
 class View(ABC):
     """A page that somebody looks at.
 
+    Args:
+        port: of the server.
+        root: where the page is on it.
+
     Attributes:
         period_s: seconds between two polls of the page.
     """
 
     period_s: ClassVar[float] = 1.0
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, root: str = "") -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
+        self._root = root
         self._etags: dict[str, str] = {}
         self.n_bytes = 0
         """All bytes that came back so far."""
@@ -85,7 +90,7 @@ class View(ABC):
     ) -> Answer:
         """One request."""
         sent = {"Accept-Encoding": "gzip", **(headers or {})}
-        self._connection.request(method, path, body, sent)
+        self._connection.request(method, f"{self._root}{path}", body, sent)
         answer = self._connection.getresponse()
         data = answer.read()
         head = sum(len(name) + len(value) + 4 for name, value in answer.getheaders())
@@ -192,10 +197,11 @@ class StokerView(View):
     Args:
         port: of the server.
         run: its name; None: the only run that there is.
+        root: where the page is on the server.
     """
 
-    def __init__(self, port: int, run: str | None = None) -> None:
-        super().__init__(port)
+    def __init__(self, port: int, run: str | None = None, root: str = "") -> None:
+        super().__init__(port, root)
         self._run = run
         self._cursors: dict[str, str] = {}
         self._share_read = 0.0
@@ -312,8 +318,9 @@ def last_episode(curve: Curve) -> int:
 
 
 def main() -> None:
-    """``python -m benchmarks.viewing PORT PAGES``: so many pages of the only run stay open until a signal."""
-    port, n_pages = map(int, sys.argv[1:])
+    """``python -m benchmarks.viewing PORT PAGES [ROOT]``: pages of the only run stay open until a signal."""
+    port, n_pages = map(int, sys.argv[1:3])
+    root = "".join(sys.argv[3:])
     n_polls = 0
 
     def end(*_: Any) -> None:
@@ -321,7 +328,7 @@ def main() -> None:
         sys.exit()
 
     signal.signal(signal.SIGTERM, end)
-    pages = [StokerView(port) for _ in range(n_pages)]
+    pages = [StokerView(port, root=root) for _ in range(n_pages)]
     while True:
         for page in pages:
             try:

@@ -90,8 +90,13 @@ class View(ABC):
     ) -> Answer:
         """One request."""
         sent = {"Accept-Encoding": "gzip", **(headers or {})}
-        self._connection.request(method, f"{self._root}{path}", body, sent)
-        answer = self._connection.getresponse()
+        try:
+            self._connection.request(method, f"{self._root}{path}", body, sent)
+            answer = self._connection.getresponse()
+        except ConnectionError:  # the server has closed it while it was idle
+            self._connection.close()
+            self._connection.request(method, f"{self._root}{path}", body, sent)
+            answer = self._connection.getresponse()
         data = answer.read()
         head = sum(len(name) + len(value) + 4 for name, value in answer.getheaders())
         n_bytes = head + len(f"HTTP/1.1 {answer.status} {answer.reason}\r\n\r\n") + len(data)

@@ -152,6 +152,30 @@ def test_from_the_list_into_a_curve_to_a_comparison_and_back(window: Window, das
     window.check()
 
 
+def test_a_view_that_is_overtaken_leaves_the_next_one_alone(window: Window, dashboard: Dash) -> None:
+    held: list[Any] = []
+    asked = re.compile(r"/api/runs(\?.*)?$")
+    run = run_of(dashboard, "Long-v1")
+    page = window.open(run)
+    drawn(page, "Reward")
+
+    def hold(route: Any) -> None:  # playwright takes no built-in
+        held.append(route)
+
+    page.route(asked, hold)
+    with page.expect_request(asked):
+        page.evaluate("location.hash = '#/'")
+    page.evaluate("(run) => { location.hash = run }", run)
+    drawn(page, "Reward")
+    crumbs = page.locator(".crumbs").inner_text()
+    with page.expect_request_finished(lambda request: asked.search(request.url)):
+        held[0].continue_()
+    page.evaluate("() => new Promise(requestAnimationFrame)")  # what the answer leads to has happened
+    assert spoken(page, "Reward").is_visible()
+    assert page.locator(".crumbs").inner_text() == crumbs
+    window.check()
+
+
 def test_a_training_is_seen_to_move(browser: Any, tmp_path: Path) -> None:
     run = MadeRun(tmp_path, "moving", is_held=True)
     run.grow(40)

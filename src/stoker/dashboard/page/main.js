@@ -107,12 +107,15 @@ async function show({ view, id, query }) {
   shown = { name, view: null }
   before?.view?.destroy()
   document.documentElement.dataset.view = view
-  put(place)
+  // A view that is overtaken while it waits for the server finishes in an element and a frame that nobody sees.
+  const own = h("div", { class: "view" })
+  const ownFrame = Object.fromEntries(Object.entries(frame).map(([what, tell]) => [what, (...words) => (mine === turn ? tell(...words) : undefined)]))
+  put(place, own)
   scrollTo(0, 0)
   try {
     const module = await VIEWS[view]()
     if (mine !== turn) return
-    const made = view === "run" ? await module.show(place, id, query, frame) : await module.show(place, query, frame)
+    const made = view === "run" ? await module.show(own, id, query, ownFrame) : await module.show(own, query, ownFrame)
     if (mine === turn) shown.view = made
     else made.destroy()
   } catch (problem) {

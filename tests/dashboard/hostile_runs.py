@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.made_runs import BEGAN, MadeRun
-from hostile import MARKUP, STRINGS, fits_a_file_name, is_encodable
+from hostile_texts import MARKUP, STRINGS, fits_a_file_name, is_encodable
 
 from stoker.runs.events import ActorRestarted, PartStalled
 from stoker.runs.rows import ROW_FILES, EvalEpisodeRow, MetricsRow, TrainEpisodeRow

@@ -13,8 +13,8 @@ import pytest
 from benchmarks.made_runs import MadeRun, config_of, make_runs
 from browsing import Window, chromium, needs_browser
 from dashes import Dash, dash
-from hostile import MARKUP
 from hostile_runs import make_hostile_runs
+from hostile_texts import MARKUP
 
 from stoker.dashboard.report import write_report
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from benchmarks.made_runs import MadeRun, make_runs
 from dashes import Dash, dash
-from hostile import FOREIGN_HOSTS, MARKUP, STRINGS, aimed, as_path
 from hostile_runs import FEW, TEXTS, broken_run, make_hostile_runs
+from hostile_texts import FOREIGN_HOSTS, MARKUP, STRINGS, aimed, as_path
 from raw import Answer, ask
 
 import stoker

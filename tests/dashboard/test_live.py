@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from benchmarks.made_runs import MadeRun
 from dashes import Dash, dash
 
 from stoker.dashboard import Index
+from stoker.dashboard.stream import MOST_STREAMS
 from stoker.writer import encode_rows
 
 TRAIN = "train_episodes.jsonl"
@@ -230,6 +232,18 @@ def test_streams_end_with_the_server(tmp_path: Path) -> None:
         events.next("runs")
         page.server.end()
         events.rest()  # the server ends it, in good order
+
+
+def test_only_so_many_may_listen(tmp_path: Path) -> None:
+    with dash(tmp_path) as page, contextlib.ExitStack() as others:
+        page.runs()
+        for _ in range(MOST_STREAMS):
+            others.enter_context(page.index.viewers.watching())
+        refused = page.ask("/api/stream")
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+        others.close()
+        with page.listen() as events:
+            events.next("runs")
 
 
 def test_what_was_looked_at_longest_ago_is_forgotten_and_read_again(tmp_path: Path) -> None:

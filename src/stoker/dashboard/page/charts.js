@@ -87,7 +87,8 @@ export function makeCharts(element, info, file) {
     Object.assign(viewed, changes)
     const query = viewed.query
     setQuery(query, { push })
-    take(Object.fromEntries(Object.entries(query).filter(([, value]) => value !== null).map(([key, one]) => [key, String(one)])))
+    const told = Object.entries(query).filter(([, value]) => value !== null)
+    take(Object.fromEntries(told.map(([key, value]) => [key, String(value)])))
   }
 
   /** Another range: at full resolution, and undone by the Back button. */

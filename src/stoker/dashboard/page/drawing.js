@@ -33,7 +33,8 @@ export function drawing({ plan, layers, places, width, distribution, reach, with
   const { series, bands } = curves({ plan, layers, places, width, paint })
   const yOf = (_, low, high) => yRange(...withBands(low, high))
   return {
-    width, height: plan.height, series, bands, axes: axes(plan, distribution), padding: [10, 16, 0, 0], legend: { show: false },
+    width, height: plan.height, series, bands, axes: axes(plan, distribution),
+    padding: [10, 16, 0, 0], legend: { show: false },
     scales: {
       x: { time: false, range: () => reach() },
       y: { distr: distribution, range: plan.isShare ? [0, 1] : distribution === LOG ? undefined : yOf },

@@ -21,8 +21,10 @@ export function makeEpisodes(element, { id }, file) {
   let isOver = false
 
   const kind = choice("Of", [["train", "Training"], ["eval", "Evaluation"]], (value) => change({ kind: value }))
-  const status = h("select", { class: "field", "aria-label": "How it ended", onchange: () => change({ status: status.value }) },
-    ENDS.map(([value, text]) => h("option", { value }, text)))
+  const status = h("select", {
+    class: "field", "aria-label": "How it ended", onchange: () => change({ status: status.value }),
+  },
+  ENDS.map(([value, text]) => h("option", { value }, text)))
   const bound = (key, label) => h("input", {
     class: "field bound", type: "number", step: "any", placeholder: label, "aria-label": `Reward ${label}`,
     onchange: (event) => change({ [key]: event.target.value }),

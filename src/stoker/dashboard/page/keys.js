@@ -2,7 +2,7 @@
 
 import { h, put } from "./dom.js"
 
-const groups = new Map()
+const groups = new Set()
 
 /**
  * Bind keys until the returned function is called: `[[key, what it does, action], ...]`.
@@ -10,8 +10,9 @@ const groups = new Map()
  * Keys are left alone while a person types into a field, and with Ctrl, Alt or Meta.
  */
 export function bindKeys(keys, group) {
-  groups.set(group, keys)
-  return () => { if (groups.get(group) === keys) groups.delete(group) }
+  const bound = { group, keys }
+  groups.add(bound)
+  return () => { groups.delete(bound) }
 }
 
 const CHART_KEYS = [
@@ -31,7 +32,7 @@ document.addEventListener("keydown", (event) => {
   const target = event.target
   const isField = target instanceof HTMLElement && target.matches(FIELDS)
   if (isField || document.querySelector("dialog[open]")) return
-  for (const keys of [...groups.values()].reverse()) {
+  for (const { keys } of [...groups].reverse()) {
     const found = keys.find(([key]) => key === event.key)
     if (found) {
       event.preventDefault()
@@ -48,7 +49,7 @@ export function showKeys() {
     onclick: (event) => { if (event.target === dialog) dialog.close() }, // beside it
   })
   put(dialog,
-    [...groups].map(([name, keys]) => [h("h3", {}, name), list(keys)]),
+    [...groups].map(({ group, keys }) => [h("h3", {}, group), list(keys)]),
     h("h3", {}, "Charts"), list(CHART_KEYS),
     h("button", { onclick: () => dialog.close() }, "Close"))
   document.body.append(dialog)

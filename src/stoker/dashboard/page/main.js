@@ -61,7 +61,6 @@ const frame = {
   },
   /** The list of runs as it was left. */
   back() { location.hash = list.hash },
-  scrollOf: (hash) => (hash === list.hash ? list.top : 0),
   /** "live", "polling", "lost", "refused" (with the answer's problem), "report" or null. */
   setConnection(state, problem = null) {
     const told = {
@@ -82,6 +81,12 @@ const frame = {
     if (state !== "lost") lostAt = null
     banner.hidden = state !== "lost" && state !== "refused"
   },
+}
+
+/** The frame as long as `isOn()`: a view that is no longer shown must not change it. */
+function frameWhile(isOn) {
+  const quiet = (call) => (...given) => { if (isOn()) call(...given) }
+  return Object.fromEntries(Object.entries(frame).map(([name, call]) => [name, quiet(call)]))
 }
 
 /** A problem in place of a view. */
@@ -107,17 +112,21 @@ async function show({ view, id, query }) {
   shown = { name, view: null }
   before?.view?.destroy()
   document.documentElement.dataset.view = view
-  // A view that is overtaken while it waits for the server finishes in an element and a frame that nobody sees.
+  // A view that is overtaken while it waits for its data draws into an element that nobody sees.
   const own = h("div", { class: "view" })
-  const ownFrame = Object.fromEntries(Object.entries(frame).map(([what, tell]) => [what, (...words) => (mine === turn ? tell(...words) : undefined)]))
   put(place, own)
   scrollTo(0, 0)
   try {
     const module = await VIEWS[view]()
     if (mine !== turn) return
-    const made = view === "run" ? await module.show(own, id, query, ownFrame) : await module.show(own, query, ownFrame)
-    if (mine === turn) shown.view = made
-    else made.destroy()
+    const ownFrame = frameWhile(() => mine === turn)
+    const made = await (view === "run" ? module.show(own, id, query, ownFrame) : module.show(own, query, ownFrame))
+    if (mine !== turn) {
+      made.destroy()
+      return
+    }
+    shown.view = made
+    if (location.hash === list.hash) scrollTo(0, list.top)
   } catch (problem) {
     if (problem.name === "AbortError" || mine !== turn) return
     frame.setCrumbs([])

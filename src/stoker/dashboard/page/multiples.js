@@ -28,8 +28,10 @@ export function makeMultiples(viewed, options, { zoom, moved, failed }) {
   let listed = { first: [], more: [] }
   let events = []
 
-  const namesOf = (list, of) => list.flatMap(({ curves }) => curves.filter((curve) => curve.of === of).map(({ name }) => name))
-  const withReference = (names) => (names.length && viewed.has(REFERENCE) ? [...new Set([...names, REFERENCE])] : names)
+  const namesOf = (list, of) =>
+    list.flatMap(({ curves }) => curves.filter((curve) => curve.of === of).map(({ name }) => name))
+  const withReference = (names) =>
+    (names.length && viewed.has(REFERENCE) ? [...new Set([...names, REFERENCE])] : names)
   const plan = (names, smooth) => ({ names, x: viewed.x, smooth, from: viewed.from, to: viewed.to, points: POINTS })
   const train = makeSource(id, () => plan(namesOf(listed.first, "train"), viewed.smooth), () => draw(listed.first), failed)
   const metrics = makeSource(id,
@@ -76,7 +78,8 @@ export function makeMultiples(viewed, options, { zoom, moved, failed }) {
   }
 
   function makeOne({ title, curves }) {
-    const wide = h("button", { class: "quiet", title: "Larger", "aria-label": `${title}: larger`, "aria-pressed": "false" }, "⤢")
+    const label = `${title}: larger`
+    const wide = h("button", { class: "quiet", title: "Larger", "aria-label": label, "aria-pressed": "false" }, "⤢")
     const names = () => curves.map(({ name }) => name)
     const panel = makePanel({ ...options(title), title, names, height: HEIGHT, isSmall: true, extra: wide })
     wide.addEventListener("click", () => {

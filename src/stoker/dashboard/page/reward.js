@@ -29,7 +29,8 @@ export function makeReward(viewed, options, { zoom, moved, interrupted, failed }
   const abort = new AbortController()
   const legend = h("div", { class: "legend" })
   const empty = "No episode has ended yet: the curve begins with the first one."
-  const panel = makePanel({ ...options, title: "Reward", names: () => [REWARD], level: "h2", height: 320, empty, legend })
+  const own = { title: "Reward", names: () => [REWARD], level: "h2", height: 320, empty, legend }
+  const panel = makePanel({ ...options, ...own })
   panel.element.classList.add("main-chart")
   panel.chart.onZoom(zoom)
   const brush = makeBrush(panel.element, zoom)
@@ -63,7 +64,8 @@ export function makeReward(viewed, options, { zoom, moved, interrupted, failed }
       color: 0, width: isSmooth ? 1 : 1.5, opacity: isSmooth ? 0.46 : 1, alpha: 0.34, dash: [],
     }
     if (!isSmooth) return [raw]
-    return [raw, { label: viewed.smoothName, short: "smoothed", x: curve.x, y: curve.smooth, color: 0, width: 2.25, dash: [] }]
+    const line = { label: viewed.smoothName, short: "smoothed", x: curve.x, y: curve.smooth }
+    return [raw, { ...line, color: 0, width: 2.25, dash: [] }]
   }
 
   function evaluationLayer(best) {

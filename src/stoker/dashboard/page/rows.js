@@ -32,7 +32,8 @@ export function runRow({ runs: [run], isInGroup }, isSelected, spark, select) {
   return h("div", {
     class: `row run ${isInGroup ? "in-group" : ""} ${isSelected ? "selected" : ""}`, role: "row", dataset: { id: run.id },
   },
-  box(`Select ${run.name} / ${run.version} / ${run.run_id}`, isSelected, (event) => select([run], event.target.checked, event.shiftKey)),
+  box(`Select ${run.name} / ${run.version} / ${run.run_id}`, isSelected,
+    (event) => select([run], event.target.checked, event.shiftKey)),
   cell("name", null, nameOf(run, isInGroup), h("small", {}, aboutOf(run))),
   cell("state", run.reason, h("span", { class: "status" }, statusIcon(run.status), h("b", {}, run.status),
     SAYS_ENOUGH.has(run.status) ? null : h("small", {}, run.reason))),
@@ -46,7 +47,8 @@ export function runRow({ runs: [run], isInGroup }, isSelected, spark, select) {
 
 const cell = (name, title, ...children) => h("span", { class: `cell ${name}`, role: "cell", title }, children)
 
-const box = (label, checked, onclick) => cell("pick", null, h("input", { type: "checkbox", checked, "aria-label": label, onclick }))
+const box = (label, checked, onclick) =>
+  cell("pick", null, h("input", { type: "checkbox", checked, "aria-label": label, onclick }))
 
 const value = (name, one, title) => (one === null || one === undefined
   ? cell(name, null, h("span", { class: "muted" }, ABSENT)) : cell(name, title, number(one)))
@@ -92,6 +94,7 @@ export function groupRow({ group, runs, isClosed }, isSelected, select, toggle) 
       [...counts].map(([status, n]) => h("small", { class: "status" }, statusIcon(status), `${n} ${status}`))),
     cell("group-best", null, known.length ? [h("small", {}, "best "), number(Math.max(...known))] : null),
     cell("", null, h("a", {
-      class: "text-link", href: link("compare", null, { ids, group_by: "version" }), "aria-label": `Compare the runs of ${group}`,
+      class: "text-link", href: link("compare", null, { ids, group_by: "version" }),
+      "aria-label": `Compare the runs of ${group}`,
     }, "Compare")))
 }

@@ -39,8 +39,10 @@ export async function show(element, query, frame) {
     onclick: () => change({ isGrouped: !shown.isGrouped }),
   }, "Grouped")
   const count = h("span", { class: "muted count", role: "status" })
-  const sortPick = h("select", { class: "field sort-pick", "aria-label": "Sort by", onchange: () => sortBy(sortPick.value, true) },
-    COLUMNS.filter(([key]) => key).map(([key, text]) => h("option", { value: key }, text)))
+  const sortPick = h("select", {
+    class: "field sort-pick", "aria-label": "Sort by", onchange: () => sortBy(sortPick.value, true),
+  },
+  COLUMNS.filter(([key]) => key).map(([key, text]) => h("option", { value: key }, text)))
   const bar = h("div", { class: "toolbar list-bar" }, search, chips, h("span", { class: "grow" }), count, sortPick, grouped)
   const heads = h("div", { class: "row head", role: "row" })
   const body = h("div", { class: "rows", role: "rowgroup", onclick: clicked })
@@ -185,7 +187,8 @@ export async function show(element, query, frame) {
     const isTooMany = selected.size > MOST_COMPARED
     tray.hidden = selected.size === 0
     put(tray, h("b", {}, `${plural(selected.size, "run")} selected`),
-      h("button", { class: "primary", onclick: compare, disabled: isTooMany }, isTooMany ? `Compare at most ${MOST_COMPARED}` : "Compare"),
+      h("button", { class: "primary", onclick: compare, disabled: isTooMany },
+        isTooMany ? `Compare at most ${MOST_COMPARED}` : "Compare"),
       h("button", { class: "quiet", onclick: clear }, "Clear"))
     list.paint()
   }
@@ -228,7 +231,6 @@ export async function show(element, query, frame) {
 
   frame.setCrumbs(answer.root ? [[answer.root, null]] : [])
   take(query)
-  scrollTo(0, frame.scrollOf(location.hash))
   if (!answer.is_scanned) refresh()
   const ages = setInterval(list.paint, AGES_S * 1000)
   const endNews = listen(null, { runs: refresh, state: frame.setConnection })

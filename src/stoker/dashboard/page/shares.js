@@ -33,7 +33,8 @@ export function makeShares(options, zoom) {
     put(panels.get(part).legend, states.map((state) => {
       const name = paint(state)
       const background = typeof name === "string" ? color(name) : curveColor(name)
-      return h("span", {}, h("span", { class: "swatch square", style: { background } }), state.state, h("b", {}, percent(state.mean)))
+      const swatch = h("span", { class: "swatch square", style: { background } })
+      return h("span", {}, swatch, state.state, h("b", {}, percent(state.mean)))
     }))
   }
 
@@ -65,7 +66,8 @@ export function makeShares(options, zoom) {
         const { panel } = panelOf(one.part)
         panel.setX(x)
         panel.setData(one.states.map((state) => ({
-          label: state.state, kind: "stack", x: one.x, y: state.values, color: paint(state), alpha: IDLE.has(state.state) ? 0.6 : 0.8,
+          label: state.state, kind: "stack", x: one.x, y: state.values, color: paint(state),
+          alpha: IDLE.has(state.state) ? 0.6 : 0.8,
         })))
         showLegend(one)
       }
@@ -103,5 +105,6 @@ function shown({ part, states, x, shares }, from, to) {
     return { state, at, values, mean: inView.reduce((sum, share) => sum + share, 0) / (inView.length || 1) }
   }).filter(({ mean, values }) => mean >= WORTH || values.some((share) => share >= PEAK))
   found.sort((one, other) => IDLE.has(one.state) - IDLE.has(other.state) || other.mean - one.mean)
-  return { part, x, states: found, isBusy: x.length > 0 && found.some(({ state, mean }) => !IDLE.has(state) && mean >= BUSY) }
+  const isBusy = x.length > 0 && found.some(({ state, mean }) => !IDLE.has(state) && mean >= BUSY)
+  return { part, x, states: found, isBusy }
 }

@@ -1,6 +1,6 @@
 /** The head of a run: what it is, whether it is alive and why not, and the numbers that people look for first. */
 
-import { h, put, statusIcon } from "./dom.js"
+import { h, put, renew, statusIcon } from "./dom.js"
 import { ABSENT, age, compact, date, duration, number, percent, plural } from "./format.js"
 
 const MOST_PROBLEMS = 10
@@ -30,7 +30,8 @@ export function makeStanding() {
       put(head, titleOf(info), h("dl", { class: "facts" }, factsOf(info)))
       showProblems(info, refusal)
       reading.hidden = info.share_read >= 1
-      put(reading, `Reading the run: ${percent(info.share_read)}. Until then its end is shown.`, bar(info.share_read))
+      renew(reading, info.share_read, () => [`Reading the run: ${percent(info.share_read)}. Until then its end is shown.`,
+        bar(info.share_read)])
     },
   }
 }

@@ -78,3 +78,12 @@ def test_a_failed_read_loses_nothing() -> None:
         cache.smoothed("run", HOW, 1, 300, fail)
     found = cache.smoothed("run", HOW, 1, 300, curve.values_from)
     assert found == pytest.approx(smoothed(curve.values, HOW))
+
+
+def test_curves_that_grow_in_turn_are_kept_while_their_values_fit() -> None:
+    cache = SeriesCache(most_bytes=110_000)
+    curves = [Curve(5500) for _ in range(2)]
+    for n in range(5000, 5500, 100):
+        for number, curve in enumerate(curves):
+            cache.smoothed(number, HOW, 1, n, curve.values_from)
+    assert [curve.read for curve in curves] == [[0, 5000, 5100, 5200, 5300]] * 2

@@ -55,7 +55,7 @@ class Routes:
 
     def __init__(self, index: Index, files: PageFiles, login: Login | None) -> None:
         self._index, self._files, self._login = index, files, login
-        self._cache = SeriesCache()
+        self._cache = SeriesCache(index.memory_bytes // 2)  # by default two curves of ten million rows
         self._lister = RunLister(index)
 
     def routes(self) -> list[BaseRoute]:

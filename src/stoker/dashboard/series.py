@@ -77,7 +77,7 @@ class SeriesCache:
 
 
 class _Curve:
-    """One smoothed curve, in an array that grows by doubling."""
+    """One smoothed curve, in an array that grows by a quarter: a long one must not take twice its size."""
 
     def __init__(self, how: Smoothing, generation: Hashable) -> None:
         self.generation = generation
@@ -97,7 +97,7 @@ class _Curve:
                 behind = self._n + len(new)
                 if behind > len(self._values):
                     # Views of the old array stay as they are.
-                    grown = np.empty(behind if not self._n else max(behind, 2 * self._n))
+                    grown = np.empty(behind if not self._n else max(behind, self._n + self._n // 4))
                     grown[: self._n] = self._values[: self._n]
                     self._values = grown
                 self._values[self._n : behind] = new

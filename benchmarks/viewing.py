@@ -260,7 +260,7 @@ class StokerView(View):
         return self.n_bytes - before
 
     def _series(self, cursor: str = "") -> Any:
-        query = "name=train.total_reward&x=steps&points=1200&smooth=mean:100"
+        query = "name=train.total_reward&x=steps&points=1200&smooth=mean:50"
         query += f"&cursor={quote(cursor)}" if cursor else ""
         answer = self.ask("GET", f"/api/runs/{self.id}/series?{query}")
         if answer.status != 200:

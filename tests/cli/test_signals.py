@@ -260,16 +260,16 @@ def test_before_there_is_anything_to_finish_one_signal_leaves(
 
 
 def test_a_signal_ends_a_command_that_waits_for_a_file(started: Any, trained: Any, tmp_path: Path) -> None:
-    rows = Path(shutil.copytree(trained.run, tmp_path / "run")) / "train_episodes.jsonl"
-    rows.unlink()
-    os.mkfifo(rows)  # who opens it to read waits for a writer, then for data
+    best = Path(shutil.copytree(trained.run, tmp_path / "run")) / "checkpoints/best.pt"
+    best.unlink()
+    os.mkfifo(best)  # who opens it to read waits for a writer, then for data
 
     def open_to_write() -> int | None:
         with contextlib.suppress(OSError):  # the command has not opened it yet
-            return os.open(rows, os.O_WRONLY | os.O_NONBLOCK)
+            return os.open(best, os.O_WRONLY | os.O_NONBLOCK)
         return None
 
-    process = started("verify", "run")
+    process = started("eval", "run")
     writing = wait_for(open_to_write, process)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=DEADLINE_S)

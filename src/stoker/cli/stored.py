@@ -14,7 +14,7 @@ from stoker.cli.printing import command, from_here
 from stoker.errors import ConfigError, RunBroken, RunNotFound
 from stoker.importing import import_named
 from stoker.runs import TrainingRun, list_runs
-from stoker.runs.layout import CONFIG, absolute, is_run
+from stoker.runs.layout import CONFIG, absolute, is_run, runs_below
 from stoker.runs.locking import LOCK
 from stoker.runs.sweeps import SWEEP, SweepVersion
 from stoker.writer import files
@@ -86,18 +86,17 @@ async def open_trained(path: str) -> tuple[TrainingRun, TrainConfig]:
     return run, config
 
 
-async def sweep_at(path: str) -> Path | None:
+def sweep_at(path: str) -> Path | None:
     """The version that a path names, as itself or as its name's newest one, if a sweep made it; else None.
 
-    Raises:
-        RunNotFound, RunBroken: As for ``open_run``.
+    Blocks.
     """
     named = absolute(path)
     if SWEEP in files.files_in(named):
         return named
-    if is_run(named):
+    if is_run(named) or not (runs := runs_below(named)):
         return None
-    version = (await open_run(path)).directory.parent
+    version = runs[-1].parent
     return version if version != named and SWEEP in files.files_in(version) else None
 
 

@@ -190,7 +190,7 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
 
         if self.strict and not self.roll_forward:
             raise ConfigError("--strict --no-roll-forward: give one of them")
-        if (version := await sweep_at(self.run)) is not None:
+        if (version := await to_thread.run_sync(sweep_at, self.run)) is not None:
             from stoker.cli.sweep import resume_seeds
 
             names = ("total_timesteps", "device", "torch_threads", "roll_forward", "strict")

@@ -331,7 +331,7 @@ def one_schedule(form: str, schedule: list[Any], parts: dict[str, Any], aborted:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_events_are_in_or_out(form: str) -> None:
-    campaign(form, 40)
+    campaign(form, 20)
 
 
 @pytest.mark.faults

@@ -53,7 +53,7 @@ def test_whatever_moment_kills_it_an_attempt_has_one_beginning_and_one_end(tmp_p
 
 
 @pytest.mark.skipif(bool(no_mounts()), reason=no_mounts())
-@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+@pytest.mark.parametrize("kind", ["tmpfs", pytest.param("ext4", marks=pytest.mark.faults)])
 def test_an_attempt_that_filled_the_disk_has_an_end_when_there_is_room_again(
     tmp_path: Path, kind: str
 ) -> None:

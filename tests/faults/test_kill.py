@@ -180,7 +180,7 @@ def kill_and_resume(root: Path, n_kills: int, seed: int, options: Sequence[str] 
     assert [attempt["from_steps"] for attempt in attempts] == reached
 
 
-@pytest.mark.parametrize("options", [[], OFTEN])
+@pytest.mark.parametrize("options", [pytest.param([], marks=pytest.mark.faults), OFTEN])
 def test_three_kills(tmp_path: Path, options: list[str]) -> None:
     kill_and_resume(tmp_path, 3, 0, options)
 

@@ -759,7 +759,7 @@ async def test_other_threads_may_look_at_any_moment(tmp_path: Path) -> None:
     async with running() as writer:
         thread = threading.Thread(daemon=True, target=look, args=(writer,))
         thread.start()
-        for k in range(100):
+        for k in range(30):
             log = AppendLog(tmp_path / str(k))
             await writer.append_data(log, b"x")
             await writer.retire(log)

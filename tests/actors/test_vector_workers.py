@@ -237,6 +237,7 @@ async def test_too_many_faults_end_it_with_their_cause() -> None:
         await play(partial(vector, always_crashing), place="threads", limit=AT_ONCE)
 
 
+@pytest.mark.faults
 @on_asyncio
 async def test_a_stuck_worker_is_replaced(tmp_path: Path) -> None:
     spoiler = tmp_path / "spoiler"

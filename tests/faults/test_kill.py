@@ -264,7 +264,9 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 
-@pytest.mark.parametrize(("agent", "updates"), [("dqn", (1, 200, 900)), ("ppo", (1, 2))])
+@pytest.mark.parametrize(
+    ("agent", "updates"), [("dqn", (1, 900)), pytest.param("ppo", (1, 2), marks=pytest.mark.faults)]
+)
 def test_kills_while_the_tail_is_learned(tmp_path: Path, agent: str, updates: tuple[int, ...]) -> None:
     order = Order(root=str(tmp_path / "runs"), agent=agent, n_actors=N_ACTORS, keep_all=True)
     root = Path(order.root)

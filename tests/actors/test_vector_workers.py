@@ -199,7 +199,7 @@ async def test_ppo_learns_from_the_rounds_of_workers_as_columns() -> None:
         ("threads", "raise", "simulator crashed"),
         ("threads", "NaN reward", "reward=nan"),
         ("threads", "NaN observation", "observation of \\[nan\\]|nan"),
-        ("processes", "die", "killed by signal 9"),
+        pytest.param("processes", "die", "killed by signal 9", marks=pytest.mark.faults),
     ],
 )
 async def test_a_fault_costs_the_episodes_of_one_worker(

@@ -201,6 +201,7 @@ def test_a_training_is_seen_to_move(browser: Any, tmp_path: Path) -> None:
             window.close()
 
 
+@pytest.mark.faults
 def test_a_run_that_is_read_anew_is_drawn_anew(browser: Any, tmp_path: Path) -> None:
     run = MadeRun(tmp_path, "replaced")
     run.grow(50)

@@ -37,6 +37,7 @@ def judged(run: str, checkpoint: str) -> float:
     return stoker("eval", run, *flags)["mean_reward"]
 
 
+@pytest.mark.learning
 def test_ppo_gets_better_within_seconds(tmp_path: Path) -> None:
     """A random policy balances the pole for about 22 steps."""
     flags = ["-n", "6000", "--seed", "3", "--eval-freq", "2000", "--no-progress", "--runs-dir", str(tmp_path)]

@@ -184,7 +184,7 @@ AGENTS: list[tuple[str, Any, Any]] = [
 @pytest.mark.parametrize(("name", "make", "env"), AGENTS, ids=[name for name, *_ in AGENTS])
 def test_stokers_own_agents_keep_every_promise(name: str, make: Any, env: Any) -> None:
     broken: list[str] = []
-    steps = {"example": 300, "dqn-camera": 60}.get(name, 120)
+    steps = {"example": 300, "dqn-camera": 60, "sac-n-step": 60}.get(name, 120)
     for check in check_agent.checks(make, env, steps=steps):
         try:
             check.run()

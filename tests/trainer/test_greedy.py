@@ -98,7 +98,7 @@ async def test_the_episodes_are_those_of_single_environments(
 
 
 @on_asyncio
-@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED], ids=["same", "disabled"])
+@pytest.mark.parametrize("mode", [AutoresetMode.DISABLED], ids=["disabled"])
 async def test_also_those_in_other_processes(mode: AutoresetMode) -> None:
     def make() -> AsyncVectorEnv:
         return AsyncVectorEnv([random_env] * 2, context="spawn", autoreset_mode=mode)

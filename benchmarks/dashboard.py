@@ -4,7 +4,7 @@
 the time from the start of the server to the first curve and to the whole one; planted episodes that stand out
 and are seen; the processor time and the bytes of a poll with nothing new, and of pages that watch 50 runs in
 training. Then 100 new rows in a short run and in a very long one, and what five viewers cost a training, in a
-process of its own and in that of a service with remote actors.
+separate process and in that of a service with remote actors.
 
 The viewers are HTTP clients that ask what the pages ask (``viewing.py``). A server's processor time includes
 the processes that it starts. Exits with 1 if a target is missed.

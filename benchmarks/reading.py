@@ -1,6 +1,6 @@
 """How long do `stoker ls`, `show` and `plot` take on many and on long runs, against an earlier commit?
 
-``ls`` on 1,000 runs, ``show`` and ``plot`` on a run of a million episodes, each as a command of its own, its
+``ls`` on 1,000 runs, ``show`` and ``plot`` on a run of a million episodes, each as a separate command, its
 start included. The earlier commit is the one that STOKER_BEFORE names; its sources come from git. Exits with
 1 if ``ls`` takes more than a second.
 """

@@ -238,7 +238,7 @@ class StokerView(View):
         return Curve(found["x"], found["max"])
 
     def has_read(self, n: int) -> bool:
-        """Whether the server has read so many training episodes."""
+        """Whether the server has read exactly that many training episodes."""
         [found] = self._series()["series"]
         return self.is_whole and found["n"] == n
 

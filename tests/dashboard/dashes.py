@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
 import httpx2
 
+from serving import in_thread
 from stoker.dashboard import Index, make_app
-from stoker.listening import listening_socket
 from stoker.service.limits import Limits
 from stoker.service.serving import Server
 
@@ -81,36 +79,10 @@ class Events:
 @contextmanager
 def dash(root: Path, *, interval_s: float = 0.05, **options: Any) -> Iterator[Dash]:
     """Serve while the block runs; then end the server as a signal does."""
-    started, box = threading.Event(), {}
 
-    async def serve() -> None:
-        with listening_socket("127.0.0.1", 0) as listener:
-            app = make_app(root, interval_s=interval_s, **options)
-            server = Server(app, Limits())
-            box["dash"] = Dash(listener.getsockname()[1], app.state.stoker, server)
-            started.set()
-            await server.serve_on(listener)
+    def make(port: int) -> Dash:
+        app = make_app(root, interval_s=interval_s, **options)
+        return Dash(port, app.state.stoker, Server(app, Limits()))
 
-    def run_it() -> None:
-        try:
-            anyio.run(serve, backend="asyncio", backend_options={"use_uvloop": True})
-        except BaseException as error:  # noqa: BLE001 - raised in the test
-            box["error"] = error
-        finally:
-            started.set()
-
-    thread = threading.Thread(target=run_it, name="dash", daemon=True)
-    thread.start()
-    started.wait(WAIT_S)
-    if "error" in box:
-        raise box["error"]
-    found: Dash = box["dash"]
-    try:
+    with in_thread(make) as found:
         yield found
-    finally:
-        found.server.end()
-        thread.join(WAIT_S)
-        found.client.close()
-    assert not thread.is_alive()
-    if "error" in box:
-        raise box["error"]

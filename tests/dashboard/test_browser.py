@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from benchmarks.made_runs import MadeRun, make_runs
-from browsing import Window, chromium, needs_browser
+from browsing import Window, needs_browser
 from dashes import Dash, dash
 from hostile_runs import FEW, TEXTS, broken_run, make_hostile_runs
 from sweeping import low_contrast, markup_of_runs, nameless, overflowing, unreachable
@@ -22,12 +22,6 @@ pytestmark = needs_browser
 
 DESK, PHONE = (1280, 900), (390, 844)
 N_EPISODES = 3_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

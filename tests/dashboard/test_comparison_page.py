@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from benchmarks.made_runs import MadeRun, config_of, make_runs
-from browsing import Window, chromium, needs_browser
+from browsing import Window, needs_browser
 from dashes import Dash, dash
 from hostile_runs import make_hostile_runs
 from hostile_texts import MARKUP
@@ -21,12 +21,6 @@ from stoker.dashboard.report import write_report
 pytestmark = needs_browser
 
 LEGEND = ".compare-legend .legend-switch"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
 import gymnasium
 import httpx2
 import numpy as np
 from websockets.sync.client import ClientConnection, connect
 
+from serving import in_thread
 from stoker import RunNotFound, TrainingRun, TrainingSession
-from stoker.listening import listening_socket
 from stoker.service.app import make_app
 from stoker.service.auth import Gate
 from stoker.service.hosting import GymSpaces, Hosted
@@ -76,42 +74,16 @@ def served(
             yield opened
 
     limits = limits or Limits()
-    started, box = threading.Event(), {}
 
-    async def serve() -> None:
-        with listening_socket("127.0.0.1", 0) as listener:
-            app = make_app(session, spaces=None if from_client else spaces, gate=gate, limits=limits)
-            server = Server(app, limits, tls)
-            port = listener.getsockname()[1]
-            box["service"] = Service(port, app.state.stoker, server, "http" if tls is None else "https")
-            started.set()
-            await server.serve_on(listener)
+    def make(port: int) -> Service:
+        app = make_app(session, spaces=None if from_client else spaces, gate=gate, limits=limits)
+        server = Server(app, limits, tls)
+        return Service(port, app.state.stoker, server, "http" if tls is None else "https")
 
-    def run_it() -> None:
-        try:
-            anyio.run(serve, backend="asyncio", backend_options={"use_uvloop": True})
-        except BaseException as error:  # noqa: BLE001 - raised in the test
-            box["error"] = error
-        finally:
-            started.set()
-
-    thread = threading.Thread(target=run_it, name="service", daemon=True)
-    thread.start()
-    started.wait(WAIT_S)
-    if "error" in box:
-        raise box["error"]
-    service: Service = box["service"]
-    try:
+    with in_thread(make) as service:
         if tls is None and not from_client:
             until_ready(service)
         yield service
-    finally:
-        service.client.close()
-        service.server.end()
-        thread.join(WAIT_S)
-    assert not thread.is_alive()
-    if "error" in box:
-        raise box["error"]
 
 
 def until_ready(service: Service) -> None:

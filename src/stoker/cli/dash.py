@@ -118,7 +118,7 @@ def _write_report(target: Path, paths: Sequence[Path]) -> str:
 
     Raises:
         ConfigError: The file cannot be a report.
-        RunNotFound: There is no run in one of the paths.
+        RunNotFound: One of the paths contains no run.
     """
     from stoker.dashboard.report import write_report
 

@@ -63,10 +63,10 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
     """Version of the run: runs go to RUNS-DIR/NAME/VERSION."""
 
     seeds: Annotated[str, Flag(metavar="SEEDS")] = ""
-    """Train a run for each of these seeds, as 0-4 or 0,3,7, in a version of their own."""
+    """Train a run for each of these seeds, as 0-4 or 0,3,7, in a new version."""
 
     jobs: Annotated[Count, Flag(metavar="N")] = 1
-    """With --seeds: how many to train at once, each in a process of its own."""
+    """With --seeds: how many to train at once, each in a separate process."""
 
     runs_dir: Annotated[str, Flag(metavar="DIR")] = "runs"
     """The directory of all runs."""

@@ -32,7 +32,7 @@ _MOST_LEFT_OUT = 20
 
 
 class _Place(NamedTuple):
-    """A directory that is no run.
+    """A directory that is not a run.
 
     Attributes:
         level: 0: the root.
@@ -97,7 +97,7 @@ class Finder:
                 self.has_changed |= self._enter(place, known.level)
 
     def _enter(self, path: Path, level: int) -> bool:
-        """Look into a directory that is no run, and below it where something is new."""
+        """Look into a directory that is not a run, and below it where something is new."""
         before = self._places.get(path)
         there: set[Path] = set()
         self._places[path] = _Place(level, _changed_at(path), there)

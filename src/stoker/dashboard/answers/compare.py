@@ -172,7 +172,7 @@ def _label(run: Summary) -> str:
 
 
 def _labels(runs: Sequence[Summary]) -> dict[str, str]:
-    """The runs of a group by their seeds if these tell them apart, else by their places."""
+    """Label each run of a group with its seed if all seeds differ, else with its path."""
     seeds = [run.seed for run in runs]
     if len(runs) > 1 and None not in seeds and len({*seeds}) == len(seeds):
         return {run.id: f"seed {run.seed}" for run in runs}

@@ -175,7 +175,7 @@ function fullName(data, id) {
   return `${group}/${own}`
 }
 
-/** The runs of a group by their seeds if these tell them apart, else by their places. */
+/** Labels each run of a group with its seed if all seeds differ, else with its path. */
 function namesOf(data, ids) {
   const seeds = ids.map((id) => data.runs[id].run.seed)
   const isEnough = ids.length > 1 && !seeds.includes(null) && new Set(seeds).size === seeds.length

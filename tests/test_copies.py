@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Discrete, Space
 
 import stoker
 from stoker import errors
@@ -88,11 +89,24 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "ConfigError": ("no",),
     "ContractViolation": ("a", "b", "c"),
     "DatasetGiven": (3, "0a"),
+    "DatasetInfo": {
+        "source": "a",
+        "format": "npz",
+        "observation_space": Discrete(2),
+        "action_space": Discrete(3),
+    },
     "Decision": (1, np.array([0.1, 0.2]), 7),
     "DictSpace": ({"left": DiscreteSpace(2)},),
     "Difference": ("observation.shape", [2], [3]),
     "DiscreteSpace": (2,),
     "EnvWrapper": ("gymnasium.wrappers:TimeLimit", {"max_episode_steps": 9}),
+    "Episode": {
+        "observations": np.zeros((3, 2)),
+        "actions": np.zeros(2),
+        "rewards": np.ones(2),
+        "status": EpisodeStatus.TRUNCATED,
+        "seed": 3,
+    },
     "EpisodeAnswer": ("a", 3, False, True, "running"),
     "EpisodeEnded": (RECORD, 3),
     "EpisodeMessage": ("a", [[0.5], [1.5]], [1], [0.5], True),
@@ -131,6 +145,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "HelloFrame": (Hello(take_over=["left"]),),
     "Holder": {"pid": 3, "host": "a", "since": WHEN, "command": "stoker train"},
     "InvalidAgentState": ("agent['lock']", object()),
+    "InvalidDataset": {"source": "a.npz", "problem": "no", "episode": 3, "step": 1},
     "InvalidExperience": ("no",),
     "JournalBroken": ("journal", "gone"),
     "JournalReport": {
@@ -213,6 +228,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
         **{key: {"a": 1} for key in ("labels", "refused", "staleness", "busy_s", "actors", "train", "user")},
         **dict.fromkeys(("act_s", "act_batch_size", "observe_wait_s", "commit_s"), Buckets((1.0,))),
     },
+    "WrittenDataset": {"path": Path("a"), "format": "npz", "n_episodes": 1, "n_steps": 2, "bytes": 3},
     "WriteFailed": (Path("metadata.json"), OSError(28, "No space left on device")),
     "NoImprovement": (3,),
     "StopAtReward": (475.0,),
@@ -264,7 +280,7 @@ def parts(value: Any) -> Any:
         return [*map(parts, cast("list[Any]", value))]
     if isinstance(value, dict):
         return {key: parts(one) for key, one in cast("dict[Any, Any]", value).items()}
-    return value
+    return repr(value) if isinstance(value, Space) else value
 
 
 def test_there_is_an_example_of_nothing_else() -> None:

@@ -22,6 +22,7 @@ LAYERS: list[set[str]] = [
     {"writer"},
     {"journal"},
     {"runs"},
+    {"data"},
     {"session"},
     {"actors"},
     {"trainer"},

@@ -37,6 +37,14 @@ if TYPE_CHECKING:
     from stoker.agents.sac.config import SACConfig as SACConfig
     from stoker.agents.td3.agent import TD3 as TD3
     from stoker.agents.td3.config import TD3Config as TD3Config
+    from stoker.data.dataset import (
+        Dataset as Dataset,
+        DatasetInfo as DatasetInfo,
+        WrittenDataset as WrittenDataset,
+    )
+    from stoker.data.episodes import Episode as Episode
+    from stoker.data.opening import open_dataset as open_dataset
+    from stoker.data.writing import write_dataset as write_dataset
     from stoker.envs.gym import make_gym as make_gym
     from stoker.envs.masks import ActionMaskObservation as ActionMaskObservation
     from stoker.envs.stacking import stack_frames as stack_frames
@@ -49,6 +57,7 @@ if TYPE_CHECKING:
         ConfigError as ConfigError,
         ExportFailed as ExportFailed,
         InvalidAgentState as InvalidAgentState,
+        InvalidDataset as InvalidDataset,
         InvalidExperience as InvalidExperience,
         JournalBroken as JournalBroken,
         MissingDependency as MissingDependency,

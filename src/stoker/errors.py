@@ -2,6 +2,7 @@
 
     StokerError
     ├── ConfigError (ValueError)            a setting, name or flag that cannot be used
+    │   └── InvalidDataset                  a data set that cannot be read, or that holds invalid values
     ├── InvalidExperience (ValueError)      a caller gave an invalid value; the session stays usable
     ├── InvalidAgentState (TypeError)       a state_dict that would not load with weights_only=True
     ├── TrainingDiverged (ArithmeticError)  a loss is not finite; the update was not applied
@@ -47,6 +48,7 @@ __all__ = [
     "ConfigError",
     "ExportFailed",
     "InvalidAgentState",
+    "InvalidDataset",
     "InvalidExperience",
     "JournalBroken",
     "MissingDependency",
@@ -89,6 +91,27 @@ class StokerError(Exception):
 
 class ConfigError(StokerError, ValueError):
     """A setting, a name or a flag cannot be used; nothing was started."""
+
+
+class InvalidDataset(ConfigError):
+    """A data set cannot be read, or holds values that cannot be learned from.
+
+    Args:
+        source: the file or directory.
+        problem: what is wrong, and what to do about it.
+        episode: the number of the episode, from 0; None: it is not about one.
+        step: the number of the step in that episode, from 0; None: it is not about one.
+    """
+
+    def __init__(
+        self, source: AnyPath, problem: str, *, episode: int | None = None, step: int | None = None
+    ) -> None:
+        self.source = os.fspath(source)
+        self.episode = episode
+        self.step = step
+        places = [(name, at) for name, at in (("episode", episode), ("step", step)) if at is not None]
+        where = "".join(f", {name} {at}" for name, at in places)
+        super().__init__(f"{self.source}{where}: {problem}")
 
 
 class InvalidExperience(StokerError, ValueError):

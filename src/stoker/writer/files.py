@@ -43,6 +43,7 @@ __all__ = [
     "refusals_of",
     "remove_all",
     "remove_leftovers",
+    "staged",
     "stat_of",
     "sync_directory",
     "write_atomically",
@@ -291,6 +292,22 @@ def publish_directory(directory: Path, contents: Mapping[str, bytes]) -> None:
             shutil.rmtree(beside, ignore_errors=True)
             raise
     sync_directory(directory.parent)
+
+
+@contextlib.contextmanager
+def staged(path: Path) -> Generator[Path]:
+    """A name beside, for a file or directory, which takes the final name at the end; an error leaves none."""
+    make_directory(path.parent)
+    beside = _beside(path)
+    with refusals_of(path):
+        try:
+            yield beside
+            for each in (beside, *beside.rglob("*")):
+                sync_directory(each)  # a file, too
+            beside.rename(path)
+        finally:
+            shutil.rmtree(beside) if beside.is_dir() else beside.unlink(missing_ok=True)
+    sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

@@ -139,10 +139,10 @@ class NpzSink:
         self._layouts = layouts
         self._n_rows = 0
         self._stack = ExitStack()
-        self._files = {
-            name: self._stack.enter_context(tempfile.TemporaryFile(buffering=1 << 18, dir=path.parent))
-            for name in layouts
-        }
+        self._files: dict[str, IO[bytes]] = {}
+        for name in layouts:
+            file = tempfile.TemporaryFile(buffering=1 << 18, dir=path.parent)  # noqa: SIM115 - closed by `close`
+            self._files[name] = self._stack.enter_context(file)
 
     def append(self, columns: Mapping[str, NDArray[Any]], n: int) -> None:
         """Add ``n`` rows of each column."""

@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     from stoker.actors.group import ActorGroup as ActorGroup, run_actors as run_actors
     from stoker.actors.streams import ActorReport as ActorReport, StepMetrics as StepMetrics
     from stoker.actors.vector import run_vector_actors as run_vector_actors
+    from stoker.agents.awac.agent import AWAC as AWAC
+    from stoker.agents.awac.config import AWACConfig as AWACConfig
     from stoker.agents.dqn.agent import DQN as DQN
     from stoker.agents.dqn.config import DQNConfig as DQNConfig
+    from stoker.agents.iql.agent import IQL as IQL
+    from stoker.agents.iql.config import IQLConfig as IQLConfig
     from stoker.agents.iqn.agent import IQN as IQN
     from stoker.agents.iqn.config import IQNConfig as IQNConfig
     from stoker.agents.ppo.agent import PPO as PPO

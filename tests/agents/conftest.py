@@ -1,8 +1,10 @@
-"""A small DQN and a stream of transitions for it."""
+"""A small DQN and a stream of transitions for it; tests import what they share from beside them."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -11,6 +13,8 @@ import pytest
 
 from stoker.agents import DQN, DQNConfig
 from stoker.types import EpisodeStatus, Experience
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 BOX = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
 ACTIONS = gymnasium.spaces.Discrete(3, start=-1)

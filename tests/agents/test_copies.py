@@ -14,7 +14,22 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import nn
 
-from stoker.agents import DQN, IQN, PPO, SAC, TD3, DQNConfig, IQNConfig, PPOConfig, SACConfig, TD3Config
+from stoker.agents import (
+    AWAC,
+    DQN,
+    IQL,
+    IQN,
+    PPO,
+    SAC,
+    TD3,
+    AWACConfig,
+    DQNConfig,
+    IQLConfig,
+    IQNConfig,
+    PPOConfig,
+    SACConfig,
+    TD3Config,
+)
 from stoker.agents.networks import seeded
 from stoker.errors import ConfigError
 from stoker.nested import difference
@@ -77,6 +92,8 @@ AGENTS: dict[str, Callable[[], Any]] = {
     ),
     "sac": lambda: twin(SAC, SACConfig),
     "td3": lambda: twin(TD3, TD3Config),
+    "iql": lambda: twin(IQL, IQLConfig),
+    "awac": lambda: twin(AWAC, AWACConfig),
 }
 
 

@@ -9,7 +9,20 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
-from stoker import DQN, IQN, PPO, SAC, TD3, ActMode, DQNConfig, IQNConfig, PPOConfig, SACConfig
+from stoker import (
+    DQN,
+    IQL,
+    IQN,
+    PPO,
+    SAC,
+    TD3,
+    ActMode,
+    DQNConfig,
+    IQLConfig,
+    IQNConfig,
+    PPOConfig,
+    SACConfig,
+)
 from stoker.agents.protocol import HasPolicyModule
 
 VECTOR = Box(-3.0, 3.0, (5,), np.float64)
@@ -27,6 +40,7 @@ AGENTS = {
     "ppo-binary": lambda: PPO(VECTOR, MultiBinary(3)),
     "sac": lambda: SAC(VECTOR, BOUNDED, SACConfig(normalize_observations=True)),
     "td3": lambda: TD3(VECTOR, BOUNDED),
+    "iql": lambda: IQL(VECTOR, BOUNDED, IQLConfig(normalize_observations=True)),
     "ppo-image": lambda: PPO(IMAGE, Box(-1.0, 1.0, (2,), np.float32)),
 }
 

@@ -239,7 +239,7 @@ def test_an_agent_names_the_action_spaces_that_it_takes() -> None:
     box = gym_spaces.Box(0, 1, (1,))
     with pytest.raises(
         ConfigError,
-        match=r"DQN cannot act in Box.*a Discrete space, of any.*; use PPO or SAC or TD3 \(--agent ppo or",
+        match=r"DQN cannot act in Box.*a Discrete space, .*; use PPO or SAC or TD3 or IQL or AWAC \(--agent",
     ):
         AgentSpaces("DQN", box, box, [DiscreteActions])
     with pytest.raises(

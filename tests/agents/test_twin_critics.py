@@ -1,7 +1,4 @@
-"""SAC and TD3: their steps equal plain implementations, and they explore, learn and count as they should.
-
-The textbook is plain networks, torch's distributions, autograd, and Adam by its formulas.
-"""
+"""SAC and TD3 step as the textbook says; agents with twin critics explore, learn and count as they should."""
 
 from __future__ import annotations
 
@@ -14,151 +11,13 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete
-from torch import nn
 from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
+from twin_textbook import ACTIONS, GAMMA, RATE, SEEN, SMALL, Adam, Draw, Textbook, experiences, packed
 
-from stoker.agents import SAC, TD3, SACConfig, TD3Config
+from stoker.agents import AWAC, IQL, SAC, TD3, AWACConfig, IQLConfig, SACConfig, TD3Config
 from stoker.errors import ConfigError, TrainingDiverged
-from stoker.replay import Batch
-from stoker.types import ActMode, EpisodeStatus, Experience
-
-SEEN = Box(-1, 1, (2, 2), np.float32)
-ACTIONS = Box(np.float32([-1.0, 0.0]), np.float32([3.0, 0.5]))
-GAMMA, TAU, RATE = 0.9, 0.1, 0.01
-SMALL: dict[str, Any] = {
-    "batch_size": 16, "buffer_size": 64, "learning_starts": 16, "hidden_sizes": (24, 8), "gamma": GAMMA,
-    "tau": TAU, "learning_rate": RATE,
-}  # fmt: skip
-
-
-def experiences(count: int, seed: int = 0) -> list[Experience]:
-    """Transitions of every status, with actions up to the bounds."""
-    rng = np.random.default_rng(seed)
-    low, high = ACTIONS.low, ACTIONS.high
-    return [
-        Experience(
-            rng.normal(size=(2, 2)).astype(np.float32),
-            rng.choice([low, high, rng.uniform(low, high).astype(np.float32)]),
-            float(rng.normal() * 3),
-            rng.normal(size=(2, 2)).astype(np.float32),
-            list(EpisodeStatus)[rng.integers(3)],
-        )
-        for _ in range(count)
-    ]
-
-
-def plain(mlp: Any) -> nn.Sequential:
-    """A perceptron of the agent's as torch's own modules, with copies of its weights."""
-    layers: list[nn.Module] = []
-    for weight, bias in mlp.weights:
-        layer = nn.utils.skip_init(nn.Linear, *reversed(weight.shape))
-        layer.load_state_dict({"weight": weight.detach().clone(), "bias": bias.detach().clone()})
-        layers += [layer, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
-class Adam:
-    """Kingma & Ba 2015, algorithm 1."""
-
-    def __init__(self, parameters: list[Any], rate: float = RATE) -> None:
-        self._parameters, self._rate, self._steps = parameters, rate, 0
-        self._moments = [(torch.zeros_like(each), torch.zeros_like(each)) for each in parameters]
-
-    def step(self) -> None:
-        self._steps += 1
-        with torch.no_grad():
-            for parameter, (mean, square) in zip(self._parameters, self._moments, strict=True):
-                mean.mul_(0.9).add_(0.1 * parameter.grad)
-                square.mul_(0.999).add_(0.001 * parameter.grad**2)
-                unbiased = mean / (1 - 0.9**self._steps), square / (1 - 0.999**self._steps)
-                parameter.sub_(self._rate * unbiased[0] / (unbiased[1].sqrt() + 1e-8))
-
-
-class Textbook:
-    """The networks of an agent, copied, and the pieces of a step that SAC and TD3 share."""
-
-    def __init__(self, agent: Any) -> None:
-        self.actor = plain(agent._network.mlp)
-        self.critics = nn.ModuleList(map(plain, agent._critics.mlps))
-        self.targets = nn.ModuleList(map(plain, agent._target.network.mlps))
-        self.target_actor = copy.deepcopy(self.actor)
-        self.actor_adam = Adam(list(self.actor.parameters()))
-        self.critic_adam = Adam(list(self.critics.parameters()))
-        self.noise = copy.deepcopy(agent._noise)
-
-    def draw(self, size: int) -> torch.Tensor:
-        return torch.from_numpy(self.noise.standard_normal((size, 2), np.float32))
-
-    @staticmethod
-    def scaled(actions: torch.Tensor) -> torch.Tensor:
-        """Actions of the environment, each number from -1 to 1."""
-        low, high = torch.from_numpy(ACTIONS.low), torch.from_numpy(ACTIONS.high)
-        return 2 * (actions - low) / (high - low) - 1
-
-    @staticmethod
-    def values(critics: Any, seen: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        return torch.cat([critic(torch.cat([seen, actions], dim=1)) for critic in critics], dim=1)
-
-    def critic_loss(self, draw: Draw, next_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss of both critics, and their errors ``[B, 2]``."""
-        batch = draw.batch
-        targets = batch.rewards + GAMMA * batch.bootstrap_masks * next_values
-        errors = self.values(self.critics, draw.seen, self.scaled(batch.actions)) - targets[:, None]
-        losses = 0.5 * (draw.weights[:, None] * errors.square()).mean(dim=0)
-        return losses.sum(), errors.detach()
-
-    def differentiate(self, loss: torch.Tensor, network: nn.Module) -> None:
-        """Write the gradients of a network by a loss, and no others."""
-        parameters = list(network.parameters())
-        gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-
-    def check_gradients(self, agent: Any, *, with_actor: bool = True) -> None:
-        pairs = [(agent._critic_weights, self.critics), (agent._weights, self.actor)]
-        for weights, network in pairs if with_actor else pairs[:1]:
-            assert torch.allclose(weights.gradients, packed(network, "grad"), rtol=1e-4, atol=1e-6)
-
-    def check_weights(self, agent: Any) -> None:
-        pairs = [
-            (agent._critic_weights, self.critics),
-            (agent._weights, self.actor),
-            (agent._target.weights, self.targets),
-        ]
-        for weights, network in pairs:
-            assert torch.allclose(weights.values, packed(network), atol=1e-5)
-
-    def follow(self, targets: nn.Module, online: nn.Module) -> None:
-        with torch.no_grad():
-            for own, other in zip(targets.parameters(), online.parameters(), strict=True):
-                own.mul_(1 - TAU).add_(TAU * other)
-
-
-def packed(network: nn.Module, what: str = "data") -> torch.Tensor:
-    return torch.cat([getattr(each, what).flatten() for each in network.parameters()])
-
-
-class Draw:
-    """The batch that an agent will draw next, its weights, and the replay after that."""
-
-    def __init__(self, agent: Any) -> None:
-        self._agent, self._replay = agent, copy.deepcopy(agent.replay)
-        self._found = self._replay.sample(16)
-        self._is_weighted = agent.config.prioritized
-        self.batch: Batch = self._found.transitions if self._is_weighted else self._found
-        self.weights = self._found.weights if self._is_weighted else torch.ones(16)
-        self.seen = self.batch.observations.flatten(1)
-        self.following = self.batch.next_observations.flatten(1)
-
-    def check_priorities(self, errors: torch.Tensor) -> None:
-        """The agent's replay must have the mean errors ``[B, 2]`` of both critics as priorities."""
-        if self._is_weighted:
-            self._replay.update_priorities(self._found.indices, errors.abs().mean(dim=1))
-            expected, priorities = (
-                each.reference()["priorities"] for each in (self._replay, self._agent.replay)
-            )
-            assert torch.allclose(priorities, expected, rtol=1e-4)
+from stoker.types import ActMode
 
 
 def drawn(outputs: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -251,7 +110,13 @@ def test_steps_of_td3_equal_the_textbook(settings: dict[str, Any]) -> None:
         draw.check_priorities(errors)
 
 
-KINDS = [(SAC, SACConfig), (TD3, TD3Config)]
+KINDS = [(SAC, SACConfig), (TD3, TD3Config), (IQL, IQLConfig), (AWAC, AWACConfig)]
+
+
+def packs_of(agent: Any) -> list[Any]:
+    """The packed weights that are optimized."""
+    value = [agent._value_weights] if isinstance(agent, IQL) else []
+    return [agent._critic_weights, agent._weights, *value]
 
 
 @pytest.mark.parametrize(("kind", "config_type"), KINDS)
@@ -261,6 +126,8 @@ def test_actions_are_uniform_until_learning_starts_and_the_actors_from_then_on(
     agent = kind(SEEN, ACTIONS, config_type(**{**SMALL, "learning_starts": 30}))
     with torch.no_grad():
         agent._network.mlp.weights[-1][1][:2] = -20.0  # the actor's own actions are at the lower bounds
+        if isinstance(agent, IQL | AWAC):
+            agent._network.log_stds.fill_(-3.0)
     policy, row = agent.policy(), np.zeros((400, 2, 2), np.float32)
     agent.observe(experiences(29))
     agent.publish(policy)
@@ -345,7 +212,7 @@ def test_a_step_that_diverges_changes_no_weight(kind: Any, config_type: Any, par
     broken = agent._target.network.mlps[0] if part == "critic" else agent._network.mlp
     with torch.no_grad():
         broken.weights[-1][1].fill_(torch.nan)
-    packs = [agent._critic_weights, agent._weights, agent._target.weights]
+    packs = [*packs_of(agent), agent._target.weights]
     before = [pack.values.clone() for pack in packs]
     with pytest.raises(
         TrainingDiverged, match=f"{agent.name} diverged: optimization step 2 has the loss nan"
@@ -362,7 +229,7 @@ def test_gradients_are_limited_each_network_by_itself(kind: Any, config_type: An
     agent.observe(experiences(30))
     for _ in range(2):
         agent.learn()
-    for pack in (agent._critic_weights, agent._weights):
+    for pack in packs_of(agent):
         assert pack.gradients.norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
@@ -420,7 +287,25 @@ def test_encoders_get_autograds_gradients(kind: Any, config_type: Any, observed:
         features = of.encoder(inputs)
         return torch.cat([mlp(torch.cat([features, actions], dim=1)) for mlp in of.mlps], dim=1)
 
-    if kind is SAC:
+    value_loss = torch.zeros(())
+    if kind in (IQL, AWAC):
+        own = Textbook.scaled(batch.actions)
+        policy = Normal(actor(batch.observations).tanh(), actor.stds())
+        if kind is IQL:
+            of_state = agent._value
+            next_values, worth = (of_state.mlp(of_state.encoder(each))[:, 0] for each in (following, seen))
+            advantages = values(target, seen, own).amin(dim=1) - worth
+            value_loss = 0.5 * ((0.7 - (advantages < 0).float()).abs() * advantages.square()).mean()
+            weights = (3 * advantages).exp().clamp(max=100).detach()
+        else:
+            next_means = actor(batch.next_observations).tanh()
+            next_actions = (next_means + actor.stds() * draw()).clamp(-1, 1)
+            next_values = values(target, following, next_actions).amin(dim=1)
+            drawn_actions = (policy.mean + actor.stds() * draw()).clamp(-1, 1)
+            worth = values(critics, seen, drawn_actions).amin(dim=1)
+            weights = 16 * (values(critics, seen, own).amin(dim=1) - worth).softmax(0).detach()
+        actor_loss = -(weights * policy.log_prob(own).sum(dim=1)).mean()
+    elif kind is SAC:
         next_actions, next_log_probs = drawn(actor(batch.next_observations), draw())
         next_values = values(target, following, next_actions).amin(dim=1) - next_log_probs
         actions, log_probs = drawn(actor(batch.observations), draw())
@@ -433,12 +318,15 @@ def test_encoders_get_autograds_gradients(kind: Any, config_type: Any, observed:
     goals = (batch.rewards + GAMMA * batch.bootstrap_masks * next_values).detach()
     errors = values(critics, seen, Textbook.scaled(batch.actions)) - goals[:, None]
     critic_loss = 0.5 * errors.square().mean(dim=0).sum()
+    differentiated = [(critic_loss, critics), (actor_loss, actor)]
+    if kind is IQL:
+        differentiated.append((value_loss, agent._value))
     expected = [
         torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, list(network.parameters()))])
-        for loss, network in ((critic_loss, critics), (actor_loss, actor))
+        for loss, network in differentiated
     ]
     assert agent.learn() is not None
-    for pack, gradients in zip((agent._critic_weights, agent._weights), expected, strict=True):
+    for pack, gradients in zip(packs_of(agent), expected, strict=True):
         assert torch.allclose(pack.gradients, gradients, rtol=1e-3, atol=1e-5)
     assert all(part.grad.abs().max() > 0 for part in critics.encoder.parameters())
     [action] = agent.policy().act([space.sample()], ActMode.EXPLOIT)[0]

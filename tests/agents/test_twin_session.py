@@ -1,4 +1,4 @@
-"""A stopped and resumed training with SAC or TD3 ends with the bits of one in one go, as does its replay."""
+"""A stopped and resumed training of twin critics ends with the bits of one in one go, as does its replay."""
 
 from __future__ import annotations
 
@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 
-from stoker import SAC, TD3, SACConfig, TD3Config, TrainingRun, TrainingSession, make_gym, run_actors
+from stoker import (
+    AWAC,
+    IQL,
+    SAC,
+    TD3,
+    AWACConfig,
+    IQLConfig,
+    SACConfig,
+    TD3Config,
+    TrainingRun,
+    TrainingSession,
+    make_gym,
+    run_actors,
+)
 from stoker.nested import difference
 from stoker.session.replaying import replay_run
 from stoker.testing.agent_driving import state_of
@@ -33,6 +46,16 @@ def td3(seed: int = 5) -> TD3:
     return TD3(env.observation_space, env.action_space, TD3Config(**SMALL), seed=seed)
 
 
+def iql(seed: int = 5) -> IQL:
+    env = pendulum()
+    return IQL(env.observation_space, env.action_space, IQLConfig(**SMALL), seed=seed)
+
+
+def awac(seed: int = 5) -> AWAC:
+    env = pendulum()
+    return AWAC(env.observation_space, env.action_space, AWACConfig(**SMALL), seed=seed)
+
+
 async def trained(run: TrainingRun, agent: Any, max_steps: int) -> Any:
     session = TrainingSession(
         agent, run, max_steps=max_steps, lockstep=True, checkpoint_freq=50, keep_checkpoints=None,
@@ -43,7 +66,7 @@ async def trained(run: TrainingRun, agent: Any, max_steps: int) -> Any:
     return agent
 
 
-@pytest.mark.parametrize("make", [sac, td3])
+@pytest.mark.parametrize("make", [sac, td3, iql, awac])
 async def test_a_lockstep_training_in_pieces_equals_one_in_one_go_and_its_replay(
     tmp_path: Path, make: Any
 ) -> None:

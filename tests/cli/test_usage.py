@@ -18,7 +18,10 @@ CASES: list[tuple[str, int, list[str]]] = [
     (
         "train Pendulum-v1 --agent dqn",
         2,
-        ["DQN cannot act in Box", "use PPO or SAC or TD3 (--agent ppo or sac or td3)"],
+        [
+            "DQN cannot act in Box",
+            "use PPO or SAC or TD3 or IQL or AWAC (--agent ppo or sac or td3 or iql or awac)",
+        ],
     ),
     ("train CartPole-v1 extra", 2, ["unexpected 'extra'", "stoker train --help"]),
     ("train CartPole-v1 --agent dqnn", 2, ["unknown agent 'dqnn'", "did you mean 'dqn'?"]),
@@ -48,7 +51,7 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("train CartPole-v1 --device warp:9", 2, ["'warp:9'", "available: cpu"]),
     ("train CartPole-v1 --lockstep --no-journal", 2, ["lockstep=True needs journal=True"]),
     ("train CartPole-v1 --agent ppo --clip-range -1", 2, ["--clip-range"]),
-    ("train CartPole-v1 --agent a2c", 2, ["known are dqn, iqn, ppo, sac, td3"]),
+    ("train CartPole-v1 --agent a2c", 2, ["known are awac, dqn, iql, iqn, ppo, sac, td3"]),
     (
         "train CartPole-v1 --agent sac",
         2,

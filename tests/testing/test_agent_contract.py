@@ -19,7 +19,7 @@ from gymnasium.wrappers import TransformAction, TransformObservation
 from msgspec.structs import replace
 
 from stoker import DQN, IQN, SAC, TD3, ActMode, DQNConfig, IQNConfig, SACConfig, TD3Config, make_gym
-from stoker.agents import PPO, PPOConfig
+from stoker.agents import AWAC, IQL, PPO, AWACConfig, IQLConfig, PPOConfig
 from stoker.replay import UniformReplay
 from stoker.testing import ChainEnv, ContractViolation, FakeAgent, check_agent
 
@@ -172,6 +172,8 @@ AGENTS: list[tuple[str, Any, Any]] = [
     ("sac", sac, pendulum),
     ("sac-n-step", lambda: sac(n_step=3, normalize_observations=True, gradient_steps=2), pendulum),
     ("td3", lambda: off_policy(TD3, TD3Config), pendulum),
+    ("iql", lambda: off_policy(IQL, IQLConfig, n_step=2, normalize_observations=True), pendulum),
+    ("awac", lambda: off_policy(AWAC, AWACConfig), pendulum),
     ("dqn-parts", observing(DQN, numbers, DQNConfig(n_step=3, **REPLAYED)), numbers),
     ("dqn-camera", observing(DQN, camera, DQNConfig(**{**REPLAYED, "learning_starts": 25})), camera),
     ("iqn-tuples", observing(IQN, tuples, IQNConfig(prioritized=True, **REPLAYED)), tuples),
@@ -184,7 +186,7 @@ AGENTS: list[tuple[str, Any, Any]] = [
 @pytest.mark.parametrize(("name", "make", "env"), AGENTS, ids=[name for name, *_ in AGENTS])
 def test_stokers_own_agents_keep_every_promise(name: str, make: Any, env: Any) -> None:
     broken: list[str] = []
-    steps = {"example": 300, "dqn-camera": 60, "sac-n-step": 60}.get(name, 120)
+    steps = {"example": 300, "dqn-camera": 60, "sac-n-step": 60, "iql": 60, "awac": 60}.get(name, 120)
     for check in check_agent.checks(make, env, steps=steps):
         try:
             check.run()

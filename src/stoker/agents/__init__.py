@@ -13,9 +13,13 @@ if TYPE_CHECKING:
         DiscreteActions as DiscreteActions,
         MultiDiscreteActions as MultiDiscreteActions,
     )
+    from stoker.agents.awac.agent import AWAC as AWAC
+    from stoker.agents.awac.config import AWACConfig as AWACConfig
     from stoker.agents.dqn.agent import DQN as DQN
     from stoker.agents.dqn.config import DQNConfig as DQNConfig
     from stoker.agents.dqn.policy import DQNPolicy as DQNPolicy
+    from stoker.agents.iql.agent import IQL as IQL
+    from stoker.agents.iql.config import IQLConfig as IQLConfig
     from stoker.agents.iqn.agent import IQN as IQN
     from stoker.agents.iqn.config import IQNConfig as IQNConfig
     from stoker.agents.iqn.policy import IQNPolicy as IQNPolicy

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 import msgspec
 
+from stoker.agents.awac.config import AWACConfig
 from stoker.agents.dqn.config import DQNConfig
+from stoker.agents.iql.config import IQLConfig
 from stoker.agents.iqn.config import IQNConfig
 from stoker.agents.ppo.config import PPOConfig
 from stoker.agents.protocol import LearningAgent, check_agent
@@ -77,6 +79,8 @@ AGENTS: Mapping[str, AgentEntry] = {
     "ppo": AgentEntry(PPOConfig, "stoker.agents.ppo.agent:PPO"),
     "sac": AgentEntry(SACConfig, "stoker.agents.sac.agent:SAC"),
     "td3": AgentEntry(TD3Config, "stoker.agents.td3.agent:TD3"),
+    "iql": AgentEntry(IQLConfig, "stoker.agents.iql.agent:IQL"),
+    "awac": AgentEntry(AWACConfig, "stoker.agents.awac.agent:AWAC"),
 }
 """Name -> agent."""
 
@@ -139,6 +143,14 @@ def preset(agent: Literal["sac"], env: str) -> SACConfig: ...
 
 @overload
 def preset(agent: Literal["td3"], env: str) -> TD3Config: ...
+
+
+@overload
+def preset(agent: Literal["iql"], env: str) -> IQLConfig: ...
+
+
+@overload
+def preset(agent: Literal["awac"], env: str) -> AWACConfig: ...
 
 
 @overload

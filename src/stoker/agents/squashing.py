@@ -17,7 +17,16 @@ from stoker.agents.actions import BoxActions
 from stoker.errors import ConfigError
 from stoker.replay.layout import from_numpy
 
-__all__ = ["ActionScale", "SquashedSample", "drawn", "likeliest", "limited", "squashed_sample"]
+__all__ = [
+    "ActionScale",
+    "SquashedSample",
+    "drawn",
+    "likeliest",
+    "limited",
+    "noisy",
+    "squashed",
+    "squashed_sample",
+]
 
 _LOG_STD_LIMITS = (-20.0, 2.0)
 """Beyond them a standard deviation has no gradient, as in the authors' implementation."""
@@ -101,6 +110,20 @@ def drawn(outputs: NDArray[np.float32], generator: np.random.Generator) -> NDArr
     means, log_stds = np.split(outputs.astype(np.float64), 2, axis=1)
     stds = np.exp(log_stds.clip(*_LOG_STD_LIMITS))
     return np.tanh(means + stds * generator.standard_normal(means.shape))
+
+
+def squashed(outputs: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The outputs of an actor, squashed."""
+    return np.tanh(outputs.astype(np.float64))
+
+
+def noisy(
+    outputs: NDArray[np.float32], stds: float | NDArray[np.float64], generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """Squashed outputs ``[B, size]`` plus normal noise of these standard deviations, within -1 and 1."""
+    actions = squashed(outputs)
+    actions += stds * generator.standard_normal(actions.shape)
+    return actions.clip(-1.0, 1.0, out=actions)
 
 
 class SquashedSample(NamedTuple):

@@ -1,4 +1,4 @@
-"""The base of agents with an actor for continuous actions and two critics: SAC and TD3.
+"""The base of agents with an actor for continuous actions and two critics: SAC, TD3, IQL and AWAC.
 
 The smaller of two critics' values does not overestimate as one critic's would (Fujimoto et al. 2018, section
 4.2). A subclass says what the next actions are worth, and how the actor learns. All gradients of a step are
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import gymnasium
 import numpy as np
@@ -32,12 +32,28 @@ from stoker.replay import Batch
 from stoker.replay.layout import from_numpy
 from stoker.types import ActMode
 
-__all__ = ["TwinCriticAgent", "TwinCriticPolicy"]
+__all__ = ["SeenBatch", "TwinCriticAgent", "TwinCriticPolicy"]
 
 ConfigT = TypeVar("ConfigT", bound=TwinCriticConfig)
 PolicyT = TypeVar("PolicyT", bound="TwinCriticPolicy")
 
 _RANDOM = "random_actions"
+
+
+class SeenBatch(NamedTuple):
+    """A batch as the networks see it.
+
+    Attributes:
+        inputs: observations, as ``Actor.inputs`` gives them.
+        features: what the critics' perceptrons take of them.
+        actions: squashed, float32 ``[B, size]``.
+        values: of these actions by both critics, ``[B, 2]``.
+    """
+
+    inputs: torch.Tensor
+    features: torch.Tensor
+    actions: torch.Tensor
+    values: torch.Tensor
 
 
 class TwinCriticPolicy(NetworkPolicy[Actor]):
@@ -97,6 +113,7 @@ class TwinCriticAgent(OffPolicyAgent[ConfigT, Actor, PolicyT]):
     """The actor's outputs for each number of an action."""
 
     _config_type: type[ConfigT]
+    _actor_type: type[Actor] = Actor
 
     def __init__(
         self,
@@ -114,7 +131,7 @@ class TwinCriticAgent(OffPolicyAgent[ConfigT, Actor, PolicyT]):
         seeds, resolved = AgentSeeds.of(seed), resolve_device(device)
         generator = seeds.for_weights()
         n_outputs = scale.size * self._outputs_per_number
-        actor = Actor(observations, n_outputs, scale, config, generator).to(resolved)
+        actor = self._actor_type(observations, n_outputs, scale, config, generator).to(resolved)
         super().__init__(spaces, config, seeds, actor)
         self._env_spaces = observation_space, action_space
         self._scale = scale
@@ -127,6 +144,8 @@ class TwinCriticAgent(OffPolicyAgent[ConfigT, Actor, PolicyT]):
         self._target_passes = self._target.network.passes(self._target.weights)
         self._actor_features, self._critic_features = Features(actor.encoder), Features(critics.encoder)
         self._target_features = Features(self._target.network.encoder)
+        # By the losses that their gradients are of.
+        self._optimizers = {"loss": self._critic_optimizer, "actor_loss": self._optimizer}
         self._noise = seeded_generator(seeds.learning)
         self._gradient_steps = 0
         self._generators["noise_generator"] = self._noise
@@ -163,17 +182,12 @@ class TwinCriticAgent(OffPolicyAgent[ConfigT, Actor, PolicyT]):
         """What the next observations are worth, float32 ``[B]``; as ``Actor.inputs`` gives them."""
 
     @abstractmethod
-    def _improve(self, seen: torch.Tensor, features: torch.Tensor) -> dict[str, float]:
-        """Write the actor's gradient; metrics, of which ``actor_loss`` is one, or none.
+    def _improve(self, seen: SeenBatch) -> dict[str, float]:
+        """Write the actor's gradient; metrics, of which ``actor_loss`` is one, or none."""
 
-        Args:
-            seen: observations, as ``Actor.inputs`` gives them.
-            features: what the critics' perceptrons take of them.
-        """
-
-    @abstractmethod
     def _step_actor(self, learning_rate: float) -> None:
         """Take the actor's step down the gradient that ``_improve`` wrote, and what goes with it."""
+        self._optimizer.step(learning_rate)
 
     def _update(self, batch: Batch, weights: torch.Tensor | None) -> Update:
         """Learn from a batch; metrics ``loss`` (of the critics), ``q_mean`` and those of the actor."""
@@ -191,7 +205,8 @@ class TwinCriticAgent(OffPolicyAgent[ConfigT, Actor, PolicyT]):
             loss = 0.5 * float(torch.vdot(slopes.view(-1), errors.view(-1)))
             self._critic_passes.backward([slopes[:, :1], slopes[:, 1:]])
             self._critic_features.backward(self._critic_passes)
-            metrics = {"loss": loss, "q_mean": float(values.mean()), **self._improve(seen, features)}
+            improved = self._improve(SeenBatch(seen, features, actions, values))
+            metrics = {"loss": loss, "q_mean": float(values.mean()), **improved}
             self._check_finite(metrics)
             rate = config.learning_rate_at(self.total_steps)
             self._critic_optimizer.step(rate)
@@ -217,8 +232,7 @@ class TwinCriticAgent(OffPolicyAgent[ConfigT, Actor, PolicyT]):
 
     def _check_finite(self, metrics: dict[str, float]) -> None:
         """Limit the gradients; raise ``TrainingDiverged`` if a loss or a gradient is not finite."""
-        optimizers = {"loss": self._critic_optimizer, "actor_loss": self._optimizer}
-        for name, optimizer in optimizers.items():
+        for name, optimizer in self._optimizers.items():
             if name in metrics:
                 loss = metrics[name]
                 norm = 0.0 if self.config.max_grad_norm is None else float(optimizer.clip())

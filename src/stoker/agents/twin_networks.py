@@ -16,7 +16,7 @@ from stoker.agents.packing import PackedWeights
 from stoker.agents.passes import StackedPasses
 from stoker.agents.squashing import ActionScale, limited
 
-__all__ = ["Actor", "Features", "TwinCritics"]
+__all__ = ["Actor", "Features", "StateValue", "TwinCritics"]
 
 
 class Actor(ObservationNetwork):
@@ -87,6 +87,18 @@ class TwinCritics(nn.Module):
     def passes(self, weights: PackedWeights, count: int = 2) -> StackedPasses:
         """The passes of the first ``count`` perceptrons, whose weights are packed."""
         return StackedPasses(cast("Sequence[MLP]", self.mlps[:count]), weights)
+
+
+class StateValue(nn.Module):
+    """A perceptron from observations, or from the features of an encoder, to their value."""
+
+    def __init__(
+        self, observations: Observations, config: TwinCriticConfig, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.encoder = _encoder(observations, config, generator)
+        n_features = observations.n_inputs if self.encoder is None else self.encoder.n_features
+        self.mlp = MLP((n_features, *config.hidden_sizes, 1), "relu", generator)
 
 
 class Features:

@@ -53,7 +53,7 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     """The environment: a Gymnasium id like CartPole-v1, module:id, or module:factory for your own."""
 
     agent: str = "dqn"
-    """The agent: dqn, iqn, ppo, sac, td3, or your own as module:factory."""
+    """The agent: dqn, iqn, ppo, sac, td3, iql, awac, or your own as module:factory."""
 
     imports: tuple[str, ...] = ()
     """What registers environments: modules to import, or module:function to call."""

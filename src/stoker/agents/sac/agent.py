@@ -17,7 +17,7 @@ from stoker.agents.packing import PackedAdam, PackedWeights
 from stoker.agents.sac.config import SACConfig
 from stoker.agents.sac.policy import SACPolicy
 from stoker.agents.squashing import squashed_sample
-from stoker.agents.twin_critics import TwinCriticAgent
+from stoker.agents.twin_critics import SeenBatch, TwinCriticAgent
 from stoker.types import ActorId
 
 __all__ = ["SAC"]
@@ -75,14 +75,14 @@ class SAC(TwinCriticAgent[SACConfig, SACPolicy]):
         drawn = squashed_sample(outputs, self._standard_normal(len(following)))
         return self._least_target(following, drawn.actions).sub_(drawn.log_probs, alpha=self.exploration_rate)
 
-    def _improve(self, seen: torch.Tensor, features: torch.Tensor) -> dict[str, float]:
+    def _improve(self, seen: SeenBatch) -> dict[str, float]:
         """The gradient of ``alpha log pi(a|s) - min_k Q_k(s, a)`` (eq. 7), and the temperature's (eq. 18).
 
         The temperature's loss has its logarithm where the equation has the temperature, as the authors'
         implementation does.
         """
-        n_rows, alpha = len(seen), self.exploration_rate
-        outputs = self._actor_passes.forward(self._actor_features.tracked(seen))[0]
+        features, n_rows, alpha = seen.features, len(seen.actions), self.exploration_rate
+        outputs = self._actor_passes.forward(self._actor_features.tracked(seen.inputs))[0]
         drawn = squashed_sample(outputs, self._standard_normal(n_rows))
         first, second = self._critic_passes.forward(torch.cat([features, drawn.actions], dim=1))
         by_actions = self._critic_passes.chosen_input_gradient(
@@ -98,7 +98,7 @@ class SAC(TwinCriticAgent[SACConfig, SACPolicy]):
         }
 
     def _step_actor(self, learning_rate: float) -> None:
-        self._optimizer.step(learning_rate)
+        super()._step_actor(learning_rate)
         if self.config.temperature is None:
             self._temperature_optimizer.step(learning_rate)
 

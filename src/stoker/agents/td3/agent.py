@@ -14,7 +14,7 @@ from stoker.agents.off_policy import TargetNetwork
 from stoker.agents.passes import StackedPasses
 from stoker.agents.td3.config import TD3Config
 from stoker.agents.td3.policy import TD3Policy
-from stoker.agents.twin_critics import TwinCriticAgent
+from stoker.agents.twin_critics import SeenBatch, TwinCriticAgent
 from stoker.agents.twin_networks import Features
 
 __all__ = ["TD3"]
@@ -64,12 +64,12 @@ class TD3(TwinCriticAgent[TD3Config, TD3Policy]):
         outputs = self._target_actor_passes.forward(self._target_actor_features.of(following))[0]
         return self._least_target(following, outputs.tanh().add_(noise).clamp_(-1.0, 1.0))
 
-    def _improve(self, seen: torch.Tensor, features: torch.Tensor) -> dict[str, float]:
+    def _improve(self, seen: SeenBatch) -> dict[str, float]:
         """Of ``-Q_1(s, pi(s))``, at every ``policy_delay``-th gradient step (Algorithm 1)."""
         if not self._is_actor_due:
             return {}
-        n_rows = len(seen)
-        actions = self._actor_passes.forward(self._actor_features.tracked(seen))[0].tanh()
+        features, n_rows = seen.features, len(seen.actions)
+        actions = self._actor_passes.forward(self._actor_features.tracked(seen.inputs))[0].tanh()
         [values] = self._first_critic_passes.forward(torch.cat([features, actions], dim=1))
         first = torch.zeros(n_rows, dtype=torch.int64, device=self._device)
         by_actions = self._first_critic_passes.chosen_input_gradient(
@@ -77,9 +77,6 @@ class TD3(TwinCriticAgent[TD3Config, TD3Policy]):
         )
         self._actor_backward(torch.addcmul(by_actions, by_actions, actions * actions, value=-1))
         return {"actor_loss": -float(values.mean())}
-
-    def _step_actor(self, learning_rate: float) -> None:
-        self._optimizer.step(learning_rate)
 
     def _follow(self) -> None:
         if self._is_actor_due:

@@ -1,0 +1,3 @@
+"""Advantage-weighted actor-critic: the agent and its settings."""
+
+__all__: list[str] = []

@@ -36,7 +36,7 @@ from stoker.protocol import (
     SpecLimits,
     Welcome,
 )
-from stoker.runs import Attempt
+from stoker.runs import Attempt, GroupPosition
 from stoker.session import SessionReadings
 from stoker.stats import EpisodeRecord
 from stoker.telemetry import Buckets, Finding, Profile, TrainingReading
@@ -229,6 +229,8 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
         **dict.fromkeys(("act_s", "act_batch_size", "observe_wait_s", "commit_s"), Buckets((1.0,))),
     },
     "WrittenDataset": {"path": Path("a"), "format": "npz", "n_episodes": 1, "n_steps": 2, "bytes": 3},
+    "GroupCommit": {"joint_steps": 3, "policies": {"red": GroupPosition(events=4, steps=3)}},
+    "GroupReadings": {"joint_steps": 3, "committed_steps": 2, "policies": {}},
     "WriteFailed": (Path("metadata.json"), OSError(28, "No space left on device")),
     "NoImprovement": (3,),
     "StopAtReward": (475.0,),

@@ -25,6 +25,7 @@ LAYERS: list[set[str]] = [
     {"data"},
     {"session"},
     {"actors"},
+    {"multi"},
     {"trainer"},
     {"policies"},
     {"client", "service"},

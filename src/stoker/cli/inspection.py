@@ -14,7 +14,7 @@ from rich.text import Text
 
 from stoker.cli.parsing import RunCommand
 from stoker.cli.printing import ago, columns, from_here, output, say, say_json, size
-from stoker.cli.stored import open_run
+from stoker.cli.stored import open_run, policies_at
 from stoker.errors import RunBroken
 from stoker.runs import Columns, TrainingRun
 from stoker.runs.events import EVENTS, EventRow, killed_attempts
@@ -47,13 +47,23 @@ def _table(value: Any) -> dict[str, Any]:
 
 
 class Show(RunCommand, frozen=True, kw_only=True):
-    """Show a run: counters, checkpoints, evaluations, its curve, and what happened to it last."""
+    """Show a run: counters, checkpoints, evaluations, its curve, and what happened to it last.
+
+    Of a training of several policies, the run of each.
+    """
 
     events: Natural = 10
     """How many of the last events to show."""
 
     async def __call__(self) -> int:
-        run = await open_run(self.run)
+        for index, path in enumerate(await to_thread.run_sync(policies_at, self.run)):
+            if index and not self.json:
+                say()
+            await self._show(path)
+        return 0
+
+    async def _show(self, path: str) -> None:
+        run = await open_run(path)
         config = await _config_of(run)
         status = status_of(run, config)
         sizes = files.files_in(run.checkpoints_directory)
@@ -71,7 +81,7 @@ class Show(RunCommand, frozen=True, kw_only=True):
             fields = msgspec.structs.asdict(run.metadata)
             says = {"status": status.name, "reason": status.reason}
             say_json({"run": str(run.directory), **says, **fields, **read, "config": config})
-            return 0
+            return
         metadata, settings = run.metadata, _table(config)
         best_at = "" if metadata.best_step is None else f" @ step {metadata.best_step:,}"
         rows = {
@@ -102,7 +112,6 @@ class Show(RunCommand, frozen=True, kw_only=True):
         _say_events(last_events)
         for problem in found.problems:
             say(Text(f"\n{problem}", style="bold red"))
-        return 0
 
 
 def _listed(settings: dict[str, Any]) -> str:

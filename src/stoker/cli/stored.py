@@ -14,7 +14,7 @@ from stoker.cli.printing import command, from_here
 from stoker.errors import ConfigError, RunBroken, RunNotFound
 from stoker.importing import import_named
 from stoker.runs import TrainingRun, list_runs
-from stoker.runs.layout import CONFIG, absolute, is_run, runs_below
+from stoker.runs.layout import CONFIG, absolute, is_group, is_run, runs_below
 from stoker.runs.locking import LOCK
 from stoker.runs.sweeps import SWEEP, SweepVersion
 from stoker.writer import files
@@ -22,7 +22,7 @@ from stoker.writer import files
 if TYPE_CHECKING:
     from stoker.trainer import TrainConfig
 
-__all__ = ["discard", "discard_version", "open_run", "open_trained", "sweep_at"]
+__all__ = ["discard", "discard_version", "group_at", "open_run", "open_trained", "policies_at", "sweep_at"]
 
 logger = logging.getLogger("stoker.cli")
 _NO_CONFIG = (
@@ -36,9 +36,14 @@ async def open_run(path: str) -> TrainingRun:
     """Find a run to read, as ``TrainingRun.open`` does.
 
     Raises:
+        ConfigError: It is a training of several policies, each of which has a run.
         RunNotFound: There is none; the message says how to list those of the directory that was named.
         RunBroken: It cannot be read.
     """
+    if (group := await to_thread.run_sync(group_at, path)) is not None:
+        policies = ", ".join(run.name for run in runs_below(group, levels=1))
+        first = command([from_here(runs_below(group, levels=1)[0])])
+        raise ConfigError(f"{path} is a training of several policies ({policies}): name one, such as {first}")
     try:
         return await TrainingRun.open(path)
     except RunNotFound as error:
@@ -98,6 +103,25 @@ def sweep_at(path: str) -> Path | None:
         return None
     version = runs[-1].parent
     return version if version != named and SWEEP in files.files_in(version) else None
+
+
+def group_at(path: str) -> Path | None:
+    """The group that a path names, as itself or as the newest training of its version or name; else None.
+
+    Blocks.
+    """
+    named = absolute(path)
+    if is_group(named):
+        return named
+    if is_run(named) or not (runs := runs_below(named)):
+        return None
+    return parent if is_group(parent := runs[-1].parent) else None
+
+
+def policies_at(path: str) -> list[str]:
+    """The run of each policy of the group that a path names; without a group, the path itself. Blocks."""
+    group = group_at(path)
+    return [path] if group is None else [str(run) for run in runs_below(group, levels=1)]
 
 
 async def _open_begun(path: str) -> TrainingRun:

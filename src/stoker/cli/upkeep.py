@@ -12,7 +12,7 @@ from rich.text import Text
 
 from stoker.cli.parsing import Flag, RunCommand
 from stoker.cli.printing import columns, command, from_here, say, say_json, size
-from stoker.cli.stored import open_run
+from stoker.cli.stored import open_run, policies_at
 from stoker.errors import RunBroken
 from stoker.runs import Retention, TrainingRun, fork as fork_run
 from stoker.runs.verifying import Finding, verify_run
@@ -25,13 +25,17 @@ __all__ = ["Fork", "Prune", "Verify"]
 class Verify(RunCommand, frozen=True, kw_only=True):
     """Check every file of a run: checksums, rows, journal, agreement of counters.
 
-    What a kill leaves behind is reported and does not count as damage. Nothing is changed. Exit code 1 if a
-    file is damaged.
+    What a kill leaves behind is reported and does not count as damage. Nothing is changed. Of a training of
+    several policies, the run of each is checked. Exit code 1 if a file is damaged.
     """
 
     async def __call__(self) -> int:
+        paths = await to_thread.run_sync(policies_at, self.run)
+        return max([await self._verify(path) for path in paths])
+
+    async def _verify(self, path: str) -> int:
         try:
-            run = await open_run(self.run)
+            run = await open_run(path)
         except RunBroken as error:
             directory, findings = _of_broken(error)
         else:

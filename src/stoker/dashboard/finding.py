@@ -27,7 +27,7 @@ READ_FILES: Final = (METADATA, CONFIG, *ROW_FILES.values(), EVENTS, LOCK)
 """The files of a run that are read."""
 
 _LEVELS = 3
-"""Name, version, run."""
+"""Name, version, run; the runs of a group are one level deeper."""
 _MOST_LEFT_OUT = 20
 
 
@@ -101,7 +101,8 @@ class Finder:
         before = self._places.get(path)
         there: set[Path] = set()
         self._places[path] = _Place(level, _changed_at(path), there)
-        there |= set(self._directories_in(path) if level < _LEVELS else ())
+        is_deep_enough = level < _LEVELS or (level == _LEVELS and _is_group(path))
+        there |= set(self._directories_in(path) if is_deep_enough else ())
         has_changed = False
         for inner in sorted(there, key=lambda inner: layout.natural_key(inner.name)):
             if inner in self._places or id_of(self.root, inner) in self.runs:
@@ -204,6 +205,10 @@ def _is_run(path: Path) -> bool:
         return os.path.isfile(path / METADATA) or layout.is_run(path)  # noqa: PTH113 - it raises nothing
     except RunDirectoryError:
         return True  # reading its metadata says what is wrong
+
+
+def _is_group(path: Path) -> bool:
+    return os.path.isfile(path / layout.GROUP)  # noqa: PTH113 - it raises nothing
 
 
 def _changed_at(path: Path) -> int:

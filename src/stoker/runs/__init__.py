@@ -8,6 +8,11 @@ if TYPE_CHECKING:
     from stoker.runs.checkpoints import Retention as Retention
     from stoker.runs.events import EventRow as EventRow
     from stoker.runs.forking import fork as fork
+    from stoker.runs.groups import (
+        GroupCommit as GroupCommit,
+        GroupPosition as GroupPosition,
+        TrainingGroup as TrainingGroup,
+    )
     from stoker.runs.history import RunHistory as RunHistory
     from stoker.runs.locking import Holder as Holder, RunLock as RunLock
     from stoker.runs.metadata import Attempt as Attempt, RunMetadata as RunMetadata

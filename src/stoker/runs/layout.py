@@ -4,6 +4,10 @@ runs/<name>/<version>/<YYYYMMDD_HHMMSS>/
     metadata.json  config.json  train_episodes.jsonl  eval_episodes.jsonl  metrics.jsonl
     checkpoints/step_<N>.pt  latest.pt  best.pt
     journal/<attempt>-<first event>.journal
+
+runs/<name>/<version>/<YYYYMMDD_HHMMSS>/    of several policies that learn together
+    group.json
+    <policy>/    a run, for each of them
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ __all__ = [
     "CHECKPOINTS",
     "CONFIG",
     "FORKING",
+    "GROUP",
     "LATEST",
     "METADATA",
     "PUBLISHED",
@@ -31,6 +36,7 @@ __all__ = [
     "absolute",
     "checked_name",
     "checkpoint_name",
+    "is_group",
     "is_run",
     "natural_key",
     "place_of",
@@ -41,6 +47,9 @@ __all__ = [
 
 METADATA = "metadata.json"
 CONFIG = "config.json"
+
+GROUP = "group.json"
+"""The file of a directory whose runs are the policies of one training."""
 
 FORKING = ".forking"
 """A file with this name marks a directory that is becoming a run."""
@@ -147,8 +156,16 @@ def is_run(directory: Path) -> bool:
     return CHECKPOINTS in files.directories_in(directory) and FORKING not in files.files_in(directory)
 
 
+def is_group(directory: Path) -> bool:
+    """Whether the runs in the directory are the policies of one training."""
+    return (found := files.stat_of(directory / GROUP)) is not None and stat.S_ISREG(found.st_mode)
+
+
 def runs_below(path: Path, levels: int = 3) -> list[Path]:
-    """The runs of a version, of a name or of a whole runs directory, ordered naturally at each level."""
+    """The runs of a version, of a name or of a whole runs directory, ordered naturally at each level.
+
+    Those of a group are one level deeper.
+    """
     found: list[Path] = []
     for name in sorted(files.directories_in(path), key=natural_key):
         try:
@@ -157,6 +174,6 @@ def runs_below(path: Path, levels: int = 3) -> list[Path]:
             is_found = True  # reading its metadata says what is wrong
         if is_found:
             found.append(path / name)
-        elif levels > 1:
+        elif levels > 1 or is_group(path / name):
             found += runs_below(path / name, levels - 1)
     return found

@@ -80,8 +80,14 @@ class TrainingRun(SavedTraining):
 
     @classmethod
     def _create(cls, place: Path) -> TrainingRun:
-        run = cls(*new_directory(place))
-        write_json(run.metadata_path, run.metadata)  # first: this file makes the directory a run
+        return cls.create_at(*new_directory(place))
+
+    @classmethod
+    def create_at(cls, directory: Path, metadata: RunMetadata) -> TrainingRun:
+        """Make a new run with this metadata in a directory that no run is in yet. Blocks."""
+        files.make_directory(directory)
+        run = cls(directory, metadata)
+        write_json(run.metadata_path, metadata)  # first: this file makes the directory a run
         files.make_directory(run.checkpoints_directory)
         run.is_new = True
         return run

@@ -47,6 +47,11 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
         journal_segment_bytes: size at which a file of the journal is closed.
         roll_forward: whether a resume also learns again what the journal holds behind the checkpoint;
             ``"strict"``: and fails where some of that cannot be read. False: it goes back to the checkpoint.
+        roll_forward_to: how many events a resume restores, exactly, where several runs must stand at one
+            place: checkpoints beyond that are passed over, and what the journal holds behind it becomes an
+            abandoned future. It fails where some of the events cannot be read. None: all that are there.
+        final_checkpoint: whether the session also writes a checkpoint when it ends, and when a resume has
+            learned the journal's tail. False: only those that are due or asked for.
         lockstep: ``observe`` waits until the transition is learned and the policy published. With actors that
             take turns (``run_actors`` does) a training is then repeatable, and a resume is exact.
         numbered: every event carries its number in its actor's stream (``seq``), as a service for remote
@@ -91,6 +96,8 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
     keep_journal: Literal["needed", "all"] = "needed"
     journal_segment_bytes: Count = 16 << 20
     roll_forward: bool | Literal["strict"] = True
+    roll_forward_to: Natural | None = None
+    final_checkpoint: bool = True
     lockstep: bool = False
     numbered: bool = False
     opt_interval: Natural = 1
@@ -124,6 +131,11 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
             raise ConfigError(
                 "numbered=True and lockstep=True: actors that take turns are played here, and numbered ones "
                 "elsewhere; choose one"
+            )
+        if self.roll_forward_to is not None and not (self.roll_forward and self.journal):
+            raise ConfigError(
+                f"roll_forward_to={self.roll_forward_to} needs roll_forward=True and journal=True: it is a "
+                "place in the journal"
             )
         if self.lockstep and not self.journal:
             raise ConfigError(

@@ -12,6 +12,7 @@ from stoker.recorders import Value, checked_record
 from stoker.session.events import MetricsGiven, OptimizationRequested
 from stoker.session.lifecycle import Lifecycle
 from stoker.session.publishing import PolicySnapshot
+from stoker.session.state import RunCounts
 from stoker.stats import EpisodeRecord, check_record
 
 __all__ = ["Controls"]
@@ -138,13 +139,18 @@ class Controls(Lifecycle):
         self.require_open("on_dataset")
         await self._queue.put(DatasetGiven(n, digest))
 
-    async def flush(self) -> None:
+    async def flush(self) -> RunCounts:
         """Return when everything accepted so far is consumed, and its rows and journal are on disk.
 
         That survives a kill and a power cut: a resume learns from the journal what its checkpoint lacks. A
         run with ``journal=False`` keeps its rows only, and resumes from its newest checkpoint.
+
+        Returns:
+            The counters of what is on disk: of everything accepted before the call, at least.
         """
-        await self._open_parts("flush").request("flush")
+        parts = self._open_parts("flush")
+        await parts.request("flush")
+        return parts.writer.durable
 
     async def checkpoint(self) -> None:
         """Write a checkpoint of this point, whatever the period, and return when it is on disk.

@@ -201,7 +201,7 @@ class Learner(TrainingState):
 
     def finish(self) -> None:
         """Make a final checkpoint due, unless the last one is of this very point."""
-        if self.run is not None and not self.is_saved:
+        if self.run is not None and self.config.final_checkpoint and not self.is_saved:
             self.is_checkpoint_due = True
 
     def stage_checkpoint(self) -> Reply[None]:
@@ -323,7 +323,7 @@ class Learner(TrainingState):
         if due.evaluation:
             self.outbox.evaluation = self._snapshot()
         if due.record:
-            self._record(self.total_steps, self.metrics.flush(self.agent, *self.counts))
+            self._record(self.total_steps, self.metrics.flush(self.agent, *self.counts[:3]))
         if due.limit:
             self.outbox.has_ended = True
         if due.checkpoint and self.run is not None:

@@ -159,7 +159,8 @@ def _open_learning(learner: Learner, events: EventLog, is_given_up: Callable[[],
         learner.abandon_episodes()
     if tail is not None:
         learner.outbox = tail.missing.found()
-        learner.is_checkpoint_due = tail.has_learned  # so that the next resume need not learn it again
+        # So that the next resume need not learn it again.
+        learner.is_checkpoint_due = tail.has_learned and config.final_checkpoint
     return point
 
 
@@ -170,10 +171,13 @@ def _restore_newest(learner: Learner, run: TrainingRun) -> bool:
         Whether the running episodes go on behind it.
     """
     problem: JournalBroken | None = None
+    last = learner.config.roll_forward_to
     for path, state in run.candidates():
         session = state.get("session", {})
         if session.get("run_started_at") not in (None, learner.run_started_at):
             raise CheckpointCorrupt(path, "it is of another run: put this run's own file back, or remove it")
+        if last is not None and session["events"] > last:
+            continue
         try:
             learner.restore(path, state, run.journal)
             is_exact = learner.config.lockstep and bool(session["lockstep"])

@@ -61,11 +61,12 @@ _COUNTERS = {
 
 
 class RunCounts(NamedTuple):
-    """The counters of a run, as they are between two events."""
+    """The counters of a run, as they are between two events; ``n_events`` is its place in the journal."""
 
     total_steps: int
     total_episodes: int
     opt_steps: int
+    n_events: int = 0
 
 
 class KeptSteps(msgspec.Struct):
@@ -118,7 +119,7 @@ class TrainingState:
     @property
     def counts(self) -> RunCounts:
         """The counters of the run."""
-        return RunCounts(self.total_steps, self.total_episodes, self.opt_steps)
+        return RunCounts(self.total_steps, self.total_episodes, self.opt_steps, self.n_events)
 
     @property
     def labels(self) -> dict[str, str]:

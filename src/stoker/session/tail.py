@@ -76,13 +76,15 @@ def learn_tail(
         None: there is no tail.
 
     Raises:
-        JournalBroken: An event is damaged or missing, and ``roll_forward`` is ``"strict"``.
+        JournalBroken: An event is damaged or missing, and ``roll_forward`` is ``"strict"`` or there is a
+            ``roll_forward_to``.
         RelearningFailed, UnexpectedExit: The agent failed on an event.
         ConfigError: The agent is not as the one was that the journal begins with.
         SessionError: It was given up.
     """
     journal, first, counts = run.journal, learner.n_events, (learner.total_steps, learner.opt_steps)
-    n_there = journal.n_behind(first)
+    config, last = learner.config, learner.config.roll_forward_to
+    n_there = journal.n_behind(first) if last is None else last - first
     if not n_there:
         return None
     headers = _headers(learner, run)
@@ -92,7 +94,6 @@ def learn_tail(
     new = None if first else stage(learner.step_state({}))
     missing = MissingRows(run, learner)
     progress = _Progress(learner, journal.end()[1])
-    config = learner.config
 
     def undo() -> None:
         if new is not None:
@@ -113,11 +114,14 @@ def learn_tail(
     started = time.monotonic()
     try:
         with Contained("the agent"):
-            Relearning(learner, journal, fed=fed, before=before).learn()
+            Relearning(learner, journal, last, fed=fed, before=before).learn()
     except JournalBroken as error:
-        if config.roll_forward == "strict":
+        if config.roll_forward == "strict" or last is not None:
             undo()
-            error.add_note("without --strict, a resume learns what comes before that and goes on from there")
+            if last is None:
+                error.add_note(
+                    "without --strict, a resume learns what comes before that and goes on from there"
+                )
             raise
         n_lost = first + n_there - learner.n_events
         logger.warning(
@@ -163,7 +167,8 @@ def _headers(learner: Learner, run: TrainingRun) -> list[SegmentHeader]:
     return [
         header
         for header, following in zip_longest(headers, headers[1:])
-        if following is None or following.first_event > first
+        if (following is None or following.first_event > first)
+        and (learner.config.roll_forward_to is None or header.first_event < learner.config.roll_forward_to)
     ]
 
 

@@ -22,6 +22,7 @@ from gymnasium.spaces import Discrete, Space
 
 import stoker
 from stoker import errors
+from stoker.envs import Outcome
 from stoker.errors import ActorFailed, RunNotFound, SessionFailed, StokerError, WriteFailed
 from stoker.nested import difference
 from stoker.policies.description import ActionDescription, ObservationPart
@@ -142,6 +143,9 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
         "silent": (),
         "waits": ("the disk",),
     },
+    "InvalidJointStep": ("red", "has left"),
+    "JointStep": ({"red": 0}, {"blue": Outcome(0.5, 1, EpisodeStatus.TERMINATED)}),
+    "Outcome": (0.5, 1, EpisodeStatus.TERMINATED),
     "HelloFrame": (Hello(take_over=["left"]),),
     "Holder": {"pid": 3, "host": "a", "since": WHEN, "command": "stoker train"},
     "InvalidAgentState": ("agent['lock']", object()),

@@ -4,6 +4,7 @@
     ├── ConfigError (ValueError)            a setting, name or flag that cannot be used
     │   └── InvalidDataset                  a data set that cannot be read, or that holds invalid values
     ├── InvalidExperience (ValueError)      a caller gave an invalid value; the session stays usable
+    ├── InvalidJointStep (ValueError)       an environment of several agents broke a rule of its steps
     ├── InvalidAgentState (TypeError)       a state_dict that would not load with weights_only=True
     ├── TrainingDiverged (ArithmeticError)  a loss is not finite; the update was not applied
     ├── SessionError (RuntimeError)
@@ -50,6 +51,7 @@ __all__ = [
     "InvalidAgentState",
     "InvalidDataset",
     "InvalidExperience",
+    "InvalidJointStep",
     "JournalBroken",
     "MissingDependency",
     "RecorderFailed",
@@ -137,6 +139,19 @@ _FIELDS: Final = re.compile(
     r"|policy_extras|total_reward|length|steps|extras|seed|seq|mean_reward|mode)(?:s|es)?(?![a-z_])"
 )
 """The fields that messages of ``InvalidExperience`` name."""
+
+
+class InvalidJointStep(StokerError, ValueError):
+    """A joint environment broke the rules of its steps; that costs the episode, and it is made again.
+
+    Args:
+        agent: the agent whose step it is.
+        problem: what is wrong with it.
+    """
+
+    def __init__(self, agent: str, problem: str) -> None:
+        self.agent = agent
+        super().__init__(f"agent {agent!r} {problem}")
 
 
 class InvalidAgentState(StokerError, TypeError):

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
         PlayerGroup as PlayerGroup,
         run_actors as run_actors,
     )
+    from stoker.actors.joint import (
+        JointActorGroup as JointActorGroup,
+        run_joint_actors as run_joint_actors,
+    )
     from stoker.actors.messages import (
         Mailbox as Mailbox,
         Weights as Weights,
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
         encode_message as encode_message,
     )
     from stoker.actors.places import Link as Link, Place as Place
+    from stoker.actors.seats import LearningSeat as LearningSeat, Seat as Seat
     from stoker.actors.streams import (
         ActorReport as ActorReport,
         Gate as Gate,

@@ -226,10 +226,7 @@ class Player(abc.ABC):
         self._pass_on()
         if self._settings.gate is not None:
             self._settings.gate.give_back(self.actor_id)
-        for stream in self.streams:
-            self._session.pacing.end(stream.report.actor_id)  # its action in flight is lost
-            stream.report.restarts += 1
-            stream.report.last_error = described(cause)
+        self._note_failure(described(cause))
         actor_id, error, restarts = self.actor_id, described(cause), self._stream.report.restarts
         try:
             delay_s = self._failures.add(cause)
@@ -244,6 +241,13 @@ class Player(abc.ABC):
             delay_s,
         )
         await anyio.sleep(delay_s)
+
+    def _note_failure(self, error: str) -> None:
+        """Count a failure in the reports."""
+        for stream in self.streams:
+            self._session.pacing.end(stream.report.actor_id)  # its action in flight is lost
+            stream.report.restarts += 1
+            stream.report.last_error = error
 
     def _refusal(self, failure: PolicyFailed) -> InvalidExperience:
         """Why the agent refuses the observation that a copy of its policy failed on.

@@ -39,10 +39,12 @@ class PlayerGroup:
     Args:
         session: the session they play on, entered.
         players: the players.
+        others: further sessions that they play on; the group ends when one of all is done.
     """
 
-    def __init__(self, session: ActorSession, players: Sequence[Player]) -> None:
+    def __init__(self, session: ActorSession, players: Sequence[Player], *others: ActorSession) -> None:
         self._session = session
+        self._sessions = (session, *others)
         self._players = players
 
     @property
@@ -81,9 +83,11 @@ class PlayerGroup:
                             tasks.start_soon(player.run, name=f"actor {player.actor_id}")
                     watched.cancel_scope.cancel()
         finally:
-            self._session.supervised_actors.difference_update(report.actor_id for report in self.reports)
-        with contextlib.suppress(SessionClosed):  # closed while they played: closing it consumes the rest
-            await self._session.barrier()
+            for session in self._sessions:
+                session.supervised_actors.difference_update(report.actor_id for report in self.reports)
+        for session in self._sessions:
+            with contextlib.suppress(SessionClosed):  # closed while they played: closing it consumes the rest
+                await session.barrier()
 
     async def _watch(self) -> None:
         """Look for environments that are stuck, and treat them as the session's settings say.
@@ -98,7 +102,8 @@ class PlayerGroup:
         done_at = math.inf
         while True:
             now = await detector.next_look()
-            done_at = min(done_at, now if self._session.is_done else math.inf)
+            is_done = any(session.is_done for session in self._sessions)
+            done_at = min(done_at, now if is_done else math.inf)
             in_env: dict[Player, Activity] = {}
             for player in self._players:
                 since = player.calls.since

@@ -6,7 +6,15 @@ from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from stoker.envs.gym import make_gym as make_gym
+    from stoker.envs.joint import (
+        CheckedJointEnv as CheckedJointEnv,
+        JointEnv as JointEnv,
+        JointStep as JointStep,
+        Outcome as Outcome,
+        shared_spaces as shared_spaces,
+    )
     from stoker.envs.masks import ActionMaskObservation as ActionMaskObservation
+    from stoker.envs.pettingzoo import joint_env as joint_env, make_pettingzoo as make_pettingzoo
     from stoker.envs.protocol import (
         AsyncEnv as AsyncEnv,
         ResetResult as ResetResult,

@@ -15,9 +15,19 @@ from numpy.typing import NDArray
 from stoker.errors import ConfigError
 from stoker.plain import shown
 
-__all__ = ["ActionMaskObservation", "with_action_mask", "without_mask"]
+__all__ = [
+    "MASK",
+    "ActionMaskObservation",
+    "mask_space",
+    "masked",
+    "n_choices",
+    "with_action_mask",
+    "with_any_mask",
+    "without_mask",
+]
 
-_MASK = "action_mask"
+MASK = "action_mask"
+"""The key of a mask in an info, and in a Dict of observations."""
 
 
 class ActionMaskObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -42,9 +52,7 @@ class ActionMaskObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise ConfigError(
                 f"an action mask needs Discrete, MultiDiscrete or MultiBinary actions, not {env.action_space}"
             )
-        self.observation_space = spaces.Dict(
-            {"observation": env.observation_space, _MASK: spaces.MultiBinary(self._n)}
-        )
+        self.observation_space = mask_space(env.observation_space, self._n)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """See ``gymnasium.Env``."""
@@ -54,19 +62,44 @@ class ActionMaskObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> Any:
         """See ``gymnasium.Env``."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        if (terminated or truncated) and _MASK not in info:
-            info = {**info, _MASK: np.ones(self._n, np.int8)}
+        if terminated or truncated:
+            info = with_any_mask(info, self._n)
         return self._masked(observation, info, "step"), reward, terminated, truncated, info
 
     def _masked(self, observation: Any, info: Mapping[str, Any], method: str) -> dict[str, Any]:
-        mask = mask_in(info)
-        if mask is None or mask.shape != (self._n,):
-            given = f"{_MASK}={shown(info[_MASK])}" if _MASK in info else f"no {_MASK}"
-            raise ConfigError(
-                f"the info of {type(self.unwrapped).__name__}.{method} has {given}: give 0 or 1 for each of "
-                f"the {self._n} choices of {self.action_space}"
-            )
-        return {"observation": observation, _MASK: mask}
+        return masked(observation, info, self.action_space, f"{type(self.unwrapped).__name__}.{method}")
+
+
+def mask_space(space: gymnasium.Space[Any], n: int) -> spaces.Dict:
+    """The space of observations of ``space`` with a mask of n choices."""
+    return spaces.Dict({"observation": space, MASK: spaces.MultiBinary(n)})
+
+
+def with_any_mask(info: Mapping[str, Any], n: int) -> Mapping[str, Any]:
+    """The last info of an episode; if it has no mask, with one that allows all."""
+    return info if MASK in info else {**info, MASK: np.ones(n, np.int8)}
+
+
+def masked(observation: Any, info: Mapping[str, Any], action_space: Any, where: str) -> dict[str, Any]:
+    """An observation with the mask of its info, as ``ActionMaskObservation`` gives it.
+
+    Args:
+        observation: without the mask.
+        info: that of the same step.
+        action_space: of whom it is for.
+        where: names the info's origin in messages.
+
+    Raises:
+        ConfigError: The info has no mask of that length.
+    """
+    n = n_choices(action_space)
+    mask = mask_in(info)
+    if mask is None or mask.shape != (n,):
+        given = f"{MASK}={shown(info[MASK])}" if MASK in info else f"no {MASK}"
+        raise ConfigError(
+            f"the info of {where} has {given}: give 0 or 1 for each of the {n} choices of {action_space}"
+        )
+    return {"observation": observation, MASK: mask}
 
 
 def with_action_mask(env: Any) -> Any:
@@ -77,13 +110,13 @@ def with_action_mask(env: Any) -> Any:
     if not isinstance(env, gymnasium.Env) or not n_choices(cast("Any", env).action_space):
         return cast("Any", env)
     plain = cast("gymnasium.Env[Any, Any]", env)
-    if _MASK in getattr(plain.observation_space, "spaces", ()):
+    if MASK in getattr(plain.observation_space, "spaces", ()):
         return plain
     try:
         _, info = plain.reset()
     except Exception:  # noqa: BLE001 - it comes again
         return plain
-    return ActionMaskObservation(plain) if _MASK in info else plain
+    return ActionMaskObservation(plain) if MASK in info else plain
 
 
 def without_mask(env: VectorEnv[Any, Any, Any], name: str) -> VectorEnv[Any, Any, Any]:
@@ -94,12 +127,12 @@ def without_mask(env: VectorEnv[Any, Any, Any], name: str) -> VectorEnv[Any, Any
     """
     vector: Any = env
     parts: Any = getattr(vector.single_observation_space, "spaces", ())
-    if n_choices(vector.single_action_space) and _MASK not in parts:
+    if n_choices(vector.single_action_space) and MASK not in parts:
         _, info = vector.reset()
-        if _MASK in info:
+        if MASK in info:
             vector.close()
             raise ConfigError(
-                f"the vector form of env={name!r} has an {_MASK} in its info, which agents see in "
+                f"the vector form of env={name!r} has an {MASK} in its info, which agents see in "
                 "observations alone: use vectorize='sync'"
             )
     return env
@@ -117,7 +150,7 @@ def n_choices(space: Any) -> int:
 
 def mask_in(info: Mapping[str, Any]) -> NDArray[np.int8] | None:
     """The mask in an info, flat, as a copy; None: there is none of numbers."""
-    given: Any = info.get(_MASK)
+    given: Any = info.get(MASK)
     parts: Iterable[Any] = given if given.__class__ is tuple else (given,)
     try:
         return np.concatenate([np.ravel(part) for part in parts]).astype(np.int8)

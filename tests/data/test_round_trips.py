@@ -1,34 +1,180 @@
-"""Episodes come back from files as they went in, to the bit."""
+"""Episodes come back from files as they went in, to the bit; other packages read those files."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import minari
+import numpy as np
+import polars as pl
 import pytest
 from given_episodes import SPACES, episodes, fields, info
+from hypothesis import given, strategies as st
 
 from stoker.data import open_dataset, write_dataset
+from stoker.data.cutting import Cutter, Rows
+from stoker.errors import ConfigError
 from stoker.nested import difference
+from stoker.types import EpisodeStatus
 
-FORMATS = ["npz"]
+FORMATS = ["npz", "minari", "parquet"]
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("name", SPACES)
 def test_episodes_come_back_to_the_bit(tmp_path: Path, name: str, kind: Any) -> None:
-    given = episodes(name)
+    recorded = episodes(name)
     path = tmp_path / "data" / f"all.{kind}"
     seen: list[int] = []
-    written = write_dataset(
-        iter(given), info(name, env_id="Some-v0", ref_max_score=9.5), path, kind, watch=seen.append
-    )
+    about = info(name, env_id="Some-v0", ref_max_score=9.5)
+    written = write_dataset(iter(recorded), about, path, kind, watch=seen.append)
     assert (written.path, written.n_episodes, written.n_steps, seen) == (path, 3, 14, [14])
     assert [each.name for each in path.parent.iterdir()] == [path.name]
     with open_dataset(path) as dataset:
         for _ in range(2):
-            assert difference(fields([*dataset.episodes()]), fields(given)) is None
+            assert difference(fields([*dataset.episodes()]), fields(recorded)) is None
         found = dataset.info
     assert (found.observation_space, found.action_space) == SPACES[name]
     assert (found.env_id, found.n_episodes, found.n_steps, found.ref_max_score) == ("Some-v0", 3, 14, 9.5)
     assert (found.format, found.spaces_are_inferred, found.source) == (kind, False, str(path))
+    with pytest.raises(ConfigError, match=r"all.\w+ exists: remove it"):
+        write_dataset(recorded, about, path, kind)
+
+
+def test_minari_reads_what_is_written_in_its_form(tmp_path: Path) -> None:
+    for name in SPACES:
+        recorded = episodes(name)
+        path = tmp_path / name
+        about = info(name, env_id="Pendulum-v1", ref_min_score=-1.5, ref_max_score=2.0)
+        write_dataset(recorded, about, path, "minari")
+        theirs = minari.MinariDataset(path / "data")
+        assert (theirs.total_episodes, theirs.total_steps, theirs.id) == (3, 14, f"{name}-v0")
+        assert (theirs.observation_space, theirs.action_space) == SPACES[name]
+        assert theirs.env_spec is not None
+        assert theirs.env_spec.id == "Pendulum-v1"
+        assert theirs.storage.metadata["ref_min_score"] == -1.5
+        for ours, its in zip(recorded, theirs.iterate_episodes(), strict=True):
+            for part in ("observations", "actions", "rewards"):
+                assert difference(getattr(ours, part), getattr(its, part)) is None
+            ends = [its.terminations[-1], its.truncations[-1]]
+            assert ends == [ours.status.is_terminal, ours.status.is_truncated]
+            assert its.terminations.sum() + its.truncations.sum() == sum(ends)
+            if ours.policy_versions is not None:
+                assert difference(its.infos["policy_version"], ours.policy_versions) is None
+        seeds = [each.get("seed") for each in theirs.storage.get_episode_metadata(range(3))]
+        assert seeds == [each.seed for each in recorded]
+
+
+@pytest.mark.parametrize("jpeg", [False, True])
+def test_what_minari_writes_is_read(tmp_path: Path, jpeg: bool) -> None:
+    from minari.data_collector import EpisodeBuffer
+    from minari.dataset.minari_storage import MinariStorage
+
+    for name in ("images", "nested"):
+        recorded = [each for each in episodes(name) if each.status.is_done]
+        spaces = dict(zip(("observation_space", "action_space"), SPACES[name], strict=True))
+        (tmp_path / name).mkdir()
+        storage = MinariStorage.new(tmp_path / name / "data", **spaces, jpeg_encoding=jpeg)
+        for each in recorded:
+            ends = np.zeros((2, len(each)), np.bool_)
+            ends[:, -1] = each.status.is_terminal, each.status.is_truncated
+            arrays = {"observations": each.observations, "actions": each.actions, "rewards": each.rewards}
+            flags = {"terminations": ends[0], "truncations": ends[1], "infos": {"x": np.ones(len(each))}}
+            storage.update_episodes([EpisodeBuffer(seed=each.seed, **arrays, **flags)])
+        with open_dataset(f"minari:{tmp_path / name}") as dataset:
+            found = [*dataset.episodes()]
+        expected = [{**each, "actor_id": 0, "policy_versions": None} for each in fields(recorded)]
+        theirs = [*storage.get_episodes(range(len(recorded)))]
+        for at, each in enumerate(expected):
+            each["observations"] = theirs[at]["observations"]  # of JPEG, what its pixels have become
+        assert difference(fields(found), expected) is None
+
+
+def test_parquet_is_plain_for_other_readers(tmp_path: Path) -> None:
+    recorded = episodes("pendulum")
+    write_dataset(recorded, info("pendulum"), tmp_path / "a.parquet", "parquet")
+    frame = pl.read_parquet(tmp_path / "a.parquet")
+    assert frame.columns[:5] == ["observations", "next_observations", "actions", "rewards", "terminated"]
+    assert frame["episodes"].to_list() == [0] * 5 + [1] + [2] * 8
+    rows = np.concatenate([each.observations[:-1] for each in recorded])
+    assert difference(frame["observations"].to_numpy(), rows) is None
+    frame.select("observations", "actions", "rewards", "terminated", "truncated").write_parquet(
+        tmp_path / "b.parquet"
+    )
+    with open_dataset(tmp_path / "b.parquet") as dataset:
+        lengths = [len(each) for each in dataset.episodes()]
+    assert (lengths, dataset.n_dropped, dataset.info.spaces_are_inferred) == ([5, 7], 2, True)
+
+
+def test_an_npz_is_plain_columns(tmp_path: Path) -> None:
+    recorded = [each for each in episodes("pendulum") if each.seed is None]
+    write_dataset(recorded, info("pendulum"), tmp_path / "a.npz", "npz")
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as columns:
+        assert sorted(columns) == [
+            *("actions", "episodes", "metadata.json", "next_observations", "observations"),
+            *("policy_versions", "rewards", "terminated", "truncated"),
+        ]
+        assert json.loads(columns["metadata.json"])["actors"] == [3]
+        assert columns["next_observations"].shape == (1, 3)
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def broken() -> Any:
+        yield episodes("pendulum")[0]
+        raise ZeroDivisionError
+
+    for kind in FORMATS:
+        with pytest.raises(ZeroDivisionError):
+            write_dataset(broken(), info("pendulum"), tmp_path / "a", kind)  # pyright: ignore
+        assert [*tmp_path.iterdir()] == []
+
+
+STEP = st.tuples(st.sampled_from([None, *EpisodeStatus]), st.booleans())
+
+
+@given(st.lists(st.lists(STEP, min_size=1, max_size=4), max_size=6))
+def test_cutting_gives_each_transition_once_and_joins_none_that_do_not_follow(
+    blocks: list[list[tuple[EpisodeStatus | None, bool]]],
+) -> None:
+    """A step has a status, None: it goes on; and whether the next row continues it."""
+    rows: list[Rows] = []
+    expected: list[list[int]] = [[]]
+    number = 0
+    for block in blocks:
+        before, after, ends = [], [], []
+        for status, follows in block:
+            before.append(number)
+            expected[-1].append(number)
+            ends.append((status is EpisodeStatus.TERMINATED, status is EpisodeStatus.TRUNCATED))
+            is_over = status in (EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED) or not follows
+            number += 1 if follows else 2
+            after.append(before[-1] + 1)
+            if is_over:
+                expected.append([])
+        columns = [np.array(each, np.float32)[:, None] for each in (before, after)]
+        flags = np.array(ends, np.bool_).T
+        rows.append(Rows([columns[0]], [columns[0]], np.array(before, np.float64), [columns[1]], *flags))
+    spaces = SPACES["pendulum"]
+    found = [*Cutter(*spaces, [0]).episodes(rows)]
+    assert [each.rewards.astype(int).tolist() for each in found] == [each for each in expected if each]
+    for each in found:
+        assert each.observations[1:, 0].tolist() == (each.rewards + 1).tolist()
+
+
+def test_an_episode_as_transitions_and_as_columns() -> None:
+    episode = episodes("pendulum", (4,))[0]
+    steps, columns = [*episode.experiences()], episode.batch().experiences()
+    assert difference([*map(parts, steps)], [*map(parts, columns)]) is None
+    assert (len(episode), episode.total_reward) == (4, episode.rewards.sum())
+    assert [step.status.is_done for step in steps] == [False, False, False, True]
+    nested = episodes("nested", (2,))[0]
+    step = next(nested.experiences())
+    assert step.observation["pair"][0] == nested.observations["pair"][0][0]
+    with pytest.raises(ConfigError, match=r"Tuple space: use experiences\(\)"):
+        nested.batch()
+
+
+def parts(step: Any) -> dict[str, Any]:
+    return {name: getattr(step, name) for name in step.__struct_fields__ if name != "status"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
@@ -161,7 +162,9 @@ def _continues(last: Rows, first: Rows) -> bool:
 
 def _bits(array: Array) -> Array:
     """Rows of unsigned integers that are equal where the bits are: NaN equals itself."""
-    return np.ascontiguousarray(array).reshape(len(array), -1).view(f"u{array.itemsize}")
+    return (
+        np.ascontiguousarray(array).reshape(len(array), math.prod(array.shape[1:])).view(f"u{array.itemsize}")
+    )
 
 
 def _joined(parts: list[Rows]) -> Rows:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from stoker.data.tables import Layout, TableMetadata
+from stoker.data.tables import BLOCK_BYTES, Layout, TableMetadata
 from stoker.errors import InvalidDataset
 
 __all__ = ["NpzSink", "NpzTable"]
@@ -28,7 +28,6 @@ __all__ = ["NpzSink", "NpzTable"]
 _METADATA = "metadata.json"
 _MOST_METADATA_BYTES = 16 << 20
 _MOST_ROW_BYTES = 256 << 20
-_BLOCK_BYTES = 4 << 20
 _MOST_BLOCK_ROWS = 1 << 15
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
@@ -76,7 +75,7 @@ class NpzTable:
     def blocks(self, names: list[str]) -> Iterator[dict[str, NDArray[Any]]]:
         """These columns in order, some thousand rows at a time."""
         sizes = {name: _row_bytes(self.layouts[name]) for name in names}
-        n_block = max(1, min(_MOST_BLOCK_ROWS, _BLOCK_BYTES // max(1, *sizes.values())))
+        n_block = max(1, min(_MOST_BLOCK_ROWS, BLOCK_BYTES // max(1, *sizes.values())))
         with ExitStack() as stack:
             archive = stack.enter_context(zipfile.ZipFile(self._path))
             files = {name: stack.enter_context(archive.open(f"{name}.npy")) for name in names}

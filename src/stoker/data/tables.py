@@ -19,7 +19,7 @@ from stoker.errors import InvalidDataset
 from stoker.protocol.spaces import Spaces
 from stoker.types import ActorId, EpisodeStatus
 
-__all__ = ["Layout", "Table", "TableDataset", "TableMetadata"]
+__all__ = ["BLOCK_BYTES", "Layout", "Table", "TableDataset", "TableMetadata"]
 
 _ALIASES: dict[str, tuple[str, ...]] = {
     "observations": ("observations", "observation", "obs"),
@@ -36,6 +36,8 @@ _ALIASES: dict[str, tuple[str, ...]] = {
 }
 """What files call the columns."""
 
+BLOCK_BYTES = 4 << 20
+"""The size of the largest column in one block."""
 _MOST_CHOICES = 1 << 16
 _ENDS = {"terminal": EpisodeStatus.TERMINATED, "timeout": EpisodeStatus.TRUNCATED}
 
@@ -80,14 +82,17 @@ class Table(Protocol):
         format: as in ``DatasetInfo``.
         layouts: its columns.
         n_rows: the number of transitions.
-        metadata: the JSON of a ``TableMetadata``; None: it has none.
     """
 
     source: str
     format: str
     layouts: Mapping[str, Layout]
     n_rows: int
-    metadata: bytes | None
+
+    @property
+    def metadata(self) -> bytes | None:
+        """The JSON of a ``TableMetadata``; None: it has none."""
+        ...
 
     def blocks(self, names: list[str]) -> Iterator[dict[str, NDArray[Any]]]:
         """These columns in order, some thousand rows at a time."""

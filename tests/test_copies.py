@@ -155,7 +155,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "JournalReport": {
         "torn_bytes": 0,
         "problems": [(Path("journal"), "cut short")],
-        "experiences_before": {1: 2},
+        "steps_before": {1: 2},
     },
     "Memo": (3, 1, 0.5),
     "MetricsRow": {"total_steps": 3, "metrics": {"train/loss": 0.5}, "time": WHEN},

@@ -191,7 +191,7 @@ def test_records_are_counted_by_rows_and_positions_inside_a_batch_are_found(tmp_
         as_bytes(step)
         for step in (*batch_of(steps).experiences()[5:8], *steps[8:11], *batch_of(steps).experiences()[11:13])
     ]
-    assert journal.check(range(25)).experiences_before == {n: n for n in range(25)}
+    assert journal.check(range(25)).steps_before == {n: n for n in range(25)}
     assert journal.leads_from(24) == 0
     assert journal.leads_from(25) is None
 

@@ -111,7 +111,7 @@ def test_the_events_that_count(tmp_path: Path, files: Files, starts: Starts, wri
     report = found.check(range(end + 2))
     assert report.torn_bytes == 0
     if expected:
-        assert report.experiences_before == {n: steps_before(n) for n in range(end + 1)}
+        assert report.steps_before == {n: steps_before(n) for n in range(end + 1)}
     assert len(report.problems) == sum(attempt == 7 for attempt, _, _ in files)
 
 
@@ -136,7 +136,7 @@ def test_the_events_that_count_are_those_of_the_last_who_came_by(
     report = found.check(range(len(model) + 2))
     assert report.problems == []
     if model:
-        assert list(report.experiences_before) == list(range(len(model) + 1))
+        assert list(report.steps_before) == list(range(len(model) + 1))
     # What is doomed is not missed, and nothing else could go.
     needed = data.draw(st.integers(0, len(model)))
     for path in found.doomed(needed):
@@ -276,7 +276,7 @@ def test_a_beginning_that_was_pruned_is_missed_by_those_who_need_it(tmp_path: Pa
         list(found.read(0, 6))
     report = found.check([3, 4, 7, 12, 13])
     assert report.problems == []
-    assert report.experiences_before == {n: steps_before(n) for n in (4, 7, 12)}
+    assert report.steps_before == {n: steps_before(n) for n in (4, 7, 12)}
 
 
 def test_a_gap_between_attempts_is_found(tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_a_segment_that_was_just_begun_holds_nothing(tmp_path: Path, content: by
     assert attempts_of(found, 0, 12) == [1] * 12
     report = found.check([12, 13])
     assert (report.problems, report.torn_bytes) == ([], len(content))
-    assert report.experiences_before == {12: steps_before(12)}
+    assert report.steps_before == {12: steps_before(12)}
     with pytest.raises(JournalBroken, match=r"000000000012.journal: it ends at byte 0"):
         list(found.read(0, 13))
 
@@ -333,7 +333,7 @@ def test_damage_is_reported_with_its_place_and_spares_the_other_segments(tmp_pat
     [(damaged, problem)] = report.problems
     assert damaged == path
     assert problem.startswith(f"is damaged: bytes {at - 12} to ")
-    assert report.experiences_before == {n: steps_before(n) for n in (0, 5, 12)}
+    assert report.steps_before == {n: steps_before(n) for n in (0, 5, 12)}
 
 
 def test_contradictions_are_reported(tmp_path: Path) -> None:

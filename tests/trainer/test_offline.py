@@ -7,14 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import msgspec
 import numpy as np
 import pytest
 
 from stoker import DQN, ConfigError, DQNConfig, EpisodeStatus, Experience, Trainer, TrainerConfig, TrainingRun
+from stoker.data import DatasetInfo, Episode, write_dataset
+from stoker.errors import InvalidDataset
 from stoker.journal import DatasetGiven, Optimized
 from stoker.nested import differences
+from stoker.runs.verifying import verify_run
 from stoker.session.replaying import replay_run
 from stoker.testing import ChainEnv
+from stoker.trainer import TrainConfig, config_from, preparing, train as train_config
+from stoker.trainer.digests import TransitionDigest
+from stoker.trainer.making import agent_for
+from stoker.trainer.parts import parts_of
+from stoker.trainer.preparing import prepared
+from stoker.types import ExperienceBatch
 
 pytestmark = pytest.mark.anyio
 BOX = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
@@ -76,7 +86,9 @@ async def test_the_run_is_replayed_without_the_data_set(tmp_path: Path) -> None:
     assert len([event for event in events if isinstance(event, Experience)]) == N
     again = agent()
     replayed = replay_run(run, again)
-    assert [one.differences for one in replayed.comparisons] == [()]
+    assert [(one.step, one.differences) for one in replayed.comparisons] == [
+        (step, ()) for step in run.checkpoint_steps()
+    ]
     assert list(differences(bits(again), bits(trained), "")) == []
 
 
@@ -97,7 +109,7 @@ async def test_one_that_was_stopped_while_it_read_the_data_set_goes_on_there(
             yield step
 
     result = await trainer.train_offline(stopping())
-    assert 0 < result.total_steps < N or stop_at <= 256
+    assert result.total_steps == 0
     resumed = await train(await TrainingRun.resume(run.directory), data)
     assert list(differences(bits(resumed), bits(whole), "")) == []
 
@@ -109,6 +121,21 @@ async def test_the_same_data_goes_on_in_any_form_and_longer(tmp_path: Path) -> N
     assert (again.total_steps, again.opt_steps) == (400, 200)
     longer = await train(await TrainingRun.resume(run.directory), dataset())
     assert (longer.total_steps, longer.opt_steps) == (N, 300)
+
+
+@pytest.mark.parametrize("sizes", [(N,), (1, 255, 256, 88), (300, 300)])
+def test_a_digest_does_not_depend_on_how_transitions_are_cut(sizes: tuple[int, ...]) -> None:
+    one_by_one, cut = TransitionDigest(), TransitionDigest()
+    one_by_one.add(dataset())
+    [whole] = parts_of(columns(dataset()))
+    assert isinstance(whole, ExperienceBatch)
+    start = 0
+    for size in sizes:
+        cut.add(whole[start : start + size])
+        start += size
+    assert cut.hexdigest() == one_by_one.hexdigest()
+    cut.add(dataset()[:1])
+    assert cut.hexdigest() != one_by_one.hexdigest()
 
 
 @pytest.mark.parametrize("other", [dataset(seed=1), dataset()[: N - 1], []], ids=["other", "shorter", "none"])
@@ -130,3 +157,146 @@ async def test_without_a_journal_checkpoints_hold_the_replay(tmp_path: Path) -> 
     assert not run.journal.segments()
     again = await train(await TrainingRun.resume(run.directory), dataset(), journal=False)
     assert (again.total_steps, again.opt_steps) == (N, 2 * first.opt_steps)
+
+
+async def test_a_replay_stops_at_any_optimization_step(tmp_path: Path) -> None:
+    run = await TrainingRun.create("r", root=tmp_path)
+    await train(run, columns(dataset()))
+    at, until = agent(), agent()
+    replayed = replay_run(run, at, to_step=73)
+    assert (replayed.total_steps, at.opt_steps, at.total_steps) == (73, 73, N)
+    await train(await TrainingRun.create("short", root=tmp_path), columns(dataset()), max_opts=73)
+    replay_run(await TrainingRun.open(tmp_path / "short"), until)
+    assert list(differences(bits(at), bits(until), "")) == []
+    assert journal_is_whole(run)
+
+
+def journal_is_whole(run: TrainingRun) -> bool:
+    return all(found.kind in ("ok", "note") for found in verify_run(run))
+
+
+# Data sets that are read ----------------------------------------------------------------------------------
+
+
+def episodes_of(steps: list[Experience]) -> list[Episode]:
+    """Cut where an episode ends, and at the end, where the recording breaks off; observations are chained."""
+    found: list[Episode] = []
+    start = 0
+    for k, step in enumerate(steps):
+        if step.status.is_done or k == len(steps) - 1:
+            part = steps[start : k + 1]
+            rows = [one.observation for one in part] + [part[-1].next_observation]
+            rewards = np.array([one.reward for one in part])
+            actions = np.array([one.action for one in part])
+            found.append(
+                Episode(observations=np.stack(rows), actions=actions, rewards=rewards, status=step.status)
+            )
+            start = k + 1
+    return found
+
+
+def written(path: Path, steps: list[Experience]) -> Path:
+    info = DatasetInfo(
+        source="made", format="npz", observation_space=BOX, action_space=gymnasium.spaces.Discrete(2)
+    )
+    write_dataset(episodes_of(steps), info, path, "npz")
+    return path
+
+
+async def test_a_named_data_set_is_what_its_episodes_are_and_is_read_once(tmp_path: Path) -> None:
+    path = written(tmp_path / "data.npz", dataset())
+    run = await TrainingRun.create("named", root=tmp_path)
+    named = await train(run, str(path))
+    steps = [step for episode in episodes_of(dataset()) for step in episode.experiences()]
+    steps[-1] = msgspec.structs.replace(steps[-1], status=EpisodeStatus.TRUNCATED)
+    given = await train(await TrainingRun.create("given", root=tmp_path), columns(steps))
+    assert list(differences(bits(named), bits(given), "")) == []
+    path.unlink()
+    again = await train(await TrainingRun.resume(run.directory), str(path))
+    assert again.opt_steps == 200
+    [first] = {event.digest for _, event in run.journal.read(0, N + 2) if isinstance(event, DatasetGiven)}
+    digest = TransitionDigest()
+    digest.add(steps)
+    assert first == digest.hexdigest()
+
+
+async def test_a_named_data_set_that_is_gone_half_way_is_named(tmp_path: Path) -> None:
+    run = await TrainingRun.create("r", root=tmp_path)
+    trainer = Trainer(agent(), ChainEnv, TrainerConfig(max_opts=100), run=run, **KEPT)
+
+    def stopping() -> Iterator[Experience]:
+        for k, step in enumerate(dataset()):
+            if k == 513:
+                trainer.stop()
+            yield step
+
+    await trainer.train_offline(stopping())
+    with pytest.raises(InvalidDataset, match=r"gone\.npz: there is no such file"):
+        await train(await TrainingRun.resume(run.directory), tmp_path / "gone.npz")
+
+
+# Configs --------------------------------------------------------------------------------------------------
+
+
+def config_on(path: Path, **settings: Any) -> TrainConfig:
+    given = {
+        "offline": str(path),
+        "agent": "dqn",
+        "total_timesteps": 60,
+        "hidden_sizes": [8],
+        "batch_size": 8,
+    }
+    return config_from({**given, "learning_starts": 50, "checkpoint_freq": 25, **settings})
+
+
+async def test_a_config_trains_on_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path / "data.npz", dataset())
+    schedule: dict[str, Any] = {"learning_rate_schedule": "linear", "schedule_steps": 60}
+    result = await train_config(config_on(path, buffer_size=100, keep_checkpoints=9, **schedule))
+    assert (result.total_steps, result.opt_steps, result.best_eval_reward) == (60, 60, None)
+    run = await TrainingRun.open(result.run)
+    assert run.metadata.name == "data.npz"
+    assert run.checkpoint_steps() == [0, 25, 50, 60]
+    stored = config_from(await run.read_config(dict[str, Any]))
+    assert stored.agent_settings.buffer_size == N
+    assert stored.agent_settings.schedule_counts == "opt_steps"
+    path.unlink()
+    longer = msgspec.structs.replace(stored, total_timesteps=80)
+    assert (await train_config(longer, await TrainingRun.resume(run.directory))).total_steps == 80
+    again = agent_for(stored)
+    replayed = replay_run(await TrainingRun.open(result.run), again)
+    assert [one.step for one in replayed.comparisons if not one.differences] == run.checkpoint_steps()
+    assert journal_is_whole(run)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"agent": "ppo"}, r"ppo learns from what its own policy does.* dqn, "),
+        ({"num_envs": 4}, r"num_envs=4 is about actors"),
+        ({"actors": "threads"}, r"actors='threads' is about actors"),
+        ({"warmup_period": 4}, r"warmup_period=4 is about actors"),
+        ({"offline": "", "env": "CartPole-v1", "ends": "terminal"}, r"ends='terminal' is about a data set"),
+    ],
+)
+def test_settings_that_mean_nothing_on_a_data_set_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config_from({"offline": "data.npz", **settings})
+
+
+def test_another_environment_than_that_of_the_data_set_is_refused_with_both_spaces(tmp_path: Path) -> None:
+    path = written(tmp_path / "data.npz", dataset(30))
+    with pytest.raises(
+        ConfigError, match=r"observation space Box\(-1.*\(3,\).*CartPole-v1 has Box\(.*\(4,\)"
+    ):
+        prepared(config_on(path, env="CartPole-v1"))
+
+
+def test_a_replay_that_memory_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "data.npz", dataset(600))
+    monkeypatch.setattr(preparing, "_free_memory", lambda: 20_000)
+    with pytest.raises(ConfigError, match="--memory-map DIR"):
+        prepared(config_on(path, buffer_size=100))
+    mapped, _ = prepared(config_on(path, buffer_size=100, memory_map=str(tmp_path)))
+    assert mapped.agent_settings.buffer_size == 600

@@ -167,6 +167,11 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
         """The numbers that are published besides weights."""
         return {}
 
+    @property
+    def _scheduled_steps(self) -> int:
+        """The steps that schedules count."""
+        return self.total_steps if self.config.schedule_counts == "total_steps" else self.opt_steps
+
     def policy(self) -> PolicyT:
         """A new acting copy with its own weights; ``ConfigError`` if the agent's were moved or replaced."""
         self._weights.check_bound()

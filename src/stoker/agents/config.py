@@ -12,7 +12,7 @@ from stoker.settings import Count, Fraction, Natural, Positive, Settings
 __all__ = ["AgentConfig", "OffPolicyConfig", "Schedule", "TwinCriticConfig"]
 
 Schedule: TypeAlias = Literal["constant", "linear"]
-"""Whether a setting stays, or falls linearly to 0 over ``schedule_steps`` environment steps."""
+"""Whether a setting stays, or falls linearly to 0 over ``schedule_steps`` steps."""
 
 
 _Share: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
@@ -28,7 +28,10 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
     """Whether learning_rate is constant or decays linearly to 0 over schedule_steps."""
 
     schedule_steps: Count | None = None
-    """Environment steps over which linear schedules decay to 0, usually the whole training."""
+    """Steps over which linear schedules decay to 0, usually the whole training."""
+
+    schedule_counts: Literal["total_steps", "opt_steps"] = "total_steps"
+    """The steps of schedules: transitions that the agent has observed, or optimization steps."""
 
     gamma: Fraction = 0.99
     """Discount per environment step, from 0 to 1."""
@@ -59,19 +62,19 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
         for field in self.__struct_fields__:
             if field.endswith("_schedule") and getattr(self, field) == "linear" and not self.schedule_steps:
                 raise ConfigError(
-                    f'schedule_steps=None: give the environment steps of {field}="linear", for example '
+                    f'schedule_steps=None: give the steps of {field}="linear", for example '
                     "those of the whole training"
                 )
 
-    def learning_rate_at(self, total_steps: int) -> float:
-        """The step size after that many environment steps, which alone decide it."""
-        return self.learning_rate * self._share_left(self.learning_rate_schedule, total_steps)
+    def learning_rate_at(self, steps: int) -> float:
+        """The step size after that many steps as ``schedule_counts`` has them, which alone decide it."""
+        return self.learning_rate * self._share_left(self.learning_rate_schedule, steps)
 
-    def _share_left(self, schedule: Schedule, total_steps: int) -> float:
-        """The factor of a scheduled setting after that many environment steps, from 1 down to 0."""
+    def _share_left(self, schedule: Schedule, steps: int) -> float:
+        """The factor of a scheduled setting after that many steps, from 1 down to 0."""
         if schedule == "constant" or self.schedule_steps is None:
             return 1.0
-        return max(1.0 - total_steps / self.schedule_steps, 0.0)
+        return max(1.0 - steps / self.schedule_steps, 0.0)
 
 
 class OffPolicyConfig(AgentConfig, frozen=True, kw_only=True):

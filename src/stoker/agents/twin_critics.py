@@ -208,7 +208,7 @@ class TwinCriticAgent(OffPolicyAgent[ConfigT, Actor, PolicyT]):
             improved = self._improve(SeenBatch(seen, features, actions, values))
             metrics = {"loss": loss, "q_mean": float(values.mean()), **improved}
             self._check_finite(metrics)
-            rate = config.learning_rate_at(self.total_steps)
+            rate = config.learning_rate_at(self._scheduled_steps)
             self._critic_optimizer.step(rate)
             if "actor_loss" in metrics:
                 self._step_actor(rate)

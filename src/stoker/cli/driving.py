@@ -14,6 +14,7 @@ from rich.console import Console
 
 from stoker.cli.limits import TrainingCommand
 from stoker.cli.printing import command, from_here, say_json
+from stoker.data.scores import normalized_score
 from stoker.errors import ConfigError, SessionFailed, StokerError
 from stoker.exits import single_error
 from stoker.session.watching import stuck_line
@@ -178,8 +179,8 @@ class Driver(SignalGuard):
         best_at = "" if reading.best is None else f" @ step {reading.best[1]:,}"
         of_total = f" of {config.total_timesteps:,}" if is_short else ""
         rows = {
-            "best evaluation": None if best is None else f"{number(best)}{best_at}",
-            "last evaluation": None if last is None else number(last),
+            "best evaluation": None if best is None else f"{_scored(best, config)}{best_at}",
+            "last evaluation": None if last is None else _scored(last, config),
             "last 100 episodes": number(reading.mean_reward) if reading.curve else None,
             "why": result.stopped_because if head == ENDED_EARLY else None,
             "env restarts": number(result.restarts) if result.restarts else None,
@@ -187,8 +188,11 @@ class Driver(SignalGuard):
             "see the curve": command(["stoker", "plot", result.run, "-o", "curve.png"]),
             "resume": command(["stoker", "resume", result.run]) if is_cut_short else None,
         }
+        steps, episodes = "steps", f", {result.total_episodes:,} episodes"
+        if config.offline:
+            steps, episodes = "optimization steps", ""
         lines = [
-            f"{head}: {result.total_steps:,}{of_total} steps, {result.total_episodes:,} episodes in "
+            f"{head}: {result.total_steps:,}{of_total} {steps}{episodes} in "
             f"{duration(reading.elapsed_s)} ({result.steps_per_sec:,.0f} steps/s)"
         ]
         lines += [f"  {label:<18} {value}" for label, value in rows.items() if value is not None]
@@ -258,6 +262,13 @@ class Driver(SignalGuard):
         run, _ = self._training
         hint = f"resume: {_resume(run)}" if run.has_checkpoint() else "there is no checkpoint yet"
         return f"stoker: interrupted; {hint}"
+
+
+def _scored(reward: float, config: TrainConfig) -> str:
+    """A mean reward, also on the scale of the reference scores if there are some."""
+    if config.reference_scores is None:
+        return number(reward)
+    return f"{number(reward)} (normalized {number(normalized_score(reward, config.reference_scores))})"
 
 
 def _metrics_server(

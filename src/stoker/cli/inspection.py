@@ -32,7 +32,13 @@ __all__ = ["Show"]
 _CHART_LINES = 8
 _EVALUATIONS = 8
 """How many of the last evaluations ``show`` lists."""
-_KEY_SETTINGS = ("env", "agent", "num_envs", "total_timesteps", "seed", "device")
+_KEY_SETTINGS = ("env", "offline", "agent", "num_envs", "total_timesteps", "seed", "device")
+
+
+def _key_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are there; on a data set nobody plays in environments."""
+    left_out = ("num_envs",) if settings.get("offline") else ("offline",)
+    return {key: settings[key] for key in _KEY_SETTINGS if key in settings and key not in left_out}
 
 
 async def _config_of(run: TrainingRun) -> Any:
@@ -92,7 +98,7 @@ class Show(RunCommand, frozen=True, kw_only=True):
             "episodes": number(metadata.total_episodes),
             "last 100 episodes": number(last_mean),
             "best evaluation": f"{number(metadata.best_value)}{best_at}",
-            "config": _listed({key: settings[key] for key in _KEY_SETTINGS if key in settings}),
+            "config": _listed(_key_settings(settings)),
             "agent settings": _listed(_table(settings.get("agent_settings"))),
             "checkpoints": ", ".join(f"{name} ({size(n)})" for name, n in checkpoints.items()) or "none",
         }

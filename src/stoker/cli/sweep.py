@@ -15,6 +15,7 @@ import msgspec
 from anyio import to_thread
 
 from stoker.cli.driving import DONE, STOPPED
+from stoker.cli.fitting import fitted
 from stoker.cli.limits import TrainingCommand
 from stoker.cli.printing import command, from_here, say_json
 from stoker.cli.seeds import text_of
@@ -26,7 +27,7 @@ from stoker.cli.sweeping import Sweeper
 from stoker.errors import ConfigError, RunBroken, StokerError
 from stoker.runs.events import EVENTS
 from stoker.runs.sweeps import SWEEP, Sweep, SweepVersion, runs_by_seed
-from stoker.trainer.config import TrainConfig, config_from
+from stoker.trainer.config import TrainConfig, config_from, name_of
 from stoker.writer import files
 
 __all__ = ["resume_seeds", "train_seeds"]
@@ -50,19 +51,17 @@ async def train_seeds(
         RunLocked: Another process trains this sweep.
         StokerError: No seed could begin; nothing is left behind.
     """
-    from stoker.trainer.making import env_for
-    from stoker.trainer.vectorizing import LEAST_ENVS, decided
+    from stoker.trainer.vectorizing import LEAST_ENVS
 
     with Sweeper(flags) as sweeper, contextlib.ExitStack() as ending:
-        env_for(training).close()  # before a process is started: a wrong name is reported at once
-        config, _ = choice = await decided(training)
+        config, said = await fitted(training)  # before a process is started: a wrong name is reported at once
         sweeper.begin()
         sweep = Sweep(seeds=tuple(seeds), jobs=jobs, config=_without_seed(config))
         made = await to_thread.run_sync(SweepVersion.make, name, version, sweep)
         ending.callback(made.release)
         sweeper.say(f"training {_counted(config, seeds, jobs)}; version: {from_here(made.directory)}")
-        if training.vectorize == "auto" and config.num_envs >= LEAST_ENVS:
-            sweeper.say(choice.line())
+        if config.offline or (training.vectorize == "auto" and config.num_envs >= LEAST_ENVS):
+            sweeper.say("\n".join(said))
         runs = [SeedRun(seed, _train_order(flags, made, seed)) for seed in seeds]
         return await _carry_out(sweeper, runs, made, is_json=flags.json)
 
@@ -151,7 +150,7 @@ def _train_order(flags: TrainingCommand, version: SweepVersion, seed: int) -> Or
 
 def _counted(config: TrainConfig, seeds: Sequence[int], jobs: int) -> str:
     """What is trained, with which seeds; and a hint if the processors are few for that."""
-    of, jobs = f"{config.agent} on {config.env}", min(jobs, len(seeds))
+    of, jobs = f"{config.agent} on {name_of(config)}", min(jobs, len(seeds))
     if len(seeds) == 1:
         return f"{of}, seed {seeds[0]}"
     at_once = "one after the other" if jobs == 1 else f"{jobs} at once"

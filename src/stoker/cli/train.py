@@ -14,13 +14,14 @@ import msgspec
 from anyio import to_thread
 
 from stoker.agents.registry import AGENTS, agents_with_preset, config_type, is_own
+from stoker.cli.fitting import fitted, settle_offline
 from stoker.cli.limits import TrainingCommand
 from stoker.cli.parsing import Flag, RunPath, given_values, leave_with_help, options_of
 from stoker.cli.seeds import seeds_from
 from stoker.errors import ConfigError, MissingDependency
 from stoker.runs.layout import place_of, safe_name
 from stoker.settings import Count, read_toml, settings_from
-from stoker.trainer.config import TrainConfig, config_from
+from stoker.trainer.config import TrainConfig, config_from, name_of
 from stoker.trainer.durations import with_schedule
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = ["Resume", "Train"]
 
 _FLAGS = {
     "env": Flag(metavar="ENV", default="required, here or in the TOML file", is_positional=True),
+    "offline": Flag(metavar="DATA"),
     "agent": Flag(default="default: dqn, sac or ppo, by the environment's actions"),
     "imports": Flag(name="import", metavar="MODULE", repeats=True),
     "wrappers": Flag(name="wrapper", metavar="MODULE:CLASS", repeats=True),
@@ -51,7 +53,8 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
     A setting comes from its flag, or else from the TOML file, the agent's preset for the environment, or the
     defaults; the values below are those that would be used. Ctrl-C or SIGTERM finishes, saves and prints how
     to resume; a second one exits at once. Without --agent, DQN learns Discrete actions, SAC those of a Box
-    with finite bounds, and PPO all others.
+    with finite bounds, and PPO all others. With --offline the agent learns from a data set, and all steps are
+    optimization steps.
     """
 
     name: Annotated[str, Flag(metavar="NAME", default="default: the environment's")] = ""
@@ -70,6 +73,9 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
 
     runs_dir: Annotated[str, Flag(metavar="DIR")] = "runs"
     """The directory of all runs."""
+
+    eval_env: Annotated[str, Flag(metavar="ENV")] = ""
+    """With --offline: the environment of evaluations; left out, there are none."""
 
     config: Annotated[str, Flag(metavar="FILE.toml")] = ""
     """A file of settings, named like these flags; those of the agent may be in a table [agent_settings]."""
@@ -100,16 +106,17 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
             words_say = given_values(name, options, given)
             _check_seeds(words_say, values)
             values |= words_say
+            settle_offline(values)
         except ConfigError:
             if not wants_help:  # which comes before any mistake
                 raise
         own = {key: values.pop(key) for key in cls.__struct_fields__ if key in values}
         training = config_from({"env": "", "agent": agent, **values}, where)
-        own |= {"name": own.get("name") or safe_name(training.env), "training": training}
+        own |= {"name": own.get("name") or safe_name(name_of(training)), "training": training}
         command = settings_from(own, cls, where)
         if wants_help:
             leave_with_help(name, cls, options, command, training, training.agent_settings)
-        if not training.env:
+        if not (training.env or training.offline):
             raise ConfigError(
                 f"name an environment, such as `stoker {name} CartPole-v1` (see `stoker {name} --help`)"
             )
@@ -132,18 +139,16 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
         from stoker.cli.printing import from_here
         from stoker.cli.stored import discard
         from stoker.runs import TrainingRun
-        from stoker.trainer.making import env_for
-        from stoker.trainer.vectorizing import LEAST_ENVS, decided
+        from stoker.trainer.vectorizing import LEAST_ENVS
 
-        config, root = self.training, Path(self.runs_dir)
-        env_for(config).close()  # before torch is imported, so that a wrong name is reported at once
-        config, _ = choice = await decided(config)
+        root = Path(self.runs_dir)
+        config, said = await fitted(self.training)
         agent = _checked_agent(config)
         is_new_root = not await to_thread.run_sync(root.exists)
         run = await TrainingRun.create(self.name, self.run_version or "v1", root=root)
-        driver.say(f"training {config.agent} on {config.env}; run: {from_here(run.directory)}")
-        if self.training.vectorize == "auto" and config.num_envs >= LEAST_ENVS:
-            driver.say(choice.line())
+        driver.say(f"training {config.agent} on {name_of(config)}; run: {from_here(run.directory)}")
+        if config.offline or (self.training.vectorize == "auto" and config.num_envs >= LEAST_ENVS):
+            driver.say("\n".join(said))
         try:
             return await driver.drive(config, run, agent)
         except (ConfigError, MissingDependency):  # some need a session to be found; nothing was trained
@@ -166,7 +171,7 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
     total_timesteps: Annotated[
         Count | None, Flag(short="-n", metavar="INT", default="default: the run's")
     ] = None
-    """Environment steps to train for, including those that the run has."""
+    """Steps to train for, including those that the run has; optimization steps if it is on a data set."""
 
     device: Annotated[str | None, Flag(metavar="STR", default="default: the run's")] = None
     """Device of the learner: cpu, cuda, cuda:1, mps."""
@@ -209,7 +214,7 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
         from stoker.runs import TrainingRun
 
         run, config = await open_trained(self.run)
-        if config.spaces is not None:
+        if config.spaces is not None and not config.offline:
             raise ConfigError(
                 f"{from_here(run.directory)} learns from remote actors: continue it with the command "
                 f"that began it, like `{command(_serving(run, config))}`"
@@ -219,7 +224,7 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
         if reached < config.total_timesteps:
             run = await TrainingRun.resume(run.directory)
             agent = _checked_agent(config)
-            driver.say(f"resuming {config.agent} on {config.env}; run: {from_here(run.directory)}")
+            driver.say(f"resuming {config.agent} on {name_of(config)}; run: {from_here(run.directory)}")
             if not reached and not (self.roll_forward and run.journal.segments()):
                 driver.say("no checkpoint yet: the training starts from the beginning")
             roll_forward = "strict" if self.strict else self.roll_forward
@@ -262,6 +267,10 @@ def _fitting(command: str, given: Sequence[str], values: dict[str, Any], wants_h
         found = {**values, **given_values(command, options, given)}
         if wants_help and (tuned := agents_with_preset(found.get("env", ""))):
             return tuned[0]  # help appears without Gymnasium where that is possible
+        if found.get("offline"):
+            from stoker.trainer.preparing import fitting_agent_of_data
+
+            return fitting_agent_of_data(found["offline"], found.get("ends"))
         if found.get("env"):
             from stoker.trainer.making import fitting_agent
 

@@ -8,7 +8,8 @@ from typing import Any, cast
 import msgspec
 
 import stoker.journal.codec as codec
-from stoker.journal.events import EventDecoder, encode_header
+from stoker.journal.events import EventDecoder, JournalEvent, Optimized, encode_header
+from stoker.types import Experience
 
 __all__ = ["VERSION", "OtherFormat", "SegmentHeader", "decoded_header", "encoded_header"]
 
@@ -26,12 +27,13 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         attempt: the attempt of the run that wrote it.
         first_event: the number of the first event in it.
-        total_steps: environment steps consumed before that event.
+        total_steps: steps of the training before that event.
         agent_type: the name of the agent's class.
         agent: the agent's settings as plain values by name; None: it has none.
         opt_interval: transitions per call of ``learn``; 0: it is never called.
         warmup_period: transitions before the first call.
         max_opts: optimization steps after which there are no more calls; None: no limit.
+        offline: whether the steps of the training are optimization steps, and not transitions.
         lockstep: whether actors took turns, each with its own forward pass.
         numbered: whether events carry their numbers in the streams of remote actors.
         torch_threads: with how many threads torch computes, which decides how sums are rounded.
@@ -48,12 +50,19 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     opt_interval: int
     warmup_period: int = 0
     max_opts: int | None = None
+    offline: bool = False
     lockstep: bool = False
     numbered: bool = False
     torch_threads: int = 1
     origin: str = ""
     rebuild: Any = None
     version: int = VERSION
+
+    def steps_of(self, event: JournalEvent) -> int:
+        """How many steps of the training an event of the segment is."""
+        if self.offline:
+            return event.n if isinstance(event, Optimized) else 0
+        return int(isinstance(event, Experience))
 
 
 def encoded_header(header: SegmentHeader) -> bytes:

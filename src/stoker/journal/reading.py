@@ -18,7 +18,6 @@ from stoker.errors import JournalBroken, RunBroken
 from stoker.journal.events import JournalEvent, n_events_in
 from stoker.journal.header import SegmentHeader
 from stoker.journal.segments import SegmentReader, parse_segment_name
-from stoker.types import Experience
 from stoker.writer import files
 
 __all__ = ["JOURNAL", "Journal", "JournalReport", "Segment"]
@@ -44,13 +43,13 @@ class JournalReport(msgspec.Struct, kw_only=True):
         torn_bytes: in the tails that killed writers left; this is not damage.
         problems: the file of each damaged, missing or contradictory place, and what is wrong there; none in a
             sound journal.
-        experiences_before: for the positions asked for, the environment steps before that event, counted on
-            from the ``total_steps`` of its segment's header; a position that cannot be read up to is absent.
+        steps_before: for the positions asked for, the training's steps before that event, counted on from the
+            ``total_steps`` of its segment's header; a position that cannot be read up to is absent.
     """
 
     torn_bytes: int = 0
     problems: list[tuple[Path, str]] = []
-    experiences_before: dict[int, int] = {}
+    steps_before: dict[int, int] = {}
 
 
 class Journal:
@@ -155,13 +154,13 @@ class Journal:
         return parts
 
     def end(self) -> tuple[int, int]:
-        """One past the highest event that counts and can be read, and the environment steps before it."""
+        """One past the highest event that counts and can be read, and the training's steps before it."""
         for span in reversed(self._counting()):
             reader = SegmentReader(span.segment.path)
             number, n_steps = span.segment.first_event, 0
             for event in islice(reader.events(), span.stop - number):
                 number += 1
-                n_steps += isinstance(event, Experience)
+                n_steps += 0 if reader.header is None else reader.header.steps_of(event)
             if reader.header is not None:
                 return max(span.start, number), reader.header.total_steps + n_steps
         return 0, 0
@@ -222,14 +221,15 @@ class Journal:
         for segment, following in zip_longest(segments, segments[1:]):
             path, first, span = segment.path, segment.first_event, span_of.get(segment.path)
             reader = SegmentReader(path)
-            experiences = [0]  # in this segment, before each of its events and behind the last one
+            stepped = [0]  # in this segment, before each of its events and behind the last one
             found: list[str] = []
             try:
                 for event in reader.events():
-                    experiences.append(experiences[-1] + (type(event) is Experience))
+                    n_steps = 0 if reader.header is None else reader.header.steps_of(event)
+                    stepped.append(stepped[-1] + n_steps)
             except (JournalBroken, RunBroken) as error:
                 found.append(str(error).removeprefix(f"{path}: "))
-            end = first + len(experiences) - 1
+            end = first + len(stepped) - 1
             report.torn_bytes += reader.torn_bytes
             if reader.damage is not None:
                 found.append(f"is damaged: {reader.damage}")
@@ -241,11 +241,11 @@ class Journal:
                     found.append(f"says that {steps} steps came before it, but {counted[1]} did")
                 reached = min(end, span.stop)
                 if reached >= span.start:
-                    counted = reached, steps + experiences[reached - first]
+                    counted = reached, steps + stepped[reached - first]
                 for number in positions:
                     if span.start <= number <= reached:
-                        before = steps + experiences[number - first]
-                        report.experiences_before.setdefault(number, before)
+                        before = steps + stepped[number - first]
+                        report.steps_before.setdefault(number, before)
             if following is not None and following.attempt == segment.attempt and end > following.first_event:
                 found.append(f"continues to event {end - 1}, but {following.path.name} begins before that")
             if segment.attempt not in attempts:

@@ -295,7 +295,7 @@ class _Verification:
         self, point: _SavedPoint, position: _Position, report: JournalReport, *, is_newest: bool
     ) -> None:
         events, steps = position.events, point.session.total_steps
-        counted = report.experiences_before.get(events)
+        counted = report.steps_before.get(events)
         if counted not in (None, steps):
             text = f"{counted:,} steps come before event {events:,}, {point.name} says {steps:,}"
             self._add(JOURNAL, "damaged", text)
@@ -307,7 +307,7 @@ class _Verification:
     def _unreadable(self, position: _Position, report: JournalReport) -> str | None:
         """Why the events that a resume needs cannot be read, or None."""
         journal = self._run.journal
-        is_read = {position.needs_from, position.events} <= report.experiences_before.keys()
+        is_read = {position.needs_from, position.events} <= report.steps_before.keys()
         try:
             if position.rebuild_from is not None:
                 begins = [header.first_event for header in journal.headers()]
@@ -337,6 +337,9 @@ def _saved_point(path: Path) -> _SavedPoint:
     agent_steps = cast("Mapping[str, Any]", agent).get("total_steps") if isinstance(agent, Mapping) else None
     if layout.steps_of([path.name]) not in ([], [steps]):
         raise CheckpointCorrupt(path, f"it is of step {steps:,}")
-    if agent_steps not in (None, steps):
+    counts_alike = (
+        state["session"].get("kept", {}).get("dataset") is None
+    )  # else steps are optimization steps
+    if counts_alike and agent_steps not in (None, steps):
         raise CheckpointCorrupt(path, f"its agent has {agent_steps} steps, its session {steps:,}")
     return point

@@ -24,11 +24,13 @@ class LearningPeriods(NamedTuple):
         opt_interval: environment steps per call of ``learn``; 0: never.
         warmup_period: environment steps before the first call.
         max_opts: optimization steps after which there are no more calls; None: no limit.
+        offline: whether the steps of the training are optimization steps, see ``SessionConfig``.
     """
 
     opt_interval: int = 1
     warmup_period: int = 0
     max_opts: int | None = None
+    offline: bool = False
 
 
 class SessionConfig(Settings, frozen=True, kw_only=True):
@@ -62,6 +64,9 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
         warmup_period: environment steps before the first optimization step.
         max_opts: optimization steps after which nothing more is learned or accepted, exactly; counted over
             all attempts. None: no limit.
+        offline: whether transitions are only stored, as those of a data set are, and steps are optimization
+            steps: ``total_steps`` counts these, in periods, checkpoints, rows and limits other than
+            ``max_steps``; ``kept_steps`` counts the transitions. Needs ``opt_interval=0``.
         repeated_limits: which of ``max_steps`` and ``max_opts`` end the session at their next multiple beyond
             the progress of agent and run: a second session then does as much again.
         max_staleness: the most optimization steps between the policy that chose an action and the agent
@@ -103,6 +108,7 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
     opt_interval: Natural = 1
     warmup_period: Natural = 0
     max_opts: Natural | None = None
+    offline: bool = False
     repeated_limits: tuple[Literal["max_steps", "max_opts"], ...] = ()
     max_staleness: Natural | None = None
     save_interval: Natural = 0
@@ -126,6 +132,11 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
         if self.max_staleness is not None and not self.opt_interval:
             raise ConfigError(
                 f"max_staleness={self.max_staleness} needs an opt_interval of at least 1: nothing else ages"
+            )
+        if self.offline and self.opt_interval:
+            raise ConfigError(
+                f"offline=True with opt_interval={self.opt_interval}: nothing is learned from transitions as "
+                "they come; set opt_interval=0 and call `optimize`"
             )
         if self.numbered and self.lockstep:
             raise ConfigError(
@@ -155,7 +166,7 @@ class SessionConfig(Settings, frozen=True, kw_only=True):
     @property
     def periods(self) -> LearningPeriods:
         """When the agent learns."""
-        return LearningPeriods(self.opt_interval, self.warmup_period, self.max_opts)
+        return LearningPeriods(self.opt_interval, self.warmup_period, self.max_opts, self.offline)
 
     def beginning_at(
         self, total_steps: int, opt_steps: int, *, was_interrupted: bool = False
@@ -217,6 +228,8 @@ class Triggers:
 
     def room(self) -> int:
         """How many transitions may be fed, at least one, so that nothing is due before the last of them."""
+        if self._learning.offline:
+            return _NEVER
         until = self._next_stop
         if self._next_opt < _NEVER and self.next_learn < _NEVER:
             # Each call of learn makes one optimization step at most.
@@ -239,7 +252,7 @@ class Triggers:
 
     def _move(self, total_steps: int, opt_steps: int) -> None:
         self._total_steps, self._opt_steps = total_steps, opt_steps
-        interval, warmup, _ = self._learning
+        interval, warmup, *_ = self._learning
         self._next_stop = min(_next_multiple(total_steps, freq) for freq in self._freqs)
         self.next_learn = self._next_opt = _NEVER
         if self.may_learn:

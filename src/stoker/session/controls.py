@@ -97,7 +97,8 @@ class Controls(Lifecycle):
         """
         self.require_open("record")
         if total_steps is not None and not (
-            type(total_steps) is int and 0 <= total_steps <= self.intake.accepted_steps
+            type(total_steps) is int
+            and 0 <= total_steps <= max(self.intake.accepted_steps, self.core.learner.total_steps)
         ):
             raise ConfigError(
                 f"record: total_steps={total_steps!r}: give an int from 0 to the steps accepted so far, "
@@ -134,7 +135,7 @@ class Controls(Lifecycle):
 
         Args:
             n: at least 1.
-            digest: of the data set's first ``n`` transitions, as ``stoker.trainer.offline`` computes it.
+            digest: of the data set's first ``n`` transitions, as ``stoker.trainer.digests`` computes it.
         """
         self.require_open("on_dataset")
         await self._queue.put(DatasetGiven(n, digest))

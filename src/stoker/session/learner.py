@@ -250,7 +250,8 @@ class Learner(TrainingState):
             self._optimize_once()
         if start < end:
             observe(experiences[start:])
-            self.total_steps += end - start
+            if not self.config.offline:
+                self.total_steps += end - start
             if not self.config.opt_interval:
                 self.kept.steps += end - start
         self.progress = (self.total_steps, self.opt_steps)
@@ -275,6 +276,7 @@ class Learner(TrainingState):
         self.learn_metrics = metrics
         self.metrics.learned(metrics)
         self.opt_steps += 1
+        self.total_steps += self.config.offline
         self._unpublished += 1
         if self._unpublished >= self.config.publish_interval:
             self._publish()
@@ -339,7 +341,7 @@ class Learner(TrainingState):
                 self.metrics.warn_once(
                     key, f"{key}={value}: left out of metrics.jsonl, as JSON has no such number"
                 )
-        step = total_steps if self.config.opt_interval else self.opt_steps
+        step = total_steps if self.config.opt_interval or self.config.offline else self.opt_steps
         self.outbox.records.append((step, record))
         if self.run is not None:
             row = self.run.metrics_row(total_steps, self.opt_steps, record)

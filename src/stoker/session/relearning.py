@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 import torch
 
 from stoker.errors import JournalBroken, RelearningFailed
-from stoker.journal import Journal, JournalEvent, SegmentHeader
+from stoker.journal import Journal, JournalEvent, Optimized, SegmentHeader
 from stoker.session.config import LearningPeriods
 from stoker.session.events import Outbox
 from stoker.session.learner import Learner
@@ -29,7 +29,7 @@ _LONG_S = 0.2
 
 def periods_of(header: SegmentHeader) -> LearningPeriods:
     """When the agent learned in the attempt that wrote this header."""
-    return LearningPeriods(header.opt_interval, header.warmup_period, header.max_opts)
+    return LearningPeriods(header.opt_interval, header.warmup_period, header.max_opts, header.offline)
 
 
 def learn_as_in(learner: Learner, header: SegmentHeader) -> None:
@@ -146,7 +146,8 @@ class Relearning:
                 break
             chunk.append(event)
             self._position += 1
-            self._steps += isinstance(event, Experience)
+            if isinstance(event, Optimized):  # which may take seconds
+                break
         return chunk
 
     def _next_event(self) -> JournalEvent | None:
@@ -157,8 +158,20 @@ class Relearning:
         except JournalBroken as error:
             self._is_over, self._damage = True, error
             return None
-        self._is_over = event is None or (isinstance(event, Experience) and self._steps == self._to_step)
-        return None if self._is_over else event
+        n_steps = 0 if event is None else self._steps_of(event)
+        self._is_over = event is None or (n_steps > 0 and self._steps == self._to_step)
+        if self._is_over:
+            return None
+        self._steps += n_steps
+        if isinstance(event, Optimized) and self._to_step is not None and self._steps > self._to_step:
+            return Optimized(event.n - (self._steps - self._to_step))
+        return event
+
+    def _steps_of(self, event: JournalEvent) -> int:
+        """How many steps an event is, of which no settings but the learner's present ones can be."""
+        if self._learner.config.offline:
+            return event.n if isinstance(event, Optimized) else 0
+        return int(isinstance(event, Experience))
 
 
 def _fitting(size: int, took_s: float) -> int:

@@ -84,7 +84,8 @@ class KeptSteps(msgspec.Struct):
 class TrainingState:
     """The agent, its counters, its stats and its actors. All counters are over all attempts of the run.
 
-    Steps are counted from the agent's own count. Records hold ``statistics`` of a metric besides its mean.
+    Steps are counted from the agent's own count; with ``offline`` they are optimization steps. Records hold
+    ``statistics`` of a metric besides its mean.
     """
 
     def __init__(
@@ -99,9 +100,9 @@ class TrainingState:
         self.config = config
         self.stats = stats
         self.run = run
-        self.total_steps: int = agent.total_steps
-        self.total_episodes: int = 0
         self.opt_steps: int = agent.opt_steps if isinstance(agent, CountsOptSteps) else 0
+        self.total_steps: int = self.opt_steps if config.offline else agent.total_steps
+        self.total_episodes: int = 0
         self.n_events: int = 0
         """Events consumed that training is a function of: what a journal counts."""
         self.eval_episodes: int = 0

@@ -28,7 +28,7 @@ from stoker.session.relearning import Relearning
 from stoker.types import ActMode, Experience
 from stoker.writer import stage
 
-__all__ = ["Tail", "learn_tail", "progress_told"]
+__all__ = ["Tail", "learn_tail", "progress_told", "say_progress"]
 
 
 logger = logging.getLogger("stoker.session")
@@ -82,7 +82,7 @@ def learn_tail(
         ConfigError: The agent is not as the one was that the journal begins with.
         SessionError: It was given up.
     """
-    journal, first, counts = run.journal, learner.n_events, (learner.total_steps, learner.opt_steps)
+    journal, first, counts = run.journal, learner.n_events, _counts_of(learner)
     config, last = learner.config, learner.config.roll_forward_to
     n_there = journal.n_behind(first) if last is None else last - first
     if not n_there:
@@ -142,12 +142,16 @@ def learn_tail(
         n_events=learner.n_events - first,
         n_steps=learner.total_steps - counts[0],
         is_exact=is_exact,
-        has_learned=(learner.total_steps, learner.opt_steps) != counts,
+        has_learned=_counts_of(learner) != counts,
         seconds=time.monotonic() - started,
         missing=missing,
     )
     progress.end(learned.seconds)
     return learned
+
+
+def _counts_of(learner: Learner) -> tuple[int, int, int]:
+    return learner.total_steps, learner.opt_steps, learner.kept.steps
 
 
 def _headers(learner: Learner, run: TrainingRun) -> list[SegmentHeader]:
@@ -218,7 +222,7 @@ class _Progress:
                 freq,
             )
         if self._n_steps:
-            self._say(
+            say_progress(
                 f"learning {self._n_steps:,} steps again that were journaled after step {self._first:,}"
             )
 
@@ -231,17 +235,19 @@ class _Progress:
         n_done = self._learner.total_steps - self._first
         speed = n_done / (now - self._began_at)
         left = f"{(self._n_steps - n_done) / speed:,.0f} s left" if speed and n_done < self._n_steps else ""
-        self._say(f"  {n_done:,} of {self._n_steps:,} steps  {speed:,.0f}/s  {left}".rstrip())
+        say_progress(f"  {n_done:,} of {self._n_steps:,} steps  {speed:,.0f}/s  {left}".rstrip())
 
     def end(self, seconds: float) -> None:
         """Log the end."""
         n_done = self._learner.total_steps - self._first
         if n_done:
             speed = n_done / max(seconds, 1e-9)
-            self._say(f"learned {n_done:,} steps again in {seconds:.1f} s ({speed:,.0f}/s)")
+            say_progress(f"learned {n_done:,} steps again in {seconds:.1f} s ({speed:,.0f}/s)")
 
-    def _say(self, text: str) -> None:
-        _progress_logger.info("%s", text)
+
+def say_progress(text: str) -> None:
+    """Log a line about the progress of what comes before a training goes on."""
+    _progress_logger.info("%s", text)
 
 
 class _Told(logging.Handler):
@@ -255,9 +261,10 @@ class _Told(logging.Handler):
 
 @contextlib.contextmanager
 def progress_told(say: Callable[[str], object]) -> Generator[None]:
-    """Hand the lines about the progress of tails to a function, in the learner's thread, until left.
+    """Hand the lines about the progress of tails and data sets to a function until left.
 
-    They are also log records of ``stoker.session.resume`` at level INFO.
+    Those of tails come from the learner's thread. They are also log records of ``stoker.session.resume`` at
+    level INFO.
     """
     told, level = _Told(say), _progress_logger.level
     _progress_logger.addHandler(told)

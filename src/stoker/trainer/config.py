@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, cast
+from typing import Any, Literal, NoReturn, Self, TypeAlias, cast
 
 import msgspec
 
-from stoker.agents.registry import agents_with_preset, config_type, is_own, preset, training_preset
+from stoker.agents.registry import AGENTS, agents_with_preset, config_type, is_own, preset, training_preset
 from stoker.envs.protocol import Stepping
 from stoker.envs.wrapping import EnvWrapper
 from stoker.errors import ConfigError
@@ -19,12 +19,15 @@ from stoker.trainer.evaluation import LONGEST_EPISODE, BestBy, EvaluationSetting
 from stoker.types import AnyPath, PlaceName
 
 __all__ = [
+    "MEANS_NOTHING_OFFLINE",
     "Tracker",
     "TrainConfig",
     "TrainerConfig",
     "Vectorize",
     "alone_because",
     "config_from",
+    "name_of",
+    "refuse_offline",
     "shared_settings",
 ]
 
@@ -50,7 +53,14 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     """
 
     env: str
-    """The environment: a Gymnasium id like CartPole-v1, module:id, or module:factory for your own."""
+    """The environment: a Gymnasium id like CartPole-v1, module:id, or module:factory for your own. With a
+    data set (offline) that of evaluations; empty: there are none."""
+
+    offline: str = ""
+    """Train on this data set instead of an environment; steps are then optimization steps."""
+
+    ends: Literal["terminal", "timeout"] | None = None
+    """What the ends of episodes are, for a data set that does not tell terminal from timeout."""
 
     agent: str = "dqn"
     """The agent: dqn, iqn, ppo, sac, td3, iql, awac, or your own as module:factory."""
@@ -167,7 +177,11 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     """Number of torch's threads; small networks are fastest with one."""
 
     spaces: Any = None
-    """The spaces of remote actors, as ``stoker serve`` keeps them; None: those of the environment."""
+    """The spaces of remote actors, as ``stoker serve`` keeps them, or of a data set; None: those of the
+    environment."""
+
+    reference_scores: Any = None
+    """The scores of a random policy and of an expert, for normalized scores; None: there are none."""
 
     agent_settings: Any = None
     """The agent's settings, for example a DQNConfig; for an agent of your own, keyword arguments by name.
@@ -179,6 +193,7 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
             # Spelled out: a reader of config.json takes the settings that it lacks from the preset.
             msgspec.structs.force_setattr(self, "agent_settings", config_type(self.agent)())
         self._check_vectorize()
+        self._check_offline()
         for name in ("env_kwargs", "agent_settings"):
             value = getattr(self, name)
             if isinstance(value, Mapping):  # as config.json gives it back, so that a resume is the same
@@ -189,6 +204,22 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
                         f"{name}={value!r} cannot be kept in config.json ({error}): give numbers, text, lists"
                     ) from None
                 msgspec.structs.force_setattr(self, name, plain)
+
+    def _check_offline(self) -> None:
+        if not self.offline:
+            if self.ends is not None:
+                raise ConfigError(f"ends={self.ends!r} is about a data set: name one with offline")
+            return
+        on_policy = [name for name in AGENTS if "rollout_steps" in config_type(name).__struct_fields__]
+        if self.agent in on_policy:
+            able = [name for name in AGENTS if name not in on_policy]
+            raise ConfigError(
+                f"offline={self.offline!r}: {self.agent} learns from what its own policy does, not from a "
+                f"data set; choose one of {', '.join(able)}"
+            )
+        for field in msgspec.structs.fields(TrainConfig):
+            if field.name in MEANS_NOTHING_OFFLINE and (value := getattr(self, field.name)) != field.default:
+                refuse_offline(field.name, value)
 
     def _check_vectorize(self) -> None:
         is_together = self.vectorize not in ("auto", "none")
@@ -214,6 +245,25 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
             raise ConfigError(
                 f"vectorize={self.vectorize!r} does not work with {blocking}: use vectorize='none' or 'auto'"
             )
+
+
+MEANS_NOTHING_OFFLINE = (
+    "num_envs", "vectorize", "lockstep", "actor_timeout_s", "on_silent_actor", "opt_interval",
+    "warmup_period", "max_staleness", "actors", "workers", "sync_interval", "queue_capacity",
+)  # fmt: skip
+"""The settings of a training that are about actors."""
+
+
+def refuse_offline(name: str, value: Any) -> NoReturn:
+    """Refuse a setting that is about actors, where there are none."""
+    raise ConfigError(
+        f"{name}={value!r} is about actors, and a training on a data set has none: leave it out"
+    )
+
+
+def name_of(config: TrainConfig) -> str:
+    """What a training is on: its environment, or else its data set."""
+    return config.env or Path(config.offline.removeprefix("minari:")).name
 
 
 def alone_because(config: TrainConfig) -> str | None:
@@ -242,7 +292,7 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
     if not isinstance(nested, Mapping):
         raise ConfigError(f"{where}: agent_settings={nested!r} is not a table of settings")
     settings = _underscored(cast("Mapping[str, Any]", nested))
-    env, agent = flat.get("env"), flat.get("agent", "dqn")
+    env, agent = flat.get("env", "" if flat.get("offline") else None), flat.get("agent", "dqn")
     if not isinstance(env, str):
         raise ConfigError(f'{where}: name the environment, as in env = "CartPole-v1"')
     if not isinstance(agent, str):
@@ -261,12 +311,16 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
     agent_config = config_type(agent)
     own = agent_config.__struct_fields__
     settings |= {key: flat.pop(key) for key in own if key in flat and key not in common}
+    if flat.get("offline") and "schedule_counts" in own:
+        settings.setdefault("schedule_counts", "opt_steps")
     way_out = f"not a setting of a training or of the agent {agent!r}"
     refuse_unknown(flat, common, where, way_out, near=own)
     refuse_unknown(settings, own, where, way_out, near=common)
     base = msgspec.to_builtins(preset(agent, env))
     decoded = settings_from({**base, **settings}, agent_config, where)
-    config = settings_from({**training_preset(agent, env), **flat}, TrainConfig, where)
+    # Its periods are in environment steps.
+    tuned = {} if flat.get("offline") else training_preset(agent, env)
+    config = settings_from({"env": env, **tuned, **flat}, TrainConfig, where)
     if "rollout_steps" not in settings and agent not in agents_with_preset(env):
         decoded = with_rollouts(decoded, config.total_timesteps, config.num_envs)
     if "schedule_steps" not in settings:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIRMATION",
     "LONGEST_EPISODE",
+    "NORMALIZED",
     "SUCCESS",
     "BestBy",
     "Evaluation",
@@ -45,6 +46,9 @@ BestBy: TypeAlias = Literal["mean", "lower_bound"]
 SUCCESS = "is_success"
 """The extra of an episode that says whether it succeeded: above 0, it did. The environment's own, or from the
 ``info`` of its last step, where ``play_episode`` finds it."""
+
+NORMALIZED = "normalized_score"
+"""The extra of an episode with its total reward on the scale from 0, a random policy, to 100, an expert."""
 
 CONFIRMATION = "confirmation"
 """The extra, 1.0, of an episode that was played to confirm a best evaluation."""
@@ -172,6 +176,12 @@ class Evaluation(msgspec.Struct, frozen=True, dict=True):
         said = [record.extras[SUCCESS] > 0 for record in self.records if SUCCESS in record.extras]
         return sum(said) / len(self.records) if said else None
 
+    @property
+    def normalized_score(self) -> float | None:
+        """The mean on the scale of the reference scores; None if an episode was not scored on it."""
+        scores = [record.extras[NORMALIZED] for record in self.records if NORMALIZED in record.extras]
+        return statistics.fmean(scores) if len(scores) == len(self.records) else None
+
     def compute_intervals(self) -> None:
         """Compute both intervals now, so that reading them later takes no time."""
         _ = self.mean_interval, self.iqm_interval
@@ -183,7 +193,7 @@ class Evaluation(msgspec.Struct, frozen=True, dict=True):
         return same
 
     def metrics(self) -> dict[str, float]:
-        """The statistics by the names of Stable-Baselines3, and ``eval/success_rate`` if one is known."""
+        """The statistics by the names of Stable-Baselines3; success rate and normalized score if known."""
         success_rate = self.success_rate
         return {
             "eval/mean_reward": self.mean_reward,
@@ -196,6 +206,7 @@ class Evaluation(msgspec.Struct, frozen=True, dict=True):
             "eval/iqm_high": self.iqm_interval.high,
             "eval/mean_ep_length": self.mean_length,
             **({} if success_rate is None else {"eval/success_rate": success_rate}),
+            **({} if (score := self.normalized_score) is None else {"eval/normalized_score": score}),
         }
 
 
@@ -282,6 +293,8 @@ class EvaluationSettings(Settings, frozen=True, kw_only=True):
         patience: end it after this many evaluations in a row without improvement; None: never.
         min_delta: an improvement is more than this; for ``patience``.
         after_steps: evaluations before this environment step do not count against ``patience``.
+        reference_scores: of a random policy and of an expert: each episode then has the extra
+            ``normalized_score``; None: there are none.
     """
 
     n_episodes: Count = 20
@@ -294,6 +307,7 @@ class EvaluationSettings(Settings, frozen=True, kw_only=True):
     patience: Count | None = None
     min_delta: NonNegative = 0.0
     after_steps: Natural = 0
+    reference_scores: tuple[Finite, Finite] | None = None
 
     def stop_rules(self) -> tuple[StopRule, ...]:
         """The rules of these settings, new and with nothing counted yet."""

@@ -17,6 +17,7 @@ import msgspec
 from anyio import to_thread
 
 from stoker.actors import EnvFactory, FailureLimit
+from stoker.data.scores import normalized_score
 from stoker.envs import Stepping
 from stoker.errors import SessionClosed
 from stoker.exits import Contained
@@ -24,7 +25,14 @@ from stoker.runs.events import EvaluationFinished
 from stoker.session import PolicySnapshot, TrainingSession
 from stoker.stats import EpisodeRecord
 from stoker.telemetry import StateClock
-from stoker.trainer.evaluation import LONGEST_EPISODE, Evaluation, EvaluationSettings, StopAtReward, StopRule
+from stoker.trainer.evaluation import (
+    LONGEST_EPISODE,
+    NORMALIZED,
+    Evaluation,
+    EvaluationSettings,
+    StopAtReward,
+    StopRule,
+)
 from stoker.trainer.greedy import GreedyEpisodes
 
 __all__ = ["Evaluator", "evaluate"]
@@ -173,6 +181,11 @@ class Evaluator:
         """Play an evaluation's episodes, and log them."""
         self.clock.enter(PLAYING)
         records = await self._episodes.play(snapshot, confirms=confirms)
+        if (references := self._settings.reference_scores) is not None:
+            records = tuple(
+                record.with_extras({NORMALIZED: normalized_score(record.total_reward, references)})
+                for record in records
+            )
         for record in records:
             await self._session.on_eval_episode(record, snapshot)
         return records

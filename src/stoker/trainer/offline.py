@@ -1,135 +1,148 @@
-"""A fixed data set, observed by an agent as if actors had played it."""
+"""A fixed data set, observed by an agent as if actors had played it.
+
+It is read in a thread, in parts of some thousand rows, while the learner observes the part before.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast
+import time
+from collections import deque
+from pathlib import Path
 
-import numpy as np
+from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
+from stoker.data import Dataset
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.journal import DatasetGiven
-from stoker.journal.codec import encode
 from stoker.session import TrainingSession
-from stoker.types import ActorId, EpisodeStatus, Experience
+from stoker.session.tail import say_progress
+from stoker.trainer.digests import TransitionDigest
+from stoker.trainer.parts import GivenDataset, NamedDataset, Part, parts_of
+from stoker.types import ActorId, ExperienceBatch
 
-__all__ = ["feed", "transitions_of"]
+__all__ = ["feed", "is_fed"]
 
-_CHUNK = 256
-_COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminated", "truncated")
-
-
-def transitions_of(dataset: Iterable[Experience] | Mapping[str, Any]) -> Iterator[Experience]:
-    """The transitions of a data set, in order.
-
-    Args:
-        dataset: experiences; or columns of equal length N by name: ``observations [N, ...]``,
-            ``actions [N, ...]``, ``rewards [N]``, ``next_observations [N, ...]``, ``terminated [N]`` and
-            ``truncated [N]``. Rows of columns are one stream of episodes.
-
-    Raises:
-        ConfigError: A column is missing, or the columns are of different lengths.
-    """
-    if not isinstance(dataset, Mapping):
-        yield from dataset
-        return
-    columns = cast("Mapping[str, Any]", dataset)
-    if missing := [name for name in _COLUMNS if name not in columns]:
-        raise ConfigError(f"the data set lacks the columns {', '.join(missing)}; it has {', '.join(columns)}")
-    arrays = [np.asarray(columns[name]) for name in _COLUMNS]
-    lengths = {name: len(array) for name, array in zip(_COLUMNS, arrays, strict=True)}
-    if len(set(lengths.values())) > 1:
-        shown = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise ConfigError(f"the data set's columns are of different lengths: {shown}")
-    for observation, action, reward, next_observation, terminated, truncated in zip(*arrays, strict=True):
-        status = EpisodeStatus.of(bool(terminated), bool(truncated))
-        plain = action.item() if np.ndim(action) == 0 else action
-        yield Experience(observation, plain, float(reward), next_observation, status)
+_SHOWN_EVERY_S = 2.0
 
 
-async def feed(
-    session: TrainingSession, dataset: Iterable[Experience] | Mapping[str, Any], first: int = 0
-) -> int:
+def is_fed(session: TrainingSession) -> bool:
+    """Whether the agent has observed all of its run's data set: a resume then goes on without it."""
+    # More than was observed is noted for as long as there is more.
+    return session.dataset is not None and session.kept_steps == session.dataset.n
+
+
+async def feed(session: TrainingSession, dataset: GivenDataset, first: int = 0) -> int:
     """Let the session's agent observe a data set, from transition number ``first`` on; return how many.
 
-    An episode that the data set breaks off is abandoned at the end, so that it leads into no other. With a
-    journal the data set is also noted there, always beyond what was observed of it: so a resume knows whether
-    it is in the middle of a data set, and of which one.
+    Episodes of a ``Dataset`` whose recording broke off are truncated there. One that other data break off
+    is abandoned at the end, so that it leads into no other. With a run the data set is also noted there,
+    always beyond what was observed of it: so a resume knows whether it is in the middle of a data set, and
+    of which one.
 
     Raises:
         ConfigError: It is empty, is not the one that the run was trained on, or does not fit the agent's
             spaces; the message says which transition.
     """
-    is_noted = session.run is not None and session.config.journal
+    if isinstance(dataset, str | Path):
+        dataset = NamedDataset(dataset)
+    if isinstance(dataset, NamedDataset) and is_fed(session):
+        return 0
+    is_noted = session.run is not None
     known = session.dataset if is_noted else None
-    reading = _Reading(dataset, is_noted)
     running: dict[ActorId, None] = {}
-    ahead = await _read_what_is_known(reading, first, known, running)
+    reading = _Reading(dataset, has_digest=is_noted)
     count = 0
     try:
-        while not session.is_stopped and (chunk := ahead + reading.take(max(0, _CHUNK + 1 - len(ahead)))):
+        ahead = deque(await _read_what_is_known(reading, first, known, running))
+        while not session.is_stopped:
+            while len(ahead) < 2 and len(part := await reading.take()):
+                ahead.append(part)
+            if not ahead:
+                break
+            part = ahead.popleft()
             if is_noted and (known is None or reading.n > known.n):
                 await session.on_dataset(reading.n, reading.digest())
-            chunk, ahead = chunk[:_CHUNK], chunk[_CHUNK:]
-            await session.observe_many(chunk)
-            count += len(chunk)
-            _follow(running, chunk)
+            if isinstance(part, ExperienceBatch):
+                await session.observe_batch(part)
+            else:
+                await session.observe_many(part)
+            count += len(part)
+            _follow(running, part)
+            reading.show(first + count)
     except InvalidExperience as error:
         raise ConfigError(
             f"the data set does not fit the agent, beyond its first {first + count} transitions: {error}"
         ) from error
+    finally:
+        reading.close()
     if not (reading.n or session.is_stopped):
         raise ConfigError("the data set is empty: give at least one transition")
     if count and not session.is_stopped:  # else a resume goes on in the middle
         for actor_id in running:
             await session.on_episode_start(actor_id)
+        reading.show(first + count, is_last=True)
     return count
 
 
 class _Reading:
-    """The transitions of a data set in their order, and the digest of those that were taken.
+    """The transitions of a data set in their order, and the digest of those that were taken."""
 
-    The digest is the SHA-256 of the transitions as the journal encodes values. It is the same for columns and
-    for the experiences that they stand for.
-    """
-
-    def __init__(self, dataset: Iterable[Experience] | Mapping[str, Any], has_digest: bool) -> None:
-        self._transitions = iter(transitions_of(dataset))
-        self._hash = hashlib.sha256() if has_digest else None
+    def __init__(self, dataset: GivenDataset, *, has_digest: bool) -> None:
+        self._parts = parts_of(dataset)
+        # An iterable of the caller's may be bound to this thread.
+        self._is_blocking = isinstance(dataset, Dataset | NamedDataset)
+        self._rest: Part = []
+        self._digest = TransitionDigest() if has_digest else None
+        self._began_at = self._shown_at = time.monotonic()
         self.n = 0
         """How many were taken."""
 
-    def take(self, n: int) -> list[Experience]:
-        """The next ones, up to ``n``."""
-        taken = list(itertools.islice(self._transitions, n))
+    async def take(self, n: int | None = None) -> Part:
+        """The next ones, up to ``n``; none: there are no more."""
+        if self._is_blocking:
+            return await to_thread.run_sync(self._take, n)
+        await checkpoint()  # hashing a large data set takes seconds
+        return self._take(n)
+
+    def _take(self, n: int | None) -> Part:
+        nothing: Part = []
+        rest = self._rest if len(self._rest) else next(self._parts, nothing)
+        taken, self._rest = (rest, []) if n is None else (rest[:n], rest[n:])
         self.n += len(taken)
-        if self._hash is not None:
-            for step in taken:
-                if type(cast("Any", step)) is Experience:  # others are refused by the session
-                    status = str(step.status)
-                    values = (step.observation, step.action, step.reward, step.next_observation, status)
-                    self._hash.update(encode([*values, step.actor_id, step.policy_extras], "a transition"))
+        if self._digest is not None:
+            self._digest.add(taken)
         return taken
 
     def digest(self) -> str:
         """Of those taken so far, in hexadecimal digits."""
-        return "" if self._hash is None else self._hash.hexdigest()
+        return "" if self._digest is None else self._digest.hexdigest()
+
+    def show(self, n: int, *, is_last: bool = False) -> None:
+        """Log how far a data set is read that takes seconds."""
+        now = time.monotonic()
+        if now - self._shown_at < _SHOWN_EVERY_S and not (is_last and self._shown_at > self._began_at):
+            return
+        self._shown_at = now
+        took_s = now - self._began_at
+        say_progress(f"reading the data set: {n:,} transitions in {took_s:.0f} s ({n / took_s:,.0f}/s)")
+
+    def close(self) -> None:
+        """Close what it reads from."""
+        self._parts.close()
 
 
 async def _read_what_is_known(
     reading: _Reading, first: int, known: DatasetGiven | None, running: dict[ActorId, None]
-) -> list[Experience]:
+) -> list[Part]:
     """Go on to where the run has come in its data set; return what was read and is not yet observed."""
-    ahead: list[Experience] = []
+    ahead: list[Part] = []
     for stop in (0 if known is None else known.n, first):
-        while chunk := reading.take(min(_CHUNK, stop - reading.n) if stop > reading.n else 0):
-            n_observed = max(0, first - (reading.n - len(chunk)))
-            _follow(running, chunk[:n_observed])
-            ahead += chunk[n_observed:]
-            await checkpoint()  # hashing a large data set takes seconds
+        while reading.n < stop and len(part := await reading.take(stop - reading.n)):
+            n_observed = max(0, first - (reading.n - len(part)))
+            _follow(running, part[:n_observed])
+            if n_observed < len(part):
+                ahead.append(part[n_observed:])
         if known is not None and stop == known.n and (digest := reading.digest()) != known.digest:
             raise ConfigError(
                 f"this is another data set than the one that the run was trained on: its first {reading.n} "
@@ -139,9 +152,14 @@ async def _read_what_is_known(
     return ahead
 
 
-def _follow(running: dict[ActorId, None], experiences: Sequence[Experience]) -> None:
+def _follow(running: dict[ActorId, None], part: Part) -> None:
     """Note which actors have a running episode behind these transitions."""
-    for experience in experiences:
+    if isinstance(part, ExperienceBatch):
+        last = part[-1:]  # all are of one actor
+        if not len(last):
+            return
+        part = last.experiences()
+    for experience in part:
         running.pop(experience.actor_id, None)
         if not experience.status.is_done:
             running[experience.actor_id] = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -33,7 +33,7 @@ from stoker.trainer.config import TrainerConfig, shared_settings
 from stoker.trainer.evaluator import Evaluator
 from stoker.trainer.gate import StepGate
 from stoker.trainer.offline import feed
-from stoker.types import Experience
+from stoker.trainer.parts import GivenDataset
 
 __all__ = ["Progress", "TrainResult", "Trainer", "Watch"]
 
@@ -227,42 +227,49 @@ class Trainer:
             await progress.group.run()
         return progress.result()
 
-    async def train_offline(self, dataset: Iterable[Experience] | Mapping[str, Any]) -> TrainResult:
+    async def train_offline(self, dataset: GivenDataset, *, watch: Watch | None = None) -> TrainResult:
         """Optimize ``max_opts`` times on a fixed data set; environments serve evaluation alone.
 
+        Steps are optimization steps: those of the result, of checkpoints, rows, evaluations and recorders.
         The agent observes the data set once: a further training on the same one, also in a resumed run,
         continues where the one before ended; another data set is refused. The journal holds the transitions,
-        so a resume is exact, and a replay needs no data set. Recorders count optimization steps.
+        so a resume is exact, and neither that nor a replay needs the data set.
 
         Args:
-            dataset: experiences, or columns by name (see ``transitions_of``).
+            dataset: a ``Dataset``, the name of one as ``open_dataset`` takes it, experiences, or columns by
+                name (see ``parts_of``). One that is named is not opened where the run has all of it.
+            watch: runs beside the training and is cancelled when that ends.
 
         Raises:
             ConfigError: There is no ``max_opts``, the data set is empty, does not fit the agent's spaces or
                 is not that of the run, or the agent skips learning on it.
             SessionFailed: The agent, the writer or a recorder failed.
         """
-        if self.config.max_opts is None:
+        if self._settings["max_opts"] is None:
             raise ConfigError("train_offline: set max_opts, the number of optimization steps")
-        if getattr(config_of(self.agent), "learning_rate_schedule", "constant") != "constant":
+        config = config_of(self.agent)
+        if (
+            getattr(config, "learning_rate_schedule", "constant") != "constant"
+            and getattr(config, "schedule_counts", "total_steps") == "total_steps"
+        ):
             raise ConfigError(
                 "train_offline: learning_rate_schedule='linear' counts environment steps, of which there "
-                "are none: make the agent with 'constant'"
+                "are none: make the agent with schedule_counts='opt_steps'"
             )
-        async with self._running("train_offline", **_OFFLINE) as (progress, _):
+        async with self._running("train_offline", watch=watch, **_OFFLINE) as (progress, _):
             session = progress.session
-            n_fed, began_at = self._n_fed if self.run is None else session.kept_steps, session.total_steps
-            if await feed(session, dataset, n_fed) and self.run is not None:
+            n_fed = self._n_fed if self.run is None else session.kept_steps
+            if await feed(session, dataset, n_fed) and self.run is not None and not session.is_stopped:
                 await session.checkpoint()
             wanted = (session.config.max_opts or 0) - session.opt_steps
             done = await session.optimize(wanted)
             if done < wanted and not session.is_done:
                 raise ConfigError(
                     f"train_offline: after {done} optimization steps the agent skipped one: it waits for "
-                    f"more than the {session.total_steps} transitions of the data set; lower what it waits "
+                    f"more than the {session.kept_steps} transitions of the data set; lower what it waits "
                     "for (learning_starts, batch_size)"
                 )
-        self._n_fed = n_fed + session.total_steps - began_at  # without those after a stop
+        self._n_fed = session.kept_steps if self.run is not None else n_fed + session.kept_steps
         return progress.result()
 
     # Step by step ---------------------------------------------------------------------------------
@@ -412,11 +419,11 @@ class Trainer:
 
 
 _OFFLINE: dict[str, Any] = {
+    "offline": True,
     "opt_interval": 0,
     "warmup_period": 0,
     "max_steps": None,
     "max_staleness": None,
-    "checkpoint_freq": 0,
 }
 
 

@@ -22,9 +22,11 @@ from stoker.runs import TrainingRun
 from stoker.runs.layout import safe_name
 from stoker.session import SessionConfig
 from stoker.session.tail import progress_told
-from stoker.trainer.config import TrainConfig, TrainerConfig, config_from, shared_settings
+from stoker.trainer.config import TrainConfig, TrainerConfig, config_from, name_of, shared_settings
 from stoker.trainer.evaluation import EvaluationSettings
 from stoker.trainer.making import agent_for, env_for, recorders_for, set_torch_threads
+from stoker.trainer.parts import NamedDataset
+from stoker.trainer.preparing import prepared
 from stoker.trainer.trainer import Progress, Trainer, TrainResult, Watch
 from stoker.trainer.vectorizing import decided, eval_factory_for, vector_factory_for
 from stoker.trainer.views.view import Screen, title_of, view_here
@@ -36,7 +38,11 @@ logger = logging.getLogger(__name__)
 
 def session_settings(config: TrainConfig) -> dict[str, Any]:
     """The settings of the session that a config describes, by the names of ``SessionConfig``."""
-    settings = {"max_steps": config.total_timesteps, **shared_settings(config, SessionConfig)}
+    limit = "max_opts" if config.offline else "max_steps"
+    settings = {limit: config.total_timesteps, **shared_settings(config, SessionConfig)}
+    del settings["offline"]  # there a flag, which ``Trainer.train_offline`` sets
+    if not config.env:
+        settings["eval_freq"] = 0
     if config.vectorize not in ("auto", "none"):  # room for two rounds
         settings["queue_capacity"] = max(config.queue_capacity, 2 * config.num_envs)
     return settings
@@ -54,8 +60,9 @@ async def train(
 ) -> TrainResult:
     """Train until ``total_timesteps``, until an evaluation ends it, or until the session is stopped.
 
-    The run's ``config.json`` holds the config, so that the command line can resume, evaluate and replay the
-    run. Torch computes with ``config.torch_threads`` threads until this returns.
+    With ``config.offline`` on a data set, which a new run reads once; see ``Trainer.train_offline``. The
+    run's ``config.json`` holds the config, so that the command line can resume, evaluate and replay the run.
+    Torch computes with ``config.torch_threads`` threads until this returns.
 
     Args:
         config: the settings; or plain values, for ``config_from``.
@@ -80,7 +87,13 @@ async def train(
         raise ConfigError(f"view={view!r}: choose auto or none")
     if not isinstance(config, TrainConfig):
         config = config_from(config)
-    recorders, settings = recorders_for(config), trainer_config(config)  # first: they are quick to refuse
+    recorders = recorders_for(config)  # first: it is quick to refuse
+    is_prepared = agent is not None and (config.env or config.spaces is not None)
+    if config.offline and (run is None or run.is_new) and not is_prepared:
+        config, said = await to_thread.run_sync(prepared, config)
+        for line in said:
+            logger.info(line)
+    settings = trainer_config(config)
     async with contextlib.AsyncExitStack() as ending:
         ending.callback(torch.set_num_threads, torch.get_num_threads())
         set_torch_threads(config)
@@ -88,7 +101,7 @@ async def train(
         if agent is None:
             agent = await to_thread.run_sync(_agent_in_thread, config)
         config = _with_settings_of(agent, config)
-        if config.vectorize == "auto":
+        if config.vectorize == "auto" and not config.offline:
             config, _ = choice = await decided(config, factory)
             logger.info(choice.line())
         make = partial(env_for, config) if factory is None else factory
@@ -104,7 +117,7 @@ async def train(
             **session_settings(config),
         )
         if run is None:  # late, so that what cannot be trained leaves none behind
-            trainer.run = run = await TrainingRun.create(safe_name(config.env))
+            trainer.run = run = await TrainingRun.create(safe_name(name_of(config)))
         screen = None
         if view == "auto" and (found := view_here(title_of(config))) is not None:
             screen = Screen(found)
@@ -127,7 +140,9 @@ async def train(
         if has_config and is_new:  # first, so that a killed run can be resumed
             ending.callback(run.release)  # if no session has begun, which would do so
             await run.write_config(config)
-        return await trainer.train(watch=watch_all)
+        if not config.offline:
+            return await trainer.train(watch=watch_all)
+        return await trainer.train_offline(NamedDataset(config.offline, config.ends), watch=watch_all)
 
 
 def _with_settings_of(agent: LearningAgent, config: TrainConfig) -> TrainConfig:
@@ -172,5 +187,6 @@ def trainer_config(config: TrainConfig) -> TrainerConfig:
             confirm=config.confirm_best,
             stop_at_reward=config.stop_at_reward,
             patience=config.patience,
+            reference_scores=config.reference_scores,
         ),
     )

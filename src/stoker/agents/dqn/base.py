@@ -106,7 +106,7 @@ class QLearningAgent(OffPolicyAgent[ConfigT, NetworkT, QPolicy[Any]]):
         norm = 0.0 if config.max_grad_norm is None else float(self._optimizer.clip())
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise self._diverged(loss, norm or float(self._optimizer.clip()))
-        self._optimizer.step(config.learning_rate_at(self.total_steps))
+        self._optimizer.step(config.learning_rate_at(self._scheduled_steps))
         self.opt_steps += 1
         self._target.follow(self.opt_steps)
         return update

@@ -64,17 +64,10 @@ def draw(reading: Reading, title: str, console: Console) -> RenderableType:
 
 
 def _sections(reading: Reading, room: int, ascii_only: bool) -> Iterator[tuple[str, list[_Row]]]:
-    spark = sparkline(reading.curve, room - 2, ascii_only=ascii_only)
-    restarted = f"{reading.restarts} environments restarted" if reading.restarts else ""
-    rollout: list[_Row] = [
-        ("ep_rew_mean", number(reading.mean_reward), Text(spark, style="green")),
-        ("ep_len_mean", number(reading.mean_length), Text("last 100 episodes", style="dim")),
-        ("episodes", number(reading.total_episodes), Text(restarted, style="yellow")),
-    ]
-    if reading.exploration is not None:
-        bar = _bar(min(1.0, reading.exploration), room - 2, "yellow")
-        rollout.append(("exploration_rate", f"{reading.exploration:.3f}", bar))
-    yield "rollout", rollout
+    if reading.data_steps is not None:
+        yield "data", [("transitions", number(reading.data_steps), "")]
+    else:
+        yield "rollout", _rollout(reading, room, ascii_only)
 
     done = min(1.0, reading.total_steps / reading.limit) if reading.limit else 1.0
     eta = duration(reading.eta_s)
@@ -101,6 +94,20 @@ def _sections(reading: Reading, room: int, ascii_only: bool) -> Iterator[tuple[s
     yield "train", train
 
     yield "eval", [_evaluation("mean_reward", reading.last_eval), _evaluation("best", reading.best)]
+
+
+def _rollout(reading: Reading, room: int, ascii_only: bool) -> list[_Row]:
+    spark = sparkline(reading.curve, room - 2, ascii_only=ascii_only)
+    restarted = f"{reading.restarts} environments restarted" if reading.restarts else ""
+    rollout: list[_Row] = [
+        ("ep_rew_mean", number(reading.mean_reward), Text(spark, style="green")),
+        ("ep_len_mean", number(reading.mean_length), Text("last 100 episodes", style="dim")),
+        ("episodes", number(reading.total_episodes), Text(restarted, style="yellow")),
+    ]
+    if reading.exploration is not None:
+        bar = _bar(min(1.0, reading.exploration), room - 2, "yellow")
+        rollout.append(("exploration_rate", f"{reading.exploration:.3f}", bar))
+    return rollout
 
 
 def _evaluation(label: str, found: tuple[float, int] | None) -> _Row:

@@ -36,6 +36,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         exploration: the agent's ``exploration_rate``, for example epsilon; None: it has none.
         metrics: those of the last optimization step.
         opt_steps: optimization steps.
+        data_steps: of a training on a data set, its transitions that the agent has observed; None: others.
         queue: how full the event queue is, 0 to 1.
         shares: part of the wall clock spent on env, act, learn and write; env sums over all actors.
         last_eval: the last evaluation of this process: its mean reward and the steps of its policy.
@@ -55,6 +56,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     exploration: float | None
     metrics: Mapping[str, float]
     opt_steps: int
+    data_steps: int | None = None
     queue: float
     shares: Mapping[str, float]
     last_eval: tuple[float, int] | None
@@ -99,6 +101,7 @@ class Gauges:
             exploration=agent.exploration_rate if isinstance(agent, ReportsExploration) else None,
             metrics=session.learn_metrics,
             opt_steps=session.opt_steps,
+            data_steps=session.kept_steps if session.config.offline else None,
             queue=session.queue_fill,
             shares={name: (busy[name] - busy_then[name]) / window_s for name in busy},
             last_eval=last and (last.mean_reward, last.total_steps),

@@ -187,5 +187,7 @@ def view_here(title: str) -> View | None:
 
 
 def title_of(config: TrainConfig) -> str:
-    """Agent, environment and number of environments."""
+    """Agent, environment and number of environments, or data set."""
+    if config.offline:
+        return f"{config.agent} · {config.offline}" + f" · {config.env}" * bool(config.env)
     return f"{config.agent} · {config.env} · {config.num_envs} environments"

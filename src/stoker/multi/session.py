@@ -123,6 +123,9 @@ class MultiAgentSession:
         """The accepted steps of each session when the last joint step was complete."""
         self._checkpointed_steps = -1
         self._is_stopping = self._is_stopped = False
+        self._awaited: tuple[int, anyio.Event] | None = None
+        self.was_stopped = False
+        """Whether ``stop`` was called."""
 
     # Life -----------------------------------------------------------------------------------------
 
@@ -210,8 +213,19 @@ class MultiAgentSession:
         return self._is_stopping or any(session.is_done for session in self.sessions.values())
 
     def stop(self) -> None:
-        """End the group behind the present joint step: then no session accepts any more experiences."""
-        self._is_stopping = True
+        """End the group behind the present joint step: then no session accepts any more experiences.
+
+        Raises:
+            SessionClosed: The group was not entered.
+        """
+        if self._open is None:
+            raise SessionClosed("stop", entered=bool(self._sessions))
+        self._is_stopping = self.was_stopped = True
+
+    def note_signal(self, name: str) -> None:
+        """Record that a signal, for example ``SIGTERM``, is why the sessions end; ``stop`` follows."""
+        for session in self.sessions.values():
+            session.note_signal(name)
 
     def _stop_sessions(self) -> None:
         self._is_stopping = self._is_stopped = True
@@ -227,7 +241,7 @@ class MultiAgentSession:
             policies={name: session.readings() for name, session in self.sessions.items()},
         )
 
-    def health(self) -> dict[str, Health]:
+    def healths(self) -> dict[str, Health]:
         """The health of each session, by the name of its policy."""
         return {name: session.health() for name, session in self.sessions.items()}
 
@@ -257,12 +271,20 @@ class MultiAgentSession:
             return
         self.joint_steps += 1
         self._note_boundary()
+        if self._awaited is not None and self.joint_steps >= self._awaited[0]:
+            self._awaited[1].set()
         is_due = bool(self._checkpoint_freq) and self.joint_steps % self._checkpoint_freq == 0
         is_over = self._is_over or self.is_done
         if is_due or is_over or time.monotonic() - self._committed_at >= self._flush_interval_s:
             await self._commit(with_checkpoint=is_due)
         if is_over:
             self._stop_sessions()
+
+    async def reached(self, joint_steps: int) -> None:
+        """Wait until so many joint steps are done; for one task at a time."""
+        if self.joint_steps < joint_steps:
+            self._awaited = joint_steps, anyio.Event()
+            await self._awaited[1].wait()
 
     async def commit(self) -> None:
         """Make durable what all sessions have accepted, as one: a resume goes on from here, or from later."""

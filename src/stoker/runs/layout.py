@@ -31,6 +31,7 @@ __all__ = [
     "GROUP",
     "LATEST",
     "METADATA",
+    "OPPONENTS",
     "PUBLISHED",
     "SET_ASIDE",
     "absolute",
@@ -50,6 +51,9 @@ CONFIG = "config.json"
 
 GROUP = "group.json"
 """The file of a directory whose runs are the policies of one training."""
+
+OPPONENTS = "opponents"
+"""The directory of the frozen policies that a run has learned against."""
 
 FORKING = ".forking"
 """A file with this name marks a directory that is becoming a run."""

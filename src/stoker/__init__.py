@@ -10,6 +10,7 @@ from stoker._lazy import lazy_exports
 if TYPE_CHECKING:
     from stoker.actors.episodes import FailureLimit as FailureLimit
     from stoker.actors.group import ActorGroup as ActorGroup, run_actors as run_actors
+    from stoker.actors.joint import run_joint_actors as run_joint_actors
     from stoker.actors.streams import ActorReport as ActorReport, StepMetrics as StepMetrics
     from stoker.actors.vector import run_vector_actors as run_vector_actors
     from stoker.agents.awac.agent import AWAC as AWAC
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from stoker.data.writing import write_dataset as write_dataset
     from stoker.envs.gym import make_gym as make_gym
     from stoker.envs.masks import ActionMaskObservation as ActionMaskObservation
+    from stoker.envs.pettingzoo import make_pettingzoo as make_pettingzoo
     from stoker.envs.stacking import stack_frames as stack_frames
     from stoker.envs.wrapping import EnvWrapper as EnvWrapper
     from stoker.errors import (
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
         InvalidAgentState as InvalidAgentState,
         InvalidDataset as InvalidDataset,
         InvalidExperience as InvalidExperience,
+        InvalidJointStep as InvalidJointStep,
         JournalBroken as JournalBroken,
         MissingDependency as MissingDependency,
         RecorderFailed as RecorderFailed,

@@ -287,3 +287,78 @@ class RandomSeat(LearningSeat):
             mask = observation.get("action_mask") if isinstance(observation, dict) else None
             chosen.append(space.sample() if mask is None else space.sample(np.asarray(mask, np.int8)))
         return chosen
+
+
+class Pair:
+    """Two agents, red and blue, who act together for three steps.
+
+    Args:
+        spoil: changes the dicts of the second step of the first played episode, and the environment.
+        blue: the space of blue's observations.
+        agents: who plays.
+    """
+
+    def __init__(
+        self, spoil: Any = None, *, blue: Any = SPACE, agents: Sequence[str] = ("red", "blue")
+    ) -> None:
+        self.possible_agents = [*agents]
+        self.agents: list[str] = []
+        self.spoil, self.blue, self.time, self.episode = spoil, blue, 0, -1
+
+    def observation_space(self, agent: str) -> Any:
+        return self.blue if agent == "blue" else SPACE
+
+    def action_space(self, _: str) -> Any:
+        return spaces.Discrete(3)
+
+    def close(self) -> None:
+        pass
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        self.agents, self.time, self.episode = [*self.possible_agents], 0, self.episode + 1
+        self.seeds = [*getattr(self, "seeds", ()), seed]
+        return {agent: np.zeros(4) for agent in self.agents}, {agent: {} for agent in self.agents}
+
+    def step(self, actions: Any) -> Any:
+        self.time += 1
+        acted = self.agents
+        is_over = self.time == 3
+        self.agents = [] if is_over else [*acted]
+        seen = {agent: np.full(4, float(self.time)) for agent in acted}
+        ends = dict.fromkeys(acted, False), dict.fromkeys(acted, is_over)
+        result = seen, dict.fromkeys(acted, 1.0), *ends, {agent: {} for agent in acted}
+        if self.spoil is not None and (self.episode, self.time) == (1, 2):
+            self.spoil(self, *result)
+        return result
+
+
+class Turns(AecColony):
+    """The same as a game of turns: the colony without births, deaths and chance.
+
+    Args:
+        spoil: changes the environment after the third turn of the first played episode.
+    """
+
+    def __init__(self, spoil: Any = None) -> None:
+        super().__init__(2, 3)
+        self.possible_agents = ["red", "blue"]
+        self.spoil = spoil
+
+    def begin(self, seed: int | None) -> None:
+        self.episode += 1
+        self.time, self.n_turns, self.acted, self.agents = 0, 0, {}, [*self.possible_agents]
+
+    def pay(self, agent: str) -> float:
+        return 1.0
+
+    def births(self) -> list[str]:
+        return []
+
+    def fates(self) -> dict[str, tuple[bool, bool]]:
+        return dict.fromkeys(self.agents, (False, self.time >= self.longest))
+
+    def step(self, action: Any) -> None:
+        super().step(action)
+        self.n_turns += 1
+        if self.spoil is not None and (self.episode, self.n_turns) == (1, 3):
+            self.spoil(self)

@@ -102,6 +102,10 @@ class PlayOnServer(Command, frozen=True, kw_only=True):
         from stoker.trainer.making import env_for
 
         config = self._config()
+        if config.is_joint:
+            raise ConfigError(
+                f"--env {config.env}: a remote actor plays single environments; `stoker train` plays this"
+            )
         env = env_for(config)  # before anything heavy is imported: a wrong name is reported at once
         spaces = env.observation_space, env.action_space
         env.close()

@@ -41,6 +41,11 @@ class Record(PolicyCommand, frozen=True, kw_only=True):
         target = checked_target(Path(self.output), replaces=self.force)
         check_packages()
         found = await self.stored()
+        if found.config.is_joint:
+            raise ConfigError(
+                f"{found.config.env} is played by several agents, and a film shows a single environment: use "
+                "`stoker eval RUN --render`, which opens a window"
+            )
 
         from gymnasium.wrappers import TimeLimit
 

@@ -12,7 +12,7 @@ agent dies, and at the end every open action has one. Observations are copies. W
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium
@@ -59,6 +59,12 @@ class JointStep(msgspec.Struct, frozen=True, eq=False):
     outcomes: Mapping[str, Outcome] = {}
     is_over: bool = False
     unearned: Mapping[str, float] = {}
+
+    def rewards(self) -> Iterator[tuple[str, float]]:
+        """All rewards of this step by agent, those without an action too."""
+        for agent, outcome in self.outcomes.items():
+            yield agent, outcome.reward
+        yield from self.unearned.items()
 
 
 class JointEnv(Protocol):

@@ -14,16 +14,14 @@ import gymnasium
 
 from stoker.envs.joint import CheckedJointEnv, JointStep, Outcome
 from stoker.envs.masks import MASK, mask_space, masked, n_choices, with_any_mask
+from stoker.envs.protocol import JOINT
 from stoker.envs.results import close_unused
 from stoker.errors import ConfigError, InvalidJointStep, MissingDependency
 from stoker.importing import import_named, imported_callable
 from stoker.plain import as_float, shown
 from stoker.types import EpisodeStatus
 
-__all__ = ["JOINT", "AecJoint", "ParallelJoint", "joint_env", "make_pettingzoo"]
-
-JOINT = "pettingzoo:"
-"""What the names of joint environments begin with."""
+__all__ = ["AecJoint", "ParallelJoint", "is_joint", "joint_env", "make_pettingzoo"]
 
 _ARGUMENT_ERROR = re.compile(r"unexpected keyword argument|missing \d+ required")
 
@@ -64,6 +62,11 @@ def make_pettingzoo(name: str, kwargs: Mapping[str, Any]) -> CheckedJointEnv:
         raise
 
 
+def is_joint(env: Any) -> bool:
+    """Whether several agents play an environment together, by its methods."""
+    return isinstance(env, CheckedJointEnv) or _has(env, "reset", "step", "spaces") or _is_pettingzoo(env)
+
+
 def joint_env(env: Any) -> CheckedJointEnv:
     """A checked joint environment of a PettingZoo Parallel or AEC environment, or of a ``JointEnv``.
 
@@ -72,16 +75,22 @@ def joint_env(env: Any) -> CheckedJointEnv:
     """
     if isinstance(env, CheckedJointEnv):
         return env
-    if callable(getattr(env, "reset", None)) and callable(getattr(env, "step", None)):
-        if callable(getattr(env, "spaces", None)) and hasattr(env, "agents"):
-            return CheckedJointEnv(env)
-        if callable(getattr(env, "observation_space", None)) and callable(getattr(env, "action_space", None)):
-            kind = AecJoint if callable(getattr(env, "last", None)) else ParallelJoint
-            return CheckedJointEnv(kind(env))
+    if _is_pettingzoo(env):
+        return CheckedJointEnv(AecJoint(env) if _has(env, "last") else ParallelJoint(env))
+    if is_joint(env):
+        return CheckedJointEnv(env)
     raise ConfigError(
         f"a {type(env).__name__} is not an environment of several agents: give a PettingZoo Parallel or AEC "
         "environment (reset, step, observation_space(agent), action_space(agent)) or a stoker JointEnv"
     )
+
+
+def _is_pettingzoo(env: Any) -> bool:
+    return _has(env, "reset", "step", "observation_space", "action_space")
+
+
+def _has(env: Any, *methods: str) -> bool:
+    return all(callable(getattr(env, name, None)) for name in methods)
 
 
 class _Adapter:

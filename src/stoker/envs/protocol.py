@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
-__all__ = ["AsyncEnv", "ResetResult", "StepResult", "Stepping"]
+__all__ = ["JOINT", "AsyncEnv", "ResetResult", "StepResult", "Stepping"]
+
+JOINT = "pettingzoo:"
+"""What the names of environments begin with that several agents play together."""
 
 Stepping: TypeAlias = Literal["auto", "inline", "thread"]
 """Where a plain environment is stepped; an async one is awaited on the event loop in any case.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         FakeAgent as FakeAgent,
         SlowEnv as SlowEnv,
     )
+    from stoker.testing.joint_promises import check_joint_env as check_joint_env
     from stoker.testing.recorder_promises import check_recorder as check_recorder
     from stoker.testing.replay_promises import check_replay as check_replay
 else:

@@ -1,5 +1,8 @@
 """Greedy episodes of a pinned policy, on one environment per episode or many on a vector environment.
 
+All agents of a joint environment act with the policy. The score of an episode is the mean of its agents'
+total rewards, and each of these is an extra, ``reward_`` and the agent's name.
+
     seeds --> environments --> observations --> one forward pass for all that wait
                            <-- actions ------------'
 
@@ -13,8 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import statistics
 from collections.abc import AsyncGenerator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import anyio
 from gymnasium.vector import VectorEnv
@@ -30,15 +34,17 @@ from stoker.actors.episodes import (
     play_episode,
 )
 from stoker.envs import PlayedEnv, Stepping, episode_seed
+from stoker.envs.joint import JointStep
+from stoker.envs.pettingzoo import is_joint, joint_env
 from stoker.envs.results import then
 from stoker.envs.vector import Moves, VectorRounds
 from stoker.errors import InvalidExperience
 from stoker.exits import single_error
 from stoker.session import PolicySnapshot
 from stoker.session.acting import Inference
-from stoker.stats import EpisodeRecord
+from stoker.stats import EpisodeRecord, check_record
 from stoker.trainer.evaluation import CONFIRMATION, EvaluationSettings
-from stoker.types import ActMode, Experience
+from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
 __all__ = ["GreedyEpisodes"]
 
@@ -69,6 +75,7 @@ class GreedyEpisodes:
         self._settings = settings
         self._stepping: Stepping = stepping
         self._limit = limit or FailureLimit()
+        self._is_joint = False
         self._width = 0  # sub-environments; 0: the factory makes single environments
         self._vector: PlayedEnv | None = None
         self._kept = contextlib.AsyncExitStack()  # closes it
@@ -121,9 +128,8 @@ class GreedyEpisodes:
                                 first = index - index % self._width
                                 await self._play_wave(env, first, seeds, records, inference)
                                 continue
-                            records[index] = await play_episode(
-                                env, _Greedy(inference), index, seeds[index], max_steps=max_steps
-                            )
+                            play_one = _play_together if self._is_joint else _play_alone
+                            records[index] = await play_one(env, inference, index, seeds[index], max_steps)
                     except (EnvironmentFailed, InvalidExperience) as failure:
                         cause = failure.__cause__ or failure
                         text = "evaluation %d: its environment failed (%s); playing it again"
@@ -154,9 +160,12 @@ class GreedyEpisodes:
             raise
 
     def _make(self) -> Any:
-        return then(self._factory(), self._in_rounds)
+        return then(self._factory(), self._adapted)
 
-    def _in_rounds(self, env: Any) -> Any:
+    def _adapted(self, env: Any) -> Any:
+        if is_joint(env):
+            self._is_joint = True
+            return joint_env(env)
         if not isinstance(env, VectorEnv):
             return env
         rounds = VectorRounds(env)  # pyright: ignore[reportUnknownArgumentType]
@@ -196,6 +205,31 @@ class GreedyEpisodes:
 
 def _unseeded(_: int) -> None:
     """The episodes that a sub-environment plays after its own do not count."""
+
+
+async def _play_alone(
+    env: PlayedEnv, inference: Inference, index: int, seed: int, max_steps: int | None
+) -> EpisodeRecord | None:
+    return await play_episode(env, _Greedy(inference), index, seed, max_steps=max_steps)
+
+
+async def _play_together(
+    env: PlayedEnv, inference: Inference, index: int, seed: int, max_steps: int | None
+) -> EpisodeRecord:
+    """Play one episode of a joint environment; its length is the number of joint steps."""
+    call, totals, was_cut, n_steps = EnvCalls(), dict[str, float](), False, 0
+    now: JointStep = cast("Any", await call(env.reset(seed)))
+    while not now.is_over and n_steps != max_steps:
+        ids: list[ActorId] = [f"{index}/{agent}" for agent in now.acting]
+        actions, _, _ = await inference.ask_many([*now.acting.values()], ActMode.EXPLOIT, ids)
+        now = cast("Any", await call(env.step(dict(zip(now.acting, actions, strict=True)))))
+        n_steps += 1
+        for agent, reward in now.rewards():
+            totals[agent] = totals.get(agent, 0.0) + reward
+        was_cut |= any(outcome.status.is_truncated for outcome in now.outcomes.values())
+    status = EpisodeStatus.of(now.is_over and not was_cut, truncated=True)
+    extras = {f"reward_{agent}": total for agent, total in sorted(totals.items())}
+    return check_record(EpisodeRecord(statistics.fmean(totals.values() or (0.0,)), n_steps, status, extras))
 
 
 class _Greedy(NamedTuple):

@@ -12,7 +12,9 @@ from stoker.agents.protocol import LearningAgent
 from stoker.agents.registry import AGENTS, agent_for_actions, agents_with_preset, make_agent
 from stoker.envs import stack_frames
 from stoker.envs.gym import make_named
+from stoker.envs.joint import CheckedJointEnv, shared_spaces
 from stoker.envs.masks import with_action_mask
+from stoker.envs.pettingzoo import make_pettingzoo
 from stoker.envs.registering import register_by, register_known
 from stoker.envs.results import close_unused
 from stoker.envs.wrapping import wrapped
@@ -37,7 +39,8 @@ __all__ = [
 def env_for(config: TrainConfig) -> Any:
     """Make one environment as the config describes it, with its own spaces.
 
-    For stoker's agents a mask of actions in its ``info`` becomes a part of its observations.
+    For stoker's agents a mask of actions in its ``info`` becomes a part of its observations. One that several
+    agents play together is a ``CheckedJointEnv``.
 
     Raises:
         ConfigError: The environment is unknown or cannot be made.
@@ -48,6 +51,8 @@ def env_for(config: TrainConfig) -> Any:
         )
     for name in config.imports:
         register_by(name)
+    if config.is_joint:
+        return make_pettingzoo(config.env, config.env_kwargs)
     register_known(config.env)
     _check_version(config.env)
     make = partial(_wrapped, config)
@@ -95,6 +100,8 @@ def spaces_for(config: TrainConfig) -> tuple[Any, Any]:
         return msgspec.convert(config.spaces, Spaces).gymnasium()
     env = env_for(config)
     try:
+        if isinstance(env, CheckedJointEnv):
+            return shared_spaces(env, env.agents)
         return env.observation_space, env.action_space
     finally:
         close_unused(env)

@@ -16,6 +16,7 @@ from stoker.actors import (
     ActorGroup,
     EnvFactory,
     FailureLimit,
+    JointActorGroup,
     PlayerGroup,
     StepMetrics,
     VectorActorGroup,
@@ -117,6 +118,9 @@ class Trainer:
         vector_factory: makes one vector environment of ``num_envs``, which all actors play in ``train``; with
             ``config.actors`` threads or processes, that of one of the ``workers``, of an equal share. None:
             each plays one of its own. ``factory`` then makes those of evaluations.
+        is_joint: whether several agents play each environment together (PettingZoo's, or a ``JointEnv``),
+            all with this one policy. Then a step is that of one agent, and ``num_envs`` is still the number
+            of environments.
         recorders: further destinations of the metrics.
         stats: statistics over training episodes; None: mean reward and length.
         limit: how many failures of an environment are tolerated.
@@ -135,6 +139,7 @@ class Trainer:
         run: TrainingRun | None = None,
         eval_factory: EnvFactory | None = None,
         vector_factory: EnvFactory | None = None,
+        is_joint: bool = False,
         recorders: Sequence[Recorder] | Recording = (),
         stats: StatsTracker | None = None,
         limit: FailureLimit | None = None,
@@ -146,6 +151,7 @@ class Trainer:
         self._factory = factory
         self._eval_factory = factory if eval_factory is None else eval_factory
         self._vector_factory = vector_factory
+        self._is_joint = is_joint
         self._recorders = recorders
         self._stats = StatsTracker() if stats is None else stats
         self._limit = limit
@@ -275,10 +281,10 @@ class Trainer:
     # Step by step ---------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._vector_factory is not None:
+        if self._vector_factory is not None or self._is_joint:
+            kind = "joint environments" if self._is_joint else "the environments of a vector_factory"
             raise ConfigError(
-                "async with trainer: the environments of a vector_factory cannot be stepped one by one; use "
-                "`train`, or no vector_factory"
+                f"async with trainer: {kind} cannot be stepped one by one: use `train`, or single ones"
             )
         steps = self._stepping()
         self._entered = (await steps.__aenter__(), steps, anyio.get_current_task())
@@ -393,7 +399,9 @@ class Trainer:
     def _begin(self, session: TrainingSession, gate: StepGate | None) -> Progress:
         config = self.config
         shared: dict[str, Any] = {"stepping": config.stepping, "seed": config.seed, "limit": self._limit}
-        if self._vector_factory is not None:
+        if self._is_joint:
+            group = JointActorGroup(session, self._factory, config.num_envs, **shared)
+        elif self._vector_factory is not None:
             group = VectorActorGroup(
                 session,
                 self._vector_factory,

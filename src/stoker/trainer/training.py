@@ -112,6 +112,7 @@ async def train(
             run=run,
             eval_factory=eval_factory_for(config, factory),
             vector_factory=vector_factory_for(config, factory),
+            is_joint=config.is_joint,
             recorders=recorders,
             roll_forward=roll_forward,
             **session_settings(config),

@@ -97,6 +97,8 @@ def choose(config: TrainConfig) -> Choice:
     """
     if config.vectorize != "auto":
         return Choice(config, "as configured")
+    if config.is_joint:
+        return _none(config, "the agents of an environment act together")
     if (setting := alone_because(config)) is not None:
         return _none(config, setting)
     if config.max_staleness is not None:

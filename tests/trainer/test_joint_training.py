@@ -17,6 +17,7 @@ from stoker.session import PolicySnapshot
 from stoker.session.replaying import replay_run
 from stoker.testing import FakeAgent
 from stoker.trainer import TrainConfig, agent_for, config_from
+from stoker.trainer.making import plays_jointly
 
 pytestmark = pytest.mark.anyio
 on_asyncio = pytest.mark.parametrize(
@@ -84,7 +85,7 @@ async def test_a_training_by_its_config_resumes_and_replays(tmp_path: Path) -> N
 
 def test_the_command_line_finds_the_agent_by_the_shared_spaces() -> None:
     training = Train.from_words("train", [SPREAD, "--env-kwargs", "N=2"]).training
-    assert (training.agent, training.env_kwargs, training.is_joint) == ("dqn", {"N": 2}, True)
+    assert (training.agent, training.env_kwargs, plays_jointly(training)) == ("dqn", {"N": 2}, True)
     with pytest.raises(ConfigError, match="agents 'adversary_0' and 'agent_0' .* different observations"):
         Train.from_words("train", ["pettingzoo:mpe2.simple_tag_v3"])
 
@@ -102,7 +103,7 @@ def test_the_command_line_finds_the_agent_by_the_shared_spaces() -> None:
 )
 def test_settings_of_single_environments_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(settings))}=.* does not work with env='{SPREAD}'"):
-        TrainConfig(env=SPREAD, **settings)
+        agent_for(TrainConfig(env=SPREAD, **settings))
 
 
 NAMES = {

@@ -99,10 +99,10 @@ class PlayOnServer(Command, frozen=True, kw_only=True):
     """Print one line of JSON instead of the report."""
 
     async def __call__(self) -> int:
-        from stoker.trainer.making import env_for
+        from stoker.trainer.making import env_for, plays_jointly
 
         config = self._config()
-        if config.is_joint:
+        if plays_jointly(config):
             raise ConfigError(
                 f"--env {config.env}: a remote actor plays single environments; `stoker train` plays this"
             )

@@ -41,7 +41,10 @@ class Record(PolicyCommand, frozen=True, kw_only=True):
         target = checked_target(Path(self.output), replaces=self.force)
         check_packages()
         found = await self.stored()
-        if found.config.is_joint:
+
+        from stoker.trainer.making import env_for, plays_jointly
+
+        if plays_jointly(found.config):
             raise ConfigError(
                 f"{found.config.env} is played by several agents, and a film shows a single environment: use "
                 "`stoker eval RUN --render`, which opens a window"
@@ -51,7 +54,6 @@ class Record(PolicyCommand, frozen=True, kw_only=True):
 
         from stoker.actors import FailureLimit
         from stoker.trainer import evaluate
-        from stoker.trainer.making import env_for
 
         env_kwargs = {**found.config.env_kwargs, "render_mode": "rgb_array"}
         config = msgspec.structs.replace(found.config, env_kwargs=env_kwargs)

@@ -67,14 +67,13 @@ class _Play:
     def _action(self, agent: str, observation: Any) -> Any:
         space: Any = self.env.spaces(agent)[1]
         space.seed(int(self._generator.integers(1 << 31)))
-        parts: Any = observation if isinstance(observation, dict) else {}
-        if MASK not in parts or not isinstance(space, spaces.Discrete):
-            return space.sample()
-        mask = np.asarray(parts[MASK], np.int8)
+        if not (isinstance(space, spaces.Discrete) and isinstance(observation, dict) and MASK in observation):
+            return cast("Any", space).sample()
+        mask = np.asarray(cast("Any", observation)[MASK], np.int8)
         expect(
             bool(mask.any()), f"agent {agent!r} must act, and its mask is {shown(mask)}", "one action allowed"
         )
-        return space.sample(mask)
+        return cast("Any", space).sample(mask)
 
     async def steps_from(self, seed: int | None) -> AsyncGenerator[JointStep]:
         """The joint steps of a seeded start, with new episodes where one ends."""

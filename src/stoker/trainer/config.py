@@ -10,7 +10,7 @@ from typing import Any, Literal, NoReturn, Self, TypeAlias, cast
 import msgspec
 
 from stoker.agents.registry import AGENTS, agents_with_preset, config_type, is_own, preset, training_preset
-from stoker.envs.protocol import JOINT, Stepping
+from stoker.envs.protocol import Stepping
 from stoker.envs.wrapping import EnvWrapper
 from stoker.errors import ConfigError
 from stoker.settings import Count, Natural, Positive, Settings, read_toml, refuse_unknown, settings_from
@@ -53,9 +53,8 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     """
 
     env: str
-    """The environment: a Gymnasium id like CartPole-v1, module:id, module:factory for your own, or
-    pettingzoo:MODULE, whose agents share the policy. With a data set (offline) that of evaluations; empty:
-    there are none."""
+    """The environment: a Gymnasium id like CartPole-v1, module:id, module:factory or pettingzoo:MODULE. With
+    a data set (offline) that of evaluations; empty: there are none."""
 
     offline: str = ""
     """Train on this data set instead of an environment; steps are then optimization steps."""
@@ -195,7 +194,6 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "agent_settings", config_type(self.agent)())
         self._check_vectorize()
         self._check_offline()
-        self._check_joint()
         for name in ("env_kwargs", "agent_settings"):
             value = getattr(self, name)
             if isinstance(value, Mapping):  # as config.json gives it back, so that a resume is the same
@@ -222,30 +220,6 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
         for field in msgspec.structs.fields(TrainConfig):
             if field.name in MEANS_NOTHING_OFFLINE and (value := getattr(self, field.name)) != field.default:
                 refuse_offline(field.name, value)
-
-    @property
-    def is_joint(self) -> bool:
-        """Whether several agents play the environment together."""
-        return self.env.startswith(JOINT)
-
-    def _check_joint(self) -> None:
-        if not self.is_joint:
-            return
-        plain = {
-            "vectorize": ("auto", "none"),
-            "actors": ("tasks",),
-            "lockstep": (False,),
-            "sync_interval": (None,),
-            "frame_stack": (1,),
-            "wrappers": ((),),
-        }
-        for name, allowed in plain.items():
-            if (value := getattr(self, name)) not in allowed:
-                raise ConfigError(
-                    f"{name}={value!r} does not work with env={self.env!r}, whose agents act together: use "
-                    f"{name}={allowed[0]!r}; to wrap it name a function that makes it, as in "
-                    f"{JOINT}module:factory"
-                )
 
     def _check_vectorize(self) -> None:
         is_together = self.vectorize not in ("auto", "none")

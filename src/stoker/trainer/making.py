@@ -15,6 +15,7 @@ from stoker.envs.gym import make_named
 from stoker.envs.joint import CheckedJointEnv, shared_spaces
 from stoker.envs.masks import with_action_mask
 from stoker.envs.pettingzoo import make_pettingzoo
+from stoker.envs.protocol import JOINT
 from stoker.envs.registering import register_by, register_known
 from stoker.envs.results import close_unused
 from stoker.envs.wrapping import wrapped
@@ -30,6 +31,7 @@ __all__ = [
     "agent_for",
     "env_for",
     "fitting_agent",
+    "plays_jointly",
     "recorders_for",
     "set_torch_threads",
     "spaces_for",
@@ -51,13 +53,40 @@ def env_for(config: TrainConfig) -> Any:
         )
     for name in config.imports:
         register_by(name)
-    if config.is_joint:
+    if plays_jointly(config):
+        _check_joint(config)
         return make_pettingzoo(config.env, config.env_kwargs)
     register_known(config.env)
     _check_version(config.env)
     make = partial(_wrapped, config)
     env = make() if config.frame_stack == 1 else stack_frames(make, config.frame_stack)()
     return with_action_mask(env) if config.agent in AGENTS else env
+
+
+def plays_jointly(config: TrainConfig) -> bool:
+    """Whether several agents play the environment of a config together."""
+    return config.env.startswith(JOINT)
+
+
+_JOINT: dict[str, Any] = {
+    "lockstep": False,
+    "frame_stack": 1,
+    "wrappers": (),
+    "actors": "tasks",
+    "sync_interval": None,
+    "vectorize": "none",
+}
+"""The settings that mean nothing to joint environments, and their only values."""
+
+
+def _check_joint(config: TrainConfig) -> None:
+    for name, only in _JOINT.items():
+        value = getattr(config, name)
+        if value != only and (name, value) != ("vectorize", "auto"):
+            raise ConfigError(
+                f"{name}={value!r} does not work with env={config.env!r}, whose agents act together: use "
+                f"{name}={only!r}; to wrap it name a function that makes it, as in pettingzoo:module:factory"
+            )
 
 
 def _wrapped(config: TrainConfig) -> Any:

@@ -24,7 +24,7 @@ from stoker.session import SessionConfig
 from stoker.session.tail import progress_told
 from stoker.trainer.config import TrainConfig, TrainerConfig, config_from, name_of, shared_settings
 from stoker.trainer.evaluation import EvaluationSettings
-from stoker.trainer.making import agent_for, env_for, recorders_for, set_torch_threads
+from stoker.trainer.making import agent_for, env_for, plays_jointly, recorders_for, set_torch_threads
 from stoker.trainer.parts import NamedDataset
 from stoker.trainer.preparing import prepared
 from stoker.trainer.trainer import Progress, Trainer, TrainResult, Watch
@@ -112,7 +112,7 @@ async def train(
             run=run,
             eval_factory=eval_factory_for(config, factory),
             vector_factory=vector_factory_for(config, factory),
-            is_joint=config.is_joint,
+            is_joint=plays_jointly(config),
             recorders=recorders,
             roll_forward=roll_forward,
             **session_settings(config),

@@ -30,7 +30,7 @@ from stoker.envs.stepping import SLOW_STEP_S
 from stoker.envs.vector import Moves, VectorRounds
 from stoker.errors import ConfigError
 from stoker.trainer.config import TrainConfig, alone_because
-from stoker.trainer.making import env_for
+from stoker.trainer.making import env_for, plays_jointly
 
 __all__ = [
     "LEAST_ENVS",
@@ -97,7 +97,7 @@ def choose(config: TrainConfig) -> Choice:
     """
     if config.vectorize != "auto":
         return Choice(config, "as configured")
-    if config.is_joint:
+    if plays_jointly(config):
         return _none(config, "the agents of an environment act together")
     if (setting := alone_because(config)) is not None:
         return _none(config, setting)
